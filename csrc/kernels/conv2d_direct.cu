@@ -1,0 +1,121 @@
+// Convolution, direct: the definition, one output element at a time. The first rung, and the one the others are checked
+// against: no restriction on shape, stride, padding, dilation, groups or element type.
+//
+//   forward  y[n,k,p,q]  = bias[k] + sum over c, r, s of x[n, c, p*stride_h - pad_h + r*dilation_h, ...] w[k,c,r,s]
+//   dgrad    dx[n,c,h,w] = sum over k, r, s of dy[n,k,p,q] w[k,c,r,s]  where p*stride_h - pad_h + r*dilation_h = h, likewise q
+//   wgrad    dw[k,c,r,s] = sum over n, p, q of dy[n,k,p,q] x[n, c, p*stride_h - pad_h + r*dilation_h, ...]
+//
+// What it does    forward and dgrad: one thread an output element; consecutive threads make consecutive q (or w), so loads
+//                 and stores are coalesced at stride 1. wgrad has few outputs and long sums (LeNet C1: 150 sums of 50,000
+//                 terms at batch 64), so a block shares one sum and adds up its threads' parts in a tree: no atomics, the
+//                 same bits every time.
+// What bounds it  load instructions: two loads feed one multiply-add, and neighbouring threads load the same x and w again
+//                 and again. The caches hide the bytes, not the instructions.
+// What is next    load a tile of x into shared memory once, and let every thread of the block read it from there.
+#include "../device/reduce.h"
+#include "launchers.h"
+
+namespace convlab {
+namespace {
+
+constexpr int kThreads = 256;  // eight warps: enough loads in flight on every architecture since sm_70
+
+// x [N, C, H, W], w [K, C/groups, R, S], bias [K] or null -> y [N, K, P, Q].  grid ceil(NKPQ / 256)
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+forward_kernel(Conv2d g, const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ bias, T* __restrict__ y) {
+  const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (n, k, p, q)
+  if (i >= (long long)g.N * g.K * g.P * g.Q) return;
+  const int q = int(i % g.Q), p = int(i / g.Q % g.P);
+  const long long nk = i / g.Q / g.P;
+  const int k = int(nk % g.K), n = int(nk / g.K);
+  const int Cg = g.Cg(), c0 = k / g.Kg() * Cg;
+  const int h0 = p * g.stride_h - g.pad_h, w0 = q * g.stride_w - g.pad_w;
+
+  const T* xc = x + ((long long)n * g.C + c0) * g.H * g.W;  // 64-bit once an image, 32-bit inside a plane
+  const T* wk = w + (long long)k * Cg * g.R * g.S;
+  acc_t<T> sum = bias ? acc_t<T>(bias[k]) : acc_t<T>(0);
+  for (int c = 0; c < Cg; c++, xc += g.H * g.W, wk += g.R * g.S)
+    for (int r = 0; r < g.R; r++) {
+      const int h = h0 + r * g.dilation_h;
+      if (h < 0 || h >= g.H) continue;
+      for (int s = 0; s < g.S; s++) {
+        const int v = w0 + s * g.dilation_w;
+        if (v >= 0 && v < g.W) sum += acc_t<T>(xc[h * g.W + v]) * acc_t<T>(wk[r * g.S + s]);
+      }
+    }
+  y[i] = T(sum);
+}
+
+// dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W].  grid ceil(NCHW / 256)
+template <class T>
+__global__ void __launch_bounds__(kThreads) dgrad_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
+  const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (n, c, h, v)
+  if (i >= (long long)g.N * g.C * g.H * g.W) return;
+  const int v = int(i % g.W), h = int(i / g.W % g.H);
+  const long long nc = i / g.W / g.H;
+  const int c = int(nc % g.C), n = int(nc / g.C);
+  const int Cg = g.Cg(), Kg = g.Kg(), group = c / Cg;
+
+  const T* dyk = dy + ((long long)n * g.K + group * Kg) * g.P * g.Q;
+  const T* wk = w + ((long long)group * Kg * Cg + c % Cg) * g.R * g.S;
+  acc_t<T> sum = 0;
+  for (int k = 0; k < Kg; k++, dyk += g.P * g.Q, wk += (long long)Cg * g.R * g.S)
+    for (int r = 0; r < g.R; r++) {
+      const int ph = h + g.pad_h - r * g.dilation_h;  // p * stride_h
+      if (ph < 0 || ph % g.stride_h || ph / g.stride_h >= g.P) continue;
+      for (int s = 0; s < g.S; s++) {
+        const int qw = v + g.pad_w - s * g.dilation_w;
+        if (qw < 0 || qw % g.stride_w || qw / g.stride_w >= g.Q) continue;
+        sum += acc_t<T>(dyk[ph / g.stride_h * g.Q + qw / g.stride_w]) * acc_t<T>(wk[r * g.S + s]);
+      }
+    }
+  dx[i] = T(sum);
+}
+
+// dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S].  grid KCRS/groups: one block an element
+template <class T>
+__global__ void __launch_bounds__(kThreads) wgrad_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ x, T* __restrict__ dw) {
+  const int s = blockIdx.x % g.S, r = blockIdx.x / g.S % g.R;
+  const int c = blockIdx.x / g.S / g.R % g.Cg(), k = blockIdx.x / g.S / g.R / g.Cg();
+  const long long y_image = (long long)g.K * g.P * g.Q, x_image = (long long)g.C * g.H * g.W;
+  const T* dyk = dy + (long long)k * g.P * g.Q;
+  const T* xc = x + ((long long)(k / g.Kg()) * g.Cg() + c) * g.H * g.W;
+
+  acc_t<T> sum = 0;
+  for (int n = 0; n < g.N; n++, dyk += y_image, xc += x_image)
+    for (int pq = threadIdx.x; pq < g.P * g.Q; pq += kThreads) {
+      const int h = pq / g.Q * g.stride_h - g.pad_h + r * g.dilation_h, v = pq % g.Q * g.stride_w - g.pad_w + s * g.dilation_w;
+      if (h >= 0 && h < g.H && v >= 0 && v < g.W) sum += acc_t<T>(dyk[pq]) * acc_t<T>(xc[h * g.W + v]);
+    }
+  sum = block_sum<kThreads>(sum);
+  if (threadIdx.x == 0) dw[blockIdx.x] = T(sum);
+}
+
+}  // namespace
+
+void conv2d_direct_forward(const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y, Stream stream) {
+  dispatch(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch(forward_kernel<T>, blocks_for((long long)g.N * g.K * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g, static_cast<const T*>(x),
+           static_cast<const T*>(w), static_cast<const T*>(bias), static_cast<T*>(y));
+  });
+}
+
+void conv2d_direct_dgrad(const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, Stream stream) {
+  dispatch(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch(dgrad_kernel<T>, blocks_for((long long)g.N * g.C * g.H * g.W, kThreads), dim3(kThreads), 0, stream, g, static_cast<const T*>(dy),
+           static_cast<const T*>(w), static_cast<T*>(dx));
+  });
+}
+
+void conv2d_direct_wgrad(const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, Stream stream) {
+  dispatch(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch(wgrad_kernel<T>, blocks_for((long long)g.K * g.Cg() * g.R * g.S, 1), dim3(kThreads), 0, stream, g, static_cast<const T*>(dy),
+           static_cast<const T*>(x), static_cast<T*>(dw));
+  });
+}
+
+}  // namespace convlab

@@ -1,0 +1,41 @@
+// The kernels as the host side of the CUDA backend sees them: plain pointers to contiguous NCHW tensors of one element
+// type, and a stream. Every launcher is asynchronous, allocates nothing, and throws std::runtime_error if the launch fails.
+#pragma once
+#include "../dtype.h"
+#include "../geometry/conv2d.h"
+#include "../geometry/pool2d.h"
+
+struct CUstream_st;
+
+namespace convlab {
+
+using Stream = CUstream_st*;  // cudaStream_t, without CUDA's headers
+
+// ---- convolution: x [N, C, H, W], w [K, C/groups, R, S], bias [K] or null, y and dy [N, K, P, Q] ----
+
+// conv2d_direct.cu
+void conv2d_direct_forward(const Conv2d&, DType, const void* x, const void* w, const void* bias, void* y, Stream);
+void conv2d_direct_dgrad(const Conv2d&, DType, const void* dy, const void* w, void* dx, Stream);
+void conv2d_direct_wgrad(const Conv2d&, DType, const void* dy, const void* x, void* dw, Stream);
+
+// conv2d_bias_grad.cu: db [K] = sum of dy over n, p, q
+void conv2d_bias_grad(const Conv2d&, DType, const void* dy, void* db, Stream);
+
+// ---- max pooling: x and dx [planes, H, W], y, dy and offsets [planes, P, Q] ----
+// offsets: the tap that won, r * S + s; uint8 where offsets_fit_a_byte(), int32 elsewhere.
+
+// max_pool2d.cu
+void max_pool2d_forward(const Pool2d&, DType, const void* x, void* y, void* offsets_or_null, Stream);
+void max_pool2d_backward(const Pool2d&, DType, const void* dy, const void* offsets, void* dx, Stream);
+void max_pool2d_gather(const Pool2d&, DType, const void* x, const void* offsets, void* y, Stream);
+void max_pool2d_indices(const Pool2d&, const void* offsets, long long* indices, Stream);
+
+// ---- activations, element by element; y may be x ----
+
+// leaky_relu.cu
+void leaky_relu_forward(DType, long long elements, double negative_slope, const void* x, void* y, Stream);
+void leaky_relu_backward(DType, long long elements, double negative_slope, const void* dy, const void* x, void* dx, Stream);
+void relu_forward(DType, long long elements, const void* x, void* y, Stream);
+void relu_backward(DType, long long elements, const void* dy, const void* y, void* dx, Stream);
+
+}  // namespace convlab
