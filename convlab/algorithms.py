@@ -1,0 +1,156 @@
+"""The ladder as data: which algorithms there are, what each can do, and which one a call gets.
+
+The table itself is csrc/algorithms.h, which the operators read too.
+"""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+
+from . import _lab
+from .arguments import pair, padding4
+
+PASSES = ("forward", "dgrad", "wgrad")
+AUTO = (0, 0, 0)  # algorithm numbers by pass; 0: the operator chooses
+
+
+@dataclass(frozen=True)
+class Conv2dProblem:
+    """One convolution, without its data: what an algorithm may or may not be able to do.
+
+    x [N, C, H, W], w [K, C/groups, R, S], y [N, K, P, Q]; `padding` is (top, left, bottom, right).
+    """
+
+    x: tuple[int, int, int, int]
+    w: tuple[int, int, int, int]
+    y: tuple[int, int, int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    groups: int
+    dtype: torch.dtype
+    channels_last: bool
+    backend: str
+
+    @classmethod
+    def of(cls, input, weight, stride=1, padding=0, dilation=1, groups=1) -> "Conv2dProblem":
+        """The problem that `convlab.functional.conv2d` would be given with these arguments.
+
+        input [N, C, H, W] or [C, H, W], weight [K, C/groups, R, S]. Raises RuntimeError for arguments that do not fit together.
+        """
+        x = tuple(input.shape) if input.dim() == 4 else (1, *input.shape)
+        w = tuple(weight.shape)
+        stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
+        padding = padding4(padding, stride, w[2:], dilation)
+        outputs = _lab.conv2d_output_size(x, w, stride, padding, dilation, groups)
+        channels_last = input.dim() == 4 and torch._prims_common.suggest_memory_format(input) is torch.channels_last
+        return cls(x, w, (x[0], w[0], *outputs), stride, padding, dilation, groups, input.dtype, channels_last, input.device.type)
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One rung of the ladder. `passes` and `backends` are what it has at all; `supports` says more."""
+
+    name: str
+    technique: str
+    passes_by_backend: dict[str, frozenset[str]] = field(repr=False, hash=False)
+    number: int = field(repr=False)
+
+    @property
+    def passes(self) -> frozenset[str]:
+        """Subset of {"forward", "dgrad", "wgrad"}."""
+        return frozenset().union(*self.passes_by_backend.values())
+
+    @property
+    def backends(self) -> frozenset[str]:
+        """Subset of {"cpu", "cuda"}."""
+        return frozenset(self.passes_by_backend)
+
+    def supports(self, problem: Conv2dProblem, pass_: str) -> tuple[bool, str]:
+        """Whether this algorithm can do `pass_` of `problem`, and if not, why: (True, "") or (False, reason)."""
+        if pass_ not in PASSES:
+            raise ValueError(f"pass_={pass_!r} must be one of {', '.join(map(repr, PASSES))}")
+        if problem.backend not in ("cpu", "cuda"):
+            return False, f"has no {pass_} for {problem.backend} tensors"
+        dtype = str(problem.dtype).removeprefix("torch.")
+        if dtype not in ("float32", "float64", "float16", "bfloat16"):
+            return False, f"has no {pass_} for {dtype}"
+        p = problem
+        reason = _lab.refusal(self.number, p.backend, pass_, dtype, p.x, p.w, p.stride, p.padding, p.dilation, p.groups)
+        return not reason, reason
+
+
+_TABLE = {
+    name: Algorithm(name, technique, {backend: frozenset(passes) for backend, passes in by_backend.items()}, number)
+    for number, name, technique, by_backend in _lab.algorithms()
+}
+
+
+def algorithms() -> tuple[Algorithm, ...]:
+    """All algorithms of convlab's convolution, the simplest first."""
+    return tuple(_TABLE.values())
+
+
+def numbers_of(algo, backend: str, problem) -> tuple[int, int, int]:
+    """The algorithm numbers (forward, dgrad, wgrad) that `algo` stands for on `backend`.
+
+    `algo` is "auto", a name (for the passes that algorithm has; the others are "auto"), or a dict from passes to names (strict
+    for what it names). `problem()` makes the Conv2dProblem; while a graph is compiled, shapes are symbols and it is not asked.
+
+    Raises ValueError for an unknown name, and for a pass that the algorithm cannot do, with the reason and the names that can.
+    """
+    if isinstance(algo, str) and algo == "auto":
+        return AUTO
+    numbers = _numbers_by_name(algo if isinstance(algo, str) else tuple(sorted(_checked_dict(algo).items())), backend)
+    if not torch.compiler.is_compiling():
+        _insist(numbers, problem())
+    return numbers
+
+
+def _checked_dict(algo) -> dict[str, str]:
+    if not isinstance(algo, dict):
+        raise TypeError(f"algo must be a name or a dict from passes to names, got {type(algo).__name__}")
+    for pass_ in algo:
+        if pass_ not in PASSES:
+            raise ValueError(f"algo={algo!r}: {pass_!r} is not a pass; the passes are {', '.join(map(repr, PASSES))}")
+    return algo
+
+
+@lru_cache(maxsize=256)
+def _numbers_by_name(algo, backend: str) -> tuple[int, int, int]:
+    if isinstance(algo, str):
+        chosen = _find(algo)
+        passes = chosen.passes_by_backend.get(backend, frozenset())
+        if not passes:
+            raise ValueError(f"algo={algo!r} exists for {_listed(chosen.backends)} tensors only; for {backend}: {_working(backend, PASSES[0])}")
+        return tuple(chosen.number if pass_ in passes else 0 for pass_ in PASSES)
+    wanted = {pass_: name for pass_, name in algo if name != "auto"}
+    for pass_, name in wanted.items():
+        if pass_ not in _find(name).passes_by_backend.get(backend, ()):
+            raise ValueError(f"algo={name!r} has no {pass_} for {backend} tensors; these have: {_working(backend, pass_)}")
+    return tuple(_find(wanted[pass_]).number if pass_ in wanted else 0 for pass_ in PASSES)
+
+
+def _find(name: str) -> Algorithm:
+    if name not in _TABLE:
+        raise ValueError(f"algo={name!r} is unknown; choose 'auto' or one of {_listed(_TABLE)}")
+    return _TABLE[name]
+
+
+def _listed(names) -> str:
+    return ", ".join(map(repr, sorted(names)))
+
+
+def _working(backend: str, pass_: str) -> str:
+    return _listed(["auto", *(a.name for a in algorithms() if pass_ in a.passes_by_backend.get(backend, ()))])
+
+
+def _insist(numbers: tuple[int, int, int], problem: Conv2dProblem) -> None:
+    for pass_, number in zip(PASSES, numbers):
+        for algorithm in algorithms():
+            if algorithm.number == number:
+                ok, reason = algorithm.supports(problem, pass_)
+                if not ok:
+                    working = [a.name for a in algorithms() if a.supports(problem, pass_)[0]]
+                    raise ValueError(f"algo={algorithm.name!r} {reason}; these work for its {pass_}: {_listed(['auto', *working])}")

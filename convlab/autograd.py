@@ -1,0 +1,319 @@
+"""One torch.autograd.Function per primitive, closed under differentiation.
+
+Convolution is bilinear, and every derivative of its three passes is one of them:
+
+    y  = forward(x, w) + b      dx = dgrad(dy, w)             dw, db = wgrad(dy, x)
+    dx = dgrad(dy, w)           d dy = forward(ddx, w)        dw = wgrad(dy, ddx)
+    dw, db = wgrad(dy, x)       d dy = forward(x, ddw) + ddb  dx = dgrad(dy, ddw)
+
+so each backward applies the other Functions, and derivatives of any order need no new kernel. Max pooling closes as a pair
+(scatter to the winners, gather from them), the activations each with itself.
+
+The form (setup_context, generate_vmap_rule, no once_differentiable) is the one that passes gradcheck, gradgradcheck,
+torch.compile(fullgraph=True), torch.export and torch.func together.
+"""
+
+import inspect
+from typing import NamedTuple
+
+import torch
+from torch.autograd import Function, forward_ad
+
+from . import ops
+
+
+class ConvArguments(NamedTuple):
+    """What a convolution has beside its tensors. `padding` is (top, left, bottom, right); `algo` are numbers by pass."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    groups: int
+    algo: tuple[int, int, int]
+
+
+class PoolArguments(NamedTuple):
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+
+def apply(function: type[Function], *args):
+    """`function.apply(*args)`, or its forward alone where nobody can ask for a derivative, which costs a sixth as much.
+
+    With forward-mode differentiation active, `.apply` must run: it raises where forward alone would lose the tangent.
+    """
+    if forward_ad._current_level >= 0 or (
+        torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
+    ):
+        return function.apply(*args)
+    return function.forward(*args)
+
+
+def primitive(function: type[Function]) -> type[Function]:
+    """Marks a Function as one of ours: vmap by tracing its forward, and a signature that `.apply` need not work out each call."""
+    function.generate_vmap_rule = True
+    function.forward.__signature__ = inspect.signature(function.forward)
+    return function
+
+
+# ---- convolution ----------------------------------------------------------------------------------------------------
+
+
+@primitive
+class Conv2dForward(Function):
+    """x [N, C, H, W], w [K, C/groups, R, S], bias [K] or None -> y [N, K, P, Q]"""
+
+    @staticmethod
+    def forward(x, w, bias, a: ConvArguments):
+        return ops.conv2d_forward(x, w, bias, a.stride, a.padding, a.dilation, a.groups, a.algo[0])
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, w, _, ctx.arguments = inputs
+        needs_dx, needs_dw = ctx.needs_input_grad[:2]
+        ctx.input_size, ctx.kernel_size = x.shape[2:], w.shape[2:]
+        ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w = ctx.saved_tensors
+        needs_dx, needs_dw, needs_db, _ = ctx.needs_input_grad
+        dx = dw = db = None
+        if needs_dx:
+            dx = apply(Conv2dDgrad, dy, w, ctx.input_size, ctx.arguments)
+        if needs_dw:
+            dw, db = apply(Conv2dWgrad, dy, x, ctx.kernel_size, needs_db, ctx.arguments)
+        elif needs_db:
+            db = apply(Conv2dBiasGrad, dy)
+        return dx, dw, db if needs_db else None, None
+
+
+@primitive
+class Conv2dDgrad(Function):
+    """dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W], where input_size is (H, W)"""
+
+    @staticmethod
+    def forward(dy, w, input_size, a: ConvArguments):
+        return ops.conv2d_dgrad(dy, w, input_size, a.stride, a.padding, a.dilation, a.groups, a.algo[1])
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        dy, w, _, ctx.arguments = inputs
+        needs_ddy, needs_dw = ctx.needs_input_grad[:2]
+        ctx.kernel_size = w.shape[2:]
+        ctx.save_for_backward(dy if needs_dw else None, w if needs_ddy else None)
+
+    @staticmethod
+    def backward(ctx, ddx):
+        dy, w = ctx.saved_tensors
+        needs_ddy, needs_dw = ctx.needs_input_grad[:2]
+        ddy = apply(Conv2dForward, ddx, w, None, ctx.arguments) if needs_ddy else None
+        dw = apply(Conv2dWgrad, dy, ddx, ctx.kernel_size, False, ctx.arguments)[0] if needs_dw else None
+        return ddy, dw, None, None
+
+
+@primitive
+class Conv2dWgrad(Function):
+    """dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless with_bias"""
+
+    @staticmethod
+    def forward(dy, x, kernel_size, with_bias, a: ConvArguments):
+        return ops.conv2d_wgrad(dy, x, kernel_size, a.stride, a.padding, a.dilation, a.groups, with_bias, a.algo[2])
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        dy, x, _, ctx.with_bias, ctx.arguments = inputs
+        needs_ddy, needs_dx = ctx.needs_input_grad[:2]
+        ctx.input_size = x.shape[2:]
+        ctx.save_for_backward(dy if needs_dx else None, x if needs_ddy else None)
+
+    @staticmethod
+    def backward(ctx, ddw, ddb):
+        dy, x = ctx.saved_tensors
+        needs_ddy, needs_dx = ctx.needs_input_grad[:2]
+        ddy = apply(Conv2dForward, x, ddw, ddb if ctx.with_bias else None, ctx.arguments) if needs_ddy else None
+        dx = apply(Conv2dDgrad, dy, ddw, ctx.input_size, ctx.arguments) if needs_dx else None
+        return ddy, dx, None, None, None
+
+
+@primitive
+class Conv2dBiasGrad(Function):
+    """dy [N, K, P, Q] -> db [K]"""
+
+    @staticmethod
+    def forward(dy):
+        return ops.conv2d_bias_grad(dy)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.shape = inputs[0].shape
+
+    @staticmethod
+    def backward(ctx, ddb):
+        return ddb[None, :, None, None].expand(ctx.shape)
+
+
+# ---- max pooling ----------------------------------------------------------------------------------------------------
+
+
+@primitive
+class MaxPool2d(Function):
+    """x [N, C, H, W] -> y [N, C, P, Q] and offsets [N, C, P, Q], which tap of its window won"""
+
+    @staticmethod
+    def forward(x, ceil_mode, a: PoolArguments):
+        return ops.max_pool2d_forward(x, *a, ceil_mode, True)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, _, ctx.arguments = inputs
+        ctx.input_size = x.shape[2:]
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx, dy, _):
+        (offsets,) = ctx.saved_tensors
+        return apply(MaxPool2dBackward, dy, offsets, ctx.input_size, ctx.arguments), None, None
+
+
+@primitive
+class MaxPool2dBackward(Function):
+    """dy, offsets [N, C, P, Q] -> dx [N, C, H, W]: each dy at its winner"""
+
+    @staticmethod
+    def forward(dy, offsets, input_size, a: PoolArguments):
+        return ops.max_pool2d_backward(dy, offsets, input_size, *a)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, offsets, _, ctx.arguments = inputs
+        ctx.save_for_backward(offsets)
+
+    @staticmethod
+    def backward(ctx, ddx):
+        (offsets,) = ctx.saved_tensors
+        return apply(MaxPool2dGather, ddx, offsets, ctx.arguments), None, None, None
+
+
+@primitive
+class MaxPool2dGather(Function):
+    """x [N, C, H, W], offsets [N, C, P, Q] -> y [N, C, P, Q]: x at the winners"""
+
+    @staticmethod
+    def forward(x, offsets, a: PoolArguments):
+        return ops.max_pool2d_gather(x, offsets, *a)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, offsets, ctx.arguments = inputs
+        ctx.input_size = x.shape[2:]
+        ctx.save_for_backward(offsets)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (offsets,) = ctx.saved_tensors
+        return apply(MaxPool2dBackward, dy, offsets, ctx.input_size, ctx.arguments), None, None
+
+
+# ---- activations ----------------------------------------------------------------------------------------------------
+
+
+@primitive
+class LeakyReLU(Function):
+    """y = x > 0 ? x : x slope, from x, for any slope"""
+
+    @staticmethod
+    def forward(x, negative_slope):
+        return ops.leaky_relu_forward(x, negative_slope)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, ctx.negative_slope = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (x,) = ctx.saved_tensors
+        return apply(LeakyReLUBackward, dy, x, ctx.negative_slope), None
+
+
+@primitive
+class LeakyReLUFromOutput(Function):
+    """The same, but its backward looks at y, so that x may be overwritten. y > 0 where x > 0 only for slopes >= 0."""
+
+    @staticmethod
+    def forward(x, negative_slope):
+        return ops.leaky_relu_forward(x, negative_slope)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.negative_slope = inputs[1]
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx, dy):
+        if ctx.negative_slope < 0:
+            raise RuntimeError(
+                f"leaky_relu: negative_slope={ctx.negative_slope} with inplace=True has no gradient, because the overwritten input "
+                "cannot be told from the output; use inplace=False"
+            )
+        (y,) = ctx.saved_tensors
+        return apply(LeakyReLUBackward, dy, y, ctx.negative_slope), None
+
+
+@primitive
+class LeakyReLUBackward(Function):
+    """dx = x > 0 ? dy : dy slope"""
+
+    @staticmethod
+    def forward(dy, x, negative_slope):
+        return ops.leaky_relu_backward(dy, x, negative_slope)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, x, ctx.negative_slope = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx, ddx):
+        (x,) = ctx.saved_tensors
+        return apply(LeakyReLUBackward, ddx, x, ctx.negative_slope), None, None
+
+
+@primitive
+class ReLU(Function):
+    """y = x > 0 ? x : 0, NaN stays"""
+
+    @staticmethod
+    def forward(x):
+        return ops.relu_forward(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (y,) = ctx.saved_tensors
+        return apply(ReLUBackward, dy, y)
+
+
+@primitive
+class ReLUBackward(Function):
+    """dx = y <= 0 ? 0 : dy"""
+
+    @staticmethod
+    def forward(dy, y):
+        return ops.relu_backward(dy, y)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx, ddx):
+        (y,) = ctx.saved_tensors
+        return apply(ReLUBackward, ddx, y), None

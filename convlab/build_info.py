@@ -1,0 +1,25 @@
+"""What this convlab was built with, and what it runs on."""
+
+import platform
+
+import torch
+
+from . import _lab
+
+
+def build_info() -> dict:
+    """Facts for a bug report.
+
+    Keys: `cuda` (whether the CUDA kernels were compiled), `cuda_archs` (list of compute capabilities), `nvcc`, `cxx` and `torch_built`
+    (versions at build time), `torch` and `python` (versions now).
+    """
+    built = _lab.build_info()
+    return {
+        "cuda": bool(built["nvcc"]),
+        "cuda_archs": [arch for arch in built["cuda_archs"].split(";") if arch],
+        "nvcc": built["nvcc"],
+        "cxx": built["cxx"],
+        "torch_built": built["torch"],
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,101 @@
+"""torch.nn.functional's signatures over convlab's kernels."""
+
+import torch
+
+from . import autograd, ops
+from .algorithms import Conv2dProblem, numbers_of
+from .arguments import padding4, pair
+
+
+def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, algo="auto"):
+    """2-D convolution, as `torch.nn.functional.conv2d`.
+
+    input: [N, C, H, W] or [C, H, W]; weight: [K, C/groups, R, S]; bias: [K] or None. All of one dtype: float32, float64, or
+    float16 / bfloat16, which are summed in float32. Under autocast they are cast to its dtype first.
+    stride, dilation: int or (height, width). padding: int, (height, width), "valid", or "same" (stride 1 only).
+    algo: "auto", the name of one of `convlab.algorithms()`, or a dict such as {"forward": "direct", "wgrad": "reference"}. A name
+    applies to the passes that algorithm has; a dict is strict for what it names.
+
+    Returns [N, K, P, Q] or [K, P, Q], with P = floor((H + 2 padding - dilation (R - 1) - 1) / stride) + 1 and Q alike; in
+    channels_last if input or weight is, except in float64.
+
+    Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the wrong type, ValueError for an algo
+    that is unknown or cannot do this problem.
+    """
+    if input.dim() == 3:
+        return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, algo=algo).squeeze(0)
+    if input.dim() != 4 or weight.dim() != 4:
+        raise RuntimeError(
+            f"conv2d: input must be [N, C, H, W] or [C, H, W] and weight [K, C/groups, R, S], got {tuple(input.shape)} and {tuple(weight.shape)}"
+        )
+    device = input.device.type
+    if torch.is_autocast_enabled(device):
+        input, weight, bias = _autocast(device, input, weight, bias)
+    stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
+    sides = padding4(padding, stride, weight.shape[2:], dilation)
+    numbers = numbers_of(algo, device, lambda: Conv2dProblem.of(input, weight, stride, padding, dilation, groups))
+    return autograd.apply(autograd.Conv2dForward, input, weight, bias, autograd.ConvArguments(stride, sides, dilation, groups, numbers))
+
+
+def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
+    """2-D max pooling, as `torch.nn.functional.max_pool2d`.
+
+    input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16. The other arguments are ints or (height, width);
+    stride defaults to kernel_size; padding is at most half of the (dilated) window and never wins. NaN wins over everything.
+
+    Returns [N, C, P, Q] or [C, P, Q]; with return_indices also the int64 positions h * W + w of the winners. A window's winner is
+    remembered in one byte for the backward pass (four bytes for windows of more than 256 elements).
+
+    Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the wrong type.
+    """
+    if input.dim() == 3:
+        result = max_pool2d(input.unsqueeze(0), kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        return tuple(t.squeeze(0) for t in result) if return_indices else result.squeeze(0)
+    if input.dim() != 4:
+        raise RuntimeError(f"max_pool2d: input must be [N, C, H, W] or [C, H, W], got {tuple(input.shape)}")
+    kernel_size = pair("max_pool2d", "kernel_size", kernel_size)
+    no_stride = stride is None or (isinstance(stride, (tuple, list)) and not stride)
+    arguments = autograd.PoolArguments(
+        kernel_size,
+        kernel_size if no_stride else pair("max_pool2d", "stride", stride),
+        pair("max_pool2d", "padding", padding),
+        pair("max_pool2d", "dilation", dilation),
+    )
+    if not return_indices and not (torch.is_grad_enabled() and input.requires_grad):
+        return ops.max_pool2d_forward(input, *arguments, ceil_mode, False)[0]
+    y, offsets = autograd.apply(autograd.MaxPool2d, input, ceil_mode, arguments)
+    if not return_indices:
+        return y
+    indices = ops.max_pool2d_indices(offsets, input.shape[2:], *arguments)
+    return y, torch.empty_like(y, dtype=torch.int64).copy_(indices)  # in y's layout, as torch has them
+
+
+def leaky_relu(input, negative_slope=0.01, inplace=False):
+    """x where x > 0, else x * negative_slope, as `torch.nn.functional.leaky_relu`.
+
+    input: any shape; float32, float64, float16 or bfloat16. inplace overwrites and returns it; its gradient then needs
+    negative_slope >= 0 (RuntimeError from backward otherwise).
+    """
+    if inplace:
+        return input.copy_(autograd.apply(autograd.LeakyReLUFromOutput, input, float(negative_slope)))
+    return autograd.apply(autograd.LeakyReLU, input, float(negative_slope))
+
+
+def relu(input, inplace=False):
+    """x where x > 0, else 0, as `torch.nn.functional.relu`: NaN stays NaN, -inf becomes 0.
+
+    input: any shape; float32, float64, float16 or bfloat16. inplace overwrites and returns it.
+    """
+    y = autograd.apply(autograd.ReLU, input)
+    return input.copy_(y) if inplace else y
+
+
+def _autocast(device: str, *tensors):
+    """What autocast does to a convolution's tensors: its dtype for every floating one but float64."""
+    dtype = torch.get_autocast_dtype(device)
+
+    def cast(t):
+        eligible = t is not None and t.is_floating_point() and t.dtype != torch.float64
+        return t.to(dtype) if eligible else t
+
+    return map(cast, tensors)

@@ -1,0 +1,49 @@
+"""Drop-in layers: torch.nn's classes with their arguments, repr, initialisation and state_dict, over convlab's kernels."""
+
+import torch
+
+from . import functional
+
+
+class Conv2d(torch.nn.Conv2d):
+    """`torch.nn.Conv2d` over `convlab.functional.conv2d`; `algo` as there."""
+
+    algo = "auto"  # also that of modules whose class was swapped
+
+    def __init__(self, *args, algo="auto", **kwargs):
+        super().__init__(*args, **kwargs)
+        if algo != "auto":
+            self.algo = algo
+
+    def _conv_forward(self, input, weight, bias):
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            input = torch.nn.functional.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = 0
+        return functional.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups, algo=self.algo)
+
+    def extra_repr(self):
+        return super().extra_repr() + ("" if self.algo == "auto" else f", algo={self.algo!r}")
+
+
+class MaxPool2d(torch.nn.MaxPool2d):
+    """`torch.nn.MaxPool2d` over `convlab.functional.max_pool2d`."""
+
+    def forward(self, input):
+        return functional.max_pool2d(
+            input, self.kernel_size, self.stride, self.padding, self.dilation, ceil_mode=self.ceil_mode, return_indices=self.return_indices
+        )
+
+
+class LeakyReLU(torch.nn.LeakyReLU):
+    """`torch.nn.LeakyReLU` over `convlab.functional.leaky_relu`."""
+
+    def forward(self, input):
+        return functional.leaky_relu(input, self.negative_slope, self.inplace)
+
+
+class ReLU(torch.nn.ReLU):
+    """`torch.nn.ReLU` over `convlab.functional.relu`."""
+
+    def forward(self, input):
+        return functional.relu(input, self.inplace)

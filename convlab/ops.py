@@ -1,0 +1,165 @@
+"""Loads convlab's operators (`torch.ops.convlab`, schemas in csrc/ops.cpp) and gives them fake implementations.
+
+The operators are private: no autograd, no autocast, no defaults. `convlab.functional` is the way in. Fakes compute shapes,
+dtypes and strides for `torch.compile`, `torch.export` and meta tensors, and must agree with the real operators exactly.
+"""
+
+from pathlib import Path
+
+import torch
+from torch._prims_common import suggest_memory_format
+
+OLDEST_TORCH = (2, 11)
+_REBUILD = "pip install --no-build-isolation --force-reinstall --no-deps ."
+
+
+def _load() -> None:
+    running = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if running < OLDEST_TORCH:
+        raise ImportError(f"convlab needs torch >= 2.11, this is torch {torch.__version__}: pip install --upgrade torch")
+    library = Path(__file__).with_name("_C.so")
+    if not library.exists():
+        raise ImportError(f"convlab: {library} is missing, so convlab was not built: {_REBUILD}")
+    try:
+        torch.ops.load_library(library)
+    except OSError as error:
+        raise ImportError(f"convlab: {library} does not load beside torch {torch.__version__} ({error}): {_REBUILD}") from error
+
+
+_load()
+
+try:
+    from . import _lab  # noqa: E402  (after torch: its own message would hide a torch that is too old)
+except ImportError as error:
+    raise ImportError(f"convlab: its module _lab was built for another Python ({error}): {_REBUILD}") from error
+
+has_cuda = bool(_lab.build_info()["nvcc"])
+
+conv2d_forward = torch.ops.convlab.conv2d_forward.default
+conv2d_dgrad = torch.ops.convlab.conv2d_dgrad.default
+conv2d_wgrad = torch.ops.convlab.conv2d_wgrad.default
+conv2d_bias_grad = torch.ops.convlab.conv2d_bias_grad.default
+max_pool2d_forward = torch.ops.convlab.max_pool2d_forward.default
+max_pool2d_backward = torch.ops.convlab.max_pool2d_backward.default
+max_pool2d_gather = torch.ops.convlab.max_pool2d_gather.default
+max_pool2d_indices = torch.ops.convlab.max_pool2d_indices.default
+leaky_relu_forward = torch.ops.convlab.leaky_relu_forward.default
+leaky_relu_backward = torch.ops.convlab.leaky_relu_backward.default
+relu_forward = torch.ops.convlab.relu_forward.default
+relu_backward = torch.ops.convlab.relu_backward.default
+
+ALL = (
+    conv2d_forward, conv2d_dgrad, conv2d_wgrad, conv2d_bias_grad,
+    max_pool2d_forward, max_pool2d_backward, max_pool2d_gather, max_pool2d_indices,
+    leaky_relu_forward, leaky_relu_backward, relu_forward, relu_backward,
+)  # fmt: skip
+
+
+def _refuse_cuda(*args, **kwargs):
+    raise RuntimeError(
+        "convlab: a CUDA tensor, but convlab was built without CUDA because nvcc was not found; install the CUDA toolkit "
+        f"(or pip install nvidia-cuda-nvcc) and build again: CONVLAB_CUDA=1 {_REBUILD}"
+    )
+
+
+if not has_cuda:
+    for _op in ALL:
+        torch.library.impl(_op.name(), "CUDA")(_refuse_cuda)
+
+
+# ---- fakes ----------------------------------------------------------------------------------------------------------
+
+
+def _is_channels_last(t):
+    return t.dim() == 4 and suggest_memory_format(t) is torch.channels_last
+
+
+def _empty(shape, like, channels_last=False):
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format)
+
+
+def _conv_format(a, b):
+    return a.dtype != torch.float64 and (_is_channels_last(a) or _is_channels_last(b))
+
+
+@torch.library.register_fake("convlab::conv2d_forward")
+def _(x, w, bias, stride, padding, dilation, groups, algo):
+    torch._check(x.dim() == 4 and w.dim() == 4, lambda: f"conv2d: input {x.shape} and weight {w.shape} must have four dimensions")
+    torch._check(x.shape[1] == w.shape[1] * groups, lambda: f"conv2d: input {x.shape} does not fit weight {w.shape} with groups={groups}")
+    torch._check(x.dtype == w.dtype, lambda: f"conv2d: weight is {w.dtype} but input is {x.dtype}; they must be the same")
+    outputs = []
+    for d in range(2):
+        room = x.shape[2 + d] + padding[d] + padding[2 + d] - dilation[d] * (w.shape[2 + d] - 1) - 1
+        torch._check(room >= 0, lambda: f"conv2d: the kernel (weight {w.shape}) is larger than the padded input {x.shape}")
+        outputs.append(room // stride[d] + 1)
+    return _empty((x.shape[0], w.shape[0], *outputs), x, _conv_format(x, w))
+
+
+@torch.library.register_fake("convlab::conv2d_dgrad")
+def _(dy, w, input_size, stride, padding, dilation, groups, algo):
+    return _empty((dy.shape[0], w.shape[1] * groups, *input_size), dy, _conv_format(dy, w))
+
+
+@torch.library.register_fake("convlab::conv2d_wgrad")
+def _(dy, x, kernel_size, stride, padding, dilation, groups, with_bias, algo):
+    dw = _empty((dy.shape[1], x.shape[1] // groups, *kernel_size), dy, _conv_format(dy, x))
+    return dw, _empty((dy.shape[1] if with_bias else 0,), dy)
+
+
+@torch.library.register_fake("convlab::conv2d_bias_grad")
+def _(dy):
+    return _empty((dy.shape[1],), dy)
+
+
+def _pool_outputs(size, pad, kernel, stride, dilation, ceil_mode):
+    outputs = (size + 2 * pad - dilation * (kernel - 1) - 1 + (stride - 1 if ceil_mode else 0)) // stride + 1
+    if ceil_mode and (outputs - 1) * stride >= size + pad:
+        outputs = outputs - 1  # the last window must start inside x or its left padding
+    torch._check(outputs >= 1, lambda: f"max_pool2d: a window of {kernel} (dilation={dilation}) is larger than {size} padded by {pad}")
+    return outputs
+
+
+@torch.library.register_fake("convlab::max_pool2d_forward")
+def _(x, kernel_size, stride, padding, dilation, ceil_mode, with_offsets):
+    torch._check(x.dim() == 4, lambda: f"max_pool2d: input must be [N, C, H, W], got {x.shape}")
+    outputs = (_pool_outputs(x.shape[2 + d], padding[d], kernel_size[d], stride[d], dilation[d], ceil_mode) for d in range(2))
+    y = _empty((*x.shape[:2], *outputs), x, _is_channels_last(x))
+    byte = kernel_size[0] * kernel_size[1] <= 256
+    offsets = torch.empty(y.shape if with_offsets else (0,), dtype=torch.uint8 if byte else torch.int32, device=x.device)
+    return y, offsets
+
+
+@torch.library.register_fake("convlab::max_pool2d_backward")
+def _(dy, offsets, input_size, kernel_size, stride, padding, dilation):
+    return _empty((*dy.shape[:2], *input_size), dy, _is_channels_last(dy))
+
+
+@torch.library.register_fake("convlab::max_pool2d_gather")
+def _(x, offsets, kernel_size, stride, padding, dilation):
+    return _empty(offsets.shape, x, _is_channels_last(x))
+
+
+@torch.library.register_fake("convlab::max_pool2d_indices")
+def _(offsets, input_size, kernel_size, stride, padding, dilation):
+    return torch.empty(offsets.shape, dtype=torch.int64, device=offsets.device)
+
+
+@torch.library.register_fake("convlab::leaky_relu_forward")
+def _(x, negative_slope):
+    return torch.empty_like(x)
+
+
+@torch.library.register_fake("convlab::leaky_relu_backward")
+def _(dy, x, negative_slope):
+    return torch.empty_like(x)
+
+
+@torch.library.register_fake("convlab::relu_forward")
+def _(x):
+    return torch.empty_like(x)
+
+
+@torch.library.register_fake("convlab::relu_backward")
+def _(dy, y):
+    return torch.empty_like(y)

@@ -1,0 +1,73 @@
+// convlab._lab: the torch-free things that Python wants to see.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "algorithms.h"
+#include "geometry/validate.h"
+
+// What the build was made with; setup.py says.
+#if !defined(CONVLAB_BUILD_TORCH) || !defined(CONVLAB_BUILD_NVCC) || !defined(CONVLAB_BUILD_ARCHS) || !defined(CONVLAB_BUILD_CXX)
+#error "setup.py defines CONVLAB_BUILD_TORCH, CONVLAB_BUILD_NVCC (empty without CUDA), CONVLAB_BUILD_ARCHS and CONVLAB_BUILD_CXX"
+#endif
+
+namespace py = pybind11;
+
+namespace convlab {
+namespace {
+
+py::list algorithms() {
+  py::list rows;
+  for (const AlgorithmRow& row : kAlgorithms) {
+    py::dict passes;  // backend -> names of passes
+    for (int backend = 0; backend < 2; backend++) {
+      py::list names;
+      for (int pass = 0; pass < 3; pass++)
+        if (row.passes[backend] & bit(Pass(pass))) names.append(kPassNames[pass]);
+      if (py::len(names)) passes[kBackendNames[backend]] = names;
+    }
+    rows.append(py::make_tuple(int64_t(row.id), row.name, row.technique, passes));
+  }
+  return rows;
+}
+
+template <size_t n> int index_of(const char* what, const std::string& name, const char* const (&names)[n]) {
+  for (size_t i = 0; i < n; i++)
+    if (name == names[i]) return int(i);
+  throw std::invalid_argument(message(what, "='", name, "' is none that convlab has"));
+}
+
+constexpr const char* kDTypeNames[] = {"float32", "float64", "float16", "bfloat16"};  // by DType
+
+std::string refusal_of(int64_t algo, const std::string& backend, const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w,
+                       const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
+  const AlgorithmRow* row = find_algorithm(algo);
+  if (!row) throw std::invalid_argument(message("algo number ", algo, " is not in the table of algorithms"));
+  const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
+  return refusal(*row, Backend(index_of("backend", backend, kBackendNames)), Pass(index_of("pass", pass, kPassNames)),
+                 DType(index_of("dtype", dtype, kDTypeNames)), g);
+}
+
+std::pair<int, int> conv2d_output_size(const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
+  const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
+  return {g.P, g.Q};
+}
+
+py::dict build_info() {
+  py::dict info;
+  info["torch"] = CONVLAB_BUILD_TORCH;
+  info["nvcc"] = CONVLAB_BUILD_NVCC;
+  info["cuda_archs"] = CONVLAB_BUILD_ARCHS;
+  info["cxx"] = CONVLAB_BUILD_CXX;
+  return info;
+}
+
+}  // namespace
+}  // namespace convlab
+
+PYBIND11_MODULE(_lab, m) {
+  m.doc() = "The torch-free side of convlab: the table of algorithms, the geometry of problems, how the library was built.";
+  m.def("algorithms", &convlab::algorithms, "Rows (number, name, technique, {backend: [passes]}) of the table of algorithms.");
+  m.def("refusal", &convlab::refusal_of, "Why an algorithm cannot do a pass of a convolution; empty when it can.");
+  m.def("conv2d_output_size", &convlab::conv2d_output_size, "(P, Q) of a convolution. Raises RuntimeError for arguments that do not fit together.");
+  m.def("build_info", &convlab::build_info, "The versions this library was built with.");
+}

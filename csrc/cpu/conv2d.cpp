@@ -1,0 +1,66 @@
+// Convolution on the CPU: the algorithms by number, spread over threads.
+#include "../host/conv2d.h"
+
+#include "conv2d_direct.h"
+#include "conv2d_reference.h"
+#include "parallel.h"
+
+namespace convlab {
+namespace {
+
+struct Cpu {
+  static constexpr Backend id = Backend::cpu;
+  explicit Cpu(const Tensor&) {}
+
+  void forward(Algorithm algorithm, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y) const {
+    dispatch(dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      const T *xt = static_cast<const T*>(x), *wt = static_cast<const T*>(w), *bt = static_cast<const T*>(bias);
+      T* yt = static_cast<T*>(y);
+      if (algorithm == Algorithm::reference) return reference::forward(g, xt, wt, bt, yt);
+      parallel_over((int64_t)g.N * g.K, (int64_t)g.Cg() * g.R * g.S * g.P * g.Q,
+                    [&](int64_t begin, int64_t end) { direct::forward(g, xt, wt, bt, yt, begin, end); });
+    });
+  }
+
+  void dgrad(Algorithm algorithm, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx) const {
+    dispatch(dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      const T *dyt = static_cast<const T*>(dy), *wt = static_cast<const T*>(w);
+      T* dxt = static_cast<T*>(dx);
+      if (algorithm == Algorithm::reference) return reference::dgrad(g, dyt, wt, dxt);
+      parallel_over((int64_t)g.N * g.C, (int64_t)g.Kg() * g.R * g.S * g.P * g.Q,
+                    [&](int64_t begin, int64_t end) { direct::dgrad(g, dyt, wt, dxt, begin, end); });
+    });
+  }
+
+  void wgrad(Algorithm algorithm, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw) const {
+    dispatch(dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      const T *dyt = static_cast<const T*>(dy), *xt = static_cast<const T*>(x);
+      T* dwt = static_cast<T*>(dw);
+      if (algorithm == Algorithm::reference) return reference::wgrad(g, dyt, xt, dwt);
+      parallel_over((int64_t)g.K * g.Cg(), (int64_t)g.N * g.R * g.S * g.P * g.Q,
+                    [&](int64_t begin, int64_t end) { direct::wgrad(g, dyt, xt, dwt, begin, end); });
+    });
+  }
+
+  void bias_grad(const Conv2d& g, DType dtype, const void* dy, void* db) const {
+    dispatch(dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      const T* dyt = static_cast<const T*>(dy);
+      T* dbt = static_cast<T*>(db);
+      parallel_over(g.K, (int64_t)g.N * g.P * g.Q, [&](int64_t begin, int64_t end) { direct::bias_grad(g, dyt, dbt, begin, end); });
+    });
+  }
+};
+
+}  // namespace
+}  // namespace convlab
+
+STABLE_TORCH_LIBRARY_IMPL(convlab, CPU, m) {
+  m.impl("conv2d_forward", TORCH_BOX(&convlab::conv2d_forward<convlab::Cpu>));
+  m.impl("conv2d_dgrad", TORCH_BOX(&convlab::conv2d_dgrad<convlab::Cpu>));
+  m.impl("conv2d_wgrad", TORCH_BOX(&convlab::conv2d_wgrad<convlab::Cpu>));
+  m.impl("conv2d_bias_grad", TORCH_BOX(&convlab::conv2d_bias_grad<convlab::Cpu>));
+}

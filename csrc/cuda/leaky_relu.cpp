@@ -1,0 +1,33 @@
+// Leaky ReLU and ReLU on CUDA.
+#include "../host/leaky_relu.h"
+
+#include "stream.h"
+
+namespace convlab {
+namespace {
+
+struct Cuda {
+  CurrentStream stream;
+  explicit Cuda(const Tensor& t) : stream(t) {}
+
+  void leaky_relu_forward(DType dtype, long long elements, double negative_slope, const void* x, void* y) const {
+    convlab::leaky_relu_forward(dtype, elements, negative_slope, x, y, stream);
+  }
+  void leaky_relu_backward(DType dtype, long long elements, double negative_slope, const void* dy, const void* x, void* dx) const {
+    convlab::leaky_relu_backward(dtype, elements, negative_slope, dy, x, dx, stream);
+  }
+  void relu_forward(DType dtype, long long elements, const void* x, void* y) const { convlab::relu_forward(dtype, elements, x, y, stream); }
+  void relu_backward(DType dtype, long long elements, const void* dy, const void* y, void* dx) const {
+    convlab::relu_backward(dtype, elements, dy, y, dx, stream);
+  }
+};
+
+}  // namespace
+}  // namespace convlab
+
+STABLE_TORCH_LIBRARY_IMPL(convlab, CUDA, m) {
+  m.impl("leaky_relu_forward", TORCH_BOX(&convlab::leaky_relu_forward<convlab::Cuda>));
+  m.impl("leaky_relu_backward", TORCH_BOX(&convlab::leaky_relu_backward<convlab::Cuda>));
+  m.impl("relu_forward", TORCH_BOX(&convlab::relu_forward<convlab::Cuda>));
+  m.impl("relu_backward", TORCH_BOX(&convlab::relu_backward<convlab::Cuda>));
+}

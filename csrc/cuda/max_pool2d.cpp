@@ -1,0 +1,31 @@
+// Max pooling on CUDA.
+#include "../host/max_pool2d.h"
+
+#include "stream.h"
+
+namespace convlab {
+namespace {
+
+struct Cuda {
+  CurrentStream stream;
+  explicit Cuda(const Tensor& t) : stream(t) {}
+
+  void forward(const Pool2d& g, DType dtype, const void* x, void* y, void* offsets) const { convlab::max_pool2d_forward(g, dtype, x, y, offsets, stream); }
+  void backward(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
+    convlab::max_pool2d_backward(g, dtype, dy, offsets, dx, stream);
+  }
+  void gather(const Pool2d& g, DType dtype, const void* x, const void* offsets, void* y) const {
+    convlab::max_pool2d_gather(g, dtype, x, offsets, y, stream);
+  }
+  void indices(const Pool2d& g, const void* offsets, long long* out) const { convlab::max_pool2d_indices(g, offsets, out, stream); }
+};
+
+}  // namespace
+}  // namespace convlab
+
+STABLE_TORCH_LIBRARY_IMPL(convlab, CUDA, m) {
+  m.impl("max_pool2d_forward", TORCH_BOX(&convlab::max_pool2d_forward<convlab::Cuda>));
+  m.impl("max_pool2d_backward", TORCH_BOX(&convlab::max_pool2d_backward<convlab::Cuda>));
+  m.impl("max_pool2d_gather", TORCH_BOX(&convlab::max_pool2d_gather<convlab::Cuda>));
+  m.impl("max_pool2d_indices", TORCH_BOX(&convlab::max_pool2d_indices<convlab::Cuda>));
+}

@@ -1,0 +1,98 @@
+// The convolution operators up to the backend: check, allocate, choose the algorithm, hand over plain pointers. One text for
+// every backend. A Backend is made from a tensor (it takes the tensor's device and stream) and has
+//
+//   static constexpr convlab::Backend id;
+//   void forward(Algorithm, const Conv2d&, DType, const void* x, const void* w, const void* bias_or_null, void* y)
+//   void dgrad(Algorithm, const Conv2d&, DType, const void* dy, const void* w, void* dx)
+//   void wgrad(Algorithm, const Conv2d&, DType, const void* dy, const void* x, void* dw)
+//   void bias_grad(const Conv2d&, DType, const void* dy, void* db)
+//
+// Outputs have torch's layout: channels_last if one of the two inputs is, except in float64.
+#pragma once
+#include "../algorithms.h"
+#include "tensors.h"
+
+namespace convlab {
+
+inline bool wants_channels_last(const Tensor& a, const Tensor& b) {
+  return a.scalar_type() != ScalarType::Double && (is_channels_last(a) || is_channels_last(b));
+}
+
+// x [N, C, H, W], w [K, C/groups, R, S], bias [K] -> y [N, K, P, Q]
+template <class Backend>
+Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes stride, Sizes padding, Sizes dilation, int64_t groups, int64_t algo) {
+  const char* op = "conv2d";
+  const DType dtype = common_dtype(op, {{"input", x}, {"weight", w}, {"bias", bias ? *bias : w}});
+  const Conv2d g = make_conv2d(op, sizes_of(x), sizes_of(w), stride, padding, dilation, groups);
+  if (bias) check_sizes(op, {"bias", *bias}, {g.K});
+  const Algorithm algorithm = resolve(algo, Backend::id, Pass::forward, dtype, g);
+
+  Tensor y = empty({g.N, g.K, g.P, g.Q}, x.scalar_type(), x);
+  if (y.numel() > 0) {
+    const Tensor xp = packed(x), wp = packed(w), bp = bias ? packed(*bias) : wp;
+    Backend(x).forward(algorithm, g, dtype, xp.const_data_ptr(), wp.const_data_ptr(), bias ? bp.const_data_ptr() : nullptr, y.mutable_data_ptr());
+  }
+  return laid_out(y, wants_channels_last(x, w));
+}
+
+// dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W], where input_size is (H, W)
+template <class Backend>
+Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes stride, Sizes padding, Sizes dilation, int64_t groups, int64_t algo) {
+  const char* op = "conv2d_dgrad";
+  const DType dtype = common_dtype(op, {{"grad_output", dy}, {"weight", w}});
+  CONVLAB_CHECK(dy.dim() == 4 && w.dim() == 4, op, ": grad_output ", text(sizes_of(dy)), " and weight ", text(sizes_of(w)), " must have four dimensions");
+  check_list(op, "input_size", input_size, 2, 0);
+  const Sizes x{dy.size(0), w.size(1) * groups, input_size[0], input_size[1]};
+  const Conv2d g = make_conv2d(op, x, sizes_of(w), stride, padding, dilation, groups);
+  check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
+  const Algorithm algorithm = resolve(algo, Backend::id, Pass::dgrad, dtype, g);
+
+  Tensor dx = empty(x, dy.scalar_type(), dy);
+  if (dx.numel() > 0) {
+    const Tensor dyp = packed(dy), wp = packed(w);
+    Backend(dy).dgrad(algorithm, g, dtype, dyp.const_data_ptr(), wp.const_data_ptr(), dx.mutable_data_ptr());
+  }
+  return laid_out(dx, wants_channels_last(dy, w));
+}
+
+// dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless with_bias
+template <class Backend>
+std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation, int64_t groups, bool with_bias,
+                                        int64_t algo) {
+  const char* op = "conv2d_wgrad";
+  const DType dtype = common_dtype(op, {{"grad_output", dy}, {"input", x}});
+  CONVLAB_CHECK(dy.dim() == 4 && x.dim() == 4, op, ": grad_output ", text(sizes_of(dy)), " and input ", text(sizes_of(x)), " must have four dimensions");
+  check_list(op, "kernel_size", kernel_size, 2, 1);
+  CONVLAB_CHECK(groups >= 1 && x.size(1) % groups == 0, op, ": groups=", groups, " must divide the input's ", x.size(1), " channels");
+  const Sizes w{dy.size(1), x.size(1) / groups, kernel_size[0], kernel_size[1]};
+  const Conv2d g = make_conv2d(op, sizes_of(x), w, stride, padding, dilation, groups);
+  check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
+  const Algorithm algorithm = resolve(algo, Backend::id, Pass::wgrad, dtype, g);
+
+  const Tensor dyp = packed(dy), xp = packed(x);
+  Tensor dw = empty(w, dy.scalar_type(), dy), db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
+  Backend backend(dy);
+  if (dw.numel() > 0) backend.wgrad(algorithm, g, dtype, dyp.const_data_ptr(), xp.const_data_ptr(), dw.mutable_data_ptr());
+  if (db.numel() > 0) backend.bias_grad(g, dtype, dyp.const_data_ptr(), db.mutable_data_ptr());
+  return {laid_out(dw, wants_channels_last(dy, x)), db};
+}
+
+// dy [N, K, P, Q] -> db [K]
+template <class Backend> Tensor conv2d_bias_grad(Tensor dy) {
+  const char* op = "conv2d_bias_grad";
+  const DType dtype = dtype_of(op, {"grad_output", dy});
+  CONVLAB_CHECK(dy.dim() == 4, op, ": grad_output must be [N, K, P, Q], got ", text(sizes_of(dy)));
+  check_list(op, "grad_output", sizes_of(dy), 4, 0);
+  check_plane(op, "grad_output", dy.size(2), dy.size(3));
+  Conv2d g{};
+  g.N = int(dy.size(0)), g.K = int(dy.size(1)), g.P = int(dy.size(2)), g.Q = int(dy.size(3));
+
+  Tensor db = empty({g.K}, dy.scalar_type(), dy);
+  if (db.numel() > 0) {
+    const Tensor dyp = packed(dy);
+    Backend(dy).bias_grad(g, dtype, dyp.const_data_ptr(), db.mutable_data_ptr());
+  }
+  return db;
+}
+
+}  // namespace convlab

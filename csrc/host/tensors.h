@@ -1,0 +1,111 @@
+// What the host side of every operator does with tensors: read sizes and element types, insist that they belong together,
+// bring them into the layout that kernels take, allocate outputs. The only torch header that convlab's C++ includes are
+// those of the stable ABI, so that one build serves every torch from 2.11 on.
+#pragma once
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <optional>
+#include <tuple>
+
+#include "../dtype.h"
+#include "../geometry/validate.h"
+
+namespace convlab {
+
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline Sizes sizes_of(const Tensor& t) {
+  const auto sizes = t.sizes();
+  return Sizes(sizes.begin(), sizes.end());
+}
+
+inline const char* name_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Byte: return "uint8";
+    case ScalarType::Char: return "int8";
+    case ScalarType::Short: return "int16";
+    case ScalarType::Int: return "int32";
+    case ScalarType::Long: return "int64";
+    case ScalarType::Bool: return "bool";
+    case ScalarType::Half: return "float16";
+    case ScalarType::Float: return "float32";
+    case ScalarType::Double: return "float64";
+    case ScalarType::BFloat16: return "bfloat16";
+    case ScalarType::ComplexHalf:
+    case ScalarType::ComplexFloat:
+    case ScalarType::ComplexDouble: return "a complex type";
+    default: return "another type";
+  }
+}
+
+struct Named {
+  const char* name;
+  const Tensor& tensor;
+};
+
+inline DType dtype_of(const char* op, const Named& t) {
+  switch (t.tensor.scalar_type()) {
+    case ScalarType::Float: return DType::float32;
+    case ScalarType::Double: return DType::float64;
+    case ScalarType::Half: return DType::float16;
+    case ScalarType::BFloat16: return DType::bfloat16;
+    default:
+      throw std::runtime_error(message(op, ": ", t.name, " is ", name_of(t.tensor.scalar_type()), ", expected float32, float64, float16 or bfloat16"));
+  }
+}
+
+inline std::string device_name(const Tensor& t) { return t.is_cuda() ? message("cuda:", t.get_device_index()) : "cpu"; }
+
+// The element type of the first tensor; the others must have it as well, and lie on the same device.
+inline DType common_dtype(const char* op, std::initializer_list<Named> tensors) {
+  const Named& first = *tensors.begin();
+  for (const Named& t : tensors) {
+    CONVLAB_CHECK(t.tensor.is_cuda() == first.tensor.is_cuda() && t.tensor.get_device_index() == first.tensor.get_device_index(), op, ": ", t.name,
+                  " is on ", device_name(t.tensor), " but ", first.name, " is on ", device_name(first.tensor), "; they must be on the same device");
+    CONVLAB_CHECK(t.tensor.scalar_type() == first.tensor.scalar_type(), op, ": ", t.name, " is ", name_of(t.tensor.scalar_type()), " but ", first.name,
+                  " is ", name_of(first.tensor.scalar_type()), "; they must be the same");
+  }
+  return dtype_of(op, first);
+}
+
+inline void check_sizes(const char* op, const Named& t, const Sizes& expected) {
+  CONVLAB_CHECK(sizes_of(t.tensor) == expected, op, ": ", t.name, " is ", text(sizes_of(t.tensor)), ", expected ", text(expected));
+}
+
+// Whether torch would take a [N, C, H, W] tensor for channels_last: c10::is_channels_last_strides_2d, which the stable ABI
+// does not have. Ambiguous strides (C = 1, or H = W = 1) count as what torch counts them.
+inline bool is_channels_last(const Tensor& t) {
+  if (t.dim() != 4) return false;
+  const auto size = t.sizes(), stride = t.strides();
+  if (stride[1] == 0) return false;
+  int64_t least = 0;
+  for (int d : {1, 3, 2, 0}) {
+    if (size[d] == 0 || stride[d] < least) return false;
+    if (d == 0 && least == stride[1]) return false;
+    least = stride[d] * std::max<int64_t>(size[d], 1);
+  }
+  return true;
+}
+
+// The layout that kernels take: contiguous, the last dimension fastest.
+inline Tensor packed(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
+
+inline Tensor empty(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, MemoryFormat format = MemoryFormat::Contiguous) {
+  return torch::stable::empty(sizes, dtype, std::nullopt, device_of.device(), std::nullopt, format);
+}
+
+// `t` (contiguous) as channels_last if asked for.
+inline Tensor laid_out(Tensor t, bool channels_last) {
+  if (!channels_last) return t;
+  Tensor out = empty(sizes_of(t), t.scalar_type(), t, MemoryFormat::ChannelsLast);
+  torch::stable::copy_(out, t);
+  return out;
+}
+
+}  // namespace convlab
