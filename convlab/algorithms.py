@@ -4,7 +4,6 @@ The table itself is csrc/algorithms.h, which the operators read too.
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import torch
 
@@ -117,7 +116,6 @@ def _checked_dict(algo) -> dict[str, str]:
     return algo
 
 
-@lru_cache(maxsize=256)
 def _numbers_by_name(algo, backend: str) -> tuple[int, int, int]:
     if isinstance(algo, str):
         chosen = _find(algo)

@@ -1,5 +1,14 @@
 """Normalises the arguments that torch.nn.functional takes in several forms, with torch's classes of error."""
 
+import torch
+
+
+def check_tensors(op: str, **tensors) -> None:
+    """Raises TypeError for an argument that is no tensor."""
+    for name, value in tensors.items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(value).__name__}")
+
 
 def pair(op: str, name: str, value) -> tuple[int, int]:
     """An int, or a sequence of one or two ints, as (height, width). Raises TypeError for other types, RuntimeError for other lengths."""

@@ -4,7 +4,7 @@ import torch
 
 from . import autograd, ops
 from .algorithms import Conv2dProblem, numbers_of
-from .arguments import padding4, pair
+from .arguments import check_tensors, padding4, pair
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, algo="auto"):
@@ -17,11 +17,16 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     applies to the passes that algorithm has; a dict is strict for what it names.
 
     Returns [N, K, P, Q] or [K, P, Q], with P = floor((H + 2 padding - dilation (R - 1) - 1) / stride) + 1 and Q alike; in
-    channels_last if input or weight is, except in float64.
+    channels_last if input or weight is.
 
     Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the wrong type, ValueError for an algo
     that is unknown or cannot do this problem.
     """
+    check_tensors("conv2d", input=input, weight=weight)
+    if bias is not None:
+        check_tensors("conv2d", bias=bias)
+    if not isinstance(groups, (int, torch.SymInt)):
+        raise TypeError(f"conv2d: groups must be an int, got {groups!r}")
     if input.dim() == 3:
         return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, algo=algo).squeeze(0)
     if input.dim() != 4 or weight.dim() != 4:
@@ -41,13 +46,14 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
     """2-D max pooling, as `torch.nn.functional.max_pool2d`.
 
     input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16. The other arguments are ints or (height, width);
-    stride defaults to kernel_size; padding is at most half of the (dilated) window and never wins. NaN wins over everything.
+    stride defaults to kernel_size; padding is at most half of kernel_size and never wins. NaN wins over everything.
 
     Returns [N, C, P, Q] or [C, P, Q]; with return_indices also the int64 positions h * W + w of the winners. A window's winner is
     remembered in one byte for the backward pass (four bytes for windows of more than 256 elements).
 
     Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the wrong type.
     """
+    check_tensors("max_pool2d", input=input)
     if input.dim() == 3:
         result = max_pool2d(input.unsqueeze(0), kernel_size, stride, padding, dilation, ceil_mode, return_indices)
         return tuple(t.squeeze(0) for t in result) if return_indices else result.squeeze(0)
@@ -76,9 +82,10 @@ def leaky_relu(input, negative_slope=0.01, inplace=False):
     input: any shape; float32, float64, float16 or bfloat16. inplace overwrites and returns it; its gradient then needs
     negative_slope >= 0 (RuntimeError from backward otherwise).
     """
+    check_tensors("leaky_relu", input=input)
     if inplace:
-        return input.copy_(autograd.apply(autograd.LeakyReLUFromOutput, input, float(negative_slope)))
-    return autograd.apply(autograd.LeakyReLU, input, float(negative_slope))
+        return input.copy_(autograd.apply(autograd.LeakyReLUFromOutput, input, negative_slope))
+    return autograd.apply(autograd.LeakyReLU, input, negative_slope)
 
 
 def relu(input, inplace=False):
@@ -86,6 +93,7 @@ def relu(input, inplace=False):
 
     input: any shape; float32, float64, float16 or bfloat16. inplace overwrites and returns it.
     """
+    check_tensors("relu", input=input)
     y = autograd.apply(autograd.ReLU, input)
     return input.copy_(y) if inplace else y
 

@@ -80,7 +80,7 @@ def _empty(shape, like, channels_last=False):
 
 
 def _conv_format(a, b):
-    return a.dtype != torch.float64 and (_is_channels_last(a) or _is_channels_last(b))
+    return _is_channels_last(a) or _is_channels_last(b)
 
 
 @torch.library.register_fake("convlab::conv2d_forward")

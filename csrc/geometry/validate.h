@@ -61,8 +61,8 @@ inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const 
     const char* along = d ? "width" : "height";
     const int64_t padded = x[2 + d] + padding[d] + padding[2 + d], extent = dilation[d] * (w[2 + d] - 1) + 1;
     CONVLAB_CHECK(w[2 + d] >= 1, op, ": weight ", text(w), " has no taps along its ", along);
-    CONVLAB_CHECK(padded + extent + stride[d] <= INT_MAX, op, ": ", along, " of the padded input (", padded, "), of the dilated kernel (", extent,
-                  ") and stride (", stride[d], ") must together stay below 2^31");
+    CONVLAB_CHECK(padded + extent + stride[d] <= INT_MAX, op, ": ", along, " of the padded input (", padded, "), of the kernel (", extent,
+                  " with dilation=", text(dilation), ") and stride (", stride[d], ") must together stay below 2^31");
     CONVLAB_CHECK(extent <= padded, op, ": the kernel covers ", extent, " along the ", along, " (weight ", text(w), ", dilation=", text(dilation),
                   "), more than the padded input's ", padded, " (input ", text(x), ", padding (top, left, bottom, right)=", text(padding), ")");
     outputs[d] = int(conv_outputs(x[2 + d], padding[d] + padding[2 + d], w[2 + d], stride[d], dilation[d]));
@@ -96,10 +96,9 @@ inline Pool2d make_pool2d(const char* op, const Sizes& x, const Sizes& kernel_si
   for (int d = 0; d < 2; d++) {  // height, width
     const char* along = d ? "width" : "height";
     const int64_t extent = dilation[d] * (kernel_size[d] - 1) + 1, padded = x[2 + d] + 2 * padding[d];
-    CONVLAB_CHECK(padded + extent + stride[d] <= INT_MAX, op, ": ", along, " of the padded input (", padded, "), of the dilated window (", extent,
-                  ") and stride (", stride[d], ") must together stay below 2^31");
-    CONVLAB_CHECK(2 * padding[d] <= extent, op, ": padding=", text(padding), " may be at most half of the window, which covers ", extent, " along the ",
-                  along, " (kernel_size=", text(kernel_size), ", dilation=", text(dilation), ")");
+    CONVLAB_CHECK(padded + extent + stride[d] <= INT_MAX, op, ": ", along, " of the padded input (", padded, "), of the window (", extent,
+                  " with dilation=", text(dilation), ") and stride (", stride[d], ") must together stay below 2^31");
+    CONVLAB_CHECK(2 * padding[d] <= kernel_size[d], op, ": padding=", text(padding), " may be at most half of kernel_size=", text(kernel_size));
     const int64_t n = pool_outputs(x[2 + d], padding[d], kernel_size[d], stride[d], dilation[d], ceil_mode);
     CONVLAB_CHECK(n >= 1, op, ": the window covers ", extent, " along the ", along, " (kernel_size=", text(kernel_size), ", dilation=", text(dilation),
                   "), more than the padded input's ", padded, " (input ", text(x), ", padding=", text(padding), ")");

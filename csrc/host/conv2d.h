@@ -7,7 +7,7 @@
 //   void wgrad(Algorithm, const Conv2d&, DType, const void* dy, const void* x, void* dw)
 //   void bias_grad(const Conv2d&, DType, const void* dy, void* db)
 //
-// Outputs have torch's layout: channels_last if one of the two inputs is, except in float64.
+// Outputs are channels_last if one of the two inputs is, as torch has it.
 #pragma once
 #include "../algorithms.h"
 #include "tensors.h"
@@ -15,7 +15,7 @@
 namespace convlab {
 
 inline bool wants_channels_last(const Tensor& a, const Tensor& b) {
-  return a.scalar_type() != ScalarType::Double && (is_channels_last(a) || is_channels_last(b));
+  return is_channels_last(a) || is_channels_last(b);
 }
 
 // x [N, C, H, W], w [K, C/groups, R, S], bias [K] -> y [N, K, P, Q]

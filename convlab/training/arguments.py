@@ -1,0 +1,66 @@
+"""Types for argparse's `type=`: the value, or an error that says what was expected."""
+
+import math
+import os
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+import torch
+
+
+def whole_number(least):
+    """A type for whole numbers from `least` up."""
+
+    def parse(text):
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < least:
+            raise ArgumentTypeError(f"{text!r} is no whole number from {least} up")
+        return value
+
+    return parse
+
+
+def positive(text):
+    """A finite number above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 < value < math.inf):
+        raise ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def device(text):
+    """cpu, cuda or cuda:N, as a torch.device that can be used here."""
+    try:
+        value = torch.device(text)
+    except RuntimeError:
+        value = None
+    if value is None or value.type not in ("cpu", "cuda"):
+        raise ArgumentTypeError(f"{text!r} is no device convlab has layers for: cpu, cuda or cuda:N")
+    if value.type == "cuda":
+        count = torch.cuda.device_count()
+        if count == 0:
+            why = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no usable GPU"
+            raise ArgumentTypeError(f"{text!r}: {why}; train with --device cpu")
+        if (value.index or 0) >= count:
+            raise ArgumentTypeError(f"{text!r}: torch finds {count} GPU(s), cuda:0 to cuda:{count - 1}")
+    return value
+
+
+def output_file(text):
+    """A path that can be written: its folder is made now, so that a mistake shows before the training, not after it."""
+    path = Path(text)
+    if path.is_dir():
+        raise ArgumentTypeError(f"{text!r} is a folder, expected the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArgumentTypeError(f"{text!r}: its folder cannot be made ({error})") from error
+    if not os.access(path.parent, os.W_OK):
+        raise ArgumentTypeError(f"{text!r}: its folder cannot be written to")
+    return path

@@ -1,0 +1,44 @@
+"""What every test has. Imports torch and pytest only, so that the suite runs on a bare GPU machine."""
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # tests run side by side, one process a core
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "cuda: needs an NVIDIA GPU and a convlab built with CUDA")
+
+
+def _missing_cuda():
+    if not torch.cuda.is_available():
+        return "no GPU"
+    import convlab
+
+    return None if convlab.build_info()["cuda"] else "convlab was built without CUDA"
+
+
+def pytest_collection_modifyitems(items):
+    reason = _missing_cuda()
+    for item in items:
+        if reason and item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory():
+    """In deterministic mode torch fills every new tensor with NaN (or the largest integer): what a kernel forgets to write, shows."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def seed(request):
+    """The same random numbers in every run of a test, others in every test."""
+    torch.manual_seed(sum(request.node.nodeid.encode()))

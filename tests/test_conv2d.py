@@ -1,0 +1,187 @@
+"""conv2d and its gradients are torch's, for every algorithm, dtype and layout."""
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import AWKWARD, Conv, check_conv, random_conv
+
+import convlab
+import convlab.functional as CF
+
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+NAMES = ["auto", *(a.name for a in convlab.algorithms())]
+
+
+def exists_for(algo, device):
+    return algo == "auto" or device in next(a for a in convlab.algorithms() if a.name == algo).backends
+
+
+def check(conv: Conv, device, dtype=torch.float32, algo="auto", bias=True, change=lambda t: t, change_grad=lambda t: t):
+    x, w, b = conv.tensors(dtype, device, bias)
+    dy = torch.randn_like(F.conv2d(x.double(), w.double(), None, *conv.arguments)).to(dtype)
+    check_conv(lambda x, w, b: CF.conv2d(x, w, b, *conv.arguments, algo=algo), change(x), change(w), b, change_grad(dy), conv.arguments, f"{conv}")
+
+
+@pytest.mark.parametrize("algo", NAMES)
+@pytest.mark.parametrize("conv", AWKWARD, ids=str)
+def test_awkward_shapes(conv, algo, device):
+    if not exists_for(algo, device):
+        pytest.skip(f"{algo} does not exist for {device}")
+    check(conv, device, algo=algo)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("algo", NAMES)
+def test_dtypes(dtype, algo, device):
+    if not exists_for(algo, device):
+        pytest.skip(f"{algo} does not exist for {device}")
+    for conv in AWKWARD[:12]:
+        check(conv, device, dtype, algo)
+
+
+@pytest.mark.parametrize("chunk", range(8))
+def test_random_problems(chunk, device):
+    rng = random.Random(chunk)
+    for _ in range(50):
+        conv = random_conv(rng)
+        algo = rng.choice([name for name in NAMES if exists_for(name, device)])
+        check(conv, device, rng.choice(DTYPES), algo, bias=rng.random() < 0.7)
+
+
+def _channels_last(t):
+    return t.contiguous(memory_format=torch.channels_last)
+
+
+def _transposed(t):
+    return t.transpose(2, 3).contiguous().transpose(2, 3)
+
+
+def _sliced(t):
+    wide = torch.full((t.shape[0] + 1, t.shape[1] + 2, t.shape[2] + 1, 2 * t.shape[3] + 3), float("nan"), dtype=t.dtype, device=t.device)
+    view = wide[1:, 1:-1, 1:, 2:-1:2]
+    return view.copy_(t)
+
+
+LAYOUTS = {"contiguous": lambda t: t, "channels_last": _channels_last, "transposed": _transposed, "sliced": _sliced}
+
+
+@pytest.mark.parametrize("grad_layout", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout, grad_layout, device):
+    for conv in (AWKWARD[0], AWKWARD[5], AWKWARD[7]):
+        check(conv, device, change=LAYOUTS[layout], change_grad=LAYOUTS[grad_layout])
+
+
+def test_expanded_inputs_and_gradients(device):
+    conv = AWKWARD[5]
+    x, w, b = conv.tensors(device=device)
+    x, w = x[:1].expand(3, -1, -1, -1), w[:, :1].expand(-1, conv.C, -1, -1)
+    check_conv(lambda *t: CF.conv2d(*t, *conv.arguments), x, w, b, torch.ones(1, device=device).expand(3, 6, 5, 4), conv.arguments)
+
+
+def test_output_layout_is_torchs(device):
+    for conv in AWKWARD:
+        for change_x in (lambda t: t, _channels_last):
+            for change_w in (lambda t: t, _channels_last):
+                x, w, b = conv.tensors(device=device)
+                x, w = change_x(x), change_w(w)
+                y, expected = CF.conv2d(x, w, b, *conv.arguments), F.conv2d(x, w, b, *conv.arguments)
+                assert y.is_contiguous() == expected.is_contiguous(), conv
+                if expected.is_contiguous(memory_format=torch.channels_last):
+                    assert y.is_contiguous(memory_format=torch.channels_last), conv
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_padding_same_and_valid(device):
+    for kernel in [(3, 3), (2, 5), (4, 1), (1, 2)]:
+        for dilation in [(1, 1), (2, 3)]:
+            x, w = torch.randn(2, 3, 9, 16, device=device), torch.randn(4, 3, *kernel, device=device)
+            for padding in ("same", "valid"):
+                y, expected = CF.conv2d(x, w, None, 1, padding, dilation), F.conv2d(x, w, None, 1, padding, dilation)
+                torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_forms_of_arguments(device):
+    x, w, b = Conv(2, 4, 9, 8, 6, 3, 3).tensors(device=device)
+    expected = F.conv2d(x, w, b, 2, 1)
+    for stride, padding in [(2, 1), ((2,), [1]), ([2, 2], (1, 1))]:
+        torch.testing.assert_close(CF.conv2d(x, w, b, stride, padding), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(CF.conv2d(input=x, weight=w, bias=b, stride=2, padding=1, dilation=1, groups=1), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_unbatched(device):
+    x, w, b = Conv(1, 3, 9, 8, 6, 3, 3).tensors(device=device)
+    y = CF.conv2d(x[0], w, b)
+    assert y.shape == (6, 7, 6)
+    torch.testing.assert_close(y, F.conv2d(x[0], w, b), rtol=1e-4, atol=1e-4)
+
+
+def test_no_gradient_that_nobody_wants(device):
+    """Frozen weights and data inputs cost nothing: only the operators whose result is used run."""
+    import torch.profiler as profiler
+
+    expected = {
+        (True, True, True): {"conv2d_dgrad", "conv2d_wgrad"},
+        (True, False, False): {"conv2d_dgrad"},
+        (False, True, False): {"conv2d_wgrad"},
+        (False, False, True): {"conv2d_bias_grad"},
+        (True, False, True): {"conv2d_dgrad", "conv2d_bias_grad"},
+    }
+    for wanted, operators in expected.items():
+        x, w, b = (t.requires_grad_(r) for t, r in zip(Conv(2, 3, 7, 7, 4, 3, 3).tensors(device=device), wanted))
+        y = CF.conv2d(x, w, b)
+        with profiler.profile() as p:
+            y.sum().backward()
+        ran = {e.key.removeprefix("convlab::") for e in p.key_averages() if e.key.startswith("convlab::")}
+        assert ran == operators
+        assert [t.grad is not None for t in (x, w, b)] == list(wanted)
+
+
+def test_autocast(device):
+    conv = Conv(2, 3, 9, 8, 6, 3, 3)
+    for dtype in (torch.bfloat16, torch.float16):
+        x, w, b = (t.requires_grad_() for t in conv.tensors(device=device))
+        with torch.autocast(device, dtype):
+            y = CF.conv2d(x, w, b)
+        assert y.dtype == dtype
+        check_conv(lambda *t: CF.conv2d(*t), x.to(dtype), w.to(dtype), b.to(dtype), torch.ones_like(y), conv.arguments)
+        gradients = torch.autograd.grad(y.float().sum(), (x, w, b))
+        assert [g.dtype for g in gradients] == [torch.float32] * 3
+
+
+def test_same_bits_every_time(device):
+    x, w, b = (t.requires_grad_() for t in Conv(16, 6, 14, 14, 16, 5, 5).tensors(device=device))
+
+    def step():
+        y = CF.conv2d(x, w, b)
+        return [y, *torch.autograd.grad(y.square().sum(), (x, w, b))]
+
+    first = step()
+    for _ in range(9):
+        assert all(torch.equal(a, b) for a, b in zip(step(), first))
+
+
+def test_same_bits_for_any_number_of_threads():
+    x, w, b = (t.requires_grad_() for t in Conv(16, 6, 14, 14, 16, 5, 5).tensors())
+
+    def step(threads):
+        torch.set_num_threads(threads)
+        y = CF.conv2d(x, w, b)
+        return [y, *torch.autograd.grad(y.square().sum(), (x, w, b))]
+
+    try:
+        for one, four in zip(step(1), step(4)):
+            assert torch.equal(one, four)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_infinities_and_nan_stay_where_they_belong(device):
+    x = torch.zeros(1, 1, 7, 7, device=device)
+    x[0, 0, 3, 3] = float("nan")
+    x[0, 0, 0, 0] = float("inf")
+    w = torch.ones(1, 1, 3, 3, device=device)
+    assert torch.equal(CF.conv2d(x, w, padding=1).isnan(), F.conv2d(x, w, padding=1).isnan())
+    assert torch.equal(CF.conv2d(x, w, padding=1).isinf(), F.conv2d(x, w, padding=1).isinf())

@@ -1,0 +1,80 @@
+"""Every raw operator honours its schema, and its fake makes the tensor that the real one makes."""
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+from torch.library import opcheck
+
+from convlab import ops
+
+
+def _layout(t, channels_last):
+    return t.contiguous(memory_format=torch.channels_last) if channels_last else t
+
+
+def samples(device, channels_last=False, dtype=torch.float32):
+    """(operator, arguments) for every operator, several each."""
+    x, w = torch.randn(2, 6, 9, 8, device=device, dtype=dtype), torch.randn(9, 2, 3, 2, device=device, dtype=dtype)
+    x, w, b = _layout(x, channels_last), _layout(w, channels_last), torch.randn(9, device=device, dtype=dtype)
+    conv = ([2, 1], [1, 0, 2, 1], [1, 2], 3)
+    y = ops.conv2d_forward(x, w, b, *conv, 0)
+    dy = torch.randn_like(y)
+    yield ops.conv2d_forward, (x, w, b, *conv, 0)
+    yield ops.conv2d_forward, (x, w, None, *conv, 2)
+    yield ops.conv2d_forward, (x[:0], w, b, *conv, 0)
+    yield ops.conv2d_forward, (x[:, :, ::2], w, b, *conv, 0)
+    yield ops.conv2d_dgrad, (dy, w, [9, 8], *conv, 0)
+    yield ops.conv2d_wgrad, (dy, x, [3, 2], *conv, True, 0)
+    yield ops.conv2d_wgrad, (dy, x, [3, 2], *conv, False, 2)
+    yield ops.conv2d_bias_grad, (dy,)
+    for window in [([2, 2], [2, 2], [0, 0], [1, 1]), ([3, 2], [2, 1], [1, 1], [1, 2])]:
+        for ceil_mode in (False, True):
+            y, offsets = ops.max_pool2d_forward(x, *window, ceil_mode, True)
+            yield ops.max_pool2d_forward, (x, *window, ceil_mode, True)
+            yield ops.max_pool2d_forward, (x, *window, ceil_mode, False)
+            yield ops.max_pool2d_backward, (torch.randn_like(y), offsets, [9, 8], *window)
+            yield ops.max_pool2d_gather, (x, offsets, *window)
+            yield ops.max_pool2d_indices, (offsets, [9, 8], *window)
+    for t in (x, x[:, ::2], x.transpose(1, 3), x.new_empty(0, 3)):
+        yield ops.leaky_relu_forward, (t, 0.1)
+        yield ops.leaky_relu_backward, (torch.randn_like(t), t, 0.1)
+        yield ops.relu_forward, (t,)
+        yield ops.relu_backward, (torch.randn_like(t), t)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_samples_cover_every_operator(channels_last):
+    assert {op for op, _ in samples("cpu", channels_last)} == set(ops.ALL)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_opcheck(channels_last, device):
+    for op, arguments in samples(device, channels_last):
+        opcheck(op, arguments, test_utils=("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_fakes_are_like_the_real_thing(channels_last, dtype, device):
+    for op, arguments in samples(device, channels_last, dtype):
+        real = op(*arguments)
+        with FakeTensorMode() as mode:
+            fake = op(*(mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in arguments))
+        for r, f in zip(*((t,) if isinstance(t, torch.Tensor) else t for t in (real, fake))):
+            assert (r.shape, r.stride(), r.dtype, r.device) == (f.shape, f.stride(), f.dtype, f.device), f"{op} {arguments}"
+
+
+def test_meta_tensors():
+    x, w = torch.randn(2, 3, 9, 8, device="meta"), torch.randn(4, 3, 3, 3, device="meta")
+    assert ops.conv2d_forward(x, w, None, [1, 1], [0, 0, 0, 0], [1, 1], 1, 0).shape == (2, 4, 7, 6)
+
+
+def test_winners_out_of_range_read_nothing():
+    """Offsets are the caller's data: nonsense in them must not reach outside a plane."""
+    x, dy = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 2, 2)
+    window = ([2, 2], [2, 2], [1, 1], [1, 1])
+    dy = torch.randn(1, 1, 3, 3)
+    for nonsense in (0, 200, 255):
+        offsets = torch.full((1, 1, 3, 3), nonsense, dtype=torch.uint8)
+        assert ops.max_pool2d_gather(x, offsets, *window).isfinite().all()
+        assert ops.max_pool2d_backward(dy, offsets, [4, 4], *window).isfinite().all()
