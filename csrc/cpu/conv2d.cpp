@@ -18,8 +18,9 @@ struct Cpu {
       const T *xt = static_cast<const T*>(x), *wt = static_cast<const T*>(w), *bt = static_cast<const T*>(bias);
       T* yt = static_cast<T*>(y);
       if (algorithm == Algorithm::reference) return reference::forward(g, xt, wt, bt, yt);
-      parallel_over((int64_t)g.N * g.K, (int64_t)g.Cg() * g.R * g.S * g.P * g.Q,
-                    [&](int64_t begin, int64_t end) { direct::forward(g, xt, wt, bt, yt, begin, end); });
+      const auto packed = direct::pack_for_forward(g, wt);
+      parallel_over((int64_t)g.N * g.P, (int64_t)g.K * g.Cg() * g.R * g.S * g.Q,
+                    [&](int64_t begin, int64_t end) { direct::forward(g, xt, packed.data(), bt, yt, begin, end); });
     });
   }
 
@@ -29,8 +30,9 @@ struct Cpu {
       const T *dyt = static_cast<const T*>(dy), *wt = static_cast<const T*>(w);
       T* dxt = static_cast<T*>(dx);
       if (algorithm == Algorithm::reference) return reference::dgrad(g, dyt, wt, dxt);
-      parallel_over((int64_t)g.N * g.C, (int64_t)g.Kg() * g.R * g.S * g.P * g.Q,
-                    [&](int64_t begin, int64_t end) { direct::dgrad(g, dyt, wt, dxt, begin, end); });
+      const auto packed = direct::pack_for_dgrad(g, wt);
+      parallel_over((int64_t)g.N * g.H, (int64_t)g.C * g.Kg() * g.R * g.S * g.W,
+                    [&](int64_t begin, int64_t end) { direct::dgrad(g, dyt, packed.data(), dxt, begin, end); });
     });
   }
 
@@ -40,8 +42,9 @@ struct Cpu {
       const T *dyt = static_cast<const T*>(dy), *xt = static_cast<const T*>(x);
       T* dwt = static_cast<T*>(dw);
       if (algorithm == Algorithm::reference) return reference::wgrad(g, dyt, xt, dwt);
-      parallel_over((int64_t)g.K * g.Cg(), (int64_t)g.N * g.R * g.S * g.P * g.Q,
-                    [&](int64_t begin, int64_t end) { direct::wgrad(g, dyt, xt, dwt, begin, end); });
+      const auto packed = direct::pack_for_wgrad(g, dyt);
+      parallel_over((int64_t)g.C * g.R * g.S, (int64_t)g.N * g.Kg() * g.P * g.Q,
+                    [&](int64_t begin, int64_t end) { direct::wgrad(g, packed.data(), xt, dwt, begin, end); });
     });
   }
 

@@ -1,4 +1,4 @@
-// Which outputs a tap reaches without leaving the input, in one dimension. Torch-free, host only.
+// Which places of a regular row of them lie inside a tensor, in one dimension. Torch-free, host only.
 #pragma once
 #include <algorithm>
 
@@ -8,11 +8,12 @@ struct Range {
   int begin, end;
 };
 
-// The outputs p < outputs for which p * stride + shift lies in [0, size): for tap r, shift = r * dilation - pad.
-inline Range outputs_inside(int outputs, int size, int stride, int shift) {
-  const int begin = shift < 0 ? (-shift + stride - 1) / stride : 0;
-  const int end = shift < size ? (size - 1 - shift) / stride + 1 : 0;
-  return {std::min(begin, outputs), std::max(std::min(begin, outputs), std::min(end, outputs))};
+// The i < count for which start + i * step lies in [0, size). With (R, H, dilation, p stride - pad): the taps of output p;
+// with (P, H, stride, r dilation - pad): the outputs at which tap r lies inside.
+inline Range places_inside(int count, int size, int step, int start) {
+  const int begin = start < 0 ? (-start + step - 1) / step : 0;
+  const int end = start < size ? (size - 1 - start) / step + 1 : 0;
+  return {std::min(begin, count), std::max(std::min(begin, count), std::min(end, count))};
 }
 
 }  // namespace convlab
