@@ -1,0 +1,55 @@
+# `make lenet` and `make test` need make, g++ and python3 with its venv module and headers; the rest is installed into .venv.
+# ARGS="..." is handed to train_lenet.py or to pytest.
+
+PYTHON ?= python3
+VENV   ?= .venv
+VENV_PYTHON := $(VENV)/bin/python
+PIP := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help lenet test gpu-test build nvcc clean
+.NOTPARALLEL:
+
+help:
+	@echo "make lenet      train LeNet-5 on handwritten digits through convlab's kernels"
+	@echo "make test       the tests; without nvcc on the machine, one from PyPI compiles the CUDA kernels"
+	@echo "make gpu-test   the tests on this machine's GPU, with PYTHON=$(PYTHON) as it is: nothing is installed"
+	@echo "make build      compile what changed"
+	@echo "make clean      remove what was built; the environment $(VENV) stays"
+
+lenet: build
+	$(VENV_PYTHON) train_lenet.py $(ARGS)
+
+# A worker for each core, four at most, each with one thread.
+test: $(VENV)/.torch nvcc build
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+gpu-test:
+	@$(PYTHON) tools/gpu_test.py $(ARGS)
+
+build: $(VENV)/.ready
+	@$(VENV_PYTHON) setup.py -q build_ext --inplace
+
+nvcc: $(VENV)/.torch
+	@$(VENV_PYTHON) tools/get_nvcc.py
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis convlab/*.so
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# The environment, in two steps: what the build needs; then convlab itself, editable, with what training and tests need.
+# .installing exists while pip works, so that what an interrupted pip left behind is made anew instead of built upon.
+$(VENV)/.torch: pyproject.toml
+	@$(PYTHON) tools/toolchain.py
+	@if [ -e $(VENV)/.installing ]; then echo "convlab: $(VENV) was left half made; making it anew"; rm -rf $(VENV); fi
+	@echo "convlab: making $(VENV); torch is a download of gigabytes where it comes with CUDA"
+	$(PYTHON) -m venv $(VENV)
+	@touch $(VENV)/.installing
+	$(PIP) torch torchvision ninja pybind11 setuptools wheel
+	@mv $(VENV)/.installing $@
+
+$(VENV)/.ready: $(VENV)/.torch
+	@$(VENV_PYTHON) setup.py -q build_ext --inplace
+	@mv $(VENV)/.torch $(VENV)/.installing
+	$(PIP) --no-build-isolation -e '.[train,test]'
+	@mv $(VENV)/.installing $(VENV)/.torch
+	@touch $@

@@ -1,0 +1,173 @@
+"""Builds convlab: one ninja graph for all its libraries. Needs torch, ninja, pybind11 and g++; with nvcc, the CUDA kernels too.
+
+    pip install --no-build-isolation .      or, in place, python setup.py build_ext --inplace
+
+CONVLAB_CUDA=auto|1|0      1: fail without nvcc; 0: leave the CUDA kernels out
+TORCH_CUDA_ARCH_LIST       compute capabilities to compile for
+MAX_JOBS, CXX, CUDA_HOME   as everywhere
+"""
+import glob
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from typing import List, NamedTuple
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+ROOT = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(ROOT, "tools"))
+import toolchain  # noqa: E402
+
+CXX_FLAGS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
+NVCC_FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11: toolchain.OLDEST_TORCH
+# Symbols of a static library stay inside: torch loads a libcudart of its own, and the two must not answer for each other.
+LINK_FLAGS = ["-shared", "-Wl,-s", "-Wl,--exclude-libs,ALL"]
+
+
+class Library(NamedTuple):
+    """A shared object: its sources as glob patterns, and how each kind is compiled."""
+    name: str                   # the file, under convlab/
+    sources: List[str]
+    cxx_flags: List[str]        # for .cpp
+    nvcc_flags: List[str]       # for .cu
+    link_flags: List[str]
+
+
+def libraries(torch, cxx, nvcc, archs) -> List[Library]:
+    # _C: the operators. Python-free, and only the stable ABI of torch; libtorch.so stays needed because it brings
+    # libtorch_cuda.so into scope, where there is one.
+    ops = Library(
+        "_C.so", ["csrc/ops.cpp", "csrc/cpu/*.cpp"],
+        CXX_FLAGS + [STABLE_ABI, "-isystem", torch.include, "-fmacro-prefix-map={}/=".format(torch.include)],
+        [],
+        LINK_FLAGS + ["-Wl,-z,defs", "-Wl,--no-as-needed", "-L" + torch.lib, "-ltorch", "-ltorch_cpu"])
+    if nvcc:
+        ops = ops._replace(
+            sources=ops.sources + ["csrc/cuda/*.cpp", "csrc/kernels/*.cu"],
+            cxx_flags=ops.cxx_flags + [flag for d in nvcc.include for flag in ("-isystem", d)],
+            nvcc_flags=NVCC_FLAGS + ["-ccbin", cxx.path] + toolchain.gencode(archs),
+            link_flags=ops.link_flags + [nvcc.cudart, "-ldl", "-lrt", "-lpthread"])
+
+    # _lab: the pybind11 module, torch-free.
+    import pybind11
+    build = {"TORCH": torch.version, "NVCC": nvcc.version if nvcc else "", "ARCHS": ";".join(archs), "CXX": cxx.version}
+    lab = Library(
+        "_lab" + sysconfig.get_config_var("EXT_SUFFIX"), ["csrc/bindings.cpp"],
+        CXX_FLAGS + ["-isystem", toolchain.python_include(), "-isystem", pybind11.get_include()]
+        + ['-DCONVLAB_BUILD_{}="{}"'.format(key, value) for key, value in build.items()],
+        [],
+        LINK_FLAGS)
+    return [ops, lab]
+
+
+def write_graph(path, cxx, nvcc, libs):
+    """The ninja file. Sources are relative to the root, so that no path of this machine gets into a library."""
+    from ninja.ninja_syntax import Writer
+
+    def shell(flags):
+        return " ".join(shlex.quote(flag) for flag in flags).replace("$", "$$")
+
+    folder = os.path.dirname(path)
+    with open(path, "w") as f:
+        graph = Writer(f)
+        graph.comment("written by setup.py")
+        graph.variable("builddir", folder)
+        compilers = {".cpp": ("cxx", cxx.path), ".cu": ("nvcc", nvcc.path if nvcc else "")}
+        for rule, compiler in compilers.values():
+            graph.rule(rule, shell([compiler]) + " $flags -MD -MF $out.d -c $in -o $out", depfile="$out.d", deps="gcc", description=rule + " $in")
+        graph.rule("link", shell([cxx.path]) + " -o $out $in $flags", description="link $out")
+        for lib in libs:
+            objects = []
+            for pattern in lib.sources:
+                sources = sorted(glob.glob(pattern))
+                if not sources:
+                    raise toolchain.Refusal("no source file matches {} in {}: the checkout is not whole".format(pattern, ROOT))
+                for source in sources:
+                    kind = os.path.splitext(source)[1]
+                    target = "{}/{}/{}.o".format(folder, lib.name.split(".")[0], source)
+                    flags = lib.nvcc_flags if kind == ".cu" else lib.cxx_flags
+                    objects += graph.build(target, compilers[kind][0], source, variables={"flags": shell(flags)})
+            graph.build(folder + "/" + lib.name, "link", objects, variables={"flags": shell(lib.link_flags)})
+
+
+def run_ninja(path, jobs, cxx, nvcc):
+    import ninja
+    command = [os.path.join(ninja.BIN_DIR, "ninja"), "-f", path, "-j", str(jobs)]
+    said = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            said.append(line)
+    if process.returncode == 0:
+        return
+    said = "".join(said)
+    if "unsupported GNU version" in said or "unsupported clang version" in said:
+        raise toolchain.Refusal("nvcc {} does not take {} as its host compiler: install an older g++ and name it in CXX, "
+                                "or build for the CPU with CONVLAB_CUDA=0".format(nvcc.version, cxx.version))
+    if "Killed" in said:
+        raise toolchain.Refusal("a compiler was killed, most likely for want of memory: build again with MAX_JOBS=1")
+    raise toolchain.Refusal("the build failed ({}); the first error stands above".format(" ".join(command)))
+
+
+class BuildWithNinja(build_ext):
+    def run(self):
+        os.chdir(ROOT)
+        torch, cxx = toolchain.find_torch(), toolchain.find_cxx(os.environ)
+        nvcc, reason = toolchain.choose_nvcc(os.environ, cxx.path)
+        jobs, because = toolchain.jobs(os.environ, len(os.sched_getaffinity(0)), toolchain.free_gb())
+        archs = []
+        if nvcc:
+            archs, dropped = toolchain.parse_archs(os.environ.get("TORCH_CUDA_ARCH_LIST") or toolchain.DEFAULT_ARCHS, nvcc.archs)
+            if dropped:
+                print("convlab: nvcc {} does not compile for {}: left out".format(nvcc.version, ", ".join(dropped)))
+            if torch.cuda and toolchain.numbers(torch.cuda)[0] != toolchain.numbers(nvcc.version)[0]:
+                print("convlab: nvcc is of CUDA {}, torch {} of CUDA {}: it builds and loads, but a GPU needs a driver for both".format(
+                    nvcc.version, torch.version, torch.cuda))
+            print("convlab: building for the CPU and CUDA: nvcc {} ({}), architectures {}".format(nvcc.version, nvcc.path, ";".join(archs)))
+        else:
+            print("convlab: building for the CPU only: {}".format(reason))
+        print("convlab: torch {}, {}, {} jobs ({})".format(torch.version, cxx.version, jobs, because), flush=True)
+
+        # Kept between builds, also those that pip starts, and apart for each Python.
+        folder = "build/" + sysconfig.get_config_var("SOABI")
+        os.makedirs(folder, exist_ok=True)
+        libs = libraries(torch, cxx, nvcc, archs)
+        write_graph(folder + "/build.ninja", cxx, nvcc, libs)
+        run_ninja(folder + "/build.ninja", jobs, cxx, nvcc)
+        for lib, extension in zip(libs, self.extensions):
+            replace(os.path.join(folder, lib.name), self.get_ext_fullpath(extension.name))
+
+    def get_ext_filename(self, fullname):
+        if fullname.endswith("_lab"):
+            return super().get_ext_filename(fullname)
+        return fullname.replace(".", os.sep) + ".so"  # no Python module: the same file for every Python
+
+
+def replace(source, target):
+    """Copies by renaming, so that a process that has the old library open keeps it."""
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    shutil.copy2(source, target + ".new")
+    os.replace(target + ".new", target)
+
+
+class BuildPyAnew(build_py):
+    """setuptools keeps build/lib, and would put into a wheel what has been deleted from convlab/ since."""
+
+    def run(self):
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+
+if __name__ == "__main__":
+    if "sdist" not in sys.argv:
+        toolchain.check_machine(os.environ)
+        toolchain.check_packages()
+    setup(ext_modules=[Extension("convlab." + name, []) for name in ("_C", "_lab")],
+          cmdclass={"build_ext": BuildWithNinja, "build_py": BuildPyAnew})

@@ -1,0 +1,179 @@
+"""The build: what the libraries depend on, what a build that cannot be says, how it chooses."""
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import convlab
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import toolchain  # noqa: E402
+
+C_SO = Path(convlab.__file__).with_name("_C.so")
+KNOWN = ["75", "80", "86", "90", "100"]
+
+
+# ---- the libraries ----------------------------------------------------------------------------------------------------
+
+
+def binutil(tool, *arguments):
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} (binutils) is not on PATH")
+    return subprocess.run([tool, *arguments, str(C_SO)], check=True, capture_output=True, text=True).stdout
+
+
+def test_only_the_stable_abi_of_torch():
+    needed = binutil("nm", "-D", "--undefined-only").split()
+    cxx_of_torch = [symbol for symbol in needed if re.search(r"^_Z.*(3c10|2at|5torch)", symbol)]
+    assert not cxx_of_torch
+    assert any(symbol.startswith("torch_") for symbol in needed)  # the search above looked at the right thing
+
+
+def test_cuda_runtime_stays_inside():
+    """A libcudart of another version may be in the process, torch's own: neither may answer for the other."""
+    assert not re.search(r" cuda\w+$", binutil("nm", "-D"), re.M)
+    needed = re.findall(r"NEEDED.*\[(.*)\]", binutil("readelf", "-d"))
+    assert not [name for name in needed if "cuda" in name or "c10" in name]
+    assert "libtorch.so" in needed  # brings libtorch_cuda.so, and with it the stream function, into scope
+
+
+@pytest.mark.skipif(toolchain.wants_cuda(os.environ) != "1", reason="CONVLAB_CUDA=1 is not set")
+def test_cuda_was_built_where_it_was_asked_for():
+    info = convlab.build_info()
+    assert info["cuda"] and info["nvcc"] and info["cuda_archs"]
+
+
+def test_build_info_agrees_with_the_library():
+    info = convlab.build_info()
+    assert bool(info["cuda"]) == bool(info["nvcc"]) == bool(info["cuda_archs"])
+    assert info["cuda"] == ("aoti_torch_get_current_cuda_stream" in binutil("nm", "-D"))
+
+
+# ---- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def refusal(tmp_path, hide=(), fake_torch=None, **environ):
+    """What `setup.py` says, which must be one line, with some packages hidden from it or an old torch in front of it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name in {hide!r}: raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hide())\n")
+    if fake_torch:
+        (tmp_path / "torch").mkdir()
+        (tmp_path / "torch" / "__init__.py").touch()
+        (tmp_path / "torch" / "version.py").write_text(f"__version__ = {fake_torch!r}\ncuda = None\n")
+    done = subprocess.run([sys.executable, str(ROOT / "setup.py"), "--version"], capture_output=True, text=True,
+                          cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path), **environ})
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.startswith("convlab: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_no_torch(tmp_path):
+    said = refusal(tmp_path, hide=("torch",))
+    assert "needs torch >= 2.11" in said and "pip install --no-build-isolation ." in said
+
+
+def test_torch_too_old(tmp_path):
+    said = refusal(tmp_path, fake_torch="2.10.0+cu128")
+    assert "needs torch >= 2.11" in said and "has 2.10.0" in said
+
+
+def test_no_ninja_and_no_pybind11(tmp_path):
+    assert "pip install ninja pybind11," in refusal(tmp_path, hide=("ninja", "pybind11"))
+
+
+def test_no_compiler(tmp_path):
+    said = refusal(tmp_path, CXX="g++-none")
+    assert "g++-none is not on PATH" in said and "apt install g++" in said
+
+
+def test_old_python_and_other_systems(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "version_info", (3, 9, 2))
+        with pytest.raises(SystemExit, match=r"convlab: needs Python >= 3\.10; this is 3\.9"):
+            toolchain.check_machine(os.environ)
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit, match="convlab: builds on Linux; this is win32"):
+        toolchain.check_machine(os.environ)
+
+
+# ---- nvcc, architectures, jobs ----------------------------------------------------------------------------------------
+
+
+def no_nvcc(monkeypatch):
+    monkeypatch.setattr(toolchain, "nvcc_candidates", lambda environ: [("PATH", ""), ("/usr/local/cuda", "/none/bin/nvcc")])
+
+
+def test_no_nvcc(monkeypatch):
+    no_nvcc(monkeypatch)
+    assert toolchain.choose_nvcc({}, "g++") == (None, "no nvcc in PATH or /usr/local/cuda")
+    for environ in ({"CONVLAB_CUDA": "1"}, {"FORCE_CUDA": "1"}):
+        with pytest.raises(SystemExit, match="convlab: CONVLAB_CUDA=1 asks for the CUDA kernels, but there is no nvcc in PATH"):
+            toolchain.choose_nvcc(environ, "g++")
+
+
+def test_an_nvcc_that_cannot_be_used_is_passed_over(tmp_path, monkeypatch):
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 11.8, V11.8.89'\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setattr(toolchain, "nvcc_candidates", lambda environ: [("PATH", str(nvcc))])
+    chosen, reason = toolchain.choose_nvcc({}, "false")
+    assert chosen is None and "cuda_runtime.h" in reason and str(nvcc) in reason
+    whole = toolchain.Nvcc(str(nvcc), "11.8.89", [], [], "libcudart_static.a", [])
+    assert "11.8.89" in toolchain.unusable(whole) and toolchain.unusable(whole._replace(version="12.0.140")) is None
+
+
+def test_wants_cuda():
+    assert toolchain.wants_cuda({}) == toolchain.wants_cuda({"CONVLAB_CUDA": ""}) == "auto"
+    assert toolchain.wants_cuda({"CONVLAB_CUDA": "0", "FORCE_CUDA": "1"}) == "0"
+    with pytest.raises(SystemExit, match="CONVLAB_CUDA is 'yes': expected auto, 1 or 0"):
+        toolchain.wants_cuda({"CONVLAB_CUDA": "yes"})
+
+
+def test_nvcc_from_pypi_is_of_torchs_cuda():
+    assert toolchain.nvcc_packages("13.2")[0] == "nvidia-cuda-nvcc==13.2.*"
+    assert toolchain.nvcc_packages("13.2")[-1] == "nvidia-cuda-cccl>=13.2,<14"
+    assert toolchain.nvcc_packages(None)[0] == "nvidia-cuda-nvcc==13.*"
+    assert toolchain.nvcc_packages("12.8") == []  # other package names, another layout
+
+
+@pytest.mark.parametrize("text, kept, dropped", [
+    ("7.5;8.0;9.0+PTX", ["7.5", "8.0", "9.0+PTX"], []),
+    ("8.0 9.0a", ["8.0", "9.0a"], []),
+    ("8.0+PTX,9.0", ["8.0+PTX", "9.0"], []),
+    ("7.0;8.0", ["8.0"], ["7.0"]),
+    ("8.0;9.0;12.0+PTX", ["8.0", "9.0+PTX"], ["12.0"]),
+    ("10.0;9.0;12.0+PTX", ["10.0+PTX", "9.0"], ["12.0"]),
+])
+def test_architectures(text, kept, dropped):
+    assert toolchain.parse_archs(text, KNOWN) == (kept, dropped)
+
+
+def test_architectures_refused():
+    with pytest.raises(SystemExit, match="expected compute capabilities such as .*, not 'Hopper'"):
+        toolchain.parse_archs("Hopper", KNOWN)
+    with pytest.raises(SystemExit, match="compiles for none of TORCH_CUDA_ARCH_LIST='5.0'; it knows 7.5, .*10.0"):
+        toolchain.parse_archs("5.0", KNOWN)
+
+
+def test_gencode():
+    assert toolchain.gencode(["8.0", "9.0a+PTX"]) == [
+        "-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90a,code=sm_90a", "-gencode=arch=compute_90a,code=compute_90a"]
+
+
+def test_jobs():
+    assert toolchain.jobs({}, cores=8, gigabytes=64.0)[0] == 8
+    assert toolchain.jobs({}, cores=64, gigabytes=4.5)[0] == 4
+    assert toolchain.jobs({}, cores=2, gigabytes=0.3)[0] == 1
+    assert toolchain.jobs({}, cores=2, gigabytes=None)[0] == 2
+    assert toolchain.jobs({"MAX_JOBS": "3"}, cores=64, gigabytes=64.0)[0] == 3
+    with pytest.raises(SystemExit, match="MAX_JOBS is 'many'"):
+        toolchain.jobs({"MAX_JOBS": "many"}, cores=1, gigabytes=1.0)

@@ -1,0 +1,284 @@
+"""What there is to build convlab with: torch, the compilers, the GPU architectures, the number of jobs.
+
+setup.py asks; where a build cannot go on, the answer is a Refusal, one sentence on the terminal. Importing this module does nothing.
+"""
+from __future__ import annotations
+
+import functools
+import glob
+import importlib.util
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import sysconfig
+from typing import List, NamedTuple, Optional, Tuple
+
+OLDEST_TORCH = "2.11"                # the stable ABI that csrc/ is written to
+OLDEST_PYTHON = (3, 10)
+OLDEST_GXX = 10                      # C++20
+OLDEST_CUDA = 12                     # C++20
+DEFAULT_ARCHS = "7.5;8.0;8.6;8.9;9.0+PTX"   # PTX of the last: newer GPUs compile it when they load it
+GB_PER_JOB = 1.0                     # measured: 0.4 for the largest file
+
+# PyPI's nvcc and what it compiles against, for CUDA 13 and later: {0} is torch's CUDA version, {1} the next major one.
+NVCC_PACKAGES = ["nvidia-cuda-nvcc=={0}.*", "nvidia-cuda-crt=={0}.*", "nvidia-nvvm=={0}.*", "nvidia-cuda-runtime=={0}.*",
+                 "nvidia-cuda-cccl>={0},<{1}"]
+
+
+class Refusal(SystemExit):
+    """Why a build cannot go on: printed as it is, without a traceback."""
+
+    def __init__(self, sentence):
+        super().__init__("convlab: " + sentence)
+
+
+def numbers(version) -> Tuple[int, ...]:
+    """'2.15.0+cu132' -> (2, 15, 0)"""
+    return tuple(int(n) for n in re.match(r"\d+(?:\.\d+)*", version).group().split("."))
+
+
+def output(*command) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return done.stdout
+
+
+# ---- Python and its packages ------------------------------------------------------------------------------------------
+
+
+class Torch(NamedTuple):
+    version: str            # without the local part: 2.15.0
+    cuda: Optional[str]     # 13.2, or None for a CPU-only torch
+    include: str
+    lib: str
+
+
+def package(name):
+    """The directory of an importable package, without importing it; None if there is none."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except ImportError:
+        return None
+    return os.path.dirname(spec.origin) if spec and spec.origin else None
+
+
+def find_torch() -> Torch:
+    root = package("torch")
+    again = "pip install 'torch>={}', then pip install --no-build-isolation .".format(OLDEST_TORCH)
+    if root is None:
+        raise Refusal("building needs torch >= {} in this environment ({}), which has none: {}".format(OLDEST_TORCH, sys.prefix, again))
+    facts = runpy.run_path(os.path.join(root, "version.py"))  # importing torch itself would take seconds
+    version = str(facts["__version__"]).split("+")[0]
+    if numbers(version) < numbers(OLDEST_TORCH):
+        raise Refusal("building needs torch >= {}, and this environment ({}) has {}: {}".format(OLDEST_TORCH, sys.prefix, version, again))
+    return Torch(version, facts.get("cuda"), os.path.join(root, "include"), os.path.join(root, "lib"))
+
+
+def check_machine(environ):
+    """Refuses what no installing of Python packages would help."""
+    if not sys.platform.startswith("linux"):
+        raise Refusal("builds on Linux; this is {}".format(sys.platform))
+    if sys.version_info < OLDEST_PYTHON:
+        raise Refusal("needs Python >= {}.{}; this is {}.{} ({})".format(*OLDEST_PYTHON, *sys.version_info[:2], sys.executable))
+    find_cxx(environ)
+    python_include()
+
+
+def check_packages():
+    find_torch()
+    missing = [name for name in ("ninja", "pybind11") if package(name) is None]
+    if missing:
+        raise Refusal("building needs {1} in this environment ({0}), which has none: pip install {2}, then pip install --no-build-isolation .".format(
+            sys.prefix, " and ".join(missing), " ".join(missing)))
+
+
+def python_include() -> str:
+    include = sysconfig.get_path("include")
+    if not os.path.exists(os.path.join(include, "Python.h")):
+        raise Refusal("Python.h is not in {}: install Python's headers (Debian, Ubuntu: apt install python3-dev)".format(include))
+    return include
+
+
+# ---- the C++ compiler -------------------------------------------------------------------------------------------------
+
+
+class Compiler(NamedTuple):
+    path: str
+    version: str    # the first line of --version
+
+
+def find_cxx(environ) -> Compiler:
+    name = environ.get("CXX", "g++")
+    path = shutil.which(name, path=environ.get("PATH"))
+    if path is None:
+        raise Refusal("building needs a C++ compiler, and {} is not on PATH: install it (Debian, Ubuntu: apt install g++), "
+                      "or name another in CXX".format(name))
+    version = output(path, "--version").splitlines()[0]
+    major = output(path, "-dumpversion").split(".")[0].strip()
+    if "clang" not in version and major.isdigit() and int(major) < OLDEST_GXX:
+        raise Refusal("building needs g++ >= {} for C++20, and {} is {}: install a newer one and name it in CXX".format(OLDEST_GXX, path, major))
+    return Compiler(path, version)
+
+
+# ---- nvcc -------------------------------------------------------------------------------------------------------------
+
+
+class Nvcc(NamedTuple):
+    path: str
+    version: str            # 13.0.88
+    archs: List[str]        # what --list-gpu-arch names: 75, 80, ...
+    include: List[str]
+    cudart: Optional[str]   # libcudart_static.a
+    missing: List[str]      # files that a whole toolkit has
+
+
+def nvcc_candidates(environ):
+    """Where an nvcc may be, best first, as (where that is in words, path)."""
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        if environ.get(variable):
+            yield "{}={}".format(variable, environ[variable]), os.path.join(environ[variable], "bin", "nvcc")
+    yield "PATH", shutil.which("nvcc", path=environ.get("PATH")) or ""
+    yield "/usr/local/cuda", "/usr/local/cuda/bin/nvcc"
+    try:
+        spec = importlib.util.find_spec("nvidia")  # a namespace package: what nvidia's packages on PyPI install into
+    except ImportError:
+        spec = None
+    yield "site-packages/nvidia", next((path for root in (spec and spec.submodule_search_locations) or []
+                                        for path in sorted(glob.glob(os.path.join(root, "cu*", "bin", "nvcc")), reverse=True)), "")
+
+
+@functools.lru_cache(maxsize=None)
+def inspect_nvcc(path, cxx) -> Nvcc:
+    """Asks nvcc itself where its headers and libraries are: it knows for every layout (toolkit, conda, PyPI, a wrapper script)."""
+    version = re.search(r"V(\d+\.\d+\.\d+)", output(path, "--version"))
+    plan = output(path, "--dryrun", "-ccbin", cxx, "-x", "cu", "-c", os.devnull, "-o", os.devnull)
+    named = {key: re.search(r"^#\$ {}=(.*)$".format(key), plan, re.M) for key in ("INCLUDES", "SYSTEM_INCLUDES", "LIBRARIES")}
+    directories = {key: re.findall(r'"(?:-I|-L)?([^"]+)"', found.group(1)) if found else [] for key, found in named.items()}
+    include = [d for d in directories["INCLUDES"] + directories["SYSTEM_INCLUDES"] if os.path.isdir(d)]
+    cudart = next((p for p in (os.path.join(d, "libcudart_static.a") for d in directories["LIBRARIES"]) if os.path.exists(p)), None)
+    if cudart is None:  # a distribution's package puts it where the linker looks anyway
+        found = output(cxx, "-print-file-name=libcudart_static.a").strip()
+        cudart = found if os.path.isabs(found) else None
+    missing = [h for h in ("cuda_runtime.h", "nv/target") if not any(os.path.exists(os.path.join(d, h)) for d in include + ["/usr/include"])]
+    if cudart is None:
+        missing.append("libcudart_static.a")
+    return Nvcc(path, version.group(1) if version else "unknown", re.findall(r"compute_(\d+)", output(path, "--list-gpu-arch")),
+                [os.path.realpath(d) for d in include], cudart, missing)
+
+
+def unusable(nvcc: Nvcc) -> Optional[str]:
+    """Why this nvcc cannot compile the kernels, or None."""
+    if nvcc.missing:
+        return "an nvcc without {} ({})".format(" and ".join(nvcc.missing), nvcc.path)
+    if nvcc.version == "unknown" or numbers(nvcc.version)[0] < OLDEST_CUDA:
+        return "an nvcc {} ({}), too old for C++20".format(nvcc.version, nvcc.path)
+    return None
+
+
+def wants_cuda(environ) -> str:
+    """'auto', '1' or '0'"""
+    value = environ.get("CONVLAB_CUDA") or ("1" if environ.get("FORCE_CUDA") == "1" else "auto")
+    if value not in ("auto", "1", "0"):
+        raise Refusal("CONVLAB_CUDA is {!r}: expected auto, 1 or 0".format(value))
+    return value
+
+
+def choose_nvcc(environ, cxx) -> Tuple[Optional[Nvcc], str]:
+    """The nvcc to build with, or None and the reason. A GPU, or a torch that sees one, is not asked for."""
+    wanted = wants_cuda(environ)
+    if wanted == "0":
+        return None, "CONVLAB_CUDA=0"
+    without, reasons = [], []
+    for where, path in nvcc_candidates(environ):
+        if not os.access(path, os.X_OK):
+            without.append(where)
+            continue
+        nvcc = inspect_nvcc(path, cxx)
+        reason = unusable(nvcc)
+        if reason is None:
+            return nvcc, ""
+        reasons.append(reason)
+    reason = ", ".join(reasons + ["no nvcc in " + " or ".join(without)] if without else reasons)
+    if wanted == "1":
+        raise Refusal("CONVLAB_CUDA=1 asks for the CUDA kernels, but there is {}: install the CUDA toolkit (12 or newer) and set CUDA_HOME, "
+                      "or build for the CPU with CONVLAB_CUDA=0".format(reason))
+    return None, reason
+
+
+def nvcc_packages(torch_cuda) -> List[str]:
+    """PyPI's packages that make an nvcc of torch's CUDA version (13 for a CPU-only torch). [] where there are none."""
+    cuda = torch_cuda or "13"
+    return [name.format(cuda, numbers(cuda)[0] + 1) for name in NVCC_PACKAGES] if numbers(cuda)[0] >= 13 else []
+
+
+# ---- architectures ----------------------------------------------------------------------------------------------------
+
+
+def parse_archs(text, known) -> Tuple[List[str], List[str]]:
+    """'7.5;8.0;9.0+PTX' and the numbers nvcc knows -> those it compiles for, those it does not.
+
+    PTX asked of one that is left out goes to the newest that stays, so that later GPUs still have something to compile.
+    """
+    kept, dropped = {}, {}
+    for arch in re.split(r"[;,\s]+", text.strip()):
+        match = re.fullmatch(r"((\d+)\.(\d)[af]?)(\+PTX)?", arch)
+        if match is None:
+            raise Refusal("TORCH_CUDA_ARCH_LIST is {!r}: expected compute capabilities such as {!r}, not {!r}".format(text, DEFAULT_ARCHS, arch))
+        name, major, minor, ptx = match.groups()
+        (kept if major + minor in known else dropped)[name] = ptx or ""
+    if not kept:
+        raise Refusal("this nvcc compiles for none of TORCH_CUDA_ARCH_LIST={!r}; it knows {}".format(
+            text, ", ".join("{}.{}".format(n[:-1], n[-1]) for n in known)))
+    newest = max(kept, key=lambda name: (numbers(name), name))
+    if any(dropped.values()) and not any(kept.values()):
+        kept[newest] = "+PTX"
+    return [name + ptx for name, ptx in kept.items()], list(dropped)
+
+
+def gencode(archs) -> List[str]:
+    flags = []
+    for arch in archs:
+        number = arch.replace("+PTX", "").replace(".", "")
+        flags.append("-gencode=arch=compute_{0},code=sm_{0}".format(number))
+        if arch.endswith("+PTX"):
+            flags.append("-gencode=arch=compute_{0},code=compute_{0}".format(number))
+    return flags
+
+
+# ---- jobs -------------------------------------------------------------------------------------------------------------
+
+
+def read(path) -> str:
+    try:
+        with open(path) as f:
+            return f.read()
+    except OSError:
+        return ""
+
+
+def free_gb() -> Optional[float]:
+    """Memory to be had, in GB: the machine's, or what the container's limit leaves. None if unknown."""
+    machine = re.search(r"MemAvailable:\s*(\d+) kB", read("/proc/meminfo"))
+    known = [int(machine.group(1)) * 1024] if machine else []
+    limit, used = read("/sys/fs/cgroup/memory.max").strip(), read("/sys/fs/cgroup/memory.current").strip()
+    if limit.isdigit() and used.isdigit():
+        known.append(int(limit) - int(used))
+    return min(known) / 1e9 if known else None
+
+
+def jobs(environ, cores, gigabytes) -> Tuple[int, str]:
+    """How many compilers to run at a time, and why."""
+    asked = environ.get("MAX_JOBS")
+    if asked:
+        if not asked.isdigit() or int(asked) < 1:
+            raise Refusal("MAX_JOBS is {!r}: expected a number of jobs, 1 or more".format(asked))
+        return int(asked), "MAX_JOBS"
+    fit = cores if gigabytes is None else int(gigabytes / GB_PER_JOB)
+    reason = "{} cores".format(cores) + ("" if gigabytes is None else ", {:.0f} GB free".format(gigabytes))
+    return max(1, min(cores, fit)), reason
+
+
+if __name__ == "__main__":  # for the Makefile, before it installs anything
+    check_machine(os.environ)
