@@ -26,7 +26,7 @@ class ImageSet(NamedTuple):
 
 
 def digits():
-    """scikit-learn's handwritten digits, which come inside the package: (training set, test set) of 1442 and 355 images.
+    """scikit-learn's handwritten digits, which come inside the package: (1442 training images, 355 test images).
 
     8x8 pixels of 17 grey levels, resized to 32x32. Every fifth image of each class is a test image: a split that is
     stratified and the same for everyone, whatever the seed and the version of scikit-learn. Raises DataError without
