@@ -1,34 +1,27 @@
-// The device language: the one header that kernels include for everything CUDA. Kernels keep to what is named here and to
-// plain CUDA C++, so that they can be compiled for other machines than a GPU.
+// The device language: the one header that kernels include for everything CUDA (vector.h, async_copy.h and mma.h beside it
+// when they need them). Kernels keep to what is named here and to plain CUDA C++. nvcc compiles them for the GPU, a C++20
+// compiler for the simulator (csrc/simulator/), from the same text.
 //
 //   SHARED(float, tile, [16][64]);      a static array in shared memory
+//   DYNAMIC_SHARED(float, tile);        a pointer to the dynamic shared memory, 128-byte aligned
+//   COPY_TO_SYMBOL(symbol, source, bytes, stream)      to __constant__ memory
 //   launch(kernel<T>, grid, block, shared_bytes, stream, arguments...)      checked; throws std::runtime_error
+//
+// Subset: shared memory only through SHARED and DYNAMIC_SHARED; template arguments of a launched kernel are explicit; min and
+// max take two values of one type; bit casts are the intrinsics (__float_as_uint); every __syncwarp that orders memory is of
+// the full warp; threads of different blocks never wait for each other.
 #pragma once
-#include <cuda_runtime.h>
+
+#if defined(__CUDACC__)
+#include "cuda_language.h"
+#else
+#include "../simulator/cuda_on_host.h"
+#endif
 
 #include <stdexcept>
 #include <string>
-#include <utility>
-
-#define SHARED(T, name, dims) __shared__ __align__(16) T name dims
 
 namespace convlab {
-
-// A block may use this much shared memory without asking the driver first.
-constexpr size_t kSharedBytesByDefault = 48 * 1024;
-
-inline void check_cuda(cudaError_t error, const char* what) {
-  if (error != cudaSuccess) throw std::runtime_error(std::string("convlab: ") + what + ": " + cudaGetErrorString(error));
-}
-
-template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, A&&... arguments) {
-  static_assert(sizeof...(P) == sizeof...(A), "launch: wrong number of kernel arguments");
-  if (shared_bytes > kSharedBytesByDefault)
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)), "shared memory of a kernel");
-  kernel<<<grid, block, shared_bytes, stream>>>(static_cast<P>(std::forward<A>(arguments))...);
-  check_cuda(cudaGetLastError(), "kernel launch");
-}
 
 // Blocks of `threads` for `elements` threads in one dimension. grid.x ends at 2^31 - 1.
 inline dim3 blocks_for(long long elements, int threads) {

@@ -1,0 +1,34 @@
+// The device language for nvcc; device.h says what the words mean.
+#pragma once
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#define SHARED(T, name, dims) __shared__ __align__(16) T name dims
+#define DYNAMIC_SHARED(T, name) \
+  extern __shared__ __align__(128) unsigned char convlab_dynamic_shared[]; \
+  T* const name = reinterpret_cast<T*>(convlab_dynamic_shared)
+#define COPY_TO_SYMBOL(symbol, source, bytes, stream) \
+  ::convlab::check_cuda(cudaMemcpyToSymbolAsync(symbol, source, bytes, 0, cudaMemcpyHostToDevice, stream), "copy to constant memory")
+
+namespace convlab {
+
+// A block may use this much shared memory without asking the driver first.
+constexpr size_t kSharedBytesByDefault = 48 * 1024;
+
+inline void check_cuda(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) throw std::runtime_error(std::string("convlab: ") + what + ": " + cudaGetErrorString(error));
+}
+
+template <class... P, class... A>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, A&&... arguments) {
+  static_assert(sizeof...(P) == sizeof...(A), "launch: wrong number of kernel arguments");
+  if (shared_bytes > kSharedBytesByDefault)
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)), "shared memory of a kernel");
+  kernel<<<grid, block, shared_bytes, stream>>>(static_cast<P>(std::forward<A>(arguments))...);
+  check_cuda(cudaGetLastError(), "kernel launch");
+}
+
+}  // namespace convlab

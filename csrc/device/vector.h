@@ -1,0 +1,58 @@
+// Several elements in one access of up to 16 bytes. The address must be a multiple of the access's size.
+//
+//   float4 v = load4(p);  store4(p, v);
+//   Vector<T, n> v = load_vector<n>(p);  store_vector(p, v);      n elements of any type
+#pragma once
+#include "device.h"
+
+namespace convlab {
+
+template <class T, int n> struct alignas(n * sizeof(T)) Vector {
+  T at[n];
+};
+
+constexpr int kWidestAccess = 16;  // bytes
+
+#if defined(__CUDACC__)
+
+template <int n, class T> __device__ Vector<T, n> load_vector(const T* p) { return *reinterpret_cast<const Vector<T, n>*>(p); }
+template <int n, class T> __device__ void store_vector(T* p, const Vector<T, n>& v) { *reinterpret_cast<Vector<T, n>*>(p) = v; }
+
+#else
+
+// g++ copies structs member by member; through a vector type it stays one access.
+template <int bytes> struct Words {
+  typedef uint32_t type __attribute__((vector_size(bytes), may_alias));
+};
+template <> struct Words<4> {
+  typedef uint32_t type __attribute__((may_alias));
+};
+template <> struct Words<2> {
+  typedef uint16_t type __attribute__((may_alias));
+};
+
+template <int n, class T> inline __attribute__((always_inline)) Vector<T, n> load_vector(const T* p) {
+  using W = typename Words<int(n * sizeof(T))>::type;
+  const W words = *reinterpret_cast<const W*>(p);
+  Vector<T, n> v;
+  std::memcpy(static_cast<void*>(&v), &words, sizeof v);
+  return v;
+}
+
+template <int n, class T> inline __attribute__((always_inline)) void store_vector(T* p, const Vector<T, n>& v) {
+  using W = typename Words<int(n * sizeof(T))>::type;
+  W words;
+  std::memcpy(&words, &v, sizeof v);
+  *reinterpret_cast<W*>(p) = words;
+}
+
+#endif
+
+__device__ __forceinline__ float4 load4(const float* p) {
+  const Vector<float, 4> v = load_vector<4>(p);
+  return make_float4(v.at[0], v.at[1], v.at[2], v.at[3]);
+}
+
+__device__ __forceinline__ void store4(float* p, float4 v) { store_vector(p, Vector<float, 4>{{v.x, v.y, v.z, v.w}}); }
+
+}  // namespace convlab
