@@ -1,0 +1,233 @@
+#include "check.h"
+
+#if defined(CONVLAB_SIM_CHECK)
+
+#include <link.h>
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <new>
+
+#include "device_memory.h"
+#include "traffic.h"
+
+namespace convlab::sim {
+
+Shadow::~Shadow() { clear(); }
+
+void Shadow::clear() {
+  if (granules_) munmap(static_cast<void*>(granules_), count_ * sizeof(Granule));
+  granules_ = nullptr;
+}
+
+Granule* Shadow::of(size_t count) {
+  if (granules_) return granules_;
+  void* p = mmap(nullptr, count * sizeof(Granule), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) fail({"no memory for the race check of a buffer with " + std::to_string(count) + " elements", {}, "", {}});
+  granules_ = static_cast<Granule*>(p);  // zero is a Mark's "never"
+  count_ = count;
+  return granules_;
+}
+
+namespace {
+
+// A place in 32 bits: an address in this library (low bit 0), or the number of a Site that was given by name (low bit 1).
+const char anchor = 0;
+
+std::vector<Site>& named_sites() {  // few, and only grow; one launch is checked at a time
+  static std::vector<Site> sites;
+  return sites;
+}
+
+bool same(Site a, Site b) { return a.line() == b.line() && a.column() == b.column() && a.file_name() == b.file_name(); }
+
+uint32_t pack(const Where& where) {
+  if (const void* address = where.return_address()) return uint32_t(reinterpret_cast<uintptr_t>(address) - reinterpret_cast<uintptr_t>(&anchor)) << 1;
+  auto& sites = named_sites();
+  for (size_t i = 0; i < sites.size(); i++)
+    if (same(sites[i], where.site())) return uint32_t(i) << 1 | 1;
+  sites.push_back(where.site());
+  return uint32_t(sites.size() - 1) << 1 | 1;
+}
+
+Where unpack(uint32_t place) {
+  if (place & 1) return named_sites()[place >> 1];
+  return reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(&anchor) + uintptr_t(intptr_t(int32_t(place) >> 1)));
+}
+
+struct Piece {  // of memory, with its marks
+  Granule* granules;
+  Element element;
+  size_t offset;  // in bytes, of the access
+  const char* kind;
+  const char* name;
+  bool global;
+  bool needs_write_before_read;
+
+  std::string text(size_t granule) const {
+    const size_t byte = granule * element.unit;
+    return std::string(kind) + " '" + name + "' element " + std::to_string(byte / element.bytes) + " (byte " + std::to_string(byte) + ")";
+  }
+};
+
+// Whether what `mark` tells of may happen at the same time as what `thread` does now.
+bool concurrent(const Mark& mark, Runner& r, uint16_t thread, bool global) {
+  if (global && mark.other_block >= r.epochs.launch_began) return true;
+  if (mark.epoch != r.epochs.now) return global && mark.epoch >= r.epochs.launch_began && mark.epoch < r.epochs.block_began;
+  if (mark.several) return true;
+  if (mark.thread == thread) return false;
+  return mark.thread / kWarp != thread / kWarp || mark.warp_epoch >= r.warp_of(thread).sync_epoch;
+}
+
+void race(Runner& r, const char* kind, const char* before, const Mark& mark, const Where& where, const std::string& element) {
+  const bool other_block = mark.epoch < r.epochs.block_began || mark.other_block >= r.epochs.launch_began;
+  const std::string who = other_block ? "a thread of another block" : mark.several ? "several threads" : "thread " + text(r.thread_id(mark.thread));
+  fail({std::string("race (") + kind + ") on " + element, where, std::string(before) + " by " + who + ", unordered,", unpack(mark.place)});
+}
+
+Mark mark_now(Runner& r, const Mark& old, const Where& where, uint16_t thread, bool several, bool atomic) {
+  const bool by_other_block = old.epoch >= r.epochs.launch_began && old.epoch < r.epochs.block_began;
+  return {r.epochs.now, by_other_block ? old.epoch : old.other_block, r.warp_of(thread).sync_epoch, pack(where), thread, several, atomic};
+}
+
+void touch(Runner& r, const Piece& piece, size_t bytes, Access access, const Where& where) {
+  const uint16_t thread = r.current->index;
+  const size_t unit = piece.element.unit;
+  for (size_t i = piece.offset / unit; i * unit < piece.offset + bytes; i++) {
+    Granule& g = piece.granules[i];
+    if (access != Access::write && piece.needs_write_before_read && (piece.global ? g.write.epoch == 0 : g.write.epoch < r.epochs.block_began))
+      fail({"read of uninitialised " + piece.text(i), where, "", {}});
+    if (access == Access::read) {
+      if (concurrent(g.write, r, thread, piece.global)) return race(r, "read after write", "written", g.write, where, piece.text(i));
+      const Mark& m = g.read;
+      const bool several = m.epoch == r.epochs.now && (m.several || concurrent({m.epoch, 0, m.warp_epoch, 0, m.thread, false, false}, r, thread, false));
+      g.read = mark_now(r, m, where, thread, several, false);
+    } else {
+      const bool both_atomic = access == Access::atomic && g.write.atomic;
+      if (!both_atomic && concurrent(g.write, r, thread, piece.global)) return race(r, "write after write", "written", g.write, where, piece.text(i));
+      if (concurrent(g.read, r, thread, piece.global)) return race(r, "write after read", "read", g.read, where, piece.text(i));
+      const bool several = both_atomic && g.write.epoch == r.epochs.now && (g.write.several || g.write.thread != thread);
+      g.write = mark_now(r, g.write, where, thread, several, access == Access::atomic);
+    }
+  }
+}
+
+const char* verb(Access access) { return access == Access::read ? "read" : "write"; }
+
+Shadow& shared_shadow() {
+  static Shadow shadow;
+  return shadow;
+}
+
+void check_shared(Runner& r, const char* p, size_t bytes, Access access, const Where& where) {
+  const size_t offset = r.shared.offset_of(p);
+  const SharedMemory::Array* array = r.shared.array_at(offset, bytes);
+  if (!array) {
+    const SharedMemory::Array* near = r.shared.nearest(offset);
+    fail({std::string("shared memory out of bounds: ") + verb(access) + " of " + std::to_string(bytes) + " bytes" +
+              (near ? " at byte " + std::to_string(std::ptrdiff_t(offset) - std::ptrdiff_t(near->begin)) + " of '" + near->name + "', which has " + std::to_string(near->bytes)
+                    : ", and the kernel has no array there"),
+          where, "", {}});
+  }
+  if (access == Access::read && r.current->copies.covers(p, bytes))
+    fail({std::string("read of '") + array->name + "' where a cp.async of this thread has not been waited for", where, "", {}});
+  if (r.counter) r.counter->note({array->name, true}, r.current->index, p, bytes, access, pack(where));
+  touch(r, {shared_shadow().of(SharedMemory::kArena) + array->begin, array->element, offset - array->begin, "shared", array->name, false, true}, bytes, access, where);
+}
+
+void check_global(Runner& r, const char* p, size_t bytes, Access access, const Where& where) {
+  Buffer* b = r.last_buffer;
+  if (!b || p < b->begin || p + bytes > b->begin + b->bytes) {
+    b = buffer_at(p);
+    if (!b || p < b->begin || p + bytes > b->begin + b->bytes)
+      fail({std::string("device memory out of bounds: ") + verb(access) + " of " + std::to_string(bytes) + " bytes, " + describe_address(p), where, "", {}});
+    r.last_buffer = b;
+  }
+  if (r.counter) r.counter->note({b->name.c_str(), false}, r.current->index, p, bytes, access, pack(where));
+  if (b->read_only) {
+    if (access != Access::read) fail({"write to an input: " + describe_address(p), where, "", {}});
+    return;
+  }
+  const size_t offset = size_t(p - b->begin);
+  touch(r, {b->shadow.of(b->bytes / b->element.unit + 1), b->element, offset, "device memory", b->name.c_str(), true, !b->initialised}, bytes, access, where);
+}
+
+struct Segments {  // of this library in memory: its constants
+  struct Segment {
+    const char *begin, *end;
+  };
+  std::vector<Segment> all;
+
+  Segments() { dl_iterate_phdr(add, this); }
+
+  static int add(dl_phdr_info* module, size_t, void* self) {
+    std::vector<Segment> found;
+    bool ours = false;
+    for (int i = 0; i < module->dlpi_phnum; i++) {
+      if (module->dlpi_phdr[i].p_type != PT_LOAD) continue;
+      const char* begin = reinterpret_cast<const char*>(module->dlpi_addr + module->dlpi_phdr[i].p_vaddr);
+      found.push_back({begin, begin + module->dlpi_phdr[i].p_memsz});
+      ours |= &anchor >= begin && &anchor < found.back().end;
+    }
+    if (ours) static_cast<Segments*>(self)->all = found;
+    return ours;
+  }
+
+  bool contain(const char* p, size_t bytes) const {
+    for (const Segment& s : all)
+      if (p >= s.begin && p + bytes <= s.end) return true;
+    return false;
+  }
+};
+
+bool is_argument(const Runner& r, const char* p, size_t bytes) {
+  const char* begin = static_cast<const char*>(r.launch().arguments);
+  return p >= begin && p + bytes <= begin + r.launch().argument_bytes;
+}
+
+}  // namespace
+
+void check_access(Runner& r, const void* address, size_t bytes, Access access, const Where& where) {
+  const char* p = static_cast<const char*>(address);
+  if (r.on_own_stack(p)) return;
+  const char* variables = reinterpret_cast<const char*>(&builtins);
+  if (p >= variables && p < variables + sizeof builtins) return;
+  if (r.shared.contains(p)) return check_shared(r, p, bytes, access, where);
+  if (in_device_memory(p)) return check_global(r, p, bytes, access, where);
+  static const Segments segments;
+  if (access == Access::read && (is_argument(r, p, bytes) || segments.contain(p, bytes))) return;
+  fail({std::string(verb(access)) + " of " + std::to_string(bytes) + " bytes at " + describe_address(p) + ": neither shared, nor device, nor constant memory", where, "", {}});
+}
+
+Place place_of_mark(uint32_t place) { return unpack(place).place(); }
+
+void begin_checked_launch(Runner& r) {
+  constexpr uint32_t kStartAgainAt = 0x80000000;  // 2^31 barriers of room for this launch
+  if (r.epochs.now < kStartAgainAt) return;
+  forget_marks();
+  shared_shadow().clear();
+  r.epochs = {};
+}
+
+void note_access(const void* address, size_t bytes, Access access, Site site) {
+  Runner* r = running();
+  if (!r || !r->current || r->in_runtime) return;
+  InRuntime guard(*r, site);
+  check_access(*r, address, bytes, access, site);
+}
+
+}  // namespace convlab::sim
+
+#else
+
+namespace convlab::sim {
+
+Shadow::~Shadow() = default;
+void Shadow::clear() {}
+
+Place place_of_mark(uint32_t) { return {}; }
+void note_access(const void*, size_t, Access, Site) {}
+
+}  // namespace convlab::sim
+
+#endif

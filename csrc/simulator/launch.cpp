@@ -1,0 +1,154 @@
+// One launch: its limits, its OS threads, its errors.
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <numeric>
+#include <random>
+#include <thread>
+
+#include "check.h"
+#include "faults.h"
+#include "kernel_info.h"
+#include "runner.h"
+#include "traffic.h"
+#include "watchdog.h"
+
+namespace convlab::sim {
+namespace {
+
+constexpr unsigned kMaxBlockZ = 64, kMaxGridYZ = 65535;
+constexpr uint64_t kMaxGridX = 0x7fffffff;
+// Starting an OS thread takes as long as several small blocks.
+constexpr uint64_t kBlocksWorthAThread = 16;
+
+std::string dimensions(dim3 d) { return std::to_string(d.x) + " x " + std::to_string(d.y) + " x " + std::to_string(d.z); }
+
+void check_limits(const Launch& l) {
+  const auto refuse = [&](const std::string& what) {
+    throw Error("convlab simulator: launch: " + what + "\n  kernel " + kernel_info(l.kernel).title() + "\n  grid " + dimensions(l.grid) + ", block " +
+                dimensions(l.block) + ", " + std::to_string(l.dynamic_shared_bytes) + " bytes of dynamic shared memory");
+  };
+  const uint64_t threads = uint64_t(l.block.x) * l.block.y * l.block.z;
+  if (threads == 0) refuse("the block has no threads");
+  if (threads > kMaxThreads || l.block.x > kMaxThreads || l.block.y > kMaxThreads) refuse(std::to_string(threads) + " threads a block, at most 1024 are allowed");
+  if (l.block.z > kMaxBlockZ) refuse("block.z is " + std::to_string(l.block.z) + ", at most 64 is allowed");
+  const unsigned bounds = kernel_info(l.kernel).launch_bounds;
+  if (bounds && threads > bounds) refuse(std::to_string(threads) + " threads a block, but the kernel's __launch_bounds__ says at most " + std::to_string(bounds));
+  if (!l.grid.x || !l.grid.y || !l.grid.z) refuse("the grid has no blocks; do not launch for an empty problem");
+  if (l.grid.x > kMaxGridX) refuse("grid.x is " + std::to_string(l.grid.x) + ", at most 2^31 - 1 is allowed");
+  if (l.grid.y > kMaxGridYZ) refuse("grid.y is " + std::to_string(l.grid.y) + ", at most 65535 is allowed");
+  if (l.grid.z > kMaxGridYZ) refuse("grid.z is " + std::to_string(l.grid.z) + ", at most 65535 is allowed");
+  if (l.dynamic_shared_bytes > kSharedLimit) refuse("more dynamic shared memory than the 227 KiB a block can have");
+}
+
+// Runners are kept: their stacks and arenas are warm, and in the checking build their epochs go on.
+class RunnerPool {
+ public:
+  std::unique_ptr<Runner> take() {
+    std::lock_guard lock(mutex_);
+    if (idle_.empty()) return std::make_unique<Runner>();
+    auto runner = std::move(idle_.back());
+    idle_.pop_back();
+    return runner;
+  }
+  void give_back(std::unique_ptr<Runner> runner) {
+    std::lock_guard lock(mutex_);
+    idle_.push_back(std::move(runner));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Runner>> idle_;
+};
+
+RunnerPool& pool() {
+  static RunnerPool p;
+  return p;
+}
+
+unsigned cores() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
+}
+
+class Execution {  // of one launch
+ public:
+  Execution(const Launch& launch, Session& session) : launch_(launch), session_(session), blocks_(uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z) {
+    if (session.order == Order::random && blocks_ <= UINT32_MAX) {
+      permutation_.resize(blocks_);
+      std::iota(permutation_.begin(), permutation_.end(), 0u);
+      std::shuffle(permutation_.begin(), permutation_.end(), std::mt19937_64(session.seed));
+    }
+  }
+
+  void run() {
+    uint64_t threads = 1;
+    if (!kChecking) threads = std::clamp<uint64_t>(blocks_ / kBlocksWorthAThread, 1, os_threads() ? os_threads() : cores());
+    std::vector<std::thread> others;
+    for (uint64_t i = 1; i < threads; i++) others.emplace_back([this] { work(); });
+    work();
+    for (std::thread& t : others) t.join();
+
+    std::lock_guard lock(session_.mutex);
+    if (!error_.empty()) throw Error(error_);
+    const KernelInfo& kernel = kernel_info(launch_.kernel);
+    session_.launches.push_back({kernel.name, kernel.source, launch_.grid, launch_.block, shared_bytes_});
+    for (const auto& [line, sums] : traffic_) session_.traffic[line].add(sums);
+  }
+
+ private:
+  void work() {
+    std::unique_ptr<Runner> runner = pool().take();
+    TrafficCounter counter;
+    const AlternateStack signal_stack;
+    try {
+      if (kChecking) begin_checked_launch(*runner);
+      runner->begin_launch(launch_, session_);
+      runner->counter = kChecking && session_.count ? &counter : nullptr;
+      running() = runner.get();
+      const Watch watch(*runner);
+      for (uint64_t ticket; !stop_ && (ticket = next_++) < blocks_;) {
+        runner->run_block(!permutation_.empty() ? permutation_[ticket] : session_.order == Order::reverse ? blocks_ - 1 - ticket : ticket);
+        std::lock_guard lock(mutex_);
+        shared_bytes_ = std::max(shared_bytes_, runner->shared.bytes_used());
+      }
+    } catch (const std::exception& e) {
+      stop_ = true;
+      std::lock_guard lock(mutex_);
+      if (error_.empty()) error_ = e.what();
+    }
+    running() = nullptr;
+    if (runner->counter) traffic_ = counter.take(kernel_info(launch_.kernel).name);  // the checking build has one OS thread
+    runner->counter = nullptr;
+    pool().give_back(std::move(runner));
+  }
+
+  const Launch& launch_;
+  Session& session_;
+  const uint64_t blocks_;
+  std::vector<uint32_t> permutation_;
+  std::atomic<uint64_t> next_{0};
+  std::atomic<bool> stop_{false};
+  std::mutex mutex_;  // of what follows
+  std::string error_;
+  size_t shared_bytes_ = 0;
+  Traffic traffic_;
+};
+
+}  // namespace
+
+void run(const Launch& launch) {
+  if (running()) throw Error("convlab simulator: launch inside a kernel");
+  check_limits(launch);
+  const std::shared_ptr<Session> session = current_session() ? current_session() : std::make_shared<Session>();
+  // the race check keeps its marks in one time line, so one launch is checked at a time, whichever thread it comes from
+  static std::mutex checking;
+  std::unique_lock<std::mutex> one_at_a_time;
+  if (kChecking) one_at_a_time = std::unique_lock(checking);
+  const FaultGuard faults;
+  Execution(launch, *session).run();
+}
+
+}  // namespace convlab::sim

@@ -1,0 +1,29 @@
+#include "report.h"
+
+#include "elf_file.h"
+#include "kernel_info.h"
+#include "runner.h"
+
+namespace convlab::sim {
+std::string text(uint3 v) { return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")"; }
+
+std::string text(Site site) { return text(Where(site).place()); }
+
+Place Where::place() const {
+  if (return_address_) return place_of_call(return_address_);
+  return {site_.file_name(), site_.line(), site_.column()};
+}
+
+void fail(Report report) {
+  Runner* r = running();
+  if (!r || !r->current) throw Error("convlab simulator: " + report.what);
+  r->in_runtime = true;
+  r->abandon(std::move(report));
+}
+
+std::string Runner::position() const {
+  return "\n  thread " + text(builtins.thread) + " of " + text(uint3{builtins.block_size.x, builtins.block_size.y, builtins.block_size.z}) + ", block " + text(builtins.block) + " of " + text(uint3{builtins.grid_size.x, builtins.grid_size.y, builtins.grid_size.z}) +
+         "\n  kernel " + kernel_info(launch_->kernel).title() + "\n  order " + name_of(order) + ", seed " + std::to_string(seed_);
+}
+
+}  // namespace convlab::sim

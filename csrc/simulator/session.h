@@ -1,0 +1,41 @@
+// What a simulate() block asks for, and what it collects.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "traffic.h"
+#include "types.h"
+
+namespace convlab::sim {
+
+// In which order the blocks of a grid run, and the threads of a block between two barriers.
+enum class Order { forward, reverse, random };
+const char* name_of(Order order);
+
+struct LaunchRecord {
+  std::string kernel;
+  std::string source;  // file:line of the kernel
+  dim3 grid, block;
+  size_t shared_bytes;  // static and dynamic, of the block that used most
+};
+
+struct Session {
+  Order order = Order::random;
+  uint64_t seed = 0;
+  bool count = false;
+
+  std::mutex mutex;  // several threads may launch in one session
+  std::vector<LaunchRecord> launches;
+  Traffic traffic;
+};
+
+// The session that launches of the calling OS thread belong to. Without one: random order, seed 0, nothing is recorded.
+std::shared_ptr<Session>& current_session();
+
+// OS threads that the blocks of one launch may use in the plain build; 0 for one a core.
+unsigned& os_threads();
+
+}  // namespace convlab::sim

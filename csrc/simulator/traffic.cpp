@@ -1,0 +1,103 @@
+#include "traffic.h"
+
+#include <algorithm>
+#include <array>
+
+#include "check.h"
+
+namespace convlab::sim {
+
+namespace {
+
+constexpr unsigned kSectorBytes = 32;  // what one request to L2 moves
+constexpr unsigned kBanks = 32, kBankBytes = 4;
+
+// The distinct words of `word` bytes that the lanes of `lanes` touch. At most 32 lanes of 16 bytes.
+struct Words {
+  std::array<uintptr_t, 32 * 16> at;
+  unsigned count = 0;
+
+  Words(const uintptr_t* address, uint32_t lanes, unsigned bytes, unsigned word) {
+    for (unsigned lane = 0; lane < 32; lane++)
+      if (lanes >> lane & 1)
+        for (uintptr_t w = address[lane] / word; w <= (address[lane] + bytes - 1) / word; w++) at[count++] = w;
+    std::sort(at.begin(), at.begin() + count);
+    count = unsigned(std::unique(at.begin(), at.begin() + count) - at.begin());
+  }
+};
+
+// Lanes that shared memory serves together: all 32 with 4 bytes each, 16 with 8, 8 with 16.
+unsigned lanes_at_once(unsigned bytes) { return bytes >= 16 ? 8 : bytes == 8 ? 16 : 32; }
+
+template <class F> unsigned sum_over_groups(uint32_t lanes, unsigned bytes, F f) {
+  const unsigned width = lanes_at_once(bytes);
+  const uint32_t group = width == 32 ? ~0u : (1u << width) - 1;
+  unsigned sum = 0;
+  for (unsigned first = 0; first < 32; first += width)
+    if (const uint32_t some = lanes & group << first) sum += f(some);
+  return sum;
+}
+
+}  // namespace
+
+unsigned sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) { return Words(address, lanes, bytes, kSectorBytes).count; }
+
+unsigned ideal_sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
+  return (Words(address, lanes, bytes, 1).count + kSectorBytes - 1) / kSectorBytes;
+}
+
+unsigned wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
+  return sum_over_groups(lanes, bytes, [&](uint32_t some) {
+    const Words words(address, some, bytes, kBankBytes);
+    unsigned load[kBanks] = {}, most = 0;
+    for (unsigned i = 0; i < words.count; i++) most = std::max(most, ++load[words.at[i] % kBanks]);
+    return most;
+  });
+}
+
+unsigned ideal_wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
+  return sum_over_groups(lanes, bytes, [&](uint32_t some) { return (Words(address, some, bytes, kBankBytes).count + kBanks - 1) / kBanks; });
+}
+
+void TrafficCounter::note(Memory memory, unsigned thread, const char* p, size_t bytes, Access access, uint32_t place) {
+  const std::tuple key{place, memory.name, access};
+  if (!last_ || key != last_key_) {
+    const auto [at, fresh] = streams_.try_emplace(key);
+    last_ = &at->second, last_key_ = key;
+    if (fresh) last_->memory = memory.name, last_->shared = memory.shared, last_->access = access;
+  }
+  std::vector<Request>& requests = last_->requests[thread / kLanes];
+  const unsigned n = last_->seen[thread]++, lane = thread % kLanes;
+  if (n >= requests.size()) requests.resize(n + 1);
+  requests[n].address[lane] = reinterpret_cast<uintptr_t>(p);
+  requests[n].lanes |= 1u << lane;
+  requests[n].bytes = unsigned(std::min<size_t>(bytes, 16));
+}
+
+void TrafficCounter::end_interval() {
+  for (auto& [key, stream] : streams_) {
+    for (auto& requests : stream.requests) {
+      for (const Request& q : requests) {
+        if (!q.lanes) continue;
+        stream.sums.add({1, uint64_t(__builtin_popcount(q.lanes)) * q.bytes, (stream.shared ? wavefronts_of : sectors_of)(q.address, q.lanes, q.bytes),
+                         (stream.shared ? ideal_wavefronts_of : ideal_sectors_of)(q.address, q.lanes, q.bytes)});
+      }
+      requests.clear();
+    }
+    std::fill(stream.seen.begin(), stream.seen.end(), 0);
+  }
+}
+
+Traffic TrafficCounter::take(const std::string& kernel) {
+  end_interval();
+  Traffic lines;
+  for (const auto& [key, stream] : streams_) {
+    const Place place = place_of_mark(std::get<0>(key));
+    lines[{kernel, place.file, place.line, stream.memory, stream.shared, stream.access}].add(stream.sums);
+  }
+  streams_.clear();
+  last_ = nullptr;
+  return lines;
+}
+
+}  // namespace convlab::sim

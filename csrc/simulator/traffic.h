@@ -1,0 +1,77 @@
+// What a kernel's accesses ask of the memory system, per line of its source.
+//
+// The n-th access of the lanes of a warp by one instruction, counted from the last barrier, is taken to be one request of the
+// warp. That is what the hardware does while the lanes of a warp run through the same iterations; where lanes skip some (a
+// predicated border) it is an estimate.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "runtime.h"
+
+namespace convlab::sim {
+
+struct TrafficKey {
+  std::string kernel, file;
+  unsigned line;
+  std::string memory;  // the buffer's or the array's name
+  bool shared;
+  Access access;
+  bool operator<(const TrafficKey& o) const {
+    return std::tie(kernel, file, line, shared, access, memory) < std::tie(o.kernel, o.file, o.line, o.shared, o.access, o.memory);
+  }
+};
+
+struct TrafficSums {
+  uint64_t requests = 0;  // of warps
+  uint64_t bytes = 0;     // that the lanes asked for
+  uint64_t cost = 0;      // 32-byte sectors (device memory) or wavefronts (shared memory)
+  uint64_t ideal = 0;     // the least that the same bytes can cost
+  void add(const TrafficSums& o) { requests += o.requests, bytes += o.bytes, cost += o.cost, ideal += o.ideal; }
+};
+
+using Traffic = std::map<TrafficKey, TrafficSums>;
+
+class TrafficCounter {
+ public:
+  struct Memory {
+    const char* name;
+    bool shared;
+  };
+  // `place`: of the instruction, as in Mark
+  void note(Memory memory, unsigned thread, const char* p, size_t bytes, Access access, uint32_t place);
+  void end_interval();  // at a barrier, and at the end of a block
+  Traffic take(const std::string& kernel);  // what was counted since the last call
+
+ private:
+  static constexpr unsigned kWarps = 32, kLanes = 32;
+  struct Request {
+    uintptr_t address[kLanes];
+    uint32_t lanes = 0;
+    uint32_t bytes = 0;
+  };
+  struct Stream {  // of requests by one instruction to one piece of memory
+    std::string memory;
+    bool shared;
+    Access access;
+    std::vector<uint32_t> seen = std::vector<uint32_t>(kWarps * kLanes);  // accesses of each thread in this interval
+    std::vector<Request> requests[kWarps];
+    TrafficSums sums;
+  };
+  std::map<std::tuple<uint32_t, const char*, Access>, Stream> streams_;
+  Stream* last_ = nullptr;
+  std::tuple<uint32_t, const char*, Access> last_key_;
+};
+
+// Of the lanes' addresses in one request (each of `bytes` bytes).
+unsigned sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes);
+unsigned ideal_sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes);
+unsigned wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes);
+unsigned ideal_wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes);
+
+}  // namespace convlab::sim
