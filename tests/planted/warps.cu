@@ -1,0 +1,53 @@
+#include "planted.h"
+
+namespace planted {
+namespace {
+
+__global__ void half_a_warp_kernel(const float* in, float* out) {
+  float v = in[threadIdx.x];
+  if (threadIdx.x % 32 < 16) v = __shfl_xor_sync(0xffffffffu, v, 1);  // both: deadlock | the mask names lanes that have returned
+  out[threadIdx.x] = v;
+}
+PLANTED(half_a_warp, nullptr);
+
+__global__ void lane_not_in_mask_kernel(const float* in, float* out) {
+  out[threadIdx.x] = __shfl_sync(0x0000ffffu, in[threadIdx.x], 0);  // both: __shfl_sync: the calling lane
+}
+PLANTED(lane_not_in_mask, nullptr);
+
+__global__ void different_collectives_kernel(const float* in, float* out) {
+  float v = in[threadIdx.x];
+  if (threadIdx.x % 2) v = __shfl_xor_sync(0xffffffffu, v, 1);  // both: warp divergence: lanes of one warp meet in different collectives
+  else v = __shfl_down_sync(0xffffffffu, v, 1);  // both: warp divergence: lanes of one warp meet in different collectives
+  out[threadIdx.x] = v;
+}
+PLANTED(different_collectives, nullptr);
+
+__global__ void mma_operand_not_rounded_kernel(const float* in, float* out) {
+  const uint32_t a[4] = {}, b[2] = {__float_as_uint(in[threadIdx.x]), 0};
+  float c[4] = {};
+  convlab::mma_m16n8k8_tf32(c, a, b, c);  // both: an operand of B is not rounded to tf32
+  out[threadIdx.x] = c[0];
+}
+PLANTED(mma_operand_not_rounded, nullptr);
+
+__global__ void copy_used_before_wait_kernel(const float* in, float* out) {
+  SHARED(float, a, [64]);
+  const int t = threadIdx.x;
+  if (t < 16) convlab::async_copy<16>(&a[4 * t], &in[4 * t]);  // check: race (write after read) on shared 'a'
+  convlab::async_commit();
+  __syncthreads();
+  out[t] = a[t];  // check: where a cp.async of this thread has not been waited for | uninitialised shared 'a'
+  convlab::async_wait<0>();
+}
+PLANTED(copy_used_before_wait, RIGHT { return in[i]; });
+
+__global__ void copy_never_waited_for_kernel(const float* in, float*) {
+  SHARED(float, a, [64]);
+  convlab::async_copy<4>(&a[threadIdx.x], &in[threadIdx.x]);  // both: a thread returns with cp.async copies that it never waited for
+  convlab::async_commit();
+}
+PLANTED(copy_never_waited_for, nullptr);
+
+}  // namespace
+}  // namespace planted
