@@ -74,11 +74,6 @@ convlab_sim_switch:
 #endif
 
 namespace convlab::sim {
-namespace {
-
-uintptr_t aligned_top(char* top) { return reinterpret_cast<uintptr_t>(top) & ~uintptr_t(15); }
-
-}  // namespace
 
 #if defined(CONVLAB_SIM_UCONTEXT)
 
@@ -99,6 +94,12 @@ void redirect(void*, char* bottom, char* top, void (*entry)()) {
 }
 
 #else
+
+namespace {
+
+uintptr_t aligned_top(char* top) { return reinterpret_cast<uintptr_t>(top) & ~uintptr_t(15); }
+
+}  // namespace
 
 // The frame that convlab_sim_switch pops: the saved registers, of which only the return address matters.
 void start_at(Context& context, char*, char* top, void (*entry)()) {

@@ -4,7 +4,7 @@ namespace planted {
 namespace {
 
 __global__ void division_by_zero_kernel(const float*, float* out) {
-  out[threadIdx.x] = float(int(blockDim.x) / int(blockIdx.x));  // both: integer division by zero
+  out[threadIdx.x] = float(int(blockDim.x) / int(blockIdx.x));  // check: integer division by zero  // plain on x86-64: integer division by zero
 }
 PLANTED(division_by_zero, nullptr);
 

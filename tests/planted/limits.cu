@@ -5,7 +5,7 @@ namespace {
 
 __global__ void stack_overflow_kernel(const float* in, float* out) {  // both: below the thread's stack
   volatile float local[60000];
-  for (int i = 0; i < 60000; i++) local[i] = in[i % kElements];
+  for (int i = 0; i < 60000; i++) local[i] = in[i % kElements];  // both: below the thread's stack
   out[threadIdx.x] = local[threadIdx.x];
 }
 PLANTED(stack_overflow, nullptr);

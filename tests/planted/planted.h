@@ -1,5 +1,6 @@
 // Kernels with one bug each, to see that the simulator reports it. A comment at the line where the report must point tells
-// what it says: `// check: ...` in the checking build, `// plain: ...` in the plain one, `// both: ...`. Where the plain build
+// what it says: `// check: ...` in the checking build, `// plain: ...` in the plain one, `// both: ...`, `// plain on x86-64: ...`; of
+// several texts between '|' one must occur. Where the plain build
 // can only show wrong values, RIGHT says what right ones are. run.cpp runs them all, tests/test_planted.py reads both.
 #pragma once
 #include <vector>
