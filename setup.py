@@ -8,6 +8,7 @@ MAX_JOBS, CXX, CUDA_HOME   as everywhere
 """
 import glob
 import os
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -35,8 +36,9 @@ class Library(NamedTuple):
     name: str                   # the file, under convlab/
     sources: List[str]
     cxx_flags: List[str]        # for .cpp
-    nvcc_flags: List[str]       # for .cu
+    cu_flags: List[str]         # for .cu
     link_flags: List[str]
+    cu_compiler: str = "nvcc"   # or "cxx": for the simulator
 
 
 def libraries(torch, cxx, nvcc, archs) -> List[Library]:
@@ -51,19 +53,34 @@ def libraries(torch, cxx, nvcc, archs) -> List[Library]:
         ops = ops._replace(
             sources=ops.sources + ["csrc/cuda/*.cpp", "csrc/kernels/*.cu"],
             cxx_flags=ops.cxx_flags + [flag for d in nvcc.include for flag in ("-isystem", d)],
-            nvcc_flags=NVCC_FLAGS + ["-ccbin", cxx.path] + toolchain.gencode(archs),
+            cu_flags=NVCC_FLAGS + ["-ccbin", cxx.path] + toolchain.gencode(archs),
             link_flags=ops.link_flags + [nvcc.cudart, "-ldl", "-lrt", "-lpthread"])
 
     # _lab: the pybind11 module, torch-free.
     import pybind11
     build = {"TORCH": torch.version, "NVCC": nvcc.version if nvcc else "", "ARCHS": ";".join(archs), "CXX": cxx.version}
     lab = Library(
-        "_lab" + sysconfig.get_config_var("EXT_SUFFIX"), ["csrc/bindings.cpp"],
+        "_lab" + sysconfig.get_config_var("EXT_SUFFIX"), ["csrc/bindings.cpp", "csrc/simulator_bindings.cpp"],
         CXX_FLAGS + ["-isystem", toolchain.python_include(), "-isystem", pybind11.get_include()]
         + ['-DCONVLAB_BUILD_{}="{}"'.format(key, value) for key, value in build.items()],
         [],
         LINK_FLAGS)
-    return [ops, lab]
+    return [ops, lab] + [simulator(torch, check) for check in (False, True)]
+
+
+def simulator(torch, check) -> Library:
+    """The CUDA backend once more, on the host: operators of a namespace of their own over kernels that g++ compiles. Unlike the
+    others it keeps its lines and symbols, for reports; every path in it is relative to the root."""
+    name = "_sim_check" if check else "_sim"
+    flags = runpy.run_path("convlab/simulator_flags.py")
+    relative = ["-ffile-prefix-map={}=.".format(ROOT)]
+    host = ["-DCONVLAB_SIMULATED", "-DCONVLAB_NAMESPACE=convlab" + name, STABLE_ABI, "-isystem", torch.include,
+            "-ffile-prefix-map={}/=".format(torch.include)]
+    return Library(
+        name + ".so", ["csrc/ops.cpp", "csrc/cuda/*.cpp", "csrc/simulator/*.cpp", "csrc/kernels/*.cu"],
+        flags["runtime_flags"](check) + relative + host, flags["kernel_flags"](check) + relative,
+        ["-shared", "-Wl,-Bsymbolic", "-Wl,--version-script=csrc/simulator/exports.map", "-Wl,-z,defs", "-Wl,--no-as-needed", "-L" + torch.lib,
+         "-ltorch", "-ltorch_cpu", "-lpthread", "-ldl"], "cxx")
 
 
 def write_graph(path, cxx, nvcc, libs):
@@ -78,8 +95,7 @@ def write_graph(path, cxx, nvcc, libs):
         graph = Writer(f)
         graph.comment("written by setup.py")
         graph.variable("builddir", folder)
-        compilers = {".cpp": ("cxx", cxx.path), ".cu": ("nvcc", nvcc.path if nvcc else "")}
-        for rule, compiler in compilers.values():
+        for rule, compiler in (("cxx", cxx.path), ("nvcc", nvcc.path if nvcc else "")):
             graph.rule(rule, shell([compiler]) + " $flags -MD -MF $out.d -c $in -o $out", depfile="$out.d", deps="gcc", description=rule + " $in")
         graph.rule("link", shell([cxx.path]) + " -o $out $in $flags", description="link $out")
         for lib in libs:
@@ -89,10 +105,9 @@ def write_graph(path, cxx, nvcc, libs):
                 if not sources:
                     raise toolchain.Refusal("no source file matches {} in {}: the checkout is not whole".format(pattern, ROOT))
                 for source in sources:
-                    kind = os.path.splitext(source)[1]
                     target = "{}/{}/{}.o".format(folder, lib.name.split(".")[0], source)
-                    flags = lib.nvcc_flags if kind == ".cu" else lib.cxx_flags
-                    objects += graph.build(target, compilers[kind][0], source, variables={"flags": shell(flags)})
+                    compiler, flags = (lib.cu_compiler, lib.cu_flags) if source.endswith(".cu") else ("cxx", lib.cxx_flags)
+                    objects += graph.build(target, compiler, source, variables={"flags": shell(flags)})
             graph.build(folder + "/" + lib.name, "link", objects, variables={"flags": shell(lib.link_flags)})
 
 
@@ -157,17 +172,24 @@ def replace(source, target):
 
 
 class BuildPyAnew(build_py):
-    """setuptools keeps build/lib, and would put into a wheel what has been deleted from convlab/ since."""
+    """setuptools keeps build/lib, and would put into a wheel what has been deleted from convlab/ since. And the kernels' sources go
+    along: reports quote them, and kernels of one's own are compiled against them."""
+
+    SOURCES = ["csrc/*.h", "csrc/device/*", "csrc/geometry/*", "csrc/kernels/*", "csrc/simulator/*"]
 
     def run(self):
         if not self.editable_mode:
             shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
+        for source in [] if self.editable_mode else sorted(path for pattern in self.SOURCES for path in glob.glob(pattern)):
+            target = os.path.join(self.build_lib, "convlab", source)
+            self.mkpath(os.path.dirname(target))
+            self.copy_file(source, target)
 
 
 if __name__ == "__main__":
     if "sdist" not in sys.argv:
         toolchain.check_machine(os.environ)
         toolchain.check_packages()
-    setup(ext_modules=[Extension("convlab." + name, []) for name in ("_C", "_lab")],
+    setup(ext_modules=[Extension("convlab." + name, []) for name in ("_C", "_lab", "_sim", "_sim_check")],
           cmdclass={"build_ext": BuildWithNinja, "build_py": BuildPyAnew})

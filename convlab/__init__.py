@@ -12,7 +12,8 @@ from . import functional
 from .algorithms import Algorithm, Conv2dProblem, algorithms
 from .build_info import build_info
 from .convert import convert
-from .modules import Conv2d, LeakyReLU, MaxPool2d, ReLU
+from .modules import AvgPool2d, Conv2d, LeakyReLU, MaxPool2d, ReLU
+from .simulator import simulate
 
 try:
     __version__ = version("convlab")
@@ -21,6 +22,7 @@ except PackageNotFoundError:  # built in place and imported from the source fold
 
 __all__ = [
     "Algorithm",
+    "AvgPool2d",
     "Conv2d",
     "Conv2dProblem",
     "LeakyReLU",
@@ -30,4 +32,5 @@ __all__ = [
     "build_info",
     "convert",
     "functional",
+    "simulate",
 ]

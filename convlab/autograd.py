@@ -7,7 +7,7 @@ Convolution is bilinear, and every derivative of its three passes is one of them
     dw, db = wgrad(dy, x)       d dy = forward(x, ddw) + ddb  dx = dgrad(dy, ddw)
 
 so each backward applies the other Functions, and derivatives of any order need no new kernel. Max pooling closes as a pair
-(scatter to the winners, gather from them), the activations each with itself.
+(scatter to the winners, gather from them), so does average pooling, the activations each with itself.
 
 The form (setup_context, generate_vmap_rule, no once_differentiable) is the one that passes gradcheck, gradgradcheck,
 torch.compile(fullgraph=True), torch.export and torch.func together.
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch.autograd import Function, forward_ad
 
-from . import ops
+from . import ops, simulator
 
 
 class ConvArguments(NamedTuple):
@@ -52,7 +52,22 @@ def apply(function: type[Function], *args):
 
 
 def primitive(function: type[Function]) -> type[Function]:
-    """Marks a Function as one of ours: vmap by tracing its forward, and a signature that `.apply` need not work out each call."""
+    """Marks a Function as one of ours: vmap by tracing its forward, a signature that `.apply` need not work out each call, and a
+    backward that goes where the forward went: into a simulation, or not."""
+    setup_context, backward = function.setup_context, function.backward
+
+    def setup_and_remember(ctx, inputs, output):
+        if not torch.compiler.is_compiling():
+            ctx.simulation = simulator.current()
+        return setup_context(ctx, inputs, output)
+
+    def backward_where_forward_was(ctx, *grads):
+        if torch.compiler.is_compiling() or ctx.simulation is simulator.current():
+            return backward(ctx, *grads)
+        with simulator.resumed(ctx.simulation):
+            return backward(ctx, *grads)
+
+    function.setup_context, function.backward = staticmethod(setup_and_remember), staticmethod(backward_where_forward_was)
     function.generate_vmap_rule = True
     function.forward.__signature__ = inspect.signature(function.forward)
     return function
@@ -216,6 +231,53 @@ class MaxPool2dGather(Function):
     def backward(ctx, dy):
         (offsets,) = ctx.saved_tensors
         return apply(MaxPool2dBackward, dy, offsets, ctx.input_size, ctx.arguments), None, None
+
+
+# ---- average pooling ------------------------------------------------------------------------------------------------
+
+
+class AvgPoolArguments(NamedTuple):
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    ceil_mode: bool
+    count_include_pad: bool
+    divisor: int  # 0: the number of elements in the window
+
+
+@primitive
+class AvgPool2d(Function):
+    """x [N, C, H, W] -> y [N, C, P, Q]"""
+
+    @staticmethod
+    def forward(x, a: AvgPoolArguments):
+        return ops.avg_pool2d_forward(x, *a)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, ctx.arguments = inputs
+        ctx.input_size = x.shape[2:]
+
+    @staticmethod
+    def backward(ctx, dy):
+        return apply(AvgPool2dBackward, dy, ctx.input_size, ctx.arguments), None
+
+
+@primitive
+class AvgPool2dBackward(Function):
+    """dy [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)"""
+
+    @staticmethod
+    def forward(dy, input_size, a: AvgPoolArguments):
+        return ops.avg_pool2d_backward(dy, input_size, a.kernel_size, a.stride, a.padding, a.count_include_pad, a.divisor)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.arguments = inputs[2]
+
+    @staticmethod
+    def backward(ctx, ddx):
+        return apply(AvgPool2d, ddx, ctx.arguments), None, None
 
 
 # ---- activations ----------------------------------------------------------------------------------------------------

@@ -59,11 +59,10 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
         return tuple(t.squeeze(0) for t in result) if return_indices else result.squeeze(0)
     if input.dim() != 4:
         raise RuntimeError(f"max_pool2d: input must be [N, C, H, W] or [C, H, W], got {tuple(input.shape)}")
-    kernel_size = pair("max_pool2d", "kernel_size", kernel_size)
-    no_stride = stride is None or (isinstance(stride, (tuple, list)) and not stride)
+    kernel_size, stride = _window("max_pool2d", kernel_size, stride)
     arguments = autograd.PoolArguments(
         kernel_size,
-        kernel_size if no_stride else pair("max_pool2d", "stride", stride),
+        stride,
         pair("max_pool2d", "padding", padding),
         pair("max_pool2d", "dilation", dilation),
     )
@@ -74,6 +73,32 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
         return y
     indices = ops.max_pool2d_indices(offsets, input.shape[2:], *arguments)
     return y, torch.empty_like(y, dtype=torch.int64).copy_(indices)  # in y's layout, as torch has them
+
+
+def avg_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
+    """2-D average pooling, as `torch.nn.functional.avg_pool2d`.
+
+    input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16. kernel_size, stride (defaults to kernel_size) and
+    padding are ints or (height, width); padding is at most half of kernel_size. Sums are divided by the elements of the window,
+    zeros of the padding among them if count_include_pad, or by divisor_override.
+
+    Returns [N, C, P, Q] or [C, P, Q]. Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the
+    wrong type.
+    """
+    check_tensors("avg_pool2d", input=input)
+    if input.dim() == 3:
+        return avg_pool2d(input.unsqueeze(0), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override).squeeze(0)
+    if input.dim() != 4:
+        raise RuntimeError(f"avg_pool2d: input must be [N, C, H, W] or [C, H, W], got {tuple(input.shape)}")
+    if divisor_override is not None and not isinstance(divisor_override, (int, torch.SymInt)):
+        raise TypeError(f"avg_pool2d: divisor_override must be an int or None, got {divisor_override!r}")
+    if divisor_override == 0:
+        raise RuntimeError("avg_pool2d: divisor_override=0 must not be zero; leave it out to divide by the window's size")
+    kernel_size, stride = _window("avg_pool2d", kernel_size, stride)
+    arguments = autograd.AvgPoolArguments(
+        kernel_size, stride, pair("avg_pool2d", "padding", padding), ceil_mode, count_include_pad, divisor_override or 0
+    )
+    return autograd.apply(autograd.AvgPool2d, input, arguments)
 
 
 def leaky_relu(input, negative_slope=0.01, inplace=False):
@@ -96,6 +121,13 @@ def relu(input, inplace=False):
     check_tensors("relu", input=input)
     y = autograd.apply(autograd.ReLU, input)
     return input.copy_(y) if inplace else y
+
+
+def _window(op: str, kernel_size, stride):
+    """A pooling's kernel_size and stride, which defaults to it, as pairs."""
+    kernel_size = pair(op, "kernel_size", kernel_size)
+    no_stride = stride is None or (isinstance(stride, (tuple, list)) and not stride)
+    return kernel_size, kernel_size if no_stride else pair(op, "stride", stride)
 
 
 def _autocast(device: str, *tensors):

@@ -35,6 +35,15 @@ class MaxPool2d(torch.nn.MaxPool2d):
         )
 
 
+class AvgPool2d(torch.nn.AvgPool2d):
+    """`torch.nn.AvgPool2d` over `convlab.functional.avg_pool2d`."""
+
+    def forward(self, input):
+        return functional.avg_pool2d(
+            input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, self.divisor_override
+        )
+
+
 class LeakyReLU(torch.nn.LeakyReLU):
     """`torch.nn.LeakyReLU` over `convlab.functional.leaky_relu`."""
 

@@ -43,6 +43,8 @@ max_pool2d_forward = torch.ops.convlab.max_pool2d_forward.default
 max_pool2d_backward = torch.ops.convlab.max_pool2d_backward.default
 max_pool2d_gather = torch.ops.convlab.max_pool2d_gather.default
 max_pool2d_indices = torch.ops.convlab.max_pool2d_indices.default
+avg_pool2d_forward = torch.ops.convlab.avg_pool2d_forward.default
+avg_pool2d_backward = torch.ops.convlab.avg_pool2d_backward.default
 leaky_relu_forward = torch.ops.convlab.leaky_relu_forward.default
 leaky_relu_backward = torch.ops.convlab.leaky_relu_backward.default
 relu_forward = torch.ops.convlab.relu_forward.default
@@ -51,6 +53,7 @@ relu_backward = torch.ops.convlab.relu_backward.default
 ALL = (
     conv2d_forward, conv2d_dgrad, conv2d_wgrad, conv2d_bias_grad,
     max_pool2d_forward, max_pool2d_backward, max_pool2d_gather, max_pool2d_indices,
+    avg_pool2d_forward, avg_pool2d_backward,
     leaky_relu_forward, leaky_relu_backward, relu_forward, relu_backward,
 )  # fmt: skip
 
@@ -116,7 +119,7 @@ def _pool_outputs(size, pad, kernel, stride, dilation, ceil_mode):
     outputs = (size + 2 * pad - dilation * (kernel - 1) - 1 + (stride - 1 if ceil_mode else 0)) // stride + 1
     if ceil_mode and (outputs - 1) * stride >= size + pad:
         outputs = outputs - 1  # the last window must start inside x or its left padding
-    torch._check(outputs >= 1, lambda: f"max_pool2d: a window of {kernel} (dilation={dilation}) is larger than {size} padded by {pad}")
+    torch._check(outputs >= 1, lambda: f"pooling: a window of {kernel} (dilation={dilation}) is larger than {size} padded by {pad}")
     return outputs
 
 
@@ -143,6 +146,18 @@ def _(x, offsets, kernel_size, stride, padding, dilation):
 @torch.library.register_fake("convlab::max_pool2d_indices")
 def _(offsets, input_size, kernel_size, stride, padding, dilation):
     return torch.empty(offsets.shape, dtype=torch.int64, device=offsets.device)
+
+
+@torch.library.register_fake("convlab::avg_pool2d_forward")
+def _(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor):
+    torch._check(x.dim() == 4, lambda: f"avg_pool2d: input must be [N, C, H, W], got {x.shape}")
+    outputs = (_pool_outputs(x.shape[2 + d], padding[d], kernel_size[d], stride[d], 1, ceil_mode) for d in range(2))
+    return _empty((*x.shape[:2], *outputs), x, _is_channels_last(x))
+
+
+@torch.library.register_fake("convlab::avg_pool2d_backward")
+def _(dy, input_size, kernel_size, stride, padding, count_include_pad, divisor):
+    return _empty((*dy.shape[:2], *input_size), dy, _is_channels_last(dy))
 
 
 @torch.library.register_fake("convlab::leaky_relu_forward")

@@ -4,6 +4,7 @@
 
 #include "algorithms.h"
 #include "geometry/validate.h"
+#include "simulator_bindings.h"
 
 // What the build was made with; setup.py says.
 #if !defined(CONVLAB_BUILD_TORCH) || !defined(CONVLAB_BUILD_NVCC) || !defined(CONVLAB_BUILD_ARCHS) || !defined(CONVLAB_BUILD_CXX)
@@ -69,5 +70,6 @@ PYBIND11_MODULE(_lab, m) {
   m.def("algorithms", &convlab::algorithms, "Rows (number, name, technique, {backend: [passes]}) of the table of algorithms.");
   m.def("refusal", &convlab::refusal_of, "Why an algorithm cannot do a pass of a convolution; empty when it can.");
   m.def("conv2d_output_size", &convlab::conv2d_output_size, "(P, Q) of a convolution. Raises RuntimeError for arguments that do not fit together.");
+  convlab::bind_simulator(m);
   m.def("build_info", &convlab::build_info, "The versions this library was built with.");
 }

@@ -5,9 +5,9 @@
 //   algo: a number of csrc/algorithms.h, 0 to have one chosen
 //   input_size (H, W) and kernel_size (R, S) are SymInt where they are sizes of a tensor, so that shapes stay dynamic
 //   offsets [N, C, P, Q]: which tap of its window was the largest, r * S + s
-#include <torch/csrc/stable/library.h>
+#include "host/registration.h"
 
-STABLE_TORCH_LIBRARY(convlab, m) {
+CONVLAB_REGISTER_OPERATORS(m) {
   m.def("conv2d_forward(Tensor x, Tensor w, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, int groups, int algo) -> Tensor");
   m.def("conv2d_dgrad(Tensor dy, Tensor w, SymInt[2] input_size, int[2] stride, int[4] padding, int[2] dilation, int groups, int algo) -> Tensor");
   m.def(
@@ -23,6 +23,12 @@ STABLE_TORCH_LIBRARY(convlab, m) {
       " -> Tensor");
   m.def("max_pool2d_gather(Tensor x, Tensor offsets, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation) -> Tensor");
   m.def("max_pool2d_indices(Tensor offsets, SymInt[2] input_size, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation) -> Tensor");
+
+  // divisor: what sums are divided by, 0 to count the window's elements
+  m.def("avg_pool2d_forward(Tensor x, int[2] kernel_size, int[2] stride, int[2] padding, bool ceil_mode, bool count_include_pad, int divisor) -> Tensor");
+  m.def(
+      "avg_pool2d_backward(Tensor dy, SymInt[2] input_size, int[2] kernel_size, int[2] stride, int[2] padding, bool count_include_pad, int divisor)"
+      " -> Tensor");
 
   m.def("leaky_relu_forward(Tensor x, float negative_slope) -> Tensor");
   m.def("leaky_relu_backward(Tensor dy, Tensor x, float negative_slope) -> Tensor");

@@ -35,6 +35,11 @@ def samples(device, channels_last=False, dtype=torch.float32):
             yield ops.max_pool2d_backward, (torch.randn_like(y), offsets, [9, 8], *window)
             yield ops.max_pool2d_gather, (x, offsets, *window)
             yield ops.max_pool2d_indices, (offsets, [9, 8], *window)
+    for window in [([2, 2], [2, 2], [0, 0]), ([3, 2], [2, 1], [1, 1])]:
+        for ceil_mode, count_include_pad, divisor in [(False, True, 0), (True, False, 0), (True, True, 5)]:
+            y = ops.avg_pool2d_forward(x, *window, ceil_mode, count_include_pad, divisor)
+            yield ops.avg_pool2d_forward, (x, *window, ceil_mode, count_include_pad, divisor)
+            yield ops.avg_pool2d_backward, (torch.randn_like(y), [9, 8], *window, count_include_pad, divisor)
     for t in (x, x[:, ::2], x.transpose(1, 3), x.new_empty(0, 3)):
         yield ops.leaky_relu_forward, (t, 0.1)
         yield ops.leaky_relu_backward, (torch.randn_like(t), t, 0.1)

@@ -18,7 +18,7 @@ from typing import List, NamedTuple, Optional, Tuple
 
 OLDEST_TORCH = "2.11"                # the stable ABI that csrc/ is written to
 OLDEST_PYTHON = (3, 10)
-OLDEST_GXX = 10                      # C++20
+OLDEST_GXX = 11                      # C++20 with std::source_location and std::bit_cast
 OLDEST_CUDA = 12                     # C++20
 DEFAULT_ARCHS = "7.5;8.0;8.6;8.9;9.0+PTX"   # PTX of the last: newer GPUs compile it when they load it
 GB_PER_JOB = 1.0                     # measured: 0.4 for the largest file

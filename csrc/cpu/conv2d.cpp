@@ -3,6 +3,7 @@
 
 #include "conv2d_direct.h"
 #include "conv2d_reference.h"
+#include "../host/registration.h"
 #include "parallel.h"
 
 namespace convlab {
@@ -61,7 +62,7 @@ struct Cpu {
 }  // namespace
 }  // namespace convlab
 
-STABLE_TORCH_LIBRARY_IMPL(convlab, CPU, m) {
+CONVLAB_REGISTER_CPU(m) {
   m.impl("conv2d_forward", TORCH_BOX(&convlab::conv2d_forward<convlab::Cpu>));
   m.impl("conv2d_dgrad", TORCH_BOX(&convlab::conv2d_dgrad<convlab::Cpu>));
   m.impl("conv2d_wgrad", TORCH_BOX(&convlab::conv2d_wgrad<convlab::Cpu>));

@@ -1,6 +1,7 @@
 // Leaky ReLU and ReLU on the CPU, element by element. ReLU is not leaky ReLU with slope 0: -inf times 0 is NaN.
 #include "../host/leaky_relu.h"
 
+#include "../host/registration.h"
 #include "parallel.h"
 
 namespace convlab {
@@ -62,7 +63,7 @@ struct Cpu {
 }  // namespace
 }  // namespace convlab
 
-STABLE_TORCH_LIBRARY_IMPL(convlab, CPU, m) {
+CONVLAB_REGISTER_CPU(m) {
   m.impl("leaky_relu_forward", TORCH_BOX(&convlab::leaky_relu_forward<convlab::Cpu>));
   m.impl("leaky_relu_backward", TORCH_BOX(&convlab::leaky_relu_backward<convlab::Cpu>));
   m.impl("relu_forward", TORCH_BOX(&convlab::relu_forward<convlab::Cpu>));

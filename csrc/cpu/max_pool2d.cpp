@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "../host/registration.h"
 #include "parallel.h"
 
 namespace convlab {
@@ -138,7 +139,7 @@ struct Cpu {
 }  // namespace
 }  // namespace convlab
 
-STABLE_TORCH_LIBRARY_IMPL(convlab, CPU, m) {
+CONVLAB_REGISTER_CPU(m) {
   m.impl("max_pool2d_forward", TORCH_BOX(&convlab::max_pool2d_forward<convlab::Cpu>));
   m.impl("max_pool2d_backward", TORCH_BOX(&convlab::max_pool2d_backward<convlab::Cpu>));
   m.impl("max_pool2d_gather", TORCH_BOX(&convlab::max_pool2d_gather<convlab::Cpu>));

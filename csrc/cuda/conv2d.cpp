@@ -1,6 +1,7 @@
 // Convolution on CUDA: the algorithms by number.
 #include "../host/conv2d.h"
 
+#include "../host/registration.h"
 #include "stream.h"
 
 namespace convlab {
@@ -43,7 +44,7 @@ struct Cuda {
 }  // namespace
 }  // namespace convlab
 
-STABLE_TORCH_LIBRARY_IMPL(convlab, CUDA, m) {
+CONVLAB_REGISTER_CUDA(m) {
   m.impl("conv2d_forward", TORCH_BOX(&convlab::conv2d_forward<convlab::Cuda>));
   m.impl("conv2d_dgrad", TORCH_BOX(&convlab::conv2d_dgrad<convlab::Cuda>));
   m.impl("conv2d_wgrad", TORCH_BOX(&convlab::conv2d_wgrad<convlab::Cuda>));

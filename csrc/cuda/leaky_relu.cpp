@@ -1,6 +1,7 @@
 // Leaky ReLU and ReLU on CUDA.
 #include "../host/leaky_relu.h"
 
+#include "../host/registration.h"
 #include "stream.h"
 
 namespace convlab {
@@ -25,7 +26,7 @@ struct Cuda {
 }  // namespace
 }  // namespace convlab
 
-STABLE_TORCH_LIBRARY_IMPL(convlab, CUDA, m) {
+CONVLAB_REGISTER_CUDA(m) {
   m.impl("leaky_relu_forward", TORCH_BOX(&convlab::leaky_relu_forward<convlab::Cuda>));
   m.impl("leaky_relu_backward", TORCH_BOX(&convlab::leaky_relu_backward<convlab::Cuda>));
   m.impl("relu_forward", TORCH_BOX(&convlab::relu_forward<convlab::Cuda>));

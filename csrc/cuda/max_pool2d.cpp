@@ -1,6 +1,7 @@
 // Max pooling on CUDA.
 #include "../host/max_pool2d.h"
 
+#include "../host/registration.h"
 #include "stream.h"
 
 namespace convlab {
@@ -23,7 +24,7 @@ struct Cuda {
 }  // namespace
 }  // namespace convlab
 
-STABLE_TORCH_LIBRARY_IMPL(convlab, CUDA, m) {
+CONVLAB_REGISTER_CUDA(m) {
   m.impl("max_pool2d_forward", TORCH_BOX(&convlab::max_pool2d_forward<convlab::Cuda>));
   m.impl("max_pool2d_backward", TORCH_BOX(&convlab::max_pool2d_backward<convlab::Cuda>));
   m.impl("max_pool2d_gather", TORCH_BOX(&convlab::max_pool2d_gather<convlab::Cuda>));

@@ -1,9 +1,24 @@
-// Where the CUDA backend runs: the tensor's device for as long as the object lives, and torch's current stream on it.
+// Where the CUDA backend runs: the tensor's device for as long as the object lives, and torch's current stream on it. In the
+// simulator there is one device and no stream: a launch returns when it is done.
 #pragma once
 #include <torch/csrc/stable/accelerator.h>
 
 #include "../host/tensors.h"
 #include "../kernels/launchers.h"
+
+#if defined(CONVLAB_SIMULATED)
+
+namespace convlab {
+
+class CurrentStream {
+ public:
+  explicit CurrentStream(const Tensor&) {}
+  operator Stream() const { return nullptr; }
+};
+
+}  // namespace convlab
+
+#else
 
 // In libtorch_cuda alone. Weak, so that the library also loads beside a CPU-only torch, where no CUDA tensor can exist.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
@@ -27,3 +42,5 @@ class CurrentStream {
 };
 
 }  // namespace convlab
+
+#endif

@@ -1,4 +1,5 @@
-// Which places of a regular row of them lie inside a tensor, in one dimension. Torch-free, host only.
+// Which places of a regular row of them lie inside a tensor, in one dimension. Torch-free; the struct for device code
+// as well.
 #pragma once
 #include <algorithm>
 

@@ -10,7 +10,7 @@
 // Outputs are channels_last if one of the two inputs is, as torch has it.
 #pragma once
 #include "../algorithms.h"
-#include "tensors.h"
+#include "arguments.h"
 
 namespace convlab {
 
@@ -30,7 +30,7 @@ Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes stri
   Tensor y = empty({g.N, g.K, g.P, g.Q}, x.scalar_type(), x);
   if (y.numel() > 0) {
     const Tensor xp = packed(x), wp = packed(w), bp = bias ? packed(*bias) : wp;
-    Backend(x).forward(algorithm, g, dtype, xp.const_data_ptr(), wp.const_data_ptr(), bias ? bp.const_data_ptr() : nullptr, y.mutable_data_ptr());
+    Backend(x).forward(algorithm, g, dtype, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr), out("output", y));
   }
   return laid_out(y, wants_channels_last(x, w));
 }
@@ -50,7 +50,7 @@ Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes stride, Sizes p
   Tensor dx = empty(x, dy.scalar_type(), dy);
   if (dx.numel() > 0) {
     const Tensor dyp = packed(dy), wp = packed(w);
-    Backend(dy).dgrad(algorithm, g, dtype, dyp.const_data_ptr(), wp.const_data_ptr(), dx.mutable_data_ptr());
+    Backend(dy).dgrad(algorithm, g, dtype, in("grad_output", dyp), in("weight", wp), out("grad_input", dx));
   }
   return laid_out(dx, wants_channels_last(dy, w));
 }
@@ -72,8 +72,8 @@ std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, 
   const Tensor dyp = packed(dy), xp = packed(x);
   Tensor dw = empty(w, dy.scalar_type(), dy), db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
   Backend backend(dy);
-  if (dw.numel() > 0) backend.wgrad(algorithm, g, dtype, dyp.const_data_ptr(), xp.const_data_ptr(), dw.mutable_data_ptr());
-  if (db.numel() > 0) backend.bias_grad(g, dtype, dyp.const_data_ptr(), db.mutable_data_ptr());
+  if (dw.numel() > 0) backend.wgrad(algorithm, g, dtype, in("grad_output", dyp), in("input", xp), out("grad_weight", dw));
+  if (db.numel() > 0) backend.bias_grad(g, dtype, in("grad_output", dyp), out("grad_bias", db));
   return {laid_out(dw, wants_channels_last(dy, x)), db};
 }
 
@@ -90,7 +90,7 @@ template <class Backend> Tensor conv2d_bias_grad(Tensor dy) {
   Tensor db = empty({g.K}, dy.scalar_type(), dy);
   if (db.numel() > 0) {
     const Tensor dyp = packed(dy);
-    Backend(dy).bias_grad(g, dtype, dyp.const_data_ptr(), db.mutable_data_ptr());
+    Backend(dy).bias_grad(g, dtype, in("grad_output", dyp), out("grad_bias", db));
   }
   return db;
 }

@@ -6,7 +6,7 @@
 #pragma once
 #include <numeric>
 
-#include "tensors.h"
+#include "arguments.h"
 
 namespace convlab {
 
@@ -44,20 +44,20 @@ inline Tensor in_order_of(const Tensor& x, const Tensor& t) {
 // y = run(x), element by element
 template <class Backend, class Run> Tensor elementwise(const char* op, const Tensor& x, Run run) {
   const DType dtype = dtype_of(op, {"input", x});
-  const Tensor in = dense(x);
-  Tensor out = torch::stable::empty_like(in);
-  if (x.numel() > 0) run(Backend(x), dtype, in.const_data_ptr(), out.mutable_data_ptr());
-  return out;
+  const Tensor xd = dense(x);
+  Tensor y = torch::stable::empty_like(xd);
+  if (x.numel() > 0) run(Backend(x), dtype, in("input", xd), out("output", y));
+  return y;
 }
 
 // dx = run(dy, other), element by element, in the layout of `other`
 template <class Backend, class Run> Tensor elementwise(const char* op, const Tensor& dy, const Tensor& other, Run run) {
   const DType dtype = common_dtype(op, {{"grad_output", dy}, {"input", other}});
   check_sizes(op, {"grad_output", dy}, sizes_of(other));
-  const Tensor in = dense(other), grad = in_order_of(in, dy);
-  Tensor out = torch::stable::empty_like(in);
-  if (other.numel() > 0) run(Backend(other), dtype, grad.const_data_ptr(), in.const_data_ptr(), out.mutable_data_ptr());
-  return out;
+  const Tensor xd = dense(other), dyd = in_order_of(xd, dy);
+  Tensor dx = torch::stable::empty_like(xd);
+  if (other.numel() > 0) run(Backend(other), dtype, in("grad_output", dyd), in("input", xd), out("grad_input", dx));
+  return dx;
 }
 
 template <class Backend> Tensor leaky_relu_forward(Tensor x, double negative_slope) {

@@ -8,7 +8,7 @@
 // `offsets` [N, C, P, Q] names the tap that won in each window, r * S + s: uint8 for windows of up to 256 taps, else int32.
 // It is contiguous; y and dx are channels_last where x and dy are.
 #pragma once
-#include "tensors.h"
+#include "pool2d.h"
 
 namespace convlab {
 
@@ -18,22 +18,6 @@ inline void check_offsets(const char* op, const Pool2d& g, const Tensor& offsets
   check_sizes(op, {"offsets", offsets}, {x[0], x[1], g.P, g.Q});
   CONVLAB_CHECK(offsets.scalar_type() == offset_type(g), op, ": offsets is ", name_of(offsets.scalar_type()), ", expected ", name_of(offset_type(g)),
                 " for windows of ", g.R, " x ", g.S);
-}
-
-// The pooling that made an output of `outputs` [N, C, P, Q] from planes of input_size (H, W). Floor and ceil_mode can differ
-// by one output along a dimension; each dimension takes the one that fits.
-inline Pool2d pool2d_from_outputs(const char* op, const Sizes& outputs, const Sizes& input_size, const Sizes& kernel_size, const Sizes& stride,
-                                  const Sizes& padding, const Sizes& dilation) {
-  CONVLAB_CHECK(outputs.size() == 4, op, ": grad_output must be [N, C, P, Q], got ", text(outputs));
-  check_list(op, "input_size", input_size, 2, 1);
-  const Sizes x{outputs[0], outputs[1], input_size[0], input_size[1]};
-  Pool2d g = make_pool2d(op, x, kernel_size, stride, padding, dilation, true);
-  const int64_t floor_p = pool_outputs(x[2], padding[0], kernel_size[0], stride[0], dilation[0], false);
-  const int64_t floor_q = pool_outputs(x[3], padding[1], kernel_size[1], stride[1], dilation[1], false);
-  CONVLAB_CHECK((outputs[2] == g.P || outputs[2] == floor_p) && (outputs[3] == g.Q || outputs[3] == floor_q), op, ": grad_output is ", text(outputs),
-                ", expected ", text({x[0], x[1], floor_p, floor_q}), " or, with ceil_mode, ", text({x[0], x[1], g.P, g.Q}));
-  g.P = int(outputs[2]), g.Q = int(outputs[3]);
-  return g;
 }
 
 // x [N, C, H, W] -> y [N, C, P, Q], and offsets [N, C, P, Q], or [0] unless with_offsets
@@ -47,7 +31,7 @@ std::tuple<Tensor, Tensor> max_pool2d_forward(Tensor x, Sizes kernel_size, Sizes
   Tensor y = empty(outputs, x.scalar_type(), x), offsets = empty(with_offsets ? outputs : Sizes{0}, offset_type(g), x);
   if (y.numel() > 0) {
     const Tensor xp = packed(x);
-    Backend(x).forward(g, dtype, xp.const_data_ptr(), y.mutable_data_ptr(), with_offsets ? offsets.mutable_data_ptr() : nullptr);
+    Backend(x).forward(g, dtype, in("input", xp), out("output", y), out_or_null("offsets", with_offsets ? &offsets : nullptr));
   }
   return {laid_out(y, is_channels_last(x)), offsets};
 }
@@ -64,7 +48,7 @@ Tensor max_pool2d_backward(Tensor dy, Tensor offsets, Sizes input_size, Sizes ke
   Tensor dx = empty(x, dy.scalar_type(), dy);
   if (dx.numel() > 0) {
     const Tensor dyp = packed(dy), winners = packed(offsets);
-    Backend(dy).backward(g, dtype, dyp.const_data_ptr(), winners.const_data_ptr(), dx.mutable_data_ptr());
+    Backend(dy).backward(g, dtype, in("grad_output", dyp), in("offsets", winners), out("grad_input", dx));
   }
   return laid_out(dx, is_channels_last(dy));
 }
@@ -80,7 +64,7 @@ template <class Backend> Tensor max_pool2d_gather(Tensor x, Tensor offsets, Size
   Tensor y = empty(sizes_of(offsets), x.scalar_type(), x);
   if (y.numel() > 0) {
     const Tensor xp = packed(x), winners = packed(offsets);
-    Backend(x).gather(g, dtype, xp.const_data_ptr(), winners.const_data_ptr(), y.mutable_data_ptr());
+    Backend(x).gather(g, dtype, in("input", xp), in("offsets", winners), out("output", y));
   }
   return laid_out(y, is_channels_last(x));
 }
@@ -94,7 +78,7 @@ template <class Backend> Tensor max_pool2d_indices(Tensor offsets, Sizes input_s
   Tensor indices = empty(sizes_of(offsets), ScalarType::Long, offsets);
   if (indices.numel() > 0) {
     const Tensor winners = packed(offsets);
-    Backend(offsets).indices(g, winners.const_data_ptr(), static_cast<long long*>(indices.mutable_data_ptr()));
+    Backend(offsets).indices(g, in("offsets", winners), static_cast<long long*>(static_cast<void*>(out("indices", indices))));
   }
   return indices;
 }

@@ -2,6 +2,7 @@
 // type, and a stream. Every launcher is asynchronous, allocates nothing, and throws std::runtime_error if the launch fails.
 #pragma once
 #include "../dtype.h"
+#include "../geometry/avg_pool2d.h"
 #include "../geometry/conv2d.h"
 #include "../geometry/pool2d.h"
 
@@ -29,6 +30,12 @@ void max_pool2d_forward(const Pool2d&, DType, const void* x, void* y, void* offs
 void max_pool2d_backward(const Pool2d&, DType, const void* dy, const void* offsets, void* dx, Stream);
 void max_pool2d_gather(const Pool2d&, DType, const void* x, const void* offsets, void* y, Stream);
 void max_pool2d_indices(const Pool2d&, const void* offsets, long long* indices, Stream);
+
+// ---- average pooling: x and dx [planes, H, W], y and dy [planes, P, Q] ----
+
+// avg_pool2d.cu
+void avg_pool2d_forward(const AvgPool2d&, DType, const void* x, void* y, Stream);
+void avg_pool2d_backward(const AvgPool2d&, DType, const void* dy, void* dx, Stream);
 
 // ---- activations, element by element; y may be x ----
 

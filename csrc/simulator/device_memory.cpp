@@ -127,6 +127,16 @@ std::string describe_address(const void* address) {
   return "byte " + std::to_string(p - b->begin) + " of " + buffer + (b->read_only ? ", which the kernel may only read" : "");
 }
 
+namespace {
+
+Buffer* poisoned(Buffer* buffer) {
+  buffer->initialised = false;
+  for (size_t i = 0; i < buffer->bytes; i += sizeof kPoison) std::memcpy(buffer->begin + i, &kPoison, std::min(sizeof kPoison, buffer->bytes - i));
+  return buffer;
+}
+
+}  // namespace
+
 DeviceCopy DeviceCopy::input(const void* host, size_t bytes, unsigned element_bytes, const char* name) {
   if (!host) return {nullptr, nullptr};  // an optional argument that is absent
   Buffer* buffer = allocate(bytes, element_bytes, name, host);
@@ -137,10 +147,12 @@ DeviceCopy DeviceCopy::input(const void* host, size_t bytes, unsigned element_by
 
 DeviceCopy DeviceCopy::output(void* host, size_t bytes, unsigned element_bytes, const char* name) {
   if (!host) return {nullptr, nullptr};
-  Buffer* buffer = allocate(bytes, element_bytes, name, host);
-  buffer->initialised = false;
-  for (size_t i = 0; i < bytes; i += sizeof kPoison) std::memcpy(buffer->begin + i, &kPoison, std::min(sizeof kPoison, bytes - i));
-  return {host, buffer};
+  return {host, poisoned(allocate(bytes, element_bytes, name, host))};
+}
+
+DeviceCopy DeviceCopy::scratch(size_t bytes, const char* name) {
+  constexpr unsigned kSmallestElement = 2;
+  return {nullptr, poisoned(allocate(bytes, kSmallestElement, name, nullptr))};
 }
 
 DeviceCopy::DeviceCopy(DeviceCopy&& other) noexcept : host_(other.host_), buffer_(other.buffer_) { other.buffer_ = nullptr; }

@@ -34,8 +34,10 @@ std::string describe_address(const void* p);
 // A host array as a kernel sees it: a copy of it in device memory.
 class DeviceCopy {
  public:
-  // to be read (element_bytes: 1, 2, 4 or 8); to be written: full of NaN (0x7fff...) until a kernel writes it
+  // to be read (element_bytes: 1, 2, 4 or 8); to be written: full of NaN (0x7fff...) until a kernel writes it;
+  // scratch is an output that nobody wants, of elements of any size
   static DeviceCopy input(const void* host, size_t bytes, unsigned element_bytes, const char* name);
+  static DeviceCopy scratch(size_t bytes, const char* name);
   static DeviceCopy output(void* host, size_t bytes, unsigned element_bytes, const char* name);
   DeviceCopy(DeviceCopy&& other) noexcept;
   DeviceCopy(const DeviceCopy&) = delete;

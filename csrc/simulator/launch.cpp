@@ -120,7 +120,7 @@ class Execution {  // of one launch
       if (error_.empty()) error_ = e.what();
     }
     running() = nullptr;
-    if (runner->counter) traffic_ = counter.take(kernel_info(launch_.kernel).name);  // the checking build has one OS thread
+    if (runner->counter) traffic_ = counter.take(kernel_info(launch_.kernel).name, kernel_info(launch_.kernel).source);  // the checking build has one OS thread
     runner->counter = nullptr;
     pool().give_back(std::move(runner));
   }

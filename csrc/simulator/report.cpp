@@ -11,7 +11,7 @@ std::string text(Site site) { return text(Where(site).place()); }
 
 Place Where::place() const {
   if (return_address_) return place_of_call(return_address_);
-  return {site_.file_name(), site_.line(), site_.column()};
+  return {normal(site_.file_name()), site_.line(), site_.column()};
 }
 
 void fail(Report report) {

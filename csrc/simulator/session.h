@@ -23,6 +23,7 @@ struct LaunchRecord {
 };
 
 struct Session {
+  uint64_t id = 0;  // 0: known to nobody outside
   Order order = Order::random;
   uint64_t seed = 0;
   bool count = false;

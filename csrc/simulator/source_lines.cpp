@@ -162,12 +162,8 @@ class SourceLines {
   }
 
  private:
-  unsigned file_number(std::string name) {
-    for (size_t k; (k = name.find("/./")) != name.npos;) name.erase(k, 2);
-    for (size_t k; (k = name.find("/../")) != name.npos && k > 0;) {  // dir/../ goes away
-      const size_t begin = name.rfind('/', k - 1);
-      name.erase(begin == name.npos ? 0 : begin + 1, k + 4 - (begin == name.npos ? 0 : begin + 1));
-    }
+  unsigned file_number(const std::string& path) {
+    const std::string name = normal(path);
     const auto [at, fresh] = file_numbers_.emplace(name, unsigned(files_.size()));
     if (fresh) files_.push_back(name);
     return at->second;
@@ -420,6 +416,16 @@ Place place_of_call(const void* return_address) {
 }
 
 Place place_of_function(const void* address) { return find(ElfFile::of_this_library().file_address(address)); }
+
+std::string normal(std::string path) {
+  if (path.rfind("./", 0) == 0) path.erase(0, 2);
+  for (size_t k; (k = path.find("/./")) != path.npos;) path.erase(k, 2);
+  for (size_t k; (k = path.find("/../")) != path.npos && k > 0;) {
+    const size_t slash = path.rfind('/', k - 1), begin = slash == path.npos ? 0 : slash + 1;
+    path.erase(begin, k + 4 - begin);
+  }
+  return path;
+}
 
 std::string text(const Place& place) {
   if (place.file.empty()) return "an unknown place (no debug information: was " + ElfFile::of_this_library().name() + " stripped?)";

@@ -17,6 +17,9 @@ Place place_of_call(const void* return_address);
 // Of the function that starts at `address`.
 Place place_of_function(const void* address);
 
+// Without ./ and dir/../ in it.
+std::string normal(std::string path);
+
 std::string text(const Place& place);  // file:line:column
 
 // Files whose lines are attributed to their caller: the device language and the element types.

@@ -88,12 +88,12 @@ void TrafficCounter::end_interval() {
   }
 }
 
-Traffic TrafficCounter::take(const std::string& kernel) {
+Traffic TrafficCounter::take(const std::string& kernel, const std::string& kernel_source) {
   end_interval();
   Traffic lines;
   for (const auto& [key, stream] : streams_) {
     const Place place = place_of_mark(std::get<0>(key));
-    lines[{kernel, place.file, place.line, stream.memory, stream.shared, stream.access}].add(stream.sums);
+    lines[{kernel, kernel_source, place.file, place.line, stream.memory, stream.shared, stream.access}].add(stream.sums);
   }
   streams_.clear();
   last_ = nullptr;

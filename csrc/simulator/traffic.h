@@ -17,13 +17,14 @@
 namespace convlab::sim {
 
 struct TrafficKey {
-  std::string kernel, file;
+  std::string kernel, kernel_source, file;
   unsigned line;
   std::string memory;  // the buffer's or the array's name
   bool shared;
   Access access;
   bool operator<(const TrafficKey& o) const {
-    return std::tie(kernel, file, line, shared, access, memory) < std::tie(o.kernel, o.file, o.line, o.shared, o.access, o.memory);
+    return std::tie(kernel_source, kernel, file, line, shared, access, memory) <
+           std::tie(o.kernel_source, o.kernel, o.file, o.line, o.shared, o.access, o.memory);
   }
 };
 
@@ -46,7 +47,7 @@ class TrafficCounter {
   // `place`: of the instruction, as in Mark
   void note(Memory memory, unsigned thread, const char* p, size_t bytes, Access access, uint32_t place);
   void end_interval();  // at a barrier, and at the end of a block
-  Traffic take(const std::string& kernel);  // what was counted since the last call
+  Traffic take(const std::string& kernel, const std::string& kernel_source);  // what was counted since the last call
 
  private:
   static constexpr unsigned kWarps = 32, kLanes = 32;

@@ -1,0 +1,229 @@
+"""Running convlab's CUDA kernels without a GPU.
+
+    with convlab.simulate() as sim:
+        loss = model(x).sum()       # CPU tensors go through the CUDA kernels, thread by thread, checked
+    loss.backward()                 # still: the backend is fixed at the forward call
+    print(sim.launches)
+
+Every CUDA thread is a fiber (csrc/simulator/). What a kernel does wrong is a RuntimeError that names the kernel's file and
+line, the block and the thread.
+"""
+
+import itertools
+import linecache
+import os
+import threading
+import weakref
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from . import _lab, ops
+
+ORDERS = ("forward", "reverse", "random")
+_PACKAGE = Path(__file__).parent
+
+
+class Launch(NamedTuple):
+    """One kernel launch. `source` is the kernel's file:line, `shared_bytes` what the block that used most had, static and dynamic."""
+
+    kernel: str
+    source: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    shared_bytes: int
+
+
+class Traffic(NamedTuple):
+    """What the accesses of one source line to one piece of memory ask for, over all launches.
+
+    requests: of warps; bytes: that their threads asked for together. In global memory a request moves `sectors` of 32 bytes, in
+    shared memory it takes `wavefronts`, one if it is free of bank conflicts; the other of the two is 0. `ideal` is the least
+    number of sectors or wavefronts that the same bytes could take.
+    """
+
+    kernel: str
+    kernel_source: str
+    file: str
+    line: int
+    memory: str
+    space: str
+    access: str
+    requests: int
+    bytes: int
+    sectors: int
+    wavefronts: int
+    ideal: int
+
+    @property
+    def source(self) -> str:
+        """The text of the line; empty where the file is not at hand."""
+        return source_line(self.file, self.line)
+
+
+class TrafficTable(list):
+    """Traffic rows that print as a table with the source lines quoted."""
+
+    def __str__(self):
+        return _table(self)
+
+
+class _Library:
+    """A simulator library: operators torch.ops.convlab_sim.* or torch.ops.convlab_sim_check.*, and its controls."""
+
+    def __init__(self, name: str):
+        path = _PACKAGE / f"{name}.so"
+        if not path.exists():
+            raise RuntimeError(f"convlab: {path} is missing, so convlab was not built whole: pip install --no-build-isolation --force-reinstall --no-deps .")
+        torch.ops.load_library(path)
+        self.controls = _lab.Simulator(str(path))
+        if limit := os.environ.get("CONVLAB_SIMULATOR_TIME_LIMIT"):
+            self.controls.set_time_limit(float(limit))
+        namespace = getattr(torch.ops, f"convlab{name}")
+        self.twins = {op: getattr(namespace, op._schema.name.split("::")[1]).default for op in ops.ALL}
+
+
+_libraries: dict[str, _Library] = {}
+_loading = threading.Lock()
+_entered = threading.local()  # .simulations: those whose blocks the thread is in, the innermost last; None where there is none again
+
+
+def _library(check: bool) -> _Library:
+    name = "_sim_check" if check else "_sim"
+    with _loading:
+        if name not in _libraries:
+            _libraries[name] = _Library(name)
+        return _libraries[name]
+
+
+class _Redirect(TorchDispatchMode):
+    """Hands convlab's operators on CPU tensors to the current simulation, if there is one; everything else goes its way."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        simulation = current()
+        twin = simulation and simulation._library.twins.get(func)
+        if not twin or not all(_is_real_cpu_tensor(a) for a in args if isinstance(a, torch.Tensor)):
+            return func(*args, **(kwargs or {}))
+        return simulation._run(twin, args, kwargs or {})
+
+
+def _is_real_cpu_tensor(t: torch.Tensor) -> bool:
+    return t.device.type == "cpu" and type(t) in (torch.Tensor, torch.nn.Parameter)
+
+
+class Simulation:
+    """What `simulate()` yields: how it runs, and what it has seen. It stays readable after the block."""
+
+    def __init__(self, order: str, seed: int, check: bool, count: bool):
+        self.order, self.seed, self.check, self.count = order, seed, check, count
+        self._library = _library(check)
+        controls = self._library.controls
+        self._session = controls.open_session(ORDERS.index(order), seed, count)
+        weakref.finalize(self, controls.close_session, self._session)
+
+    def __repr__(self):
+        return f"<convlab simulation: order={self.order!r}, seed={self.seed}, check={self.check}, count={self.count}, {len(self.launches)} launches>"
+
+    @property
+    def launches(self) -> list[Launch]:
+        """The launches so far, in their order."""
+        return [Launch(*row) for row in self._library.controls.launches(self._session)]
+
+    @property
+    def traffic(self) -> TrafficTable:
+        """The memory traffic so far, by source line. Raises RuntimeError unless the simulation counts."""
+        if not self.count:
+            raise RuntimeError("sim.traffic: this simulation does not count; use convlab.simulate(count=True)")
+        rows = TrafficTable()
+        for *where, space, access, requests, size, cost, ideal in self._library.controls.traffic(self._session):
+            shared = space == "shared"
+            rows.append(Traffic(*where, space, access, requests, size, 0 if shared else cost, cost if shared else 0, ideal))
+        return rows
+
+    def _run(self, op, args, kwargs):
+        controls = self._library.controls
+        controls.set_os_threads(torch.get_num_threads())
+        before = controls.enter_session(self._session)
+        try:
+            return op(*args, **kwargs)
+        finally:
+            controls.enter_session(before)
+
+
+def current() -> Simulation | None:
+    """The simulation that convlab's functions called now, by this thread, go through."""
+    simulations = getattr(_entered, "simulations", None)
+    return simulations[-1] if simulations else None
+
+
+@contextmanager
+def resumed(simulation: Simulation | None):
+    """Goes through `simulation` (None: through none) for the length of the block, as a backward does with what its forward had."""
+    if not hasattr(_entered, "simulations"):
+        _entered.simulations = []
+    redirect = nullcontext() if _entered.simulations else _Redirect()  # one in a thread is enough
+    _entered.simulations.append(simulation)
+    try:
+        with redirect:
+            yield simulation
+    finally:
+        _entered.simulations.pop()
+
+
+@contextmanager
+def simulate(order: str = "random", seed: int = 0, check: bool = True, count: bool = False):
+    """Inside the block, convlab's functions and modules on CPU tensors run the CUDA kernels, on the host, forward and backward.
+
+    order: in which order the blocks of a grid run, and the threads of a block between two barriers: "forward", "reverse", or
+        "random", which `seed` makes repeatable. A correct kernel gives the same result in each.
+    check: report races, uninitialised reads, accesses out of bounds and undefined behaviour exactly, at about a fifth of the
+        speed. Without it only what goes visibly wrong is reported: barrier divergence, deadlock, faults, wrong launches.
+    count: collect `sim.traffic`. Counting needs the instrumented kernels, so it checks as well, whatever `check` says.
+
+    Yields a Simulation with `.launches` and `.traffic`. What a kernel does wrong is a RuntimeError from the call that ran it.
+
+    The backend is fixed at the forward call: a backward that runs after the block, or on another thread, is simulated too, and one
+    inside the block of a forward outside it is not. Blocks nest, and the innermost counts. A block holds for the thread that
+    entered it; several threads may simulate at once (checked launches take turns). CUDA tensors are not concerned. Functions
+    compiled by torch.compile run eagerly inside the block.
+    """
+    if order not in ORDERS:
+        raise ValueError(f"simulate: order={order!r} must be one of {', '.join(map(repr, ORDERS))}")
+    if not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise ValueError(f"simulate: seed={seed!r} must be an int in [0, 2^64)")
+    with resumed(Simulation(order, seed, bool(check or count), bool(count))) as simulation:
+        yield simulation
+
+
+# ---- tables ---------------------------------------------------------------------------------------------------------
+
+
+def source_line(file: str, line: int) -> str:
+    """A line of the sources that come with convlab, or of a file elsewhere; empty if it cannot be read."""
+    for root in (_PACKAGE, _PACKAGE.parent, Path()):
+        if text := linecache.getline(str(root / file), line):
+            return text.strip()
+    return ""
+
+
+def _table(rows) -> str:
+    """A block of lines for each kernel: where, what, requests, bytes, the cost of a request against the ideal, the source."""
+    lines = []
+    for (source, kernel), group in itertools.groupby(rows, key=lambda r: (r.kernel_source, r.kernel)):
+        group = list(group)
+        places = [f"{Path(r.file).name}:{r.line}" for r in group]
+        what = [f"{r.access} {r.space} {r.memory}" for r in group]
+        place_width, what_width = max(map(len, places)), max(map(len, what))
+        lines.append(f"{kernel}  ({source})")
+        lines.append(f"  {'':{place_width}}  {'':{what_width}}  {'requests':>10}  {'bytes':>12}  {'each takes':>15}  {'ideal':>5}")
+        for r, place, access in zip(group, places, what):
+            cost, unit = (r.wavefronts, "wavefronts") if r.space == "shared" else (r.sectors, "sectors")
+            each = f"{cost / r.requests:.2f} {unit}"
+            lines.append(
+                f"  {place:{place_width}}  {access:{what_width}}  {r.requests:>10,}  {r.bytes:>12,}  {each:>15}  {r.ideal / r.requests:>5.2f}  {r.source}"
+            )
+        lines.append("")
+    return "\n".join(lines[:-1]) or "no traffic"

@@ -1,0 +1,43 @@
+// The average pooling operators up to the backend; see conv2d.h. A Backend has
+//
+//   void forward(const AvgPool2d&, DType, const void* x, void* y)
+//   void backward(const AvgPool2d&, DType, const void* dy, void* dx)
+//
+// y and dx are channels_last where x and dy are.
+#pragma once
+#include "../geometry/avg_pool2d.h"
+#include "pool2d.h"
+
+namespace convlab {
+
+// x [N, C, H, W] -> y [N, C, P, Q]
+template <class Backend>
+Tensor avg_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, bool ceil_mode, bool count_include_pad, int64_t divisor) {
+  const char* op = "avg_pool2d";
+  const DType dtype = dtype_of(op, {"input", x});
+  const Pool2d g = make_pool2d(op, sizes_of(x), kernel_size, stride, padding, {1, 1}, ceil_mode);
+
+  Tensor y = empty({x.size(0), x.size(1), g.P, g.Q}, x.scalar_type(), x);
+  if (y.numel() > 0) {
+    const Tensor xp = packed(x);
+    Backend(x).forward({g, count_include_pad, divisor}, dtype, in("input", xp), out("output", y));
+  }
+  return laid_out(y, is_channels_last(x));
+}
+
+// dy [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)
+template <class Backend>
+Tensor avg_pool2d_backward(Tensor dy, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding, bool count_include_pad, int64_t divisor) {
+  const char* op = "avg_pool2d_backward";
+  const DType dtype = dtype_of(op, {"grad_output", dy});
+  const Pool2d g = pool2d_from_outputs(op, sizes_of(dy), input_size, kernel_size, stride, padding, {1, 1});
+
+  Tensor dx = empty({dy.size(0), dy.size(1), g.H, g.W}, dy.scalar_type(), dy);
+  if (dx.numel() > 0) {
+    const Tensor dyp = packed(dy);
+    Backend(dy).backward({g, count_include_pad, divisor}, dtype, in("grad_output", dyp), out("grad_input", dx));
+  }
+  return laid_out(dx, is_channels_last(dy));
+}
+
+}  // namespace convlab

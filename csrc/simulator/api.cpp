@@ -1,0 +1,79 @@
+#include "api.h"
+
+#include <map>
+
+#include "session.h"
+#include "watchdog.h"
+
+namespace convlab::sim {
+namespace {
+
+struct Sessions {
+  std::mutex mutex;
+  std::map<uint64_t, std::shared_ptr<Session>> open;
+  uint64_t newest = 0;
+};
+
+Sessions& sessions() {
+  static Sessions s;
+  return s;
+}
+
+std::shared_ptr<Session> find(uint64_t id) {
+  std::lock_guard lock(sessions().mutex);
+  const auto at = sessions().open.find(id);
+  return at == sessions().open.end() ? nullptr : at->second;
+}
+
+uint64_t open_session(int order, uint64_t seed, int count) {
+  const auto session = std::make_shared<Session>();
+  session->order = Order(order), session->seed = seed, session->count = count;
+  std::lock_guard lock(sessions().mutex);
+  session->id = ++sessions().newest;
+  sessions().open[session->id] = session;
+  return session->id;
+}
+
+void close_session(uint64_t id) {
+  std::lock_guard lock(sessions().mutex);
+  sessions().open.erase(id);
+}
+
+uint64_t enter_session(uint64_t id) {
+  const uint64_t before = current_session() ? current_session()->id : 0;
+  current_session() = find(id);
+  return before;
+}
+
+void launches(uint64_t id, void (*each)(void*, const LaunchRow*), void* context) {
+  const auto session = find(id);
+  if (!session) return;
+  std::lock_guard lock(session->mutex);
+  for (const LaunchRecord& l : session->launches) {
+    const LaunchRow row{l.kernel.c_str(), l.source.c_str(), {l.grid.x, l.grid.y, l.grid.z}, {l.block.x, l.block.y, l.block.z}, l.shared_bytes};
+    each(context, &row);
+  }
+}
+
+void traffic(uint64_t id, void (*each)(void*, const TrafficRow*), void* context) {
+  const auto session = find(id);
+  if (!session) return;
+  std::lock_guard lock(session->mutex);
+  for (const auto& [at, sums] : session->traffic) {
+    const TrafficRow row{at.kernel.c_str(), at.kernel_source.c_str(), at.file.c_str(), at.line,   at.memory.c_str(), at.shared,
+                         int(at.access),    sums.requests,            sums.bytes,      sums.cost, sums.ideal};
+    each(context, &row);
+  }
+}
+
+void set_os_threads(unsigned threads) { os_threads() = threads; }
+void set_time_limit(double seconds) { watchdog_seconds() = seconds; }
+
+}  // namespace
+}  // namespace convlab::sim
+
+const convlab::sim::Api* convlab_simulator() {
+  using namespace convlab::sim;
+  static const Api api{open_session, close_session, enter_session, launches, traffic, set_os_threads, set_time_limit};
+  return &api;
+}

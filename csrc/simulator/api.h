@@ -1,0 +1,39 @@
+// The simulator library's controls and reports, for whoever loads it: plain C, so that the library stays free of Python and
+// of C++ types in its interface. It exports one function, convlab_simulator, that returns this table.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace convlab::sim {
+
+struct LaunchRow {
+  const char* kernel;
+  const char* source;
+  unsigned grid[3], block[3];
+  uint64_t shared_bytes;
+};
+
+struct TrafficRow {
+  const char *kernel, *kernel_source, *file;
+  unsigned line;
+  const char* memory;  // the argument's or the shared array's name
+  int shared, access;  // access: 0 read, 1 write, 2 atomic
+  uint64_t requests, bytes, cost, ideal;
+};
+
+struct Api {
+  // order: 0 forward, 1 reverse, 2 random
+  uint64_t (*open_session)(int order, uint64_t seed, int count);
+  void (*close_session)(uint64_t session);
+  // Makes it the session of the calling OS thread's launches; 0 for none. Returns the one before.
+  uint64_t (*enter_session)(uint64_t session);
+  // Call `each` with every row. Pointers are valid during the call.
+  void (*launches)(uint64_t session, void (*each)(void* context, const LaunchRow* row), void* context);
+  void (*traffic)(uint64_t session, void (*each)(void* context, const TrafficRow* row), void* context);
+  void (*set_os_threads)(unsigned threads);   // of one launch in the plain build; 0: one a core
+  void (*set_time_limit)(double seconds);     // see watchdog.h
+};
+
+}  // namespace convlab::sim
+
+extern "C" __attribute__((visibility("default"))) const convlab::sim::Api* convlab_simulator();

@@ -1,0 +1,54 @@
+// csrc/host/arguments.h for the simulator: operators take CPU tensors, kernels see copies of them in simulated device memory.
+#pragma once
+#include "../host/tensors.h"
+#include "device_memory.h"
+
+namespace convlab {
+
+inline unsigned element_bytes(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Byte: return 1;
+    case ScalarType::Half:
+    case ScalarType::BFloat16: return 2;
+    case ScalarType::Double:
+    case ScalarType::Long: return 8;
+    default: return 4;
+  }
+}
+
+class SimulatedInput {
+ public:
+  SimulatedInput(const char* name, const Tensor* t)
+      : copy_(sim::DeviceCopy::input(t ? t->const_data_ptr() : nullptr, t ? size_t(t->numel()) * element_bytes(*t) : 0, t ? element_bytes(*t) : 1, name)) {}
+  operator const void*() const { return copy_.get(); }
+
+ private:
+  sim::DeviceCopy copy_;
+};
+
+class SimulatedOutput {
+ public:
+  SimulatedOutput(const char* name, Tensor* t)
+      : copy_(sim::DeviceCopy::output(t ? t->mutable_data_ptr() : nullptr, t ? size_t(t->numel()) * element_bytes(*t) : 0, t ? element_bytes(*t) : 1, name)) {}
+  ~SimulatedOutput() { copy_.copy_back(); }
+  operator void*() const { return copy_.get(); }
+
+ private:
+  sim::DeviceCopy copy_;
+};
+
+inline SimulatedInput in(const char* name, const Tensor& t) { return {name, &t}; }
+inline SimulatedOutput out(const char* name, Tensor& t) { return {name, &t}; }
+inline SimulatedInput in_or_null(const char* name, const Tensor* t) { return {name, t}; }
+inline SimulatedOutput out_or_null(const char* name, Tensor* t) { return {name, t}; }
+
+class Scratch {
+ public:
+  Scratch(const char* name, int64_t bytes, const Tensor&) : copy_(sim::DeviceCopy::scratch(size_t(bytes), name)) {}
+  void* get() { return copy_.get(); }
+
+ private:
+  sim::DeviceCopy copy_;
+};
+
+}  // namespace convlab

@@ -1,0 +1,93 @@
+"""avg_pool2d is torch's: values, gradients of both orders, layouts, errors."""
+
+import itertools
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import convlab.functional as CF
+
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+POOLS = [
+    # shape, kernel_size, stride, padding, ceil_mode
+    ((2, 3, 8, 10), 2, None, 0, False),
+    ((2, 3, 7, 11), 2, None, 0, True),
+    ((1, 2, 13, 5), (3, 2), (2, 3), (1, 0), False),
+    ((2, 3, 10, 10), 3, 2, 1, True),
+    ((2, 1, 5, 7), (5, 7), None, 0, False),
+    ((1, 2, 11, 12), (2, 3), (3, 4), (1, 1), True),  # gaps between windows
+    ((1, 1, 4, 4), 3, 1, 1, False),
+    ((0, 3, 8, 8), 2, None, 0, False),
+]
+
+
+def check(x, pool, count_include_pad=True, divisor=None):
+    ours, exact = x.requires_grad_(), x.detach().cpu().double().requires_grad_()
+    y = CF.avg_pool2d(ours, *pool, count_include_pad, divisor)
+    expected = F.avg_pool2d(exact, *pool, count_include_pad, divisor)
+    dy = torch.randint(-8, 9, expected.shape)
+    (dx,) = torch.autograd.grad(y, ours, dy.to(y))
+    (expected_dx,) = torch.autograd.grad(expected, exact, dy.double())
+    eps = 4 * torch.finfo(x.dtype).eps
+    torch.testing.assert_close(y.cpu().double(), expected, rtol=eps, atol=eps * 4)
+    torch.testing.assert_close(dx.cpu().double(), expected_dx, rtol=eps, atol=eps * 32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("pool", POOLS, ids=str)
+def test_awkward_shapes(pool, dtype, device):
+    for count_include_pad, divisor in itertools.product((True, False), (None, 3)):
+        check(torch.randn(pool[0], device=device).to(dtype), pool[1:], count_include_pad, divisor)
+
+
+def test_random_problems(device):
+    rng = random.Random(0)
+    for _ in range(200):
+        kernel = (rng.randint(1, 5), rng.randint(1, 5))
+        padding = tuple(rng.randint(0, k // 2) for k in kernel)
+        size = tuple(rng.randint(max(1, k - 2 * p), 17) for k, p in zip(kernel, padding))
+        stride = (rng.randint(1, 4), rng.randint(1, 4))
+        x = torch.randn(rng.randint(1, 3), rng.randint(1, 4), *size, device=device)
+        check(x, (kernel, stride, padding, rng.random() < 0.5), rng.random() < 0.5, rng.choice([None, None, 7, -2]))
+
+
+def test_layouts(device):
+    x = torch.randn(2, 5, 8, 6, device=device)
+    for view in (x.contiguous(memory_format=torch.channels_last), x.transpose(2, 3), x[:, ::2, 1:]):
+        view = view.detach().requires_grad_()
+        y, expected = CF.avg_pool2d(view, 3, 2, 1), F.avg_pool2d(view, 3, 2, 1)
+        torch.testing.assert_close(y, expected)
+        assert y.stride() == expected.stride()
+        (dx,), (expected_dx,) = torch.autograd.grad(y.sum(), view), torch.autograd.grad(expected.sum(), view)
+        torch.testing.assert_close(dx, expected_dx)
+    assert torch.equal(CF.avg_pool2d(x[0], 2), CF.avg_pool2d(x, 2)[0])
+
+
+def test_gradients_of_gradients(device):
+    x = torch.randn(2, 2, 6, 5, device=device, dtype=torch.float64, requires_grad=True)
+    for pool in [(2,), (3, 2, 1, True), ((2, 3), 1, (1, 1), False, False), (3, 2, 1, True, True, 5)]:
+        assert torch.autograd.gradcheck(lambda t: CF.avg_pool2d(t, *pool), x)
+        assert torch.autograd.gradgradcheck(lambda t: CF.avg_pool2d(t, *pool), x)
+
+
+def test_compile(device):
+    x = torch.randn(2, 3, 9, 8, device=device, requires_grad=True)
+    compiled = torch.compile(lambda t: CF.avg_pool2d(t, 3, 2, 1, ceil_mode=True), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), F.avg_pool2d(x, 3, 2, 1, ceil_mode=True))
+    (dx,), (expected,) = torch.autograd.grad(compiled(x).sum(), x), torch.autograd.grad(F.avg_pool2d(x, 3, 2, 1, ceil_mode=True).sum(), x)
+    torch.testing.assert_close(dx, expected)
+
+
+def test_errors():
+    x = torch.randn(1, 1, 4, 4)
+    for arguments, message in [((2, None, 2), "padding"), ((7,), "window"), ((2, None, 0, False, True, 0), "divisor_override"), ((2, 0), "stride")]:
+        with pytest.raises(RuntimeError, match=message):
+            CF.avg_pool2d(x, *arguments)
+    with pytest.raises(RuntimeError, match="int64"):
+        CF.avg_pool2d(x.long(), 2)
+    with pytest.raises(TypeError, match="kernel_size"):
+        CF.avg_pool2d(x, "2")
+    with pytest.raises(TypeError, match="divisor_override"):
+        CF.avg_pool2d(x, 2, divisor_override=2.5)
