@@ -9,6 +9,7 @@ import torch
 
 from . import _lab
 from .arguments import pair, padding4
+from .simulator import backend_of
 
 PASSES = ("forward", "dgrad", "wgrad")
 AUTO = (0, 0, 0)  # algorithm numbers by pass; 0: the operator chooses
@@ -44,7 +45,7 @@ class Conv2dProblem:
         padding = padding4(padding, stride, w[2:], dilation)
         outputs = _lab.conv2d_output_size(x, w, stride, padding, dilation, groups)
         channels_last = input.dim() == 4 and torch._prims_common.suggest_memory_format(input) is torch.channels_last
-        return cls(x, w, (x[0], w[0], *outputs), stride, padding, dilation, groups, input.dtype, channels_last, input.device.type)
+        return cls(x, w, (x[0], w[0], *outputs), stride, padding, dilation, groups, input.dtype, channels_last, backend_of(input))
 
 
 @dataclass(frozen=True)

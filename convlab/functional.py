@@ -5,6 +5,7 @@ import torch
 from . import autograd, ops
 from .algorithms import Conv2dProblem, numbers_of
 from .arguments import check_tensors, padding4, pair
+from .simulator import backend_of
 
 
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, algo="auto"):
@@ -38,7 +39,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
         input, weight, bias = _autocast(device, input, weight, bias)
     stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
     sides = padding4(padding, stride, weight.shape[2:], dilation)
-    numbers = numbers_of(algo, device, lambda: Conv2dProblem.of(input, weight, stride, padding, dilation, groups))
+    numbers = numbers_of(algo, backend_of(input), lambda: Conv2dProblem.of(input, weight, stride, padding, dilation, groups))
     return autograd.apply(autograd.Conv2dForward, input, weight, bias, autograd.ConvArguments(stride, sides, dilation, groups, numbers))
 
 

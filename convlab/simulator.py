@@ -159,6 +159,12 @@ def current() -> Simulation | None:
     return simulations[-1] if simulations else None
 
 
+def backend_of(t: torch.Tensor) -> str:
+    """Whose kernels and algorithms convlab's functions use for a tensor: "cpu" or "cuda", or another device's type."""
+    device = t.device.type
+    return "cuda" if device == "cpu" and not torch.compiler.is_compiling() and current() else device
+
+
 @contextmanager
 def resumed(simulation: Simulation | None):
     """Goes through `simulation` (None: through none) for the length of the block, as a backward does with what its forward had."""

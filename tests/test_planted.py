@@ -1,0 +1,98 @@
+"""Every planted bug (tests/planted/) is reported, in every order, at the line where it is; kernels without a bug are left alone."""
+
+import platform
+import re
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from simulated_kernels import ROOT, build, run
+
+FOLDER = ROOT / "tests" / "planted"
+X86 = platform.machine() == "x86_64"
+CROSS, QEMU = "aarch64-linux-gnu-g++", "qemu-aarch64"
+
+
+class Mark(NamedTuple):
+    line: int
+    where: str  # both, check, plain, or plain on x86-64
+    texts: list
+
+
+def expectations() -> dict[str, tuple[str, list[Mark]]]:
+    """name of a planted kernel -> its file, and the marks in it"""
+    found = {}
+    for path in FOLDER.glob("*.cu"):
+        marks = []
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            marks += [Mark(number, m[1], m[2].split(" | ")) for m in re.finditer(r"// (both|check|plain on x86-64|plain): (.*?)(?=\s*//|$)", line)]
+            if planted := re.match(r"PLANTED(?:_LAUNCH)?\((\w+)", line):
+                found[planted[1]] = f"tests/planted/{path.name}", marks
+                marks = []
+    return found
+
+
+def complaints(output: str, check: bool, x86: bool) -> list[str]:
+    """What is not as it must be in the lines that run.cpp prints."""
+    here = {"both", "check"} if check else {"both", "plain", "plain on x86-64"} if x86 else {"both", "plain"}
+    expected, wrong, orders = expectations(), [], {}
+    for line in output.splitlines():
+        name, order, verdict, report = line.split("\t")
+        file, marks = expected[name]
+        orders.setdefault(name, []).append((order, verdict))
+        lines = report.split("|")
+        if mine := [m for m in marks if m.where in here]:
+            place = next((part.strip() for part in lines[1:] if part.strip().startswith(("at ", "kernel "))), "")
+            hit = [m for m in mine if f"{file}:{m.line}:" in place + ":" or f"({file}:{m.line})" in place]
+            if verdict != "error" or not any(text in report for m in hit for text in m.texts):
+                wrong.append(f"{name}, {order}: {verdict} " + "\n    ".join(lines))
+            for part in ("block (", "thread (") if place.startswith("at ") else ("kernel ",):
+                if part not in report:
+                    wrong.append(f"{name}, {order}: the report does not name {part!r}: {report}")
+        elif not marks and verdict != "right":
+            wrong.append(f"{name}, {order}: {verdict}, though it has no bug: {report}")
+    for name in expected:
+        if [order for order, _ in orders.get(name, [])] != ["forward", "reverse", "random"]:
+            wrong.append(f"{name} did not run in every order")
+    return wrong
+
+
+def silent_in_the_plain_build(output: str) -> set[str]:
+    """Planted bugs that no order shows: no error, and no wrong value."""
+    shown = {line.split("\t")[0] for line in output.splitlines() if line.split("\t")[2] in ("error", "wrong")}
+    return {name for name, (_, marks) in expectations().items() if marks} - shown
+
+
+def program(folder: Path, check: bool, **options) -> Path:
+    return build(folder, sorted(FOLDER.glob("*.cu")), FOLDER / "run.cpp", check, **options)
+
+
+def test_there_are_enough_bugs():
+    assert sum(bool(marks) for _, marks in expectations().values()) >= 22
+    assert sum(not marks for _, marks in expectations().values()) >= 10
+
+
+def test_checking_build(tmp_path):
+    assert not complaints(run([str(program(tmp_path, True))]), True, X86)
+
+
+def test_plain_build(tmp_path):
+    output = run([str(program(tmp_path, False))])
+    assert not complaints(output, False, X86)
+    # what needs the checking build: nothing faults, and in one process the values happen to be right
+    assert "missing_barrier_after_load" not in silent_in_the_plain_build(output)
+    assert {"lost_update", "dynamic_memory_too_short", "race_in_a_conversion"} <= silent_in_the_plain_build(output)
+
+
+def test_without_own_stack_switch(tmp_path):
+    """What machines other than x86-64 and aarch64 get: ucontext."""
+    output = run([str(program(tmp_path, True, extra=["-DCONVLAB_SIM_UCONTEXT"]))])
+    assert not complaints(output, True, X86)
+
+
+@pytest.mark.skipif(not (X86 and shutil.which(CROSS) and shutil.which(QEMU)), reason=f"needs {CROSS} and {QEMU}")
+@pytest.mark.parametrize("check", [True, False], ids=["check", "plain"])
+def test_aarch64(check, tmp_path):
+    built = program(tmp_path, check, cxx=CROSS, link=["-static"])
+    assert not complaints(run([QEMU, str(built)]), check, False)
