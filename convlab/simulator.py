@@ -185,8 +185,8 @@ def simulate(order: str = "random", seed: int = 0, check: bool = True, count: bo
 
     order: in which order the blocks of a grid run, and the threads of a block between two barriers: "forward", "reverse", or
         "random", which `seed` makes repeatable. A correct kernel gives the same result in each.
-    check: report races, uninitialised reads, accesses out of bounds and undefined behaviour exactly, at about a fifth of the
-        speed. Without it only what goes visibly wrong is reported: barrier divergence, deadlock, faults, wrong launches.
+    check: report races, uninitialised reads, accesses out of bounds and undefined behaviour exactly, at a half to a sixth of
+        the speed. Without it only what goes visibly wrong is reported: barrier divergence, deadlock, faults, wrong launches.
     count: collect `sim.traffic`. Counting needs the instrumented kernels, so it checks as well, whatever `check` says.
 
     Yields a Simulation with `.launches` and `.traffic`. What a kernel does wrong is a RuntimeError from the call that ran it.

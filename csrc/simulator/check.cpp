@@ -189,9 +189,7 @@ bool is_argument(const Runner& r, const char* p, size_t bytes) {
 
 void check_access(Runner& r, const void* address, size_t bytes, Access access, const Where& where) {
   const char* p = static_cast<const char*>(address);
-  if (r.on_own_stack(p)) return;
-  const char* variables = reinterpret_cast<const char*>(&builtins);
-  if (p >= variables && p < variables + sizeof builtins) return;
+  if (is_private_or_input(r, p, bytes, access)) return;
   if (r.shared.contains(p)) return check_shared(r, p, bytes, access, where);
   if (in_device_memory(p)) return check_global(r, p, bytes, access, where);
   static const Segments segments;

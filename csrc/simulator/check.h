@@ -1,6 +1,7 @@
 // The checking build's view of every memory access of a kernel: bounds, races, uninitialised reads, writes to inputs.
 // Compiled kernels report their accesses through the hooks in tsan_hooks.cpp. In the plain build there is nothing to check.
 #pragma once
+#include "device_memory.h"
 #include "runner.h"
 
 namespace convlab::sim {
@@ -8,6 +9,15 @@ namespace convlab::sim {
 #if defined(CONVLAB_SIM_CHECK)
 
 constexpr bool kChecking = true;
+
+// Whether an access is of no interest: to the thread's own stack, its built-in variables, or (a read, unless they are counted)
+// to an input. Most accesses are, so this comes first.
+inline bool is_private_or_input(const Runner& runner, const char* p, size_t bytes, Access access) {
+  if (runner.on_own_stack(p) || size_t(p - reinterpret_cast<const char*>(&builtins)) < sizeof builtins) return true;
+  if (access != Access::read || runner.counter) return false;
+  const Buffer* b = buffer_at(p);
+  return b && b->read_only && p >= b->begin && p + bytes <= b->begin + b->bytes;
+}
 
 // An access by the running thread. Call it with Runner::in_runtime set.
 void check_access(Runner& runner, const void* address, size_t bytes, Access access, const Where& where);

@@ -16,29 +16,21 @@ namespace convlab::sim {
 namespace {
 
 // The range of addresses is reserved, not used; where a process may not reserve so much (39-bit machines, limits), less.
-constexpr size_t kLargestRegion = size_t(256) << 30, kSmallestRegion = size_t(4) << 30;
-constexpr size_t kSlots = 1024;  // buffers are at least region / 1024 apart
+constexpr unsigned kLogLargestRegion = 38, kLogSmallestRegion = 32;  // 256 GiB, 4 GiB
+constexpr unsigned kLogSlots = 10;
+static_assert(Region::kSlots == size_t(1) << kLogSlots);
 
-struct Region {
-  char* begin = nullptr;
-  size_t bytes = 0, slot_bytes = 0;
-  std::atomic<Buffer*> slots[kSlots] = {};
-
-  Region() {
-    for (bytes = kLargestRegion; bytes >= kSmallestRegion; bytes /= 2) {
-      void* p = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-      if (p == MAP_FAILED) continue;
-      begin = static_cast<char*>(p);
-      slot_bytes = bytes / kSlots;
-      return;
-    }
-    throw Error("convlab simulator: cannot reserve 4 GiB of addresses for the simulated device memory (is `ulimit -v` set?)");
+void reserve_region() {  // with the allocation mutex held
+  if (region.begin) return;
+  for (unsigned log_bytes = kLogLargestRegion; log_bytes >= kLogSmallestRegion; log_bytes--) {
+    void* p = mmap(nullptr, size_t(1) << log_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) continue;
+    region.log_slot_bytes = log_bytes - kLogSlots;
+    region.bytes = size_t(1) << log_bytes;
+    region.begin = static_cast<char*>(p);
+    return;
   }
-};
-
-Region& region() {
-  static Region r;
-  return r;
+  throw Error("convlab simulator: cannot reserve 4 GiB of addresses for the simulated device memory (is `ulimit -v` set?)");
 }
 
 std::mutex& allocation_mutex() {
@@ -61,30 +53,33 @@ std::string hex(const void* p) {
 
 }  // namespace
 
+constinit Region region;
+
 Buffer* allocate(size_t bytes, unsigned element_bytes, const char* name, const void* alignment_like) {
   constexpr size_t kAlignment = 16;  // of the widest access
-  Region& r = region();
   const size_t shift = reinterpret_cast<uintptr_t>(alignment_like) % kAlignment;
   const size_t page_bytes = round_up(bytes + 2 * kAlignment, page());
-  const size_t slots = page_bytes / r.slot_bytes + 1;  // at least a page of every slot stays unmapped in front
 
   std::lock_guard lock(allocation_mutex());
+  reserve_region();
+  const size_t slot_bytes = size_t(1) << region.log_slot_bytes;
+  const size_t slots = page_bytes / slot_bytes + 1;  // at least a page of every slot stays unmapped in front
   size_t first = 0;
   for (size_t free = 0; free < slots; first++) {
-    if (first + slots - free > kSlots) throw Error("convlab simulator: no room for " + std::to_string(bytes) + " bytes of '" + name + "' in the simulated device memory");
-    free = r.slots[first].load(std::memory_order_relaxed) ? 0 : free + 1;
+    if (first + slots - free > Region::kSlots) throw Error("convlab simulator: no room for " + std::to_string(bytes) + " bytes of '" + name + "' in the simulated device memory");
+    free = region.slots[first].load(std::memory_order_relaxed) ? 0 : free + 1;
   }
   first -= slots;
 
   // the pages lie in the middle of their slots; the buffer ends as close to their end as its alignment allows
-  const size_t room = slots * r.slot_bytes - page_bytes;
-  char* pages = r.begin + first * r.slot_bytes + round_up(room / 2, page());
+  const size_t room = slots * slot_bytes - page_bytes;
+  char* pages = region.begin + first * slot_bytes + round_up(room / 2, page());
   if (mprotect(pages, page_bytes, PROT_READ | PROT_WRITE) != 0) throw Error("convlab simulator: out of memory for " + std::to_string(bytes) + " bytes of '" + name + "'");
   char* begin = pages + (page_bytes - bytes - shift) / kAlignment * kAlignment + shift;
   if (begin + bytes > pages + page_bytes) begin -= kAlignment;
 
   auto* buffer = new Buffer{begin, bytes, name, {element_bytes, std::min(element_bytes, 4u)}, false, true, pages, page_bytes, first, slots, {}};
-  for (size_t i = first; i < first + slots; i++) r.slots[i].store(buffer, std::memory_order_release);
+  for (size_t i = first; i < first + slots; i++) region.slots[i].store(buffer, std::memory_order_release);
   return buffer;
 }
 
@@ -97,20 +92,14 @@ void release(Buffer* buffer) {
   std::lock_guard lock(allocation_mutex());
   madvise(buffer->pages, buffer->page_bytes, MADV_DONTNEED);
   mprotect(buffer->pages, buffer->page_bytes, PROT_NONE);
-  for (size_t i = buffer->first_slot; i < buffer->first_slot + buffer->slots; i++) region().slots[i].store(nullptr, std::memory_order_release);
+  for (size_t i = buffer->first_slot; i < buffer->first_slot + buffer->slots; i++) region.slots[i].store(nullptr, std::memory_order_release);
   delete buffer;
 }
 
 void forget_marks() {
   std::lock_guard lock(allocation_mutex());
-  for (auto& slot : region().slots)
+  for (auto& slot : region.slots)
     if (Buffer* b = slot.load(std::memory_order_relaxed)) b->initialised = true, b->shadow.clear();
-}
-
-bool in_device_memory(const char* p) { return p >= region().begin && p < region().begin + region().bytes; }
-
-Buffer* buffer_at(const char* p) {
-  return in_device_memory(p) ? region().slots[size_t(p - region().begin) / region().slot_bytes].load(std::memory_order_acquire) : nullptr;
 }
 
 std::string describe_address(const void* address) {

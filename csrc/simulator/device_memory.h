@@ -1,6 +1,7 @@
 // Simulated device memory: buffers far apart in a reserved range of addresses. What lies between them is not mapped, so a
 // wild access faults, and each buffer ends where its page ends, so an access just behind it faults too.
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <string>
 
@@ -27,8 +28,23 @@ void protect(Buffer* buffer);  // read only from now on
 void release(Buffer* buffer);
 void forget_marks();  // of every buffer: what has been written so far counts as initialised, and orders nothing
 
-Buffer* buffer_at(const char* p);      // the one whose room in the address range holds p, or null
-bool in_device_memory(const char* p);  // in the reserved range
+// The reserved range of addresses, in slots. A buffer takes one or more of them for itself.
+struct Region {
+  static constexpr size_t kSlots = 1024;
+  char* begin = nullptr;  // until the first buffer
+  size_t bytes = 0;
+  unsigned log_slot_bytes = 0;
+  std::atomic<Buffer*> slots[kSlots] = {};
+};
+extern Region region;
+
+inline bool in_device_memory(const char* p) { return size_t(p - region.begin) < region.bytes; }
+
+// The buffer in whose slots p lies, or null.
+inline Buffer* buffer_at(const char* p) {
+  return in_device_memory(p) ? region.slots[size_t(p - region.begin) >> region.log_slot_bytes].load(std::memory_order_acquire) : nullptr;
+}
+
 std::string describe_address(const void* p);
 
 // A host array as a kernel sees it: a copy of it in device memory.

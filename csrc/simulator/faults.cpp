@@ -39,12 +39,10 @@ Handlers& handlers() {
 [[noreturn]] void report_overdue(const Where& interrupted) {
   char seconds[32];
   snprintf(seconds, sizeof seconds, "%g", watchdog_seconds());
-  // between two instructions of the kernel lies the check of its accesses, which knows where it was called from
-  const bool in_check = interrupted.place().file.find("csrc/simulator/") != std::string::npos;
   fail({std::string("a thread has run for ") + seconds +
             " s of processor time without reaching a barrier, a warp operation or its end: an endless loop, or a wait for another thread"
             " (here a thread runs until it waits at one of those)",
-        in_check ? running()->called_from : interrupted, "", {}});
+        interrupted, "", {}});
 }
 
 // Runs on the fiber's emptied stack, as if the kernel had called it.
@@ -64,14 +62,23 @@ void land() {
 extern const char this_library_begins[] asm("__ehdr_start") __attribute__((visibility("hidden")));
 extern const char this_library_code_ends[] asm("etext") __attribute__((visibility("hidden")));
 
-bool in_this_library(const void* pc) { return pc >= this_library_begins && pc < this_library_code_ends; }
+#if defined(CONVLAB_SIM_CHECK)
+extern const char hooks_begin[] asm("__start_convlab_hooks") __attribute__((visibility("hidden")));  // tsan_hooks.cpp
+extern const char hooks_end[] asm("__stop_convlab_hooks") __attribute__((visibility("hidden")));
+bool in_hook(const void* pc) { return pc >= hooks_begin && pc < hooks_end; }
+#else
+bool in_hook(const void*) { return false; }
+#endif
+
+// In a kernel, or in what a kernel calls and the compiler has not inlined.
+bool in_kernel_code(const void* pc) { return pc >= this_library_begins && pc < this_library_code_ends && !in_hook(pc); }
 
 void on_signal(int signal, siginfo_t* info, void* machine_state) {
   Runner* r = running();
   const void* pc = interrupted_at(machine_state);
   if (signal == kWatchdogSignal) {
     // Only where nothing is half done: in a kernel's own code. Elsewhere the watchdog tries again.
-    if (!r || !r->current || r->in_runtime || !r->overdue || !in_this_library(pc)) return;
+    if (!r || !r->current || r->in_runtime || !r->overdue || !in_kernel_code(pc)) return;
   } else if (!r || !r->current) {  // not a kernel's: to whom it belongs, when the instruction is repeated
     for (int i = 0; i < kCount; i++)
       if (kSignals[i] == signal) sigaction(signal, &handlers().before[i], nullptr);

@@ -9,10 +9,13 @@
 #include "source_lines.h"
 
 // The addresses of the no-operations that __launch_bounds__ puts in front of kernels (cuda_on_host.h). The compiler collects
-// them in a section, and the linker names its ends; without a bounded kernel there is none.
+// them in a section, and the linker names its ends.
 extern "C" {
-extern const char* const __start___patchable_function_entries[] __attribute__((weak, visibility("hidden")));
-extern const char* const __stop___patchable_function_entries[] __attribute__((weak, visibility("hidden")));
+extern const char* const __start___patchable_function_entries[] __attribute__((visibility("hidden")));
+extern const char* const __stop___patchable_function_entries[] __attribute__((visibility("hidden")));
+
+// There is such a section also where no kernel has bounds.
+__attribute__((patchable_function_entry(1, 1), visibility("hidden"))) void convlab_sim_one_entry() {}
 }
 
 namespace convlab::sim {

@@ -38,11 +38,6 @@ uint64_t mix(uint64_t x) {  // splitmix64: neighbouring seeds give unrelated seq
 
 }  // namespace
 
-Runner*& running() {
-  thread_local Runner* runner = nullptr;
-  return runner;
-}
-
 Runner::~Runner() {
   if (stacks_) munmap(stacks_, capacity_ * stack_bytes_);
 }

@@ -112,7 +112,8 @@ class Runner {
 };
 
 // The runner whose block the calling OS thread runs, or null.
-Runner*& running();
+inline constinit thread_local Runner* running_here = nullptr;
+inline Runner*& running() { return running_here; }
 
 // Marks the runtime busy while a runtime function that the kernel called at `where` runs, see Runner::in_runtime.
 class InRuntime {

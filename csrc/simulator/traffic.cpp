@@ -21,7 +21,7 @@ struct Words {
     for (unsigned lane = 0; lane < 32; lane++)
       if (lanes >> lane & 1)
         for (uintptr_t w = address[lane] / word; w <= (address[lane] + bytes - 1) / word; w++) at[count++] = w;
-    std::sort(at.begin(), at.begin() + count);
+    if (!std::is_sorted(at.begin(), at.begin() + count)) std::sort(at.begin(), at.begin() + count);  // mostly they are
     count = unsigned(std::unique(at.begin(), at.begin() + count) - at.begin());
   }
 };
@@ -43,7 +43,10 @@ template <class F> unsigned sum_over_groups(uint32_t lanes, unsigned bytes, F f)
 unsigned sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) { return Words(address, lanes, bytes, kSectorBytes).count; }
 
 unsigned ideal_sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
-  return (Words(address, lanes, bytes, 1).count + kSectorBytes - 1) / kSectorBytes;
+  bool aligned = true;  // then accesses are the same or apart, and whole ones can be counted
+  for (unsigned lane = 0; lane < 32; lane++) aligned &= !(lanes >> lane & 1) || address[lane] % bytes == 0;
+  const unsigned word = aligned ? bytes : 1;
+  return (Words(address, lanes, bytes, word).count * word + kSectorBytes - 1) / kSectorBytes;
 }
 
 unsigned wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
@@ -59,15 +62,19 @@ unsigned ideal_wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned 
   return sum_over_groups(lanes, bytes, [&](uint32_t some) { return (Words(address, some, bytes, kBankBytes).count + kBanks - 1) / kBanks; });
 }
 
+TrafficCounter::Stream& TrafficCounter::stream_of(const Key& key, Memory memory, Access access) {
+  Recent& recent = recent_[(std::get<0>(key) ^ std::get<0>(key) >> 6 ^ reinterpret_cast<uintptr_t>(memory.name) >> 4) % kRecent];
+  if (recent.stream && recent.key == key) return *recent.stream;
+  const auto [at, fresh] = streams_.try_emplace(key);
+  if (fresh) at->second.memory = memory.name, at->second.shared = memory.shared, at->second.access = access;
+  recent = {key, &at->second};
+  return at->second;
+}
+
 void TrafficCounter::note(Memory memory, unsigned thread, const char* p, size_t bytes, Access access, uint32_t place) {
-  const std::tuple key{place, memory.name, access};
-  if (!last_ || key != last_key_) {
-    const auto [at, fresh] = streams_.try_emplace(key);
-    last_ = &at->second, last_key_ = key;
-    if (fresh) last_->memory = memory.name, last_->shared = memory.shared, last_->access = access;
-  }
-  std::vector<Request>& requests = last_->requests[thread / kLanes];
-  const unsigned n = last_->seen[thread]++, lane = thread % kLanes;
+  Stream& stream = stream_of({place, memory.name, access}, memory, access);
+  std::vector<Request>& requests = stream.requests[thread / kLanes];
+  const unsigned n = stream.seen[thread]++, lane = thread % kLanes;
   if (n >= requests.size()) requests.resize(n + 1);
   requests[n].address[lane] = reinterpret_cast<uintptr_t>(p);
   requests[n].lanes |= 1u << lane;
@@ -96,7 +103,7 @@ Traffic TrafficCounter::take(const std::string& kernel, const std::string& kerne
     lines[{kernel, kernel_source, place.file, place.line, stream.memory, stream.shared, stream.access}].add(stream.sums);
   }
   streams_.clear();
-  last_ = nullptr;
+  std::fill(std::begin(recent_), std::end(recent_), Recent{});
   return lines;
 }
 

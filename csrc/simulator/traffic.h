@@ -64,9 +64,15 @@ class TrafficCounter {
     std::vector<Request> requests[kWarps];
     TrafficSums sums;
   };
-  std::map<std::tuple<uint32_t, const char*, Access>, Stream> streams_;
-  Stream* last_ = nullptr;
-  std::tuple<uint32_t, const char*, Access> last_key_;
+  using Key = std::tuple<uint32_t, const char*, Access>;  // place, the memory's name, kind
+  struct Recent {
+    Key key;
+    Stream* stream = nullptr;
+  };
+  static constexpr unsigned kRecent = 64;  // a loop has a few accesses, over and over
+  Stream& stream_of(const Key& key, Memory memory, Access access);
+  std::map<Key, Stream> streams_;
+  Recent recent_[kRecent];
 };
 
 // Of the lanes' addresses in one request (each of `bytes` bytes).
