@@ -11,7 +11,6 @@ line, the block and the thread.
 
 import itertools
 import linecache
-import os
 import threading
 import weakref
 from contextlib import contextmanager, nullcontext
@@ -80,8 +79,6 @@ class _Library:
             raise RuntimeError(f"convlab: {path} is missing, so convlab was not built whole: pip install --no-build-isolation --force-reinstall --no-deps .")
         torch.ops.load_library(path)
         self.controls = _lab.Simulator(str(path))
-        if limit := os.environ.get("CONVLAB_SIMULATOR_TIME_LIMIT"):
-            self.controls.set_time_limit(float(limit))
         namespace = getattr(torch.ops, f"convlab{name}")
         self.twins = {op: getattr(namespace, op._schema.name.split("::")[1]).default for op in ops.ALL}
 

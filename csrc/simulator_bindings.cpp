@@ -28,13 +28,12 @@ class Simulator {
   void close_session(uint64_t session) { api_->close_session(session); }
   uint64_t enter_session(uint64_t session) { return api_->enter_session(session); }
   void set_os_threads(unsigned threads) { api_->set_os_threads(threads); }
-  void set_time_limit(double seconds) { api_->set_time_limit(seconds); }
 
   py::list launches(uint64_t session) {
     py::list rows;
     const auto add = [](void* list, const sim::LaunchRow* r) {
-      static_cast<py::list*>(list)->append(
-          py::make_tuple(r->kernel, r->source, py::make_tuple(r->grid[0], r->grid[1], r->grid[2]), py::make_tuple(r->block[0], r->block[1], r->block[2]), r->shared_bytes));
+      static_cast<py::list*>(list)->append(py::make_tuple(r->kernel, r->source, py::make_tuple(r->grid[0], r->grid[1], r->grid[2]),
+                                                          py::make_tuple(r->block[0], r->block[1], r->block[2]), r->shared_bytes));
     };
     api_->launches(session, add, &rows);
     return rows;
@@ -44,8 +43,8 @@ class Simulator {
     py::list rows;
     const auto add = [](void* list, const sim::TrafficRow* r) {
       constexpr const char* kAccess[] = {"read", "write", "atomic"};
-      static_cast<py::list*>(list)->append(
-          py::make_tuple(r->kernel, r->kernel_source, r->file, r->line, r->memory, r->shared ? "shared" : "global", kAccess[r->access], r->requests, r->bytes, r->cost, r->ideal));
+      static_cast<py::list*>(list)->append(py::make_tuple(r->kernel, r->kernel_source, r->file, r->line, r->memory, r->shared ? "shared" : "global",
+                                                          kAccess[r->access], r->requests, r->bytes, r->cost, r->ideal));
     };
     api_->traffic(session, add, &rows);
     return rows;
@@ -65,8 +64,7 @@ void bind_simulator(py::module_& m) {
       .def("enter_session", &Simulator::enter_session, "Makes it the calling thread's (0: none); returns the one before.")
       .def("launches", &Simulator::launches, "Rows (kernel, source, grid, block, shared bytes).")
       .def("traffic", &Simulator::traffic, "Rows (kernel, kernel source, file, line, memory, space, access, requests, bytes, cost, ideal).")
-      .def("set_os_threads", &Simulator::set_os_threads)
-      .def("set_time_limit", &Simulator::set_time_limit);
+      .def("set_os_threads", &Simulator::set_os_threads, "Of one launch that is not checked; 0: one a core.");
 }
 
 }  // namespace convlab

@@ -10,8 +10,11 @@ ROOT = Path(__file__).parent.parent
 flags = runpy.run_path(str(ROOT / "convlab" / "simulator_flags.py"))
 
 
-def build(folder: Path, kernels: list[Path], main: Path, check: bool, cxx="g++", extra=(), link=()) -> Path:
-    """A program of `main` (host code) and `kernels`, which may include anything of csrc/. Sources are named relative to the root."""
+RUNTIME = sorted((ROOT / "csrc" / "simulator").glob("*.cpp"))
+
+
+def compiled(folder: Path, sources: list[Path], check: bool, cxx="g++", extra=()) -> list[str]:
+    """Object files of kernels (.cu) and host code (.cpp), which may include anything of csrc/. Sources are named relative to the root."""
 
     def compile_one(source: Path) -> str:
         target = folder / (source.name + ".o")
@@ -19,12 +22,13 @@ def build(folder: Path, kernels: list[Path], main: Path, check: bool, cxx="g++",
         run([cxx, *kind, *extra, f"-ffile-prefix-map={ROOT}=.", "-c", str(source.relative_to(ROOT)), "-o", str(target)])
         return str(target)
 
-    sources = [*kernels, main, *sorted((ROOT / "csrc" / "simulator").glob("*.cpp"))]
     with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, sources))
-    program = folder / "program"
-    run([cxx, *objects, "-o", str(program), "-pthread", "-ldl", *link])
-    return program
+        return list(pool.map(compile_one, sources))
+
+
+def linked(target: Path, objects: list[str], cxx="g++", extra=()) -> Path:
+    run([cxx, *objects, "-o", str(target), "-pthread", "-ldl", *extra])
+    return target
 
 
 def run(command, timeout=300, **environment) -> str:

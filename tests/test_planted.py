@@ -3,11 +3,12 @@
 import platform
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from simulated_kernels import ROOT, build, run
+from simulated_kernels import ROOT, RUNTIME, compiled, linked, run
 
 FOLDER = ROOT / "tests" / "planted"
 X86 = platform.machine() == "x86_64"
@@ -64,8 +65,11 @@ def silent_in_the_plain_build(output: str) -> set[str]:
     return {name for name, (_, marks) in expectations().items() if marks} - shown
 
 
-def program(folder: Path, check: bool, **options) -> Path:
-    return build(folder, sorted(FOLDER.glob("*.cu")), FOLDER / "run.cpp", check, **options)
+KERNELS = sorted(FOLDER.glob("*.cu"))
+
+
+def program(folder: Path, check: bool, cxx="g++", extra=(), link=()) -> Path:
+    return linked(folder / "program", compiled(folder, [*KERNELS, *RUNTIME, FOLDER / "run.cpp"], check, cxx, extra), cxx, link)
 
 
 def test_there_are_enough_bugs():
@@ -73,8 +77,43 @@ def test_there_are_enough_bugs():
     assert sum(not marks for _, marks in expectations().values()) >= 10
 
 
+AS_PYTHON_SEES_THEM = """
+import faulthandler, sys, torch
+faulthandler.enable()
+torch.ops.load_library(sys.argv[1])
+x = torch.randn(256)
+for order, name in enumerate(("forward", "reverse", "random")):
+    index = 0
+    while True:
+        verdict, report = "ran", ""
+        try:
+            torch.ops.convlab_planted.run(x, index, order)
+        except IndexError:
+            break
+        except RuntimeError as error:
+            verdict, report = "error", str(error)
+        print(index, name, verdict, report.replace("\\n", "|"), sep="\\t")
+        index += 1
+"""
+
+
 def test_checking_build(tmp_path):
-    assert not complaints(run([str(program(tmp_path, True))]), True, X86)
+    objects = compiled(tmp_path, [*KERNELS, *RUNTIME], True)
+    main = compiled(tmp_path, [FOLDER / "run.cpp"], True)
+    output = run([str(linked(tmp_path / "program", objects + main))])
+    assert not complaints(output, True, X86)
+
+    # the same as an operator: every report is an ordinary RuntimeError, and the process goes on, faulthandler or not
+    from torch.utils.cpp_extension import include_paths, library_paths
+
+    torch_flags = ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-DCONVLAB_SIMULATED", *(f for path in include_paths() for f in ("-isystem", path))]
+    operator = compiled(tmp_path, [FOLDER / "operators.cpp"], True, extra=torch_flags)
+    library = linked(tmp_path / "planted.so", objects + operator, extra=["-shared", "-Wl,-Bsymbolic", *(f"-L{path}" for path in library_paths()), "-ltorch", "-ltorch_cpu"])
+    seen = run([sys.executable, "-c", AS_PYTHON_SEES_THEM, str(library)], CONVLAB_SIMULATOR_TIME_LIMIT="0.3")
+    names = list(dict.fromkeys(line.split("\t")[0] for line in output.splitlines()))
+    expected = {(line.split("\t")[0], line.split("\t")[1]): line.split("\t")[2] == "error" for line in output.splitlines()}
+    actual = {(names[int(index)], order): verdict == "error" for index, order, verdict, _ in (line.split("\t") for line in seen.splitlines())}
+    assert actual == expected
 
 
 def test_plain_build(tmp_path):

@@ -61,8 +61,8 @@ void avg_pool2d_forward(const AvgPool2d& a, DType dtype, const void* x, void* y,
 void avg_pool2d_backward(const AvgPool2d& a, DType dtype, const void* dy, void* dx, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch(backward_kernel<T>, blocks_for(a.window.planes * a.window.H * a.window.W, kThreads), dim3(kThreads), 0, stream, a, static_cast<const T*>(dy),
-           static_cast<T*>(dx));
+    launch(backward_kernel<T>, blocks_for(a.window.planes * a.window.H * a.window.W, kThreads), dim3(kThreads), 0, stream, a,
+           static_cast<const T*>(dy), static_cast<T*>(dx));
   });
 }
 

@@ -3,7 +3,6 @@
 #include <map>
 
 #include "session.h"
-#include "watchdog.h"
 
 namespace convlab::sim {
 namespace {
@@ -60,20 +59,20 @@ void traffic(uint64_t id, void (*each)(void*, const TrafficRow*), void* context)
   if (!session) return;
   std::lock_guard lock(session->mutex);
   for (const auto& [at, sums] : session->traffic) {
-    const TrafficRow row{at.kernel.c_str(), at.kernel_source.c_str(), at.file.c_str(), at.line,   at.memory.c_str(), at.shared,
-                         int(at.access),    sums.requests,            sums.bytes,      sums.cost, sums.ideal};
+    const TrafficRow row{at.kernel.c_str(), at.kernel_source.c_str(), at.file.c_str(), at.line,    at.memory.c_str(),
+                         at.shared,         int(at.access),           sums.requests,   sums.bytes, sums.cost,
+                         sums.ideal};
     each(context, &row);
   }
 }
 
 void set_os_threads(unsigned threads) { os_threads() = threads; }
-void set_time_limit(double seconds) { watchdog_seconds() = seconds; }
 
 }  // namespace
 }  // namespace convlab::sim
 
 const convlab::sim::Api* convlab_simulator() {
   using namespace convlab::sim;
-  static const Api api{open_session, close_session, enter_session, launches, traffic, set_os_threads, set_time_limit};
+  static const Api api{open_session, close_session, enter_session, launches, traffic, set_os_threads};
   return &api;
 }

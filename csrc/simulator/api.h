@@ -30,8 +30,7 @@ struct Api {
   // Call `each` with every row. Pointers are valid during the call.
   void (*launches)(uint64_t session, void (*each)(void* context, const LaunchRow* row), void* context);
   void (*traffic)(uint64_t session, void (*each)(void* context, const TrafficRow* row), void* context);
-  void (*set_os_threads)(unsigned threads);   // of one launch in the plain build; 0: one a core
-  void (*set_time_limit)(double seconds);     // see watchdog.h
+  void (*set_os_threads)(unsigned threads);  // of one launch in the plain build; 0: one a core
 };
 
 }  // namespace convlab::sim

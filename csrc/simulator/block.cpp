@@ -13,7 +13,7 @@ void block_barrier(Site site) {
   r.barrier(site);
 }
 
-void trap(Site site) { fail({"__trap()", site, "", {}}); }
+void trap(Site site) { fail({"__trap()", site}); }
 
 unsigned lane_id() { return running()->current->index % kWarp; }
 
@@ -48,7 +48,8 @@ template <class Bits, class T, class F> T update(T* address, Site site, F f) {
   static_assert(sizeof(Bits) == sizeof(T));
   Runner& r = *running();
   InRuntime guard(r, site);
-  if (reinterpret_cast<uintptr_t>(address) % sizeof(T)) fail({"misaligned atomic operation: the address must be a multiple of " + std::to_string(sizeof(T)), site, "", {}});
+  if (reinterpret_cast<uintptr_t>(address) % sizeof(T))
+    fail({"misaligned atomic operation: the address must be a multiple of " + std::to_string(sizeof(T)), site});
   check_access(r, address, sizeof(T), Access::atomic, site);
   Bits* bits = reinterpret_cast<Bits*>(address);
   Bits old_bits = __atomic_load_n(bits, __ATOMIC_RELAXED), new_bits;
@@ -63,14 +64,24 @@ template <class Bits, class T, class F> T update(T* address, Site site, F f) {
 
 }  // namespace
 
-float atomic_add(float* p, float v, Site site) { return update<uint32_t>(p, site, [=](float old) { return old + v; }); }
-double atomic_add(double* p, double v, Site site) { return update<uint64_t>(p, site, [=](double old) { return old + v; }); }
-int atomic_add(int* p, int v, Site site) { return update<uint32_t>(p, site, [=](int old) { return int(unsigned(old) + unsigned(v)); }); }
-unsigned atomic_add(unsigned* p, unsigned v, Site site) { return update<uint32_t>(p, site, [=](unsigned old) { return old + v; }); }
+float atomic_add(float* p, float v, Site site) {
+  return update<uint32_t>(p, site, [=](float old) { return old + v; });
+}
+double atomic_add(double* p, double v, Site site) {
+  return update<uint64_t>(p, site, [=](double old) { return old + v; });
+}
+int atomic_add(int* p, int v, Site site) {
+  return update<uint32_t>(p, site, [=](int old) { return int(unsigned(old) + unsigned(v)); });
+}
+unsigned atomic_add(unsigned* p, unsigned v, Site site) {
+  return update<uint32_t>(p, site, [=](unsigned old) { return old + v; });
+}
 unsigned long long atomic_add(unsigned long long* p, unsigned long long v, Site site) {
   return update<uint64_t>(p, site, [=](unsigned long long old) { return old + v; });
 }
-int atomic_max(int* p, int v, Site site) { return update<uint32_t>(p, site, [=](int old) { return old < v ? v : old; }); }
+int atomic_max(int* p, int v, Site site) {
+  return update<uint32_t>(p, site, [=](int old) { return old < v ? v : old; });
+}
 unsigned atomic_cas(unsigned* p, unsigned expected, unsigned v, Site site) {
   return update<uint32_t>(p, site, [=](unsigned old) { return old == expected ? v : old; });
 }

@@ -23,7 +23,7 @@ void Shadow::clear() {
 Granule* Shadow::of(size_t count) {
   if (granules_) return granules_;
   void* p = mmap(nullptr, count * sizeof(Granule), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED) fail({"no memory for the race check of a buffer with " + std::to_string(count) + " elements", {}, "", {}});
+  if (p == MAP_FAILED) fail({"no memory for the race check of a buffer with " + std::to_string(count) + " elements"});
   granules_ = static_cast<Granule*>(p);  // zero is a Mark's "never"
   count_ = count;
   return granules_;
@@ -96,11 +96,12 @@ void touch(Runner& r, const Piece& piece, size_t bytes, Access access, const Whe
   for (size_t i = piece.offset / unit; i * unit < piece.offset + bytes; i++) {
     Granule& g = piece.granules[i];
     if (access != Access::write && piece.needs_write_before_read && (piece.global ? g.write.epoch == 0 : g.write.epoch < r.epochs.block_began))
-      fail({"read of uninitialised " + piece.text(i), where, "", {}});
+      fail({"read of uninitialised " + piece.text(i), where});
     if (access == Access::read) {
       if (concurrent(g.write, r, thread, piece.global)) return race(r, "read after write", "written", g.write, where, piece.text(i));
       const Mark& m = g.read;
-      const bool several = m.epoch == r.epochs.now && (m.several || concurrent({m.epoch, 0, m.warp_epoch, 0, m.thread, false, false}, r, thread, false));
+      const bool several =
+          m.epoch == r.epochs.now && (m.several || concurrent({m.epoch, 0, m.warp_epoch, 0, m.thread, false, false}, r, thread, false));
       g.read = mark_now(r, m, where, thread, several, false);
     } else {
       const bool both_atomic = access == Access::atomic && g.write.atomic;
@@ -125,14 +126,16 @@ void check_shared(Runner& r, const char* p, size_t bytes, Access access, const W
   if (!array) {
     const SharedMemory::Array* near = r.shared.nearest(offset);
     fail({std::string("shared memory out of bounds: ") + verb(access) + " of " + std::to_string(bytes) + " bytes" +
-              (near ? " at byte " + std::to_string(std::ptrdiff_t(offset) - std::ptrdiff_t(near->begin)) + " of '" + near->name + "', which has " + std::to_string(near->bytes)
+              (near ? " at byte " + std::to_string(std::ptrdiff_t(offset) - std::ptrdiff_t(near->begin)) + " of '" + near->name + "', which has " +
+                          std::to_string(near->bytes)
                     : ", and the kernel has no array there"),
-          where, "", {}});
+          where});
   }
   if (access == Access::read && r.current->copies.covers(p, bytes))
-    fail({std::string("read of '") + array->name + "' where a cp.async of this thread has not been waited for", where, "", {}});
+    fail({std::string("read of '") + array->name + "' where a cp.async of this thread has not been waited for", where});
   if (r.counter) r.counter->note({array->name, true}, r.current->index, p, bytes, access, pack(where));
-  touch(r, {shared_shadow().of(SharedMemory::kArena) + array->begin, array->element, offset - array->begin, "shared", array->name, false, true}, bytes, access, where);
+  touch(r, {shared_shadow().of(SharedMemory::kArena) + array->begin, array->element, offset - array->begin, "shared", array->name, false, true},
+        bytes, access, where);
 }
 
 void check_global(Runner& r, const char* p, size_t bytes, Access access, const Where& where) {
@@ -140,16 +143,17 @@ void check_global(Runner& r, const char* p, size_t bytes, Access access, const W
   if (!b || p < b->begin || p + bytes > b->begin + b->bytes) {
     b = buffer_at(p);
     if (!b || p < b->begin || p + bytes > b->begin + b->bytes)
-      fail({std::string("device memory out of bounds: ") + verb(access) + " of " + std::to_string(bytes) + " bytes, " + describe_address(p), where, "", {}});
+      fail({std::string("device memory out of bounds: ") + verb(access) + " of " + std::to_string(bytes) + " bytes, " + describe_address(p), where});
     r.last_buffer = b;
   }
   if (r.counter) r.counter->note({b->name.c_str(), false}, r.current->index, p, bytes, access, pack(where));
   if (b->read_only) {
-    if (access != Access::read) fail({"write to an input: " + describe_address(p), where, "", {}});
+    if (access != Access::read) fail({"write to an input: " + describe_address(p), where});
     return;
   }
   const size_t offset = size_t(p - b->begin);
-  touch(r, {b->shadow.of(b->bytes / b->element.unit + 1), b->element, offset, "device memory", b->name.c_str(), true, !b->initialised}, bytes, access, where);
+  touch(r, {b->shadow.of(b->bytes / b->element.unit + 1), b->element, offset, "device memory", b->name.c_str(), true, !b->initialised}, bytes, access,
+        where);
 }
 
 struct Segments {  // of this library in memory: its constants
@@ -194,7 +198,9 @@ void check_access(Runner& r, const void* address, size_t bytes, Access access, c
   if (in_device_memory(p)) return check_global(r, p, bytes, access, where);
   static const Segments segments;
   if (access == Access::read && (is_argument(r, p, bytes) || segments.contain(p, bytes))) return;
-  fail({std::string(verb(access)) + " of " + std::to_string(bytes) + " bytes at " + describe_address(p) + ": neither shared, nor device, nor constant memory", where, "", {}});
+  fail({std::string(verb(access)) + " of " + std::to_string(bytes) + " bytes at " + describe_address(p) +
+            ": neither shared, nor device, nor constant memory",
+        where});
 }
 
 Place place_of_mark(uint32_t place) { return unpack(place).place(); }

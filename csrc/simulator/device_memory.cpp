@@ -66,7 +66,8 @@ Buffer* allocate(size_t bytes, unsigned element_bytes, const char* name, const v
   const size_t slots = page_bytes / slot_bytes + 1;  // at least a page of every slot stays unmapped in front
   size_t first = 0;
   for (size_t free = 0; free < slots; first++) {
-    if (first + slots - free > Region::kSlots) throw Error("convlab simulator: no room for " + std::to_string(bytes) + " bytes of '" + name + "' in the simulated device memory");
+    if (first + slots - free > Region::kSlots)
+      throw Error("convlab simulator: no room for " + std::to_string(bytes) + " bytes of '" + name + "' in the simulated device memory");
     free = region.slots[first].load(std::memory_order_relaxed) ? 0 : free + 1;
   }
   first -= slots;
@@ -74,7 +75,8 @@ Buffer* allocate(size_t bytes, unsigned element_bytes, const char* name, const v
   // the pages lie in the middle of their slots; the buffer ends as close to their end as its alignment allows
   const size_t room = slots * slot_bytes - page_bytes;
   char* pages = region.begin + first * slot_bytes + round_up(room / 2, page());
-  if (mprotect(pages, page_bytes, PROT_READ | PROT_WRITE) != 0) throw Error("convlab simulator: out of memory for " + std::to_string(bytes) + " bytes of '" + name + "'");
+  if (mprotect(pages, page_bytes, PROT_READ | PROT_WRITE) != 0)
+    throw Error("convlab simulator: out of memory for " + std::to_string(bytes) + " bytes of '" + name + "'");
   char* begin = pages + (page_bytes - bytes - shift) / kAlignment * kAlignment + shift;
   if (begin + bytes > pages + page_bytes) begin -= kAlignment;
 

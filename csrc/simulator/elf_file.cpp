@@ -55,7 +55,8 @@ ElfFile::ElfFile() {
   const uint64_t names = headers[header->e_shstrndx].sh_offset;
   for (unsigned i = 0; i < header->e_shnum; i++) {
     const Elf64_Shdr& s = headers[i];
-    if (s.sh_type == SHT_NOBITS || (s.sh_flags & SHF_COMPRESSED) || !at<char>(bytes_, s.sh_offset, s.sh_size) || !at<char>(bytes_, names + s.sh_name)) continue;
+    if (s.sh_type == SHT_NOBITS || (s.sh_flags & SHF_COMPRESSED) || !at<char>(bytes_, s.sh_offset, s.sh_size) || !at<char>(bytes_, names + s.sh_name))
+      continue;
     sections_.push_back({bytes_.data() + names + s.sh_name, {bytes_.data() + s.sh_offset, s.sh_size}});
   }
 }

@@ -42,20 +42,21 @@ Handlers& handlers() {
   fail({std::string("a thread has run for ") + seconds +
             " s of processor time without reaching a barrier, a warp operation or its end: an endless loop, or a wait for another thread"
             " (here a thread runs until it waits at one of those)",
-        interrupted, "", {}});
+        interrupted});
 }
 
 // Runs on the fiber's emptied stack, as if the kernel had called it.
 void land() {
   const Fault f = fault;
   switch (f.signal) {
-    case SIGFPE: fail({"integer division by zero, or the quotient overflows", f.where, "", {}});
+    case SIGFPE: fail({"integer division by zero, or the quotient overflows", f.where});
     case SIGILL:
-    case SIGTRAP: fail({"the kernel executed a trap", f.where, "", {}});
+    case SIGTRAP: fail({"the kernel executed a trap", f.where});
     case kWatchdogSignal: report_overdue(f.where);
     default:
-      fail({f.address ? "illegal memory access: " + describe_address(f.address) : "illegal memory access: null, not an address at all, or a misaligned vector", f.where,
-            "", {}});
+      fail({f.address ? "illegal memory access: " + describe_address(f.address)
+                      : "illegal memory access: null, not an address at all, or a misaligned vector",
+            f.where});
   }
 }
 
@@ -84,7 +85,8 @@ void on_signal(int signal, siginfo_t* info, void* machine_state) {
       if (kSignals[i] == signal) sigaction(signal, &handlers().before[i], nullptr);
     return;
   }
-  fault = {signal, signal == SIGSEGV || signal == SIGBUS ? info->si_addr : nullptr, r->in_runtime ? r->called_from : Where(static_cast<const char*>(pc) + 1)};
+  fault = {signal, signal == SIGSEGV || signal == SIGBUS ? info->si_addr : nullptr,
+           r->in_runtime ? r->called_from : Where(static_cast<const char*>(pc) + 1)};
   r->in_runtime = true;
   const unsigned thread = r->current->index;
   redirect(machine_state, r->stack_bottom(thread), r->stack_top(thread), land);
@@ -96,7 +98,7 @@ FaultGuard::FaultGuard() {
   Handlers& h = handlers();
   std::lock_guard lock(h.mutex);
   if (h.launches++) return;
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_sigaction = on_signal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER | SA_RESTART;
   for (int i = 0; i < kCount; i++) sigaction(kSignals[i], &action, &h.before[i]);

@@ -32,10 +32,12 @@ void check_limits(const Launch& l) {
   };
   const uint64_t threads = uint64_t(l.block.x) * l.block.y * l.block.z;
   if (threads == 0) refuse("the block has no threads");
-  if (threads > kMaxThreads || l.block.x > kMaxThreads || l.block.y > kMaxThreads) refuse(std::to_string(threads) + " threads a block, at most 1024 are allowed");
+  if (threads > kMaxThreads || l.block.x > kMaxThreads || l.block.y > kMaxThreads)
+    refuse(std::to_string(threads) + " threads a block, at most 1024 are allowed");
   if (l.block.z > kMaxBlockZ) refuse("block.z is " + std::to_string(l.block.z) + ", at most 64 is allowed");
   const unsigned bounds = kernel_info(l.kernel).launch_bounds;
-  if (bounds && threads > bounds) refuse(std::to_string(threads) + " threads a block, but the kernel's __launch_bounds__ says at most " + std::to_string(bounds));
+  if (bounds && threads > bounds)
+    refuse(std::to_string(threads) + " threads a block, but the kernel's __launch_bounds__ says at most " + std::to_string(bounds));
   if (!l.grid.x || !l.grid.y || !l.grid.z) refuse("the grid has no blocks; do not launch for an empty problem");
   if (l.grid.x > kMaxGridX) refuse("grid.x is " + std::to_string(l.grid.x) + ", at most 2^31 - 1 is allowed");
   if (l.grid.y > kMaxGridYZ) refuse("grid.y is " + std::to_string(l.grid.y) + ", at most 65535 is allowed");
@@ -75,7 +77,8 @@ unsigned cores() {
 
 class Execution {  // of one launch
  public:
-  Execution(const Launch& launch, Session& session) : launch_(launch), session_(session), blocks_(uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z) {
+  Execution(const Launch& launch, Session& session)
+      : launch_(launch), session_(session), blocks_(uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z) {
     if (session.order == Order::random && blocks_ <= UINT32_MAX) {
       permutation_.resize(blocks_);
       std::iota(permutation_.begin(), permutation_.end(), 0u);
@@ -120,7 +123,8 @@ class Execution {  // of one launch
       if (error_.empty()) error_ = e.what();
     }
     running() = nullptr;
-    if (runner->counter) traffic_ = counter.take(kernel_info(launch_.kernel).name, kernel_info(launch_.kernel).source);  // the checking build has one OS thread
+    if (runner->counter)
+      traffic_ = counter.take(kernel_info(launch_.kernel).name, kernel_info(launch_.kernel).source);  // the checking build has one OS thread
     runner->counter = nullptr;
     pool().give_back(std::move(runner));
   }

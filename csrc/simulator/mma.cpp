@@ -12,7 +12,7 @@ constexpr int kM = 16, kN = 8;
 Mma& registers(void** lanes, int lane) { return *static_cast<Mma*>(lanes[lane]); }
 
 void need_full_warp(uint32_t mask) {
-  if (mask != kFullWarp) fail({"a tensor core operation needs all 32 lanes of the warp", running()->called_from, "", {}});
+  if (mask != kFullWarp) fail({"a tensor core operation needs all 32 lanes of the warp", running()->called_from});
 }
 
 // d = a b + c for A [16][k], B [k][8] of which every lane has given its parts
@@ -45,7 +45,9 @@ template <class Unpack> void mma_16_bit(void** lanes, uint32_t mask, Unpack unpa
 }
 
 float checked_tf32(uint32_t bits, const char* operand) {
-  if (bits & 0x1fff) fail({std::string("mma_m16n8k8_tf32: an operand of ") + operand + " is not rounded to tf32 (use to_tf32): " + std::to_string(float_of(bits)), running()->called_from, "", {}});
+  if (bits & 0x1fff)
+    fail({std::string("mma_m16n8k8_tf32: an operand of ") + operand + " is not rounded to tf32 (use to_tf32): " + std::to_string(float_of(bits)),
+          running()->called_from});
   return float_of(bits);
 }
 
@@ -82,8 +84,8 @@ void ldmatrix(void** lanes, uint32_t mask) {
     uint16_t elements[8][8];
     for (int row = 0; row < 8; row++) {
       const char* p = static_cast<const char*>(of(8 * matrix + row).row);
-      if (reinterpret_cast<uintptr_t>(p) % 16) fail({"ldmatrix: the address of a row is not a multiple of 16", running()->called_from, "", {}});
-      if (!running()->shared.contains(p)) fail({"ldmatrix: the address of a row is not in shared memory", running()->called_from, "", {}});
+      if (reinterpret_cast<uintptr_t>(p) % 16) fail({"ldmatrix: the address of a row is not a multiple of 16", running()->called_from});
+      if (!running()->shared.contains(p)) fail({"ldmatrix: the address of a row is not in shared memory", running()->called_from});
       std::memcpy(elements[row], p, sizeof elements[row]);
     }
     for (int lane = 0; lane < 32; lane++) {

@@ -25,10 +25,10 @@ class Where {
 };
 
 struct Report {
-  std::string what;     // one line
-  Where where;
-  std::string other;    // what came before, or who waits where
-  Where other_where;
+  std::string what;  // one line
+  Where where = {};
+  std::string other = "";  // what came before, or who waits where
+  Where other_where = {};
 };
 
 // Ends the running block and makes run() throw an Error; outside a kernel it throws. It does not throw inside one: the

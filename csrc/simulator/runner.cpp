@@ -145,14 +145,15 @@ void Runner::release_barrier() {
   const Thread* first = nullptr;  // that waits
   for (unsigned i = 0; i < count_ && !first; i++)
     if (threads_[i].state != State::returned) first = &threads_[i];
-  if (waiting_ != live_) fail({"deadlock: no thread of the block can go on", first->site, who_waits_where(), {}});
+  if (waiting_ != live_) fail({"deadlock: no thread of the block can go on", first->site, who_waits_where()});
   if (live_ != count_)
-    fail({"barrier divergence: " + std::to_string(live_) + " of " + std::to_string(count_) + " threads wait in __syncthreads, the others have returned", first->site,
-          who_waits_where(), {}});
+    fail({"barrier divergence: " + std::to_string(live_) + " of " + std::to_string(count_) +
+              " threads wait in __syncthreads, the others have returned",
+          first->site, who_waits_where()});
   for (unsigned i = 0; i < count_; i++) {
     const Site a = threads_[i].site, b = first->site;
     if (a.line() != b.line() || a.column() != b.column() || std::string_view(a.file_name()) != b.file_name())
-      fail({"barrier divergence: threads of the block wait in different __syncthreads", first->site, who_waits_where(), {}});
+      fail({"barrier divergence: threads of the block wait in different __syncthreads", first->site, who_waits_where()});
     threads_[i].state = State::ready;
   }
   waiting_ = 0;
@@ -192,22 +193,26 @@ void Runner::collective(const char* what, WarpOperation operation, uint32_t mask
   const unsigned lane = self.index % kWarp;
   const uint32_t needed = mask & warp.lanes;
   const std::string name = what;
-  if (!(mask >> lane & 1)) fail({name + ": the calling lane " + std::to_string(lane) + " is not in the mask", site, "", {}});
-  if (mask & warp.returned) fail({name + ": the mask names lanes that have returned", site, "", {}});
+  if (!(mask >> lane & 1)) fail({name + ": the calling lane " + std::to_string(lane) + " is not in the mask", site});
+  if (mask & warp.returned) fail({name + ": the mask names lanes that have returned", site});
 
   Gathering* g = nullptr;
   for (unsigned i = 0; i < warp.gathering_count; i++) {
     Gathering& other = warp.gatherings[i];
-    if (other.mask == mask) g = &other;
-    else if (other.mask & mask) fail({name + ": lanes of one warp wait for each other with different masks", site, std::string("others are in ") + other.what, other.site});
+    if (other.mask == mask)
+      g = &other;
+    else if (other.mask & mask)
+      fail({name + ": lanes of one warp wait for each other with different masks", site, std::string("others are in ") + other.what, other.site});
   }
   if (!g) {
-    if (warp.gathering_count == kMaxGatherings) fail({"lanes of one warp wait in more than " + std::to_string(kMaxGatherings) + " collectives", site, "", {}});
+    if (warp.gathering_count == kMaxGatherings)
+      fail({"lanes of one warp wait in more than " + std::to_string(kMaxGatherings) + " collectives", site});
     g = &warp.gatherings[warp.gathering_count++];
     *g = {mask, 0, operation, what, site, {}};
   }
   if (g->operation != operation || g->site.line() != site.line() || g->site.column() != site.column())
-    fail({"warp divergence: lanes of one warp meet in different collectives, here in " + name, site, std::string("others are in ") + g->what, g->site});
+    fail({"warp divergence: lanes of one warp meet in different collectives, here in " + name, site, std::string("others are in ") + g->what,
+          g->site});
   g->arguments[lane] = arguments;
   g->arrived |= 1u << lane;
   if (g->arrived != needed) {
@@ -234,7 +239,7 @@ void Runner::collective(const char* what, WarpOperation operation, uint32_t mask
 
 void Runner::thread_returns() {
   in_runtime = true;
-  if (!current->copies.empty()) fail({"a thread returns with cp.async copies that it never waited for", current->copies.first_site(), "", {}});
+  if (!current->copies.empty()) fail({"a thread returns with cp.async copies that it never waited for", current->copies.first_site()});
   current->state = State::returned;
   warp_of(current->index).returned |= 1u << current->index % kWarp;
   live_--;
@@ -254,7 +259,7 @@ void Runner::abandon(Report report) {
 // ---- words for reports ----
 
 std::string Runner::who_waits_where() const {  // a line for each run of threads that do the same
-  constexpr size_t kEnough = 1500;  // characters
+  constexpr size_t kEnough = 1500;             // characters
   std::string out;
   const auto same = [](const Thread& a, const Thread& b) {
     return a.state == b.state && (a.state == State::returned || (a.site.line() == b.site.line() && a.site.column() == b.site.column()));

@@ -79,10 +79,10 @@ class Runner {
   Where called_from;          // where the kernel called the runtime function that runs
   Order order{};
   SharedMemory shared;
-  Epochs epochs;                 // for the race check
-  Buffer* last_buffer = nullptr;          // the device buffer last accessed; most accesses are to the same one
-  TrafficCounter* counter = nullptr;      // null unless the session counts
-  bool overdue = false;       // the watchdog has lost patience, see watchdog.h
+  Epochs epochs;                      // for the race check
+  Buffer* last_buffer = nullptr;      // the device buffer last accessed; most accesses are to the same one
+  TrafficCounter* counter = nullptr;  // null unless the session counts
+  bool overdue = false;               // the watchdog has lost patience, see watchdog.h
 
  private:
   void make_stacks(unsigned threads);

@@ -53,20 +53,20 @@ void* SharedMemory::static_array(const void* key, size_t bytes, Element element,
     if (a.key == key) return arena_ + a.begin;
   static_bytes_ += (bytes + 15) / 16 * 16;
   if (static_bytes_ > kStaticSharedLimit)
-    fail({"static shared memory: with '" + std::string(name) + "' (" + std::to_string(bytes) + " bytes) the block has " + std::to_string(static_bytes_) +
-              " bytes, more than the 48 KiB that static arrays may take; use DYNAMIC_SHARED",
-          site, "", {}});
+    fail({"static shared memory: with '" + std::string(name) + "' (" + std::to_string(bytes) + " bytes) the block has " +
+              std::to_string(static_bytes_) + " bytes, more than the 48 KiB that static arrays may take; use DYNAMIC_SHARED",
+          site});
   if (static_bytes_ + dynamic_bytes_ > kSharedLimit)
     fail({"shared memory: " + std::to_string(static_bytes_) + " static and " + std::to_string(dynamic_bytes_) +
               " dynamic bytes are more than the 227 KiB a block can have",
-          site, "", {}});
+          site});
   const size_t begin = reserve(bytes);
   arrays_.push_back({key, name, begin, bytes, element});
   return arena_ + begin;
 }
 
 void* SharedMemory::dynamic_array(Element element, Site site) {
-  if (!dynamic_bytes_) fail({"DYNAMIC_SHARED in a kernel that was launched with 0 bytes of dynamic shared memory", site, "", {}});
+  if (!dynamic_bytes_) fail({"DYNAMIC_SHARED in a kernel that was launched with 0 bytes of dynamic shared memory", site});
   arrays_[0].element = element;
   return arena_ + arrays_[0].begin;
 }

@@ -9,9 +9,9 @@
 
 namespace convlab::sim {
 
-constexpr size_t kSharedLimit = 227 * 1024;        // of a block, on sm_90; other architectures have less
-constexpr size_t kStaticSharedLimit = 48 * 1024;   // of static arrays, on every architecture
-constexpr uint64_t kPoison = 0x7fff7fff7fff7fff;   // NaN as float64, float32, float16 and bfloat16, and a huge int
+constexpr size_t kSharedLimit = 227 * 1024;       // of a block, on sm_90; other architectures have less
+constexpr size_t kStaticSharedLimit = 48 * 1024;  // of static arrays, on every architecture
+constexpr uint64_t kPoison = 0x7fff7fff7fff7fff;  // NaN as float64, float32, float16 and bfloat16, and a huge int
 
 class SharedMemory {
  public:

@@ -86,7 +86,8 @@ void TrafficCounter::end_interval() {
     for (auto& requests : stream.requests) {
       for (const Request& q : requests) {
         if (!q.lanes) continue;
-        stream.sums.add({1, uint64_t(__builtin_popcount(q.lanes)) * q.bytes, (stream.shared ? wavefronts_of : sectors_of)(q.address, q.lanes, q.bytes),
+        stream.sums.add({1, uint64_t(__builtin_popcount(q.lanes)) * q.bytes,
+                         (stream.shared ? wavefronts_of : sectors_of)(q.address, q.lanes, q.bytes),
                          (stream.shared ? ideal_wavefronts_of : ideal_sectors_of)(q.address, q.lanes, q.bytes)});
       }
       requests.clear();

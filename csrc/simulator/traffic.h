@@ -46,7 +46,7 @@ class TrafficCounter {
   };
   // `place`: of the instruction, as in Mark
   void note(Memory memory, unsigned thread, const char* p, size_t bytes, Access access, uint32_t place);
-  void end_interval();  // at a barrier, and at the end of a block
+  void end_interval();                                                        // at a barrier, and at the end of a block
   Traffic take(const std::string& kernel, const std::string& kernel_source);  // what was counted since the last call
 
  private:

@@ -39,8 +39,12 @@ CONVLAB_SIM_HOOKS(2)
 CONVLAB_SIM_HOOKS(4)
 CONVLAB_SIM_HOOKS(8)
 CONVLAB_SIM_HOOKS(16)
-__attribute__((section("convlab_hooks"))) void __tsan_read_range(void* address, size_t bytes) { access(address, bytes, Access::read, __builtin_return_address(0)); }
-__attribute__((section("convlab_hooks"))) void __tsan_write_range(void* address, size_t bytes) { access(address, bytes, Access::write, __builtin_return_address(0)); }
+__attribute__((section("convlab_hooks"))) void __tsan_read_range(void* address, size_t bytes) {
+  access(address, bytes, Access::read, __builtin_return_address(0));
+}
+__attribute__((section("convlab_hooks"))) void __tsan_write_range(void* address, size_t bytes) {
+  access(address, bytes, Access::write, __builtin_return_address(0));
+}
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
 void __tsan_func_entry(void*) {}

@@ -50,7 +50,7 @@ std::string text(const Type* type, uintptr_t value) {
   return std::to_string(uint64_t(value));
 }
 
-[[noreturn]] void report(const std::string& what, const void* return_address) { fail({what, return_address, "", {}}); }
+[[noreturn]] void report(const std::string& what, const void* return_address) { fail({what, return_address}); }
 
 [[noreturn]] void overflow(const Overflow* data, uintptr_t a, const char* operation, uintptr_t b, const void* return_address) {
   report("signed integer overflow: " + text(data->type, a) + operation + text(data->type, b) + " does not fit " + data->type->name, return_address);
@@ -76,7 +76,8 @@ extern "C" {
 }
 
 [[noreturn]] void __ubsan_handle_shift_out_of_bounds_abort(Shift* data, uintptr_t value, uintptr_t by) {
-  report("shift of " + text(data->left, value) + " by " + text(data->right, by) + " bits, which type " + data->left->name + " does not allow", CALLER);
+  report("shift of " + text(data->left, value) + " by " + text(data->right, by) + " bits, which type " + data->left->name + " does not allow",
+         CALLER);
 }
 
 [[noreturn]] void __ubsan_handle_divrem_overflow_abort(Overflow* data, uintptr_t a, uintptr_t b) {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -71,7 +72,11 @@ void keep_watch() {
 }  // namespace
 
 double& watchdog_seconds() {
-  static double seconds = kDefaultSeconds;
+  static double seconds = [] {
+    const char* asked = getenv("CONVLAB_SIMULATOR_TIME_LIMIT");
+    const double value = asked ? atof(asked) : 0;
+    return value > 0 ? value : kDefaultSeconds;
+  }();
   return seconds;
 }
 
