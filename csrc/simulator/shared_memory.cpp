@@ -32,7 +32,7 @@ void SharedMemory::begin_block(size_t dynamic_bytes) {
   dynamic_bytes_ = dynamic_bytes;
   poisoned_ = 0;
   poison_up_to(touched_);
-  if (dynamic_bytes) arrays_.push_back({nullptr, "dynamic shared memory", reserve(dynamic_bytes), dynamic_bytes, {1, 1}});
+  if (dynamic_bytes) arrays_.push_back({nullptr, "dynamic shared memory", reserve(dynamic_bytes), dynamic_bytes, {}});
 }
 
 size_t SharedMemory::reserve(size_t bytes) {
@@ -67,7 +67,8 @@ void* SharedMemory::static_array(const void* key, size_t bytes, Element element,
 
 void* SharedMemory::dynamic_array(Element element, Site site) {
   if (!dynamic_bytes_) fail({"DYNAMIC_SHARED in a kernel that was launched with 0 bytes of dynamic shared memory", site});
-  arrays_[0].element = element;
+  Element& known = arrays_[0].element;  // a kernel may see the same memory as arrays of several types: the finest unit tells them all apart
+  known = known.bytes == 0 ? element : Element{std::min(known.bytes, element.bytes), std::min(known.unit, element.unit)};
   return arena_ + arrays_[0].begin;
 }
 

@@ -1,4 +1,5 @@
 // Kernels without a bug: the simulator runs them and has nothing to say.
+#include "../../csrc/dtype.h"
 #include "planted.h"
 
 namespace planted {
@@ -78,6 +79,18 @@ __global__ void dynamic_memory_kernel(const float* in, float* out) {
   out[threadIdx.x] = tile[63 - threadIdx.x];
 }
 PLANTED_LAUNCH(dynamic_memory, launch(dynamic_memory_kernel, dim3(1), dim3(64), 256, nullptr, in, out), RIGHT { return in[63 - i]; });
+
+// two views of the dynamic memory: 64 floats, then 64 halves
+__global__ void two_views_kernel(const float* in, float* out) {
+  DYNAMIC_SHARED(float, floats);
+  DYNAMIC_SHARED(convlab::float16, all);
+  convlab::float16* halves = all + 128;
+  floats[threadIdx.x] = in[threadIdx.x];
+  halves[threadIdx.x] = convlab::float16(float(threadIdx.x));
+  __syncthreads();
+  out[threadIdx.x] = floats[63 - threadIdx.x] + float(halves[threadIdx.x ^ 1]);
+}
+PLANTED_LAUNCH(two_views, launch(two_views_kernel, dim3(1), dim3(64), 384, nullptr, in, out), RIGHT { return in[63 - i] + float(i ^ 1); });
 
 // bytes: neighbours are different memory
 __global__ void bytes_kernel(const float* in, float* out) {
