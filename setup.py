@@ -27,6 +27,7 @@ import toolchain  # noqa: E402
 CXX_FLAGS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
 NVCC_FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11: toolchain.OLDEST_TORCH
+LADDER = ["csrc/algorithms.cpp", "csrc/kernels/plans.cpp"]  # the algorithms and their plans, as data: every library's
 # Symbols of a static library stay inside: torch loads a libcudart of its own, and the two must not answer for each other.
 LINK_FLAGS = ["-shared", "-Wl,-s", "-Wl,--exclude-libs,ALL"]
 
@@ -45,7 +46,7 @@ def libraries(torch, cxx, nvcc, archs) -> List[Library]:
     # _C: the operators. Python-free, and only the stable ABI of torch; libtorch.so stays needed because it brings
     # libtorch_cuda.so into scope, where there is one.
     ops = Library(
-        "_C.so", ["csrc/ops.cpp", "csrc/cpu/*.cpp"],
+        "_C.so", ["csrc/ops.cpp", "csrc/cpu/*.cpp", *LADDER],
         CXX_FLAGS + [STABLE_ABI, "-isystem", torch.include, "-fmacro-prefix-map={}/=".format(torch.include)],
         [],
         LINK_FLAGS + ["-Wl,-z,defs", "-Wl,--no-as-needed", "-L" + torch.lib, "-ltorch", "-ltorch_cpu"])
@@ -60,7 +61,7 @@ def libraries(torch, cxx, nvcc, archs) -> List[Library]:
     import pybind11
     build = {"TORCH": torch.version, "NVCC": nvcc.version if nvcc else "", "ARCHS": ";".join(archs), "CXX": cxx.version}
     lab = Library(
-        "_lab" + sysconfig.get_config_var("EXT_SUFFIX"), ["csrc/bindings.cpp", "csrc/simulator_bindings.cpp"],
+        "_lab" + sysconfig.get_config_var("EXT_SUFFIX"), ["csrc/bindings.cpp", "csrc/simulator_bindings.cpp", *LADDER],
         CXX_FLAGS + ["-isystem", toolchain.python_include(), "-isystem", pybind11.get_include()]
         + ['-DCONVLAB_BUILD_{}="{}"'.format(key, value) for key, value in build.items()],
         [],
@@ -77,7 +78,7 @@ def simulator(torch, check) -> Library:
     host = ["-DCONVLAB_SIMULATED", "-DCONVLAB_NAMESPACE=convlab" + name, STABLE_ABI, "-isystem", torch.include,
             "-ffile-prefix-map={}/=".format(torch.include)]
     return Library(
-        name + ".so", ["csrc/ops.cpp", "csrc/cuda/*.cpp", "csrc/simulator/*.cpp", "csrc/kernels/*.cu"],
+        name + ".so", ["csrc/ops.cpp", "csrc/cuda/*.cpp", "csrc/simulator/*.cpp", "csrc/kernels/*.cu", *LADDER],
         flags["runtime_flags"](check) + relative + host, flags["kernel_flags"](check) + relative,
         ["-shared", "-Wl,-Bsymbolic", "-Wl,--version-script=csrc/simulator/exports.map", "-Wl,-z,defs", "-Wl,--no-as-needed", "-L" + torch.lib,
          "-ltorch", "-ltorch_cpu", "-lpthread", "-ldl"], "cxx")

@@ -17,7 +17,7 @@ constexpr const char* kBackendNames[] = {"cpu", "cuda"};
 constexpr const char* kPassNames[] = {"forward", "dgrad", "wgrad"};
 
 // The numbers travel through the operators' schemas: never reuse one.
-enum class Algorithm : int64_t { automatic = 0, reference = 1, direct = 2 };
+enum class Algorithm : int64_t { automatic = 0, reference = 1, direct = 2, implicit_gemm = 5, register_tiled = 6 };
 
 constexpr unsigned bit(Pass pass) { return 1u << int(pass); }
 constexpr unsigned kNoPass = 0, kAllPasses = bit(Pass::forward) | bit(Pass::dgrad) | bit(Pass::wgrad);
@@ -32,6 +32,8 @@ struct AlgorithmRow {
 constexpr AlgorithmRow kAlgorithms[] = {
     {Algorithm::reference, "reference", "sequential loops, as a course writes them down", {kAllPasses, kNoPass}},
     {Algorithm::direct, "direct", "each output element by the definition, in parallel", {kAllPasses, kAllPasses}},
+    {Algorithm::implicit_gemm, "implicit_gemm", "a matrix product in shared-memory tiles, unrolled while they are loaded", {kNoPass, kAllPasses}},
+    {Algorithm::register_tiled, "register_tiled", "the same product, with a tile of outputs in each thread's registers", {kNoPass, kAllPasses}},
 };
 
 inline const AlgorithmRow* find_algorithm(int64_t id) {
@@ -41,22 +43,10 @@ inline const AlgorithmRow* find_algorithm(int64_t id) {
 }
 
 // Why `row` cannot do this pass of the problem on this backend; empty when it can.
-inline std::string refusal(const AlgorithmRow& row, Backend backend, Pass pass, DType, const Conv2d&) {
-  if (row.passes[int(backend)] & bit(pass)) return "";
-  return std::string("has no ") + kPassNames[int(pass)] + " for " + kBackendNames[int(backend)] + " tensors";
-}
+std::string refusal(const AlgorithmRow& row, Backend backend, Pass pass, DType, const Conv2d&);
 
-// What "auto" runs.
-inline Algorithm choose(Backend, Pass, DType, const Conv2d&) { return Algorithm::direct; }
-
-// The algorithm that `requested` stands for in an operator's arguments.
-inline Algorithm resolve(int64_t requested, Backend backend, Pass pass, DType dtype, const Conv2d& g) {
-  if (requested == int64_t(Algorithm::automatic)) return choose(backend, pass, dtype, g);
-  const AlgorithmRow* row = find_algorithm(requested);
-  if (!row) throw std::invalid_argument("conv2d: algo number " + std::to_string(requested) + " is not in the table of algorithms");
-  const std::string why = refusal(*row, backend, pass, dtype, g);
-  if (!why.empty()) throw std::invalid_argument(std::string("conv2d: algo '") + row->name + "' " + why);
-  return row->id;
-}
+// The algorithm that `requested` stands for in an operator's arguments: itself, or what is best where it is `automatic`.
+// Throws std::invalid_argument for what is not in the table or cannot do this.
+Algorithm resolve(int64_t requested, Backend backend, Pass pass, DType dtype, const Conv2d& g);
 
 }  // namespace convlab

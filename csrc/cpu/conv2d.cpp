@@ -37,7 +37,8 @@ struct Cpu {
     });
   }
 
-  void wgrad(Algorithm algorithm, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw) const {
+  void wgrad(Algorithm algorithm, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db) const {
+    if (db) bias_grad(g, dtype, dy, db);
     dispatch(dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
       const T *dyt = static_cast<const T*>(dy), *xt = static_cast<const T*>(x);

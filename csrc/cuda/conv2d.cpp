@@ -2,6 +2,7 @@
 #include "../host/conv2d.h"
 
 #include "../host/registration.h"
+#include "../kernels/plans.h"
 #include "stream.h"
 
 namespace convlab {
@@ -9,35 +10,35 @@ namespace {
 
 struct Cuda {
   static constexpr Backend id = Backend::cuda;
+  const Tensor& like;
   CurrentStream stream;
-  explicit Cuda(const Tensor& t) : stream(t) {}
+  explicit Cuda(const Tensor& t) : like(t), stream(t) {}
 
   void forward(Algorithm algorithm, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y) const {
-    switch (algorithm) {
-      case Algorithm::direct: return conv2d_direct_forward(g, dtype, x, w, bias, y, stream);
-      default: throw not_here(algorithm);
-    }
+    const Plan plan = cuda_plan(algorithm, Pass::forward, dtype, g);
+    Scratch workspace("workspace", plan.workspace, like);
+    kernels_of(algorithm).forward(plan, g, dtype, x, w, bias, y, workspace.get(), stream);
   }
 
   void dgrad(Algorithm algorithm, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx) const {
-    switch (algorithm) {
-      case Algorithm::direct: return conv2d_direct_dgrad(g, dtype, dy, w, dx, stream);
-      default: throw not_here(algorithm);
-    }
+    const Plan plan = cuda_plan(algorithm, Pass::dgrad, dtype, g);
+    Scratch workspace("workspace", plan.workspace, like);
+    kernels_of(algorithm).dgrad(plan, g, dtype, dy, w, dx, workspace.get(), stream);
   }
 
-  void wgrad(Algorithm algorithm, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw) const {
-    switch (algorithm) {
-      case Algorithm::direct: return conv2d_direct_wgrad(g, dtype, dy, x, dw, stream);
-      default: throw not_here(algorithm);
-    }
+  void wgrad(Algorithm algorithm, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db) const {
+    const Plan plan = cuda_plan(algorithm, Pass::wgrad, dtype, g);
+    Scratch workspace("workspace", plan.workspace, like);
+    kernels_of(algorithm).wgrad(plan, g, dtype, dy, x, dw, db, workspace.get(), stream);
   }
 
   void bias_grad(const Conv2d& g, DType dtype, const void* dy, void* db) const { conv2d_bias_grad(g, dtype, dy, db, stream); }
 
  private:
-  static std::logic_error not_here(Algorithm algorithm) {
-    return std::logic_error(message("convlab: the table of algorithms lists number ", int64_t(algorithm), " for CUDA, but no kernel is wired to it"));
+  static const ConvKernels& kernels_of(Algorithm algorithm) {
+    for (const ConvKernels& row : kConvKernels)
+      if (row.id == algorithm) return row;
+    throw std::logic_error(message("convlab: the table of algorithms lists number ", int64_t(algorithm), " for CUDA, but no kernel is wired to it"));
   }
 };
 

@@ -2,6 +2,7 @@
 //
 //   float4 v = load4(p);  store4(p, v);
 //   Vector<T, n> v = load_vector<n>(p);  store_vector(p, v);      n elements of any type
+//   float v = load_if(wanted, p);         one element that does not change during the kernel, or 0
 #pragma once
 #include "device.h"
 
@@ -54,5 +55,29 @@ __device__ __forceinline__ float4 load4(const float* p) {
 }
 
 __device__ __forceinline__ void store4(float* p, float4 v) { store_vector(p, Vector<float, 4>{{v.x, v.y, v.z, v.w}}); }
+
+// *p as a float if wanted, else 0. One predicated load and never a branch; p need not be an address where it is not wanted.
+#if defined(__CUDACC__)
+
+__device__ __forceinline__ float load_if(bool wanted, const float* p) {
+  float value;
+  asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %2, 0;\n mov.b32 %0, 0;\n @wanted ld.global.nc.f32 %0, [%1];\n}" : "=f"(value) : "l"(p), "r"(int(wanted)));
+  return value;
+}
+
+template <class T> __device__ __forceinline__ float load_if(bool wanted, const T* p) {
+  static_assert(sizeof(T) == 2, "float16 and bfloat16");
+  unsigned short bits;
+  asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %2, 0;\n mov.b16 %0, 0;\n @wanted ld.global.nc.b16 %0, [%1];\n}" : "=h"(bits) : "l"(p), "r"(int(wanted)));
+  T value;
+  memcpy(&value, &bits, sizeof value);
+  return float(value);
+}
+
+#else
+
+template <class T> inline __attribute__((always_inline)) float load_if(bool wanted, const T* p) { return wanted ? float(*p) : 0.0f; }
+
+#endif
 
 }  // namespace convlab

@@ -4,7 +4,7 @@
 //   static constexpr convlab::Backend id;
 //   void forward(Algorithm, const Conv2d&, DType, const void* x, const void* w, const void* bias_or_null, void* y)
 //   void dgrad(Algorithm, const Conv2d&, DType, const void* dy, const void* w, void* dx)
-//   void wgrad(Algorithm, const Conv2d&, DType, const void* dy, const void* x, void* dw)
+//   void wgrad(Algorithm, const Conv2d&, DType, const void* dy, const void* x, void* dw, void* db_or_null)
 //   void bias_grad(const Conv2d&, DType, const void* dy, void* db)
 //
 // Outputs are channels_last if one of the two inputs is, as torch has it.
@@ -71,9 +71,11 @@ std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, 
 
   const Tensor dyp = packed(dy), xp = packed(x);
   Tensor dw = empty(w, dy.scalar_type(), dy), db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
-  Backend backend(dy);
-  if (dw.numel() > 0) backend.wgrad(algorithm, g, dtype, in("grad_output", dyp), in("input", xp), out("grad_weight", dw));
-  if (db.numel() > 0) backend.bias_grad(g, dtype, in("grad_output", dyp), out("grad_bias", db));
+  const bool bias = db.numel() > 0;
+  if (dw.numel() > 0)
+    Backend(dy).wgrad(algorithm, g, dtype, in("grad_output", dyp), in("input", xp), out("grad_weight", dw), out_or_null("grad_bias", bias ? &db : nullptr));
+  else if (bias)
+    Backend(dy).bias_grad(g, dtype, in("grad_output", dyp), out("grad_bias", db));
   return {laid_out(dw, wants_channels_last(dy, x)), db};
 }
 

@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kThreads) wgrad_kernel(Conv2d g, const T* __re
 
 }  // namespace
 
-void conv2d_direct_forward(const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y, Stream stream) {
+void conv2d_direct_forward(const Plan&, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch(forward_kernel<T>, blocks_for((long long)g.N * g.K * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g, static_cast<const T*>(x),
@@ -102,7 +102,7 @@ void conv2d_direct_forward(const Conv2d& g, DType dtype, const void* x, const vo
   });
 }
 
-void conv2d_direct_dgrad(const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, Stream stream) {
+void conv2d_direct_dgrad(const Plan&, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void*, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch(dgrad_kernel<T>, blocks_for((long long)g.N * g.C * g.H * g.W, kThreads), dim3(kThreads), 0, stream, g, static_cast<const T*>(dy),
@@ -110,7 +110,8 @@ void conv2d_direct_dgrad(const Conv2d& g, DType dtype, const void* dy, const voi
   });
 }
 
-void conv2d_direct_wgrad(const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, Stream stream) {
+void conv2d_direct_wgrad(const Plan&, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db, void*, Stream stream) {
+  if (db) conv2d_bias_grad(g, dtype, dy, db, stream);
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch(wgrad_kernel<T>, blocks_for((long long)g.K * g.Cg() * g.R * g.S, 1), dim3(kThreads), 0, stream, g, static_cast<const T*>(dy),

@@ -1,10 +1,12 @@
 // The kernels as the host side of the CUDA backend sees them: plain pointers to contiguous NCHW tensors of one element
 // type, and a stream. Every launcher is asynchronous, allocates nothing, and throws std::runtime_error if the launch fails.
 #pragma once
+#include "../algorithms.h"
 #include "../dtype.h"
 #include "../geometry/avg_pool2d.h"
 #include "../geometry/conv2d.h"
 #include "../geometry/pool2d.h"
+#include "plan.h"
 
 struct CUstream_st;
 
@@ -14,10 +16,27 @@ using Stream = CUstream_st*;  // cudaStream_t, without CUDA's headers
 
 // ---- convolution: x [N, C, H, W], w [K, C/groups, R, S], bias [K] or null, y and dy [N, K, P, Q] ----
 
-// conv2d_direct.cu
-void conv2d_direct_forward(const Conv2d&, DType, const void* x, const void* w, const void* bias, void* y, Stream);
-void conv2d_direct_dgrad(const Conv2d&, DType, const void* dy, const void* w, void* dx, Stream);
-void conv2d_direct_wgrad(const Conv2d&, DType, const void* dy, const void* x, void* dw, Stream);
+// A rung's launchers. `db` [K] may be null; `workspace` has plan.workspace bytes.
+using ConvForward = void(const Plan&, const Conv2d&, DType, const void* x, const void* w, const void* bias, void* y, void* workspace, Stream);
+using ConvDgrad = void(const Plan&, const Conv2d&, DType, const void* dy, const void* w, void* dx, void* workspace, Stream);
+using ConvWgrad = void(const Plan&, const Conv2d&, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream);
+
+ConvForward conv2d_direct_forward, conv2d_implicit_gemm_forward, conv2d_register_tiled_forward;
+ConvDgrad conv2d_direct_dgrad, conv2d_implicit_gemm_dgrad, conv2d_register_tiled_dgrad;
+ConvWgrad conv2d_direct_wgrad, conv2d_implicit_gemm_wgrad, conv2d_register_tiled_wgrad;
+
+struct ConvKernels {
+  Algorithm id;
+  ConvForward* forward;
+  ConvDgrad* dgrad;
+  ConvWgrad* wgrad;
+};
+
+constexpr ConvKernels kConvKernels[] = {
+    {Algorithm::direct, conv2d_direct_forward, conv2d_direct_dgrad, conv2d_direct_wgrad},
+    {Algorithm::implicit_gemm, conv2d_implicit_gemm_forward, conv2d_implicit_gemm_dgrad, conv2d_implicit_gemm_wgrad},
+    {Algorithm::register_tiled, conv2d_register_tiled_forward, conv2d_register_tiled_dgrad, conv2d_register_tiled_wgrad},
+};
 
 // conv2d_bias_grad.cu: db [K] = sum of dy over n, p, q
 void conv2d_bias_grad(const Conv2d&, DType, const void* dy, void* db, Stream);

@@ -1,0 +1,47 @@
+// Launching the three maps of conv2d_as_gemm.h with a given tile: what implicit_gemm and register_tiled share.
+#pragma once
+#include "conv2d_as_gemm.h"
+#include "launchers.h"
+
+namespace convlab {
+
+inline dim3 grid_of(const Plan& plan) { return dim3(plan.grid[0], plan.grid[1], plan.grid[2]); }
+
+template <class Tile, class T>
+void launch_gemm_forward(const Plan& plan, const Conv2d& g, const void* x, const void* w, const void* bias, void* y, Stream stream) {
+  launch(gemm_kernel<Tile, ForwardMap<T>>, grid_of(plan), dim3(plan.threads), 0, stream,
+         ForwardMap<T>{g, static_cast<const T*>(x), static_cast<const T*>(w), static_cast<const T*>(bias), static_cast<T*>(y)});
+}
+
+template <class Tile, class T> void launch_gemm_dgrad(const Plan& plan, const Conv2d& g, const void* dy, const void* w, void* dx, Stream stream) {
+  launch(gemm_kernel<Tile, DgradMap<T>>, grid_of(plan), dim3(plan.threads), 0, stream,
+         DgradMap<T>{g, static_cast<const T*>(dy), static_cast<const T*>(w), static_cast<T*>(dx)});
+}
+
+constexpr int kSumThreads = 256;
+
+// partial [slices, elements] -> sum [elements], slice after slice.  grid ceil(elements / 256)
+template <class T> __global__ void __launch_bounds__(kSumThreads) add_slices_kernel(int slices, long long elements, const float* partial, T* sum) {
+  const long long i = (long long)blockIdx.x * kSumThreads + threadIdx.x;
+  if (i >= elements) return;
+  float total = 0;
+  for (int slice = 0; slice < slices; slice++) total += partial[slice * elements + i];
+  sum[i] = T(total);
+}
+
+// workspace [slices, K, C/groups, R, S] and [slices, K] floats
+template <class Tile, class T>
+void launch_gemm_wgrad(const Plan& plan, const Conv2d& g, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
+  const long long filters = (long long)g.K * g.Cg() * g.R * g.S;
+  float* partial = static_cast<float*>(workspace);
+  float* partial_db = db ? partial + plan.slices * filters : nullptr;
+  launch(gemm_kernel<Tile, WgradMap<T>>, grid_of(plan), dim3(plan.threads), 0, stream,
+         WgradMap<T>{g, static_cast<const T*>(dy), static_cast<const T*>(x), partial, partial_db, plan.slices, plan.slice});
+  const auto add = [&](const float* slices, void* sum, long long elements) {
+    launch(add_slices_kernel<T>, blocks_for(elements, kSumThreads), dim3(kSumThreads), 0, stream, plan.slices, elements, slices, static_cast<T*>(sum));
+  };
+  add(partial, dw, filters);
+  if (db) add(partial_db, db, g.K);
+}
+
+}  // namespace convlab

@@ -1,0 +1,27 @@
+// Convolution, implicit GEMM: the unrolled matrix of im2col exists only in the tiles that a block is about to multiply.
+//
+// What it does    a block of 256 threads makes 16 x 16 outputs of the matrix product (conv2d_as_gemm.h says of which), a thread
+//                 one. Tiles of 16 steps of both operands go through shared memory (gemm.h), unrolled while they are loaded.
+// Against im2col_gemm  no workspace, and not R S times the input's bytes written and read again.
+// What bounds it  shared-memory loads: two for each multiply-add.
+// What is next    several outputs a thread, so that what it loads from shared memory is used several times.
+#include "conv2d_gemm_launch.h"
+#include "tile_shapes.h"
+
+namespace convlab {
+
+using SharedTile = Tile<kSharedTile.M, kSharedTile.N, kSharedTile.K, kSharedTile.rows, kSharedTile.columns>;
+
+void conv2d_implicit_gemm_forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
+  launch_gemm_forward<SharedTile, float>(plan, g, x, w, bias, y, stream);
+}
+
+void conv2d_implicit_gemm_dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void*, Stream stream) {
+  launch_gemm_dgrad<SharedTile, float>(plan, g, dy, w, dx, stream);
+}
+
+void conv2d_implicit_gemm_wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
+  launch_gemm_wgrad<SharedTile, float>(plan, g, dy, x, dw, db, workspace, stream);
+}
+
+}  // namespace convlab

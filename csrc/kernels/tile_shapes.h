@@ -1,0 +1,30 @@
+// The tiles that the matrix rungs are compiled for, and why these.
+#pragma once
+#include "plan.h"
+
+namespace convlab {
+
+// implicit_gemm and im2col_gemm: one output a thread, the classic shared-memory tile.
+constexpr TileShape kSharedTile = {16, 16, 16, 1, 1};
+
+// register_tiled. A tile loads (M + N) K elements for M N K multiply-adds, so larger is better as long as the matrix fills it.
+// For float16 and bfloat16 only the two last of each list are compiled, to keep the build short.
+
+constexpr TileShape kImageTiles[] = {  // forward and dgrad: columns are pixels, of which there are many
+    {128, 128, 8, 8, 8},  // 64 outputs a thread: the fewest loads for a multiply-add that 128 registers allow
+    {32, 128, 8, 4, 8},   // few channels: CIFAR's first layer
+    {64, 64, 8, 8, 4},    // middling matrices: four times the blocks of the large tile
+    {16, 128, 8, 4, 4},   // very few channels: LeNet C1 and C3
+};
+
+constexpr TileShape kFilterTiles[] = {  // wgrad: columns are taps, rows channels, and either may be few
+    {128, 128, 8, 8, 8},
+    {128, 32, 8, 8, 4},   // few taps: first layers, pointwise
+    {64, 64, 8, 8, 4},
+    {16, 32, 8, 4, 4},    // few of both: LeNet C1, 6 x 25
+};
+
+constexpr int kTiles = 4, kFirst16BitTile = 2;
+static_assert(sizeof kImageTiles == kTiles * sizeof(TileShape) && sizeof kFilterTiles == kTiles * sizeof(TileShape), "one count for both");
+
+}  // namespace convlab
