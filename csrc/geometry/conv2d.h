@@ -27,6 +27,14 @@ struct Conv2d {
   CONVLAB_HD int Kg() const { return K / groups; }  // output channels a group
 };
 
+// The convolution of 1 x 1 filters that g is over its unrolled input [N, C R S, P, Q].
+inline Conv2d pointwise(Conv2d g) {
+  g.C *= g.R * g.S, g.H = g.P, g.W = g.Q;
+  g.R = g.S = g.stride_h = g.stride_w = g.dilation_h = g.dilation_w = 1;
+  g.pad_h = g.pad_w = 0;
+  return g;
+}
+
 // Outputs along one dimension of `size` elements between `pad` zeros in all (both sides together).
 inline long long conv_outputs(long long size, long long pad, long long kernel, long long stride, long long dilation) {
   return (size + pad - dilation * (kernel - 1) - 1) / stride + 1;

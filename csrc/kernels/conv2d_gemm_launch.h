@@ -1,4 +1,4 @@
-// Launching the three maps of conv2d_as_gemm.h with a given tile: what implicit_gemm and register_tiled share.
+// Launching the three maps of conv2d_as_gemm.h with a given tile: what the matrix rungs share.
 #pragma once
 #include "conv2d_as_gemm.h"
 #include "launchers.h"
@@ -29,19 +29,26 @@ template <class T> __global__ void __launch_bounds__(kSumThreads) add_slices_ker
   sum[i] = T(total);
 }
 
-// workspace [slices, K, C/groups, R, S] and [slices, K] floats
+template <class T> void add_slices(int slices, long long elements, const float* partial, T* sum, Stream stream) {
+  launch(add_slices_kernel<T>, blocks_for(elements, kSumThreads), dim3(kSumThreads), 0, stream, slices, elements, partial, sum);
+}
+
+// The slices alone: partial [slices, K, C/groups, R, S] and, unless null, partial_db [slices, K].
+template <class Tile, class T>
+void launch_gemm_slices(const Plan& plan, const Conv2d& g, const void* dy, const void* x, float* partial, float* partial_db, Stream stream) {
+  launch(gemm_kernel<Tile, WgradMap<T>>, grid_of(plan), dim3(plan.threads), 0, stream,
+         WgradMap<T>{g, static_cast<const T*>(dy), static_cast<const T*>(x), partial, partial_db, plan.slices, plan.slice});
+}
+
+// workspace: the slices, of dw and then of db
 template <class Tile, class T>
 void launch_gemm_wgrad(const Plan& plan, const Conv2d& g, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
   const long long filters = (long long)g.K * g.Cg() * g.R * g.S;
   float* partial = static_cast<float*>(workspace);
   float* partial_db = db ? partial + plan.slices * filters : nullptr;
-  launch(gemm_kernel<Tile, WgradMap<T>>, grid_of(plan), dim3(plan.threads), 0, stream,
-         WgradMap<T>{g, static_cast<const T*>(dy), static_cast<const T*>(x), partial, partial_db, plan.slices, plan.slice});
-  const auto add = [&](const float* slices, void* sum, long long elements) {
-    launch(add_slices_kernel<T>, blocks_for(elements, kSumThreads), dim3(kSumThreads), 0, stream, plan.slices, elements, slices, static_cast<T*>(sum));
-  };
-  add(partial, dw, filters);
-  if (db) add(partial_db, db, g.K);
+  launch_gemm_slices<Tile, T>(plan, g, dy, x, partial, partial_db, stream);
+  add_slices(plan.slices, filters, partial, static_cast<T*>(dw), stream);
+  if (db) add_slices(plan.slices, g.K, partial_db, static_cast<T*>(db), stream);
 }
 
 }  // namespace convlab

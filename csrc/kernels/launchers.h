@@ -21,9 +21,9 @@ using ConvForward = void(const Plan&, const Conv2d&, DType, const void* x, const
 using ConvDgrad = void(const Plan&, const Conv2d&, DType, const void* dy, const void* w, void* dx, void* workspace, Stream);
 using ConvWgrad = void(const Plan&, const Conv2d&, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream);
 
-ConvForward conv2d_direct_forward, conv2d_implicit_gemm_forward, conv2d_register_tiled_forward;
-ConvDgrad conv2d_direct_dgrad, conv2d_implicit_gemm_dgrad, conv2d_register_tiled_dgrad;
-ConvWgrad conv2d_direct_wgrad, conv2d_implicit_gemm_wgrad, conv2d_register_tiled_wgrad;
+ConvForward conv2d_direct_forward, conv2d_im2col_gemm_forward, conv2d_implicit_gemm_forward, conv2d_register_tiled_forward;
+ConvDgrad conv2d_direct_dgrad, conv2d_im2col_gemm_dgrad, conv2d_implicit_gemm_dgrad, conv2d_register_tiled_dgrad;
+ConvWgrad conv2d_direct_wgrad, conv2d_im2col_gemm_wgrad, conv2d_implicit_gemm_wgrad, conv2d_register_tiled_wgrad;
 
 struct ConvKernels {
   Algorithm id;
@@ -34,6 +34,7 @@ struct ConvKernels {
 
 constexpr ConvKernels kConvKernels[] = {
     {Algorithm::direct, conv2d_direct_forward, conv2d_direct_dgrad, conv2d_direct_wgrad},
+    {Algorithm::im2col_gemm, conv2d_im2col_gemm_forward, conv2d_im2col_gemm_dgrad, conv2d_im2col_gemm_wgrad},
     {Algorithm::implicit_gemm, conv2d_implicit_gemm_forward, conv2d_implicit_gemm_dgrad, conv2d_implicit_gemm_wgrad},
     {Algorithm::register_tiled, conv2d_register_tiled_forward, conv2d_register_tiled_dgrad, conv2d_register_tiled_wgrad},
 };

@@ -16,6 +16,10 @@ constexpr int kGridYZ = 65535;  // the hardware's limit on grid.y and grid.z
 constexpr long long kWgradBlocks = 528;
 constexpr long long kLeastSlice = 256;  // steps: less does not pay for the block's start and for adding up its result
 
+// im2col_gemm unrolls as many images at a time as fit this many bytes: more than the 50 to 60 MB of a large GPU's second cache
+// hold gains nothing, and less leaves a large GPU idle between launches.
+constexpr long long kUnrolledBytes = 64LL << 20;
+
 long long ceil_div(long long a, long long b) { return (a + b - 1) / b; }
 
 // A pass as a matrix product (conv2d_as_gemm.h): `parts` independent ones of rows x columns x steps, the largest of them.
@@ -47,7 +51,7 @@ struct Tiles {
 };
 
 Tiles tiles_of(Algorithm algorithm, Pass pass, DType dtype) {
-  if (algorithm == Algorithm::implicit_gemm) return {&kSharedTile, 0, 1};
+  if (algorithm != Algorithm::register_tiled) return {&kSharedTile, 0, 1};
   return {pass == Pass::wgrad ? kFilterTiles : kImageTiles, dtype == DType::float32 ? 0 : kFirst16BitTile, kTiles};
 }
 
@@ -85,10 +89,33 @@ std::string gemm_refusal(Pass pass, const Conv2d& g, const Tiles& tiles) {
   return "";
 }
 
+// Images that im2col_gemm takes at a time, and g for so many of them over their unrolled input.
+int images_at_a_time(const Conv2d& g) {
+  const long long image = (long long)g.C * g.R * g.S * g.P * g.Q * (long long)sizeof(float);
+  return int(std::clamp(kUnrolledBytes / std::max(image, 1LL), 1LL, std::max((long long)g.N, 1LL)));
+}
+
+Conv2d unrolled_chunk(Conv2d g) {
+  g.N = images_at_a_time(g);
+  return pointwise(g);
+}
+
+Plan im2col_plan(Pass pass, const Conv2d& g) {
+  const Conv2d chunk = unrolled_chunk(g);
+  Plan plan = gemm_plan(pass, chunk, tiles_of(Algorithm::im2col_gemm, pass, DType::float32));
+  plan.images = chunk.N;
+  plan.workspace = plan.workspace * ceil_div(g.N, chunk.N) + (long long)chunk.N * chunk.C * g.P * g.Q * (long long)sizeof(float);
+  return plan;
+}
+
 }  // namespace
 
 std::string cuda_refusal(Algorithm algorithm, Pass pass, DType dtype, const Conv2d& g) {
   switch (algorithm) {
+    case Algorithm::im2col_gemm:
+      if (dtype != DType::float32) return "is compiled for float32 only";
+      if ((long long)g.C * g.R * g.S > INT_MAX) return "unrolls into C R S rows, which are " + std::to_string((long long)g.C * g.R * g.S);
+      return gemm_refusal(pass, unrolled_chunk(g), tiles_of(algorithm, pass, dtype));
     case Algorithm::implicit_gemm:
       if (dtype != DType::float32) return "is compiled for float32 only";
       return gemm_refusal(pass, g, tiles_of(algorithm, pass, dtype));
@@ -101,6 +128,7 @@ std::string cuda_refusal(Algorithm algorithm, Pass pass, DType dtype, const Conv
 
 Plan cuda_plan(Algorithm algorithm, Pass pass, DType dtype, const Conv2d& g) {
   switch (algorithm) {
+    case Algorithm::im2col_gemm: return im2col_plan(pass, g);
     case Algorithm::implicit_gemm:
     case Algorithm::register_tiled: return gemm_plan(pass, g, tiles_of(algorithm, pass, dtype));
     default: {

@@ -1,0 +1,106 @@
+// Convolution, im2col and GEMM: unroll the input into a matrix in device memory, then multiply matrices.
+//
+//   unroll   u[n, (c, r, s), p, q] = x[n, c, p stride_h - pad_h + r dilation_h, q stride_w - pad_w + s dilation_w], zeros outside x
+//
+// Over u, every convolution is a pointwise one: 1 x 1 filters, C R S channels, no padding. So all three passes are the products
+// of conv2d_as_gemm.h for that problem, in the shared-memory tiles of gemm.h:
+//
+//   forward  y  = pointwise forward of u       dgrad  dx = col2im(pointwise dgrad of dy)       wgrad  dw = pointwise wgrad of dy and u
+//
+// What it does    works through the batch in chunks of as many images as fit a budget of workspace (plans.cpp), so any N goes.
+//                 unroll and col2im: one thread an element of what is written; col2im gathers, so there are no atomics. wgrad's
+//                 sums of each chunk are added in order.
+// Against `tiled`  a matrix product is the one kernel everybody knows how to make fast, for every filter size.
+// What bounds it  memory: u is up to R S times x, written once and read once more (19.1 times for LeNet C1, 12.8 for C3).
+// What is next    not to write u: unroll while a tile of it is loaded.
+#include "conv2d_gemm_launch.h"
+#include "tile_shapes.h"
+
+namespace convlab {
+namespace {
+
+using SharedTile = Tile<kSharedTile.M, kSharedTile.N, kSharedTile.K, kSharedTile.rows, kSharedTile.columns>;
+
+constexpr int kThreads = 256;
+
+// x [N, C, H, W] -> u [N, C R S, P, Q].  grid ceil(N CRS PQ / 256)
+__global__ void __launch_bounds__(kThreads) unroll_kernel(Conv2d g, const float* __restrict__ x, float* __restrict__ u) {
+  const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (n, c, r, s, p, q)
+  if (i >= (long long)g.N * g.C * g.R * g.S * g.P * g.Q) return;
+  const int q = int(i % g.Q), p = int(i / g.Q % g.P);
+  const long long ncrs = i / g.Q / g.P;
+  const int s = int(ncrs % g.S), r = int(ncrs / g.S % g.R);
+  const long long plane = ncrs / g.S / g.R;  // (n, c)
+  const int h = p * g.stride_h - g.pad_h + r * g.dilation_h, v = q * g.stride_w - g.pad_w + s * g.dilation_w;
+  u[i] = h >= 0 && h < g.H && v >= 0 && v < g.W ? x[plane * g.H * g.W + h * g.W + v] : 0.0f;
+}
+
+// du [N, C R S, P, Q] -> dx [N, C, H, W]: each element of x gathers the places it was unrolled to.  grid ceil(NCHW / 256)
+__global__ void __launch_bounds__(kThreads) col2im_kernel(Conv2d g, const float* __restrict__ du, float* __restrict__ dx) {
+  const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (n, c, h, v)
+  if (i >= (long long)g.N * g.C * g.H * g.W) return;
+  const int v = int(i % g.W), h = int(i / g.W % g.H);
+  const float* dup = du + i / g.W / g.H * g.R * g.S * g.P * g.Q;
+  float sum = 0;
+  for (int r = 0; r < g.R; r++) {
+    const int ph = h + g.pad_h - r * g.dilation_h;  // p * stride_h
+    if (ph < 0 || ph % g.stride_h || ph / g.stride_h >= g.P) continue;
+    for (int s = 0; s < g.S; s++) {
+      const int qw = v + g.pad_w - s * g.dilation_w;
+      if (qw < 0 || qw % g.stride_w || qw / g.stride_w >= g.Q) continue;
+      sum += dup[(long long)(r * g.S + s) * g.P * g.Q + ph / g.stride_h * g.Q + qw / g.stride_w];
+    }
+  }
+  dx[i] = sum;
+}
+
+// Calls f(problem of the chunk, images before it, number of the chunk).
+template <class F> void over_chunks(const Plan& plan, const Conv2d& g, const F& f) {
+  for (int n0 = 0; n0 < g.N; n0 += plan.images) {
+    Conv2d chunk = g;
+    chunk.N = min(plan.images, g.N - n0);
+    f(chunk, (long long)n0, n0 / plan.images);
+  }
+}
+
+void unroll(const Conv2d& g, const float* x, float* u, Stream stream) {
+  launch(unroll_kernel, blocks_for((long long)g.N * g.C * g.R * g.S * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g, x, u);
+}
+
+}  // namespace
+
+void conv2d_im2col_gemm_forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void* workspace,
+                                Stream stream) {
+  float* u = static_cast<float*>(workspace);
+  over_chunks(plan, g, [&](const Conv2d& chunk, long long n0, int) {
+    unroll(chunk, static_cast<const float*>(x) + n0 * g.C * g.H * g.W, u, stream);
+    launch_gemm_forward<SharedTile, float>(plan, pointwise(chunk), u, w, bias, static_cast<float*>(y) + n0 * g.K * g.P * g.Q, stream);
+  });
+}
+
+void conv2d_im2col_gemm_dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void* workspace, Stream stream) {
+  float* du = static_cast<float*>(workspace);
+  over_chunks(plan, g, [&](const Conv2d& chunk, long long n0, int) {
+    launch_gemm_dgrad<SharedTile, float>(plan, pointwise(chunk), static_cast<const float*>(dy) + n0 * g.K * g.P * g.Q, w, du, stream);
+    launch(col2im_kernel, blocks_for((long long)chunk.N * g.C * g.H * g.W, kThreads), dim3(kThreads), 0, stream, chunk, du,
+           static_cast<float*>(dx) + n0 * g.C * g.H * g.W);
+  });
+}
+
+// workspace: u, then the chunks' partial sums [chunks, slices, K, C/groups, R, S] and [chunks, slices, K]
+void conv2d_im2col_gemm_wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
+  const long long filters = (long long)g.K * g.Cg() * g.R * g.S;
+  const int chunks = (g.N + plan.images - 1) / plan.images;
+  float* u = static_cast<float*>(workspace);
+  float* partial = u + (long long)plan.images * g.C * g.R * g.S * g.P * g.Q;
+  float* partial_db = db ? partial + chunks * plan.slices * filters : nullptr;
+  over_chunks(plan, g, [&](const Conv2d& chunk, long long n0, int i) {
+    unroll(chunk, static_cast<const float*>(x) + n0 * g.C * g.H * g.W, u, stream);
+    launch_gemm_slices<SharedTile, float>(plan, pointwise(chunk), static_cast<const float*>(dy) + n0 * g.K * g.P * g.Q, u,
+                                          partial + i * plan.slices * filters, db ? partial_db + (long long)i * plan.slices * g.K : nullptr, stream);
+  });
+  add_slices(chunks * plan.slices, filters, partial, static_cast<float*>(dw), stream);
+  if (db) add_slices(chunks * plan.slices, g.K, partial_db, static_cast<float*>(db), stream);
+}
+
+}  // namespace convlab
