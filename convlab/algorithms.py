@@ -3,6 +3,7 @@
 The table itself is csrc/algorithms.h, which the operators read too.
 """
 
+import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -102,10 +103,48 @@ def numbers_of(algo, backend: str, problem) -> tuple[int, int, int]:
     """
     if isinstance(algo, str) and algo == "auto":
         return AUTO
+    if isinstance(algo, Preferred):
+        return algo.numbers(backend, problem)
     numbers = _numbers_by_name(algo if isinstance(algo, str) else tuple(sorted(_checked_dict(algo).items())), backend)
     if not torch.compiler.is_compiling():
         _insist(numbers, problem())
     return numbers
+
+
+class Preferred:
+    """An algo that gives way: what it names runs where it can, "auto" elsewhere, with one warning for each place and pass.
+
+    `algo` is a name or a dict as in conv2d; `where` is what the warning calls the place, a layer's name say. Raises ValueError for
+    an unknown name.
+    """
+
+    def __init__(self, algo: str | dict, where: str):
+        if not isinstance(algo, str):
+            self.names = {pass_: name for pass_, name in _checked_dict(algo).items() if name != "auto"}
+        else:
+            self.names = {pass_: algo for pass_ in PASSES if algo != "auto" and pass_ in _find(algo).passes}
+        for name in self.names.values():
+            _find(name)
+        self.algo, self.where, self._said = algo, where, set()
+
+    def __repr__(self):
+        return repr(self.algo)
+
+    def numbers(self, backend: str, problem) -> tuple[int, int, int]:
+        """The algorithm numbers by pass, 0 where "auto" has to do. While a graph is compiled, shapes are symbols and `problem` is not asked."""
+        if torch.compiler.is_compiling():
+            return tuple(_find(n).number if (n := self.names.get(p)) and p in _find(n).passes_by_backend.get(backend, ()) else 0 for p in PASSES)
+        return tuple(self._number(pass_, problem()) if pass_ in self.names else 0 for pass_ in PASSES)
+
+    def _number(self, pass_: str, problem: Conv2dProblem) -> int:
+        algorithm = _find(self.names[pass_])
+        ok, reason = algorithm.supports(problem, pass_)
+        if ok:
+            return algorithm.number
+        if (pass_, reason) not in self._said:
+            self._said.add((pass_, reason))
+            warnings.warn(f"convlab: {self.where}: its {pass_} runs 'auto', because algo {algorithm.name!r} {reason}", stacklevel=2)
+        return 0
 
 
 def _checked_dict(algo) -> dict[str, str]:

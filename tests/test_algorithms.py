@@ -86,3 +86,23 @@ def test_an_algorithm_of_the_cpu_on_cuda_tensors():
     for algo in ("reference", {"wgrad": "reference"}):
         with pytest.raises(ValueError, match="reference.*direct"):
             CF.conv2d(x, w, algo=algo)
+
+
+def test_convert_with_an_algorithm_that_gives_way():
+    model = convlab.convert(torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 4, 3)), algo="implicit_gemm")
+    assert "algo='implicit_gemm'" in repr(model[0])
+    x = torch.randn(2, 1, 8, 8)
+    with pytest.warns(UserWarning, match="layer '0': its forward runs 'auto', because algo 'implicit_gemm' has no forward for cpu tensors"):
+        expected = model(x)
+    with convlab.simulate(check=False) as sim:  # there it can
+        y = model(x)
+        y.sum().backward()
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
+    assert {l.kernel.split("<")[0] for l in sim.launches} == {"gemm_kernel", "add_slices_kernel"}
+    convlab.convert(model, algo={"wgrad": "direct"})
+    with convlab.simulate(check=False) as sim:
+        model(x).sum().backward()
+    assert any(l.kernel.startswith("wgrad_kernel") for l in sim.launches)
+    assert convlab.convert(model)[0].algo == "auto"
+    with pytest.raises(ValueError, match="fastest"):
+        convlab.convert(model, algo="fastest")
