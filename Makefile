@@ -6,12 +6,13 @@ VENV   ?= .venv
 VENV_PYTHON := $(VENV)/bin/python
 PIP := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help lenet test gpu-test build nvcc clean
+.PHONY: help lenet test test-long gpu-test build nvcc clean
 .NOTPARALLEL:
 
 help:
 	@echo "make lenet      train LeNet-5 on handwritten digits through convlab's kernels"
 	@echo "make test       the tests; without nvcc on the machine, one from PyPI compiles the CUDA kernels"
+	@echo "make test-long  what takes minutes more: ten times as many random problems"
 	@echo "make gpu-test   the tests on this machine's GPU, with PYTHON=$(PYTHON) as it is: nothing is installed"
 	@echo "make build      compile what changed"
 	@echo "make clean      remove what was built; the environment $(VENV) stays"
@@ -24,6 +25,9 @@ lenet: build
 # A worker for each core, four at most, each with one thread.
 test: $(VENV)/.torch nvcc build
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+test-long: $(VENV)/.torch nvcc build
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 -m long $(ARGS)
 
 gpu-test:
 	@$(PYTHON) tools/gpu_test.py $(ARGS)

@@ -81,6 +81,17 @@ class Algorithm:
         reason = _lab.refusal(self.number, p.backend, pass_, dtype, p.x, p.w, p.stride, p.padding, p.dilation, p.groups)
         return not reason, reason
 
+    def plan(self, problem: Conv2dProblem, pass_: str) -> dict:
+        """How this algorithm launches for `pass_` of `problem` on a GPU, or under `simulate()`.
+
+        Keys: `product` (rows M, columns N and steps K of the matrix product the pass is made of; of its parts, the largest) and
+        `tile` (M, N, K: a block makes M x N of its outputs, K steps at a time), both None where there are no tiles; `grid`,
+        `threads` (a block), `slices` (of wgrad's sum), `images` (at a time; 0: all), `workspace` (bytes).
+        Raises ValueError, with the reason, where `supports` says no.
+        """
+        p = problem
+        return _lab.plan(self.number, pass_, str(p.dtype).removeprefix("torch."), p.x, p.w, p.stride, p.padding, p.dilation, p.groups)
+
 
 _TABLE = {
     name: Algorithm(name, technique, {backend: frozenset(passes) for backend, passes in by_backend.items()}, number)

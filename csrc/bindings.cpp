@@ -4,6 +4,7 @@
 
 #include "algorithms.h"
 #include "geometry/validate.h"
+#include "kernels/plans.h"
 #include "simulator_bindings.h"
 
 // What the build was made with; setup.py says.
@@ -39,13 +40,36 @@ template <size_t n> int index_of(const char* what, const std::string& name, cons
 
 constexpr const char* kDTypeNames[] = {"float32", "float64", "float16", "bfloat16"};  // by DType
 
+const AlgorithmRow& row_of(int64_t algo) {
+  if (const AlgorithmRow* row = find_algorithm(algo)) return *row;
+  throw std::invalid_argument(message("algo number ", algo, " is not in the table of algorithms"));
+}
+
+Pass pass_of(const std::string& name) { return Pass(index_of("pass", name, kPassNames)); }
+DType dtype_of(const std::string& name) { return DType(index_of("dtype", name, kDTypeNames)); }
+
 std::string refusal_of(int64_t algo, const std::string& backend, const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w,
                        const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
-  const AlgorithmRow* row = find_algorithm(algo);
-  if (!row) throw std::invalid_argument(message("algo number ", algo, " is not in the table of algorithms"));
   const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
-  return refusal(*row, Backend(index_of("backend", backend, kBackendNames)), Pass(index_of("pass", pass, kPassNames)),
-                 DType(index_of("dtype", dtype, kDTypeNames)), g);
+  return refusal(row_of(algo), Backend(index_of("backend", backend, kBackendNames)), pass_of(pass), dtype_of(dtype), g);
+}
+
+py::dict plan_of(int64_t algo, const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding,
+                 const Sizes& dilation, int64_t groups) {
+  const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
+  const AlgorithmRow& row = row_of(algo);
+  const std::string why = refusal(row, Backend::cuda, pass_of(pass), dtype_of(dtype), g);
+  if (!why.empty()) throw std::invalid_argument(message("algo '", row.name, "' ", why));
+  const Plan plan = cuda_plan(row.id, pass_of(pass), dtype_of(dtype), g);
+  py::dict facts;
+  facts["tile"] = plan.tile.M ? py::object(py::make_tuple(plan.tile.M, plan.tile.N, plan.tile.K)) : py::none();
+  facts["product"] = plan.tile.M ? py::object(py::make_tuple(plan.rows, plan.columns, plan.steps)) : py::none();
+  facts["grid"] = py::make_tuple(plan.grid[0], plan.grid[1], plan.grid[2]);
+  facts["threads"] = plan.threads;
+  facts["slices"] = plan.slices;
+  facts["images"] = plan.images;
+  facts["workspace"] = plan.workspace;
+  return facts;
 }
 
 std::pair<int, int> conv2d_output_size(const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
@@ -69,6 +93,8 @@ PYBIND11_MODULE(_lab, m) {
   m.doc() = "The torch-free side of convlab: the table of algorithms, the geometry of problems, how the library was built.";
   m.def("algorithms", &convlab::algorithms, "Rows (number, name, technique, {backend: [passes]}) of the table of algorithms.");
   m.def("refusal", &convlab::refusal_of, "Why an algorithm cannot do a pass of a convolution; empty when it can.");
+  m.def("plan", &convlab::plan_of,
+        "How a CUDA algorithm launches for a pass of a convolution: {tile, product: (M, N, K) or None, grid, threads, slices, images, workspace}.");
   m.def("conv2d_output_size", &convlab::conv2d_output_size, "(P, Q) of a convolution. Raises RuntimeError for arguments that do not fit together.");
   convlab::bind_simulator(m);
   m.def("build_info", &convlab::build_info, "The versions this library was built with.");

@@ -138,6 +138,18 @@ def assert_sums_close(actual, exact, magnitude, terms, what=""):
         raise AssertionError(f"{what} differs at {index}: {got}, exactly {want}; allowed error {bound.flatten()[i].item():.3g}")
 
 
+def conv_in_float64(tensors, dy, arguments):
+    """y, dx, dw and db (if there is a bias) of a convolution of `tensors` x, w, b in float64; and the same of their absolute values,
+    which is by how much rounding can move them."""
+
+    def all_of(fn):
+        exact = [fn(t.detach().to("cpu", torch.float64)).requires_grad_() for t in tensors if t is not None]
+        y = F.conv2d(*exact, *([None] if len(exact) < 3 else []), *arguments)
+        return y.detach(), *torch.autograd.grad(y, exact, fn(dy.to("cpu", torch.float64)))
+
+    return all_of(lambda t: t), all_of(torch.abs)
+
+
 def check_conv(convolve, x, w, b, dy, arguments, what=""):
     """Checks a convolution and its three gradients against float64 on the same inputs.
 
@@ -146,14 +158,7 @@ def check_conv(convolve, x, w, b, dy, arguments, what=""):
     leaves = [t.detach().requires_grad_() for t in (x, w, b) if t is not None]
     y = convolve(*leaves, *([] if b is not None else [None]))
     gradients = torch.autograd.grad(y, leaves, dy)
-
-    def in_float64(fn):
-        exact = [fn(t.detach().to("cpu", torch.float64)).requires_grad_() for t in leaves]
-        out = F.conv2d(*exact, *([] if b is not None else [None]), *arguments)
-        return out.detach(), torch.autograd.grad(out, exact, fn(dy.to("cpu", torch.float64)))
-
-    y64, gradients64 = in_float64(lambda t: t)
-    y_abs, gradients_abs = in_float64(torch.abs)
+    (y64, *gradients64), (y_abs, *gradients_abs) = conv_in_float64((x, w, b), dy, arguments)
     taps = w[0].numel()
     terms = [w.shape[0] // arguments[3] * w.shape[2] * w.shape[3], y[:, 0].numel(), y[:, 0].numel()]
     assert_sums_close(y, y64, y_abs, taps + 1, f"{what} forward")

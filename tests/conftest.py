@@ -8,6 +8,7 @@ torch.set_num_threads(1)  # tests run side by side, one process a core
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "cuda: needs an NVIDIA GPU and a convlab built with CUDA")
+    config.addinivalue_line("markers", "long: takes minutes; `make test-long` runs these, and `pytest -m long`")
 
 
 def _missing_cuda():
@@ -18,7 +19,11 @@ def _missing_cuda():
     return None if convlab.build_info()["cuda"] else "convlab was built without CUDA"
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if not config.option.markexpr:
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in set(long)]
     reason = _missing_cuda()
     for item in items:
         if reason and item.get_closest_marker("cuda"):

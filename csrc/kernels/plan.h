@@ -13,6 +13,7 @@ struct TileShape {
 struct Plan {
   int variant = 0;            // which instance of the rung's kernel: an index into its table of tiles or filters
   TileShape tile{};           // of rungs that have tiles
+  long long rows = 0, columns = 0, steps = 0;  // of the matrix product those cover; of its parts, the largest
   unsigned grid[3] = {1, 1, 1};
   int threads = 0;            // a block
   int slices = 1;             // of wgrad's sum, added up by a second kernel

@@ -62,6 +62,7 @@ Plan gemm_plan(Pass pass, const Conv2d& g, const Tiles& tiles) {
   for (int i = tiles.first; i < tiles.last; i++)
     if (cost(tiles.table[i], p) < cost(tiles.table[plan.variant], p)) plan.variant = i;
   plan.tile = tiles.table[plan.variant];
+  plan.rows = p.rows, plan.columns = p.columns, plan.steps = p.steps;
   plan.threads = plan.tile.threads();
   plan.grid[0] = unsigned(ceil_div(p.columns, plan.tile.N));
   plan.grid[1] = unsigned(ceil_div(p.rows, plan.tile.M));

@@ -1,0 +1,183 @@
+"""The CUDA rungs of the ladder under test: the problems each takes, one pass at a time against float64, and proof of what ran.
+
+Nothing here names a rung: what there is, and what each can do, comes from `convlab.algorithms()`.
+"""
+
+import functools
+import random
+import re
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from cases import Conv, assert_sums_close, conv_in_float64, random_conv
+
+import convlab
+from convlab import ops
+
+KERNELS = Path(__file__).parent.parent / "csrc" / "kernels"
+RUNGS = [a for a in convlab.algorithms() if "cuda" in a.backends]
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+# ---- which problems a rung takes ------------------------------------------------------------------------------------
+
+
+def problem_of(conv: Conv, dtype=torch.float32) -> convlab.Conv2dProblem:
+    x = torch.empty(conv.N, conv.C, conv.H, conv.W, dtype=dtype)
+    w = torch.empty(conv.K, conv.C // conv.groups, conv.R, conv.S, dtype=dtype)
+    return replace(convlab.Conv2dProblem.of(x, w, *conv.arguments), backend="cuda")
+
+
+def passes_of(rung, conv: Conv, dtype=torch.float32) -> list[str]:
+    """The passes of a problem that the rung does not refuse."""
+    problem = problem_of(conv, dtype)
+    return [p for p in sorted(rung.passes_by_backend["cuda"]) if rung.supports(problem, p)[0]]
+
+
+@functools.cache
+def filters_of(rung) -> list[tuple[int, int, int]] | None:
+    """Every (C, K, R = S) of moderate size that the rung takes; None if it is not choosy."""
+    if passes_of(rung, Conv(2, 5, 13, 11, 7, 3, 2)):
+        return None
+    sizes = [(C, K, R) for R in (1, 3, 5, 7) for C in range(1, 17) for K in range(1, 129)]
+    return [(C, K, R) for C, K, R in sizes if passes_of(rung, Conv(2, C, 32, 32, K, R, R))]
+
+
+@functools.cache
+def has_tiles(rung) -> bool:
+    """Whether the rung multiplies matrices in tiles, so that sizes beyond a tile's are worth their time."""
+    conv = _of_filters(random.Random(0), filters_of(rung)) if filters_of(rung) else Conv(2, 5, 13, 11, 7, 3, 2)
+    return any(rung.plan(problem_of(conv), p)["tile"] for p in passes_of(rung, conv))
+
+
+@functools.cache
+def dtypes_of(rung) -> list[torch.dtype]:
+    C, K, R = (filters_of(rung) or [(5, 7, 3)])[0]
+    return [d for d in DTYPES if passes_of(rung, Conv(2, C, 32, 32, K, R, R), d)]
+
+
+def extents(conv: Conv) -> tuple[int, int]:
+    """(P, Q), which may be below 1 for what is no convolution."""
+    sizes = zip((conv.H, conv.W), (conv.R, conv.S), conv.stride, conv.padding, conv.dilation)
+    return tuple((size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, pad, dilation in sizes)
+
+
+def spans_tiles(plan: dict) -> bool:
+    """Whether a launch has several tiles in M and in N, and three or more in K, with a remainder in each."""
+    if not plan["tile"]:
+        return True  # no tiles to span
+    return all(extent > least * size and extent % size for extent, size, least in zip(plan["product"], plan["tile"], (1, 1, 2)))
+
+
+def _of_several_tiles(rng: random.Random) -> Conv:
+    """A convolution with enough of everything for many tiles, but not so many multiply-adds that a test of it would take long."""
+    most = 1_500_000
+    while True:
+        groups = rng.choice([1, 1, 1, 2])
+        c = Conv(
+            rng.randint(1, 5), groups * rng.randint(2, 90), rng.randint(3, 24), rng.randint(3, 24), groups * rng.randint(2, 90),
+            rng.randint(1, 3), rng.randint(1, 3), rng.choice([(1, 1), (1, 1), (2, 1), (2, 2)]), (rng.randint(0, 2), rng.randint(0, 2)),
+            (rng.choice([1, 1, 2]), rng.choice([1, 1, 2])), groups,
+        )  # fmt: skip
+        P, Q = extents(c)
+        if P > 0 and Q > 0 and c.N * P * Q * c.K * c.C // groups * c.R * c.S < most:
+            return c
+
+
+def _of_filters(rng: random.Random, filters) -> Conv:
+    C, K, R = rng.choice(filters)
+    padding = rng.choice([(0, 0), (0, 0), (R // 2, R // 2), (rng.randint(0, 2), rng.randint(0, 2))])
+    stride = rng.choice([(1, 1), (1, 1), (1, 1), (2, 2), (rng.randint(1, 3), rng.randint(1, 3))])
+    return Conv(rng.randint(1, 4), C, rng.randint(R, 34), rng.randint(R, 34), K, R, R, stride, padding)
+
+
+def random_problem(rng: random.Random, rung, span: str | None = None) -> tuple[Conv, torch.dtype]:
+    """A convolution that the rung can do, and an element type. span: a pass in which it must span several tiles."""
+    filters = filters_of(rung)
+    for _ in range(100_000):
+        conv = _of_filters(rng, filters) if filters else _of_several_tiles(rng) if span and has_tiles(rung) else random_conv(rng)
+        dtype = rng.choice([torch.float32, torch.float32, *dtypes_of(rung)])
+        passes = passes_of(rung, conv, dtype)
+        if passes and (span not in passes or spans_tiles(rung.plan(problem_of(conv, dtype), span))):
+            return conv, dtype
+    raise AssertionError(f"no random problem suits {rung.name!r}: teach tests/ladder.py to draw one")
+
+
+# ---- running a pass -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def running_on(device: str, **mode):
+    """The simulator for CPU tensors, and None for the GPU, where nothing tells what was launched."""
+    if device == "cuda":
+        yield None
+    else:
+        with convlab.simulate(**mode) as sim:
+            yield sim
+
+
+def check_passes(rung, conv: Conv, dtype, passes, device="cpu", **mode) -> None:
+    """Runs the passes through the rung, each against float64, and checks that its kernels made them."""
+    problem, (P, Q) = problem_of(conv, dtype), extents(conv)
+    x, w, b = conv.tensors(dtype)
+    dy = torch.randn(conv.N, conv.K, P, Q, dtype=dtype)
+    (y64, *d64), (y_abs, *d_abs) = conv_in_float64((x, w, b), dy, conv.arguments)
+    x, w, b, dy = (t.to(device) for t in (x, w, b, dy))
+    arguments = (conv.stride, conv.padding * 2, conv.dilation, conv.groups)
+    dgrad_terms, images = conv.K // conv.groups * conv.R * conv.S, conv.N * P * Q
+    for pass_ in passes:
+        what = f"{rung.name} {pass_} of {conv} in {dtype} under {mode}"
+        with running_on(device, **mode) as sim:
+            if pass_ == "forward":
+                y = ops.conv2d_forward(x, w, b, *arguments, rung.number)
+                assert_sums_close(y, y64, y_abs, w[0].numel() + 1, what)
+            elif pass_ == "dgrad":
+                dx = ops.conv2d_dgrad(dy, w, x.shape[2:], *arguments, rung.number)
+                assert_sums_close(dx, d64[0], d_abs[0], dgrad_terms, what)
+            else:
+                dw, db = ops.conv2d_wgrad(dy, x, w.shape[2:], *arguments, True, rung.number)
+                assert_sums_close(dw, d64[1], d_abs[1], images, what)
+                assert_sums_close(db, d64[2], d_abs[2], images, what + ", bias")
+        if sim and x.numel() and y64.numel():
+            assert_launched(rung, rung.plan(problem, pass_), sim.launches, what)
+
+
+# ---- what ran -------------------------------------------------------------------------------------------------------
+#
+# A rung is csrc/kernels/conv2d_<its name>.cu and the headers that this file includes. Its kernels are those defined in these
+# files, and a launch says where its kernel is defined. Rungs may share a header; then the tile tells them apart, which is
+# written in the kernel's name and in the rung's plan.
+
+SHARED_BY_ALL = {"conv2d_bias_grad.cu"}  # where a rung's wgrad does not make the bias gradient on the way
+
+
+@functools.cache
+def sources_of(rung) -> frozenset[str]:
+    """The names of the files that a rung's kernels may be defined in."""
+    found, unread = set(), [KERNELS / f"conv2d_{rung.name}.cu"]
+    while unread:
+        path = unread.pop()
+        if path.name not in found:
+            found.add(path.name)
+            unread += [path.parent / name for name in re.findall(r'#include "([^/"]+)"', path.read_text())]
+    return frozenset(found)
+
+
+@functools.cache
+def has_kernels_of_its_own(rung) -> bool:
+    return "__global__" in (KERNELS / f"conv2d_{rung.name}.cu").read_text()
+
+
+def assert_launched(rung, plan: dict, launches, what: str) -> None:
+    """Checks that `launches`, of one pass, are the rung's, with the grid and the tile that its plan says."""
+    files = {Path(launch.source.split(":")[0]).name for launch in launches}
+    ours = f"conv2d_{rung.name}.cu"
+    assert files and files <= sources_of(rung) | SHARED_BY_ALL, f"{what}: kernels of {sorted(files)} ran, not only those of {ours}"
+    assert ours in files or not has_kernels_of_its_own(rung), f"{what}: no kernel of {ours} ran, but of {sorted(files)}"
+    planned = [launch for launch in launches if launch.grid == plan["grid"] and launch.block == (plan["threads"], 1, 1)]
+    assert planned, f"{what}: no launch with the plan's grid {plan['grid']} and {plan['threads']} threads: {launches}"
+    if plan["tile"]:
+        tile = f"Tile<{', '.join(map(str, plan['tile']))}, "
+        assert any(tile in launch.kernel for launch in planned), f"{what}: no kernel of the plan's tile {plan['tile']} ran: {launches}"
