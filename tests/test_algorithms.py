@@ -1,7 +1,12 @@
 """An algorithm is an argument: by name, by pass, checked when the forward is called."""
 
+import random
+import re
+
+import ladder
 import pytest
 import torch
+from cases import AWKWARD, Conv, random_conv
 
 import convlab
 import convlab.functional as CF
@@ -106,3 +111,85 @@ def test_convert_with_an_algorithm_that_gives_way():
     assert convlab.convert(model)[0].algo == "auto"
     with pytest.raises(ValueError, match="fastest"):
         convlab.convert(model, algo="fastest")
+# ---- the CUDA rungs and their chooser ---------------------------------------------------------------------------------
+
+
+def files_of_auto(conv, dtype, pass_):
+    """The files of the kernels that "auto" launches for a pass, under simulate()."""
+    x, w, b = conv.tensors(dtype)
+    leaves = {"forward": [], "dgrad": [x], "wgrad": [w, b]}[pass_]
+    for t in leaves:
+        t.requires_grad_()
+    with convlab.simulate(check=False) as sim:
+        y = CF.conv2d(x, w, b, *conv.arguments)
+        before = len(sim.launches) if leaves else 0
+        if leaves:
+            torch.autograd.grad(y, leaves, torch.ones_like(y))
+    return {launch.source.split("/")[-1].split(":")[0] for launch in sim.launches[before:]}
+
+
+@pytest.mark.parametrize("dtype", ladder.DTYPES, ids=str)
+@pytest.mark.parametrize("conv", [AWKWARD[i] for i in (0, 5, 7, 8, 13, 14, 15)], ids=str)
+def test_auto_takes_what_is_supported(conv, dtype):
+    """Some rung that supports the pass has the kernels that ran."""
+    for pass_ in PASSES:
+        able = [a for a in ladder.RUNGS if a.supports(ladder.problem_of(conv, dtype), pass_)[0]]
+        files = files_of_auto(conv, dtype, pass_)
+        assert files and any(files <= ladder.sources_of(a) | ladder.SHARED_BY_ALL for a in able), (pass_, files)
+
+
+def test_there_is_always_a_rung():
+    rng = random.Random(5)
+    for _ in range(300):
+        problem = ladder.problem_of(random_conv(rng), rng.choice(ladder.DTYPES))
+        for pass_ in PASSES:
+            assert any(a.supports(problem, pass_)[0] for a in ladder.RUNGS)
+
+
+@pytest.mark.parametrize("rung", ladder.RUNGS, ids=lambda a: a.name)
+def test_a_plan_goes_with_support(rung):
+    """What is supported has a launch that the hardware takes; what is not has a reason, which asking for the plan repeats."""
+    rng = random.Random(6)
+    huge = [Conv(1, 4, 40000, 40000, 4, 3, 3), Conv(1, 50000, 7, 7, 50000, 3, 3), Conv(70000, 1, 3, 3, 1, 3, 3), Conv(1, 1, 3, 3, 3 << 20, 3, 3)]
+    huge += [Conv(1, 70000, 3, 3, 70000, 3, 3, groups=70000), Conv(1, 1, 600, 600, 1, 3, 3, stride=(300, 300))]
+    for conv in [random_conv(rng) for _ in range(300)] + huge + [c for c in AWKWARD if c.N]:
+        for dtype in ladder.DTYPES:
+            problem = meta_problem(conv, dtype)
+            for pass_ in PASSES:
+                ok, reason = rung.supports(problem, pass_)
+                assert ok == (not reason)
+                if not ok:
+                    with pytest.raises(ValueError, match=re.escape(reason)):
+                        rung.plan(problem, pass_)
+                    continue
+                plan = rung.plan(problem, pass_)
+                assert 1 <= plan["grid"][0] < 2**31 and all(1 <= size <= 65535 for size in plan["grid"][1:]), (conv, pass_, plan)
+                assert 1 <= plan["threads"] <= 1024 and plan["slices"] >= 1 and plan["workspace"] >= 0
+
+
+def meta_problem(conv, dtype):
+    """A problem without the memory its tensors would take."""
+    w = (conv.K, conv.C // conv.groups, conv.R, conv.S)
+    y = (conv.N, conv.K, *ladder.extents(conv))
+    return convlab.Conv2dProblem(conv[:4], w, y, conv.stride, conv.padding * 2, conv.dilation, conv.groups, dtype, False, "cuda")
+
+
+@pytest.mark.parametrize("rung", ladder.RUNGS, ids=lambda a: a.name)
+def test_what_a_rung_refuses_is_said_by_the_forward_call(rung):
+    """With the reason and names that would work; also where only the backward would need the rung."""
+    refused = [
+        (conv, dtype, pass_)
+        for conv in (AWKWARD[0], AWKWARD[5])
+        for dtype in ladder.DTYPES
+        for pass_ in rung.passes
+        if not rung.supports(ladder.problem_of(conv, dtype), pass_)[0]
+    ]
+    for conv, dtype, pass_ in refused:
+        x, w, b = conv.tensors(dtype)
+        reason = rung.supports(ladder.problem_of(conv, dtype), pass_)[1]
+        with convlab.simulate(check=False), pytest.raises(ValueError, match=re.escape(reason)) as caught:
+            CF.conv2d(x.requires_grad_(), w, b, *conv.arguments, algo={pass_: rung.name})
+        working = [a.name for a in ladder.RUNGS if a.supports(ladder.problem_of(conv, dtype), pass_)[0]]
+        assert working and all(repr(name) in str(caught.value) for name in working)
+    if not refused:
+        assert set(ladder.dtypes_of(rung)) == set(ladder.DTYPES)
