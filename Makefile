@@ -6,13 +6,15 @@ VENV   ?= .venv
 VENV_PYTHON := $(VENV)/bin/python
 PIP := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help lenet test test-long gpu-test build nvcc clean
+.PHONY: help lenet test test-long mutants kernel-notes gpu-test build nvcc clean
 .NOTPARALLEL:
 
 help:
 	@echo "make lenet      train LeNet-5 on handwritten digits through convlab's kernels"
 	@echo "make test       the tests; without nvcc on the machine, one from PyPI compiles the CUDA kernels"
 	@echo "make test-long  what takes minutes more: ten times as many random problems"
+	@echo "make mutants    break the kernels in one place at a time; a test must notice each"
+	@echo "make kernel-notes  what each algorithm asks of memory, counted by the simulator"
 	@echo "make gpu-test   the tests on this machine's GPU, with PYTHON=$(PYTHON) as it is: nothing is installed"
 	@echo "make build      compile what changed"
 	@echo "make clean      remove what was built; the environment $(VENV) stays"
@@ -28,6 +30,12 @@ test: $(VENV)/.torch nvcc build
 
 test-long: $(VENV)/.torch nvcc build
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 -m long $(ARGS)
+
+mutants: build
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) tools/mutants.py $(ARGS)
+
+kernel-notes: build
+	@$(VENV_PYTHON) tools/kernel_notes.py $(ARGS)
 
 gpu-test:
 	@$(PYTHON) tools/gpu_test.py $(ARGS)

@@ -17,6 +17,7 @@ namespace convlab {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kBlocksAtOnce = 4;  // a multiprocessor: allows 64 registers; left to itself, ptxas aims at fewer on sm_80 and spills
 
 // x [planes, H, W] -> y [planes, P, Q].  grid ceil(planes PQ / 256)
 template <class T> __global__ void __launch_bounds__(kThreads) forward_kernel(AvgPool2d a, const T* __restrict__ x, T* __restrict__ y) {
@@ -34,7 +35,7 @@ template <class T> __global__ void __launch_bounds__(kThreads) forward_kernel(Av
 }
 
 // dy [planes, P, Q] -> dx [planes, H, W].  grid ceil(planes HW / 256)
-template <class T> __global__ void __launch_bounds__(kThreads) backward_kernel(AvgPool2d a, const T* __restrict__ dy, T* __restrict__ dx) {
+template <class T> __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) backward_kernel(AvgPool2d a, const T* __restrict__ dy, T* __restrict__ dx) {
   const Pool2d& g = a.window;
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (plane, h, w)
   if (i >= g.planes * g.H * g.W) return;

@@ -19,6 +19,7 @@ namespace convlab {
 namespace {
 
 constexpr int kThreads = 256;  // eight warps: enough loads in flight on every architecture since sm_70
+constexpr int kBlocksAtOnce = 4;  // a multiprocessor: allows 64 registers; left to itself, ptxas aims at fewer on sm_80 and spills
 
 // x [N, C, H, W], w [K, C/groups, R, S], bias [K] or null -> y [N, K, P, Q].  grid ceil(NKPQ / 256)
 template <class T>
@@ -49,7 +50,7 @@ forward_kernel(Conv2d g, const T* __restrict__ x, const T* __restrict__ w, const
 
 // dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W].  grid ceil(NCHW / 256)
 template <class T>
-__global__ void __launch_bounds__(kThreads) dgrad_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce) dgrad_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (n, c, h, v)
   if (i >= (long long)g.N * g.C * g.H * g.W) return;
   const int v = int(i % g.W), h = int(i / g.W % g.H);

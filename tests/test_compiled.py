@@ -1,0 +1,99 @@
+"""What the compiler says about the kernels it built: no spills, no surprise in registers, and loops that multiply and add."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import convlab
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+import compiled_kernels  # noqa: E402
+
+LIBRARY = Path(convlab.__file__).with_name("_C.so")
+NVCC = convlab.build_info()["nvcc"]
+AGAIN = "if it is meant, python tools/compiled_kernels.py --write renews the table"
+
+# Of kernels of sm_90 whose names begin so, the least share of FFMA in the main loop. Naive index arithmetic in the loop gives 12 %.
+LEAST_FFMA = {
+    r"gemm_kernel<Tile<128, 128, .*ForwardMap<float>": 0.70,
+    r"gemm_kernel<Tile<128, 128, .*DgradMap<float>": 0.70,
+    r"gemm_kernel<Tile<128, 128, .*WgradMap<float>": 0.70,
+    r"(.*\.cu: )?small_filter_forward_kernel<1, 6, 5, 5": 0.65,  # LeNet C1
+}
+
+pytestmark = [
+    pytest.mark.skipif(not NVCC, reason="convlab was built without nvcc"),
+    pytest.mark.skipif(not compiled_kernels.find_tools(), reason="no cuobjdump and nvdisasm: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm"),
+]
+
+
+@pytest.fixture(scope="module")
+def found():
+    return compiled_kernels.resources(LIBRARY)
+
+
+def test_every_kernel_is_seen(found):
+    assert set(found) == {arch.removesuffix("+PTX") for arch in convlab.build_info()["cuda_archs"]}
+    assert len({frozenset(kernels) for kernels in found.values()}) == 1  # the same kernels for every architecture
+    kernels = " ".join(next(iter(found.values())))
+    for source in (LIBRARY.parent.parent / "csrc" / "kernels").glob("*.cu"):
+        for name in re.findall(r"__global__ void[^;{]*?(\w+_kernel)\(", source.read_text()):
+            assert name in kernels, f"{name} of {source.name} is not in {LIBRARY.name}"
+
+
+def test_no_spills(found):
+    spilled = [f"{arch}: {kernel}: {r.stack} bytes" for arch, kernels in found.items() for kernel, r in kernels.items() if r.stack]
+    assert not spilled, "a thread of these keeps some of its values in memory, not in registers:\n" + "\n".join(spilled)
+
+
+def test_registers_and_shared_memory_are_those_of_the_table(found):
+    path = compiled_kernels.table_of(NVCC)
+    if not path.exists():
+        pytest.skip(f"no table for nvcc {NVCC}: python tools/compiled_kernels.py --write makes {path.name}")
+    table, now = json.loads(path.read_text()), compiled_kernels.as_table(found)
+    built = set(found) & set(compiled_kernels.TABLED_ARCHS)
+    table = {kernel: {arch: v for arch, v in by_arch.items() if arch in built} for kernel, by_arch in table.items()}
+    changed = [
+        f"{kernel}: [registers, shared bytes] {table.get(kernel)} -> {now.get(kernel)}"
+        for kernel in sorted(set(table) | set(now))
+        if built and table.get(kernel) != now.get(kernel)
+    ]
+    assert not changed, f"other than {path.name} says; {AGAIN}:\n" + "\n".join(changed)
+
+
+def test_main_loops_multiply_and_add(found):
+    if "9.0" not in found:
+        pytest.skip("built without 9.0, which the bounds are for")
+    loops = compiled_kernels.main_loops(LIBRARY, "9.0")
+    for pattern, least in LEAST_FFMA.items():
+        if not any(pattern.split("<")[0].split(")?")[-1] in kernel for kernel in found["9.0"]):
+            continue  # a rung that this build does not have
+        matching = {kernel: loop for kernel, loop in loops.items() if re.match(pattern, kernel)}
+        assert matching, f"no kernel is called {pattern}: {', '.join(loops)}"
+        for kernel, loop in matching.items():
+            assert loop.share >= least, f"{kernel}: {loop.share:.1%} of the main loop's {loop.instructions} instructions are FFMA, not {least:.0%}: {loop.opcodes}"
+
+
+SASS = """
+        /*0000*/                   MOV R1, c[0x0][0x28] ;    /* 0x1 */
+        /*0010*/                   FFMA R0, R1, R2, R3 ;     /* 0x1 */
+        /*0020*/              @!P0 FFMA R0, R1, R2, R3 ;     /* 0x1 */
+        /*0030*/                   LDS.128 R4, [R5+0x10] ;   /* 0x1 */
+        /*0040*/                   FFMA.FTZ R0, R1, R2, R3 ; /* 0x1 */
+        /*0050*/               @P1 BRA 0x20 ;                /* 0x1 */
+        /*0060*/                   BRA 0x90 ;                /* 0x1 */
+        /*0070*/                   FFMA R0, R1, R2, R3 ;     /* 0x1 */
+        /*0080*/              @!P2 BRA 0x10 ;                /* 0x1 */
+        /*0090*/                   EXIT ;                    /* 0x1 */
+        /*00a0*/                   BRA 0xa0;                 /* 0x1 */
+"""
+
+
+def test_the_main_loop_is_the_innermost_with_most_ffma():
+    loop = compiled_kernels.main_loop(SASS.splitlines())
+    assert (loop.instructions, loop.multiply_adds) == (4, 2)
+    assert dict(loop.opcodes) == {"FFMA": 2, "LDS": 1, "BRA": 1}
+    assert compiled_kernels.main_loop([]) is None

@@ -1,0 +1,193 @@
+"""What nvcc made of the kernels, read out of the library that it built: registers, shared memory, stack, and the SASS of loops.
+
+    python tools/compiled_kernels.py [--write]      the kernels in convlab/_C.so; --write renews the table that tests compare with
+
+The library keeps, for each kernel and architecture, what `ptxas -v` printed when it was compiled: nothing is compiled again. A
+kernel whose stack is 0 has no spills, for that is where spills go. Needs cuobjdump and nvdisasm: the CUDA toolkit's, or PyPI's
+nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm.
+"""
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional
+
+import toolchain
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLES = ROOT / "tests" / "compiled"
+TABLED_ARCHS = ("7.5", "8.0", "9.0")  # the oldest, the A100, the H100: what the table keeps of what a build may hold
+
+
+class Resources(NamedTuple):
+    registers: int
+    shared: int  # bytes, static
+    stack: int   # bytes a thread: spills, and arrays that registers cannot hold
+
+
+def find_tools() -> Optional[str]:
+    """The folder with cuobjdump and nvdisasm (the one calls the other): the toolkit's, or PyPI's. None if there is none."""
+    beside_nvcc = [os.path.dirname(path) for _, path in toolchain.nvcc_candidates(os.environ) if path]
+    on_path = [os.path.dirname(path) for path in [shutil.which("cuobjdump")] if path]
+    pypi = [str(path.parent) for root in sys.path for path in sorted(Path(root).glob("nvidia/cu*/bin/cuobjdump"), reverse=True)]
+    folders = pypi + on_path + beside_nvcc
+    return next((f for f in folders if all(os.access(os.path.join(f, tool), os.X_OK) for tool in ("cuobjdump", "nvdisasm"))), None)
+
+
+def cuobjdump(library, *options) -> str:
+    folder = find_tools()
+    if folder is None:
+        raise SystemExit("compiled_kernels: cuobjdump and nvdisasm are needed: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
+    environ = {**os.environ, "PATH": folder + os.pathsep + os.environ["PATH"]}
+    return subprocess.run([os.path.join(folder, "cuobjdump"), *options, str(library)], env=environ, check=True, capture_output=True, text=True).stdout
+
+
+# ---- names ------------------------------------------------------------------------------------------------------------
+
+
+def readable(mangled: List[str]) -> Dict[str, str]:
+    """Mangled names -> as the sources have them: 'conv2d_direct.cu: forward_kernel<float>', the file where it is private to one."""
+    demangled = subprocess.run(["c++filt"], input="\n".join(mangled), check=True, capture_output=True, text=True).stdout.splitlines()
+    names = {}
+    for key, name in zip(mangled, demangled):
+        private = re.search(r"_GLOBAL__N__[0-9a-f]+_\d+_(\w+?)_cu_[0-9a-f]", key)  # a name that nvcc gives a file's anonymous namespace
+        name = re.sub(r"\(anonymous namespace\)::|convlab::|^void ", "", name)
+        depth = 0
+        for i, c in enumerate(name):  # what follows the template arguments are the parameters
+            depth += (c in "<(") - (c in ">)")
+            if c == "(" and depth == 1:
+                name = name[:i]
+                break
+        names[key] = "{}.cu: {}".format(private.group(1), name) if private else name
+    return names
+
+
+def arch_of(number: str) -> str:
+    """'90' -> '9.0'"""
+    return number[:-1] + "." + number[-1]
+
+
+# ---- resources --------------------------------------------------------------------------------------------------------
+
+
+def resources(library) -> Dict[str, Dict[str, Resources]]:
+    """architecture -> kernel -> Resources"""
+    found, arch, kernel = {}, None, None
+    for line in cuobjdump(library, "-res-usage").splitlines():
+        if match := re.match(r"arch = sm_(\d+)", line):
+            arch = arch_of(match.group(1))
+        elif match := re.match(r"\s*Function (\S+):", line):
+            kernel = match.group(1)
+        elif kernel and (match := re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", line)):
+            registers, stack, shared, local = map(int, match.groups())
+            found.setdefault(arch, {})[kernel] = Resources(registers, shared, stack + local)
+            kernel = None
+    names = readable(sorted({kernel for kernels in found.values() for kernel in kernels}))
+    return {arch: {names[kernel]: value for kernel, value in kernels.items()} for arch, kernels in found.items()}
+
+
+def table_of(nvcc_version: str) -> Path:
+    return TABLES / "nvcc-{}.{}.json".format(*toolchain.numbers(nvcc_version))
+
+
+def as_table(found) -> Dict[str, Dict[str, List[int]]]:
+    """What is compared and kept: kernel -> architecture -> [registers, shared]."""
+    table = {}
+    for arch in TABLED_ARCHS:
+        for kernel, r in found.get(arch, {}).items():
+            table.setdefault(kernel, {})[arch] = [r.registers, r.shared]
+    return dict(sorted(table.items()))
+
+
+def write(table, path):
+    path.parent.mkdir(exist_ok=True)
+    lines = ["  {}: {}".format(json.dumps(kernel), json.dumps(by_arch)) for kernel, by_arch in table.items()]  # a kernel a line, for reviews
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+# ---- loops ------------------------------------------------------------------------------------------------------------
+
+
+class Loop(NamedTuple):
+    instructions: int
+    multiply_adds: int       # FFMA
+    opcodes: Counter
+
+    @property
+    def share(self) -> float:
+        return self.multiply_adds / self.instructions
+
+
+def main_loop(sass: List[str]) -> Optional[Loop]:
+    """The loop with the most FFMA among those that have no other loop with FFMA inside. `sass`: a kernel's lines."""
+    addresses, opcodes, backward = [], [], []
+    for line in sass:
+        match = re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*?);", line)
+        if not match:
+            continue
+        address = int(match.group(1), 16)
+        target = re.search(r"0x([0-9a-f]+)\s*$", match.group(3)) if match.group(2).startswith("BRA") else None
+        if target and int(target.group(1), 16) < address:
+            backward.append((int(target.group(1), 16), address))
+        addresses.append(address)
+        opcodes.append(match.group(2).split(".")[0])
+
+    loops = {}
+    for first, last in backward:
+        body = [opcode for address, opcode in zip(addresses, opcodes) if first <= address <= last]
+        if "FFMA" in body:
+            loops[first, last] = Loop(len(body), body.count("FFMA"), Counter(body))
+    innermost = [
+        loop for (first, last), loop in loops.items()
+        if not any((a, b) != (first, last) and first <= a and b <= last for a, b in loops)
+    ]
+    return max(innermost, key=lambda loop: loop.multiply_adds, default=None)
+
+
+def main_loops(library, arch) -> Dict[str, Loop]:
+    """kernel -> its main loop, of those that have one"""
+    kernels, kernel = {}, None
+    for line in cuobjdump(library, "-sass", "-arch", "sm_" + arch.replace(".", "")).splitlines():
+        if match := re.match(r"\s*Function : (\S+)", line):
+            kernel = kernels.setdefault(match.group(1), [])
+            kernel.clear()  # two files may have made the same kernel
+        elif kernel is not None:
+            kernel.append(line)
+    names = readable(list(kernels))
+    loops = {names[kernel]: main_loop(lines) for kernel, lines in kernels.items()}
+    return {kernel: loop for kernel, loop in sorted(loops.items()) if loop}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("library", nargs="?", default=ROOT / "convlab" / "_C.so")
+    parser.add_argument("--nvcc", help="the version that built it; default: what the build recorded")
+    parser.add_argument("--write", action="store_true", help="renew the table in tests/compiled")
+    args = parser.parse_args()
+    if args.nvcc is None:
+        sys.path.insert(0, str(ROOT))
+        from convlab.build_info import build_info
+        args.nvcc = build_info()["nvcc"] or parser.error("convlab was built without nvcc: build it with CONVLAB_CUDA=1 first")
+    found = resources(args.library)
+    for arch, kernels in found.items():
+        for kernel, r in sorted(kernels.items()):
+            print("{}  {:3} registers  {:6} bytes shared  {:4} bytes stack  {}".format(arch, *r, kernel))
+    newest = max(found, key=toolchain.numbers)
+    for kernel, loop in main_loops(args.library, newest).items():
+        print("{}  {:6.1%} FFMA of {:4} instructions  {}  {}".format(newest, loop.share, loop.instructions, kernel,
+                                                                 " ".join("{} {}".format(*n) for n in loop.opcodes.most_common(6))))
+    if args.write:
+        missing = [arch for arch in TABLED_ARCHS if arch not in found]
+        if missing:
+            sys.exit("compiled_kernels: the library has no {}: build it with TORCH_CUDA_ARCH_LIST='{}'".format(", ".join(missing), ";".join(TABLED_ARCHS)))
+        write(as_table(found), table_of(args.nvcc))
+        print("wrote", table_of(args.nvcc).relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
