@@ -45,17 +45,22 @@ def filters_of(rung) -> list[tuple[int, int, int]] | None:
     return [(C, K, R) for C, K, R in sizes if passes_of(rung, Conv(2, C, 32, 32, K, R, R))]
 
 
+def typical(rung) -> Conv:
+    """Some problem of float32 that the rung takes."""
+    C, K, R = (filters_of(rung) or [(5, 7, 3)])[0]
+    return Conv(2, C, 32, 32, K, R, R)
+
+
 @functools.cache
 def has_tiles(rung) -> bool:
     """Whether the rung multiplies matrices in tiles, so that sizes beyond a tile's are worth their time."""
-    conv = _of_filters(random.Random(0), filters_of(rung)) if filters_of(rung) else Conv(2, 5, 13, 11, 7, 3, 2)
-    return any(rung.plan(problem_of(conv), p)["tile"] for p in passes_of(rung, conv))
+    problem = problem_of(typical(rung))
+    return any(rung.plan(problem, p)["tile"] for p in passes_of(rung, typical(rung)))
 
 
 @functools.cache
 def dtypes_of(rung) -> list[torch.dtype]:
-    C, K, R = (filters_of(rung) or [(5, 7, 3)])[0]
-    return [d for d in DTYPES if passes_of(rung, Conv(2, C, 32, 32, K, R, R), d)]
+    return [d for d in DTYPES if passes_of(rung, typical(rung), d)]
 
 
 def extents(conv: Conv) -> tuple[int, int]:
@@ -100,7 +105,7 @@ def random_problem(rng: random.Random, rung, span: str | None = None) -> tuple[C
         conv = _of_filters(rng, filters) if filters else _of_several_tiles(rng) if span and has_tiles(rung) else random_conv(rng)
         dtype = rng.choice([torch.float32, torch.float32, *dtypes_of(rung)])
         passes = passes_of(rung, conv, dtype)
-        if passes and (span not in passes or spans_tiles(rung.plan(problem_of(conv, dtype), span))):
+        if passes and (filters or span not in passes or spans_tiles(rung.plan(problem_of(conv, dtype), span))):
             return conv, dtype
     raise AssertionError(f"no random problem suits {rung.name!r}: teach tests/ladder.py to draw one")
 

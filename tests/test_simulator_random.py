@@ -39,6 +39,24 @@ def max_pooling(rng):
     pool = random_pool(rng)
     x = torch.randint(-9, 9, pool.shape).to(rng.choice(DTYPES)) if rng.random() < 0.5 else torch.randn(pool.shape)
     same_as_torch(lambda t: CF.max_pool2d(t, *pool[1:]), lambda t: F.max_pool2d(t, *pool[1:]), x)
+    y, indices = CF.max_pool2d(x.requires_grad_(), *pool[1:], return_indices=True)
+    assert torch.equal(indices, F.max_pool2d(x.double(), *pool[1:], return_indices=True)[1])
+    assert torch.equal(gathered(y, x, gradient := torch.randn_like(x)), gradient.flatten(2).gather(2, indices.flatten(2)).view_as(y))
+
+
+def gathered(y, x, gradient):
+    """What the derivative of max pooling's backward takes from a gradient of x: the elements that won."""
+    dy = torch.zeros_like(y).requires_grad_()
+    (dx,) = torch.autograd.grad(y, x, dy, create_graph=True)
+    return torch.autograd.grad(dx, dy, gradient)[0]
+
+
+def max_pooling_beside_x(rng):
+    """A window whose taps all miss x: its maximum is that of nothing, and no gradient passes."""
+    x = torch.randn(1, 2, 2, 2, requires_grad=True)
+    y = CF.max_pool2d(x, 2, 1, 1, 3)
+    assert torch.equal(y, torch.full((1, 2, 1, 1), -torch.inf))
+    assert not gathered(y, x, torch.randn_like(x)).any() and not torch.autograd.grad(y.sum(), x)[0].any()
 
 
 def average_pooling(rng):
@@ -59,13 +77,17 @@ def activation(rng):
         same_as_torch(lambda t: CF.leaky_relu(t, slope), lambda t: F.leaky_relu(t, slope), x)
 
 
-def run_problems(seed, count, check):
+POOLINGS_AND_ACTIVATIONS = [max_pooling, max_pooling_beside_x, average_pooling, activation]
+ALL = [convolution, convolution, *POOLINGS_AND_ACTIVATIONS]
+
+
+def run_problems(seed, count, check, kinds=ALL):
     rng = random.Random(seed)
     for i in range(count):
         mode = dict(order=ORDERS[i % 3], seed=rng.randrange(2**32), check=check)
         try:
             with convlab.simulate(**mode):
-                rng.choice([convolution, convolution, max_pooling, average_pooling, activation])(rng)
+                rng.choice(kinds)(rng)
         except Exception as error:
             raise AssertionError(f"problem {i} of seed {seed} under simulate({mode})") from error
 

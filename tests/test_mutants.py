@@ -1,0 +1,53 @@
+"""A sample of `make mutants`: kernels broken in one place, which the tests must notice. And how the places are found."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import mutants  # noqa: E402
+
+
+@pytest.mark.skipif(not list(ROOT.glob("build/*/_sim")), reason="the objects of the build are gone: make build")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_five_mutants_are_noticed(seed):
+    command = [sys.executable, "tools/mutants.py", "--sample", "5", "--seed", str(seed), "--jobs", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+SOURCE = """
+template <class T, int n = 3> constexpr int twice(T a) { return a < n ? 1 : 2; }
+__device__ int declared(int a);
+template <class Tile> __global__ void __launch_bounds__(256, 2) kernel(const Tile t, int n) {
+  static_assert(sizeof(T) < 3, "a < b");
+  if (n >= 3 && a <b> (c)) return;  // n == 4
+  for (int i = 0; i < n; i++) { __syncthreads(); }
+  x << 3; y->z; __syncwarp(); if (n != 2) "a == b";
+}
+void launcher(int n) { if (n == 3) launch(kernel<Tile<1, 2>>, n); }
+"""
+
+
+def test_where_mutants_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    (tmp_path / "a.cu").write_text(SOURCE)
+    found, left_out = mutants.mutants_of(tmp_path / "a.cu")
+    assert left_out == 2  # in functions of the host
+    assert [(m.line, SOURCE[m.begin : m.end], m.new) for m in found] == [
+        (6, ">=", ">"),
+        (7, "<", "<="),
+        (7, "__syncthreads();", ""),
+        (8, "__syncwarp();", ""),
+        (8, "!=", "=="),
+    ]
+    assert str(found[0]) == "a.cu:6: if (n > 3 && a <b> (c)) return;  // n == 4"
+    assert found[3].key == ("a.cu", "without x << 3; y->z; __syncwarp(); if (n != 2) \"a == b\";")
+
+
+def test_every_harmless_mutant_has_a_reason():
+    assert all(len(reason) > 20 for reason in mutants.read_harmless().values())

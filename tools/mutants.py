@@ -1,0 +1,327 @@
+"""Breaks the kernels in one place at a time and looks whether the tests notice.
+
+    make mutants                                    all
+    python tools/mutants.py --sample 10 --seed 0    some
+    python tools/mutants.py --only gemm.h           those whose place contains this text
+
+A mutant is a kernel without one of its barriers, or with one comparison changed (< to <=, == to !=, and so on), in device code of
+csrc/kernels and csrc/device/reduce.h. It is compiled for the simulator, plain and checking, in a folder of its own, and given the
+problems that the tests give its kernel, until one fails. Survivors must stand in tests/harmless_mutants.txt, with the reason.
+"""
+import argparse
+import multiprocessing
+import os
+import random
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+from typing import List, NamedTuple, Optional
+
+ROOT = Path(__file__).resolve().parent.parent
+HARMLESS = ROOT / "tests" / "harmless_mutants.txt"
+SWAPS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
+PROBLEMS_SECONDS = 120  # a mutant that takes longer hangs
+
+
+# ---- finding them -----------------------------------------------------------------------------------------------------
+
+
+class Mutant(NamedTuple):
+    file: str       # relative to the root
+    line: int
+    begin: int      # what is replaced, as offsets into the file
+    end: int
+    new: str
+    old_line: str
+    new_line: str
+
+    @property
+    def is_barrier(self) -> bool:
+        return not self.new
+
+    def __str__(self):
+        return "{}:{}: {}".format(self.file, self.line, self.new_line or "without " + self.old_line)
+
+    @property
+    def key(self):
+        """What names it in the list of harmless ones, whatever its line."""
+        return self.file, self.new_line or "without " + self.old_line
+
+
+def blanked(text):
+    """The text with comments, strings and static_asserts blanked, every offset kept."""
+    pattern = r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|static_assert\([^;]*;'
+    return re.sub(pattern, lambda m: re.sub(r"[^\n]", " ", m.group()), text, flags=re.S)
+
+
+def device_functions(code):
+    """[begin, end) of the bodies of __global__ and __device__ functions; `code` is blanked."""
+    for match in re.finditer(r"__global__|__device__", code):
+        depth, i = 0, match.end()
+        while i < len(code) and not (depth == 0 and code[i] in "{;"):
+            depth += (code[i] in "(") - (code[i] in ")")
+            i += 1
+        if i == len(code) or code[i] == ";":
+            continue
+        begin, depth = i, 0
+        while True:
+            depth += (code[i] == "{") - (code[i] == "}")
+            i += 1
+            if depth == 0:
+                break
+        yield begin, i
+
+
+def mutants_of(path: Path):
+    """(mutants, comparisons left out because they are the host's)"""
+    text = path.read_text()
+    code = blanked(text)
+    device = list(device_functions(code))
+    found, left_out = [], 0
+    for match in re.finditer(r"(?:__syncthreads|__syncwarp)\([^()]*\);|(?<=\s)(<=|>=|==|!=|<|>)(?=\s)", code):
+        if not any(begin <= match.start() < end for begin, end in device):
+            left_out += 1
+            continue
+        new = SWAPS[match.group(1)] if match.group(1) else ""
+        start, stop = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
+        old_line = text[start:stop].strip()
+        new_line = (text[start:match.start()] + new + text[match.end():stop]).strip() if new else ""
+        found.append(Mutant(str(path.relative_to(ROOT)), text.count("\n", 0, match.start()) + 1, match.start(), match.end(), new, old_line, new_line))
+    return found, left_out
+
+
+def find_mutants():
+    paths = sorted((ROOT / "csrc" / "kernels").glob("*.cu")) + sorted((ROOT / "csrc" / "kernels").glob("*.h")) + [ROOT / "csrc/device/reduce.h"]
+    found = [mutants_of(path) for path in paths]
+    return [m for mutants, _ in found for m in mutants], sum(left_out for _, left_out in found)
+
+
+def read_harmless():
+    """key -> reason"""
+    reasons = {}
+    for line in HARMLESS.read_text().splitlines() if HARMLESS.exists() else []:
+        if line.strip() and not line.startswith("#"):
+            file, code, reason = (part.strip() for part in line.split(" ## "))
+            reasons[file, code] = reason
+    return reasons
+
+
+# ---- building one -----------------------------------------------------------------------------------------------------
+
+
+class Workshop:
+    """A copy of csrc/ to break, and the simulators linked from it and from the objects of the build."""
+
+    def __init__(self):
+        os.chdir(ROOT)
+        sys.path.insert(0, str(ROOT / "tools"))
+        import toolchain
+        self.setup = runpy.run_path("setup.py", run_name="setup")
+        self.torch, self.cxx = toolchain.find_torch(), toolchain.find_cxx(os.environ).path
+        self.built = ROOT / "build" / sysconfig.get_config_var("SOABI")
+        self.folder = Path(tempfile.mkdtemp(prefix="convlab-mutants-"))
+        shutil.copytree(ROOT / "csrc", self.folder / "csrc")
+
+    def close(self):
+        shutil.rmtree(self.folder)
+
+    def includers(self, file) -> List[str]:
+        """The .cu files that `file` is compiled into, the quickest to compile first."""
+        def includes(source, seen):
+            for name in re.findall(r'#include "([^"]+)"', source.read_text()):
+                path = Path(os.path.normpath(source.parent / name))
+                if path not in seen and path.exists():
+                    seen.add(path)
+                    includes(path, seen)
+            return seen
+
+        if file.endswith(".cu"):
+            return [file]
+        sources = [s for s in (ROOT / "csrc" / "kernels").glob("*.cu") if ROOT / file in includes(s, set())]
+        return sorted((str(s.relative_to(ROOT)) for s in sources), key=lambda s: self.object_of(s, "_sim").stat().st_size)
+
+    def object_of(self, source, library) -> Path:
+        path = self.built / library / (source + ".o")
+        if not path.exists():
+            raise SystemExit("mutants: {} is missing: make build".format(path.relative_to(ROOT)))
+        return path
+
+    def build(self, source, check) -> Optional[Path]:
+        """The simulator with this .cu from the copy; None if it does not compile."""
+        library = self.setup["simulator"](self.torch, check)
+        name = library.name.split(".")[0]
+        target = self.folder / (name + ".o")
+        compile_ = [self.cxx, *library.cu_flags, "-w", "-c", source, "-o", str(target)]
+        if subprocess.run(compile_, cwd=self.folder, capture_output=True).returncode:
+            return None
+        original = self.object_of(source, name)
+        others = [str(path) for path in (self.built / name).rglob("*.o") if path != original]
+        out = self.folder / library.name
+        subprocess.run([self.cxx, "-o", str(out), str(target), *others, *library.link_flags], cwd=ROOT, check=True)
+        return out
+
+
+# ---- running one ------------------------------------------------------------------------------------------------------
+
+
+def problems_of(source, check):
+    """What the tests have for the kernels of a .cu, as functions that raise where a result is wrong."""
+    import ladder
+    import test_ladder
+    import test_simulator_random as others
+    rng = random.Random(1)
+    name = Path(source).stem
+    rungs = [r for r in ladder.RUNGS if name == "conv2d_" + r.name] or [r for r in ladder.RUNGS if name + ".cu" in used_by(r)]
+    if not rungs:
+        for i in range(30 if check else 60):
+            yield lambda: others.run_problems(rng.randrange(2**32), 5, check, others.POOLINGS_AND_ACTIVATIONS)
+        return
+    for rung in rungs:
+        passes = sorted(rung.passes_by_backend["cuda"])
+        draw = [ladder.random_problem(rng, rung, passes[i // 2 % len(passes)] if i % 2 else None) for i in range(16 if check else 120)]
+        table = [c for c in test_ladder.AWKWARD + test_ladder.MORE_AWKWARD if ladder.passes_of(rung, c)]
+        large = [c for c in test_ladder.LARGE if not check and ladder.has_tiles(rung) and ladder.passes_of(rung, c)]
+        import torch
+        for i, (conv, dtype) in enumerate(draw[:8] + [(c, torch.float32) for c in table + large] + draw[8:]):
+            order = ("reverse", "random", "forward")[i % 3]
+            yield lambda: ladder.check_passes(rung, conv, dtype, ladder.passes_of(rung, conv, dtype), check=check, order=order, seed=i)
+
+
+def used_by(rung):
+    """Files whose launchers a rung calls."""
+    text = (ROOT / "csrc" / "kernels" / "conv2d_{}.cu".format(rung.name)).read_text()
+    return {name + ".cu" for name in re.findall(r"\b(conv2d_\w+)\(", text)}
+
+
+def run_problems(folder, source, check, pipe):
+    """In a process of its own: the mutated library is loaded here only."""
+    os.environ["CONVLAB_SIMULATOR_TIME_LIMIT"] = "5"
+    import convlab.simulator
+    convlab.simulator._PACKAGE = folder
+    import torch
+    torch.manual_seed(1)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # new memory is NaN: what a mutant does not write, shows
+    try:
+        for number, problem in enumerate(problems_of(source, check)):
+            problem()
+    except BaseException as error:
+        cause = error.__cause__ or error
+        os.write(pipe, "problem {}: {}".format(number, " ".join(str(cause).split())[:160]).encode())
+        os._exit(1)
+    os._exit(0)
+
+
+def noticed(folder, source, check) -> Optional[str]:
+    """What the tests say about the library in `folder`; None if they pass."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1), os.dup2(quiet, 2)
+        run_problems(folder, source, check, write)
+    os.close(write)
+    deadline = time.monotonic() + PROBLEMS_SECONDS
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.close(read)
+            return "hangs"
+        time.sleep(0.02)
+    with os.fdopen(read) as said:
+        message = said.read()
+    return None if status == 0 else message or "signal {}".format(status & 0x7F)
+
+
+workshop = None  # of a worker process
+
+
+def start_worker():
+    global workshop
+    workshop = Workshop()
+    multiprocessing.util.Finalize(workshop, workshop.close, exitpriority=1)
+
+
+def try_mutant(m: Mutant):
+    """(mutant, seconds, what noticed it or None)"""
+    begin = time.monotonic()
+    copy = workshop.folder / m.file
+    text = copy.read_text()
+    said = None
+    try:
+        copy.write_text(text[:m.begin] + m.new + text[m.end:])
+        for source in workshop.includers(m.file):
+            for check in (True, False) if m.is_barrier else (False, True):
+                if workshop.build(source, check) is None:
+                    said = "does not compile"
+                else:
+                    said = noticed(workshop.folder, source, check)
+                    said = said and "{}, {}: {}".format(Path(source).name, "checking" if check else "plain", said)
+                if said:
+                    return m, time.monotonic() - begin, said
+        return m, time.monotonic() - begin, None
+    finally:
+        copy.write_text(text)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int, help="only so many of them, drawn with --seed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="only those whose place and text contain this")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--list", action="store_true", help="print them and try none")
+    args = parser.parse_args()
+
+    mutants, left_out = find_mutants()
+    barriers = sum(m.is_barrier for m in mutants)
+    print("{} mutants: {} barriers, {} comparisons; {} comparisons of the host left out".format(
+        len(mutants), barriers, len(mutants) - barriers, left_out), flush=True)
+    harmless = read_harmless()
+    gone = sorted(set(harmless) - {m.key for m in mutants})
+    chosen = [m for m in mutants if args.only in str(m)]
+    if args.sample:
+        chosen = random.Random(args.seed).sample(chosen, min(args.sample, len(chosen)))
+    if args.list:
+        print("\n".join(map(str, chosen)))
+        return
+
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    import torch
+    torch.set_num_threads(1)
+    import ladder, test_ladder, test_simulator_random  # noqa: E401, F401  (once, before the workers fork)
+    survivors, begin = [], time.monotonic()
+    with multiprocessing.get_context("fork").Pool(args.jobs, start_worker) as pool:
+        for number, (m, seconds, said) in enumerate(pool.imap_unordered(try_mutant, chosen), 1):
+            if said is None:
+                survivors.append(m)
+            verdict = said or ("survives; harmless: " + harmless[m.key] if m.key in harmless else "SURVIVES")
+            print("[{}/{}] {:3.0f} s  {}\n        {}".format(number, len(chosen), seconds, m, verdict), flush=True)
+        pool.close()
+        pool.join()
+    unknown = [m for m in survivors if m.key not in harmless]
+    wrong = [m for m in chosen if m.key in harmless and m not in survivors]
+    print("{} mutants in {:.0f} s: {} noticed, {} survive, {} of them known as harmless".format(
+        len(chosen), time.monotonic() - begin, len(chosen) - len(survivors), len(survivors), len(survivors) - len(unknown)))
+    for m in unknown:
+        print("no test notices {}\n    was: {}\n    add a problem that does, or say in {} why it is harmless".format(m, m.old_line, HARMLESS.relative_to(ROOT)))
+    for m in wrong:
+        print("{} is in {}, but a test notices it".format(m, HARMLESS.relative_to(ROOT)))
+    for file, code in gone:
+        print("{} lists what is no longer there: {} ## {}".format(HARMLESS.relative_to(ROOT), file, code))
+    sys.exit(bool(unknown or wrong or gone))
+
+
+if __name__ == "__main__":
+    main()
