@@ -8,14 +8,15 @@
 // Each is a Map for gemm.h: a host-made problem, whose part(z) is what the blocks with blockIdx.z = z work on.
 //
 // dgrad with a stride divides only where the division is exact. The places (h, w) of dx fall into stride_h x stride_w residue
-// classes, and each class meets only the taps of its own residue: a class a part, each a dense product, together as much work
-// as forward. A class that meets no tap has no steps and stores zeros.
+// classes (geometry/residues.h), and each class meets only the taps of its own residue: a class a part, each a dense product,
+// together as much work as forward. A class that meets no tap has no steps and stores zeros.
 //
 // wgrad's sum is long (N P Q terms) and its output small, so the sum is cut into slices, a slice a part, each into a plane of
-// float32 partial sums that are then added in order (conv2d_split_k.cu): deterministic. The number of slices follows from the
+// float32 partial sums that are then added in order (add_slices.h): deterministic. The number of slices follows from the
 // shape alone. The bias gradient is the sum of A's rows, made on the way by the blocks of the first column.
 #pragma once
 #include "../geometry/conv2d.h"
+#include "../geometry/residues.h"
 #include "gemm.h"
 
 namespace convlab {
@@ -78,30 +79,10 @@ template <class T> struct DgradMap {
   const T *dy, *w;
   T* dx;
 
-  // One dimension of a residue class: the places h = first + u * stride, u < places. Tap i of the class is
-  // r = tap0 + i * tap_every, and reads output u + output0 - i * output_every.
-  struct Axis {
-    int first, places, tap0, tap_every, taps, output0, output_every;
-  };
-
-  static __device__ Axis axis(int residue, int size, int kernel, int stride, int pad, int dilation) {
-    Axis a;
-    a.first = (residue + stride - pad % stride) % stride;  // the smallest h with (h + pad) % stride = residue
-    a.places = a.first < size ? (size - 1 - a.first) / stride + 1 : 0;
-    a.tap0 = 0;
-    while (a.tap0 < kernel && a.tap0 * dilation % stride != residue) a.tap0++;
-    a.tap_every = 1;
-    while (a.tap_every * dilation % stride != 0) a.tap_every++;
-    a.taps = a.tap0 < kernel ? (kernel - 1 - a.tap0) / a.tap_every + 1 : 0;
-    a.output0 = (a.first + pad - a.tap0 * dilation) / stride;  // exact where there are taps
-    a.output_every = a.tap_every * dilation / stride;
-    return a;
-  }
-
   struct Part : GemmPart<T> {
     static constexpr bool kStepsAlongLanes = false, wants_row_sums = false;
     Conv2d g;
-    Axis h, v;
+    Residue h, v;
     T* d_base;
 
     __device__ const T* a(long long) const { return this->a_base; }
@@ -128,8 +109,8 @@ template <class T> struct DgradMap {
     const int classes = g.stride_h * g.stride_w, group = z / classes;
     Part p;
     p.g = g;
-    p.h = axis(z % classes / g.stride_w, g.H, g.R, g.stride_h, g.pad_h, g.dilation_h);
-    p.v = axis(z % g.stride_w, g.W, g.S, g.stride_w, g.pad_w, g.dilation_w);
+    p.h = residue_class(z % classes / g.stride_w, g.H, g.R, g.stride_h, g.pad_h, g.dilation_h);
+    p.v = residue_class(z % g.stride_w, g.W, g.S, g.stride_w, g.pad_w, g.dilation_w);
     p.a_base = w + (long long)group * g.Kg() * g.Cg() * g.R * g.S;
     p.b_base = dy + (long long)group * g.Kg() * g.P * g.Q;
     p.d_base = dx + (long long)group * g.Cg() * g.H * g.W;

@@ -1,5 +1,6 @@
 // Launching the three maps of conv2d_as_gemm.h with a given tile: what the matrix rungs share.
 #pragma once
+#include "add_slices.h"
 #include "conv2d_as_gemm.h"
 #include "launchers.h"
 
@@ -16,21 +17,6 @@ void launch_gemm_forward(const Plan& plan, const Conv2d& g, const void* x, const
 template <class Tile, class T> void launch_gemm_dgrad(const Plan& plan, const Conv2d& g, const void* dy, const void* w, void* dx, Stream stream) {
   launch(gemm_kernel<Tile, DgradMap<T>>, grid_of(plan), dim3(plan.threads), 0, stream,
          DgradMap<T>{g, static_cast<const T*>(dy), static_cast<const T*>(w), static_cast<T*>(dx)});
-}
-
-constexpr int kSumThreads = 256;
-
-// partial [slices, elements] -> sum [elements], slice after slice.  grid ceil(elements / 256)
-template <class T> __global__ void __launch_bounds__(kSumThreads) add_slices_kernel(int slices, long long elements, const float* partial, T* sum) {
-  const long long i = (long long)blockIdx.x * kSumThreads + threadIdx.x;
-  if (i >= elements) return;
-  float total = 0;
-  for (int slice = 0; slice < slices; slice++) total += partial[slice * elements + i];
-  sum[i] = T(total);
-}
-
-template <class T> void add_slices(int slices, long long elements, const float* partial, T* sum, Stream stream) {
-  launch(add_slices_kernel<T>, blocks_for(elements, kSumThreads), dim3(kSumThreads), 0, stream, slices, elements, partial, sum);
 }
 
 // The slices alone: partial [slices, K, C/groups, R, S] and, unless null, partial_db [slices, K].

@@ -1,0 +1,32 @@
+// The gradient to a convolution's input, one dimension of it, without the zeros that a stride puts between the outputs.
+//
+// Output p reads input h = p stride - pad + r dilation. So the inputs h fall into `stride` classes by (h + pad) % stride, and a
+// class meets only the taps r with the same r dilation % stride. Inside a class everything is dense: with its i-th tap
+//
+//   h = first + u stride, u < places     r = tap0 + i tap_every, i < taps     p = u + output0 - i output_every
+//
+// A class may have no places, or no taps: then the gradient is zero there. Each tap belongs to one class. Torch-free.
+#pragma once
+#include "conv2d.h"
+
+namespace convlab {
+
+struct Residue {
+  int first, places, tap0, tap_every, taps, output0, output_every;
+};
+
+CONVLAB_HD inline Residue residue_class(int residue, int size, int kernel, int stride, int pad, int dilation) {
+  Residue c{};
+  c.first = (residue + stride - pad % stride) % stride;
+  c.places = c.first < size ? (size - 1 - c.first) / stride + 1 : 0;
+  while (c.tap0 < kernel && c.tap0 * dilation % stride != residue) c.tap0++;
+  if (c.tap0 == kernel) return c;
+  c.tap_every = 1;
+  while (c.tap0 + c.tap_every < kernel && c.tap_every * dilation % stride != 0) c.tap_every++;
+  c.taps = (kernel - 1 - c.tap0) / c.tap_every + 1;
+  c.output0 = (c.first + pad - c.tap0 * dilation) / stride;  // exact
+  c.output_every = c.taps > 1 ? c.tap_every * dilation / stride : 0;
+  return c;
+}
+
+}  // namespace convlab

@@ -1,0 +1,22 @@
+// Adding up the partial sums of a wgrad whose sum was cut into slices: in the order of the slices, so the same bits every time.
+#pragma once
+#include "../device/device.h"
+
+namespace convlab {
+
+constexpr int kAddThreads = 256;
+
+// partial [slices, elements] -> sum [elements].  grid ceil(elements / 256)
+template <class T> __global__ void __launch_bounds__(kAddThreads) add_slices_kernel(int slices, long long elements, const float* partial, T* sum) {
+  const long long i = (long long)blockIdx.x * kAddThreads + threadIdx.x;
+  if (i >= elements) return;
+  float total = 0;
+  for (int slice = 0; slice < slices; slice++) total += partial[slice * elements + i];
+  sum[i] = T(total);
+}
+
+template <class T> void add_slices(int slices, long long elements, const float* partial, T* sum, cudaStream_t stream) {
+  launch(add_slices_kernel<T>, blocks_for(elements, kAddThreads), dim3(kAddThreads), 0, stream, slices, elements, partial, sum);
+}
+
+}  // namespace convlab
