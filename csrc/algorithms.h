@@ -17,7 +17,16 @@ constexpr const char* kBackendNames[] = {"cpu", "cuda"};
 constexpr const char* kPassNames[] = {"forward", "dgrad", "wgrad"};
 
 // The numbers travel through the operators' schemas: never reuse one.
-enum class Algorithm : int64_t { automatic = 0, reference = 1, direct = 2, im2col_gemm = 4, implicit_gemm = 5, register_tiled = 6 };
+enum class Algorithm : int64_t {
+  automatic = 0,
+  reference = 1,
+  direct = 2,
+  tiled = 3,
+  im2col_gemm = 4,
+  implicit_gemm = 5,
+  register_tiled = 6,
+  small_filter = 7
+};
 
 constexpr unsigned bit(Pass pass) { return 1u << int(pass); }
 constexpr unsigned kNoPass = 0, kAllPasses = bit(Pass::forward) | bit(Pass::dgrad) | bit(Pass::wgrad);
@@ -32,9 +41,11 @@ struct AlgorithmRow {
 constexpr AlgorithmRow kAlgorithms[] = {
     {Algorithm::reference, "reference", "sequential loops, as a course writes them down", {kAllPasses, kNoPass}},
     {Algorithm::direct, "direct", "each output element by the definition, in parallel", {kAllPasses, kAllPasses}},
+    {Algorithm::tiled, "tiled", "input tiles in shared memory, filters in constant memory", {kNoPass, bit(Pass::forward) | bit(Pass::dgrad)}},
     {Algorithm::im2col_gemm, "im2col_gemm", "unrolls the input into a matrix, then multiplies in shared-memory tiles", {kNoPass, kAllPasses}},
     {Algorithm::implicit_gemm, "implicit_gemm", "a matrix product in shared-memory tiles, unrolled while they are loaded", {kNoPass, kAllPasses}},
     {Algorithm::register_tiled, "register_tiled", "the same product, with a tile of outputs in each thread's registers", {kNoPass, kAllPasses}},
+    {Algorithm::small_filter, "small_filter", "kernels compiled for the filters of LeNet and of CIFAR's first layer", {kNoPass, kAllPasses}},
 };
 
 inline const AlgorithmRow* find_algorithm(int64_t id) {

@@ -11,7 +11,7 @@
   extern __shared__ __align__(128) unsigned char convlab_dynamic_shared[]; \
   T* const name = reinterpret_cast<T*>(convlab_dynamic_shared)
 #define COPY_TO_SYMBOL(symbol, source, bytes, stream) \
-  ::convlab::check_cuda(cudaMemcpyToSymbolAsync(symbol, source, bytes, 0, cudaMemcpyHostToDevice, stream), "copy to constant memory")
+  ::convlab::check_cuda(cudaMemcpyToSymbolAsync(symbol, source, bytes, 0, cudaMemcpyDefault, stream), "copy to constant memory")
 
 namespace convlab {
 

@@ -1,10 +1,10 @@
-// The device language: the one header that kernels include for everything CUDA (vector.h, async_copy.h and mma.h beside it
-// when they need them). Kernels keep to what is named here and to plain CUDA C++. nvcc compiles them for the GPU, a C++20
-// compiler for the simulator (csrc/simulator/), from the same text.
+// The device language: the one header that kernels include for everything CUDA (vector.h, async_copy.h, mma.h and
+// constant_memory.h beside it when they need them). Kernels keep to what is named here and to plain CUDA C++. nvcc compiles
+// them for the GPU, a C++20 compiler for the simulator (csrc/simulator/), from the same text.
 //
 //   SHARED(float, tile, [16][64]);      a static array in shared memory
 //   DYNAMIC_SHARED(float, tile);        a pointer to the dynamic shared memory, 128-byte aligned
-//   COPY_TO_SYMBOL(symbol, source, bytes, stream)      to __constant__ memory
+//   COPY_TO_SYMBOL(symbol, source, bytes, stream)      to __constant__ memory, from the device's or the host's; see constant_memory.h
 //   launch(kernel<T>, grid, block, shared_bytes, stream, arguments...)      checked; throws std::runtime_error
 //
 // Subset: shared memory only through SHARED and DYNAMIC_SHARED; template arguments of a launched kernel are explicit; min and
@@ -22,6 +22,10 @@
 #include <string>
 
 namespace convlab {
+
+// Behind it, what has been loaded from memory before is loaded again: for loops in which the compiler would otherwise keep
+// in registers what does not fit there. No instruction.
+__device__ __forceinline__ void load_again() { asm volatile("" ::: "memory"); }
 
 // Blocks of `threads` for `elements` threads in one dimension. grid.x ends at 2^31 - 1.
 inline dim3 blocks_for(long long elements, int threads) {

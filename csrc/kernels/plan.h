@@ -1,13 +1,33 @@
 // A launch as data: what a rung decides about a problem before it launches anything. Computed torch-free and without CUDA
 // (plans.cpp), read by the rung's launchers, by the host side (which allocates the workspace) and by Python (convlab._lab).
 #pragma once
+#include <string>
 
 namespace convlab {
+
+constexpr int kGridYZ = 65535;       // the hardware's limits on grid.y and grid.z,
+constexpr int kGridX = 0x7fffffff;   // and on grid.x
+
+constexpr long long ceil_div(long long a, long long b) { return (a + b - 1) / b; }
+
+// Why a grid cannot be launched; empty when it can.
+inline std::string grid_refusal(long long x, long long y, long long z) {
+  if (x <= kGridX && y <= kGridYZ && z <= kGridYZ) return "";
+  const auto text = [](long long n) { return std::to_string(n); };
+  return "would need a grid of " + text(x) + " x " + text(y) + " x " + text(z) + " blocks, at most " + text(kGridX) + " x " + text(kGridYZ) + " x " + text(kGridYZ) +
+         " are possible";
+}
 
 // A block makes M x N outputs in tiles of K steps of the sum; a thread makes rows x columns of them (gemm.h).
 struct TileShape {
   int M, N, K, rows, columns;
   constexpr int threads() const { return (M / rows) * (N / columns); }
+};
+
+// What of a convolution's filters is in constant memory at a time: that many whole groups; or, if a group does not fit, that
+// many filters of it; or, if a filter does not fit, that many input channels of it.
+struct FilterChunk {
+  int groups, filters, channels;
 };
 
 struct Plan {
@@ -19,6 +39,8 @@ struct Plan {
   int slices = 1;             // of wgrad's sum, added up by a second kernel
   long long slice = 0;        // steps in each but the last
   int images = 0;             // that a rung takes at a time, where it works in chunks
+  FilterChunk chunk{};        // of the rung that keeps filters in constant memory
+  long long shared = 0;       // bytes a block, of rungs whose shared memory depends on the problem
   long long workspace = 0;    // bytes, device memory
 };
 

@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <climits>
 
+#include "conv2d_small_filter.h"
+#include "conv2d_tiled.h"
 #include "tile_shapes.h"
 
 namespace convlab {
 namespace {
 
 constexpr int kDirectThreads = 256;
-constexpr int kGridYZ = 65535;  // the hardware's limit on grid.y and grid.z
 
 // wgrad cuts its sum into slices until about this many blocks work on it: four for each of the 132 multiprocessors of an H100.
 // A constant and not the GPU at hand, so that a shape has one order of additions everywhere.
@@ -19,8 +20,6 @@ constexpr long long kLeastSlice = 256;  // steps: less does not pay for the bloc
 // im2col_gemm unrolls as many images at a time as fit this many bytes: more than the 50 to 60 MB of a large GPU's second cache
 // hold gains nothing, and less leaves a large GPU idle between launches.
 constexpr long long kUnrolledBytes = 64LL << 20;
-
-long long ceil_div(long long a, long long b) { return (a + b - 1) / b; }
 
 // A pass as a matrix product (conv2d_as_gemm.h): `parts` independent ones of rows x columns x steps, the largest of them.
 struct Product {
@@ -85,9 +84,7 @@ std::string gemm_refusal(Pass pass, const Conv2d& g, const Tiles& tiles) {
   if (images * std::max(x_image, y_image) > INT_MAX)
     return "keeps 32-bit offsets inside " + std::to_string(images) + " image(s), which are " + std::to_string(images * std::max(x_image, y_image)) + " elements";
   const Plan plan = gemm_plan(pass, g, tiles);
-  if (plan.grid[1] > kGridYZ || plan.grid[2] > kGridYZ)
-    return "would need a grid of " + std::to_string(plan.grid[1]) + " x " + std::to_string(plan.grid[2]) + " in y and z, at most 65535 each are possible";
-  return "";
+  return grid_refusal(plan.grid[0], plan.grid[1], plan.grid[2]);
 }
 
 // Images that im2col_gemm takes at a time, and g for so many of them over their unrolled input.
@@ -117,6 +114,12 @@ std::string cuda_refusal(Algorithm algorithm, Pass pass, DType dtype, const Conv
       if (dtype != DType::float32) return "is compiled for float32 only";
       if ((long long)g.C * g.R * g.S > INT_MAX) return "unrolls into C R S rows, which are " + std::to_string((long long)g.C * g.R * g.S);
       return gemm_refusal(pass, unrolled_chunk(g), tiles_of(algorithm, pass, dtype));
+    case Algorithm::tiled:
+      if (dtype != DType::float32) return "is compiled for float32 only";
+      return tiled_refusal(pass, g);
+    case Algorithm::small_filter:
+      if (dtype != DType::float32) return "is compiled for float32 only";
+      return small_filter_refusal(pass, g);
     case Algorithm::implicit_gemm:
       if (dtype != DType::float32) return "is compiled for float32 only";
       return gemm_refusal(pass, g, tiles_of(algorithm, pass, dtype));
@@ -130,6 +133,8 @@ std::string cuda_refusal(Algorithm algorithm, Pass pass, DType dtype, const Conv
 Plan cuda_plan(Algorithm algorithm, Pass pass, DType dtype, const Conv2d& g) {
   switch (algorithm) {
     case Algorithm::im2col_gemm: return im2col_plan(pass, g);
+    case Algorithm::tiled: return tiled_plan(pass, g);
+    case Algorithm::small_filter: return small_filter_plan(pass, g);
     case Algorithm::implicit_gemm:
     case Algorithm::register_tiled: return gemm_plan(pass, g, tiles_of(algorithm, pass, dtype));
     default: {
@@ -143,6 +148,7 @@ Plan cuda_plan(Algorithm algorithm, Pass pass, DType dtype, const Conv2d& g) {
 }
 
 Algorithm cuda_choice(Pass pass, DType dtype, const Conv2d& g) {
+  if (cuda_refusal(Algorithm::small_filter, pass, dtype, g).empty()) return Algorithm::small_filter;
   // A tile of the matrix rungs has sixteen rows or more; with fewer than this many channels in them, most of it would be waste.
   constexpr int kLeastRows = 4;
   const Product p = product_of(pass, g);

@@ -1,0 +1,246 @@
+// Convolution for a few small filters, C, K, R and S known to the compiler (conv2d_small_filter.h lists them): stride 1, no
+// dilation, one group, any padding.
+//
+//   forward  y[n,k,p,q]  = bias[k] + sum over c, r, s of x[n, c, p + r - pad, q + s - pad] w[k,c,r,s]
+//   dgrad    dx[n,c,h,w] = sum over k, r, s of dy[n, k, h + pad - r, w + pad - s] w[k,c,r,s]
+//   wgrad    dw[k,c,r,s] = sum over n, p, q of dy[n,k,p,q] x[n, c, p + r - pad, q + s - pad]
+//
+// What it does    forward: as the course lays it out, four rows of all maps are made together, here by one thread in a column
+//                 of its own (of 32 maps, by two). It has their sums in registers, and so the R + 3 rows of S inputs: each is
+//                 loaded once and used in up to R S maps multiply-adds. Weights come from shared memory, four in a load that
+//                 serves the warp. All loops but those over images and channels are unrolled, and nothing is left to compute
+//                 in them: offsets and edges are the same for every image. dgrad is the same with the filter flipped.
+//                 wgrad: a thread walks down columns of images with an R x S window of x in registers, which slides by a row
+//                 a step, and the sums of a channel's taps for several maps beside it. A block adds up its threads' sums, and
+//                 leaves one partial result; the bias gradient comes out of the same dy.
+// Against register_tiled  no tables, and no tile that six maps cannot fill; the window is not loaded again for every tap.
+// What bounds it  multiply-adds are two of three instructions or more; wgrad's 255 registers leave few warps to hide loads behind.
+// What is next    activation and pooling on the sums while they are in registers.
+#include "conv2d_small_filter.h"
+
+#include "../device/vector.h"
+#include "add_slices.h"
+#include "launchers.h"
+
+namespace convlab {
+namespace {
+
+// A pass as seen by its images: `in` [N, kIn, h, w] becomes `out` [N, maps_in_all, out_h, out_w]. The first row of outputs sees the
+// input from row -pad_h on.
+struct Planes {
+  int N, h, w, out_h, out_w, pad_h, pad_w;
+};
+
+// kIn: channels summed over. weight(in, map, r, s) are the filters, bias may be null.
+// grid (pieces of an image, images, maps): a piece is what one thread makes of an image
+template <int kIn, int kAllMaps, int R, int S, class Weight>
+__device__ __forceinline__ void correlate(const Planes& g, const float* __restrict__ in, const Weight& weight, const float* __restrict__ bias,
+                                          float* __restrict__ out) {
+  constexpr int kMaps = small_filter_maps(kAllMaps), kRows = small_filter_rows(kMaps), kColumns = small_filter_columns(kMaps);
+  static_assert(kAllMaps % kMaps == 0, "every block has all of its maps");
+  constexpr int kLine = (S * kMaps + 3) / 4 * 4;  // the weights of one row of taps, in whole 16-byte loads
+  SHARED(float, weights, [kIn][R][kLine]);        // [.., .., s * kMaps + map]
+  SHARED(float, biases, [kMaps]);
+  const int map0 = blockIdx.z * kMaps;
+  for (int i = threadIdx.x; i < kIn * R * kLine; i += blockDim.x) {
+    const int c = i / (R * kLine), r = i / kLine % R, j = i % kLine;
+    weights[c][r][j] = j < S * kMaps ? weight(c, map0 + j % kMaps, r, j / kMaps) : 0.0f;
+  }
+  for (int i = threadIdx.x; i < kMaps; i += blockDim.x) biases[i] = bias ? bias[map0 + i] : 0.0f;
+  __syncthreads();
+
+  const int across = (g.out_w + kColumns - 1) / kColumns, pieces = (g.out_h + kRows - 1) / kRows * across;
+  const int pieces_here = (pieces + gridDim.x - 1) / gridDim.x, images_here = blockDim.x / pieces_here, image = threadIdx.x / pieces_here;
+  const int piece = blockIdx.x * pieces_here + threadIdx.x % pieces_here;
+  if (image >= images_here || piece >= pieces) return;
+  const int p = piece / across * kRows, q = piece % across * kColumns;
+  const int top = p - g.pad_h, left = q - g.pad_w;
+  const int in_plane = g.h * g.w, out_plane = g.out_h * g.out_w;
+  const int first = blockIdx.y * images_here + image, images = gridDim.y * images_here;
+  in += (long long)first * (kIn * in_plane) + (top * g.w + left);
+  out += (long long)first * (kAllMaps * out_plane) + (map0 * out_plane + p * g.out_w + q);
+
+#pragma unroll 1
+  for (int n = first; n < g.N; n += images, in += (long long)images * (kIn * in_plane), out += (long long)images * (kAllMaps * out_plane)) {
+    load_again();  // the weights: they are too many to stay in registers
+    float sums[kRows][kColumns][kMaps];
+#pragma unroll
+    for (int i = 0; i < kRows; i++)
+#pragma unroll
+      for (int j = 0; j < kColumns; j++)
+#pragma unroll
+        for (int m = 0; m < kMaps; m++) sums[i][j][m] = biases[m];
+
+#pragma unroll 1
+    for (int c = 0; c < kIn; c++) {
+      constexpr int kWindowRows = kRows + R - 1, kWindowColumns = kColumns + S - 1;
+      float x[kWindowRows][kWindowColumns];
+#pragma unroll
+      for (int i = 0; i < kWindowRows; i++)
+#pragma unroll
+        for (int j = 0; j < kWindowColumns; j++) {
+          const bool inside = unsigned(top + i) < unsigned(g.h) && unsigned(left + j) < unsigned(g.w);
+          x[i][j] = load_if(inside, in + (c * in_plane + i * g.w) + j);
+        }
+#pragma unroll
+      for (int r = 0; r < R; r++) {
+        float w[kLine];
+#pragma unroll
+        for (int j = 0; j < kLine; j += 4) {
+          const float4 four = load4(&weights[c][r][j]);
+          w[j] = four.x, w[j + 1] = four.y, w[j + 2] = four.z, w[j + 3] = four.w;
+        }
+#pragma unroll
+        for (int s = 0; s < S; s++)
+#pragma unroll
+          for (int i = 0; i < kRows; i++)
+#pragma unroll
+            for (int j = 0; j < kColumns; j++)
+#pragma unroll
+              for (int m = 0; m < kMaps; m++) sums[i][j][m] += x[i + r][j + s] * w[s * kMaps + m];
+      }
+    }
+
+#pragma unroll
+    for (int i = 0; i < kRows; i++) {
+      if (p + i >= g.out_h) break;
+      float* y = out + i * g.out_w;
+#pragma unroll
+      for (int m = 0; m < kMaps; m++, y += out_plane)
+#pragma unroll
+        for (int j = 0; j < kColumns; j++)
+          if (j == 0 || q + j < g.out_w) y[j] = sums[i][j][m];
+    }
+  }
+}
+
+// x [N, C, H, W], w [K, C, R, S], bias [K] or null -> y [N, K, P, Q]
+template <int C, int K, int R, int S>
+__global__ void __launch_bounds__(kSmallFilterThreads, kSmallFilterResident)
+small_filter_forward_kernel(Conv2d g, const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ bias, float* __restrict__ y) {
+  const auto weight = [&](int c, int k, int r, int s) { return w[((k * C + c) * R + r) * S + s]; };
+  correlate<C, K, R, S>({g.N, g.H, g.W, g.P, g.Q, g.pad_h, g.pad_w}, x, weight, bias, y);
+}
+
+// dy [N, K, P, Q], w [K, C, R, S] -> dx [N, C, H, W]
+template <int C, int K, int R, int S>
+__global__ void __launch_bounds__(kSmallFilterThreads, kSmallFilterResident)
+small_filter_dgrad_kernel(Conv2d g, const float* __restrict__ dy, const float* __restrict__ w, float* __restrict__ dx) {
+  const auto flipped = [&](int k, int c, int r, int s) { return w[((k * C + c) * R + R - 1 - r) * S + S - 1 - s]; };
+  correlate<K, C, R, S>({g.N, g.P, g.Q, g.H, g.W, R - 1 - g.pad_h, S - 1 - g.pad_w}, dy, flipped, nullptr, dx);
+}
+
+// dy [N, K, P, Q], x [N, C, H, W] -> dw [slices, K, C, R, S], db [slices, K] or null.  grid (slices, channels and maps)
+// A slice is `slice` of the images' strips of columns.
+template <int C, int K, int R, int S>
+__global__ void __launch_bounds__(kSmallFilterThreads, kSmallFilterWgradResident)
+small_filter_wgrad_kernel(Conv2d g, int slice, const float* __restrict__ dy, const float* __restrict__ x, float* __restrict__ dw, float* __restrict__ db) {
+  constexpr int kMaps = small_filter_wgrad_maps(K, R * S), kSums = kMaps * R * S, kWarps = kSmallFilterThreads / kLanes;
+  constexpr int kColumns = small_filter_wgrad_columns(K, R * S), kWindowColumns = kColumns + S - 1;
+  const int c = blockIdx.y % C, k0 = blockIdx.y / C * kMaps;
+  const int x_plane = g.H * g.W, y_plane = g.P * g.Q, across = (g.Q + kColumns - 1) / kColumns;
+
+  float sums[kMaps][R][S] = {}, bias_sums[kMaps] = {};
+  const long long begin = (long long)blockIdx.x * slice, end = min(begin + slice, (long long)g.N * across);
+#pragma unroll 1
+  for (long long i = begin + threadIdx.x; i < end; i += kSmallFilterThreads) {
+    const int n = int(i) / across, q = int(i) % across * kColumns, left = q - g.pad_w;
+    const float* xc = x + (long long)n * (C * x_plane) + (c * x_plane - g.pad_h * g.W + left);
+    const float* dyk = dy + (long long)n * (K * y_plane) + (k0 * y_plane + q);
+
+    float window[R][kWindowColumns];  // row h of x is row (h + pad) % R
+    const auto load_row = [&](float (&row)[kWindowColumns], int h) {
+#pragma unroll
+      for (int j = 0; j < kWindowColumns; j++) row[j] = load_if(unsigned(h - g.pad_h) < unsigned(g.H) && unsigned(left + j) < unsigned(g.W), xc + h * g.W + j);
+    };
+#pragma unroll
+    for (int r = 0; r < R - 1; r++) load_row(window[r], r);
+
+#pragma unroll 1
+    for (int p0 = 0; p0 < g.P; p0 += R) {
+#pragma unroll
+      for (int u = 0; u < R; u++) {
+        const int p = p0 + u;
+        load_row(window[(u + R - 1) % R], p + R - 1);
+        float d[kMaps][kColumns];
+#pragma unroll
+        for (int m = 0; m < kMaps; m++)
+#pragma unroll
+          for (int j = 0; j < kColumns; j++) d[m][j] = load_if(p < g.P && q + j < g.Q, dyk + (m * y_plane + p * g.Q) + j);
+#pragma unroll
+        for (int m = 0; m < kMaps; m++)
+#pragma unroll
+          for (int j = 0; j < kColumns; j++) {
+            bias_sums[m] += d[m][j];
+#pragma unroll
+            for (int r = 0; r < R; r++)
+#pragma unroll
+              for (int s = 0; s < S; s++) sums[m][r][s] += d[m][j] * window[(u + r) % R][j + s];
+          }
+      }
+    }
+  }
+
+  // the warps' sums by a tree of shuffles, the block's in the order of its warps
+  SHARED(float, parts, [kWarps][kSums + kMaps]);
+  const auto leave = [&](int i, float sum) {
+    for (int apart = kLanes / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, apart);
+    if (threadIdx.x % kLanes == 0) parts[threadIdx.x / kLanes][i] = sum;
+  };
+#pragma unroll
+  for (int m = 0; m < kMaps; m++) {
+#pragma unroll
+    for (int r = 0; r < R; r++)
+#pragma unroll
+      for (int s = 0; s < S; s++) leave((m * R + r) * S + s, sums[m][r][s]);
+    leave(kSums + m, bias_sums[m]);
+  }
+  __syncthreads();
+  dw += (long long)blockIdx.x * (K * C * R * S);
+  for (int i = threadIdx.x; i < kSums + kMaps; i += kSmallFilterThreads) {
+    float sum = parts[0][i];
+    for (int warp = 1; warp < kWarps; warp++) sum += parts[warp][i];
+    if (i < kSums) dw[((k0 + i / (R * S)) * C + c) * (R * S) + i % (R * S)] = sum;
+    else if (db && c == 0) db[(long long)blockIdx.x * K + k0 + i - kSums] = sum;
+  }
+}
+
+// Calls f.template operator()<C, K, R, S>() with the filter of the plan.
+template <int i = 0, class F> void with_filter(const Plan& plan, const F& f) {
+  constexpr SmallFilter s = kSmallFilters[i];
+  if (plan.variant == i) return f.template operator()<s.C, s.K, s.R, s.S>();
+  if constexpr (i + 1 < kSmallFilterCount) with_filter<i + 1>(plan, f);
+}
+
+dim3 grid_of(const Plan& plan) { return dim3(plan.grid[0], plan.grid[1], plan.grid[2]); }
+
+}  // namespace
+
+void conv2d_small_filter_forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
+  with_filter(plan, [&]<int C, int K, int R, int S>() {
+    launch(small_filter_forward_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g, static_cast<const float*>(x), static_cast<const float*>(w),
+           static_cast<const float*>(bias), static_cast<float*>(y));
+  });
+}
+
+void conv2d_small_filter_dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void*, Stream stream) {
+  with_filter(plan, [&]<int C, int K, int R, int S>() {
+    launch(small_filter_dgrad_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g, static_cast<const float*>(dy), static_cast<const float*>(w),
+           static_cast<float*>(dx));
+  });
+}
+
+// workspace [slices, K, C, R, S] and [slices, K] floats
+void conv2d_small_filter_wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
+  const long long filters = (long long)g.K * g.C * g.R * g.S;
+  float* partial = static_cast<float*>(workspace);
+  float* partial_db = db ? partial + plan.slices * filters : nullptr;
+  with_filter(plan, [&]<int C, int K, int R, int S>() {
+    launch(small_filter_wgrad_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g, int(plan.slice), static_cast<const float*>(dy),
+           static_cast<const float*>(x), partial, partial_db);
+  });
+  add_slices(plan.slices, filters, partial, static_cast<float*>(dw), stream);
+  if (db) add_slices(plan.slices, g.K, partial_db, static_cast<float*>(db), stream);
+}
+
+}  // namespace convlab

@@ -1,0 +1,101 @@
+// The small_filter rung as data: the filters it is compiled for, what a thread takes of each, and how it launches. For
+// conv2d_small_filter.cu and plans.cpp.
+#pragma once
+#include <algorithm>
+#include <climits>
+
+#include "../algorithms.h"
+#include "plan.h"
+
+namespace convlab {
+
+struct SmallFilter {
+  int C, K, R, S;
+};
+
+constexpr SmallFilter kSmallFilters[] = {
+    {1, 6, 5, 5},   // LeNet C1
+    {6, 16, 5, 5},  // LeNet C3
+    {3, 32, 3, 3},  // CIFAR's first layer
+};
+constexpr int kSmallFilterCount = sizeof kSmallFilters / sizeof kSmallFilters[0];
+
+// forward and dgrad: a thread makes rows x columns neighbouring outputs of `maps` maps. Few maps get more outputs, or loading
+// inputs would be all a thread does; 32 maps are for two threads, because their sums would take all registers of one.
+constexpr int kMostMaps = 16;
+constexpr int small_filter_maps(int maps) { return maps < kMostMaps ? maps : kMostMaps; }
+constexpr int small_filter_rows(int maps) { return maps >= 6 ? 4 : 8; }
+constexpr int small_filter_columns(int maps) { return maps >= kMostMaps ? 1 : 2; }
+
+// wgrad: a thread keeps the sums of one input channel's taps for `maps` output channels, and walks down `columns` neighbouring
+// columns at once: their windows overlap, and loads from one row have one address.
+constexpr int kMostTapSums = 100;
+constexpr int small_filter_wgrad_maps(int K, int taps) {
+  int maps = kMostTapSums / taps;
+  while (K % maps) maps--;
+  return maps;
+}
+constexpr int small_filter_wgrad_columns(int K, int taps) { return small_filter_wgrad_maps(K, taps) * taps < kMostTapSums ? 4 : 2; }
+
+constexpr int kSmallFilterThreads = 128;  // a block; forward and dgrad: at most, an image gets fewer where they fit it better
+// Blocks a multiprocessor. They leave a thread 168 registers, for 64 sums and their inputs; wgrad 255, for 100 and two windows.
+constexpr int kSmallFilterResident = 3, kSmallFilterWgradResident = 2;
+
+// Blocks to start: each walks over images (wgrad: strips of columns) until all are done. Sixteen, for wgrad four, for each of
+// the 132 multiprocessors of an H200; a constant, so that a shape has one order of additions everywhere.
+constexpr long long kSmallFilterBlocks = 16 * 132, kSmallFilterWgradBlocks = 4 * 132;
+
+constexpr int kLanes = 32;
+
+inline int small_filter_index(const Conv2d& g) {
+  for (int i = 0; i < kSmallFilterCount; i++) {
+    const SmallFilter& f = kSmallFilters[i];
+    if (f.C == g.C && f.K == g.K && f.R == g.R && f.S == g.S) return i;
+  }
+  return -1;
+}
+
+inline std::string small_filter_refusal(Pass, const Conv2d& g) {
+  if (small_filter_index(g) >= 0 && g.groups == 1 && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1) {
+    constexpr int kRowsBeyond = 16;  // rows below an image that a thread may count without loading them
+    const long long largest = std::max((g.H + kRowsBeyond) * (long long)g.W * g.C, (g.P + kRowsBeyond) * (long long)g.Q * g.K);
+    if (largest > INT_MAX) return "keeps 32-bit offsets inside an image, and one has up to " + std::to_string(largest) + " elements";
+    if ((long long)g.N * g.Q > INT_MAX) return "numbers the columns of all images in 32 bits, and there are " + std::to_string((long long)g.N * g.Q);
+    return "";
+  }
+  std::string filters;
+  for (const SmallFilter& f : kSmallFilters)
+    filters += (filters.empty() ? "" : ", ") + std::to_string(f.C) + " to " + std::to_string(f.K) + " channels " + std::to_string(f.R) + "x" + std::to_string(f.S);
+  return "is compiled for the filters " + filters + ", each at stride 1, dilation 1 and one group";
+}
+
+inline Plan small_filter_plan(Pass pass, const Conv2d& g) {
+  Plan plan;
+  plan.variant = small_filter_index(g);
+  if (pass == Pass::wgrad) {
+    const int taps = g.R * g.S, cells = g.C * g.K / small_filter_wgrad_maps(g.K, taps);
+    const long long strips = g.N * ceil_div(g.Q, small_filter_wgrad_columns(g.K, taps));
+    const long long wanted = std::clamp(ceil_div(strips, kSmallFilterThreads), 1LL, kSmallFilterWgradBlocks / cells);
+    plan.threads = kSmallFilterThreads;
+    plan.slice = std::max(ceil_div(ceil_div(strips, wanted), kSmallFilterThreads), 1LL) * kSmallFilterThreads;
+    plan.slices = int(std::max(ceil_div(strips, plan.slice), 1LL));
+    plan.grid[0] = unsigned(plan.slices), plan.grid[1] = unsigned(cells);
+    plan.workspace = plan.slices * ((long long)g.K * g.C * taps + g.K) * (long long)sizeof(float);
+    return plan;
+  }
+  const bool forward = pass == Pass::forward;
+  const int all_maps = forward ? g.K : g.C, maps = small_filter_maps(all_maps), rows = small_filter_rows(maps), columns = small_filter_columns(maps);
+  // an image is divided evenly among blocks, or a block has several images, whichever it takes to fill one
+  const long long pieces = ceil_div(forward ? g.P : g.H, rows) * ceil_div(forward ? g.Q : g.W, columns);
+  const long long blocks = std::max(ceil_div(pieces, kSmallFilterThreads), 1LL), pieces_a_block = std::max(ceil_div(pieces, blocks), 1LL);
+  plan.images = int(std::clamp<long long>(kSmallFilterThreads / pieces_a_block, 1, std::max(g.N, 1)));
+  plan.threads = int(ceil_div(plan.images * pieces_a_block, kLanes) * kLanes);
+  plan.tile = {maps, int(plan.images * pieces_a_block) * rows * columns, 1, maps, rows * columns};
+  plan.grid[0] = unsigned(blocks);
+  plan.grid[2] = unsigned(all_maps / maps);
+  const long long most = std::clamp(kSmallFilterBlocks / ((long long)plan.grid[0] * plan.grid[2]), 1LL, (long long)kGridYZ);
+  plan.grid[1] = unsigned(std::clamp(ceil_div(g.N, plan.images), 1LL, most));
+  return plan;
+}
+
+}  // namespace convlab

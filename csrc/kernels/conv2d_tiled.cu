@@ -1,0 +1,140 @@
+// Convolution, tiled: the input goes through shared memory, the filters through constant memory.
+//
+//   out[n, map, u, v] = bias[map] + sum over d, i, j of in[n, d, u stride + start + i step, ...] filter[map, d, i, j]
+//
+// forward is this with in = x, out = y. So is dgrad, with in = dy, out = dx, maps and depth exchanged and the taps walked from
+// the last to the first: the flipped filter. With a stride, dgrad's places fall into classes that each see taps of their own
+// (geometry/residues.h): a class is a dense correlation at stride 1, and goes to blocks of its own. conv2d_tiled.h has the numbers.
+//
+// What it does    a block makes 16 x 16 places of four maps. It loads the tile of the input that they see, halo included, a
+//                 stage of planes at a time; zeros outside. A thread makes one place of the four maps. All threads want the same
+//                 weight at the same time, which is what constant memory is for: one access serves the warp.
+// Against direct  an element of x is loaded from device memory once a tile instead of up to R S times for each map, and the
+//                 loop has no tests for the edges.
+// What bounds it  shared memory and the constants: five loads for four multiply-adds. Filters beyond 64 KB come in chunks, each
+//                 a copy and a launch, and a chunk loads the input again, or adds to the output. Small planes fill a tile badly.
+// What is next    give up the picture for the matrix: a product can be tiled along all of its dimensions at once.
+#include "conv2d_tiled.h"
+
+#include "../device/constant_memory.h"
+#include "../device/vector.h"
+#include "launchers.h"
+
+namespace convlab {
+namespace {
+
+__constant__ float constant_filters[kConstantFloats];  // the chunk's: [groups, filters, channels, R, S]
+
+// What of the problem the filters in constant memory are for.
+struct Chunk {
+  int group0, filter0, channel0;     // of the problem
+  int groups, filters, channels;     // how many, of each group
+  bool adds;                         // to what the chunks before have stored
+};
+
+// forward: in is x [N, C, H, W], bias is [K] or null, out is y [N, K, P, Q]. dgrad: in is dy, bias null, out is dx.
+// grid (n and the tile, group and maps, residue class), block (16, rows of a tile)
+template <bool forward, int kMaps>
+__global__ void __launch_bounds__(kTiledThreads)
+tiled_kernel(Conv2d g, Chunk chunk, int stage, const float* __restrict__ in, const float* __restrict__ bias, float* __restrict__ out) {
+  DYNAMIC_SHARED(float, tile);  // [stage, rows, pitch]
+  const int tx = threadIdx.x, ty = threadIdx.y, tile_rows = blockDim.y;
+  const TiledAxis h = tiled_height(forward, blockIdx.z / g.stride_w, g), v = tiled_width(forward, blockIdx.z % g.stride_w, g);
+
+  const int tiles_h = ((forward ? g.P : (g.H - 1) / g.stride_h + 1) + tile_rows - 1) / tile_rows;
+  const int tiles_v = ((forward ? g.Q : (g.W - 1) / g.stride_w + 1) + kTileSide - 1) / kTileSide;
+  const int n = blockIdx.x / tiles_v / tiles_h;
+  const int u0 = blockIdx.x / tiles_v % tiles_h * tile_rows, v0 = blockIdx.x % tiles_v * kTileSide;
+  if (u0 >= h.places || v0 >= v.places) return;  // classes differ in size by a place
+
+  const int maps = forward ? chunk.filters : chunk.channels, maps_in_all = forward ? g.Kg() : g.Cg();
+  const int depth = forward ? chunk.channels : chunk.filters, depth_in_all = forward ? g.Cg() : g.Kg();
+  const int bundles = (maps + kMaps - 1) / kMaps;
+  const int group = blockIdx.y / bundles, map0 = blockIdx.y % bundles * kMaps;
+
+  const int taps = g.R * g.S, one_filter = chunk.channels * taps;
+  const int next_map = forward ? one_filter : taps, next_plane = forward ? taps : one_filter;
+  int filters[kMaps];  // where the maps' filters begin; for maps past the last, its own
+#pragma unroll
+  for (int m = 0; m < kMaps; m++) filters[m] = group * chunk.filters * one_filter + min(map0 + m, maps - 1) * next_map + h.first_tap * g.S + v.first_tap;
+
+  const int rows = int(tiled_extent(h, tile_rows)), columns = int(tiled_extent(v, kTileSide)), pitch = int(tiled_pitch(columns));
+  const int top = u0 * h.stride + h.start, left = v0 * v.stride + v.start;
+  const long long plane = (long long)h.inputs * v.inputs;
+  const float* planes = in + ((long long)n * g.groups * depth_in_all + (chunk.group0 + group) * depth_in_all + (forward ? chunk.channel0 : chunk.filter0)) * plane;
+  const float* corner = tile + (ty * h.stride) * pitch + tx * v.stride;  // of this thread's window
+
+  float sums[kMaps] = {};
+  for (int d0 = 0; d0 < depth; d0 += stage) {
+    const int planes_here = min(stage, depth - d0);
+    for (int d = 0; d < planes_here; d++, planes += plane)
+      for (int row = ty; row < rows; row += tile_rows)
+        for (int column = tx; column < columns; column += kTileSide) {
+          const bool inside = unsigned(top + row) < unsigned(h.inputs) && unsigned(left + column) < unsigned(v.inputs);
+          tile[(d * rows + row) * pitch + column] = load_if(inside, planes + (inside ? (top + row) * v.inputs + left + column : 0));
+        }
+    __syncthreads();
+    for (int d = 0; d < planes_here; d++)
+      for (int i = 0; i < h.taps; i++)
+        for (int j = 0; j < v.taps; j++) {
+          const float x = corner[(d * rows + i * h.step) * pitch + j * v.step];
+          const int tap = (d0 + d) * next_plane + i * h.next_tap * g.S + j * v.next_tap;
+#pragma unroll
+          for (int m = 0; m < kMaps; m++) sums[m] += x * constant_filters[filters[m] + tap];
+        }
+    __syncthreads();
+  }
+
+  const int u = u0 + ty, w = v0 + tx;
+  if (u >= h.places || w >= v.places) return;
+  const int out_width = forward ? g.Q : g.W, place = (h.first + u * h.every) * out_width + v.first + w * v.every;
+  const long long out_plane = forward ? (long long)g.P * g.Q : (long long)g.H * g.W;
+  const int first_map = (chunk.group0 + group) * maps_in_all + (forward ? chunk.filter0 : chunk.channel0) + map0;
+#pragma unroll
+  for (int m = 0; m < kMaps; m++) {
+    if (map0 + m >= maps) break;
+    float* y = out + ((long long)n * g.groups * maps_in_all + first_map + m) * out_plane + place;
+    *y = sums[m] + (chunk.adds ? *y : bias ? bias[first_map + m] : 0.0f);
+  }
+}
+
+std::string others() {
+  std::string names;
+  for (const ConvKernels& row : kConvKernels)
+    if (row.id != Algorithm::tiled) names += (names.empty() ? "" : ", ") + std::string(find_algorithm(int64_t(row.id))->name);
+  return names;
+}
+
+// Chunk by chunk: its filters to constant memory, its kernel. w [K, C/groups, R, S]: a chunk lies in it in one piece.
+template <bool forward> void launch_tiled(const Plan& plan, const Conv2d& g, const void* in, const void* w, const void* bias, void* out, Stream stream) {
+  const ConstantMemoryTurn turn(stream, "convlab: conv2d algo 'tiled' (unlike " + others() + ")");
+  const int tile_rows = plan.threads / kTileSide, maps = kTiledMaps[plan.variant];
+  const auto launch_chunk = [&](const Chunk& c) {
+    const long long taps = (long long)g.R * g.S, first = (((long long)c.group0 * g.Kg() + c.filter0) * g.Cg() + c.channel0) * taps;
+    const size_t bytes = size_t(c.groups * c.filters * c.channels * taps) * sizeof(float);
+    if (bytes > 0) COPY_TO_SYMBOL(constant_filters, static_cast<const float*>(w) + first, bytes, stream);
+    const TiledGrid grid = tiled_grid(forward, g, {c.groups, c.filters, c.channels}, tile_rows, maps);
+    launch(plan.variant ? tiled_kernel<forward, kTiledMaps[1]> : tiled_kernel<forward, kTiledMaps[0]>, dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)),
+           dim3(kTileSide, tile_rows), size_t(plan.shared), stream, g, c, plan.tile.K, static_cast<const float*>(in), static_cast<const float*>(bias),
+           static_cast<float*>(out));
+  };
+  // an empty sum stores zeros too, so there is always one chunk
+  const int groups = plan.chunk.groups, filters = std::max(plan.chunk.filters, 1), channels = std::max(plan.chunk.channels, 1);
+  for (int group = 0; group < g.groups; group += groups)
+    for (int filter = 0; filter == 0 || filter < g.Kg(); filter += filters)
+      for (int channel = 0; channel == 0 || channel < g.Cg(); channel += channels)
+        launch_chunk({group, filter, channel, std::min(groups, g.groups - group), std::min(filters, g.Kg() - filter), std::min(channels, g.Cg() - channel),
+                      forward ? channel > 0 : filter > 0});
+}
+
+}  // namespace
+
+void conv2d_tiled_forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
+  launch_tiled<true>(plan, g, x, w, bias, y, stream);
+}
+
+void conv2d_tiled_dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void*, Stream stream) {
+  launch_tiled<false>(plan, g, dy, w, nullptr, dx, stream);
+}
+
+}  // namespace convlab
