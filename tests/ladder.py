@@ -4,6 +4,7 @@ Nothing here names a rung: what there is, and what each can do, comes from `conv
 """
 
 import functools
+import math
 import random
 import re
 from contextlib import contextmanager
@@ -53,9 +54,8 @@ def typical(rung) -> Conv:
 
 @functools.cache
 def has_tiles(rung) -> bool:
-    """Whether the rung multiplies matrices in tiles, so that sizes beyond a tile's are worth their time."""
-    problem = problem_of(typical(rung))
-    return any(rung.plan(problem, p)["tile"] for p in passes_of(rung, typical(rung)))
+    """Whether the rung multiplies matrices in tiles, so that sizes beyond a tile's are worth their time: with gemm.h's main loop."""
+    return "gemm.h" in sources_of(rung)
 
 
 @functools.cache
@@ -70,9 +70,7 @@ def extents(conv: Conv) -> tuple[int, int]:
 
 
 def spans_tiles(plan: dict) -> bool:
-    """Whether a launch has several tiles in M and in N, and three or more in K, with a remainder in each."""
-    if not plan["tile"]:
-        return True  # no tiles to span
+    """Whether a matrix rung's launch has several tiles in M and in N, and three or more in K, with a remainder in each."""
     return all(extent > least * size and extent % size for extent, size, least in zip(plan["product"], plan["tile"], (1, 1, 2)))
 
 
@@ -105,7 +103,7 @@ def random_problem(rng: random.Random, rung, span: str | None = None) -> tuple[C
         conv = _of_filters(rng, filters) if filters else _of_several_tiles(rng) if span and has_tiles(rung) else random_conv(rng)
         dtype = rng.choice([torch.float32, torch.float32, *dtypes_of(rung)])
         passes = passes_of(rung, conv, dtype)
-        if passes and (filters or span not in passes or spans_tiles(rung.plan(problem_of(conv, dtype), span))):
+        if passes and (filters or not has_tiles(rung) or span not in passes or spans_tiles(rung.plan(problem_of(conv, dtype), span))):
             return conv, dtype
     raise AssertionError(f"no random problem suits {rung.name!r}: teach tests/ladder.py to draw one")
 
@@ -181,8 +179,8 @@ def assert_launched(rung, plan: dict, launches, what: str) -> None:
     ours = f"conv2d_{rung.name}.cu"
     assert files and files <= sources_of(rung) | SHARED_BY_ALL, f"{what}: kernels of {sorted(files)} ran, not only those of {ours}"
     assert ours in files or not has_kernels_of_its_own(rung), f"{what}: no kernel of {ours} ran, but of {sorted(files)}"
-    planned = [launch for launch in launches if launch.grid == plan["grid"] and launch.block == (plan["threads"], 1, 1)]
+    planned = [launch for launch in launches if launch.grid == plan["grid"] and math.prod(launch.block) == plan["threads"]]
     assert planned, f"{what}: no launch with the plan's grid {plan['grid']} and {plan['threads']} threads: {launches}"
-    if plan["tile"]:
+    if has_tiles(rung):
         tile = f"Tile<{', '.join(map(str, plan['tile']))}, "
         assert any(tile in launch.kernel for launch in planned), f"{what}: no kernel of the plan's tile {plan['tile']} ran: {launches}"
