@@ -38,8 +38,8 @@ class ConstantMemoryTurn {
     cudaStreamCaptureStatus status;
     check_cuda(cudaStreamIsCapturing(stream, &status), "state of a stream");
     if (status != cudaStreamCaptureStatusNone)
-      throw std::runtime_error(what + " cannot be captured into a CUDA graph: it keeps data in constant memory, of which a device has one for all streams, and a replayed "
-                                      "graph would overwrite it while kernels of other streams read it");
+      throw std::runtime_error(what + " cannot be captured into a CUDA graph: it keeps data in constant memory, of which a device has one for all "
+                                      "streams, and a replayed graph would overwrite it while kernels of other streams read it");
     return constant_memory_mutex();
   }
 

@@ -5,16 +5,17 @@
 //   dgrad    dx[n,c,h,w] = sum over k, r, s of dy[n, k, h + pad - r, w + pad - s] w[k,c,r,s]
 //   wgrad    dw[k,c,r,s] = sum over n, p, q of dy[n,k,p,q] x[n, c, p + r - pad, q + s - pad]
 //
-// What it does    forward: as the course lays it out, four rows of all maps are made together, here by one thread in a column
-//                 of its own (of 32 maps, by two). It has their sums in registers, and so the R + 3 rows of S inputs: each is
-//                 loaded once and used in up to R S maps multiply-adds. Weights come from shared memory, four in a load that
-//                 serves the warp. All loops but those over images and channels are unrolled, and nothing is left to compute
-//                 in them: offsets and edges are the same for every image. dgrad is the same with the filter flipped.
-//                 wgrad: a thread walks down columns of images with an R x S window of x in registers, which slides by a row
-//                 a step, and the sums of a channel's taps for several maps beside it. A block adds up its threads' sums, and
-//                 leaves one partial result; the bias gradient comes out of the same dy.
-// Against register_tiled  no tables, and no tile that six maps cannot fill; the window is not loaded again for every tap.
-// What bounds it  multiply-adds are two of three instructions or more; wgrad's 255 registers leave few warps to hide loads behind.
+// What it does    forward: as the course lays C1 out, four rows of all six maps are made together. Here that is one thread's, in
+//                 two columns: 48 sums in registers, and beside them the 8 x 6 inputs that they are made of, each loaded once
+//                 and used in up to 150 multiply-adds. Weights come from shared memory, four in a load that serves the whole
+//                 warp. All loops but those over images and channels are unrolled. dgrad is the same with the filter flipped.
+//                 wgrad: a thread walks down columns of images with an R-row window of x in registers, which slides by a row a
+//                 step, and beside it the sums of all taps of a channel for several maps. A block adds up its threads' sums
+//                 and leaves one partial result, and the partial results are added in order: no atomics, the same bits every
+//                 time. The bias gradient comes out of the same dy.
+// Against register_tiled  no tables, no tile that six maps cannot fill, and an input is not loaded again for every tap.
+// What bounds it  C1: memory, with three of four instructions multiply-adds. C3: issue slots, six of seven instructions being
+//                 multiply-adds. wgrad: three of five to three of four, and its registers leave few warps to hide loads behind.
 // What is next    activation and pooling on the sums while they are in registers.
 #include "conv2d_small_filter.h"
 
@@ -31,8 +32,18 @@ struct Planes {
   int N, h, w, out_h, out_w, pad_h, pad_w;
 };
 
+// A thread's neighbours in one row of width `width`, of which the first `left` exist. Of an even width they are one access: two
+// of 4 bytes would each write half of every sector.
+__device__ __forceinline__ void store_columns(float* y, const float (&sums)[1], int, int) { *y = sums[0]; }
+__device__ __forceinline__ void store_columns(float* y, const float (&sums)[2], int left, int width) {
+  if (width % 2 == 0) return store_vector(y, Vector<float, 2>{{sums[0], sums[1]}});
+  y[0] = sums[0];
+  if (left > 1) y[1] = sums[1];
+}
+
 // kIn: channels summed over. weight(in, map, r, s) are the filters, bias may be null.
-// grid (pieces of an image, images, maps): a piece is what one thread makes of an image
+// grid (pieces of an image, images, maps): a piece is what one thread makes of an image. A block has its pieces of as many
+// images as it has threads for, and goes on to the images that the grid has left over.
 template <int kIn, int kAllMaps, int R, int S, class Weight>
 __device__ __forceinline__ void correlate(const Planes& g, const float* __restrict__ in, const Weight& weight, const float* __restrict__ bias,
                                           float* __restrict__ out) {
@@ -63,13 +74,13 @@ __device__ __forceinline__ void correlate(const Planes& g, const float* __restri
 #pragma unroll 1
   for (int n = first; n < g.N; n += images, in += (long long)images * (kIn * in_plane), out += (long long)images * (kAllMaps * out_plane)) {
     load_again();  // the weights: they are too many to stay in registers
-    float sums[kRows][kColumns][kMaps];
+    float sums[kRows][kMaps][kColumns];
 #pragma unroll
     for (int i = 0; i < kRows; i++)
 #pragma unroll
       for (int j = 0; j < kColumns; j++)
 #pragma unroll
-        for (int m = 0; m < kMaps; m++) sums[i][j][m] = biases[m];
+        for (int m = 0; m < kMaps; m++) sums[i][m][j] = biases[m];
 
 #pragma unroll 1
     for (int c = 0; c < kIn; c++) {
@@ -97,7 +108,7 @@ __device__ __forceinline__ void correlate(const Planes& g, const float* __restri
 #pragma unroll
             for (int j = 0; j < kColumns; j++)
 #pragma unroll
-              for (int m = 0; m < kMaps; m++) sums[i][j][m] += x[i + r][j + s] * w[s * kMaps + m];
+              for (int m = 0; m < kMaps; m++) sums[i][m][j] += x[i + r][j + s] * w[s * kMaps + m];
       }
     }
 
@@ -106,10 +117,7 @@ __device__ __forceinline__ void correlate(const Planes& g, const float* __restri
       if (p + i >= g.out_h) break;
       float* y = out + i * g.out_w;
 #pragma unroll
-      for (int m = 0; m < kMaps; m++, y += out_plane)
-#pragma unroll
-        for (int j = 0; j < kColumns; j++)
-          if (j == 0 || q + j < g.out_w) y[j] = sums[i][j][m];
+      for (int m = 0; m < kMaps; m++, y += out_plane) store_columns(y, sums[i][m], g.out_w - q, g.out_w);
     }
   }
 }

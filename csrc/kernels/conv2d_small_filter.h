@@ -56,16 +56,17 @@ inline int small_filter_index(const Conv2d& g) {
 }
 
 inline std::string small_filter_refusal(Pass, const Conv2d& g) {
+  const auto text = [](long long n) { return std::to_string(n); };
   if (small_filter_index(g) >= 0 && g.groups == 1 && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1) {
     constexpr int kRowsBeyond = 16;  // rows below an image that a thread may count without loading them
     const long long largest = std::max((g.H + kRowsBeyond) * (long long)g.W * g.C, (g.P + kRowsBeyond) * (long long)g.Q * g.K);
-    if (largest > INT_MAX) return "keeps 32-bit offsets inside an image, and one has up to " + std::to_string(largest) + " elements";
-    if ((long long)g.N * g.Q > INT_MAX) return "numbers the columns of all images in 32 bits, and there are " + std::to_string((long long)g.N * g.Q);
+    if (largest > INT_MAX) return "keeps 32-bit offsets inside an image, and one has up to " + text(largest) + " elements";
+    if ((long long)g.N * g.Q > INT_MAX) return "numbers the columns of all images in 32 bits, and there are " + text((long long)g.N * g.Q);
     return "";
   }
   std::string filters;
   for (const SmallFilter& f : kSmallFilters)
-    filters += (filters.empty() ? "" : ", ") + std::to_string(f.C) + " to " + std::to_string(f.K) + " channels " + std::to_string(f.R) + "x" + std::to_string(f.S);
+    filters += (filters.empty() ? "" : ", ") + text(f.C) + " to " + text(f.K) + " channels " + text(f.R) + "x" + text(f.S);
   return "is compiled for the filters " + filters + ", each at stride 1, dilation 1 and one group";
 }
 

@@ -11,8 +11,9 @@
 //                 weight at the same time, which is what constant memory is for: one access serves the warp.
 // Against direct  an element of x is loaded from device memory once a tile instead of up to R S times for each map, and the
 //                 loop has no tests for the edges.
-// What bounds it  shared memory and the constants: five loads for four multiply-adds. Filters beyond 64 KB come in chunks, each
-//                 a copy and a launch, and a chunk loads the input again, or adds to the output. Small planes fill a tile badly.
+// What bounds it  loads still: one from shared memory and four of constants for four multiply-adds. Filters beyond 64 KB come in
+//                 chunks, each a copy and a launch, and a chunk loads the input again or adds to the output. Planes smaller
+//                 than 16 x 16 leave threads idle.
 // What is next    give up the picture for the matrix: a product can be tiled along all of its dimensions at once.
 #include "conv2d_tiled.h"
 
@@ -27,15 +28,15 @@ __constant__ float constant_filters[kConstantFloats];  // the chunk's: [groups, 
 
 // What of the problem the filters in constant memory are for.
 struct Chunk {
-  int group0, filter0, channel0;     // of the problem
-  int groups, filters, channels;     // how many, of each group
-  bool adds;                         // to what the chunks before have stored
+  int group0, filter0, channel0;  // the first; filter and channel inside their group
+  int groups, filters, channels;  // how many; filters and channels of each group
+  bool adds;                      // to what the chunks before have stored
 };
 
 // forward: in is x [N, C, H, W], bias is [K] or null, out is y [N, K, P, Q]. dgrad: in is dy, bias null, out is dx.
 // grid (n and the tile, group and maps, residue class), block (16, rows of a tile)
 template <bool forward, int kMaps>
-__global__ void __launch_bounds__(kTiledThreads)
+__global__ void __launch_bounds__(kTiledThreads, kTiledResident)
 tiled_kernel(Conv2d g, Chunk chunk, int stage, const float* __restrict__ in, const float* __restrict__ bias, float* __restrict__ out) {
   DYNAMIC_SHARED(float, tile);  // [stage, rows, pitch]
   const int tx = threadIdx.x, ty = threadIdx.y, tile_rows = blockDim.y;
@@ -61,7 +62,8 @@ tiled_kernel(Conv2d g, Chunk chunk, int stage, const float* __restrict__ in, con
   const int rows = int(tiled_extent(h, tile_rows)), columns = int(tiled_extent(v, kTileSide)), pitch = int(tiled_pitch(columns));
   const int top = u0 * h.stride + h.start, left = v0 * v.stride + v.start;
   const long long plane = (long long)h.inputs * v.inputs;
-  const float* planes = in + ((long long)n * g.groups * depth_in_all + (chunk.group0 + group) * depth_in_all + (forward ? chunk.channel0 : chunk.filter0)) * plane;
+  const int first_plane = (chunk.group0 + group) * depth_in_all + (forward ? chunk.channel0 : chunk.filter0);
+  const float* planes = in + ((long long)n * g.groups * depth_in_all + first_plane) * plane;
   const float* corner = tile + (ty * h.stride) * pitch + tx * v.stride;  // of this thread's window
 
   float sums[kMaps] = {};
@@ -98,6 +100,7 @@ tiled_kernel(Conv2d g, Chunk chunk, int stage, const float* __restrict__ in, con
   }
 }
 
+// The algorithms that a graph can capture.
 std::string others() {
   std::string names;
   for (const ConvKernels& row : kConvKernels)
@@ -107,16 +110,17 @@ std::string others() {
 
 // Chunk by chunk: its filters to constant memory, its kernel. w [K, C/groups, R, S]: a chunk lies in it in one piece.
 template <bool forward> void launch_tiled(const Plan& plan, const Conv2d& g, const void* in, const void* w, const void* bias, void* out, Stream stream) {
-  const ConstantMemoryTurn turn(stream, "convlab: conv2d algo 'tiled' (unlike " + others() + ")");
+  static const std::string what = "convlab: conv2d algo 'tiled' (unlike " + others() + ")";
+  const ConstantMemoryTurn turn(stream, what);
   const int tile_rows = plan.threads / kTileSide, maps = kTiledMaps[plan.variant];
   const auto launch_chunk = [&](const Chunk& c) {
     const long long taps = (long long)g.R * g.S, first = (((long long)c.group0 * g.Kg() + c.filter0) * g.Cg() + c.channel0) * taps;
     const size_t bytes = size_t(c.groups * c.filters * c.channels * taps) * sizeof(float);
     if (bytes > 0) COPY_TO_SYMBOL(constant_filters, static_cast<const float*>(w) + first, bytes, stream);
     const TiledGrid grid = tiled_grid(forward, g, {c.groups, c.filters, c.channels}, tile_rows, maps);
-    launch(plan.variant ? tiled_kernel<forward, kTiledMaps[1]> : tiled_kernel<forward, kTiledMaps[0]>, dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)),
-           dim3(kTileSide, tile_rows), size_t(plan.shared), stream, g, c, plan.tile.K, static_cast<const float*>(in), static_cast<const float*>(bias),
-           static_cast<float*>(out));
+    launch(plan.variant ? tiled_kernel<forward, kTiledMaps[1]> : tiled_kernel<forward, kTiledMaps[0]>,
+           dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)), dim3(kTileSide, tile_rows), size_t(plan.shared), stream, g, c, plan.tile.K,
+           static_cast<const float*>(in), static_cast<const float*>(bias), static_cast<float*>(out));
   };
   // an empty sum stores zeros too, so there is always one chunk
   const int groups = plan.chunk.groups, filters = std::max(plan.chunk.filters, 1), channels = std::max(plan.chunk.channels, 1);

@@ -14,6 +14,7 @@ namespace convlab {
 constexpr int kConstantFloats = 16384;  // all 64 KB of constant memory that a module may have
 constexpr int kTileSide = 16;           // outputs: most planes of small networks are between 8 and 32 wide, and 16 wastes least
 constexpr int kTiledThreads = kTileSide * kTileSide;
+constexpr int kTiledResident = 3;       // blocks a multiprocessor, at least: 80 registers a thread, and another block works while one loads
 constexpr long long kStageBytes = 16 * 1024;    // of input at a time, so that several blocks share a multiprocessor
 constexpr long long kSharedBytes = 48 * 1024;   // what every GPU gives a block without being asked
 constexpr int kTiledMaps[] = {1, 4};            // a thread, by Plan::variant: one x from shared memory feeds as many sums

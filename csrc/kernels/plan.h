@@ -14,8 +14,8 @@ constexpr long long ceil_div(long long a, long long b) { return (a + b - 1) / b;
 inline std::string grid_refusal(long long x, long long y, long long z) {
   if (x <= kGridX && y <= kGridYZ && z <= kGridYZ) return "";
   const auto text = [](long long n) { return std::to_string(n); };
-  return "would need a grid of " + text(x) + " x " + text(y) + " x " + text(z) + " blocks, at most " + text(kGridX) + " x " + text(kGridYZ) + " x " + text(kGridYZ) +
-         " are possible";
+  return "would need a grid of " + text(x) + " x " + text(y) + " x " + text(z) + " blocks, and at most " + text(kGridX) + " x " + text(kGridYZ) + " x " +
+         text(kGridYZ) + " are possible";
 }
 
 // A block makes M x N outputs in tiles of K steps of the sum; a thread makes rows x columns of them (gemm.h).
