@@ -52,10 +52,12 @@ def gathered(y, x, gradient):
 
 
 def max_pooling_beside_x(rng):
-    """A window whose taps all miss x: its maximum is that of nothing, and no gradient passes."""
+    """Windows whose taps all miss x, above and below it or left and right: their maximum is that of nothing, and no gradient passes."""
+    down = rng.random() < 0.5
+    kernel, padding, dilation = ((2, 1), (1, 0), (3, 1)) if down else ((1, 2), (0, 1), (1, 3))
     x = torch.randn(1, 2, 2, 2, requires_grad=True)
-    y = CF.max_pool2d(x, 2, 1, 1, 3)
-    assert torch.equal(y, torch.full((1, 2, 1, 1), -torch.inf))
+    y = CF.max_pool2d(x, kernel, 1, padding, dilation)
+    assert torch.equal(y, torch.full((1, 2, 1, 2) if down else (1, 2, 2, 1), -torch.inf))
     assert not gathered(y, x, torch.randn_like(x)).any() and not torch.autograd.grad(y.sum(), x)[0].any()
 
 
