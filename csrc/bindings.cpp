@@ -54,8 +54,8 @@ std::string refusal_of(int64_t algo, const std::string& backend, const std::stri
   return refusal(row_of(algo), Backend(index_of("backend", backend, kBackendNames)), pass_of(pass), dtype_of(dtype), g);
 }
 
-py::dict plan_of(int64_t algo, const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding,
-                 const Sizes& dilation, int64_t groups) {
+py::dict plan_of(int64_t algo, const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w, const Sizes& stride,
+                 const Sizes& padding, const Sizes& dilation, int64_t groups) {
   const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
   const AlgorithmRow& row = row_of(algo);
   const std::string why = refusal(row, Backend::cuda, pass_of(pass), dtype_of(dtype), g);

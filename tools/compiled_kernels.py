@@ -44,7 +44,8 @@ def cuobjdump(library, *options) -> str:
     if folder is None:
         raise SystemExit("compiled_kernels: cuobjdump and nvdisasm are needed: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
     environ = {**os.environ, "PATH": folder + os.pathsep + os.environ["PATH"]}
-    return subprocess.run([os.path.join(folder, "cuobjdump"), *options, str(library)], env=environ, check=True, capture_output=True, text=True).stdout
+    command = [os.path.join(folder, "cuobjdump"), *options, str(library)]
+    return subprocess.run(command, env=environ, check=True, capture_output=True, text=True).stdout
 
 
 # ---- names ------------------------------------------------------------------------------------------------------------
@@ -106,7 +107,8 @@ def as_table(found) -> Dict[str, Dict[str, List[int]]]:
 
 def write(table, path):
     path.parent.mkdir(exist_ok=True)
-    lines = ["  {}: {}".format(json.dumps(kernel), json.dumps(by_arch)) for kernel, by_arch in table.items()]  # a kernel a line, for reviews
+    # a kernel a line, for reviews
+    lines = ["  {}: {}".format(json.dumps(kernel), json.dumps(by_arch)) for kernel, by_arch in table.items()]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
@@ -184,7 +186,8 @@ def main():
     if args.write:
         missing = [arch for arch in TABLED_ARCHS if arch not in found]
         if missing:
-            sys.exit("compiled_kernels: the library has no {}: build it with TORCH_CUDA_ARCH_LIST='{}'".format(", ".join(missing), ";".join(TABLED_ARCHS)))
+            sys.exit("compiled_kernels: the library has no {}: build it with TORCH_CUDA_ARCH_LIST='{}'".format(
+                ", ".join(missing), ";".join(TABLED_ARCHS)))
         write(as_table(found), table_of(args.nvcc))
         print("wrote", table_of(args.nvcc).relative_to(ROOT))
 

@@ -112,7 +112,8 @@ def main():
         for rung, pass_ in supported(layer):
             if args.rung in (None, rung.name):
                 cells = row_of(run_counted(rung, layer, pass_), layer)
-                print(f"{rung.name:15}{pass_:9}" + "".join(f"{'' if math.isnan(c) or not c else f'{c:.2f}':>11}" for c in cells), flush=True)
+                texts = ["" if math.isnan(cell) or not cell else f"{cell:.2f}" for cell in cells]
+                print(f"{rung.name:15}{pass_:9}" + "".join(f"{text:>11}" for text in texts), flush=True)
 
 
 if __name__ == "__main__":

@@ -94,12 +94,14 @@ def mutants_of(path: Path):
         start, stop = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
         old_line = text[start:stop].strip()
         new_line = (text[start:match.start()] + new + text[match.end():stop]).strip() if new else ""
-        found.append(Mutant(str(path.relative_to(ROOT)), text.count("\n", 0, match.start()) + 1, match.start(), match.end(), new, old_line, new_line))
+        line = text.count("\n", 0, match.start()) + 1
+        found.append(Mutant(str(path.relative_to(ROOT)), line, match.start(), match.end(), new, old_line, new_line))
     return found, left_out
 
 
 def find_mutants():
-    paths = sorted((ROOT / "csrc" / "kernels").glob("*.cu")) + sorted((ROOT / "csrc" / "kernels").glob("*.h")) + [ROOT / "csrc/device/reduce.h"]
+    kernels = ROOT / "csrc" / "kernels"
+    paths = [*sorted(kernels.glob("*.cu")), *sorted(kernels.glob("*.h")), ROOT / "csrc" / "device" / "reduce.h"]
     found = [mutants_of(path) for path in paths]
     return [m for mutants, _ in found for m in mutants], sum(left_out for _, left_out in found)
 
@@ -308,7 +310,8 @@ def main():
     print("{} mutants in {:.0f} s: {} noticed, {} survive, {} of them known as harmless".format(
         len(chosen), time.monotonic() - begin, len(chosen) - len(survivors), len(survivors), len(survivors) - len(unknown)))
     for m in unknown:
-        print("no test notices {}\n    was: {}\n    add a problem that does, or say in {} why it is harmless".format(m, m.old_line, HARMLESS.relative_to(ROOT)))
+        print("no test notices {}\n    was: {}\n    add a problem that does, or say in {} why it is harmless".format(
+            m, m.old_line, HARMLESS.relative_to(ROOT)))
     for m in wrong:
         print("{} is in {}, but a test notices it".format(m, HARMLESS.relative_to(ROOT)))
     for file, code in gone:

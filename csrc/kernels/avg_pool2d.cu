@@ -35,7 +35,8 @@ template <class T> __global__ void __launch_bounds__(kThreads) forward_kernel(Av
 }
 
 // dy [planes, P, Q] -> dx [planes, H, W].  grid ceil(planes HW / 256)
-template <class T> __global__ void __launch_bounds__(kThreads, kBlocksAtOnce) backward_kernel(AvgPool2d a, const T* __restrict__ dy, T* __restrict__ dx) {
+template <class T>
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce) backward_kernel(AvgPool2d a, const T* __restrict__ dy, T* __restrict__ dx) {
   const Pool2d& g = a.window;
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (plane, h, w)
   if (i >= g.planes * g.H * g.W) return;

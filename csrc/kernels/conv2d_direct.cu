@@ -50,7 +50,8 @@ forward_kernel(Conv2d g, const T* __restrict__ x, const T* __restrict__ w, const
 
 // dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W].  grid ceil(NCHW / 256)
 template <class T>
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce) dgrad_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
+dgrad_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (n, c, h, v)
   if (i >= (long long)g.N * g.C * g.H * g.W) return;
   const int v = int(i % g.W), h = int(i / g.W % g.H);
