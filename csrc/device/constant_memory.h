@@ -3,13 +3,13 @@
 //
 //   __constant__ float filters[n];
 //   ...
-//   const ConstantMemoryTurn turn(stream, "convlab: conv2d ...");      // to the end of the scope
+//   const ConstantMemoryTurn turn(stream, who);      // to the end of the scope
 //   COPY_TO_SYMBOL(filters, source, bytes, stream);
-//   launch(kernel, ...);                                               // as many copies and launches as it takes
+//   launch(kernel, ...);                             // as many copies and launches as it takes
 //
 // The host never waits for the GPU: a turn holds a lock while it enqueues, and the streams wait for each other through an event
 // behind the last launch of the turn before. A captured graph could not keep this up: a replay enqueues its copies and kernels
-// without asking anybody. So no turn is given to a stream that is being captured: std::runtime_error, `what` and the reason.
+// without asking anybody. So no turn is given to a stream that is being captured: std::runtime_error, who() and the reason.
 #pragma once
 #include <map>
 #include <mutex>
@@ -27,18 +27,18 @@ inline std::mutex& constant_memory_mutex() {
 
 class ConstantMemoryTurn {
  public:
-  ConstantMemoryTurn(cudaStream_t stream, const std::string& what) : stream_(stream), lock_(not_captured(stream, what)), last_reader_(event_of_device()) {
+  ConstantMemoryTurn(cudaStream_t stream, std::string (*who)()) : stream_(stream), lock_(not_captured(stream, who)), last_reader_(event_of_device()) {
     check_cuda(cudaStreamWaitEvent(stream_, last_reader_, 0), "wait for constant memory");
   }
   ~ConstantMemoryTurn() { static_cast<void>(cudaEventRecord(last_reader_, stream_)); }  // if it fails, so does everything after it
   ConstantMemoryTurn(const ConstantMemoryTurn&) = delete;
 
  private:
-  static std::mutex& not_captured(cudaStream_t stream, const std::string& what) {
+  static std::mutex& not_captured(cudaStream_t stream, std::string (*who)()) {
     cudaStreamCaptureStatus status;
     check_cuda(cudaStreamIsCapturing(stream, &status), "state of a stream");
     if (status != cudaStreamCaptureStatusNone)
-      throw std::runtime_error(what + " cannot be captured into a CUDA graph: it keeps data in constant memory, of which a device has one for all "
+      throw std::runtime_error(who() + " cannot be captured into a CUDA graph: it keeps data in constant memory, of which a device has one for all "
                                       "streams, and a replayed graph would overwrite it while kernels of other streams read it");
     return constant_memory_mutex();
   }
@@ -62,7 +62,7 @@ class ConstantMemoryTurn {
 // A simulated launch is over when it returns, so the lock is all it takes.
 class ConstantMemoryTurn {
  public:
-  ConstantMemoryTurn(cudaStream_t, const std::string&) : lock_(constant_memory_mutex()) {}
+  ConstantMemoryTurn(cudaStream_t, std::string (*)()) : lock_(constant_memory_mutex()) {}
 
  private:
   std::lock_guard<std::mutex> lock_;

@@ -100,18 +100,17 @@ tiled_kernel(Conv2d g, Chunk chunk, int stage, const float* __restrict__ in, con
   }
 }
 
-// The algorithms that a graph can capture.
-std::string others() {
-  std::string names;
+// For the error of a graph's capture, which the other algorithms stand.
+std::string who() {
+  std::string others;
   for (const ConvKernels& row : kConvKernels)
-    if (row.id != Algorithm::tiled) names += (names.empty() ? "" : ", ") + std::string(find_algorithm(int64_t(row.id))->name);
-  return names;
+    if (row.id != Algorithm::tiled) others += (others.empty() ? "" : ", ") + std::string(find_algorithm(int64_t(row.id))->name);
+  return "convlab: conv2d algo 'tiled' (unlike " + others + ")";
 }
 
 // Chunk by chunk: its filters to constant memory, its kernel. w [K, C/groups, R, S]: a chunk lies in it in one piece.
 template <bool forward> void launch_tiled(const Plan& plan, const Conv2d& g, const void* in, const void* w, const void* bias, void* out, Stream stream) {
-  static const std::string what = "convlab: conv2d algo 'tiled' (unlike " + others() + ")";
-  const ConstantMemoryTurn turn(stream, what);
+  const ConstantMemoryTurn turn(stream, who);
   const int tile_rows = plan.threads / kTileSide, maps = kTiledMaps[plan.variant];
   const auto launch_chunk = [&](const Chunk& c) {
     const long long taps = (long long)g.R * g.S, first = (((long long)c.group0 * g.Kg() + c.filter0) * g.Cg() + c.channel0) * taps;
