@@ -165,9 +165,10 @@ class Workshop:
         if subprocess.run(compile_, cwd=self.folder, capture_output=True).returncode:
             return None
         original = self.object_of(source, name)
-        others = [str(path) for path in (self.built / name).rglob("*.o") if path != original]
+        # in the order of the build: the linker keeps the first of a template's copies, and takes no other order as well
+        objects = [str(target if path == original else path) for path in sorted((self.built / name).rglob("*.o"))]
         out = self.folder / library.name
-        subprocess.run([self.cxx, "-o", str(out), str(target), *others, *library.link_flags], cwd=ROOT, check=True)
+        subprocess.run([self.cxx, "-o", str(out), *objects, *library.link_flags], cwd=ROOT, check=True)
         return out
 
 
