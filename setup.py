@@ -81,7 +81,7 @@ def simulator(torch, check) -> Library:
         name + ".so", ["csrc/ops.cpp", "csrc/cuda/*.cpp", "csrc/simulator/*.cpp", "csrc/kernels/*.cu", *LADDER],
         flags["runtime_flags"](check) + relative + host, flags["kernel_flags"](check) + relative,
         ["-shared", "-Wl,-Bsymbolic", "-Wl,--version-script=csrc/simulator/exports.map", "-Wl,-z,defs", "-Wl,--no-as-needed", "-L" + torch.lib,
-         "-ltorch", "-ltorch_cpu", "-lpthread", "-ldl"], "cxx")
+         "-ltorch", "-ltorch_cpu", *flags["link_flags"]()], "cxx")
 
 
 def write_graph(path, cxx, nvcc, libs):

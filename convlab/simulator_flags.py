@@ -46,3 +46,8 @@ def runtime_flags(check: bool) -> list[str]:
 def kernel_flags(check: bool) -> list[str]:
     """For csrc/kernels/*.cu. -O3 where calls stand between the accesses: it is what inlines the device language."""
     return [*COMMON, *_KERNELS, *(("-O3", *CHECK, *_INSTRUMENTATION) if check else ("-O2",))]
+
+
+def link_flags(csrc: str = "csrc") -> list[str]:
+    """For whatever kernels are linked into, in any order of its files. csrc: the folder of these sources."""
+    return [f"-Wl,-T,{csrc}/simulator/link.ld", "-pthread", "-ldl"]

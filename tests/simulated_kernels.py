@@ -27,7 +27,7 @@ def compiled(folder: Path, sources: list[Path], check: bool, cxx="g++", extra=()
 
 
 def linked(target: Path, objects: list[str], cxx="g++", extra=()) -> Path:
-    run([cxx, *objects, "-o", str(target), "-pthread", "-ldl", *extra])
+    run([cxx, *objects, "-o", str(target), *flags["link_flags"](), *extra])
     return target
 
 

@@ -72,6 +72,11 @@ def program(folder: Path, check: bool, cxx="g++", extra=(), link=()) -> Path:
     return linked(folder / "program", compiled(folder, [*KERNELS, *RUNTIME, FOLDER / "run.cpp"], check, cxx, extra), cxx, link)
 
 
+@pytest.fixture(scope="module")
+def plain_runtime(tmp_path_factory) -> list[str]:
+    return compiled(tmp_path_factory.mktemp("runtime"), RUNTIME, False)
+
+
 def test_there_are_enough_bugs():
     assert sum(bool(marks) for _, marks in expectations().values()) >= 22
     assert sum(not marks for _, marks in expectations().values()) >= 10
@@ -116,12 +121,22 @@ def test_checking_build(tmp_path):
     assert actual == expected
 
 
-def test_plain_build(tmp_path):
-    output = run([str(program(tmp_path, False))])
+def test_plain_build(tmp_path, plain_runtime):
+    objects = compiled(tmp_path, [*KERNELS, FOLDER / "run.cpp"], False)
+    output = run([str(linked(tmp_path / "program", objects + plain_runtime))])
     assert not complaints(output, False, X86)
     # what needs the checking build: nothing faults, and in one process the values happen to be right
     assert "missing_barrier_after_load" not in silent_in_the_plain_build(output)
     assert {"lost_update", "dynamic_memory_too_short", "race_in_a_conversion"} <= silent_in_the_plain_build(output)
+
+
+def test_a_kernel_that_two_files_have(tmp_path, plain_runtime):
+    """They link in any order, and nobody's launch bounds get lost."""
+    objects = compiled(tmp_path, [FOLDER / "two_files" / name for name in ("one.cu", "other.cu", "main.cpp")], False)
+    for order in (objects, objects[::-1]):
+        said = run([str(linked(tmp_path / "program", order + plain_runtime))])
+        assert re.findall(r"(\d+) threads a block, but the kernel's __launch_bounds__ says at most (\d+)", said) == [
+            ("33", "32"), ("97", "96"), ("33", "32"), ("161", "160")]  # fmt: skip
 
 
 def test_without_own_stack_switch(tmp_path):

@@ -165,10 +165,9 @@ class Workshop:
         if subprocess.run(compile_, cwd=self.folder, capture_output=True).returncode:
             return None
         original = self.object_of(source, name)
-        # in the order of the build: the linker keeps the first of a template's copies, and takes no other order as well
-        objects = [str(target if path == original else path) for path in sorted((self.built / name).rglob("*.o"))]
-        out = self.folder / library.name
-        subprocess.run([self.cxx, "-o", str(out), *objects, *library.link_flags], cwd=ROOT, check=True)
+        others = [str(path) for path in sorted((self.built / name).rglob("*.o")) if path != original]
+        out = self.folder / library.name  # the mutant first: of a kernel that several files have, the linker keeps the first copy
+        subprocess.run([self.cxx, "-o", str(out), str(target), *others, *library.link_flags], cwd=ROOT, check=True)
         return out
 
 

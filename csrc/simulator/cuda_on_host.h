@@ -23,9 +23,9 @@
 #define __grid_constant__
 #define __align__(n) alignas(n)
 
-// The bound is kept as that many no-operations in front of the kernel, where the launch finds them (launch_bounds.cpp).
+// The bound is kept as that many no-operations at the beginning of the kernel, where the launch counts them (kernel_info.cpp).
 // sizeof: the attribute takes no named constant, but does take the size of an array type.
-#define __launch_bounds__(threads, ...) __attribute__((patchable_function_entry(sizeof(char[threads]), sizeof(char[threads]))))
+#define __launch_bounds__(threads, ...) __attribute__((patchable_function_entry(sizeof(char[threads]))))
 
 #define threadIdx (::convlab::sim::builtins.thread)
 #define blockIdx (::convlab::sim::builtins.block)

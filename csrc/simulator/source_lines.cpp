@@ -41,7 +41,7 @@ Place place_of_call(const void* return_address) {
   return find(ElfFile::of_this_library().file_address(call));
 }
 
-Place place_of_function(const void* address) { return find(ElfFile::of_this_library().file_address(address)); }
+Place place_of_code(const void* address) { return find(ElfFile::of_this_library().file_address(address)); }
 
 std::string normal(std::string path) {
   if (path.rfind("./", 0) == 0) path.erase(0, 2);

@@ -14,8 +14,8 @@ struct Place {
 // Of the instruction before `return_address`.
 Place place_of_call(const void* return_address);
 
-// Of the function that starts at `address`.
-Place place_of_function(const void* address);
+// Of the instruction at `address`.
+Place place_of_code(const void* address);
 
 // Without ./ and dir/../ in it.
 std::string normal(std::string path);
