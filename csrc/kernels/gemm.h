@@ -27,6 +27,7 @@ template <int kM, int kN, int kK, int kRows, int kColumns> struct Tile {
   static constexpr int threads = (M / rows) * (N / columns);
   static_assert(M % rows == 0 && N % columns == 0, "the threads cover the tile");
   static_assert(threads % K == 0 && threads % N == 0, "a thread loads from one column of A and one column of B");
+  static_assert(M * K % threads == 0, "A is loaded without a remainder");
   static_assert(N * K % threads == 0 && N % (threads / K) == 0, "B is loaded without a remainder");
 };
 
@@ -87,13 +88,12 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
   // A is loaded with consecutive threads along the steps. B is loaded along whichever is contiguous in memory: steps, and then
   // the columns a thread loads from come from a table; or columns, and then a thread has one of its own.
   constexpr bool kAlongSteps = Part::kStepsAlongLanes;
-  constexpr int kLoadsA = (M * K + threads - 1) / threads, kLoadsB = N * K / threads;
+  constexpr int kLoadsA = M * K / threads, kLoadsB = N * K / threads;
   const int a_step = tid % K, a_row = tid / K;
   const int b_step = kAlongSteps ? tid % K : tid / N, b_column = kAlongSteps ? tid / K : tid % N;
   const auto row_of_load = [&](int i) { return a_row + i * (threads / K); };
   const auto step_of_load = [&](int i) { return kAlongSteps ? b_step : b_step + i * (threads / N); };
   const auto column_of_load = [&](int i) { return kAlongSteps ? b_column + i * (threads / K) : b_column; };
-  const auto has_row = [&](int i) { return M * K % threads == 0 || row_of_load(i) < M; };
 
   SHARED(int, row_places, [M]);
   for (int i = tid; i < M; i += threads) row_places[i] = part.row(min(m0 + i, part.rows - 1)).a;
@@ -124,7 +124,7 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
     const auto load = [&](int tile) {
       const Step sa = steps[tile * K + a_step];
 #pragma unroll
-      for (int i = 0; i < kLoadsA; i++) a_next[i] = load_if(sa.h != kOutside && has_row(i), a + (row_places[has_row(i) ? row_of_load(i) : 0] + sa.a));
+      for (int i = 0; i < kLoadsA; i++) a_next[i] = load_if(sa.h != kOutside, a + (row_places[row_of_load(i)] + sa.a));
 #pragma unroll
       for (int i = 0; i < kLoadsB; i++) {
         const Step s = kAlongSteps ? sa : steps[tile * K + step_of_load(i)];
@@ -139,8 +139,7 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
     };
     const auto store = [&](int half) {
 #pragma unroll
-      for (int i = 0; i < kLoadsA; i++)
-        if (has_row(i)) a_tiles[half][a_step][row_of_load(i)] = a_next[i];
+      for (int i = 0; i < kLoadsA; i++) a_tiles[half][a_step][row_of_load(i)] = a_next[i];
 #pragma unroll
       for (int i = 0; i < kLoadsB; i++) b_tiles[half][step_of_load(i)][column_of_load(i)] = b_next[i];
     };
@@ -172,7 +171,7 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
     for (int i = 0; i < kLoadsA; i++) {
       float sum = sums_a[i];
       for (int apart = K / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, apart);
-      if (a_step == 0 && has_row(i) && m0 + row_of_load(i) < part.rows) part.store_row_sum(m0 + row_of_load(i), sum);
+      if (a_step == 0 && m0 + row_of_load(i) < part.rows) part.store_row_sum(m0 + row_of_load(i), sum);
     }
   }
 }
@@ -186,7 +185,7 @@ __global__ void __launch_bounds__(Tile::threads, kThreadsAtOnce / Tile::threads)
   const auto& part = shared_part[0];
   const int m0 = blockIdx.y * Tile::M;
   const long long n0 = (long long)blockIdx.x * Tile::N;
-  if (m0 >= part.rows || n0 >= part.columns) return;  // parts may differ in size
+  if (n0 >= part.columns) return;  // parts may differ in columns; all have the same rows
 
   float sums[Tile::rows][Tile::columns];
   multiply<Tile>(part, m0, n0, sums, part.wants_row_sums && blockIdx.x == 0);
