@@ -14,6 +14,7 @@
 // What is next    load a tile of x into shared memory once, and let every thread of the block read it from there.
 #include "../device/reduce.h"
 #include "launchers.h"
+#include "windows.h"
 
 namespace convlab {
 namespace {
@@ -63,15 +64,7 @@ dgrad_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __r
   const T* wk = w + ((long long)group * Kg * Cg + c % Cg) * g.R * g.S;
   acc_t<T> sum = 0;
   for (int k = 0; k < Kg; k++, dyk += g.P * g.Q, wk += (long long)Cg * g.R * g.S)
-    for (int r = 0; r < g.R; r++) {
-      const int ph = h + g.pad_h - r * g.dilation_h;  // p * stride_h
-      if (ph < 0 || ph % g.stride_h || ph / g.stride_h >= g.P) continue;
-      for (int s = 0; s < g.S; s++) {
-        const int qw = v + g.pad_w - s * g.dilation_w;
-        if (qw < 0 || qw % g.stride_w || qw / g.stride_w >= g.Q) continue;
-        sum += acc_t<T>(dyk[ph / g.stride_h * g.Q + qw / g.stride_w]) * acc_t<T>(wk[r * g.S + s]);
-      }
-    }
+    over_windows(g, h, v, [&](int tap, int output) { sum += acc_t<T>(dyk[output]) * acc_t<T>(wk[tap]); });
   dx[i] = T(sum);
 }
 

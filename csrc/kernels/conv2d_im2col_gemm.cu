@@ -15,6 +15,7 @@
 // What is next    not to write u: unroll while a tile of it is loaded.
 #include "conv2d_gemm_launch.h"
 #include "tile_shapes.h"
+#include "windows.h"
 
 namespace convlab {
 namespace {
@@ -42,15 +43,7 @@ __global__ void __launch_bounds__(kThreads) col2im_kernel(Conv2d g, const float*
   const int v = int(i % g.W), h = int(i / g.W % g.H);
   const float* dup = du + i / g.W / g.H * g.R * g.S * g.P * g.Q;
   float sum = 0;
-  for (int r = 0; r < g.R; r++) {
-    const int ph = h + g.pad_h - r * g.dilation_h;  // p * stride_h
-    if (ph < 0 || ph % g.stride_h || ph / g.stride_h >= g.P) continue;
-    for (int s = 0; s < g.S; s++) {
-      const int qw = v + g.pad_w - s * g.dilation_w;
-      if (qw < 0 || qw % g.stride_w || qw / g.stride_w >= g.Q) continue;
-      sum += dup[(long long)(r * g.S + s) * g.P * g.Q + ph / g.stride_h * g.Q + qw / g.stride_w];
-    }
-  }
+  over_windows(g, h, v, [&](int tap, int output) { sum += dup[(long long)tap * g.P * g.Q + output]; });
   dx[i] = sum;
 }
 

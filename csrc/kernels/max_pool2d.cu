@@ -11,8 +11,8 @@
 // What bounds it  memory: windows overlap in L1, so each tensor crosses the bus once. A one-byte winner instead of an int64
 //                 index makes 2x2/2 forward 5.25 bytes an input element instead of 7, backward 5.25 instead of 11 (float32).
 // What is next    several outputs a thread: the index arithmetic of one output costs more than its four loads.
-#include "../device/device.h"
 #include "launchers.h"
+#include "windows.h"
 
 namespace convlab {
 namespace {
@@ -65,16 +65,9 @@ backward_kernel(Pool2d g, const T* __restrict__ dy, const Offset* __restrict__ o
   const long long outputs = i / g.W / g.H * g.P * g.Q;
 
   acc_t<T> sum = 0;
-  for (int r = 0; r < g.R; r++) {
-    const int ph = h + g.pad_h - r * g.dilation_h;  // p * stride_h of the window that has (h, w) as its tap (r, s)
-    if (ph < 0 || ph % g.stride_h || ph / g.stride_h >= g.P) continue;
-    for (int s = 0; s < g.S; s++) {
-      const int qw = w + g.pad_w - s * g.dilation_w;
-      if (qw < 0 || qw % g.stride_w || qw / g.stride_w >= g.Q) continue;
-      const long long pq = outputs + ph / g.stride_h * g.Q + qw / g.stride_w;
-      if (int(offsets[pq]) == r * g.S + s) sum += acc_t<T>(dy[pq]);
-    }
-  }
+  over_windows(g, h, w, [&](int tap, int output) {
+    if (int(offsets[outputs + output]) == tap) sum += acc_t<T>(dy[outputs + output]);
+  });
   dx[i] = T(sum);
 }
 
