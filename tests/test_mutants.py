@@ -21,6 +21,7 @@ def test_five_mutants_are_noticed(seed):
 
 
 SOURCE = """
+#define CONVLAB_HD __host__ __device__
 template <class T, int n = 3> constexpr int twice(T a) { return a < n ? 1 : 2; }
 __device__ int declared(int a);
 template <class Tile> __global__ void __launch_bounds__(256, 2) kernel(const Tile t, int n) {
@@ -29,6 +30,7 @@ template <class Tile> __global__ void __launch_bounds__(256, 2) kernel(const Til
   for (int i = 0; i < n; i++) { __syncthreads(); }
   x << 3; y->z; __syncwarp(); if (n != 2) "a == b";
 }
+CONVLAB_HD inline bool both(int a) { return a <= 0; }
 void launcher(int n) { if (n == 3) launch(kernel<Tile<1, 2>>, n); }
 """
 
@@ -39,13 +41,14 @@ def test_where_mutants_are_found(tmp_path, monkeypatch):
     found, left_out = mutants.mutants_of(tmp_path / "a.cu")
     assert left_out == 2  # in functions of the host
     assert [(m.line, SOURCE[m.begin : m.end], m.new) for m in found] == [
-        (6, ">=", ">"),
-        (7, "<", "<="),
-        (7, "__syncthreads();", ""),
-        (8, "__syncwarp();", ""),
-        (8, "!=", "=="),
+        (7, ">=", ">"),
+        (8, "<", "<="),
+        (8, "__syncthreads();", ""),
+        (9, "__syncwarp();", ""),
+        (9, "!=", "=="),
+        (11, "<=", "<"),
     ]
-    assert str(found[0]) == "a.cu:6: if (n > 3 && a <b> (c)) return;  // n == 4"
+    assert str(found[0]) == "a.cu:7: if (n > 3 && a <b> (c)) return;  // n == 4"
     assert found[3].key == ("a.cu", "without x << 3; y->z; __syncwarp(); if (n != 2) \"a == b\";")
 
 

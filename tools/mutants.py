@@ -5,7 +5,7 @@
     python tools/mutants.py --only gemm.h           those whose place contains this text
 
 A mutant is a kernel without one of its barriers, or with one comparison changed (< to <=, == to !=, and so on), in device code of
-csrc/kernels and csrc/device/reduce.h. It is compiled for the simulator, plain and checking, in a folder of its own, and given the
+csrc/kernels, csrc/geometry and csrc/device/reduce.h. It is compiled for the simulator, plain and checking, in a folder of its own, and given the
 problems that the tests give its kernel, until one fails. Survivors must stand in tests/harmless_mutants.txt, with the reason.
 """
 import argparse
@@ -57,14 +57,14 @@ class Mutant(NamedTuple):
 
 
 def blanked(text):
-    """The text with comments, strings and static_asserts blanked, every offset kept."""
-    pattern = r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|static_assert\([^;]*;'
-    return re.sub(pattern, lambda m: re.sub(r"[^\n]", " ", m.group()), text, flags=re.S)
+    """The text with comments, strings, static_asserts and the preprocessor's lines blanked, every offset kept."""
+    pattern = r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|static_assert\([^;]*;|^[ \t]*#[^\n]*'
+    return re.sub(pattern, lambda m: re.sub(r"[^\n]", " ", m.group()), text, flags=re.S | re.M)
 
 
 def device_functions(code):
-    """[begin, end) of the bodies of __global__ and __device__ functions; `code` is blanked."""
-    for match in re.finditer(r"__global__|__device__", code):
+    """[begin, end) of the bodies of __global__, __device__ and CONVLAB_HD functions; `code` is blanked."""
+    for match in re.finditer(r"__global__|__device__|CONVLAB_HD", code):
         depth, i = 0, match.end()
         while i < len(code) and not (depth == 0 and code[i] in "{;"):
             depth += (code[i] in "(") - (code[i] in ")")
@@ -100,8 +100,7 @@ def mutants_of(path: Path):
 
 
 def find_mutants():
-    kernels = ROOT / "csrc" / "kernels"
-    paths = [*sorted(kernels.glob("*.cu")), *sorted(kernels.glob("*.h")), ROOT / "csrc" / "device" / "reduce.h"]
+    paths = [path for glob in ("kernels/*.cu", "kernels/*.h", "geometry/*.h", "device/reduce.h") for path in sorted((ROOT / "csrc").glob(glob))]
     found = [mutants_of(path) for path in paths]
     return [m for mutants, _ in found for m in mutants], sum(left_out for _, left_out in found)
 
@@ -156,19 +155,35 @@ class Workshop:
             raise SystemExit("mutants: {} is missing: make build".format(path.relative_to(ROOT)))
         return path
 
-    def build(self, source, check) -> Optional[Path]:
-        """The simulator with this .cu from the copy; None if it does not compile."""
-        library = self.setup["simulator"](self.torch, check)
-        name = library.name.split(".")[0]
-        target = self.folder / (name + ".o")
-        compile_ = [self.cxx, *library.cu_flags, "-w", "-c", source, "-o", str(target)]
-        if subprocess.run(compile_, cwd=self.folder, capture_output=True).returncode:
-            return None
-        original = self.object_of(source, name)
-        others = [str(path) for path in sorted((self.built / name).rglob("*.o")) if path != original]
-        out = self.folder / library.name  # the mutant first: of a kernel that several files have, the linker keeps the first copy
-        subprocess.run([self.cxx, "-o", str(out), str(target), *others, *library.link_flags], cwd=ROOT, check=True)
-        return out
+    def compile(self, source, check) -> bool:
+        """This .cu from the copy; whether it compiles."""
+        library = self.library(check)
+        flags = [*library.cu_flags, "-ffile-prefix-map={}=.".format(self.folder)]  # so that what has not changed is the same to the byte
+        command = [self.cxx, *flags, "-w", "-c", source, "-o", str(self.target(check))]
+        return subprocess.run(command, cwd=self.folder, capture_output=True).returncode == 0
+
+    def is_changed(self, source, check) -> bool:
+        """Whether compile() made something else than the build."""
+        return self.target(check).read_bytes() != self.object_of(source, name_of(self.library(check))).read_bytes()
+
+    def link(self, source, check):
+        """The simulator with what compile() made."""
+        library = self.library(check)
+        original = self.object_of(source, name_of(library))
+        others = [str(path) for path in sorted((self.built / name_of(library)).rglob("*.o")) if path != original]
+        # the mutant first: of a kernel that several files have, the linker keeps the first copy
+        command = [self.cxx, "-o", str(self.folder / library.name), str(self.target(check)), *others, *library.link_flags]
+        subprocess.run(command, cwd=ROOT, check=True)
+
+    def library(self, check):
+        return self.setup["simulator"](self.torch, check)
+
+    def target(self, check) -> Path:
+        return self.folder / (name_of(self.library(check)) + ".o")
+
+
+def name_of(library) -> str:
+    return library.name.split(".")[0]
 
 
 # ---- running one ------------------------------------------------------------------------------------------------------
@@ -258,9 +273,10 @@ def try_mutant(m: Mutant):
         copy.write_text(text[:m.begin] + m.new + text[m.end:])
         for source in workshop.includers(m.file):
             for check in (True, False) if m.is_barrier else (False, True):
-                if workshop.build(source, check) is None:
+                if not workshop.compile(source, check):
                     said = "does not compile"
-                else:
+                elif workshop.is_changed(source, check):
+                    workshop.link(source, check)
                     said = noticed(workshop.folder, source, check)
                     said = said and "{}, {}: {}".format(Path(source).name, "checking" if check else "plain", said)
                 if said:

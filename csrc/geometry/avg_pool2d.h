@@ -1,6 +1,8 @@
 // What an average pooling is beyond its windows (pool2d.h, without dilation): what a window's sum is divided by, and which part of
 // x a window covers. Torch-free, for host and device.
 #pragma once
+#include <algorithm>
+
 #include "pool2d.h"
 #include "ranges.h"
 
@@ -15,13 +17,13 @@ struct AvgPool2d {
 // The rows of x (of `size`) in the window of output p, in one dimension. Empty where the window lies outside.
 CONVLAB_HD inline Range covered_by(int p, int stride, int pad, int taps, int size) {
   const int start = p * stride - pad, end = start + taps;
-  return {start < 0 ? 0 : start, end < size ? end : size};
+  return {std::max(start, 0), std::min(end, size)};
 }
 
 // The outputs whose windows cover row h of x, in one dimension: p * stride <= h + pad < p * stride + taps.
 CONVLAB_HD inline Range windows_over(int h, int stride, int pad, int taps, int outputs) {
   const int padded = h + pad, first = padded < taps ? 0 : (padded - taps) / stride + 1, end = padded / stride + 1;
-  return {first, end < outputs ? end : outputs};
+  return {first, std::min(end, outputs)};
 }
 
 // What the sum over window (p, q) is divided by. A window that hangs over the padding (ceil_mode) ends where the padding ends.
@@ -30,9 +32,8 @@ CONVLAB_HD inline long long averaged_over(const AvgPool2d& a, int p, int q) {
   const Pool2d& g = a.window;
   const int pad_h = a.count_include_pad ? g.pad_h : 0, pad_w = a.count_include_pad ? g.pad_w : 0;
   const int h = p * g.stride_h - g.pad_h, w = q * g.stride_w - g.pad_w;
-  const int h_end = h + g.R < g.H + pad_h ? h + g.R : g.H + pad_h, w_end = w + g.S < g.W + pad_w ? w + g.S : g.W + pad_w;
-  const int rows = h_end - (h < -pad_h ? -pad_h : h), columns = w_end - (w < -pad_w ? -pad_w : w);
-  return rows > 0 && columns > 0 ? (long long)rows * columns : 1;  // nothing to sum: 0 / 1
+  const int rows = std::min(h + g.R, g.H + pad_h) - std::max(h, -pad_h), columns = std::min(w + g.S, g.W + pad_w) - std::max(w, -pad_w);
+  return (long long)rows * columns;  // padding is at most half a window, so every window has a row and a column of x
 }
 
 }  // namespace convlab

@@ -17,7 +17,7 @@ struct Pool2d {
 };
 
 // A max pooling remembers which tap won: r * S + s. One byte holds it for every window of up to 256 taps.
-CONVLAB_HD inline bool offsets_fit_a_byte(const Pool2d& g) { return (long long)g.R * g.S <= 256; }
+inline bool offsets_fit_a_byte(const Pool2d& g) { return (long long)g.R * g.S <= 256; }
 
 // Outputs along one dimension, as torch counts them: with ceil_mode a last window may hang over the end, but must start
 // inside x or its left padding.

@@ -25,7 +25,7 @@ CONVLAB_HD inline Residue residue_class(int residue, int size, int kernel, int s
   while (c.tap0 + c.tap_every < kernel && c.tap_every * dilation % stride != 0) c.tap_every++;
   c.taps = (kernel - 1 - c.tap0) / c.tap_every + 1;
   c.output0 = (c.first + pad - c.tap0 * dilation) / stride;  // exact
-  c.output_every = c.taps > 1 ? c.tap_every * dilation / stride : 0;
+  c.output_every = c.tap_every * dilation / stride;          // exact, if there is a second tap
   return c;
 }
 

@@ -3,7 +3,7 @@
 //   y[p,q]  = sum over taps (r, s) inside x of x[p*stride_h - pad_h + r, q*stride_w - pad_w + s] / n(p, q)
 //   dx[h,w] = sum over the windows (p, q) that cover (h, w) of dy[p,q] / n(p, q)
 //
-// with n(p, q) as averaged_over() in geometry/pool2d.h says.
+// with n(p, q) as averaged_over() in geometry/avg_pool2d.h says.
 //
 // What it does    one thread an element of what is written. backward gathers from the windows that cover its element, so no
 //                 two threads write the same place: no atomics, no zero-fill before, the same bits every time.

@@ -31,7 +31,7 @@ struct TiledAxis {
 CONVLAB_HD inline TiledAxis tiled_axis(bool forward, int residue, int size, int outputs, int kernel, int stride, int pad, int dilation) {
   if (forward) return {outputs, 0, 1, size, -pad, stride, dilation, kernel, 0, 1};
   const Residue c = residue_class(residue, size, kernel, stride, pad, dilation);
-  const int last = c.taps > 0 ? c.taps - 1 : 0;
+  const int last = c.taps - 1;  // without taps the steps between them are 0
   return {c.places, c.first, stride, outputs, c.output0 - last * c.output_every, 1, c.output_every, c.taps, c.tap0 + last * c.tap_every, -c.tap_every};
 }
 
@@ -44,7 +44,7 @@ CONVLAB_HD inline TiledAxis tiled_width(bool forward, int residue, const Conv2d&
 
 // Inputs that `outputs` neighbouring places see, halo included.
 CONVLAB_HD inline long long tiled_extent(const TiledAxis& a, int outputs) {
-  return (outputs - 1LL) * a.stride + (a.taps > 0 ? a.taps - 1LL : 0) * a.step + 1;
+  return (outputs - 1LL) * a.stride + (a.taps - 1LL) * a.step + 1;
 }
 
 // Floats from one row of the input tile to the next. A warp makes two rows of sixteen outputs: at stride 1 they read different banks.
