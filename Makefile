@@ -14,7 +14,7 @@ help:
 	@echo "make test       the tests; without nvcc on the machine, one from PyPI compiles the CUDA kernels"
 	@echo "make test-long  what takes minutes more: ten times as many random problems"
 	@echo "make mutants    break the kernels in one place at a time; a test must notice each"
-	@echo "make kernel-notes  what each algorithm asks of memory, counted by the simulator"
+	@echo "make kernel-notes  what each kernel asks of memory, counted by the simulator; ARGS=--write puts it into csrc/kernels"
 	@echo "make gpu-test   the tests on this machine's GPU, with PYTHON=$(PYTHON) as it is: nothing is installed"
 	@echo "make build      compile what changed"
 	@echo "make clean      remove what was built; the environment $(VENV) stays"

@@ -29,18 +29,48 @@ def test_unrolling_replicates_the_input(layer, replication):
         N, C, H, W = layer.x
         if plan["product"] != (layer.w[0], N * (H - layer.w[2] + 1) * (W - layer.w[3] + 1), C * layer.w[2] * layer.w[3]):
             continue  # it does not multiply by the unrolled input
-        reads = kernel_notes.requested(kernel_notes.run_counted(rung, layer, "forward"), "input") / (4 * N * C * H * W)
+        reads = kernel_notes.numbers_of(kernel_notes.case_of(rung, "", layer, "forward"))["x"]
         times[rung.name] = reads / replication
         assert any(times[rung.name] == pytest.approx(t, rel=0.005) for t in (1, plan["grid"][1])), (rung.name, reads)
     assert any(t == pytest.approx(1, rel=0.005) for t in times.values()), times
 
 
-def test_the_command_prints_every_rung(capsys, monkeypatch):
-    small = Layer((1, 2, 6, 6), (3, 2, 3, 3))
-    monkeypatch.setattr(kernel_notes, "LAYERS", {"a small one": small})
-    monkeypatch.setattr(sys, "argv", ["kernel_notes.py"])
+@pytest.fixture(scope="module")
+def cases():
+    by_source = {}
+    for case in kernel_notes.all_cases():
+        by_source.setdefault(case.source, []).append(case)
+    return by_source
+
+
+SOURCES = sorted(path.name for path in kernel_notes.KERNELS.glob("*.cu"))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_notes_are_what_is_counted(source, cases):
+    """Every row is there, and one of them, which takes turns with the files, is counted again."""
+    _, (title, _, *rows), _ = kernel_notes.split(source)
+    assert title == kernel_notes.BEGIN
+    words = [row.removeprefix("//").split() for row in rows]
+    expected = [[*case.layer.split(), case.what] for case in cases[source]]
+    assert [row[: len(name)] for row, name in zip(words, expected, strict=True)] == expected
+    i = SOURCES.index(source) % len(rows)
+    counted = [kernel_notes.digits(number) for number in kernel_notes.numbers_of(cases[source][i]).values()]
+    assert words[i][len(expected[i]) :] == counted, f"{source}, {expected[i]}: make kernel-notes ARGS=--write, if it is meant"
+
+
+def test_the_command_prints_and_writes(capsys, monkeypatch, tmp_path):
+    small = {"a small one": Layer((1, 2, 6, 6), (3, 2, 3, 3))}
+    page = "// What it does    something.\n{}#include \"launchers.h\"\n// What is here stays.\n"
+    (tmp_path / "conv2d_direct.cu").write_text(page.format(""))
+    monkeypatch.setattr(kernel_notes, "KERNELS", tmp_path)
+    monkeypatch.setattr(kernel_notes, "all_cases", lambda: list(kernel_notes.convolution_cases(small)))
+    monkeypatch.setattr(sys, "argv", ["kernel_notes.py", "--only", "direct"])
     kernel_notes.main()
-    printed = capsys.readouterr().out
-    assert "a small one: x [1, 2, 6, 6]" in printed
-    for rung, pass_ in kernel_notes.supported(small):
-        assert any(line.startswith(rung.name) and pass_ in line for line in printed.splitlines()), (rung.name, pass_)
+    table = capsys.readouterr().out.split("conv2d_direct.cu\n")[1].splitlines()
+    assert [line.split()[:4] for line in table[1:]] == [["a", "small", "one", p] for p in ("forward", "dgrad", "wgrad")]
+    for _ in range(2):  # the second time over the first's
+        monkeypatch.setattr(sys, "argv", ["kernel_notes.py", "--only", "direct", "--write"])
+        kernel_notes.main()
+        note = "".join(f"//   {line}\n" for line in table)
+        assert (tmp_path / "conv2d_direct.cu").read_text() == page.format(kernel_notes.BEGIN + "\n" + note)

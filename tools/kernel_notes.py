@@ -1,26 +1,34 @@
-"""What each rung of the ladder asks of memory, counted by the simulator: the numbers behind the notes on top of csrc/kernels.
+"""What each kernel asks of memory, counted by the simulator: the numbers in the notes on top of csrc/kernels/*.cu.
 
-    make kernel-notes
+    make kernel-notes                   prints them
+    make kernel-notes ARGS=--write      renews the notes
 
-reads of x, w, y   bytes that threads ask for, over the tensor's own: how often each element is requested (y stands for dy, too)
-workspace          bytes read and written there, over those of x, w and y together
-sectors            of 32 bytes, moved by a request of a warp to global memory; behind it the least that the same bytes could take
+x, w, dy, winners  how often each byte of the tensor is read, on average (winners: of max pooling, a byte each)
+workspace          bytes read and written there, over those of the tensors together
+sectors            of 32 bytes, moved by a request of a warp to global memory; at least: what the same bytes could do with
 conflicts          wavefronts of shared memory over the least that the same bytes could take: 1 is free of bank conflicts
 shared             bytes of shared memory read for each multiply-add
 """
 import argparse
-import math
 import sys
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, Dict, Iterator, List, NamedTuple
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
 import torch  # noqa: E402
 
 import convlab  # noqa: E402
 from convlab import ops  # noqa: E402
 
+KERNELS = ROOT / "csrc" / "kernels"
 PASSES = ("forward", "dgrad", "wgrad")
+TENSORS = {"input": "x", "weight": "w", "grad_output": "dy", "offsets": "winners"}  # what the simulator calls them -> column
+COLUMNS = (*TENSORS.values(), "workspace", "sectors", "at least", "conflicts", "shared")
+
+
+# ---- what is counted --------------------------------------------------------------------------------------------------
 
 
 class Layer(NamedTuple):
@@ -39,11 +47,42 @@ class Layer(NamedTuple):
         return N * K * (H + 2 * self.padding - R + 1) * (W + 2 * self.padding - S + 1) * C * R * S
 
 
+class Pooling(NamedTuple):
+    """x [N, C, H, W]"""
+    x: tuple
+    kernel: int
+    stride: int
+    padding: int = 0
+
+
 # Batches whose pixels are a multiple of 128: tiles at the edge, which load some elements once more, would blur the counts.
 LAYERS = {
     "LeNet C3": Layer((32, 6, 14, 14), (16, 6, 5, 5)),
-    "ResNet-20, second stage": Layer((1, 32, 16, 16), (32, 32, 3, 3), padding=1),
+    "ResNet-20": Layer((1, 32, 16, 16), (32, 32, 3, 3), padding=1),  # its second stage
 }
+MAX_POOLINGS = {
+    "LeNet S2": Pooling((32, 6, 28, 28), 2, 2),
+    "ResNet-50": Pooling((1, 8, 112, 112), 3, 2, 1),  # behind its first layer; 8 of the 64 planes
+}
+AVG_POOLINGS = {
+    "LeNet S2": Pooling((32, 6, 28, 28), 2, 2),
+    "ResNet-20": Pooling((32, 64, 8, 8), 8, 8),  # its last, over whole planes
+}
+
+
+class Case(NamedTuple):
+    """A row of a note."""
+    source: str                 # the file whose note it belongs to
+    layer: str
+    what: str                   # the pass
+    run: Callable[[], object]   # calls the operator
+    sizes: Dict[str, int]       # bytes of the tensors that it reads and writes, by the simulator's names
+    multiply_adds: int = 0
+
+    def count(self):
+        with convlab.simulate(count=True) as sim:
+            self.run()
+        return sim.traffic
 
 
 def problem_of(layer: Layer) -> convlab.Conv2dProblem:
@@ -52,27 +91,63 @@ def problem_of(layer: Layer) -> convlab.Conv2dProblem:
         return convlab.Conv2dProblem.of(x, w, padding=layer.padding)
 
 
-def run_counted(rung, layer: Layer, pass_: str):
-    """The traffic of one pass through a rung."""
+def sizes_of(**tensors) -> Dict[str, int]:
+    return {name: t.numel() * t.element_size() for name, t in tensors.items()}
+
+
+def case_of(rung, name: str, layer: Layer, pass_: str) -> Case:
+    """One pass of a convolution through a rung."""
     x, w, dy = layer.tensors()
-    arguments = ((1, 1), (layer.padding,) * 4, (1, 1), 1, rung.number)
-    with convlab.simulate(count=True) as sim:
-        if pass_ == "forward":
-            ops.conv2d_forward(x, w, None, *arguments)
-        elif pass_ == "dgrad":
-            ops.conv2d_dgrad(dy, w, x.shape[2:], *arguments)
-        else:
-            ops.conv2d_wgrad(dy, x, w.shape[2:], *arguments[:-1], False, rung.number)
-    return sim.traffic
+    arguments = ((1, 1), (layer.padding,) * 4, (1, 1), 1)
+    run = {
+        "forward": partial(ops.conv2d_forward, x, w, None, *arguments, rung.number),
+        "dgrad": partial(ops.conv2d_dgrad, dy, w, x.shape[2:], *arguments, rung.number),
+        "wgrad": partial(ops.conv2d_wgrad, dy, x, w.shape[2:], *arguments, False, rung.number),
+    }[pass_]
+    return Case("conv2d_{}.cu".format(rung.name), name, pass_, run, sizes_of(input=x, weight=w, grad_output=dy), layer.multiply_adds)
 
 
-def supported(layer: Layer):
-    """(rung, pass) that can do the layer."""
-    problem = problem_of(layer)
+def convolution_cases(layers) -> Iterator[Case]:
     for rung in convlab.algorithms():
-        for pass_ in PASSES:
-            if rung.supports(problem, pass_)[0]:
-                yield rung, pass_
+        for name, layer in layers.items():
+            problem = problem_of(layer)
+            yield from (case_of(rung, name, layer, pass_) for pass_ in PASSES if rung.supports(problem, pass_)[0])
+    for name, layer in layers.items():
+        dy = layer.tensors()[2]
+        yield Case("conv2d_bias_grad.cu", name, "bias", partial(ops.conv2d_bias_grad, dy), sizes_of(grad_output=dy))
+
+
+def pooling_cases() -> Iterator[Case]:
+    for name, p in MAX_POOLINGS.items():
+        x, window = torch.randn(p.x), ((p.kernel,) * 2, (p.stride,) * 2, (p.padding,) * 2, (1, 1))
+        with convlab.simulate(check=False):
+            y, offsets = ops.max_pool2d_forward(x, *window, False, True)
+        dy, sizes = torch.randn_like(y), sizes_of(input=x, grad_output=y, offsets=offsets)
+        yield Case("max_pool2d.cu", name, "forward", partial(ops.max_pool2d_forward, x, *window, False, True), sizes)
+        yield Case("max_pool2d.cu", name, "backward", partial(ops.max_pool2d_backward, dy, offsets, x.shape[2:], *window), sizes)
+    for name, p in AVG_POOLINGS.items():
+        x, window = torch.randn(p.x), ((p.kernel,) * 2, (p.stride,) * 2, (p.padding,) * 2)
+        with convlab.simulate(check=False):
+            y = ops.avg_pool2d_forward(x, *window, False, True, 0)
+        dy, sizes = torch.randn_like(y), sizes_of(input=x, grad_output=y)
+        yield Case("avg_pool2d.cu", name, "forward", partial(ops.avg_pool2d_forward, x, *window, False, True, 0), sizes)
+        yield Case("avg_pool2d.cu", name, "backward", partial(ops.avg_pool2d_backward, dy, x.shape[2:], *window, True, 0), sizes)
+
+
+def activation_cases(layers) -> Iterator[Case]:
+    for name, layer in layers.items():
+        x = layer.tensors()[2]  # what the layer makes
+        dy, sizes = torch.randn_like(x), sizes_of(input=x, grad_output=x)
+        yield Case("leaky_relu.cu", name, "forward", partial(ops.leaky_relu_forward, x, 0.1), sizes)
+        yield Case("leaky_relu.cu", name, "backward", partial(ops.leaky_relu_backward, dy, x, 0.1), sizes)
+
+
+def all_cases() -> List[Case]:
+    torch.manual_seed(0)
+    return [*convolution_cases(LAYERS), *pooling_cases(), *activation_cases(LAYERS)]
+
+
+# ---- the numbers ------------------------------------------------------------------------------------------------------
 
 
 def requested(traffic, memory: str) -> int:
@@ -80,40 +155,71 @@ def requested(traffic, memory: str) -> int:
     return sum(row.bytes for row in traffic if row.memory == memory and row.access == "read")
 
 
-def row_of(traffic, layer: Layer):
-    x, w, dy = (t.numel() * 4 for t in layer.tensors())
+def numbers_of(case: Case) -> Dict[str, float]:
+    """By column; those that have none, are left out."""
+    traffic = case.count()
     in_global = [r for r in traffic if r.space == "global"]
     in_shared = [r for r in traffic if r.space == "shared"]
     total = lambda rows, field: sum(getattr(r, field) for r in rows)  # noqa: E731
-    requests, ideal = total(in_global, "requests"), total(in_shared, "ideal")
-    return [
-        requested(traffic, "input") / x,
-        requested(traffic, "weight") / w,
-        requested(traffic, "grad_output") / dy,
-        total([r for r in in_global if r.memory == "workspace"], "bytes") / (x + w + dy),
-        total(in_global, "sectors") / requests,
-        total(in_global, "ideal") / requests,
-        total(in_shared, "wavefronts") / ideal if ideal else math.nan,
-        total([r for r in in_shared if r.access == "read"], "bytes") / layer.multiply_adds,
-    ]
+    numbers = {column: requested(traffic, memory) / case.sizes.get(memory, 1) for memory, column in TENSORS.items()}
+    numbers["workspace"] = total([r for r in in_global if r.memory == "workspace"], "bytes") / sum(case.sizes.values())
+    numbers["sectors"] = total(in_global, "sectors") / total(in_global, "requests")
+    numbers["at least"] = total(in_global, "ideal") / total(in_global, "requests")
+    if in_shared:
+        numbers["conflicts"] = total(in_shared, "wavefronts") / total(in_shared, "ideal")
+    if case.multiply_adds:
+        numbers["shared"] = total([r for r in in_shared if r.access == "read"], "bytes") / case.multiply_adds
+    return {column: number for column, number in numbers.items() if number}
 
 
-HEADER = ("reads of x", "of w", "of y", "workspace", "sectors", "ideal", "conflicts", "shared")
+def digits(number: float) -> str:
+    return "{:.{}f}".format(number, 0 if number >= 100 else 1 if number >= 10 else 2)
+
+
+def table_of(cases: List[Case]) -> List[str]:
+    """Lines of text: the columns that have numbers, a row for each case."""
+    rows = [{column: digits(number) for column, number in numbers_of(case).items()} for case in cases]
+    columns = [column for column in COLUMNS if any(column in row for row in rows)]
+    names = ["{:12}{:9}".format(case.layer, case.what) for case in cases]
+    lines = [(" " * 21, {column: column for column in columns}), *zip(names, rows)]
+    return [name + "".join("{:>{}}".format(cells.get(c, ""), max(len(c), 4) + 3) for c in columns).rstrip() for name, cells in lines]
+
+
+# ---- the notes --------------------------------------------------------------------------------------------------------
+
+# The note: this line, and what follows of the comment on top of the file.
+BEGIN = "// What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it"
+
+
+def split(source: str):
+    """A kernel file's lines before the note, in it, and behind it."""
+    lines = (KERNELS / source).read_text().splitlines()
+    end = next(i for i, line in enumerate(lines) if not line.startswith("//"))
+    begin = next((i for i in range(end) if lines[i].startswith(BEGIN)), end)
+    return lines[:begin], lines[begin:end], lines[end:]
+
+
+def write(source: str, cases: List[Case]):
+    before, _, behind = split(source)
+    note = [BEGIN, *("//   " + line for line in table_of(cases))]
+    (KERNELS / source).write_text("\n".join([*before, *note, *behind]) + "\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rung", help="only this algorithm")
+    parser.add_argument("--only", default="", help="only the files whose name contains this")
+    parser.add_argument("--write", action="store_true", help="renew the notes in csrc/kernels")
     args = parser.parse_args()
-    print(__doc__.split("make kernel-notes")[1].strip())
-    for name, layer in LAYERS.items():
-        print(f"\n{name}: x {list(layer.x)}, w {list(layer.w)}, {layer.multiply_adds:,} multiply-adds")
-        print(f"{'':24}" + "".join(f"{title:>11}" for title in HEADER))
-        for rung, pass_ in supported(layer):
-            if args.rung in (None, rung.name):
-                cells = row_of(run_counted(rung, layer, pass_), layer)
-                texts = ["" if math.isnan(cell) or not cell else f"{cell:.2f}" for cell in cells]
-                print(f"{rung.name:15}{pass_:9}" + "".join(f"{text:>11}" for text in texts), flush=True)
+    if not args.write:
+        print(__doc__.split("\n\n")[2].strip())
+    by_source: Dict[str, List[Case]] = {}
+    for case in all_cases():
+        by_source.setdefault(case.source, []).append(case)
+    for source, cases in by_source.items():
+        if args.only in source and args.write:
+            write(source, cases)
+        elif args.only in source:
+            print("\n" + source, *table_of(cases), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@
     python tools/mutants.py --only gemm.h           those whose place contains this text
 
 A mutant is a kernel without one of its barriers, or with one comparison changed (< to <=, == to !=, and so on), in device code of
-csrc/kernels, csrc/geometry and csrc/device/reduce.h. It is compiled for the simulator, plain and checking, in a folder of its own, and given the
-problems that the tests give its kernel, until one fails. Survivors must stand in tests/harmless_mutants.txt, with the reason.
+csrc/kernels, csrc/geometry and csrc/device/reduce.h. It is compiled for the simulator, plain and checking, in a folder of its own,
+and given the problems that the tests give its kernel, until one fails. Survivors must stand in tests/harmless_mutants.txt, with the
+reason.
 """
 import argparse
 import multiprocessing
@@ -100,8 +101,8 @@ def mutants_of(path: Path):
 
 
 def find_mutants():
-    paths = [path for glob in ("kernels/*.cu", "kernels/*.h", "geometry/*.h", "device/reduce.h") for path in sorted((ROOT / "csrc").glob(glob))]
-    found = [mutants_of(path) for path in paths]
+    patterns = ("kernels/*.cu", "kernels/*.h", "geometry/*.h", "device/reduce.h")
+    found = [mutants_of(path) for pattern in patterns for path in sorted((ROOT / "csrc").glob(pattern))]
     return [m for mutants, _ in found for m in mutants], sum(left_out for _, left_out in found)
 
 

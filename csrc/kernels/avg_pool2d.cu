@@ -8,8 +8,15 @@
 // What it does    one thread an element of what is written. backward gathers from the windows that cover its element, so no
 //                 two threads write the same place: no atomics, no zero-fill before, the same bits every time.
 // What bounds it  memory: the windows overlap in L1, so each tensor crosses the bus once; with stride 2 neighbouring threads load
-//                 every other element, and a request takes twice the sectors it needs.
+//                 every other element, and a request takes twice the sectors it needs. Where a window is the whole plane, as at
+//                 the end of a ResNet, each thread walks over a plane of its own, and a request takes a sector for each.
 // What is next    several outputs a thread: their windows share rows, and one wide load feeds them all.
+// What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
+//                              x     dy   sectors   at least
+//   LeNet S2    forward     1.00             8.46       4.00
+//   LeNet S2    backward           4.00      3.36       3.00
+//   ResNet-20   forward     1.00             31.6       4.00
+//   ResNet-20   backward           64.0      2.50       2.50
 #include "../device/device.h"
 #include "launchers.h"
 

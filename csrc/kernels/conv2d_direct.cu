@@ -12,6 +12,14 @@
 // What bounds it  load instructions: two loads feed one multiply-add, and neighbouring threads load the same x and w again
 //                 and again. The caches hide the bytes, not the instructions.
 // What is next    load a tile of x into shared memory once, and let every thread of the block read it from there.
+// What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
+//                              x      w     dy   sectors   at least   conflicts   shared
+//   LeNet C3    forward      204   3200             3.86       2.50
+//   LeNet C3    dgrad              3200    150      6.63       2.13
+//   LeNet C3    wgrad        204           150      4.34       3.24        1.00     0.64
+//   ResNet-20   forward      264    235             4.01       2.42
+//   ResNet-20   dgrad               235    264      4.01       2.42
+//   ResNet-20   wgrad        264           264      3.67       3.67        1.00     7.98
 #include "../device/reduce.h"
 #include "launchers.h"
 #include "windows.h"

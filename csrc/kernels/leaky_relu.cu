@@ -10,6 +10,12 @@
 //                 behind the last; otherwise every thread makes one element.
 // What bounds it  memory: 2 elements moved an element forward, 3 backward.
 // What is next    nothing here: to move less, this must become the epilogue of the kernel that makes x.
+// What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
+//                              x     dy   sectors   at least
+//   LeNet C3    forward     1.00             16.0       16.0
+//   LeNet C3    backward    1.00   1.00      16.0       16.0
+//   ResNet-20   forward     1.00             16.0       16.0
+//   ResNet-20   backward    1.00   1.00      16.0       16.0
 #include "../device/vector.h"
 #include "launchers.h"
 
