@@ -1,0 +1,48 @@
+"""Leaky ReLU and ReLU, forward and backward. Their layout does not matter; they are measured in NCHW."""
+
+import torch
+
+from .. import ops
+from .case import OURS, Case, Contestant
+from .layers import ACTIVATIONS
+
+SLOPE = 0.01
+aten = torch.ops.aten
+
+
+def cases():
+    return [_case(layer, pass_) for layer in ACTIVATIONS for pass_ in ("forward", "backward")]
+
+
+def _case(layer, pass_):
+    by_torch, by_convlab = _CALLS[layer.operation, pass_]
+    return Case(
+        "activation", layer.name, pass_, "nchw", 0, layer.bytes(pass_),
+        lambda: {"x": torch.randn(layer.x), "dy": torch.randn(layer.x)},
+        {OURS: Contestant("nchw", by_convlab), "torch nchw": Contestant("nchw", by_torch)},
+        reference=lambda t: by_torch(t)(),
+    )  # fmt: skip
+
+
+def _unary(call, *rest):
+    def bind(t):
+        x = t["x"]
+        return lambda: call(x, *rest)
+
+    return bind
+
+
+def _binary(call, *rest):
+    def bind(t):
+        x, dy = t["x"], t["dy"]
+        return lambda: call(dy, x, *rest)
+
+    return bind
+
+
+_CALLS = {
+    ("leaky_relu", "forward"): (_unary(aten.leaky_relu.default, SLOPE), _unary(ops.leaky_relu_forward, SLOPE)),
+    ("leaky_relu", "backward"): (_binary(aten.leaky_relu_backward.default, SLOPE, False), _binary(ops.leaky_relu_backward, SLOPE)),
+    ("relu", "forward"): (_unary(aten.relu.default), _unary(ops.relu_forward)),
+    ("relu", "backward"): (_binary(aten.threshold_backward.default, 0), _binary(ops.relu_backward)),
+}

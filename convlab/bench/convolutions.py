@@ -1,0 +1,52 @@
+"""Convolutions: forward with bias, dgrad, and wgrad with the bias's gradient."""
+
+import torch
+from torch.nn import functional as F
+
+from .. import ops
+from ..algorithms import PASSES, Conv2dProblem, numbers_of
+from .case import LAYOUTS, Case, torch_and_ours
+from .layers import CONVOLUTIONS
+
+
+def cases(algo="auto"):
+    """All of them; `algo` is convlab.functional.conv2d's."""
+    return [_case(layer, pass_, layout, algo) for layer in CONVOLUTIONS for layout in LAYOUTS for pass_ in PASSES]
+
+
+def _case(layer, pass_, layout, algo):
+    def draw():
+        return {
+            "x": torch.randn(layer.x),
+            "w": torch.randn(layer.w) * (layer.w[1] * layer.R**2) ** -0.5,
+            "bias": torch.randn(layer.K),
+            "dy": torch.randn(layer.y),
+        }
+
+    def by_torch(t):
+        x, w, bias, dy = t["x"], t["w"], t["bias"], t["dy"]
+        if pass_ == "forward":
+            return lambda: F.conv2d(x, w, bias, layer.stride, layer.padding, 1, layer.groups)
+        mask = [pass_ == "dgrad", pass_ == "wgrad", pass_ == "wgrad"]
+        rest = [layer.K], [layer.stride] * 2, [layer.padding] * 2, [1, 1], False, [0, 0], layer.groups, mask
+        backward = torch.ops.aten.convolution_backward.default
+        if pass_ == "dgrad":
+            return lambda: backward(dy, x, w, *rest)[0]
+        return lambda: backward(dy, x, w, *rest)[1:]
+
+    def by_convlab(t):
+        x, w, bias, dy = t["x"], t["w"], t["bias"], t["dy"]
+        problem = Conv2dProblem.of(x, w, layer.stride, layer.padding, 1, layer.groups)
+        wanted = algo if isinstance(algo, dict) or algo == "auto" else {pass_: algo}
+        number = numbers_of(wanted, "cpu", lambda: problem)[PASSES.index(pass_)]
+        rest = problem.stride, problem.padding, problem.dilation, layer.groups
+        if pass_ == "forward":
+            return lambda: ops.conv2d_forward(x, w, bias, *rest, number)
+        if pass_ == "dgrad":
+            return lambda: ops.conv2d_dgrad(dy, w, x.shape[2:], *rest, number)
+        return lambda: ops.conv2d_wgrad(dy, x, w.shape[2:], *rest, True, number)
+
+    return Case(
+        "conv", layer.name, pass_, layout, layer.flops, layer.bytes, draw,
+        torch_and_ours(layout, by_torch, by_convlab), reference=lambda t: by_torch(t)(),
+    )  # fmt: skip

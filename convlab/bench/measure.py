@@ -1,0 +1,92 @@
+"""A case becomes a row: check, then time, then set beside the ceilings."""
+
+import itertools
+from typing import NamedTuple
+
+import torch
+
+from .case import OURS, in_float64, in_layout
+from .ceilings import last_level_cache
+from .check import Wrong, check, outputs_of
+from .timer import spread, time_paired
+
+
+class Options(NamedTuple):
+    """rounds, seconds: how long a case is timed, at most. cold: go round more data than the last-level cache holds."""
+
+    rounds: int = 100
+    seconds: float = 2.0
+    cold: bool = False
+
+
+def measure(case, options, ceilings, tick=lambda: None):
+    """The row of a case, ready for JSON. Times are in microseconds.
+
+    times: by contestant, median, quartiles and least, repeats and error; or {"failed": why}.
+    ratios: by torch's contestants, the median and quartiles over rounds of their time in convlab's: above 1, convlab is faster.
+    best: the fastest of torch's. A row whose "refused" says why has neither times nor ratios.
+    """
+    row = {"kind": case.kind, "layer": case.layer, "pass": case.pass_, "layout": case.layout, "flops": case.flops, "bytes": case.bytes}
+    with torch.set_grad_enabled(case.grad):
+        try:
+            calls, errors, failed = _prepare(case, options)
+        except Wrong as wrong:
+            return row | {"refused": str(wrong)}
+        times = time_paired(calls, options.rounds, options.seconds, tick=tick)
+    in_us = {name: [1e6 * s for s in seconds] for name, seconds in times.seconds.items()}
+    row["times"] = {name: spread(us) | {"repeats": times.repeats[name], "error": errors[name]} for name, us in in_us.items()}
+    row["ratios"] = {name: spread(times.ratios(name, OURS)) for name in calls if name != OURS}
+    row["times"] |= {name: {"failed": why} for name, why in failed.items()}
+    row["rounds"] = len(in_us[OURS])
+    row["best"] = min(row["ratios"], key=lambda name: row["times"][name]["median"])
+    if case.flops or case.bytes:
+        row["floor"] = 1e6 * ceilings.floor(case.flops, case.bytes)
+        row["rate"] = {name: _rate(case, row["times"][name]["median"] / 1e6) for name in calls}
+        ceiling = ceilings.peak if case.flops else ceilings.bandwidth(case.bytes)
+        row["share"] = {name: 1e9 * rate / ceiling for name, rate in row["rate"].items()}
+    return row
+
+
+def _rate(case, seconds):
+    """GFLOP/s where there is arithmetic, GB/s elsewhere."""
+    return (case.flops or case.bytes) / seconds / 1e9
+
+
+def _prepare(case, options):
+    """(what to time by contestant, their errors, why others of torch's cannot be timed). Raises Wrong."""
+    torch.manual_seed(0)
+    drawn = case.draw()
+    calls, results, failed = {}, {}, {}
+    bind = _binder(case, drawn)
+    for name in case.contestants:
+        try:
+            calls[name] = bind(name)
+            results[name] = [t.clone() for t in outputs_of(calls[name]())]
+        except Exception as error:  # whatever it raises, the others can still be measured
+            why = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            if name == OURS:
+                raise Wrong(why) from error
+            calls.pop(name, None)
+            failed[name] = why
+    errors = check(case, results, outputs_of(case.reference(in_float64(drawn))))
+    if options.cold and case.bytes:
+        binders = [bind] + [_binder(case, case.draw()) for _ in range(2 * last_level_cache() // case.bytes + 1)]
+        calls = {name: _rotation([bind(name) for bind in binders]) for name in calls}
+    return calls, errors, failed
+
+
+def _binder(case, tensors):
+    """Binds contestants, by name, to `tensors`: the same ones for all of a layout."""
+    laid = {layout: in_layout(tensors, layout) for layout in {c.layout for c in case.contestants.values()}}
+    return lambda name: case.contestants[name].bind(laid[case.contestants[name].layout])
+
+
+def _rotation(calls):
+    """Calls one after the other, and keeps the outputs of each until its next turn, so that they rotate, too."""
+    kept, turn = [None] * len(calls), itertools.cycle(range(len(calls)))
+
+    def call():
+        i = next(turn)
+        kept[i] = calls[i]()
+
+    return call

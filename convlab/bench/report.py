@@ -1,0 +1,119 @@
+"""A run as tables for a terminal."""
+
+import sys
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .case import OURS
+from .targets import figures, row_id
+
+TITLES = {
+    "conv": "convolutions (float32, with bias)",
+    "pool": "pooling",
+    "activation": "activations",
+    "step": "training steps",
+    "overhead": "a call that has next to nothing to do",
+}
+WIDE = 250  # columns, where nobody's terminal says how many there are
+
+
+def console():
+    """Tables go to stdout, as wide as they are unless that is a terminal."""
+    return Console(soft_wrap=False) if sys.stdout.isatty() else Console(width=WIDE)
+
+
+def progress():
+    """On a terminal's stderr; nothing elsewhere."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+def print_machine(out, machine, ceilings, options):
+    """What it was measured on."""
+    commit = f" ({machine['commit']})" if machine["commit"] else ""
+    out.print(f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores, {machine['capability']}; "
+              f"torch {machine['torch']}, convlab {machine['convlab']}{commit}", highlight=False)  # fmt: skip
+    if ceilings:
+        by = "" if ceilings["peak_by"] == "fma" else f" (by {ceilings['peak_by']})"
+        out.print(f"ceilings: {ceilings['peak_gflops']:.0f} GFLOP/s{by}; copies of so many MiB at so many GB/s: "
+                  + ", ".join(f"{int(size) / 2**20:g}: {rate:.0f}" for size, rate in ceilings["copy_gbps"].items()), highlight=False)  # fmt: skip
+    out.print("data: " + ("cold, in rotation over twice the last-level cache" if options["cold"] else "warm, the same in every call"), highlight=False)
+    if machine["load_before"] > 0.5:
+        out.print(f"[yellow]the machine was busy before: load {machine['load_before']:.1f}; times are longer than they need be[/]")
+
+
+def print_rows(out, rows):
+    """A table for each kind of row."""
+    for kind, title in TITLES.items():
+        of_kind = [row for row in rows if row["kind"] == kind]
+        if of_kind:
+            out.print(_table(kind, title, of_kind))
+
+
+def _table(kind, title, rows):
+    peers = list(dict.fromkeys(name for row in rows for name in row.get("times", {}) if name != OURS))
+    has_ceiling = any("share" in row for row in rows)
+    rate = "GB/s" if kind in ("pool", "activation") else "GFLOP/s"
+    table = Table(title=title, box=box.SIMPLE, title_justify="left", pad_edge=False)
+    for heading in ("layer", "pass", "layout"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("convlab us", "+-", *(["floor us", rate, "of ceiling"] if has_ceiling else []), *(f"{name} us" for name in peers)):
+        table.add_column(heading, justify="right")
+    table.add_column("torch's best / convlab", justify="right")
+    table.add_column("quartiles", justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row["layer"], row["pass"], row["layout"], *_cells(row, peers, has_ceiling))
+    return table
+
+
+def _cells(row, peers, has_ceiling):
+    if "refused" in row:
+        return [f"[red]refused: {row['refused']}[/]"]
+    ours, ratio = row["times"][OURS], row["ratios"][row["best"]]
+    cells = [f"{ours['median']:.1f}", f"{50 * (ours['q3'] - ours['q1']) / ours['median']:.0f}%"]
+    if has_ceiling:
+        cells += [f"{row['floor']:.1f}", f"{row['rate'][OURS]:.1f}", f"{100 * row['share'][OURS]:.0f}%"]
+    for name in peers:
+        times = row["times"].get(name, {"failed": ""})
+        cells.append("failed" if "failed" in times else f"{times['median']:.1f}" + ("*" if name == row["best"] else ""))
+    colour = "green" if ratio["median"] >= 1 else "red"
+    return [*cells, f"[{colour}]{ratio['median']:.2f}x[/]", f"{ratio['q1']:.2f}-{ratio['q3']:.2f}"]
+
+
+def print_figures(out, rows):
+    """What was wanted, what was reached, and what falls short."""
+    found = figures(rows)
+    if not found:
+        return
+    table = Table(title="targets", box=box.SIMPLE, title_justify="left", pad_edge=False)
+    for heading, justify in (("figure", "left"), ("rows", "right"), ("target", "right"), ("value", "right"), ("reached", "left")):
+        table.add_column(heading, justify=justify)
+    for figure in found:
+        value = "-" if figure.value is None else f"{figure.value:.2f}"
+        reached = "[green]yes[/]" if figure.reached else "[red]no[/]" + (f", {len(figure.misses)} short" if figure.misses else "")
+        table.add_row(figure.name, str(figure.rows), figure.target, value, reached)
+    out.print(table)
+    for figure in found:
+        for miss in figure.misses:
+            out.print(f"short of {figure.target}: {miss}  ({figure.name})", highlight=False)
+
+
+def print_comparison(out, old, new):
+    """convlab's times and ratios beside those of an older run."""
+    before = {row_id(row): row for row in old["rows"] if "times" in row}
+    table = Table(title=f"compared with {old['when']} ({old['machine']['commit'] or old['machine']['convlab']})", box=box.SIMPLE, title_justify="left")
+    table.add_column("row", no_wrap=True)
+    for heading in ("us before", "us now", "faster by", "ratio before", "ratio now"):
+        table.add_column(heading, justify="right")
+    for row in new["rows"]:
+        then = before.get(row_id(row))
+        if then is None or "times" not in row:
+            continue
+        was, now = (r["times"][OURS]["median"] for r in (then, row))
+        ratios = [r["ratios"][r["best"]]["median"] for r in (then, row)]
+        colour = "green" if now <= was else "red"
+        table.add_row(row_id(row), f"{was:.1f}", f"{now:.1f}", f"[{colour}]{was / now:.2f}x[/]", *(f"{ratio:.2f}" for ratio in ratios))
+    out.print(table)

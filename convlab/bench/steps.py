@@ -1,0 +1,102 @@
+"""Training steps of two small networks: zero_grad, forward, cross-entropy, backward, SGD; torch's layers and convert()'s."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..convert import convert
+from .case import LAYOUTS, OURS, Case, Contestant
+from .layers import Conv
+
+
+class Network(NamedTuple):
+    """`make` builds it with torch.nn's layers; `convolutions` are those it has, `linear` the sizes of its linear layers."""
+
+    name: str
+    batch: int
+    make: callable
+    convolutions: tuple[Conv, ...]
+    linear: tuple[int, ...]
+
+    @property
+    def flops(self):
+        """Of a step: three passes of every layer, but the first one's dgrad, which nobody asks for."""
+        linear = sum(2 * self.batch * a * b for a, b in zip(self.linear, self.linear[1:]))
+        return 3 * (sum(layer.flops for layer in self.convolutions) + linear) - self.convolutions[0].flops
+
+
+def lenet5():
+    """[N, 1, 32, 32] -> [N, 10]"""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5), nn.LeakyReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.LeakyReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 120, 5), nn.LeakyReLU(),
+        nn.Flatten(), nn.Linear(120, 84), nn.LeakyReLU(), nn.Linear(84, 10),
+    )  # fmt: skip
+
+
+def cifar():
+    """[N, 3, 32, 32] -> [N, 10]"""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.LeakyReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1), nn.LeakyReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(64, 128, 3, padding=1), nn.LeakyReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(2048, 256), nn.LeakyReLU(), nn.Linear(256, 10),
+    )  # fmt: skip
+
+
+NETWORKS = (
+    Network(
+        "lenet-5", 256, lenet5,
+        (Conv("C1", 256, 1, 6, 5, 32), Conv("C3", 256, 6, 16, 5, 14), Conv("C5", 256, 16, 120, 5, 5)),
+        (120, 84, 10),
+    ),
+    Network(
+        "cifar", 128, cifar,
+        tuple(Conv(f"{c}-{k}", 128, c, k, 3, h, padding=1) for c, k, h in ((3, 32, 32), (32, 64, 16), (64, 128, 8))),
+        (2048, 256, 10),
+    ),
+)  # fmt: skip
+
+
+def cases(compiled=True):
+    """`compiled`: whether torch.compile of torch's layers takes part, which takes it half a minute to prepare."""
+    return [_case(network, layout, compiled) for network in NETWORKS for layout in LAYOUTS]
+
+
+def _case(network, layout, compiled):
+    def draw():
+        return {"images": torch.randn(network.convolutions[0].x), "labels": torch.randint(10, (network.batch,))}
+
+    def binder(layout, change=lambda model: model):
+        return Contestant(layout, lambda t: _step(change(_model(network, layout, t["images"].dtype)), t["images"], t["labels"]))
+
+    contestants = {OURS: binder(layout, convert)} | {f"torch {name}": binder(name) for name in LAYOUTS}
+    if compiled:
+        contestants |= {f"torch.compile {name}": binder(name, torch.compile) for name in LAYOUTS}
+    return Case(
+        "step", network.name, "step", layout, network.flops, 0, draw, contestants,
+        reference=lambda t: binder("nchw").bind(t)(), grad=True, slack=1e-5,
+    )  # fmt: skip
+
+
+def _model(network, layout, dtype):
+    """The same weights every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return network.make().to(dtype=dtype, memory_format=LAYOUTS[layout])
+
+
+def _step(model, images, labels):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    parameters = list(model.parameters())
+
+    def step():
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+        return [p.grad for p in parameters]
+
+    return step
