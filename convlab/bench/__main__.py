@@ -5,22 +5,27 @@
     python -m convlab.bench cpu step --threads 1
     python -m convlab.bench cpu --compare benchmarks/results/OLD.json
     python -m convlab.bench overhead                         what a call costs
+    python -m convlab.bench readme benchmarks/results/RUN.json    its figures into README.md
 """
 
 import argparse
+import contextlib
 import sys
+from pathlib import Path
 
 import torch
 
 from ..algorithms import PASSES, algorithms
 from ..training.arguments import output_file, positive, whole_number
-from . import activations, convolutions, overhead, pooling, record, steps
+from . import readme, record
 from .case import LAYOUTS
+from .cases import KINDS, cases_of
 from .ceilings import Ceilings
 from .measure import Options, measure
+from .memory import Memory
+from .timer import Limits
 
-KINDS = ("conv", "pool", "activation", "step")
-QUICK = {"rounds": 10, "seconds": 0.3}
+QUICK = Limits(rounds=10, seconds=0.3, patience=1)
 
 
 def parse(argv=None):
@@ -34,87 +39,84 @@ def parse(argv=None):
     cpu.add_argument("--layout", choices=LAYOUTS, help="this layout only (default: both)")
     cpu.add_argument("--algo", default="auto", help="convlab's convolution algorithm (default: auto)")
     cpu.add_argument("--cold", action="store_true", help="go round more data than the last-level cache holds")
+    cpu.add_argument("--memory", action="store_true", help="what memory a call takes, too, counted in a process of its own")
     cpu.add_argument("--no-compile", action="store_true", help="leave torch.compile out of the training steps")
-    for command in (cpu, commands.add_parser("overhead", help="a call that has next to nothing to do")):
-        add = command.add_argument
-        add("--filter", default="", metavar="TEXT", help="rows that have TEXT in KIND LAYER PASS LAYOUT only")
-        add("--rounds", type=whole_number(1), help=f"at most (default: {Options().rounds})")
-        add("--seconds", type=positive, help=f"about so long a row (default: {Options().seconds})")
-        add("--quick", action="store_true", help=f"{QUICK['rounds']} rounds, {QUICK['seconds']} s a row")
-        add("--threads", type=whole_number(1), help="default: torch's")
-        add("--compare", metavar="OLD.json", help="show what changed since that run")
-        add("--output", type=output_file, metavar="FILE", help=f"default: {record.FOLDER}/COMMAND-TIME.json")
-        add("--no-save", action="store_true", help="write no file")
+    _add_timing(cpu)
+    _add_timing(commands.add_parser("overhead", help="a call that has next to nothing to do"))
+    table = commands.add_parser("readme", help="write the tables of README.md from the JSON of a run")
+    table.add_argument("json", nargs="?", help="default: the one that README.md names")
     args = parser.parse_args(argv)
-    _check(parser, args)
+    if args.command != "readme":
+        _check(parser, args)
     return args
 
 
+def _add_timing(parser):
+    add, usual = parser.add_argument, Limits()
+    add("--filter", default="", metavar="TEXT", help="rows that have TEXT in KIND LAYER PASS LAYOUT only")
+    add("--rounds", type=whole_number(1), help=f"at most (default: {usual.rounds})")
+    add("--seconds", type=positive, help=f"about so long a row (default: {usual.seconds:g})")
+    add("--patience", type=positive, metavar="SECONDS",
+        help=f"so long a row until a few rounds are undisturbed by other programs (default: {usual.patience:g})")  # fmt: skip
+    add("--quick", action="store_true", help=f"{QUICK.rounds} rounds, {QUICK.seconds:g} s a row, {QUICK.patience:g} s of patience")
+    add("--threads", type=whole_number(1), help="default: torch's")
+    add("--compare", metavar="OLD.json", help="show what changed since that run")
+    add("--output", type=output_file, metavar="FILE", help=f"default: {record.FOLDER}/COMMAND-TIME.json")
+    add("--no-save", action="store_true", help="write no file")
+
+
 def _check(parser, args):
-    if args.command == "cpu":
-        names = ["auto", *(a.name for a in algorithms() if "cpu" in a.backends)]
-        if args.algo not in names:
-            parser.error(f"argument --algo: {args.algo!r} is no algorithm for the CPU, choose from: {', '.join(names)}")
-        for kind in args.kinds:
-            if kind not in KINDS:
-                parser.error(f"argument KIND: {kind!r} is not measured, choose from: {', '.join(KINDS)}")
-    args.cases = list(_cases(args))
-    layers = list(dict.fromkeys(case.layer for case in args.cases))
-    for name in getattr(args, "layers", None) or ():
-        if name not in layers:
-            parser.error(f"argument --layers: {name!r} is none of: {', '.join(layers)}")
-    args.cases = [case for case in args.cases if _wanted(case, args)]
+    """Completes `args` with the cases and the run to compare with; ends the program where there are none."""
+    if args.no_save and args.output:
+        parser.error("argument --output: a run with --no-save is not written; leave one of them out")
+    try:
+        args.old = record.load(args.compare) if args.compare else None
+    except record.BadRecord as error:
+        parser.error(f"argument --compare: {error}")
+    args.cases = _cpu_cases(parser, args) if args.command == "cpu" else cases_of("overhead")
+    args.cases = [case for case in args.cases if args.filter in case.id]
     if not args.cases:
         parser.error("nothing to measure: no row has all of what --layers, --passes, --layout and --filter ask for")
-    if args.no_save and args.output:
-        parser.error("argument --output: a run with --no-save is not written")
-    args.old = None
-    if args.compare:
-        try:
-            args.old = record.load(args.compare)
-        except record.BadRecord as error:
-            parser.error(f"argument --compare: {error}")
 
 
-def _cases(args):
-    if args.command == "overhead":
-        return overhead.cases()
-    made = {
-        "conv": lambda: convolutions.cases(args.algo),
-        "pool": pooling.cases,
-        "activation": activations.cases,
-        "step": lambda: steps.cases(not args.no_compile),
-    }
-    return [case for kind in args.kinds or KINDS for case in made[kind]()]
-
-
-def _wanted(case, args):
-    if args.filter not in case.id:
-        return False
-    if args.command == "overhead":
-        return True
-    return all(
-        choice is None or value in choice
-        for choice, value in ((args.layers, case.layer), (args.passes, case.pass_), (args.layout and [args.layout], case.layout))
-    )
+def _cpu_cases(parser, args):
+    names = ["auto", *(a.name for a in algorithms() if "cpu" in a.backends)]
+    if args.algo not in names:
+        parser.error(f"argument --algo: {args.algo!r} is no algorithm for the CPU, choose from: {', '.join(names)}")
+    for kind in args.kinds:
+        if kind not in KINDS:
+            parser.error(f"argument KIND: {kind!r} is not measured, choose from: {', '.join(KINDS)}")
+    cases = [case for kind in args.kinds or KINDS for case in cases_of(kind, args.algo, not args.no_compile)]
+    layers = list(dict.fromkeys(case.layer for case in cases))
+    for name in args.layers or ():
+        if name not in layers:
+            parser.error(f"argument --layers: {name!r} is none of: {', '.join(layers)}")
+    return [
+        case for case in cases
+        if case.layer in (args.layers or layers) and case.pass_ in (args.passes or [case.pass_]) and case.layout == (args.layout or case.layout)
+    ]  # fmt: skip
 
 
 def run(args, progress):
     """The record of a run. An interrupt ends it early, with the rows there are."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    chosen = {key: value for key in ("rounds", "seconds") if (value := getattr(args, key) or (args.quick and QUICK[key]))}
-    options = Options(**chosen, cold=getattr(args, "cold", False))
-    kept = {"version": record.VERSION, "command": args.command, "when": record.now(), "complete": False, "machine": record.machine()}
-    kept["options"] = options._asdict() | {key: getattr(args, key, None) for key in ("algo", "filter", "layers", "passes", "layout", "kinds")}
-    kept["rows"] = []
+    limits = (QUICK if args.quick else Limits())._replace(**{key: value for key in Limits._fields if (value := getattr(args, key))})
+    options = Options(limits, getattr(args, "cold", False))
+    chosen = {key: getattr(args, key, None) for key in ("algo", "filter", "layers", "passes", "layout", "kinds", "memory")}
+    kept = {"version": record.VERSION, "command": args.command, "when": record.now(), "complete": False, "machine": record.machine(),
+            "options": limits._asdict() | {"cold": options.cold} | chosen, "ceilings": None, "rows": []}  # fmt: skip
     ceilings = Ceilings() if args.command == "cpu" else None
     task = progress.add_task("", total=len(args.cases))
     try:
-        for case in args.cases:
-            progress.update(task, description=case.id)
-            kept["rows"].append(measure(case, options, ceilings))
-            progress.advance(task)
+        with Memory(args.algo) if chosen["memory"] else contextlib.nullcontext() as memory:
+            for case in args.cases:
+                progress.update(task, description=case.id)
+                row = measure(case, options, ceilings)
+                if memory and "refused" not in row:
+                    row["memory"] = memory.of(case)
+                kept["rows"].append(row)
+                progress.advance(task)
         kept["complete"] = True
     except KeyboardInterrupt:
         pass
@@ -122,27 +124,41 @@ def run(args, progress):
     return record.rounded(kept)
 
 
+def write_readme(name):
+    """Writes README.md's tables from the JSON called `name`, or from the one it names itself."""
+    path = readme.ROOT / "README.md"
+    try:
+        text = path.read_text()
+        name = name or readme.source_of(text)
+        if name is None:
+            raise record.BadRecord("README.md names no run yet: give the JSON of one")
+        source = Path(name).resolve()
+        if not source.is_relative_to(readme.ROOT):
+            raise record.BadRecord(f"{name} lies outside of {readme.ROOT}: README.md can only name what is in it")
+        path.write_text(readme.updated(text, record.load(source), source.relative_to(readme.ROOT).as_posix()))
+    except (OSError, record.BadRecord) as error:
+        sys.exit(f"python -m convlab.bench readme: {error}")
+    print(f"wrote the tables of {path} from {name}")
+
+
 def main(argv=None):
     args = parse(argv)
+    if args.command == "readme":
+        return write_readme(args.json)
     try:
         from . import report
     except ImportError:
-        sys.exit("convlab.bench needs rich for its tables: pip install rich")
+        sys.exit("python -m convlab.bench needs rich for its tables: pip install rich")
     with report.progress() as progress:
         kept = run(args, progress)
-    out = report.console()
-    report.print_machine(out, kept["machine"], kept["ceilings"], kept["options"])
-    report.print_rows(out, kept["rows"])
-    report.print_figures(out, kept["rows"])
-    if args.old:
-        report.print_comparison(out, args.old, kept)
+    report.print_run(report.console(), kept, args.old)
     if not args.no_save:
         path = args.output or record.default_path(args.command, kept["when"])
         record.save(kept, path)
         print(f"wrote {path}")
     if not kept["complete"]:
         sys.exit(130)
-    sys.exit(any("refused" in row for row in kept["rows"]))
+    sys.exit(int(any("refused" in row for row in kept["rows"])))
 
 
 if __name__ == "__main__":

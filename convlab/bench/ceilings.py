@@ -1,38 +1,39 @@
 """What this machine reaches: multiply-adds a second, and bytes a second of a copy. Measured, in the run that uses them."""
 
-import time
+from pathlib import Path
 
 import torch
 
 from .. import _lab
+from .timer import best
 
-SECONDS = 0.5  # to look for each ceiling
+PEAK_TRIES, PEAK_SECONDS = 10, 0.05
 SMALLEST, LARGEST = 2**18, 2**29  # bytes that a copy reads and writes together
 
 
 def last_level_cache():
     """Bytes of the largest cache that Linux names, or 32 MiB where it names none."""
-    from pathlib import Path
-
     sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
     return max((int(size[:-1]) * {"K": 2**10, "M": 2**20}[size[-1]] for size in sizes if size[-1] in "KM"), default=32 * 2**20)
 
 
 class Ceilings:
-    """peak: floating-point operations a second in float32, and peak_by: how it was found."""
+    """peak: floating-point operations a second in float32, and peak_by: how it was found. disturbed: whether other programs took
+    the processor while one of the ceilings was measured, which is then too low."""
 
     def __init__(self):
-        if hasattr(_lab, "fma_peak"):
-            self.peak, self.peak_by = _lab.fma_peak(SECONDS, torch.get_num_threads()), "fma"
-        else:
-            self.peak, self.peak_by = _matmul_peak(), "matmul"
+        self.disturbed = False
         self._copies = {}
+        if hasattr(_lab, "fma_peak"):
+            self.peak, self.peak_by = max(_lab.fma_peak(PEAK_SECONDS, torch.get_num_threads()) for _ in range(PEAK_TRIES)), "fma"
+        else:
+            self.peak, self.peak_by = self._matmul_peak(), "matmul"
 
     def bandwidth(self, bytes):
         """Bytes a second, read and written, of a copy that takes about so many, to the next power of two: cached if `bytes` are."""
         size = min(max(1 << (bytes - 1).bit_length(), SMALLEST), LARGEST)
         if size not in self._copies:
-            self._copies[size] = _copy_bandwidth(size)
+            self._copies[size] = self._copy_bandwidth(size)
         return self._copies[size]
 
     def floor(self, flops, bytes):
@@ -42,32 +43,24 @@ class Ceilings:
     def record(self):
         """For the JSON: GFLOP/s, and GB/s by the bytes a copy reads and writes."""
         copies = {str(size): rate / 1e9 for size, rate in sorted(self._copies.items())}
-        return {"peak_gflops": self.peak / 1e9, "peak_by": self.peak_by, "copy_gbps": copies}
+        return {"peak_gflops": self.peak / 1e9, "peak_by": self.peak_by, "copy_gbps": copies, "disturbed": self.disturbed}
 
+    def _matmul_peak(self):
+        n = 1024
+        a, b, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
+        return 2 * n**3 / self._best(lambda: torch.mm(a, b, out=out))
 
-def _matmul_peak():
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    out = torch.empty(2048, 2048)
-    return 2 * 2048**3 / _best(lambda: torch.mm(a, b, out=out))
+    def _copy_bandwidth(self, size):
+        source, target = torch.zeros(size // 8), torch.zeros(size // 8)
+        repeats = max(1, 2**24 // size)  # a timing that the clock resolves
 
+        def copies():
+            for _ in range(repeats):
+                target.copy_(source)
 
-def _copy_bandwidth(size):
-    source = torch.zeros(size // 8)
-    target = torch.zeros(size // 8)
-    repeats = max(1, 2**24 // size)  # a timing that the clock resolves
+        return repeats * size / self._best(copies)
 
-    def copies():
-        for _ in range(repeats):
-            target.copy_(source)
-
-    return repeats * size / _best(copies)
-
-
-def _best(call):
-    """The shortest time of many."""
-    call()
-    best, end = float("inf"), time.perf_counter() + SECONDS
-    while (start := time.perf_counter()) < end:
-        call()
-        best = min(best, time.perf_counter() - start)
-    return best
+    def _best(self, call):
+        timing = best(call)
+        self.disturbed |= timing.disturbed
+        return timing.seconds

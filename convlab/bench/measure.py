@@ -8,23 +8,24 @@ import torch
 from .case import OURS, in_float64, in_layout
 from .ceilings import last_level_cache
 from .check import Wrong, check, outputs_of
-from .timer import spread, time_paired
+from .timer import Limits, spread, time_paired
 
 
 class Options(NamedTuple):
-    """rounds, seconds: how long a case is timed, at most. cold: go round more data than the last-level cache holds."""
+    """limits: how long a case is timed. cold: go round more data than the last-level cache holds."""
 
-    rounds: int = 100
-    seconds: float = 2.0
+    limits: Limits = Limits()
     cold: bool = False
 
 
-def measure(case, options, ceilings, tick=lambda: None):
+def measure(case, options, ceilings):
     """The row of a case, ready for JSON. Times are in microseconds.
 
     times: by contestant, median, quartiles and least, repeats and error; or {"failed": why}.
     ratios: by torch's contestants, the median and quartiles over rounds of their time in convlab's: above 1, convlab is faster.
-    best: the fastest of torch's. A row whose "refused" says why has neither times nor ratios.
+    best: the fastest of torch's. rounds, left_out, disturbed: how many were used, how many not because another program took a core,
+    and whether, for want of others, such rounds are among the used. floor: microseconds that flops and bytes take at the ceilings.
+    rate: GFLOP/s, or GB/s where there is no arithmetic, by contestant; share: of the peak or of a copy's bandwidth. A row whose "refused" says why has neither times nor ratios.
     """
     row = {"kind": case.kind, "layer": case.layer, "pass": case.pass_, "layout": case.layout, "flops": case.flops, "bytes": case.bytes}
     with torch.set_grad_enabled(case.grad):
@@ -32,12 +33,12 @@ def measure(case, options, ceilings, tick=lambda: None):
             calls, errors, failed = _prepare(case, options)
         except Wrong as wrong:
             return row | {"refused": str(wrong)}
-        times = time_paired(calls, options.rounds, options.seconds, tick=tick)
+        times = time_paired(calls, options.limits)
     in_us = {name: [1e6 * s for s in seconds] for name, seconds in times.seconds.items()}
     row["times"] = {name: spread(us) | {"repeats": times.repeats[name], "error": errors[name]} for name, us in in_us.items()}
     row["ratios"] = {name: spread(times.ratios(name, OURS)) for name in calls if name != OURS}
     row["times"] |= {name: {"failed": why} for name, why in failed.items()}
-    row["rounds"] = len(in_us[OURS])
+    row |= {"rounds": len(in_us[OURS]), "left_out": times.left_out, "disturbed": times.disturbed}
     row["best"] = min(row["ratios"], key=lambda name: row["times"][name]["median"])
     if case.flops or case.bytes:
         row["floor"] = 1e6 * ceilings.floor(case.flops, case.bytes)

@@ -53,7 +53,7 @@ def save(record, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(rounded(record), indent=1) + "\n")
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -31,7 +31,17 @@ def progress():
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
-def print_machine(out, machine, ceilings, options):
+def print_run(out, kept, old=None):
+    """All there is to say about a run: tables, targets, and what changed since the run `old`."""
+    _print_machine(out, kept["machine"], kept["ceilings"], kept["options"])
+    _print_rows(out, kept["rows"])
+    _print_memory(out, kept["rows"])
+    _print_figures(out, kept["rows"])
+    if old:
+        _print_comparison(out, old, kept)
+
+
+def _print_machine(out, machine, ceilings, options):
     """What it was measured on."""
     commit = f" ({machine['commit']})" if machine["commit"] else ""
     out.print(f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores, {machine['capability']}; "
@@ -39,18 +49,20 @@ def print_machine(out, machine, ceilings, options):
     if ceilings:
         by = "" if ceilings["peak_by"] == "fma" else f" (by {ceilings['peak_by']})"
         out.print(f"ceilings: {ceilings['peak_gflops']:.0f} GFLOP/s{by}; copies of so many MiB at so many GB/s: "
-                  + ", ".join(f"{int(size) / 2**20:g}: {rate:.0f}" for size, rate in ceilings["copy_gbps"].items()), highlight=False)  # fmt: skip
+                  + ", ".join(f"{int(size) / 2**20:g}: {rate:.0f}" for size, rate in ceilings["copy_gbps"].items())
+                  + " (too low: other programs took the processor)" * ceilings["disturbed"], highlight=False)  # fmt: skip
     out.print("data: " + ("cold, in rotation over twice the last-level cache" if options["cold"] else "warm, the same in every call"), highlight=False)
-    if machine["load_before"] > 0.5:
-        out.print(f"[yellow]the machine was busy before: load {machine['load_before']:.1f}; times are longer than they need be[/]")
 
 
-def print_rows(out, rows):
-    """A table for each kind of row."""
+def _print_rows(out, rows):
+    """A table for each kind of row. `?` behind a time: other programs disturbed it."""
     for kind, title in TITLES.items():
         of_kind = [row for row in rows if row["kind"] == kind]
         if of_kind:
             out.print(_table(kind, title, of_kind))
+    disturbed = [row_id(row) for row in rows if row.get("disturbed")]
+    if disturbed:
+        out.print(f"[yellow]? other programs took the processor during {len(disturbed)} of {len(rows)} rows: measure them again on an idle machine[/]")
 
 
 def _table(kind, title, rows):
@@ -73,7 +85,7 @@ def _cells(row, peers, has_ceiling):
     if "refused" in row:
         return [f"[red]refused: {row['refused']}[/]"]
     ours, ratio = row["times"][OURS], row["ratios"][row["best"]]
-    cells = [f"{ours['median']:.1f}", f"{50 * (ours['q3'] - ours['q1']) / ours['median']:.0f}%"]
+    cells = [f"{ours['median']:.1f}" + ("?" if row["disturbed"] else ""), f"{50 * (ours['q3'] - ours['q1']) / ours['median']:.0f}%"]
     if has_ceiling:
         cells += [f"{row['floor']:.1f}", f"{row['rate'][OURS]:.1f}", f"{100 * row['share'][OURS]:.0f}%"]
     for name in peers:
@@ -83,25 +95,41 @@ def _cells(row, peers, has_ceiling):
     return [*cells, f"[{colour}]{ratio['median']:.2f}x[/]", f"{ratio['q1']:.2f}-{ratio['q3']:.2f}"]
 
 
-def print_figures(out, rows):
-    """What was wanted, what was reached, and what falls short."""
+def _print_figures(out, rows):
+    """What was wanted, what the measured rows reach, and which of them fall short."""
     found = figures(rows)
     if not found:
         return
-    table = Table(title="targets", box=box.SIMPLE, title_justify="left", pad_edge=False)
+    table = Table(title="targets (? counts disturbed rows)", box=box.SIMPLE, title_justify="left", pad_edge=False)
     for heading, justify in (("figure", "left"), ("rows", "right"), ("target", "right"), ("value", "right"), ("reached", "left")):
         table.add_column(heading, justify=justify)
     for figure in found:
-        value = "-" if figure.value is None else f"{figure.value:.2f}"
+        value = "-" if figure.value is None else f"{figure.value:.2f}" + "?" * bool(figure.disturbed)
         reached = "[green]yes[/]" if figure.reached else "[red]no[/]" + (f", {len(figure.misses)} short" if figure.misses else "")
         table.add_row(figure.name, str(figure.rows), figure.target, value, reached)
     out.print(table)
     for figure in found:
-        for miss in figure.misses:
-            out.print(f"short of {figure.target}: {miss}  ({figure.name})", highlight=False)
+        if figure.misses:
+            out.print(f"short of {figure.target} ({figure.name}): {', '.join(figure.misses)}", highlight=False, soft_wrap=True)
 
 
-def print_comparison(out, old, new):
+def _print_memory(out, rows):
+    """What a call takes beside the tensors it is given; workspace is what of that is not outputs."""
+    rows = [row for row in rows if "memory" in row]
+    if not rows:
+        return
+    names = list(dict.fromkeys(name for row in rows for name in row["memory"]))
+    table = Table(title="memory of a call, MiB: at its peak (of that workspace)", box=box.SIMPLE, title_justify="left", pad_edge=False)
+    table.add_column("row", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in rows:
+        cells = (f"{m['peak'] / 2**20:.1f} ({max(0, m['peak'] - m['outputs']) / 2**20:.1f})" if m else "" for m in map(row["memory"].get, names))
+        table.add_row(row_id(row), *cells)
+    out.print(table)
+
+
+def _print_comparison(out, old, new):
     """convlab's times and ratios beside those of an older run."""
     before = {row_id(row): row for row in old["rows"] if "times" in row}
     table = Table(title=f"compared with {old['when']} ({old['machine']['commit'] or old['machine']['convlab']})", box=box.SIMPLE, title_justify="left")

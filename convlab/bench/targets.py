@@ -12,7 +12,8 @@ MB8 = 8 * 2**20
 
 
 class Figure(NamedTuple):
-    """value: a geometric mean, or the least of the rows; None if none of the rows was measured. misses: the rows that fall short."""
+    """value: a geometric mean, or the least of the rows; None if none of the rows was measured. misses: the rows that fall short,
+    or were refused. disturbed: of how many rows the times are no evidence, because other programs took the processor."""
 
     name: str
     target: str
@@ -20,6 +21,7 @@ class Figure(NamedTuple):
     reached: bool
     rows: int
     misses: list[str]
+    disturbed: int
 
 
 def figures(rows):
@@ -79,11 +81,15 @@ def _mean(name, rows, value_of, target):
     values = [value_of(row) for row in rows if not _refused(row)]
     value = geometric_mean(values) if values else None
     refused = [row_id(row) for row in rows if _refused(row)]
-    return Figure(name, f"mean >= {target}", value, not refused and bool(values) and value >= target, len(rows), refused)
+    return Figure(name, f"mean >= {target}", value, bool(values) and not refused and value >= target, len(rows), refused, _disturbed(rows))
 
 
 def _least(name, rows, value_of, target):
     """The least of the rows; each has to reach the target."""
     misses = [row_id(row) for row in rows if _refused(row) or value_of(row) < target]
     values = [value_of(row) for row in rows if not _refused(row)]
-    return Figure(name, f"each >= {target}", min(values, default=None), not misses, len(rows), misses)
+    return Figure(name, f"each >= {target}", min(values, default=None), not misses, len(rows), misses, _disturbed(rows))
+
+
+def _disturbed(rows):
+    return sum(row.get("disturbed", False) for row in rows)

@@ -1,67 +1,126 @@
-"""Paired timing: every round times every contestant once, so that what disturbs the machine disturbs all of them."""
+"""Paired timing: every round times every contestant once, so that what disturbs the machine disturbs all of them.
+
+Rounds in which another program took a core are left out, as long as enough others remain.
+"""
 
 import gc
 import random
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from typing import NamedTuple
+
+from . import disturbance
 
 LEAST = 1.5e-3  # seconds a timing takes at least: thousands of times the clock's resolution and the loop's own cost
 FEWEST_ROUNDS = 5
+TRIES = 10  # for a calibration that nothing disturbs
+
+
+class Limits(NamedTuple):
+    """At most so many rounds and about so many seconds, but FEWEST_ROUNDS at the least; up to `patience` seconds for undisturbed ones."""
+
+    rounds: int = 100
+    seconds: float = 2.0
+    patience: float = 10.0
 
 
 class Times(NamedTuple):
-    """seconds a call, by contestant and round; calls a timing, by contestant."""
+    """seconds a call, by contestant and round; calls a timing, by contestant; how many rounds were left out because they were
+    disturbed; whether, for want of others, disturbed rounds were kept."""
 
     seconds: dict[str, list[float]]
     repeats: dict[str, int]
+    left_out: int
+    disturbed: bool
 
     def ratios(self, over, under):
         """By round, the time of `over` in that of `under`."""
         return [a / b for a, b in zip(self.seconds[over], self.seconds[under])]
 
 
-def time_paired(calls: dict[str, Callable], rounds: int, budget: float, clock=time.perf_counter, tick=lambda: None) -> Times:
-    """Times `calls` against one another in at most `rounds` rounds and about `budget` seconds, but FEWEST_ROUNDS at the least.
+def time_paired(calls: dict[str, Callable], limits=Limits(), clock=time.perf_counter, waited=disturbance.waited) -> Times:
+    """Times `calls`, functions without arguments by name, against one another.
 
-    Who comes first changes from round to round, by a fixed seed. `tick` is called after every round.
+    Who comes first changes from round to round, by a fixed seed.
     """
-    repeats = {name: _calibrate(call, clock) for name, call in calls.items()}
-    seconds = {name: [] for name in calls}
     order, shuffle = list(calls), random.Random(0).shuffle
+    quiet, disturbed = [], []  # rounds: {name: seconds a call}
+    with _no_garbage_collection():
+        repeats = {name: _calibrate(call, clock, waited) for name, call in calls.items()}
+        start = clock()
+        while not _enough(limits, len(quiet), clock() - start):
+            shuffle(order)
+            timings = {name: _timed_warm(calls[name], repeats[name], clock, waited) for name in order}
+            kind = disturbed if any(timing.disturbed for timing in timings.values()) else quiet
+            kind.append({name: timing.seconds / repeats[name] for name, timing in timings.items()})
+    too_few = len(quiet) < min(FEWEST_ROUNDS, limits.rounds)
+    rounds = quiet + disturbed if too_few else quiet
+    return Times({name: [r[name] for r in rounds] for name in calls}, repeats, 0 if too_few else len(disturbed), too_few)
+
+
+def _enough(limits, rounds, seconds):
+    if rounds >= limits.rounds:
+        return True
+    return seconds > limits.seconds and (rounds >= FEWEST_ROUNDS or seconds > limits.patience)
+
+
+@contextmanager
+def _no_garbage_collection():
+    """Its pauses hit whoever happens to be running."""
     collects = gc.isenabled()
     gc.collect()
-    gc.disable()  # its pauses hit whoever happens to be running
+    gc.disable()
     try:
-        start = clock()
-        for done in range(rounds):
-            if done >= FEWEST_ROUNDS and clock() - start > budget:
-                break
-            shuffle(order)
-            for name in order:
-                seconds[name].append(_time(calls[name], repeats[name], clock) / repeats[name])
-            tick()
+        yield
     finally:
         if collects:
             gc.enable()
-    return Times(seconds, repeats)
 
 
-def _calibrate(call, clock):
+def _timed_warm(call, repeats, clock, waited):
+    """After a call that is not timed, because the one before was somebody else's: caches are his, and threads may have gone to sleep."""
+    call()
+    return disturbance.timed(_repeated(call, repeats), clock, waited)
+
+
+def _repeated(call, repeats):
+    def calls():
+        for _ in range(repeats):
+            call()
+
+    return calls
+
+
+def _calibrate(call, clock, waited):
     """How often to call so that a timing takes LEAST; warms up on the way."""
     call()
     repeats = 1
-    while (taken := _time(call, repeats, clock)) < LEAST:
+    while (taken := _undisturbed(_repeated(call, repeats), clock, waited)) < LEAST:
         repeats = max(repeats + 1, min(10 * repeats, int(1.1 * repeats * LEAST / max(taken, 1e-9))))
     return repeats
 
 
-def _time(call, repeats, clock):
-    start = clock()
-    for _ in range(repeats):
-        call()
-    return clock() - start
+def _undisturbed(call, clock, waited):
+    """Seconds that `call()` takes when nothing disturbs it, or the least of some tries."""
+    tries = []
+    for _ in range(TRIES):
+        timing = disturbance.timed(call, clock, waited)
+        tries.append(timing.seconds)
+        if not timing.disturbed:
+            return timing.seconds
+    return min(tries)
+
+
+def best(call, limits=Limits(seconds=0.3), clock=time.perf_counter, waited=disturbance.waited) -> disturbance.Timing:
+    """The shortest of many undisturbed timings of `call()`; where all are disturbed, of those."""
+    call()
+    quiet, disturbed, start = [], [], clock()
+    while not _enough(limits, len(quiet), clock() - start):
+        timing = disturbance.timed(call, clock, waited)
+        (disturbed if timing.disturbed else quiet).append(timing)
+    return min(quiet or disturbed)
 
 
 def spread(values) -> dict[str, float]:

@@ -1,0 +1,77 @@
+"""The tables of README.md, generated from the JSON of a run: never typed, and a test compares them."""
+
+import re
+from pathlib import Path
+
+from . import record
+from .case import OURS
+from .layers import CONVOLUTIONS
+from .targets import figures, row_id
+
+ROOT = Path(__file__).resolve().parents[2]
+NOT_YET = "Not measured yet."
+BLOCK = re.compile(r"(<!-- measured: (.*?) -->\n)(.*?)(<!-- end of what was measured -->)", re.DOTALL)
+
+
+def source_of(text):
+    """The JSON that the README's block names, or None while nothing has been measured. Raises BadRecord without a block."""
+    name = _block(text).group(2)
+    return None if name == "nothing" else name
+
+
+def contents_of(text):
+    """What stands in the README's block."""
+    return _block(text).group(3).strip()
+
+
+def updated(text, kept, name):
+    """The README with its block written anew from the record `kept`, which lies in `name`."""
+    _block(text)
+    return BLOCK.sub(lambda match: f"<!-- measured: {name} -->\n{tables(kept)}\n{match.group(4)}", text)
+
+
+def tables(kept):
+    """The block's contents. Raises BadRecord for a run that is not whole."""
+    options, machine = kept["options"], kept["machine"]
+    if kept["command"] != "cpu" or not kept["complete"] or options["filter"] or any(options[k] for k in ("layers", "passes", "layout", "kinds")):
+        raise record.BadRecord("the README shows whole runs: python -m convlab.bench cpu, without a selection of rows")
+    rows = {row_id(row): row for row in kept["rows"]}
+    return "\n".join([
+        f"{machine['cpu']}, {machine['threads']} threads, {machine['capability']}, float32, torch {machine['torch']}: a peak of "
+        f"{kept['ceilings']['peak_gflops']:.0f} GFLOP/s. Behind each rate, how many times faster than the best of torch, NCHW and channels_last.",
+        "",
+        *_table(["NCHW convolution, N x C x H x W -> K", "forward", "dgrad", "wgrad"],
+                ([_shape(layer), *(_rate(rows[f"conv {layer.name} {pass_} nchw"]) for pass_ in ("forward", "dgrad", "wgrad"))]
+                 for layer in CONVOLUTIONS)),
+        "",
+        *_table(["in all", "reached", "wanted"], ([figure.name, _value(figure), figure.target] for figure in figures(kept["rows"]))),
+    ])  # fmt: skip
+
+
+def _block(text):
+    match = BLOCK.search(text)
+    if match is None:
+        raise record.BadRecord("the README has no block between <!-- measured: ... --> and <!-- end of what was measured -->")
+    return match
+
+
+def _table(headings, rows):
+    return [f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *rows)]
+
+
+def _shape(layer):
+    words = [f"{layer.N} x {layer.C} x {layer.H} x {layer.H} -> {layer.K}, {layer.R} x {layer.R}"]
+    words += [f"stride {layer.stride}"] * (layer.stride > 1) + [f"padding {layer.padding}"] * (layer.padding > 0)
+    return ", ".join(words + [f"{layer.groups} groups"] * (layer.groups > 1))
+
+
+def _rate(row):
+    if "refused" in row:
+        return "refused"
+    return f"{row['rate'][OURS]:.0f} GFLOP/s, {row['ratios'][row['best']]['median']:.2f}"
+
+
+def _value(figure):
+    if figure.value is None:
+        return "-"
+    return f"{figure.value:.2f}" + (f", {len(figure.misses)} of {figure.rows} below" if figure.misses else "")
