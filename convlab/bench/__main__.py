@@ -106,7 +106,7 @@ def run(args, progress):
     chosen = {key: getattr(args, key, None) for key in ("algo", "filter", "layers", "passes", "layout", "kinds", "memory")}
     kept = {"version": record.VERSION, "command": args.command, "when": record.now(), "complete": False, "machine": record.machine(),
             "options": limits._asdict() | {"cold": options.cold} | chosen, "ceilings": None, "rows": []}  # fmt: skip
-    ceilings = Ceilings() if args.command == "cpu" else None
+    ceilings = Ceilings(limits) if args.command == "cpu" else None
     task = progress.add_task("", total=len(args.cases))
     try:
         with Memory(args.algo) if chosen["memory"] else contextlib.nullcontext() as memory:

@@ -5,9 +5,10 @@ from pathlib import Path
 import torch
 
 from .. import _lab
-from .timer import best
+from .timer import Limits, best
 
-PEAK_TRIES, PEAK_SECONDS = 10, 0.05
+SECONDS = 0.3  # to look for a ceiling
+PEAK_TRIES = 10
 SMALLEST, LARGEST = 2**18, 2**29  # bytes that a copy reads and writes together
 
 
@@ -21,11 +22,14 @@ class Ceilings:
     """peak: floating-point operations a second in float32, and peak_by: how it was found. disturbed: whether other programs took
     the processor while one of the ceilings was measured, which is then too low."""
 
-    def __init__(self):
+    def __init__(self, limits=Limits()):
+        """`limits` are those of a row; a ceiling takes less time."""
+        self.limits = limits._replace(seconds=min(SECONDS, limits.seconds))
         self.disturbed = False
         self._copies = {}
         if hasattr(_lab, "fma_peak"):
-            self.peak, self.peak_by = max(_lab.fma_peak(PEAK_SECONDS, torch.get_num_threads()) for _ in range(PEAK_TRIES)), "fma"
+            tries = (_lab.fma_peak(self.limits.seconds / PEAK_TRIES, torch.get_num_threads()) for _ in range(PEAK_TRIES))
+            self.peak, self.peak_by = max(tries), "fma"
         else:
             self.peak, self.peak_by = self._matmul_peak(), "matmul"
 
@@ -61,6 +65,6 @@ class Ceilings:
         return repeats * size / self._best(copies)
 
     def _best(self, call):
-        timing = best(call)
+        timing = best(call, self.limits)
         self.disturbed |= timing.disturbed
         return timing.seconds

@@ -11,15 +11,18 @@ TOLERATED = 0.02  # of a timing: what an idle machine's own background work cost
 
 
 def waited():
-    """Seconds that this process's threads have waited for a core so far, all together; 0 where the system does not count them."""
-    total = 0
+    """Seconds lost so far: what this process's threads have waited for a core, all together, and, in a virtual machine, what the
+    host has taken from its cores. 0 where the system does not count them."""
+    total = 0.0
     try:
         for thread in os.listdir("/proc/self/task"):
             with open(f"/proc/self/task/{thread}/schedstat") as file:
-                total += int(file.read().split()[1])
-    except (OSError, IndexError):  # no Linux, or a thread that has just ended
+                total += int(file.read().split()[1]) / 1e9
+        with open("/proc/stat") as file:
+            total += int(file.readline().split()[8]) / os.sysconf("SC_CLK_TCK")  # "steal"
+    except (OSError, IndexError):  # not Linux, or a thread that has just ended
         return 0.0
-    return total / 1e9
+    return total
 
 
 class Timing(NamedTuple):

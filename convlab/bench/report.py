@@ -100,7 +100,7 @@ def _print_figures(out, rows):
     found = figures(rows)
     if not found:
         return
-    table = Table(title="targets (? counts disturbed rows)", box=box.SIMPLE, title_justify="left", pad_edge=False)
+    table = Table(title="targets, of the rows that were measured", box=box.SIMPLE, title_justify="left", pad_edge=False)
     for heading, justify in (("figure", "left"), ("rows", "right"), ("target", "right"), ("value", "right"), ("reached", "left")):
         table.add_column(heading, justify=justify)
     for figure in found:
@@ -132,16 +132,16 @@ def _print_memory(out, rows):
 def _print_comparison(out, old, new):
     """convlab's times and ratios beside those of an older run."""
     before = {row_id(row): row for row in old["rows"] if "times" in row}
-    table = Table(title=f"compared with {old['when']} ({old['machine']['commit'] or old['machine']['convlab']})", box=box.SIMPLE, title_justify="left")
+    pairs = [(before[row_id(row)], row) for row in new["rows"] if "times" in row and row_id(row) in before]
+    table = Table(title=f"compared with the run of {old['when']}", box=box.SIMPLE, title_justify="left", pad_edge=False)
     table.add_column("row", no_wrap=True)
-    for heading in ("us before", "us now", "faster by", "ratio before", "ratio now"):
+    for heading in ("us before", "us now", "faster by", "torch's best / convlab before", "now"):
         table.add_column(heading, justify="right")
-    for row in new["rows"]:
-        then = before.get(row_id(row))
-        if then is None or "times" not in row:
-            continue
+    for then, row in pairs:
         was, now = (r["times"][OURS]["median"] for r in (then, row))
-        ratios = [r["ratios"][r["best"]]["median"] for r in (then, row)]
-        colour = "green" if now <= was else "red"
-        table.add_row(row_id(row), f"{was:.1f}", f"{now:.1f}", f"[{colour}]{was / now:.2f}x[/]", *(f"{ratio:.2f}" for ratio in ratios))
+        ratios = (f"{r['ratios'][r['best']]['median']:.2f}" for r in (then, row))
+        table.add_row(row_id(row), f"{was:.1f}", f"{now:.1f}", f"[{'green' if now <= was else 'red'}]{was / now:.2f}x[/]", *ratios)
     out.print(table)
+    for key in ("cpu", "threads", "capability", "torch"):
+        if old["machine"][key] != new["machine"][key]:
+            out.print(f"[yellow]not the same {key}: {old['machine'][key]} then, {new['machine'][key]} now[/]")

@@ -50,7 +50,7 @@ def time_paired(calls: dict[str, Callable], limits=Limits(), clock=time.perf_cou
     with _no_garbage_collection():
         repeats = {name: _calibrate(call, clock, waited) for name, call in calls.items()}
         start = clock()
-        while not _enough(limits, len(quiet), clock() - start):
+        while not _enough(limits, len(quiet), len(disturbed), clock() - start):
             shuffle(order)
             timings = {name: _timed_warm(calls[name], repeats[name], clock, waited) for name in order}
             kind = disturbed if any(timing.disturbed for timing in timings.values()) else quiet
@@ -60,10 +60,12 @@ def time_paired(calls: dict[str, Callable], limits=Limits(), clock=time.perf_cou
     return Times({name: [r[name] for r in rounds] for name in calls}, repeats, 0 if too_few else len(disturbed), too_few)
 
 
-def _enough(limits, rounds, seconds):
-    if rounds >= limits.rounds:
+def _enough(limits, quiet, disturbed, seconds):
+    """Whether so many rounds, after so many seconds, will do."""
+    fewest = min(FEWEST_ROUNDS, limits.rounds)
+    if quiet >= limits.rounds:
         return True
-    return seconds > limits.seconds and (rounds >= FEWEST_ROUNDS or seconds > limits.patience)
+    return seconds > limits.seconds and (quiet >= fewest or (quiet + disturbed >= fewest and seconds > limits.patience))
 
 
 @contextmanager
@@ -113,11 +115,11 @@ def _undisturbed(call, clock, waited):
     return min(tries)
 
 
-def best(call, limits=Limits(seconds=0.3), clock=time.perf_counter, waited=disturbance.waited) -> disturbance.Timing:
+def best(call, limits=Limits(), clock=time.perf_counter, waited=disturbance.waited) -> disturbance.Timing:
     """The shortest of many undisturbed timings of `call()`; where all are disturbed, of those."""
     call()
     quiet, disturbed, start = [], [], clock()
-    while not _enough(limits, len(quiet), clock() - start):
+    while not _enough(limits, len(quiet), len(disturbed), clock() - start):
         timing = disturbance.timed(call, clock, waited)
         (disturbed if timing.disturbed else quiet).append(timing)
     return min(quiet or disturbed)
