@@ -182,7 +182,7 @@ def test_wrong_outputs_are_refused_before_timing(ours, message, monkeypatch):
 
 def test_a_peer_that_fails_is_recorded():
     case = doubling(lambda x: 2 * x)
-    case.contestants["torch.compile"] = Contestant("nchw", lambda t: crash)
+    case.contestants["torch.compile"] = Contestant("nchw", lambda t: lambda: crash(t))
     row = measure.measure(case, measure.Options(Limits(2, 0.01, 0.01)), Ceilings(Limits(2, 0.01, 0.01)))
     assert "failed" in row["times"]["torch.compile"] and "torch.compile" not in row["ratios"]
     assert row["times"]["convlab"]["error"] < 1e-7
@@ -288,6 +288,14 @@ def test_a_step_is_measured(monkeypatch, capsys):
     monkeypatch.setattr(steps, "NETWORKS", small)
     assert run("cpu", "step", "--no-compile", "--no-save", *FAST) == 0
     assert "LeNet-5 step" in capsys.readouterr().out
+
+
+def test_what_has_no_time_says_why(monkeypatch, capsys):
+    case = doubling(lambda x: 2 * x)
+    case.contestants["torch.compile"] = Contestant("nchw", lambda t: lambda: crash(t))
+    monkeypatch.setattr(command, "cases_of", lambda *_: [case])
+    assert run("cpu", "conv", "--no-save", *FAST) == 0
+    assert "failed: conv doubling forward nchw: torch.compile: ValueError: no such thing" in capsys.readouterr().out
 
 
 def test_overhead(capsys):

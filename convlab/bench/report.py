@@ -60,9 +60,21 @@ def _print_rows(out, rows):
         of_kind = [row for row in rows if row["kind"] == kind]
         if of_kind:
             out.print(_table(kind, title, of_kind))
+    for line in _unmeasured(rows):
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
     disturbed = [row_id(row) for row in rows if row.get("disturbed")]
     if disturbed:
         out.print(f"[yellow]? other programs took the processor during {len(disturbed)} of {len(rows)} rows: measure them again on an idle machine[/]")
+
+
+def _unmeasured(rows):
+    """A line for each contestant without a time, with the reason."""
+    for row in rows:
+        if "refused" in row:
+            yield f"refused: {row_id(row)}: {row['refused']}"
+        for name, times in row.get("times", {}).items():
+            if "failed" in times:
+                yield f"failed: {row_id(row)}: {name}: {times['failed']}"
 
 
 def _table(kind, title, rows):
@@ -83,7 +95,7 @@ def _table(kind, title, rows):
 
 def _cells(row, peers, has_ceiling):
     if "refused" in row:
-        return [f"[red]refused: {row['refused']}[/]"]
+        return ["[red]refused[/]"]
     ours, ratio = row["times"][OURS], row["ratios"][row["best"]]
     cells = [f"{ours['median']:.1f}" + ("?" if row["disturbed"] else ""), f"{50 * (ours['q3'] - ours['q1']) / ours['median']:.0f}%"]
     if has_ceiling:

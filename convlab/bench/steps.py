@@ -61,19 +61,19 @@ NETWORKS = (
 )  # fmt: skip
 
 
-def cases(compiled=True):
-    """`compiled`: whether torch.compile of torch's layers takes part, which takes it half a minute to prepare."""
-    return [_case(network, layout, compiled) for network in NETWORKS for layout in LAYOUTS]
+def cases(algo="auto", compiled=True):
+    """algo: convert()'s. compiled: whether torch.compile of torch's layers takes part, which takes it half a minute to prepare."""
+    return [_case(network, layout, algo, compiled) for network in NETWORKS for layout in LAYOUTS]
 
 
-def _case(network, layout, compiled):
+def _case(network, layout, algo, compiled):
     def draw():
         return {"images": torch.randn(network.convolutions[0].x), "labels": torch.randint(10, (network.batch,))}
 
     def binder(layout, change=lambda model: model):
         return Contestant(layout, lambda t: _step(change(_model(network, layout, t["images"].dtype)), t["images"], t["labels"]))
 
-    contestants = {OURS: binder(layout, convert)} | {f"torch {name}": binder(name) for name in LAYOUTS}
+    contestants = {OURS: binder(layout, lambda model: convert(model, algo))} | {f"torch {name}": binder(name) for name in LAYOUTS}
     if compiled:
         contestants |= {f"torch.compile {name}": binder(name, torch.compile) for name in LAYOUTS}
     return Case(
