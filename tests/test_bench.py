@@ -307,7 +307,7 @@ def test_overhead(capsys):
 def test_a_refused_row_is_the_exit_status(monkeypatch, capsys):
     monkeypatch.setattr(command, "cases_of", lambda *_: [doubling(lambda x: 3 * x)])
     assert run("cpu", "--no-save", *FAST) == 1
-    assert "refused: its error against float64" in capsys.readouterr().out
+    assert "refused: conv doubling forward nchw: its error against float64" in capsys.readouterr().out
 
 
 def test_an_interrupted_run_keeps_its_rows(monkeypatch, tmp_path):
