@@ -21,7 +21,7 @@ from . import readme, record
 from .case import LAYOUTS
 from .cases import KINDS, cases_of
 from .ceilings import Ceilings
-from .measure import Options, measure
+from .measure import Options, measure, set_beside
 from .memory import Memory
 from .timer import Limits
 
@@ -107,21 +107,34 @@ def run(args, progress):
     kept = {"version": record.VERSION, "command": args.command, "when": record.now(), "complete": False, "machine": record.machine(),
             "options": limits._asdict() | {"cold": options.cold} | chosen, "ceilings": None, "rows": []}  # fmt: skip
     ceilings = Ceilings(limits) if args.command == "cpu" else None
-    task = progress.add_task("", total=len(args.cases))
-    try:
-        with Memory(args.algo) if chosen["memory"] else contextlib.nullcontext() as memory:
-            for case in args.cases:
-                progress.update(task, description=case.id)
-                row = measure(case, options, ceilings)
-                if memory and "refused" not in row:
-                    row["memory"] = memory.of(case)
-                kept["rows"].append(row)
-                progress.advance(task)
+    rows = {}  # by the case's place, so that they stay in order
+    with contextlib.suppress(KeyboardInterrupt), Memory(args.algo) if chosen["memory"] else contextlib.nullcontext() as memory:
+        for place, case in _again_if_disturbed(args.cases, rows, progress):
+            row = measure(case, options)
+            if memory and "refused" not in row:
+                row["memory"] = memory.of(case)
+            if ceilings:
+                set_beside(row, ceilings)
+            rows[place] = row
         kept["complete"] = True
-    except KeyboardInterrupt:
-        pass
-    kept["ceilings"] = ceilings and ceilings.record()
+    kept["rows"] = [row for _, row in sorted(rows.items())]
+    if ceilings:  # once more: those that were disturbed may be known better by now
+        for row in kept["rows"]:
+            set_beside(row, ceilings)
+        kept["ceilings"] = ceilings.record()
     return record.rounded(kept)
+
+
+def _again_if_disturbed(cases, rows, progress):
+    """All cases with their places, then once more those whose rows were disturbed: with luck, the other program has ended."""
+    task = progress.add_task("", total=len(cases))
+    for again in (False, True):
+        turn = [(place, case) for place, case in enumerate(cases) if not again or rows[place].get("disturbed")]
+        progress.update(task, total=len(cases) + again * len(turn))
+        for place, case in turn:
+            progress.update(task, description=case.id + " again" * again)
+            yield place, case
+            progress.advance(task)
 
 
 def write_readme(name):

@@ -21,55 +21,66 @@ def last_level_cache():
 
 
 class Ceilings:
-    """peak: floating-point operations a second in float32, and peak_by: how it was found. disturbed: whether other programs took
-    the processor while one of the ceilings was measured, which is then too low."""
+    """What was measured so far. A ceiling that other programs disturbed is too low: it is looked for again when it is next asked for."""
 
     def __init__(self, limits=Limits()):
         """`limits` are those of a row; a ceiling takes less time."""
         self.limits = limits._replace(seconds=min(SECONDS, limits.seconds))
-        self.disturbed = False
-        self._copies = {}
-        if hasattr(_lab, "fma_peak"):
-            tries = (_lab.fma_peak(self.limits.seconds / PEAK_TRIES, torch.get_num_threads()) for _ in range(PEAK_TRIES))
-            self.peak, self.peak_by = max(tries), "fma"
-        else:
-            self.peak, self.peak_by = self._convolution_peak(), "torch's best convolution"
+        self.peak_by = "fma" if hasattr(_lab, "fma_peak") else "torch's best convolution"
+        self._found = {}  # "peak", or the bytes of a copy: (rate, whether that was disturbed)
+
+    @property
+    def peak(self):
+        """Floating-point operations a second in float32."""
+        return self._reached("peak", _fma_peak if self.peak_by == "fma" else _convolution_peak)
 
     def bandwidth(self, bytes):
         """Bytes a second, read and written, of a copy that takes about so many, to the next power of two: cached if `bytes` are."""
         size = min(max(1 << (bytes - 1).bit_length(), SMALLEST), LARGEST)
-        if size not in self._copies:
-            self._copies[size] = self._copy_bandwidth(size)
-        return self._copies[size]
+        return self._reached(size, lambda limits: _copy_bandwidth(size, limits))
 
     def floor(self, flops, bytes):
         """The least number of seconds that so much arithmetic and traffic can take."""
         return max(flops / self.peak, bytes / self.bandwidth(bytes) if bytes else 0)
 
     def record(self):
-        """For the JSON: GFLOP/s, and GB/s by the bytes a copy reads and writes."""
-        copies = {str(size): rate / 1e9 for size, rate in sorted(self._copies.items())}
-        return {"peak_gflops": self.peak / 1e9, "peak_by": self.peak_by, "copy_gbps": copies, "disturbed": self.disturbed}
+        """For the JSON: GFLOP/s, None if nobody asked for the peak; GB/s by the bytes a copy reads and writes, and whether one of them was disturbed."""
+        rates = {key: rate / 1e9 for key, (rate, _) in self._found.items()}
+        peak = rates.pop("peak", None)
+        copies = {str(size): rates[size] for size in sorted(rates)}
+        disturbed = any(disturbed for _, disturbed in self._found.values())
+        return {"peak_gflops": peak, "peak_by": self.peak_by, "copy_gbps": copies, "disturbed": disturbed}
 
-    def _convolution_peak(self):
-        """torch's fastest: a wide 3 x 3 convolution in channels_last, without padding. (Its matrix product is no such measure: MKL's
-        reaches half of that on processors that are not Intel's.)"""
-        layer = Conv("peak", 4, 128, 128, 3, 58)
-        x, w = (torch.randn(shape).to(memory_format=torch.channels_last) for shape in (layer.x, layer.w))
-        with torch.no_grad():
-            return layer.flops / self._best(lambda: F.conv2d(x, w))
+    def _reached(self, key, measure):
+        before, disturbed = self._found.get(key, (0, True))
+        if disturbed:
+            rate, disturbed = measure(self.limits)
+            self._found[key] = max(rate, before), disturbed
+        return self._found[key][0]
 
-    def _copy_bandwidth(self, size):
-        source, target = torch.zeros(size // 8), torch.zeros(size // 8)
-        repeats = max(1, 2**24 // size)  # a timing that the clock resolves
 
-        def copies():
-            for _ in range(repeats):
-                target.copy_(source)
+def _fma_peak(limits):
+    rate = max(_lab.fma_peak(limits.seconds / PEAK_TRIES, torch.get_num_threads()) for _ in range(PEAK_TRIES))
+    return rate, False
 
-        return repeats * size / self._best(copies)
 
-    def _best(self, call):
-        timing = best(call, self.limits)
-        self.disturbed |= timing.disturbed
-        return timing.seconds
+def _convolution_peak(limits):
+    """torch's fastest: a wide 3 x 3 convolution in channels_last, without padding. (Its matrix product is no such measure: MKL's
+    reaches half of that on processors that are not Intel's.)"""
+    layer = Conv("peak", 4, 128, 128, 3, 58)
+    x, w = (torch.randn(shape).to(memory_format=torch.channels_last) for shape in (layer.x, layer.w))
+    with torch.no_grad():
+        timing = best(lambda: F.conv2d(x, w), limits)
+    return layer.flops / timing.seconds, timing.disturbed
+
+
+def _copy_bandwidth(size, limits):
+    source, target = torch.zeros(size // 8), torch.zeros(size // 8)
+    repeats = max(1, 2**24 // size)  # a timing that the clock resolves
+
+    def copies():
+        for _ in range(repeats):
+            target.copy_(source)
+
+    timing = best(copies, limits)
+    return repeats * size / timing.seconds, timing.disturbed

@@ -1,4 +1,4 @@
-"""A case becomes a row: check, then time, then set beside the ceilings."""
+"""A case becomes a row: check, then time; and the row is set beside the ceilings."""
 
 import itertools
 from typing import NamedTuple
@@ -18,14 +18,13 @@ class Options(NamedTuple):
     cold: bool = False
 
 
-def measure(case, options, ceilings):
+def measure(case, options):
     """The row of a case, ready for JSON. Times are in microseconds.
 
     times: by contestant, median, quartiles and least, repeats and error; or {"failed": why}.
     ratios: by torch's contestants, the median and quartiles over rounds of their time in convlab's: above 1, convlab is faster.
     best: the fastest of torch's. rounds, left_out, disturbed: how many were used, how many not because another program took a core,
-    and whether, for want of others, such rounds are among the used. floor: microseconds that flops and bytes take at the ceilings.
-    rate: GFLOP/s, or GB/s where there is no arithmetic, by contestant; share: of the peak or of a copy's bandwidth. A row whose "refused" says why has neither times nor ratios.
+    and whether, for want of others, such rounds are among the used. A row whose "refused" says why has none of these.
     """
     row = {"kind": case.kind, "layer": case.layer, "pass": case.pass_, "layout": case.layout, "flops": case.flops, "bytes": case.bytes}
     with torch.set_grad_enabled(case.grad):
@@ -37,20 +36,24 @@ def measure(case, options, ceilings):
     in_us = {name: [1e6 * s for s in seconds] for name, seconds in times.seconds.items()}
     row["times"] = {name: spread(us) | {"repeats": times.repeats[name], "error": errors[name]} for name, us in in_us.items()}
     row["ratios"] = {name: spread(times.ratios(name, OURS)) for name in calls if name != OURS}
-    row["times"] |= {name: {"failed": why} for name, why in failed.items()}
-    row |= {"rounds": len(in_us[OURS]), "left_out": times.left_out, "disturbed": times.disturbed}
     row["best"] = min(row["ratios"], key=lambda name: row["times"][name]["median"])
-    if case.flops or case.bytes:
-        row["floor"] = 1e6 * ceilings.floor(case.flops, case.bytes)
-        row["rate"] = {name: _rate(case, row["times"][name]["median"] / 1e6) for name in calls}
-        ceiling = ceilings.peak if case.flops else ceilings.bandwidth(case.bytes)
-        row["share"] = {name: 1e9 * rate / ceiling for name, rate in row["rate"].items()}
-    return row
+    row["times"] |= {name: {"failed": why} for name, why in failed.items()}
+    return row | {"rounds": len(in_us[OURS]), "left_out": times.left_out, "disturbed": times.disturbed}
 
 
-def _rate(case, seconds):
-    """GFLOP/s where there is arithmetic, GB/s elsewhere."""
-    return (case.flops or case.bytes) / seconds / 1e9
+def set_beside(row, ceilings):
+    """Adds to a row what the ceilings say of it.
+
+    floor: microseconds that its flops and bytes take at the least. rate: GFLOP/s, or GB/s where there is no arithmetic, by
+    contestant; share: of the peak, or of a copy's bandwidth.
+    """
+    if "refused" in row or not (row["flops"] or row["bytes"]):
+        return
+    row["floor"] = 1e6 * ceilings.floor(row["flops"], row["bytes"])
+    ceiling = ceilings.peak if row["flops"] else ceilings.bandwidth(row["bytes"])
+    medians = {name: times["median"] / 1e6 for name, times in row["times"].items() if "failed" not in times}
+    row["rate"] = {name: (row["flops"] or row["bytes"]) / seconds / 1e9 for name, seconds in medians.items()}
+    row["share"] = {name: 1e9 * rate / ceiling for name, rate in row["rate"].items()}
 
 
 def _prepare(case, options):

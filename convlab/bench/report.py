@@ -47,10 +47,14 @@ def _print_machine(out, machine, ceilings, options):
     out.print(f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores, {machine['capability']}; "
               f"torch {machine['torch']}, convlab {machine['convlab']}{commit}", highlight=False)  # fmt: skip
     if ceilings:
-        by = "" if ceilings["peak_by"] == "fma" else f" (by {ceilings['peak_by']})"
-        out.print(f"ceilings: {ceilings['peak_gflops']:.0f} GFLOP/s{by}; copies of so many MiB at so many GB/s: "
-                  + ", ".join(f"{int(size) / 2**20:g}: {rate:.0f}" for size, rate in ceilings["copy_gbps"].items())
-                  + " (too low: other programs took the processor)" * ceilings["disturbed"], highlight=False)  # fmt: skip
+        parts = []
+        if ceilings["peak_gflops"]:
+            parts.append(f"{ceilings['peak_gflops']:.0f} GFLOP/s" + ("" if ceilings["peak_by"] == "fma" else f" (by {ceilings['peak_by']})"))
+        if ceilings["copy_gbps"]:
+            copies = ", ".join(f"{int(size) / 2**20:g}: {rate:.0f}" for size, rate in ceilings["copy_gbps"].items())
+            parts.append("copies of so many MiB at so many GB/s: " + copies)
+        too_low = " (too low: other programs took the processor)" * ceilings["disturbed"]
+        out.print(f"ceilings: {'; '.join(parts)}{too_low}", highlight=False, soft_wrap=True)
     out.print("data: " + ("cold, in rotation over twice the last-level cache" if options["cold"] else "warm, the same in every call"), highlight=False)
 
 

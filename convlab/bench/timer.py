@@ -15,7 +15,7 @@ from . import disturbance
 
 LEAST = 1.5e-3  # seconds a timing takes at least: thousands of times the clock's resolution and the loop's own cost
 FEWEST_ROUNDS = 5
-TRIES = 10  # for a calibration that nothing disturbs
+CALIBRATION = 0.1  # seconds to look for an undisturbed one
 
 
 class Limits(NamedTuple):
@@ -99,25 +99,13 @@ def _calibrate(call, clock, waited):
     """How often to call so that a timing takes LEAST; warms up on the way."""
     call()
     repeats = 1
-    while (taken := _undisturbed(_repeated(call, repeats), clock, waited)) < LEAST:
+    while (taken := best(_repeated(call, repeats), Limits(1, 0.0, CALIBRATION), clock, waited).seconds) < LEAST:
         repeats = max(repeats + 1, min(10 * repeats, int(1.1 * repeats * LEAST / max(taken, 1e-9))))
     return repeats
 
 
-def _undisturbed(call, clock, waited):
-    """Seconds that `call()` takes when nothing disturbs it, or the least of some tries."""
-    tries = []
-    for _ in range(TRIES):
-        timing = disturbance.timed(call, clock, waited)
-        tries.append(timing.seconds)
-        if not timing.disturbed:
-            return timing.seconds
-    return min(tries)
-
-
 def best(call, limits=Limits(), clock=time.perf_counter, waited=disturbance.waited) -> disturbance.Timing:
-    """The shortest of many undisturbed timings of `call()`; where all are disturbed, of those."""
-    call()
+    """The shortest of the undisturbed timings of `call()`; where all are disturbed, of those."""
     quiet, disturbed, start = [], [], clock()
     while not _enough(limits, len(quiet), len(disturbed), clock() - start):
         timing = disturbance.timed(call, clock, waited)
