@@ -1,7 +1,5 @@
 """A run as tables for a terminal."""
 
-import sys
-
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,18 +15,20 @@ TITLES = {
     "step": "training steps",
     "overhead": "a call that has next to nothing to do",
 }
-WIDE = 250  # columns, where nobody's terminal says how many there are
+NARROWEST, WIDEST = 150, 250  # columns: in a narrower terminal lines wrap, which loses nothing; where there is no terminal, they need not
 
 
 def console():
-    """Tables go to stdout, as wide as they are unless that is a terminal."""
-    return Console(soft_wrap=False) if sys.stdout.isatty() else Console(width=WIDE)
+    """Tables go to stdout."""
+    terminal = Console()
+    return Console(width=max(NARROWEST, terminal.width) if terminal.is_terminal else WIDEST)
 
 
 def progress():
     """On a terminal's stderr; nothing elsewhere."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    terminal = Console(stderr=True)
+    return Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
 
 
 def print_run(out, kept, old=None):
