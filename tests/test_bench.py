@@ -410,9 +410,10 @@ def whole_run():
     rows = [conv_row(layer.name, 1.5, 0.5, pass_=pass_) for layer in layers.CONVOLUTIONS for pass_ in ("forward", "dgrad", "wgrad")]
     for row in rows:
         row["rate"] = {"convlab": 123.4}
-    options = dict.fromkeys(("filter", "layers", "passes", "layout", "kinds"))
+    options = dict.fromkeys(("filter", "layers", "passes", "layout", "kinds", "cold")) | {"algo": "auto"}
+    ceilings = {"peak_gflops": 500.0, "peak_by": "fma"}
     machine = {"cpu": "A processor", "threads": 2, "capability": "AVX512", "torch": "2.11"}
-    return {"command": "cpu", "complete": True, "options": options, "machine": machine, "ceilings": {"peak_gflops": 500.0}, "rows": rows}
+    return {"command": "cpu", "complete": True, "options": options, "machine": machine, "ceilings": ceilings, "rows": rows}
 
 
 def test_the_readme_is_written_from_a_run():
@@ -424,11 +425,19 @@ def test_the_readme_is_written_from_a_run():
     assert readme.contents_of(after) == readme.tables(whole_run())
 
 
+def test_the_readme_says_that_rows_were_disturbed():
+    kept = whole_run()
+    assert "disturbed" not in readme.tables(kept)
+    kept["rows"][0]["disturbed"] = True
+    assert "Other programs disturbed 1 of 48 rows." in readme.tables(kept)
+
+
 def test_the_readme_takes_whole_runs_only():
-    part = whole_run()
-    part["options"]["layers"] = ["lenet-c1"]
-    with pytest.raises(record.BadRecord, match="whole runs"):
-        readme.tables(part)
+    for option, value in {"layers": ["lenet-c1"], "cold": True, "algo": "direct"}.items():
+        part = whole_run()
+        part["options"][option] = value
+        with pytest.raises(record.BadRecord, match="whole runs"):
+            readme.tables(part)
     with pytest.raises(record.BadRecord, match="no block"):
         readme.updated("# a README without it", whole_run(), "run.json")
 

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from ..algorithms import PASSES
 from . import record
 from .case import OURS
 from .layers import CONVOLUTIONS
@@ -31,21 +32,31 @@ def updated(text, kept, name):
 
 
 def tables(kept):
-    """The block's contents. Raises BadRecord for a run that is not whole."""
-    options, machine = kept["options"], kept["machine"]
-    if kept["command"] != "cpu" or not kept["complete"] or options["filter"] or any(options[k] for k in ("layers", "passes", "layout", "kinds")):
-        raise record.BadRecord("the README shows whole runs: python -m convlab.bench cpu, without a selection of rows")
+    """The block's contents. Raises BadRecord for a run that is not whole, or not of what convlab does unasked."""
+    options = kept["options"]
+    selects = any(options[key] for key in ("filter", "layers", "passes", "layout", "kinds"))
+    if kept["command"] != "cpu" or not kept["complete"] or selects or options["cold"] or options["algo"] != "auto":
+        raise record.BadRecord("the README shows whole runs: python -m convlab.bench cpu, without a selection of rows, --cold or --algo")
     rows = {row_id(row): row for row in kept["rows"]}
     return "\n".join([
-        f"{machine['cpu']}, {machine['threads']} threads, {machine['capability']}, float32, torch {machine['torch']}: a peak of "
-        f"{kept['ceilings']['peak_gflops']:.0f} GFLOP/s. Behind each rate, how many times faster than the best of torch, NCHW and channels_last.",
+        _conditions(kept),
         "",
         *_table(["NCHW convolution, N x C x H x W -> K", "forward", "dgrad", "wgrad"],
-                ([_shape(layer), *(_rate(rows[f"conv {layer.name} {pass_} nchw"]) for pass_ in ("forward", "dgrad", "wgrad"))]
-                 for layer in CONVOLUTIONS)),
+                ([_shape(layer), *(_rate(rows[f"conv {layer.name} {pass_} nchw"]) for pass_ in PASSES)] for layer in CONVOLUTIONS)),
         "",
         *_table(["in all", "reached", "wanted"], ([figure.name, _value(figure), figure.target] for figure in figures(kept["rows"]))),
     ])  # fmt: skip
+
+
+def _conditions(kept):
+    machine, ceilings = kept["machine"], kept["ceilings"]
+    by = "" if ceilings["peak_by"] == "fma" else f" (by {ceilings['peak_by']})"
+    disturbed = sum(row.get("disturbed", False) for row in kept["rows"])
+    return (
+        f"{machine['cpu']}, {machine['threads']} threads, {machine['capability']}, float32, torch {machine['torch']}: a peak of "
+        f"{ceilings['peak_gflops']:.0f} GFLOP/s{by}. Behind each rate, how many times faster than the best of torch, NCHW and channels_last."
+        + f" Other programs disturbed {disturbed} of {len(kept['rows'])} rows." * bool(disturbed)
+    )
 
 
 def _block(text):
