@@ -44,7 +44,8 @@ class Ceilings:
         return max(flops / self.peak, bytes / self.bandwidth(bytes) if bytes else 0)
 
     def record(self):
-        """For the JSON: GFLOP/s, None if nobody asked for the peak; GB/s by the bytes a copy reads and writes, and whether one of them was disturbed."""
+        """For the JSON: GFLOP/s, None if nobody asked for the peak; GB/s by the bytes a copy reads and writes; whether one of them
+        was disturbed."""
         rates = {key: rate / 1e9 for key, (rate, _) in self._found.items()}
         peak = rates.pop("peak", None)
         copies = {str(size): rates[size] for size in sorted(rates)}

@@ -14,6 +14,7 @@ from .ceilings import last_level_cache
 
 FOLDER = Path("benchmarks/results")
 VERSION = 1  # of the format
+INFLUENTIAL = ("OMP_", "GOMP_", "KMP_", "CONVLAB_", "ONEDNN_", "DNNL_")  # environment variables
 
 
 class BadRecord(RuntimeError):
@@ -29,7 +30,7 @@ def machine():
         "capability": torch.backends.cpu.get_cpu_capability(),
         "last_level_cache": last_level_cache(),
         "load_before": os.getloadavg()[0],
-        "environment": {key: value for key, value in sorted(os.environ.items()) if key.startswith(("OMP_", "GOMP_", "KMP_", "CONVLAB_", "ONEDNN_", "DNNL_"))},
+        "environment": {key: value for key, value in sorted(os.environ.items()) if key.startswith(INFLUENTIAL)},
         "convlab": __version__,
         "commit": _commit(),
         "system": platform.platform(),
