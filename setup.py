@@ -8,6 +8,7 @@ MAX_JOBS, CXX, CUDA_HOME   as everywhere
 """
 import glob
 import os
+import platform
 import runpy
 import shlex
 import shutil
@@ -27,6 +28,8 @@ import toolchain  # noqa: E402
 CXX_FLAGS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
 NVCC_FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11: toolchain.OLDEST_TORCH
+# The CPU's kernels once for each instruction set; which of them run is decided at run time.
+ISA_FLAGS = {"avx512": "-mavx512f -mavx512vl -mavx512bw -mavx512dq -mavx2 -mfma -mprefer-vector-width=512", "avx2": "-mavx2 -mfma", "baseline": ""}
 LADDER = ["csrc/algorithms.cpp", "csrc/kernels/plans.cpp"]  # the algorithms and their plans, as data: every library's
 # Symbols of a static library stay inside: torch loads a libcudart of its own, and the two must not answer for each other.
 LINK_FLAGS = ["-shared", "-Wl,-s", "-Wl,--exclude-libs,ALL"]
@@ -46,7 +49,7 @@ def libraries(torch, cxx, nvcc, archs) -> List[Library]:
     # _C: the operators. Python-free, and only the stable ABI of torch; libtorch.so stays needed because it brings
     # libtorch_cuda.so into scope, where there is one.
     ops = Library(
-        "_C.so", ["csrc/ops.cpp", "csrc/cpu/*.cpp", *LADDER],
+        "_C.so", ["csrc/ops.cpp", "csrc/cpu/*.cpp", *isa_sources(), *LADDER],
         CXX_FLAGS + [STABLE_ABI, "-isystem", torch.include, "-fmacro-prefix-map={}/=".format(torch.include)],
         [],
         LINK_FLAGS + ["-Wl,-z,defs", "-Wl,--no-as-needed", "-L" + torch.lib, "-ltorch", "-ltorch_cpu"])
@@ -67,6 +70,15 @@ def libraries(torch, cxx, nvcc, archs) -> List[Library]:
         [],
         LINK_FLAGS)
     return [ops, lab] + [simulator(torch, check) for check in (False, True)]
+
+
+def isa_sources():
+    return ["csrc/cpu/isa/{}.cpp".format(isa) for isa in ISA_FLAGS if platform.machine() in ("x86_64", "AMD64") or isa == "baseline"]
+
+
+def isa_flags(source):
+    isa = os.path.splitext(os.path.basename(source))[0] if source.startswith("csrc/cpu/isa/") else None
+    return ["-ffp-contract=fast", *ISA_FLAGS[isa].split()] if isa else []
 
 
 def simulator(torch, check) -> Library:
@@ -108,7 +120,7 @@ def write_graph(path, cxx, nvcc, libs):
                 for source in sources:
                     target = "{}/{}/{}.o".format(folder, lib.name.split(".")[0], source)
                     compiler, flags = (lib.cu_compiler, lib.cu_flags) if source.endswith(".cu") else ("cxx", lib.cxx_flags)
-                    objects += graph.build(target, compiler, source, variables={"flags": shell(flags)})
+                    objects += graph.build(target, compiler, source, variables={"flags": shell(flags + isa_flags(source))})
             graph.build(folder + "/" + lib.name, "link", objects, variables={"flags": shell(lib.link_flags)})
 
 

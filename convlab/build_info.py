@@ -4,14 +4,14 @@ import platform
 
 import torch
 
-from . import _lab
+from . import _lab, cpu
 
 
 def build_info() -> dict:
     """Facts for a bug report.
 
     Keys: `cuda` (whether the CUDA kernels were compiled), `cuda_archs` (list of compute capabilities), `nvcc`, `cxx` and `torch_built`
-    (versions at build time), `torch` and `python` (versions now).
+    (versions at build time), `torch` and `python` (versions now), `cpu_kernels` (the instruction set whose CPU kernels run).
     """
     built = _lab.build_info()
     return {
@@ -22,4 +22,5 @@ def build_info() -> dict:
         "torch_built": built["torch"],
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "cpu_kernels": cpu.kernels(),
     }

@@ -44,7 +44,7 @@ constexpr AlgorithmRow kAlgorithms[] = {
     {Algorithm::tiled, "tiled", "input tiles in shared memory, filters in constant memory", {kNoPass, bit(Pass::forward) | bit(Pass::dgrad)}},
     {Algorithm::im2col_gemm, "im2col_gemm", "unrolls the input into a matrix, then multiplies in shared-memory tiles", {kNoPass, kAllPasses}},
     {Algorithm::implicit_gemm, "implicit_gemm", "a matrix product in shared-memory tiles, unrolled while they are loaded", {kNoPass, kAllPasses}},
-    {Algorithm::register_tiled, "register_tiled", "the same product, with a tile of outputs in each thread's registers", {kNoPass, kAllPasses}},
+    {Algorithm::register_tiled, "register_tiled", "the same product, with a tile of outputs in registers", {kAllPasses, kAllPasses}},
     {Algorithm::small_filter, "small_filter", "kernels compiled for the filters of LeNet and of CIFAR's first layer", {kNoPass, kAllPasses}},
 };
 
@@ -57,8 +57,9 @@ inline const AlgorithmRow* find_algorithm(int64_t id) {
 // Why `row` cannot do this pass of the problem on this backend; empty when it can.
 std::string refusal(const AlgorithmRow& row, Backend backend, Pass pass, DType, const Conv2d&);
 
-// The algorithm that `requested` stands for in an operator's arguments: itself, or what is best where it is `automatic`.
+// The algorithm that `requested` stands for in an operator's arguments: itself, or what is best where it is `automatic`. The
+// layout is that of the activations, where the backend's kernels take both.
 // Throws std::invalid_argument for what is not in the table or cannot do this.
-Algorithm resolve(int64_t requested, Backend backend, Pass pass, DType dtype, const Conv2d& g);
+Algorithm resolve(int64_t requested, Backend backend, Pass pass, DType dtype, const Conv2d& g, bool channels_last);
 
 }  // namespace convlab

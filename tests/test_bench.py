@@ -411,7 +411,7 @@ def whole_run():
     for row in rows:
         row["rate"] = {"convlab": 123.4}
     options = dict.fromkeys(("filter", "layers", "passes", "layout", "kinds", "cold")) | {"algo": "auto"}
-    ceilings = {"peak_gflops": 500.0, "peak_by": "fma"}
+    ceilings = {"peak_gflops": 500.0}
     machine = {"cpu": "A processor", "threads": 2, "capability": "AVX512", "torch": "2.11"}
     return {"command": "cpu", "complete": True, "options": options, "machine": machine, "ceilings": ceilings, "rows": rows}
 

@@ -3,10 +3,8 @@
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
-from .. import _lab
-from .layers import Conv
+from .. import cpu
 from .timer import Limits, best
 
 SECONDS = 0.3  # to look for a ceiling
@@ -26,13 +24,12 @@ class Ceilings:
     def __init__(self, limits=Limits()):
         """`limits` are those of a row; a ceiling takes less time."""
         self.limits = limits._replace(seconds=min(SECONDS, limits.seconds))
-        self.peak_by = "fma" if hasattr(_lab, "fma_peak") else "torch's best convolution"
         self._found = {}  # "peak", or the bytes of a copy: (rate, whether that was disturbed)
 
     @property
     def peak(self):
         """Floating-point operations a second in float32."""
-        return self._reached("peak", _fma_peak if self.peak_by == "fma" else _convolution_peak)
+        return self._reached("peak", _fma_peak)
 
     def bandwidth(self, bytes):
         """Bytes a second, read and written, of a copy that takes about so many, to the next power of two: cached if `bytes` are."""
@@ -50,7 +47,7 @@ class Ceilings:
         peak = rates.pop("peak", None)
         copies = {str(size): rates[size] for size in sorted(rates)}
         disturbed = any(disturbed for _, disturbed in self._found.values())
-        return {"peak_gflops": peak, "peak_by": self.peak_by, "copy_gbps": copies, "disturbed": disturbed}
+        return {"peak_gflops": peak, "copy_gbps": copies, "disturbed": disturbed}
 
     def _reached(self, key, measure):
         before, disturbed = self._found.get(key, (0, True))
@@ -61,18 +58,8 @@ class Ceilings:
 
 
 def _fma_peak(limits):
-    rate = max(_lab.fma_peak(limits.seconds / PEAK_TRIES, torch.get_num_threads()) for _ in range(PEAK_TRIES))
+    rate = max(cpu.fma_peak(limits.seconds / PEAK_TRIES, torch.get_num_threads()) for _ in range(PEAK_TRIES))
     return rate, False
-
-
-def _convolution_peak(limits):
-    """torch's fastest: a wide 3 x 3 convolution in channels_last, without padding. (Its matrix product is no such measure: MKL's
-    reaches half of that on processors that are not Intel's.)"""
-    layer = Conv("peak", 4, 128, 128, 3, 58)
-    x, w = (torch.randn(shape).to(memory_format=torch.channels_last) for shape in (layer.x, layer.w))
-    with torch.no_grad():
-        timing = best(lambda: F.conv2d(x, w), limits)
-    return layer.flops / timing.seconds, timing.disturbed
 
 
 def _copy_bandwidth(size, limits):

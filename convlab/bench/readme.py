@@ -50,11 +50,10 @@ def tables(kept):
 
 def _conditions(kept):
     machine, ceilings = kept["machine"], kept["ceilings"]
-    by = "" if ceilings["peak_by"] == "fma" else f" (by {ceilings['peak_by']})"
     disturbed = sum(row.get("disturbed", False) for row in kept["rows"])
     return (
         f"{machine['cpu']}, {machine['threads']} threads, {machine['capability']}, float32, torch {machine['torch']}: a peak of "
-        f"{ceilings['peak_gflops']:.0f} GFLOP/s{by}. Behind each rate, how many times faster than the best of torch, NCHW and channels_last."
+        f"{ceilings['peak_gflops']:.0f} GFLOP/s. Behind each rate, how many times faster than the best of torch, NCHW and channels_last."
         + f" Other programs disturbed {disturbed} of {len(kept['rows'])} rows." * bool(disturbed)
     )
 

@@ -49,7 +49,7 @@ def _print_machine(out, machine, ceilings, options):
     if ceilings:
         parts = []
         if ceilings["peak_gflops"]:
-            parts.append(f"{ceilings['peak_gflops']:.0f} GFLOP/s" + ("" if ceilings["peak_by"] == "fma" else f" (by {ceilings['peak_by']})"))
+            parts.append(f"{ceilings['peak_gflops']:.0f} GFLOP/s")
         if ceilings["copy_gbps"]:
             copies = ", ".join(f"{int(size) / 2**20:g}: {rate:.0f}" for size, rate in ceilings["copy_gbps"].items())
             parts.append("copies of so many MiB at so many GB/s: " + copies)

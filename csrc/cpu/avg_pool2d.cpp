@@ -39,6 +39,7 @@ template <class T> void backward_plane(const AvgPool2d& a, const T* dy, T* dx, s
 }
 
 struct Cpu {
+  static constexpr bool any_layout = false;
   explicit Cpu(const Tensor&) {}
 
   template <class F> static void over_planes(const Pool2d& g, const F& f) { parallel_over(g.planes, (int64_t)g.P * g.Q * g.R * g.S, f); }

@@ -72,6 +72,7 @@ template <class F> void dispatch_offset(const Pool2d& g, F&& f) {
 }
 
 struct Cpu {
+  static constexpr bool any_layout = false;
   explicit Cpu(const Tensor&) {}
 
   template <class F> static void over_planes(const Pool2d& g, const F& f) {

@@ -10,9 +10,10 @@ namespace {
 
 struct Cuda {
   static constexpr Backend id = Backend::cuda;
+  static constexpr bool any_layout = false;
   const Tensor& like;
   CurrentStream stream;
-  explicit Cuda(const Tensor& t) : like(t), stream(t) {}
+  Cuda(const Tensor& t, const Layouts&) : like(t), stream(t) {}
 
   void forward(Algorithm algorithm, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y) const {
     const Plan plan = cuda_plan(algorithm, Pass::forward, dtype, g);

@@ -8,6 +8,7 @@ namespace convlab {
 namespace {
 
 struct Cuda {
+  static constexpr bool any_layout = false;
   CurrentStream stream;
   explicit Cuda(const Tensor& t) : stream(t) {}
 

@@ -19,10 +19,10 @@ Tensor avg_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes paddi
 
   Tensor y = empty({x.size(0), x.size(1), g.P, g.Q}, x.scalar_type(), x);
   if (y.numel() > 0) {
-    const Tensor xp = packed(x);
+    const Tensor xp = packed<Backend>(x);
     Backend(x).forward({g, count_include_pad, divisor}, dtype, in("input", xp), out("output", y));
   }
-  return laid_out(y, is_channels_last(x));
+  return finished<Backend>(y, is_channels_last(x));
 }
 
 // dy [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)
@@ -34,10 +34,10 @@ Tensor avg_pool2d_backward(Tensor dy, Sizes input_size, Sizes kernel_size, Sizes
 
   Tensor dx = empty({dy.size(0), dy.size(1), g.H, g.W}, dy.scalar_type(), dy);
   if (dx.numel() > 0) {
-    const Tensor dyp = packed(dy);
+    const Tensor dyp = packed<Backend>(dy);
     Backend(dy).backward({g, count_include_pad, divisor}, dtype, in("grad_output", dyp), out("grad_input", dx));
   }
-  return laid_out(dx, is_channels_last(dy));
+  return finished<Backend>(dx, is_channels_last(dy));
 }
 
 }  // namespace convlab

@@ -1,7 +1,8 @@
 // The convolution operators up to the backend: check, allocate, choose the algorithm, hand over plain pointers. One text for
-// every backend. A Backend is made from a tensor (it takes the tensor's device and stream) and has
+// every backend. A Backend is made from a tensor (it takes the tensor's device and stream) and the operands' Layouts, and has
 //
 //   static constexpr convlab::Backend id;
+//   static constexpr bool any_layout;  // tensors.h: whether tensors may lie channels_last
 //   void forward(Algorithm, const Conv2d&, DType, const void* x, const void* w, const void* bias_or_null, void* y)
 //   void dgrad(Algorithm, const Conv2d&, DType, const void* dy, const void* w, void* dx)
 //   void wgrad(Algorithm, const Conv2d&, DType, const void* dy, const void* x, void* dw, void* db_or_null)
@@ -18,6 +19,10 @@ inline bool wants_channels_last(const Tensor& a, const Tensor& b) {
   return is_channels_last(a) || is_channels_last(b);
 }
 
+inline Layouts layouts(const Tensor& first, const Tensor& second, const Tensor& output) {
+  return {innermost_channels(first), innermost_channels(second), innermost_channels(output)};
+}
+
 // x [N, C, H, W], w [K, C/groups, R, S], bias [K] -> y [N, K, P, Q]
 template <class Backend>
 Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes stride, Sizes padding, Sizes dilation, int64_t groups, int64_t algo) {
@@ -25,14 +30,15 @@ Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes stri
   const DType dtype = common_dtype(op, {{"input", x}, {"weight", w}, {"bias", bias ? *bias : w}});
   const Conv2d g = make_conv2d(op, sizes_of(x), sizes_of(w), stride, padding, dilation, groups);
   if (bias) check_sizes(op, {"bias", *bias}, {g.K});
-  const Algorithm algorithm = resolve(algo, Backend::id, Pass::forward, dtype, g);
+  const bool channels_last = wants_channels_last(x, w);
+  const Algorithm algorithm = resolve(algo, Backend::id, Pass::forward, dtype, g, channels_last);
 
-  Tensor y = empty({g.N, g.K, g.P, g.Q}, x.scalar_type(), x);
+  Tensor y = output<Backend>({g.N, g.K, g.P, g.Q}, x.scalar_type(), x, channels_last);
   if (y.numel() > 0) {
-    const Tensor xp = packed(x), wp = packed(w), bp = bias ? packed(*bias) : wp;
-    Backend(x).forward(algorithm, g, dtype, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr), out("output", y));
+    const Tensor xp = packed<Backend>(x), wp = packed<Backend>(w), bp = bias ? packed<Backend>(*bias) : wp;
+    Backend(x, layouts(xp, wp, y)).forward(algorithm, g, dtype, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr), out("output", y));
   }
-  return laid_out(y, wants_channels_last(x, w));
+  return finished<Backend>(y, channels_last);
 }
 
 // dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W], where input_size is (H, W)
@@ -45,14 +51,15 @@ Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes stride, Sizes p
   const Sizes x{dy.size(0), w.size(1) * groups, input_size[0], input_size[1]};
   const Conv2d g = make_conv2d(op, x, sizes_of(w), stride, padding, dilation, groups);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
-  const Algorithm algorithm = resolve(algo, Backend::id, Pass::dgrad, dtype, g);
+  const bool channels_last = wants_channels_last(dy, w);
+  const Algorithm algorithm = resolve(algo, Backend::id, Pass::dgrad, dtype, g, channels_last);
 
-  Tensor dx = empty(x, dy.scalar_type(), dy);
+  Tensor dx = output<Backend>(x, dy.scalar_type(), dy, channels_last);
   if (dx.numel() > 0) {
-    const Tensor dyp = packed(dy), wp = packed(w);
-    Backend(dy).dgrad(algorithm, g, dtype, in("grad_output", dyp), in("weight", wp), out("grad_input", dx));
+    const Tensor dyp = packed<Backend>(dy), wp = packed<Backend>(w);
+    Backend(dy, layouts(dyp, wp, dx)).dgrad(algorithm, g, dtype, in("grad_output", dyp), in("weight", wp), out("grad_input", dx));
   }
-  return laid_out(dx, wants_channels_last(dy, w));
+  return finished<Backend>(dx, channels_last);
 }
 
 // dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless with_bias
@@ -67,16 +74,18 @@ std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, 
   const Sizes w{dy.size(1), x.size(1) / groups, kernel_size[0], kernel_size[1]};
   const Conv2d g = make_conv2d(op, sizes_of(x), w, stride, padding, dilation, groups);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
-  const Algorithm algorithm = resolve(algo, Backend::id, Pass::wgrad, dtype, g);
+  const bool channels_last = wants_channels_last(dy, x);
+  const Algorithm algorithm = resolve(algo, Backend::id, Pass::wgrad, dtype, g, channels_last);
 
-  const Tensor dyp = packed(dy), xp = packed(x);
-  Tensor dw = empty(w, dy.scalar_type(), dy), db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
+  const Tensor dyp = packed<Backend>(dy), xp = packed<Backend>(x);
+  Tensor dw = output<Backend>(w, dy.scalar_type(), dy, channels_last), db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
   const bool bias = db.numel() > 0;
+  const Backend backend(dy, layouts(dyp, xp, dw));
   if (dw.numel() > 0)
-    Backend(dy).wgrad(algorithm, g, dtype, in("grad_output", dyp), in("input", xp), out("grad_weight", dw), out_or_null("grad_bias", bias ? &db : nullptr));
+    backend.wgrad(algorithm, g, dtype, in("grad_output", dyp), in("input", xp), out("grad_weight", dw), out_or_null("grad_bias", bias ? &db : nullptr));
   else if (bias)
-    Backend(dy).bias_grad(g, dtype, in("grad_output", dyp), out("grad_bias", db));
-  return {laid_out(dw, wants_channels_last(dy, x)), db};
+    backend.bias_grad(g, dtype, in("grad_output", dyp), out("grad_bias", db));
+  return {finished<Backend>(dw, channels_last), db};
 }
 
 // dy [N, K, P, Q] -> db [K]
@@ -91,8 +100,8 @@ template <class Backend> Tensor conv2d_bias_grad(Tensor dy) {
 
   Tensor db = empty({g.K}, dy.scalar_type(), dy);
   if (db.numel() > 0) {
-    const Tensor dyp = packed(dy);
-    Backend(dy).bias_grad(g, dtype, in("grad_output", dyp), out("grad_bias", db));
+    const Tensor dyp = packed<Backend>(dy);
+    Backend(dy, layouts(dyp, dyp, db)).bias_grad(g, dtype, in("grad_output", dyp), out("grad_bias", db));
   }
   return db;
 }

@@ -30,10 +30,10 @@ std::tuple<Tensor, Tensor> max_pool2d_forward(Tensor x, Sizes kernel_size, Sizes
 
   Tensor y = empty(outputs, x.scalar_type(), x), offsets = empty(with_offsets ? outputs : Sizes{0}, offset_type(g), x);
   if (y.numel() > 0) {
-    const Tensor xp = packed(x);
+    const Tensor xp = packed<Backend>(x);
     Backend(x).forward(g, dtype, in("input", xp), out("output", y), out_or_null("offsets", with_offsets ? &offsets : nullptr));
   }
-  return {laid_out(y, is_channels_last(x)), offsets};
+  return {finished<Backend>(y, is_channels_last(x)), offsets};
 }
 
 // dy, offsets [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)
@@ -47,10 +47,10 @@ Tensor max_pool2d_backward(Tensor dy, Tensor offsets, Sizes input_size, Sizes ke
 
   Tensor dx = empty(x, dy.scalar_type(), dy);
   if (dx.numel() > 0) {
-    const Tensor dyp = packed(dy), winners = packed(offsets);
+    const Tensor dyp = packed<Backend>(dy), winners = packed<Backend>(offsets);
     Backend(dy).backward(g, dtype, in("grad_output", dyp), in("offsets", winners), out("grad_input", dx));
   }
-  return laid_out(dx, is_channels_last(dy));
+  return finished<Backend>(dx, is_channels_last(dy));
 }
 
 // x [N, C, H, W], offsets [N, C, P, Q] -> y [N, C, P, Q]: x at the winners
@@ -63,10 +63,10 @@ template <class Backend> Tensor max_pool2d_gather(Tensor x, Tensor offsets, Size
 
   Tensor y = empty(sizes_of(offsets), x.scalar_type(), x);
   if (y.numel() > 0) {
-    const Tensor xp = packed(x), winners = packed(offsets);
+    const Tensor xp = packed<Backend>(x), winners = packed<Backend>(offsets);
     Backend(x).gather(g, dtype, in("input", xp), in("offsets", winners), out("output", y));
   }
-  return laid_out(y, is_channels_last(x));
+  return finished<Backend>(y, is_channels_last(x));
 }
 
 // offsets [N, C, P, Q] -> indices [N, C, P, Q] int64: h * W + w of the winners, where input_size is (H, W)
@@ -77,7 +77,7 @@ template <class Backend> Tensor max_pool2d_indices(Tensor offsets, Sizes input_s
 
   Tensor indices = empty(sizes_of(offsets), ScalarType::Long, offsets);
   if (indices.numel() > 0) {
-    const Tensor winners = packed(offsets);
+    const Tensor winners = packed<Backend>(offsets);
     Backend(offsets).indices(g, in("offsets", winners), static_cast<long long*>(static_cast<void*>(out("indices", indices))));
   }
   return indices;

@@ -93,19 +93,44 @@ inline bool is_channels_last(const Tensor& t) {
   return true;
 }
 
-// The layout that kernels take: contiguous, the last dimension fastest.
-inline Tensor packed(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
-
 inline Tensor empty(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, MemoryFormat format = MemoryFormat::Contiguous) {
   return torch::stable::empty(sizes, dtype, std::nullopt, device_of.device(), std::nullopt, format);
 }
 
-// `t` (contiguous) as channels_last if asked for.
-inline Tensor laid_out(Tensor t, bool channels_last) {
-  if (!channels_last) return t;
+// A copy of `t` that is channels_last.
+inline Tensor as_channels_last(const Tensor& t) {
   Tensor out = empty(sizes_of(t), t.scalar_type(), t, MemoryFormat::ChannelsLast);
   torch::stable::copy_(out, t);
   return out;
 }
+
+// ---- layouts: a backend's kernels take contiguous tensors, or, where it says so (any_layout), dense channels_last ones as well -----
+
+// Whether a tensor that `packed` returned lies channels_last, and not contiguous also
+inline bool innermost_channels(const Tensor& t) { return !t.is_contiguous(); }
+
+// `t` as kernels take it
+template <class Backend> Tensor packed(const Tensor& t) {
+  if (t.is_contiguous()) return t;
+  if constexpr (Backend::any_layout)
+    if (is_channels_last(t)) {
+      const int64_t C = t.size(1), W = t.size(3), row = C * W, expected[] = {t.size(2) * row, 1, row, C};
+      for (int d = 0; d < 4; d++)
+        if (t.size(d) != 1 && t.strides()[d] != expected[d]) return as_channels_last(t);
+      return t;
+    }
+  return torch::stable::contiguous(t);
+}
+
+// An output for kernels to write; `finished` gives it the layout it should have.
+template <class Backend> Tensor output(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, bool channels_last) {
+  return empty(sizes, dtype, device_of, Backend::any_layout && channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+}
+template <class Backend> Tensor finished(Tensor t, bool channels_last) { return Backend::any_layout || !channels_last ? t : as_channels_last(t); }
+
+// Which of an operator's tensors lie channels_last; a backend without any_layout need not look.
+struct Layouts {
+  bool first, second, output;
+};
 
 }  // namespace convlab

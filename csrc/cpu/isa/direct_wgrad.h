@@ -1,0 +1,165 @@
+// wgrad along rows, direct: dy's rows times x's rows, vector by vector, for a tile of output channels times taps; the lanes of a sum
+// are added up at the end.
+//
+// What it does    The rows of a strip lie in panels as in direct.h, x between zeros on all sides, so that every tap meets all of dy.
+//                 Slices of strips are summed apart and added up in their order: the same bits for any number of threads.
+// What bounds it  loads: K + V of them for K V multiply-adds, those of x astride two cache lines. For many channels `register_tiled`
+//                 broadcasts instead.
+#pragma once
+#include "direct.h"
+
+namespace convlab::CONVLAB_ISA::direct {
+
+struct Rows {  // of the panels: dy's begin every `dy` elements, x's every `x`
+  int count, vectors;
+  int64_t dy, x;
+  int last_lanes;  // of the last vector
+};
+
+// sums [K, taps in all, L] += over rows: dy of K channels, `dy_channel` apart, times V taps of x
+template <class A, int K, int V> void wgrad_tile(const Rows& rows, const A* dy, int64_t dy_channel, const A* x, const int64_t* places, A* sums, int64_t k_stride) {
+  constexpr int L = kLanes<A>;
+  Vec<A> acc[K][V] = {};
+  const A* from[V];
+#pragma GCC unroll 9
+  for (int v = 0; v < V; v++) from[v] = x + places[v];
+  A kept[L];  // lanes past the end of a row may hold anything in x, infinity too: they must not meet dy's zeros
+  for (int l = 0; l < L; l++) kept[l] = l < rows.last_lanes ? A(1) : A(0);
+  const auto inside = load<A>(kept) != Vec<A>{};
+  for (int row = 0; row < rows.count; row++)
+    for (int i = 0; i < rows.vectors; i++) {
+      const int64_t at = row * rows.x + i * L;
+      Vec<A> value[V];
+#pragma GCC unroll 9
+      for (int v = 0; v < V; v++) value[v] = load<A>(from[v] + at);
+      if (i == rows.vectors - 1 && rows.last_lanes < L)
+#pragma GCC unroll 9
+        for (int v = 0; v < V; v++) value[v] = inside ? value[v] : Vec<A>{};
+#pragma GCC unroll 8
+      for (int k = 0; k < K; k++) {
+        Vec<A> grad = load<A>(dy + k * dy_channel + row * rows.dy + i * L);
+        if (V > 1) keep(grad);
+#pragma GCC unroll 9
+        for (int v = 0; v < V; v++) acc[k][v] += grad * value[v];
+      }
+    }
+#pragma GCC unroll 8
+  for (int k = 0; k < K; k++)
+#pragma GCC unroll 9
+    for (int v = 0; v < V; v++) {
+      A* to = sums + k * k_stride + v * L;
+      store<A>(to, load<A>(to) + acc[k][v]);
+    }
+}
+
+template <class A> using WgradTileFunction = void (*)(const Rows&, const A*, int64_t, const A*, const int64_t*, A*, int64_t);
+
+constexpr int kTapTiles[] = {9, 6, 4, 3, 2, 1};
+
+template <class A, int K, int V> constexpr WgradTileFunction<A> wgrad_tile_or_null() {
+  if constexpr (K * V <= kSums) return &wgrad_tile<A, K, V>;
+  else return nullptr;
+}
+
+template <class A, int K> WgradTileFunction<A> wgrad_tile_of(int taps, int& taken) {
+  constexpr WgradTileFunction<A> all[] = {wgrad_tile_or_null<A, K, 9>(), wgrad_tile_or_null<A, K, 6>(), wgrad_tile_or_null<A, K, 4>(),
+                                          wgrad_tile_or_null<A, K, 3>(), wgrad_tile_or_null<A, K, 2>(), wgrad_tile_or_null<A, K, 1>()};
+  for (int i = 0; i < 6; i++)
+    if (all[i] && kTapTiles[i] <= taps) {
+      taken = kTapTiles[i];
+      return all[i];
+    }
+  return nullptr;
+}
+
+template <class A> WgradTileFunction<A> wgrad_tile_of(int channels, int taps, int& taken) {
+  switch (channels) {
+    case 8: return wgrad_tile_of<A, 8>(taps, taken);
+    case 6: return wgrad_tile_of<A, 6>(taps, taken);
+    case 4: return wgrad_tile_of<A, 4>(taps, taken);
+    case 3: return wgrad_tile_of<A, 3>(taps, taken);
+    case 2: return wgrad_tile_of<A, 2>(taps, taken);
+    default: return wgrad_tile_of<A, 1>(taps, taken);
+  }
+}
+
+template <class A> struct Grad {  // a strip of dy; strides in elements
+  const A* data;
+  int64_t image, channel, row;
+};
+
+// dy [images, channels, rows, columns] -> panel, with rows of whole vectors, zero past their end
+template <class A, class T>
+void take_grad(const T* dy, const Strides& strides, int images, int channels, int rows, int columns, A* panel) {
+  constexpr int L = kLanes<A>;
+  const int64_t length = round_up(columns, L), channel = rows * length;
+  for (int n = 0; n < images; n++, panel += channels * channel)
+    for (int row = 0; row < rows; row++) {
+      const T* const from = dy + n * strides.n + row * strides.h;
+      if (strides.c == 1 && strides.w != 1) transpose_in(from, strides.w, columns, channels, panel + row * length, channel);
+      else
+        for (int k = 0; k < channels; k++)
+          for (int q = 0; q < columns; q += L) store<A>(panel + k * channel + row * length + q, load_some<A>(from + k * strides.c + q, columns - q));
+    }
+}
+
+// The pieces [begin, end): slices of strips x groups. partial [slices, groups, width, depth R S]
+template <class T>
+void wgrad(const RowProduct& rp, const Axis& vertical, int slices, const T* dy, const T* x, acc_t<T>* partial, int64_t begin, int64_t end, char* scratch) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  const Product& p = rp.product;
+  const ColumnPhase& horizontal = rp.phases[0];
+  const int vectors = (horizontal.count + L - 1) / L, tap_count = p.depth * p.rows.kernel * p.columns.kernel;
+  const int64_t length = rp.panel.length(), strips = p.strips();
+  Carver carver{scratch};
+  int64_t* const places = carver.take<int64_t>(tap_count);
+  A* const sums = carver.take<A>(int64_t(p.width) * tap_count * L);
+  A* const dy_panel = carver.take<A>(int64_t(p.images_per_strip) * p.width * p.rows_per_strip * vectors * L);
+  A* const turned = carver.take<A>(p.depth * round_up(p.columns.source, L) + L);
+  A* const x_panel = carver.take<A>(0);
+  int64_t zeroed = 0;
+
+  for (int64_t piece = begin; piece < end; piece++) {
+    const int group = int(piece % p.groups);
+    const int64_t slice = piece / p.groups;
+    for (int64_t i = 0; i < int64_t(p.width) * tap_count * L; i++) sums[i] = 0;
+    for (int64_t strip = strips * slice / slices; strip < strips * (slice + 1) / slices; strip++) {
+      const Strip s = strip_of(p, strip);
+      const int rows = s.row1 - s.row0, first = s.row0 * vertical.stride - vertical.pad;
+      const int x_rows = (rows - 1) * vertical.stride + (vertical.kernel - 1) * vertical.dilation + 1;
+      const int64_t x_channel = x_rows * length, row = int64_t(vectors) * L;
+      for (; zeroed < x_channel * p.depth * (s.n1 - s.n0) + L; zeroed++) x_panel[zeroed] = 0;
+      take_rows(rp, x + int64_t(group) * p.depth * p.source.c, s, p.depth, first, x_rows, x_panel, turned);
+      const T* const from = dy + int64_t(group) * p.width * p.target.c + s.n0 * p.target.n + s.row0 * p.target.h;
+      Grad<A> grad{dy_panel, p.width * rows * row, rows * row, row};
+      bool in_place = false;
+      if constexpr (sizeof(T) == sizeof(A))
+        if (p.target.w == 1 && horizontal.count % L == 0) in_place = true, grad = {from, p.target.n, p.target.c, p.target.h};
+      if (!in_place) take_grad<A>(from, p.target, s.n1 - s.n0, p.width, rows, horizontal.count, dy_panel);
+      int tap = 0;
+      for (int c = 0; c < p.depth; c++)
+        for (int r = 0; r < p.rows.kernel; r++)
+          for (int t = 0; t < p.columns.kernel; t++) places[tap++] = c * x_channel + int64_t(r) * vertical.dilation * length + horizontal.places[t];
+
+      const Rows each{rows, vectors, grad.row, vertical.stride * length, horizontal.count - (vectors - 1) * L};
+      for (int n = 0; n < s.n1 - s.n0; n++)
+        for (int k = 0, channels; k < p.width; k += channels) {
+          channels = channels_of_tile(p.width - k);
+          for (int t = 0, taken; t < tap_count; t += taken) {
+            const WgradTileFunction<A> f = wgrad_tile_of<A>(channels, tap_count - t, taken);
+            f(each, grad.data + n * grad.image + k * grad.channel, grad.channel, x_panel + n * p.depth * x_channel, places + t,
+              sums + (int64_t(k) * tap_count + t) * L, int64_t(tap_count) * L);
+          }
+        }
+    }
+    A* out = partial + piece * p.width * tap_count;
+    for (int64_t i = 0; i < int64_t(p.width) * tap_count; i++) {
+      A sum = 0;
+      for (int l = 0; l < L; l++) sum += sums[i * L + l];
+      out[i] = sum;
+    }
+  }
+}
+
+}  // namespace convlab::CONVLAB_ISA::direct

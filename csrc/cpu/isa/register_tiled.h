@@ -1,0 +1,221 @@
+// Forward and dgrad, register tiled: a tile of pixels times channels of the target lives in vector registers, and every step
+// multiplies a few pixels' source elements, broadcast, with vectors of packed weights.
+//
+// What it does    The source is unrolled by addresses alone. Its channels lie innermost, in memory already (channels_last) or in a
+//                 panel of a strip of rows that stays in the second cache; a tap and a channel are an offset to a pixel's address, and
+//                 one loop goes over the offsets. Pixels come sorted by the taps that reach
+//                 them, so padding costs nothing and the loop has no test. The target of a strip is gathered in a panel as well
+//                 where its memory has another order, and transposed in registers.
+// Against direct  two vectors of weights serve up to 14 pixels, a broadcast serves two vectors: 16 loads for 28 multiply-adds.
+// What bounds it  multiply-adds: both ports busy from about 64 channels on. Below 16 target channels it wastes lanes; `direct`
+//                 wastes none there.
+#pragma once
+#include "packed_weights.h"
+#include "strips.h"
+#include "transposed.h"
+
+namespace convlab::CONVLAB_ISA::register_tiled {
+
+struct Term {  // of the sums, for one tap and one channel of the source
+  int source;   // from the pixel's base, in elements
+  int weights;  // rows of L
+};
+
+struct Pixel {
+  int64_t source, target;  // offsets in elements
+};
+
+struct Segment {  // the pixels of one class
+  int64_t term, term_count, pixel, pixel_count;
+};
+
+// M pixels times NV vectors of channels, from the first pixel and the first vector on
+template <class A, int M, int NV>
+void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* pixels, const A* weights, int64_t vector_stride, const A* bias, A* target,
+          int lanes) {
+  constexpr int L = kLanes<A>;
+  Vec<A> sums[M][NV], put_aside[M][NV];
+  const A* x[M];
+#pragma GCC unroll 32
+  for (int m = 0; m < M; m++) {
+    x[m] = source + pixels[m].source;
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) sums[m][v] = load<A>(bias + v * L);
+  }
+
+  for (int64_t begin = 0, end; begin < term_count; begin = end) {
+    end = begin + kChunk < term_count ? begin + kChunk : term_count;
+    for (int64_t t = begin; t < end; t++) {
+      const int64_t at = terms[t].source;
+      const A* const w = weights + int64_t(terms[t].weights) * L;
+      Vec<A> row[NV];
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) row[v] = load<A>(w + v * vector_stride);
+#pragma GCC unroll 32
+      for (int m = 0; m < M; m++) {
+        Vec<A> value = broadcast<A>(x[m][at]);
+        if (NV > 1) keep(value);
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) sums[m][v] += value * row[v];
+      }
+    }
+    if (begin > 0)
+#pragma GCC unroll 32
+      for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) sums[m][v] += put_aside[m][v];
+    if (end < term_count)
+#pragma GCC unroll 32
+      for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) put_aside[m][v] = sums[m][v], sums[m][v] = Vec<A>{};
+  }
+
+  if (lanes == NV * L)
+#pragma GCC unroll 32
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) store<A>(target + pixels[m].target + v * L, sums[m][v]);
+  else
+#pragma GCC unroll 32
+  for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) store_some<A>(target + pixels[m].target + v * L, sums[m][v], lanes - v * L);
+}
+
+template <class A> using TileFunction = void (*)(const Term*, int64_t, const A*, const Pixel*, const A*, int64_t, const A*, A*, int);
+
+template <class A, int NV, int... M> constexpr TileFunction<A> tile_of(int pixels, indices<M...>) {
+  constexpr TileFunction<A> all[] = {&tile<A, M + 1, NV>...};
+  return all[pixels - 1];
+}
+
+// All pixels of one class, in tiles of nearly equal size
+template <class A>
+void tiles(const Term* terms, int64_t term_count, const A* source, const Pixel* pixels, int64_t count, const A* weights, int64_t vector_stride, const A* bias,
+           A* target, int vectors, int lanes) {
+  using sizes = typename indices_to<kTilePixels>::type;
+  const int64_t parts = (count + kTilePixels - 1) / kTilePixels;
+  for (int64_t part = 0; part < parts; part++) {
+    const int64_t begin = count * part / parts, end = count * (part + 1) / parts;
+    const TileFunction<A> f = vectors == 1 ? tile_of<A, 1>(int(end - begin), sizes{}) : tile_of<A, kTileVectors>(int(end - begin), sizes{});
+    f(terms, term_count, source, pixels + begin, weights, vector_stride, bias, target, lanes);
+  }
+}
+
+// The strip's source channels of one group: where they lie, and how
+template <class A> struct Lens {
+  const A* data;
+  int64_t n, h, w;  // strides
+  int row0, n0;     // data is at this row and image
+};
+
+template <class A, class T> Lens<A> look(const Product& p, const T* source, const Strip& s, int group, A* panel) {
+  source += group * p.depth * p.source.c;
+  if constexpr (sizeof(T) == sizeof(A))
+    if (p.source.c == 1) return {source + s.n0 * p.source.n, p.source.n, p.source.h, p.source.w, 0, s.n0};
+  const int columns = p.columns.source;
+  int first, rows;
+  rows_reached(p, s, first, rows);
+  const Lens<A> lens{panel, int64_t(rows) * columns * p.depth, int64_t(columns) * p.depth, p.depth, first, s.n0};
+  for (int n = s.n0; n < s.n1; n++)
+    take_in(source + n * p.source.n + first * p.source.h, p.source, rows, columns, p.depth, panel + (n - s.n0) * lens.n, lens.w);
+  return lens;
+}
+
+// Where the strip's target goes: into memory itself, or a panel [pixels, vectors of a tile]
+struct Into {
+  int64_t n, h, w;  // strides
+  int row0, n0;
+};
+
+// The terms and pixels of the classes, one after another; how many segments
+inline int sort_pixels(const Product& p, const Strip& s, int64_t n_stride, int64_t h_stride, int64_t w_stride, int row0, int n0, const Into& into,
+                       Segment* segments, Term* terms, Pixel* pixels) {
+  Segment* segment = segments;
+  Term* term = terms;
+  Pixel* pixel = pixels;
+  for (int rc = 0; rc < p.rows.count; rc++)
+    for (int cc = 0; cc < p.columns.count; cc++) {
+      const TapClassView &vertical = p.rows.classes[rc], &horizontal = p.columns.classes[cc];
+      Pixel* const first_pixel = pixel;
+      for (int n = s.n0; n < s.n1; n++)
+        for (int i = 0; i < vertical.place_count; i++) {
+          const Place& row = vertical.places[i];
+          if (row.at < s.row0 || row.at >= s.row1) continue;
+          const int64_t from = (n - n0) * n_stride + (row.base - row0) * h_stride, to = (n - into.n0) * into.n + (row.at - into.row0) * into.h;
+          for (int j = 0; j < horizontal.place_count; j++)
+            *pixel++ = {from + horizontal.places[j].base * w_stride, to + horizontal.places[j].at * into.w};
+        }
+      if (pixel == first_pixel) continue;
+      Term* const first_term = term;
+      for (int i = 0; i < vertical.tap_count; i++)
+        for (int j = 0; j < horizontal.tap_count; j++) {
+          const int source = int(vertical.offsets[i] * h_stride + horizontal.offsets[j] * w_stride);
+          const int weights = (vertical.taps[i] * p.columns.kernel + horizontal.taps[j]) * p.depth;
+          for (int c = 0; c < p.depth; c++) *term++ = {source + c, weights + c};
+        }
+      *segment++ = {first_term - terms, term - first_term, first_pixel - pixels, pixel - first_pixel};
+    }
+  return int(segment - segments);
+}
+
+// The pieces [begin, end) of a product. weights [groups, vectors of width, R, S, depth, L], or null to pack them from w, a tile's
+// vectors at a time; bias [groups, vectors of width, L]
+template <class T>
+void run(const Product& p, const Filters& f, const T* source, const T* w, const acc_t<T>* weights, const acc_t<T>* bias, T* target, int64_t begin, int64_t end,
+         char* scratch) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>, kPanel = kTileVectors * L;
+  const int vectors = (p.width + L - 1) / L, panels = (vectors + kTileVectors - 1) / kTileVectors;
+  const int parts = (panels + p.panels_per_piece - 1) / p.panels_per_piece;
+  const int64_t vector_stride = int64_t(p.rows.kernel) * p.columns.kernel * p.depth * L;
+  const int64_t strip_pixels = int64_t(p.images_per_strip) * p.rows_per_strip * p.columns.target;
+  const bool in_memory = sizeof(T) == sizeof(A) && p.target.c == 1;
+
+  Carver carver{scratch};
+  Segment* const segments = carver.take<Segment>(p.rows.count * p.columns.count);
+  Term* const terms = carver.take<Term>(int64_t(taps_of_classes(p.rows)) * taps_of_classes(p.columns) * p.depth);
+  Pixel* const pixels = carver.take<Pixel>(strip_pixels);
+  A* const out = carver.take<A>(in_memory ? 0 : strip_pixels * kPanel);
+  A* const own_weights = carver.take<A>(weights ? 0 : kTileVectors * vector_stride);
+  A* const source_panel = carver.take<A>(0);
+
+  int64_t prepared = -1;
+  int segment_count = 0;
+  Lens<A> lens{};
+  Strip s{};
+  for (int64_t piece = begin; piece < end; piece++) {
+    const int part = int(piece % parts), group = int(piece / parts % p.groups);
+    const int64_t columns = p.columns.target;
+    if (prepared != piece / parts) {
+      prepared = piece / parts;
+      s = strip_of(p, prepared / p.groups);
+      lens = look<A>(p, source, s, group, source_panel);
+      const Into into = in_memory ? Into{p.target.n, p.target.h, p.target.w, 0, 0}
+                                  : Into{(s.row1 - s.row0) * columns * kPanel, columns * kPanel, kPanel, s.row0, s.n0};
+      segment_count = sort_pixels(p, s, lens.n, lens.h, lens.w, lens.row0, lens.n0, into, segments, terms, pixels);
+    }
+    for (int i = part * p.panels_per_piece; i < (part + 1) * p.panels_per_piece && i < panels; i++) {
+      const int k0 = i * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel, tile_vectors = (lanes + L - 1) / L;
+      T* const to = target + (int64_t(group) * p.width + k0) * p.target.c;
+      A* tile_target = out;
+      if constexpr (sizeof(T) == sizeof(A))
+        if (in_memory) tile_target = to;
+      const int64_t vector = int64_t(group) * vectors + i * kTileVectors;
+      if (!weights) pack_weights<T>(f, w, own_weights, vector, vector + tile_vectors);
+      const A* const tile_weights = weights ? weights + vector * vector_stride : own_weights;
+      for (const Segment* g = segments; g < segments + segment_count; g++)
+        tiles<A>(terms + g->term, g->term_count, lens.data, pixels + g->pixel, g->pixel_count, tile_weights, vector_stride, bias + vector * L, tile_target,
+                 tile_vectors, in_memory ? lanes : kPanel);
+      if (in_memory) continue;
+      const int64_t strip_image = (s.row1 - s.row0) * columns;
+      for (int n = s.n0; n < s.n1; n++)
+        for (int v = 0; v < tile_vectors; v++)
+          give_back(out + (n - s.n0) * strip_image * kPanel + v * L, kPanel, s.row1 - s.row0, int(columns), lanes - v * L < L ? lanes - v * L : L,
+                    to + n * p.target.n + s.row0 * p.target.h + v * L * p.target.c, p.target);
+    }
+  }
+}
+
+}  // namespace convlab::CONVLAB_ISA::register_tiled

@@ -1,0 +1,119 @@
+// Vectors of floats or doubles, as wide as this instruction set's registers, and what the kernels do with them beside arithmetic.
+// The compiler's own vector types: the same text for AVX-512, AVX2, SSE2 and NEON. Sums contract to fused multiply-adds where
+// the machine has them.
+//
+// A file of csrc/cpu/isa is compiled once for each instruction set, in a namespace of its own (CONVLAB_ISA), and must not emit
+// an inline function of another namespace: the linker would keep one copy for all machines. So: no standard library here.
+#pragma once
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#include "../../dtype.h"
+
+#define CONVLAB_INLINE [[gnu::always_inline]] inline
+
+namespace convlab::CONVLAB_ISA {
+
+template <class A> struct vector_of {
+  typedef A type __attribute__((vector_size(kVectorBytes)));
+  typedef A in_memory __attribute__((vector_size(kVectorBytes), aligned(alignof(A)), may_alias));
+};
+template <class A> using Vec = typename vector_of<A>::type;
+template <class A> constexpr int kLanes = kVectorBytes / int(sizeof(A));
+
+template <class A> CONVLAB_INLINE Vec<A> load(const A* p) { return *reinterpret_cast<const typename vector_of<A>::in_memory*>(p); }
+template <class A> CONVLAB_INLINE void store(A* p, Vec<A> v) { *reinterpret_cast<typename vector_of<A>::in_memory*>(p) = v; }
+template <class A> CONVLAB_INLINE Vec<A> broadcast(A a) { return a - Vec<A>{}; }
+
+CONVLAB_INLINE int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
+
+// Keeps v in a register: loading it again for every multiply-add would take more of the load ports than there is
+template <class V> CONVLAB_INLINE void keep(V& v) {
+#if defined(__x86_64__)
+  asm("" : "+v"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+}
+
+// From and to memory of another type: float16 and bfloat16 are computed as floats. Kept out of line, for the compiler's sake.
+template <class A, class T> [[gnu::noinline]] void convert_in(const T* from, int count, A* lanes) {
+  for (int l = 0; l < count; l++) lanes[l] = A(from[l]);
+}
+template <class A, class T> [[gnu::noinline]] void convert_out(const A* lanes, int count, T* to) {
+  for (int l = 0; l < count; l++) to[l] = T(lanes[l]);
+}
+
+// The first `count` lanes; those past it are zero, or are not written.
+template <class A, class T> CONVLAB_INLINE Vec<A> load_some(const T* p, int count) {
+  if constexpr (sizeof(A) == sizeof(T)) {
+    if (count >= kLanes<A>) return load<A>(p);
+#if defined(__AVX512F__)
+    if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
+#endif
+  }
+  A lanes[kLanes<A>] = {};
+  convert_in(p, count < kLanes<A> ? count : kLanes<A>, lanes);
+  return load<A>(lanes);
+}
+template <class A, class T> CONVLAB_INLINE void store_some(T* p, Vec<A> v, int count) {
+  if constexpr (sizeof(A) == sizeof(T)) {
+    if (count >= kLanes<A>) return store<A>(p, v);
+#if defined(__AVX512F__)
+    if constexpr (sizeof(A) == sizeof(float)) return _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), (__m512)v);
+#endif
+  }
+  A lanes[kLanes<A>];
+  store<A>(lanes, v);
+  convert_out(lanes, count < kLanes<A> ? count : kLanes<A>, p);
+}
+template <class A, class T> CONVLAB_INLINE Vec<A> load_as(const T* p) { return load_some<A>(p, kLanes<A>); }
+template <class A, class T> CONVLAB_INLINE void store_as(T* p, Vec<A> v) { store_some<A>(p, v, kLanes<A>); }
+
+// Sums of floats lose a bit of accuracy with every doubling of their length: after about so many terms a chunk is put aside.
+constexpr int64_t kChunk = 256;
+
+// ---- transposition ----------------------------------------------------------------------------------------------------
+
+template <int... I> struct indices {};
+template <int N, int... I> struct indices_to : indices_to<N - 1, N - 1, I...> {};
+template <int... I> struct indices_to<0, I...> { using type = indices<I...>; };
+
+// The lanes of a and b in turns: of their lower halves (half = 0), or of their upper halves
+template <class A, int half, int... I> CONVLAB_INLINE Vec<A> zip(Vec<A> a, Vec<A> b, indices<I...>) {
+  constexpr int L = kLanes<A>;
+#if __has_builtin(__builtin_shufflevector)
+  return __builtin_shufflevector(a, b, (half * L / 2 + I / 2 + I % 2 * L)...);
+#else
+  return __builtin_shuffle(a, b, decltype(a < b){(half * L / 2 + I / 2 + I % 2 * L)...});
+#endif
+}
+
+// The even (which = 0) or odd lanes of a and b
+template <class A, int which, int... I> CONVLAB_INLINE Vec<A> unzip(Vec<A> a, Vec<A> b, indices<I...>) {
+#if __has_builtin(__builtin_shufflevector)
+  return __builtin_shufflevector(a, b, (2 * I + which)...);
+#else
+  return __builtin_shuffle(a, b, decltype(a < b){(2 * I + which)...});
+#endif
+}
+
+// rows[i][j] <-> rows[j][i]. Each round turns the bits of (i, j) by one place; after log2(L) rounds i and j have changed places.
+template <class A> CONVLAB_INLINE void transpose(Vec<A> (&rows)[kLanes<A>]) {
+  constexpr int L = kLanes<A>;
+  using all = typename indices_to<L>::type;
+#pragma GCC unroll 8
+  for (int round = 1; round < L; round *= 2) {
+    Vec<A> turned[L];
+#pragma GCC unroll 16
+    for (int i = 0; i < L / 2; i++) {
+      turned[2 * i] = zip<A, 0>(rows[i], rows[i + L / 2], all{});
+      turned[2 * i + 1] = zip<A, 1>(rows[i], rows[i + L / 2], all{});
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++) rows[i] = turned[i];
+  }
+}
+
+}  // namespace convlab::CONVLAB_ISA

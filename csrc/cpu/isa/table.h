@@ -1,0 +1,58 @@
+// The table of this instruction set's kernels; the last thing that a file of csrc/cpu/isa includes.
+#pragma once
+#include "../kernels.h"
+#include "bias_grad.h"
+#include "direct.h"
+#include "direct_wgrad.h"
+#include "packed_weights.h"
+#include "peak.h"
+#include "register_tiled.h"
+#include "register_tiled_wgrad.h"
+
+namespace convlab::CONVLAB_ISA {
+
+template <class T> constexpr ConvFunctions conv_functions() {
+  using A = acc_t<T>;
+  return {
+      [](const Filters& f, const void* w, void* packed, int64_t begin, int64_t end) {
+        pack_weights<T>(f, static_cast<const T*>(w), static_cast<A*>(packed), begin, end);
+      },
+      [](const Filters& f, const void* packed, int slices, int64_t slice, void* w, int64_t begin, int64_t end) {
+        unpack_weights<T>(f, static_cast<const A*>(packed), slices, slice, static_cast<T*>(w), begin, end);
+      },
+      [](const Product& p, const Filters& f, const void* source, const void* w, const void* weights, const void* bias, void* target, int64_t begin, int64_t end,
+         char* scratch) {
+        register_tiled::run<T>(p, f, static_cast<const T*>(source), static_cast<const T*>(w), static_cast<const A*>(weights), static_cast<const A*>(bias),
+                               static_cast<T*>(target), begin, end, scratch);
+      },
+      [](const Product& p, const Filters& f, const Axis& rows, const Axis& columns, int slices, const void* dy, const void* x, void* dw, void* sums,
+         int64_t begin, int64_t end, char* scratch) {
+        register_tiled::wgrad<T>(p, f, rows, columns, slices, static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<T*>(dw), static_cast<A*>(sums),
+                                 begin, end, scratch);
+      },
+      &direct::channels_of_tile,
+      [](const RowProduct& p, const void* source, const void* weights, const void* bias, void* target, int64_t begin, int64_t end, char* scratch) {
+        direct::run<T>(p, static_cast<const T*>(source), static_cast<const A*>(weights), static_cast<const A*>(bias), static_cast<T*>(target), begin, end,
+                       scratch);
+      },
+      [](const RowProduct& p, const Axis& rows, int slices, const void* dy, const void* x, void* partial, int64_t begin, int64_t end, char* scratch) {
+        direct::wgrad<T>(p, rows, slices, static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<A*>(partial), begin, end, scratch);
+      },
+      [](int images, int64_t plane, const Strides& strides, int channels, const void* dy, void* db, int64_t begin, int64_t end) {
+        bias_grad<T>(images, plane, strides, channels, static_cast<const T*>(dy), static_cast<T*>(db), begin, end);
+      },
+  };
+}
+
+#define CONVLAB_TEXT_OF(name) #name
+#define CONVLAB_TEXT(name) CONVLAB_TEXT_OF(name)
+
+extern const CpuKernels kernels;
+const CpuKernels kernels = {CONVLAB_TEXT(CONVLAB_ISA),
+                            kVectorBytes,
+                            kTilePixels,
+                            kTileVectors,
+                            &multiply_add,
+                            {conv_functions<float>(), conv_functions<double>(), conv_functions<float16>(), conv_functions<bfloat16>()}};  // by DType
+
+}  // namespace convlab::CONVLAB_ISA

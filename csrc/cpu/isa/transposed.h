@@ -1,0 +1,89 @@
+// Copies that transpose a matrix, block by block in registers, and convert between memory's type and the sums': how NCHW tensors
+// get into panels with the channels innermost, and back.
+#pragma once
+#include "../product.h"
+#include "simd.h"
+
+namespace convlab::CONVLAB_ISA {
+
+constexpr int kPrefetched = 64;  // elements ahead: there are too many rows for the hardware to follow
+
+// from [rows, columns], rows `from_stride` apart -> panel [columns, rows], `panel_stride` >= rows apart. Writes up to a vector
+// past the panel's end, and nothing behind the columns before it has written these.
+template <class A, class T> void transpose_in(const T* from, int64_t from_stride, int rows, int columns, A* panel, int64_t panel_stride) {
+  constexpr int L = kLanes<A>;
+  for (int j = 0; j < columns; j += L) {
+    if (j + L > columns && columns > L) j = columns - L;  // the last block again covers part of the one before
+    for (int i = (rows - 1) / L * L; i >= 0; i -= L) {    // backwards: what a block of few rows writes too much is overwritten
+      Vec<A> block[L];
+#pragma GCC unroll 16
+      for (int l = 0; l < L; l++) {
+        const T* const row = from + (i + l) * from_stride + j;
+        block[l] = i + l < rows ? load_some<A>(row, columns - j) : Vec<A>{};
+        __builtin_prefetch(row + kPrefetched);
+      }
+      transpose<A>(block);
+#pragma GCC unroll 16
+      for (int l = 0; l < L; l++)
+        if (j + l < columns) store<A>(panel + (j + l) * panel_stride + i, block[l]);
+    }
+  }
+}
+
+// panel [rows, L], rows `panel_stride` apart -> to [columns, rows], `to_stride` apart, for the first `columns` <= L
+template <class A, class T> void transpose_out(const A* panel, int64_t panel_stride, int rows, int columns, T* to, int64_t to_stride) {
+  constexpr int L = kLanes<A>;
+  if (rows < L) {
+    for (int i = 0; i < rows; i++)
+      for (int j = 0; j < columns; j++) to[j * to_stride + i] = T(panel[i * panel_stride + j]);
+    return;
+  }
+  for (int i = 0; i < rows; i += L) {
+    if (i + L > rows) i = rows - L;
+    Vec<A> block[L];
+#pragma GCC unroll 16
+    for (int l = 0; l < L; l++) block[l] = load<A>(panel + (i + l) * panel_stride);
+    transpose<A>(block);
+#pragma GCC unroll 16
+    for (int l = 0; l < L; l++)
+      if (l < columns) {
+        store_as<A>(to + l * to_stride + i, block[l]);
+        __builtin_prefetch(to + l * to_stride + i + kPrefetched, 1);
+      }
+  }
+}
+
+// panel [rows <= L, columns <= L], rows `panel_stride` apart -> to [columns, rows], `to_stride` apart
+template <class A, class T> void transpose_some(const A* panel, int64_t panel_stride, int rows, int columns, T* to, int64_t to_stride) {
+  constexpr int L = kLanes<A>;
+  Vec<A> block[L];
+  for (int l = 0; l < L; l++) block[l] = l < rows ? load<A>(panel + l * panel_stride) : Vec<A>{};
+  transpose<A>(block);
+  for (int l = 0; l < columns; l++) store_some<A>(to + l * to_stride, block[l], rows);
+}
+
+// from [rows, columns, channels] of an image -> panel [rows, columns, channels], pixels `panel_stride` apart
+template <class A, class T>
+void take_in(const T* from, const Strides& strides, int rows, int columns, int channels, A* panel, int64_t panel_stride) {
+  if (strides.w == 1 && strides.h == columns) return transpose_in(from, strides.c, channels, rows * columns, panel, panel_stride);
+  for (int row = 0; row < rows; row++, from += strides.h, panel += columns * panel_stride) {
+    if (strides.w == 1) transpose_in(from, strides.c, channels, columns, panel, panel_stride);
+    else
+      for (int j = 0; j < columns; j++)
+        for (int c = 0; c < channels; c++) panel[j * panel_stride + c] = A(from[j * strides.w + c * strides.c]);
+  }
+}
+
+// panel [rows, columns, >= channels] -> target
+template <class A, class T>
+void give_back(const A* panel, int64_t panel_stride, int rows, int columns, int channels, T* target, const Strides& strides) {
+  if (strides.h == columns && strides.w == 1) return transpose_out(panel, panel_stride, rows * columns, channels, target, strides.c);
+  for (int row = 0; row < rows; row++, panel += columns * panel_stride, target += strides.h) {
+    if (strides.w == 1) transpose_out(panel, panel_stride, columns, channels, target, strides.c);
+    else
+      for (int j = 0; j < columns; j++)
+        for (int c = 0; c < channels; c++) target[j * strides.w + c * strides.c] = T(panel[j * panel_stride + c]);
+  }
+}
+
+}  // namespace convlab::CONVLAB_ISA

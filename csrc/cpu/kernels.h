@@ -1,0 +1,44 @@
+// The CPU kernels as a table of functions, one table an instruction set. csrc/cpu/isa is compiled once for each, with the compiler's
+// flags for it (setup.py); which table is used is decided once, when the library is first asked. Torch-free.
+#pragma once
+#include <cstdint>
+
+#include "../dtype.h"
+#include "product.h"
+
+namespace convlab {
+
+// For tensors of one element type; sums, packed weights and bias are of its acc_t. Each function makes the pieces [begin, end) of
+// its work, and the caller spreads them over threads.
+struct ConvFunctions {
+  void (*pack_weights)(const Filters&, const void* w, void* packed, int64_t begin, int64_t end);
+  void (*unpack_weights)(const Filters&, const void* packed, int slices, int64_t slice, void* w, int64_t begin, int64_t end);
+
+  // register_tiled
+  void (*tiled)(const Product&, const Filters&, const void* source, const void* w, const void* weights, const void* bias, void* target, int64_t begin,
+                int64_t end, char* scratch);
+  void (*tiled_wgrad)(const Product&, const Filters&, const Axis& rows, const Axis& columns, int slices, const void* dy, const void* x, void* dw, void* sums,
+                      int64_t begin, int64_t end, char* scratch);
+
+  // direct; `channels_of_tile` says how many channels of the `left` ones the next tile has, which is how its weights are packed
+  int (*channels_of_tile)(int left);
+  void (*direct)(const RowProduct&, const void* source, const void* weights, const void* bias, void* target, int64_t begin, int64_t end, char* scratch);
+  void (*direct_wgrad)(const RowProduct&, const Axis& rows, int slices, const void* dy, const void* x, void* partial, int64_t begin, int64_t end, char* scratch);
+
+  void (*bias_grad)(int images, int64_t plane, const Strides& dy, int channels, const void* from, void* db, int64_t begin, int64_t end);
+};
+
+struct CpuKernels {
+  const char* name;
+  int vector_bytes;
+  int tile_pixels, tile_vectors;  // of a register tile
+  double (*multiply_add)(int64_t steps);  // as fast as can be; how many operations that were
+  ConvFunctions conv[4];                  // by DType
+
+  int lanes(DType dtype) const { return vector_bytes / (dtype == DType::float64 ? 8 : 4); }
+};
+
+// The best this machine has, or what CONVLAB_CPU names. Throws std::runtime_error where that is no such name, or not on this machine.
+const CpuKernels& cpu_kernels();
+
+}  // namespace convlab

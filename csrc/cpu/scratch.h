@@ -1,0 +1,47 @@
+// Memory for packed weights and panels. Each thread keeps its block from call to call (a fresh one would cost more page faults than
+// the work it is for), up to kKept bytes; nothing in it outlives the call that wrote it.
+#pragma once
+#include <cstdint>
+#include <new>
+
+namespace convlab {
+
+class CpuScratch {
+ public:
+  enum Use { shared, own, uses };  // by all threads of a call, held by the caller; by one thread
+
+  CpuScratch(Use use, int64_t bytes) : block_(blocks()[use]) {
+    if (bytes <= block_.bytes) return;
+    block_.release();
+    block_.data = static_cast<char*>(::operator new(size_t(bytes), kAlignment));
+    block_.bytes = bytes;
+  }
+  ~CpuScratch() {
+    if (block_.bytes > kKept) block_.release();
+  }
+  CpuScratch(const CpuScratch&) = delete;
+
+  char* get() const { return block_.data; }
+
+ private:
+  static constexpr int64_t kKept = 64 << 20;
+  static constexpr std::align_val_t kAlignment{4096};  // a page
+
+  struct Block {
+    char* data = nullptr;
+    int64_t bytes = 0;
+    void release() {
+      ::operator delete(data, kAlignment);
+      data = nullptr, bytes = 0;
+    }
+    ~Block() { release(); }
+  };
+  static Block* blocks() {
+    static thread_local Block all[uses];
+    return all;
+  }
+
+  Block& block_;
+};
+
+}  // namespace convlab

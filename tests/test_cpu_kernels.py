@@ -1,0 +1,140 @@
+"""The CPU kernels: every instruction set, problems of several tiles and strips, mixed layouts, any number of threads, accuracy."""
+
+import dataclasses
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import Conv, check_conv
+
+import convlab
+import convlab.functional as CF
+from convlab import cpu
+
+ROOT = Path(__file__).parent.parent
+PARITY = ["test_conv2d.py", "test_max_pool2d.py", "test_avg_pool2d.py", "test_leaky_relu.py", "test_gradients.py", "test_cpu_kernels.py"]
+ALGORITHMS = [a.name for a in convlab.algorithms() if "cpu" in a.backends]
+
+
+def runnable():
+    """The instruction sets that this machine has, as the message about a wrong one lists them."""
+    environment = {**os.environ, "CONVLAB_CPU": "none"}
+    done = subprocess.run([sys.executable, "-c", "import convlab; convlab.build_info()"], env=environment, capture_output=True, text=True, cwd=ROOT)
+    assert "RuntimeError: CONVLAB_CPU is 'none'; this machine runs " in done.stderr
+    return done.stderr.rsplit("runs ", 1)[1].strip().split(", ")
+
+
+@pytest.mark.parametrize("name", ["avx512", "avx2", "baseline"])
+def test_parity_and_gradients_of_every_instruction_set(name):
+    if os.environ.get("CONVLAB_CPU"):
+        pytest.skip("this is such a run")
+    if name == cpu.kernels():
+        pytest.skip(f"{name} is what the whole suite runs here")
+    if name not in runnable():
+        pytest.skip(f"this machine has no {name}")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:xdist", "-k", "not cuda", *(str(ROOT / "tests" / file) for file in PARITY)]
+    done = subprocess.run(command, env={**os.environ, "CONVLAB_CPU": name}, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def channels_last(t):
+    return t.contiguous(memory_format=torch.channels_last)
+
+
+def several_tiles(rng: random.Random) -> Conv:
+    """A problem of several register tiles, vectors of channels, strips or images, with remainders."""
+    while True:
+        groups = rng.choice([1, 1, 1, 1, 2, 5])
+        c = Conv(
+            rng.choice([1, 2, 5, 33]), groups * rng.choice([1, 2, 3, 4, 7, 19, 40]), rng.randint(1, 40), rng.randint(1, 70),
+            groups * rng.choice([1, 2, 5, 6, 9, 16, 33, 50]), rng.randint(1, 5), rng.randint(1, 7), (rng.randint(1, 3), rng.randint(1, 3)),
+            (rng.randint(0, 3), rng.randint(0, 3)), (rng.choice([1, 1, 2]), rng.choice([1, 1, 3])), groups,
+        )  # fmt: skip
+        fits = c.dilation[0] * (c.R - 1) < c.H + 2 * c.padding[0] and c.dilation[1] * (c.S - 1) < c.W + 2 * c.padding[1]
+        work = c.N * c.H * c.W * c.C * c.K * c.R * c.S // groups // (c.stride[0] * c.stride[1])
+        if fits and work < 3e7:
+            return c
+
+
+@pytest.mark.parametrize("chunk", range(8))
+def test_random_problems_of_several_tiles(chunk):
+    rng = random.Random(f"several tiles {chunk}")
+    for _ in range(12):
+        conv, algo = several_tiles(rng), rng.choice(["auto", "register_tiled", "direct", *ALGORITHMS])
+        if algo != "auto" and not next(a for a in convlab.algorithms() if a.name == algo).supports(problem(conv), "forward")[0]:
+            algo = "auto"
+        dtype = rng.choice([torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16])
+        change = [rng.choice([channels_last, torch.clone]) for _ in range(3)]
+        x, w, b = conv.tensors(dtype, bias=rng.random() < 0.7)
+        dy = torch.randn_like(F.conv2d(x.double(), w.double(), None, *conv.arguments)).to(dtype)
+        run = lambda x, w, b: CF.conv2d(x, w, b, *conv.arguments, algo=algo)  # noqa: E731
+        check_conv(run, change[0](x), change[1](w), b, change[2](dy), conv.arguments, f"{conv} {algo} {dtype}")
+
+
+def problem(conv: Conv):
+    x, w, _ = conv.tensors()
+    return convlab.Conv2dProblem.of(x, w, *conv.arguments)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_the_same_bits_for_any_number_of_threads(algo):
+    convs = [Conv(5, 20, 19, 23, 33, 3, 3, (1, 2), (1, 1)), Conv(3, 4, 30, 17, 4, 3, 3, (1, 1), (1, 1), groups=4), Conv(70, 3, 9, 9, 6, 5, 5)]
+    algorithm = next(a for a in convlab.algorithms() if a.name == algo)
+    for conv in convs:
+        if not algorithm.supports(problem(conv), "forward")[0]:
+            continue
+        x, w, b = conv.tensors()
+        results = []
+        try:
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                leaves = [t.clone().requires_grad_() for t in (x, w, b)]
+                y = CF.conv2d(*leaves, *conv.arguments, algo=algo)
+                results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
+        finally:
+            torch.set_num_threads(1)
+        for other in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], other)), f"{algo} {conv}"
+
+
+@pytest.mark.parametrize("conv", [Conv(1, 512, 7, 7, 64, 3, 3, padding=(1, 1)), Conv(2, 64, 28, 28, 64, 3, 3, padding=(1, 1)), Conv(2, 256, 28, 28, 32, 1, 1)], ids=str)
+@pytest.mark.parametrize("layout", [torch.clone, channels_last], ids=["nchw", "channels_last"])
+def test_error_at_most_twice_torchs(conv, layout):
+    x, w, _ = (layout(t) if t is not None else t for t in conv.tensors(bias=False))
+    dy = layout(torch.randn_like(F.conv2d(x, w, None, *conv.arguments)))
+
+    def results(function, *tensors):
+        leaves = [t.clone().requires_grad_() for t in tensors[:2]]
+        y = function(*leaves, None, *conv.arguments)
+        return [y.detach(), *torch.autograd.grad(y, leaves, tensors[2])]
+
+    exact = results(F.conv2d, x.double(), w.double(), dy.double())
+    for name, ours, theirs, truth in zip(("forward", "dgrad", "wgrad"), results(CF.conv2d, x, w, dy), results(F.conv2d, x, w, dy), exact):
+        error, torchs = ((r - truth).abs().max().item() for r in (ours, theirs))
+        assert error <= 2 * torchs + 1e-6 * truth.abs().max().item(), f"{name}: {error:.2e}, torch's is {torchs:.2e}"
+
+
+def test_register_tiled_refuses_offsets_that_do_not_fit():
+    x, w = torch.empty(1, 3, 40000, 40000, device="meta"), torch.empty(16, 3, 3, 3, device="meta")
+    huge = dataclasses.replace(convlab.Conv2dProblem.of(x, w), backend="cpu")
+    tiled = next(a for a in convlab.algorithms() if a.name == "register_tiled")
+    assert tiled.supports(huge, "forward") == (False, "takes images of up to 2^31 - 1 elements")
+
+
+def test_kernels_of_one_instruction_set_are_called_by_no_other():
+    """A function that two sets share would be linked once, with the instructions of one of them."""
+    objects = sorted(ROOT.glob("build/*/_C/csrc/cpu/isa/*.o"))
+    if not objects or shutil.which("nm") is None:
+        pytest.skip("needs the objects of an in-place build, and nm (binutils)")
+    for path in objects:
+        isa = path.name.split(".")[0]
+        symbols = subprocess.run(["nm", "-C", "--defined-only", str(path)], check=True, capture_output=True, text=True).stdout.splitlines()
+        shared = [line for line in symbols if line.split()[1] in "WVu" and f"convlab::{isa}::" not in line]
+        assert not shared, f"{path.name}: {shared}"
+        assert any(f"convlab::{isa}::" in line for line in symbols)
