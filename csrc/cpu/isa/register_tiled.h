@@ -40,7 +40,10 @@ void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* p
   for (int m = 0; m < M; m++) {
     x[m] = source + pixels[m].source;
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) sums[m][v] = load<A>(bias + v * L);
+    for (int v = 0; v < NV; v++) {
+      sums[m][v] = load<A>(bias + v * L);
+      __builtin_prefetch(target + pixels[m].target + v * L, 1);  // to be there when the sums are done
+    }
   }
 
   for (int64_t begin = 0, end; begin < term_count; begin = end) {
