@@ -28,9 +28,10 @@ Conv2d with_rows_of_vectors(Conv2d g, int lanes, bool contiguous) {
   return g;
 }
 
-// The rows of x that filters of one row never meet, left out.
-Conv2d without_skipped_rows(Conv2d g, Strides& x) {
-  if (g.R == 1 && g.pad_h == 0 && g.stride_h > 1 && (g.P - 1) * g.stride_h < g.H) x.h *= g.stride_h, g.H = g.P, g.stride_h = 1;
+// The rows and columns of x that filters of one row or column never meet, left out.
+Conv2d without_skipped(Conv2d g, Strides& x) {
+  if (g.R == 1 && g.pad_h == 0 && (g.P - 1) * g.stride_h < g.H) x.h *= g.stride_h, g.H = g.P, g.stride_h = 1;
+  if (g.S == 1 && g.pad_w == 0 && (g.Q - 1) * g.stride_w < g.W) x.w *= g.stride_w, g.W = g.Q, g.stride_w = 1;
   return g;
 }
 
@@ -48,7 +49,7 @@ struct Cpu {
     const CpuKernels& kernels = cpu_kernels();
     Conv2d g = with_rows_of_vectors(shape, kernels.lanes(dtype), !layouts.first && !layouts.output);
     Strides xs = x_strides(g, layouts.first);
-    g = without_skipped_rows(g, xs);
+    g = without_skipped(g, xs);
     const Classes rows(forward_classes(rows_of(g))), columns(forward_classes(columns_of(g)));
     const Product p = product(g, g.Cg(), g.Kg(), rows.view(g.R, g.H, g.P), columns.view(g.S, g.W, g.Q), xs, y_strides(g, layouts.output));
     const Filters f = filters_of(g, layouts.second, true);
@@ -87,7 +88,7 @@ struct Cpu {
     if (db) bias_grad(shape, dtype, dy, db);
     const CpuKernels& kernels = cpu_kernels();
     Strides xs = x_strides(shape, layouts.second);
-    const Conv2d g = without_skipped_rows(shape, xs);
+    const Conv2d g = without_skipped(shape, xs);
     const Classes rows(forward_classes(rows_of(g))), columns(forward_classes(columns_of(g)));
     const Product p = product(g, g.Cg(), g.Kg(), rows.view(g.R, g.H, g.P), columns.view(g.S, g.W, g.Q), xs, y_strides(g, layouts.first));
     const Filters f = filters_of(g, layouts.output, true);

@@ -8,9 +8,18 @@ namespace convlab::CONVLAB_ISA {
 
 constexpr int kPrefetched = 64;  // elements ahead: there are too many rows for the hardware to follow
 
-// from [rows, columns], rows `from_stride` apart -> panel [columns, rows], `panel_stride` >= rows apart. Writes up to a vector
+// `count` elements that lie 1 or 2 apart, from the first on
+template <class A, class T> CONVLAB_INLINE Vec<A> load_apart(const T* from, int apart, int count) {
+  if (apart == 1) return load_some<A>(from, count);
+  const int reach = 2 * (count < kLanes<A> ? count : kLanes<A>) - 1;  // the last of them, and what lies between
+  using all = typename indices_to<kLanes<A>>::type;
+  return unzip<A, 0>(load_some<A>(from, reach), reach > kLanes<A> ? load_some<A>(from + kLanes<A>, reach - kLanes<A>) : Vec<A>{}, all{});
+}
+
+// from [rows, columns], columns 1 or 2 elements apart and rows `from_stride` -> panel [columns, rows], `panel_stride` >= rows apart. Writes up to a vector
 // past the panel's end, and nothing behind the columns before it has written these.
-template <class A, class T> void transpose_in(const T* from, int64_t from_stride, int rows, int columns, A* panel, int64_t panel_stride) {
+template <class A, class T>
+void transpose_in(const T* from, int64_t from_stride, int rows, int columns, A* panel, int64_t panel_stride, int apart = 1) {
   constexpr int L = kLanes<A>;
   for (int j = 0; j < columns; j += L) {
     if (j + L > columns && columns > L) j = columns - L;  // the last block again covers part of the one before
@@ -18,8 +27,8 @@ template <class A, class T> void transpose_in(const T* from, int64_t from_stride
       Vec<A> block[L];
 #pragma GCC unroll 16
       for (int l = 0; l < L; l++) {
-        const T* const row = from + (i + l) * from_stride + j;
-        block[l] = i + l < rows ? load_some<A>(row, columns - j) : Vec<A>{};
+        const T* const row = from + (i + l) * from_stride + j * apart;
+        block[l] = i + l < rows ? load_apart<A>(row, apart, columns - j) : Vec<A>{};
         __builtin_prefetch(row + kPrefetched);
       }
       transpose<A>(block);
@@ -67,7 +76,7 @@ template <class A, class T>
 void take_in(const T* from, const Strides& strides, int rows, int columns, int channels, A* panel, int64_t panel_stride) {
   if (strides.w == 1 && strides.h == columns) return transpose_in(from, strides.c, channels, rows * columns, panel, panel_stride);
   for (int row = 0; row < rows; row++, from += strides.h, panel += columns * panel_stride) {
-    if (strides.w == 1) transpose_in(from, strides.c, channels, columns, panel, panel_stride);
+    if (strides.w == 1 || strides.w == 2) transpose_in(from, strides.c, channels, columns, panel, panel_stride, int(strides.w));
     else
       for (int j = 0; j < columns; j++)
         for (int c = 0; c < channels; c++) panel[j * panel_stride + c] = A(from[j * strides.w + c * strides.c]);
