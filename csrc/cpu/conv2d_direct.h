@@ -107,7 +107,8 @@ void run(const CpuKernels& k, DType dtype, Product p, const Columns& columns, co
   const int64_t slots = int64_t(p.images_per_strip) * p.rows_per_strip * ((p.columns.target + lanes - 1) / lanes + int64_t(columns.phases.size()));
   const int64_t panel = int64_t(p.images_per_strip) * channels * p.rows.source * length + lanes;
   const int64_t turned = channels * (p.columns.source + lanes) + lanes;
-  const int64_t bytes = int64_t(f.depth) * f.R * f.S * 16 + slots * 24 + (panel + turned) * int64_t(sizeof(A)) + 5 * kCacheLine, pieces = p.strips() * ((p.groups + bundle - 1) / bundle);
+  const int64_t terms = int64_t(f.depth) * taps_of_classes(p.rows) * taps_of_phases(rp) * 16 + (p.rows.count * rp.phase_count + 1) * 8;
+  const int64_t bytes = terms + slots * 24 + (panel + turned) * int64_t(sizeof(A)) + 6 * kCacheLine, pieces = p.strips() * ((p.groups + bundle - 1) / bundle);
   parallel_over(pieces, work_of(p) / pieces, [&](int64_t begin, int64_t end) {
     const CpuScratch own(CpuScratch::own, bytes);
     functions.direct(rp, source, packed, packed_bias, target, begin, end, own.get());

@@ -76,4 +76,10 @@ struct RowProduct {
   bool in_place;   // the source's rows are as good as a panel: whole vectors, no padding, no stride
 };
 
+inline int taps_of_phases(const RowProduct& rp) {
+  int taps = 0;
+  for (int i = 0; i < rp.phase_count; i++) taps += rp.phases[i].tap_count;
+  return taps;
+}
+
 }  // namespace convlab

@@ -225,11 +225,34 @@ Field<A> look(const RowProduct& rp, const T* source, const Strip& s, int channel
 
 // The memory that a thread works in
 template <class A> struct Bench {
-  Term* terms;
+  Term* terms;     // of all classes of rows and phases of columns
+  int64_t* first;  // of each of these, and one past the last: [classes phases + 1]
+  int64_t channel, row;  // the field's strides that the terms are for
   Slot* slots;
   A *turned, *panel;
   int64_t zeroed;  // elements of the panel that are zero or have been written
 };
+
+template <class A> void find_terms(const RowProduct& rp, const Field<A>& field, Bench<A>& b) {
+  if (b.channel == field.channel && b.row == field.row) return;
+  b.channel = field.channel, b.row = field.row;
+  const Product& p = rp.product;
+  const int64_t kernel_taps = int64_t(p.rows.kernel) * p.columns.kernel;
+  Term* term = b.terms;
+  int64_t* first = b.first;
+  for (int rc = 0; rc < p.rows.count; rc++)
+    for (int phase = 0; phase < rp.phase_count; phase++) {
+      const TapClassView& vertical = p.rows.classes[rc];
+      const ColumnPhase& horizontal = rp.phases[phase];
+      *first++ = term - b.terms;
+      for (int c = 0; c < p.depth; c++)
+        for (int i = 0; i < vertical.tap_count; i++)
+          for (int j = 0; j < horizontal.tap_count; j++)
+            *term++ = {c * field.channel + vertical.offsets[i] * field.row + horizontal.places[j],
+                       c * kernel_taps + int64_t(vertical.taps[i]) * p.columns.kernel + horizontal.taps[j]};
+    }
+  *first = term - b.terms;
+}
 
 // One strip's targets of one group. weights [tiles of channels, depth, R S, channels]; bias [width]
 template <class T>
@@ -241,12 +264,14 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
   // All channels of the target go over a block of slots while its source is in the first cache
   const int64_t tile_slots = kSums / channels_of_tile(p.width), fit = kBlockBytes / (int64_t(p.depth) * p.rows.kernel * kVectorBytes);
   const int64_t block = fit > tile_slots ? fit / tile_slots * tile_slots : tile_slots;
+  find_terms(rp, field, b);
 
   for (int rc = 0; rc < p.rows.count; rc++)
     for (int phase = 0; phase < rp.phase_count; phase++) {
       const TapClassView& vertical = p.rows.classes[rc];
       const ColumnPhase& horizontal = rp.phases[phase];
-      int64_t count = 0, term_count = 0;
+      const int64_t* const first = b.first + rc * rp.phase_count + phase;
+      int64_t count = 0;
       for (int n = s.n0; n < s.n1; n++)
         for (int i = 0; i < vertical.place_count; i++) {
           const Place& row = vertical.places[i];
@@ -256,15 +281,10 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
           for (int q = 0; q < horizontal.count; q += L)
             b.slots[count++] = {from + q, to + (horizontal.first + int64_t(q) * horizontal.step) * p.target.w, horizontal.count - q < L ? horizontal.count - q : L};
         }
-      for (int c = 0; c < p.depth; c++)
-        for (int i = 0; i < vertical.tap_count; i++)
-          for (int j = 0; j < horizontal.tap_count; j++)
-            b.terms[term_count++] = {c * field.channel + vertical.offsets[i] * field.row + horizontal.places[j],
-                                     c * kernel_taps + int64_t(vertical.taps[i]) * p.columns.kernel + horizontal.taps[j]};
 
       for (int64_t begin = 0; begin < count; begin += block) {
         const int64_t end = begin + block < count ? begin + block : count;
-        Tiles<A> at{b.terms, term_count, field.data, weights, bias, nullptr, p.target.c};
+        Tiles<A> at{b.terms + first[0], first[1] - first[0], field.data, weights, bias, nullptr, p.target.c};
         for (int k = 0, channels; k < p.width; k += channels, at.weights += channels * p.depth * kernel_taps, at.bias += channels) {
           channels = channels_of_tile(p.width - k);
           T* const to = target + k * p.target.c;
@@ -294,7 +314,9 @@ void run(const RowProduct& rp, const T* source, const acc_t<T>* weights, const a
   const int64_t kernel_taps = int64_t(p.rows.kernel) * p.columns.kernel;
   Carver carver{scratch};
   Bench<A> bench{};
-  bench.terms = carver.take<Term>(p.depth * kernel_taps);
+  bench.terms = carver.take<Term>(int64_t(p.depth) * taps_of_classes(p.rows) * taps_of_phases(rp));
+  bench.first = carver.take<int64_t>(p.rows.count * rp.phase_count + 1);
+  bench.channel = bench.row = -1;
   bench.slots = carver.take<Slot>(int64_t(p.images_per_strip) * p.rows_per_strip * ((p.columns.target + L - 1) / L + rp.phase_count));
   bench.turned = carver.take<A>(rp.bundle * p.depth * round_up(p.columns.source, L) + L);
   bench.panel = carver.take<A>(0);

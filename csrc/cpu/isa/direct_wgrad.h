@@ -103,6 +103,19 @@ void take_grad(const T* dy, const Strides& strides, int images, int channels, in
     }
 }
 
+// sums [count, L] -> out [count]: L of them are turned and added at a time
+template <class A> void add_lanes(const A* sums, int64_t count, A* out) {
+  constexpr int L = kLanes<A>;
+  for (int64_t i = 0; i < count; i += L) {
+    const int here = count - i < L ? int(count - i) : L;
+    Vec<A> block[L];
+    for (int l = 0; l < L; l++) block[l] = l < here ? load<A>(sums + (i + l) * L) : Vec<A>{};
+    transpose<A>(block);
+    for (int l = 1; l < L; l++) block[0] += block[l];
+    store_some<A>(out + i, block[0], here);
+  }
+}
+
 // The pieces [begin, end): slices of strips x groups. partial [slices, groups, width, depth R S]
 template <class T>
 void wgrad(const RowProduct& rp, const Axis& vertical, int slices, const T* dy, const T* x, acc_t<T>* partial, int64_t begin, int64_t end, char* scratch) {
@@ -153,12 +166,7 @@ void wgrad(const RowProduct& rp, const Axis& vertical, int slices, const T* dy, 
           }
         }
     }
-    A* out = partial + piece * p.width * tap_count;
-    for (int64_t i = 0; i < int64_t(p.width) * tap_count; i++) {
-      A sum = 0;
-      for (int l = 0; l < L; l++) sum += sums[i * L + l];
-      out[i] = sum;
-    }
+    add_lanes(sums, int64_t(p.width) * tap_count, partial + piece * p.width * tap_count);
   }
 }
 

@@ -49,8 +49,9 @@ void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* p
   for (int64_t begin = 0, end; begin < term_count; begin = end) {
     end = begin + kChunk < term_count ? begin + kChunk : term_count;
     for (int64_t t = begin; t < end; t++) {
-      const int64_t at = terms[t].source;
-      const A* const w = weights + int64_t(terms[t].weights) * L;
+      const Term term = terms[t];
+      const int64_t at = term.source;
+      const A* const w = weights + int64_t(term.weights) * L;
       Vec<A> row[NV];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) row[v] = load<A>(w + v * vector_stride);

@@ -83,14 +83,20 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
   using sizes = typename indices_to<kTilePixels>::type;
   constexpr int L = kLanes<A>;
   const int64_t vector_stride = int64_t(vertical.kernel) * horizontal.kernel * p.depth * L;
-  const int parts = (p.depth + kTilePixels - 1) / kTilePixels;
+  const auto reached_by = [&](int t) {
+    return reached(0, horizontal.outputs, horizontal.size, horizontal.stride, t * horizontal.dilation - horizontal.pad);
+  };
   int height = 0, width = 0;  // of the rectangle that is paired up
   int64_t count = 0;
   for (int r = 0; r < vertical.kernel; r++)
-    for (int t = 0; t < horizontal.kernel; t++, sums += p.depth * L) {
+    for (int t = 0, taps; t < horizontal.kernel; t += taps, sums += taps * p.depth * L) {
       const int h0 = r * vertical.dilation - vertical.pad, w0 = t * horizontal.dilation - horizontal.pad;
-      const Span rows = reached(s.row0, s.row1, vertical.size, vertical.stride, h0);
-      const Span columns = reached(0, horizontal.outputs, horizontal.size, horizontal.stride, w0);
+      const Span rows = reached(s.row0, s.row1, vertical.size, vertical.stride, h0), columns = reached_by(t);
+      // Neighbouring taps whose channels of x lie side by side, and that reach the same pixels, count as more channels.
+      for (taps = 1; t + taps < horizontal.kernel && horizontal.dilation * x.w == p.depth; taps++) {
+        const Span next = reached_by(t + taps);
+        if (next.begin != columns.begin || next.end != columns.end) break;
+      }
       if (rows.end - rows.begin != height || columns.end - columns.begin != width) {
         height = rows.end - rows.begin, width = columns.end - columns.begin;
         count = pair_up(vertical, horizontal, rows, columns, s, x, dy, pairs);
@@ -99,8 +105,9 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
       const A* const from = x.data + (s.n0 - x.n0) * x.n + (int64_t(rows.begin) * vertical.stride + h0 - x.row0) * x.h +
                             (int64_t(columns.begin) * horizontal.stride + w0) * x.w;
       const A* const grad = dy.data + (rows.begin - s.row0) * dy.h + columns.begin * dy.w;
+      const int depth = taps * p.depth, parts = (depth + kTilePixels - 1) / kTilePixels;
       for (int part = 0; part < parts; part++) {
-        const int c = int(int64_t(p.depth) * part / parts), channels = int(int64_t(p.depth) * (part + 1) / parts) - c;
+        const int c = int(int64_t(depth) * part / parts), channels = int(int64_t(depth) * (part + 1) / parts) - c;
         (vectors == 1 ? wgrad_tile_of<A, 1>(channels, sizes{}) : wgrad_tile_of<A, kTileVectors>(channels, sizes{}))(pairs, count, from + c, grad,
                                                                                                                   sums + c * L, vector_stride);
       }
