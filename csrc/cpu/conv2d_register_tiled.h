@@ -30,8 +30,6 @@ inline void cut(Product& p, int64_t element, int64_t pixels_wanted) {
   p.rows_per_strip = int(std::max<int64_t>(1, (p.rows.target + strips - 1) / strips));
 }
 
-inline int64_t round_up(int64_t bytes) { return (bytes + 4095) / 4096 * 4096; }
-
 // What `run` and `wgrad` of csrc/cpu/isa put into their scratch, from above
 inline int64_t scratch_bytes(const Product& p, int64_t element, const CpuKernels& k) {
   const int64_t pixels = int64_t(p.images_per_strip) * p.rows_per_strip * p.columns.target;
@@ -55,7 +53,7 @@ void run(const CpuKernels& k, DType dtype, Product p, const Filters& f, const T*
 
   // Weights that one strip alone meets are packed by who needs them, and go no further than that thread's cache.
   const bool own_weights = p.strips() == 1;
-  const int64_t taps = int64_t(f.R) * f.S, vector = taps * f.depth * k.vector_bytes, packed_bytes = own_weights ? 0 : round_up(p.groups * vectors * vector);
+  const int64_t taps = int64_t(f.R) * f.S, vector = taps * f.depth * k.vector_bytes, packed_bytes = own_weights ? 0 : p.groups * vectors * vector;
   const CpuScratch memory(CpuScratch::shared, packed_bytes + p.groups * vectors * k.vector_bytes);
   char* const packed = memory.get();
   A* const packed_bias = reinterpret_cast<A*>(packed + packed_bytes);

@@ -134,8 +134,8 @@ struct Into {
 };
 
 // The terms and pixels of the classes, one after another; how many segments
-inline int sort_pixels(const Product& p, const Strip& s, int64_t n_stride, int64_t h_stride, int64_t w_stride, int row0, int n0, const Into& into,
-                       Segment* segments, Term* terms, Pixel* pixels) {
+template <class A>
+int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Into& into, Segment* segments, Term* terms, Pixel* pixels) {
   Segment* segment = segments;
   Term* term = terms;
   Pixel* pixel = pixels;
@@ -147,15 +147,15 @@ inline int sort_pixels(const Product& p, const Strip& s, int64_t n_stride, int64
         for (int i = 0; i < vertical.place_count; i++) {
           const Place& row = vertical.places[i];
           if (row.at < s.row0 || row.at >= s.row1) continue;
-          const int64_t from = (n - n0) * n_stride + (row.base - row0) * h_stride, to = (n - into.n0) * into.n + (row.at - into.row0) * into.h;
+          const int64_t from = (n - lens.n0) * lens.n + (row.base - lens.row0) * lens.h, to = (n - into.n0) * into.n + (row.at - into.row0) * into.h;
           for (int j = 0; j < horizontal.place_count; j++)
-            *pixel++ = {from + horizontal.places[j].base * w_stride, to + horizontal.places[j].at * into.w};
+            *pixel++ = {from + horizontal.places[j].base * lens.w, to + horizontal.places[j].at * into.w};
         }
       if (pixel == first_pixel) continue;
       Term* const first_term = term;
       for (int i = 0; i < vertical.tap_count; i++)
         for (int j = 0; j < horizontal.tap_count; j++) {
-          const int source = int(vertical.offsets[i] * h_stride + horizontal.offsets[j] * w_stride);
+          const int source = int(vertical.offsets[i] * lens.h + horizontal.offsets[j] * lens.w);
           const int weights = (vertical.taps[i] * p.columns.kernel + horizontal.taps[j]) * p.depth;
           for (int c = 0; c < p.depth; c++) *term++ = {source + c, weights + c};
         }
@@ -198,7 +198,7 @@ void run(const Product& p, const Filters& f, const T* source, const T* w, const 
       lens = look<A>(p, source, s, group, source_panel);
       const Into into = in_memory ? Into{p.target.n, p.target.h, p.target.w, 0, 0}
                                   : Into{(s.row1 - s.row0) * columns * kPanel, columns * kPanel, kPanel, s.row0, s.n0};
-      segment_count = sort_pixels(p, s, lens.n, lens.h, lens.w, lens.row0, lens.n0, into, segments, terms, pixels);
+      segment_count = sort_pixels(p, s, lens, into, segments, terms, pixels);
     }
     for (int i = part * p.panels_per_piece; i < (part + 1) * p.panels_per_piece && i < panels; i++) {
       const int k0 = i * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel, tile_vectors = (lanes + L - 1) / L;
@@ -213,10 +213,10 @@ void run(const Product& p, const Filters& f, const T* source, const T* w, const 
         tiles<A>(terms + g->term, g->term_count, lens.data, pixels + g->pixel, g->pixel_count, tile_weights, vector_stride, bias + vector * L, tile_target,
                  tile_vectors, in_memory ? lanes : kPanel);
       if (in_memory) continue;
-      const int64_t strip_image = (s.row1 - s.row0) * columns;
+      const int rows = s.row1 - s.row0;
       for (int n = s.n0; n < s.n1; n++)
         for (int v = 0; v < tile_vectors; v++)
-          give_back(out + (n - s.n0) * strip_image * kPanel + v * L, kPanel, s.row1 - s.row0, int(columns), lanes - v * L < L ? lanes - v * L : L,
+          give_back(out + (n - s.n0) * rows * columns * kPanel + v * L, kPanel, rows, int(columns), lanes - v * L < L ? lanes - v * L : L,
                     to + n * p.target.n + s.row0 * p.target.h + v * L * p.target.c, p.target);
     }
   }
