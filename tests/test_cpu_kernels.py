@@ -77,6 +77,17 @@ def test_random_problems_of_several_tiles(chunk):
         check_conv(run, change[0](x), change[1](w), b, change[2](dy), conv.arguments, f"{conv} {algo} {dtype}")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("channels", [1, 3, 6, 8, 9])
+def test_direct_with_more_channels_than_lanes(channels, dtype):
+    """A tile has up to eight channels, a vector as few as two lanes."""
+    conv = Conv(2, channels, 6, 9, channels, 3, 2, padding=(1, 1))
+    x, w, b = conv.tensors(dtype)
+    dy = torch.randn_like(F.conv2d(x.double(), w.double(), None, *conv.arguments)).to(dtype)
+    for layout in (torch.clone, channels_last):
+        check_conv(lambda *t: CF.conv2d(*t, *conv.arguments, algo="direct"), layout(x), w, b, layout(dy), conv.arguments)
+
+
 def problem(conv: Conv):
     x, w, _ = conv.tensors()
     return convlab.Conv2dProblem.of(x, w, *conv.arguments)

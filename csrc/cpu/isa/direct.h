@@ -194,8 +194,9 @@ void spread(TileFunction<A> f, Tiles<A> at, const Slot* slots, int count, int ch
   f(at, near);
   for (int v = 0; v < count; v++) {
     T* const first = to + slots[v].target;
-    if (channel == 1) {  // the channels of a pixel lie side by side
-      transpose_some(sums + v * L, at.target_channel, channels, slots[v].lanes, first, step);
+    if (channel == 1) {  // the channels of a pixel lie side by side; a tile may have more of them than a vector
+      for (int k = 0; k < channels; k += L)
+        transpose_some(sums + k * at.target_channel + v * L, at.target_channel, channels - k < L ? channels - k : L, slots[v].lanes, first + k, step);
     } else {
       for (int k = 0; k < channels; k++)
         for (int l = 0; l < slots[v].lanes; l++) first[k * channel + l * step] = T(sums[k * at.target_channel + v * L + l]);
