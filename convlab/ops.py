@@ -77,9 +77,9 @@ def _is_channels_last(t):
     return t.dim() == 4 and suggest_memory_format(t) is torch.channels_last
 
 
-def _empty(shape, like, channels_last=False):
+def _empty(shape, like, channels_last=False, dtype=None):
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format)
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format)
 
 
 def _conv_format(a, b):
@@ -128,14 +128,14 @@ def _(x, kernel_size, stride, padding, dilation, ceil_mode, with_offsets):
     torch._check(x.dim() == 4, lambda: f"max_pool2d: input must be [N, C, H, W], got {x.shape}")
     outputs = (_pool_outputs(x.shape[2 + d], padding[d], kernel_size[d], stride[d], dilation[d], ceil_mode) for d in range(2))
     y = _empty((*x.shape[:2], *outputs), x, _is_channels_last(x))
-    byte = kernel_size[0] * kernel_size[1] <= 256
-    offsets = torch.empty(y.shape if with_offsets else (0,), dtype=torch.uint8 if byte else torch.int32, device=x.device)
-    return y, offsets
+    as_x = with_offsets and x.device.type == "cpu" and _is_channels_last(x)  # the CPU's kernels take both layouts
+    dtype = torch.uint8 if kernel_size[0] * kernel_size[1] <= 256 else torch.int32
+    return y, _empty(y.shape if with_offsets else (0,), x, as_x, dtype)
 
 
 @torch.library.register_fake("convlab::max_pool2d_backward")
 def _(dy, offsets, input_size, kernel_size, stride, padding, dilation):
-    return _empty((*dy.shape[:2], *input_size), dy, _is_channels_last(dy))
+    return _empty((*dy.shape[:2], *input_size), dy, _is_channels_last(dy) or _is_channels_last(offsets))
 
 
 @torch.library.register_fake("convlab::max_pool2d_gather")
@@ -145,7 +145,7 @@ def _(x, offsets, kernel_size, stride, padding, dilation):
 
 @torch.library.register_fake("convlab::max_pool2d_indices")
 def _(offsets, input_size, kernel_size, stride, padding, dilation):
-    return torch.empty(offsets.shape, dtype=torch.int64, device=offsets.device)
+    return _empty(offsets.shape, offsets, _is_channels_last(offsets), torch.int64)
 
 
 @torch.library.register_fake("convlab::avg_pool2d_forward")

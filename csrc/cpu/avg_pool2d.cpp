@@ -1,67 +1,76 @@
-// Average pooling on the CPU, plane by plane.
+// Average pooling on the CPU: the kernels of csrc/cpu/isa, and what windows are divided by.
 #include "../host/avg_pool2d.h"
 
 #include "../host/registration.h"
-#include "parallel.h"
+#include "pool2d.h"
+#include "pool2d_plain.h"
 
 namespace convlab {
 namespace {
 
-// x [H, W] -> y [P, Q]
-template <class T> void forward_plane(const AvgPool2d& a, const T* x, T* y) {
-  const Pool2d& g = a.window;
-  for (int p = 0; p < g.P; p++) {
-    const Range rows = covered_by(p, g.stride_h, g.pad_h, g.R, g.H);
-    for (int q = 0; q < g.Q; q++) {
-      const Range columns = covered_by(q, g.stride_w, g.pad_w, g.S, g.W);
-      acc_t<T> sum = 0;
-      for (int h = rows.begin; h < rows.end; h++)
-        for (int w = columns.begin; w < columns.end; w++) sum += acc_t<T>(x[h * g.W + w]);
-      y[p * g.Q + q] = T(sum / acc_t<T>(averaged_over(a, p, q)));
-    }
-  }
-}
+using namespace pooling::plain;
+using pooling::Pass;
+using pooling::Plan;
 
-// dy [P, Q] -> dx [H, W]; sums [H W]
-template <class T> void backward_plane(const AvgPool2d& a, const T* dy, T* dx, std::vector<acc_t<T>>& sums) {
-  const Pool2d& g = a.window;
-  std::fill(sums.begin(), sums.end(), acc_t<T>(0));
-  for (int p = 0; p < g.P; p++) {
-    const Range rows = covered_by(p, g.stride_h, g.pad_h, g.R, g.H);
-    for (int q = 0; q < g.Q; q++) {
-      const Range columns = covered_by(q, g.stride_w, g.pad_w, g.S, g.W);
-      const acc_t<T> share = acc_t<T>(dy[p * g.Q + q]) / acc_t<T>(averaged_over(a, p, q));
-      for (int h = rows.begin; h < rows.end; h++)
-        for (int w = columns.begin; w < columns.end; w++) sums[h * g.W + w] += share;
-    }
+// averaged_over() as a product: what a pooling of one row, or of one column, has
+class Factors {
+ public:
+  explicit Factors(const AvgPool2d& a) {
+    AvgPool2d rows = a, columns = a;
+    rows.window.W = rows.window.Q = rows.window.S = rows.window.stride_w = 1, rows.window.pad_w = 0;
+    columns.window.H = columns.window.P = columns.window.R = columns.window.stride_h = 1, columns.window.pad_h = 0;
+    for (int p = 0; p < a.window.P; p++) rows_.push_back(double(averaged_over(rows, p, 0)));
+    for (int q = 0; q < a.window.Q; q++) columns_.push_back(a.divisor ? 1.0 : double(averaged_over(columns, 0, q)));
   }
-  std::transform(sums.begin(), sums.end(), dx, [](acc_t<T> sum) { return T(sum); });
-}
+  Averages view() const {
+    return {rows_.data(), columns_.data(), std::adjacent_find(columns_.begin(), columns_.end(), std::not_equal_to<double>()) == columns_.end()};
+  }
+
+ private:
+  std::vector<double> rows_, columns_;
+};
 
 struct Cpu {
-  static constexpr bool any_layout = false;
-  explicit Cpu(const Tensor&) {}
-
-  template <class F> static void over_planes(const Pool2d& g, const F& f) { parallel_over(g.planes, (int64_t)g.P * g.Q * g.R * g.S, f); }
+  static constexpr bool any_layout = true;
+  const int64_t inner;  // channels of a place where the tensors lie channels_last, else 1
+  explicit Cpu(const Tensor& output) : inner(is_channels_last(output) ? output.size(1) : 1) {}
 
   void forward(const AvgPool2d& a, DType dtype, const void* x, void* y) const {
+    if (in_lines(Pass::forward, a.window)) {
+      const auto f = cpu_kernels().avg_pool[int(dtype)].forward;
+      return run(Pass::forward, a, dtype, [&](const Pooling& p, const Averages& averages, int64_t begin, int64_t end, char* scratch) {
+        f(p, averages, x, y, begin, end, scratch);
+      });
+    }
     dispatch(dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      const Pool2d& g = a.window;
-      over_planes(g, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; i++) forward_plane(a, static_cast<const T*>(x) + i * g.H * g.W, static_cast<T*>(y) + i * g.P * g.Q);
-      });
+      over_layers(a.window, inner, [&](const Layer& l) { average_forward(a, static_cast<const T*>(x), static_cast<T*>(y), l); });
     });
   }
 
   void backward(const AvgPool2d& a, DType dtype, const void* dy, void* dx) const {
+    if (in_lines(Pass::backward, a.window)) {
+      const auto f = cpu_kernels().avg_pool[int(dtype)].backward;
+      return run(Pass::backward, a, dtype, [&](const Pooling& p, const Averages& averages, int64_t begin, int64_t end, char* scratch) {
+        f(p, averages, dy, dx, begin, end, scratch);
+      });
+    }
     dispatch(dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      const Pool2d& g = a.window;
-      over_planes(g, [&](int64_t begin, int64_t end) {
-        std::vector<acc_t<T>> sums(size_t(g.H) * g.W);
-        for (int64_t i = begin; i < end; i++) backward_plane(a, static_cast<const T*>(dy) + i * g.P * g.Q, static_cast<T*>(dx) + i * g.H * g.W, sums);
+      over_layers(a.window, inner, [&, sums = std::vector<acc_t<T>>()](const Layer& l) mutable {
+        average_backward(a, static_cast<const T*>(dy), static_cast<T*>(dx), l, sums);
       });
+    });
+  }
+
+ private:
+  static bool in_lines(Pass pass, const Pool2d& g) { return phases(pass, g) <= pooling::kMostPhases; }
+
+  template <class F> void run(Pass pass, const AvgPool2d& a, DType dtype, const F& f) const {
+    const Factors factors(a);
+    const Averages averages = factors.view();
+    Plan(pass, a.window, inner, dtype, pooling::Way::lines).run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+      f(p, averages, begin, end, scratch);
     });
   }
 };

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "../dtype.h"
+#include "pooling.h"
 #include "product.h"
 
 namespace convlab {
@@ -28,12 +29,34 @@ struct ConvFunctions {
   void (*bias_grad)(int images, int64_t plane, const Strides& dy, int channels, const void* from, void* db, int64_t begin, int64_t end);
 };
 
+// Of max pooling, for offsets of a byte, or of an int
+struct MaxPoolFunctions {
+  void (*forward)(const Pooling&, const void* x, void* y, void* offsets, int64_t begin, int64_t end, char* scratch);  // offsets may be null
+  void (*backward)(const Pooling&, const void* dy, const void* offsets, void* dx, int64_t begin, int64_t end, char* scratch);
+};
+
+struct AvgPoolFunctions {
+  void (*forward)(const Pooling&, const Averages&, const void* x, void* y, int64_t begin, int64_t end, char* scratch);
+  void (*backward)(const Pooling&, const Averages&, const void* dy, void* dx, int64_t begin, int64_t end, char* scratch);
+};
+
+// Elements [begin, end)
+struct ActivationFunctions {
+  void (*leaky_relu_forward)(double slope, const void* x, void* y, int64_t begin, int64_t end);
+  void (*leaky_relu_backward)(double slope, const void* dy, const void* x, void* dx, int64_t begin, int64_t end);
+  void (*relu_forward)(const void* x, void* y, int64_t begin, int64_t end);
+  void (*relu_backward)(const void* dy, const void* y, void* dx, int64_t begin, int64_t end);
+};
+
 struct CpuKernels {
   const char* name;
   int vector_bytes;
   int tile_pixels, tile_vectors;  // of a register tile
   double (*multiply_add)(int64_t steps);  // as fast as can be; how many operations that were
-  ConvFunctions conv[4];                  // by DType
+  ConvFunctions conv[4];          // by DType
+  MaxPoolFunctions max_pool[4], max_pool_int[4];
+  AvgPoolFunctions avg_pool[4];
+  ActivationFunctions activations[4];
 
   int lanes(DType dtype) const { return vector_bytes / (dtype == DType::float64 ? 8 : 4); }
 };

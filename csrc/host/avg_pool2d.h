@@ -3,7 +3,8 @@
 //   void forward(const AvgPool2d&, DType, const void* x, void* y)
 //   void backward(const AvgPool2d&, DType, const void* dy, void* dx)
 //
-// y and dx are channels_last where x and dy are.
+// and static constexpr bool any_layout (tensors.h), and is made from the tensor that the call writes. y and dx are channels_last
+// where x and dy are.
 #pragma once
 #include "../geometry/avg_pool2d.h"
 #include "pool2d.h"
@@ -17,12 +18,13 @@ Tensor avg_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes paddi
   const DType dtype = dtype_of(op, {"input", x});
   const Pool2d g = make_pool2d(op, sizes_of(x), kernel_size, stride, padding, {1, 1}, ceil_mode);
 
-  Tensor y = empty({x.size(0), x.size(1), g.P, g.Q}, x.scalar_type(), x);
+  const bool channels_last = is_channels_last(x);
+  Tensor y = output<Backend>({x.size(0), x.size(1), g.P, g.Q}, x.scalar_type(), x, channels_last);
   if (y.numel() > 0) {
     const Tensor xp = packed<Backend>(x);
-    Backend(x).forward({g, count_include_pad, divisor}, dtype, in("input", xp), out("output", y));
+    Backend(y).forward({g, count_include_pad, divisor}, dtype, in("input", xp), out("output", y));
   }
-  return finished<Backend>(y, is_channels_last(x));
+  return finished<Backend>(y, channels_last);
 }
 
 // dy [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)
@@ -32,12 +34,13 @@ Tensor avg_pool2d_backward(Tensor dy, Sizes input_size, Sizes kernel_size, Sizes
   const DType dtype = dtype_of(op, {"grad_output", dy});
   const Pool2d g = pool2d_from_outputs(op, sizes_of(dy), input_size, kernel_size, stride, padding, {1, 1});
 
-  Tensor dx = empty({dy.size(0), dy.size(1), g.H, g.W}, dy.scalar_type(), dy);
+  const bool channels_last = is_channels_last(dy);
+  Tensor dx = output<Backend>({dy.size(0), dy.size(1), g.H, g.W}, dy.scalar_type(), dy, channels_last);
   if (dx.numel() > 0) {
     const Tensor dyp = packed<Backend>(dy);
-    Backend(dy).backward({g, count_include_pad, divisor}, dtype, in("grad_output", dyp), out("grad_input", dx));
+    Backend(dx).backward({g, count_include_pad, divisor}, dtype, in("grad_output", dyp), out("grad_input", dx));
   }
-  return finished<Backend>(dx, is_channels_last(dy));
+  return finished<Backend>(dx, channels_last);
 }
 
 }  // namespace convlab

@@ -5,8 +5,11 @@
 //   void gather(const Pool2d&, DType, const void* x, const void* offsets, void* y)
 //   void indices(const Pool2d&, const void* offsets, long long* indices)
 //
+// and static constexpr bool any_layout (tensors.h), and is made from the tensor that the call writes: all of its tensors lie alike.
+//
 // `offsets` [N, C, P, Q] names the tap that won in each window, r * S + s: uint8 for windows of up to 256 taps, else int32.
-// It is contiguous; y and dx are channels_last where x and dy are.
+// It lies as x does, or, from a backend without any_layout, contiguous. y lies as x, dx channels_last if dy or offsets does, as with
+// torch, whose dx lies as x.
 #pragma once
 #include "pool2d.h"
 
@@ -28,12 +31,14 @@ std::tuple<Tensor, Tensor> max_pool2d_forward(Tensor x, Sizes kernel_size, Sizes
   const Pool2d g = make_pool2d(op, sizes_of(x), kernel_size, stride, padding, dilation, ceil_mode);
   const Sizes outputs{x.size(0), x.size(1), g.P, g.Q};
 
-  Tensor y = empty(outputs, x.scalar_type(), x), offsets = empty(with_offsets ? outputs : Sizes{0}, offset_type(g), x);
+  const bool channels_last = is_channels_last(x);
+  Tensor y = output<Backend>(outputs, x.scalar_type(), x, channels_last);
+  Tensor offsets = with_offsets ? output<Backend>(outputs, offset_type(g), x, channels_last) : empty({0}, offset_type(g), x);
   if (y.numel() > 0) {
     const Tensor xp = packed<Backend>(x);
-    Backend(x).forward(g, dtype, in("input", xp), out("output", y), out_or_null("offsets", with_offsets ? &offsets : nullptr));
+    Backend(y).forward(g, dtype, in("input", xp), out("output", y), out_or_null("offsets", with_offsets ? &offsets : nullptr));
   }
-  return {finished<Backend>(y, is_channels_last(x)), offsets};
+  return {finished<Backend>(y, channels_last), offsets};
 }
 
 // dy, offsets [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)
@@ -45,12 +50,13 @@ Tensor max_pool2d_backward(Tensor dy, Tensor offsets, Sizes input_size, Sizes ke
   const Sizes x{dy.size(0), dy.size(1), g.H, g.W};
   check_offsets(op, g, offsets, x);
 
-  Tensor dx = empty(x, dy.scalar_type(), dy);
+  const bool channels_last = is_channels_last(dy) || is_channels_last(offsets);
+  Tensor dx = output<Backend>(x, dy.scalar_type(), dy, channels_last);
   if (dx.numel() > 0) {
-    const Tensor dyp = packed<Backend>(dy), winners = packed<Backend>(offsets);
-    Backend(dy).backward(g, dtype, in("grad_output", dyp), in("offsets", winners), out("grad_input", dx));
+    const Tensor dyp = packed_as<Backend>(dy, channels_last), winners = packed_as<Backend>(offsets, channels_last);
+    Backend(dx).backward(g, dtype, in("grad_output", dyp), in("offsets", winners), out("grad_input", dx));
   }
-  return finished<Backend>(dx, is_channels_last(dy));
+  return finished<Backend>(dx, channels_last);
 }
 
 // x [N, C, H, W], offsets [N, C, P, Q] -> y [N, C, P, Q]: x at the winners
@@ -61,26 +67,28 @@ template <class Backend> Tensor max_pool2d_gather(Tensor x, Tensor offsets, Size
   const Pool2d g = pool2d_from_outputs(op, sizes_of(offsets), {x.size(2), x.size(3)}, kernel_size, stride, padding, dilation);
   check_offsets(op, g, offsets, sizes_of(x));
 
-  Tensor y = empty(sizes_of(offsets), x.scalar_type(), x);
+  const bool channels_last = is_channels_last(x);
+  Tensor y = output<Backend>(sizes_of(offsets), x.scalar_type(), x, channels_last);
   if (y.numel() > 0) {
-    const Tensor xp = packed<Backend>(x), winners = packed<Backend>(offsets);
-    Backend(x).gather(g, dtype, in("input", xp), in("offsets", winners), out("output", y));
+    const Tensor xp = packed<Backend>(x), winners = packed_as<Backend>(offsets, channels_last);
+    Backend(y).gather(g, dtype, in("input", xp), in("offsets", winners), out("output", y));
   }
-  return finished<Backend>(y, is_channels_last(x));
+  return finished<Backend>(y, channels_last);
 }
 
-// offsets [N, C, P, Q] -> indices [N, C, P, Q] int64: h * W + w of the winners, where input_size is (H, W)
+// offsets [N, C, P, Q] -> indices [N, C, P, Q] int64: h * W + w of the winners, where input_size is (H, W); they lie as offsets
 template <class Backend> Tensor max_pool2d_indices(Tensor offsets, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation) {
   const char* op = "max_pool2d_indices";
   const Pool2d g = pool2d_from_outputs(op, sizes_of(offsets), input_size, kernel_size, stride, padding, dilation);
   check_offsets(op, g, offsets, sizes_of(offsets));
 
-  Tensor indices = empty(sizes_of(offsets), ScalarType::Long, offsets);
+  const bool channels_last = is_channels_last(offsets);
+  Tensor indices = output<Backend>(sizes_of(offsets), ScalarType::Long, offsets, channels_last);
   if (indices.numel() > 0) {
     const Tensor winners = packed<Backend>(offsets);
-    Backend(offsets).indices(g, in("offsets", winners), static_cast<long long*>(static_cast<void*>(out("indices", indices))));
+    Backend(indices).indices(g, in("offsets", winners), static_cast<long long*>(static_cast<void*>(out("indices", indices))));
   }
-  return indices;
+  return finished<Backend>(indices, channels_last);
 }
 
 }  // namespace convlab

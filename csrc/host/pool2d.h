@@ -20,4 +20,10 @@ inline Pool2d pool2d_from_outputs(const char* op, const Sizes& outputs, const Si
   return g;
 }
 
+// `t` as the kernels take it beside tensors that lie channels_last, or do not
+template <class Backend> Tensor packed_as(const Tensor& t, bool channels_last) {
+  if (!Backend::any_layout || is_channels_last(t) == channels_last) return packed<Backend>(t);
+  return channels_last ? as_channels_last(t) : torch::stable::contiguous(t);
+}
+
 }  // namespace convlab

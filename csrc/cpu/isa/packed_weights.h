@@ -11,7 +11,7 @@ constexpr int kPiecesAhead = 8;
 
 // A piece of a vector's weights whose columns lie side by side in w: [lanes, columns]. Column j <-> row first + j % period * outer +
 // j / period of the packed matrix.
-struct Piece {
+struct FilterPiece {
   int64_t at;  // in w
   int columns, period;
   int64_t first, outer;
@@ -19,7 +19,7 @@ struct Piece {
   int64_t row(int j) const { return first + j % period * outer + j / period; }
 };
 
-template <class A, class T> void columns_to_rows(const T* w, const Piece& piece, int64_t lane_stride, int lanes, A* packed) {
+template <class A, class T> void columns_to_rows(const T* w, const FilterPiece& piece, int64_t lane_stride, int lanes, A* packed) {
   constexpr int L = kLanes<A>;
   for (int j = 0; j < piece.columns; j += L) {
     Vec<A> block[L];
@@ -37,7 +37,7 @@ template <class A, class T> void columns_to_rows(const T* w, const Piece& piece,
 
 // The same backwards, where the packed matrix is the sum of `slices`, in their order
 template <class A, class T>
-void rows_to_columns(const A* packed, int slices, int64_t slice, const Piece& piece, T* w, int64_t lane_stride, int lanes) {
+void rows_to_columns(const A* packed, int slices, int64_t slice, const FilterPiece& piece, T* w, int64_t lane_stride, int lanes) {
   constexpr int L = kLanes<A>;
   for (int j = 0; j < piece.columns; j += L) {
     Vec<A> block[L];
@@ -51,9 +51,9 @@ void rows_to_columns(const A* packed, int slices, int64_t slice, const Piece& pi
 }
 
 // The pieces of a vector of channels, unless the lanes lie side by side themselves
-inline int pieces_of(const Filters& f) { return f.tap == 1 && f.depth_stride == f.R * f.S ? 1 : f.depth_stride == 1 ? f.R * f.S : f.depth; }
+inline int filter_pieces(const Filters& f) { return f.tap == 1 && f.depth_stride == f.R * f.S ? 1 : f.depth_stride == 1 ? f.R * f.S : f.depth; }
 
-inline Piece piece_of(const Filters& f, int i) {
+inline FilterPiece filter_piece(const Filters& f, int i) {
   const int taps = f.R * f.S;
   if (f.tap == 1 && f.depth_stride == taps) return {0, f.depth * taps, taps, 0, f.depth};  // [lane, depth, R, S]
   if (f.depth_stride == 1) return {i * f.tap, f.depth, f.depth, int64_t(i) * f.depth, 1};  // [lane, R, S, depth]
@@ -73,12 +73,12 @@ template <class T> void pack_weights(const Filters& f, const T* w, acc_t<T>* pac
       for (int t = 0; t < taps; t++)
         for (int d = 0; d < f.depth; d++, to += L) store<A>(to, load_some<A>(from + t * f.tap + d * f.depth_stride, lanes));
     else
-      for (int j = 0; j < pieces_of(f); j++) {
+      for (int j = 0; j < filter_pieces(f); j++) {
         // What the hardware does not foresee: sixteen rows at once, or jumps from page to page
         const bool rows = f.lane > f.depth_stride;
-        const T* const ahead = from + (rows ? 0 : piece_of(f, j + kPiecesAhead).at);
+        const T* const ahead = from + (rows ? 0 : filter_piece(f, j + kPiecesAhead).at);
         for (int64_t i = 0; i < lanes * f.lane && !(rows && j); i += 64 / int(sizeof(T))) __builtin_prefetch(ahead + i);
-        columns_to_rows<A>(from, piece_of(f, j), f.lane, lanes, to);
+        columns_to_rows<A>(from, filter_piece(f, j), f.lane, lanes, to);
       }
   }
 }
@@ -92,7 +92,7 @@ template <class T> void unpack_weights(const Filters& f, const acc_t<T>* packed,
   for (int64_t i = begin; i < end; i++) {
     const int first = int(i % vectors) * L, lanes = f.width - first < L ? f.width - first : L;
     T* to = w + i / vectors * f.group + first * f.lane;
-    for (int j = 0; j < pieces_of(f); j++) rows_to_columns<A>(packed + (i - begin) * vector, slices, slice, piece_of(f, j), to, f.lane, lanes);
+    for (int j = 0; j < filter_pieces(f); j++) rows_to_columns<A>(packed + (i - begin) * vector, slices, slice, filter_piece(f, j), to, f.lane, lanes);
   }
 }
 

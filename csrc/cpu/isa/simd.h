@@ -5,7 +5,7 @@
 // A file of csrc/cpu/isa is compiled once for each instruction set, in a namespace of its own (CONVLAB_ISA), and must not emit
 // an inline function of another namespace: the linker would keep one copy for all machines. So: no standard library here.
 #pragma once
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__F16C__)
 #include <immintrin.h>
 #endif
 
@@ -37,7 +37,23 @@ template <class V> CONVLAB_INLINE void keep(V& v) {
 #endif
 }
 
-// From and to memory of another type: float16 and bfloat16 are computed as floats. Kept out of line, for the compiler's sake.
+}  // namespace convlab::CONVLAB_ISA
+
+#include "half.h"
+
+namespace convlab::CONVLAB_ISA {
+
+// From and to memory of another type: float16 and bfloat16 are computed as floats.
+template <class A, class T> CONVLAB_INLINE Vec<A> load_as(const T* p) {
+  if constexpr (sizeof(A) == sizeof(T)) return load<A>(p);
+  else return load_half(p);
+}
+template <class A, class T> CONVLAB_INLINE void store_as(T* p, Vec<A> v) {
+  if constexpr (sizeof(A) == sizeof(T)) store<A>(p, v);
+  else store_half(p, v);
+}
+
+// Less than a vector of another type; kept out of line, for the compiler's sake
 template <class A, class T> [[gnu::noinline]] void convert_in(const T* from, int count, A* lanes) {
   for (int l = 0; l < count; l++) lanes[l] = A(from[l]);
 }
@@ -47,30 +63,27 @@ template <class A, class T> [[gnu::noinline]] void convert_out(const A* lanes, i
 
 // The first `count` lanes; those past it are zero, or are not written.
 template <class A, class T> CONVLAB_INLINE Vec<A> load_some(const T* p, int count) {
+  if (count >= kLanes<A>) return load_as<A>(p);
   if constexpr (sizeof(A) == sizeof(T)) {
-    if (count >= kLanes<A>) return load<A>(p);
 #if defined(__AVX512F__)
     if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
 #endif
   }
   A lanes[kLanes<A>] = {};
-  convert_in(p, count < kLanes<A> ? count : kLanes<A>, lanes);
+  convert_in(p, count, lanes);
   return load<A>(lanes);
 }
 template <class A, class T> CONVLAB_INLINE void store_some(T* p, Vec<A> v, int count) {
+  if (count >= kLanes<A>) return store_as<A>(p, v);
   if constexpr (sizeof(A) == sizeof(T)) {
-    if (count >= kLanes<A>) return store<A>(p, v);
 #if defined(__AVX512F__)
     if constexpr (sizeof(A) == sizeof(float)) return _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), (__m512)v);
 #endif
   }
   A lanes[kLanes<A>];
   store<A>(lanes, v);
-  convert_out(lanes, count < kLanes<A> ? count : kLanes<A>, p);
+  convert_out(lanes, count, p);
 }
-template <class A, class T> CONVLAB_INLINE Vec<A> load_as(const T* p) { return load_some<A>(p, kLanes<A>); }
-template <class A, class T> CONVLAB_INLINE void store_as(T* p, Vec<A> v) { store_some<A>(p, v, kLanes<A>); }
-
 // Sums of floats lose a bit of accuracy with every doubling of their length: after about so many terms a chunk is put aside.
 constexpr int64_t kChunk = 256;
 

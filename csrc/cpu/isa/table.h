@@ -4,6 +4,9 @@
 #include "bias_grad.h"
 #include "direct.h"
 #include "direct_wgrad.h"
+#include "avg_pool2d.h"
+#include "leaky_relu.h"
+#include "max_pool2d.h"
 #include "packed_weights.h"
 #include "peak.h"
 #include "register_tiled.h"
@@ -44,6 +47,43 @@ template <class T> constexpr ConvFunctions conv_functions() {
   };
 }
 
+template <class T, class M> constexpr MaxPoolFunctions max_pool_functions() {
+  return {
+      [](const Pooling& g, const void* x, void* y, void* offsets, int64_t begin, int64_t end, char* scratch) {
+        max_forward(g, static_cast<const T*>(x), static_cast<T*>(y), static_cast<M*>(offsets), begin, end, scratch);
+      },
+      [](const Pooling& g, const void* dy, const void* offsets, void* dx, int64_t begin, int64_t end, char* scratch) {
+        max_backward(g, static_cast<const T*>(dy), static_cast<const M*>(offsets), static_cast<T*>(dx), begin, end, scratch);
+      },
+  };
+}
+
+template <class T> constexpr AvgPoolFunctions avg_pool_functions() {
+  return {
+      [](const Pooling& g, const Averages& a, const void* x, void* y, int64_t begin, int64_t end, char* scratch) {
+        average_forward(g, a, static_cast<const T*>(x), static_cast<T*>(y), begin, end, scratch);
+      },
+      [](const Pooling& g, const Averages& a, const void* dy, void* dx, int64_t begin, int64_t end, char* scratch) {
+        average_backward(g, a, static_cast<const T*>(dy), static_cast<T*>(dx), begin, end, scratch);
+      },
+  };
+}
+
+template <class T> constexpr ActivationFunctions activation_functions() {
+  return {
+      [](double slope, const void* x, void* y, int64_t begin, int64_t end) {
+        leaky_relu_forward(slope, static_cast<const T*>(x), static_cast<T*>(y), begin, end);
+      },
+      [](double slope, const void* dy, const void* x, void* dx, int64_t begin, int64_t end) {
+        leaky_relu_backward(slope, static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<T*>(dx), begin, end);
+      },
+      [](const void* x, void* y, int64_t begin, int64_t end) { relu_forward(static_cast<const T*>(x), static_cast<T*>(y), begin, end); },
+      [](const void* dy, const void* y, void* dx, int64_t begin, int64_t end) {
+        relu_backward(static_cast<const T*>(dy), static_cast<const T*>(y), static_cast<T*>(dx), begin, end);
+      },
+  };
+}
+
 #define CONVLAB_TEXT_OF(name) #name
 #define CONVLAB_TEXT(name) CONVLAB_TEXT_OF(name)
 
@@ -53,6 +93,12 @@ const CpuKernels kernels = {CONVLAB_TEXT(CONVLAB_ISA),
                             kTilePixels,
                             kTileVectors,
                             &multiply_add,
-                            {conv_functions<float>(), conv_functions<double>(), conv_functions<float16>(), conv_functions<bfloat16>()}};  // by DType
+                            {conv_functions<float>(), conv_functions<double>(), conv_functions<float16>(), conv_functions<bfloat16>()},  // by DType
+                            {max_pool_functions<float, uint8_t>(), max_pool_functions<double, uint8_t>(), max_pool_functions<float16, uint8_t>(),
+                             max_pool_functions<bfloat16, uint8_t>()},
+                            {max_pool_functions<float, int32_t>(), max_pool_functions<double, int32_t>(), max_pool_functions<float16, int32_t>(),
+                             max_pool_functions<bfloat16, int32_t>()},
+                            {avg_pool_functions<float>(), avg_pool_functions<double>(), avg_pool_functions<float16>(), avg_pool_functions<bfloat16>()},
+                            {activation_functions<float>(), activation_functions<double>(), activation_functions<float16>(), activation_functions<bfloat16>()}};
 
 }  // namespace convlab::CONVLAB_ISA

@@ -1,0 +1,58 @@
+// Integers beside the lanes of a vector: in registers one as wide as each lane, in memory bytes or 32 bits each.
+#pragma once
+#include "simd.h"
+
+namespace convlab::CONVLAB_ISA {
+
+template <class A> struct integer_of { using type = int32_t; };
+template <> struct integer_of<double> { using type = int64_t; };
+template <class A> using Integer = typename integer_of<A>::type;
+template <class A> using Integers = Vec<Integer<A>>;
+
+template <class A> CONVLAB_INLINE Integers<A> integers(int value) { return Integer<A>(value) - Integers<A>{}; }
+
+// As many M in memory as a vector has lanes of A
+template <class A, class M> struct beside {
+  typedef M type __attribute__((vector_size(sizeof(M) * kLanes<A>)));
+  typedef M in_memory __attribute__((vector_size(sizeof(M) * kLanes<A>), aligned(alignof(M)), may_alias));
+};
+
+// Bytes are widened by zipping them with zeros, and narrowed by undoing that, because compilers take them for __builtin_convertvector
+// one at a time unless the machine has an instruction for the whole.
+template <class A, class M> CONVLAB_INLINE Integers<A> load_integers(const M* p) {
+  if constexpr (sizeof(M) == sizeof(A)) return load<Integer<A>>(p);
+  else if constexpr (sizeof(M) != 1) return __builtin_convertvector(*reinterpret_cast<const typename beside<A, M>::in_memory*>(p), Integers<A>);
+#if defined(__AVX512F__)
+  else if constexpr (sizeof(A) == 4) return (Integers<A>)_mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#endif
+  else {
+    uint64_t bytes = 0;
+    __builtin_memcpy(&bytes, p, kLanes<A>);
+    Vec<uint8_t> v = (Vec<uint8_t>)Vec<uint64_t>{bytes};
+#pragma GCC unroll 3
+    for (int width = 1; width < int(sizeof(A)); width *= 2) v = zip<uint8_t, 0>(v, Vec<uint8_t>{}, typename indices_to<kVectorBytes>::type{});
+    return (Integers<A>)v;
+  }
+}
+
+template <class A, class M> CONVLAB_INLINE void store_integers(M* p, Integers<A> v) {
+  if constexpr (sizeof(M) == sizeof(A)) store<Integer<A>>(p, v);
+#if defined(__AVX512F__)
+  else if constexpr (sizeof(A) == 4) _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v));
+#endif
+  else if constexpr (sizeof(M) != 1 || kVectorBytes == 64)
+    *reinterpret_cast<typename beside<A, M>::in_memory*>(p) = __builtin_convertvector(v, typename beside<A, M>::type);
+  else {
+    Vec<uint8_t> bytes = (Vec<uint8_t>)v;
+#pragma GCC unroll 3
+    for (int width = 1; width < int(sizeof(A)); width *= 2) bytes = unzip<uint8_t, 0>(bytes, Vec<uint8_t>{}, typename indices_to<kVectorBytes>::type{});
+    __builtin_memcpy(p, &bytes, kLanes<A>);
+  }
+}
+
+// The first `count` only
+template <class A, class M> [[gnu::noinline, gnu::cold]] void store_some_integers(M* p, Integers<A> v, int count) {
+  for (int l = 0; l < count; l++) p[l] = M(v[l]);
+}
+
+}  // namespace convlab::CONVLAB_ISA

@@ -1,0 +1,45 @@
+// Leaky ReLU and ReLU, element by element. ReLU is not leaky ReLU with slope 0: -inf times 0 is NaN.
+#pragma once
+#include "simd.h"
+
+namespace convlab::CONVLAB_ISA {
+
+// out[i] = f(in[i]), begin <= i < end
+template <class T, class F> CONVLAB_INLINE void each_element(const T* in, T* out, int64_t begin, int64_t end, F f) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  int64_t i = begin;
+  for (; i + L <= end; i += L) store_as<A>(out + i, f(load_as<A>(in + i)));
+  if (i < end) store_some<A>(out + i, f(load_some<A>(in + i, int(end - i))), int(end - i));
+}
+
+// out[i] = f(in[i], other[i])
+template <class T, class F> CONVLAB_INLINE void each_element(const T* in, const T* other, T* out, int64_t begin, int64_t end, F f) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  int64_t i = begin;
+  for (; i + L <= end; i += L) store_as<A>(out + i, f(load_as<A>(in + i), load_as<A>(other + i)));
+  if (i < end) store_some<A>(out + i, f(load_some<A>(in + i, int(end - i)), load_some<A>(other + i, int(end - i))), int(end - i));
+}
+
+template <class T> void leaky_relu_forward(double slope, const T* x, T* y, int64_t begin, int64_t end) {
+  using V = Vec<acc_t<T>>;
+  each_element(x, y, begin, end, [slope = acc_t<T>(slope)](V v) { return v > 0 ? v : v * slope; });
+}
+
+template <class T> void leaky_relu_backward(double slope, const T* dy, const T* x, T* dx, int64_t begin, int64_t end) {
+  using V = Vec<acc_t<T>>;
+  each_element(dy, x, dx, begin, end, [slope = acc_t<T>(slope)](V grad, V v) { return v > 0 ? grad : grad * slope; });
+}
+
+template <class T> void relu_forward(const T* x, T* y, int64_t begin, int64_t end) {
+  using V = Vec<acc_t<T>>;
+  each_element(x, y, begin, end, [](V v) { return v <= 0 ? V{} : v; });  // NaN stays
+}
+
+template <class T> void relu_backward(const T* dy, const T* y, T* dx, int64_t begin, int64_t end) {
+  using V = Vec<acc_t<T>>;
+  each_element(dy, y, dx, begin, end, [](V grad, V v) { return v <= 0 ? V{} : grad; });
+}
+
+}  // namespace convlab::CONVLAB_ISA
