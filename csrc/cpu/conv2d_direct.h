@@ -127,7 +127,7 @@ void wgrad(const CpuKernels& k, DType dtype, Product p, const Columns& columns, 
   const int slices = int(std::clamp<int64_t>(kSlices / p.groups, 1, std::max<int64_t>(1, p.strips())));
   const int64_t x_rows = int64_t(p.rows_per_strip - 1) * rows.stride + int64_t(rows.kernel - 1) * rows.dilation + 1;
   const int64_t elements = p.width * taps * lanes + p.images_per_strip * (p.width * p.rows_per_strip * row + p.depth * x_rows * length) + p.depth * (p.columns.source + lanes) + 2 * lanes;
-  const int64_t bytes = taps * 8 + elements * int64_t(sizeof(A)) + 6 * kCacheLine, pieces = int64_t(slices) * p.groups;
+  const int64_t bytes = taps * 8 + p.rows_per_strip * row / lanes * 8 + elements * int64_t(sizeof(A)) + 7 * kCacheLine, pieces = int64_t(slices) * p.groups;
   const CpuScratch memory(CpuScratch::shared, slices * all * int64_t(sizeof(A)));
   A* const partial = reinterpret_cast<A*>(memory.get());
   parallel_over(pieces, work_of(p) / pieces, [&](int64_t begin, int64_t end) {

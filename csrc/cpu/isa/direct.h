@@ -58,7 +58,8 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
   for (int v = 0; v < V; v++) {
     x[v] = at.panel + slots[v].source;
 #pragma GCC unroll 8
-    for (int k = 0; k < K; k++) __builtin_prefetch(at.target + k * at.target_channel + slots[v].target, 1);  // to be there when the sums are done
+    for (int k = 0; k < K; k++)
+      if (at.term_count >= kTermsToPrefetch) __builtin_prefetch(at.target + k * at.target_channel + slots[v].target, 1);
   }
   for (int64_t begin = 0, end; begin < at.term_count; begin = end) {
     end = begin + kChunk < at.term_count ? begin + kChunk : at.term_count;

@@ -10,39 +10,42 @@
 
 namespace convlab::CONVLAB_ISA::direct {
 
-struct Rows {  // of the panels: dy's begin every `dy` elements, x's every `x`
-  int count, vectors;
-  int64_t dy, x;
-  int last_lanes;  // of the last vector
+struct Step {  // a vector of dy and the vector of x that tap (0, 0) meets there; offsets in elements
+  int dy, x;
 };
 
-// sums [K, taps in all, L] += over rows: dy of K channels, `dy_channel` apart, times V taps of x
-template <class A, int K, int V> void wgrad_tile(const Rows& rows, const A* dy, int64_t dy_channel, const A* x, const int64_t* places, A* sums, int64_t k_stride) {
+// Whole vectors of rows, and the last ones of rows that do not fill them
+struct Steps {
+  const Step *whole, *last;
+  int whole_count, last_count, last_lanes;
+};
+
+// sums [K, taps in all, L] += over steps: dy of K channels, `dy_channel` apart, times V taps of x
+template <class A, int K, int V> void wgrad_tile(const Steps& steps, const A* dy, int64_t dy_channel, const A* x, const int64_t* places, A* sums, int64_t k_stride) {
   constexpr int L = kLanes<A>;
   Vec<A> acc[K][V] = {};
   const A* from[V];
 #pragma GCC unroll 9
   for (int v = 0; v < V; v++) from[v] = x + places[v];
-  A kept[L];  // lanes past the end of a row may hold anything in x, infinity too: they must not meet dy's zeros
-  for (int l = 0; l < L; l++) kept[l] = l < rows.last_lanes ? A(1) : A(0);
-  const auto inside = load<A>(kept) != Vec<A>{};
-  for (int row = 0; row < rows.count; row++)
-    for (int i = 0; i < rows.vectors; i++) {
-      const int64_t at = row * rows.x + i * L;
-      Vec<A> value[V];
+  const auto add = [&](const Step& step, auto inside) {
+    Vec<A> value[V];
 #pragma GCC unroll 9
-      for (int v = 0; v < V; v++) value[v] = load<A>(from[v] + at);
-      if (i == rows.vectors - 1 && rows.last_lanes < L)
-#pragma GCC unroll 9
-        for (int v = 0; v < V; v++) value[v] = inside ? value[v] : Vec<A>{};
+    for (int v = 0; v < V; v++) value[v] = inside(load<A>(from[v] + step.x));
 #pragma GCC unroll 8
-      for (int k = 0; k < K; k++) {
-        Vec<A> grad = load<A>(dy + k * dy_channel + row * rows.dy + i * L);
-        if (V > 1) keep(grad);
+    for (int k = 0; k < K; k++) {
+      Vec<A> grad = inside(load<A>(dy + k * dy_channel + step.dy));
+      if (V > 1) keep(grad);
 #pragma GCC unroll 9
-        for (int v = 0; v < V; v++) acc[k][v] += grad * value[v];
-      }
+      for (int v = 0; v < V; v++) acc[k][v] += grad * value[v];
     }
+  };
+  for (int i = 0; i < steps.whole_count; i++) add(steps.whole[i], [](Vec<A> v) { return v; });
+  if (steps.last_count) {
+    A kept[L];  // lanes past the end of a row may hold anything, infinity too
+    for (int l = 0; l < L; l++) kept[l] = l < steps.last_lanes ? A(1) : A(0);
+    const auto in_row = load<A>(kept) != Vec<A>{};
+    for (int i = 0; i < steps.last_count; i++) add(steps.last[i], [&](Vec<A> v) { return in_row ? v : Vec<A>{}; });
+  }
 #pragma GCC unroll 8
   for (int k = 0; k < K; k++)
 #pragma GCC unroll 9
@@ -52,7 +55,7 @@ template <class A, int K, int V> void wgrad_tile(const Rows& rows, const A* dy, 
     }
 }
 
-template <class A> using WgradTileFunction = void (*)(const Rows&, const A*, int64_t, const A*, const int64_t*, A*, int64_t);
+template <class A> using WgradTileFunction = void (*)(const Steps&, const A*, int64_t, const A*, const int64_t*, A*, int64_t);
 
 constexpr int kTapTiles[] = {9, 6, 4, 3, 2, 1};
 
@@ -127,6 +130,7 @@ void wgrad(const RowProduct& rp, const Axis& vertical, int slices, const T* dy, 
   const int64_t length = rp.panel.length(), strips = p.strips();
   Carver carver{scratch};
   int64_t* const places = carver.take<int64_t>(tap_count);
+  Step* const steps = carver.take<Step>(int64_t(p.rows_per_strip) * vectors);
   A* const sums = carver.take<A>(int64_t(p.width) * tap_count * L);
   A* const dy_panel = carver.take<A>(int64_t(p.images_per_strip) * p.width * p.rows_per_strip * vectors * L);
   A* const turned = carver.take<A>(p.depth * round_up(p.columns.source, L) + L);
@@ -148,20 +152,27 @@ void wgrad(const RowProduct& rp, const Axis& vertical, int slices, const T* dy, 
       Grad<A> grad{dy_panel, p.width * rows * row, rows * row, row};
       bool in_place = false;
       if constexpr (sizeof(T) == sizeof(A))
-        if (p.target.w == 1 && horizontal.count % L == 0) in_place = true, grad = {from, p.target.n, p.target.c, p.target.h};
+        if (p.target.w == 1) {  // a row's last vector reaches into the next row, but must not reach past the tensor
+          const int64_t last_row = (s.n1 - 1) * p.target.n + (int64_t(group + 1) * p.width - 1) * p.target.c + (s.row1 - 1) * p.target.h;
+          if (last_row + row <= p.images * p.target.n) in_place = true, grad = {from, p.target.n, p.target.c, p.target.h};
+        }
       if (!in_place) take_grad<A>(from, p.target, s.n1 - s.n0, p.width, rows, horizontal.count, dy_panel);
       int tap = 0;
       for (int c = 0; c < p.depth; c++)
         for (int r = 0; r < p.rows.kernel; r++)
           for (int t = 0; t < p.columns.kernel; t++) places[tap++] = c * x_channel + int64_t(r) * vertical.dilation * length + horizontal.places[t];
 
-      const Rows each{rows, vectors, grad.row, vertical.stride * length, horizontal.count - (vectors - 1) * L};
+      const int whole = horizontal.count / L;
+      Steps all{steps, steps + rows * whole, rows * whole, whole < vectors ? rows : 0, horizontal.count % L};
+      for (int row = 0; row < rows; row++)
+        for (int i = 0; i < vectors; i++)
+          steps[i < whole ? row * whole + i : rows * whole + row] = {int(row * grad.row + i * L), int(row * vertical.stride * length + i * L)};
       for (int n = 0; n < s.n1 - s.n0; n++)
         for (int k = 0, channels; k < p.width; k += channels) {
           channels = channels_of_tile(p.width - k);
           for (int t = 0, taken; t < tap_count; t += taken) {
             const WgradTileFunction<A> f = wgrad_tile_of<A>(channels, tap_count - t, taken);
-            f(each, grad.data + n * grad.image + k * grad.channel, grad.channel, x_panel + n * p.depth * x_channel, places + t,
+            f(all, grad.data + n * grad.image + k * grad.channel, grad.channel, x_panel + n * p.depth * x_channel, places + t,
               sums + (int64_t(k) * tap_count + t) * L, int64_t(tap_count) * L);
           }
         }

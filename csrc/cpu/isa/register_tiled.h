@@ -42,7 +42,7 @@ void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* p
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) {
       sums[m][v] = load<A>(bias + v * L);
-      __builtin_prefetch(target + pixels[m].target + v * L, 1);  // to be there when the sums are done
+      if (term_count >= kTermsToPrefetch) __builtin_prefetch(target + pixels[m].target + v * L, 1);
     }
   }
 
@@ -127,13 +127,13 @@ template <class A, class T> Lens<A> look(const Product& p, const T* source, cons
   return lens;
 }
 
-// Where the strip's target goes: into memory itself, or a panel [pixels, vectors of a tile]
+// Where the strip's target goes, from its first row on: into memory itself, or a panel [pixels, vectors of a tile]
 struct Into {
   int64_t n, h, w;  // strides
-  int row0, n0;
 };
 
-// The terms and pixels of the classes, one after another; how many segments
+// The terms and pixels of the classes, one after another, as offsets from where the strip's source (`lens`) and target begin; how
+// many segments
 template <class A>
 int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Into& into, Segment* segments, Term* terms, Pixel* pixels) {
   Segment* segment = segments;
@@ -147,7 +147,7 @@ int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Int
         for (int i = 0; i < vertical.place_count; i++) {
           const Place& row = vertical.places[i];
           if (row.at < s.row0 || row.at >= s.row1) continue;
-          const int64_t from = (n - lens.n0) * lens.n + (row.base - lens.row0) * lens.h, to = (n - into.n0) * into.n + (row.at - into.row0) * into.h;
+          const int64_t from = (n - s.n0) * lens.n + (row.base - lens.row0) * lens.h, to = (n - s.n0) * into.n + (row.at - s.row0) * into.h;
           for (int j = 0; j < horizontal.place_count; j++)
             *pixel++ = {from + horizontal.places[j].base * lens.w, to + horizontal.places[j].at * into.w};
         }
@@ -186,7 +186,8 @@ void run(const Product& p, const Filters& f, const T* source, const T* w, const 
   A* const source_panel = carver.take<A>(0);
 
   int64_t prepared = -1;
-  int segment_count = 0;
+  const bool whole_images = p.rows_per_strip == p.rows.target;
+  int segment_count = 0, images_sorted = 0;
   Lens<A> lens{};
   Strip s{};
   for (int64_t piece = begin; piece < end; piece++) {
@@ -196,16 +197,19 @@ void run(const Product& p, const Filters& f, const T* source, const T* w, const 
       prepared = piece / parts;
       s = strip_of(p, prepared / p.groups);
       lens = look<A>(p, source, s, group, source_panel);
-      const Into into = in_memory ? Into{p.target.n, p.target.h, p.target.w, 0, 0}
-                                  : Into{(s.row1 - s.row0) * columns * kPanel, columns * kPanel, kPanel, s.row0, s.n0};
-      segment_count = sort_pixels(p, s, lens, into, segments, terms, pixels);
+      const bool sorted = segment_count && whole_images && s.n1 - s.n0 == images_sorted;  // for the strip before
+      if (!sorted) {
+        const Into into = in_memory ? Into{p.target.n, p.target.h, p.target.w} : Into{(s.row1 - s.row0) * columns * kPanel, columns * kPanel, kPanel};
+        segment_count = sort_pixels(p, s, lens, into, segments, terms, pixels);
+        images_sorted = s.n1 - s.n0;
+      }
     }
     for (int i = part * p.panels_per_piece; i < (part + 1) * p.panels_per_piece && i < panels; i++) {
       const int k0 = i * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel, tile_vectors = (lanes + L - 1) / L;
       T* const to = target + (int64_t(group) * p.width + k0) * p.target.c;
       A* tile_target = out;
       if constexpr (sizeof(T) == sizeof(A))
-        if (in_memory) tile_target = to;
+        if (in_memory) tile_target = to + s.n0 * p.target.n + s.row0 * p.target.h;
       const int64_t vector = int64_t(group) * vectors + i * kTileVectors;
       if (!weights) pack_weights<T>(f, w, own_weights, vector, vector + tile_vectors);
       const A* const tile_weights = weights ? weights + vector * vector_stride : own_weights;

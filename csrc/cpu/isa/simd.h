@@ -84,8 +84,12 @@ template <class A, class T> CONVLAB_INLINE void store_some(T* p, Vec<A> v, int c
   store<A>(lanes, v);
   convert_out(lanes, count, p);
 }
+
 // Sums of floats lose a bit of accuracy with every doubling of their length: after about so many terms a chunk is put aside.
 constexpr int64_t kChunk = 256;
+
+// Sums of so many terms take long enough for the lines they will be written to, asked for beforehand, to arrive.
+constexpr int64_t kTermsToPrefetch = 48;
 
 // ---- transposition ----------------------------------------------------------------------------------------------------
 
