@@ -25,7 +25,8 @@ enum class Algorithm : int64_t {
   im2col_gemm = 4,
   implicit_gemm = 5,
   register_tiled = 6,
-  small_filter = 7
+  small_filter = 7,
+  depthwise = 8
 };
 
 constexpr unsigned bit(Pass pass) { return 1u << int(pass); }
@@ -46,6 +47,7 @@ constexpr AlgorithmRow kAlgorithms[] = {
     {Algorithm::implicit_gemm, "implicit_gemm", "a matrix product in shared-memory tiles, unrolled while they are loaded", {kNoPass, kAllPasses}},
     {Algorithm::register_tiled, "register_tiled", "the same product, with a tile of outputs in registers", {kAllPasses, kAllPasses}},
     {Algorithm::small_filter, "small_filter", "kernels compiled for the filters of LeNet and of CIFAR's first layer", {kNoPass, kAllPasses}},
+    {Algorithm::depthwise, "depthwise", "each channel by itself, a run of places in registers", {kAllPasses, kNoPass}},
 };
 
 inline const AlgorithmRow* find_algorithm(int64_t id) {

@@ -11,12 +11,17 @@ constexpr int kLarge = 25;    // taps: so many share what it costs `direct` to t
 
 // Why the CPU's `id` cannot do this; empty when it can. register_tiled keeps offsets within an image in 32 bits.
 inline std::string cpu_refusal(Algorithm id, const Conv2d& g) {
-  const bool fits = int64_t(g.C) * g.H * g.W <= INT32_MAX && int64_t(g.K) * g.P * g.Q <= INT32_MAX;
-  return id == Algorithm::register_tiled && !fits ? "takes images of up to 2^31 - 1 elements" : "";
+  if (id == Algorithm::register_tiled && (int64_t(g.C) * g.H * g.W > INT32_MAX || int64_t(g.K) * g.P * g.Q > INT32_MAX))
+    return "takes images of up to 2^31 - 1 elements";
+  if (id == Algorithm::depthwise && (g.groups != g.C || g.K != g.C))
+    return "has one input and one output channel a group, and " + std::to_string(g.groups) + " group(s) of " + std::to_string(g.C) + " input and " +
+           std::to_string(g.K) + " output channels have " + std::to_string(g.Cg()) + " and " + std::to_string(g.Kg());
+  return "";
 }
 
 inline Algorithm cpu_choice(Pass pass, const Conv2d& g, bool channels_last) {
   const int width = pass == Pass::dgrad ? g.Cg() : g.Kg(), depth = pass == Pass::dgrad ? g.Kg() : g.Cg();
+  if (g.groups > 1 && cpu_refusal(Algorithm::depthwise, g).empty()) return Algorithm::depthwise;
   if (width < kNarrow || !cpu_refusal(Algorithm::register_tiled, g).empty()) return Algorithm::direct;
   if (channels_last) return pass == Pass::wgrad && depth <= kShallow && g.R * g.S >= kLarge ? Algorithm::direct : Algorithm::register_tiled;
   // `direct` reads and writes planes where they lie if filters are 1 x 1

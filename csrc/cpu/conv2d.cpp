@@ -1,6 +1,7 @@
 // Convolution on the CPU: the algorithms by number, spread over threads.
 #include "../host/conv2d.h"
 
+#include "conv2d_depthwise.h"
 #include "conv2d_direct.h"
 #include "conv2d_reference.h"
 #include "conv2d_register_tiled.h"
@@ -49,7 +50,7 @@ struct Cpu {
     const CpuKernels& kernels = cpu_kernels();
     Conv2d g = with_rows_of_vectors(shape, kernels.lanes(dtype), !layouts.first && !layouts.output);
     Strides xs = x_strides(g, layouts.first);
-    g = without_skipped(g, xs);
+    if (algorithm == Algorithm::register_tiled) g = without_skipped(g, xs);
     const Classes rows(forward_classes(rows_of(g))), columns(forward_classes(columns_of(g)));
     const Product p = product(g, g.Cg(), g.Kg(), rows.view(g.R, g.H, g.P), columns.view(g.S, g.W, g.Q), xs, y_strides(g, layouts.output));
     const Filters f = filters_of(g, layouts.second, true);
@@ -60,6 +61,7 @@ struct Cpu {
       switch (algorithm) {
         case Algorithm::reference: return reference::forward(g, p.source, f, p.target, xt, wt, bt, yt);
         case Algorithm::direct: return direct::run(kernels, dtype, p, direct::Columns::forward(columns_of(g), kernels.lanes(dtype)), f, xt, wt, bt, yt);
+        case Algorithm::depthwise: return depthwise::run(kernels, dtype, g, false, p.source, p.target, xt, wt, bt, yt);
         default: return register_tiled::run(kernels, dtype, p, f, xt, wt, bt, yt);
       }
     });
@@ -79,6 +81,7 @@ struct Cpu {
         case Algorithm::reference: return reference::dgrad(g, p.source, f, p.target, dyt, wt, dxt);
         case Algorithm::direct:
           return direct::run<T>(kernels, dtype, p, direct::Columns::dgrad(columns_of(g), kernels.lanes(dtype)), f, dyt, wt, nullptr, dxt);
+        case Algorithm::depthwise: return depthwise::run<T>(kernels, dtype, g, true, p.source, p.target, dyt, wt, nullptr, dxt);
         default: return register_tiled::run<T>(kernels, dtype, p, f, dyt, wt, nullptr, dxt);
       }
     });
@@ -88,7 +91,7 @@ struct Cpu {
     if (db) bias_grad(shape, dtype, dy, db);
     const CpuKernels& kernels = cpu_kernels();
     Strides xs = x_strides(shape, layouts.second);
-    const Conv2d g = without_skipped(shape, xs);
+    const Conv2d g = algorithm == Algorithm::register_tiled ? without_skipped(shape, xs) : shape;
     const Classes rows(forward_classes(rows_of(g))), columns(forward_classes(columns_of(g)));
     const Product p = product(g, g.Cg(), g.Kg(), rows.view(g.R, g.H, g.P), columns.view(g.S, g.W, g.Q), xs, y_strides(g, layouts.first));
     const Filters f = filters_of(g, layouts.output, true);
@@ -100,6 +103,7 @@ struct Cpu {
         case Algorithm::reference: return reference::wgrad(g, p.target, p.source, f, dyt, xt, dwt);
         case Algorithm::direct:
           return direct::wgrad(kernels, dtype, p, direct::Columns::forward(columns_of(g), kernels.lanes(dtype)), f, rows_of(g), dyt, xt, dwt);
+        case Algorithm::depthwise: return depthwise::wgrad(kernels, dtype, g, p.source, p.target, dyt, xt, dwt);
         default: return register_tiled::wgrad(kernels, dtype, p, f, rows_of(g), columns_of(g), dyt, xt, dwt);
       }
     });

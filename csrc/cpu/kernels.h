@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "../dtype.h"
+#include "depthwise.h"
 #include "pooling.h"
 #include "product.h"
 
@@ -25,6 +26,10 @@ struct ConvFunctions {
   int (*channels_of_tile)(int left);
   void (*direct)(const RowProduct&, const void* source, const void* weights, const void* bias, void* target, int64_t begin, int64_t end, char* scratch);
   void (*direct_wgrad)(const RowProduct&, const Axis& rows, int slices, const void* dy, const void* x, void* partial, int64_t begin, int64_t end, char* scratch);
+
+  // depthwise: weights [vectors of channels, R S, L], or [channels, R S] among planes; sums are like weights, for each slice
+  void (*depthwise)(const Depthwise&, const void* source, const void* weights, const void* bias, void* target, int64_t begin, int64_t end, char* scratch);
+  void (*depthwise_wgrad)(const Depthwise&, int slices, const void* dy, const void* x, void* sums, int64_t begin, int64_t end, char* scratch);
 
   void (*bias_grad)(int images, int64_t plane, const Strides& dy, int channels, const void* from, void* db, int64_t begin, int64_t end);
 };

@@ -2,6 +2,7 @@
 #pragma once
 #include "../kernels.h"
 #include "bias_grad.h"
+#include "depthwise_wgrad.h"
 #include "direct.h"
 #include "direct_wgrad.h"
 #include "avg_pool2d.h"
@@ -40,6 +41,13 @@ template <class T> constexpr ConvFunctions conv_functions() {
       },
       [](const RowProduct& p, const Axis& rows, int slices, const void* dy, const void* x, void* partial, int64_t begin, int64_t end, char* scratch) {
         direct::wgrad<T>(p, rows, slices, static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<A*>(partial), begin, end, scratch);
+      },
+      [](const Depthwise& d, const void* source, const void* weights, const void* bias, void* target, int64_t begin, int64_t end, char* scratch) {
+        depthwise::run<T>(d, static_cast<const T*>(source), static_cast<const A*>(weights), static_cast<const A*>(bias), static_cast<T*>(target), begin, end,
+                          scratch);
+      },
+      [](const Depthwise& d, int slices, const void* dy, const void* x, void* sums, int64_t begin, int64_t end, char* scratch) {
+        depthwise::wgrad<T>(d, slices, static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<A*>(sums), begin, end, scratch);
       },
       [](int images, int64_t plane, const Strides& strides, int channels, const void* dy, void* db, int64_t begin, int64_t end) {
         bias_grad<T>(images, plane, strides, channels, static_cast<const T*>(dy), static_cast<T*>(db), begin, end);
