@@ -50,10 +50,10 @@ def channels_last(t):
 def several_tiles(rng: random.Random) -> Conv:
     """A problem of several register tiles, vectors of channels, strips or images, with remainders."""
     while True:
-        groups = rng.choice([1, 1, 1, 1, 2, 5])
+        groups, depthwise = rng.choice([1, 1, 1, 1, 2, 5, 37]), rng.random() < 0.2
         c = Conv(
-            rng.choice([1, 2, 5, 33]), groups * rng.choice([1, 2, 3, 4, 7, 19, 40]), rng.randint(1, 40), rng.randint(1, 70),
-            groups * rng.choice([1, 2, 5, 6, 9, 16, 33, 50]), rng.randint(1, 5), rng.randint(1, 7), (rng.randint(1, 3), rng.randint(1, 3)),
+            rng.choice([1, 2, 5, 33]), groups * (1 if depthwise else rng.choice([1, 2, 3, 4, 7, 19, 40])), rng.randint(1, 40), rng.randint(1, 70),
+            groups * (1 if depthwise else rng.choice([1, 2, 5, 6, 9, 16, 33, 50])), rng.randint(1, 5), rng.randint(1, 7), (rng.randint(1, 3), rng.randint(1, 3)),
             (rng.randint(0, 3), rng.randint(0, 3)), (rng.choice([1, 1, 2]), rng.choice([1, 1, 3])), groups,
         )  # fmt: skip
         fits = c.dilation[0] * (c.R - 1) < c.H + 2 * c.padding[0] and c.dilation[1] * (c.S - 1) < c.W + 2 * c.padding[1]
