@@ -77,8 +77,9 @@ __global__ void deadlock_kernel(const float*, float*) {
 PLANTED(deadlock, nullptr);
 
 __global__ void endless_loop_kernel(const float* in, float* out) {
+  const bool endless = threadIdx.x == 7;  // read here: the loop's instructions are all on its own line
   float sum = 0;
-  for (int i = 0; threadIdx.x == 7 || i < 3; i = (i + 1) % 64) sum += in[i];  // both: a thread has run for
+  for (int i = 0; endless || i < 3; i = (i + 1) % 64) sum += in[i];  // both: a thread has run for
   out[threadIdx.x] = sum;
 }
 PLANTED(endless_loop, nullptr);
