@@ -29,7 +29,7 @@ CXX_FLAGS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall"
 NVCC_FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11: toolchain.OLDEST_TORCH
 # The CPU's kernels once for each instruction set; which of them run is decided at run time.
-ISA_FLAGS = {"avx512": "-mavx512f -mavx512vl -mavx512bw -mavx512dq -mavx2 -mfma -mprefer-vector-width=512", "avx2": "-mavx2 -mfma -mf16c", "baseline": ""}
+ISA_FLAGS = {"avx512": "-mavx512f -mavx512vl -mavx512bw -mavx512dq -mavx2 -mfma -mprefer-vector-width=512", "avx2": "-mavx2 -mfma -mf16c", "baseline": "-O2"}
 LADDER = ["csrc/algorithms.cpp", "csrc/kernels/plans.cpp"]  # the algorithms and their plans, as data: every library's
 # Symbols of a static library stay inside: torch loads a libcudart of its own, and the two must not answer for each other.
 LINK_FLAGS = ["-shared", "-Wl,-s", "-Wl,--exclude-libs,ALL"]
@@ -65,7 +65,7 @@ def libraries(torch, cxx, nvcc, archs) -> List[Library]:
     build = {"TORCH": torch.version, "NVCC": nvcc.version if nvcc else "", "ARCHS": ";".join(archs), "CXX": cxx.version}
     lab = Library(
         "_lab" + sysconfig.get_config_var("EXT_SUFFIX"), ["csrc/bindings.cpp", "csrc/simulator_bindings.cpp", *LADDER],
-        CXX_FLAGS + ["-isystem", toolchain.python_include(), "-isystem", pybind11.get_include()]
+        CXX_FLAGS + ["-O1", "-isystem", toolchain.python_include(), "-isystem", pybind11.get_include()]
         + ['-DCONVLAB_BUILD_{}="{}"'.format(key, value) for key, value in build.items()],
         [],
         LINK_FLAGS)

@@ -290,7 +290,7 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
         for (int k = 0, channels; k < p.width; k += channels, at.weights += channels * p.depth * kernel_taps, at.bias += channels) {
           channels = channels_of_tile(p.width - k);
           T* const to = target + k * p.target.c;
-          int taken;
+          int taken = 1;
           for (int64_t i = begin; i < end; i += taken) {
             const TileFunction<A> f = tile_of<A>(channels, end - i, taken);
             if constexpr (sizeof(T) == sizeof(A))

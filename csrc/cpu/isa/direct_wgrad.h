@@ -170,7 +170,7 @@ void wgrad(const RowProduct& rp, const Axis& vertical, int slices, const T* dy, 
       for (int n = 0; n < s.n1 - s.n0; n++)
         for (int k = 0, channels; k < p.width; k += channels) {
           channels = channels_of_tile(p.width - k);
-          for (int t = 0, taken; t < tap_count; t += taken) {
+          for (int t = 0, taken = 1; t < tap_count; t += taken) {
             const WgradTileFunction<A> f = wgrad_tile_of<A>(channels, tap_count - t, taken);
             f(all, grad.data + n * grad.image + k * grad.channel, grad.channel, x_panel + n * p.depth * x_channel, places + t,
               sums + (int64_t(k) * tap_count + t) * L, int64_t(tap_count) * L);
