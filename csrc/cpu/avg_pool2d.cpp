@@ -44,7 +44,7 @@ struct Cpu {
     }
     dispatch(dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      over_layers(a.window, inner, [&](const Layer& l) { average_forward(a, static_cast<const T*>(x), static_cast<T*>(y), l); });
+      each_slab(a.window, inner, [&](const Slab& slab) { average_forward(a, static_cast<const T*>(x), static_cast<T*>(y), slab); });
     });
   }
 
@@ -57,8 +57,8 @@ struct Cpu {
     }
     dispatch(dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      over_layers(a.window, inner, [&, sums = std::vector<acc_t<T>>()](const Layer& l) mutable {
-        average_backward(a, static_cast<const T*>(dy), static_cast<T*>(dx), l, sums);
+      each_slab(a.window, inner, [&, memory = std::vector<acc_t<T>>()](const Slab& slab) mutable {
+        average_backward(a, static_cast<const T*>(dy), static_cast<T*>(dx), slab, memory);
       });
     });
   }

@@ -48,11 +48,6 @@ inline int64_t phases(Pass pass, const Pool2d& g) {
   return int64_t(AxisTables(rows_of(g)).phases.size()) * int64_t(AxisTables(columns_of(g)).phases.size());
 }
 
-// Windows that cover an element of x, from above
-inline int64_t coverings(const Pool2d& g) {
-  return ((g.R - 1) * int64_t(g.dilation_h) / g.stride_h + 1) * ((g.S - 1) * int64_t(g.dilation_w) / g.stride_w + 1);
-}
-
 inline int64_t bytes_of(DType dtype) { return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2; }
 inline int64_t acc_bytes_of(DType dtype) { return dtype == DType::float64 ? 8 : 4; }
 

@@ -46,7 +46,7 @@ template <class T>
 void average_forward(const Pooling& g, const Averages& averages, const T* x, T* y, int64_t begin, int64_t end, char* scratch) {
   using A = acc_t<T>;
   const Divisors<A> divisors(g, averages, scratch);
-  each_output_rows(g, x, A(0), begin, end, scratch, [&](const auto& source, const OutputRows& rows) {
+  each_output_rows(g, x, A(0), averages.equal_columns, begin, end, scratch, [&](const auto& source, const OutputRows& rows) {
     average_rows<A>(source, rows, divisors, rows.column * g.inner, y);
   });
 }

@@ -5,9 +5,6 @@
 #include "simd.h"
 
 namespace convlab::CONVLAB_ISA {
-#ifndef AHEAD
-#define AHEAD 1024
-#endif
 
 CONVLAB_INLINE int smaller(int64_t a, int64_t b) { return int(a < b ? a : b); }
 CONVLAB_INLINE int larger(int64_t a, int64_t b) { return int(a > b ? a : b); }
@@ -56,45 +53,47 @@ struct Lines {
   int phase_count;
 };
 
-// The lines of a phase that hold places, and the first of these
+// The lines of a phase whose places lie inside; line i holds place first + i stride
 struct Span {
-  int begin, end, place;
+  int begin, end, first;
 };
 
 CONVLAB_INLINE void find_spans(const Lines& l, Span* spans) {
   for (int i = 0; i < l.phase_count; i++) {
-    const int offset = l.phases[i] - l.pad, begin = larger(0, (l.stride - 1 - offset) / l.stride - l.begin);
-    const int end = smaller(l.count, (l.size - 1 - offset + l.stride) / l.stride - l.begin);
-    spans[i] = begin < end ? Span{begin, end, (l.begin + begin) * l.stride + offset} : Span{l.count, l.count, 0};
+    const int first = l.begin * l.stride + l.phases[i] - l.pad;
+    const int begin = smaller(l.count, first < 0 ? (-first + l.stride - 1) / l.stride : 0);
+    spans[i] = {begin, larger(begin, first < l.size ? smaller(l.count, (l.size - 1 - first) / l.stride + 1) : 0), first};
   }
 }
 
-// x in one phase -> line [count, inner]
+// One row of a tensor, and where it is laid
+template <class To, class From> struct Row {
+  const From *x, *x_end;  // x_end: of the tensor
+  To *line, *lines_end;
+};
+
+// One phase -> line [count, inner]
 template <class To, class From>
-CONVLAB_INLINE void lay_phase(const Span& span, int count, int stride, int64_t inner, const From* x, const From* x_end, To fill, To* line, To* lines_end) {
+CONVLAB_INLINE void lay_phase(const Row<To, From>& row, const Span& span, int count, int stride, int64_t inner, To fill, To* line) {
   fill_line(line, span.begin * inner, fill);
-  const From* from = x + span.place * inner;
-  if (stride == 1) copy_line(from, (span.end - span.begin) * inner, x_end, line + span.begin * inner, lines_end);
+  const From* from = row.x + (span.first + span.begin * stride) * inner;
+  if (stride == 1) copy_line(from, (span.end - span.begin) * inner, row.x_end, line + span.begin * inner, row.lines_end);
   else
-    for (int j = span.begin; j < span.end; j++, from += stride * inner) {
-      if (inner == 1) line[j] = To(*from);
-      else copy_line(from, inner, x_end, line + j * inner, lines_end);
-    }
+    for (int j = span.begin; j < span.end; j++, from += stride * inner) copy_line(from, inner, row.x_end, line + j * inner, row.lines_end);
   fill_line(line + span.end * inner, (count - span.end) * inner, fill);
 }
 
-// x in the two phases of stride 2, inner = 1 -> even, odd [count]
-template <class To, class From> CONVLAB_INLINE void lay_pairs(const Span (&spans)[2], int count, const From* x, const From* x_end, To fill, To* even, To* odd) {
+// Both phases of stride 2, inner = 1 -> even, odd [count]
+template <class To, class From>
+CONVLAB_INLINE void lay_pairs(const Row<To, From>& row, const Span& first, const Span& second, int count, To fill, To* even, To* odd) {
   constexpr int L = kLanes<To>;
   using all = typename indices_to<L>::type;
-  const int begin = larger(spans[0].begin, spans[1].begin), end = larger(begin, smaller(spans[0].end, spans[1].end));
+  const int begin = larger(first.begin, second.begin), end = larger(begin, smaller(first.end, second.end));
   fill_line(even, begin, fill), fill_line(odd, begin, fill);
-  const From* const pairs = x + spans[0].place + 2 * (begin - spans[0].begin) - 2 * begin;
   for (int i = begin; i < end; i += L) {
     if (i + L > end && end - begin > L) i = end - L;  // again what lies before
-    const From* const from = pairs + 2 * i;
-    __builtin_prefetch(from + AHEAD), __builtin_prefetch(from + AHEAD + L);
-    if (x_end - from >= 2 * L) {
+    const From* const from = row.x + first.first + 2 * i;
+    if (row.x_end - from >= 2 * L) {
       const Vec<To> a = load_as<To>(from), b = load_as<To>(from + L);
       store<To>(even + i, unzip<To, 0>(a, b, all{}));
       store<To>(odd + i, unzip<To, 1>(a, b, all{}));
@@ -103,21 +102,35 @@ template <class To, class From> CONVLAB_INLINE void lay_pairs(const Span (&spans
     }
   }
   fill_line(even + end, count - end, fill), fill_line(odd + end, count - end, fill);
-  if (spans[1].begin < begin) odd[begin - 1] = To(pairs[2 * begin - 1]);
-  if (end < spans[0].end) even[end] = To(pairs[2 * end]);
+  for (int i = first.begin; i < begin; i++) even[i] = To(row.x[first.first + 2 * i]);
+  for (int i = second.begin; i < begin; i++) odd[i] = To(row.x[second.first + 2 * i]);
+  for (int i = end; i < first.end; i++) even[i] = To(row.x[first.first + 2 * i]);
+  for (int i = end; i < second.end; i++) odd[i] = To(row.x[second.first + 2 * i]);
 }
 
-// lay(x, line) for all rows, in the order of memory: prefetching is made for that. x is null outside the planes.
+// Any phases, inner = 1 -> lines [phases, count], `phase` apart
+template <class To, class From>
+CONVLAB_INLINE void lay_elements(const Row<To, From>& row, const Span* spans, int phases, int count, int stride, To fill, int64_t phase) {
+  for (int j = 0; j < count; j++)
+    for (int b = 0; b < phases; b++) row.line[b * phase + j] = j >= spans[b].begin && j < spans[b].end ? To(row.x[spans[b].first + j * stride]) : fill;
+}
+
+constexpr int kBytesAhead = 4096;  // reading pauses after each piece, and the machine's own prefetching at the end of each page
+
+// lay(row) for all rows, in the order of memory, which prefetching is made for; x is null outside the planes
 template <class To, class From, class F>
-CONVLAB_INLINE void each_row(const Pooling& g, const Lines& rows, int64_t row, int64_t planes, const From* from, To* to, int64_t phase, F lay) {
+CONVLAB_INLINE void each_row(const Pooling& g, const Lines& rows, int64_t length, int64_t planes, const From* from, const From* from_end, To* to, To* to_end,
+                             int64_t phase, F lay) {
   const int size = rows.size, stride = rows.stride, count = rows.count, phases = rows.phase_count, first = rows.begin * stride - rows.pad;
   const int64_t plane_step = g.plane, line_step = g.line;
   const int* const phase_list = rows.phases;
-  for (int64_t n = 0; n < planes; n++, from += size * row)
+  for (int64_t n = 0; n < planes; n++, from += size * length)
     for (int i = 0; i < count; i++)
       for (int a = 0; a < phases; a++) {
         const int h = first + i * stride + phase_list[a];
-        lay(h >= 0 && h < size ? from + h * row : nullptr, to + a * phase + n * plane_step + i * line_step);
+        const bool inside = h >= 0 && h < size;
+        for (int64_t j = 0; inside && j < length; j += 64 / int(sizeof(From))) __builtin_prefetch(from + h * length + j + kBytesAhead / int(sizeof(From)));
+        lay(Row<To, From>{inside ? from + h * length : nullptr, from_end, to + a * phase + n * plane_step + i * line_step, to_end});
       }
 }
 
@@ -126,19 +139,20 @@ CONVLAB_INLINE void each_row(const Pooling& g, const Lines& rows, int64_t row, i
 template <class To, class From>
 void lay_out(const Pooling& g, const Lines& rows, const Lines& columns, const Span* spans, int64_t planes, const From* from, const From* from_end, To fill,
              To* to, To* to_end) {
-  const int64_t inner = g.inner, phase = g.phase, row = columns.size * inner;
+  const int64_t inner = g.inner, phase = g.phase, length = columns.size * inner;
   const int count = columns.count, stride = columns.stride, phases = columns.phase_count;
-  if (stride == 2 && phases == 2 && inner == 1) {
-    const Span both[2] = {spans[0], spans[1]};
-    each_row(g, rows, row, planes, from, to, phases * phase, [&](const From* x, To* line) {
-      if (x) lay_pairs(both, count, x, from_end, fill, line, line + phase);
-      else fill_line(line, count, fill), fill_line(line + phase, count, fill);
+  if (inner == 1 && stride == 2 && phases == 2) {
+    const Span first = spans[0], second = spans[1];
+    each_row(g, rows, length, planes, from, from_end, to, to_end, phases * phase, [&](const Row<To, From>& row) {
+      if (row.x) lay_pairs(row, first, second, count, fill, row.line, row.line + phase);
+      else fill_line(row.line, count, fill), fill_line(row.line + phase, count, fill);
     });
   } else {
-    each_row(g, rows, row, planes, from, to, phases * phase, [&](const From* x, To* line) {
+    each_row(g, rows, length, planes, from, from_end, to, to_end, phases * phase, [&](const Row<To, From>& row) {
+      if (row.x && inner == 1 && stride > 1) return lay_elements(row, spans, phases, count, stride, fill, phase);
       for (int b = 0; b < phases; b++) {
-        if (x) lay_phase(spans[b], count, stride, inner, x, from_end, fill, line + b * phase, to_end);
-        else fill_line(line + b * phase, count * inner, fill);
+        if (row.x) lay_phase(row, spans[b], count, stride, inner, fill, row.line + b * phase);
+        else fill_line(row.line + b * phase, count * inner, fill);
       }
     });
   }

@@ -142,7 +142,7 @@ void max_forward_in_rows(const Pooling& g, const T* x, T* y, M* offsets, int64_t
     first = take<Integer<A>>(scratch, n + kLanes<A>);
     for (int64_t i = 0; i < n; i++) first[i] = inside(g.columns, int(i / g.inner)).begin;
   }
-  each_output_rows(g, x, -A(__builtin_inff()), begin, end, scratch, [&](const auto& source, const OutputRows& rows) {
+  each_output_rows(g, x, -A(__builtin_inff()), !first, begin, end, scratch, [&](const auto& source, const OutputRows& rows) {
     largest_rows<A>(source, rows, rows.first_tap * g.columns.kernel, first ? first + rows.column * g.inner : nullptr, y, offsets);
   });
 }

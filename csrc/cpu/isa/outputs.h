@@ -32,9 +32,10 @@ struct OutputRows {
   int64_t to, to_step, to_end;  // in y. Up to to_end it is written row after row, and may be written too far.
 };
 
-// Calls rows(source, OutputRows) for pieces [begin, end).  x [planes, H, W, inner], with `fill` around it
+// Calls rows(source, OutputRows) for pieces [begin, end).  x [planes, H, W, inner], with `fill` around it. alike: whether outputs whose
+// windows lie inside x do not ask where in their row they are
 template <class T, class F>
-CONVLAB_INLINE void each_output_rows(const Pooling& g, const T* x, acc_t<T> fill, int64_t begin, int64_t end, char* scratch, F rows) {
+CONVLAB_INLINE void each_output_rows(const Pooling& g, const T* x, acc_t<T> fill, bool alike, int64_t begin, int64_t end, char* scratch, F rows) {
   using A = acc_t<T>;
   const int R = g.rows.kernel, S = g.columns.kernel, P = g.rows.outputs, Q = g.columns.outputs, phases = g.columns.phase_count;
   const int64_t x_row = g.columns.size * g.inner, x_plane = g.rows.size * x_row;
@@ -64,6 +65,14 @@ CONVLAB_INLINE void each_output_rows(const Pooling& g, const T* x, acc_t<T> fill
     }
     const int64_t n = piece.columns * g.inner, y_row = Q * g.inner, first = (piece.plane * P + piece.row) * y_row + piece.column * g.inner;
     const int64_t last = first + ((piece.planes - 1) * P + piece.rows - 1) * y_row;
+    // rows whose lines lie as the outputs do, and planes as well, are one long row
+    const int like_first = whole_windows(g.rows, piece.row, piece.row + piece.rows);
+    if (alike && !as_it_lies && g.line == y_row && like_first == piece.rows && (piece.planes == 1 || g.plane == P * y_row)) {
+      const Inside taps = inside(g.rows, piece.row);
+      const int64_t all = last - first + n;
+      rows(OneTap<A, A>{lines}, OutputRows{piece.row, 1, taps.begin, {in_lines + taps.begin * S, (taps.end - taps.begin) * int64_t(S)}, 0, 0, 0, all, first, 0, first + all});
+      continue;
+    }
     for (int64_t plane = 0; plane < piece.planes; plane++)
       for (int i = 0, count; i < piece.rows; i += count) {
         const int p = piece.row + i;
