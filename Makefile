@@ -6,13 +6,14 @@ VENV   ?= .venv
 VENV_PYTHON := $(VENV)/bin/python
 PIP := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help lenet test test-long bench mutants kernel-notes gpu-test build nvcc clean
+.PHONY: help lenet test test-long sanitize bench mutants kernel-notes gpu-test build nvcc clean
 .NOTPARALLEL:
 
 help:
 	@echo "make lenet      train LeNet-5 on handwritten digits through convlab's kernels"
 	@echo "make test       the tests; without nvcc on the machine, one from PyPI compiles the CUDA kernels"
 	@echo "make test-long  what takes minutes more: ten times as many random problems"
+	@echo "make sanitize   the CPU kernels' tests under AddressSanitizer and UBSan, for each instruction set of this machine"
 	@echo "make bench      time the kernels beside torch's on this machine"
 	@echo "make mutants    break the kernels in one place at a time; a test must notice each"
 	@echo "make kernel-notes  what each kernel asks of memory, counted by the simulator; ARGS=--write puts it into csrc/kernels"
@@ -31,6 +32,9 @@ test: $(VENV)/.torch nvcc build
 
 test-long: $(VENV)/.torch nvcc build
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 -m long $(ARGS)
+
+sanitize: build
+	@$(VENV_PYTHON) tools/sanitize.py $(ARGS)
 
 bench: build
 	$(VENV_PYTHON) -m convlab.bench cpu $(ARGS)

@@ -4,6 +4,7 @@
 
 CONVLAB_CUDA=auto|1|0      1: fail without nvcc; 0: leave the CUDA kernels out
 TORCH_CUDA_ARCH_LIST       compute capabilities to compile for
+CONVLAB_SANITIZE=1         _C and _lab alone, for the CPU, under AddressSanitizer and UBSan: tools/sanitize.py
 MAX_JOBS, CXX, CUDA_HOME   as everywhere
 """
 import glob
@@ -32,7 +33,10 @@ STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11: toolchain.OLDE
 ISA_FLAGS = {"avx512": "-mavx512f -mavx512vl -mavx512bw -mavx512dq -mavx2 -mfma -mprefer-vector-width=512", "avx2": "-mavx2 -mfma -mf16c", "baseline": "-O2"}
 LADDER = ["csrc/algorithms.cpp", "csrc/kernels/plans.cpp"]  # the algorithms and their plans, as data: every library's
 # Symbols of a static library stay inside: torch loads a libcudart of its own, and the two must not answer for each other.
-LINK_FLAGS = ["-shared", "-Wl,-s", "-Wl,--exclude-libs,ALL"]
+STRIP = "-Wl,-s"
+LINK_FLAGS = ["-shared", STRIP, "-Wl,--exclude-libs,ALL"]
+# Lines for the sanitizers' reports; with more than -O1, compiling takes minutes
+SANITIZE_FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
 class Library(NamedTuple):
@@ -69,7 +73,14 @@ def libraries(torch, cxx, nvcc, archs) -> List[Library]:
         + ['-DCONVLAB_BUILD_{}="{}"'.format(key, value) for key, value in build.items()],
         [],
         LINK_FLAGS)
+    if sanitize():
+        return [ops._replace(cxx_flags=ops.cxx_flags + SANITIZE_FLAGS,
+                             link_flags=[flag for flag in ops.link_flags if flag != STRIP] + SANITIZE_FLAGS), lab]
     return [ops, lab] + [simulator(torch, check) for check in (False, True)]
+
+
+def sanitize():
+    return os.environ.get("CONVLAB_SANITIZE") == "1"
 
 
 def isa_sources():
@@ -163,7 +174,7 @@ class BuildWithNinja(build_ext):
         print("convlab: torch {}, {}, {} jobs ({})".format(torch.version, cxx.version, jobs, because), flush=True)
 
         # Kept between builds, also those that pip starts, and apart for each Python.
-        folder = "build/" + sysconfig.get_config_var("SOABI")
+        folder = ("build/sanitize/" if sanitize() else "build/") + sysconfig.get_config_var("SOABI")
         os.makedirs(folder, exist_ok=True)
         libs = libraries(torch, cxx, nvcc, archs)
         write_graph(folder + "/build.ninja", cxx, nvcc, libs)

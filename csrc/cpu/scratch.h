@@ -1,8 +1,12 @@
 // Memory for packed weights and panels. Each thread keeps its block from call to call (a fresh one would cost more page faults than
-// the work it is for), up to kKept bytes; nothing in it outlives the call that wrote it.
+// the work it is for), up to kKept bytes; nothing in it outlives the call that wrote it. Under AddressSanitizer a call may touch the
+// bytes it asked for and no others, and finds NaN in them.
 #pragma once
 #include <cstdint>
+#include <cstring>
 #include <new>
+
+#include "poison.h"
 
 namespace convlab {
 
@@ -11,12 +15,18 @@ class CpuScratch {
   enum Use { shared, own, uses };  // by all threads of a call, held by the caller; by one thread
 
   CpuScratch(Use use, int64_t bytes) : block_(blocks()[use]) {
-    if (bytes <= block_.bytes) return;
-    block_.release();
-    block_.data = static_cast<char*>(::operator new(size_t(bytes), kAlignment));
-    block_.bytes = bytes;
+    if (bytes > block_.bytes) {
+      block_.release();
+      block_.data = static_cast<char*>(::operator new(size_t(bytes), kAlignment));
+      block_.bytes = bytes;
+    }
+    ASAN_UNPOISON_MEMORY_REGION(block_.data, bytes);
+#if defined(__SANITIZE_ADDRESS__)
+    if (bytes) std::memset(block_.data, 0xff, bytes);
+#endif
   }
   ~CpuScratch() {
+    ASAN_POISON_MEMORY_REGION(block_.data, block_.bytes);
     if (block_.bytes > kKept) block_.release();
   }
   CpuScratch(const CpuScratch&) = delete;

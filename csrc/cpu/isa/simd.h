@@ -10,6 +10,7 @@
 #endif
 
 #include "../../dtype.h"
+#include "../poison.h"
 
 #define CONVLAB_INLINE [[gnu::always_inline]] inline
 
@@ -66,7 +67,10 @@ template <class A, class T> CONVLAB_INLINE Vec<A> load_some(const T* p, int coun
   if (count >= kLanes<A>) return load_as<A>(p);
   if constexpr (sizeof(A) == sizeof(T)) {
 #if defined(__AVX512F__)
-    if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
+    if constexpr (sizeof(A) == sizeof(float)) {
+      CONVLAB_TOUCHES(p, count * sizeof(T));
+      return (Vec<A>)_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
+    }
 #endif
   }
   A lanes[kLanes<A>] = {};
@@ -77,7 +81,10 @@ template <class A, class T> CONVLAB_INLINE void store_some(T* p, Vec<A> v, int c
   if (count >= kLanes<A>) return store_as<A>(p, v);
   if constexpr (sizeof(A) == sizeof(T)) {
 #if defined(__AVX512F__)
-    if constexpr (sizeof(A) == sizeof(float)) return _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), (__m512)v);
+    if constexpr (sizeof(A) == sizeof(float)) {
+      CONVLAB_TOUCHES(p, count * sizeof(T));
+      return _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), (__m512)v);
+    }
 #endif
   }
   A lanes[kLanes<A>];

@@ -1,5 +1,6 @@
 // Strips of the target: rows of one image, or several whole images.
 #pragma once
+#include "../poison.h"
 #include "../product.h"
 
 namespace convlab::CONVLAB_ISA {
@@ -15,14 +16,22 @@ inline Strip strip_of(const Product& p, int64_t index) {
           row0, row0 + p.rows_per_strip < p.rows.target ? row0 + p.rows_per_strip : p.rows.target};
 }
 
-// Cuts a block of scratch into arrays that begin on cache lines: a vector astride two lines costs two accesses.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr int kGap = 1;  // at least one poisoned byte behind every array; a vector's worth where it is made of vectors
+#else
+constexpr int kGap = 0;
+#endif
+
+// Cuts a block of scratch into arrays that begin on cache lines: a vector astride two lines costs two accesses. An array takes up
+// to kCacheLine bytes more than its elements.
 struct Carver {
   char* at;
 
   template <class T> T* take(int64_t count) {
-    T* const array = reinterpret_cast<T*>(at);
-    at += (count * int64_t(sizeof(T)) + kCacheLine - 1) / kCacheLine * kCacheLine;
-    return array;
+    char *const array = at, *const end = at + count * int64_t(sizeof(T));
+    if (count > 0) at += (end - array + kGap + kCacheLine - 1) / kCacheLine * kCacheLine;
+    ASAN_POISON_MEMORY_REGION(end, at - end);
+    return reinterpret_cast<T*>(array);
   }
 };
 
