@@ -1,0 +1,46 @@
+"""The CPU kernels without torch: for this machine, and for aarch64 under qemu. tests/without_torch/cpu_kernels.cpp says what is checked."""
+
+import os
+import runpy
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SETUP = runpy.run_path(str(ROOT / "setup.py"))
+KERNELS = "csrc/cpu/isa/baseline.cpp"  # of any machine
+
+
+def compile_with(cxx, folder, *link_flags):
+    """The kernels with the flags of the build; the program around them in less time."""
+    program = ["-O1", "-Itests/without_torch", "-I.", "-DCONVLAB_ISA=baseline", "-c", "tests/without_torch/cpu_kernels.cpp"]
+    commands = [[cxx, *SETUP["CXX_FLAGS"], *flags, "-o", str(folder / f"{i}.o")]
+                for i, flags in enumerate([[*SETUP["isa_flags"](KERNELS), "-c", KERNELS], program])]
+    compilers = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for command in commands]
+    for compiler in compilers:
+        said = compiler.communicate()[1]
+        assert compiler.returncode == 0, said
+    subprocess.run([cxx, str(folder / "0.o"), str(folder / "1.o"), "-o", str(folder / "cpu_kernels"), *link_flags], check=True)
+    return folder / "cpu_kernels"
+
+
+def run(*command):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    assert done.returncode == 0 and " 0 failures" in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_on_this_machine(tmp_path):
+    cxx = shutil.which(os.environ.get("CXX", "g++"))
+    if cxx is None:
+        pytest.skip("needs a C++ compiler")
+    run(compile_with(cxx, tmp_path), 1, 500)
+
+
+def test_on_aarch64(tmp_path):
+    cxx = shutil.which("aarch64-linux-gnu-g++")
+    qemu = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+    if cxx is None or qemu is None:
+        pytest.skip("needs aarch64-linux-gnu-g++ and qemu-aarch64: apt install g++-aarch64-linux-gnu qemu-user")
+    run(qemu, compile_with(cxx, tmp_path, "-static"), 2, 100)
