@@ -89,7 +89,7 @@ def isa_sources():
 
 def isa_flags(source):
     isa = os.path.splitext(os.path.basename(source))[0] if source.startswith("csrc/cpu/isa/") else None
-    return ["-ffp-contract=fast", *ISA_FLAGS[isa].split()] if isa else []
+    return ["-ffp-contract=fast", *ISA_FLAGS[isa].split(), *(SANITIZE_FLAGS if sanitize() else [])] if isa else []
 
 
 def simulator(torch, check) -> Library:

@@ -15,6 +15,7 @@ namespace convlab::CONVLAB_ISA::depthwise {
 #if defined(__AVX512F__)
 constexpr bool kMasks = true;
 template <class A> CONVLAB_INLINE Vec<A> load_masked(const A* p, unsigned mask) {
+  if (mask) CONVLAB_TOUCHES(p + __builtin_ctz(mask), __builtin_popcount(mask) * sizeof(A));
   if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm512_maskz_loadu_ps(__mmask16(mask), p);
   else return (Vec<A>)_mm512_maskz_loadu_pd(__mmask8(mask), p);
 }

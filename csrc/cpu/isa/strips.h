@@ -1,7 +1,6 @@
 // Strips of the target: rows of one image, or several whole images.
 #pragma once
-#include "../poison.h"
-#include "../product.h"
+#include "carver.h"
 
 namespace convlab::CONVLAB_ISA {
 
@@ -15,25 +14,6 @@ inline Strip strip_of(const Product& p, int64_t index) {
   return {n0, n0 + p.images_per_strip < p.images ? n0 + p.images_per_strip : p.images,  //
           row0, row0 + p.rows_per_strip < p.rows.target ? row0 + p.rows_per_strip : p.rows.target};
 }
-
-#if defined(__SANITIZE_ADDRESS__)
-constexpr int kGap = 1;  // at least one poisoned byte behind every array; a vector's worth where it is made of vectors
-#else
-constexpr int kGap = 0;
-#endif
-
-// Cuts a block of scratch into arrays that begin on cache lines: a vector astride two lines costs two accesses. An array takes up
-// to kCacheLine bytes more than its elements.
-struct Carver {
-  char* at;
-
-  template <class T> T* take(int64_t count) {
-    char *const array = at, *const end = at + count * int64_t(sizeof(T));
-    if (count > 0) at += (end - array + kGap + kCacheLine - 1) / kCacheLine * kCacheLine;
-    ASAN_POISON_MEMORY_REGION(end, at - end);
-    return reinterpret_cast<T*>(array);
-  }
-};
 
 // The rows of the source that taps of the strip reach: [first, first + rows)
 inline void rows_reached(const Product& p, const Strip& s, int& first, int& rows) {

@@ -1,5 +1,6 @@
 // The taps of windows.
 #pragma once
+#include "carver.h"
 #include "lines.h"
 
 namespace convlab::CONVLAB_ISA {
@@ -16,8 +17,9 @@ struct Taps {
 
 // Memory for `count` T from a call's scratch, from the begin of a cache line on
 template <class T> CONVLAB_INLINE T* take(char*& scratch, int64_t count) {
-  T* const taken = reinterpret_cast<T*>(scratch);
-  scratch += (count * int64_t(sizeof(T)) + 63) / 64 * 64;
+  Carver carver{scratch};
+  T* const taken = carver.take<T>(count);
+  scratch = carver.at;
   return taken;
 }
 
