@@ -285,64 +285,48 @@ class AvgPool2dBackward(Function):
 
 @primitive
 class LeakyReLU(Function):
-    """y = x > 0 ? x : x slope, from x, for any slope"""
+    """x -> y = x > 0 ? x : x slope, and where x > 0: all that backward asks of x, in a byte an element
+
+    With `inplace`, y is about to be written over x; torch refuses the gradient if the slope is negative, and so does this.
+    """
 
     @staticmethod
-    def forward(x, negative_slope):
-        return ops.leaky_relu_forward(x, negative_slope)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, ctx.negative_slope = inputs
-        ctx.save_for_backward(x)
-
-    @staticmethod
-    def backward(ctx, dy):
-        (x,) = ctx.saved_tensors
-        return apply(LeakyReLUBackward, dy, x, ctx.negative_slope), None
-
-
-@primitive
-class LeakyReLUFromOutput(Function):
-    """The same, but its backward looks at y, so that x may be overwritten. y > 0 where x > 0 only for slopes >= 0."""
-
-    @staticmethod
-    def forward(x, negative_slope):
-        return ops.leaky_relu_forward(x, negative_slope)
+    def forward(x, negative_slope, inplace):
+        return ops.leaky_relu_forward(x, negative_slope, True)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.negative_slope = inputs[1]
-        ctx.save_for_backward(output)
+        _, ctx.negative_slope, ctx.inplace = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
 
     @staticmethod
-    def backward(ctx, dy):
-        if ctx.negative_slope < 0:
+    def backward(ctx, dy, _):
+        if ctx.inplace and ctx.negative_slope < 0:
             raise RuntimeError(
-                f"leaky_relu: negative_slope={ctx.negative_slope} with inplace=True has no gradient, because the overwritten input "
-                "cannot be told from the output; use inplace=False"
+                f"leaky_relu: negative_slope={ctx.negative_slope} with inplace=True has no gradient, as in torch; use inplace=False"
             )
-        (y,) = ctx.saved_tensors
-        return apply(LeakyReLUBackward, dy, y, ctx.negative_slope), None
+        (positive,) = ctx.saved_tensors
+        return apply(LeakyReLUBackward, dy, positive, ctx.negative_slope), None, None
 
 
 @primitive
 class LeakyReLUBackward(Function):
-    """dx = x > 0 ? dy : dy slope"""
+    """dx = positive ? dy : dy slope"""
 
     @staticmethod
-    def forward(dy, x, negative_slope):
-        return ops.leaky_relu_backward(dy, x, negative_slope)
+    def forward(dy, positive, negative_slope):
+        return ops.leaky_relu_backward(dy, positive, negative_slope)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, x, ctx.negative_slope = inputs
-        ctx.save_for_backward(x)
+        _, positive, ctx.negative_slope = inputs
+        ctx.save_for_backward(positive)
 
     @staticmethod
     def backward(ctx, ddx):
-        (x,) = ctx.saved_tensors
-        return apply(LeakyReLUBackward, ddx, x, ctx.negative_slope), None, None
+        (positive,) = ctx.saved_tensors
+        return apply(LeakyReLUBackward, ddx, positive, ctx.negative_slope), None, None
 
 
 @primitive

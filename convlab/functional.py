@@ -109,9 +109,11 @@ def leaky_relu(input, negative_slope=0.01, inplace=False):
     negative_slope >= 0 (RuntimeError from backward otherwise).
     """
     check_tensors("leaky_relu", input=input)
-    if inplace:
-        return input.copy_(autograd.apply(autograd.LeakyReLUFromOutput, input, negative_slope))
-    return autograd.apply(autograd.LeakyReLU, input, negative_slope)
+    if torch.is_grad_enabled() and input.requires_grad:
+        y = autograd.apply(autograd.LeakyReLU, input, negative_slope, inplace)[0]
+    else:
+        y = ops.leaky_relu_forward(input, negative_slope, False)[0]
+    return input.copy_(y) if inplace else y
 
 
 def relu(input, inplace=False):

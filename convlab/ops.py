@@ -161,13 +161,14 @@ def _(dy, input_size, kernel_size, stride, padding, count_include_pad, divisor):
 
 
 @torch.library.register_fake("convlab::leaky_relu_forward")
-def _(x, negative_slope):
-    return torch.empty_like(x)
+def _(x, negative_slope, with_positive):
+    positive = torch.empty_like(x, dtype=torch.bool) if with_positive else x.new_empty(0, dtype=torch.bool)
+    return torch.empty_like(x), positive
 
 
 @torch.library.register_fake("convlab::leaky_relu_backward")
-def _(dy, x, negative_slope):
-    return torch.empty_like(x)
+def _(dy, positive, negative_slope):
+    return torch.empty_like(positive, dtype=dy.dtype)
 
 
 @torch.library.register_fake("convlab::relu_forward")

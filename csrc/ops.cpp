@@ -30,8 +30,8 @@ CONVLAB_REGISTER_OPERATORS(m) {
       "avg_pool2d_backward(Tensor dy, SymInt[2] input_size, int[2] kernel_size, int[2] stride, int[2] padding, bool count_include_pad, int divisor)"
       " -> Tensor");
 
-  m.def("leaky_relu_forward(Tensor x, float negative_slope) -> Tensor");
-  m.def("leaky_relu_backward(Tensor dy, Tensor x, float negative_slope) -> Tensor");
+  m.def("leaky_relu_forward(Tensor x, float negative_slope, bool with_positive) -> (Tensor y, Tensor positive)");
+  m.def("leaky_relu_backward(Tensor dy, Tensor positive, float negative_slope) -> Tensor");
   m.def("relu_forward(Tensor x) -> Tensor");
   m.def("relu_backward(Tensor dy, Tensor y) -> Tensor");
 }

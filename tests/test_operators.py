@@ -41,8 +41,9 @@ def samples(device, channels_last=False, dtype=torch.float32):
             yield ops.avg_pool2d_forward, (x, *window, ceil_mode, count_include_pad, divisor)
             yield ops.avg_pool2d_backward, (torch.randn_like(y), [9, 8], *window, count_include_pad, divisor)
     for t in (x, x[:, ::2], x.transpose(1, 3), x.new_empty(0, 3)):
-        yield ops.leaky_relu_forward, (t, 0.1)
-        yield ops.leaky_relu_backward, (torch.randn_like(t), t, 0.1)
+        yield ops.leaky_relu_forward, (t, 0.1, False)
+        yield ops.leaky_relu_forward, (t, 0.1, True)
+        yield ops.leaky_relu_backward, (torch.randn_like(t), t > 0, 0.1)
         yield ops.relu_forward, (t,)
         yield ops.relu_backward, (torch.randn_like(t), t)
 

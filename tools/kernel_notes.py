@@ -4,6 +4,7 @@
     make kernel-notes ARGS=--write      renews the notes
 
 x, w, dy, winners  how often each byte of the tensor is read, on average (winners: of max pooling, a byte each)
+positive           the same: whether leaky ReLU's x was, a byte each
 workspace          bytes read and written there, over those of the tensors together
 sectors            of 32 bytes, moved by a request of a warp to global memory; at least: what the same bytes could do with
 conflicts          wavefronts of shared memory over the least that the same bytes could take: 1 is free of bank conflicts
@@ -24,7 +25,7 @@ from convlab import ops  # noqa: E402
 
 KERNELS = ROOT / "csrc" / "kernels"
 PASSES = ("forward", "dgrad", "wgrad")
-TENSORS = {"input": "x", "weight": "w", "grad_output": "dy", "offsets": "winners"}  # what the simulator calls them -> column
+TENSORS = {"input": "x", "weight": "w", "grad_output": "dy", "offsets": "winners", "positive": "positive"}  # what the simulator calls them -> column
 COLUMNS = (*TENSORS.values(), "workspace", "sectors", "at least", "conflicts", "shared")
 
 
@@ -137,9 +138,9 @@ def pooling_cases() -> Iterator[Case]:
 def activation_cases(layers) -> Iterator[Case]:
     for name, layer in layers.items():
         x = layer.tensors()[2]  # what the layer makes
-        dy, sizes = torch.randn_like(x), sizes_of(input=x, grad_output=x)
-        yield Case("leaky_relu.cu", name, "forward", partial(ops.leaky_relu_forward, x, 0.1), sizes)
-        yield Case("leaky_relu.cu", name, "backward", partial(ops.leaky_relu_backward, dy, x, 0.1), sizes)
+        dy, sizes = torch.randn_like(x), sizes_of(input=x, grad_output=x, positive=x > 0)
+        yield Case("leaky_relu.cu", name, "forward", partial(ops.leaky_relu_forward, x, 0.1, True), sizes)
+        yield Case("leaky_relu.cu", name, "backward", partial(ops.leaky_relu_backward, dy, x > 0, 0.1), sizes)
 
 
 def all_cases() -> List[Case]:

@@ -40,9 +40,14 @@ def _binary(call, *rest):
     return bind
 
 
+def _leaky_relu_backward(t):
+    dy, positive = t["dy"], t["x"] > 0  # what forward remembers
+    return lambda: ops.leaky_relu_backward(dy, positive, SLOPE)
+
+
 _CALLS = {
-    ("leaky_relu", "forward"): (_unary(aten.leaky_relu.default, SLOPE), _unary(ops.leaky_relu_forward, SLOPE)),
-    ("leaky_relu", "backward"): (_binary(aten.leaky_relu_backward.default, SLOPE, False), _binary(ops.leaky_relu_backward, SLOPE)),
+    ("leaky_relu", "forward"): (_unary(aten.leaky_relu.default, SLOPE), lambda t: lambda: ops.leaky_relu_forward(t["x"], SLOPE, False)[0]),
+    ("leaky_relu", "backward"): (_binary(aten.leaky_relu_backward.default, SLOPE, False), _leaky_relu_backward),
     ("relu", "forward"): (_unary(aten.relu.default), _unary(ops.relu_forward)),
     ("relu", "backward"): (_binary(aten.threshold_backward.default, 0), _binary(ops.relu_backward)),
 }

@@ -47,8 +47,8 @@ struct AvgPoolFunctions {
 
 // Elements [begin, end)
 struct ActivationFunctions {
-  void (*leaky_relu_forward)(double slope, const void* x, void* y, int64_t begin, int64_t end);
-  void (*leaky_relu_backward)(double slope, const void* dy, const void* x, void* dx, int64_t begin, int64_t end);
+  void (*leaky_relu_forward)(double slope, const void* x, void* y, void* positive, int64_t begin, int64_t end);  // positive may be null
+  void (*leaky_relu_backward)(double slope, const void* dy, const void* positive, void* dx, int64_t begin, int64_t end);
   void (*relu_forward)(const void* x, void* y, int64_t begin, int64_t end);
   void (*relu_backward)(const void* dy, const void* y, void* dx, int64_t begin, int64_t end);
 };

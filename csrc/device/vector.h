@@ -32,6 +32,10 @@ template <> struct Words<2> {
   typedef uint16_t type __attribute__((may_alias));
 };
 
+template <> struct Words<1> {
+  typedef uint8_t type __attribute__((may_alias));
+};
+
 template <int n, class T> inline __attribute__((always_inline)) Vector<T, n> load_vector(const T* p) {
   using W = typename Words<int(n * sizeof(T))>::type;
   const W words = *reinterpret_cast<const W*>(p);

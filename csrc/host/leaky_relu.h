@@ -26,19 +26,32 @@ inline bool is_dense(const Tensor& t) {
   return true;
 }
 
-inline Tensor copy_like(const Tensor& layout, const Tensor& values) {
-  Tensor out = torch::stable::empty_like(layout);
-  torch::stable::copy_(out, values);
-  return out;
+// Memory for elements of another type that lie as those of t, which is dense
+inline Tensor empty_as(const Tensor& t, ScalarType dtype) {
+  const auto size = t.sizes(), stride = t.strides();
+  const int32_t device = t.is_cuda() ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu();
+  const int32_t type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
+  AtenTensorHandle made;
+  CONVLAB_CHECK(aoti_torch_empty_strided(t.dim(), size.data(), stride.data(), type, device, t.get_device_index(), &made) == 0, "no memory for ",
+                t.numel(), " elements of ", name_of(dtype));
+  return Tensor(made);
 }
 
 // x with gaps closed; torch.empty_like(x) has its strides.
-inline Tensor dense(const Tensor& x) { return is_dense(x) ? x : copy_like(x, x); }
+inline Tensor dense(const Tensor& x) {
+  if (is_dense(x)) return x;
+  Tensor out = torch::stable::empty_like(x);
+  torch::stable::copy_(out, x);
+  return out;
+}
 
 // The elements of t in x's memory order, where x is dense.
 inline Tensor in_order_of(const Tensor& x, const Tensor& t) {
   const auto a = x.strides(), b = t.strides();
-  return std::equal(a.begin(), a.end(), b.begin(), b.end()) ? t : copy_like(x, t);
+  if (std::equal(a.begin(), a.end(), b.begin(), b.end())) return t;
+  Tensor out = empty_as(x, t.scalar_type());
+  torch::stable::copy_(out, t);
+  return out;
 }
 
 // y = run(x), element by element
@@ -60,16 +73,29 @@ template <class Backend, class Run> Tensor elementwise(const char* op, const Ten
   return dx;
 }
 
-template <class Backend> Tensor leaky_relu_forward(Tensor x, double negative_slope) {
-  return elementwise<Backend>("leaky_relu", x, [&](Backend backend, DType dtype, const void* in, void* out) {
-    backend.leaky_relu_forward(dtype, x.numel(), negative_slope, in, out);
-  });
+// x -> y, and where x > 0, a bool an element, or [0] unless with_positive
+template <class Backend> std::tuple<Tensor, Tensor> leaky_relu_forward(Tensor x, double negative_slope, bool with_positive) {
+  const DType dtype = dtype_of("leaky_relu", {"input", x});
+  const Tensor xd = dense(x);
+  Tensor y = torch::stable::empty_like(xd), positive = with_positive ? empty_as(xd, ScalarType::Bool) : empty({0}, ScalarType::Bool, x);
+  if (x.numel() > 0)
+    Backend(x).leaky_relu_forward(dtype, x.numel(), negative_slope, in("input", xd), out("output", y),
+                                  out_or_null("positive", with_positive ? &positive : nullptr));
+  return {y, positive};
 }
 
-template <class Backend> Tensor leaky_relu_backward(Tensor dy, Tensor x, double negative_slope) {
-  return elementwise<Backend>("leaky_relu_backward", dy, x, [&](Backend backend, DType dtype, const void* grad, const void* in, void* out) {
-    backend.leaky_relu_backward(dtype, x.numel(), negative_slope, grad, in, out);
-  });
+// dy, positive -> dx, in the layout of `positive`
+template <class Backend> Tensor leaky_relu_backward(Tensor dy, Tensor positive, double negative_slope) {
+  const char* op = "leaky_relu_backward";
+  const DType dtype = dtype_of(op, {"grad_output", dy});
+  CONVLAB_CHECK(positive.scalar_type() == ScalarType::Bool, op, ": positive is ", name_of(positive.scalar_type()), ", expected bool");
+  check_same_device(op, {"grad_output", dy}, {"positive", positive});
+  check_sizes(op, {"grad_output", dy}, sizes_of(positive));
+  const Tensor pd = dense(positive), dyd = in_order_of(pd, dy);
+  Tensor dx = empty_as(pd, dy.scalar_type());
+  if (dy.numel() > 0)
+    Backend(dy).leaky_relu_backward(dtype, dy.numel(), negative_slope, in("grad_output", dyd), in("positive", pd), out("grad_input", dx));
+  return dx;
 }
 
 template <class Backend> Tensor relu_forward(Tensor x) {

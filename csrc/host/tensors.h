@@ -62,12 +62,16 @@ inline DType dtype_of(const char* op, const Named& t) {
 
 inline std::string device_name(const Tensor& t) { return t.is_cuda() ? message("cuda:", t.get_device_index()) : "cpu"; }
 
+inline void check_same_device(const char* op, const Named& first, const Named& t) {
+  CONVLAB_CHECK(t.tensor.is_cuda() == first.tensor.is_cuda() && t.tensor.get_device_index() == first.tensor.get_device_index(), op, ": ", t.name,
+                " is on ", device_name(t.tensor), " but ", first.name, " is on ", device_name(first.tensor), "; they must be on the same device");
+}
+
 // The element type of the first tensor; the others must have it as well, and lie on the same device.
 inline DType common_dtype(const char* op, std::initializer_list<Named> tensors) {
   const Named& first = *tensors.begin();
   for (const Named& t : tensors) {
-    CONVLAB_CHECK(t.tensor.is_cuda() == first.tensor.is_cuda() && t.tensor.get_device_index() == first.tensor.get_device_index(), op, ": ", t.name,
-                  " is on ", device_name(t.tensor), " but ", first.name, " is on ", device_name(first.tensor), "; they must be on the same device");
+    check_same_device(op, first, t);
     CONVLAB_CHECK(t.tensor.scalar_type() == first.tensor.scalar_type(), op, ": ", t.name, " is ", name_of(t.tensor.scalar_type()), " but ", first.name,
                   " is ", name_of(first.tensor.scalar_type()), "; they must be the same");
   }

@@ -64,8 +64,8 @@ void avg_pool2d_backward(const AvgPool2d&, DType, const void* dy, void* dx, Stre
 // ---- activations, element by element; y may be x ----
 
 // leaky_relu.cu
-void leaky_relu_forward(DType, long long elements, double negative_slope, const void* x, void* y, Stream);
-void leaky_relu_backward(DType, long long elements, double negative_slope, const void* dy, const void* x, void* dx, Stream);
+void leaky_relu_forward(DType, long long elements, double negative_slope, const void* x, void* y, void* positive, Stream);  // positive may be null
+void leaky_relu_backward(DType, long long elements, double negative_slope, const void* dy, const void* positive, void* dx, Stream);
 void relu_forward(DType, long long elements, const void* x, void* y, Stream);
 void relu_backward(DType, long long elements, const void* dy, const void* y, void* dx, Stream);
 

@@ -1,21 +1,21 @@
 // Leaky ReLU and ReLU, forward and backward, element by element. The output may be the input.
 //
-//   leaky ReLU   y = x > 0 ? x : x slope         dx = x > 0 ? dy : dy slope
-//   ReLU         y = x > 0 ? x : 0, NaN stays    dx = y <= 0 ? 0 : dy
+//   leaky ReLU   y = x > 0 ? x : x slope         dx = positive ? dy : dy slope, where forward wrote positive = x > 0, a byte an element
+//   ReLU         y = x > 0 ? x : 0, NaN stays    dx = y <= 0 ? 0 : dy, from the output, which the next layer keeps anyway
 //
 // ReLU is not leaky ReLU with slope 0: -inf times 0 is NaN.
 //
 // What it does    16 bytes a thread, loaded and stored in one instruction each. Tensors may start anywhere: as long as they all lie
 //                 the same way to the multiples of 16 bytes, single threads make the few elements before the first of these and
 //                 behind the last; otherwise every thread makes one element.
-// What bounds it  memory: 2 elements moved an element forward, 3 backward.
+// What bounds it  memory: ReLU moves 2 elements an element forward and 3 backward, leaky ReLU 2 and a byte both ways: x need not be kept.
 // What is next    nothing here: to move less, this must become the epilogue of the kernel that makes x.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
-//                              x     dy   sectors   at least
-//   LeNet C3    forward     1.00             16.0       16.0
-//   LeNet C3    backward    1.00   1.00      16.0       16.0
-//   ResNet-20   forward     1.00             16.0       16.0
-//   ResNet-20   backward    1.00   1.00      16.0       16.0
+//                              x     dy   positive   sectors   at least
+//   LeNet C3    forward     1.00                        12.0       12.0
+//   LeNet C3    backward           1.00       1.00      12.0       12.0
+//   ResNet-20   forward     1.00                        12.0       12.0
+//   ResNet-20   backward           1.00       1.00      12.0       12.0
 #include "../device/vector.h"
 #include "launchers.h"
 
@@ -33,7 +33,7 @@ template <class A> struct LeakyRelu {
 
 template <class A> struct LeakyReluBackward {
   A slope;
-  __device__ A operator()(A dy, A x) const { return x > A(0) ? dy : dy * slope; }
+  __device__ A operator()(A dy, bool positive) const { return positive ? dy : dy * slope; }
 };
 
 template <class A> struct Relu {
@@ -55,86 +55,104 @@ struct Pieces {
   template <int n> CONVLAB_HD long long single(long long i) const { return i - vectors<n>() < head ? i - vectors<n>() : i + vectors<n>() * (n - 1); }
 };
 
-// in [elements] -> out [elements].  grid ceil(pieces / 256)
-template <int n, class T, class F> __global__ void __launch_bounds__(kThreads) unary_kernel(F f, Pieces p, const T* in, T* out) {
+// in [elements] -> out [elements], and in > 0 [elements] unless `positive` is null.  grid ceil(pieces / 256)
+template <int n, class T, class F> __global__ void __launch_bounds__(kThreads) unary_kernel(F f, Pieces p, const T* in, T* out, bool* positive) {
+  using A = acc_t<T>;
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;
   if (i < p.vectors<n>()) {
-    Vector<T, n> v = load_vector<n>(in + p.head + i * n);
-    for (int k = 0; k < n; k++) v.at[k] = T(f(acc_t<T>(v.at[k])));
-    store_vector(out + p.head + i * n, v);
+    const long long j = p.head + i * n;
+    Vector<T, n> v = load_vector<n>(in + j);
+    Vector<bool, n> above;
+    for (int k = 0; k < n; k++) {
+      above.at[k] = A(v.at[k]) > A(0);
+      v.at[k] = T(f(A(v.at[k])));
+    }
+    store_vector(out + j, v);
+    if (positive) store_vector(positive + j, above);
   } else if (i < p.count<n>()) {
     const long long j = p.single<n>(i);
-    out[j] = T(f(acc_t<T>(in[j])));
+    const A v = A(in[j]);
+    out[j] = T(f(v));
+    if (positive) positive[j] = v > A(0);
   }
 }
 
 // a, b [elements] -> out [elements].  grid ceil(pieces / 256)
-template <int n, class T, class F> __global__ void __launch_bounds__(kThreads) binary_kernel(F f, Pieces p, const T* a, const T* b, T* out) {
+template <int n, class T, class U, class F> __global__ void __launch_bounds__(kThreads) binary_kernel(F f, Pieces p, const T* a, const U* b, T* out) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;
   if (i < p.vectors<n>()) {
     Vector<T, n> v = load_vector<n>(a + p.head + i * n);
-    const Vector<T, n> w = load_vector<n>(b + p.head + i * n);
-    for (int k = 0; k < n; k++) v.at[k] = T(f(acc_t<T>(v.at[k]), acc_t<T>(w.at[k])));
+    const Vector<U, n> w = load_vector<n>(b + p.head + i * n);
+    for (int k = 0; k < n; k++) v.at[k] = T(f(acc_t<T>(v.at[k]), acc_t<U>(w.at[k])));
     store_vector(out + p.head + i * n, v);
   } else if (i < p.count<n>()) {
     const long long j = p.single<n>(i);
-    out[j] = T(f(acc_t<T>(a[j]), acc_t<T>(b[j])));
+    out[j] = T(f(acc_t<T>(a[j]), acc_t<U>(b[j])));
   }
 }
 
-int misalignment(const void* p) { return int(reinterpret_cast<unsigned long long>(p) % kWidestAccess); }
+// How many elements p lies behind a multiple of n elements
+template <class T> int place(const T* p, int n) { return int(reinterpret_cast<unsigned long long>(p) / sizeof(T) % n); }
 
-// Calls f with the widest vectors that all tensors allow, as a constant, and the pieces.
-template <class T, class F> void in_pieces(long long elements, const T* first, bool alike, F f) {
+// Calls f with the widest vectors that all tensors allow, as a constant, and the pieces: those tensors must lie alike, of which
+// `others` are the remaining ones.
+template <class T, class F, class... U> void in_pieces(long long elements, F f, const T* first, const U*... others) {
   constexpr int n = kWidestAccess / int(sizeof(T));
-  if (!alike) return f(std::integral_constant<int, 1>{}, Pieces{elements, 0});
-  const long long to_multiple = (kWidestAccess - misalignment(first)) % kWidestAccess / int(sizeof(T));
+  const int behind = place(first, n);
+  if (((others && place(others, n) != behind) || ...)) return f(std::integral_constant<int, 1>{}, Pieces{elements, 0});
+  const long long to_multiple = (n - behind) % n;
   f(std::integral_constant<int, n>{}, Pieces{elements, int(to_multiple < elements ? to_multiple : elements)});
 }
 
-template <class T, class F> void unary(F f, long long elements, const void* in, void* out, Stream stream) {
+template <class T, class F> void unary(F f, long long elements, const void* in, void* out, void* positive, Stream stream) {
   const T* x = static_cast<const T*>(in);
-  in_pieces(elements, x, misalignment(in) == misalignment(out), [&](auto width, Pieces pieces) {
+  T* y = static_cast<T*>(out);
+  bool* above = static_cast<bool*>(positive);
+  const auto launch_it = [&](auto width, Pieces pieces) {
     constexpr int n = decltype(width)::value;
-    launch(unary_kernel<n, T, F>, blocks_for(pieces.count<n>(), kThreads), dim3(kThreads), 0, stream, f, pieces, x, static_cast<T*>(out));
-  });
+    launch(unary_kernel<n, T, F>, blocks_for(pieces.count<n>(), kThreads), dim3(kThreads), 0, stream, f, pieces, x, y, above);
+  };
+  in_pieces(elements, launch_it, x, y, above);
 }
 
-template <class T, class F> void binary(F f, long long elements, const void* a, const void* b, void* out, Stream stream) {
-  const T *x = static_cast<const T*>(a), *y = static_cast<const T*>(b);
-  in_pieces(elements, x, misalignment(a) == misalignment(b) && misalignment(a) == misalignment(out), [&](auto width, Pieces pieces) {
+template <class T, class U, class F> void binary(F f, long long elements, const void* a, const void* b, void* out, Stream stream) {
+  const T* x = static_cast<const T*>(a);
+  const U* y = static_cast<const U*>(b);
+  T* z = static_cast<T*>(out);
+  const auto launch_it = [&](auto width, Pieces pieces) {
     constexpr int n = decltype(width)::value;
-    launch(binary_kernel<n, T, F>, blocks_for(pieces.count<n>(), kThreads), dim3(kThreads), 0, stream, f, pieces, x, y, static_cast<T*>(out));
-  });
+    launch(binary_kernel<n, T, U, F>, blocks_for(pieces.count<n>(), kThreads), dim3(kThreads), 0, stream, f, pieces, x, y, z);
+  };
+  in_pieces(elements, launch_it, x, y, z);
 }
 
 }  // namespace
 
-void leaky_relu_forward(DType dtype, long long elements, double negative_slope, const void* x, void* y, Stream stream) {
+void leaky_relu_forward(DType dtype, long long elements, double negative_slope, const void* x, void* y, void* positive, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    unary<T>(LeakyRelu<acc_t<T>>{acc_t<T>(negative_slope)}, elements, x, y, stream);
+    unary<T>(LeakyRelu<acc_t<T>>{acc_t<T>(negative_slope)}, elements, x, y, positive, stream);
   });
 }
 
-void leaky_relu_backward(DType dtype, long long elements, double negative_slope, const void* dy, const void* x, void* dx, Stream stream) {
+void leaky_relu_backward(DType dtype, long long elements, double negative_slope, const void* dy, const void* positive, void* dx, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    binary<T>(LeakyReluBackward<acc_t<T>>{acc_t<T>(negative_slope)}, elements, dy, x, dx, stream);
+    binary<T, bool>(LeakyReluBackward<acc_t<T>>{acc_t<T>(negative_slope)}, elements, dy, positive, dx, stream);
   });
 }
 
 void relu_forward(DType dtype, long long elements, const void* x, void* y, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    unary<T>(Relu<acc_t<T>>{}, elements, x, y, stream);
+    unary<T>(Relu<acc_t<T>>{}, elements, x, y, nullptr, stream);
   });
 }
 
 void relu_backward(DType dtype, long long elements, const void* dy, const void* y, void* dx, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    binary<T>(ReluBackward<acc_t<T>>{}, elements, dy, y, dx, stream);
+    binary<T, T>(ReluBackward<acc_t<T>>{}, elements, dy, y, dx, stream);
   });
 }
 

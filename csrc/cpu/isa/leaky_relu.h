@@ -1,6 +1,6 @@
 // Leaky ReLU and ReLU, element by element. ReLU is not leaky ReLU with slope 0: -inf times 0 is NaN.
 #pragma once
-#include "simd.h"
+#include "integers.h"
 
 namespace convlab::CONVLAB_ISA {
 
@@ -22,14 +22,37 @@ template <class T, class F> CONVLAB_INLINE void each_element(const T* in, const 
   if (i < end) store_some<A>(out + i, f(load_some<A>(in + i, int(end - i)), load_some<A>(other + i, int(end - i))), int(end - i));
 }
 
-template <class T> void leaky_relu_forward(double slope, const T* x, T* y, int64_t begin, int64_t end) {
-  using V = Vec<acc_t<T>>;
-  each_element(x, y, begin, end, [slope = acc_t<T>(slope)](V v) { return v > 0 ? v : v * slope; });
+// positive[i] = x[i] > 0, where wanted: what backward has to know of x, in a quarter of its memory or less
+template <class T> void leaky_relu_forward(double slope, const T* x, T* y, uint8_t* positive, int64_t begin, int64_t end) {
+  using A = acc_t<T>;
+  using V = Vec<A>;
+  const A s = A(slope);
+  if (!positive) return each_element(x, y, begin, end, [s](V v) { return v > 0 ? v : v * s; });
+  constexpr int L = kLanes<A>;
+  int64_t i = begin;
+  for (; i + L <= end; i += L) {
+    const V v = load_as<A>(x + i);
+    store_as<A>(y + i, v > 0 ? v : v * s);
+    store_integers<A>(positive + i, (Integers<A>)-(v > 0));
+  }
+  for (; i < end; i++) {
+    const A v = A(x[i]);
+    y[i] = T(v > 0 ? v : v * s);
+    positive[i] = v > 0;
+  }
 }
 
-template <class T> void leaky_relu_backward(double slope, const T* dy, const T* x, T* dx, int64_t begin, int64_t end) {
-  using V = Vec<acc_t<T>>;
-  each_element(dy, x, dx, begin, end, [slope = acc_t<T>(slope)](V grad, V v) { return v > 0 ? grad : grad * slope; });
+template <class T> void leaky_relu_backward(double slope, const T* dy, const uint8_t* positive, T* dx, int64_t begin, int64_t end) {
+  using A = acc_t<T>;
+  using V = Vec<A>;
+  const A s = A(slope);
+  constexpr int L = kLanes<A>;
+  int64_t i = begin;
+  for (; i + L <= end; i += L) {
+    const V grad = load_as<A>(dy + i);
+    store_as<A>(dx + i, load_integers<A>(positive + i) != 0 ? grad : grad * s);
+  }
+  for (; i < end; i++) dx[i] = T(positive[i] ? A(dy[i]) : A(dy[i]) * s);
 }
 
 template <class T> void relu_forward(const T* x, T* y, int64_t begin, int64_t end) {

@@ -79,11 +79,11 @@ template <class T> constexpr AvgPoolFunctions avg_pool_functions() {
 
 template <class T> constexpr ActivationFunctions activation_functions() {
   return {
-      [](double slope, const void* x, void* y, int64_t begin, int64_t end) {
-        leaky_relu_forward(slope, static_cast<const T*>(x), static_cast<T*>(y), begin, end);
+      [](double slope, const void* x, void* y, void* positive, int64_t begin, int64_t end) {
+        leaky_relu_forward(slope, static_cast<const T*>(x), static_cast<T*>(y), static_cast<uint8_t*>(positive), begin, end);
       },
-      [](double slope, const void* dy, const void* x, void* dx, int64_t begin, int64_t end) {
-        leaky_relu_backward(slope, static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<T*>(dx), begin, end);
+      [](double slope, const void* dy, const void* positive, void* dx, int64_t begin, int64_t end) {
+        leaky_relu_backward(slope, static_cast<const T*>(dy), static_cast<const uint8_t*>(positive), static_cast<T*>(dx), begin, end);
       },
       [](const void* x, void* y, int64_t begin, int64_t end) { relu_forward(static_cast<const T*>(x), static_cast<T*>(y), begin, end); },
       [](const void* dy, const void* y, void* dx, int64_t begin, int64_t end) {
