@@ -37,7 +37,7 @@ Conv2d without_skipped(Conv2d g, Strides& x) {
 }
 
 Product product(const Conv2d& g, int depth, int width, const AxisView& rows, const AxisView& columns, const Strides& source, const Strides& target) {
-  return {g.N, g.groups, depth, width, rows, columns, source, target, 1, 1, 1};
+  return {g.N, g.groups, depth, width, rows, columns, source, target, 1, 1, 1, false};
 }
 
 struct Cpu {

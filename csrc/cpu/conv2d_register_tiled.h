@@ -13,6 +13,7 @@ namespace convlab::register_tiled {
 // A strip of the source should leave room in a second cache of 1 MB for the weights of a tile and the target.
 constexpr int64_t kStripBytes = 256 << 10;
 constexpr int64_t kStripPixels = 1024;    // of the target: 16 bytes each in the table of addresses, 128 in the target's panel
+constexpr int kPlanes = 16;               // channels of the source: fewer planes are faster read where they lie than packed
 constexpr int64_t kPiecesWanted = 16;     // enough to share among a few threads; more where strips are small anyway
 constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices together
 
@@ -46,6 +47,7 @@ void run(const CpuKernels& k, DType dtype, Product p, const Filters& f, const T*
   const ConvFunctions& functions = k.conv[int(dtype)];
   const int64_t element = sizeof(A), lanes = k.lanes(dtype);
   cut(p, element, kStripPixels);
+  p.in_planes = p.depth <= kPlanes && sizeof(T) == sizeof(A) && p.source.w == 1;
   const int64_t vectors = (p.width + lanes - 1) / lanes, panels = (vectors + k.tile_vectors - 1) / k.tile_vectors;
   const int64_t wanted = std::max<int64_t>(1, std::min(panels, kPiecesWanted / std::max<int64_t>(1, p.strips() * p.groups)));
   p.panels_per_piece = int((panels + wanted - 1) / wanted);

@@ -63,6 +63,7 @@ struct Product {
   // Pieces of work: strips of target rows, of one image or of several whole ones, times parts of the channels.
   int images_per_strip, rows_per_strip;  // one of them is 1, or all rows are in a strip
   int panels_per_piece;                  // register tiles of channels
+  bool in_planes;                        // register_tiled reads the source's planes where they lie
 
   int64_t strips() const { return int64_t((images + images_per_strip - 1) / images_per_strip) * ((rows.target + rows_per_strip - 1) / rows_per_strip); }
 };

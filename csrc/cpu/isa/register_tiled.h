@@ -2,8 +2,9 @@
 // multiplies a few pixels' source elements, broadcast, with vectors of packed weights.
 //
 // What it does    The source is unrolled by addresses alone. Its channels lie innermost, in memory already (channels_last) or in a
-//                 panel of a strip of rows that stays in the second cache; a tap and a channel are an offset to a pixel's address, and
-//                 one loop goes over the offsets. Pixels come sorted by the taps that reach
+//                 panel of a strip of rows that stays in the second cache; where they are few, planes are read as they lie, and the
+//                 pixels of a row have one address. A tap and a channel are an offset to a pixel's address, and one loop goes over
+//                 the offsets. Pixels come sorted by the taps that reach
 //                 them, so padding costs nothing and the loop has no test. The target of a strip is gathered in a panel as well
 //                 where its memory has another order, and transposed in registers.
 // Against direct  two vectors of weights serve up to 14 pixels, a broadcast serves two vectors: 16 loads for 28 multiply-adds.
@@ -27,18 +28,22 @@ struct Pixel {
 
 struct Segment {  // the pixels of one class
   int64_t term, term_count, pixel, pixel_count;
+  int64_t run;  // so many belong together: all of them, or, if their source elements lie side by side, those of a row
+  bool side_by_side;
 };
 
-// M pixels times NV vectors of channels, from the first pixel and the first vector on
-template <class A, int M, int NV>
+// M pixels times NV vectors of channels, from the first pixel and the first vector on. side_by_side: the pixels' source elements are, and
+// one address serves all.
+template <class A, int M, int NV, bool side_by_side>
 void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* pixels, const A* weights, int64_t vector_stride, const A* bias, A* target,
           int lanes) {
-  constexpr int L = kLanes<A>;
+  constexpr int L = kLanes<A>, kBases = side_by_side ? 1 : M;
   Vec<A> sums[M][NV], put_aside[M][NV];
-  const A* x[M];
+  const A* x[kBases];
+#pragma GCC unroll 32
+  for (int m = 0; m < kBases; m++) x[m] = source + pixels[m].source;
 #pragma GCC unroll 32
   for (int m = 0; m < M; m++) {
-    x[m] = source + pixels[m].source;
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) {
       sums[m][v] = load<A>(bias + v * L);
@@ -55,9 +60,11 @@ void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* p
       Vec<A> row[NV];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) row[v] = load<A>(w + v * vector_stride);
+      const A* first = x[0] + at;
+      if (side_by_side) keep(first);
 #pragma GCC unroll 32
       for (int m = 0; m < M; m++) {
-        Vec<A> value = broadcast<A>(x[m][at]);
+        Vec<A> value = broadcast<A>(side_by_side ? first[m] : x[m % kBases][at]);
         if (NV > 1) keep(value);
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) sums[m][v] += value * row[v];
@@ -89,39 +96,45 @@ void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* p
 
 template <class A> using TileFunction = void (*)(const Term*, int64_t, const A*, const Pixel*, const A*, int64_t, const A*, A*, int);
 
-template <class A, int NV, int... M> constexpr TileFunction<A> tile_of(int pixels, indices<M...>) {
-  constexpr TileFunction<A> all[] = {&tile<A, M + 1, NV>...};
+template <class A, int NV, bool side_by_side, int... M> constexpr TileFunction<A> tile_of(int pixels, indices<M...>) {
+  constexpr TileFunction<A> all[] = {&tile<A, M + 1, NV, side_by_side>...};
   return all[pixels - 1];
 }
 
-// All pixels of one class, in tiles of nearly equal size
-template <class A>
-void tiles(const Term* terms, int64_t term_count, const A* source, const Pixel* pixels, int64_t count, const A* weights, int64_t vector_stride, const A* bias,
-           A* target, int vectors, int lanes) {
+template <class A> TileFunction<A> tile_of(int pixels, int vectors, bool side_by_side) {
   using sizes = typename indices_to<kTilePixels>::type;
-  const int64_t parts = (count + kTilePixels - 1) / kTilePixels;
-  for (int64_t part = 0; part < parts; part++) {
-    const int64_t begin = count * part / parts, end = count * (part + 1) / parts;
-    const TileFunction<A> f = vectors == 1 ? tile_of<A, 1>(int(end - begin), sizes{}) : tile_of<A, kTileVectors>(int(end - begin), sizes{});
-    f(terms, term_count, source, pixels + begin, weights, vector_stride, bias, target, lanes);
-  }
+  if (vectors > 1) return side_by_side ? tile_of<A, kTileVectors, true>(pixels, sizes{}) : tile_of<A, kTileVectors, false>(pixels, sizes{});
+  return side_by_side ? tile_of<A, 1, true>(pixels, sizes{}) : tile_of<A, 1, false>(pixels, sizes{});
+}
+
+// All pixels of one class, each run in tiles of nearly equal size
+template <class A>
+void tiles(const Segment& g, const Term* terms, const A* source, const Pixel* pixels, const A* weights, int64_t vector_stride, const A* bias, A* target,
+           int vectors, int lanes) {
+  const int64_t parts = (g.run + kTilePixels - 1) / kTilePixels;
+  for (int64_t run = 0; run < g.pixel_count; run += g.run)
+    for (int64_t part = 0; part < parts; part++) {
+      const int64_t begin = g.run * part / parts, end = g.run * (part + 1) / parts;
+      const TileFunction<A> f = tile_of<A>(int(end - begin), vectors, g.side_by_side);
+      f(terms + g.term, g.term_count, source, pixels + g.pixel + run + begin, weights, vector_stride, bias, target, lanes);
+    }
 }
 
 // The strip's source channels of one group: where they lie, and how
 template <class A> struct Lens {
   const A* data;
-  int64_t n, h, w;  // strides
-  int row0, n0;     // data is at this row and image
+  int64_t n, c, h, w;  // strides
+  int row0, n0;        // data is at this row and image
 };
 
 template <class A, class T> Lens<A> look(const Product& p, const T* source, const Strip& s, int group, A* panel) {
   source += group * p.depth * p.source.c;
   if constexpr (sizeof(T) == sizeof(A))
-    if (p.source.c == 1) return {source + s.n0 * p.source.n, p.source.n, p.source.h, p.source.w, 0, s.n0};
+    if (p.source.c == 1 || p.in_planes) return {source + s.n0 * p.source.n, p.source.n, p.source.c, p.source.h, p.source.w, 0, s.n0};
   const int columns = p.columns.source;
   int first, rows;
   rows_reached(p, s, first, rows);
-  const Lens<A> lens{panel, int64_t(rows) * columns * p.depth, int64_t(columns) * p.depth, p.depth, first, s.n0};
+  const Lens<A> lens{panel, int64_t(rows) * columns * p.depth, 1, int64_t(columns) * p.depth, p.depth, first, s.n0};
   for (int n = s.n0; n < s.n1; n++)
     take_in(source + n * p.source.n + first * p.source.h, p.source, rows, columns, p.depth, panel + (n - s.n0) * lens.n, lens.w);
   return lens;
@@ -157,9 +170,12 @@ int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Int
         for (int j = 0; j < horizontal.tap_count; j++) {
           const int source = int(vertical.offsets[i] * lens.h + horizontal.offsets[j] * lens.w);
           const int weights = (vertical.taps[i] * p.columns.kernel + horizontal.taps[j]) * p.depth;
-          for (int c = 0; c < p.depth; c++) *term++ = {source + c, weights + c};
+          for (int c = 0; c < p.depth; c++) *term++ = {source + c * int(lens.c), weights + c};
         }
-      *segment++ = {first_term - terms, term - first_term, first_pixel - pixels, pixel - first_pixel};
+      const int across = horizontal.place_count, first_base = horizontal.places[0].base;
+      const bool side_by_side = lens.w == 1 && across > 1 && horizontal.places[across - 1].base - first_base == across - 1;
+      const int64_t count = pixel - first_pixel;
+      *segment++ = {first_term - terms, term - first_term, first_pixel - pixels, count, side_by_side ? across : count, side_by_side};
     }
   return int(segment - segments);
 }
@@ -214,8 +230,7 @@ void run(const Product& p, const Filters& f, const T* source, const T* w, const 
       if (!weights) pack_weights<T>(f, w, own_weights, vector, vector + tile_vectors);
       const A* const tile_weights = weights ? weights + vector * vector_stride : own_weights;
       for (const Segment* g = segments; g < segments + segment_count; g++)
-        tiles<A>(terms + g->term, g->term_count, lens.data, pixels + g->pixel, g->pixel_count, tile_weights, vector_stride, bias + vector * L, tile_target,
-                 tile_vectors, in_memory ? lanes : kPanel);
+        tiles<A>(*g, terms, lens.data, pixels, tile_weights, vector_stride, bias + vector * L, tile_target, tile_vectors, in_memory ? lanes : kPanel);
       if (in_memory) continue;
       const int rows = s.row1 - s.row0;
       for (int n = s.n0; n < s.n1; n++)

@@ -29,6 +29,9 @@ template <class A> CONVLAB_INLINE Vec<A> broadcast(A a) { return a - Vec<A>{}; }
 
 CONVLAB_INLINE int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
+// Keeps an address in one register, and does not keep its neighbours' in others
+template <class T> CONVLAB_INLINE void keep(const T*& p) { asm("" : "+r"(p)); }
+
 // Keeps v in a register: loading it again for every multiply-add would take more of the load ports than there is
 template <class V> CONVLAB_INLINE void keep(V& v) {
 #if defined(__x86_64__)
