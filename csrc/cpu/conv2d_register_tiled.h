@@ -34,7 +34,8 @@ inline void cut(Product& p, int64_t element, int64_t pixels_wanted) {
 // What `run` and `wgrad` of csrc/cpu/isa put into their scratch, from above
 inline int64_t scratch_bytes(const Product& p, int64_t element, const CpuKernels& k) {
   const int64_t pixels = int64_t(p.images_per_strip) * p.rows_per_strip * p.columns.target;
-  const int64_t tables = int64_t(p.rows.count) * p.columns.count * 32 + int64_t(taps_of_classes(p.rows)) * taps_of_classes(p.columns) * p.depth * 8 + pixels * 16;
+  const int64_t terms = int64_t(taps_of_classes(p.rows)) * taps_of_classes(p.columns) * p.depth, segments = int64_t(p.rows.count) * p.columns.count;
+  const int64_t tables = segments * sizeof(Segment) + terms * sizeof(Term) + pixels * sizeof(Pixel);
   const int64_t target = (pixels + 1) * k.tile_vectors * k.vector_bytes;
   const int64_t source = int64_t(p.images_per_strip) * p.rows.source * p.columns.source * p.depth * element + k.vector_bytes;
   return tables + target + source + 8 * kCacheLine;

@@ -68,6 +68,26 @@ struct Product {
   int64_t strips() const { return int64_t((images + images_per_strip - 1) / images_per_strip) * ((rows.target + rows_per_strip - 1) / rows_per_strip); }
 };
 
+// What register_tiled makes of the classes for a strip
+namespace register_tiled {
+
+struct Term {  // of the sums, for one tap and one channel of the source
+  int source;   // from the pixel's base, in elements
+  int weights;  // rows of a vector
+};
+
+struct Pixel {
+  int64_t source, target;  // offsets in elements
+};
+
+struct Segment {  // the pixels of one class
+  int64_t term, term_count, pixel, pixel_count;
+  int64_t run;  // so many belong together: all of them, or, if their source elements lie side by side, those of a row
+  bool side_by_side;
+};
+
+}  // namespace register_tiled
+
 struct RowProduct {
   Product product;  // its columns have no classes: the zeros of the panel stand for them
   RowPanel panel;

@@ -17,20 +17,7 @@
 
 namespace convlab::CONVLAB_ISA::register_tiled {
 
-struct Term {  // of the sums, for one tap and one channel of the source
-  int source;   // from the pixel's base, in elements
-  int weights;  // rows of L
-};
-
-struct Pixel {
-  int64_t source, target;  // offsets in elements
-};
-
-struct Segment {  // the pixels of one class
-  int64_t term, term_count, pixel, pixel_count;
-  int64_t run;  // so many belong together: all of them, or, if their source elements lie side by side, those of a row
-  bool side_by_side;
-};
+using convlab::register_tiled::Pixel, convlab::register_tiled::Segment, convlab::register_tiled::Term;
 
 // M pixels times NV vectors of channels, from the first pixel and the first vector on. side_by_side: the pixels' source elements are, and
 // one address serves all.
