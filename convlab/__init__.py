@@ -12,6 +12,7 @@ from . import functional
 from .algorithms import Algorithm, Conv2dProblem, algorithms
 from .build_info import build_info
 from .convert import convert
+from .explain import explain
 from .modules import AvgPool2d, Conv2d, LeakyReLU, MaxPool2d, ReLU
 from .simulator import simulate
 
@@ -31,6 +32,7 @@ __all__ = [
     "algorithms",
     "build_info",
     "convert",
+    "explain",
     "functional",
     "simulate",
 ]

@@ -27,7 +27,8 @@ _PACKAGE = Path(__file__).parent
 
 
 class Launch(NamedTuple):
-    """One kernel launch. `source` is the kernel's file:line, `shared_bytes` what the block that used most had, static and dynamic."""
+    """One kernel launch. `source` is the kernel's file:line, `shared_bytes` what the block that used most had, static and dynamic (of
+    launches_of(): dynamic only)."""
 
     kernel: str
     source: str
@@ -114,11 +115,11 @@ def _is_real_cpu_tensor(t: torch.Tensor) -> bool:
 class Simulation:
     """What `simulate()` yields: how it runs, and what it has seen. It stays readable after the block."""
 
-    def __init__(self, order: str, seed: int, check: bool, count: bool):
+    def __init__(self, order: str, seed: int, check: bool, count: bool, only_plan: bool = False):
         self.order, self.seed, self.check, self.count = order, seed, check, count
         self._library = _library(check)
         controls = self._library.controls
-        self._session = controls.open_session(ORDERS.index(order), seed, count)
+        self._session = controls.open_session(ORDERS.index(order), seed, count, only_plan)
         weakref.finalize(self, controls.close_session, self._session)
 
     def __repr__(self):
@@ -199,6 +200,14 @@ def simulate(order: str = "random", seed: int = 0, check: bool = True, count: bo
         raise ValueError(f"simulate: seed={seed!r} must be an int in [0, 2^64)")
     with resumed(Simulation(order, seed, bool(check or count), bool(count))) as simulation:
         yield simulation
+
+
+def launches_of(call) -> list[Launch]:
+    """The launches that `call()`, convlab's functions on CPU tensors, would make: none runs, tensors are not looked at, outputs are
+    left as they happen to be."""
+    with resumed(Simulation("forward", 0, check=False, count=False, only_plan=True)) as simulation:
+        call()
+    return simulation.launches
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------

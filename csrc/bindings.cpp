@@ -66,6 +66,8 @@ py::dict plan_of(int64_t algo, const std::string& pass, const std::string& dtype
   facts["product"] = plan.tile.M ? py::object(py::make_tuple(plan.rows, plan.columns, plan.steps)) : py::none();
   facts["grid"] = py::make_tuple(plan.grid[0], plan.grid[1], plan.grid[2]);
   facts["threads"] = plan.threads;
+  facts["useful"] = plan.useful > 0 ? py::object(py::float_(plan.useful)) : py::none();
+  facts["plane"] = plan.plane[0] ? py::object(py::make_tuple(plan.plane[0], plan.plane[1])) : py::none();
   facts["slices"] = plan.slices;
   facts["images"] = plan.images;
   facts["workspace"] = plan.workspace;
@@ -94,7 +96,8 @@ PYBIND11_MODULE(_lab, m) {
   m.def("algorithms", &convlab::algorithms, "Rows (number, name, technique, {backend: [passes]}) of the table of algorithms.");
   m.def("refusal", &convlab::refusal_of, "Why an algorithm cannot do a pass of a convolution; empty when it can.");
   m.def("plan", &convlab::plan_of,
-        "How a CUDA algorithm launches for a pass of a convolution: {tile, product: (M, N, K) or None, grid, threads, slices, images, workspace}.");
+        "How a CUDA algorithm launches for a pass of a convolution: {tile, product: (M, N, K) or None, grid, threads, useful, plane, slices,\n"
+        "images, workspace}.");
   m.def("conv2d_output_size", &convlab::conv2d_output_size, "(P, Q) of a convolution. Raises RuntimeError for arguments that do not fit together.");
   convlab::bind_simulator(m);
   m.def("build_info", &convlab::build_info, "The versions this library was built with.");

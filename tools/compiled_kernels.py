@@ -8,10 +8,7 @@ nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm.
 """
 import argparse
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -20,76 +17,12 @@ from typing import Dict, List, NamedTuple, Optional
 import toolchain
 
 ROOT = Path(__file__).resolve().parent.parent
-TABLES = ROOT / "tests" / "compiled"
-TABLED_ARCHS = ("7.5", "8.0", "9.0")  # the oldest, the A100, the H100: what the table keeps of what a build may hold
+sys.path[:0] = [str(ROOT)]
+from convlab.build_info import build_info  # noqa: E402
+from convlab.explain.compiled import HERE as TABLES  # noqa: E402
+from convlab.explain.compiled import NoTools, cuobjdump, find_tools, readable, resources  # noqa: E402, F401
 
-
-class Resources(NamedTuple):
-    registers: int
-    shared: int  # bytes, static
-    stack: int   # bytes a thread: spills, and arrays that registers cannot hold
-
-
-def find_tools() -> Optional[str]:
-    """The folder with cuobjdump and nvdisasm (the one calls the other): the toolkit's, or PyPI's. None if there is none."""
-    beside_nvcc = [os.path.dirname(path) for _, path in toolchain.nvcc_candidates(os.environ) if path]
-    on_path = [os.path.dirname(path) for path in [shutil.which("cuobjdump")] if path]
-    pypi = [str(path.parent) for root in sys.path for path in sorted(Path(root).glob("nvidia/cu*/bin/cuobjdump"), reverse=True)]
-    folders = pypi + on_path + beside_nvcc
-    return next((f for f in folders if all(os.access(os.path.join(f, tool), os.X_OK) for tool in ("cuobjdump", "nvdisasm"))), None)
-
-
-def cuobjdump(library, *options) -> str:
-    folder = find_tools()
-    if folder is None:
-        raise SystemExit("compiled_kernels: cuobjdump and nvdisasm are needed: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
-    environ = {**os.environ, "PATH": folder + os.pathsep + os.environ["PATH"]}
-    command = [os.path.join(folder, "cuobjdump"), *options, str(library)]
-    return subprocess.run(command, env=environ, check=True, capture_output=True, text=True).stdout
-
-
-# ---- names ------------------------------------------------------------------------------------------------------------
-
-
-def readable(mangled: List[str]) -> Dict[str, str]:
-    """Mangled names -> as the sources have them: 'conv2d_direct.cu: forward_kernel<float>', the file where it is private to one."""
-    demangled = subprocess.run(["c++filt"], input="\n".join(mangled), check=True, capture_output=True, text=True).stdout.splitlines()
-    names = {}
-    for key, name in zip(mangled, demangled):
-        private = re.search(r"_GLOBAL__N__[0-9a-f]+_\d+_(\w+?)_cu_[0-9a-f]", key)  # a name that nvcc gives a file's anonymous namespace
-        name = re.sub(r"\(anonymous namespace\)::|convlab::|^void ", "", name)
-        depth = 0
-        for i, c in enumerate(name):  # what follows the template arguments are the parameters
-            depth += (c in "<(") - (c in ">)")
-            if c == "(" and depth == 1:
-                name = name[:i]
-                break
-        names[key] = "{}.cu: {}".format(private.group(1), name) if private else name
-    return names
-
-
-def arch_of(number: str) -> str:
-    """'90' -> '9.0'"""
-    return number[:-1] + "." + number[-1]
-
-
-# ---- resources --------------------------------------------------------------------------------------------------------
-
-
-def resources(library) -> Dict[str, Dict[str, Resources]]:
-    """architecture -> kernel -> Resources"""
-    found, arch, kernel = {}, None, None
-    for line in cuobjdump(library, "-res-usage").splitlines():
-        if match := re.match(r"arch = sm_(\d+)", line):
-            arch = arch_of(match.group(1))
-        elif match := re.match(r"\s*Function (\S+):", line):
-            kernel = match.group(1)
-        elif kernel and (match := re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", line)):
-            registers, stack, shared, local = map(int, match.groups())
-            found.setdefault(arch, {})[kernel] = Resources(registers, shared, stack + local)
-            kernel = None
-    names = readable(sorted({kernel for kernels in found.values() for kernel in kernels}))
-    return {arch: {names[kernel]: value for kernel, value in kernels.items()} for arch, kernels in found.items()}
+TABLED_ARCHS = ("7.5", "8.0", "8.9", "9.0")  # of the GPUs that convlab.explain knows: what the table keeps of what a build may hold
 
 
 def table_of(nvcc_version: str) -> Path:
@@ -106,7 +39,6 @@ def as_table(found) -> Dict[str, Dict[str, List[int]]]:
 
 
 def write(table, path):
-    path.parent.mkdir(exist_ok=True)
     # a kernel a line, for reviews
     lines = ["  {}: {}".format(json.dumps(kernel), json.dumps(by_arch)) for kernel, by_arch in table.items()]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
@@ -169,13 +101,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", nargs="?", default=ROOT / "convlab" / "_C.so")
     parser.add_argument("--nvcc", help="the version that built it; default: what the build recorded")
-    parser.add_argument("--write", action="store_true", help="renew the table in tests/compiled")
+    parser.add_argument("--write", action="store_true", help="renew the table in convlab/explain")
     args = parser.parse_args()
     if args.nvcc is None:
-        sys.path.insert(0, str(ROOT))
-        from convlab.build_info import build_info
         args.nvcc = build_info()["nvcc"] or parser.error("convlab was built without nvcc: build it with CONVLAB_CUDA=1 first")
-    found = resources(args.library)
+    try:
+        found = resources(args.library)
+    except NoTools as error:
+        sys.exit("compiled_kernels: {}".format(error))
     for arch, kernels in found.items():
         for kernel, r in sorted(kernels.items()):
             print("{}  {:3} registers  {:6} bytes shared  {:4} bytes stack  {}".format(arch, *r, kernel))

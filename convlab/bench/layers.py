@@ -1,20 +1,19 @@
-"""The layers that are measured, as data, and what they take: operations and bytes, counted from their shapes."""
+"""The layers that are measured and explained, as data, and what they take: operations and bytes, counted from their shapes."""
 
 from typing import NamedTuple
 
 FLOAT = 4  # bytes
 
 
-def real_taps(size, kernel, stride, padding):
+def real_taps(size, outputs, kernel, stride=1, padding=0, dilation=1):
     """How many pairs (output, tap) read an element inside the input, along one dimension: taps on padding are no work.
 
-    The outputs q that tap r keeps inside are those with 0 <= q * stride - padding + r < size.
+    The outputs q that tap r keeps inside are those with 0 <= q * stride - padding + r * dilation < size; `padding` is that in front.
     """
-    outputs = (size + 2 * padding - kernel) // stride + 1
     count = 0
     for r in range(kernel):
-        first = max(0, -((r - padding) // stride))
-        last = min(outputs - 1, (size - 1 + padding - r) // stride)
+        first = max(0, -((r * dilation - padding) // stride))
+        last = min(outputs - 1, (size - 1 + padding - r * dilation) // stride)
         count += max(0, last - first + 1)
     return count
 
@@ -51,7 +50,7 @@ class Conv(NamedTuple):
     @property
     def flops(self):
         """Multiplications and additions of any one pass: 2 N K C/groups, times the taps that fall on the input."""
-        return 2 * self.N * self.K * (self.C // self.groups) * real_taps(self.H, self.R, self.stride, self.padding) ** 2
+        return 2 * self.N * self.K * (self.C // self.groups) * real_taps(self.H, self.P, self.R, self.stride, self.padding) ** 2
 
     @property
     def bytes(self):
@@ -136,6 +135,41 @@ CONVOLUTIONS = (
     Conv("resnet-1x1-s2", 4, 256, 512, 1, 56, stride=2),
     Conv("depthwise-96", 4, 96, 96, 3, 56, padding=1, groups=96),
     Conv("grouped-128", 4, 128, 128, 3, 56, padding=1, groups=32),
+)
+
+# What the benchmark on a GPU measures: the same layers and others in batches that fill one, as NAME@BATCH.
+GPU_BATCHES = {
+    "lenet-c1": (1024, 10000), "lenet-c3": (1024, 10000), "lenet-c5": (1024, 10000),
+    "cifar-3-32": (512,), "cifar-32-64": (512,), "cifar-64-128": (512,),
+    "resnet-stem": (64, 256), "resnet-64": (64, 256), "resnet-128": (64, 256), "resnet-256": (64, 256), "resnet-512": (64, 256),
+    "resnet-1x1": (64, 256), "resnet-1x1-s2": (64, 256),
+}  # fmt: skip
+GPU_DEPTHWISE = tuple(
+    Conv(f"depthwise-{C}-{H}", N, C, C, 3, H, padding=1, groups=C) for N, C, H in ((64, 32, 112), (64, 128, 56), (256, 512, 14))
+)
+
+
+def batched(layer, N):
+    """The layer with batch N, and that in its name."""
+    return layer._replace(name=f"{layer.name}@{N}", N=N)
+
+
+def find(name):
+    """The convolution called `name`, in its usual batch, or NAME@BATCH. A dot will do for the first dash: lenet.c3. Raises
+    ValueError, with the names there are."""
+    wanted, _, batch = name.replace(".", "-", 1).lower().partition("@")
+    layers = {layer.name: layer for layer in (*CONVOLUTIONS, *GPU_DEPTHWISE)}
+    if wanted not in layers:
+        raise ValueError(f"layer {name!r} is none of: {', '.join(layers)}; behind one of these, @N asks for a batch of N")
+    if not batch:
+        return layers[wanted]
+    if not (batch.isdecimal() and int(batch) >= 1):
+        raise ValueError(f"layer {name!r}: behind @ stands {batch!r}, expected a batch of 1 or more")
+    return batched(layers[wanted], int(batch))
+
+
+GPU_CONVOLUTIONS = tuple(find(f"{name}@{N}") for name, batches in GPU_BATCHES.items() for N in batches) + tuple(
+    batched(layer, layer.N) for layer in GPU_DEPTHWISE
 )
 
 POOLS = tuple(

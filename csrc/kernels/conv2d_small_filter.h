@@ -82,6 +82,7 @@ inline Plan small_filter_plan(Pass pass, const Conv2d& g) {
     plan.slices = int(std::max(ceil_div(strips, plan.slice), 1LL));
     plan.grid[0] = unsigned(plan.slices), plan.grid[1] = unsigned(cells);
     plan.workspace = plan.slices * ((long long)g.K * g.C * taps + g.K) * (long long)sizeof(float);
+    plan.useful = double(g.N) * g.Q / std::max(double(plan.slices) * plan.slice * small_filter_wgrad_columns(g.K, taps), 1.0);
     return plan;
   }
   const bool forward = pass == Pass::forward;
@@ -96,6 +97,8 @@ inline Plan small_filter_plan(Pass pass, const Conv2d& g) {
   plan.grid[2] = unsigned(all_maps / maps);
   const long long most = std::clamp(kSmallFilterBlocks / ((long long)plan.grid[0] * plan.grid[2]), 1LL, (long long)kGridYZ);
   plan.grid[1] = unsigned(std::clamp(ceil_div(g.N, plan.images), 1LL, most));
+  const long long pixels = forward ? (long long)g.P * g.Q : (long long)g.H * g.W;
+  plan.useful = double(g.N) * pixels / std::max(double(ceil_div(g.N, plan.images)) * plan.grid[0] * plan.threads * rows * columns, 1.0);
   return plan;
 }
 

@@ -98,6 +98,9 @@ inline Plan tiled_plan(Pass pass, const Conv2d& g) {
 
   const TiledGrid grid = tiled_grid(forward, g, plan.chunk, rows, owned);
   plan.grid[0] = unsigned(grid.x), plan.grid[1] = unsigned(grid.y), plan.grid[2] = unsigned(grid.z);
+  plan.plane[0] = rows, plan.plane[1] = kTileSide;
+  const long long places = forward ? (long long)g.N * g.P * g.Q : (long long)g.N * g.H * g.W;
+  plan.useful = double(places) * plan.chunk.groups * maps / std::max(double(grid.x) * grid.y * grid.z * plan.threads * owned, 1.0);
   return plan;
 }
 

@@ -36,6 +36,12 @@ Product product_of(Pass pass, const Conv2d& g) {
   }
 }
 
+// Elements that a pass stores; wgrad: in each slice.
+long long outputs_of(Pass pass, const Conv2d& g) {
+  if (pass == Pass::wgrad) return (long long)g.K * g.Cg() * g.R * g.S;
+  return pass == Pass::forward ? (long long)g.N * g.K * g.P * g.Q : (long long)g.N * g.C * g.H * g.W;
+}
+
 // The cost of covering a product with a tile: multiply-adds of whole tiles, each weighted with the loads it brings along.
 double cost(const TileShape& t, const Product& p) {
   constexpr double kLoadsAgainstMultiplyAdds = 8;
@@ -66,8 +72,9 @@ Plan gemm_plan(Pass pass, const Conv2d& g, const Tiles& tiles) {
   plan.grid[0] = unsigned(ceil_div(p.columns, plan.tile.N));
   plan.grid[1] = unsigned(ceil_div(p.rows, plan.tile.M));
   plan.grid[2] = unsigned(p.parts);
+  const long long blocks = (long long)plan.grid[0] * plan.grid[1] * plan.grid[2];
+  plan.useful = double(outputs_of(pass, g)) / std::max(double(blocks) * plan.tile.M * plan.tile.N, 1.0);
   if (pass == Pass::wgrad) {
-    const long long blocks = (long long)plan.grid[0] * plan.grid[1] * plan.grid[2];
     const long long wanted = std::clamp(ceil_div(kWgradBlocks, std::max(blocks, 1LL)), 1LL, std::max(kGridYZ / p.parts, 1LL));
     plan.slice = std::max(ceil_div(ceil_div(p.steps, wanted), kLeastSlice), 1LL) * kLeastSlice;
     plan.slices = int(std::max(ceil_div(p.steps, plan.slice), 1LL));
@@ -140,8 +147,11 @@ Plan cuda_plan(Algorithm algorithm, Pass pass, DType dtype, const Conv2d& g) {
     default: {
       Plan plan;
       plan.threads = kDirectThreads;
-      const long long outputs = pass == Pass::forward ? (long long)g.N * g.K * g.P * g.Q : (long long)g.N * g.C * g.H * g.W;
-      plan.grid[0] = unsigned(pass == Pass::wgrad ? (long long)g.K * g.Cg() * g.R * g.S : ceil_div(outputs, kDirectThreads));
+      const long long outputs = outputs_of(pass, g), pixels = (long long)g.P * g.Q;
+      // wgrad: a block an output, whose threads share the pixels of an image
+      plan.grid[0] = unsigned(pass == Pass::wgrad ? outputs : ceil_div(outputs, kDirectThreads));
+      const long long shared = pass == Pass::wgrad ? pixels : outputs;
+      plan.useful = double(shared) / std::max(ceil_div(shared, kDirectThreads) * kDirectThreads, 1LL);
       return plan;
     }
   }

@@ -24,9 +24,9 @@ std::shared_ptr<Session> find(uint64_t id) {
   return at == sessions().open.end() ? nullptr : at->second;
 }
 
-uint64_t open_session(int order, uint64_t seed, int count) {
+uint64_t open_session(int order, uint64_t seed, int count, int only_plan) {
   const auto session = std::make_shared<Session>();
-  session->order = Order(order), session->seed = seed, session->count = count;
+  session->order = Order(order), session->seed = seed, session->count = count, session->only_plan = only_plan;
   std::lock_guard lock(sessions().mutex);
   session->id = ++sessions().newest;
   sessions().open[session->id] = session;

@@ -23,7 +23,8 @@ struct TrafficRow {
 
 struct Api {
   // order: 0 forward, 1 reverse, 2 random
-  uint64_t (*open_session)(int order, uint64_t seed, int count);
+  // only_plan: launches are recorded and not run, and outputs stay as they are
+  uint64_t (*open_session)(int order, uint64_t seed, int count, int only_plan);
   void (*close_session)(uint64_t session);
   // Makes it the session of the calling OS thread's launches; 0 for none. Returns the one before.
   uint64_t (*enter_session)(uint64_t session);

@@ -11,6 +11,7 @@
 #include <mutex>
 
 #include "runner.h"
+#include "session.h"
 
 namespace convlab::sim {
 namespace {
@@ -120,7 +121,11 @@ std::string describe_address(const void* address) {
 
 namespace {
 
+// Whether nothing will run: buffers then are addresses without contents, and may be larger than memory is.
+bool only_plan() { return current_session() && current_session()->only_plan; }
+
 Buffer* poisoned(Buffer* buffer) {
+  if (only_plan()) return buffer;
   buffer->initialised = false;
   for (size_t i = 0; i < buffer->bytes; i += sizeof kPoison) std::memcpy(buffer->begin + i, &kPoison, std::min(sizeof kPoison, buffer->bytes - i));
   return buffer;
@@ -131,6 +136,7 @@ Buffer* poisoned(Buffer* buffer) {
 DeviceCopy DeviceCopy::input(const void* host, size_t bytes, unsigned element_bytes, const char* name) {
   if (!host) return {nullptr, nullptr};  // an optional argument that is absent
   Buffer* buffer = allocate(bytes, element_bytes, name, host);
+  if (only_plan()) return {nullptr, buffer};
   std::memcpy(buffer->begin, host, bytes);
   protect(buffer);
   return {nullptr, buffer};
@@ -138,7 +144,7 @@ DeviceCopy DeviceCopy::input(const void* host, size_t bytes, unsigned element_by
 
 DeviceCopy DeviceCopy::output(void* host, size_t bytes, unsigned element_bytes, const char* name) {
   if (!host) return {nullptr, nullptr};
-  return {host, poisoned(allocate(bytes, element_bytes, name, host))};
+  return {only_plan() ? nullptr : host, poisoned(allocate(bytes, element_bytes, name, host))};
 }
 
 DeviceCopy DeviceCopy::scratch(size_t bytes, const char* name) {

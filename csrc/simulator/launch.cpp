@@ -147,6 +147,12 @@ void run(const Launch& launch) {
   if (running()) throw Error("convlab simulator: launch inside a kernel");
   check_limits(launch);
   const std::shared_ptr<Session> session = current_session() ? current_session() : std::make_shared<Session>();
+  if (session->only_plan) {
+    const KernelInfo& kernel = kernel_info(launch.kernel);
+    std::lock_guard lock(session->mutex);
+    session->launches.push_back({kernel.name, kernel.source, launch.grid, launch.block, launch.dynamic_shared_bytes});
+    return;
+  }
   // the race check keeps its marks in one time line, so one launch is checked at a time, whichever thread it comes from
   static std::mutex checking;
   std::unique_lock<std::mutex> one_at_a_time;

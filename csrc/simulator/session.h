@@ -19,7 +19,7 @@ struct LaunchRecord {
   std::string kernel;
   std::string source;  // file:line of the kernel
   dim3 grid, block;
-  size_t shared_bytes;  // static and dynamic, of the block that used most
+  size_t shared_bytes;  // static and dynamic, of the block that used most; of a launch that did not run, dynamic
 };
 
 struct Session {
@@ -27,6 +27,7 @@ struct Session {
   Order order = Order::random;
   uint64_t seed = 0;
   bool count = false;
+  bool only_plan = false;  // launches are recorded and not run; tensors need no memory
 
   std::mutex mutex;  // several threads may launch in one session
   std::vector<LaunchRecord> launches;

@@ -1,0 +1,23 @@
+"""What a convolution's CUDA kernels will do, without a GPU.
+
+    python -m convlab.explain lenet.c3 --count
+    convlab.explain("lenet.c3", count=True).passes[0].rungs[0].launches
+
+`convlab.explain` is the function; `from convlab.explain import ...` reaches what is here.
+
+explanation  explain() and its answer, as data
+gpus         published limits of GPUs; occupancy and waves, modelled
+compiled     registers and shared memory, as the compiler reported them
+work         operations, bytes and replication, from the shapes
+counting     a pass planned, or run and counted by the simulator
+picture      blocks over outputs
+text, plot   the answer on a terminal, and the roofline
+"""
+
+from .counting import Counted
+from .explanation import Bound, Explanation, KernelLaunch, Pass, Rung, explain
+from .gpus import GPUS, Gpu, Waves
+from .picture import Picture
+from .work import Work
+
+__all__ = ["Bound", "Counted", "Explanation", "GPUS", "Gpu", "KernelLaunch", "Pass", "Picture", "Rung", "Waves", "Work", "explain"]

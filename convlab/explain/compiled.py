@@ -1,0 +1,135 @@
+"""What nvcc made of the kernels: registers and shared memory, from the table that comes with convlab or from the library itself.
+
+The library keeps, for each kernel and architecture, what `ptxas -v` printed when it was compiled: nothing is compiled again.
+Reading it needs cuobjdump: the CUDA toolkit's, or PyPI's nvidia-cuda-cuobjdump. The tables, one for each nvcc, are of builds that
+tests have read; tools/compiled_kernels.py writes them.
+"""
+
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from ..build_info import build_info
+
+HERE = Path(__file__).parent
+LIBRARY = HERE.parent / "_C.so"
+# From this compute capability on, the compiler's figure for a kernel with shared memory has what the driver takes for itself in it.
+SHARED_WITH_RESERVED, RESERVED = (9, 0), 1024
+
+
+class Resources(NamedTuple):
+    """registers: a thread. shared: bytes a block, static. stack: bytes a thread, spills, and arrays that registers cannot hold."""
+
+    registers: int
+    shared: int
+    stack: int
+
+
+class NoTools(RuntimeError):
+    """cuobjdump or nvdisasm is not on this machine."""
+
+
+def resources_of(kernel: str, source: str, capability: str) -> tuple[int, int, str] | None:
+    """(registers a thread, bytes of static shared memory a block, who says so) of a kernel for GPUs of a compute capability.
+
+    kernel, source: as the simulator names them, such as "forward_kernel<float>" and "csrc/kernels/conv2d_direct.cu:36". None where
+    neither a table nor the library can tell.
+    """
+    names = f"{Path(source.split(':')[0]).name}: {kernel}", kernel  # the first where the kernel is private to its file
+    for found in (_table, _library):
+        by_kernel, who = found()
+        for name in names:
+            if entry := by_kernel.get(name, {}).get(capability):
+                registers, shared = entry
+                if shared and _numbers(capability) >= SHARED_WITH_RESERVED:
+                    shared -= RESERVED
+                return registers, shared, who
+    return None
+
+
+@functools.cache
+def _table():
+    """{kernel: {architecture: [registers, shared]}} of the nvcc that built this convlab; without one, of the newest."""
+    tables = {_numbers(path.stem.removeprefix("nvcc-")): path for path in HERE.glob("nvcc-*.json")}
+    built = build_info()["nvcc"]
+    path = tables.get(_numbers(built)[:2]) if built else tables[max(tables)]
+    return (json.loads(path.read_text()), f"recorded from {path.stem.replace('-', ' ')}") if path else ({}, "")
+
+
+@functools.cache
+def _library():
+    if not build_info()["cuda"]:
+        return {}, ""
+    try:
+        found = resources(LIBRARY)
+    except (NoTools, OSError, subprocess.CalledProcessError):
+        return {}, ""
+    by_kernel = {}
+    for arch, kernels in found.items():
+        for kernel, r in kernels.items():
+            by_kernel.setdefault(kernel, {})[arch] = [r.registers, r.shared]
+    return by_kernel, f"read from {LIBRARY.name}"
+
+
+def _numbers(version):
+    return tuple(map(int, version.split(".")))
+
+
+# ---- reading a library ------------------------------------------------------------------------------------------------
+
+
+def find_tools() -> str | None:
+    """The folder with cuobjdump and nvdisasm (the one calls the other): PyPI's, or the toolkit's. None if there is none."""
+    pypi = [path.parent for root in sys.path for path in sorted(Path(root).glob("nvidia/cu*/bin/cuobjdump"), reverse=True)]
+    on_path = [Path(path).parent for path in [shutil.which("cuobjdump")] if path]
+    toolkits = [Path(root, "bin") for root in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda") if root]
+    return next((str(f) for f in (*pypi, *on_path, *toolkits) if all(os.access(f / tool, os.X_OK) for tool in ("cuobjdump", "nvdisasm"))), None)
+
+
+def cuobjdump(library, *options) -> str:
+    """What it prints. Raises NoTools."""
+    folder = find_tools()
+    if folder is None:
+        raise NoTools("cuobjdump and nvdisasm are needed: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm")
+    environ = {**os.environ, "PATH": folder + os.pathsep + os.environ["PATH"]}
+    command = [os.path.join(folder, "cuobjdump"), *options, str(library)]
+    return subprocess.run(command, env=environ, check=True, capture_output=True, text=True).stdout
+
+
+def readable(mangled: list[str]) -> dict[str, str]:
+    """Mangled names -> as the sources have them: 'conv2d_direct.cu: forward_kernel<float>', the file where it is private to one."""
+    demangled = subprocess.run(["c++filt"], input="\n".join(mangled), check=True, capture_output=True, text=True).stdout.splitlines()
+    names = {}
+    for key, name in zip(mangled, demangled):
+        private = re.search(r"_GLOBAL__N__[0-9a-f]+_\d+_(\w+?)_cu_[0-9a-f]", key)  # a name that nvcc gives a file's anonymous namespace
+        name = re.sub(r"\(anonymous namespace\)::|convlab::|^void ", "", name)
+        depth = 0
+        for i, c in enumerate(name):  # what follows the template arguments are the parameters
+            depth += (c in "<(") - (c in ">)")
+            if c == "(" and depth == 1:
+                name = name[:i]
+                break
+        names[key] = f"{private.group(1)}.cu: {name}" if private else name
+    return names
+
+
+def resources(library) -> dict[str, dict[str, Resources]]:
+    """architecture -> kernel -> Resources"""
+    found, arch, kernel = {}, None, None
+    for line in cuobjdump(library, "-res-usage").splitlines():
+        if match := re.match(r"arch = sm_(\d+)(\d)", line):
+            arch = ".".join(match.groups())
+        elif match := re.match(r"\s*Function (\S+):", line):
+            kernel = match.group(1)
+        elif kernel and (match := re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", line)):
+            registers, stack, shared, local = map(int, match.groups())
+            found.setdefault(arch, {})[kernel] = Resources(registers, shared, stack + local)
+            kernel = None
+    names = readable(sorted({kernel for kernels in found.values() for kernel in kernels}))
+    return {arch: {names[kernel]: value for kernel, value in kernels.items()} for arch, kernels in found.items()}

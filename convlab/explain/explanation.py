@@ -1,0 +1,246 @@
+"""What a convolution's kernels will do on a GPU, as data: explain() puts it together, text.py and plot.py show it."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+from ..algorithms import PASSES, Algorithm, Conv2dProblem, algorithms
+from ..bench.layers import Conv, find
+from .compiled import resources_of
+from .counting import Counted, count, countable, planned_launches
+from .gpus import Gpu, Waves, gpu_of, waves_of
+from .picture import Picture, picture_of
+from .work import Work, work_of
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # whose sums the kernels make with float32's multiply-adds
+
+
+@dataclass(frozen=True)
+class KernelLaunch:
+    """A kernel as a pass launches it, `times` in a row.
+
+    grid and block are decided from the shapes. registers (a thread) and shared (bytes a block) are the compiler's; `compiled` says
+    where they come from, and all three are None where that is not known. waves is a model of the GPU, None without registers
+    or where no block fits.
+    """
+
+    kernel: str
+    source: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    times: int
+    registers: int | None
+    shared: int | None
+    compiled: str | None
+    waves: Waves | None
+
+    @property
+    def blocks(self) -> int:
+        return self.grid[0] * self.grid[1] * self.grid[2]
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return self.block[0] * self.block[1] * self.block[2]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Microseconds that each resource takes at its published rate, by name; the longest is the roof.
+
+    "memory": the least bytes; "arithmetic": multiply-adds; of a rung besides "caches": what was counted, sectors of global memory and
+    wavefronts of shared memory, through the multiprocessors' first caches.
+    """
+
+    by_resource: dict[str, float]
+
+    @property
+    def roof(self) -> str:
+        return max(self.by_resource, key=self.by_resource.get)
+
+    @property
+    def microseconds(self) -> float:
+        return max(self.by_resource.values())
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One algorithm for one pass. refused: why it cannot do it, else "".
+
+    Modelled: plan (Algorithm.plan), picture, launches, wasted (the share of threads, or of places in tiles, that falls over edges; None
+    where the plan does not say). Counted, if asked for: counted, and bound, a time that this rung cannot beat on the GPU.
+    """
+
+    algorithm: str
+    technique: str
+    refused: str
+    plan: dict | None = None
+    picture: Picture | None = None
+    launches: tuple[KernelLaunch, ...] = ()
+    wasted: float | None = None
+    counted: Counted | None = None
+    bound: Bound | None = None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """forward, dgrad or wgrad. work and bound are what it takes whoever does it; chosen: the rung that "auto" takes."""
+
+    name: str
+    work: Work
+    bound: Bound
+    chosen: str
+    rungs: tuple[Rung, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """explain()'s answer. `print` shows it as text."""
+
+    layer: str
+    problem: Conv2dProblem
+    gpu: Gpu
+    passes: tuple[Pass, ...]
+
+    def __str__(self):
+        from .text import rendered
+
+        return rendered(self)
+
+    def as_dict(self) -> dict:
+        """Everything in dicts, lists, strings and numbers: ready for JSON."""
+        return _plain(self)
+
+
+def explain(layer, algo="all", *, passes=PASSES, gpu="H200", count=False) -> Explanation:
+    """What a convolution's CUDA kernels will do, without a GPU: launches, occupancy, work, the roofline, and what they ask of memory.
+
+    layer: a name of convlab.bench.layers ("lenet.c3", "resnet-64@256": with that batch), one of its Conv, or a Conv2dProblem.
+    algo: an algorithm's name, several, or "all". passes: of "forward", "dgrad", "wgrad". gpu: a name in convlab.explain.gpus, or a Gpu.
+    count: run the kernels in the simulator, too, on as much of the batch as that takes seconds for, and count their memory traffic.
+
+    Raises ValueError for an unknown layer, algorithm, pass or GPU, for an empty problem, and for a dtype other than float32, float16
+    and bfloat16.
+    """
+    name, problem = _problem(layer)
+    gpu = gpu_of(gpu)
+    chosen = _algorithms(algo)
+    for pass_ in [passes] if isinstance(passes, str) else passes:
+        if pass_ not in PASSES:
+            raise ValueError(f"explain: passes has {pass_!r}, expected some of {', '.join(map(repr, PASSES))}")
+    wanted = [pass_ for pass_ in PASSES if pass_ in passes]
+    return Explanation(name, problem, gpu, tuple(_pass(problem, pass_, chosen, gpu, count) for pass_ in wanted))
+
+
+def _problem(layer) -> tuple[str, Conv2dProblem]:
+    """Its name, "" for one that has none, and the problem as the CUDA backend would get it."""
+    name = ""
+    if isinstance(layer, str):
+        layer = find(layer)
+    if isinstance(layer, Conv):
+        name, conv = layer.name, layer
+        x, w = (torch.empty(shape, device="meta") for shape in (conv.x, conv.w))
+        layer = Conv2dProblem.of(x, w, conv.stride, conv.padding, 1, conv.groups)
+    if not isinstance(layer, Conv2dProblem):
+        raise ValueError(f"explain: layer must be a name, a convlab.bench.layers.Conv or a convlab.Conv2dProblem, got {type(layer).__name__}")
+    if layer.dtype not in DTYPES:
+        raise ValueError(f"explain: the problem is {layer.dtype}, expected one of {', '.join(map(str, DTYPES))}")
+    if 0 in layer.x + layer.w + layer.y:
+        raise ValueError(f"explain: the problem is empty: x {layer.x}, w {layer.w}, y {layer.y}")
+    return name, dataclasses.replace(layer, backend="cuda", channels_last=False)
+
+
+def _algorithms(algo) -> list[Algorithm]:
+    ladder = {a.name: a for a in algorithms() if "cuda" in a.backends}
+    names = list(ladder) if algo == "all" else [algo] if isinstance(algo, str) else list(algo)
+    for name in names:
+        if name not in ladder:
+            raise ValueError(f"explain: algo={name!r} is no algorithm for CUDA; choose 'all' or of {', '.join(map(repr, ladder))}")
+    return [ladder[name] for name in names]
+
+
+def _pass(problem, pass_, chosen, gpu, count) -> Pass:
+    work = work_of(problem, pass_)
+    bound = Bound({"memory": 1e-3 * work.bytes / gpu.bandwidth, "arithmetic": 1e6 * work.flops / gpu.peak})
+    rungs = tuple(_rung(algorithm, problem, pass_, work, gpu, count) for algorithm in chosen)
+    return Pass(pass_, work, bound, _auto(problem, pass_), rungs)
+
+
+def _auto(problem, pass_) -> str:
+    """The rung that "auto" takes: the one whose launches it makes."""
+    launched = planned_launches(None, problem, pass_)
+    able = [a for a in algorithms() if a.supports(problem, pass_)[0]]
+    return next((a.name for a in able if planned_launches(a, problem, pass_) == launched), "")
+
+
+def _rung(algorithm, problem, pass_, work, gpu, wants_count) -> Rung:
+    ok, reason = algorithm.supports(problem, pass_)
+    if not ok:
+        return Rung(algorithm.name, algorithm.technique, reason)
+    plan = algorithm.plan(problem, pass_)
+    launches = _launches(planned_launches(algorithm, problem, pass_), gpu)
+    wasted = None if plan["useful"] is None else max(0.0, 1 - plan["useful"])
+    rung = Rung(algorithm.name, algorithm.technique, "", plan, picture_of(plan, problem, pass_), launches, wasted)
+    if not wants_count:
+        return rung
+    counted = count(algorithm, countable(problem, work.flops), pass_)
+    return dataclasses.replace(rung, counted=counted, bound=_bound(rung, counted, problem, work, gpu))
+
+
+def _launches(planned, gpu) -> tuple[KernelLaunch, ...]:
+    """Like ones together, in the order of their first."""
+    times = {}
+    for launch in planned:
+        times[launch] = times.get(launch, 0) + 1
+    found = []
+    for launch, n in times.items():
+        registers = shared = who = waves = None
+        if resources := resources_of(launch.kernel, launch.source, gpu.capability):
+            registers, static, who = resources
+            shared = static + launch.shared_bytes
+            waves = waves_of(gpu, _product(launch.grid), _product(launch.block), registers, shared)
+        found.append(KernelLaunch(launch.kernel, launch.source, launch.grid, launch.block, n, registers, shared, who, waves))
+    return tuple(found)
+
+
+def main_launch(rung: Rung) -> KernelLaunch:
+    """The one that the rung's plan describes: it does the arithmetic."""
+    described = [one for one in rung.launches if one.grid == rung.plan["grid"] and one.threads == rung.plan["threads"]]
+    return (described or rung.launches)[0]
+
+
+def _bound(rung, counted, problem, work, gpu) -> Bound:
+    """Of the whole batch: what was counted of a part of it grows with the batch."""
+    grown = problem.x[0] / counted.batch
+    waves = main_launch(rung).waves
+    idle = (1 - (rung.wasted or 0)) * (waves.efficiency if waves else 1)  # what of the multiply-adds' places is used
+    sector, wavefront = 32, 128  # bytes
+    through_caches = grown * (sector * counted.sectors + wavefront * counted.wavefronts)
+    return Bound({
+        "memory": 1e-3 * work.bytes / gpu.bandwidth,
+        "arithmetic": 1e6 * work.flops / gpu.peak / idle,
+        "caches": 1e6 * through_caches / (gpu.l1 * gpu.cycles),
+    })  # fmt: skip
+
+
+def _product(numbers) -> int:
+    result = 1
+    for number in numbers:
+        result *= number
+    return result
+
+
+def _plain(value):
+    """The same without classes; computed properties of records are in it, too."""
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        computed = {n: getattr(value, n) for n, kind in vars(type(value)).items() if isinstance(kind, property)}
+        return {key: _plain(item) for key, item in (fields | computed).items()}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict() | ({"source_line": value.source} if hasattr(value, "wavefronts") else {}))
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -1,0 +1,119 @@
+"""GPUs as their makers publish them, and what follows for a launch: how many blocks a multiprocessor holds, and how many waves of them."""
+
+import math
+from dataclasses import dataclass
+
+WARP = 32
+SUBPARTITIONS = 4  # of a multiprocessor, since compute capability 7: each has a scheduler and a quarter of the registers
+REGISTERS = 65536  # of a multiprocessor, and the most a block may have
+REGISTER_UNIT = 256  # a warp gets its registers in these
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Limits from NVIDIA's data sheets, architecture papers and the CUDA programming guide; none is measured.
+
+    sms, clock (boost, GHz), lanes (float32 multiply-adds a cycle and multiprocessor), bandwidth (of memory, GB/s), l2 (MB). Of a
+    multiprocessor: l1 (bytes a cycle from its first cache or shared memory), l2_port (bytes a cycle from the second), shared (bytes,
+    blocks together), threads, blocks. Of a block: shared_a_block (bytes), reserved (bytes of shared memory that the driver takes),
+    shared_unit (bytes it gets its shared memory in).
+    """
+
+    name: str
+    capability: str
+    sms: int
+    clock: float
+    lanes: int
+    bandwidth: float
+    l2: int
+    shared: int
+    shared_a_block: int
+    threads: int
+    blocks: int
+    l1: int = 128
+    l2_port: int = 64
+    reserved: int = 1024
+    shared_unit: int = 128
+
+    @property
+    def peak(self) -> float:
+        """Floating-point operations a second of float32 multiply-adds."""
+        return 2e9 * self.sms * self.lanes * self.clock
+
+    @property
+    def cycles(self) -> float:
+        """Cycles a second of all multiprocessors together."""
+        return 1e9 * self.sms * self.clock
+
+    def blocks_at_once(self, threads: int, registers: int, shared: int) -> int:
+        """Blocks that a multiprocessor holds, 0 if not even one, as cuda_occupancy.h computes it.
+
+        threads: a block; registers: a thread; shared: bytes a block, static and dynamic.
+        """
+        warps = -(-threads // WARP)
+        limits = [self.threads // WARP // warps, self.blocks]
+        if registers:
+            a_warp = _up(registers * WARP, REGISTER_UNIT)
+            if a_warp * _up(warps, SUBPARTITIONS) > REGISTERS:
+                return 0
+            limits.append(REGISTERS // SUBPARTITIONS // a_warp * SUBPARTITIONS // warps)
+        taken = _up(shared + self.reserved, self.shared_unit)
+        if taken > self.shared_a_block + self.reserved:
+            return 0
+        return min(limits + [self.shared // taken] if taken else limits)
+
+
+KB = 1024
+# T4: TU102 white paper and data sheet. A100: GA100 white paper, the 80 GB SXM4 part. RTX 4090: AD102 white paper. H100, H200: GH100
+# white paper and data sheets, the SXM5 parts.
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        Gpu("T4", "7.5", 40, 1.590, 64, 320, 4, 64 * KB, 64 * KB, 1024, 16, l1=64, reserved=0, shared_unit=256),
+        Gpu("A100", "8.0", 108, 1.410, 64, 2039, 40, 164 * KB, 163 * KB, 2048, 32),
+        Gpu("RTX 4090", "8.9", 128, 2.520, 128, 1008, 72, 100 * KB, 99 * KB, 1536, 24),
+        Gpu("H100", "9.0", 132, 1.980, 128, 3350, 50, 228 * KB, 227 * KB, 2048, 32),
+        Gpu("H200", "9.0", 132, 1.980, 128, 4800, 50, 228 * KB, 227 * KB, 2048, 32),
+    )
+}
+
+
+def gpu_of(name: "str | Gpu") -> Gpu:
+    """The GPU called so, however spaced and capitalised. Raises ValueError, with the names there are."""
+    if isinstance(name, Gpu):
+        return name
+    plain = {key.replace(" ", "").lower(): gpu for key, gpu in GPUS.items()}
+    wanted = str(name).replace(" ", "").replace("-", "").replace("_", "").lower()
+    if wanted not in plain:
+        raise ValueError(f"gpu={name!r} is none whose limits convlab knows: {', '.join(GPUS)}")
+    return plain[wanted]
+
+
+@dataclass(frozen=True)
+class Waves:
+    """How a grid goes over a GPU, if all blocks take the same time.
+
+    blocks_at_once: a multiprocessor; occupancy: threads there over the most it could hold; waves: whole and partial ones; tail: how
+    full the last one is; efficiency: the blocks over the places for blocks in all waves.
+    """
+
+    blocks_at_once: int
+    occupancy: float
+    waves: int
+    tail: float
+    efficiency: float
+
+
+def waves_of(gpu: Gpu, blocks: int, threads: int, registers: int, shared: int) -> Waves | None:
+    """None for a block that does not fit a multiprocessor."""
+    at_once = gpu.blocks_at_once(threads, registers, shared)
+    if not at_once:
+        return None
+    places = at_once * gpu.sms
+    waves = math.ceil(blocks / places)
+    tail = (blocks - (waves - 1) * places) / places
+    return Waves(at_once, at_once * _up(threads, WARP) / gpu.threads, waves, tail, blocks / (waves * places))
+
+
+def _up(n: int, to: int) -> int:
+    return -(-n // to) * to

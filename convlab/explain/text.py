@@ -1,0 +1,106 @@
+"""An explanation as text. Every figure says what it is: [modelled], [counted] by the simulator, [compiled], or [published]."""
+
+from .explanation import Bound, Explanation, Pass, Rung
+
+ROOFS = {"memory": "memory", "arithmetic": "multiply-adds", "caches": "first caches and shared memory"}
+
+
+def rendered(e: Explanation) -> str:
+    """The whole of it."""
+    return "\n".join(line.rstrip() for line in (*_head(e), *(line for p in e.passes for line in ("", *_pass(e, p)))))
+
+
+def _head(e):
+    p, gpu = e.problem, e.gpu
+    rest = [f"{name} {_axes(value)}" for name, value, usual in
+            (("stride", p.stride, (1, 1)), ("padding", p.padding, (0,) * 4), ("dilation", p.dilation, (1, 1))) if value != usual]  # fmt: skip
+    rest += [f"{p.groups} groups"] * (p.groups > 1) + [str(p.dtype).removeprefix("torch.")]
+    yield f"{e.layer + ': ' if e.layer else ''}x {_shape(p.x)}, w {_shape(p.w)} -> y {_shape(p.y)}, {', '.join(rest)}"
+    yield (f"{gpu.name}: compute capability {gpu.capability}, {gpu.sms} multiprocessors at {gpu.clock:g} GHz, {gpu.peak / 1e12:.1f} TFLOP/s of float32, "
+           f"{gpu.bandwidth:,g} GB/s, second cache {gpu.l2} MB  [published]")  # fmt: skip
+
+
+def _pass(e, p: Pass):
+    """The lines of a pass."""
+    work, bound = p.work, p.bound
+    yield f"{p.name.upper()}   auto takes {p.chosen}"
+    yield (f"  at least {_si(work.flops)}FLOP and {_si(work.bytes)}B: {work.intensity:.1f} FLOP a byte. "
+           f"Bound by {ROOFS[bound.roof]}: {_us(bound.microseconds)} ({_roofs(bound)})  [modelled]")  # fmt: skip
+    yield f"  unrolled, x is {_si(work.unrolled)}B: each element {work.replication:.1f} times  [modelled]"
+    yield ""
+    yield from ("  " + line for line in _launch_table(p))
+    for rung in p.rungs:
+        yield ""
+        yield f"  {rung.algorithm}: {rung.technique}"
+        if rung.refused:
+            yield f"    not for this: it {rung.refused}"
+            continue
+        title, *drawn = str(rung.picture).split("\n")
+        yield from ("    " + line for line in (title + "  [modelled]", *drawn))
+        if rung.counted:
+            yield from ("    " + line for line in _counts(e, p, rung))
+
+
+def _launch_table(p: Pass):
+    """A line a launch."""
+    heads = ["algorithm", "kernel", "grid", "block", "registers", "shared", "blocks/SM", "occupancy", "waves", "last full", "wasted"]
+    marks = ["", "", "[modelled]", "[modelled]", "[compiled]", "[compiled]", *["[modelled]"] * 5]
+    rows, sources = [], {}
+    for rung in p.rungs:
+        for i, launch in enumerate(rung.launches):
+            known = [str(launch.registers), f"{launch.shared:,}"] if launch.compiled else ["?", "?"]
+            w = launch.waves
+            waves = [str(w.blocks_at_once), _percent(w.occupancy), str(w.waves), _percent(w.tail)] if w else ["?"] * 4
+            wasted = "" if i or rung.wasted is None else _percent(rung.wasted)
+            times = f" x {launch.times}" if launch.times > 1 else ""
+            rows.append([rung.algorithm if not i else "", launch.kernel + times, _shape(launch.grid), _shape(launch.block), *known, *waves, wasted])
+            sources[launch.compiled] = None
+    yield from _columns([heads, marks, *rows])
+    yield "registers and static shared memory: " + "; ".join(who or "of the kernels with ?, unknown: not in the recorded table" for who in sources)
+
+
+def _counts(e, p: Pass, rung: Rung):
+    c = rung.counted
+    part = "" if c.batch == e.problem.x[0] else f", of {c.batch} images"
+    grown = e.problem.x[0] / c.batch
+    asked = ", ".join(f"{name} {_si(size)}B" for name, size in c.requested_by_tensor.items())
+    yield f"requested in global memory{part}: {asked}; {grown * c.global_bytes / p.work.bytes:.1f} times the least  [counted]"
+    shared = f"; shared memory: {c.wavefronts:,} wavefronts, {c.conflicts:.2f} times what is free of bank conflicts" if c.conflicts else ""
+    yield f"each request of a warp: {c.sectors_a_request:.2f} sectors of 32 bytes, ideal {c.least_sectors_a_request:.2f}{shared}  [counted]"
+    yield f"no faster than {_us(rung.bound.microseconds)} ({_roofs(rung.bound)})  [modelled from the counts]"
+    yield from str(c.traffic).rstrip().split("\n")
+
+
+def _columns(rows):
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    left = 2  # columns of words
+    for row in rows:
+        yield "  ".join(f"{cell:<{w}}" if i < left else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
+
+
+def _roofs(bound: Bound) -> str:
+    return ", ".join(f"{ROOFS[name]} {_us(us)}" for name, us in bound.by_resource.items())
+
+
+def _us(us: float) -> str:
+    return f"{us:.3g} us" if us < 1000 else f"{us:,.0f} us"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}%" if share >= 0.005 or not share else "<1%"
+
+
+def _si(n: float) -> str:
+    """With a unit's prefix and three digits: 30.7 M"""
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if n >= size:
+            return f"{n / size:.3g} {prefix}"
+    return f"{n:g} "
+
+
+def _shape(sizes) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _axes(values) -> str:
+    return str(values[0]) if len(set(values)) == 1 else ",".join(map(str, values))
