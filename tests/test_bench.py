@@ -32,7 +32,7 @@ FAST = ["--rounds", "2", "--seconds", "0.01", "--patience", "0.01"]
 def test_real_taps_against_counting(size, kernel, stride, padding):
     outputs = (size + 2 * padding - kernel) // stride + 1
     inside = sum(0 <= q * stride - padding + r < size for q in range(outputs) for r in range(kernel))
-    assert real_taps(size, kernel, stride, padding) == inside
+    assert real_taps(size, outputs, kernel, stride, padding) == inside
 
 
 @pytest.mark.parametrize("layer", layers.CONVOLUTIONS, ids=lambda layer: layer.name)

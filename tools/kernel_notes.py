@@ -22,6 +22,7 @@ import torch  # noqa: E402
 
 import convlab  # noqa: E402
 from convlab import ops  # noqa: E402
+from convlab.explain.counting import call_of, count_call  # noqa: E402
 
 KERNELS = ROOT / "csrc" / "kernels"
 PASSES = ("forward", "dgrad", "wgrad")
@@ -80,10 +81,6 @@ class Case(NamedTuple):
     sizes: Dict[str, int]       # bytes of the tensors that it reads and writes, by the simulator's names
     multiply_adds: int = 0
 
-    def count(self):
-        with convlab.simulate(count=True) as sim:
-            self.run()
-        return sim.traffic
 
 
 def problem_of(layer: Layer) -> convlab.Conv2dProblem:
@@ -99,12 +96,7 @@ def sizes_of(**tensors) -> Dict[str, int]:
 def case_of(rung, name: str, layer: Layer, pass_: str) -> Case:
     """One pass of a convolution through a rung."""
     x, w, dy = layer.tensors()
-    arguments = ((1, 1), (layer.padding,) * 4, (1, 1), 1)
-    run = {
-        "forward": partial(ops.conv2d_forward, x, w, None, *arguments, rung.number),
-        "dgrad": partial(ops.conv2d_dgrad, dy, w, x.shape[2:], *arguments, rung.number),
-        "wgrad": partial(ops.conv2d_wgrad, dy, x, w.shape[2:], *arguments, False, rung.number),
-    }[pass_]
+    run = call_of(rung, problem_of(layer), pass_)
     return Case("conv2d_{}.cu".format(rung.name), name, pass_, run, sizes_of(input=x, weight=w, grad_output=dy), layer.multiply_adds)
 
 
@@ -151,25 +143,15 @@ def all_cases() -> List[Case]:
 # ---- the numbers ------------------------------------------------------------------------------------------------------
 
 
-def requested(traffic, memory: str) -> int:
-    """Bytes that reads of a tensor ask for."""
-    return sum(row.bytes for row in traffic if row.memory == memory and row.access == "read")
-
-
 def numbers_of(case: Case) -> Dict[str, float]:
     """By column; those that have none, are left out."""
-    traffic = case.count()
-    in_global = [r for r in traffic if r.space == "global"]
-    in_shared = [r for r in traffic if r.space == "shared"]
-    total = lambda rows, field: sum(getattr(r, field) for r in rows)  # noqa: E731
-    numbers = {column: requested(traffic, memory) / case.sizes.get(memory, 1) for memory, column in TENSORS.items()}
-    numbers["workspace"] = total([r for r in in_global if r.memory == "workspace"], "bytes") / sum(case.sizes.values())
-    numbers["sectors"] = total(in_global, "sectors") / total(in_global, "requests")
-    numbers["at least"] = total(in_global, "ideal") / total(in_global, "requests")
-    if in_shared:
-        numbers["conflicts"] = total(in_shared, "wavefronts") / total(in_shared, "ideal")
+    counted = count_call(case.run)
+    numbers = {column: counted.requested(memory) / case.sizes.get(memory, 1) for memory, column in TENSORS.items()}
+    numbers["workspace"] = counted.requested_by_tensor.get("workspace", 0) / sum(case.sizes.values())
+    numbers["sectors"], numbers["at least"] = counted.sectors_a_request, counted.least_sectors_a_request
+    numbers["conflicts"] = counted.conflicts or 0
     if case.multiply_adds:
-        numbers["shared"] = total([r for r in in_shared if r.access == "read"], "bytes") / case.multiply_adds
+        numbers["shared"] = counted.shared_bytes_read / case.multiply_adds
     return {column: number for column, number in numbers.items() if number}
 
 

@@ -35,11 +35,11 @@ def planned_launches(algorithm: Algorithm | None, problem: Conv2dProblem, pass_:
 class Counted:
     """What the simulator counted while a pass ran.
 
-    batch: of the problem that ran, which may be smaller than that explained. traffic: by source line; `print` shows it as a table.
+    traffic: by source line; `print` shows it as a table. batch: of the convolution that ran, which may be smaller than that explained.
     """
 
-    batch: int
     traffic: TrafficTable
+    batch: int = 0
 
     def requested(self, memory: str, access: str = "read") -> int:
         """Bytes that threads ask for, in a tensor by the simulator's name for it (MEMORIES) or in the workspace."""
@@ -80,6 +80,11 @@ class Counted:
         return sum(row.wavefronts for row in self._in("shared"))
 
     @property
+    def shared_bytes_read(self) -> int:
+        """That threads ask for, of shared memory."""
+        return sum(row.bytes for row in self._in("shared") if row.access == "read")
+
+    @property
     def conflicts(self) -> float | None:
         """Wavefronts of shared memory over the least that the same bytes could take: 1 is free of bank conflicts. None without shared memory."""
         ideal = sum(row.ideal for row in self._in("shared"))
@@ -91,10 +96,14 @@ class Counted:
 
 def count(algorithm: Algorithm, problem: Conv2dProblem, pass_: str) -> Counted:
     """Runs the pass in the simulator."""
-    call = call_of(algorithm, problem, pass_)
-    with torch.random.fork_rng(), simulate(count=True) as sim:
+    return count_call(call_of(algorithm, problem, pass_), problem.x[0])
+
+
+def count_call(call: Callable, batch: int = 0) -> Counted:
+    """Runs any of convlab's functions on CPU tensors in the simulator."""
+    with simulate(count=True) as sim:
         call()
-    return Counted(problem.x[0], sim.traffic)
+    return Counted(sim.traffic, batch)
 
 
 def with_batch(problem: Conv2dProblem, N: int) -> Conv2dProblem:

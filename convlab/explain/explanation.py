@@ -9,7 +9,7 @@ from ..algorithms import PASSES, Algorithm, Conv2dProblem, algorithms
 from ..bench.layers import Conv, find
 from .compiled import resources_of
 from .counting import Counted, count, countable, planned_launches
-from .gpus import Gpu, Waves, gpu_of, waves_of
+from .gpus import SUBPARTITIONS, WARP, Gpu, Waves, gpu_of, waves_of
 from .picture import Picture, picture_of
 from .work import Work, work_of
 
@@ -69,7 +69,8 @@ class Rung:
     """One algorithm for one pass. refused: why it cannot do it, else "".
 
     Modelled: plan (Algorithm.plan), picture, launches, wasted (the share of threads, or of places in tiles, that falls over edges; None
-    where the plan does not say). Counted, if asked for: counted, and bound, a time that this rung cannot beat on the GPU.
+    where the plan does not say). Counted, if asked for: counted. Modelled from the counts: through_caches, bytes of the whole batch
+    that go through the multiprocessors' first caches or shared memory; bound, a time that this rung cannot beat on the GPU.
     """
 
     algorithm: str
@@ -80,7 +81,13 @@ class Rung:
     launches: tuple[KernelLaunch, ...] = ()
     wasted: float | None = None
     counted: Counted | None = None
+    through_caches: float | None = None
     bound: Bound | None = None
+
+    @property
+    def counted_as_planned(self) -> bool:
+        """Whether the kernels that were counted are those of the whole batch: a small one may get other tiles."""
+        return self.counted is not None and {row.kernel for row in self.counted.traffic} == {launch.kernel for launch in self.launches}
 
 
 @dataclass(frozen=True)
@@ -185,7 +192,8 @@ def _rung(algorithm, problem, pass_, work, gpu, wants_count) -> Rung:
     if not wants_count:
         return rung
     counted = count(algorithm, countable(problem, work.flops), pass_)
-    return dataclasses.replace(rung, counted=counted, bound=_bound(rung, counted, problem, work, gpu))
+    through_caches, bound = _bound(rung, counted, problem, work, gpu)
+    return dataclasses.replace(rung, counted=counted, through_caches=through_caches, bound=bound)
 
 
 def _launches(planned, gpu) -> tuple[KernelLaunch, ...]:
@@ -210,18 +218,29 @@ def main_launch(rung: Rung) -> KernelLaunch:
     return (described or rung.launches)[0]
 
 
-def _bound(rung, counted, problem, work, gpu) -> Bound:
-    """Of the whole batch: what was counted of a part of it grows with the batch."""
-    grown = problem.x[0] / counted.batch
-    waves = main_launch(rung).waves
-    idle = (1 - (rung.wasted or 0)) * (waves.efficiency if waves else 1)  # what of the multiply-adds' places is used
+def _bound(rung, counted, problem, work, gpu) -> tuple[float, Bound]:
+    """(bytes through the caches, bound) of the whole batch: what was counted of a part of it grows with the batch."""
     sector, wavefront = 32, 128  # bytes
-    through_caches = grown * (sector * counted.sectors + wavefront * counted.wavefronts)
-    return Bound({
+    grown = problem.x[0] / counted.batch
+    traffic: dict[str, float] = {}
+    for row in counted.traffic:
+        traffic[row.kernel] = traffic.get(row.kernel, 0) + grown * (sector * row.sectors + wavefront * row.wavefronts)
+    share = {launch.kernel: _share_of_gpu(launch, gpu) for launch in rung.launches}
+    main = _share_of_gpu(main_launch(rung), gpu)
+    cycles = sum(size / share.get(kernel, main) / gpu.l1 for kernel, size in traffic.items())
+    useful = (1 - (rung.wasted or 0)) * main
+    return sum(traffic.values()), Bound({
         "memory": 1e-3 * work.bytes / gpu.bandwidth,
-        "arithmetic": 1e6 * work.flops / gpu.peak / idle,
-        "caches": 1e6 * through_caches / (gpu.l1 * gpu.cycles),
+        "arithmetic": 1e6 * work.flops / gpu.peak / useful,
+        "caches": 1e6 * cycles / gpu.cycles,
     })  # fmt: skip
+
+
+def _share_of_gpu(launch, gpu) -> float:
+    """How much of a GPU a launch can use at best: multiprocessors that run out of blocks idle, and so do schedulers without a warp."""
+    most = -(-launch.blocks // gpu.sms)  # blocks of the busiest multiprocessor
+    warps = min(most, launch.waves.blocks_at_once if launch.waves else most) * -(-launch.threads // WARP)
+    return launch.blocks / (most * gpu.sms) * min(1, warps / SUBPARTITIONS)
 
 
 def _product(numbers) -> int:

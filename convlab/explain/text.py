@@ -61,7 +61,7 @@ def _launch_table(p: Pass):
 
 def _counts(e, p: Pass, rung: Rung):
     c = rung.counted
-    part = "" if c.batch == e.problem.x[0] else f", of {c.batch} images"
+    part = "" if c.batch == e.problem.x[0] else f", of {c.batch} images" + ", which get other tiles" * (not rung.counted_as_planned)
     grown = e.problem.x[0] / c.batch
     asked = ", ".join(f"{name} {_si(size)}B" for name, size in c.requested_by_tensor.items())
     yield f"requested in global memory{part}: {asked}; {grown * c.global_bytes / p.work.bytes:.1f} times the least  [counted]"

@@ -1,0 +1,367 @@
+"""convlab.explain: what is modelled follows from published limits and the plans, what is counted agrees with arithmetic done by hand."""
+
+import ctypes
+import dataclasses
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from cases import AWKWARD
+from ladder import problem_of
+
+import convlab
+from convlab import simulate
+from convlab.bench import layers
+from convlab.explain import GPUS
+from convlab.explain import __main__ as command
+from convlab.explain import compiled, counting, explanation, plot
+from convlab.explain.gpus import waves_of
+from convlab.explain.picture import Picture
+from convlab.explain.work import work_of
+
+PASSES = ("forward", "dgrad", "wgrad")
+RUNGS = [a for a in convlab.algorithms() if "cuda" in a.backends]
+FLOAT = 4
+
+
+def of(explained, pass_, name):
+    (p,) = (p for p in explained.passes if p.name == pass_)
+    (rung,) = (rung for rung in p.rungs if rung.algorithm == name)
+    return rung
+
+
+def counted(layer, pass_, name):
+    return of(convlab.explain(layer, name, passes=[pass_], count=True), pass_, name).counted
+
+
+# ---- counted ---------------------------------------------------------------------------------------------------------
+
+
+def test_requested_bytes_of_direct_by_hand():
+    """LeNet C3: a thread an output, and for each of its 6 x 5 x 5 multiply-adds one element of x and one of w."""
+    N, K, P, CRS = 4, 16, 10, 6 * 5 * 5
+    asked = counted("lenet.c3@4", "forward", "direct")
+    assert asked.batch == N
+    assert asked.requested_by_tensor == {"x": FLOAT * N * K * P * P * CRS, "w": FLOAT * N * K * P * P * CRS, "y": FLOAT * N * K * P * P}
+
+
+def test_requested_bytes_of_direct_with_padding_by_hand():
+    """Of a 3 x 3 window at a corner of a padded 16 x 16 plane four taps are inside, at an edge six: (3 * 16 - 2)^2 taps a plane in all."""
+    taps = (3 * 16 - 2) ** 2
+    asked = counted("cifar-32-64@1", "forward", "direct")
+    assert asked.requested("input") == asked.requested("weight") == FLOAT * 64 * 32 * taps
+
+
+@pytest.mark.parametrize("batch", [32, 5])
+def test_requested_bytes_of_register_tiled_by_hand(batch):
+    """LeNet C3 in tiles of 16 x 128: a block loads 16 filters whole, and for each of its 128 pixels the 150 elements of the window.
+
+    Columns past the last pixel load what the last one loads; 32 images are 25 whole tiles, 5 are 3.9.
+    """
+    pixels, CRS = batch * 10 * 10, 6 * 5 * 5
+    blocks = -(-pixels // 128)
+    asked = counted(f"lenet.c3@{batch}", "forward", "register_tiled")
+    assert asked.requested_by_tensor == {"x": FLOAT * blocks * 128 * CRS, "w": FLOAT * blocks * 16 * CRS, "y": FLOAT * pixels * 16}
+
+
+@pytest.mark.parametrize("layer,replication", [("lenet.c1@4", 19.1), ("lenet.c3@4", 12.8), ("lenet.c5@4", 1.0)])
+def test_replication_of_the_unrolled_input(layer, replication):
+    """The course's numbers: modelled, and counted of the kernel that unrolls."""
+    explained = convlab.explain(layer, "im2col_gemm", passes="forward", count=True)
+    (p,) = explained.passes
+    assert p.work.replication == pytest.approx(replication, abs=0.05)
+    asked = p.rungs[0].counted
+    elements = asked.batch * explained.problem.x[1] * explained.problem.x[2] * explained.problem.x[3]
+    assert asked.requested("input") / (FLOAT * elements) == pytest.approx(p.work.replication)
+
+
+def test_the_whole_ladder_is_counted_in_time():
+    """Half a minute is promised; processor time, because tests run side by side."""
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    explained = convlab.explain("lenet.c3", count=True)
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    assert after.ru_utime - before.ru_utime < 30
+    text = str(explained)
+    for p in explained.passes:
+        for rung in p.rungs:
+            assert bool(rung.refused) != bool(rung.counted), rung.algorithm
+            assert rung.refused or rung.bound.microseconds >= p.bound.microseconds > 0
+    for quoted in ("sum += acc_t<T>(xc[h * g.W + v])", "conv2d_direct.cu:54", "gemm.h:", "not for this: it has no wgrad"):
+        assert quoted in text
+    for line in text.splitlines():  # what has a unit says where it comes from
+        if any(unit in line for unit in (" us", "FLOP", "registers and", "times the least")):
+            assert any(mark in line for mark in ("[modelled", "[counted]", "[published]", "recorded from", "read from")), line
+
+
+def test_a_batch_too_large_to_count_is_counted_in_part():
+    rung = of(convlab.explain("resnet-64@256", "register_tiled", passes=["forward"], count=True), "forward", "register_tiled")
+    assert rung.counted.batch == 1 and rung.counted_as_planned == (rung.plan["tile"] == (64, 64, 8))
+    whole = of(convlab.explain("resnet-64@4", "register_tiled", passes=["forward"], count=True), "forward", "register_tiled")
+    assert rung.through_caches == pytest.approx(64 * whole.through_caches, rel=0.05)
+
+
+# ---- planned ---------------------------------------------------------------------------------------------------------
+
+SOME = [conv for conv in AWKWARD if conv.N and conv.K * conv.H * conv.W < 8000]
+
+
+@pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.name)
+def test_what_is_planned_is_what_is_launched(rung):
+    """Every pass of the awkward problems: the same kernels in the same order, in the same grids, for the same shared memory."""
+    compared = 0
+    for conv in SOME:
+        problem = problem_of(conv, torch.float32)
+        for pass_ in PASSES:
+            if not rung.supports(problem, pass_)[0]:
+                continue
+            planned = counting.planned_launches(rung, problem, pass_)
+            with simulate(check=False) as sim:
+                counting.call_of(rung, problem, pass_)()
+            assert [launch[:4] for launch in planned] == [launch[:4] for launch in sim.launches], (conv, pass_)
+            for plan, launch in zip(planned, sim.launches):  # the compiler may leave out what the simulator keeps, but not add much
+                assert plan.shared_bytes <= launch.shared_bytes
+                registers, static, _ = compiled.resources_of(launch.kernel, launch.source, "8.0")
+                assert 0 < registers <= 255 and abs(plan.shared_bytes + static - launch.shared_bytes) <= 64, (launch, static)
+            compared += 1
+    assert compared >= 2
+
+
+def test_planning_runs_nothing():
+    """A problem of terabytes of multiply-adds and gigabytes of tensors is planned at once, and outputs are not touched."""
+    start = time.perf_counter()
+    assert counting.planned_launches(None, problem_of(AWKWARD[-2]._replace(N=10000), torch.float32), "forward")
+    assert time.perf_counter() - start < 5
+    y = torch.full((5,), 7.0)
+    x = torch.randn(5)
+    from convlab.simulator import launches_of
+
+    launches = launches_of(lambda: y.copy_(convlab.functional.leaky_relu(x, 0.1)))
+    assert [launch.kernel.split("<")[0] for launch in launches] == ["unary_kernel"]
+    assert not torch.equal(y, torch.nn.functional.leaky_relu(x, 0.1))
+
+
+def test_wasted_threads_by_hand():
+    explained = convlab.explain("lenet.c3", passes=["forward", "wgrad"])
+    wasted = {(p.name, rung.algorithm): rung.wasted for p in explained.passes for rung in p.rungs if not rung.refused}
+    assert wasted["forward", "tiled"] == pytest.approx(1 - 100 / 256)  # planes of 10 x 10 in tiles of 16 x 16
+    assert wasted["forward", "direct"] == 0 and wasted["forward", "register_tiled"] == 0
+    assert wasted["wgrad", "direct"] == pytest.approx(1 - 100 / 256)  # 256 threads share images of 100 pixels
+    assert wasted["wgrad", "register_tiled"] == pytest.approx(1 - 150 / 160)  # 150 taps in tiles of 32
+    assert all(0 <= share < 1 for share in wasted.values())
+
+
+@pytest.mark.parametrize("conv", SOME, ids=str)
+def test_no_rung_wastes_less_than_nothing(conv):
+    for rung in RUNGS:
+        for pass_ in PASSES:
+            if rung.supports(problem_of(conv, torch.float32), pass_)[0]:
+                useful = rung.plan(problem_of(conv, torch.float32), pass_)["useful"]
+                assert 0 < useful <= 1 + 1e-12, (rung.name, pass_, useful)
+
+
+def test_work_against_counting():
+    """Taps inside, elements seen, and copies made, by unrolling a tensor that numbers its elements."""
+    for conv in SOME:
+        problem = problem_of(conv, torch.float32)
+        numbers = torch.arange(1, 1 + conv.H * conv.W, dtype=torch.float64).view(1, 1, conv.H, conv.W)
+        unrolled = torch.nn.functional.unfold(numbers, (conv.R, conv.S), conv.dilation, conv.padding, conv.stride)
+        inside, seen = int((unrolled > 0).sum()), len(set(unrolled[unrolled > 0].tolist()))
+        work = work_of(problem, "forward")
+        assert work.flops == 2 * conv.N * conv.K * conv.C // conv.groups * inside
+        assert work.replication == pytest.approx(inside / (conv.H * conv.W))
+        others = conv.K * conv.C // conv.groups * conv.R * conv.S + conv.N * conv.K * problem.y[2] * problem.y[3]
+        assert work.bytes == FLOAT * (conv.N * conv.C * seen + others)
+        assert work_of(problem, "dgrad").bytes == FLOAT * (conv.N * conv.C * conv.H * conv.W + others)
+
+
+# ---- GPUs ------------------------------------------------------------------------------------------------------------
+
+
+def nvidias_calculator(folder):
+    """cuda_occupancy.h, which comes with the toolkit, as a function of (major, minor, threads an SM, shared an SM, a block, reserved,
+    threads, registers, shared)."""
+    headers = [Path(root) / "cuda_occupancy.h" for root in ("/usr/local/cuda/include", "/usr/include")]
+    headers += [path for root in sys.path for path in Path(root).glob("nvidia/cu*/include/cuda_occupancy.h")]
+    header = next((path for path in headers if path.exists()), None)
+    if header is None or not shutil.which("g++"):
+        pytest.skip("no cuda_occupancy.h, which comes with the CUDA toolkit")
+    (folder / "occupancy.cpp").write_text("""
+#include "cuda_occupancy.h"
+extern "C" int blocks(int major, int minor, int threads_sm, int shared_sm, int shared_block, int reserved, int threads, int registers, int shared) {
+  cudaOccDeviceProp p{};
+  p.computeMajor = major, p.computeMinor = minor, p.maxThreadsPerBlock = 1024, p.maxThreadsPerMultiprocessor = threads_sm;
+  p.regsPerBlock = p.regsPerMultiprocessor = 65536, p.warpSize = 32, p.sharedMemPerBlock = 48 * 1024;
+  p.sharedMemPerMultiprocessor = shared_sm, p.numSms = 1, p.sharedMemPerBlockOptin = shared_block, p.reservedSharedMemPerBlock = reserved;
+  cudaOccFuncAttributes a{};
+  a.maxThreadsPerBlock = 1024, a.numRegs = registers, a.sharedSizeBytes = 0, a.partitionedGCConfig = PARTITIONED_GC_OFF;
+  a.shmemLimitConfig = FUNC_SHMEM_LIMIT_OPTIN, a.maxDynamicSharedSizeBytes = shared_block, a.numBlockBarriers = 1;
+  cudaOccDeviceState s{};
+  s.carveoutConfig = SHAREDMEM_CARVEOUT_MAX_SHARED;
+  cudaOccResult r{};
+  if (cudaOccMaxActiveBlocksPerMultiprocessor(&r, &p, &a, &s, threads, shared) != CUDA_OCC_SUCCESS) return -1;
+  return r.activeBlocksPerMultiprocessor;
+}
+""")
+    command = ["g++", "-shared", "-fPIC", "-w", f"-I{header.parent}", "occupancy.cpp", "-o", "occupancy.so"]
+    subprocess.run(command, cwd=folder, check=True)
+    return ctypes.CDLL(str(folder / "occupancy.so")).blocks
+
+
+def test_occupancy_is_what_nvidias_calculator_says(tmp_path):
+    blocks = nvidias_calculator(tmp_path)
+    for gpu in GPUS.values():
+        major, minor = map(int, gpu.capability.split("."))
+        for threads in (1, 32, 96, 128, 160, 256, 512, 1024):
+            for registers in (16, 32, 40, 63, 64, 65, 80, 104, 128, 168, 255):
+                for shared in (0, 1, 1000, 9416, 16384, 33000, 48 * 1024, gpu.shared_a_block, gpu.shared_a_block + 1):
+                    expected = blocks(major, minor, gpu.threads, gpu.shared, gpu.shared_a_block, gpu.reserved, threads, registers, shared)
+                    assert gpu.blocks_at_once(threads, registers, shared) == expected, (gpu.name, threads, registers, shared)
+
+
+def test_published_rates():
+    """TFLOP/s of float32 on the data sheets."""
+    rates = {"T4": 8.1, "A100": 19.5, "RTX 4090": 82.6, "H100": 67, "H200": 67}
+    assert {gpu.name: gpu.peak / 1e12 for gpu in GPUS.values()} == pytest.approx(rates, rel=0.01)
+
+
+def test_waves_by_hand():
+    """64 registers and 256 threads: 4 blocks a multiprocessor, 528 on the H200's 132. 3 of 1056 places of two waves stay free."""
+    waves = waves_of(GPUS["H200"], 1053, 256, 64, 0)
+    assert waves == (type(waves))(4, 0.5, 2, 525 / 528, 1053 / 1056)
+    assert waves_of(GPUS["T4"], 1, 256, 64, 65537) is None
+
+
+# ---- what the compiler said ------------------------------------------------------------------------------------------
+
+
+def test_resources_are_recorded():
+    registers, shared, who = compiled.resources_of("wgrad_kernel<float>", "csrc/kernels/conv2d_direct.cu:81", "9.0")
+    assert who.startswith("recorded from nvcc") and registers > 0
+    assert shared == 256 * FLOAT  # a float a thread; the driver's kilobyte, which the compiler counts in, left out
+    assert compiled.resources_of("no_such_kernel", "csrc/kernels/conv2d_direct.cu:81", "9.0") is None
+
+
+def test_every_gpu_has_its_compiled_kernels():
+    for gpu in GPUS:
+        explained = convlab.explain("resnet-64", gpu=gpu)
+        assert all(launch.compiled and launch.waves for p in explained.passes for rung in p.rungs for launch in rung.launches), gpu
+
+
+def test_an_unknown_kernel_is_shown_as_such(monkeypatch):
+    monkeypatch.setattr(explanation, "resources_of", lambda *_: None)
+    explained = convlab.explain("lenet.c5@1", "direct", count=True)
+    assert "?" in str(explained) and "unknown" in str(explained)
+    assert all(launch.waves is None for p in explained.passes for rung in p.rungs for launch in rung.launches)
+
+
+# ---- the answer ------------------------------------------------------------------------------------------------------
+
+
+def test_the_function_and_the_command_share_a_name():
+    assert callable(convlab.explain) and len(convlab.explain("lenet.c1").passes) == 3
+    done = subprocess.run([sys.executable, "-W", "error", "-m", "convlab.explain", "lenet.c5", "--algo", "direct"], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr and "[modelled]" in done.stdout, done.stderr
+
+
+def test_auto_is_named():
+    assert {p.chosen for p in convlab.explain("lenet.c1").passes} == {"small_filter"}
+    assert {p.chosen for p in convlab.explain("resnet-128").passes} == {"register_tiled"}
+    assert convlab.explain("depthwise-96", passes="forward").passes[0].chosen == "direct"
+
+
+def test_layers_are_the_benchmarks():
+    for layer in (*layers.CONVOLUTIONS, *layers.GPU_CONVOLUTIONS):
+        name, problem = explanation._problem(layer.name)
+        assert (name, problem.x, problem.w, problem.y, problem.backend) == (layer.name, layer.x, layer.w, layer.y, "cuda")
+        assert work_of(problem, "wgrad").flops == layer.flops
+
+
+@pytest.mark.parametrize("conv", [conv for conv in AWKWARD if conv.N], ids=str)
+def test_any_problem_is_explained(conv):
+    explained = convlab.explain(problem_of(conv, torch.float32))
+    assert all(len(p.rungs) == len(RUNGS) for p in explained.passes) and str(explained)
+    again = json.loads(json.dumps(explained.as_dict()))
+    assert [p["name"] for p in again["passes"]] == list(PASSES) and again["gpu"]["peak"] == GPUS["H200"].peak
+
+
+def test_the_picture_to_scale():
+    assert str(Picture("two rows of tiles", 5, 20, (4, 8))).splitlines() == [
+        "two rows of tiles",
+        "    0         8         16",
+        "   ┌─────────┬─────────┬─────────┐",
+        " 0 │ 0       │ 1       │ 2  ░░░░░│",
+        "   │         │         │    ░░░░░│",
+        "   ├─────────┼─────────┼─────────┤",
+        " 4 │ 3       │ 4       │ 5  ░░░░░│",
+        "   │░░░░░░░░░│░░░░░░░░░│░░░░░░░░░│",
+        "   └─────────┴─────────┴─────────┘",
+    ]
+
+
+@pytest.mark.parametrize(
+    "layer,arguments,message",
+    [
+        ("lenet.c2", {}, "layer 'lenet.c2' is none of: lenet-c1, "),
+        ("lenet.c1@x", {}, "expected a batch of 1 or more"),
+        ("lenet.c1", {"algo": "reference"}, "algo='reference' is no algorithm for CUDA"),
+        ("lenet.c1", {"passes": ["backward"]}, "'backward', expected some of 'forward', 'dgrad', 'wgrad'"),
+        ("lenet.c1", {"gpu": "V100"}, "gpu='V100' is none whose limits convlab knows: T4, "),
+        (7, {}, "got int"),
+        (problem_of(AWKWARD[0], torch.float64), {}, "torch.float64, expected one of torch.float32"),
+        (dataclasses.replace(problem_of(AWKWARD[0], torch.float32), x=(0, 3, 7, 11)), {}, "the problem is empty"),
+    ],
+)
+def test_bad_arguments(layer, arguments, message):
+    with pytest.raises(ValueError, match=None) as error:
+        convlab.explain(layer, **arguments)
+    assert message in str(error.value)
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_a_shape_of_ones_own(capsys):
+    command.main(["--shape", "8,4,9,12", "--filters", "6,3,2", "--stride", "2,1", "--padding", "1", "--groups", "2", "--gpu", "rtx4090", "--pass", "dgrad",
+                  "--algo", "direct", "--dtype", "bfloat16", "--json"])  # fmt: skip
+    explained = json.loads(capsys.readouterr().out)
+    problem = explained["problem"]
+    assert problem["x"] == [8, 4, 9, 12] and problem["w"] == [6, 2, 3, 2] and problem["y"] == [8, 6, 5, 13] and problem["dtype"] == "torch.bfloat16"
+    assert explained["gpu"]["name"] == "RTX 4090" and [p["name"] for p in explained["passes"]] == ["dgrad"]
+
+
+def test_the_plot(tmp_path):
+    pytest.importorskip("matplotlib")
+    from matplotlib import image
+
+    command.main(["lenet.c5@2", "--plot", str(tmp_path / "roofline.png"), "--pass", "forward"])
+    pixels = image.imread(tmp_path / "roofline.png")
+    assert pixels.shape[0] > 500 and pixels.shape[1] > 500 and pixels.std() > 0.02
+    with pytest.raises(ValueError, match="count=True"):
+        plot.draw(convlab.explain("lenet.c5"), tmp_path / "nothing.png")
+    assert not (tmp_path / "nothing.png").exists()
+
+
+@pytest.mark.parametrize(
+    "argv,message",
+    [
+        ([], "expected LAYER, or --shape and --filters"),
+        (["lenet.c1", "--shape", "1,1,8,8"], "expected LAYER, or --shape and --filters"),
+        (["lenet-c9"], "'lenet-c9' is none of"),
+        (["lenet.c1", "--algo", "fast"], "algo='fast' is no algorithm for CUDA"),
+        (["lenet.c1", "--gpu", "GTX"], "gpu='GTX' is none"),
+        (["--shape", "1,1,8", "--filters", "1,3,3"], "'1,1,8' is not 4 whole number(s)"),
+        (["--shape", "1,3,8,8", "--filters", "1,3,3", "--groups", "2"], "--groups 2 does not divide the 3 channels"),
+        (["--shape", "1,1,2,2", "--filters", "1,3,3"], "kernel"),
+        (["--shape", "0,1,8,8", "--filters", "1,3,3"], "empty"),
+    ],
+)
+def test_bad_commands(argv, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        command.main(argv)
+    assert end.value.code == 2 and message in capsys.readouterr().err
