@@ -445,7 +445,7 @@ def test_the_readme_takes_whole_runs_only():
 def test_a_step_in_float64_has_no_error():
     """The same weights for everyone: otherwise the networks would have nothing in common."""
     network = steps.NETWORKS[0]
-    models = [steps._model(network, layout, torch.float64) for layout in ("nchw", "channels_last")]
+    models = [steps.model_of(network, layout, torch.float64) for layout in ("nchw", "channels_last")]
     assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters()))
 
 

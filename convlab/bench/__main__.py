@@ -5,6 +5,7 @@
     python -m convlab.bench cpu step --threads 1
     python -m convlab.bench cpu --compare benchmarks/results/OLD.json
     python -m convlab.bench overhead                         what a call costs
+    python -m convlab.bench gpu                              the CUDA kernels beside cuDNN, on an NVIDIA GPU
     python -m convlab.bench readme benchmarks/results/RUN.json    its figures into README.md
 """
 
@@ -21,6 +22,7 @@ from . import readme, record
 from .case import LAYOUTS
 from .cases import KINDS, cases_of
 from .ceilings import Ceilings
+from .gpu import run as gpu
 from .measure import Options, measure, set_beside
 from .memory import Memory
 from .timer import Limits
@@ -43,11 +45,13 @@ def parse(argv=None):
     cpu.add_argument("--no-compile", action="store_true", help="leave torch.compile out of the training steps")
     _add_timing(cpu)
     _add_timing(commands.add_parser("overhead", help="a call that has next to nothing to do"))
+    gpu.add_arguments(commands.add_parser("gpu", help="convolutions and training steps on an NVIDIA GPU"))
     table = commands.add_parser("readme", help="write the tables of README.md from the JSON of a run")
     table.add_argument("json", nargs="?", help="default: the one that README.md names")
     args = parser.parse_args(argv)
-    if args.command != "readme":
+    if args.command in ("cpu", "overhead"):
         _check(parser, args)
+    args.error = parser.error
     return args
 
 
@@ -158,6 +162,8 @@ def main(argv=None):
     args = parse(argv)
     if args.command == "readme":
         return write_readme(args.json)
+    if args.command == "gpu":
+        sys.exit(gpu.main(args))
     try:
         from . import report
     except ImportError:

@@ -71,7 +71,7 @@ def _case(network, layout, algo, compiled):
         return {"images": torch.randn(network.convolutions[0].x), "labels": torch.randint(10, (network.batch,))}
 
     def binder(layout, change=lambda model: model):
-        return Contestant(layout, lambda t: _step(change(_model(network, layout, t["images"].dtype)), t["images"], t["labels"]))
+        return Contestant(layout, lambda t: _step(change(model_of(network, layout, t["images"].dtype)), t["images"], t["labels"]))
 
     contestants = {OURS: binder(layout, lambda model: convert(model, algo))} | {f"torch {name}": binder(name) for name in LAYOUTS}
     if compiled:
@@ -82,7 +82,7 @@ def _case(network, layout, algo, compiled):
     )  # fmt: skip
 
 
-def _model(network, layout, dtype):
+def model_of(network, layout, dtype):
     """The same weights every time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)

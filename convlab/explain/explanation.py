@@ -140,6 +140,11 @@ def explain(layer, algo="all", *, passes=PASSES, gpu="H200", count=False) -> Exp
     return Explanation(name, problem, gpu, tuple(_pass(problem, pass_, chosen, gpu, count) for pass_ in wanted))
 
 
+def problem_named(layer) -> Conv2dProblem:
+    """The CUDA backend's problem of a layer, given as to explain()."""
+    return _problem(layer)[1]
+
+
 def _problem(layer) -> tuple[str, Conv2dProblem]:
     """Its name, "" for one that has none, and the problem as the CUDA backend would get it."""
     name = ""

@@ -1,0 +1,195 @@
+"""What the hardware counts of each rung on two layers (ncu), beside what the simulator counts of the same calls.
+
+    python tools/gpu_counters.py --output counters.json
+    python tools/gpu_counters.py --output counters.json --dry      without a GPU: the simulator's side alone, of one small layer
+
+Needs Nsight Compute's ncu and the permission to read counters. Every kernel is one row; rows follow each other as launches do.
+"""
+import argparse
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+import convlab  # noqa: E402
+from convlab.bench import record  # noqa: E402
+from convlab.bench.layers import find  # noqa: E402
+from convlab.explain.counting import call_of, count, planned_launches  # noqa: E402
+from convlab.explain.explanation import problem_named  # noqa: E402
+
+LAYERS = ("lenet-c3@32", "cifar-32-64@4")  # small enough for the simulator; larger ones repeat what these do
+DRY_LAYERS = ("lenet-c5@1",)
+PASSES = ("forward", "dgrad", "wgrad")
+METRICS = {  # ours -> ncu's
+    "microseconds": "gpu__time_duration.sum",
+    "read_sectors": "l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum",
+    "read_requests": "l1tex__t_requests_pipe_lsu_mem_global_op_ld.sum",
+    "write_sectors": "l1tex__t_sectors_pipe_lsu_mem_global_op_st.sum",
+    "write_requests": "l1tex__t_requests_pipe_lsu_mem_global_op_st.sum",
+    "shared_wavefronts": "l1tex__data_pipe_lsu_wavefronts_mem_shared.sum",
+    "bank_conflicts": "l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum",
+    "dram_read": "dram__bytes_read.sum",
+    "dram_written": "dram__bytes_write.sum",
+    "multiply_adds": "smsp__sass_thread_inst_executed_op_ffma_pred_on.sum",
+    "instructions": "smsp__inst_executed.sum",
+    "warps_active": "sm__warps_active.avg.pct_of_peak_sustained_active",
+    "busy": "sm__throughput.avg.pct_of_peak_sustained_elapsed",
+    "registers": "launch__registers_per_thread",
+    "waves": "launch__waves_per_multiprocessor",
+}
+
+
+def calls_of(layer, device="cpu"):
+    """(rung, pass, problem, a call on tensors of `device`) of whatever the ladder can do."""
+    problem = problem_named(layer)
+    for rung in convlab.algorithms():
+        for pass_ in PASSES:
+            if "cuda" in rung.backends and rung.supports(problem, pass_)[0]:
+                yield rung, pass_, problem, call_of(rung, problem, pass_, lambda shape, dtype: torch.randn(shape, dtype=dtype, device=device))
+
+
+def target(layer):
+    """What runs under ncu: everything once to warm up, then once to be profiled."""
+    for _, _, _, call in calls_of(layer, "cuda"):
+        call()
+        torch.cuda.synchronize()
+        torch.cuda.profiler.start()
+        call()
+        torch.cuda.synchronize()
+        torch.cuda.profiler.stop()
+
+
+# ---- ncu --------------------------------------------------------------------------------------------------------------
+
+
+def find_ncu():
+    """The command, or a reason why there is none."""
+    found = shutil.which("ncu") or next((str(path) for path in sorted(Path("/opt/nvidia/nsight-compute").glob("*/ncu"), reverse=True)), None)
+    toolkit = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"), "bin", "ncu")
+    return found or (str(toolkit) if toolkit.exists() else None)
+
+
+def profiled(ncu, layer, seconds):
+    """[{"kernel", a key of METRICS: value}] in the order of launches. Raises RuntimeError with what ncu said."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "ncu.csv")
+        command = [ncu, "--csv", "--print-units", "base", "--clock-control", "none", "--profile-from-start", "off", "--log-file", str(log),
+                   "--metrics", ",".join(METRICS.values()), sys.executable, __file__, "--target", layer]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+        said = log.read_text() if log.exists() else ""
+    rows = parsed(said)
+    if done.returncode or not rows:
+        raise RuntimeError("ncu: status {}: {}".format(done.returncode, " ".join((said + done.stdout + done.stderr).split())[-600:]))
+    return rows
+
+
+def parsed(text):
+    """ncu's CSV, a line a metric: the rows of profiled()."""
+    lines = text.splitlines()
+    first = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
+    ours = {theirs: key for key, theirs in METRICS.items()}
+    kernels = {}
+    for row in csv.DictReader(io.StringIO("\n".join(lines[first:]))):
+        if not (row.get("ID") or "").isdigit() or row.get("Metric Name") not in ours:
+            continue
+        kernel = kernels.setdefault(int(row["ID"]), {"kernel": row["Kernel Name"]})
+        key = ours[row["Metric Name"]]
+        try:
+            value = float(row["Metric Value"].replace(",", ""))
+        except ValueError:
+            continue  # n/a on this GPU
+        kernel[key] = value / 1e3 if key == "microseconds" else value  # nanoseconds
+    return [kernel for _, kernel in sorted(kernels.items())]
+
+
+# ---- the simulator ----------------------------------------------------------------------------------------------------
+
+
+def simulated(traffic, kernel):
+    """The simulator's side of a kernel, by the keys of METRICS that it knows."""
+    rows = [row for row in traffic if row.kernel == kernel]
+    sums = {}
+    for row in rows:
+        if row.space == "shared":
+            sums["shared_wavefronts"] = sums.get("shared_wavefronts", 0) + row.wavefronts
+        elif row.access in ("read", "write"):
+            for key, value in (("requests", row.requests), ("sectors", row.sectors)):
+                sums["{}_{}".format(row.access, key)] = sums.get("{}_{}".format(row.access, key), 0) + value
+    return sums
+
+
+def base_name(kernel):
+    """'void convlab::gemm_kernel<..>(..)' -> 'gemm_kernel'"""
+    plain = re.sub(r"\(anonymous namespace\)::|<unnamed>::", "", kernel)
+    return re.match(r"(?:void )?(?:\w+::)*(\w+)", plain).group(1)
+
+
+def rows_of(layer, measured):
+    """A row a launch. `measured`: profiled()'s rows, or None. Raises RuntimeError where they are other kernels than were planned."""
+    rows = []
+    for rung, pass_, problem, _ in calls_of(layer):
+        traffic = count(rung, problem, pass_).traffic
+        for launch in planned_launches(rung, problem, pass_):
+            rows.append({"layer": layer, "algorithm": rung.name, "pass": pass_, "kernel": launch.kernel, "grid": launch.grid, "block": launch.block,
+                         "simulated": simulated(traffic, launch.kernel), "measured": None})  # fmt: skip
+    if measured is None:
+        return rows
+    names = [base_name(row["kernel"]) for row in rows], [base_name(kernel["kernel"]) for kernel in measured]
+    if names[0] != names[1]:
+        raise RuntimeError("ncu saw other kernels than were planned: {} instead of {}".format(names[1][:20], names[0][:20]))
+    for row, kernel in zip(rows, measured):
+        row["measured"] = {key: value for key, value in kernel.items() if key != "kernel"}
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", help="the JSON to write")
+    parser.add_argument("--dry", action="store_true", help="without a GPU and ncu")
+    parser.add_argument("--seconds", type=float, default=90, help="for ncu on a layer (default: 90)")
+    parser.add_argument("--target", metavar="LAYER", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.target:
+        return target(find(args.target))
+    ncu, rows, failed = None if args.dry else find_ncu(), [], {}
+    for name in DRY_LAYERS if args.dry else LAYERS:
+        measured = None
+        try:
+            if not args.dry:
+                if ncu is None:
+                    raise RuntimeError("no ncu on PATH: install Nsight Compute")
+                measured = profiled(ncu, name, args.seconds)
+            rows += rows_of(name, measured)
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            failed[name] = str(error)
+            rows += rows_of(name, None)
+    for row in rows:
+        print(line_of(row))
+    for name, why in failed.items():
+        print("{}: not measured: {}".format(name, why))
+    if args.output:
+        record.save({"version": 1, "rows": rows, "failed": failed}, args.output)
+    return int(bool(failed))
+
+
+def line_of(row):
+    """simulated/measured of what both know."""
+    keys = list(row["simulated"])
+    both = ["{} {:,}/{}".format(key, row["simulated"][key], "{:,.0f}".format(row["measured"][key]) if row["measured"] and key in row["measured"] else "-")
+            for key in keys]  # fmt: skip
+    us = " {:.1f} us".format(row["measured"]["microseconds"]) if row["measured"] and "microseconds" in row["measured"] else ""
+    return "{layer} {algorithm} {pass} {kernel}:".format(**row) + us + " simulated/measured " + ", ".join(both)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

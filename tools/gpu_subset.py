@@ -1,0 +1,89 @@
+"""Every kernel once or twice on small, awkward problems, against float64: what compute-sanitizer watches, which is too slow for the suite.
+
+    compute-sanitizer --tool racecheck python tools/gpu_subset.py
+    python tools/gpu_subset.py --simulated          without a GPU: the checking simulator watches instead
+"""
+import argparse
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
+import convlab  # noqa: E402
+import convlab.functional as CF  # noqa: E402
+
+# x, w, (stride, padding, dilation, groups): LeNet's C3 for the kernels that are compiled for it, and what has edges everywhere
+CONVOLUTIONS = [
+    ((3, 6, 14, 14), (16, 6, 5, 5), (1, 0, 1, 1)),
+    ((2, 6, 11, 13), (9, 2, 3, 2), ((2, 3), (1, 2), (1, 2), 3)),
+    ((1, 40, 9, 10), (70, 40, 3, 3), (1, 1, 1, 1)),
+]
+
+
+class Subset:
+    """Runs and compares; `checks` counts."""
+
+    def __init__(self, device):
+        self.device, self.checks = device, 0
+
+    def compare(self, what, got, expected):
+        got = got.detach().cpu().double()
+        difference = (got - expected).abs().max().item() if got.numel() else 0.0
+        if not difference <= 2e-5 * max(expected.abs().max().item(), 1e-30):
+            sys.exit("gpu_subset: {} is wrong by {:.2e}".format(what, difference))
+        self.checks += 1
+
+    def convolutions(self):
+        for x_shape, w_shape, arguments in CONVOLUTIONS:
+            x, w, b = torch.randn(x_shape), torch.randn(w_shape), torch.randn(w_shape[0])
+            exact = [t.double().requires_grad_() for t in (x, w, b)]
+            y = F.conv2d(*exact, *arguments)
+            dy = torch.randn(y.shape)
+            expected = [y.detach(), *torch.autograd.grad(y, exact, dy.double())]
+            for rung in convlab.algorithms():
+                problem = convlab.Conv2dProblem.of(x.to(self.device), w.to(self.device), *arguments)
+                able = {pass_: rung.name for pass_ in rung.passes if rung.supports(problem, pass_)[0]}
+                if not able:
+                    continue
+                given = [t.to(self.device).requires_grad_() for t in (x, w, b)]
+                out = CF.conv2d(*given, *arguments, algo=able)
+                got = [out, *torch.autograd.grad(out, given, dy.to(self.device))]
+                for name, g, e in zip(("y", "dx", "dw", "db"), got, expected):
+                    self.compare("{} of {} on x {}, w {}".format(name, rung.name, x_shape, w_shape), g, e)
+
+    def others(self):
+        x = torch.randn(2, 3, 11, 13)
+        for name, ours, theirs in (
+            ("max_pool2d", lambda t: CF.max_pool2d(t, 3, 2, 1), lambda t: F.max_pool2d(t, 3, 2, 1)),
+            ("avg_pool2d", lambda t: CF.avg_pool2d(t, 3, 2, 1), lambda t: F.avg_pool2d(t, 3, 2, 1)),
+            ("leaky_relu", lambda t: CF.leaky_relu(t, 0.1), lambda t: F.leaky_relu(t, 0.1)),
+            ("relu", CF.relu, F.relu),
+        ):
+            given, exact = x.to(self.device).requires_grad_(), x.double().requires_grad_()
+            y, expected = ours(given), theirs(exact)
+            dy = torch.randn(expected.shape)
+            self.compare(name, y, expected.detach())
+            self.compare("gradient of " + name, *(torch.autograd.grad(out, t, g)[0] for out, t, g in ((y, given, dy.to(self.device)), (expected, exact, dy.double()))))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--simulated", action="store_true", help="on the host, in the checking simulator")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    if not args.simulated and not torch.cuda.is_available():
+        sys.exit("gpu_subset: torch {} sees no GPU: --simulated goes without".format(torch.__version__))
+    subset = Subset("cpu" if args.simulated else "cuda")
+    with convlab.simulate() if args.simulated else nullcontext():
+        subset.convolutions()
+        subset.others()
+    if not args.simulated:
+        torch.cuda.synchronize()
+    print("{} outputs of every kernel are right".format(subset.checks))
+
+
+if __name__ == "__main__":
+    main()
