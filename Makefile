@@ -6,7 +6,7 @@ VENV   ?= .venv
 VENV_PYTHON := $(VENV)/bin/python
 PIP := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help lenet test test-long sanitize bench mutants kernel-notes gpu-test build nvcc clean
+.PHONY: help lenet test test-long sanitize bench mutants kernel-notes gpu-test gpu-report build nvcc clean
 .NOTPARALLEL:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make mutants    break the kernels in one place at a time; a test must notice each"
 	@echo "make kernel-notes  what each kernel asks of memory, counted by the simulator; ARGS=--write puts it into csrc/kernels"
 	@echo "make gpu-test   the tests on this machine's GPU, with PYTHON=$(PYTHON) as it is: nothing is installed"
+	@echo "make gpu-report all that a GPU can tell: built, tested, sanitized, measured, counted; STEP=... for parts, DRY=1 without a GPU"
 	@echo "make build      compile what changed"
 	@echo "make clean      remove what was built; the environment $(VENV) stays"
 
@@ -47,6 +48,10 @@ kernel-notes: build
 
 gpu-test:
 	@$(PYTHON) tools/gpu_test.py $(ARGS)
+
+# STEP, DRY and BUDGET reach the script through the environment.
+gpu-report:
+	@$(PYTHON) tools/gpu_report.py $(ARGS)
 
 build: $(VENV)/.ready
 	@$(VENV_PYTHON) setup.py -q build_ext --inplace

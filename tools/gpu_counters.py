@@ -3,7 +3,7 @@
     python tools/gpu_counters.py --output counters.json
     python tools/gpu_counters.py --output counters.json --dry      without a GPU: the simulator's side alone, of one small layer
 
-Needs Nsight Compute's ncu and the permission to read counters. Every kernel is one row; rows follow each other as launches do.
+Needs Nsight Compute's ncu and the permission to read counters. A row is a kernel of a pass, with all of its launches.
 """
 import argparse
 import csv
@@ -47,6 +47,8 @@ METRICS = {  # ours -> ncu's
     "registers": "launch__registers_per_thread",
     "waves": "launch__waves_per_multiprocessor",
 }
+
+MEANS = ("warps_active", "busy", "registers", "waves")
 
 
 def calls_of(layer, device="cpu"):
@@ -135,21 +137,30 @@ def base_name(kernel):
 
 
 def rows_of(layer, measured):
-    """A row a launch. `measured`: profiled()'s rows, or None. Raises RuntimeError where they are other kernels than were planned."""
-    rows = []
+    """A row a kernel of a pass. `measured`: profiled()'s, a row a launch, or None. Raises RuntimeError where they are other kernels than planned."""
+    rows, launches = {}, []
     for rung, pass_, problem, _ in calls_of(layer):
+        planned = planned_launches(rung, problem, pass_)
         traffic = count(rung, problem, pass_).traffic
-        for launch in planned_launches(rung, problem, pass_):
-            rows.append({"layer": layer, "algorithm": rung.name, "pass": pass_, "kernel": launch.kernel, "grid": launch.grid, "block": launch.block,
-                         "simulated": simulated(traffic, launch.kernel), "measured": None})  # fmt: skip
-    if measured is None:
-        return rows
-    names = [base_name(row["kernel"]) for row in rows], [base_name(kernel["kernel"]) for kernel in measured]
-    if names[0] != names[1]:
-        raise RuntimeError("ncu saw other kernels than were planned: {} instead of {}".format(names[1][:20], names[0][:20]))
-    for row, kernel in zip(rows, measured):
-        row["measured"] = {key: value for key, value in kernel.items() if key != "kernel"}
-    return rows
+        for launch in planned:
+            key = rung.name, pass_, launch.kernel
+            launches.append(key)
+            row = rows.setdefault(key, {"layer": layer, "algorithm": rung.name, "pass": pass_, "kernel": launch.kernel, "launches": 0,
+                                        "simulated": simulated(traffic, launch.kernel), "measured": None})  # fmt: skip
+            row["launches"] += 1
+    if measured is not None:
+        names = [base_name(kernel) for _, _, kernel in launches], [base_name(kernel["kernel"]) for kernel in measured]
+        if names[0] != names[1]:
+            raise RuntimeError("ncu saw other kernels than were planned: {} instead of {}".format(names[1][:20], names[0][:20]))
+        for key in rows:
+            rows[key]["measured"] = together([kernel for name, kernel in zip(launches, measured) if name == key])
+    return list(rows.values())
+
+
+def together(kernels):
+    """Launches of one kernel: sums, and means of what is no sum."""
+    sums = {key: sum(kernel[key] for kernel in kernels) for key in METRICS if all(key in kernel for kernel in kernels)}
+    return {key: value / len(kernels) if key in MEANS else value for key, value in sums.items()}
 
 
 def main():

@@ -17,9 +17,9 @@ import convlab.functional as CF  # noqa: E402
 
 # x, w, (stride, padding, dilation, groups): LeNet's C3 for the kernels that are compiled for it, and what has edges everywhere
 CONVOLUTIONS = [
-    ((3, 6, 14, 14), (16, 6, 5, 5), (1, 0, 1, 1)),
+    ((1, 6, 14, 14), (16, 6, 5, 5), (1, 0, 1, 1)),
     ((2, 6, 11, 13), (9, 2, 3, 2), ((2, 3), (1, 2), (1, 2), 3)),
-    ((1, 40, 9, 10), (70, 40, 3, 3), (1, 1, 1, 1)),
+    ((1, 10, 9, 10), (35, 10, 3, 3), (1, 1, 1, 1)),
 ]
 
 

@@ -47,7 +47,7 @@ def parse(argv=None):
     _add_timing(commands.add_parser("overhead", help="a call that has next to nothing to do"))
     gpu.add_arguments(commands.add_parser("gpu", help="convolutions and training steps on an NVIDIA GPU"))
     table = commands.add_parser("readme", help="write the tables of README.md from the JSON of a run")
-    table.add_argument("json", nargs="?", help="default: the one that README.md names")
+    table.add_argument("json", nargs="?", help="of a run, or of make gpu-report (default: the run on a CPU that README.md names)")
     args = parser.parse_args(argv)
     if args.command in ("cpu", "overhead"):
         _check(parser, args)
@@ -142,7 +142,7 @@ def _again_if_disturbed(cases, rows, progress):
 
 
 def write_readme(name):
-    """Writes README.md's tables from the JSON called `name`, or from the one it names itself."""
+    """Writes README.md's tables from the JSON called `name`, or from that of a CPU that it names itself."""
     path = readme.ROOT / "README.md"
     try:
         text = path.read_text()
@@ -152,7 +152,7 @@ def write_readme(name):
         source = Path(name).resolve()
         if not source.is_relative_to(readme.ROOT):
             raise record.BadRecord(f"{name} lies outside of {readme.ROOT}: README.md can only name what is in it")
-        path.write_text(readme.updated(text, record.load(source), source.relative_to(readme.ROOT).as_posix()))
+        path.write_text(readme.updated(text, readme.load(source), source.relative_to(readme.ROOT).as_posix()))
     except (OSError, record.BadRecord) as error:
         sys.exit(f"python -m convlab.bench readme: {error}")
     print(f"wrote the tables of {path} from {name}")

@@ -1,4 +1,7 @@
-"""The tables of README.md, generated from the JSON of a run: never typed, and a test compares them."""
+"""The tables of README.md, generated from the JSON of a run on a CPU or of `make gpu-report`: never typed, and a test compares them.
+
+Each of the two has a block of the README, between lines that name the JSON.
+"""
 
 import re
 from pathlib import Path
@@ -6,33 +9,43 @@ from pathlib import Path
 from ..algorithms import PASSES
 from . import record
 from .case import OURS
+from .gpu import readme as gpu
 from .layers import CONVOLUTIONS
 from .targets import figures, row_id
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_YET = "Not measured yet."
-BLOCK = re.compile(r"(<!-- measured: (.*?) -->\n)(.*?)(<!-- end of what was measured -->)", re.DOTALL)
+CPU, GPU = "measured", "measured on a GPU"  # the blocks
 
 
-def source_of(text):
+def source_of(text, block=CPU):
     """The JSON that the README's block names, or None while nothing has been measured. Raises BadRecord without a block."""
-    name = _block(text).group(2)
+    name = _block(text, block).group(1)
     return None if name == "nothing" else name
 
 
-def contents_of(text):
+def contents_of(text, block=CPU):
     """What stands in the README's block."""
-    return _block(text).group(3).strip()
+    return _block(text, block).group(2).strip()
+
+
+def load(path):
+    """The record of a run on a CPU or of a GPU's report. Raises BadRecord."""
+    try:
+        return gpu.load(path)
+    except record.BadRecord:
+        return record.load(path)
 
 
 def updated(text, kept, name):
-    """The README with its block written anew from the record `kept`, which lies in `name`."""
-    _block(text)
-    return BLOCK.sub(lambda match: f"<!-- measured: {name} -->\n{tables(kept)}\n{match.group(4)}", text)
+    """The README with the block written anew that `kept`, which lies in `name`, is for."""
+    block = GPU if kept["command"] == gpu.COMMAND else CPU
+    match, new = _block(text, block), (gpu.tables if block == GPU else tables)(kept)
+    return f"{text[: match.start()]}<!-- {block}: {name} -->\n{new}\n<!-- end of what was {block} -->{text[match.end() :]}"
 
 
 def tables(kept):
-    """The block's contents. Raises BadRecord for a run that is not whole, or not of what convlab does unasked."""
+    """A CPU's block. Raises BadRecord for a run that is not whole, or not of what convlab does unasked."""
     options = kept["options"]
     selects = any(options[key] for key in ("filter", "layers", "passes", "layout", "kinds"))
     if kept["command"] != "cpu" or not kept["complete"] or selects or options["cold"] or options["algo"] != "auto":
@@ -58,10 +71,10 @@ def _conditions(kept):
     )
 
 
-def _block(text):
-    match = BLOCK.search(text)
+def _block(text, block):
+    match = re.search(rf"<!-- {block}: ([^\n]*?) -->\n(.*?)<!-- end of what was {block} -->", text, re.DOTALL)
     if match is None:
-        raise record.BadRecord("the README has no block between <!-- measured: ... --> and <!-- end of what was measured -->")
+        raise record.BadRecord(f"the README has no block between <!-- {block}: ... --> and <!-- end of what was {block} -->")
     return match
 
 

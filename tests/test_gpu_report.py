@@ -1,0 +1,409 @@
+"""The GPU's benchmark and report, rehearsed without one: every step runs, and what fails is recorded and survived."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import convlab
+from convlab.bench import __main__ as bench
+from convlab.bench import layers, readme
+from convlab.bench.gpu import ceilings, convolutions, steps, timing
+from convlab.bench.gpu import measure as measure_module
+from convlab.bench.gpu import readme as gpu_readme
+from convlab.bench.gpu.case import Case, Way
+from convlab.bench.gpu.device import Device
+from convlab.bench.gpu.measure import Options, measure
+from convlab.bench.record import BadRecord
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import gpu_counters  # noqa: E402
+import gpu_report  # noqa: E402
+from gpu_report import Step  # noqa: E402
+
+PYTHON = sys.executable
+STEPS = ["build", "subset", "ceilings", "bench", "counters", "memcheck", "racecheck", "test"]
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
+# ---- without a GPU ---------------------------------------------------------------------------------------------------
+
+
+@without_gpu
+@pytest.mark.parametrize("command", [["tools/gpu_report.py"], ["-m", "convlab.bench", "gpu"]], ids=["report", "bench"])
+def test_without_a_gpu_a_line_says_so(command):
+    environ = {key: value for key, value in os.environ.items() if key not in ("DRY", "STEP")}
+    done = subprocess.run([PYTHON, *command], cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert done.returncode == 3 and not done.stdout and done.stderr.count("\n") == 1 and "no GPU" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def dry(tmp_path_factory):
+    """A dry run: (exit status, report, log)"""
+    path = tmp_path_factory.mktemp("report") / "report.json"
+    environ = {**os.environ, "DRY": "1", "OMP_NUM_THREADS": "1", "STEP": ""}
+    code = subprocess.run([PYTHON, "tools/gpu_report.py", "--output", str(path)], cwd=ROOT, env=environ, stdout=subprocess.DEVNULL).returncode
+    return code, json.loads(path.read_text()), path.with_suffix(".log").read_text()
+
+
+def test_a_dry_run_goes_through_every_step(dry):
+    code, report, log = dry
+    assert {name: done["why"] for name, done in report["steps"].items()} == dict.fromkeys(STEPS, "") and code == 0
+    assert list(report["steps"]) == STEPS == [step.name for step in gpu_report.steps("9.0")]
+    assert all(done["ok"] and done["commands"] and f"== {name}: ok" in log for name, done in report["steps"].items())
+    assert "outputs of every kernel are right" in report["steps"]["subset"]["tail"]
+
+
+def test_a_dry_run_measures_every_kind_of_row(dry):
+    bench_data = dry[1]["steps"]["bench"]["data"]
+    assert bench_data["complete"] and bench_data["dry"] and bench_data["left_out"] == 0
+    rows = {(row["kind"], row["layer"], row["pass"]): row for row in bench_data["rows"]}
+    assert {kind for kind, _, _ in rows} == {"conv", "step"} and [row.get("refused") for row in rows.values()] == [None] * len(rows)
+    row = rows["conv", "lenet-c5@1024", "wgrad"]
+    assert set(row["ways"]) == {"convlab", "torch nchw", "torch channels_last", "torch nchw tf32", "torch channels_last tf32"}
+    for way in row["ways"].values():
+        assert all(way[heat]["median"] > 0 and not way[heat]["captured"] for heat in ("cold", "warm")) and way["error"] < 1e-4
+    step = rows["step", "lenet-5@1024", "step"]
+    assert "torch channels_last graph" in step["ways"] and "cold" not in step["ways"]["convlab"]
+    found = dry[1]["steps"]["ceilings"]["data"]["ceilings"]
+    assert found["copy"] > 0 and found["ffma"] is None and "ffma" in found["failed"] and found["matmul_tf32"] > 0
+
+
+def test_a_dry_run_counts_every_rung(dry):
+    rows = dry[1]["steps"]["counters"]["data"]["rows"]
+    rungs = {(row["algorithm"], row["pass"]) for row in rows}
+    problem = gpu_counters.problem_named(gpu_counters.DRY_LAYERS[0])
+    assert rungs == {(a.name, p) for a in convlab.algorithms() for p in a.passes_by_backend.get("cuda", ()) if a.supports(problem, p)[0]}
+    direct = next(row for row in rows if (row["algorithm"], row["pass"]) == ("direct", "forward"))
+    assert direct["simulated"]["read_requests"] == 2 * 400 * 4 and direct["measured"] is None  # x and w, 400 steps, 120 outputs in 4 warps
+
+
+# ---- the report ------------------------------------------------------------------------------------------------------
+
+
+def report_of(monkeypatch, tmp_path, todo, *argv):
+    """(exit status, the report) of steps run as if there were a GPU."""
+    monkeypatch.setattr(gpu_report, "find_gpu", lambda: ("NVIDIA Test 7", "9.0"))
+    monkeypatch.setattr(gpu_report, "steps", lambda capability: todo)
+    monkeypatch.setattr(gpu_report, "RESULTS", tmp_path)
+    for variable in ("STEP", "DRY", "BUDGET"):
+        monkeypatch.delenv(variable, raising=False)
+    code = gpu_report.main(list(argv))
+    (path,) = tmp_path.glob("nvidia-test-7-*.json")
+    return code, json.loads(path.read_text())
+
+
+def python(text):
+    return [PYTHON, "-c", text]
+
+
+def test_a_failing_step_is_recorded_and_survived(monkeypatch, tmp_path):
+    late = tmp_path / "late"
+    child = f"import time, pathlib; time.sleep(4); pathlib.Path({str(late)!r}).touch()"
+    hangs = f"import subprocess, sys, time; print('begun', flush=True); subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
+    writes = "import sys, time; open(sys.argv[1], 'w').write('{\"rows\": [1]}'); time.sleep(60)"
+    code, report = report_of(monkeypatch, tmp_path, [
+        Step("fails", [python("print('why'); raise SystemExit(5)"), python("raise SystemExit('never begun')")], 20),
+        Step("crashes", [python("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")], 20),
+        Step("hangs", [python(hangs)], 2),
+        Step("writes", [[*python(writes), "{data}"]], 2),
+        Step("garbles", [[*python("import sys; open(sys.argv[1], 'w').write('{')"), "{data}"]], 20),
+        Step("misses", [["no-such-sanitizer"]], 20, "no-such-sanitizer"),
+        Step("cannot", [[str(tmp_path / "nothing")]], 20),
+        Step("works", [python("import os; print('here', os.environ['MARK'])")], 20, environ={"MARK": "7"}),
+    ])  # fmt: skip
+    why = {name: done["why"] for name, done in report["steps"].items()}
+    assert code == 1 and [name for name, done in report["steps"].items() if done["ok"]] == ["works"]
+    assert why["fails"] == "exit status 5" and len(report["steps"]["fails"]["commands"]) == 1 and "why" in report["steps"]["fails"]["tail"]
+    assert why["crashes"] == "killed by signal 11" and why["hangs"] == "stopped after 2 s" and "begun" in report["steps"]["hangs"]["tail"]
+    assert why["writes"] == "stopped after 2 s" and report["steps"]["writes"]["data"] == {"rows": [1]}
+    assert "wrote no JSON" in why["garbles"] and why["misses"] == "left out: no no-such-sanitizer on PATH" and "cannot be started" in why["cannot"]
+    assert "here 7" in report["steps"]["works"]["tail"]
+    time.sleep(3)
+    assert not late.exists()  # what a stopped step had started is stopped, too
+
+
+def test_a_report_can_be_split(monkeypatch, tmp_path):
+    todo = [Step(name, [python(f"print('{name}')")], 20) for name in ("one", "two", "three")]
+    assert report_of(monkeypatch, tmp_path, todo, "--step", "three")[0] == 0
+    code, report = report_of(monkeypatch, tmp_path, todo, "--step", "one,three")
+    assert code == 0 and set(report["steps"]) == {"one", "three"}
+    with pytest.raises(SystemExit) as end:
+        report_of(monkeypatch, tmp_path, todo, "--step", "four")
+    assert end.value.code == 2
+    (log,) = tmp_path.glob("*.log")
+    assert log.read_text().count("== three ==") == 2
+
+
+def test_the_budget_is_kept(monkeypatch, tmp_path):
+    todo = [Step(name, [python("import time; time.sleep(30)")], 60) for name in ("one", "two")]
+    start = time.monotonic()
+    code, report = report_of(monkeypatch, tmp_path, todo, "--budget", "11")
+    assert code == 1 and time.monotonic() - start < 25
+    assert report["steps"]["one"]["why"].startswith("stopped after 1") and report["steps"]["two"]["why"] == "left out: the time is up"
+
+
+def test_a_file_that_is_no_report_is_not_continued(tmp_path):
+    for text in ("{", "[]", '{"version": 0, "command": "gpu-report", "steps": {}}', '{"version": 1, "command": "cpu", "steps": {}}'):
+        (tmp_path / "old.json").write_text(text)
+        assert gpu_report.begun(tmp_path / "old.json", "a GPU")["steps"] == {}
+
+
+def test_the_steps_commands_exist():
+    """On a GPU nobody is there to correct an option that is misspelled."""
+    for step in gpu_report.steps("9.0") + gpu_report.dry_steps():
+        for command in step.commands:
+            assert command[0] in (PYTHON, "compute-sanitizer")
+            if command[1:3] == ["-m", "convlab.bench"]:
+                args = bench.parse(command[3:])
+                assert set(args.kinds) <= {"ceilings", "conv", "ladder", "step"} and args.output == "{data}"
+            for word in command:
+                assert not word.startswith(("tools/", "tests/")) or (ROOT / word).exists()
+    for script in ("gpu_counters.py", "gpu_subset.py", "gpu_report.py"):
+        assert "usage" in subprocess.run([PYTHON, f"tools/{script}", "--help"], cwd=ROOT, capture_output=True, text=True).stdout
+
+
+# ---- the benchmark ---------------------------------------------------------------------------------------------------
+
+
+class HostAsGpu(Device):
+    """What the benchmark asks of a GPU, answered by the host: graphs are calls, and the CPU's kernels run."""
+
+    def __init__(self):
+        self.dry, self.type, self.captures = False, "cpu", 0
+
+    def synchronize(self):
+        pass
+
+    clean = synchronize
+
+    def seconds(self, call):
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    def captured(self, call):
+        self.captures += 1
+        call()
+        return type("Graph", (), {"replay": staticmethod(call)})
+
+    def cache_bytes(self):
+        return 10_000
+
+    def free_bytes(self):
+        return 2**26
+
+    def kernels_of(self, call):
+        call()
+        return ["a kernel"]
+
+
+CEILINGS = {"copy": 1e9, "ffma": 1e9, "matmul_tf32": 2e9, "matmul_bfloat16": 4e9, "failed": {}}
+FAST = Options(timing.Limits(rounds=2, seconds=1e-5, calls=4))
+
+
+def test_a_row_of_a_convolution(monkeypatch):
+    monkeypatch.setattr(measure_module, "COLD_BYTES", 100_000)
+    device, layer = HostAsGpu(), layers.Conv("small", 2, 3, 4, 3, 10, padding=1)
+    for pass_ in ("forward", "dgrad", "wgrad"):
+        row = measure(convolutions._case(device, layer, pass_, "float32", "auto"), device, FAST, CEILINGS)
+        assert "refused" not in row and set(row["ratios"]) == set(row["ways"]) - {"convlab"}
+        assert row["floor"] == {"float32": pytest.approx(1e6 * max(layer.flops / 1e9, row["bytes"] / 1e9)),
+                                "tf32": pytest.approx(1e6 * max(layer.flops / 2e9, row["bytes"] / 1e9))}  # fmt: skip
+        for way in row["ways"].values():
+            assert way["kernels"] == ["a kernel"] and way["cold"]["captured"] and way["warm"]["captured"] and way["error"] < 1e-5
+            assert way["cold"]["calls"] >= 100_000 // row["bytes"]  # every copy once at least
+    half = measure(convolutions._case(device, layer, "forward", "bfloat16", "auto"), device, FAST, CEILINGS)
+    assert set(half["ways"]) == {"convlab", "torch nchw", "torch channels_last"} and 1e-4 < half["ways"]["convlab"]["error"] < 2e-2
+
+
+def test_a_row_of_a_step():
+    device = HostAsGpu()
+    network = steps.batched(steps.NETWORKS[0], 2, device)
+    row = measure(steps._case(device, network, "float32", False), device, FAST, CEILINGS)
+    assert "refused" not in row and all("warm" in way and "cold" not in way for way in row["ways"].values())
+    captured = {name for name, way in row["ways"].items() if way["warm"]["captured"]}
+    assert captured == {name for name in row["ways"] if name.endswith("graph")} and "convlab graph" in captured
+
+
+def doubling(ways):
+    return Case("test", "doubling", "forward", "float32", 100, 1000, lambda: {"x": torch.randn(2, 3, 4, 5)}, ways, lambda t: 2 * t["x"])
+
+
+def by(function, **more):
+    return Way("float32", "nchw", lambda t: lambda: function(t["x"]), **more)
+
+
+def crash(x):
+    raise ValueError("no such thing")
+
+
+def test_a_wrong_kernel_is_refused_and_a_failing_peer_recorded():
+    row = measure(doubling({"convlab": by(lambda x: 2.1 * x), "torch nchw": by(lambda x: 2 * x)}), HostAsGpu(), FAST, CEILINGS)
+    assert "its error against float64" in row["refused"] and "ratios" not in row
+    row = measure(doubling({"convlab": by(crash), "torch nchw": by(lambda x: 2 * x)}), HostAsGpu(), FAST, CEILINGS)
+    assert row["refused"] == "convlab: ValueError: no such thing"
+    row = measure(doubling({"convlab": by(lambda x: 2 * x), "torch nchw": by(crash)}), HostAsGpu(), FAST, CEILINGS)
+    assert "refused" not in row and row["ways"]["torch nchw"] == {"failed": "ValueError: no such thing"} and not row["ratios"]
+    missing = measure(doubling({"convlab": by(lambda x: 2 * x)}), HostAsGpu(), FAST, CEILINGS | {"copy": None})
+    assert missing["floor"] == {"float32": None} and missing["ways"]["convlab"]["warm"]["median"] > 0
+
+
+def test_what_cannot_be_captured_is_called():
+    class Uncaptured(HostAsGpu):
+        def captured(self, call):
+            raise RuntimeError("cannot be captured into a CUDA graph")
+
+    row = measure(doubling({"convlab": by(lambda x: 2 * x), "torch nchw": by(lambda x: 2 * x, capture=False)}), Uncaptured(), FAST, CEILINGS)
+    ours, theirs = row["ways"]["convlab"]["cold"], row["ways"]["torch nchw"]["cold"]
+    assert not ours["captured"] and "cannot be captured" in ours["why_not"] and theirs["why_not"] == "not asked for"
+
+
+def test_precisions_are_set_for_calls_and_put_back():
+    seen, cudnn = [], torch.backends.cudnn
+    before = cudnn.allow_tf32, cudnn.benchmark
+    way = Way("tf32", "nchw", lambda t: lambda: (seen.append((cudnn.allow_tf32, cudnn.benchmark)), 2 * t["x"])[1], capture=False)
+    strict = Way("float32", "nchw", lambda t: lambda: (seen.append((not cudnn.allow_tf32, cudnn.benchmark)), 2 * t["x"])[1], capture=False)
+    measure(doubling({"convlab": strict, "torch nchw tf32": way}), HostAsGpu(), FAST, CEILINGS)
+    assert len(seen) > 10 and all(seen == (True, True) for seen in seen) and (cudnn.allow_tf32, cudnn.benchmark) == before
+
+
+def test_series_rotate():
+    """As many calls as take the time that is wanted, each as often as the others."""
+    called = []
+    series = timing.series_of(HostAsGpu(), [lambda i=i: called.append(i) for i in range(3)], timing.Limits(1, 1.0, 10))
+    called.clear()
+    series.run()
+    assert series.calls == len(called) == 12 and called == [0, 1, 2] * 4
+
+
+def test_the_layers_are_those_of_the_targets():
+    names = [layer.name for layer in layers.GPU_CONVOLUTIONS]
+    assert len(names) == len(set(names)) and set(convolutions.LADDER) < set(names)
+    assert {"lenet-c1@10000", "cifar-64-128@512", "resnet-stem@256", "resnet-1x1-s2@64", "depthwise-512-14@256"} < set(names)
+    assert {(n, b) for n, batches in steps.BATCHES.items() for b in batches} == {("lenet-5", 1024), ("lenet-5", 10000), ("cifar", 512)}
+
+
+@pytest.mark.parametrize(
+    "argv,message",
+    [
+        (["gpu", "--dry", "pool"], "'pool' is not measured, choose from: ceilings, conv"),
+        (["gpu", "--dry", "conv", "--layers", "lenet-c9"], "nothing to measure"),
+        (["gpu", "--dry", "--no-save", "--output", "x.json"], "leave one of them out"),
+    ],
+)
+def test_bad_commands(argv, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        bench.main(argv)
+    assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arch", ["75", "90"])
+def test_the_loop_of_multiply_adds_compiles(arch, tmp_path):
+    try:
+        library = ceilings.compile_ffma(tmp_path, arch)
+    except RuntimeError as error:
+        if "needs nvcc" in str(error):
+            pytest.skip(str(error))
+        raise
+    assert library.exists()
+
+
+@pytest.mark.cuda
+def test_on_a_gpu(tmp_path):
+    """Short, and of the small layers: a benchmark that does not run shows before the long one."""
+    path = tmp_path / "run.json"
+    chosen = ["--layers", "lenet-c3@1024", "lenet-5@1024", "--quick", "--no-compile"]
+    with pytest.raises(SystemExit) as end:
+        bench.main(["gpu", *chosen, "--output", str(path)])
+    kept = json.loads(path.read_text())
+    assert end.value.code == 0, [row["refused"] for row in kept["rows"] if "refused" in row]
+    assert kept["complete"] and not kept["ceilings"]["failed"] and all(kept["ceilings"][key] > 1e11 for key in ("copy", "ffma", "matmul_tf32"))
+    for row in kept["rows"]:
+        for name, way in row["ways"].items():
+            assert "failed" not in way, (row["layer"], name, way)
+            if row["kind"] != "step" and not name.endswith(" tiled"):
+                assert way["cold"]["captured"], (name, way["cold"]["why_not"])
+        assert any(way.get("kernels") for way in row["ways"].values())
+
+
+# ---- counters --------------------------------------------------------------------------------------------------------
+
+NCU = """==PROF== Connected to process 7 (/usr/bin/python3)
+==PROF== Disconnected from process 7
+"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size","Device","CC","Section Name","Metric Name","Metric Unit","Metric Value"
+"0","7","python3","127.0.0.1","void convlab::<unnamed>::forward_kernel<float>(convlab::Conv2d, const T1 *)","1","7","(256, 1, 1)","(7, 1, 1)","0","9.0","Command line profiler metrics","gpu__time_duration.sum","ns","4,384"
+"0","7","python3","127.0.0.1","void convlab::<unnamed>::forward_kernel<float>(convlab::Conv2d, const T1 *)","1","7","(256, 1, 1)","(7, 1, 1)","0","9.0","Command line profiler metrics","l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum","sector","49600"
+"0","7","python3","127.0.0.1","void convlab::<unnamed>::forward_kernel<float>(convlab::Conv2d, const T1 *)","1","7","(256, 1, 1)","(7, 1, 1)","0","9.0","Command line profiler metrics","dram__bytes_read.sum","byte","n/a"
+"10","7","python3","127.0.0.1","unroll_kernel(Conv2d)","1","7","(256, 1, 1)","(7, 1, 1)","0","9.0","Command line profiler metrics","sm__warps_active.avg.pct_of_peak_sustained_active","%","12.5"
+"""
+
+
+def test_ncus_table_is_read():
+    assert gpu_counters.parsed(NCU) == [
+        {"kernel": "void convlab::<unnamed>::forward_kernel<float>(convlab::Conv2d, const T1 *)", "microseconds": 4.384, "read_sectors": 49600.0},
+        {"kernel": "unroll_kernel(Conv2d)", "warps_active": 12.5},
+    ]
+    assert [gpu_counters.base_name(row["kernel"]) for row in gpu_counters.parsed(NCU)] == ["forward_kernel", "unroll_kernel"]
+    assert gpu_counters.base_name("void (anonymous namespace)::tiled_kernel<(bool)1, (int)4>(Conv2d)") == "tiled_kernel"
+    assert gpu_counters.parsed("==ERROR== no permission\n") == []
+
+
+def test_counters_are_matched_with_launches(monkeypatch):
+    layer = gpu_counters.DRY_LAYERS[0]
+    rungs = {"tiled", "im2col_gemm"}
+    calls = [call for call in gpu_counters.calls_of(layer) if call[0].name in rungs and call[1] == "forward"]
+    monkeypatch.setattr(gpu_counters, "calls_of", lambda layer: calls)
+    planned = [launch for rung, pass_, problem, _ in calls for launch in gpu_counters.planned_launches(rung, problem, pass_)]
+    measured = [{"kernel": f"void convlab::{launch.kernel}(x)", "read_sectors": 10.0, "warps_active": float(i)} for i, launch in enumerate(planned)]
+    rows = gpu_counters.rows_of(layer, measured)
+    tiled = next(row for row in rows if row["algorithm"] == "tiled")
+    assert tiled["launches"] == 3 and tiled["measured"] == {"read_sectors": 30.0, "warps_active": 1.0}
+    with pytest.raises(RuntimeError, match="other kernels than were planned"):
+        gpu_counters.rows_of(layer, measured[1:])
+
+
+def test_counters_without_ncu_say_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(gpu_counters, "LAYERS", ("lenet-c5@1",))
+    monkeypatch.setattr(gpu_counters, "find_ncu", lambda: None)
+    monkeypatch.setattr(gpu_counters, "calls_of", lambda *_: [])
+    monkeypatch.setattr(sys, "argv", ["gpu_counters.py", "--output", str(tmp_path / "c.json")])
+    assert gpu_counters.main() == 1
+    assert "no ncu on PATH" in json.loads((tmp_path / "c.json").read_text())["failed"]["lenet-c5@1"]
+    assert "lenet-c5@1: not measured" in capsys.readouterr().out
+
+
+# ---- the README ------------------------------------------------------------------------------------------------------
+
+
+def test_the_readme_says_what_was_measured_on_a_gpu():
+    text = (ROOT / "README.md").read_text()
+    source = readme.source_of(text, readme.GPU)
+    expected = gpu_readme.tables(gpu_readme.load(ROOT / source)) if source else readme.NOT_YET
+    assert readme.contents_of(text, readme.GPU) == expected
+
+
+def test_the_readmes_tables_of_a_gpu(dry, tmp_path):
+    report = json.loads(json.dumps(dry[1]))
+    with pytest.raises(BadRecord, match="a dry one"):
+        gpu_readme.tables(report)
+    data = report["steps"]["bench"]["data"]
+    data |= {"dry": False, "options": data["options"] | {"layers": None, "precision": None}, "left_out": 3}
+    data["ceilings"] |= {"ffma": 6e13, "matmul_tf32": 4e14, "matmul_bfloat16": 8e14, "copy": 4.3e12}
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report))
+    before = "a\n<!-- measured on a GPU: nothing -->\nNot measured yet.\n<!-- end of what was measured on a GPU -->\nz\n"
+    after = readme.updated(before, readme.load(path), "benchmarks/results/report.json")
+    assert after.startswith("a\n<!-- measured on a GPU: benchmarks/results/report.json -->\n") and after.endswith("-->\nz\n")
+    assert "copy 4300 GB/s, TFLOP/s of multiply-adds 60" in after and "| lenet-c5@1024 | " in after and "| lenet-5@1024, float32 | " in after
+    assert "3 rows were left out for want of time" in after and "racecheck ok" in after
+    with pytest.raises(BadRecord, match="is no report"):
+        gpu_readme.load(ROOT / "benchmarks" / "results" / "cpu.json")
+    with pytest.raises(BadRecord, match="no block"):
+        readme.updated("# a README without it", report, "report.json")

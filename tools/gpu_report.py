@@ -1,0 +1,256 @@
+"""Everything that a machine with an NVIDIA GPU can tell about convlab, in one command: built, tested, sanitized, measured, counted.
+
+    make gpu-report                         all steps, into benchmarks/results/GPU-DATE.json and a log beside it
+    make gpu-report STEP=bench,counters     these; what a file of the same day has of other steps stays
+    make gpu-report DRY=1                   without a GPU: each step's command on the host and in the simulator, nothing under benchmarks/
+
+Each step is a process of its own with a time limit. One that fails or takes too long is recorded, and the next one begins. The whole
+keeps to BUDGET seconds (540): a step that would not fit gets less time, or is recorded as left out. For a machine that has torch with
+CUDA, setuptools, ninja, pybind11, pytest and nvcc, and perhaps no network: nothing is installed.
+
+The exit status is 0 if every step succeeded, 1 if one did not, 3 without a GPU.
+"""
+import argparse
+import datetime
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import List, NamedTuple, Optional
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+VERSION = 1  # of the format
+LEAST = 10   # seconds: with less left, a step is not begun
+TAIL = 4000  # characters of a step's output that its record keeps; the log has all
+PYTHON = sys.executable
+BENCH = [PYTHON, "-m", "convlab.bench", "gpu"]
+
+
+class Step(NamedTuple):
+    """name: for STEP. commands: one after the other, until one fails; {data} stands for a JSON file that the record takes in.
+    seconds: the limit of them all. needs: a program without which the step is left out."""
+    name: str
+    commands: List[List[str]]
+    seconds: float
+    needs: Optional[str] = None
+    environ: dict = {}
+
+
+def steps(capability) -> List[Step]:
+    """For a GPU of a compute capability such as "9.0"."""
+    build = {"CONVLAB_CUDA": "1", "TORCH_CUDA_ARCH_LIST": capability}
+    sanitizer = ["compute-sanitizer", "--error-exitcode", "9", "--tool"]
+    subset = [PYTHON, "tools/gpu_subset.py"]
+    return [
+        Step("build", [[PYTHON, "setup.py", "build_ext", "--inplace"], [PYTHON, "-c", "import convlab; print(convlab.build_info())"]], 180, environ=build),
+        Step("subset", [subset], 60),
+        Step("ceilings", [[*BENCH, "ceilings", "--output", "{data}"]], 60),
+        Step("bench", [[*BENCH, "--budget", "150", "--output", "{data}"]], 210),
+        Step("counters", [[PYTHON, "tools/gpu_counters.py", "--seconds", "50", "--output", "{data}"]], 120),
+        Step("memcheck", [[*sanitizer, "memcheck", *subset]], 60, "compute-sanitizer"),
+        Step("racecheck", [[*sanitizer, "racecheck", *subset]], 60, "compute-sanitizer"),
+        Step("test", [[PYTHON, "tools/gpu_test.py", "-m", "cuda", "-q", "--durations=10", "-p", "no:cacheprovider"]], 240, environ=build),
+    ]
+
+
+def dry_steps() -> List[Step]:
+    """The same names, with what of them goes without a GPU."""
+    layers = ["--layers", "lenet-c5@1024", "lenet-5@1024", "--precision", "float32"]
+    subset = [PYTHON, "tools/gpu_subset.py", "--simulated"]
+    return [
+        Step("build", [[PYTHON, "tools/toolchain.py"], [PYTHON, "-c", "import convlab; print(convlab.build_info())"]], 60),
+        Step("subset", [subset], 60),
+        Step("ceilings", [[*BENCH, "ceilings", "--dry", "--output", "{data}"]], 60),
+        Step("bench", [[*BENCH, "conv", "ladder", "step", "--dry", *layers, "--output", "{data}"]], 120),
+        Step("counters", [[PYTHON, "tools/gpu_counters.py", "--dry", "--output", "{data}"]], 60),
+        Step("memcheck", [[PYTHON, "-c", "print('the subset ran in the checking simulator already')"]], 30),
+        Step("racecheck", [[PYTHON, "-c", "print('the subset ran in the checking simulator already')"]], 30),
+        Step("test", [[PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda.py"]], 60),
+    ]
+
+
+# ---- running ----------------------------------------------------------------------------------------------------------
+
+
+class Log:
+    """A file that is also printed."""
+
+    def __init__(self, path):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = path.open("a", encoding="utf-8", errors="replace")
+
+    def write(self, text):
+        print(text, end="", flush=True)
+        self.file.write(text)
+        self.file.flush()
+
+
+def run_step(step, seconds, log) -> dict:
+    """The record of a step: ok, seconds, why (of a failure), commands, tail (of the output), data (of the file it wrote, or None)."""
+    start = time.monotonic()
+    deadline = start + min(step.seconds, seconds)
+    record = {"ok": False, "why": "", "commands": [], "data": None}
+    said = []
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder, "data.json")
+        if step.needs and not shutil.which(step.needs):
+            record["why"] = "left out: no {} on PATH".format(step.needs)
+        elif seconds < LEAST:
+            record["why"] = "left out: the time is up"
+        else:
+            for command in step.commands:
+                command = [str(data) if word == "{data}" else word for word in command]
+                record["commands"].append(["python" if word == PYTHON else word.replace(folder + os.sep, "") for word in command])
+                record["why"] = run_command(command, step.environ, deadline, log, said)
+                if record["why"]:
+                    break
+            record["ok"] = not record["why"]
+        if data.exists():  # also of a step that was stopped: what it wrote is whole
+            try:
+                record["data"] = json.loads(data.read_text())
+            except ValueError as error:
+                record["why"] = record["why"] or "wrote no JSON: {}".format(error)
+                record["ok"] = False
+    return {**record, "seconds": round(time.monotonic() - start, 1), "tail": "".join(said)[-TAIL:]}
+
+
+def run_command(command, environ, deadline, log, said) -> str:
+    """Runs it, with its output into the log; returns why it failed, or ""."""
+    log.write("$ {}\n".format(" ".join("python" if word == PYTHON else word for word in command)))
+    environ = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])), **environ}
+    try:
+        process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                                   start_new_session=True)  # fmt: skip
+    except OSError as error:
+        return "cannot be started: {}".format(error)
+    late = Alarm(process, deadline)
+    try:
+        for line in process.stdout:
+            log.write(line)
+            said.append(line)
+        code = process.wait()
+    except BaseException:  # interrupted: nothing that was started goes on
+        late.kill()
+        raise
+    finally:
+        late.cancel()
+    if late.rang:
+        return "stopped after {:.0f} s".format(late.seconds)
+    return "" if code == 0 else "killed by signal {}".format(-code) if code < 0 else "exit status {}".format(code)
+
+
+class Alarm:
+    """Ends a process and all it started at a deadline."""
+
+    def __init__(self, process, deadline):
+        self.process, self.rang, self.seconds = process, False, max(deadline - time.monotonic(), 0.1)
+        self.timer = threading.Timer(self.seconds, self.ring)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def ring(self):
+        self.rang = True
+        self.kill()
+
+    def kill(self):
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def cancel(self):
+        self.timer.cancel()
+
+
+# ---- the report -------------------------------------------------------------------------------------------------------
+
+
+def save(report, path):
+    """At every moment `path` is the old file or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(".{}.{}.tmp".format(path.name, os.getpid()))
+    try:
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def begun(path, gpu) -> dict:
+    """The report in `path`, of an earlier part of the day, or a new one."""
+    try:
+        report = json.loads(path.read_text())
+        if report["version"] == VERSION and report["command"] == "gpu-report" and isinstance(report["steps"], dict):
+            return report
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return {"version": VERSION, "command": "gpu-report", "gpu": gpu, "when": now(), "steps": {}}
+
+
+def now():
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def slug(gpu):
+    """'NVIDIA H200' -> 'nvidia-h200'"""
+    return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
+
+
+def find_gpu():
+    """(name, compute capability), or None."""
+    import torch
+    if not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_name(), "{}.{}".format(*torch.cuda.get_device_capability())
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--step", default=os.environ.get("STEP", ""), metavar="NAME[,NAME]", help="these steps only (default: $STEP, or all)")
+    parser.add_argument("--dry", action="store_true", default=os.environ.get("DRY", "") not in ("", "0"), help="without a GPU (default: $DRY)")
+    parser.add_argument("--budget", type=float, default=float(os.environ.get("BUDGET") or 540), help="seconds for all (default: $BUDGET, or 540)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: benchmarks/results/GPU-DATE.json, a dry run's in a temporary folder")
+    args = parser.parse_args(argv)
+    start = time.monotonic()
+    if args.dry:
+        gpu, todo = "dry run", dry_steps()
+    else:
+        found = find_gpu()
+        if found is None:
+            print("gpu-report: no GPU: torch sees none in this environment ({}); DRY=1 goes without".format(PYTHON), file=sys.stderr)
+            return 3
+        gpu, todo = found[0], steps(found[1])
+    wanted = [name for name in args.step.split(",") if name]
+    for name in wanted:
+        if name not in [step.name for step in todo]:
+            parser.error("step {!r} is none of: {}".format(name, ", ".join(step.name for step in todo)))
+    folder = Path(tempfile.mkdtemp(prefix="gpu-report-")) if args.dry else RESULTS
+    path = args.output or folder / "{}-{}.json".format(slug(gpu), now()[:10])
+    log = Log(path.with_suffix(".log"))
+    log.write("gpu-report: {}, {}, into {}\n".format(gpu, now(), path))
+    report = begun(path, gpu)
+    for step in todo:
+        if wanted and step.name not in wanted:
+            continue
+        log.write("\n== {} ==\n".format(step.name))
+        done = run_step(step, args.budget - (time.monotonic() - start), log)
+        report["steps"][step.name] = {"when": now(), **done}
+        save(report, path)  # after each: what is done stays done
+        log.write("== {}: {} in {} s ==\n".format(step.name, "ok" if done["ok"] else done["why"], done["seconds"]))
+    ran = {name: done for name, done in report["steps"].items() if not wanted or name in wanted}
+    log.write("\n" + "".join("{:10} {:>7} s  {}\n".format(name, done["seconds"], "ok" if done["ok"] else done["why"]) for name, done in ran.items()))
+    log.write("wrote {} in {:.0f} s\n".format(path, time.monotonic() - start))
+    return int(not all(done["ok"] for done in ran.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
