@@ -323,6 +323,14 @@ def test_bad_arguments(layer, arguments, message):
     assert message in str(error.value)
 
 
+def test_the_readme_shows_what_is_printed(capsys):
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    section = text.split("## What a kernel will do")[1].split("\n## ")[0]
+    typed, printed = section.split("```\n")[1::2]
+    command.main(typed.split("convlab.explain ")[1].split())
+    assert capsys.readouterr().out == printed
+
+
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 

@@ -51,29 +51,29 @@ def steps(capability) -> List[Step]:
     subset = [PYTHON, "tools/gpu_subset.py"]
     return [
         Step("build", [[PYTHON, "setup.py", "build_ext", "--inplace"], [PYTHON, "-c", "import convlab; print(convlab.build_info())"]], 180, environ=build),
-        Step("subset", [subset], 60),
-        Step("ceilings", [[*BENCH, "ceilings", "--output", "{data}"]], 60),
-        Step("bench", [[*BENCH, "--budget", "150", "--output", "{data}"]], 210),
-        Step("counters", [[PYTHON, "tools/gpu_counters.py", "--seconds", "50", "--output", "{data}"]], 120),
-        Step("memcheck", [[*sanitizer, "memcheck", *subset]], 60, "compute-sanitizer"),
-        Step("racecheck", [[*sanitizer, "racecheck", *subset]], 60, "compute-sanitizer"),
-        Step("test", [[PYTHON, "tools/gpu_test.py", "-m", "cuda", "-q", "--durations=10", "-p", "no:cacheprovider"]], 240, environ=build),
+        Step("subset", [subset], 40),
+        Step("test", [[PYTHON, "tools/gpu_test.py", "-m", "cuda", "-q", "--durations=10", "-p", "no:cacheprovider"]], 150, environ=build),
+        Step("ceilings", [[*BENCH, "ceilings", "--output", "{data}"]], 40),
+        Step("bench", [[*BENCH, "--budget", "160", "--output", "{data}"]], 200),
+        Step("counters", [[PYTHON, "tools/gpu_counters.py", "--seconds", "40", "--output", "{data}"]], 100),
+        Step("memcheck", [[*sanitizer, "memcheck", *subset]], 75, "compute-sanitizer"),
+        Step("racecheck", [[*sanitizer, "racecheck", *subset]], 75, "compute-sanitizer"),
     ]
 
 
 def dry_steps() -> List[Step]:
     """The same names, with what of them goes without a GPU."""
-    layers = ["--layers", "lenet-c5@1024", "lenet-5@1024", "--precision", "float32"]
+    layers = ["--layers", "lenet-c3@1024", "lenet-5@1024", "--precision", "float32"]
     subset = [PYTHON, "tools/gpu_subset.py", "--simulated"]
     return [
         Step("build", [[PYTHON, "tools/toolchain.py"], [PYTHON, "-c", "import convlab; print(convlab.build_info())"]], 60),
         Step("subset", [subset], 60),
+        Step("test", [[PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda.py"]], 60),
         Step("ceilings", [[*BENCH, "ceilings", "--dry", "--output", "{data}"]], 60),
         Step("bench", [[*BENCH, "conv", "ladder", "step", "--dry", *layers, "--output", "{data}"]], 120),
         Step("counters", [[PYTHON, "tools/gpu_counters.py", "--dry", "--output", "{data}"]], 60),
         Step("memcheck", [[PYTHON, "-c", "print('the subset ran in the checking simulator already')"]], 30),
         Step("racecheck", [[PYTHON, "-c", "print('the subset ran in the checking simulator already')"]], 30),
-        Step("test", [[PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda.py"]], 60),
     ]
 
 

@@ -35,7 +35,7 @@ def shrunk(layer, device):
 
 
 def _case(device, layer, pass_, precision, algo):
-    ways = {OURS: Way(precision, "nchw", _by_convlab(device, layer, pass_, algo))}
+    ways = {OURS: Way(precision, "nchw", _by_convlab(device, layer, pass_, algo), profile=False)}
     for layout in LAYOUTS:
         ways[f"torch {layout}"] = Way(precision, layout, _by_torch(layer, pass_))
     if precision == "float32":  # what torch does unasked
@@ -45,12 +45,12 @@ def _case(device, layer, pass_, precision, algo):
 
 
 def _ladder_case(device, layer, pass_):
-    ways = {OURS: Way("float32", "nchw", _by_convlab(device, layer, pass_, "auto"))}
+    ways = {OURS: Way("float32", "nchw", _by_convlab(device, layer, pass_, "auto"), profile=False)}
     problem = problem_named(layer)
     for rung in algorithms():
         if "cuda" in rung.backends and rung.supports(problem, pass_)[0]:
-            ways[f"{OURS} {rung.name}"] = Way("float32", "nchw", _by_convlab(device, layer, pass_, rung.name))
-    ways["torch nchw"] = Way("float32", "nchw", _by_torch(layer, pass_))
+            ways[f"{OURS} {rung.name}"] = Way("float32", "nchw", _by_convlab(device, layer, pass_, rung.name), profile=False)
+    ways["torch nchw"] = Way("float32", "nchw", _by_torch(layer, pass_), profile=False)
     return _of("ladder", device, layer, pass_, "float32", ways)
 
 

@@ -88,14 +88,11 @@ def _run(args, device):
 
 
 def _cases(device, kinds, args):
-    """In an order that leaves out what is least missed, if the time is up."""
+    """In an order that leaves out what is least missed, if the time is up: small networks' layers and steps first."""
     found = convolutions.cases(device, args.algo) if "conv" in kinds else []
-    singles = [case for case in found if case.precision == "float32"]
-    if "ladder" in kinds:
-        singles += convolutions.ladder_cases(device)
-    if "step" in kinds:
-        singles += steps.cases(device, not args.no_compile)
-    return singles + [case for case in found if case.precision != "float32"]
+    found += convolutions.ladder_cases(device) if "ladder" in kinds else []
+    found += steps.cases(device, not args.no_compile) if "step" in kinds else []
+    return sorted(found, key=lambda case: (case.precision != "float32", case.kind == "conv" and not case.layer.startswith(("lenet", "cifar"))))
 
 
 def _wanted(case, args):
