@@ -134,9 +134,9 @@ def test_what_is_planned_is_what_is_launched(rung):
 
 def test_planning_runs_nothing():
     """A problem of terabytes of multiply-adds and gigabytes of tensors is planned at once, and outputs are not touched."""
-    start = time.perf_counter()
+    start = time.process_time()
     assert counting.planned_launches(None, problem_of(AWKWARD[-2]._replace(N=10000), torch.float32), "forward")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     y = torch.full((5,), 7.0)
     x = torch.randn(5)
     from convlab.simulator import launches_of

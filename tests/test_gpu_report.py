@@ -121,14 +121,11 @@ def python(text):
 
 def test_a_failing_step_is_recorded_and_survived(monkeypatch, tmp_path):
     late = tmp_path / "late"
-    child = f"import time, pathlib; time.sleep(4); pathlib.Path({str(late)!r}).touch()"
-    hangs = f"import subprocess, sys, time; print('begun', flush=True); subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
-    writes = "import sys, time; open(sys.argv[1], 'w').write('{\"rows\": [1]}'); time.sleep(60)"
     code, report = report_of(monkeypatch, tmp_path, [
         Step("fails", [python("print('why'); raise SystemExit(5)"), python("raise SystemExit('never begun')")], 20),
         Step("crashes", [python("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")], 20),
-        Step("hangs", [python(hangs)], 2),
-        Step("writes", [[*python(writes), "{data}"]], 2),
+        Step("hangs", [["sh", "-c", f"echo begun; (sleep 6; touch {late}) & sleep 60"]], 3),
+        Step("writes", [["sh", "-c", "echo '{\"rows\": [1]}' >$0; sleep 60", "{data}"]], 3),
         Step("garbles", [[*python("import sys; open(sys.argv[1], 'w').write('{')"), "{data}"]], 20),
         Step("misses", [["no-such-sanitizer"]], 20, "no-such-sanitizer"),
         Step("cannot", [[str(tmp_path / "nothing")]], 20),
@@ -137,11 +134,11 @@ def test_a_failing_step_is_recorded_and_survived(monkeypatch, tmp_path):
     why = {name: done["why"] for name, done in report["steps"].items()}
     assert code == 1 and [name for name, done in report["steps"].items() if done["ok"]] == ["works"]
     assert why["fails"] == "exit status 5" and len(report["steps"]["fails"]["commands"]) == 1 and "why" in report["steps"]["fails"]["tail"]
-    assert why["crashes"] == "killed by signal 11" and why["hangs"] == "stopped after 2 s" and "begun" in report["steps"]["hangs"]["tail"]
-    assert why["writes"] == "stopped after 2 s" and report["steps"]["writes"]["data"] == {"rows": [1]}
+    assert why["crashes"] == "killed by signal 11" and why["hangs"] == "stopped after 3 s" and "begun" in report["steps"]["hangs"]["tail"]
+    assert why["writes"] == "stopped after 3 s" and report["steps"]["writes"]["data"] == {"rows": [1]}
     assert "wrote no JSON" in why["garbles"] and why["misses"] == "left out: no no-such-sanitizer on PATH" and "cannot be started" in why["cannot"]
     assert "here 7" in report["steps"]["works"]["tail"]
-    time.sleep(3)
+    time.sleep(4)
     assert not late.exists()  # what a stopped step had started is stopped, too
 
 
@@ -158,7 +155,7 @@ def test_a_report_can_be_split(monkeypatch, tmp_path):
 
 
 def test_the_budget_is_kept(monkeypatch, tmp_path):
-    todo = [Step(name, [python("import time; time.sleep(30)")], 60) for name in ("one", "two")]
+    todo = [Step(name, [["sleep", "30"]], 60) for name in ("one", "two")]
     start = time.monotonic()
     code, report = report_of(monkeypatch, tmp_path, todo, "--budget", "11")
     assert code == 1 and time.monotonic() - start < 25
