@@ -8,7 +8,6 @@ Needs Nsight Compute's ncu and the permission to read counters. A row is a kerne
 import argparse
 import csv
 import io
-import json
 import os
 import re
 import shutil

@@ -205,6 +205,12 @@ def slug(gpu):
     return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
 
 
+def with_toolkit(path) -> str:
+    """PATH, and behind it where the CUDA toolkit has what is not always on it."""
+    home = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
+    return os.pathsep.join([path, os.path.join(home, "bin"), os.path.join(home, "compute-sanitizer")])
+
+
 def find_gpu():
     """(name, compute capability), or None."""
     import torch
@@ -221,6 +227,7 @@ def main(argv=None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: benchmarks/results/GPU-DATE.json, a dry run's in a temporary folder")
     args = parser.parse_args(argv)
     start = time.monotonic()
+    os.environ["PATH"] = with_toolkit(os.environ.get("PATH", os.defpath))
     if args.dry:
         gpu, todo = "dry run", dry_steps()
     else:

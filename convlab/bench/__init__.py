@@ -8,5 +8,6 @@ timer         paired, interleaved timing
 ceilings      what this machine's arithmetic and memory reach
 measure       check, then time, then set beside the ceilings: a case becomes a row
 targets       what the rows are wanted to reach
+gpu           the same for CUDA kernels, on an NVIDIA GPU
 record        a run as JSON; report: as tables; readme: as the table of README.md
 """

@@ -14,9 +14,9 @@ class Gpu:
     """Limits from NVIDIA's data sheets, architecture papers and the CUDA programming guide; none is measured.
 
     sms, clock (boost, GHz), lanes (float32 multiply-adds a cycle and multiprocessor), bandwidth (of memory, GB/s), l2 (MB). Of a
-    multiprocessor: l1 (bytes a cycle from its first cache or shared memory), l2_port (bytes a cycle from the second), shared (bytes,
-    blocks together), threads, blocks. Of a block: shared_a_block (bytes), reserved (bytes of shared memory that the driver takes),
-    shared_unit (bytes it gets its shared memory in).
+    multiprocessor: l1 (bytes a cycle from its first cache or shared memory), shared (bytes, blocks together), threads, blocks. Of a
+    block: shared_a_block (bytes), reserved (bytes of shared memory that the driver takes), shared_unit (bytes it gets its shared
+    memory in).
     """
 
     name: str
@@ -31,7 +31,6 @@ class Gpu:
     threads: int
     blocks: int
     l1: int = 128
-    l2_port: int = 64
     reserved: int = 1024
     shared_unit: int = 128
 

@@ -32,7 +32,8 @@ def picture_of(plan: dict, problem, pass_: str) -> Picture:
     if plan["plane"]:
         rows, columns = plan["plane"]
         maps = plan["tile"][0]
-        title = f"a plane of {name}, {shape[2]} x {shape[3]}, in tiles of {rows} x {columns}; a block makes them of {_count(maps, 'map')}, a thread one place of each"
+        title = (f"a plane of {name}, {shape[2]} x {shape[3]}, in tiles of {rows} x {columns}; a block makes them of {_count(maps, 'map')}, "
+                 "a thread one place of each")  # fmt: skip
         return Picture(title, shape[2], shape[3], (rows, columns))
     if plan["product"] and plan["product"][0]:
         M, N, K = plan["product"]

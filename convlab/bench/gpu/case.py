@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..case import in_layout as laid
-
 
 class Way(NamedTuple):
     """Somebody's way to do a case. `bind` takes the case's tensors in this layout; calling what it returns does the work once.
@@ -52,6 +50,3 @@ class Case:
 def cast(tensors, dtype):
     """The same tensors with every float among them in `dtype`."""
     return {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-
-
-__all__ = ["Case", "Way", "cast", "laid"]

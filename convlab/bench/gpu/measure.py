@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import torch
 
-from ..case import OURS
+from ..case import OURS, in_layout
 from ..check import error_of, outputs_of
-from .case import cast, laid
+from .case import cast
 from .ceilings import floor_us
 from .precision import multiplying_in
 from .timing import Limits, series_of, time_paired
@@ -50,7 +50,7 @@ def _measured(case, device, options):
         ways[name] = {"precision": way.precision, "layout": way.layout}
         try:
             with multiplying_in(way.precision):
-                calls[name] = way.bind(laid(cast(drawn, case.dtype), way.layout))
+                calls[name] = way.bind(in_layout(cast(drawn, case.dtype), way.layout))
                 ways[name]["error"] = error_of(outputs_of(calls[name]()), reference)
         except Exception as error:  # noqa: BLE001  (whatever a peer raises, the others can still be measured)
             calls.pop(name, None)
@@ -76,7 +76,7 @@ def _measured(case, device, options):
 def _refusal(case, ways):
     """Why convlab's outputs are wrong, or ""."""
     for name, way in ways.items():
-        if name.startswith(OURS) and "failed" in way and "captur" not in way["failed"]:
+        if name.startswith(OURS) and "failed" in way:
             return f"{name}: {way['failed']}"
     peers = [way["error"] for name, way in ways.items() if not name.startswith(OURS) and way.get("precision") == case.precision and "error" in way]
     bound = 2 * max(peers, default=0) + case.slack
@@ -100,7 +100,7 @@ def _heats(case, device):
 def _timed(case, device, options, calls, copies):
     """What time_paired says of all ways, each on `copies` sets of tensors in turn."""
     drawn = [cast(case.draw(), case.dtype) for _ in range(copies)] if copies > 1 else []
-    sets = {layout: [laid(tensors, layout) for tensors in drawn] for layout in {way.layout for way in case.ways.values()}}
+    sets = {layout: [in_layout(tensors, layout) for tensors in drawn] for layout in {way.layout for way in case.ways.values()}}
     series = {}
     for name, call in calls.items():
         way = case.ways[name]
