@@ -242,7 +242,7 @@ def test_waves_by_hand():
 
 def test_resources_are_recorded():
     registers, shared, who = compiled.resources_of("wgrad_kernel<float>", "csrc/kernels/conv2d_direct.cu:81", "9.0")
-    assert who.startswith("recorded from nvcc") and registers > 0
+    assert who.startswith(("recorded from nvcc", "read from")) and registers > 0
     assert shared == 256 * FLOAT  # a float a thread; the driver's kilobyte, which the compiler counts in, left out
     assert compiled.resources_of("no_such_kernel", "csrc/kernels/conv2d_direct.cu:81", "9.0") is None
 
@@ -318,12 +318,14 @@ def test_the_picture_to_scale():
     ],
 )
 def test_bad_arguments(layer, arguments, message):
-    with pytest.raises(ValueError, match=None) as error:
+    with pytest.raises(ValueError) as error:
         convlab.explain(layer, **arguments)
     assert message in str(error.value)
 
 
 def test_the_readme_shows_what_is_printed(capsys):
+    if convlab.build_info()["nvcc"] and not compiled._table_of_the_build()[0]:
+        pytest.skip("built by another nvcc than the README's figures are from: registers may differ")
     text = (Path(__file__).parent.parent / "README.md").read_text()
     section = text.split("## What a kernel will do")[1].split("\n## ")[0]
     typed, printed = section.split("```\n")[1::2]

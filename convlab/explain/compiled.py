@@ -38,11 +38,11 @@ class NoTools(RuntimeError):
 def resources_of(kernel: str, source: str, capability: str) -> tuple[int, int, str] | None:
     """(registers a thread, bytes of static shared memory a block, who says so) of a kernel for GPUs of a compute capability.
 
-    kernel, source: as the simulator names them, such as "forward_kernel<float>" and "csrc/kernels/conv2d_direct.cu:36". None where
-    neither a table nor the library can tell.
+    kernel, source: as the simulator names them, such as "forward_kernel<float>" and "csrc/kernels/conv2d_direct.cu:36". Asked in turn:
+    the table of the nvcc that built this convlab, the library, the newest table. None where none can tell.
     """
     names = f"{Path(source.split(':')[0]).name}: {kernel}", kernel  # the first where the kernel is private to its file
-    for found in (_table, _library):
+    for found in (_table_of_the_build, _library, _newest_table):
         by_kernel, who = found()
         for name in names:
             if entry := by_kernel.get(name, {}).get(capability):
@@ -54,16 +54,24 @@ def resources_of(kernel: str, source: str, capability: str) -> tuple[int, int, s
 
 
 @functools.cache
-def _table():
-    """{kernel: {architecture: [registers, shared]}} of the nvcc that built this convlab; without one, of the newest."""
-    tables = {_numbers(path.stem.removeprefix("nvcc-")): path for path in HERE.glob("nvcc-*.json")}
+def _tables():
+    """{version of nvcc: ({kernel: {architecture: [registers, shared]}}, who says so)}"""
+    names = {_numbers(path.stem.removeprefix("nvcc-")): path for path in HERE.glob("nvcc-*.json")}
+    return {version: (json.loads(path.read_text()), f"recorded from {path.stem.replace('-', ' ')}") for version, path in names.items()}
+
+
+def _table_of_the_build():
     built = build_info()["nvcc"]
-    path = tables.get(_numbers(built)[:2]) if built else tables[max(tables)]
-    return (json.loads(path.read_text()), f"recorded from {path.stem.replace('-', ' ')}") if path else ({}, "")
+    return _tables().get(_numbers(built)[:2], ({}, "")) if built else ({}, "")
+
+
+def _newest_table():
+    return _tables()[max(_tables())]
 
 
 @functools.cache
 def _library():
+    """As a table."""
     if not build_info()["cuda"]:
         return {}, ""
     try:
