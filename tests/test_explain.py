@@ -255,7 +255,7 @@ def test_every_gpu_has_its_compiled_kernels():
 
 def test_an_unknown_kernel_is_shown_as_such(monkeypatch):
     monkeypatch.setattr(explanation, "resources_of", lambda *_: None)
-    explained = convlab.explain("lenet.c5@1", "direct", count=True)
+    explained = convlab.explain("lenet.c5@1", "direct", passes="forward", count=True)
     assert "?" in str(explained) and "unknown" in str(explained)
     assert all(launch.waves is None for p in explained.passes for rung in p.rungs for launch in rung.launches)
 
