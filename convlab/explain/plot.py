@@ -61,7 +61,7 @@ def _panel(axes, e, p, colours, left, right, low):
         axes.text(x, x * bandwidth * above, f"{name}, {bandwidth / 1e3:.1f} TB/s", rotation=math.degrees(math.atan(bandwidth * above)),
                   transform_rotates_text=True, rotation_mode="anchor", fontsize=8, color="#444444")  # fmt: skip
     axes.plot([peak / caches, right], [peak, peak], color="#444444", lw=1.4)
-    axes.annotate(f"float32 multiply-adds, {peak / 1e3:.1f} TFLOP/s", (right, peak * 1.12), ha="right", fontsize=8, color="#444444")
+    axes.annotate(f"float32 multiply-adds, {peak / 1e3:.1f} TFLOP/s", (right, peak * 1.45), ha="right", fontsize=8, color="#444444")
 
     limit = 1e-3 * work.flops / p.bound.microseconds
     axes.plot([work.intensity] * 2, [low, limit], ":", color="#888888", lw=1)
