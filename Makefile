@@ -1,16 +1,17 @@
 # `make lenet` and `make test` need make, g++ and python3 with its venv module and headers; the rest is installed into .venv.
-# ARGS="..." is handed to train_lenet.py, to pytest or to the benchmark.
+# ARGS="..." is handed to train_lenet.py, to cifar_train.py, to pytest or to the benchmark.
 
 PYTHON ?= python3
 VENV   ?= .venv
 VENV_PYTHON := $(VENV)/bin/python
 PIP := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help lenet test test-long sanitize bench mutants kernel-notes gpu-test gpu-report build nvcc clean
+.PHONY: help lenet cifar test test-long sanitize bench mutants kernel-notes gpu-test gpu-report build nvcc clean
 .NOTPARALLEL:
 
 help:
 	@echo "make lenet      train LeNet-5 on handwritten digits through convlab's kernels"
+	@echo "make cifar      train a larger network on images drawn from a seed; ARGS=\"--data cifar10\" on CIFAR-10"
 	@echo "make test       the tests; without nvcc on the machine, one from PyPI compiles the CUDA kernels"
 	@echo "make test-long  what takes minutes more: ten times as many random problems"
 	@echo "make sanitize   the CPU kernels' tests under AddressSanitizer and UBSan, for each instruction set of this machine"
@@ -26,6 +27,9 @@ help:
 # makes training twenty times slower, not twice.
 lenet: build
 	GOMP_SPINCOUNT=3000 $(VENV_PYTHON) train_lenet.py $(ARGS)
+
+cifar: build
+	GOMP_SPINCOUNT=3000 $(VENV_PYTHON) cifar_train.py --data builtin --plots runs/cifar/pictures $(ARGS)
 
 # A worker for each core, four at most, each with one thread.
 test: $(VENV)/.torch nvcc build

@@ -52,15 +52,13 @@ def device(text):
     return value
 
 
-def output_file(text):
-    """A path that can be written: its folder is made now, so that a mistake shows before the training, not after it."""
+def output_folder(text):
+    """A folder that can be written to: it is made now, so that a mistake shows before the training, not after it."""
     path = Path(text)
-    if path.is_dir():
-        raise ArgumentTypeError(f"{text!r} is a folder, expected the name of a file")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ArgumentTypeError(f"{text!r}: its folder cannot be made ({error})") from error
-    if not os.access(path.parent, os.W_OK):
-        raise ArgumentTypeError(f"{text!r}: its folder cannot be written to")
+        raise ArgumentTypeError(f"{text!r} cannot be made a folder ({error})") from error
+    if not os.access(path, os.W_OK):
+        raise ArgumentTypeError(f"{text!r}: this folder cannot be written to")
     return path

@@ -1,33 +1,84 @@
-"""The order of the training images and their random shifts."""
+"""The order of the training images, their random shifts and reflections, and which process trains on which."""
+
+import random
+import signal
 
 import torch
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from .errors import TrainingError
 
 
 class Batches:
-    """The images of a set in a new random order, newly shifted, each time it is iterated: one iteration is one epoch.
+    """The images of a set, epoch by epoch in a new random order and newly shifted.
 
-    Yields (images [B, C, H, W], labels [B]); the last batch of an epoch may be smaller. Order and shifts come from
-    `seed` alone and are drawn on the CPU, so they are the same for every network and every device.
+    Order, shifts and reflections come from the seed and the number of the epoch alone and are drawn on the CPU: they are the same
+    for every network, device, number of workers and number of processes, and for a run that was stopped in between.
     """
 
-    def __init__(self, data, batch_size, max_shift, seed):
-        """`max_shift`: pixels each way, at most. The batches lie where `data` (an ImageSet) lies."""
-        self.data, self.batch_size, self.max_shift = data, batch_size, max_shift
-        self.generator = torch.Generator().manual_seed(seed)
+    def __init__(self, data, batch_size, seed, max_shift=0, flip=False, world=None, workers=0):
+        """data: an ImageSet, the batches lie where it lies; batch_size: of all processes together, the last of an epoch may be smaller.
+
+        max_shift: pixels each way, at most; flip: reflect every other image, left to right; world: the processes, each of which
+        gets every `size`-th image of a batch; workers: processes that prepare the batches, none: this one does.
+        """
+        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.max_shift, self.flip, self.workers = max_shift, flip, workers
+        self.rank, self.processes = (world.rank, world.size) if world else (0, 1)
+        left = len(data.labels) % batch_size or batch_size
+        if min(left, len(data.labels)) < self.processes:
+            raise TrainingError(f"--batch-size {batch_size}: the last of {len(data.labels)} images make a batch of {left}, "
+                                f"too few for {self.processes} processes; choose another size")
 
     def __len__(self):
         """Batches per epoch."""
         return -(-len(self.data.labels) // self.batch_size)
 
-    def __iter__(self):
-        images, labels = self.data
-        # Both drawn before the first batch: an epoch takes the same from the generator even if it is left early.
-        order = torch.randperm(len(labels), generator=self.generator)
-        shifts = torch.randint(-self.max_shift, self.max_shift + 1, (len(labels), 2), generator=self.generator)
-        for index, by in zip(order.to(labels.device).split(self.batch_size),
-                             shifts.to(labels.device).split(self.batch_size)):
-            yield shifted(images[index], by, self.max_shift), labels[index]
+    def epoch(self, number, first=0):
+        """Yields (images [B, C, H, W], labels [B], n) from batch `first` on; n is B of all processes together."""
+        epoch = _Epoch(self, number)
+        if not self.workers:
+            yield from (epoch[i] for i in range(first, len(self)))
+        else:
+            own = torch.Generator()  # a DataLoader draws a number, by default from where weights and dropout come from
+            yield from DataLoader(epoch, batch_size=None, sampler=range(first, len(self)), num_workers=self.workers,
+                                  generator=own, worker_init_fn=_leave_signals_to_the_trainer)
+
+
+class _Epoch(torch.utils.data.Dataset):
+    """The batches of one epoch, each to be had by its number."""
+
+    def __init__(self, batches, number):
+        self.batches = batches
+        images = len(batches.data.labels)
+        generator = torch.Generator().manual_seed(random.Random(f"{batches.seed}, epoch {number}").getrandbits(32))
+        self.order = torch.randperm(images, generator=generator)
+        self.shifts = torch.randint(-batches.max_shift, batches.max_shift + 1, (images, 2), generator=generator)
+        self.flips = torch.rand(images, generator=generator) < (0.5 if batches.flip else 0)
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, i):
+        b = self.batches
+        whole = slice(i * b.batch_size, (i + 1) * b.batch_size)
+        images, labels = b.data.images, b.data.labels
+
+        def mine(drawn):
+            return drawn[whole][b.rank :: b.processes].to(labels.device)
+
+        index = mine(self.order)
+        batch = shifted(images[index], mine(self.shifts), b.max_shift)
+        if b.flip:
+            batch = torch.where(mine(self.flips)[:, None, None, None], batch.flip(3), batch)
+        return batch, labels[index], len(self.order[whole])
+
+
+def _leave_signals_to_the_trainer(worker):
+    """Ctrl-C reaches every process of a terminal; a worker that died of it would take the step in progress along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def shifted(images, shifts, max_shift):

@@ -1,36 +1,44 @@
-"""Checkpoints that a crash cannot tear."""
+"""Checkpoints that a crash cannot tear, and that nothing else is taken for."""
 
-import os
-from pathlib import Path
+import zipfile
 
 import torch
 
+from . import files
+from .errors import CheckpointError
+
+FORMAT = "convlab training, 1"
+
+
 
 def save(contents, path):
-    """Writes `contents` (tensors, numbers, strings, and dicts and lists of them) to `path` for torch.load.
+    """Writes `contents` (tensors, numbers, strings, and dicts and lists of them) to `path`: the old file or the new one, never half."""
+    files.replace(path, lambda file: torch.save({"format": FORMAT, **contents}, file))
 
-    At every moment `path` is the old file or the new one, whole: the new one is written beside it, reaches the disk,
-    and then takes its place. An error on the way leaves the old file, and nothing beside it.
+
+def load(path):
+    """What `save` wrote to `path`, its tensors on the CPU.
+
+    Every byte is checked, and nothing in the file is executed. Raises CheckpointError for a damaged file and for one that is
+    something else, FileNotFoundError where there is none.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            torch.save(contents, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load would not notice a changed weight
+        contents = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
         raise
-    _sync_folder(path.parent)
+    except Exception as error:  # what torch.load raises depends on the byte the damage begins at
+        raise CheckpointError(f"{path} is damaged, or no checkpoint at all ({_one_line(error)}). {_REMEDY}") from error
+    if damaged:
+        raise CheckpointError(f"{path} is damaged (in {damaged}). {_REMEDY}")
+    if not isinstance(contents, dict) or contents.get("format") != FORMAT:
+        raise CheckpointError(f"{path} was not written by this version of convlab's training scripts. {_REMEDY}")
+    return contents
 
 
-def _sync_folder(folder):
-    """Makes the renaming last through a power cut; where a folder cannot be opened (Windows) there is no such call."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+_REMEDY = "It is left as it is: move it away, or name another folder with --out"
+
+
+def _one_line(error):
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,28 +1,52 @@
-"""Images to train on, as two tensors: all of them fit in memory many times over, so there is no loader with workers."""
+"""Images to train on, as two tensors: all of them fit in memory."""
 
+import socket
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
+from . import shapes
+from .errors import DataError
+
 SIZE = 32  # height and width every network here takes: LeNet-5's
 MNIST_FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+TIMEOUT = 20  # seconds that a server may be silent
 
 
-class DataError(RuntimeError):
-    """The data cannot be had; the message says what was looked for, where, and what to do."""
+class AbsentError(DataError):
+    """The data is not there and cannot be downloaded: `why`, and in the message also what to do."""
+
+    def __init__(self, why, advice):
+        super().__init__(f"{why}. {advice}")
+        self.why = why
 
 
 class ImageSet(NamedTuple):
-    """images [N, 1, 32, 32] float32, 0 (paper) to 1 (ink); labels [N] int64, 0 to 9."""
+    """images [N, C, 32, 32] float32; labels [N] int64, 0 to 9; the classes' names; where the images are from.
+
+    Digits, C = 1, go from 0 (paper) to 1 (ink), colour images, C = 3, from -2 to 2: 0 is what comes in where an image is shifted.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
+    names: tuple[str, ...] = tuple("0123456789")
+    source: str = ""
 
     def to(self, device):
         """The same set on `device`."""
-        return ImageSet(self.images.to(device), self.labels.to(device))
+        return self._replace(images=self.images.to(device), labels=self.labels.to(device))
+
+    def part(self, which):
+        """The set of the images that a slice or a mask selects."""
+        return self._replace(images=self.images[which], labels=self.labels[which])
+
+
+def _coloured(images, labels, names, source):
+    """The ImageSet of colour images that go from 0 to 1."""
+    return ImageSet(images.sub_(0.5).mul_(4), labels, names, source)
 
 
 def digits():
@@ -43,7 +67,17 @@ def digits():
     is_test = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(10):
         is_test[(labels == label).nonzero().flatten()[4::5]] = True
-    return ImageSet(images[~is_test], labels[~is_test]), ImageSet(images[is_test], labels[is_test])
+    every = ImageSet(images, labels, source="scikit-learn's handwritten digits")
+    return every.part(~is_test), every.part(is_test)
+
+
+def drawn(images=None, why=""):
+    """The built-in colour images, see shapes.py: (20000 training images, 2000 test images), the same for everyone.
+
+    images: draw the first so many of each only; why: added to their source.
+    """
+    return tuple(_coloured(*shapes.draw(min(images or count, count), seed), shapes.NAMES, f"built-in shapes and textures{why}")
+                 for count, seed in ((20000, 0), (2000, 1)))  # fmt: skip
 
 
 def mnist(folder):
@@ -59,14 +93,9 @@ def mnist(folder):
     raw = (Path(folder) / "MNIST" / "raw").absolute()
     absent = [name for name in MNIST_FILES if not (raw / name).is_file()]
     if absent:
-        try:
+        advice = "Put the four files there, name their folder with --data-dir (the one that holds MNIST/raw), or train on --data digits"
+        with _downloading(f"no MNIST in {raw} (missing: {', '.join(absent)})", advice):
             MNIST(folder, download=True)
-        except Exception as error:  # a download has too many ways to fail (OSError, HTTPException, EOFError ...)
-            raise DataError(
-                f"no MNIST in {raw} (missing: {', '.join(absent)}) and it could not be downloaded "
-                f"({_one_line(error)}). Put the four files there, name their folder with --data-dir (the one that "
-                "holds MNIST/raw), or train on --data digits"
-            ) from error
     return _mnist_part(MNIST, folder, raw, train=True), _mnist_part(MNIST, folder, raw, train=False)
 
 
@@ -77,7 +106,7 @@ def _mnist_part(MNIST, folder, raw, train):
         part = MNIST(folder, train=train)
         pixels, labels = part.data, part.targets
     except Exception as error:  # what a damaged file raises depends on the byte the damage begins at
-        raise DataError(f"damaged MNIST in {raw}: {names} cannot be read ({_one_line(error)}). {_REMEDY}") from error
+        raise DataError(f"damaged MNIST in {raw}: {names} cannot be read ({_one_line(error)}). {_REMEDY} digits") from error
     problem = None
     if len(pixels) == 0 or pixels.shape[1:] != (28, 28):
         problem = f"images are {_by(pixels.shape)}, expected N x 28 x 28"
@@ -86,12 +115,62 @@ def _mnist_part(MNIST, folder, raw, train):
     elif labels.max() > 9:
         problem = f"a label is {labels.max().item()}, expected 0 to 9"
     if problem:
-        raise DataError(f"damaged MNIST in {raw}: in {names}, {problem}. {_REMEDY}")
+        raise DataError(f"damaged MNIST in {raw}: in {names}, {problem}. {_REMEDY} digits")
     margin = (SIZE - 28) // 2
-    return ImageSet(F.pad(pixels.unsqueeze(1).float() / 255, [margin] * 4), labels)
+    return ImageSet(F.pad(pixels.unsqueeze(1).float() / 255, [margin] * 4), labels, source=f"MNIST in {raw}")
 
 
-_REMEDY = "Delete them and run again (they are downloaded when absent), or train on --data digits"
+def cifar10(folder):
+    """CIFAR-10 out of `folder`/cifar-10-batches-py, downloaded if it is not there: (training set, test set).
+
+    Raises AbsentError without torchvision and when it is neither there nor to be downloaded; DataError when a file is not what
+    was published, by its MD5 sum: the files are pickles, which could run anything.
+    """
+    try:
+        from torchvision.datasets import CIFAR10
+        from torchvision.datasets.utils import check_integrity
+    except ImportError as error:
+        raise AbsentError("CIFAR-10 needs torchvision", "pip install torchvision") from error
+    where = (Path(folder) / CIFAR10.base_folder).absolute()
+    archive = where.parent / CIFAR10.filename
+    files = {where / name: md5 for name, md5 in [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]}
+    absent = [path.name for path in files if not path.is_file()]
+    for path, md5 in ({archive: CIFAR10.tgz_md5} | files).items():
+        if path.is_file() and (path != archive or absent) and not check_integrity(str(path), md5):
+            raise DataError(f"damaged CIFAR-10: {path} is not the file that was published. {_REMEDY} builtin")
+    if absent:
+        with _downloading(f"no CIFAR-10 in {where}", "Put its files there, name the folder above with --data-dir, or train on --data builtin"):
+            CIFAR10(folder, download=True)
+    return tuple(_cifar10_part(CIFAR10(folder, train=train), where) for train in (True, False))
+
+
+def _cifar10_part(part, where):
+    images, labels = torch.from_numpy(part.data).permute(0, 3, 1, 2), torch.tensor(part.targets)
+    return _coloured(images.float().div_(255).contiguous(), labels, tuple(part.classes), f"CIFAR-10 in {where}")
+
+
+def cifar10_or_drawn(folder, images=None):
+    """CIFAR-10 if it is there or can be downloaded, else the built-in images, whose source says why."""
+    try:
+        return cifar10(folder)
+    except AbsentError as error:
+        return drawn(images, why=f": {error.why}")
+
+
+@contextmanager
+def _downloading(what, advice):
+    """Turns what goes wrong in the block into an AbsentError, and a server's silence too."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        yield
+    except Exception as error:  # a download has too many ways to fail (OSError, HTTPException, EOFError ...)
+        raise AbsentError(f"{what} and it could not be downloaded ({_one_line(error)})", advice) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+_REMEDY = "Delete them and run again (what is absent is downloaded), or train on --data"
 
 
 def _by(shape):

@@ -1,0 +1,95 @@
+"""The first steps of a training through one algorithm after another: the same loss, at what traffic and time."""
+
+import re
+import statistics
+import time
+import warnings
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+
+import convlab
+
+from . import session
+from .errors import TrainingError
+from .processes import World
+from .progress import Progress
+
+STEPS = 4
+AGREE = 1e-5  # relative: how far float32 losses may be from torch's
+
+
+class Row(NamedTuple):
+    """algorithm; the loss of the last step's batch after that step; bytes of global memory a step moves (None: not counted); seconds a step."""
+
+    algorithm: str
+    loss: float
+    traffic: int | None
+    seconds: float
+
+
+def ladder(task, args, names, train_set):
+    """Prints a row for torch's layers and one for each of the algorithms `names`; returns the rows.
+
+    Under args.simulate convlab's CUDA kernels run in the simulator, and the memory traffic of the last step is counted. Raises
+    TrainingError if a loss is not torch's.
+    """
+    args.steps = args.steps or STEPS
+    rows, notes = [], []
+    with Progress(args.steps * (len(names) + 1)) as progress:
+        progress.line(f"{args.steps} steps of {args.batch_size} images on {args.device}{', simulated' if args.simulate else ''}")
+        progress.line(f"{'algorithm':16} {'loss':>10} {'from torch':>11} {'traffic a step':>16} {'time a step':>12}")
+        for name in [None, *names]:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                rows.append(_row(task, args, name, train_set, progress))
+            notes += [str(w.message) for w in caught if str(w.message).startswith("convlab:")]
+            progress.line(_described(rows[-1], rows[0]))
+        for note in _merged(notes):
+            progress.line(note)
+    wrong = [row.algorithm for row in rows if not abs(row.loss - rows[0].loss) <= AGREE * abs(rows[0].loss)]
+    if wrong:
+        raise TrainingError(f"the loss of {', '.join(wrong)} is further than {AGREE} from torch's, relatively")
+    return rows
+
+
+def _row(task, args, name, train_set, progress):
+    """The Row of algorithm `name`; None: of torch's layers, never simulated."""
+    world = World(args.device)
+    training = session.prepare(task, args, train_set, world, layers="convlab" if name else "torch", algo=name)
+    simulated = args.simulate and name
+    batches = list(zip(range(training.of), training.batches.epoch(0)))
+    seconds, traffic = [], None
+    for i, batch in batches:
+        counted = simulated and i == len(batches) - 1
+        start = time.perf_counter()
+        with convlab.simulate(check=counted, count=counted) if simulated else nullcontext() as sim:
+            result = training.train_on(*batch)
+        result.tolist()  # waits for a GPU
+        if counted:
+            traffic = sum(32 * row.sectors for row in sim.traffic if row.space == "global")
+        if not counted or len(batches) == 1:
+            seconds.append(time.perf_counter() - start)
+        progress.step()
+    if name:
+        convlab.convert(training.model, "auto")
+    with torch.no_grad():  # in float64 and by the same code for every row: what differs are the weights
+        images, labels, n = batch
+        loss = training.loss(training.model.double()(images.to(args.device).double()), labels.to(args.device)).sum() / n
+    return Row(name or "torch.nn", loss.item(), traffic, statistics.median(seconds))
+
+
+def _merged(notes):
+    """The notes that differ only in the pass as one: "its forward, dgrad, wgrad run 'auto', because ..."."""
+    passes = {}
+    for note in notes:
+        before, name, rest = re.split(r"(?<= its )(\w+) runs", note, maxsplit=1)
+        passes.setdefault((before, rest), []).append(name)
+    return [f"{before}{', '.join(names)} run{'' if names[1:] else 's'}{rest}" for (before, rest), names in passes.items()]
+
+
+def _described(row, torchs):
+    moved = f"{row.traffic / 1e6:,.1f} MB" if row.traffic is not None else "-"
+    apart = abs(row.loss - torchs.loss) / abs(torchs.loss)
+    return f"{row.algorithm:16} {row.loss:10.6f} {apart:11.1e} {moved:>16} {1e3 * row.seconds:>9,.1f} ms"
