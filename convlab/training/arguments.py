@@ -53,7 +53,7 @@ def device(text):
 
 
 def output_folder(text):
-    """A folder that can be written to: it is made now, so that a mistake shows before the training, not after it."""
+    """A folder that can be written to: it is made now, so that a mistake shows before the work, not after it."""
     path = Path(text)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -61,4 +61,13 @@ def output_folder(text):
         raise ArgumentTypeError(f"{text!r} cannot be made a folder ({error})") from error
     if not os.access(path, os.W_OK):
         raise ArgumentTypeError(f"{text!r}: this folder cannot be written to")
+    return path
+
+
+def output_file(text):
+    """The path of a file in a folder that can be written to."""
+    path = Path(text)
+    if path.is_dir():
+        raise ArgumentTypeError(f"{text!r} is a folder, expected the name of a file")
+    output_folder(path.parent)
     return path
