@@ -53,6 +53,14 @@ def test_random_problems(device):
         check(x, (kernel, stride, padding, rng.random() < 0.5), rng.random() < 0.5, rng.choice([None, None, 7, -2]))
 
 
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_many_small_planes(ceil_mode, device):
+    """The CPU's kernels read most of these where they lie."""
+    for size in [(3, 3), (5, 4), (7, 5), (8, 8), (2, 9)]:
+        for kernel_size, stride, padding in [(2, 2, 0), (2, 2, (1, 0)), ((3, 2), 2, 0), (2, (1, 2), 0), (3, 3, 1), (3, 2, 1)]:
+            check(torch.randn(2, 131, *size, device=device), (kernel_size, stride, padding, ceil_mode), count_include_pad=False)
+
+
 def test_layouts(device):
     x = torch.randn(2, 5, 8, 6, device=device)
     for view in (x.contiguous(memory_format=torch.channels_last), x.transpose(2, 3), x[:, ::2, 1:]):

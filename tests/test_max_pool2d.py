@@ -42,6 +42,15 @@ def test_random_problems(chunk, device):
         check(random_pool(rng), device, rng.choice(DTYPES), ties=rng.random() < 0.5)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_many_small_planes(ceil_mode, dtype, device):
+    """The CPU's kernels read most of these where they lie."""
+    for size in [(3, 3), (5, 4), (7, 5), (8, 8), (2, 9)]:
+        for kernel_size, stride, padding in [(2, 2, 0), (2, 2, (1, 0)), ((3, 2), 2, 0), (2, (1, 2), 0), (3, 3, 1), (3, 2, 1)]:
+            check(Pool((2, 131, *size), kernel_size, stride, padding, 1, ceil_mode), device, dtype)
+
+
 def test_the_first_of_equals_wins(device):
     for pool in POOLS:
         check(pool, device, ties=True)

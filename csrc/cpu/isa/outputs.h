@@ -11,7 +11,7 @@ template <class A, class T> struct OneTap {  // x in lines
   template <class F> CONVLAB_INLINE void read(int64_t at, F f) const { f(load_as<A>(x + at), 0); }
 };
 
-template <class A, class T> struct TwoTaps {  // x in memory: windows two wide, side by side
+template <class A, class T> struct TwoTaps {  // x in memory: windows two wide, side by side, all inside x
   const T* x;
   static constexpr int per_output = 2;
   template <class F> CONVLAB_INLINE void read(int64_t at, F f) const {
@@ -50,7 +50,7 @@ CONVLAB_INLINE void each_output_rows(const Pooling& g, const T* x, acc_t<T> fill
   const int64_t in_all = g.rows.phase_count * phases * g.phase;
   A* const lines = take<A>(scratch, in_all);
   const T* const x_end = x + g.planes * x_plane;
-  const bool pairs = S == 2 && g.columns.stride == 2 && g.columns.dilation == 1 && g.columns.pad == 0 && g.inner == 1;
+  const bool pairs = S == 2 && g.columns.stride == 2 && g.columns.dilation == 1 && g.columns.pad == 0 && 2 * Q <= g.columns.size && g.inner == 1;
 
   for (int64_t index = begin; index < end; index++) {
     const Piece piece = piece_of(g, index);
