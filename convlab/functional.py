@@ -67,7 +67,7 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
         pair("max_pool2d", "padding", padding),
         pair("max_pool2d", "dilation", dilation),
     )
-    if not return_indices and not (torch.is_grad_enabled() and input.requires_grad):
+    if not return_indices and not _differentiated(input):
         return ops.max_pool2d_forward(input, *arguments, ceil_mode, False)[0]
     y, offsets = autograd.apply(autograd.MaxPool2d, input, ceil_mode, arguments)
     if not return_indices:
@@ -109,7 +109,7 @@ def leaky_relu(input, negative_slope=0.01, inplace=False):
     negative_slope >= 0 (RuntimeError from backward otherwise).
     """
     check_tensors("leaky_relu", input=input)
-    if torch.is_grad_enabled() and input.requires_grad:
+    if _differentiated(input):
         y = autograd.apply(autograd.LeakyReLU, input, negative_slope, inplace)[0]
     else:
         y = ops.leaky_relu_forward(input, negative_slope, False)[0]
@@ -124,6 +124,11 @@ def relu(input, inplace=False):
     check_tensors("relu", input=input)
     y = autograd.apply(autograd.ReLU, input)
     return input.copy_(y) if inplace else y
+
+
+def _differentiated(x) -> bool:
+    """Whether somebody can ask for a derivative, forward-mode ones among them: those are refused by `.apply`, and must get there."""
+    return autograd.forward_ad._current_level >= 0 or (torch.is_grad_enabled() and x.requires_grad)
 
 
 def _window(op: str, kernel_size, stride):
