@@ -113,6 +113,11 @@ Plan im2col_plan(Pass pass, const Conv2d& g) {
   return plan;
 }
 
+// A thread for each output; in wgrad a block, whose threads share the pixels of an image.
+long long direct_blocks(Pass pass, const Conv2d& g) {
+  return pass == Pass::wgrad ? outputs_of(pass, g) : ceil_div(outputs_of(pass, g), kDirectThreads);
+}
+
 }  // namespace
 
 std::string cuda_refusal(Algorithm algorithm, Pass pass, DType dtype, const Conv2d& g) {
@@ -133,7 +138,7 @@ std::string cuda_refusal(Algorithm algorithm, Pass pass, DType dtype, const Conv
     case Algorithm::register_tiled:
       if (dtype == DType::float64) return "is not compiled for float64";
       return gemm_refusal(pass, g, tiles_of(algorithm, pass, dtype));
-    default: return "";
+    default: return grid_refusal(direct_blocks(pass, g), 1, 1);
   }
 }
 
@@ -145,12 +150,12 @@ Plan cuda_plan(Algorithm algorithm, Pass pass, DType dtype, const Conv2d& g) {
     case Algorithm::implicit_gemm:
     case Algorithm::register_tiled: return gemm_plan(pass, g, tiles_of(algorithm, pass, dtype));
     default: {
+      const std::string why = grid_refusal(direct_blocks(pass, g), 1, 1);  // "auto" comes here without having asked
+      if (!why.empty()) throw std::invalid_argument("conv2d: no algorithm can do this: 'direct' " + why);
       Plan plan;
       plan.threads = kDirectThreads;
-      const long long outputs = outputs_of(pass, g), pixels = (long long)g.P * g.Q;
-      // wgrad: a block an output, whose threads share the pixels of an image
-      plan.grid[0] = unsigned(pass == Pass::wgrad ? outputs : ceil_div(outputs, kDirectThreads));
-      const long long shared = pass == Pass::wgrad ? pixels : outputs;
+      plan.grid[0] = unsigned(direct_blocks(pass, g));
+      const long long shared = pass == Pass::wgrad ? (long long)g.P * g.Q : outputs_of(pass, g);
       plan.useful = double(shared) / std::max(ceil_div(shared, kDirectThreads) * kDirectThreads, 1LL);
       return plan;
     }
