@@ -70,7 +70,7 @@ clean:
 # The environment, in two steps: what the build needs; then convlab itself, editable, with what training and tests need.
 # .installing exists while pip works, so that what an interrupted pip left behind is made anew instead of built upon.
 $(VENV)/.torch: pyproject.toml
-	@$(PYTHON) tools/toolchain.py
+	@$(PYTHON) convlab/toolchain.py
 	@if [ -e $(VENV)/.installing ]; then echo "convlab: $(VENV) was left half made; making it anew"; rm -rf $(VENV); fi
 	@echo "convlab: making $(VENV); torch is a download of gigabytes where it comes with CUDA"
 	$(PYTHON) -m venv $(VENV)

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 import convlab
+from convlab import toolchain
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import toolchain  # noqa: E402
 
 C_SO = Path(convlab.__file__).with_name("_C.so")
 KNOWN = ["75", "80", "86", "90", "100"]
@@ -27,6 +26,7 @@ def binutil(tool, *arguments):
     return subprocess.run([tool, *arguments, str(C_SO)], check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.works_with("a torch that was changed after the build: the same library loads, or names both versions")
 def test_only_the_stable_abi_of_torch():
     needed = binutil("nm", "-D", "--undefined-only").split()
     cxx_of_torch = [symbol for symbol in needed if re.search(r"^_Z.*(3c10|2at|5torch)", symbol)]
@@ -76,6 +76,7 @@ def refusal(tmp_path, hide=(), fake_torch=None, **environ):
     return done.stderr
 
 
+@pytest.mark.works_with("a build without torch: one sentence, with the command that helps")
 def test_no_torch(tmp_path):
     said = refusal(tmp_path, hide=("torch",))
     assert "needs torch >= 2.11" in said and "pip install --no-build-isolation ." in said
@@ -112,6 +113,7 @@ def no_nvcc(monkeypatch):
     monkeypatch.setattr(toolchain, "nvcc_candidates", lambda environ: [("PATH", ""), ("/usr/local/cuda", "/none/bin/nvcc")])
 
 
+@pytest.mark.works_with("a machine without nvcc or a GPU: CPU kernels and simulator, and a build that says so")
 def test_no_nvcc(monkeypatch):
     no_nvcc(monkeypatch)
     assert toolchain.choose_nvcc({}, "g++") == (None, "no nvcc in PATH or /usr/local/cuda")
@@ -169,6 +171,7 @@ def test_gencode():
         "-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90a,code=sm_90a", "-gencode=arch=compute_90a,code=compute_90a"]
 
 
+@pytest.mark.works_with("a build on a machine with little memory: as many compilers as fit")
 def test_jobs():
     assert toolchain.jobs({}, cores=8, gigabytes=64.0)[0] == 8
     assert toolchain.jobs({}, cores=64, gigabytes=4.5)[0] == 4

@@ -3,7 +3,8 @@ import os
 import subprocess
 import sys
 
-import toolchain
+sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "convlab"))
+import toolchain  # noqa: E402
 
 
 def main():

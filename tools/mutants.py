@@ -124,7 +124,7 @@ class Workshop:
 
     def __init__(self):
         os.chdir(ROOT)
-        sys.path.insert(0, str(ROOT / "tools"))
+        sys.path.append(str(ROOT / "convlab"))
         import toolchain
         self.setup = runpy.run_path("setup.py", run_name="setup")
         self.torch, self.cxx = toolchain.find_torch(), toolchain.find_cxx(os.environ).path

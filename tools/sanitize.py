@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 
-import toolchain
-
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.append(os.path.join(ROOT, "convlab"))
+import toolchain  # noqa: E402
+
 BUILD = os.path.join(ROOT, "build", "sanitize")
 TESTS = ["sanitize", "conv2d", "cpu_kernels", "max_pool2d", "avg_pool2d", "leaky_relu", "gradients"]
 LINES = 40  # of a report

@@ -12,9 +12,10 @@ import sys
 import tempfile
 import venv
 
-import toolchain
-
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.append(os.path.join(ROOT, "convlab"))
+import toolchain  # noqa: E402
+
 
 
 def smoke():

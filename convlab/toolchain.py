@@ -1,6 +1,7 @@
 """What there is to build convlab with: torch, the compilers, the GPU architectures, the number of jobs.
 
-setup.py asks; where a build cannot go on, the answer is a Refusal, one sentence on the terminal. Importing this module does nothing.
+setup.py and the doctor ask; where a build cannot go on, the answer is a Refusal, one sentence on the terminal. Importing this module does
+nothing, and it needs nothing of convlab: setup.py imports it before anything is built.
 """
 from __future__ import annotations
 
@@ -64,13 +65,18 @@ def package(name):
     return os.path.dirname(spec.origin) if spec and spec.origin else None
 
 
-def find_torch() -> Torch:
+def torch_facts():
+    """What torch's version.py says (`__version__`, `cuda`), without importing torch, which would take seconds; None where there is none."""
     root = package("torch")
+    return root and runpy.run_path(os.path.join(root, "version.py"))
+
+
+def find_torch() -> Torch:
+    facts = torch_facts()
     again = "pip install 'torch>={}', then pip install --no-build-isolation .".format(OLDEST_TORCH)
-    if root is None:
+    if facts is None:
         raise Refusal("building needs torch >= {} in this environment ({}), which has none: {}".format(OLDEST_TORCH, sys.prefix, again))
-    facts = runpy.run_path(os.path.join(root, "version.py"))  # importing torch itself would take seconds
-    version = str(facts["__version__"]).split("+")[0]
+    root, version = package("torch"), str(facts["__version__"]).split("+")[0]
     if numbers(version) < numbers(OLDEST_TORCH):
         raise Refusal("building needs torch >= {}, and this environment ({}) has {}: {}".format(OLDEST_TORCH, sys.prefix, version, again))
     return Torch(version, facts.get("cuda"), os.path.join(root, "include"), os.path.join(root, "lib"))
@@ -207,6 +213,13 @@ def choose_nvcc(environ, cxx) -> Tuple[Optional[Nvcc], str]:
     return None, reason
 
 
+def host_compiler_refused(nvcc, cxx) -> str:
+    """What nvcc's headers say against this host compiler: they name the newest they take. "" where they take it."""
+    done = subprocess.run([nvcc, "-ccbin", cxx, "-x", "cu", "-E", os.devnull, "-o", os.devnull], capture_output=True, text=True)
+    said = re.search(r"#error\s*(?:-- )?(unsupported [^!]*)", done.stdout + done.stderr)
+    return said.group(1) if done.returncode and said else ""
+
+
 def nvcc_packages(torch_cuda) -> List[str]:
     """PyPI's packages that make an nvcc of torch's CUDA version (13 for a CPU-only torch). [] where there are none."""
     cuda = torch_cuda or "13"
@@ -235,6 +248,17 @@ def parse_archs(text, known) -> Tuple[List[str], List[str]]:
     if any(dropped.values()) and not any(kept.values()):
         kept[newest] = "+PTX"
     return [name + ptx for name, ptx in kept.items()], list(dropped)
+
+
+def runs_on(archs, capability) -> bool:
+    """Whether code for `archs` (['8.0', '9.0+PTX']) runs on a GPU of this compute capability ('8.9'): machine code on its own major version
+    from its minor one on, PTX on whatever is newer, and what ends in a or f on its own alone."""
+    gpu = numbers(capability)
+    for arch in archs:
+        own, special = numbers(arch), re.match(r"[\d.]+[af]", arch)
+        if own == gpu or not special and own <= gpu and (own[0] == gpu[0] or arch.endswith("+PTX")):
+            return True
+    return False
 
 
 def gencode(archs) -> List[str]:
