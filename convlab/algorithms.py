@@ -20,7 +20,8 @@ AUTO = (0, 0, 0)  # algorithm numbers by pass; 0: the operator chooses
 class Conv2dProblem:
     """One convolution, without its data: what an algorithm may or may not be able to do.
 
-    x [N, C, H, W], w [K, C/groups, R, S], y [N, K, P, Q]; `padding` is (top, left, bottom, right).
+    x [N, C, H, W], w [K, C/groups, R, S], y [N, K, P, Q]; `padding` is (top, left, bottom, right),
+    `channels_last` the layout of y.
     """
 
     x: tuple[int, int, int, int]
@@ -45,7 +46,7 @@ class Conv2dProblem:
         stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
         padding = padding4(padding, stride, w[2:], dilation)
         outputs = _lab.conv2d_output_size(x, w, stride, padding, dilation, groups)
-        channels_last = input.dim() == 4 and torch._prims_common.suggest_memory_format(input) is torch.channels_last
+        channels_last = any(t.dim() == 4 and torch._prims_common.suggest_memory_format(t) is torch.channels_last for t in (input, weight))
         return cls(x, w, (x[0], w[0], *outputs), stride, padding, dilation, groups, input.dtype, channels_last, backend_of(input))
 
 
@@ -120,6 +121,17 @@ def numbers_of(algo, backend: str, problem) -> tuple[int, int, int]:
     if not torch.compiler.is_compiling():
         _insist(numbers, problem())
     return numbers
+
+
+def names_of(algo, problem: Conv2dProblem) -> dict[str, str]:
+    """The algorithm that runs each pass of `problem`: "auto" resolved to what the operators take. Raises as `numbers_of`."""
+    p = problem
+    dtype = str(p.dtype).removeprefix("torch.")
+    names = {}
+    for pass_, number in zip(PASSES, numbers_of(algo, p.backend, lambda: p)):
+        chosen = next((a.name for a in algorithms() if a.number == number), None)
+        names[pass_] = chosen or _lab.choice(p.backend, pass_, dtype, p.x, p.w, p.stride, p.padding, p.dilation, p.groups, p.channels_last)
+    return names
 
 
 class Preferred:

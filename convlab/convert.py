@@ -1,6 +1,7 @@
-"""Swapping torch.nn's layers for convlab's in a model that exists."""
+"""Swapping torch.nn's layers for convlab's in a model that exists, and back."""
 
 import torch
+from torch.nn.utils import parametrize
 
 from . import modules
 from .algorithms import Preferred
@@ -12,22 +13,99 @@ CONVERTED = {
     torch.nn.LeakyReLU: modules.LeakyReLU,
     torch.nn.ReLU: modules.ReLU,
 }
+ORIGINAL = {ours: torchs for torchs, ours in CONVERTED.items()}
 
 
 def convert(model: torch.nn.Module, algo="auto") -> torch.nn.Module:
-    """Makes every layer of `model` that is exactly a torch.nn.Conv2d, MaxPool2d, AvgPool2d, LeakyReLU or ReLU one of convlab's, and returns `model`.
+    """Makes every layer of `model` that is exactly a torch.nn.Conv2d, MaxPool2d, AvgPool2d, LeakyReLU or ReLU one of convlab's.
 
-    In place, by the modules' class: parameters, buffers, hooks, and whoever holds a reference to a layer stay as they are.
-    Subclasses, also those that parametrizations make, keep their own behaviour and are left alone.
+    Returns `model`.
+
+    In place, by the modules' class: parameters, buffers, hooks, the training flag, and whoever holds a reference to a layer stay as
+    they are; a shared layer stays shared. What is left alone, subclasses and parametrized or quantized layers among it, stands in
+    `summary(model, input).left` with the reason. `restore` undoes it.
 
     algo: what its convolutions run, also those that are convlab's already: "auto", a name, or a dict from passes to names. Where the
     algorithm cannot do a layer's problem, that pass of that layer runs "auto", and a warning says so, once, from the first forward
-    that meets it. Raises ValueError for an unknown name.
+    that meets it. Raises ValueError for an unknown name, before anything is changed.
     """
-    for name, module in model.named_modules():
-        replacement = CONVERTED.get(type(module))
-        if replacement is not None:
-            module.__class__ = replacement
-        if type(module) is modules.Conv2d:
-            module.algo = algo if isinstance(algo, str) and algo == "auto" else Preferred(algo, f"layer {name!r}" if name else "the layer")
+    _check_model("convert", model)
+    automatic = isinstance(algo, str) and algo == "auto"
+    if not automatic:
+        Preferred(algo, "")
+    for name, module, reason in _layers(model):
+        if type(module) in CONVERTED and not reason:
+            module.__class__ = CONVERTED[type(module)]
+        if kind_of(module) is modules.Conv2d:
+            module.algo = algo if automatic else Preferred(algo, f"layer {name!r}" if name else "the layer")
     return model
+
+
+def restore(model: torch.nn.Module) -> torch.nn.Module:
+    """Makes every layer of `model` that is exactly one of convlab's the torch.nn layer it stands for, and returns `model`.
+
+    In place, as `convert`; also layers that were made as convlab's, but not parametrized ones. Their `algo` is forgotten.
+    """
+    _check_model("restore", model)
+    for module in model.modules():
+        if type(module) in ORIGINAL:
+            module.__class__ = ORIGINAL[type(module)]
+            module.__dict__.pop("algo", None)
+    return model
+
+
+def kind_of(module: torch.nn.Module) -> type:
+    """The module's class, below what parametrizations make of it: a layer of convlab's stays one."""
+    return parametrize.type_before_parametrizations(module)
+
+
+def left_alone(model: torch.nn.Module) -> dict[str, str]:
+    """The layers of a kind that convlab has which are torch's still: name -> why."""
+    return {
+        name: reason or "convert() has not seen it"
+        for name, module, reason in _layers(model)
+        if reason or type(module) in CONVERTED
+    }
+
+
+def _layers(model):
+    """The layers of a kind that convlab has: name, module, and why it cannot be converted; None if it can, or is convlab's."""
+    quantized = any(map(_is_quantized, model.modules()))
+    for name, module in model.named_modules():
+        if isinstance(module, tuple(CONVERTED)) or _is_scripted(module) or _is_quantized(module):
+            yield name, module, None if kind_of(module) in ORIGINAL else _reason_to_leave(module, quantized)
+
+
+def _reason_to_leave(module, quantized: bool) -> str | None:
+    if _is_scripted(module):
+        return "scripted: convert before torch.jit.script"
+    if quantized:
+        return "quantized" if _is_quantized(module) else "its model is quantized, and so may its input be"
+    if parametrize.is_parametrized(module):
+        return f"parametrized ({', '.join(module.parametrizations)}): convert before parametrizing, or remove the parametrization first"
+    if isinstance(module, torch.nn.modules.lazy.LazyModuleMixin):
+        return "lazy: its first forward makes it a Conv2d; convert after that"
+    if type(module) not in CONVERTED:
+        kind = next(kind for kind in (*ORIGINAL, *CONVERTED) if isinstance(module, kind))
+        return f"{type(module).__name__}, a subclass of {kind.__module__.split('.')[0]}'s {kind.__name__}, may do something else"
+    if "forward" in vars(module) or "_conv_forward" in vars(module):
+        return "its forward was replaced"
+    if getattr(module, "qconfig", None) is not None:
+        return "prepared for quantization, which looks for torch.nn's types"
+    return None
+
+
+def _is_scripted(module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule) and module.original_name in {kind.__name__ for kind in CONVERTED}
+
+
+def _is_quantized(module) -> bool:
+    """A convolution, pooling or activation of integers, or one that imitates them in training. Those called dynamic take floats."""
+    home, name = type(module).__module__, type(module).__name__
+    imitates = home.startswith(("torch.ao.nn.quantized", "torch.ao.nn.qat", "torch.ao.nn.intrinsic.q"))
+    return imitates and ".dynamic." not in home and ("2d" in name or "ReLU" in name)
+
+
+def _check_model(function: str, model) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"{function}: model must be a torch.nn.Module, got {type(model).__name__}")

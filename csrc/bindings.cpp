@@ -54,6 +54,13 @@ std::string refusal_of(int64_t algo, const std::string& backend, const std::stri
   return refusal(row_of(algo), Backend(index_of("backend", backend, kBackendNames)), pass_of(pass), dtype_of(dtype), g);
 }
 
+std::string choice_of(const std::string& backend, const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w, const Sizes& stride,
+                      const Sizes& padding, const Sizes& dilation, int64_t groups, bool channels_last) {
+  const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
+  const Algorithm id = resolve(0, Backend(index_of("backend", backend, kBackendNames)), pass_of(pass), dtype_of(dtype), g, channels_last);
+  return row_of(int64_t(id)).name;
+}
+
 py::dict plan_of(int64_t algo, const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w, const Sizes& stride,
                  const Sizes& padding, const Sizes& dilation, int64_t groups) {
   const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
@@ -95,6 +102,7 @@ PYBIND11_MODULE(_lab, m) {
   m.doc() = "The torch-free side of convlab: the table of algorithms, the geometry of problems, how the library was built.";
   m.def("algorithms", &convlab::algorithms, "Rows (number, name, technique, {backend: [passes]}) of the table of algorithms.");
   m.def("refusal", &convlab::refusal_of, "Why an algorithm cannot do a pass of a convolution; empty when it can.");
+  m.def("choice", &convlab::choice_of, "The name of the algorithm that a pass of a convolution gets from \"auto\".");
   m.def("plan", &convlab::plan_of,
         "How a CUDA algorithm launches for a pass of a convolution: {tile, product: (M, N, K) or None, grid, threads, useful, plane, slices,\n"
         "images, workspace}.");

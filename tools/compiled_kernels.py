@@ -16,6 +16,7 @@ from typing import Dict, List, NamedTuple, Optional
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
+from convlab import toolchain  # noqa: E402
 from convlab.build_info import build_info  # noqa: E402
 from convlab.explain.compiled import HERE as TABLES  # noqa: E402
 from convlab.explain.compiled import NoTools, cuobjdump, find_tools, readable, resources  # noqa: E402, F401

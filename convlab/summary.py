@@ -1,0 +1,234 @@
+"""What convlab does in a model, layer by layer: which algorithms run, how long they take, how far they are from torch."""
+
+import io
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from . import modules, simulator
+from .algorithms import Conv2dProblem, names_of
+from .bench.check import error_of, outputs_of
+from .bench.timer import Limits, best
+from .convert import ORIGINAL, kind_of, left_alone
+
+_LIMITS = Limits(rounds=10, seconds=0.02, patience=0.1)  # of a pass of a layer
+_ONCE = Limits(rounds=1, seconds=0.0, patience=0.0)  # under simulate(), where time means nothing
+_HEADINGS = ("layer", "kind", "input", "output", "pass", "algorithm", "calls", "ms", "share", "error")
+_TEXTS = 6  # of these columns, the first ones are text, the others figures
+
+
+@dataclass(frozen=True)
+class LayerPass:
+    """One pass of one layer on inputs of one shape.
+
+    algorithm: of a convolution, else None. seconds: of all `calls` together. share: of the time of all rows. error: the largest
+    difference from torch's result for the same input, relative to torch's largest element.
+    """
+
+    layer: str
+    kind: str
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    pass_: str
+    algorithm: str | None
+    calls: int
+    seconds: float
+    share: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summary()` returns; prints as a table.
+
+    passes: a LayerPass for each pass of each of convlab's layers, in the order of their first calls.
+    left: name -> reason for the layers that are torch's still.
+    """
+
+    passes: tuple[LayerPass, ...]
+    left: dict[str, str]
+
+    @property
+    def seconds(self) -> float:
+        """Of all passes together."""
+        return sum(row.seconds for row in self.passes)
+
+    def __str__(self):
+        lines = [_table([_cells(row) for row in self.passes])] if self.passes else ["no layer of convlab's ran"]
+        if self.passes:
+            lines.append(f"{len(self.passes)} passes, {1e3 * self.seconds:.3f} ms")
+        lines += [f"left as it is: {name or 'the model'}: {reason}" for name, reason in self.left.items()]
+        return "\n".join(lines)
+
+
+def summary(model: torch.nn.Module, input) -> Summary:
+    """Runs `model` once, and each pass of convlab's layers in it some more times beside torch's.
+
+    input: what the model is called with: a tensor, or a tuple or dict of arguments. Passes are those that a step of training takes:
+    no gradient to a layer's input where that needs none, forward alone under torch.no_grad(). Inside `simulate()` the algorithms are
+    the GPU's, and times those of the simulator.
+
+    The model is left as it was, also its buffers, and the random numbers that come next are the same. Raises what the model raises,
+    and TypeError if it is none.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"summary: model must be a torch.nn.Module, got {type(model).__name__}")
+    rows: dict[tuple, LayerPass] = {}
+    handles = []
+    try:
+        for name, module in model.named_modules():
+            if kind_of(module) in ORIGINAL:
+                handles.append(module.register_forward_pre_hook(partial(_count, rows, name), with_kwargs=True))
+        with _unchanged(model), torch.compiler.set_stance("force_eager"):
+            if isinstance(input, dict):
+                model(**input)
+            else:
+                model(*input) if isinstance(input, tuple) else model(input)
+    finally:
+        for handle in handles:
+            handle.remove()
+    total = sum(row.seconds for row in rows.values())
+    return Summary(tuple(replace(row, share=row.seconds / total) for row in rows.values()), left_alone(model))
+
+
+@contextmanager
+def _unchanged(model):
+    """Buffers and the state of the random generators are put back after the block."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
+# ---- one layer ------------------------------------------------------------------------------------------------------
+
+
+def _count(rows, name, module, args, kwargs) -> None:
+    """Adds a call of a layer to `rows`, just before it; measures it if it is the first on such an input."""
+    input = args[0] if args else kwargs["input"]
+    for pass_, wanted in _passes(module, input):
+        key = (name, pass_, input.shape, input.stride(), input.dtype)
+        row = rows.get(key)
+        calls = row.calls + 1 if row else 1
+        row = row or _measured(name, module, input, pass_, wanted)
+        rows[key] = replace(row, calls=calls, seconds=row.seconds / row.calls * calls)
+
+
+def _passes(module, input):
+    """The passes that autograd will run, each with what it is the gradient to: the input is 0, parameters 1 and 2."""
+    yield "forward", ()
+    if not torch.is_grad_enabled():
+        return
+    if input.requires_grad:
+        yield "dgrad" if isinstance(module, modules.Conv2d) else "backward", (0,)
+    trained = tuple(i for i, p in enumerate(_parameters(module), start=1) if p is not None and p.requires_grad)
+    if trained:
+        yield "wgrad", trained
+
+
+def _measured(name, module, input, pass_, wanted) -> LayerPass:
+    ours, torchs = _forwards(module)
+    with torch.no_grad():
+        x = input.detach()
+        y = outputs_of(ours(x.clone(), *_parameters(module)))[0]
+    dy = torch.randn_like(y) if wanted else None
+    call, reference = (_call(forward, module, x, wanted, dy) for forward in (ours, torchs))
+    error = error_of(outputs_of(call()), [t.double() for t in outputs_of(reference())])
+    algorithm, seconds = _algorithm(module, x, y.dtype, pass_), _seconds(call, x)
+    return LayerPass(name, kind_of(module).__name__, tuple(x.shape), tuple(y.shape), pass_, algorithm, calls=1, seconds=seconds, share=0.0, error=error)
+
+
+def _parameters(module):
+    return (module.weight, module.bias) if isinstance(module, modules.Conv2d) else ()
+
+
+def _forwards(module):
+    """convlab's and torch's functions of (input, *parameters)."""
+    if isinstance(module, modules.Conv2d):
+        return module._conv_forward, partial(torch.nn.Conv2d._conv_forward, module)
+    kind = kind_of(module)
+    return partial(kind.forward, module), partial(ORIGINAL[kind].forward, module)
+
+
+def _call(forward, module, x, wanted, dy):
+    """A function that does the pass once: forward, or the gradient to the `wanted` of input and parameters."""
+    tensors = [t if t is None else t.detach().requires_grad_(i in wanted) for i, t in enumerate((x, *_parameters(module)))]
+    if getattr(module, "inplace", False):
+        tensors[0] = tensors[0].clone()
+    if not wanted:
+        return torch.no_grad()(lambda: forward(*tensors))
+    with torch.enable_grad():
+        y = outputs_of(forward(*tensors))[0]
+    return lambda: torch.autograd.grad(y, [tensors[i] for i in wanted], dy, retain_graph=True)
+
+
+def _algorithm(module, x, dtype, pass_):
+    """dtype: what autocast, if it is on, makes of x's."""
+    if not isinstance(module, modules.Conv2d) or not dtype.is_floating_point:
+        return None  # there is but one
+    padding = module.padding
+    if module.padding_mode != "zeros":
+        x = torch.nn.functional.pad(x, module._reversed_padding_repeated_twice, mode=module.padding_mode)
+        padding = 0
+    problem = Conv2dProblem.of(x, module.weight, module.stride, padding, module.dilation, module.groups)
+    return names_of(module.algo, replace(problem, dtype=dtype))[pass_]
+
+
+def _seconds(call, x) -> float:
+    if simulator.current():
+        return best(call, _ONCE).seconds
+    if not x.is_cuda:
+        return best(call, _LIMITS).seconds
+
+    def clock():
+        torch.cuda.synchronize(x.device)
+        return time.perf_counter()
+
+    return best(call, _LIMITS, clock).seconds
+
+
+# ---- as text --------------------------------------------------------------------------------------------------------
+
+
+def _cells(row: LayerPass) -> tuple[str, ...]:
+    sizes = (" x ".join(map(str, shape)) for shape in (row.input, row.output))
+    figures = str(row.calls), f"{1e3 * row.seconds:.3f}", f"{row.share:.1%}", f"{row.error:.1e}"
+    return (row.layer or "the model", row.kind, *sizes, row.pass_, row.algorithm or "", *figures)
+
+
+def _table(rows) -> str:
+    """Drawn by rich where it is installed."""
+    try:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        return _plain_table(rows)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for i, heading in enumerate(_HEADINGS):
+        table.add_column(heading, justify="left" if i < _TEXTS else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    text = io.StringIO()
+    Console(file=text, width=sum(_widths(rows)) + 3 * len(_HEADINGS), color_system=None).print(table, markup=False)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+
+
+def _plain_table(rows) -> str:
+    widths = _widths(rows)
+
+    def line(cells):
+        return "  ".join(c.ljust(w) if i < _TEXTS else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths)))
+
+    return "\n".join(line(cells) for cells in (_HEADINGS, *rows))
+
+
+def _widths(rows):
+    return [max(map(len, column)) for column in zip(_HEADINGS, *rows)]

@@ -1,0 +1,149 @@
+"""summary() tells which algorithms run in a model, for how long, and how far they are from torch; and leaves the model as it was."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import convlab
+import convlab.functional as CF
+from convlab import ops
+
+
+class Asked(TorchDispatchMode):
+    """The algorithms that the operators are asked for: {(pass, name)}. Their last argument is its number."""
+
+    PASSES = {ops.conv2d_forward: "forward", ops.conv2d_dgrad: "dgrad", ops.conv2d_wgrad: "wgrad"}
+    NAMES = {0: "auto", **{algorithm.number: algorithm.name for algorithm in convlab.algorithms()}}
+
+    def __init__(self):
+        super().__init__()
+        self.algorithms = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in self.PASSES:
+            self.algorithms.add((self.PASSES[func], self.NAMES[args[-1]]))
+        return func(*args, **(kwargs or {}))
+
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, padding_mode="circular"), nn.BatchNorm2d(16), nn.LeakyReLU(0.1, inplace=True), nn.MaxPool2d(2),
+        nn.Conv2d(16, 16, 3, groups=16), nn.Dropout(0.5), nn.AvgPool2d(2, ceil_mode=True), nn.Flatten(), nn.LazyLinear(4),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def model():
+    model = network()
+    model(torch.randn(2, 3, 12, 12))
+    return convlab.convert(model)
+
+
+def by_layer(summary):
+    return {layer: [row.pass_ for row in summary.passes if row.layer == layer] for layer in dict.fromkeys(row.layer for row in summary.passes)}
+
+
+def test_passes_of_a_training_step(model):
+    found = convlab.summary(model, torch.randn(2, 3, 12, 12))
+    assert by_layer(found) == {
+        "0": ["forward", "wgrad"], "2": ["forward", "backward"], "3": ["forward", "backward"],
+        "4": ["forward", "dgrad", "wgrad"], "6": ["forward", "backward"],
+    }  # fmt: skip
+    rows = {(row.layer, row.pass_): row for row in found.passes}
+    assert rows["0", "forward"].input == (2, 3, 12, 12) and rows["0", "forward"].output == (2, 16, 12, 12)
+    assert rows["4", "dgrad"].algorithm == rows["4", "forward"].algorithm == "depthwise" and rows["3", "forward"].algorithm is None
+    assert all(row.seconds > 0 and row.error < 1e-5 for row in found.passes)
+    assert sum(row.share for row in found.passes) == pytest.approx(1) and found.seconds == pytest.approx(sum(row.seconds for row in found.passes))
+    assert found.left == {}
+
+
+def test_forward_alone_where_nobody_differentiates(model):
+    with torch.no_grad():
+        assert {row.pass_ for row in convlab.summary(model, torch.randn(2, 3, 12, 12)).passes} == {"forward"}
+    model.requires_grad_(False)
+    assert by_layer(convlab.summary(model, torch.randn(2, 3, 12, 12).requires_grad_()))["0"] == ["forward", "dgrad"]
+
+
+def test_algorithms_are_those_that_run(model):
+    """What the table says, against what the operators are asked for."""
+    convlab.convert(model, algo={"forward": "direct", "wgrad": "reference"})
+    with Asked() as asked:
+        found = convlab.summary(model, torch.randn(2, 3, 12, 12))
+    said = {(row.pass_, row.algorithm) for row in found.passes if row.kind == "Conv2d"}
+    assert said == {("forward", "direct"), ("wgrad", "reference"), ("dgrad", "depthwise")}
+    assert asked.algorithms == {("forward", "direct"), ("wgrad", "reference"), ("dgrad", "auto")}
+
+
+def test_auto_is_resolved_as_the_operators_do(model):
+    """A named algorithm gives the bits of the one that "auto" takes."""
+    x = torch.randn(2, 16, 10, 10)
+    layer = model[4]
+    (forward,) = {row.algorithm for row in convlab.summary(model, torch.randn(2, 3, 12, 12)).passes if row.layer == "4" and row.pass_ == "forward"}
+    with torch.no_grad():
+        named = CF.conv2d(x, layer.weight, layer.bias, groups=16, algo=forward)
+        assert torch.equal(named, layer(x))
+
+
+def test_a_gpus_algorithms_without_a_gpu():
+    layer = convlab.Conv2d(1, 6, 5)
+    with torch.no_grad(), convlab.simulate(check=False) as sim:
+        (row,) = convlab.summary(layer, torch.randn(1, 1, 32, 32)).passes
+    assert row.algorithm == "small_filter" and any("small_filter" in launch.source for launch in sim.launches)
+
+
+def test_calls_of_shared_layers_add_up():
+    shared = nn.ReLU()
+    found = convlab.summary(convlab.convert(nn.Sequential(shared, shared, nn.MaxPool2d(2), shared)), torch.randn(1, 2, 8, 8))
+    rows = [row for row in found.passes if row.kind == "ReLU"]
+    assert [(row.calls, row.input) for row in rows] == [(2, (1, 2, 8, 8)), (1, (1, 2, 4, 4))]
+
+
+def test_the_model_is_left_as_it_was(model):
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    convlab.summary(model, torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    with pytest.raises(RuntimeError):
+        convlab.summary(model, torch.randn(2, 5, 12, 12))
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_forms_of_input_and_compiled_models():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = convlab.Conv2d(2, 3, 3)
+
+        def forward(self, x, scale=1):
+            return self.conv(input=x) * scale
+
+    x = torch.randn(1, 2, 5, 5)
+    for form in (x, (x, 2), {"x": x, "scale": 2}):
+        assert len(convlab.summary(Two(), form).passes) == 2
+    assert len(convlab.summary(torch.compile(Two(), backend="eager"), x).passes) == 2
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(row.error < 0.05 for row in convlab.summary(Two(), x).passes)
+    with pytest.raises(TypeError, match="must be a torch.nn.Module"):
+        convlab.summary(x, x)
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_as_text(model, rich, monkeypatch):
+    if rich:
+        pytest.importorskip("rich")
+    else:
+        monkeypatch.setitem(sys.modules, "rich", None)
+    text = str(convlab.summary(model, torch.randn(2, 3, 12, 12)))
+    lines = text.splitlines()
+    for word in ("layer", "algorithm", "share", "error"):
+        assert word in lines[0]
+    assert any("depthwise" in line and "dgrad" in line and "2 x 16 x 6 x 6" in line for line in lines)
+    assert max(map(len, lines)) < 150 and "passes" in lines[-1]
+    assert "left as it is: 1: convert() has not seen it" in str(convlab.summary(nn.Sequential(nn.Identity(), nn.ReLU()), torch.randn(1, 2)))
+    assert "no layer of convlab's ran" in str(convlab.summary(nn.Linear(2, 2), torch.randn(1, 2)))
