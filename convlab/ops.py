@@ -4,34 +4,48 @@ The operators are private: no autograd, no autocast, no defaults. `convlab.funct
 dtypes and strides for `torch.compile`, `torch.export` and meta tensors, and must agree with the real operators exactly.
 """
 
-from pathlib import Path
+from . import libraries
 
-import torch
-from torch._prims_common import suggest_memory_format
+for _name in ("_C", "_lab"):
+    libraries.path_of(_name)  # raises, where they are not there or not whole, before torch takes its time
+
+try:
+    import torch
+except (ImportError, OSError) as error:  # OSError: where torch does not find a library of its own
+    raise ImportError(f"convlab needs torch >= 2.11, and importing torch fails ({error}): pip install 'torch>=2.11'") from error
 
 OLDEST_TORCH = (2, 11)
-_REBUILD = "pip install --no-build-isolation --force-reinstall --no-deps ."
 
 
 def _load() -> None:
     running = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if running < OLDEST_TORCH:
         raise ImportError(f"convlab needs torch >= 2.11, this is torch {torch.__version__}: pip install --upgrade torch")
-    library = Path(__file__).with_name("_C.so")
-    if not library.exists():
-        raise ImportError(f"convlab: {library} is missing, so convlab was not built: {_REBUILD}")
+    library = libraries.path_of("_C")
     try:
         torch.ops.load_library(library)
     except OSError as error:
-        raise ImportError(f"convlab: {library} does not load beside torch {torch.__version__} ({error}): {_REBUILD}") from error
+        raise ImportError(
+            f"convlab: {library}{_built_with()} does not load beside torch {torch.__version__} ({error.__cause__ or error}): {libraries.REBUILD}"
+        ) from error
+
+
+def _built_with() -> str:
+    try:
+        from . import _lab
+    except ImportError:
+        return ""
+    return f", built with torch {_lab.build_info()['torch']},"
 
 
 _load()
 
+from torch._prims_common import suggest_memory_format  # noqa: E402
+
 try:
     from . import _lab  # noqa: E402  (after torch: its own message would hide a torch that is too old)
 except ImportError as error:
-    raise ImportError(f"convlab: its module _lab was built for another Python ({error}): {_REBUILD}") from error
+    raise ImportError(f"convlab: its module _lab does not load ({error}): {libraries.REBUILD}") from error
 
 has_cuda = bool(_lab.build_info()["nvcc"])
 
@@ -61,7 +75,7 @@ ALL = (
 def _refuse_cuda(*args, **kwargs):
     raise RuntimeError(
         "convlab: a CUDA tensor, but convlab was built without CUDA because nvcc was not found; install the CUDA toolkit "
-        f"(or pip install nvidia-cuda-nvcc) and build again: CONVLAB_CUDA=1 {_REBUILD}"
+        f"(or pip install nvidia-cuda-nvcc) and build again: CONVLAB_CUDA=1 {libraries.REBUILD}"
     )
 
 

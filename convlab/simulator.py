@@ -21,6 +21,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import _lab, ops
+from .libraries import FILES, fault
 
 ORDERS = ("forward", "reverse", "random")
 _PACKAGE = Path(__file__).parent
@@ -75,9 +76,9 @@ class _Library:
     """A simulator library: operators torch.ops.convlab_sim.* or torch.ops.convlab_sim_check.*, and its controls."""
 
     def __init__(self, name: str):
-        path = _PACKAGE / f"{name}.so"
-        if not path.exists():
-            raise RuntimeError(f"convlab: {path} is missing, so convlab was not built whole: pip install --no-build-isolation --force-reinstall --no-deps .")
+        if reason := fault(name):
+            raise RuntimeError(reason)
+        path = _PACKAGE / FILES[name]
         torch.ops.load_library(path)
         self.controls = _lab.Simulator(str(path))
         namespace = getattr(torch.ops, f"convlab{name}")

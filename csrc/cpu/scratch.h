@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <stdexcept>
+#include <string>
 
 #include "poison.h"
 
@@ -17,7 +19,10 @@ class CpuScratch {
   CpuScratch(Use use, int64_t bytes) : block_(blocks()[use]) {
     if (bytes > block_.bytes) {
       block_.release();
-      block_.data = static_cast<char*>(::operator new(size_t(bytes), kAlignment));
+      block_.data = static_cast<char*>(::operator new(size_t(bytes), kAlignment, std::nothrow));
+      if (!block_.data)
+        throw std::runtime_error("convlab: out of memory: the system has no " + std::to_string(bytes) +
+                                 " bytes for packed weights and panels: free memory, or take algo='reference', which needs none");
       block_.bytes = bytes;
     }
     ASAN_UNPOISON_MEMORY_REGION(block_.data, bytes);

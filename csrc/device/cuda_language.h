@@ -18,8 +18,21 @@ namespace convlab {
 // A block may use this much shared memory without asking the driver first.
 constexpr size_t kSharedBytesByDefault = 48 * 1024;
 
+// What mends a library without code for the current GPU.
+inline std::string no_kernel_image() {
+  int device = 0, major = 0, minor = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  const std::string arch = std::to_string(major) + "." + std::to_string(minor);
+  return ": convlab was not compiled for compute capability " + arch + ", this GPU's: TORCH_CUDA_ARCH_LIST=" + arch +
+         " CONVLAB_CUDA=1 pip install --no-build-isolation --force-reinstall --no-deps .";
+}
+
 inline void check_cuda(cudaError_t error, const char* what) {
-  if (error != cudaSuccess) throw std::runtime_error(std::string("convlab: ") + what + ": " + cudaGetErrorString(error));
+  if (error == cudaSuccess) return;
+  const bool no_image = error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion;
+  throw std::runtime_error(std::string("convlab: ") + what + ": " + cudaGetErrorString(error) + (no_image ? no_kernel_image() : ""));
 }
 
 template <class... P, class... A>

@@ -23,10 +23,20 @@ inline void* out_or_null(const char* name, Tensor* t) { return t ? out(name, *t)
 
 class Scratch {
  public:
-  Scratch(const char*, int64_t bytes, const Tensor& device_of) : memory_(empty({bytes}, ScalarType::Byte, device_of)) {}
+  Scratch(const char* name, int64_t bytes, const Tensor& device_of) : memory_(allocated(name, bytes, device_of)) {}
   void* get() { return memory_.mutable_data_ptr(); }
 
  private:
+  // torch's own class of error does not come through the stable ABI, nor, before 2.13, its text.
+  static Tensor allocated(const char* name, int64_t bytes, const Tensor& device_of) {
+    try {
+      return empty({bytes}, ScalarType::Byte, device_of);
+    } catch (const std::exception& e) {
+      throw std::runtime_error(message("convlab: out of memory: ", device_name(device_of), " has no ", bytes, " bytes for a ", name,
+                                       ": take a smaller batch, free memory, or algo='direct', which needs none (", e.what(), ")"));
+    }
+  }
+
   Tensor memory_;
 };
 
