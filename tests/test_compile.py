@@ -23,6 +23,7 @@ def step(f, model, x):
     return [y.detach(), *(p.grad for p in model.parameters())]
 
 
+@pytest.mark.works_with("`torch.compile(fullgraph=True)`: inductor and aot_eager, static and dynamic shapes")
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_fullgraph(backend, device):
     model, expected = network(convlab).to(device), network(nn).to(device)
@@ -34,6 +35,7 @@ def test_fullgraph(backend, device):
     torch._dynamo.reset()
 
 
+@pytest.mark.works_with("`torch.compile(fullgraph=True)`: inductor and aot_eager, static and dynamic shapes")
 def test_dynamic_shapes_compile_once(device):
     model, expected = network(convlab).to(device), network(nn).to(device)
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")

@@ -28,6 +28,7 @@ def check(conv: Conv, device, dtype=torch.float32, algo="auto", bias=True, chang
     check_conv(lambda x, w, b: CF.conv2d(x, w, b, *conv.arguments, algo=algo), change(x), change(w), b, change_grad(dy), conv.arguments, f"{conv}")
 
 
+@pytest.mark.works_with("sizes that no tile divides")
 @pytest.mark.parametrize("algo", NAMES)
 @pytest.mark.parametrize("conv", AWKWARD, ids=str)
 def test_awkward_shapes(conv, algo, device):
@@ -73,6 +74,7 @@ def _sliced(t):
 LAYOUTS = {"contiguous": lambda t: t, "channels_last": _channels_last, "transposed": _transposed, "sliced": _sliced}
 
 
+@pytest.mark.works_with("inputs and gradients that are not contiguous: slices, transposes, expanded")
 @pytest.mark.parametrize("grad_layout", LAYOUTS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(layout, grad_layout, device):
@@ -80,6 +82,7 @@ def test_layouts(layout, grad_layout, device):
         check(conv, device, change=LAYOUTS[layout], change_grad=LAYOUTS[grad_layout])
 
 
+@pytest.mark.works_with("inputs and gradients that are not contiguous: slices, transposes, expanded")
 def test_expanded_inputs_and_gradients(device):
     conv = AWKWARD[5]
     x, w, b = conv.tensors(device=device)
@@ -157,6 +160,7 @@ def test_autocast(device):
         assert [g.dtype for g in gradients] == [torch.float32] * 3
 
 
+@pytest.mark.works_with("`torch.use_deterministic_algorithms`: the same bits in every run, for any number of threads")
 def test_same_bits_every_time(device):
     x, w, b = (t.requires_grad_() for t in Conv(16, 6, 14, 14, 16, 5, 5).tensors(device=device))
 
@@ -169,6 +173,7 @@ def test_same_bits_every_time(device):
         assert all(torch.equal(a, b) for a, b in zip(step(), first))
 
 
+@pytest.mark.works_with("`torch.use_deterministic_algorithms`: the same bits in every run, for any number of threads")
 def test_same_bits_for_any_number_of_threads():
     x, w, b = (t.requires_grad_() for t in Conv(16, 6, 14, 14, 16, 5, 5).tensors())
 

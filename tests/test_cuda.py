@@ -18,6 +18,7 @@ def inputs():
     return torch.randn(64, 3, 32, 32, device="cuda", requires_grad=True), torch.randn(8, 3, 3, 3, device="cuda", requires_grad=True)
 
 
+@pytest.mark.works_with("CUDA streams and graphs")
 def test_work_goes_to_the_current_stream():
     """A kernel on another stream would read x before the copy that the sleeping stream has still to make."""
     source, w = inputs()
@@ -49,6 +50,7 @@ def test_two_streams_at_once():
         assert all(torch.equal(s, t) for s, t in zip(a, b))
 
 
+@pytest.mark.works_with("CUDA streams and graphs")
 def test_graph_capture():
     x, w = inputs()
     side = torch.cuda.Stream()
@@ -66,6 +68,7 @@ def test_graph_capture():
     assert all(torch.equal(a, b) for a, b in zip(captured, step(x, w)))
 
 
+@pytest.mark.works_with("several GPUs in one process")
 def test_a_second_device():
     if torch.cuda.device_count() < 2:
         pytest.skip("one GPU")

@@ -41,6 +41,7 @@ def test_dgrad_and_wgrad_of_their_own(conv, device):
         assert gradgradcheck(f, inputs, fast_mode=True)
 
 
+@pytest.mark.works_with("double backward, for every algorithm")
 @pytest.mark.parametrize("algorithm", convlab.algorithms(), ids=lambda a: a.name)
 def test_double_backward_for_every_algorithm(algorithm, device):
     if device not in algorithm.backends:

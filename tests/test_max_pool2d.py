@@ -56,6 +56,7 @@ def test_the_first_of_equals_wins(device):
         check(pool, device, ties=True)
 
 
+@pytest.mark.works_with("inputs and gradients that are not contiguous: slices, transposes, expanded")
 @pytest.mark.parametrize("layout", ["channels_last", "transposed", "sliced"])
 def test_layouts(layout, device):
     change = {
@@ -76,6 +77,7 @@ def test_channels_last_in_channels_last_out(device):
     assert dx.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.works_with("inputs and gradients that are not contiguous: slices, transposes, expanded")
 def test_expanded_gradient(device):
     x = torch.randn(2, 3, 8, 8, device=device, requires_grad=True)
     (dx,) = torch.autograd.grad(CF.max_pool2d(x, 2).sum(), x)

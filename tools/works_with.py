@@ -1,0 +1,104 @@
+"""The README's table of what convlab works with, from the tests that show it.
+
+    python tools/works_with.py            runs them, those that take long too, and prints the table
+    python tools/works_with.py --write    puts it into README.md
+
+A test says what it shows: @pytest.mark.works_with("what"). Several may show the same; it works if all of them pass. What does not work
+is an xfail that says why.
+"""
+import argparse
+import importlib
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(<!-- works with -->\n).*?(<!-- end of works with -->)", re.DOTALL)
+NOT_SHOWN = "only a GPU shows it"
+
+
+def rows():
+    """{what: its verdict, if the tests that show it pass}."""
+    if str(ROOT / "tests") not in sys.path:
+        sys.path.insert(0, str(ROOT / "tests"))
+    found = {}
+    for path in sorted((ROOT / "tests").glob("test_*.py"), key=lambda path: (path.stem != "test_works_with", path)):
+        if "works_with" in path.read_text():
+            module = importlib.import_module(path.stem)
+            for name, function in vars(module).items():
+                if name.startswith("test_"):
+                    marks = {mark.name: mark for mark in [*marks_of(module), *marks_of(function)]}
+                    if "works_with" in marks:
+                        found.setdefault(marks["works_with"].args[0], set()).add(verdict(marks))
+    for what, verdicts in found.items():
+        verdicts.discard(NOT_SHOWN if len(verdicts) > 1 else None)  # a test on the CPU is enough
+        assert len(verdicts) == 1, "tests of {!r} do not agree: {}".format(what, verdicts)
+    return {what: verdicts.pop() for what, verdicts in found.items()}
+
+
+def marks_of(thing):
+    marks = getattr(thing, "pytestmark", [])
+    return marks if isinstance(marks, list) else [marks]
+
+
+def verdict(marks):
+    if "xfail" in marks:
+        assert marks["xfail"].kwargs["strict"], "an xfail that is not strict would go on when it works"
+        return "no: " + marks["xfail"].kwargs["reason"]
+    return NOT_SHOWN if "cuda" in marks else "yes"
+
+
+def updated(text, rows):
+    """The README with its table written anew."""
+    assert BLOCK.search(text), "README.md has no block between <!-- works with --> and <!-- end of works with -->"
+    lines = ["| | works |", "| --- | --- |"] + ["| {} | {} |".format(*row) for row in rows.items()]
+    return BLOCK.sub(lambda match: match.group(1) + "\n".join(lines) + "\n" + match.group(2), text)
+
+
+class Outcomes:
+    """A pytest plugin: what the tests have shown, and which of them failed. A skipped one shows nothing."""
+
+    def __init__(self):
+        self.what, self.shown, self.failed = {}, set(), []
+
+    def pytest_itemcollected(self, item):
+        for mark in item.iter_markers("works_with"):
+            self.what[item.nodeid] = mark.args[0]
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            self.failed.append(report.nodeid)
+        elif report.when == "call" and (report.passed or hasattr(report, "wasxfail")):
+            self.shown.add(self.what[report.nodeid])
+
+
+def check(rows):
+    """Runs the tests; ends the program if they do not show what they say."""
+    outcomes = Outcomes()
+    pytest.main(["-q", "-p", "no:cacheprovider", "-m", "works_with and (long or not long)", str(ROOT / "tests")], plugins=[outcomes])
+    not_shown = outcomes.failed or [what for what, verdict in rows.items() if verdict != NOT_SHOWN and what not in outcomes.shown]
+    if not_shown:
+        sys.exit("convlab: the tests do not show what they say: {}".format("; ".join(not_shown)))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    args = parser.parse_args()
+    os.chdir(ROOT)
+    shown = rows()
+    check(shown)
+    readme = ROOT / "README.md"
+    text = updated(readme.read_text(), shown)
+    if args.write:
+        (ROOT / "README.md.new").write_text(text)
+        os.replace(ROOT / "README.md.new", readme)
+    else:
+        print(BLOCK.search(text).group())
+
+
+if __name__ == "__main__":
+    main()
