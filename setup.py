@@ -31,7 +31,7 @@ NVCC_FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-f
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11: toolchain.OLDEST_TORCH
 # The CPU's kernels once for each instruction set; which of them run is decided at run time.
 ISA_FLAGS = {"avx512": "-mavx512f -mavx512vl -mavx512bw -mavx512dq -mavx2 -mfma -mprefer-vector-width=512", "avx2": "-mavx2 -mfma -mf16c", "baseline": "-O2"}
-LADDER = ["csrc/algorithms.cpp", "csrc/kernels/plans.cpp"]  # the algorithms and their plans, as data: every library's
+LADDER = ["csrc/algorithms.cpp"]  # the algorithms and their plans, as data: every library's
 # Symbols of a static library stay inside: torch loads a libcudart of its own, and the two must not answer for each other.
 STRIP = "-Wl,-s"
 LINK_FLAGS = ["-shared", STRIP, "-Wl,--exclude-libs,ALL"]

@@ -16,45 +16,31 @@ enum class Pass { forward, dgrad, wgrad };
 constexpr const char* kBackendNames[] = {"cpu", "cuda"};
 constexpr const char* kPassNames[] = {"forward", "dgrad", "wgrad"};
 
-// The numbers travel through the operators' schemas: never reuse one.
-enum class Algorithm : int64_t {
-  automatic = 0,
-  reference = 1,
-  direct = 2,
-  tiled = 3,
-  im2col_gemm = 4,
-  implicit_gemm = 5,
-  register_tiled = 6,
-  small_filter = 7,
-  depthwise = 8
-};
+// An algorithm's number in the table (algorithms.cpp). Here are those that the CPU's code asks for by name.
+enum class Algorithm : int64_t { automatic = 0, reference = 1, direct = 2, register_tiled = 6, depthwise = 8 };
 
 constexpr unsigned bit(Pass pass) { return 1u << int(pass); }
 constexpr unsigned kNoPass = 0, kAllPasses = bit(Pass::forward) | bit(Pass::dgrad) | bit(Pass::wgrad);
+
+struct Rung;  // kernels/rung.h
 
 struct AlgorithmRow {
   Algorithm id;
   const char* name;
   const char* technique;
   unsigned passes[2];  // by Backend, a bit a Pass
+  const Rung* rung;    // its decisions on CUDA; null where it has no pass
 };
 
-constexpr AlgorithmRow kAlgorithms[] = {
-    {Algorithm::reference, "reference", "sequential loops, as a course writes them down", {kAllPasses, kNoPass}},
-    {Algorithm::direct, "direct", "each output element by the definition, in parallel", {kAllPasses, kAllPasses}},
-    {Algorithm::tiled, "tiled", "input tiles in shared memory, filters in constant memory", {kNoPass, bit(Pass::forward) | bit(Pass::dgrad)}},
-    {Algorithm::im2col_gemm, "im2col_gemm", "unrolls the input into a matrix, then multiplies in shared-memory tiles", {kNoPass, kAllPasses}},
-    {Algorithm::implicit_gemm, "implicit_gemm", "a matrix product in shared-memory tiles, unrolled while they are loaded", {kNoPass, kAllPasses}},
-    {Algorithm::register_tiled, "register_tiled", "the same product, with a tile of outputs in registers", {kAllPasses, kAllPasses}},
-    {Algorithm::small_filter, "small_filter", "kernels compiled for the filters of LeNet and of CIFAR's first layer", {kNoPass, kAllPasses}},
-    {Algorithm::depthwise, "depthwise", "each channel by itself, a run of places in registers", {kAllPasses, kNoPass}},
+// All of them, the simplest first.
+struct AlgorithmTable {
+  const AlgorithmRow *first, *last;
+  const AlgorithmRow* begin() const { return first; }
+  const AlgorithmRow* end() const { return last; }
 };
+AlgorithmTable algorithms();
 
-inline const AlgorithmRow* find_algorithm(int64_t id) {
-  for (const AlgorithmRow& row : kAlgorithms)
-    if (int64_t(row.id) == id) return &row;
-  return nullptr;
-}
+const AlgorithmRow* find_algorithm(int64_t id);  // null if it is not in the table
 
 // Why `row` cannot do this pass of the problem on this backend; empty when it can.
 std::string refusal(const AlgorithmRow& row, Backend backend, Pass pass, DType, const Conv2d&);

@@ -4,7 +4,7 @@
 
 #include "algorithms.h"
 #include "geometry/validate.h"
-#include "kernels/plans.h"
+#include "kernels/rung.h"
 #include "simulator_bindings.h"
 
 // What the build was made with; setup.py says.
@@ -17,9 +17,9 @@ namespace py = pybind11;
 namespace convlab {
 namespace {
 
-py::list algorithms() {
+py::list table() {
   py::list rows;
-  for (const AlgorithmRow& row : kAlgorithms) {
+  for (const AlgorithmRow& row : algorithms()) {
     py::dict passes;  // backend -> names of passes
     for (int backend = 0; backend < 2; backend++) {
       py::list names;
@@ -67,7 +67,7 @@ py::dict plan_of(int64_t algo, const std::string& pass, const std::string& dtype
   const AlgorithmRow& row = row_of(algo);
   const std::string why = refusal(row, Backend::cuda, pass_of(pass), dtype_of(dtype), g);
   if (!why.empty()) throw std::invalid_argument(message("algo '", row.name, "' ", why));
-  const Plan plan = cuda_plan(row.id, pass_of(pass), dtype_of(dtype), g);
+  const Plan plan = row.rung->plan(pass_of(pass), dtype_of(dtype), g);
   py::dict facts;
   facts["tile"] = plan.tile.M ? py::object(py::make_tuple(plan.tile.M, plan.tile.N, plan.tile.K)) : py::none();
   facts["product"] = plan.tile.M ? py::object(py::make_tuple(plan.rows, plan.columns, plan.steps)) : py::none();
@@ -100,7 +100,7 @@ py::dict build_info() {
 
 PYBIND11_MODULE(_lab, m) {
   m.doc() = "The torch-free side of convlab: the table of algorithms, the geometry of problems, how the library was built.";
-  m.def("algorithms", &convlab::algorithms, "Rows (number, name, technique, {backend: [passes]}) of the table of algorithms.");
+  m.def("algorithms", &convlab::table, "Rows (number, name, technique, {backend: [passes]}) of the table of algorithms.");
   m.def("refusal", &convlab::refusal_of, "Why an algorithm cannot do a pass of a convolution; empty when it can.");
   m.def("choice", &convlab::choice_of, "The name of the algorithm that a pass of a convolution gets from \"auto\".");
   m.def("plan", &convlab::plan_of,

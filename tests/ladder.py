@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from cases import Conv, assert_sums_close, conv_in_float64, random_conv
+from convlab.testing import Conv, assert_sums_close, conv_in_float64, random_conv
 
 import convlab
 from convlab import ops

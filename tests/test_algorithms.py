@@ -6,7 +6,7 @@ import re
 import ladder
 import pytest
 import torch
-from cases import AWKWARD, Conv, random_conv
+from convlab.testing import AWKWARD, Conv, random_conv
 
 import convlab
 import convlab.functional as CF

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import AWKWARD, Conv, check_conv, random_conv
+from convlab.testing import AWKWARD, Conv, check_conv, random_conv
 
 import convlab
 import convlab.functional as CF

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import Conv, check_conv
+from convlab.testing import Conv, check_conv
 
 import convlab
 import convlab.functional as CF

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import AWKWARD, POOLS
+from convlab.testing import AWKWARD, POOLS
 from torch.autograd import gradcheck, gradgradcheck
 
 import convlab

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from cases import AWKWARD, Conv
+from convlab.testing import AWKWARD, Conv
 from ladder import DTYPES, RUNGS, check_passes, dtypes_of, has_tiles, passes_of, problem_of, random_problem, spans_tiles
 
 MORE_AWKWARD = [

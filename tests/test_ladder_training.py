@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import AWKWARD, Conv, assert_sums_close
+from convlab.testing import AWKWARD, Conv, assert_sums_close
 from ladder import RUNGS, SHARED_BY_ALL, filters_of, passes_of, running_on, sources_of
 
 import convlab

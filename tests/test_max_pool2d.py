@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import POOLS, Pool, random_pool
+from convlab.testing import POOLS, Pool, random_pool
 
 import convlab.functional as CF
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from cases import AWKWARD, check_conv
+from convlab.testing import AWKWARD, check_conv
 from torch import nn
 
 import convlab

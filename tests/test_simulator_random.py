@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import check_conv, random_conv, random_pool
+from convlab.testing import check_conv, random_conv, random_pool
 
 import convlab
 import convlab.functional as CF

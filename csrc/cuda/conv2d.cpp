@@ -1,8 +1,11 @@
 // Convolution on CUDA: the algorithms by number.
 #include "../host/conv2d.h"
 
+#include <cstring>
+
 #include "../host/registration.h"
-#include "../kernels/plans.h"
+#include "../kernels/launchers.h"
+#include "../kernels/rung.h"
 #include "stream.h"
 
 namespace convlab {
@@ -16,30 +19,33 @@ struct Cuda {
   Cuda(const Tensor& t, const Layouts&) : like(t), stream(t) {}
 
   void forward(Algorithm algorithm, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y) const {
-    const Plan plan = cuda_plan(algorithm, Pass::forward, dtype, g);
+    const AlgorithmRow& row = *find_algorithm(int64_t(algorithm));
+    const Plan plan = row.rung->plan(Pass::forward, dtype, g);
     Scratch workspace("workspace", plan.workspace, like);
-    kernels_of(algorithm).forward(plan, g, dtype, x, w, bias, y, workspace.get(), stream);
+    kernels_of(row).forward(plan, g, dtype, x, w, bias, y, workspace.get(), stream);
   }
 
   void dgrad(Algorithm algorithm, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx) const {
-    const Plan plan = cuda_plan(algorithm, Pass::dgrad, dtype, g);
+    const AlgorithmRow& row = *find_algorithm(int64_t(algorithm));
+    const Plan plan = row.rung->plan(Pass::dgrad, dtype, g);
     Scratch workspace("workspace", plan.workspace, like);
-    kernels_of(algorithm).dgrad(plan, g, dtype, dy, w, dx, workspace.get(), stream);
+    kernels_of(row).dgrad(plan, g, dtype, dy, w, dx, workspace.get(), stream);
   }
 
   void wgrad(Algorithm algorithm, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db) const {
-    const Plan plan = cuda_plan(algorithm, Pass::wgrad, dtype, g);
+    const AlgorithmRow& row = *find_algorithm(int64_t(algorithm));
+    const Plan plan = row.rung->plan(Pass::wgrad, dtype, g);
     Scratch workspace("workspace", plan.workspace, like);
-    kernels_of(algorithm).wgrad(plan, g, dtype, dy, x, dw, db, workspace.get(), stream);
+    kernels_of(row).wgrad(plan, g, dtype, dy, x, dw, db, workspace.get(), stream);
   }
 
   void bias_grad(const Conv2d& g, DType dtype, const void* dy, void* db) const { conv2d_bias_grad(g, dtype, dy, db, stream); }
 
  private:
-  static const ConvKernels& kernels_of(Algorithm algorithm) {
-    for (const ConvKernels& row : kConvKernels)
-      if (row.id == algorithm) return row;
-    throw std::logic_error(message("convlab: the table of algorithms lists number ", int64_t(algorithm), " for CUDA, but no kernel is wired to it"));
+  static const ConvKernels& kernels_of(const AlgorithmRow& row) {
+    for (const ConvKernels* kernels = ConvKernels::first(); kernels; kernels = kernels->next)
+      if (std::strcmp(kernels->name, row.name) == 0) return *kernels;
+    throw std::logic_error(message("convlab: the table of algorithms has '", row.name, "' for CUDA, but no conv2d_", row.name, ".cu has kernels of this name"));
   }
 };
 

@@ -20,6 +20,8 @@
 //   ResNet-20   forward      264    235             4.01       2.42
 //   ResNet-20   dgrad               235    264      4.01       2.42
 //   ResNet-20   wgrad        264           264      3.67       3.67        1.00     7.98
+#include "conv2d_direct.h"
+
 #include "../device/reduce.h"
 #include "launchers.h"
 #include "windows.h"
@@ -27,7 +29,7 @@
 namespace convlab {
 namespace {
 
-constexpr int kThreads = 256;  // eight warps: enough loads in flight on every architecture since sm_70
+constexpr int kThreads = kDirectThreads;
 constexpr int kBlocksAtOnce = 4;  // a multiprocessor: allows 64 registers; left to itself, ptxas aims at fewer on sm_80 and spills
 
 // x [N, C, H, W], w [K, C/groups, R, S], bias [K] or null -> y [N, K, P, Q].  grid ceil(NKPQ / 256)
@@ -95,9 +97,7 @@ __global__ void __launch_bounds__(kThreads) wgrad_kernel(Conv2d g, const T* __re
   if (threadIdx.x == 0) dw[blockIdx.x] = T(sum);
 }
 
-}  // namespace
-
-void conv2d_direct_forward(const Plan&, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
+void forward(const Plan&, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch(forward_kernel<T>, blocks_for((long long)g.N * g.K * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g, static_cast<const T*>(x),
@@ -105,7 +105,7 @@ void conv2d_direct_forward(const Plan&, const Conv2d& g, DType dtype, const void
   });
 }
 
-void conv2d_direct_dgrad(const Plan&, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void*, Stream stream) {
+void dgrad(const Plan&, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void*, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     launch(dgrad_kernel<T>, blocks_for((long long)g.N * g.C * g.H * g.W, kThreads), dim3(kThreads), 0, stream, g, static_cast<const T*>(dy),
@@ -113,7 +113,7 @@ void conv2d_direct_dgrad(const Plan&, const Conv2d& g, DType dtype, const void* 
   });
 }
 
-void conv2d_direct_wgrad(const Plan&, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db, void*, Stream stream) {
+void wgrad(const Plan&, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db, void*, Stream stream) {
   if (db) conv2d_bias_grad(g, dtype, dy, db, stream);
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -122,4 +122,7 @@ void conv2d_direct_wgrad(const Plan&, const Conv2d& g, DType dtype, const void* 
   });
 }
 
+const ConvKernels conv2d_direct("direct", forward, dgrad, wgrad);
+
+}  // namespace
 }  // namespace convlab

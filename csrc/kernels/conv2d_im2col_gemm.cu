@@ -7,7 +7,7 @@
 //
 //   forward  y  = pointwise forward of u       dgrad  dx = col2im(pointwise dgrad of dy)       wgrad  dw = pointwise wgrad of dy and u
 //
-// What it does    works through the batch in chunks of as many images as fit a budget of workspace (plans.cpp), so any N goes.
+// What it does    works through the batch in chunks of as many images as fit a budget of workspace (conv2d_im2col_gemm.h), so any N goes.
 //                 unroll and col2im: one thread an element of what is written; col2im gathers, so there are no atomics. wgrad's
 //                 sums of each chunk are added in order.
 // Against `tiled`  a matrix product is the one kernel everybody knows how to make fast, for every filter size.
@@ -68,9 +68,7 @@ void unroll(const Conv2d& g, const float* x, float* u, Stream stream) {
   launch(unroll_kernel, blocks_for((long long)g.N * g.C * g.R * g.S * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g, x, u);
 }
 
-}  // namespace
-
-void conv2d_im2col_gemm_forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void* workspace,
+void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void* workspace,
                                 Stream stream) {
   float* u = static_cast<float*>(workspace);
   over_chunks(plan, g, [&](const Conv2d& chunk, long long n0, int) {
@@ -79,7 +77,7 @@ void conv2d_im2col_gemm_forward(const Plan& plan, const Conv2d& g, DType, const 
   });
 }
 
-void conv2d_im2col_gemm_dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void* workspace, Stream stream) {
+void dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void* workspace, Stream stream) {
   float* du = static_cast<float*>(workspace);
   over_chunks(plan, g, [&](const Conv2d& chunk, long long n0, int) {
     launch_gemm_dgrad<SharedTile, float>(plan, pointwise(chunk), static_cast<const float*>(dy) + n0 * g.K * g.P * g.Q, w, du, stream);
@@ -89,7 +87,7 @@ void conv2d_im2col_gemm_dgrad(const Plan& plan, const Conv2d& g, DType, const vo
 }
 
 // workspace: u, then the chunks' partial sums [chunks, slices, K, C/groups, R, S] and [chunks, slices, K]
-void conv2d_im2col_gemm_wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
+void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
   const long long filters = (long long)g.K * g.Cg() * g.R * g.S;
   const int chunks = (g.N + plan.images - 1) / plan.images;
   float* u = static_cast<float*>(workspace);
@@ -104,4 +102,7 @@ void conv2d_im2col_gemm_wgrad(const Plan& plan, const Conv2d& g, DType, const vo
   if (db) add_slices(chunks * plan.slices, g.K, partial_db, static_cast<float*>(db), stream);
 }
 
+const ConvKernels conv2d_im2col_gemm("im2col_gemm", forward, dgrad, wgrad);
+
+}  // namespace
 }  // namespace convlab

@@ -17,19 +17,23 @@
 #include "tile_shapes.h"
 
 namespace convlab {
+namespace {
 
 using SharedTile = Tile<kSharedTile.M, kSharedTile.N, kSharedTile.K, kSharedTile.rows, kSharedTile.columns>;
 
-void conv2d_implicit_gemm_forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
+void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
   launch_gemm_forward<SharedTile, float>(plan, g, x, w, bias, y, stream);
 }
 
-void conv2d_implicit_gemm_dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void*, Stream stream) {
+void dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void*, Stream stream) {
   launch_gemm_dgrad<SharedTile, float>(plan, g, dy, w, dx, stream);
 }
 
-void conv2d_implicit_gemm_wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
+void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
   launch_gemm_wgrad<SharedTile, float>(plan, g, dy, x, dw, db, workspace, stream);
 }
 
+const ConvKernels conv2d_implicit_gemm("implicit_gemm", forward, dgrad, wgrad);
+
+}  // namespace
 }  // namespace convlab

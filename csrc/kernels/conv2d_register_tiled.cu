@@ -2,7 +2,7 @@
 //
 // What it does    a thread keeps a tile of sums in registers. A step of the product loads 8 + 8 floats from shared memory, 16
 //                 bytes an instruction, and makes 64 multiply-adds of them; loads from device memory for the next tile are
-//                 under way meanwhile. The tile is chosen by the shape of the product (tile_shapes.h, plans.cpp).
+//                 under way meanwhile. The tile is chosen by the shape of the product (tile_shapes.h, conv2d_gemm_plan.h).
 // Against implicit_gemm  a quarter of a shared-memory load for each multiply-add instead of two, and a quarter of the global loads.
 // What bounds it  issue slots: three of four instructions of the large tile's loop are multiply-adds.
 // What is next    asynchronous copies past the registers, so that more loads are under way, and tensor cores.
@@ -35,26 +35,27 @@ template <const TileShape (&shapes)[kTiles], int i = 0, class F> void dispatch_t
   f(tile, type_tag<float>{});
 }
 
-}  // namespace
-
-void conv2d_register_tiled_forward(const Plan& plan, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y, void*,
+void forward(const Plan& plan, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y, void*,
                                    Stream stream) {
   dispatch_tile<kImageTiles>(plan, dtype, [&](auto tile, auto element) {
     launch_gemm_forward<typename decltype(tile)::type, typename decltype(element)::type>(plan, g, x, w, bias, y, stream);
   });
 }
 
-void conv2d_register_tiled_dgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void*, Stream stream) {
+void dgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void*, Stream stream) {
   dispatch_tile<kImageTiles>(plan, dtype, [&](auto tile, auto element) {
     launch_gemm_dgrad<typename decltype(tile)::type, typename decltype(element)::type>(plan, g, dy, w, dx, stream);
   });
 }
 
-void conv2d_register_tiled_wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db, void* workspace,
+void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db, void* workspace,
                                  Stream stream) {
   dispatch_tile<kFilterTiles>(plan, dtype, [&](auto tile, auto element) {
     launch_gemm_wgrad<typename decltype(tile)::type, typename decltype(element)::type>(plan, g, dy, x, dw, db, workspace, stream);
   });
 }
 
+const ConvKernels conv2d_register_tiled("register_tiled", forward, dgrad, wgrad);
+
+}  // namespace
 }  // namespace convlab

@@ -227,16 +227,14 @@ template <int i = 0, class F> void with_filter(const Plan& plan, const F& f) {
 
 dim3 grid_of(const Plan& plan) { return dim3(plan.grid[0], plan.grid[1], plan.grid[2]); }
 
-}  // namespace
-
-void conv2d_small_filter_forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
+void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
   with_filter(plan, [&]<int C, int K, int R, int S>() {
     launch(small_filter_forward_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g, static_cast<const float*>(x), static_cast<const float*>(w),
            static_cast<const float*>(bias), static_cast<float*>(y));
   });
 }
 
-void conv2d_small_filter_dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void*, Stream stream) {
+void dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void*, Stream stream) {
   with_filter(plan, [&]<int C, int K, int R, int S>() {
     launch(small_filter_dgrad_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g, static_cast<const float*>(dy), static_cast<const float*>(w),
            static_cast<float*>(dx));
@@ -244,7 +242,7 @@ void conv2d_small_filter_dgrad(const Plan& plan, const Conv2d& g, DType, const v
 }
 
 // workspace [slices, K, C, R, S] and [slices, K] floats
-void conv2d_small_filter_wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
+void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
   const long long filters = (long long)g.K * g.C * g.R * g.S;
   float* partial = static_cast<float*>(workspace);
   float* partial_db = db ? partial + plan.slices * filters : nullptr;
@@ -256,4 +254,7 @@ void conv2d_small_filter_wgrad(const Plan& plan, const Conv2d& g, DType, const v
   if (db) add_slices(plan.slices, g.K, partial_db, static_cast<float*>(db), stream);
 }
 
+const ConvKernels conv2d_small_filter("small_filter", forward, dgrad, wgrad);
+
+}  // namespace
 }  // namespace convlab

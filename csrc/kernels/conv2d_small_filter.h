@@ -1,11 +1,9 @@
-// The small_filter rung as data: the filters it is compiled for, what a thread takes of each, and how it launches. For
-// conv2d_small_filter.cu and plans.cpp.
+// The small_filter rung as data: the filters it is compiled for, what a thread takes of each, and how it launches.
 #pragma once
 #include <algorithm>
 #include <climits>
 
-#include "../algorithms.h"
-#include "plan.h"
+#include "rung.h"
 
 namespace convlab {
 
@@ -55,7 +53,8 @@ inline int small_filter_index(const Conv2d& g) {
   return -1;
 }
 
-inline std::string small_filter_refusal(Pass, const Conv2d& g) {
+inline std::string small_filter_refusal(Pass, DType dtype, const Conv2d& g) {
+  if (dtype != DType::float32) return "is compiled for float32 only";
   const auto text = [](long long n) { return std::to_string(n); };
   if (small_filter_index(g) >= 0 && g.groups == 1 && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1) {
     constexpr int kRowsBeyond = 16;  // rows below an image that a thread may count without loading them
@@ -70,7 +69,7 @@ inline std::string small_filter_refusal(Pass, const Conv2d& g) {
   return "is compiled for the filters " + filters + ", each at stride 1, dilation 1 and one group";
 }
 
-inline Plan small_filter_plan(Pass pass, const Conv2d& g) {
+inline Plan small_filter_plan(Pass pass, DType, const Conv2d& g) {
   Plan plan;
   plan.variant = small_filter_index(g);
   if (pass == Pass::wgrad) {
@@ -101,5 +100,7 @@ inline Plan small_filter_plan(Pass pass, const Conv2d& g) {
   plan.useful = double(g.N) * pixels / std::max(double(ceil_div(g.N, plan.images)) * plan.grid[0] * plan.threads * rows * columns, 1.0);
   return plan;
 }
+
+inline constexpr Rung kSmallFilter = {small_filter_refusal, small_filter_plan, always_best};
 
 }  // namespace convlab

@@ -109,8 +109,8 @@ tiled_kernel(Conv2d g, Chunk chunk, int stage, const float* __restrict__ in, con
 // For the error of a graph's capture, which the other algorithms stand.
 std::string who() {
   std::string others;
-  for (const ConvKernels& row : kConvKernels)
-    if (row.id != Algorithm::tiled) others += (others.empty() ? "" : ", ") + std::string(find_algorithm(int64_t(row.id))->name);
+  for (const ConvKernels* rung = ConvKernels::first(); rung; rung = rung->next)
+    if (rung->name != std::string("tiled")) others += (others.empty() ? "" : ", ") + std::string(rung->name);
   return "convlab: conv2d algo 'tiled' (unlike " + others + ")";
 }
 
@@ -136,14 +136,15 @@ template <bool forward> void launch_tiled(const Plan& plan, const Conv2d& g, con
                       forward ? channel > 0 : filter > 0});
 }
 
-}  // namespace
-
-void conv2d_tiled_forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
+void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
   launch_tiled<true>(plan, g, x, w, bias, y, stream);
 }
 
-void conv2d_tiled_dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void*, Stream stream) {
+void dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void*, Stream stream) {
   launch_tiled<false>(plan, g, dy, w, nullptr, dx, stream);
 }
 
+const ConvKernels conv2d_tiled("tiled", forward, dgrad, nullptr);
+
+}  // namespace
 }  // namespace convlab

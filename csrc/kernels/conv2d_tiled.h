@@ -1,13 +1,12 @@
-// The tiled rung as data: its passes as one correlation, what it cannot do, and how it launches. For conv2d_tiled.cu and plans.cpp.
+// The tiled rung as data: its passes as one correlation, what it cannot do, and how it launches.
 //
 // A pass makes `maps` of each group out of `depth` planes of that group. forward: maps are output channels, depth is input
 // channels. dgrad: the other way round, and the filter is flipped, which takes no copy: the taps are walked from the last.
 #pragma once
 #include <algorithm>
 
-#include "../algorithms.h"
 #include "../geometry/residues.h"
-#include "plan.h"
+#include "rung.h"
 
 namespace convlab {
 
@@ -78,7 +77,7 @@ inline long long tiled_plane_bytes(const TiledAxis& h, const TiledAxis& v, int r
   return bounded(tiled_extent(h, rows)) * tiled_pitch(bounded(tiled_extent(v, kTileSide))) * (long long)sizeof(float);
 }
 
-inline Plan tiled_plan(Pass pass, const Conv2d& g) {
+inline Plan tiled_plan(Pass pass, DType, const Conv2d& g) {
   const bool forward = pass == Pass::forward;
   const TiledAxis h = tiled_height(forward, 0, g), v = tiled_width(forward, 0, g);  // no class has more taps than residue 0
   Plan plan;
@@ -104,8 +103,9 @@ inline Plan tiled_plan(Pass pass, const Conv2d& g) {
   return plan;
 }
 
-inline std::string tiled_refusal(Pass pass, const Conv2d& g) {
-  const Plan plan = tiled_plan(pass, g);
+inline std::string tiled_refusal(Pass pass, DType dtype, const Conv2d& g) {
+  if (dtype != DType::float32) return "is compiled for float32 only";
+  const Plan plan = tiled_plan(pass, dtype, g);
   if (plan.chunk.channels == 0 && g.Cg() > 0)
     return "keeps filters in constant memory, which holds " + std::to_string(kConstantFloats) + " weights, but one plane of a filter has " +
            std::to_string((long long)g.R * g.S);
@@ -115,5 +115,7 @@ inline std::string tiled_refusal(Pass pass, const Conv2d& g) {
   const TiledGrid grid = tiled_grid(pass == Pass::forward, g, plan.chunk, plan.threads / kTileSide, plan.tile.rows);
   return grid_refusal(grid.x, grid.y, grid.z);
 }
+
+inline constexpr Rung kTiled = {tiled_refusal, tiled_plan, nullptr};
 
 }  // namespace convlab

@@ -21,26 +21,24 @@ using ConvForward = void(const Plan&, const Conv2d&, DType, const void* x, const
 using ConvDgrad = void(const Plan&, const Conv2d&, DType, const void* dy, const void* w, void* dx, void* workspace, Stream);
 using ConvWgrad = void(const Plan&, const Conv2d&, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream);
 
-ConvForward conv2d_direct_forward, conv2d_tiled_forward, conv2d_im2col_gemm_forward, conv2d_implicit_gemm_forward, conv2d_register_tiled_forward,
-    conv2d_small_filter_forward;
-ConvDgrad conv2d_direct_dgrad, conv2d_tiled_dgrad, conv2d_im2col_gemm_dgrad, conv2d_implicit_gemm_dgrad, conv2d_register_tiled_dgrad,
-    conv2d_small_filter_dgrad;
-ConvWgrad conv2d_direct_wgrad, conv2d_im2col_gemm_wgrad, conv2d_implicit_gemm_wgrad, conv2d_register_tiled_wgrad, conv2d_small_filter_wgrad;
-
-struct ConvKernels {  // null: the rung has no such pass
-  Algorithm id;
+// A rung's launchers, null for a pass that it does not have. conv2d_NAME.cu ends with one, which makes it known.
+struct ConvKernels {
+  const char* name;
   ConvForward* forward;
   ConvDgrad* dgrad;
   ConvWgrad* wgrad;
-};
+  const ConvKernels* next;  // in a list that is complete once the library is loaded
 
-constexpr ConvKernels kConvKernels[] = {
-    {Algorithm::direct, conv2d_direct_forward, conv2d_direct_dgrad, conv2d_direct_wgrad},
-    {Algorithm::tiled, conv2d_tiled_forward, conv2d_tiled_dgrad, nullptr},
-    {Algorithm::im2col_gemm, conv2d_im2col_gemm_forward, conv2d_im2col_gemm_dgrad, conv2d_im2col_gemm_wgrad},
-    {Algorithm::implicit_gemm, conv2d_implicit_gemm_forward, conv2d_implicit_gemm_dgrad, conv2d_implicit_gemm_wgrad},
-    {Algorithm::register_tiled, conv2d_register_tiled_forward, conv2d_register_tiled_dgrad, conv2d_register_tiled_wgrad},
-    {Algorithm::small_filter, conv2d_small_filter_forward, conv2d_small_filter_dgrad, conv2d_small_filter_wgrad},
+  ConvKernels(const char* name, ConvForward* forward, ConvDgrad* dgrad, ConvWgrad* wgrad)
+      : name(name), forward(forward), dgrad(dgrad), wgrad(wgrad), next(first()) {
+    first() = this;
+  }
+  ConvKernels(const ConvKernels&) = delete;
+
+  static const ConvKernels*& first() {
+    static const ConvKernels* list = nullptr;
+    return list;
+  }
 };
 
 // conv2d_bias_grad.cu: db [K] = sum of dy over n, p, q

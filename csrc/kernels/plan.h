@@ -1,5 +1,5 @@
 // A launch as data: what a rung decides about a problem before it launches anything. Computed torch-free and without CUDA
-// (plans.cpp), read by the rung's launchers, by the host side (which allocates the workspace) and by Python (convlab._lab).
+// (rung.h), read by the rung's launchers, by the host side (which allocates the workspace) and by Python (convlab._lab).
 #pragma once
 #include <string>
 

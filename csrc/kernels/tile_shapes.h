@@ -4,8 +4,15 @@
 
 namespace convlab {
 
+// The tiles a rung has for a pass, [first, last) of a table.
+struct Tiles {
+  const TileShape* table;
+  int first, last;
+};
+
 // implicit_gemm and im2col_gemm: one output a thread, the classic shared-memory tile.
 constexpr TileShape kSharedTile = {16, 16, 16, 1, 1};
+constexpr Tiles kSharedTiles = {&kSharedTile, 0, 1};
 
 // register_tiled. A tile loads (M + N) K elements for M N K multiply-adds, so larger is better as long as the matrix fills it.
 // For float16 and bfloat16 only the two last of each list are compiled, to keep the build short.

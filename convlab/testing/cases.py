@@ -1,11 +1,10 @@
-"""The problems that tests share, and how far a result may be from the exact one."""
+"""Adversarial problems: primes, edges, strides that leave gaps, padding beyond the kernel, empty batches; and random ones."""
 
 import math
 import random
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 
 class Conv(NamedTuple):
@@ -31,6 +30,12 @@ class Conv(NamedTuple):
     @property
     def arguments(self):
         return self.stride, self.padding, self.dilation, self.groups
+
+    @property
+    def outputs(self) -> tuple[int, int]:
+        """(P, Q), which may be below 1 for what is no convolution."""
+        sizes = zip((self.H, self.W), (self.R, self.S), self.stride, self.padding, self.dilation)
+        return tuple((size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, pad, dilation in sizes)
 
     def tensors(self, dtype=torch.float32, device="cpu", bias=True):
         x = torch.randn(self.N, self.C, self.H, self.W, dtype=dtype, device=device)
@@ -67,11 +72,13 @@ def random_conv(rng: random.Random) -> Conv:
             rng.randint(1, 5), rng.randint(1, 5), (rng.randint(1, 4), rng.randint(1, 4)), (rng.randint(0, 4), rng.randint(0, 4)),
             (rng.randint(1, 3), rng.randint(1, 3)), groups,
         )  # fmt: skip
-        if c.dilation[0] * (c.R - 1) < c.H + 2 * c.padding[0] and c.dilation[1] * (c.S - 1) < c.W + 2 * c.padding[1]:
+        if min(c.outputs) > 0:
             return c
 
 
 class Pool(NamedTuple):
+    """A max pooling of x [N, C, H, W], with torch's arguments."""
+
     shape: tuple
     kernel_size: object
     stride: object = None
@@ -115,52 +122,42 @@ def random_pool(rng: random.Random) -> Pool:
             return Pool((rng.randint(1, 3), rng.randint(1, 4), *size), kernel, stride, padding, dilation, rng.random() < 0.5)
 
 
-# ---- how far off -----------------------------------------------------------------------------------------------------
+class AvgPool(NamedTuple):
+    """An average pooling of x [N, C, H, W], with torch's arguments."""
+
+    shape: tuple
+    kernel_size: object
+    stride: object = None
+    padding: object = 0
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+    divisor_override: int | None = None
+
+    @property
+    def taps(self) -> int:
+        return math.prod(self.kernel_size) if isinstance(self.kernel_size, tuple) else self.kernel_size**2
 
 
-def assert_sums_close(actual, exact, magnitude, terms, what=""):
-    """Checks sums of products against float64.
-
-    `exact` is the sum in float64, `magnitude` the sum of the absolute values of its terms, `terms` how many there are. Rounding
-    after each addition moves a sum by about eps * sqrt(terms) * magnitude (eps of the accumulator: float64 for float64, else
-    float32), and storing the result rounds once more in its own type. Four times that is allowed.
-    """
-    assert actual.shape == exact.shape, f"{what}: shape {tuple(actual.shape)}, expected {tuple(exact.shape)}"
-    accumulator = torch.float64 if actual.dtype == torch.float64 else torch.float32
-    bound = 4 * torch.finfo(accumulator).eps * math.sqrt(max(terms, 1)) * magnitude + torch.finfo(actual.dtype).eps * exact.abs()
-    bound = bound + torch.finfo(actual.dtype).tiny
-    error = (actual.detach().to("cpu", torch.float64) - exact).abs()
-    worst = (error - bound).nan_to_num(nan=math.inf).flatten()
-    if worst.numel() and worst.max() > 0:
-        i = int(worst.argmax())
-        index = [int(v) for v in torch.unravel_index(torch.tensor(i), exact.shape)]
-        got, want = actual.flatten()[i].item() if actual.is_contiguous() else actual[tuple(index)].item(), exact.flatten()[i].item()
-        raise AssertionError(f"{what} differs at {index}: {got}, exactly {want}; allowed error {bound.flatten()[i].item():.3g}")
+def _each_count(*pool):
+    return [AvgPool(*pool, *count) for count in ((True, None), (False, None), (True, 3))]
 
 
-def conv_in_float64(tensors, dy, arguments):
-    """y, dx, dw and db (if there is a bias) of a convolution of `tensors` x, w, b in float64; and the same of their absolute values,
-    which is by how much rounding can move them."""
+AVG_POOLS = [
+    *_each_count((2, 3, 8, 10), 2, None, 0, False),
+    *_each_count((2, 3, 7, 11), 2, None, 0, True),
+    *_each_count((1, 2, 13, 5), (3, 2), (2, 3), (1, 0), False),
+    *_each_count((2, 3, 10, 10), 3, 2, 1, True),
+    *_each_count((2, 1, 5, 7), (5, 7), None, 0, False),
+    *_each_count((1, 2, 11, 12), (2, 3), (3, 4), (1, 1), True),  # gaps between windows
+    *_each_count((1, 1, 4, 4), 3, 1, 1, False),
+    *_each_count((0, 3, 8, 8), 2, None, 0, False),
+]
 
-    def all_of(fn):
-        exact = [fn(t.detach().to("cpu", torch.float64)).requires_grad_() for t in tensors if t is not None]
-        y = F.conv2d(*exact, *([None] if len(exact) < 3 else []), *arguments)
-        return y.detach(), *torch.autograd.grad(y, exact, fn(dy.to("cpu", torch.float64)))
 
-    return all_of(lambda t: t), all_of(torch.abs)
-
-
-def check_conv(convolve, x, w, b, dy, arguments, what=""):
-    """Checks a convolution and its three gradients against float64 on the same inputs.
-
-    convolve(x, w, b) must be differentiable. x, w, b (or None) and dy may lie on any device, in any layout.
-    """
-    leaves = [t.detach().requires_grad_() for t in (x, w, b) if t is not None]
-    y = convolve(*leaves, *([] if b is not None else [None]))
-    gradients = torch.autograd.grad(y, leaves, dy)
-    (y64, *gradients64), (y_abs, *gradients_abs) = conv_in_float64((x, w, b), dy, arguments)
-    taps = w[0].numel()
-    terms = [w.shape[0] // arguments[3] * w.shape[2] * w.shape[3], y[:, 0].numel(), y[:, 0].numel()]
-    assert_sums_close(y, y64, y_abs, taps + 1, f"{what} forward")
-    for name, *values in zip(("dgrad", "wgrad", "bias gradient"), gradients, gradients64, gradients_abs, terms):
-        assert_sums_close(*values, f"{what} {name}")
+def random_avg_pool(rng: random.Random) -> AvgPool:
+    """Any legal average pooling of moderate size."""
+    kernel = (rng.randint(1, 5), rng.randint(1, 5))
+    padding = tuple(rng.randint(0, k // 2) for k in kernel)
+    size = tuple(rng.randint(max(1, k - 2 * p), 17) for k, p in zip(kernel, padding))
+    shape = (rng.randint(1, 3), rng.randint(1, 4), *size)
+    return AvgPool(shape, kernel, (rng.randint(1, 4), rng.randint(1, 4)), padding, rng.random() < 0.5, rng.random() < 0.5, rng.choice([None, None, 7, -2]))
