@@ -199,7 +199,7 @@ class BuildPyAnew(build_py):
     """setuptools keeps build/lib, and would put into a wheel what has been deleted from convlab/ since. And the kernels' sources go
     along: reports quote them, and kernels of one's own are compiled against them."""
 
-    SOURCES = ["csrc/*.h", "csrc/device/*", "csrc/geometry/*", "csrc/kernels/*", "csrc/simulator/*"]
+    SOURCES = ["csrc/*.h", "csrc/device/*", "csrc/geometry/*", "csrc/kernels/*", "csrc/simulator/*", "csrc/testing/*"]
 
     def run(self):
         if not self.editable_mode:

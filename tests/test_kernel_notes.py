@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import convlab
+from convlab.testing.traffic import NOTE, digits
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 import kernel_notes  # noqa: E402
@@ -50,12 +51,12 @@ SOURCES = sorted(path.name for path in kernel_notes.KERNELS.glob("*.cu"))
 def test_the_notes_are_what_is_counted(source, cases):
     """Every row is there, and one of them, which takes turns with the files, is counted again."""
     _, (title, _, *rows), _ = kernel_notes.split(source)
-    assert title == kernel_notes.BEGIN
+    assert title == NOTE
     words = [row.removeprefix("//").split() for row in rows]
     expected = [[*case.layer.split(), case.what] for case in cases[source]]
     assert [row[: len(name)] for row, name in zip(words, expected, strict=True)] == expected
     i = SOURCES.index(source) % len(rows)
-    counted = [kernel_notes.digits(number) for number in kernel_notes.numbers_of(cases[source][i]).values()]
+    counted = [digits(number) for number in kernel_notes.numbers_of(cases[source][i]).values()]
     assert words[i][len(expected[i]) :] == counted, f"{source}, {expected[i]}: make kernel-notes ARGS=--write, if it is meant"
 
 
@@ -73,4 +74,4 @@ def test_the_command_prints_and_writes(capsys, monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "argv", ["kernel_notes.py", "--only", "direct", "--write"])
         kernel_notes.main()
         note = "".join(f"//   {line}\n" for line in table)
-        assert (tmp_path / "conv2d_direct.cu").read_text() == page.format(kernel_notes.BEGIN + "\n" + note)
+        assert (tmp_path / "conv2d_direct.cu").read_text() == page.format(NOTE + "\n" + note)

@@ -3,12 +3,7 @@
     make kernel-notes                   prints them
     make kernel-notes ARGS=--write      renews the notes
 
-x, w, dy, winners  how often each byte of the tensor is read, on average (winners: of max pooling, a byte each)
-positive           the same: whether leaky ReLU's x was, a byte each
-workspace          bytes read and written there, over those of the tensors together
-sectors            of 32 bytes, moved by a request of a warp to global memory; at least: what the same bytes could do with
-conflicts          wavefronts of shared memory over the least that the same bytes could take: 1 is free of bank conflicts
-shared             bytes of shared memory read for each multiply-add
+    python -m convlab.check --columns   says how to read them
 """
 import argparse
 import sys
@@ -23,11 +18,11 @@ import torch  # noqa: E402
 import convlab  # noqa: E402
 from convlab import ops  # noqa: E402
 from convlab.explain.counting import call_of, count_call  # noqa: E402
+from convlab.testing import traffic  # noqa: E402
+from convlab.testing.traffic import NAME_WIDTH, NOTE, digits  # noqa: E402
 
 KERNELS = ROOT / "csrc" / "kernels"
 PASSES = ("forward", "dgrad", "wgrad")
-TENSORS = {"input": "x", "weight": "w", "grad_output": "dy", "offsets": "winners", "positive": "positive"}  # what the simulator calls them -> column
-COLUMNS = (*TENSORS.values(), "workspace", "sectors", "at least", "conflicts", "shared")
 
 
 # ---- what is counted --------------------------------------------------------------------------------------------------
@@ -145,46 +140,27 @@ def all_cases() -> List[Case]:
 
 def numbers_of(case: Case) -> Dict[str, float]:
     """By column; those that have none, are left out."""
-    counted = count_call(case.run)
-    numbers = {column: counted.requested(memory) / case.sizes.get(memory, 1) for memory, column in TENSORS.items()}
-    numbers["workspace"] = counted.requested_by_tensor.get("workspace", 0) / sum(case.sizes.values())
-    numbers["sectors"], numbers["at least"] = counted.sectors_a_request, counted.least_sectors_a_request
-    numbers["conflicts"] = counted.conflicts or 0
-    if case.multiply_adds:
-        numbers["shared"] = counted.shared_bytes_read / case.multiply_adds
-    return {column: number for column, number in numbers.items() if number}
-
-
-def digits(number: float) -> str:
-    return "{:.{}f}".format(number, 0 if number >= 100 else 1 if number >= 10 else 2)
+    return traffic.numbers_of(count_call(case.run).traffic, case.sizes, case.multiply_adds)
 
 
 def table_of(cases: List[Case]) -> List[str]:
     """Lines of text: the columns that have numbers, a row for each case."""
-    rows = [{column: digits(number) for column, number in numbers_of(case).items()} for case in cases]
-    columns = [column for column in COLUMNS if any(column in row for row in rows)]
-    names = ["{:12}{:9}".format(case.layer, case.what) for case in cases]
-    lines = [(" " * 21, {column: column for column in columns}), *zip(names, rows)]
-    return [name + "".join("{:>{}}".format(cells.get(c, ""), max(len(c), 4) + 3) for c in columns).rstrip() for name, cells in lines]
+    return traffic.table({"{:12}{}".format(case.layer, case.what): {c: digits(n) for c, n in numbers_of(case).items()} for case in cases}, NAME_WIDTH)
 
 
 # ---- the notes --------------------------------------------------------------------------------------------------------
-
-# The note: this line, and what follows of the comment on top of the file.
-BEGIN = "// What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it"
-
 
 def split(source: str):
     """A kernel file's lines before the note, in it, and behind it."""
     lines = (KERNELS / source).read_text().splitlines()
     end = next(i for i, line in enumerate(lines) if not line.startswith("//"))
-    begin = next((i for i in range(end) if lines[i].startswith(BEGIN)), end)
+    begin = next((i for i in range(end) if lines[i].startswith(NOTE)), end)
     return lines[:begin], lines[begin:end], lines[end:]
 
 
 def write(source: str, cases: List[Case]):
     before, _, behind = split(source)
-    note = [BEGIN, *("//   " + line for line in table_of(cases))]
+    note = [NOTE, *("//   " + line for line in table_of(cases))]
     (KERNELS / source).write_text("\n".join([*before, *note, *behind]) + "\n")
 
 
@@ -194,7 +170,7 @@ def main():
     parser.add_argument("--write", action="store_true", help="renew the notes in csrc/kernels")
     args = parser.parse_args()
     if not args.write:
-        print(__doc__.split("\n\n")[2].strip())
+        print(traffic.__doc__.split("\n\n")[1].strip())
     by_source: Dict[str, List[Case]] = {}
     for case in all_cases():
         by_source.setdefault(case.source, []).append(case)

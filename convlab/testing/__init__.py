@@ -9,7 +9,9 @@ What is wrong is a CheckError that says where, by how much, and what it suggests
 from .activation import check_leaky_relu, check_relu
 from .cases import AVG_POOLS, AWKWARD, POOLS, AvgPool, Conv, Pool, random_avg_pool, random_conv, random_pool
 from .compare import CheckError, assert_sums_close, conv_in_float64
+from .contracts import CONTRACTS
 from .conv2d import check_conv, check_conv2d
+from .kernel import CompileError, Finding, KernelReport, check_kernel, template
 from .pooling import check_avg_pool2d, check_max_pool2d
 from .probe import DTYPES, LAYOUTS, Checked, poisoned_memory
 
@@ -17,10 +19,14 @@ __all__ = [
     "AVG_POOLS",
     "AWKWARD",
     "AvgPool",
+    "CONTRACTS",
     "CheckError",
     "Checked",
+    "CompileError",
     "Conv",
     "DTYPES",
+    "Finding",
+    "KernelReport",
     "LAYOUTS",
     "POOLS",
     "Pool",
@@ -28,6 +34,7 @@ __all__ = [
     "check_avg_pool2d",
     "check_conv",
     "check_conv2d",
+    "check_kernel",
     "check_leaky_relu",
     "check_max_pool2d",
     "check_relu",
@@ -36,4 +43,5 @@ __all__ = [
     "random_avg_pool",
     "random_conv",
     "random_pool",
+    "template",
 ]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from .cases import AWKWARD, Conv, random_conv
 from .compare import Alternatives, assert_sums_close, conv_in_float64
-from .probe import LAYOUTS, Checked, Refused, expect_same_bits, expect_tensor, expect_unchanged, poisoned_memory
+from .probe import LAYOUTS, Checked, Refused, expect_same_bits, expect_tensor, expect_unchanged, of_layout, poisoned_memory
 
 _DIMS = {"dgrad": "nchw", "wgrad": "kcrs", "bias gradient": "k"}
 
@@ -50,12 +50,12 @@ def check_conv(convolve, x, w, b, dy, arguments, what="", gradients: bool | None
     y = convolve(*leaves, *([] if b is not None else [None]))
     expect_tensor(y, x, what)
     (y64, *exact), (y_abs, *magnitudes) = conv_in_float64((x, w, b), dy, arguments)
-    assert_sums_close(y, y64, y_abs, w[0].numel() + 1, f"{what} forward", "nkpq", _instead_of_forward(x, w, b, y64, arguments))
+    assert_sums_close(y, y64, y_abs, w[0].numel() + 1, f"{what} forward", "nkpq", instead_of_forward(x, w, b, y64, arguments))
     if gradients is False or (gradients is None and not y.requires_grad):
         return [y]
     results = torch.autograd.grad(y, leaves, dy)
     terms = [w.shape[0] // arguments[3] * w.shape[2] * w.shape[3], y[:, 0].numel(), y[:, 0].numel()]
-    others = [_instead_of_dgrad(x, w, dy, arguments), _instead_of_wgrad(x, w, dy, exact[1], arguments), {}]
+    others = [instead_of_dgrad(x, w, dy, arguments), instead_of_wgrad(x, w, dy, exact[1], arguments), {}]
     for (name, dims), *values, other in zip(_DIMS.items(), results, exact, magnitudes, terms, others):
         assert_sums_close(*values, f"{what} {name}", dims, other)
     return [y, *results]
@@ -66,21 +66,27 @@ def _check_case(fn, case: Conv, dtype, layouts, gradients, device, checked: Chec
     dy = torch.randn(case.N, case.K, *case.outputs, dtype=dtype, device=device)
 
     def run(how, x, w, b, dy):
-        what = f"{case} in {str(dtype).removeprefix('torch.')}{how}:"
-        return check_conv(lambda *t: checked.call(what, fn, *t, *case.arguments), x, w, b, dy, case.arguments, what, gradients)
+        what, before = f"{case} in {str(dtype).removeprefix('torch.')}{how}:", [None if t is None else t.clone() for t in (x, w, b)]
 
-    before = [t.clone() for t in (x, w, b)]
+        def convolve(*tensors):
+            y = checked.call(what, fn, *tensors, *case.arguments)
+            expect_unchanged((x, w, b), before, what)
+            return y
+
+        return check_conv(convolve, x, w, b, dy, case.arguments, what, gradients)
+
     first = run("", x, w, b, dy)
-    expect_unchanged((x, w, b), before, str(case))
     expect_same_bits(first, run("", x, w, b, dy), str(case))
     run(", no bias", x, w, None, dy)
+    if case.N > 1:
+        with of_layout("expanded"):
+            run(", expanded input and gradient", x[:1].expand_as(x), w, b, dy[:1, :1, :1, :1].expand_as(dy))
     for name in layouts:
         if name != "contiguous":
             change = LAYOUTS[name]
-            run(f", {name} input and gradient", change(x), w, b, change(dy))
-            run(f", {name} weight", x, change(w), b, dy)
-    if case.N > 1:
-        run(", expanded input and gradient", x[:1].expand_as(x), w, b, dy[:1, :1, :1, :1].expand_as(dy))
+            with of_layout(name):
+                run(f", {name} input and gradient", change(x), w, b, change(dy))
+                run(f", {name} weight", x, change(w), b, dy)
 
 
 # ---- what it might have computed instead ------------------------------------------------------------------------------
@@ -93,7 +99,7 @@ def _forward(x, w, b, outputs, stride, padding, dilation, groups):
     return F.conv2d(x, w, b, stride, 0, dilation, groups)[:, :, : outputs[0], : outputs[1]]
 
 
-def _instead_of_forward(x, w, b, y64, arguments) -> Alternatives:
+def instead_of_forward(x, w, b, y64, arguments) -> Alternatives:
     x, w, b = (None if t is None else t.detach().to("cpu", torch.float64) for t in (x, w, b))
     stride, padding, dilation, groups = arguments
     of = lambda w=w, b=b, s=stride, p=padding, d=dilation: _forward(x, w, b, y64.shape[2:], s, p, d, groups)  # noqa: E731
@@ -119,11 +125,11 @@ def _gradient(which, x, w, dy, arguments):
     return torch.autograd.grad(F.conv2d(x, w, None, *arguments), (x, w)[which], dy.to("cpu", torch.float64))[0]
 
 
-def _instead_of_dgrad(x, w, dy, arguments) -> Alternatives:
+def instead_of_dgrad(x, w, dy, arguments) -> Alternatives:
     return {"the filter is flipped: dx gathers dy[p, q] w[h - p, ...], not w[R - 1 - ...]": lambda: _gradient(0, x, w.flip(2, 3), dy, arguments)}
 
 
-def _instead_of_wgrad(x, w, dy, dw, arguments) -> Alternatives:
+def instead_of_wgrad(x, w, dy, dw, arguments) -> Alternatives:
     image = lambda n: _gradient(1, x[n : n + 1], w, dy[n : n + 1], arguments)  # noqa: E731
     return {
         "it was averaged over the batch, not summed": lambda: dw / max(len(x), 1),

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from .cases import AVG_POOLS, POOLS, AvgPool, Pool, random_avg_pool, random_pool
 from .compare import assert_close
-from .probe import LAYOUTS, Checked, Refused, expect_same_bits, expect_tensor, expect_unchanged, poisoned_memory
+from .probe import LAYOUTS, Checked, Refused, expect_same_bits, expect_tensor, expect_unchanged, of_layout, poisoned_memory
 
 
 def check_max_pool2d(fn: Callable, *, cases: Iterable[Pool] = POOLS, random_cases: int = 20, seed: int = 0, dtypes=(torch.float32,),
@@ -105,7 +105,8 @@ def _check_case(ours, torchs, case, what, x, layouts, eps, instead, gradients, c
         expect_same_bits(first, run("", lambda t: t), what)
         for name in layouts:
             if name != "contiguous":
-                run(f", {name} input and gradient", LAYOUTS[name])
+                with of_layout(name):
+                    run(f", {name} input and gradient", LAYOUTS[name])
     except Refused:
         pass
 

@@ -73,6 +73,15 @@ class Refused(Exception):
     """The callable cannot do a problem, and says so."""
 
 
+@contextmanager
+def of_layout(name: str):
+    """Around what has been right for contiguous tensors: what goes wrong inside is the layout's fault."""
+    try:
+        yield
+    except CheckError as error:
+        raise CheckError(f"{error}\n  suggests: contiguous tensors come out right; these are {name}, so use their strides, or .contiguous()") from error
+
+
 def expect_tensor(y, like, what: str):
     if not isinstance(y, torch.Tensor):
         raise CheckError(f"{what} returned {type(y).__name__}, expected a tensor")

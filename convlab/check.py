@@ -1,0 +1,68 @@
+"""Grades a CUDA kernel of one's own without a GPU: races, bounds, uninitialised reads, wrong results, memory traffic. Needs g++.
+
+    python -m convlab.check --new my_kernel.cuh --like conv2d_forward    a file to start from
+    python -m convlab.check my_kernel.cuh --like conv2d_forward
+
+Ends with 0 if nothing is wrong, with 1 if something is, or if the kernel does not compile.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from .testing import traffic
+from .testing.compare import CheckError
+from .testing.contracts import CONTRACTS
+from .testing.kernel import check_kernel, template
+from .testing.probe import DTYPES
+
+
+def main(arguments=None) -> int:
+    dtypes = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
+    parser = argparse.ArgumentParser("python -m convlab.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", nargs="?", metavar="FILE", help="the kernel and its launcher, written over csrc/device/device.h")
+    parser.add_argument("--like", default="conv2d_forward", choices=CONTRACTS, metavar="NAME", help=f"what it computes: {', '.join(CONTRACTS)} (default: conv2d_forward)")
+    parser.add_argument("--dtype", default="float32", choices=dtypes, help="the tensors' element type (default: float32)")
+    parser.add_argument("--new", metavar="FILE", help="write a correct kernel to start from, and stop")
+    parser.add_argument("--random", type=int, default=8, metavar="N", help="random problems after the awkward ones (default: 8)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random problems and of all data (default: 0)")
+    parser.add_argument("--no-count", action="store_true", help="leave the memory traffic out")
+    parser.add_argument("--lines", action="store_true", help="show the memory traffic by source line too")
+    parser.add_argument("--columns", action="store_true", help="say how to read the table of memory traffic, and stop")
+    args = parser.parse_args(arguments)
+    if args.columns:
+        print(traffic.__doc__.split("\n\n")[1].strip())
+        return 0
+    if args.new:
+        return _write_template(Path(args.new), args.like)
+    if not args.source:
+        parser.error("which kernel? FILE, or --new FILE for one to start from")
+    try:
+        report = check_kernel(args.source, args.like, dtype=dtypes[args.dtype], random_cases=args.random, seed=args.seed, count=not args.no_count,
+                              cxx=os.environ.get("CXX", "g++"))  # fmt: skip
+    except (CheckError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(report)
+    for layer, rows in report.traffic.items() if args.lines else ():
+        print(f"\n{layer}, by source line", rows, sep="\n")
+    return 0 if report.ok else 1
+
+
+def _write_template(path: Path, like: str) -> int:
+    try:
+        with path.open("x") as file:
+            file.write(template(like).replace("FILE", str(path)))
+    except OSError as error:
+        print(f"--new {path}: {error.strerror}; name a new file", file=sys.stderr)
+        return 1
+    print(f"wrote {path}; check it with   python -m convlab.check {path} --like {like}")
+    return 0
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""Grading a CUDA kernel of one's own, without a GPU: races, bounds, uninitialised reads, wrong results, and what it asks of memory."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..algorithms import algorithms
+from ..simulator import ORDERS, Launch, TrafficTable
+from .compare import CheckError
+from .contracts import CONTRACTS
+from .probe import expect_same_bits
+from .program import CompileError, Program
+from .traffic import digits, noted, numbers_of, table
+
+__all__ = ["CompileError", "Finding", "KernelReport", "check_kernel", "template"]
+
+# What is looked for, and by which words the simulator's reports tell it.
+SUBJECTS = {
+    "races": ("race (",),
+    "uninitialised reads": ("uninitialised", "has not been waited for", "never waited for"),
+    "bounds": ("out of bounds", "outside an array", "illegal memory access", "is null", "write to an input", "neither shared", "stack"),
+    "barriers": ("barrier", "deadlock", "warp", "has run for"),
+    "arithmetic": ("division", "overflow", "shift", "misaligned"),
+    "results": ("differs", "are wrong", "other bits", "shape"),
+    "launches": ("",),
+}
+
+
+@dataclass
+class Finding:
+    """Something wrong. `where` is file:line of the kernel, where that is known; `problem` the first on which it showed."""
+
+    subject: str
+    where: str
+    problem: str
+    message: str
+    problems: int = 1  # on how many of them
+
+    def __str__(self):
+        often = f" and {self.problems - 1} more" if self.problems > 1 else ""
+        return f"{self.subject}: {self.problem}{often}\n  " + self.message.replace("\n", "\n  ")
+
+
+@dataclass
+class KernelReport:
+    """What `check_kernel` found. `ok` says whether nothing; printed, it is the whole report."""
+
+    source: str
+    like: str
+    dtype: torch.dtype
+    problems: int = 0
+    refused: dict[str, str] = field(default_factory=dict)  # problem -> the kernel's own reason
+    findings: list[Finding] = field(default_factory=list)
+    launches: list[Launch] = field(default_factory=list)  # of the first problem
+    traffic: dict[str, TrafficTable] = field(default_factory=dict)  # layer -> by source line
+    numbers: dict[str, dict[str, float]] = field(default_factory=dict)  # layer -> column of convlab.testing.traffic -> number
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+    def __str__(self):
+        lines = [f"{self.source} as {self.like}, {str(self.dtype).removeprefix('torch.')}: {self.problems} problems in {len(ORDERS)} orders of threads and blocks"]
+        reasons = dict.fromkeys(self.refused.values())
+        lines += [f"  {len(self.refused)} more refused: {'; '.join(reasons)}"] if self.refused else []
+        for subject in SUBJECTS:
+            found = [f for f in self.findings if f.subject == subject]
+            lines.append(f"  {subject:21}{'none found' if subject != 'results' else 'right'}" if not found else f"  {subject:21}{len(found)} found")
+        lines += [f"\n{finding}" for finding in self.findings]
+        for layer, numbers in self.numbers.items():
+            rows = {self.source: {column: digits(number) for column, number in numbers.items()}, **_ladder(self.like, layer)}
+            lines += [f"\nwhat it asks of memory for {layer}, beside convlab's kernels (python -m convlab.check --columns says how to read it)"]
+            lines += ["  " + line for line in table(rows, max(map(len, rows)) + 1)]
+        return "\n".join(lines)
+
+
+def check_kernel(source, like: str = "conv2d_forward", *, dtype=torch.float32, random_cases: int = 8, seed: int = 0, count: bool = True,
+                 most_findings: int = 5, cxx: str = "g++") -> KernelReport:  # fmt: skip
+    """Compiles a CUDA kernel for the checking simulator and grades it. Needs g++ and no GPU.
+
+    source: a file, written over csrc/device/device.h, that defines the launcher which `like` names. `template(like)` is one to start
+        from. It may also define `const char* refusal(const Conv2d& g)`, which returns why the kernel cannot do a problem, or
+        nullptr; and `long long workspace_bytes(const Conv2d& g)`, for scratch memory, a `void*` before the launcher's stream.
+    like: a key of `convlab.testing.CONTRACTS`: conv2d_forward, conv2d_dgrad, conv2d_wgrad, max_pool2d_forward, and so on.
+    random_cases, seed: how many random problems follow the awkward ones.
+    count: whether to count the memory traffic of two layers, if nothing is wrong.
+    most_findings: how many different ones are collected before it stops.
+
+    Every problem runs with threads and blocks in three orders, which must give the same bits. Returns a KernelReport. Raises
+    CompileError, with the first errors at the lines of the source; ValueError for what `like` or `dtype` cannot be.
+    """
+    if like not in CONTRACTS:
+        raise ValueError(f"check_kernel: like={like!r} must be one of {', '.join(map(repr, CONTRACTS))}")
+    if dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        raise ValueError(f"check_kernel: dtype={dtype} must be torch.float32, float64, float16 or bfloat16")
+    contract, report = CONTRACTS[like], KernelReport(Path(source).name, like, dtype)
+    with Program(Path(source), contract, dtype, cxx) as program, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for question in contract.questions(dtype, random_cases, seed):
+            _ask(program, question, report)
+            if len(report.findings) >= most_findings:
+                return report
+        if not report.problems:
+            raise CheckError(f"{report.source} refuses every problem: {next(iter(report.refused.values()))}")
+        for layer, question in contract.layers(dtype).items() if count and report.ok else ():
+            answer = program.run(question, count=True)
+            if answer.result is not None:
+                report.traffic[layer] = answer.traffic
+                report.numbers[layer] = numbers_of(answer.traffic, question.sizes, question.multiply_adds)
+    return report
+
+
+def template(like: str) -> str:
+    """The text of a file to start from: a correct kernel, a thread an output element."""
+    if like not in CONTRACTS:
+        raise ValueError(f"template: like={like!r} must be one of {', '.join(map(repr, CONTRACTS))}")
+    return (Path(__file__).parent / "templates" / f"{like}.cuh").read_text()
+
+
+def _ask(program: Program, question, report: KernelReport):
+    """Runs a problem in every order, and notes what is wrong, once for each place."""
+    results = []
+    for order in ORDERS:
+        answer = program.run(question, order, seed=7)
+        if answer.refusal:
+            report.refused[question.what] = answer.refusal
+            return
+        report.problems += order == ORDERS[0]
+        message = answer.report
+        if not message:
+            report.launches = report.launches or list(answer.launches)
+            results.append(answer.result)
+            message = _wrong(question, results, order)
+        if message:
+            _note(report, question.what, message)
+            return
+
+
+def _wrong(question, results, order) -> str:
+    try:
+        question.compare(results[-1], f"order {order}")
+        expect_same_bits(results[:1], results[-1:], f"order {order} against {ORDERS[0]}")
+    except CheckError as error:
+        return str(error)
+    return ""
+
+
+def _note(report: KernelReport, problem: str, message: str):
+    place = re.search(r"(?:at |\()(\S+?:\d+)", message.split("\n", 1)[-1])
+    where = place[1] if place and not message.startswith("order") else ""
+    first_line = message.split("\n")[0]
+    subject = next(s for s, words in SUBJECTS.items() if any(word in first_line for word in words))
+    for finding in report.findings:
+        if (finding.subject, finding.where) == (subject, where):
+            finding.problems += 1
+            return
+    report.findings.append(Finding(subject, where, problem, message))
+
+
+def _ladder(like: str, layer: str) -> dict[str, dict[str, str]]:
+    """Rows of the notes on top of convlab's kernels: name -> column -> digits."""
+    kind, _, pass_ = like.rpartition("_")
+    if kind != "conv2d":
+        return {f"{kind}.cu": row for row in [noted(f"{kind}.cu").get((layer, pass_))] if row}
+    rows = {a.name: noted(f"conv2d_{a.name}.cu").get((layer, pass_)) for a in algorithms() if pass_ in a.passes_by_backend.get("cuda", ())}
+    return {name: row for name, row in rows.items() if row}

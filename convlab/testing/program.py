@@ -1,0 +1,206 @@
+"""A kernel of one's own as a program: compiled for the checking simulator, run on a problem at a time.
+
+It is a process of its own, so that whatever the kernel does, it ends nobody else's.
+"""
+
+import os
+import re
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from ..simulator import ORDERS, Launch, Traffic, TrafficTable
+from .compare import CheckError
+from .contracts import Contract, Question
+from .host_compiler import ROOT, RUNTIME, CompilerFailed, compiled, kept, linked
+
+_MAIN = ROOT / "csrc" / "testing" / "run_kernel.cpp"
+_TYPES = {torch.float32: "float", torch.float64: "double", torch.float16: "convlab::float16", torch.bfloat16: "convlab::bfloat16"}
+_ACCESS = ("read", "write", "atomic")
+_TIME_LIMIT = 600  # seconds a problem; threads that hang are stopped by the simulator much earlier
+
+# The user's file, and what run_kernel.cpp asks of it. Its functions are called by a template, so that a missing one is one sentence.
+_GLUE = """\
+#include "{source}"
+
+#include "{csrc}/{header}"
+#include "{csrc}/testing/kernel_call.h"
+
+namespace convlab_kernel {{
+
+using namespace convlab;
+using T = {element};
+
+template <class P> concept has_refusal = requires(const P& problem) {{ refusal({arguments}); }};
+template <class P> concept has_workspace = requires(const P& problem) {{ workspace_bytes({arguments}); }};
+template <class P> concept launches = requires(const P& problem, const T* in, T* out, cudaStream_t stream) {{ {name}({arguments}, {ins}, out, stream); }};
+template <class P> concept launches_with_workspace = requires(const P& problem, const T* in, T* out, void* workspace, cudaStream_t stream) {{
+  {name}({arguments}, {ins}, out, workspace, stream);
+}};
+
+static_assert(launches<{problem}> || launches_with_workspace<{problem}>, "CONVLAB there is no such function");
+
+template <class P> const char* why_not(const P& problem) {{
+  if constexpr (has_refusal<P>) return refusal({arguments});
+  else return nullptr;
+}}
+template <class P> long long scratch_bytes(const P& problem) {{
+  if constexpr (has_workspace<P>) return workspace_bytes({arguments});
+  else return 0;
+}}
+template <class P> void run(const P& problem, const void* const* inputs, T* out, [[maybe_unused]] void* workspace) {{
+  if constexpr (launches<P>) {name}({arguments}, {inputs}, out, nullptr);
+  else if constexpr (launches_with_workspace<P>) {name}({arguments}, {inputs}, out, workspace, nullptr);
+}}
+
+}}  // namespace convlab_kernel
+
+namespace convlab::testing {{
+
+const size_t kProblemBytes = sizeof({problem});
+const char* refusal(const void* problem) {{ return convlab_kernel::why_not(*static_cast<const {problem}*>(problem)); }}
+long long workspace_bytes(const void* problem) {{ return convlab_kernel::scratch_bytes(*static_cast<const {problem}*>(problem)); }}
+void run(const void* problem, const void* const* inputs, void* output, void* workspace) {{
+  convlab_kernel::run(*static_cast<const {problem}*>(problem), inputs, static_cast<convlab_kernel::T*>(output), workspace);
+}}
+
+}}  // namespace convlab::testing
+"""
+
+
+class CompileError(CheckError):
+    """The kernel's source does not compile; the message has the first errors, at the lines of the source."""
+
+
+class Answer(NamedTuple):
+    """What came of a problem. `report` is what the simulator found, `refusal` why the kernel does not do it; empty if neither."""
+
+    result: torch.Tensor | None = None
+    refusal: str = ""
+    report: str = ""
+    launches: tuple[Launch, ...] = ()
+    traffic: TrafficTable = TrafficTable()
+
+
+class Program:
+    """`with Program(source, contract, dtype) as program: program.run(question)`. Raises CompileError."""
+
+    def __init__(self, source: Path, contract: Contract, dtype=torch.float32, cxx="g++"):
+        self.dtype = dtype
+        self._folder = tempfile.TemporaryDirectory(prefix="convlab-")
+        try:
+            self._program = _build(Path(self._folder.name), source, contract, dtype, cxx)
+        except BaseException:
+            self._folder.cleanup()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._folder.cleanup()
+
+    def run(self, question: Question, order="random", seed=0, count=False) -> Answer:
+        """Runs it once; threads and blocks take turns in the order that `convlab.simulate` describes."""
+        output, shape = question.output
+        size = torch.empty((), dtype=self.dtype).element_size()
+        request = [_numbers(ORDERS.index(order), seed, count), _data(question.problem), _numbers(len(question.inputs))]
+        for name, t in question.inputs.items():
+            request += [_numbers(size), _data(name.encode()), _data(None if t is None else _bytes(t))]
+        request += [_numbers(size), _data(output.encode()), _numbers(torch.Size(shape).numel() * size)]
+        done = subprocess.run([self._program], input=b"".join(request), capture_output=True, timeout=_TIME_LIMIT, env={"CONVLAB_SIMULATOR_TIME_LIMIT": "10", **os.environ})
+        if done.returncode or len(done.stdout) < 8:
+            said = done.stderr.decode(errors="replace").strip()
+            return Answer(report=f"the program ended with status {done.returncode}, outside of any kernel{': ' + said if said else ''}")
+        return _answer(done.stdout, shape, self.dtype)
+
+
+def _numbers(*values) -> bytes:
+    return struct.pack(f"{len(values)}q", *values)
+
+
+def _data(data: bytes | None) -> bytes:
+    return _numbers(-1) if data is None else _numbers(len(data)) + data
+
+
+def _bytes(t: torch.Tensor) -> bytes:
+    return t.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _answer(stdout: bytes, shape, dtype) -> Answer:
+    (kind,), rest = struct.unpack_from("q", stdout), stdout[8:]
+
+    def take():
+        nonlocal rest
+        (length,) = struct.unpack_from("q", rest)
+        data, rest = rest[8 : 8 + length], rest[8 + length :]
+        return data
+
+    if kind == 1:
+        return Answer(refusal=take().decode())
+    if kind in (2, 3):
+        text = take().decode(errors="replace")
+        return Answer(report=text.removeprefix("convlab simulator: ") if kind == 2 else f"the launcher threw an exception: {text}")
+    result = torch.frombuffer(bytearray(take()), dtype=dtype).view(shape)
+    launches = tuple(Launch(k, s, tuple(map(int, n[:3])), tuple(map(int, n[3:6])), int(n[6])) for k, s, *n in _rows(take()))
+    traffic = TrafficTable()
+    for kernel, kernel_source, file, line, memory, space, *numbers in _rows(take()):
+        access, requests, size, cost, ideal = map(int, numbers)
+        shared = space == "shared"
+        costs = (0, cost) if shared else (cost, 0)
+        traffic.append(Traffic(kernel, kernel_source, file, int(line), memory, space, _ACCESS[access], requests, size, *costs, ideal))
+    return Answer(result, launches=launches, traffic=traffic)
+
+
+def _rows(text: bytes) -> list[list[str]]:
+    return [line.split("\t") for line in text.decode().splitlines()]
+
+
+# ---- compiling --------------------------------------------------------------------------------------------------------
+
+# What is not of the device language, and what to write instead.
+_HINTS = {
+    r"__shared__": "shared memory is declared with SHARED(float, name, [16][16]); or DYNAMIC_SHARED(float, name);",
+    r"<<<|>>>|expected primary-expression before '<'": "kernels are launched with launch(kernel, grid, block, shared_bytes, stream, arguments...)",
+    r"cuda_runtime|cooperative_groups|cuda_fp16": "include \"device/device.h\" instead: it has the device language, for nvcc and for the simulator",
+    r"cuda(Malloc|Memcpy|Free|DeviceSynchronize)\w*": "the launcher gets device pointers and allocates nothing; for scratch memory define long long workspace_bytes(...)",
+    r"cudaMemcpyToSymbol": "constant memory is filled with COPY_TO_SYMBOL(symbol, source, bytes, stream)",
+}
+_SHOWN = 5  # errors
+
+
+def _build(folder: Path, source: Path, contract: Contract, dtype, cxx) -> str:
+    source = source.resolve()
+    if not source.is_file():
+        raise CompileError(f"{source}: there is no such file")
+    glue = folder / "kernel.cu"
+    inputs = [f"static_cast<const T*>(inputs[{i}])" for i in range(len(contract.inputs))]
+    glue.write_text(_GLUE.format(source=source, csrc=ROOT / "csrc", header=contract.header, problem=contract.problem, element=_TYPES[dtype], name=contract.like,
+                                 arguments=contract.arguments, ins=", ".join(["in"] * len(inputs)), inputs=", ".join(inputs)))  # fmt: skip
+    runtime = kept([*RUNTIME, _MAIN], True, cxx)
+    try:
+        kernel = compiled(folder, [glue], True, cxx, [f"-I{ROOT / 'csrc'}", f"-ffile-prefix-map={source.parent}/=", "-Wno-unused", "-fmax-errors=10"])
+    except CompilerFailed as error:
+        raise CompileError(_readable(error.said, source, contract)) from None
+    return str(linked(folder / "program", kernel + runtime, cxx))
+
+
+def _readable(said: str, source: Path, contract: Contract) -> str:
+    """The errors in the user's file: where, what, the line; with what to write instead where that is known."""
+    if "CONVLAB there is no such function" in said:
+        return (f"{source.name} does not define the launcher that is checked:\n\n  {contract.signature}\n\n"
+                f"A file to start from: python -m convlab.check --new {source.name} --like {contract.like}")
+    lines, shown, hints = source.read_text(errors="replace").splitlines(), [], []
+    for file, number, what in re.findall(r"^(.+?):(\d+):(?:\d+:)? (?:fatal )?error: (.*)", said, re.M):
+        text = lines[int(number) - 1].strip() if Path(file).name == source.name else ""
+        hints += [advice for pattern, advice in _HINTS.items() if re.search(pattern, what + "\n" + text)]
+        shown.append(f"  {Path(file).name}:{number}: {what}" + (f"\n      {text}" if text else ""))
+    if not shown:
+        return f"{source.name} does not compile:\n{said}"
+    shown = list(dict.fromkeys(shown))
+    more = [f"  and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
+    return "\n".join([f"{source.name} does not compile:", *shown[:_SHOWN], *more, *(f"  hint: {advice}" for advice in dict.fromkeys(hints))])

@@ -1,0 +1,58 @@
+"""What kernels ask of memory, as the simulator counts it, in the columns of the notes on top of csrc/kernels/*.cu.
+
+x, w, dy, winners  how often each byte of the tensor is read, on average (winners: of max pooling, a byte each)
+positive           the same: whether leaky ReLU's x was, a byte each
+workspace          bytes read and written there, over those of the tensors together
+sectors            of 32 bytes, moved by a request of a warp to global memory; at least: what the same bytes could do with
+conflicts          wavefronts of shared memory over the least that the same bytes could take: 1 is free of bank conflicts
+shared             bytes of shared memory read for each multiply-add
+"""
+
+from ..explain.counting import Counted
+from ..simulator import TrafficTable
+from .host_compiler import ROOT
+
+TENSORS = {"input": "x", "weight": "w", "grad_output": "dy", "offsets": "winners", "positive": "positive"}  # what the simulator calls them -> column
+COLUMNS = (*TENSORS.values(), "workspace", "sectors", "at least", "conflicts", "shared")
+NAME_WIDTH = 21  # of a row's name: the layer and the pass
+
+# A note: this line, and what follows of the comment on top of the file.
+NOTE = "// What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it"
+
+
+def numbers_of(traffic: TrafficTable, sizes: dict[str, int], multiply_adds: int = 0) -> dict[str, float]:
+    """By column; those that have none, are left out. sizes: bytes of the tensors by the simulator's names."""
+    counted = Counted(traffic)
+    numbers = {column: counted.requested(memory) / sizes.get(memory, 1) for memory, column in TENSORS.items()}
+    numbers["workspace"] = counted.requested_by_tensor.get("workspace", 0) / sum(sizes.values())
+    numbers["sectors"], numbers["at least"] = counted.sectors_a_request, counted.least_sectors_a_request
+    numbers["conflicts"] = counted.conflicts or 0
+    if multiply_adds:
+        numbers["shared"] = counted.shared_bytes_read / multiply_adds
+    return {column: number for column, number in numbers.items() if number}
+
+
+def digits(number: float) -> str:
+    return f"{number:.{0 if number >= 100 else 1 if number >= 10 else 2}f}"
+
+
+def table(rows: dict[str, dict[str, str]], width: int = NAME_WIDTH) -> list[str]:
+    """Lines of text: the columns that have numbers, a row for each name."""
+    columns = [column for column in COLUMNS if any(column in cells for cells in rows.values())]
+    lines = [("", {column: column for column in columns}), *rows.items()]
+    return [(f"{name:{width}}" + "".join(f"{cells.get(c, ''):>{max(len(c), 4) + 3}}" for c in columns)).rstrip() for name, cells in lines]
+
+
+def noted(source: str) -> dict[tuple[str, str], dict[str, str]]:
+    """The note on top of a file of csrc/kernels: (layer, pass) -> column -> digits. Empty if it has none."""
+    lines = (ROOT / "csrc" / "kernels" / source).read_text().splitlines()
+    if NOTE not in lines:
+        return {}
+    begin = lines.index(NOTE) + 1
+    end = next(i for i in range(begin, len(lines)) if not lines[i].startswith("//   "))
+    head, *rows = [line.removeprefix("//   ").ljust(200) for line in lines[begin:end]]
+    ends = {column: head.index(column) + len(column) for column in COLUMNS if f" {column} " in head}
+    cell = lambda row, end: row[:end].rsplit(None, 1)[-1] if row[end - 1] != " " else ""  # noqa: E731
+    return {
+        (row[:12].strip(), row[12:NAME_WIDTH].strip()): {column: cell(row, end) for column, end in ends.items() if cell(row, end)} for row in rows
+    }
