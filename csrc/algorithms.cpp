@@ -41,7 +41,7 @@ Algorithm cuda_choice(Pass pass, DType dtype, const Conv2d& g) {
     if (!row->rung || !row->rung->best) continue;
     const std::string reason = refusal(*row, Backend::cuda, pass, dtype, g);
     if (reason.empty() && row->rung->best(pass, g)) return row->id;
-    if (!reason.empty()) why = message("'", row->name, "' ", reason);  // the last one is of `direct`, which can do the most
+    if (!reason.empty()) why = "'" + std::string(row->name) + "' " + reason;  // the last one is of `direct`, which can do the most
   }
   throw std::invalid_argument("conv2d: no algorithm can do this: " + why);
 }

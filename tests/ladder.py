@@ -12,14 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from convlab.testing import Conv, assert_sums_close, conv_in_float64, random_conv
+from convlab.testing import DTYPES, Conv, assert_sums_close, conv_in_float64, random_conv
 
 import convlab
 from convlab import ops
 
 KERNELS = Path(__file__).parent.parent / "csrc" / "kernels"
 RUNGS = [a for a in convlab.algorithms() if "cuda" in a.backends]
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 # ---- which problems a rung takes ------------------------------------------------------------------------------------
@@ -63,12 +62,6 @@ def dtypes_of(rung) -> list[torch.dtype]:
     return [d for d in DTYPES if passes_of(rung, typical(rung), d)]
 
 
-def extents(conv: Conv) -> tuple[int, int]:
-    """(P, Q), which may be below 1 for what is no convolution."""
-    sizes = zip((conv.H, conv.W), (conv.R, conv.S), conv.stride, conv.padding, conv.dilation)
-    return tuple((size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, pad, dilation in sizes)
-
-
 def spans_tiles(plan: dict) -> bool:
     """Whether a matrix rung's launch has several tiles in M and in N, and three or more in K, with a remainder in each."""
     return all(extent > least * size and extent % size for extent, size, least in zip(plan["product"], plan["tile"], (1, 1, 2)))
@@ -84,7 +77,7 @@ def _of_several_tiles(rng: random.Random) -> Conv:
             rng.randint(1, 3), rng.randint(1, 3), rng.choice([(1, 1), (1, 1), (2, 1), (2, 2)]), (rng.randint(0, 2), rng.randint(0, 2)),
             (rng.choice([1, 1, 2]), rng.choice([1, 1, 2])), groups,
         )  # fmt: skip
-        P, Q = extents(c)
+        P, Q = c.outputs
         if P > 0 and Q > 0 and c.N * P * Q * c.K * c.C // groups * c.R * c.S < most:
             return c
 
@@ -123,7 +116,7 @@ def running_on(device: str, **mode):
 
 def check_passes(rung, conv: Conv, dtype, passes, device="cpu", **mode) -> None:
     """Runs the passes through the rung, each against float64, and checks that its kernels made them."""
-    problem, (P, Q) = problem_of(conv, dtype), extents(conv)
+    problem, (P, Q) = problem_of(conv, dtype), conv.outputs
     x, w, b = conv.tensors(dtype)
     dy = torch.randn(conv.N, conv.K, P, Q, dtype=dtype)
     (y64, *d64), (y_abs, *d_abs) = conv_in_float64((x, w, b), dy, conv.arguments)

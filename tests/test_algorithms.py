@@ -171,7 +171,7 @@ def test_a_plan_goes_with_support(rung):
 def meta_problem(conv, dtype):
     """A problem without the memory its tensors would take."""
     w = (conv.K, conv.C // conv.groups, conv.R, conv.S)
-    y = (conv.N, conv.K, *ladder.extents(conv))
+    y = (conv.N, conv.K, *conv.outputs)
     return convlab.Conv2dProblem(conv[:4], w, y, conv.stride, conv.padding * 2, conv.dilation, conv.groups, dtype, False, "cuda")
 
 

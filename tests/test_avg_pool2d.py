@@ -1,56 +1,16 @@
 """avg_pool2d is torch's: values, gradients of both orders, layouts, errors."""
 
-import itertools
-import random
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 import convlab.functional as CF
+from convlab.testing import DTYPES, check_avg_pool2d
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-POOLS = [
-    # shape, kernel_size, stride, padding, ceil_mode
-    ((2, 3, 8, 10), 2, None, 0, False),
-    ((2, 3, 7, 11), 2, None, 0, True),
-    ((1, 2, 13, 5), (3, 2), (2, 3), (1, 0), False),
-    ((2, 3, 10, 10), 3, 2, 1, True),
-    ((2, 1, 5, 7), (5, 7), None, 0, False),
-    ((1, 2, 11, 12), (2, 3), (3, 4), (1, 1), True),  # gaps between windows
-    ((1, 1, 4, 4), 3, 1, 1, False),
-    ((0, 3, 8, 8), 2, None, 0, False),
-]
-
-
-def check(x, pool, count_include_pad=True, divisor=None):
-    ours, exact = x.requires_grad_(), x.detach().cpu().double().requires_grad_()
-    y = CF.avg_pool2d(ours, *pool, count_include_pad, divisor)
-    expected = F.avg_pool2d(exact, *pool, count_include_pad, divisor)
-    dy = torch.randint(-8, 9, expected.shape)
-    (dx,) = torch.autograd.grad(y, ours, dy.to(y))
-    (expected_dx,) = torch.autograd.grad(expected, exact, dy.double())
-    eps = 4 * torch.finfo(x.dtype).eps
-    torch.testing.assert_close(y.cpu().double(), expected, rtol=eps, atol=eps * 4)
-    torch.testing.assert_close(dx.cpu().double(), expected_dx, rtol=eps, atol=eps * 32)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("pool", POOLS, ids=str)
-def test_awkward_shapes(pool, dtype, device):
-    for count_include_pad, divisor in itertools.product((True, False), (None, 3)):
-        check(torch.randn(pool[0], device=device).to(dtype), pool[1:], count_include_pad, divisor)
-
-
-def test_random_problems(device):
-    rng = random.Random(0)
-    for _ in range(200):
-        kernel = (rng.randint(1, 5), rng.randint(1, 5))
-        padding = tuple(rng.randint(0, k // 2) for k in kernel)
-        size = tuple(rng.randint(max(1, k - 2 * p), 17) for k, p in zip(kernel, padding))
-        stride = (rng.randint(1, 4), rng.randint(1, 4))
-        x = torch.randn(rng.randint(1, 3), rng.randint(1, 4), *size, device=device)
-        check(x, (kernel, stride, padding, rng.random() < 0.5), rng.random() < 0.5, rng.choice([None, None, 7, -2]))
+def test_awkward_shapes(device):
+    """In every dtype and layout, values and gradients: what convlab.testing looks at."""
+    check_avg_pool2d(CF.avg_pool2d, random_cases=200, dtypes=DTYPES[:1], gradients=True, device=device)
+    check_avg_pool2d(CF.avg_pool2d, dtypes=DTYPES[1:], gradients=True, device=device)
 
 
 @pytest.mark.parametrize("ceil_mode", [False, True])

@@ -5,12 +5,11 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from convlab.testing import AWKWARD, Conv, check_conv, random_conv
+from convlab.testing import AWKWARD, DTYPES, LAYOUTS, Conv, check_conv, check_conv2d, random_conv
 
 import convlab
 import convlab.functional as CF
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 NAMES = ["auto", *(a.name for a in convlab.algorithms())]
 
 
@@ -22,29 +21,16 @@ def runs(algo, conv: Conv, device, dtype=torch.float32):
     return algo == "auto" or any(all(a.supports(problem, pass_)[0] for pass_ in a.passes_by_backend[device]) for a in chosen)
 
 
-def check(conv: Conv, device, dtype=torch.float32, algo="auto", bias=True, change=lambda t: t, change_grad=lambda t: t):
-    x, w, b = conv.tensors(dtype, device, bias)
-    dy = torch.randn_like(F.conv2d(x.double(), w.double(), None, *conv.arguments)).to(dtype)
-    check_conv(lambda x, w, b: CF.conv2d(x, w, b, *conv.arguments, algo=algo), change(x), change(w), b, change_grad(dy), conv.arguments, f"{conv}")
-
-
 @pytest.mark.works_with("sizes that no tile divides")
+@pytest.mark.works_with("inputs and gradients that are not contiguous: slices, transposes, expanded")
 @pytest.mark.parametrize("algo", NAMES)
 @pytest.mark.parametrize("conv", AWKWARD, ids=str)
 def test_awkward_shapes(conv, algo, device):
-    if not runs(algo, conv, device):
+    """In every dtype and layout, twice, forward and gradients: what convlab.testing looks at."""
+    dtypes = [dtype for dtype in DTYPES if runs(algo, conv, device, dtype)]
+    if not dtypes:
         pytest.skip(f"{algo} does not do this on {device}")
-    check(conv, device, algo=algo)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("algo", NAMES)
-def test_dtypes(dtype, algo, device):
-    convs = [conv for conv in AWKWARD[:12] if runs(algo, conv, device, dtype)]
-    if not convs:
-        pytest.skip(f"{algo} does none of these on {device}")
-    for conv in convs:
-        check(conv, device, dtype, algo)
+    check_conv2d(lambda *t: CF.conv2d(*t, algo=algo), cases=[conv], random_cases=0, dtypes=dtypes, gradients=True, device=device)
 
 
 @pytest.mark.parametrize("chunk", range(8))
@@ -54,46 +40,15 @@ def test_random_problems(chunk, device):
         conv = random_conv(rng)
         dtype = rng.choice(DTYPES)
         algo = rng.choice([name for name in NAMES if runs(name, conv, device, dtype)])
-        check(conv, device, dtype, algo, bias=rng.random() < 0.7)
-
-
-def _channels_last(t):
-    return t.contiguous(memory_format=torch.channels_last)
-
-
-def _transposed(t):
-    return t.transpose(2, 3).contiguous().transpose(2, 3)
-
-
-def _sliced(t):
-    wide = torch.full((t.shape[0] + 1, t.shape[1] + 2, t.shape[2] + 1, 2 * t.shape[3] + 3), float("nan"), dtype=t.dtype, device=t.device)
-    view = wide[1:, 1:-1, 1:, 2:-1:2]
-    return view.copy_(t)
-
-
-LAYOUTS = {"contiguous": lambda t: t, "channels_last": _channels_last, "transposed": _transposed, "sliced": _sliced}
-
-
-@pytest.mark.works_with("inputs and gradients that are not contiguous: slices, transposes, expanded")
-@pytest.mark.parametrize("grad_layout", LAYOUTS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts(layout, grad_layout, device):
-    for conv in (AWKWARD[0], AWKWARD[5], AWKWARD[7]):
-        check(conv, device, change=LAYOUTS[layout], change_grad=LAYOUTS[grad_layout])
-
-
-@pytest.mark.works_with("inputs and gradients that are not contiguous: slices, transposes, expanded")
-def test_expanded_inputs_and_gradients(device):
-    conv = AWKWARD[5]
-    x, w, b = conv.tensors(device=device)
-    x, w = x[:1].expand(3, -1, -1, -1), w[:, :1].expand(-1, conv.C, -1, -1)
-    check_conv(lambda *t: CF.conv2d(*t, *conv.arguments), x, w, b, torch.ones(1, device=device).expand(3, 6, 5, 4), conv.arguments)
+        x, w, b = conv.tensors(dtype, device, bias=rng.random() < 0.7)
+        dy = torch.randn(conv.N, conv.K, *conv.outputs, dtype=dtype, device=device)
+        check_conv(lambda *t: CF.conv2d(*t, *conv.arguments, algo=algo), x, w, b, dy, conv.arguments, f"{algo}, {conv}")
 
 
 def test_output_layout_is_torchs(device):
     for conv in AWKWARD:
-        for change_x in (lambda t: t, _channels_last):
-            for change_w in (lambda t: t, _channels_last):
+        for change_x in (lambda t: t, LAYOUTS["channels_last"]):
+            for change_w in (lambda t: t, LAYOUTS["channels_last"]):
                 x, w, b = conv.tensors(device=device)
                 x, w = change_x(x), change_w(w)
                 y, expected = CF.conv2d(x, w, b, *conv.arguments), F.conv2d(x, w, b, *conv.arguments)

@@ -1,71 +1,34 @@
 """max_pool2d is torch's: values, indices, gradients, NaN, layouts."""
 
-import random
-
 import pytest
 import torch
 import torch.nn.functional as F
-from convlab.testing import POOLS, Pool, random_pool
+from convlab.testing import DTYPES, POOLS, Pool, check_max_pool2d
 
 import convlab.functional as CF
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 
-
-def check(pool: Pool, device, dtype=torch.float32, change=lambda t: t, ties=False):
-    values = torch.randint(-2, 3, pool.shape).to(dtype) if ties else torch.randn(pool.shape).to(dtype)
-    x = change(values.to(device)).requires_grad_()
-    exact = values.double().requires_grad_()
-    y, indices = CF.max_pool2d(x, *pool[1:], return_indices=True)
-    expected, expected_indices = F.max_pool2d(exact, *pool[1:], return_indices=True)
-    assert torch.equal(y.cpu().double(), expected), pool
-    assert torch.equal(indices.cpu(), expected_indices), pool
-    assert torch.equal(CF.max_pool2d(x, *pool[1:]), y)
-    with torch.no_grad():
-        assert torch.equal(CF.max_pool2d(x, *pool[1:]), y)
-    dy = torch.randint(-8, 9, expected.shape)  # small integers: sums are exact in every dtype
-    (dx,) = torch.autograd.grad(y, x, change(dy.to(device, dtype)))
-    (expected_dx,) = torch.autograd.grad(expected, exact, dy.double())
-    assert torch.equal(dx.cpu().double(), expected_dx), pool
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.works_with("inputs and gradients that are not contiguous: slices, transposes, expanded")
 @pytest.mark.parametrize("pool", POOLS, ids=str)
-def test_awkward_shapes(pool, dtype, device):
-    check(pool, device, dtype)
+def test_awkward_shapes(pool, device):
+    """In every dtype and layout, with ties, with and without indices and gradients: what convlab.testing looks at."""
+    check_max_pool2d(lambda *t: CF.max_pool2d(*t, return_indices=True), cases=[pool], random_cases=0, dtypes=DTYPES, indices=True, gradients=True, device=device)
+    check_max_pool2d(CF.max_pool2d, cases=[pool], random_cases=0, device=device)
+    check_max_pool2d(CF.max_pool2d, cases=[pool], random_cases=0, gradients=False, device=device)
 
 
 @pytest.mark.parametrize("chunk", range(4))
 def test_random_problems(chunk, device):
-    rng = random.Random(chunk)
-    for _ in range(100):
-        check(random_pool(rng), device, rng.choice(DTYPES), ties=rng.random() < 0.5)
+    with_indices = lambda *t: CF.max_pool2d(*t, return_indices=True)  # noqa: E731
+    check_max_pool2d(with_indices, cases=[], random_cases=50, seed=chunk, dtypes=[DTYPES[chunk]], indices=True, device=device)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("ceil_mode", [False, True])
-def test_many_small_planes(ceil_mode, dtype, device):
+def test_many_small_planes(ceil_mode, device):
     """The CPU's kernels read most of these where they lie."""
-    for size in [(3, 3), (5, 4), (7, 5), (8, 8), (2, 9)]:
-        for kernel_size, stride, padding in [(2, 2, 0), (2, 2, (1, 0)), ((3, 2), 2, 0), (2, (1, 2), 0), (3, 3, 1), (3, 2, 1)]:
-            check(Pool((2, 131, *size), kernel_size, stride, padding, 1, ceil_mode), device, dtype)
-
-
-def test_the_first_of_equals_wins(device):
-    for pool in POOLS:
-        check(pool, device, ties=True)
-
-
-@pytest.mark.works_with("inputs and gradients that are not contiguous: slices, transposes, expanded")
-@pytest.mark.parametrize("layout", ["channels_last", "transposed", "sliced"])
-def test_layouts(layout, device):
-    change = {
-        "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),
-        "transposed": lambda t: t.transpose(2, 3).contiguous().transpose(2, 3),
-        "sliced": lambda t: torch.nn.functional.pad(t, (1, 1, 1, 0))[..., 1:, 1:-1],
-    }[layout]
-    for pool in POOLS:
-        check(pool, device, change=change)
+    windows = [(2, 2, 0), (2, 2, (1, 0)), ((3, 2), 2, 0), (2, (1, 2), 0), (3, 3, 1), (3, 2, 1)]
+    pools = [Pool((2, 131, *size), *window, 1, ceil_mode) for size in [(3, 3), (5, 4), (7, 5), (8, 8), (2, 9)] for window in windows]
+    check_max_pool2d(CF.max_pool2d, cases=pools, random_cases=0, dtypes=DTYPES, layouts=["contiguous"], device=device)
 
 
 def test_channels_last_in_channels_last_out(device):

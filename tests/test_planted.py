@@ -1,18 +1,26 @@
 """Every planted bug (tests/planted/) is reported, in every order, at the line where it is; kernels without a bug are left alone."""
 
+import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from simulated_kernels import ROOT, RUNTIME, compiled, linked, run
+from convlab.testing.host_compiler import ROOT, RUNTIME, compiled, kept, linked
 
 FOLDER = ROOT / "tests" / "planted"
 X86 = platform.machine() == "x86_64"
 CROSS, QEMU = "aarch64-linux-gnu-g++", "qemu-aarch64"
+
+
+def run(command, **environment) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, **environment})
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
 class Mark(NamedTuple):
@@ -73,8 +81,8 @@ def program(folder: Path, check: bool, cxx="g++", extra=(), link=()) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plain_runtime(tmp_path_factory) -> list[str]:
-    return compiled(tmp_path_factory.mktemp("runtime"), RUNTIME, False)
+def plain_runtime() -> list[str]:
+    return kept(RUNTIME, False)
 
 
 def test_there_are_enough_bugs():
@@ -103,7 +111,7 @@ for order, name in enumerate(("forward", "reverse", "random")):
 
 
 def test_checking_build(tmp_path):
-    objects = compiled(tmp_path, [*KERNELS, *RUNTIME], True)
+    objects = compiled(tmp_path, KERNELS, True) + kept(RUNTIME, True)
     main = compiled(tmp_path, [FOLDER / "run.cpp"], True)
     output = run([str(linked(tmp_path / "program", objects + main))])
     assert not complaints(output, True, X86)

@@ -87,7 +87,7 @@ def _places(wrong, dims) -> list[str]:
     found = []
     for d, size in enumerate(wrong.shape):
         name = dims[d] if dims else f"dimension {d}"
-        here = wrong.movedim(d, 0).flatten(1).any(1).nonzero().flatten().tolist()
+        here = wrong.movedim(d, 0).reshape(size, -1).any(1).nonzero().flatten().tolist()
         if len(here) == size:
             continue
         if len(here) == 1:
@@ -132,4 +132,4 @@ def _one_ratio(values, exact) -> float | None:
         return None
     ratios = values / exact
     middle = ratios.median()
-    return float(middle) if middle.isfinite() and ((ratios - middle).abs() <= 1e-3 * middle.abs()).all() else None
+    return float(middle) if middle.isfinite() and abs(middle - 1) > 0.01 and ((ratios - middle).abs() <= 1e-3 * middle.abs()).all() else None

@@ -49,9 +49,9 @@ def kept(sources: list[Path], check: bool, cxx="g++", extra=()) -> list[str]:
     if not shutil.which(cxx):
         raise FileNotFoundError(f"convlab: {cxx} is not on PATH; kernels are checked with it: apt install g++")
     version = subprocess.run([cxx, "--version"], capture_output=True, text=True).stdout
-    state = hashlib.sha256(repr((version, simulator_flags.runtime_flags(check), extra, str(ROOT))).encode())
-    for path in sorted({*sources, *(p for folder in ("simulator", "testing") for p in (ROOT / "csrc" / folder).glob("*.*"))}):
-        state.update(path.name.encode() + path.read_bytes())
+    state = hashlib.sha256(repr((version, simulator_flags.runtime_flags(check), extra, [str(s) for s in sources])).encode())
+    for path in sorted(path for folder in ("simulator", "testing") for path in (ROOT / "csrc" / folder).glob("*.*")):
+        state.update(path.read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convlab"
     folder = cache / f"simulator-{state.hexdigest()[:20]}"
     if not folder.is_dir():

@@ -181,7 +181,7 @@ def _build(folder: Path, source: Path, contract: Contract, dtype, cxx) -> str:
     inputs = [f"static_cast<const T*>(inputs[{i}])" for i in range(len(contract.inputs))]
     glue.write_text(_GLUE.format(source=source, csrc=ROOT / "csrc", header=contract.header, problem=contract.problem, element=_TYPES[dtype], name=contract.like,
                                  arguments=contract.arguments, ins=", ".join(["in"] * len(inputs)), inputs=", ".join(inputs)))  # fmt: skip
-    runtime = kept([*RUNTIME, _MAIN], True, cxx)
+    runtime = kept(RUNTIME, True, cxx) + kept([_MAIN], True, cxx)
     try:
         kernel = compiled(folder, [glue], True, cxx, [f"-I{ROOT / 'csrc'}", f"-ffile-prefix-map={source.parent}/=", "-Wno-unused", "-fmax-errors=10"])
     except CompilerFailed as error:
