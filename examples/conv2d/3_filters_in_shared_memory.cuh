@@ -1,0 +1,54 @@
+// The second step: the four filters go through shared memory too. Each warp had read them from device memory, a weight at a time.
+//
+//   python -m convlab.check examples/conv2d/3_filters_in_shared_memory.cuh
+#include "device/device.h"
+#include "geometry/conv2d.h"
+
+using namespace convlab;
+
+constexpr int kSide = 16;           // a block makes 16 x 16 outputs, a thread one
+constexpr int kMostTaps = 7;        // along a side of the filter
+constexpr int kExtent = kSide + kMostTaps - 1;  // of the input tile: outputs and halo
+constexpr int kMaps = 4;            // output channels that a thread makes of one input tile
+
+inline const char* refusal(const Conv2d& g) {
+  if (g.stride_h != 1 || g.stride_w != 1 || g.dilation_h != 1 || g.dilation_w != 1 || g.groups != 1) return "has stride 1, dilation 1 and one group";
+  if (g.R > kMostTaps || g.S > kMostTaps) return "has filters of up to 7 x 7";
+  return nullptr;
+}
+
+// x [N, C, H, W], w [K, C, R, S], bias [K] or null -> y [N, K, P, Q].  grid (tiles, maps, n), block (16, 16)
+__global__ void __launch_bounds__(kSide * kSide) tiled_kernel(Conv2d g, const float* x, const float* w, const float* bias, float* y) {
+  SHARED(float, tile, [kExtent][kExtent]);
+  SHARED(float, filters, [kMaps][kMostTaps * kMostTaps]);  // of the channel at hand
+  const int tiles_v = (g.Q + kSide - 1) / kSide, k0 = blockIdx.y * kMaps, n = blockIdx.z;
+  const int p0 = blockIdx.x / tiles_v * kSide, q0 = blockIdx.x % tiles_v * kSide;
+  const int ty = threadIdx.y, tx = threadIdx.x;
+  const int taps = g.R * g.S;
+
+  float sums[kMaps] = {};
+  for (int c = 0; c < g.C; c++) {
+    for (int i = ty; i < kSide + g.R - 1; i += kSide)
+      for (int j = tx; j < kSide + g.S - 1; j += kSide) {
+        const int h = p0 + i - g.pad_h, v = q0 + j - g.pad_w;
+        tile[i][j] = h >= 0 && h < g.H && v >= 0 && v < g.W ? x[((long long)(n * g.C + c) * g.H + h) * g.W + v] : 0.0f;
+      }
+    for (int i = ty * kSide + tx; i < kMaps * taps; i += kSide * kSide)
+      filters[i / taps][i % taps] = k0 + i / taps < g.K ? w[((k0 + i / taps) * g.C + c) * taps + i % taps] : 0.0f;
+    __syncthreads();
+    for (int r = 0; r < g.R; r++)
+      for (int s = 0; s < g.S; s++) {
+        const float in = tile[ty + r][tx + s];
+        for (int m = 0; m < kMaps; m++) sums[m] += in * filters[m][r * g.S + s];
+      }
+    __syncthreads();
+  }
+  if (p0 + ty >= g.P || q0 + tx >= g.Q) return;
+  for (int m = 0; m < kMaps && k0 + m < g.K; m++)
+    y[((long long)(n * g.K + k0 + m) * g.P + p0 + ty) * g.Q + q0 + tx] = sums[m] + (bias ? bias[k0 + m] : 0.0f);
+}
+
+void conv2d_forward(const Conv2d& g, const float* x, const float* w, const float* bias, float* y, cudaStream_t stream) {
+  const int tiles = (g.P + kSide - 1) / kSide * ((g.Q + kSide - 1) / kSide);
+  launch(tiled_kernel, dim3(tiles, (g.K + kMaps - 1) / kMaps, g.N), dim3(kSide, kSide), 0, stream, g, x, w, bias, y);
+}
