@@ -1,0 +1,168 @@
+"""What mkdocs fills into the pages of docs/: {{ word ... }} alone on a line becomes what a function here makes of it.
+
+    {{ about RUNG }}                 the comment on top of its kernel
+    {{ picture RUNG }}               a block of its launch over the matrices or planes of a layer, from its plan
+    {{ code FILE | FROM | TO }}      the lines of a source file from the one that contains FROM to the next that contains TO
+    {{ traffic RUNG }}               predicted and counted reads of its forward pass
+    {{ ladder }}                     the table of algorithms
+    {{ include FILE }}               a file of the tree
+
+Numbers come from convlab.algorithms(), from launch plans, and from the notes that the simulator's counts are written to.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+import convlab  # noqa: E402
+from convlab.testing.contracts import LAYERS  # noqa: E402
+from convlab.testing.traffic import digits, noted  # noqa: E402
+
+KERNELS = ROOT / "csrc" / "kernels"
+RUNGS = {a.name: a for a in convlab.algorithms()}
+
+
+def on_page_markdown(markdown, page, **_):
+    def fill(match):
+        word, _, rest = match[1].strip().partition(" ")
+        try:
+            return FILLERS[word](*[part.strip() for part in rest.split("|")] if rest else [])
+        except Exception as error:
+            raise RuntimeError(f"{page.file.src_uri}: {match[0]}: {error}") from error
+
+    return re.sub(r"^\{\{(.+?)\}\}$", fill, markdown, flags=re.M)
+
+
+# ---- text -------------------------------------------------------------------------------------------------------------
+
+
+def about(name: str) -> str:
+    """The paragraphs of the kernel's comment: 'What it does    ...' becomes a row of a table."""
+    lines = (KERNELS / f"conv2d_{name}.cu").read_text().splitlines()
+    rows = []
+    for line in lines[: next(i for i, line in enumerate(lines) if line.startswith("// What is counted"))]:
+        text = line.removeprefix("//")
+        if start := re.match(r" ((?:What|Against)\b[^:]*?) {2,}(\S.*)", text):
+            rows.append([start[1], start[2]])
+        elif rows and text.startswith(" " * 5):
+            rows[-1][1] += " " + text.strip()
+    return "| | |\n| --- | --- |\n" + "\n".join(f"| **{head}** | {text.replace('|', chr(92) + '|')} |" for head, text in rows)
+
+
+def code(file: str, begin: str, end: str) -> str:
+    lines = (ROOT / file).read_text().splitlines()
+    first = next((i for i, line in enumerate(lines) if begin in line), None)
+    last = next((i for i in range(first or 0, len(lines)) if end in lines[i]), None) if first is not None else None
+    if last is None:
+        raise ValueError(f"{file} has no lines from {begin!r} to {end!r}")
+    return f"`{file}`, line {first + 1}:\n\n```cpp\n" + "\n".join(lines[first : last + 1]) + "\n```"
+
+
+def include(file: str) -> str:
+    return (ROOT / file).read_text()
+
+
+def ladder() -> str:
+    rows = [f"| [`{a.name}`](ladder/{a.name}.md) | {a.technique} | {', '.join(sorted(a.passes_by_backend['cuda']))} |" for a in RUNGS.values() if "cuda" in a.backends]
+    return "| algorithm | technique | passes |\n| --- | --- | --- |\n" + "\n".join(rows)
+
+
+# ---- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def problem_of(layer):
+    x, w, _ = layer.tensors()
+    with convlab.simulate(check=False):  # as a problem of the CUDA backend
+        return convlab.Conv2dProblem.of(x, w, *layer.arguments)
+
+
+def predicted(name: str, layer) -> dict[str, float]:
+    """Reads of x and of w over their elements, forward, by counting on the picture. Empty where the picture does not tell."""
+    plan, P, Q = RUNGS[name].plan(problem_of(layer), "forward"), *layer.outputs
+    inside = torch.nn.functional.conv2d(torch.ones(1, 1, layer.H, layer.W), torch.ones(1, 1, layer.R, layer.S), padding=layer.padding).sum().item()
+    replication = inside / (layer.H * layer.W)  # of the unrolled input: taps that lie inside x
+    if name == "direct":  # every output loads its window and its filter
+        return {"x": layer.K * replication, "w": layer.N * inside / (layer.R * layer.S)}
+    if name == "tiled":  # a block loads its input tile once for all the maps it makes; here one tile covers the plane
+        return {"x": layer.K / plan["tile"][0]}
+    if name == "im2col_gemm":  # unrolling reads x once for each tap; the product reads w once for each column of tiles
+        return {"x": replication, "w": plan["grid"][0]}
+    if plan["product"]:  # each row of tiles unrolls x again, each column of tiles reads w again
+        return {"x": replication * plan["grid"][1], "w": plan["grid"][0]}
+    return {}
+
+
+def traffic(name: str) -> str:
+    lines = ["| layer | reads of | predicted | counted |", "| --- | --- | --- | --- |"]
+    for title, layer in LAYERS.items():
+        counted = noted(f"conv2d_{name}.cu").get((title, "forward"), {})
+        foretold = predicted(name, layer) if counted else {}
+        lines += [f"| {title} | {t} | {digits(foretold[t]) if t in foretold else ''} | {counted[t]} times |" for t in ("x", "w") if t in counted]
+    lines += ["", "Counted by the simulator, all columns (`python -m convlab.check --columns` says how to read them):", ""]
+    notes = noted(f"conv2d_{name}.cu")
+    columns = list(dict.fromkeys(column for row in notes.values() for column in row))
+    lines += ["| layer | pass | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 2) + "|"]
+    lines += [f"| {title} | {pass_} | " + " | ".join(row.get(c, "") for c in columns) + " |" for (title, pass_), row in notes.items()]
+    return "\n".join(lines)
+
+
+# ---- pictures ---------------------------------------------------------------------------------------------------------
+
+INK, PALE, TILE, HALO = "#333333", "#e8eef4", "#e07b39", "#f6cfae"
+
+
+def rectangle(x, y, width, height, fill, title="", stroke=INK):
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{fill}" stroke="{stroke}"><title>{title}</title></rect>'
+
+
+def words(x, y, text, anchor="middle"):
+    return f'<text x="{x:.1f}" y="{y:.1f}" font-size="13" font-family="sans-serif" text-anchor="{anchor}" fill="{INK}">{text}</text>'
+
+
+def picture(name: str) -> str:
+    layer = LAYERS["LeNet C3"]
+    plan = RUNGS[name].plan(problem_of(layer), "forward")
+    draw = matrices if plan["product"] else planes
+    return f'<svg viewBox="0 0 720 300" width="720" role="img" aria-label="one block of {name}">{draw(name, layer, plan)}</svg>\n'
+
+
+def matrices(name, layer, plan) -> str:
+    """w times the unrolled input: a tile of the product, and the strips of both operands that it is made of."""
+    (M, N, K), (tile_m, tile_n, tile_k) = plan["product"], plan["tile"]
+    tall, long, deep = 60, 330, 130  # K, N P Q, C R S on the page
+    m, n, k = tall * min(tile_m / M, 1), max(long * tile_n / N, 8), deep * tile_k / K
+    left, top = 230, 60
+    return "".join([
+        rectangle(left, top, long, deep, PALE, "the unrolled input"), words(left + long / 2, top - 24, f"the input, unrolled: {K} x {N:,}"),
+        rectangle(40, top + deep + 20, deep, tall, PALE, "w"), words(40 + deep / 2, top + deep + 98, f"w: {M} x {K}"),
+        rectangle(left, top + deep + 20, long, tall, PALE, "y"), words(left + long / 2, top + deep + 98, f"y: {M} x {N:,}, a block {tile_m} x {tile_n}"),
+        rectangle(left, top, n, deep, HALO), rectangle(40, top + deep + 20, deep, m, HALO),
+        rectangle(left, top, n, k, TILE), rectangle(40, top + deep + 20, k, m, TILE), rectangle(left, top + deep + 20, n, m, TILE),
+        words(left + n + 6, top + k / 2 + 8, f"{tile_k} steps at a time", "start"),
+    ])  # fmt: skip
+
+
+def planes(name, layer, plan) -> str:
+    """A plane of the input, one of the output: what a block makes, and what it reads for it."""
+    cell = 13.0
+    P, Q = layer.outputs
+    left, right, top = 60, 420, 60
+    parts = [words(left + layer.W * cell / 2, top - 20, f"a plane of x: {layer.H} x {layer.W}"), words(right + Q * cell / 2, top - 20, f"a plane of y: {P} x {Q}")]
+    whole = name != "direct"  # then a block makes all of this plane
+    for h in range(layer.H):
+        parts += [rectangle(left + v * cell, top + h * cell, cell, cell, HALO if whole else PALE) for v in range(layer.W)]
+    for p in range(P):
+        parts += [rectangle(right + q * cell, top + p * cell, cell, cell, HALO if whole or p * Q + q < plan["threads"] else PALE) for q in range(Q)]
+    parts += [rectangle(left + (4 + s) * cell, top + (3 + r) * cell, cell, cell, TILE) for r in range(layer.R) for s in range(layer.S)]
+    parts += [rectangle(right + 4 * cell, top + 3 * cell, cell, cell, TILE)]
+    grid = " x ".join(f"{n:,}" for n in plan["grid"])
+    parts.append(words(360, top + layer.H * cell + 36, f"one output and its window; pale: what a block of {plan['threads']} threads has to do with. A grid of {grid}"))
+    return "".join(parts)
+
+
+FILLERS = {"about": about, "picture": picture, "code": code, "traffic": traffic, "ladder": ladder, "include": include}
