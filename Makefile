@@ -6,7 +6,7 @@ VENV   ?= .venv
 VENV_PYTHON := $(VENV)/bin/python
 PIP := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help lenet cifar test test-long sanitize bench mutants kernel-notes gpu-test gpu-report build nvcc clean
+.PHONY: docs help lenet cifar test test-long sanitize bench mutants kernel-notes gpu-test gpu-report build nvcc clean
 .NOTPARALLEL:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make bench      time the kernels beside torch's on this machine"
 	@echo "make mutants    break the kernels in one place at a time; a test must notice each"
 	@echo "make kernel-notes  what each kernel asks of memory, counted by the simulator; ARGS=--write puts it into csrc/kernels"
+	@echo "make docs       the pages of docs/, into build/docs"
 	@echo "make gpu-test   the tests on this machine's GPU, with PYTHON=$(PYTHON) as it is: nothing is installed"
 	@echo "make gpu-report all that a GPU can tell: built, tested, sanitized, measured, counted; STEP=... for parts, DRY=1 without a GPU"
 	@echo "make build      compile what changed"
@@ -49,6 +50,9 @@ mutants: build
 
 kernel-notes: build
 	@$(VENV_PYTHON) tools/kernel_notes.py $(ARGS)
+
+docs: build
+	$(VENV_PYTHON) -m mkdocs build --strict --quiet $(ARGS)
 
 gpu-test:
 	@$(PYTHON) tools/gpu_test.py $(ARGS)

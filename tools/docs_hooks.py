@@ -92,7 +92,7 @@ def predicted(name: str, layer) -> dict[str, float]:
         return {"x": layer.K / plan["tile"][0]}
     if name == "im2col_gemm":  # unrolling reads x once for each tap; the product reads w once for each column of tiles
         return {"x": replication, "w": plan["grid"][0]}
-    if plan["product"]:  # each row of tiles unrolls x again, each column of tiles reads w again
+    if any(plan["product"] or ()):  # each row of tiles unrolls x again, each column of tiles reads w again
         return {"x": replication * plan["grid"][1], "w": plan["grid"][0]}
     return {}
 
@@ -127,7 +127,7 @@ def words(x, y, text, anchor="middle"):
 def picture(name: str) -> str:
     layer = LAYERS["LeNet C3"]
     plan = RUNGS[name].plan(problem_of(layer), "forward")
-    draw = matrices if plan["product"] else planes
+    draw = matrices if any(plan["product"] or ()) else planes
     return f'<svg viewBox="0 0 720 300" width="720" role="img" aria-label="one block of {name}">{draw(name, layer, plan)}</svg>\n'
 
 

@@ -1,4 +1,5 @@
-// The first step: a block makes four output channels of the tile it has loaded, so x is read a quarter as often.
+// The first step: a block makes four output channels of the tile it has loaded.
+// So x is read a quarter as often.
 //
 //   python -m convlab.check examples/conv2d/2_four_maps.cuh
 #include "device/device.h"

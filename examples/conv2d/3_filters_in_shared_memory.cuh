@@ -1,4 +1,5 @@
-// The second step: the four filters go through shared memory too. Each warp had read them from device memory, a weight at a time.
+// The second step: the four filters go through shared memory too.
+// Each warp had read them from device memory, a weight at a time.
 //
 //   python -m convlab.check examples/conv2d/3_filters_in_shared_memory.cuh
 #include "device/device.h"
