@@ -84,6 +84,7 @@ def test_what_a_report_says(tmp_path):
         ([(BEGIN, BEGIN + "  __shared__ float tile[16];\n")], ["__shared__", "SHARED(float, name, [16][16])"]),
         ([("  launch(my_kernel, blocks_for", "  my_kernel<<<1, 2>>>(g, x, w, bias, y);\n  launch(my_kernel, blocks_for")], ["launch(kernel, grid, block"]),
         ([('#include "device/device.h"', "#include <cuda_runtime.h>")], ["cuda_runtime.h", 'include "device/device.h"']),
+        ([("  y[i] = sum;", "  y[i] = elsewhere(sum);"), ("constexpr int kThreads", "float elsewhere(float);\nconstexpr int kThreads")], ["elsewhere(float) is declared, but defined nowhere"]),
         ([("void conv2d_forward(", "void forward(")], ["does not define the launcher", CONTRACTS["conv2d_forward"].signature, "--new mine.cuh"]),
         ([("const float* bias, float* y, cudaStream_t", "float* y, cudaStream_t"), ("stream, g, x, w, bias, y", "stream, g, x, w, nullptr, y")], ["does not define the launcher"]),
     ],

@@ -171,6 +171,8 @@ _HINTS = {
     r"cudaMemcpyToSymbol": "constant memory is filled with COPY_TO_SYMBOL(symbol, source, bytes, stream)",
 }
 _SHOWN = 5  # errors
+# A static in a launcher needs no lock here: the instrumentation would make atomic operations of it, for which there is no hook.
+_HOST = ("-fno-threadsafe-statics",)
 
 
 def _build(folder: Path, source: Path, contract: Contract, dtype, cxx) -> str:
@@ -183,10 +185,10 @@ def _build(folder: Path, source: Path, contract: Contract, dtype, cxx) -> str:
                                  arguments=contract.arguments, ins=", ".join(["in"] * len(inputs)), inputs=", ".join(inputs)))  # fmt: skip
     runtime = kept(RUNTIME, True, cxx) + kept([_MAIN], True, cxx)
     try:
-        kernel = compiled(folder, [glue], True, cxx, [f"-I{ROOT / 'csrc'}", f"-ffile-prefix-map={source.parent}/=", "-Wno-unused", "-fmax-errors=10"])
+        kernel = compiled(folder, [glue], True, cxx, [f"-I{ROOT / 'csrc'}", f"-ffile-prefix-map={source.parent}/=", "-Wno-unused", "-fmax-errors=10", *_HOST])
+        return str(linked(folder / "program", kernel + runtime, cxx))
     except CompilerFailed as error:
         raise CompileError(_readable(error.said, source, contract)) from None
-    return str(linked(folder / "program", kernel + runtime, cxx))
 
 
 def _readable(said: str, source: Path, contract: Contract) -> str:
@@ -199,6 +201,7 @@ def _readable(said: str, source: Path, contract: Contract) -> str:
         text = lines[int(number) - 1].strip() if Path(file).name == source.name else ""
         hints += [advice for pattern, advice in _HINTS.items() if re.search(pattern, what + "\n" + text)]
         shown.append(f"  {Path(file).name}:{number}: {what}" + (f"\n      {text}" if text else ""))
+    shown += [f"  {name} is declared, but defined nowhere" for name in dict.fromkeys(re.findall(r"undefined reference to `(.+)'", said))]
     if not shown:
         return f"{source.name} does not compile:\n{said}"
     shown = list(dict.fromkeys(shown))
