@@ -20,7 +20,8 @@ torch.nn.functional.cross_entropy(model(x), labels).backward()
 alone = [p.grad.clone() for p in model.parameters()]
 model.zero_grad()
 
-torch.nn.functional.cross_entropy(DistributedDataParallel(model)(x[rank::world]), labels[rank::world]).backward()
+parallel = DistributedDataParallel(model)  # to be kept until backward is done
+torch.nn.functional.cross_entropy(parallel(x[rank::world]), labels[rank::world]).backward()
 difference = max((p.grad - g).abs().max().item() for p, g in zip(model.parameters(), alone))
 assert difference < 1e-5, difference
 if rank == 0:

@@ -32,7 +32,7 @@ BUGS = {
     "bounds": ([("h < 0 || h >= g.H || v < 0 || v >= g.W", "h < 0 || v < 0")], "bounds", "'input'", "sum += x["),
     "unguarded": ([("  if (i >= (long long)g.N * g.K * g.P * g.Q) return;\n", "")], "bounds", "'weight'|'output'|'bias'|'input'", None),
     "race": (
-        [(BEGIN, "  SHARED(float, parts, [kThreads]);\n  parts[threadIdx.x] = bias ? bias[k] : 0.0f;\n  float sum = parts[threadIdx.x ^ 1] * 0 + (bias ? bias[k] : 0.0f);\n")],
+        [(BEGIN, "  SHARED(float, parts, [kThreads]);\n  parts[threadIdx.x] = 0;\n  parts[threadIdx.x ^ 1] = 1;\n  float sum = bias ? bias[k] : 0.0f;\n")],
         "races", "shared 'parts'", "parts[threadIdx.x",
     ),
     "uninitialised": (
@@ -72,7 +72,7 @@ def test_what_a_report_says(tmp_path):
     rows = {line.split()[0]: line.split()[1:] for line in text.split("LeNet C3")[1].splitlines()[2:9]}
     assert rows["mine.cuh"][:2] == rows["direct"][:2] and {"tiled", "register_tiled"} <= set(rows)  # the same reads of x and w
     assert report.launches[0].kernel.startswith("my_kernel") and report.launches[0].source.startswith("mine.cuh:")
-    two = [("h < 0 || h >= g.H || v < 0 || v >= g.W", "h < 0 || v < 0"), ("  y[i] = sum;", "  y[i] += sum;")]
+    two = [("sum += x[((long long)", "sum += x[(g.pad_h ? 1 << 30 : 0) + ((long long)"), ("  y[i] = sum;", "  y[i] += sum;")]
     report = check_kernel(kernel(tmp_path, *two), random_cases=0)
     assert {f.subject for f in report.findings} == {"bounds", "uninitialised reads"} and max(f.problems for f in report.findings) > 1
 
