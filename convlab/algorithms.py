@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from . import _lab
-from .arguments import pair, padding4
+from .arguments import is_channels_last, pair, padding4
 from .simulator import backend_of
 
 PASSES = ("forward", "dgrad", "wgrad")
@@ -46,8 +46,13 @@ class Conv2dProblem:
         stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
         padding = padding4(padding, stride, w[2:], dilation)
         outputs = _lab.conv2d_output_size(x, w, stride, padding, dilation, groups)
-        channels_last = any(t.dim() == 4 and torch._prims_common.suggest_memory_format(t) is torch.channels_last for t in (input, weight))
+        channels_last = any(t.dim() == 4 and is_channels_last(t) for t in (input, weight))
         return cls(x, w, (x[0], w[0], *outputs), stride, padding, dilation, groups, input.dtype, channels_last, backend_of(input))
+
+    @property
+    def geometry(self) -> tuple[int, ...]:
+        """stride, padding, dilation and groups, as the operators take them (csrc/ops.cpp)."""
+        return (*self.stride, *self.padding, *self.dilation, self.groups)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 import torch
 
+FLOATS = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
+SIGNED_OR_BYTE = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
+
 
 def check_tensors(op: str, **tensors) -> None:
     """Raises TypeError for an argument that is no tensor."""
@@ -10,21 +13,82 @@ def check_tensors(op: str, **tensors) -> None:
             raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(value).__name__}")
 
 
+def check_device(op: str, input: torch.Tensor) -> None:
+    """Raises NotImplementedError for a tensor on a device, or in a storage, that convlab has no kernels for."""
+    if input.is_cpu and input.layout is torch.strided and not input.is_quantized:
+        return
+    if input.device.type not in ("cpu", "cuda", "meta"):
+        raise NotImplementedError(f"{op}: input is on {input.device}; convlab has kernels for cpu and cuda: use input.cpu()")
+    if input.layout is not torch.strided or input.is_quantized:
+        kind = "quantized" if input.is_quantized else str(input.layout).removeprefix("torch.")
+        raise NotImplementedError(f"{op}: input is {kind}; convlab's kernels take plain tensors: use input.to_dense() or input.dequantize()")
+
+
+def check_dtype(op: str, input: torch.Tensor, integers=frozenset()) -> None:
+    """Raises NotImplementedError unless input has one of the four floating-point types, or one of `integers` and lies on the CPU."""
+    if input.dtype in FLOATS or (input.dtype in integers and not input.is_cuda):
+        return
+    wanted = ", ".join(str(t).removeprefix("torch.") for t in (torch.float32, torch.float64, torch.float16, torch.bfloat16))
+    also = f"; on the CPU also {', '.join(sorted(str(t).removeprefix('torch.') for t in integers))}" if integers else ""
+    raise NotImplementedError(f"{op}: input is {str(input.dtype).removeprefix('torch.')}, expected {wanted}{also}")
+
+
+def integer(op: str, name: str, value):
+    """An int: itself, a numpy integer, an integer tensor of no dimensions, a symbolic int. Raises TypeError for others, bool among them."""
+    if isinstance(value, torch.SymInt):
+        return value
+    one = not isinstance(value, bool) and hasattr(value, "__index__") and (isinstance(value, torch.Tensor) or not hasattr(value, "__len__"))
+    try:
+        if not one:
+            raise TypeError
+        value = int(value.__index__())
+    except TypeError:
+        raise TypeError(f"{op}: {name} must be an int or a tuple of ints, got {value!r}") from None
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{op}: {name}={value} does not fit 64 bits")
+    return value
+
+
 def pair(op: str, name: str, value) -> tuple[int, int]:
     """An int, or a sequence of one or two ints, as (height, width). Raises TypeError for other types, RuntimeError for other lengths."""
-    if isinstance(value, int):
-        return value, value
-    if not isinstance(value, (tuple, list)):
-        try:
-            return (int(value.__index__()),) * 2  # numpy integers, zero-dimensional integer tensors, symbolic ints
-        except (AttributeError, TypeError):
-            raise TypeError(f"{op}: {name} must be an int or a tuple of ints, got {value!r}") from None
-    if len(value) not in (1, 2):
-        raise RuntimeError(f"{op}: {name}={tuple(value)} has {len(value)} values, expected one or two")
-    for v in value:
-        if not hasattr(v, "__index__"):
-            raise TypeError(f"{op}: {name} must be an int or a tuple of ints, got {value!r}")
-    return (value[0], value[0]) if len(value) == 1 else (value[0], value[1])
+    if isinstance(value, (tuple, list)):
+        if len(value) not in (1, 2):
+            raise RuntimeError(f"{op}: {name}={tuple(value)} has {len(value)} values, expected one or two")
+        values = tuple(integer(op, name, v) for v in value)
+        return values if len(values) == 2 else values * 2
+    return (integer(op, name, value),) * 2
+
+
+def window(op: str, kernel_size, stride) -> tuple[tuple[int, int], tuple[int, int]]:
+    """A pooling's kernel_size and stride, which defaults to it, as pairs."""
+    kernel_size = pair(op, "kernel_size", kernel_size)
+    no_stride = stride is None or (isinstance(stride, (tuple, list)) and not stride)
+    return kernel_size, kernel_size if no_stride else pair(op, "stride", stride)
+
+
+def flag(op: str, name: str, value) -> bool:
+    """Raises TypeError for what is no bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{op}: {name} must be a bool, got {value!r}")
+    return value
+
+
+def slope(op: str, value, dtype: torch.dtype) -> float:
+    """leaky_relu's negative_slope. Raises TypeError for what is no number, RuntimeError for one beyond what `dtype` computes in."""
+    tensor = isinstance(value, torch.Tensor) and (value.dim() > 0 or value.requires_grad)
+    if tensor or isinstance(value, (str, bytes, complex)) or not hasattr(value, "__float__") or (hasattr(value, "__len__") and not isinstance(value, torch.Tensor)):
+        raise TypeError(f"{op}: negative_slope must be a number, got {value!r}")
+    value = float(value)
+    if dtype != torch.float64 and torch.finfo(torch.float32).max < abs(value) < float("inf"):
+        raise RuntimeError(f"{op}: negative_slope={value} is beyond float32, which {str(dtype).removeprefix('torch.')} is computed in")
+    return value
+
+
+def convolution(stride, padding, dilation, groups, kernel_size) -> tuple[int, ...]:
+    """A convolution's arguments as its operators take them: stride (height, width), padding (top, left, bottom, right), dilation
+    (height, width), groups. Raises what `pair` and `padding4` raise."""
+    stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
+    return (*stride, *padding4(padding, stride, kernel_size, dilation), *dilation, integer("conv2d", "groups", groups))
 
 
 def padding4(padding, stride: tuple[int, int], kernel_size: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -44,3 +108,11 @@ def padding4(padding, stride: tuple[int, int], kernel_size: tuple[int, int], dil
         raise RuntimeError(f"conv2d: padding='same' is not supported with stride={stride}, only with stride 1")
     total_h, total_w = (d * (k - 1) for d, k in zip(dilation, kernel_size))
     return total_h // 2, total_w // 2, total_h - total_h // 2, total_w - total_w // 2
+
+
+def is_channels_last(t: torch.Tensor) -> bool:
+    """Whether torch would take a tensor of four dimensions for channels_last (c10::is_channels_last_strides_2d)."""
+    if t.is_contiguous() and t.stride(1) > 1:
+        return False  # at a quarter of the cost
+    (n, c, h, w), (by_n, by_c, by_h, by_w) = t.shape, t.stride()
+    return by_c > 0 and by_w >= by_c * c > 0 and by_h >= by_w * w > 0 and by_n >= by_h * h > 0 and n > 0 and by_h * h != by_c

@@ -20,15 +20,16 @@ import torch
 from torch.autograd import Function, forward_ad
 
 from . import ops, simulator
+from .arguments import is_channels_last
+
+
+_conv2d_forward = ops.conv2d_forward._op  # the same, without a frame of Python; not for torch.compile
 
 
 class ConvArguments(NamedTuple):
-    """What a convolution has beside its tensors. `padding` is (top, left, bottom, right); `algo` are numbers by pass."""
+    """What a convolution has beside its tensors: `geometry` as in csrc/ops.cpp, `algo` the algorithms' numbers by pass."""
 
-    stride: tuple[int, int]
-    padding: tuple[int, int, int, int]
-    dilation: tuple[int, int]
-    groups: int
+    geometry: tuple[int, ...]
     algo: tuple[int, int, int]
 
 
@@ -40,36 +41,107 @@ class PoolArguments(NamedTuple):
 
 
 def apply(function: type[Function], *args):
-    """`function.apply(*args)`, or its forward alone where nobody can ask for a derivative, which costs a sixth as much.
+    """`function.apply(*args)`, or its forward alone where nobody can ask for a derivative, which costs a sixth as much."""
+    if not torch.is_grad_enabled() and forward_ad._current_level < 0:  # as in most backwards
+        return function.forward(*args)
+    if not differentiable(args):
+        return function.forward(*args)
+    return function.apply(*args)
 
-    With forward-mode differentiation active, `.apply` must run: it raises where forward alone would lose the tangent.
+
+def differentiable(args) -> bool:
+    """Whether somebody can ask for a derivative. With forward-mode differentiation active, `.apply` must run: it raises where forward
+    alone would lose the tangent."""
+    if forward_ad._current_level >= 0:
+        return True
+    if torch.is_grad_enabled():
+        for a in args:
+            if isinstance(a, torch.Tensor) and a.requires_grad:
+                return True
+    return False
+
+
+def conv2d(x, w, bias, geometry, algo):
+    """y, differentiable; by a shorter way than `apply`, which costs as much as a small convolution."""
+    if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+        return apply(Conv2dForward, x, w, bias, ConvArguments(geometry, algo))
+    if torch.is_grad_enabled() and (x.requires_grad or w.requires_grad or (bias is not None and bias.requires_grad)):
+        return Conv2dForward.apply(x, w, bias, ConvArguments(geometry, algo))
+    return _conv2d_forward(x, w, bias, geometry, algo[0])
+
+
+def in_place(function: type[Function], x, *args):
+    """x, overwritten by `function` of it.
+
+    Where a gradient is wanted, `function` keeps its output, so this is x itself. Views and leaves are torch's to handle, and to refuse.
     """
-    if forward_ad._current_level >= 0 or (
-        torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
-    ):
-        return function.apply(*args)
-    return function.forward(*args)
+    if torch.compiler.is_compiling() or x.is_leaf or x._is_view() or torch._C._are_functorch_transforms_active() or not differentiable((x,)):
+        return x.copy_(apply(function, x, *args))
+    return function.overwriting.apply(x, *args)
+
+
+class _Signature(inspect.Signature):
+    """`.apply` binds its arguments to forward's signature, for the sake of defaults. No forward here has any, and binding takes longer
+    than the rest of a call."""
+
+    def bind(self, *args, **kwargs):
+        if kwargs or len(args) != len(self.parameters):
+            return super().bind(*args, **kwargs)
+        return _Bound(args)
+
+
+class _Bound(NamedTuple):
+    """What `.apply` wants of an inspect.BoundArguments"""
+
+    args: tuple
+    kwargs: dict = {}
+
+    def apply_defaults(self):
+        pass
 
 
 def primitive(function: type[Function]) -> type[Function]:
-    """Marks a Function as one of ours: vmap by tracing its forward, a signature that `.apply` need not work out each call, and a
-    backward that goes where the forward went: into a simulation, or not."""
+    """Marks a Function as one of ours: vmap by tracing its forward, a signature that costs little, and a backward that goes where the
+    forward went: into a simulation, or not."""
     setup_context, backward = function.setup_context, function.backward
 
     def setup_and_remember(ctx, inputs, output):
-        if not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and simulator.libraries:
             ctx.simulation = simulator.current()
         return setup_context(ctx, inputs, output)
 
     def backward_where_forward_was(ctx, *grads):
-        if torch.compiler.is_compiling() or ctx.simulation is simulator.current():
+        if torch.compiler.is_compiling() or not simulator.libraries:
             return backward(ctx, *grads)
-        with simulator.resumed(ctx.simulation):
+        simulation = getattr(ctx, "simulation", None)
+        if simulation is simulator.current():
+            return backward(ctx, *grads)
+        with simulator.resumed(simulation):
             return backward(ctx, *grads)
 
     function.setup_context, function.backward = staticmethod(setup_and_remember), staticmethod(backward_where_forward_was)
     function.generate_vmap_rule = True
-    function.forward.__signature__ = inspect.signature(function.forward)
+    function.forward.__signature__ = _Signature(inspect.signature(function.forward).parameters.values())
+    return function
+
+
+def overwritable(function: type[Function]) -> type[Function]:
+    """Gives a primitive, whose first input is of its output's shape, a sibling that writes over that input."""
+
+    class Overwriting(Function):
+        @staticmethod
+        def forward(x, *args):
+            return x.copy_(function.forward(x, *args))
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.mark_dirty(output)
+            function.setup_context(ctx, inputs, output)
+
+        backward = staticmethod(function.backward)
+
+    Overwriting.forward.__signature__ = function.forward.__signature__
+    function.overwriting = Overwriting
     return function
 
 
@@ -82,13 +154,14 @@ class Conv2dForward(Function):
 
     @staticmethod
     def forward(x, w, bias, a: ConvArguments):
-        return ops.conv2d_forward(x, w, bias, a.stride, a.padding, a.dilation, a.groups, a.algo[0])
+        return ops.conv2d_forward(x, w, bias, a.geometry, a.algo[0])
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, w, _, ctx.arguments = inputs
-        needs_dx, needs_dw = ctx.needs_input_grad[:2]
+        needs_dx, needs_dw, _, _ = ctx.needs_input_grad
         ctx.input_size, ctx.kernel_size = x.shape[2:], w.shape[2:]
+        ctx.channels_last = is_channels_last(x) or is_channels_last(w)
         ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None)
 
     @staticmethod
@@ -97,9 +170,9 @@ class Conv2dForward(Function):
         needs_dx, needs_dw, needs_db, _ = ctx.needs_input_grad
         dx = dw = db = None
         if needs_dx:
-            dx = apply(Conv2dDgrad, dy, w, ctx.input_size, ctx.arguments)
+            dx = apply(Conv2dDgrad, dy, w, ctx.input_size, ctx.channels_last, ctx.arguments)
         if needs_dw:
-            dw, db = apply(Conv2dWgrad, dy, x, ctx.kernel_size, needs_db, ctx.arguments)
+            dw, db = apply(Conv2dWgrad, dy, x, ctx.kernel_size, needs_db, ctx.channels_last, ctx.arguments)
         elif needs_db:
             db = apply(Conv2dBiasGrad, dy)
         return dx, dw, db if needs_db else None, None
@@ -110,12 +183,12 @@ class Conv2dDgrad(Function):
     """dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W], where input_size is (H, W)"""
 
     @staticmethod
-    def forward(dy, w, input_size, a: ConvArguments):
-        return ops.conv2d_dgrad(dy, w, input_size, a.stride, a.padding, a.dilation, a.groups, a.algo[1])
+    def forward(dy, w, input_size, channels_last, a: ConvArguments):
+        return ops.conv2d_dgrad(dy, w, input_size, a.geometry, channels_last, a.algo[1])
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        dy, w, _, ctx.arguments = inputs
+        dy, w, _, ctx.channels_last, ctx.arguments = inputs
         needs_ddy, needs_dw = ctx.needs_input_grad[:2]
         ctx.kernel_size = w.shape[2:]
         ctx.save_for_backward(dy if needs_dw else None, w if needs_ddy else None)
@@ -125,8 +198,8 @@ class Conv2dDgrad(Function):
         dy, w = ctx.saved_tensors
         needs_ddy, needs_dw = ctx.needs_input_grad[:2]
         ddy = apply(Conv2dForward, ddx, w, None, ctx.arguments) if needs_ddy else None
-        dw = apply(Conv2dWgrad, dy, ddx, ctx.kernel_size, False, ctx.arguments)[0] if needs_dw else None
-        return ddy, dw, None, None
+        dw = apply(Conv2dWgrad, dy, ddx, ctx.kernel_size, False, ctx.channels_last, ctx.arguments)[0] if needs_dw else None
+        return ddy, dw, None, None, None
 
 
 @primitive
@@ -134,12 +207,12 @@ class Conv2dWgrad(Function):
     """dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless with_bias"""
 
     @staticmethod
-    def forward(dy, x, kernel_size, with_bias, a: ConvArguments):
-        return ops.conv2d_wgrad(dy, x, kernel_size, a.stride, a.padding, a.dilation, a.groups, with_bias, a.algo[2])
+    def forward(dy, x, kernel_size, with_bias, channels_last, a: ConvArguments):
+        return ops.conv2d_wgrad(dy, x, kernel_size, a.geometry, with_bias, channels_last, a.algo[2])
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        dy, x, _, ctx.with_bias, ctx.arguments = inputs
+        dy, x, _, ctx.with_bias, ctx.channels_last, ctx.arguments = inputs
         needs_ddy, needs_dx = ctx.needs_input_grad[:2]
         ctx.input_size = x.shape[2:]
         ctx.save_for_backward(dy if needs_dx else None, x if needs_ddy else None)
@@ -149,8 +222,8 @@ class Conv2dWgrad(Function):
         dy, x = ctx.saved_tensors
         needs_ddy, needs_dx = ctx.needs_input_grad[:2]
         ddy = apply(Conv2dForward, x, ddw, ddb if ctx.with_bias else None, ctx.arguments) if needs_ddy else None
-        dx = apply(Conv2dDgrad, dy, ddw, ctx.input_size, ctx.arguments) if needs_dx else None
-        return ddy, dx, None, None, None
+        dx = apply(Conv2dDgrad, dy, ddw, ctx.input_size, ctx.channels_last, ctx.arguments) if needs_dx else None
+        return ddy, dx, None, None, None, None
 
 
 @primitive
@@ -184,14 +257,14 @@ class MaxPool2d(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, _, ctx.arguments = inputs
-        ctx.input_size = x.shape[2:]
+        ctx.input_size, ctx.channels_last = x.shape[2:], is_channels_last(x)
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
 
     @staticmethod
     def backward(ctx, dy, _):
         (offsets,) = ctx.saved_tensors
-        return apply(MaxPool2dBackward, dy, offsets, ctx.input_size, ctx.arguments), None, None
+        return apply(MaxPool2dBackward, dy, offsets, ctx.input_size, ctx.channels_last, ctx.arguments), None, None
 
 
 @primitive
@@ -199,18 +272,18 @@ class MaxPool2dBackward(Function):
     """dy, offsets [N, C, P, Q] -> dx [N, C, H, W]: each dy at its winner"""
 
     @staticmethod
-    def forward(dy, offsets, input_size, a: PoolArguments):
-        return ops.max_pool2d_backward(dy, offsets, input_size, *a)
+    def forward(dy, offsets, input_size, channels_last, a: PoolArguments):
+        return ops.max_pool2d_backward(dy, offsets, input_size, *a, channels_last)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, offsets, _, ctx.arguments = inputs
+        _, offsets, _, _, ctx.arguments = inputs
         ctx.save_for_backward(offsets)
 
     @staticmethod
     def backward(ctx, ddx):
         (offsets,) = ctx.saved_tensors
-        return apply(MaxPool2dGather, ddx, offsets, ctx.arguments), None, None, None
+        return apply(MaxPool2dGather, ddx, offsets, ctx.arguments), None, None, None, None
 
 
 @primitive
@@ -224,13 +297,13 @@ class MaxPool2dGather(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, offsets, ctx.arguments = inputs
-        ctx.input_size = x.shape[2:]
+        ctx.input_size, ctx.channels_last = x.shape[2:], is_channels_last(x)
         ctx.save_for_backward(offsets)
 
     @staticmethod
     def backward(ctx, dy):
         (offsets,) = ctx.saved_tensors
-        return apply(MaxPool2dBackward, dy, offsets, ctx.input_size, ctx.arguments), None, None
+        return apply(MaxPool2dBackward, dy, offsets, ctx.input_size, ctx.channels_last, ctx.arguments), None, None
 
 
 # ---- average pooling ------------------------------------------------------------------------------------------------
@@ -256,11 +329,11 @@ class AvgPool2d(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, ctx.arguments = inputs
-        ctx.input_size = x.shape[2:]
+        ctx.input_size, ctx.channels_last = x.shape[2:], is_channels_last(x)
 
     @staticmethod
     def backward(ctx, dy):
-        return apply(AvgPool2dBackward, dy, ctx.input_size, ctx.arguments), None
+        return apply(AvgPool2dBackward, dy, ctx.input_size, ctx.channels_last, ctx.arguments), None
 
 
 @primitive
@@ -268,16 +341,16 @@ class AvgPool2dBackward(Function):
     """dy [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)"""
 
     @staticmethod
-    def forward(dy, input_size, a: AvgPoolArguments):
-        return ops.avg_pool2d_backward(dy, input_size, a.kernel_size, a.stride, a.padding, a.count_include_pad, a.divisor)
+    def forward(dy, input_size, channels_last, a: AvgPoolArguments):
+        return ops.avg_pool2d_backward(dy, input_size, a.kernel_size, a.stride, a.padding, a.count_include_pad, a.divisor, channels_last)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.arguments = inputs[2]
+        ctx.arguments = inputs[3]
 
     @staticmethod
     def backward(ctx, ddx):
-        return apply(AvgPool2d, ddx, ctx.arguments), None, None
+        return apply(AvgPool2d, ddx, ctx.arguments), None, None, None
 
 
 # ---- activations ----------------------------------------------------------------------------------------------------
@@ -302,7 +375,7 @@ class LeakyReLU(Function):
 
     @staticmethod
     def backward(ctx, dy, _):
-        if ctx.inplace and ctx.negative_slope < 0:
+        if ctx.inplace and not ctx.negative_slope >= 0:
             raise RuntimeError(
                 f"leaky_relu: negative_slope={ctx.negative_slope} with inplace=True has no gradient, as in torch; use inplace=False"
             )
@@ -329,6 +402,7 @@ class LeakyReLUBackward(Function):
         return apply(LeakyReLUBackward, ddx, positive, ctx.negative_slope), None, None
 
 
+@overwritable
 @primitive
 class ReLU(Function):
     """y = x > 0 ? x : 0, NaN stays"""

@@ -3,8 +3,8 @@
 import torch
 
 from . import autograd, ops
-from .algorithms import Conv2dProblem, numbers_of
-from .arguments import check_tensors, padding4, pair
+from .algorithms import AUTO, Conv2dProblem, numbers_of
+from .arguments import SIGNED_OR_BYTE, check_device, check_dtype, check_tensors, convolution, flag, integer, pair, slope, window
 from .simulator import backend_of
 
 
@@ -12,7 +12,8 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     """2-D convolution, as `torch.nn.functional.conv2d`.
 
     input: [N, C, H, W] or [C, H, W]; weight: [K, C/groups, R, S]; bias: [K] or None. All of one dtype: float32, float64, or
-    float16 / bfloat16, which are summed in float32. Under autocast they are cast to its dtype first.
+    float16 / bfloat16, which are summed in float32; on the CPU also uint8 and int8 to int64, without dilation. Under autocast they
+    are cast to its dtype first.
     stride, dilation: int or (height, width). padding: int, (height, width), "valid", or "same" (stride 1 only).
     algo: "auto", the name of one of `convlab.algorithms()`, or a dict such as {"forward": "direct", "wgrad": "reference"}. A name
     applies to the passes that algorithm has; a dict is strict for what it names.
@@ -21,32 +22,45 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     channels_last if input or weight is.
 
     Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the wrong type, ValueError for an algo
-    that is unknown or cannot do this problem.
+    that is unknown or cannot do this problem, NotImplementedError for dtypes, devices and storages without kernels.
     """
-    check_tensors("conv2d", input=input, weight=weight)
-    if bias is not None:
-        check_tensors("conv2d", bias=bias)
-    if not isinstance(groups, (int, torch.SymInt)):
-        raise TypeError(f"conv2d: groups must be an int, got {groups!r}")
-    if input.dim() == 3:
-        return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, algo=algo).squeeze(0)
+    if not (isinstance(input, torch.Tensor) and isinstance(weight, torch.Tensor) and (bias is None or isinstance(bias, torch.Tensor))):
+        check_tensors("conv2d", input=input, weight=weight, **({} if bias is None else {"bias": bias}))
     if input.dim() != 4 or weight.dim() != 4:
+        if input.dim() == 3 and weight.dim() == 4:
+            return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, algo=algo).squeeze(0)
         raise RuntimeError(
             f"conv2d: input must be [N, C, H, W] or [C, H, W] and weight [K, C/groups, R, S], got {tuple(input.shape)} and {tuple(weight.shape)}"
         )
-    device = input.device.type
-    if torch.is_autocast_enabled(device):
-        input, weight, bias = _autocast(device, input, weight, bias)
-    stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
-    sides = padding4(padding, stride, weight.shape[2:], dilation)
-    numbers = numbers_of(algo, backend_of(input), lambda: Conv2dProblem.of(input, weight, stride, padding, dilation, groups))
-    return autograd.apply(autograd.Conv2dForward, input, weight, bias, autograd.ConvArguments(stride, sides, dilation, groups, numbers))
+    if input.numel() == 0 and algo == "auto":  # nothing to compute: torch knows what becomes of nothing
+        return torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    on_cpu = input.is_cpu
+    if not on_cpu:
+        check_device("conv2d", input)
+    if on_cpu or input.is_cuda:
+        device = "cpu" if on_cpu else "cuda"
+        if torch.is_autocast_enabled(device):
+            input, weight, bias = _autocast(device, input, weight, bias)
+    if type(stride) is type(padding) is type(dilation) is type(groups) is int and (stride | padding | dilation | groups) < 2**31:
+        geometry = (stride, stride, padding, padding, padding, padding, dilation, dilation, groups)
+    else:
+        geometry = convolution(stride, padding, dilation, groups, weight.shape[2:])
+    if not on_cpu or input.dtype is not torch.float32:
+        check_device("conv2d", input)
+        check_dtype("conv2d", input, SIGNED_OR_BYTE)
+        if not input.is_floating_point() and input.dtype is not torch.int64 and geometry[6:8] != (1, 1):
+            raise NotImplementedError(f"conv2d: dilation={dilation} with {input.dtype}: of the integers, only int64 has it")
+    if algo == "auto":
+        numbers = AUTO
+    else:
+        numbers = numbers_of(algo, backend_of(input), lambda: Conv2dProblem.of(input, weight, stride, padding, dilation, groups))
+    return autograd.conv2d(input, weight, bias, geometry, numbers)
 
 
 def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
     """2-D max pooling, as `torch.nn.functional.max_pool2d`.
 
-    input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16. The other arguments are ints or (height, width);
+    input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16; on the CPU also uint8 and int8 to int64. The other arguments are ints or (height, width);
     stride defaults to kernel_size; padding is at most half of kernel_size and never wins. NaN wins over everything.
 
     Returns [N, C, P, Q] or [C, P, Q]; with return_indices also the int64 positions h * W + w of the winners. A window's winner is
@@ -54,20 +68,21 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
 
     Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the wrong type.
     """
-    check_tensors("max_pool2d", input=input)
+    _check_input("max_pool2d", input, SIGNED_OR_BYTE)
     if input.dim() == 3:
         result = max_pool2d(input.unsqueeze(0), kernel_size, stride, padding, dilation, ceil_mode, return_indices)
         return tuple(t.squeeze(0) for t in result) if return_indices else result.squeeze(0)
     if input.dim() != 4:
         raise RuntimeError(f"max_pool2d: input must be [N, C, H, W] or [C, H, W], got {tuple(input.shape)}")
-    kernel_size, stride = _window("max_pool2d", kernel_size, stride)
+    kernel_size, stride = window("max_pool2d", kernel_size, stride)
+    ceil_mode = flag("max_pool2d", "ceil_mode", ceil_mode)
     arguments = autograd.PoolArguments(
         kernel_size,
         stride,
         pair("max_pool2d", "padding", padding),
         pair("max_pool2d", "dilation", dilation),
     )
-    if not return_indices and not _differentiated(input):
+    if not return_indices and not autograd.differentiable((input,)):
         return ops.max_pool2d_forward(input, *arguments, ceil_mode, False)[0]
     y, offsets = autograd.apply(autograd.MaxPool2d, input, ceil_mode, arguments)
     if not return_indices:
@@ -79,26 +94,24 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
 def avg_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
     """2-D average pooling, as `torch.nn.functional.avg_pool2d`.
 
-    input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16. kernel_size, stride (defaults to kernel_size) and
+    input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16; on the CPU also int64, rounded towards zero. kernel_size, stride (defaults to kernel_size) and
     padding are ints or (height, width); padding is at most half of kernel_size. Sums are divided by the elements of the window,
     zeros of the padding among them if count_include_pad, or by divisor_override.
 
     Returns [N, C, P, Q] or [C, P, Q]. Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the
     wrong type.
     """
-    check_tensors("avg_pool2d", input=input)
+    _check_input("avg_pool2d", input, frozenset((torch.int64,)))
     if input.dim() == 3:
         return avg_pool2d(input.unsqueeze(0), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override).squeeze(0)
     if input.dim() != 4:
         raise RuntimeError(f"avg_pool2d: input must be [N, C, H, W] or [C, H, W], got {tuple(input.shape)}")
-    if divisor_override is not None and not isinstance(divisor_override, (int, torch.SymInt)):
-        raise TypeError(f"avg_pool2d: divisor_override must be an int or None, got {divisor_override!r}")
-    if divisor_override == 0:
+    divisor = 0 if divisor_override is None else integer("avg_pool2d", "divisor_override", divisor_override)
+    if divisor_override is not None and divisor == 0:
         raise RuntimeError("avg_pool2d: divisor_override=0 must not be zero; leave it out to divide by the window's size")
-    kernel_size, stride = _window("avg_pool2d", kernel_size, stride)
-    arguments = autograd.AvgPoolArguments(
-        kernel_size, stride, pair("avg_pool2d", "padding", padding), ceil_mode, count_include_pad, divisor_override or 0
-    )
+    kernel_size, stride = window("avg_pool2d", kernel_size, stride)
+    ceil_mode, count_include_pad = flag("avg_pool2d", "ceil_mode", ceil_mode), flag("avg_pool2d", "count_include_pad", count_include_pad)
+    arguments = autograd.AvgPoolArguments(kernel_size, stride, pair("avg_pool2d", "padding", padding), ceil_mode, count_include_pad, divisor)
     return autograd.apply(autograd.AvgPool2d, input, arguments)
 
 
@@ -108,9 +121,11 @@ def leaky_relu(input, negative_slope=0.01, inplace=False):
     input: any shape; float32, float64, float16 or bfloat16. inplace overwrites and returns it; its gradient then needs
     negative_slope >= 0 (RuntimeError from backward otherwise).
     """
-    check_tensors("leaky_relu", input=input)
-    if _differentiated(input):
-        y = autograd.apply(autograd.LeakyReLU, input, negative_slope, inplace)[0]
+    _check_input("leaky_relu", input)
+    if type(negative_slope) is not float or not -1e38 < negative_slope < 1e38:
+        negative_slope = slope("leaky_relu", negative_slope, input.dtype)
+    if autograd.differentiable((input,)):
+        y = autograd.apply(autograd.LeakyReLU, input, negative_slope, bool(inplace))[0]
     else:
         y = ops.leaky_relu_forward(input, negative_slope, False)[0]
     return input.copy_(y) if inplace else y
@@ -119,23 +134,22 @@ def leaky_relu(input, negative_slope=0.01, inplace=False):
 def relu(input, inplace=False):
     """x where x > 0, else 0, as `torch.nn.functional.relu`: NaN stays NaN, -inf becomes 0.
 
-    input: any shape; float32, float64, float16 or bfloat16. inplace overwrites and returns it.
+    input: any shape; float32, float64, float16, bfloat16, or integers. inplace overwrites and returns it.
     """
     check_tensors("relu", input=input)
-    y = autograd.apply(autograd.ReLU, input)
-    return input.copy_(y) if inplace else y
+    if not input.dtype.is_floating_point and not input.dtype.is_complex and input.dtype is not torch.bool:
+        return torch.clamp_min_(input, 0) if inplace else torch.clamp_min(input, 0)  # on every device, and without gradients
+    _check_input("relu", input)
+    return autograd.in_place(autograd.ReLU, input) if inplace else autograd.apply(autograd.ReLU, input)
 
 
-def _differentiated(x) -> bool:
-    """Whether somebody can ask for a derivative, forward-mode ones among them: those are refused by `.apply`, and must get there."""
-    return autograd.forward_ad._current_level >= 0 or (torch.is_grad_enabled() and x.requires_grad)
-
-
-def _window(op: str, kernel_size, stride):
-    """A pooling's kernel_size and stride, which defaults to it, as pairs."""
-    kernel_size = pair(op, "kernel_size", kernel_size)
-    no_stride = stride is None or (isinstance(stride, (tuple, list)) and not stride)
-    return kernel_size, kernel_size if no_stride else pair(op, "stride", stride)
+def _check_input(op: str, input, integers=frozenset()) -> None:
+    """That it is a tensor, on a device and of a dtype that there are kernels for."""
+    if not isinstance(input, torch.Tensor):
+        check_tensors(op, input=input)
+    if not input.is_cpu or input.dtype is not torch.float32:
+        check_device(op, input)
+        check_dtype(op, input, integers)
 
 
 def _autocast(device: str, *tensors):

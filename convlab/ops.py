@@ -14,6 +14,8 @@ try:
 except (ImportError, OSError) as error:  # OSError: where torch does not find a library of its own
     raise ImportError(f"convlab needs torch >= 2.11, and importing torch fails ({error}): pip install 'torch>=2.11'") from error
 
+from .arguments import is_channels_last
+
 OLDEST_TORCH = (2, 11)
 
 
@@ -88,7 +90,13 @@ if not has_cuda:
 
 
 def _is_channels_last(t):
-    return t.dim() == 4 and suggest_memory_format(t) is torch.channels_last
+    return t.dim() == 4 and is_channels_last(t)
+
+
+def _check_types(op, x, **others):
+    for name, t in others.items():
+        torch._check(t.dtype == x.dtype, lambda: f"{op}: {name} is {t.dtype} but input is {x.dtype}; they must be the same")
+        torch._check(t.device == x.device, lambda: f"{op}: {name} is on {t.device} but input is on {x.device}; they must be on the same device")
 
 
 def _empty(shape, like, channels_last=False, dtype=None):
@@ -96,31 +104,32 @@ def _empty(shape, like, channels_last=False, dtype=None):
     return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format)
 
 
-def _conv_format(a, b):
-    return _is_channels_last(a) or _is_channels_last(b)
-
-
 @torch.library.register_fake("convlab::conv2d_forward")
-def _(x, w, bias, stride, padding, dilation, groups, algo):
+def _(x, w, bias, geometry, algo):
+    stride, padding, dilation, groups = geometry[:2], geometry[2:6], geometry[6:8], geometry[8]
     torch._check(x.dim() == 4 and w.dim() == 4, lambda: f"conv2d: input {x.shape} and weight {w.shape} must have four dimensions")
     torch._check(x.shape[1] == w.shape[1] * groups, lambda: f"conv2d: input {x.shape} does not fit weight {w.shape} with groups={groups}")
-    torch._check(x.dtype == w.dtype, lambda: f"conv2d: weight is {w.dtype} but input is {x.dtype}; they must be the same")
+    torch._check(w.shape[0] % groups == 0, lambda: f"conv2d: weight {w.shape} makes {w.shape[0]} channels, which groups={groups} does not divide")
+    _check_types("conv2d", x, weight=w, **({} if bias is None else {"bias": bias}))
+    if bias is not None:
+        torch._check(bias.dim() == 1 and bias.shape[0] == w.shape[0], lambda: f"conv2d: bias is {bias.shape}, expected [{w.shape[0]}]")
     outputs = []
     for d in range(2):
+        torch._check(stride[d] > 0 and dilation[d] > 0 and padding[d] >= 0, lambda: f"conv2d: stride={stride}, padding={padding}, dilation={dilation}")
         room = x.shape[2 + d] + padding[d] + padding[2 + d] - dilation[d] * (w.shape[2 + d] - 1) - 1
         torch._check(room >= 0, lambda: f"conv2d: the kernel (weight {w.shape}) is larger than the padded input {x.shape}")
         outputs.append(room // stride[d] + 1)
-    return _empty((x.shape[0], w.shape[0], *outputs), x, _conv_format(x, w))
+    return _empty((x.shape[0], w.shape[0], *outputs), x, _is_channels_last(x) or _is_channels_last(w))
 
 
 @torch.library.register_fake("convlab::conv2d_dgrad")
-def _(dy, w, input_size, stride, padding, dilation, groups, algo):
-    return _empty((dy.shape[0], w.shape[1] * groups, *input_size), dy, _conv_format(dy, w))
+def _(dy, w, input_size, geometry, channels_last, algo):
+    return _empty((dy.shape[0], w.shape[1] * geometry[8], *input_size), dy, channels_last)
 
 
 @torch.library.register_fake("convlab::conv2d_wgrad")
-def _(dy, x, kernel_size, stride, padding, dilation, groups, with_bias, algo):
-    dw = _empty((dy.shape[1], x.shape[1] // groups, *kernel_size), dy, _conv_format(dy, x))
+def _(dy, x, kernel_size, geometry, with_bias, channels_last, algo):
+    dw = _empty((dy.shape[1], x.shape[1] // geometry[8], *kernel_size), dy, channels_last)
     return dw, _empty((dy.shape[1] if with_bias else 0,), dy)
 
 
@@ -148,8 +157,8 @@ def _(x, kernel_size, stride, padding, dilation, ceil_mode, with_offsets):
 
 
 @torch.library.register_fake("convlab::max_pool2d_backward")
-def _(dy, offsets, input_size, kernel_size, stride, padding, dilation):
-    return _empty((*dy.shape[:2], *input_size), dy, _is_channels_last(dy) or _is_channels_last(offsets))
+def _(dy, offsets, input_size, kernel_size, stride, padding, dilation, channels_last):
+    return _empty((*dy.shape[:2], *input_size), dy, channels_last)
 
 
 @torch.library.register_fake("convlab::max_pool2d_gather")
@@ -170,14 +179,23 @@ def _(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor):
 
 
 @torch.library.register_fake("convlab::avg_pool2d_backward")
-def _(dy, input_size, kernel_size, stride, padding, count_include_pad, divisor):
-    return _empty((*dy.shape[:2], *input_size), dy, _is_channels_last(dy))
+def _(dy, input_size, kernel_size, stride, padding, count_include_pad, divisor, channels_last):
+    return _empty((*dy.shape[:2], *input_size), dy, channels_last)
+
+
+def _like(x):
+    """What torch's element-wise operators make of x."""
+    if x.is_contiguous():
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.empty_like(x, memory_format=torch.channels_last)
+    return torch.empty_like(x)
 
 
 @torch.library.register_fake("convlab::leaky_relu_forward")
 def _(x, negative_slope, with_positive):
     positive = torch.empty_like(x, dtype=torch.bool) if with_positive else x.new_empty(0, dtype=torch.bool)
-    return torch.empty_like(x), positive
+    return _like(x), positive
 
 
 @torch.library.register_fake("convlab::leaky_relu_backward")
@@ -187,9 +205,9 @@ def _(dy, positive, negative_slope):
 
 @torch.library.register_fake("convlab::relu_forward")
 def _(x):
-    return torch.empty_like(x)
+    return _like(x)
 
 
 @torch.library.register_fake("convlab::relu_backward")
 def _(dy, y):
-    return torch.empty_like(y)
+    return _like(y)

@@ -85,7 +85,7 @@ class _Library:
         self.twins = {op: getattr(namespace, op._schema.name.split("::")[1]).default for op in ops.ALL}
 
 
-_libraries: dict[str, _Library] = {}
+libraries: dict[str, _Library] = {}  # that this process has loaded; none as long as nothing was ever simulated
 _loading = threading.Lock()
 _entered = threading.local()  # .simulations: those whose blocks the thread is in, the innermost last; None where there is none again
 
@@ -93,9 +93,9 @@ _entered = threading.local()  # .simulations: those whose blocks the thread is i
 def _library(check: bool) -> _Library:
     name = "_sim_check" if check else "_sim"
     with _loading:
-        if name not in _libraries:
-            _libraries[name] = _Library(name)
-        return _libraries[name]
+        if name not in libraries:
+            libraries[name] = _Library(name)
+        return libraries[name]
 
 
 class _Redirect(TorchDispatchMode):

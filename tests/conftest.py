@@ -1,7 +1,11 @@
 """What every test has. Imports torch and pytest only, so that the suite runs on a bare GPU machine."""
 
+import os
+
 import pytest
 import torch
+
+os.environ["CONVLAB_POISON"] = "1"  # csrc/host/tensors.h: what a CPU kernel forgets to write, shows; see also poisoned_memory below
 
 torch.set_num_threads(1)  # tests run side by side, one process a core
 
@@ -38,7 +42,7 @@ def device(request):
 
 @pytest.fixture(autouse=True)
 def poisoned_memory():
-    """In deterministic mode torch fills every new tensor with NaN (or the largest integer): what a kernel forgets to write, shows."""
+    """In deterministic mode torch fills every new tensor with NaN (or the largest integer), also those on a GPU."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)

@@ -33,9 +33,9 @@ def test_dgrad_and_wgrad_of_their_own(conv, device):
     dy = torch.randn_like(CF.conv2d(x, w, b, *conv.arguments)).requires_grad_()
     x.requires_grad_(), w.requires_grad_()
     h, v = conv.padding
-    a = autograd.ConvArguments(conv.stride, (h, v, h, v), conv.dilation, conv.groups, (0, 0, 0))
-    dgrad = lambda dy, w: autograd.Conv2dDgrad.apply(dy, w, x.shape[2:], a)  # noqa: E731
-    wgrad = lambda dy, x: autograd.Conv2dWgrad.apply(dy, x, w.shape[2:], True, a)  # noqa: E731
+    a = autograd.ConvArguments((*conv.stride, h, v, h, v, *conv.dilation, conv.groups), (0, 0, 0))
+    dgrad = lambda dy, w: autograd.Conv2dDgrad.apply(dy, w, x.shape[2:], False, a)  # noqa: E731
+    wgrad = lambda dy, x: autograd.Conv2dWgrad.apply(dy, x, w.shape[2:], True, False, a)  # noqa: E731
     for f, inputs in [(dgrad, (dy, w)), (wgrad, (dy, x)), (autograd.Conv2dBiasGrad.apply, (dy,))]:
         assert gradcheck(f, inputs, fast_mode=True)
         assert gradgradcheck(f, inputs, fast_mode=True)

@@ -16,30 +16,30 @@ def samples(device, channels_last=False, dtype=torch.float32):
     """(operator, arguments) for every operator, several each."""
     x, w = torch.randn(2, 6, 9, 8, device=device, dtype=dtype), torch.randn(9, 2, 3, 2, device=device, dtype=dtype)
     x, w, b = _layout(x, channels_last), _layout(w, channels_last), torch.randn(9, device=device, dtype=dtype)
-    conv = ([2, 1], [1, 0, 2, 1], [1, 2], 3)
-    y = ops.conv2d_forward(x, w, b, *conv, 0)
+    conv = [2, 1, 1, 0, 2, 1, 1, 2, 3]
+    y = ops.conv2d_forward(x, w, b, conv, 0)
     dy = torch.randn_like(y)
-    yield ops.conv2d_forward, (x, w, b, *conv, 0)
-    yield ops.conv2d_forward, (x, w, None, *conv, 2)
-    yield ops.conv2d_forward, (x[:0], w, b, *conv, 0)
-    yield ops.conv2d_forward, (x[:, :, ::2], w, b, *conv, 0)
-    yield ops.conv2d_dgrad, (dy, w, [9, 8], *conv, 0)
-    yield ops.conv2d_wgrad, (dy, x, [3, 2], *conv, True, 0)
-    yield ops.conv2d_wgrad, (dy, x, [3, 2], *conv, False, 2)
+    yield ops.conv2d_forward, (x, w, b, conv, 0)
+    yield ops.conv2d_forward, (x, w, None, conv, 2)
+    yield ops.conv2d_forward, (x[:0], w, b, conv, 0)
+    yield ops.conv2d_forward, (x[:, :, ::2], w, b, conv, 0)
+    yield ops.conv2d_dgrad, (dy, w, [9, 8], conv, channels_last, 0)
+    yield ops.conv2d_wgrad, (dy, x, [3, 2], conv, True, channels_last, 0)
+    yield ops.conv2d_wgrad, (dy, x, [3, 2], conv, False, not channels_last, 2)
     yield ops.conv2d_bias_grad, (dy,)
     for window in [([2, 2], [2, 2], [0, 0], [1, 1]), ([3, 2], [2, 1], [1, 1], [1, 2])]:
         for ceil_mode in (False, True):
             y, offsets = ops.max_pool2d_forward(x, *window, ceil_mode, True)
             yield ops.max_pool2d_forward, (x, *window, ceil_mode, True)
             yield ops.max_pool2d_forward, (x, *window, ceil_mode, False)
-            yield ops.max_pool2d_backward, (torch.randn_like(y), offsets, [9, 8], *window)
+            yield ops.max_pool2d_backward, (torch.randn_like(y), offsets, [9, 8], *window, channels_last)
             yield ops.max_pool2d_gather, (x, offsets, *window)
             yield ops.max_pool2d_indices, (offsets, [9, 8], *window)
     for window in [([2, 2], [2, 2], [0, 0]), ([3, 2], [2, 1], [1, 1])]:
         for ceil_mode, count_include_pad, divisor in [(False, True, 0), (True, False, 0), (True, True, 5)]:
             y = ops.avg_pool2d_forward(x, *window, ceil_mode, count_include_pad, divisor)
             yield ops.avg_pool2d_forward, (x, *window, ceil_mode, count_include_pad, divisor)
-            yield ops.avg_pool2d_backward, (torch.randn_like(y), [9, 8], *window, count_include_pad, divisor)
+            yield ops.avg_pool2d_backward, (torch.randn_like(y), [9, 8], *window, count_include_pad, divisor, channels_last)
     for t in (x, x[:, ::2], x.transpose(1, 3), x.new_empty(0, 3)):
         yield ops.leaky_relu_forward, (t, 0.1, False)
         yield ops.leaky_relu_forward, (t, 0.1, True)
@@ -72,7 +72,7 @@ def test_fakes_are_like_the_real_thing(channels_last, dtype, device):
 
 def test_meta_tensors():
     x, w = torch.randn(2, 3, 9, 8, device="meta"), torch.randn(4, 3, 3, 3, device="meta")
-    assert ops.conv2d_forward(x, w, None, [1, 1], [0, 0, 0, 0], [1, 1], 1, 0).shape == (2, 4, 7, 6)
+    assert ops.conv2d_forward(x, w, None, [1, 1, 0, 0, 0, 0, 1, 1, 1], 0).shape == (2, 4, 7, 6)
 
 
 def test_winners_out_of_range_read_nothing():
@@ -83,4 +83,4 @@ def test_winners_out_of_range_read_nothing():
     for nonsense in (0, 200, 255):
         offsets = torch.full((1, 1, 3, 3), nonsense, dtype=torch.uint8)
         assert ops.max_pool2d_gather(x, offsets, *window).isfinite().all()
-        assert ops.max_pool2d_backward(dy, offsets, [4, 4], *window).isfinite().all()
+        assert ops.max_pool2d_backward(dy, offsets, [4, 4], *window, False).isfinite().all()

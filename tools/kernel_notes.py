@@ -112,14 +112,14 @@ def pooling_cases() -> Iterator[Case]:
             y, offsets = ops.max_pool2d_forward(x, *window, False, True)
         dy, sizes = torch.randn_like(y), sizes_of(input=x, grad_output=y, offsets=offsets)
         yield Case("max_pool2d.cu", name, "forward", partial(ops.max_pool2d_forward, x, *window, False, True), sizes)
-        yield Case("max_pool2d.cu", name, "backward", partial(ops.max_pool2d_backward, dy, offsets, x.shape[2:], *window), sizes)
+        yield Case("max_pool2d.cu", name, "backward", partial(ops.max_pool2d_backward, dy, offsets, x.shape[2:], *window, False), sizes)
     for name, p in AVG_POOLINGS.items():
         x, window = torch.randn(p.x), ((p.kernel,) * 2, (p.stride,) * 2, (p.padding,) * 2)
         with convlab.simulate(check=False):
             y = ops.avg_pool2d_forward(x, *window, False, True, 0)
         dy, sizes = torch.randn_like(y), sizes_of(input=x, grad_output=y)
         yield Case("avg_pool2d.cu", name, "forward", partial(ops.avg_pool2d_forward, x, *window, False, True, 0), sizes)
-        yield Case("avg_pool2d.cu", name, "backward", partial(ops.avg_pool2d_backward, dy, x.shape[2:], *window, True, 0), sizes)
+        yield Case("avg_pool2d.cu", name, "backward", partial(ops.avg_pool2d_backward, dy, x.shape[2:], *window, True, 0, False), sizes)
 
 
 def activation_cases(layers) -> Iterator[Case]:

@@ -39,12 +39,12 @@ def _case(layer, pass_, layout, algo):
         problem = Conv2dProblem.of(x, w, layer.stride, layer.padding, 1, layer.groups)
         wanted = algo if isinstance(algo, dict) or algo == "auto" else {pass_: algo}
         number = numbers_of(wanted, "cpu", lambda: problem)[PASSES.index(pass_)]
-        rest = problem.stride, problem.padding, problem.dilation, layer.groups
+        geometry = problem.geometry
         if pass_ == "forward":
-            return lambda: ops.conv2d_forward(x, w, bias, *rest, number)
+            return lambda: ops.conv2d_forward(x, w, bias, geometry, number)
         if pass_ == "dgrad":
-            return lambda: ops.conv2d_dgrad(dy, w, x.shape[2:], *rest, number)
-        return lambda: ops.conv2d_wgrad(dy, x, w.shape[2:], *rest, True, number)
+            return lambda: ops.conv2d_dgrad(dy, w, x.shape[2:], geometry, problem.channels_last, number)
+        return lambda: ops.conv2d_wgrad(dy, x, w.shape[2:], geometry, True, problem.channels_last, number)
 
     return Case(
         "conv", layer.name, pass_, layout, layer.flops, layer.bytes, draw,

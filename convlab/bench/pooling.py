@@ -3,6 +3,7 @@
 import torch
 
 from .. import ops
+from ..arguments import is_channels_last
 from .case import LAYOUTS, Case, torch_and_ours
 from .layers import POOLS
 
@@ -40,7 +41,7 @@ def _max_by_convlab(layer, pass_, x, dy):
     if pass_ == "forward":
         return lambda: ops.max_pool2d_forward(x, *window, False, True)[0]
     offsets = ops.max_pool2d_forward(x, *window, False, True)[1]
-    return lambda: ops.max_pool2d_backward(dy, offsets, x.shape[2:], *window)
+    return lambda: ops.max_pool2d_backward(dy, offsets, x.shape[2:], *window, is_channels_last(x))
 
 
 def _average_by_torch(layer, pass_, x, dy):
@@ -54,4 +55,4 @@ def _average_by_convlab(layer, pass_, x, dy):
     window = _window(layer)
     if pass_ == "forward":
         return lambda: ops.avg_pool2d_forward(x, *window, False, True, 0)
-    return lambda: ops.avg_pool2d_backward(dy, x.shape[2:], *window, True, 0)
+    return lambda: ops.avg_pool2d_backward(dy, x.shape[2:], *window, True, 0, is_channels_last(x))

@@ -18,11 +18,10 @@ def call_of(algorithm: Algorithm | None, problem: Conv2dProblem, pass_: str, mak
     number = algorithm.number if algorithm else 0
     make_ = {name: make(shape, dtype=problem.dtype) for name, shape in (("x", problem.x), ("w", problem.w), ("y", problem.y))}
     x, w, dy = make_["x"], make_["w"], make_["y"]
-    rest = list(problem.stride), list(problem.padding), list(problem.dilation), problem.groups
     return {
-        "forward": lambda: ops.conv2d_forward(x, w, None, *rest, number),
-        "dgrad": lambda: ops.conv2d_dgrad(dy, w, list(problem.x[2:]), *rest, number),
-        "wgrad": lambda: ops.conv2d_wgrad(dy, x, list(problem.w[2:]), *rest, False, number),
+        "forward": lambda: ops.conv2d_forward(x, w, None, problem.geometry, number),
+        "dgrad": lambda: ops.conv2d_dgrad(dy, w, list(problem.x[2:]), problem.geometry, False, number),
+        "wgrad": lambda: ops.conv2d_wgrad(dy, x, list(problem.w[2:]), problem.geometry, False, False, number),
     }[pass_]
 
 

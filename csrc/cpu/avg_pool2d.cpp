@@ -2,6 +2,7 @@
 #include "../host/avg_pool2d.h"
 
 #include "../host/registration.h"
+#include "integers.h"
 #include "pool2d.h"
 #include "pool2d_plain.h"
 
@@ -75,10 +76,15 @@ struct Cpu {
   }
 };
 
+Tensor forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, bool ceil_mode, bool count_include_pad, int64_t divisor) {
+  if (x.scalar_type() == ScalarType::Long) return integers::avg_pool2d_forward(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor);
+  return avg_pool2d_forward<Cpu>(std::move(x), std::move(kernel_size), std::move(stride), std::move(padding), ceil_mode, count_include_pad, divisor);
+}
+
 }  // namespace
 }  // namespace convlab
 
 CONVLAB_REGISTER_CPU(m) {
-  m.impl("avg_pool2d_forward", TORCH_BOX(&convlab::avg_pool2d_forward<convlab::Cpu>));
+  m.impl("avg_pool2d_forward", TORCH_BOX(&convlab::forward));
   m.impl("avg_pool2d_backward", TORCH_BOX(&convlab::avg_pool2d_backward<convlab::Cpu>));
 }

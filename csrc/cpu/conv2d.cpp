@@ -6,6 +6,7 @@
 #include "conv2d_reference.h"
 #include "conv2d_register_tiled.h"
 #include "../host/registration.h"
+#include "integers.h"
 #include "parallel.h"
 
 namespace convlab {
@@ -124,11 +125,16 @@ struct Cpu {
   static Strides y_strides(const Conv2d& g, bool channels_last) { return strides_of(g.K, g.P, g.Q, channels_last); }
 };
 
+Tensor forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geometry, int64_t algo) {
+  if (integers::is_integer(x)) return integers::conv2d_forward(x, w, bias, geometry);
+  return conv2d_forward<Cpu>(std::move(x), std::move(w), std::move(bias), std::move(geometry), algo);
+}
+
 }  // namespace
 }  // namespace convlab
 
 CONVLAB_REGISTER_CPU(m) {
-  m.impl("conv2d_forward", TORCH_BOX(&convlab::conv2d_forward<convlab::Cpu>));
+  m.impl("conv2d_forward", TORCH_BOX(&convlab::forward));
   m.impl("conv2d_dgrad", TORCH_BOX(&convlab::conv2d_dgrad<convlab::Cpu>));
   m.impl("conv2d_wgrad", TORCH_BOX(&convlab::conv2d_wgrad<convlab::Cpu>));
   m.impl("conv2d_bias_grad", TORCH_BOX(&convlab::conv2d_bias_grad<convlab::Cpu>));

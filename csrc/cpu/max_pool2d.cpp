@@ -2,6 +2,7 @@
 #include "../host/max_pool2d.h"
 
 #include "../host/registration.h"
+#include "integers.h"
 #include "pool2d.h"
 #include "pool2d_plain.h"
 
@@ -209,11 +210,16 @@ struct Cpu {
   }
 };
 
+std::tuple<Tensor, Tensor> forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation, bool ceil_mode, bool with_offsets) {
+  if (integers::is_integer(x)) return integers::max_pool2d_forward(x, kernel_size, stride, padding, dilation, ceil_mode, with_offsets);
+  return max_pool2d_forward<Cpu>(std::move(x), std::move(kernel_size), std::move(stride), std::move(padding), std::move(dilation), ceil_mode, with_offsets);
+}
+
 }  // namespace
 }  // namespace convlab
 
 CONVLAB_REGISTER_CPU(m) {
-  m.impl("max_pool2d_forward", TORCH_BOX(&convlab::max_pool2d_forward<convlab::Cpu>));
+  m.impl("max_pool2d_forward", TORCH_BOX(&convlab::forward));
   m.impl("max_pool2d_backward", TORCH_BOX(&convlab::max_pool2d_backward<convlab::Cpu>));
   m.impl("max_pool2d_gather", TORCH_BOX(&convlab::max_pool2d_gather<convlab::Cpu>));
   m.impl("max_pool2d_indices", TORCH_BOX(&convlab::max_pool2d_indices<convlab::Cpu>));

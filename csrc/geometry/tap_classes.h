@@ -23,6 +23,7 @@ struct TapClass {
 template <class SourceOf> std::vector<TapClass> tap_classes(int places, int taps, SourceOf source_of) {
   std::vector<TapClass> classes;
   std::vector<int> reached, offsets;
+  reached.reserve(size_t(taps)), offsets.reserve(size_t(taps));
   for (int at = 0; at < places; at++) {
     reached.clear(), offsets.clear();
     int base = 0;
@@ -34,7 +35,10 @@ template <class SourceOf> std::vector<TapClass> tap_classes(int places, int taps
     }
     size_t i = 0;
     while (i < classes.size() && !(classes[i].taps == reached && classes[i].offsets == offsets)) i++;
-    if (i == classes.size()) classes.push_back({reached, offsets, {}});
+    if (i == classes.size()) {
+      classes.push_back({reached, offsets, {}});
+      classes[i].places.reserve(size_t(places - at));
+    }
     classes[i].places.push_back({at, base});
   }
   return classes;

@@ -1,7 +1,9 @@
 // From the numbers a user gave to a Conv2d or a Pool2d, or an error that names the argument and the values. After this, no
 // index of a kernel can leave its tensor, and every coordinate inside one [H, W] plane fits an int. Host only, torch-free.
 #pragma once
+#include <algorithm>
 #include <climits>
+#include <cstdint>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -41,36 +43,54 @@ inline void check_plane(const char* op, const char* name, int64_t height, int64_
   CONVLAB_CHECK(height * width <= INT_MAX, op, ": one plane of ", name, " has ", height, " x ", width, " elements, at most 2^31 - 1 are supported");
 }
 
-// x [N, C, H, W], w [K, C/groups, R, S]; padding (top, left, bottom, right).
-inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
+// A stride that goes beyond all of the padded input and of the kernel makes one output, as does the shortest such stride, which indices
+// can hold.
+inline int64_t shortest_stride(int64_t stride, int64_t padded, int64_t extent) { return std::min(stride, std::max(padded, extent)); }
+
+inline void check_geometry(const char* op, const Sizes& geometry) {
+  CONVLAB_CHECK(geometry.size() == 9, op, ": geometry has ", geometry.size(), " values, expected 9: ", text(geometry));
+}
+
+// x [N, C, H, W], w [K, C/groups, R, S]; geometry: stride (height, width), padding (top, left, bottom, right), dilation (height, width)
+// and groups.
+inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const Sizes& geometry) {
+  check_geometry(op, geometry);
+  const int64_t *const stride = &geometry[0], *const padding = &geometry[2], *const dilation = &geometry[6], groups = geometry[8];
+  const auto check_part = [&](const char* name, const int64_t* first, int count, int64_t least, int64_t most) {
+    for (int i = 0; i < count; i++)
+      CONVLAB_CHECK(first[i] >= least && first[i] <= most, op, ": ", name, "=", text(Sizes(first, first + count)), " must lie in [", least, ", 2^31)");
+  };
   CONVLAB_CHECK(x.size() == 4, op, ": input must be [N, C, H, W], got ", text(x));
   CONVLAB_CHECK(w.size() == 4, op, ": weight must be [K, C/groups, R, S], got ", text(w));
   check_list(op, "input", x, 4, 0);
   check_list(op, "weight", w, 4, 0);
-  check_list(op, "stride", stride, 2, 1);
-  check_list(op, "padding", padding, 4, 0);
-  check_list(op, "dilation", dilation, 2, 1);
+  check_part("stride", stride, 2, 1, INT64_MAX);
+  check_part("padding", padding, 4, 0, INT_MAX);
+  check_part("dilation", dilation, 2, 1, INT_MAX);
   CONVLAB_CHECK(groups >= 1, op, ": groups=", groups, " must be at least 1");
   CONVLAB_CHECK(x[1] == w[1] * groups, op, ": input ", text(x), " has ", x[1], " channels, but weight ", text(w), " with groups=", groups, " expects ",
                 w[1] * groups);
-  CONVLAB_CHECK(w[0] % groups == 0, op, ": weight ", text(w), " makes ", w[0], " channels, which groups=", groups, " does not divide");
+  CONVLAB_CHECK(w[0] >= groups && w[0] % groups == 0, op, ": weight ", text(w), " makes ", w[0], " channels, which groups=", groups, " does not divide");
+  CONVLAB_CHECK(x[1] > 0 && (x[0] == 0 || (x[2] > 0 && x[3] > 0)), op, ": input ", text(x), " may be empty in the batch dimension only");
 
   Conv2d g{};
-  int outputs[2];
+  int outputs[2], strides[2];
   for (int d = 0; d < 2; d++) {  // height, width
     const char* along = d ? "width" : "height";
     const int64_t padded = x[2 + d] + padding[d] + padding[2 + d], extent = dilation[d] * (w[2 + d] - 1) + 1;
     CONVLAB_CHECK(w[2 + d] >= 1, op, ": weight ", text(w), " has no taps along its ", along);
-    CONVLAB_CHECK(padded + extent + stride[d] <= INT_MAX, op, ": ", along, " of the padded input (", padded, "), of the kernel (", extent,
-                  " with dilation=", text(dilation), ") and stride (", stride[d], ") must together stay below 2^31");
-    CONVLAB_CHECK(extent <= padded, op, ": the kernel covers ", extent, " along the ", along, " (weight ", text(w), ", dilation=", text(dilation),
-                  "), more than the padded input's ", padded, " (input ", text(x), ", padding (top, left, bottom, right)=", text(padding), ")");
-    outputs[d] = int(conv_outputs(x[2 + d], padding[d] + padding[2 + d], w[2 + d], stride[d], dilation[d]));
+    strides[d] = int(shortest_stride(stride[d], padded, extent));
+    CONVLAB_CHECK(padded + extent + strides[d] <= INT_MAX, op, ": ", along, " of the padded input (", padded, "), of the kernel (", extent,
+                  " with dilation=", text({dilation[0], dilation[1]}), ") and stride (", strides[d], ") must together stay below 2^31");
+    CONVLAB_CHECK(extent <= padded, op, ": the kernel covers ", extent, " along the ", along, " (weight ", text(w), ", dilation=",
+                  text({dilation[0], dilation[1]}), "), more than the padded input's ", padded, " (input ", text(x),
+                  ", padding (top, left, bottom, right)=", text(Sizes(padding, padding + 4)), ")");
+    outputs[d] = int(conv_outputs(x[2 + d], padding[d] + padding[2 + d], w[2 + d], strides[d], dilation[d]));
   }
   g.N = int(x[0]), g.C = int(x[1]), g.H = int(x[2]), g.W = int(x[3]);
   g.K = int(w[0]), g.R = int(w[2]), g.S = int(w[3]);
   g.P = outputs[0], g.Q = outputs[1];
-  g.stride_h = int(stride[0]), g.stride_w = int(stride[1]);
+  g.stride_h = strides[0], g.stride_w = strides[1];
   g.pad_h = int(padding[0]), g.pad_w = int(padding[1]);
   g.dilation_h = int(dilation[0]), g.dilation_w = int(dilation[1]);
   g.groups = int(groups);
@@ -78,6 +98,13 @@ inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const 
   check_plane(op, "weight", g.R, g.S);
   check_plane(op, "output", g.P, g.Q);
   return g;
+}
+
+// The same, from lists.
+inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
+  Sizes geometry(stride);
+  for (const Sizes& more : {padding, dilation, Sizes{groups}}) geometry.insert(geometry.end(), more.begin(), more.end());
+  return make_conv2d(op, x, w, geometry);
 }
 
 // x [N, C, H, W]; padding (height, width), the same on both sides.
@@ -92,14 +119,15 @@ inline Pool2d make_pool2d(const char* op, const Sizes& x, const Sizes& kernel_si
   check_list(op, "dilation", dilation, 2, 1);
 
   Pool2d g{};
-  int outputs[2];
+  int outputs[2], strides[2];
   for (int d = 0; d < 2; d++) {  // height, width
     const char* along = d ? "width" : "height";
     const int64_t extent = dilation[d] * (kernel_size[d] - 1) + 1, padded = x[2 + d] + 2 * padding[d];
-    CONVLAB_CHECK(padded + extent + stride[d] <= INT_MAX, op, ": ", along, " of the padded input (", padded, "), of the window (", extent,
-                  " with dilation=", text(dilation), ") and stride (", stride[d], ") must together stay below 2^31");
+    strides[d] = int(shortest_stride(stride[d], padded, extent));
+    CONVLAB_CHECK(padded + extent + strides[d] <= INT_MAX, op, ": ", along, " of the padded input (", padded, "), of the window (", extent,
+                  " with dilation=", text(dilation), ") and stride (", strides[d], ") must together stay below 2^31");
     CONVLAB_CHECK(2 * padding[d] <= kernel_size[d], op, ": padding=", text(padding), " may be at most half of kernel_size=", text(kernel_size));
-    const int64_t n = pool_outputs(x[2 + d], padding[d], kernel_size[d], stride[d], dilation[d], ceil_mode);
+    const int64_t n = pool_outputs(x[2 + d], padding[d], kernel_size[d], strides[d], dilation[d], ceil_mode);
     CONVLAB_CHECK(n >= 1, op, ": the window covers ", extent, " along the ", along, " (kernel_size=", text(kernel_size), ", dilation=", text(dilation),
                   "), more than the padded input's ", padded, " (input ", text(x), ", padding=", text(padding), ")");
     outputs[d] = int(n);
@@ -108,7 +136,7 @@ inline Pool2d make_pool2d(const char* op, const Sizes& x, const Sizes& kernel_si
   g.H = int(x[2]), g.W = int(x[3]);
   g.P = outputs[0], g.Q = outputs[1];
   g.R = int(kernel_size[0]), g.S = int(kernel_size[1]);
-  g.stride_h = int(stride[0]), g.stride_w = int(stride[1]);
+  g.stride_h = strides[0], g.stride_w = strides[1];
   g.pad_h = int(padding[0]), g.pad_w = int(padding[1]);
   g.dilation_h = int(dilation[0]), g.dilation_w = int(dilation[1]);
   check_plane(op, "input", g.H, g.W);

@@ -3,8 +3,7 @@
 //   void forward(const AvgPool2d&, DType, const void* x, void* y)
 //   void backward(const AvgPool2d&, DType, const void* dy, void* dx)
 //
-// and static constexpr bool any_layout (tensors.h), and is made from the tensor that the call writes. y and dx are channels_last
-// where x and dy are.
+// and static constexpr bool any_layout (tensors.h), and is made from the tensor that the call writes. y is channels_last where x is.
 #pragma once
 #include "../geometry/avg_pool2d.h"
 #include "pool2d.h"
@@ -29,15 +28,15 @@ Tensor avg_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes paddi
 
 // dy [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)
 template <class Backend>
-Tensor avg_pool2d_backward(Tensor dy, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding, bool count_include_pad, int64_t divisor) {
+Tensor avg_pool2d_backward(Tensor dy, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding, bool count_include_pad, int64_t divisor,
+                           bool channels_last) {
   const char* op = "avg_pool2d_backward";
   const DType dtype = dtype_of(op, {"grad_output", dy});
   const Pool2d g = pool2d_from_outputs(op, sizes_of(dy), input_size, kernel_size, stride, padding, {1, 1});
 
-  const bool channels_last = is_channels_last(dy);
   Tensor dx = output<Backend>({dy.size(0), dy.size(1), g.H, g.W}, dy.scalar_type(), dy, channels_last);
   if (dx.numel() > 0) {
-    const Tensor dyp = packed<Backend>(dy);
+    const Tensor dyp = packed_as<Backend>(dy, channels_last);
     Backend(dx).backward({g, count_include_pad, divisor}, dtype, in("grad_output", dyp), out("grad_input", dx));
   }
   return finished<Backend>(dx, channels_last);

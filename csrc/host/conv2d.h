@@ -8,16 +8,12 @@
 //   void wgrad(Algorithm, const Conv2d&, DType, const void* dy, const void* x, void* dw, void* db_or_null)
 //   void bias_grad(const Conv2d&, DType, const void* dy, void* db)
 //
-// Outputs are channels_last if one of the two inputs is, as torch has it.
+// y is channels_last if x or w is, and so are dx and dw, as torch has it: they are told, because only one of x and w is theirs.
 #pragma once
 #include "../algorithms.h"
 #include "arguments.h"
 
 namespace convlab {
-
-inline bool wants_channels_last(const Tensor& a, const Tensor& b) {
-  return is_channels_last(a) || is_channels_last(b);
-}
 
 inline Layouts layouts(const Tensor& first, const Tensor& second, const Tensor& output) {
   return {innermost_channels(first), innermost_channels(second), innermost_channels(output)};
@@ -25,12 +21,12 @@ inline Layouts layouts(const Tensor& first, const Tensor& second, const Tensor& 
 
 // x [N, C, H, W], w [K, C/groups, R, S], bias [K] -> y [N, K, P, Q]
 template <class Backend>
-Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes stride, Sizes padding, Sizes dilation, int64_t groups, int64_t algo) {
+Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geometry, int64_t algo) {
   const char* op = "conv2d";
   const DType dtype = common_dtype(op, {{"input", x}, {"weight", w}, {"bias", bias ? *bias : w}});
-  const Conv2d g = make_conv2d(op, sizes_of(x), sizes_of(w), stride, padding, dilation, groups);
+  const Conv2d g = make_conv2d(op, sizes_of(x), sizes_of(w), geometry);
   if (bias) check_sizes(op, {"bias", *bias}, {g.K});
-  const bool channels_last = wants_channels_last(x, w);
+  const bool channels_last = is_channels_last(x) || is_channels_last(w);
   const Algorithm algorithm = resolve(algo, Backend::id, Pass::forward, dtype, g, channels_last);
 
   Tensor y = output<Backend>({g.N, g.K, g.P, g.Q}, x.scalar_type(), x, channels_last);
@@ -43,15 +39,15 @@ Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes stri
 
 // dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W], where input_size is (H, W)
 template <class Backend>
-Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes stride, Sizes padding, Sizes dilation, int64_t groups, int64_t algo) {
+Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool channels_last, int64_t algo) {
   const char* op = "conv2d_dgrad";
   const DType dtype = common_dtype(op, {{"grad_output", dy}, {"weight", w}});
   CONVLAB_CHECK(dy.dim() == 4 && w.dim() == 4, op, ": grad_output ", text(sizes_of(dy)), " and weight ", text(sizes_of(w)), " must have four dimensions");
   check_list(op, "input_size", input_size, 2, 0);
-  const Sizes x{dy.size(0), w.size(1) * groups, input_size[0], input_size[1]};
-  const Conv2d g = make_conv2d(op, x, sizes_of(w), stride, padding, dilation, groups);
+  check_geometry(op, geometry);
+  const Sizes x{dy.size(0), w.size(1) * geometry[8], input_size[0], input_size[1]};
+  const Conv2d g = make_conv2d(op, x, sizes_of(w), geometry);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
-  const bool channels_last = wants_channels_last(dy, w);
   const Algorithm algorithm = resolve(algo, Backend::id, Pass::dgrad, dtype, g, channels_last);
 
   Tensor dx = output<Backend>(x, dy.scalar_type(), dy, channels_last);
@@ -64,17 +60,17 @@ Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes stride, Sizes p
 
 // dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless with_bias
 template <class Backend>
-std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation, int64_t groups, bool with_bias,
-                                        int64_t algo) {
+std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, Sizes geometry, bool with_bias, bool channels_last, int64_t algo) {
   const char* op = "conv2d_wgrad";
   const DType dtype = common_dtype(op, {{"grad_output", dy}, {"input", x}});
   CONVLAB_CHECK(dy.dim() == 4 && x.dim() == 4, op, ": grad_output ", text(sizes_of(dy)), " and input ", text(sizes_of(x)), " must have four dimensions");
   check_list(op, "kernel_size", kernel_size, 2, 1);
+  check_geometry(op, geometry);
+  const int64_t groups = geometry[8];
   CONVLAB_CHECK(groups >= 1 && x.size(1) % groups == 0, op, ": groups=", groups, " must divide the input's ", x.size(1), " channels");
   const Sizes w{dy.size(1), x.size(1) / groups, kernel_size[0], kernel_size[1]};
-  const Conv2d g = make_conv2d(op, sizes_of(x), w, stride, padding, dilation, groups);
+  const Conv2d g = make_conv2d(op, sizes_of(x), w, geometry);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
-  const bool channels_last = wants_channels_last(dy, x);
   const Algorithm algorithm = resolve(algo, Backend::id, Pass::wgrad, dtype, g, channels_last);
 
   const Tensor dyp = packed<Backend>(dy), xp = packed<Backend>(x);

@@ -37,6 +37,14 @@ inline Tensor empty_as(const Tensor& t, ScalarType dtype) {
   return Tensor(made);
 }
 
+// Memory of x's shape, with the strides that torch's element-wise operators give their output: contiguous or channels_last where x can be
+// taken for that, else what torch.empty_like(x) has.
+inline Tensor output_like(const Tensor& x) {
+  if (x.is_contiguous()) return empty(sizes_of(x), x.scalar_type(), x);
+  if (is_dense(x) && is_channels_last(x)) return empty(sizes_of(x), x.scalar_type(), x, MemoryFormat::ChannelsLast);
+  return torch::stable::empty_like(x);
+}
+
 // x with gaps closed; torch.empty_like(x) has its strides.
 inline Tensor dense(const Tensor& x) {
   if (is_dense(x)) return x;
@@ -58,7 +66,7 @@ inline Tensor in_order_of(const Tensor& x, const Tensor& t) {
 template <class Backend, class Run> Tensor elementwise(const char* op, const Tensor& x, Run run) {
   const DType dtype = dtype_of(op, {"input", x});
   const Tensor xd = dense(x);
-  Tensor y = torch::stable::empty_like(xd);
+  Tensor y = output_like(xd);
   if (x.numel() > 0) run(Backend(x), dtype, in("input", xd), out("output", y));
   return y;
 }
@@ -68,7 +76,7 @@ template <class Backend, class Run> Tensor elementwise(const char* op, const Ten
   const DType dtype = common_dtype(op, {{"grad_output", dy}, {"input", other}});
   check_sizes(op, {"grad_output", dy}, sizes_of(other));
   const Tensor xd = dense(other), dyd = in_order_of(xd, dy);
-  Tensor dx = torch::stable::empty_like(xd);
+  Tensor dx = output_like(xd);
   if (other.numel() > 0) run(Backend(other), dtype, in("grad_output", dyd), in("input", xd), out("grad_input", dx));
   return dx;
 }
@@ -77,7 +85,7 @@ template <class Backend, class Run> Tensor elementwise(const char* op, const Ten
 template <class Backend> std::tuple<Tensor, Tensor> leaky_relu_forward(Tensor x, double negative_slope, bool with_positive) {
   const DType dtype = dtype_of("leaky_relu", {"input", x});
   const Tensor xd = dense(x);
-  Tensor y = torch::stable::empty_like(xd), positive = with_positive ? empty_as(xd, ScalarType::Bool) : empty({0}, ScalarType::Bool, x);
+  Tensor y = output_like(xd), positive = with_positive ? empty_as(xd, ScalarType::Bool) : empty({0}, ScalarType::Bool, x);
   if (x.numel() > 0)
     Backend(x).leaky_relu_forward(dtype, x.numel(), negative_slope, in("input", xd), out("output", y),
                                   out_or_null("positive", with_positive ? &positive : nullptr));

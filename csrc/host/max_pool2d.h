@@ -8,8 +8,7 @@
 // and static constexpr bool any_layout (tensors.h), and is made from the tensor that the call writes: all of its tensors lie alike.
 //
 // `offsets` [N, C, P, Q] names the tap that won in each window, r * S + s: uint8 for windows of up to 256 taps, else int32.
-// It lies as x does, or, from a backend without any_layout, contiguous. y lies as x, dx channels_last if dy or offsets does, as with
-// torch, whose dx lies as x.
+// It lies as x does, or, from a backend without any_layout, contiguous. y lies as x.
 #pragma once
 #include "pool2d.h"
 
@@ -43,14 +42,14 @@ std::tuple<Tensor, Tensor> max_pool2d_forward(Tensor x, Sizes kernel_size, Sizes
 
 // dy, offsets [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)
 template <class Backend>
-Tensor max_pool2d_backward(Tensor dy, Tensor offsets, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation) {
+Tensor max_pool2d_backward(Tensor dy, Tensor offsets, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
+                           bool channels_last) {
   const char* op = "max_pool2d_backward";
   const DType dtype = dtype_of(op, {"grad_output", dy});
   const Pool2d g = pool2d_from_outputs(op, sizes_of(dy), input_size, kernel_size, stride, padding, dilation);
   const Sizes x{dy.size(0), dy.size(1), g.H, g.W};
   check_offsets(op, g, offsets, x);
 
-  const bool channels_last = is_channels_last(dy) || is_channels_last(offsets);
   Tensor dx = output<Backend>(x, dy.scalar_type(), dy, channels_last);
   if (dx.numel() > 0) {
     const Tensor dyp = packed_as<Backend>(dy, channels_last), winners = packed_as<Backend>(offsets, channels_last);

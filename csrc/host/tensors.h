@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <initializer_list>
 #include <optional>
 #include <tuple>
@@ -67,15 +68,20 @@ inline void check_same_device(const char* op, const Named& first, const Named& t
                 " is on ", device_name(t.tensor), " but ", first.name, " is on ", device_name(first.tensor), "; they must be on the same device");
 }
 
-// The element type of the first tensor; the others must have it as well, and lie on the same device.
-inline DType common_dtype(const char* op, std::initializer_list<Named> tensors) {
+// All tensors must have the first one's element type, and lie on its device.
+inline void same_type(const char* op, std::initializer_list<Named> tensors) {
   const Named& first = *tensors.begin();
   for (const Named& t : tensors) {
     check_same_device(op, first, t);
     CONVLAB_CHECK(t.tensor.scalar_type() == first.tensor.scalar_type(), op, ": ", t.name, " is ", name_of(t.tensor.scalar_type()), " but ", first.name,
                   " is ", name_of(first.tensor.scalar_type()), "; they must be the same");
   }
-  return dtype_of(op, first);
+}
+
+// The element type of the first tensor; the others must have it as well, and lie on the same device.
+inline DType common_dtype(const char* op, std::initializer_list<Named> tensors) {
+  same_type(op, tensors);
+  return dtype_of(op, *tensors.begin());
 }
 
 inline void check_sizes(const char* op, const Named& t, const Sizes& expected) {
@@ -97,7 +103,38 @@ inline bool is_channels_last(const Tensor& t) {
   return true;
 }
 
+// CONVLAB_POISON=1, for tests: outputs begin as NaN, or as 111 where they are of integers, so that what a kernel forgets to write shows.
+// (torch's deterministic mode does not reach memory that is not asked for through its dispatcher.)
+inline bool poisoned() {
+  static const char* const wanted = std::getenv("CONVLAB_POISON");
+  return wanted && *wanted == '1';
+}
+
+inline int32_t dtype_number(ScalarType type) {
+  return torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+}
+
+// Memory on the CPU, at half of what the dispatcher's empty() costs
+inline Tensor empty_on_cpu(const Sizes& sizes, ScalarType dtype, bool channels_last) {
+  Sizes strides(sizes.size());
+  int64_t step = 1;
+  const auto next = [&](size_t d) { strides[d] = step, step *= std::max<int64_t>(sizes[d], 1); };
+  if (channels_last) next(1), next(3), next(2), next(0);
+  else
+    for (size_t d = sizes.size(); d-- > 0;) next(d);
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), dtype_number(dtype),
+                                                  aoti_torch_device_type_cpu(), 0, &handle));
+  Tensor t(handle);
+  if (poisoned()) {
+    const bool floating = dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half || dtype == ScalarType::BFloat16;
+    torch::stable::fill_(t, floating ? std::numeric_limits<double>::quiet_NaN() : 111.0);
+  }
+  return t;
+}
+
 inline Tensor empty(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, MemoryFormat format = MemoryFormat::Contiguous) {
+  if (!device_of.is_cuda()) return empty_on_cpu(sizes, dtype, format == MemoryFormat::ChannelsLast);
   return torch::stable::empty(sizes, dtype, std::nullopt, device_of.device(), std::nullopt, format);
 }
 

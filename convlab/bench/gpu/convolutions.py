@@ -6,6 +6,7 @@ import torch
 
 from ... import ops
 from ...algorithms import PASSES, algorithms, numbers_of
+from ...arguments import is_channels_last
 from ...explain.explanation import problem_named
 from ..case import LAYOUTS, OURS
 from ..layers import GPU_CONVOLUTIONS
@@ -86,11 +87,11 @@ def _by_convlab(device, layer, pass_, algo):
         x, w, dy = t["x"], t["w"], t["dy"]
         problem = replace(problem_named(layer), dtype=x.dtype)
         number = numbers_of({pass_: algo} if algo != "auto" else algo, "cuda", lambda: problem)[PASSES.index(pass_)]
-        rest = problem.stride, problem.padding, problem.dilation, layer.groups
+        geometry, channels_last = problem.geometry, is_channels_last(x)
         call = {
-            "forward": lambda: ops.conv2d_forward(x, w, None, *rest, number),
-            "dgrad": lambda: ops.conv2d_dgrad(dy, w, x.shape[2:], *rest, number),
-            "wgrad": lambda: ops.conv2d_wgrad(dy, x, w.shape[2:], *rest, False, number)[0],
+            "forward": lambda: ops.conv2d_forward(x, w, None, geometry, number),
+            "dgrad": lambda: ops.conv2d_dgrad(dy, w, x.shape[2:], geometry, channels_last, number),
+            "wgrad": lambda: ops.conv2d_wgrad(dy, x, w.shape[2:], geometry, False, channels_last, number)[0],
         }[pass_]
 
         def simulated():
