@@ -12,8 +12,8 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     """2-D convolution, as `torch.nn.functional.conv2d`.
 
     input: [N, C, H, W] or [C, H, W]; weight: [K, C/groups, R, S]; bias: [K] or None. All of one dtype: float32, float64, or
-    float16 / bfloat16, which are summed in float32; on the CPU also uint8 and int8 to int64, without dilation. Under autocast they
-    are cast to its dtype first.
+    float16 / bfloat16, which are summed in float32; on the CPU also uint8 and int8 to int64 (dilated, int64
+    alone). Under autocast they are cast to its dtype first.
     stride, dilation: int or (height, width). padding: int, (height, width), "valid", or "same" (stride 1 only).
     algo: "auto", the name of one of `convlab.algorithms()`, or a dict such as {"forward": "direct", "wgrad": "reference"}. A name
     applies to the passes that algorithm has; a dict is strict for what it names.
@@ -35,8 +35,6 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     if input.numel() == 0 and algo == "auto":  # nothing to compute: torch knows what becomes of nothing
         return torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     on_cpu = input.is_cpu
-    if not on_cpu:
-        check_device("conv2d", input)
     if on_cpu or input.is_cuda:
         device = "cpu" if on_cpu else "cuda"
         if torch.is_autocast_enabled(device):
