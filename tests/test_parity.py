@@ -142,9 +142,10 @@ def test_slopes(slope, dtype):
 
 # ---- forms of arguments ---------------------------------------------------------------------------------------------
 
+TOO_FAR = 2**31
 FORMS = [0, 1, 2, -1, (1,), [2], (1, 2), [2, 1], torch.Size([1, 2]), torch.Size([2]), (), [], (1, 1, 1), (1, 2, 3, 4), np.int64(2), (np.int64(1), np.int64(2)), [np.int32(2)], np.array([1, 2]),
          torch.tensor(2), torch.tensor([1, 2]), (torch.tensor(1), torch.tensor(2)), True, (True, 2), 1.0, (1.0, 2.0), (1, 2.0), None, (None, 1), "1", "", "full", (0, 1), (-1, 1), (1, -1),
-         2**31, 2**64, range(1, 3), {1: 2}, {1, 2}, 1 + 0j, np.float32(2), torch.tensor(2.0), (torch.tensor([1]), 1), ((1,), 2), float("nan")]  # fmt: skip
+         TOO_FAR, 2**64, range(1, 3), {1: 2}, {1, 2}, 1 + 0j, np.float32(2), torch.tensor(2.0), (torch.tensor([1]), 1), ((1,), 2), float("nan")]  # fmt: skip
 
 
 @pytest.mark.parametrize("argument", ["stride", "padding", "dilation", "groups"])
@@ -153,7 +154,7 @@ def test_conv2d_forms(argument):
     for form in FORMS + (["same", "valid"] if argument == "padding" else []):
         compare("conv2d", x, w, grad_layout=None, **{argument: form})
         compare("conv2d", x[0], w, grad_layout=None, **{argument: form})
-        if argument in ("stride", "dilation"):
+        if argument in ("stride", "dilation") and form is not TOO_FAR:  # torch pads by what overflows
             for padding in ("same", "valid"):
                 compare("conv2d", x, w, grad_layout=None, **{argument: form, "padding": padding}, classes=False)
 
