@@ -109,7 +109,8 @@ inline Tensor avg_pool2d_forward(const Tensor& x, const Sizes& kernel_size, cons
     const int64_t* const plane = elements<int64_t>(xc) + i / g.Q / g.P * g.H * g.W;
     uint64_t sum = 0;
     each_tap(g, p, q, [&](int64_t at, int) { sum += uint64_t(plane[at]); });
-    elements<int64_t>(y)[i] = int64_t(sum) / averaged_over(a, p, q);
+    const int64_t by = averaged_over(a, p, q);
+    elements<int64_t>(y)[i] = by == -1 ? int64_t(0 - sum) : int64_t(sum) / by;  // the least int64 has no negative: it would be a trap
   }
   return laid(y, is_channels_last(x));
 }
