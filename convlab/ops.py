@@ -14,8 +14,6 @@ try:
 except (ImportError, OSError) as error:  # OSError: where torch does not find a library of its own
     raise ImportError(f"convlab needs torch >= 2.11, and importing torch fails ({error}): pip install 'torch>=2.11'") from error
 
-from .arguments import is_channels_last
-
 OLDEST_TORCH = (2, 11)
 
 
@@ -42,7 +40,7 @@ def _built_with() -> str:
 
 _load()
 
-from torch._prims_common import suggest_memory_format  # noqa: E402
+from .arguments import is_channels_last  # noqa: E402
 
 try:
     from . import _lab  # noqa: E402  (after torch: its own message would hide a torch that is too old)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import AWKWARD
 from ladder import problem_of
 
 import convlab
@@ -24,6 +23,7 @@ from convlab.explain import compiled, counting, explanation, plot
 from convlab.explain.gpus import waves_of
 from convlab.explain.picture import Picture
 from convlab.explain.work import work_of
+from convlab.testing import AWKWARD
 
 PASSES = ("forward", "dgrad", "wgrad")
 RUNGS = [a for a in convlab.algorithms() if "cuda" in a.backends]

@@ -170,7 +170,7 @@ def test_a_file_that_is_no_report_is_not_continued(tmp_path):
 
 def test_the_steps_commands_exist(monkeypatch, capsys):
     """On a GPU nobody is there to correct an option that is misspelled."""
-    scripts = {"tools/gpu_counters.py": gpu_counters, "tools/gpu_subset.py": gpu_subset, "tools/gpu_test.py": None, "tools/toolchain.py": None}
+    scripts = {"tools/gpu_counters.py": gpu_counters, "tools/gpu_subset.py": gpu_subset, "tools/gpu_test.py": None, "convlab/toolchain.py": None}
     for step in gpu_report.steps("9.0") + gpu_report.dry_steps():
         for command in step.commands:
             assert command[0] in (PYTHON, "compute-sanitizer")
@@ -178,7 +178,7 @@ def test_the_steps_commands_exist(monkeypatch, capsys):
                 args = bench.parse(command[3:])
                 assert set(args.kinds) <= {"ceilings", "conv", "ladder", "step"} and args.output == "{data}"
             for i, word in enumerate(command):
-                assert not word.startswith(("tools/", "tests/")) or (ROOT / word).exists()
+                assert not word.startswith(("tools/", "tests/", "convlab/")) or (ROOT / word).exists()
                 if script := scripts.get(word):  # asked for help behind its own options, it must know them
                     monkeypatch.setattr(sys, "argv", [*command[i:], "--help"])
                     with pytest.raises(SystemExit) as end:

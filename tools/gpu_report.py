@@ -66,7 +66,7 @@ def dry_steps() -> List[Step]:
     layers = ["--layers", "lenet-c3@1024", "lenet-5@1024", "--precision", "float32"]
     subset = [PYTHON, "tools/gpu_subset.py", "--simulated"]
     return [
-        Step("build", [[PYTHON, "tools/toolchain.py"], [PYTHON, "-c", "import convlab; print(convlab.build_info())"]], 60),
+        Step("build", [[PYTHON, "convlab/toolchain.py"], [PYTHON, "-c", "import convlab; print(convlab.build_info())"]], 60),
         Step("subset", [subset], 60),
         Step("test", [[PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda.py"]], 60),
         Step("ceilings", [[*BENCH, "ceilings", "--dry", "--output", "{data}"]], 60),

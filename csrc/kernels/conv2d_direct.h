@@ -1,6 +1,7 @@
 // The direct rung as data: it takes all that a grid has blocks for, a thread or (wgrad) a block an element.
 #pragma once
 #include <algorithm>
+#include <stdexcept>
 
 #include "rung.h"
 
@@ -15,7 +16,9 @@ inline long long direct_blocks(Pass pass, const Conv2d& g) {
 
 inline std::string direct_refusal(Pass pass, DType, const Conv2d& g) { return grid_refusal(direct_blocks(pass, g), 1, 1); }
 
-inline Plan direct_plan(Pass pass, DType, const Conv2d& g) {
+inline Plan direct_plan(Pass pass, DType dtype, const Conv2d& g) {
+  const std::string why = direct_refusal(pass, dtype, g);  // "auto" comes here without having asked
+  if (!why.empty()) throw std::invalid_argument("conv2d: no algorithm can do this: 'direct' " + why);
   Plan plan;
   plan.threads = kDirectThreads;
   plan.grid[0] = unsigned(direct_blocks(pass, g));
