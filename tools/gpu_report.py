@@ -212,10 +212,13 @@ def with_toolkit(path) -> str:
 
 
 def find_gpu():
-    """(name, compute capability), or None."""
-    import torch
+    """(name, compute capability), or why there is none."""
+    try:
+        import torch
+    except ImportError as error:
+        return "{} ({}); PYTHON=... names another".format(error, PYTHON)
     if not torch.cuda.is_available():
-        return None
+        return "torch sees none in this environment ({})".format(PYTHON)
     return torch.cuda.get_device_name(), "{}.{}".format(*torch.cuda.get_device_capability())
 
 
@@ -232,8 +235,8 @@ def main(argv=None) -> int:
         gpu, todo = "dry run", dry_steps()
     else:
         found = find_gpu()
-        if found is None:
-            print("gpu-report: no GPU: torch sees none in this environment ({}); DRY=1 goes without".format(PYTHON), file=sys.stderr)
+        if isinstance(found, str):
+            print("gpu-report: no GPU: {}; DRY=1 goes without".format(found), file=sys.stderr)
             return 3
         gpu, todo = found[0], steps(found[1])
     wanted = [name for name in args.step.split(",") if name]
