@@ -3,6 +3,8 @@
     torchrun --nproc-per-node 2 examples/ddp.py
 """
 
+import gc
+
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -26,4 +28,8 @@ difference = max((p.grad - g).abs().max().item() for p, g in zip(model.parameter
 assert difference < 1e-5, difference
 if rank == 0:
     print(f"{world} processes: gradients as of one process with the whole batch, but for {difference:.0e}")
+
+dist.barrier()  # who leaves first breaks the others' connections
+del parallel
+gc.collect()  # it holds itself, and the group's threads, which must end before the interpreter does
 dist.destroy_process_group()
