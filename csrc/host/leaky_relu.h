@@ -1,6 +1,6 @@
 // The activation operators up to the backend; see conv2d.h. A Backend has
 //
-//   void leaky_relu_forward(DType, long long elements, double negative_slope, const void* x, void* y), and so on, as in launchers.h
+//   void relu_forward(DType, long long elements, const void* x, void* y), and so on, as in launchers.h
 //
 // They work on tensors of any shape, element by element in memory order, so every dense layout goes through as it is.
 #pragma once
@@ -27,15 +27,7 @@ inline bool is_dense(const Tensor& t) {
 }
 
 // Memory for elements of another type that lie as those of t, which is dense
-inline Tensor empty_as(const Tensor& t, ScalarType dtype) {
-  const auto size = t.sizes(), stride = t.strides();
-  const int32_t device = t.is_cuda() ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu();
-  const int32_t type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
-  AtenTensorHandle made;
-  CONVLAB_CHECK(aoti_torch_empty_strided(t.dim(), size.data(), stride.data(), type, device, t.get_device_index(), &made) == 0, "no memory for ",
-                t.numel(), " elements of ", name_of(dtype));
-  return Tensor(made);
-}
+inline Tensor empty_as(const Tensor& t, ScalarType dtype) { return empty_strided(t.sizes(), t.strides(), dtype, t); }
 
 // Memory of x's shape, with the strides that torch's element-wise operators give their output: contiguous or channels_last where x can be
 // taken for that, else what torch.empty_like(x) has.
