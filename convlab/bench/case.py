@@ -50,9 +50,9 @@ def in_layout(tensors, layout):
     }
 
 
-def in_float64(tensors):
-    """The same tensors with every float among them in float64."""
-    return {name: t.double() if t.is_floating_point() else t for name, t in tensors.items()}
+def cast(tensors, dtype):
+    """The same tensors with every float among them in `dtype`."""
+    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
 
 
 def torch_and_ours(layout, torch_bind, our_bind):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from .case import OURS, in_float64, in_layout
+from .case import OURS, cast, in_layout
 from .ceilings import last_level_cache
 from .check import Wrong, check, outputs_of
 from .timer import Limits, spread, time_paired
@@ -72,7 +72,7 @@ def _prepare(case, options):
                 raise Wrong(why) from error
             calls.pop(name, None)
             failed[name] = why
-    errors = check(case, results, outputs_of(case.reference(in_float64(drawn))))
+    errors = check(case, results, outputs_of(case.reference(cast(drawn, torch.float64))))
     if options.cold and case.bytes:
         binders = [bind] + [_binder(case, case.draw()) for _ in range(2 * last_level_cache() // case.bytes + 1)]
         calls = {name: _rotation([bind(name) for bind in binders]) for name in calls}

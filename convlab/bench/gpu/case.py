@@ -45,8 +45,3 @@ class Case:
     @property
     def id(self):
         return f"{self.kind} {self.layer} {self.pass_} {self.precision}"
-
-
-def cast(tensors, dtype):
-    """The same tensors with every float among them in `dtype`."""
-    return {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
