@@ -18,9 +18,9 @@ AGAIN = "if it is meant, python tools/compiled_kernels.py --write renews the tab
 
 # Of kernels of sm_90 whose names begin so, the least share of FFMA in the main loop. Naive index arithmetic in the loop gives 12 %.
 LEAST_FFMA = {
-    r"gemm_kernel<Tile<128, 128, .*ForwardMap<float>": 0.70,
-    r"gemm_kernel<Tile<128, 128, .*DgradMap<float>": 0.70,
-    r"gemm_kernel<Tile<128, 128, .*WgradMap<float>": 0.70,
+    r"gemm_kernel<Tile<128, 256, .*ForwardMap<float>": 0.84,
+    r"gemm_kernel<Tile<128, 256, .*DgradMap<float>": 0.84,
+    r"gemm_kernel<Tile<128, 128, .*WgradMap<float>": 0.78,
     r"(.*\.cu: )?small_filter_forward_kernel<1, 6, 5, 5": 0.65,  # LeNet C1
 }
 
@@ -79,6 +79,16 @@ def test_main_loops_multiply_and_add(found):
             assert loop.share >= least, f"{kernel}: {loop.share:.1%} of the main loop is FFMA, not {least:.0%}: {loop}"
 
 
+def test_the_next_tile_is_loaded_during_the_multiply_adds(found):
+    """nvcc once moved the loads behind them, where every tile waited for memory; no result and no count told."""
+    if "9.0" not in found:
+        pytest.skip("built without 9.0")
+    loops = {kernel: loop for kernel, loop in compiled_kernels.main_loops(LIBRARY, "9.0").items() if kernel.startswith("gemm_kernel<")}
+    assert len(loops) > 10
+    for kernel, loop in loops.items():
+        assert loop.opcodes["LDG"] and loop.before_loads <= loop.multiply_adds / 4, f"{kernel}: {loop}"
+
+
 SASS = """
         /*0000*/                   MOV R1, c[0x0][0x28] ;    /* 0x1 */
         /*0010*/                   FFMA R0, R1, R2, R3 ;     /* 0x1 */
@@ -96,6 +106,7 @@ SASS = """
 
 def test_the_main_loop_is_the_innermost_with_most_ffma():
     loop = compiled_kernels.main_loop(SASS.splitlines())
-    assert (loop.instructions, loop.multiply_adds) == (4, 2)
+    assert (loop.instructions, loop.multiply_adds, loop.before_loads) == (4, 2, 0)
+    assert compiled_kernels.main_loop(SASS.replace("LDS.128", "LDG.E").splitlines()).before_loads == 1
     assert dict(loop.opcodes) == {"FFMA": 2, "LDS": 1, "BRA": 1}
     assert compiled_kernels.main_loop([]) is None

@@ -50,6 +50,7 @@ class Loop(NamedTuple):
     instructions: int
     multiply_adds: int       # FFMA
     opcodes: Counter
+    before_loads: int        # FFMA that come before the last load from device memory: while it is under way, only the others are left
 
     @property
     def share(self) -> float:
@@ -74,7 +75,8 @@ def main_loop(sass: List[str]) -> Optional[Loop]:
     for first, last in backward:
         body = [opcode for address, opcode in zip(addresses, opcodes) if first <= address <= last]
         if "FFMA" in body:
-            loops[first, last] = Loop(len(body), body.count("FFMA"), Counter(body))
+            loads = [i for i, opcode in enumerate(body) if opcode == "LDG"]
+            loops[first, last] = Loop(len(body), body.count("FFMA"), Counter(body), body[:max(loads, default=0)].count("FFMA"))
     innermost = [
         loop for (first, last), loop in loops.items()
         if not any((a, b) != (first, last) and first <= a and b <= last for a, b in loops)

@@ -27,6 +27,15 @@ namespace convlab {
 // in registers what does not fit there. No instruction.
 __device__ __forceinline__ void load_again() { asm volatile("" ::: "memory"); }
 
+// The pointer, of which the compiler no longer knows how it was computed: an offset to it is one addition, not parts of one from here
+// and there. No instruction.
+template <class T> __device__ __forceinline__ const T* settled(const T* pointer) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+l"(pointer));
+#endif
+  return pointer;
+}
+
 // Blocks of `threads` for `elements` threads in one dimension. grid.x ends at 2^31 - 1.
 inline dim3 blocks_for(long long elements, int threads) {
   const long long blocks = (elements + threads - 1) / threads;

@@ -28,6 +28,11 @@ template <class T> struct GemmPart {
   int rows;
   long long columns, begin, end;  // of the steps
   int bounds_h, bounds_w;
+  bool fours;  // columns 4 i to 4 i + 3 lie side by side in D, and begin on a multiple of four: they are stored with one instruction
+
+  template <class D> static __device__ void store4_at(D* d, const float* sums, float add) {
+    store_vector(d, Vector<D, 4>{{D(sums[0] + add), D(sums[1] + add), D(sums[2] + add), D(sums[3] + add)}});
+  }
 };
 
 template <class T> struct ForwardMap {
@@ -54,7 +59,9 @@ template <class T> struct ForwardMap {
       const int k = int(k0) + i, taps = g.R * g.S, c = k / taps, r = k % taps / g.S, s = k % g.S;
       return {i, c * g.H * g.W + r * g.dilation_h * g.W + s * g.dilation_w, r * g.dilation_h, s * g.dilation_w};
     }
-    __device__ void store(int m, long long d, float sum) const { d_base[d] = T(sum + (bias ? float(bias[m]) : 0.0f)); }
+    __device__ float add(int m) const { return bias ? float(bias[m]) : 0.0f; }
+    __device__ void store(int m, long long d, float sum) const { d_base[d] = T(sum + add(m)); }
+    __device__ void store4(int m, long long d, const float* four) const { this->store4_at(d_base + d, four, add(m)); }
     __device__ void store_row_sum(int, float) const {}
   };
 
@@ -69,6 +76,7 @@ template <class T> struct ForwardMap {
     p.bias = bias ? bias + z * g.Kg() : nullptr;
     p.rows = g.Kg(), p.columns = (long long)g.N * g.P * g.Q, p.begin = 0, p.end = depth;
     p.bounds_h = g.H, p.bounds_w = g.W;
+    p.fours = g.P * g.Q % 4 == 0;
     return p;
   }
 };
@@ -101,6 +109,7 @@ template <class T> struct DgradMap {
               c * g.P * g.Q - ih * h.output_every * g.Q - iv * v.output_every, -ih * h.output_every, -iv * v.output_every};
     }
     __device__ void store(int, long long d, float sum) const { d_base[d] = T(sum); }
+    __device__ void store4(int, long long d, const float* four) const { this->store4_at(d_base + d, four, 0); }
     __device__ void store_row_sum(int, float) const {}
   };
 
@@ -116,6 +125,7 @@ template <class T> struct DgradMap {
     p.d_base = dx + (long long)group * g.Cg() * g.H * g.W;
     p.rows = g.Cg(), p.columns = (long long)g.N * p.h.places * p.v.places, p.begin = 0, p.end = (long long)g.Kg() * p.h.taps * p.v.taps;
     p.bounds_h = g.P, p.bounds_w = g.Q;
+    p.fours = classes == 1 && g.H * g.W % 4 == 0;
     return p;
   }
 };
@@ -147,6 +157,7 @@ template <class T> struct WgradMap {
       return {image * g.K * g.P * g.Q + pq, image * g.C * g.H * g.W + h * g.W + v, h, v};
     }
     __device__ void store(int, long long d, float sum) const { d_base[d] = sum; }
+    __device__ void store4(int, long long d, const float* four) const { this->store4_at(d_base + d, four, 0); }
     __device__ void store_row_sum(int m, float sum) const { db_base[m] = sum; }
   };
 
@@ -164,6 +175,7 @@ template <class T> struct WgradMap {
     p.rows = g.Kg(), p.columns = (long long)g.Cg() * g.R * g.S;
     p.begin = i * slice, p.end = min((long long)g.N * g.P * g.Q, p.begin + slice);
     p.bounds_h = g.H, p.bounds_w = g.W;
+    p.fours = p.columns % 4 == 0;
     return p;
   }
 };

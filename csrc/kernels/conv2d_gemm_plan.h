@@ -8,10 +8,9 @@
 
 namespace convlab {
 
-// wgrad cuts its sum into slices until about this many blocks work on it: four for each of the 132 multiprocessors of an H100.
-// A constant and not the GPU at hand, so that a shape has one order of additions everywhere.
-constexpr long long kWgradBlocks = 528;
-constexpr long long kLeastSlice = 256;  // steps: less does not pay for the block's start and for adding up its result
+// Of an H100 or H200. A constant and not the GPU at hand, so that a shape has one plan everywhere, and one order of additions.
+constexpr long long kMultiprocessors = 132;
+constexpr long long kLeastSlice = 256;  // steps of wgrad's sum: less does not pay for the block's start and for adding up its result
 
 // A pass as a matrix product (conv2d_as_gemm.h): `parts` independent ones of rows x columns x steps, the largest of them.
 struct Product {
@@ -28,32 +27,56 @@ inline Product product_of(Pass pass, const Conv2d& g) {
   }
 }
 
-// The cost of covering a product with a tile: multiply-adds of whole tiles, each weighted with the loads it brings along.
-inline double cost(const TileShape& t, const Product& p) {
-  constexpr double kLoadsAgainstMultiplyAdds = 8;
-  const double padded = double(ceil_div(p.rows, t.M) * t.M) * double(ceil_div(p.columns, t.N) * t.N);
-  return padded * (1 + kLoadsAgainstMultiplyAdds * (1.0 / t.M + 1.0 / t.N));
+// How a product is covered with a tile.
+struct Cover {
+  long long columns, rows;   // of tiles
+  long long slices, slice;   // of wgrad's sum, and steps in each but the last
+  double cost;               // multiply-adds of the busiest multiprocessor, with what loads and stores are worth of them
+};
+
+// With the sum in about `wanted` slices.
+inline Cover cover(const TileShape& t, const Product& p, long long wanted) {
+  // As the tiles' speeds on an H200 stand to one another; and its multiply-adds in the time it takes to write and read a float.
+  constexpr double kLoadsAgainstMultiplyAdds = 24, kMultiplyAddsAgainstStore = 40;
+  Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, p.steps, 0};
+  if (wanted > 1) {
+    c.slice = std::max(ceil_div(ceil_div(p.steps, wanted), kLeastSlice), 1LL) * kLeastSlice;
+    c.slices = std::max(ceil_div(p.steps, c.slice), 1LL);
+  }
+  const double block = double(t.M) * t.N * c.slice * (1 + kLoadsAgainstMultiplyAdds * (1.0 / t.M + 1.0 / t.N));
+  const double sums = double(p.rows) * p.columns * p.parts * (c.slices > 1 ? c.slices : 0);
+  c.cost = ceil_div(c.columns * c.rows * p.parts * c.slices, kMultiprocessors) * block + sums / kMultiprocessors * kMultiplyAddsAgainstStore;
+  return c;
+}
+
+// The cheapest; if `sliced`, of those with up to eight blocks a multiprocessor.
+inline Cover best_cover(const TileShape& t, const Product& p, bool sliced) {
+  Cover best = cover(t, p, 1);
+  for (int each = 1; sliced && each <= 8; each++) {
+    const long long wanted = each * kMultiprocessors / std::max(best.columns * best.rows * p.parts, 1LL);
+    const Cover c = cover(t, p, std::min(wanted, kGridYZ / p.parts));
+    if (c.cost < best.cost) best = c;
+  }
+  return best;
 }
 
 inline Plan gemm_plan(Pass pass, const Conv2d& g, const Tiles& tiles) {
   const Product p = product_of(pass, g);
   Plan plan;
-  plan.variant = tiles.first;
-  for (int i = tiles.first; i < tiles.last; i++)
-    if (cost(tiles.table[i], p) < cost(tiles.table[plan.variant], p)) plan.variant = i;
+  Cover c{};
+  for (int i = tiles.first; i < tiles.last; i++) {
+    const Cover other = best_cover(tiles.table[i], p, pass == Pass::wgrad);
+    if (i == tiles.first || other.cost < c.cost) c = other, plan.variant = i;
+  }
   plan.tile = tiles.table[plan.variant];
   plan.rows = p.rows, plan.columns = p.columns, plan.steps = p.steps;
   plan.threads = plan.tile.threads();
-  plan.grid[0] = unsigned(ceil_div(p.columns, plan.tile.N));
-  plan.grid[1] = unsigned(ceil_div(p.rows, plan.tile.M));
-  plan.grid[2] = unsigned(p.parts);
-  const long long blocks = (long long)plan.grid[0] * plan.grid[1] * plan.grid[2];
-  plan.useful = double(outputs_of(pass, g)) / std::max(double(blocks) * plan.tile.M * plan.tile.N, 1.0);
+  plan.grid[0] = unsigned(c.columns);
+  plan.grid[1] = unsigned(c.rows);
+  plan.grid[2] = unsigned(p.parts * c.slices);
+  plan.useful = double(outputs_of(pass, g)) / std::max(double(c.columns * c.rows * p.parts) * plan.tile.M * plan.tile.N, 1.0);
   if (pass == Pass::wgrad) {
-    const long long wanted = std::clamp(ceil_div(kWgradBlocks, std::max(blocks, 1LL)), 1LL, std::max(kGridYZ / p.parts, 1LL));
-    plan.slice = std::max(ceil_div(ceil_div(p.steps, wanted), kLeastSlice), 1LL) * kLeastSlice;
-    plan.slices = int(std::max(ceil_div(p.steps, plan.slice), 1LL));
-    plan.grid[2] *= plan.slices;
+    plan.slices = int(c.slices), plan.slice = c.slice;
     plan.workspace = plan.slices * ((long long)g.K * g.Cg() * g.R * g.S + g.K) * (long long)sizeof(float);
   }
   return plan;

@@ -1,25 +1,35 @@
 // The register_tiled rung as data: which tiles it chooses among, and when there is enough to fill one.
 #pragma once
+#include <climits>
+
 #include "conv2d_gemm_plan.h"
 
 namespace convlab {
 
+// Filters as large as the image make a matrix product of it: those of 1 x 1 on images of one pixel, C R S channels deep, the same
+// elements in memory. Taken for what it was, every place of dx would meet all R S taps, of which one reaches it.
+inline Conv2d without_places(const Conv2d& g) {
+  const bool whole = g.P == 1 && g.Q == 1 && g.R == g.H && g.S == g.W && g.pad_h == 0 && g.pad_w == 0;
+  return whole && (long long)g.C * g.R * g.S <= INT_MAX ? pointwise(g) : g;
+}
+
 inline Tiles register_tiles(Pass pass, DType dtype) {
-  return {pass == Pass::wgrad ? kFilterTiles : kImageTiles, dtype == DType::float32 ? 0 : kFirst16BitTile, kTiles};
+  if (pass == Pass::wgrad) return dtype == DType::float32 ? all_of(kFilterTiles) : for_16_bits(kFilterTiles);
+  return dtype == DType::float32 ? all_of(kImageTiles) : for_16_bits(kImageTiles);
 }
 
 inline std::string register_tiled_refusal(Pass pass, DType dtype, const Conv2d& g) {
   if (dtype == DType::float64) return "is not compiled for float64";
-  return gemm_refusal(pass, g, register_tiles(pass, dtype));
+  return gemm_refusal(pass, without_places(g), register_tiles(pass, dtype));
 }
 
-inline Plan register_tiled_plan(Pass pass, DType dtype, const Conv2d& g) { return gemm_plan(pass, g, register_tiles(pass, dtype)); }
+inline Plan register_tiled_plan(Pass pass, DType dtype, const Conv2d& g) { return gemm_plan(pass, without_places(g), register_tiles(pass, dtype)); }
 
 inline bool register_tiled_best(Pass pass, const Conv2d& g) {
-  // A tile has sixteen rows or more; with fewer than this many channels in them, most of it would be waste.
-  constexpr int kLeastRows = 4;
-  const Product p = product_of(pass, g);
-  return p.rows >= kLeastRows && (pass != Pass::wgrad || p.columns >= kLeastRows);
+  // A group is a product of its own. One with a smaller filter than this leaves its tiles empty: direct is faster on an H200.
+  constexpr long long kLeastFilter = 100, kLeastWgradFilter = 512;
+  const long long filter = (long long)g.Kg() * g.Cg() * g.R * g.S;
+  return g.groups == 1 || filter >= (pass == Pass::wgrad ? kLeastWgradFilter : kLeastFilter);
 }
 
 inline constexpr Rung kRegisterTiled = {register_tiled_refusal, register_tiled_plan, register_tiled_best};

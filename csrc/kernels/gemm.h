@@ -11,9 +11,11 @@
 // reads: none in the loop. The coordinates h, w carry a convolution's padding.
 //
 // What it does    while a tile of A and one of B are multiplied out of shared memory, the next ones are already on their way
-//                 into registers, and go to the other half of a double buffer: one barrier a tile.
-// What bounds it  with one output a thread, shared memory: two loads for one multiply-add. With 8 x 8 outputs a thread,
-//                 multiply-adds: 64 of them for four 16-byte loads.
+//                 into registers, and go to the other half of a double buffer: one barrier a tile. Loads are made whether there
+//                 is a next tile or not (the table ends with steps that are outside): under an if, nvcc moves them behind the
+//                 multiply-adds, and every tile waits for memory.
+// What bounds it  with one output a thread, shared memory: two loads for one multiply-add. With 8 x 8 or 8 x 16 outputs a
+//                 thread, issue slots: four of five instructions of the loop are multiply-adds, or six of seven.
 #pragma once
 #include "../device/device.h"
 #include "../device/vector.h"
@@ -33,7 +35,13 @@ template <int kM, int kN, int kK, int kRows, int kColumns> struct Tile {
 
 constexpr int kTableSteps = 256;      // steps tabled at a time: 16 bytes each, 4 KB
 constexpr int kOutside = -(1 << 30);  // a coordinate outside every tensor, even with another such added to it
-constexpr int kThreadsAtOnce = 512;   // a multiprocessor: bounds a thread to 128 registers, so that loads of one block hide behind another's work
+// Blocks that a multiprocessor has registers for, and no more threads than help: loads of one block hide behind another's work.
+template <class Tile> constexpr int blocks_at_once() {
+  constexpr int kRegisters = 65536, kThreads = 512, kAddressesAndOperands = 56;
+  constexpr int kOfThread = Tile::rows * Tile::columns + (Tile::M + Tile::N) * Tile::K / Tile::threads + kAddressesAndOperands;
+  constexpr int kMost = kThreads / Tile::threads, kFit = kRegisters / (kOfThread * Tile::threads);
+  return kFit < kMost ? kFit : kMost;
+}
 
 struct Step {
   int a, b;  // offsets from where the first step of the table lies
@@ -82,7 +90,7 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
   constexpr int kPad = 4;  // floats: the K steps of one row lie in different banks, and fours stay aligned
   SHARED(float, a_tiles, [2][K][M + kPad]);
   SHARED(float, b_tiles, [2][K][N + kPad]);
-  SHARED(Step, steps, [kTableSteps]);
+  SHARED(Step, steps, [kTableSteps + K]);
   const int tid = threadIdx.x;
 
   // A is loaded with consecutive threads along the steps. B is loaded along whichever is contiguous in memory: steps, and then
@@ -106,6 +114,8 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
     }
   const unsigned bounds_h = part.bounds_h, bounds_w = part.bounds_w;
 
+  const T* column_b = settled(part.b(part.begin) + column.b);
+
   float a_next[kLoadsA], b_next[kLoadsB], sums_a[kLoadsA] = {};
   const int ty = tid / (N / Tile::columns), tx = tid % (N / Tile::columns);
 #pragma unroll
@@ -113,13 +123,12 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
 #pragma unroll
     for (int j = 0; j < Tile::columns; j++) sums[i][j] = 0;
 
-  const int tables = int((part.end - part.begin + kTableSteps - 1) / kTableSteps);
-  for (int table = 0; table < tables; table++) {
-    const long long k0 = part.begin + (long long)table * kTableSteps;
+  for (long long k0 = part.begin; k0 < part.end; k0 += kTableSteps) {
     const int count = int(min(part.end - k0, (long long)kTableSteps));
-    for (int i = tid; i < kTableSteps; i += threads) steps[i] = i < count ? part.step(k0, i) : Step{0, 0, kOutside, kOutside};
+    for (int i = tid; i < kTableSteps + K; i += threads) steps[i] = i < count ? part.step(k0, i) : Step{0, 0, kOutside, kOutside};
     __syncthreads();
-    const T *a = part.a(k0), *b = part.b(k0) + (kAlongSteps ? 0 : column.b);
+    const T* a = settled(part.a(k0));
+    const T* b = kAlongSteps ? settled(part.b(k0)) : column_b;
 
     const auto load = [&](int tile) {
       const Step sa = steps[tile * K + a_step];
@@ -145,23 +154,22 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
     };
 
     const int tiles = (count + K - 1) / K;
-    load(0);
-    store(0);
-    __syncthreads();
-    for (int tile = 0; tile < tiles; tile++) {
-      const bool more = tile + 1 < tiles;
-      if (more) load(tile + 1);
+    for (int tile = 0; tile <= tiles; tile++) {
+      load(tile);
+      if (tile > 0) {
+        const int half = (tile - 1) & 1;
 #pragma unroll
-      for (int k = 0; k < K; k++) {
-        float fa[Tile::rows], fb[Tile::columns];
-        read_owned<M>(fa, a_tiles[tile & 1][k], ty);
-        read_owned<N>(fb, b_tiles[tile & 1][k], tx);
+        for (int k = 0; k < K; k++) {
+          float fa[Tile::rows], fb[Tile::columns];
+          read_owned<M>(fa, a_tiles[half][k], ty);
+          read_owned<N>(fb, b_tiles[half][k], tx);
 #pragma unroll
-        for (int i = 0; i < Tile::rows; i++)
+          for (int i = 0; i < Tile::rows; i++)
 #pragma unroll
-          for (int j = 0; j < Tile::columns; j++) sums[i][j] += fa[i] * fb[j];
+            for (int j = 0; j < Tile::columns; j++) sums[i][j] += fa[i] * fb[j];
+        }
       }
-      if (more) store((tile + 1) & 1);
+      store(tile & 1);
       __syncthreads();
     }
   }
@@ -178,7 +186,7 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
 
 // grid (ceil(columns / N), ceil(rows / M), parts)
 template <class Tile, class Map>
-__global__ void __launch_bounds__(Tile::threads, kThreadsAtOnce / Tile::threads) gemm_kernel(const __grid_constant__ Map map) {
+__global__ void __launch_bounds__(Tile::threads, blocks_at_once<Tile>()) gemm_kernel(const __grid_constant__ Map map) {
   SHARED(typename Map::Part, shared_part, [1]);  // in shared memory, because the loop needs the registers
   if (threadIdx.x == 0) shared_part[0] = map.part(blockIdx.z);
   __syncthreads();
@@ -191,15 +199,29 @@ __global__ void __launch_bounds__(Tile::threads, kThreadsAtOnce / Tile::threads)
   multiply<Tile>(part, m0, n0, sums, part.wants_row_sums && blockIdx.x == 0);
 
   const int ty = threadIdx.x / (Tile::N / Tile::columns), tx = threadIdx.x % (Tile::N / Tile::columns);
+  constexpr int kTogether = Tile::columns % 4 == 0 ? 4 : 1;  // of a thread's columns, neighbours
 #pragma unroll
-  for (int j = 0; j < Tile::columns; j++) {
+  for (int j = 0; j < Tile::columns; j += kTogether) {
     const long long n = n0 + owned<Tile::N, Tile::columns>(tx, j);
-    if (n >= part.columns) continue;
-    const long long column = part.column(n).d;
+    if (kTogether == 4 && part.fours) {
+      if (n >= part.columns) continue;
+      const long long column = part.column(n).d;
 #pragma unroll
-    for (int i = 0; i < Tile::rows; i++) {
-      const int m = m0 + owned<Tile::M, Tile::rows>(ty, i);
-      if (m < part.rows) part.store(m, part.row(m).d + column, sums[i][j]);
+      for (int i = 0; i < Tile::rows; i++) {
+        const int m = m0 + owned<Tile::M, Tile::rows>(ty, i);
+        if (m < part.rows) part.store4(m, part.row(m).d + column, sums[i] + j);
+      }
+      continue;
+    }
+#pragma unroll
+    for (int next = 0; next < kTogether; next++) {
+      if (n + next >= part.columns) continue;
+      const long long column = part.column(n + next).d;
+#pragma unroll
+      for (int i = 0; i < Tile::rows; i++) {
+        const int m = m0 + owned<Tile::M, Tile::rows>(ty, i);
+        if (m < part.rows) part.store(m, part.row(m).d + column, sums[i][j + next]);
+      }
     }
   }
 }
