@@ -45,10 +45,35 @@ class Outcome:
             y = self.tensors[0]
             if y.requires_grad:
                 torch.manual_seed(1)
-                dy = torch.ones((), dtype=y.dtype, device=y.device).expand_as(y) if grad_layout == "ones" else laid(drawn(y.shape, y.dtype, y.device), grad_layout)
+                dy = torch.ones((), dtype=y.dtype, device=y.device).expand_as(y) if grad_layout == "ones" else laid(drawn(y.shape, y.dtype).to(y.device), grad_layout)
                 self.tensors += torch.autograd.grad(y, [t for t in leaves if isinstance(t, torch.Tensor) and t.requires_grad], dy)
         except Exception as error:  # whatever torch raises, convlab has to raise as well
             self.error = error
+
+
+def wrong_on_cuda(name: str, tensors, arguments, keywords) -> str:
+    """What torch is known to do wrong with such floats on CUDA, or "": there, what it does on the CPU is the definition."""
+    x = tensors[0]
+    if not (isinstance(x, torch.Tensor) and x.is_cuda and x.is_floating_point()):
+        return ""
+    if name == "conv2d" and arguments and max([arguments[0]] if isinstance(arguments[0], int) else arguments[0], default=0) >= 2**31:
+        return "refuses strides of 2^31 and more"
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        if name == "avg_pool2d" and keywords.get("padding"):
+            return "the gradient of a padded channels_last input is that of other pixels, in 2.11 (pytorch issue 188344)"
+        if name == "max_pool2d" and bool(x.isneginf().any()):
+            return "the winner of a channels_last window of nothing but -inf is the first pixel of all, not the window's"
+    return ""
+
+
+def of_the_cpu(function):
+    """`function`, computed on the CPU; results and gradients lie where the tensors do."""
+
+    def called(*tensors, **keywords):
+        result = function(*(t.cpu() if isinstance(t, torch.Tensor) else t for t in tensors), **keywords)
+        return tuple(t.cuda() for t in result) if isinstance(result, tuple) else result.cuda()
+
+    return called
 
 
 def meaningful_strides(t: torch.Tensor) -> list[int]:
@@ -62,7 +87,9 @@ def compare(name: str, *tensors, arguments=(), grad_layout="contiguous", strides
 
     grad_layout: a layout of `LAYOUTS`, "ones" for an expanded one, None for no gradients.
     """
-    torchs, ours = (Outcome(f, tensors, arguments, keywords, grad_layout) for f in PAIRS[name])
+    theirs, our = PAIRS[name]
+    theirs = of_the_cpu(theirs) if wrong_on_cuda(name, tensors, arguments, keywords) else theirs
+    torchs, ours = (Outcome(f, tensors, arguments, keywords, grad_layout) for f in (theirs, our))
     shown = [f"{tuple(t.shape)} {t.stride()} {t.dtype}" if isinstance(t, torch.Tensor) else repr(t) for t in tensors]
     call = f"{name}({', '.join([*shown, *map(repr, arguments), *(f'{k}={v!r}' for k, v in keywords.items())])}), gradient {grad_layout}"
     if torchs.error or ours.error:

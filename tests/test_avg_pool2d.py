@@ -29,7 +29,8 @@ def test_layouts(device):
         y, expected = CF.avg_pool2d(view, 3, 2, 1), F.avg_pool2d(view, 3, 2, 1)
         torch.testing.assert_close(y, expected)
         assert y.stride() == expected.stride()
-        (dx,), (expected_dx,) = torch.autograd.grad(y.sum(), view), torch.autograd.grad(expected.sum(), view)
+        on_cpu = F.avg_pool2d(view.cpu(), 3, 2, 1)  # calls.py: torch 2.11 on CUDA is wrong here
+        (dx,), (expected_dx,) = torch.autograd.grad(y.sum(), view), torch.autograd.grad(on_cpu.sum(), view)
         torch.testing.assert_close(dx, expected_dx)
     assert torch.equal(CF.avg_pool2d(x[0], 2), CF.avg_pool2d(x, 2)[0])
 
