@@ -378,23 +378,50 @@ def test_counters_are_matched_with_launches(monkeypatch):
     rungs = {"tiled", "im2col_gemm"}
     calls = [call for call in gpu_counters.calls_of(layer) if call[0].name in rungs and call[1] == "forward"]
     monkeypatch.setattr(gpu_counters, "calls_of", lambda layer: calls)
+    counts = {(rung.name, pass_): gpu_counters.counted(layer, rung.name, pass_) for rung, pass_, _, _ in calls}
     planned = [launch for rung, pass_, problem, _ in calls for launch in gpu_counters.planned_launches(rung, problem, pass_)]
     measured = [{"kernel": f"void convlab::{launch.kernel}(x)", "read_sectors": 10.0, "warps_active": float(i)} for i, launch in enumerate(planned)]
-    rows = gpu_counters.rows_of(layer, measured)
+    rows = gpu_counters.rows_of(layer, counts, [{"kernel": "void at::native::fill_kernel<float>(x)"}, *measured])
     tiled = next(row for row in rows if row["algorithm"] == "tiled")
     assert tiled["launches"] == 3 and tiled["measured"] == {"read_sectors": 30.0, "warps_active": 1.0}
-    with pytest.raises(RuntimeError, match="other kernels than were planned"):
-        gpu_counters.rows_of(layer, measured[1:])
+    with pytest.raises(RuntimeError, match="other launches than were planned"):
+        gpu_counters.rows_of(layer, counts, measured[1:])
+
+
+def counters_with(monkeypatch, tmp_path, ncu, *options):
+    """(exit status, what was written) of counters of one pass of one rung, with `ncu` for Nsight Compute."""
+    calls = [call for call in gpu_counters.calls_of("lenet-c5@1") if (call[0].name, call[1]) == ("direct", "forward")]
+    monkeypatch.setattr(gpu_counters, "LAYERS", ("lenet-c5@1",))
+    monkeypatch.setattr(gpu_counters, "find_ncu", lambda: ncu)
+    monkeypatch.setattr(gpu_counters, "calls_of", lambda *_: calls)
+    monkeypatch.setattr(sys, "argv", ["gpu_counters.py", "--output", str(tmp_path / "c.json"), *options])
+    return gpu_counters.main(), json.loads((tmp_path / "c.json").read_text())
 
 
 def test_counters_without_ncu_say_so(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(gpu_counters, "LAYERS", ("lenet-c5@1",))
-    monkeypatch.setattr(gpu_counters, "find_ncu", lambda: None)
-    monkeypatch.setattr(gpu_counters, "calls_of", lambda *_: [])
-    monkeypatch.setattr(sys, "argv", ["gpu_counters.py", "--output", str(tmp_path / "c.json")])
-    assert gpu_counters.main() == 1
-    assert "no ncu on PATH" in json.loads((tmp_path / "c.json").read_text())["failed"]["lenet-c5@1"]
+    code, kept = counters_with(monkeypatch, tmp_path, None)
+    assert code == 1 and "no ncu on PATH" in kept["failed"]["lenet-c5@1"] and kept["rows"][0]["simulated"]
     assert "lenet-c5@1: not measured" in capsys.readouterr().out
+
+
+def test_an_ncu_that_takes_too_long_is_stopped(monkeypatch, tmp_path):
+    """With what it started, and though that keeps what it prints open."""
+    late, ncu = tmp_path / "late", tmp_path / "ncu"
+    ncu.write_text(f"#!/bin/sh\necho connected\n(sleep 6; touch {late}) &\nsleep 60\n")
+    ncu.chmod(0o755)
+    start = time.monotonic()
+    code, kept = counters_with(monkeypatch, tmp_path, str(ncu), "--seconds", "2")
+    assert code == 1 and "stopped after 2 s: connected" in kept["failed"]["lenet-c5@1"] and kept["rows"][0]["simulated"]
+    time.sleep(max(start + 9 - time.monotonic(), 0))
+    assert not late.exists()
+
+
+def test_an_ncu_that_works(monkeypatch, tmp_path):
+    ncu = tmp_path / "ncu"
+    ncu.write_text("#!/bin/sh\nwhile [ $1 != --log-file ]; do shift; done\ncat >$2 <<'EOF'\n" + NCU + "EOF\n")
+    ncu.chmod(0o755)
+    code, kept = counters_with(monkeypatch, tmp_path, str(ncu))
+    assert code == 0 and not kept["failed"] and kept["rows"][0]["measured"] == {"microseconds": 4.384, "read_sectors": 49600.0}
 
 
 # ---- the README ------------------------------------------------------------------------------------------------------

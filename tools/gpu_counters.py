@@ -3,17 +3,22 @@
     python tools/gpu_counters.py --output counters.json
     python tools/gpu_counters.py --output counters.json --dry      without a GPU: the simulator's side alone, of one small layer
 
-Needs Nsight Compute's ncu and the permission to read counters. A row is a kernel of a pass, with all of its launches.
+Needs Nsight Compute's ncu and the permission to read counters. A row is a kernel of a pass, with all of its launches. The file is
+written after each layer; of one that ncu does not get done in its share of --seconds, the simulator's side is kept, with the reason.
 """
 import argparse
 import csv
 import io
+import multiprocessing
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
@@ -83,15 +88,33 @@ def find_ncu():
 def profiled(ncu, layer, seconds):
     """[{"kernel", a key of METRICS: value}] in the order of launches. Raises RuntimeError with what ncu said."""
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder, "ncu.csv")
+        log, said = Path(folder, "ncu.csv"), Path(folder, "said")
         command = [ncu, "--csv", "--print-units", "base", "--clock-control", "none", "--profile-from-start", "off", "--log-file", str(log),
                    "--metrics", ",".join(METRICS.values()), sys.executable, __file__, "--target", layer]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-        said = log.read_text() if log.exists() else ""
-    rows = parsed(said)
-    if done.returncode or not rows:
-        raise RuntimeError("ncu: status {}: {}".format(done.returncode, " ".join((said + done.stdout + done.stderr).split())[-600:]))
+        status = run_within(seconds, command, said)
+        table = log.read_text(errors="replace") if log.exists() else ""
+        words = " ".join((table + said.read_text(errors="replace")).split())[-600:]
+    rows = parsed(table)
+    if status or not rows:
+        raise RuntimeError("ncu: {}: {}".format("stopped after {:.0f} s".format(seconds) if status is None else "status {}".format(status), words))
     return rows
+
+
+def run_within(seconds, command, said):
+    """The exit status, None if it took longer. What it prints goes into the file `said`: through a pipe, what it had started and left
+    behind would keep us waiting."""
+    with said.open("w") as file:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:  # and all it started
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
 
 
 def parsed(text):
@@ -135,25 +158,41 @@ def base_name(kernel):
     return re.match(r"(?:void )?(?:\w+::)*(\w+)", plain).group(1)
 
 
-def rows_of(layer, measured):
-    """A row a kernel of a pass. `measured`: profiled()'s, a row a launch, or None. Raises RuntimeError where they are other kernels than planned."""
+def counted(layer, rung_name, pass_):
+    """What the simulator counts of a call, by kernel."""
+    torch.set_num_threads(1)
+    rung = next(rung for rung in convlab.algorithms() if rung.name == rung_name)
+    problem = problem_named(layer)
+    traffic = count(rung, problem, pass_).traffic
+    return {launch.kernel: simulated(traffic, launch.kernel) for launch in planned_launches(rung, problem, pass_)}
+
+
+def rows_of(layer, counts, measured):
+    """A row a kernel of a pass. `counts`: counted()'s by rung and pass. `measured`: profiled()'s, a row a launch, or None. Raises
+    RuntimeError where they are other launches than planned; kernels of torch among them do not matter."""
     rows, launches = {}, []
     for rung, pass_, problem, _ in calls_of(layer):
-        planned = planned_launches(rung, problem, pass_)
-        traffic = count(rung, problem, pass_).traffic
-        for launch in planned:
+        for launch in planned_launches(rung, problem, pass_):
             key = rung.name, pass_, launch.kernel
             launches.append(key)
             row = rows.setdefault(key, {"layer": layer, "algorithm": rung.name, "pass": pass_, "kernel": launch.kernel, "launches": 0,
-                                        "simulated": simulated(traffic, launch.kernel), "measured": None})  # fmt: skip
+                                        "simulated": counts[rung.name, pass_][launch.kernel], "measured": None})  # fmt: skip
             row["launches"] += 1
     if measured is not None:
-        names = [base_name(kernel) for _, _, kernel in launches], [base_name(kernel["kernel"]) for kernel in measured]
-        if names[0] != names[1]:
-            raise RuntimeError("ncu saw other kernels than were planned: {} instead of {}".format(names[1][:20], names[0][:20]))
+        names = [base_name(kernel) for _, _, kernel in launches]
+        measured = [kernel for kernel in measured if base_name(kernel["kernel"]) in names]
+        seen = [base_name(kernel["kernel"]) for kernel in measured]
+        if names != seen:
+            raise RuntimeError("ncu saw other launches than were planned: {} instead of {}".format(*differing(seen, names)))
         for key in rows:
             rows[key]["measured"] = together([kernel for name, kernel in zip(launches, measured) if name == key])
     return list(rows.values())
+
+
+def differing(a, b):
+    """Both, from where they differ."""
+    first = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+    return a[first : first + 5], b[first : first + 5]
 
 
 def together(kernels):
@@ -166,29 +205,39 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", help="the JSON to write")
     parser.add_argument("--dry", action="store_true", help="without a GPU and ncu")
-    parser.add_argument("--seconds", type=float, default=90, help="for ncu on a layer (default: 90)")
+    parser.add_argument("--seconds", type=float, default=90, help="for ncu, on all layers (default: 90)")
     parser.add_argument("--target", metavar="LAYER", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.target:
         return target(find(args.target))
     ncu, rows, failed = None if args.dry else find_ncu(), [], {}
-    for name in DRY_LAYERS if args.dry else LAYERS:
-        measured = None
-        try:
-            if not args.dry:
-                if ncu is None:
-                    raise RuntimeError("no ncu on PATH: install Nsight Compute")
-                measured = profiled(ncu, name, args.seconds)
-            rows += rows_of(name, measured)
-        except (RuntimeError, subprocess.TimeoutExpired) as error:
-            failed[name] = str(error)
-            rows += rows_of(name, None)
-    for row in rows:
-        print(line_of(row))
-    for name, why in failed.items():
-        print("{}: not measured: {}".format(name, why))
-    if args.output:
-        record.save({"version": 1, "rows": rows, "failed": failed}, args.output)
+    layers, deadline = DRY_LAYERS if args.dry else LAYERS, time.monotonic() + args.seconds
+    workers = max(min(len(os.sched_getaffinity(0)) - 1, 12), 1)
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:  # the simulator's side, while ncu runs
+        jobs = {name: {(rung.name, pass_): pool.submit(counted, name, rung.name, pass_) for rung, pass_, _, _ in calls_of(name)} for name in layers}
+        for i, name in enumerate(layers):
+            measured, start = None, time.monotonic()
+            try:
+                if not args.dry:
+                    if ncu is None:
+                        raise RuntimeError("no ncu on PATH: install Nsight Compute")
+                    measured = profiled(ncu, name, max(deadline - start, 2) / (len(layers) - i))
+            except RuntimeError as error:
+                failed[name] = str(error)
+            counts = {key: job.result() for key, job in jobs[name].items()}
+            try:
+                found = rows_of(name, counts, measured)
+            except RuntimeError as error:
+                failed[name], found = str(error), rows_of(name, counts, None)
+            rows += found
+            print("{}: {:.0f} s".format(name, time.monotonic() - start))
+            for row in found:
+                print(line_of(row))
+            if name in failed:
+                print("{}: not measured: {}".format(name, failed[name]))
+            sys.stdout.flush()
+            if args.output:
+                record.save({"version": 1, "rows": rows, "failed": failed}, args.output)
     return int(bool(failed))
 
 
