@@ -14,8 +14,13 @@ def cases():
     return [_case(layer, pass_) for layer in ACTIVATIONS for pass_ in ("forward", "backward")]
 
 
+def binders(operation, pass_):
+    """Torch's and convlab's: functions of x and dy by name that give calls."""
+    return _CALLS[operation, pass_]
+
+
 def _case(layer, pass_):
-    by_torch, by_convlab = _CALLS[layer.operation, pass_]
+    by_torch, by_convlab = binders(layer.operation, pass_)
     return Case(
         "activation", layer.name, pass_, "nchw", 0, layer.bytes(pass_),
         lambda: {"x": torch.randn(layer.x), "dy": torch.randn(layer.x)},

@@ -192,3 +192,16 @@ ACTIVATIONS = tuple(
         "128mb": (128, 64, 64),
     }.items()
 )
+
+# On a GPU, as NAME@BATCH: the poolings and activations of the networks above.
+GPU_POOLS = (
+    Pool("max-lenet@1024", "max", 1024, 6, 28),
+    Pool("max-cifar@512", "max", 512, 32, 32),
+    Pool("max-resnet@64", "max", 64, 64, 112, 3, 2, 1),
+    Pool("average-cifar@512", "average", 512, 32, 32),
+)
+GPU_ACTIVATIONS = (
+    Activation("leaky_relu-lenet@1024", "leaky_relu", 1024, 6, 28),
+    Activation("leaky_relu-cifar@512", "leaky_relu", 512, 32, 32),
+    Activation("leaky_relu-resnet@64", "leaky_relu", 64, 64, 112),
+)

@@ -13,7 +13,7 @@ from ..layers import GPU_CONVOLUTIONS
 from .case import Case, Way
 from .precision import dtype_of
 
-LADDER = ("lenet-c1@1024", "lenet-c3@1024", "cifar-32-64@512", "resnet-128@64")  # where each rung is timed by itself
+LADDER = ("lenet-c1@1024", "lenet-c3@1024", "cifar-32-64@512", "resnet-128@64", "resnet-stem@64", "depthwise-128-56@64")  # where each rung is timed by itself
 
 
 def cases(device, algo="auto"):
@@ -88,16 +88,10 @@ def _by_convlab(device, layer, pass_, algo):
         problem = replace(problem_named(layer), dtype=x.dtype)
         number = numbers_of({pass_: algo} if algo != "auto" else algo, "cuda", lambda: problem)[PASSES.index(pass_)]
         geometry, channels_last = problem.geometry, is_channels_last(x)
-        call = {
+        return device.ours({
             "forward": lambda: ops.conv2d_forward(x, w, None, geometry, number),
             "dgrad": lambda: ops.conv2d_dgrad(dy, w, x.shape[2:], geometry, channels_last, number),
             "wgrad": lambda: ops.conv2d_wgrad(dy, x, w.shape[2:], geometry, False, channels_last, number)[0],
-        }[pass_]
-
-        def simulated():
-            with device.simulating():
-                return call()
-
-        return simulated if device.dry else call
+        }[pass_])
 
     return bind

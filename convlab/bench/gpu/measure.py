@@ -1,6 +1,8 @@
 """A case becomes a row: its outputs are checked, then it is timed, cold and warm, and set beside its floors."""
 
 import gc
+import time
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -24,49 +26,61 @@ class Options(NamedTuple):
 def measure(case, device, options, ceilings) -> dict:
     """The row of a case, ready for JSON. Times are in microseconds.
 
-    ways: by name, precision, layout, error (against float64), cold and warm times {median, q1, q3, least, calls, captured, why_not} and
-    kernels (names, None where they are unknown); or {"failed": why}. Steps have warm times only: a step's activations are its own data.
+    ways: by name, precision, layout, error (against float64), cold and warm times {median, q1, q3, least, rounds, calls, captured, why_not}
+    and kernels (names, None where they are unknown); or {"failed": why}. Steps have warm times only: a step's activations are its own data.
     ratios: by name, and cold or warm, the median and quartiles over rounds of its time in convlab's: above 1, convlab is faster.
     floor: by precision, microseconds that flops and bytes take at the least by the ceilings measured in the same run.
-    A row whose "refused" says why convlab's outputs are wrong has neither times nor ratios.
+    seconds: what the row itself took, by what for. A row whose "refused" says why convlab's outputs are wrong has neither times nor ratios.
     """
+    spent = {}
     row = {"kind": case.kind, "layer": case.layer, "pass": case.pass_, "precision": case.precision, "flops": case.flops, "bytes": case.bytes}
     row["floor"] = {p: floor_us(ceilings, case.flops, case.bytes, p) for p in dict.fromkeys(way.precision for way in case.ways.values())}
     try:
         with torch.set_grad_enabled(case.grad):
-            return row | _measured(case, device, options)
+            return row | _measured(case, device, options, spent) | {"seconds": spent}
     finally:
         gc.collect()
         device.clean()
 
 
-def _measured(case, device, options):
+@contextmanager
+def _timing(spent, what, device):
+    start = time.perf_counter()
+    yield
+    device.synchronize()
+    spent[what] = time.perf_counter() - start
+
+
+def _measured(case, device, options, spent):
     torch.manual_seed(0)
     drawn = case.draw()
-    reference = [t.double() for t in outputs_of(case.reference(cast(drawn, torch.float64)))]
+    with _timing(spent, "reference", device):
+        reference = [t.double() for t in outputs_of(case.reference(cast(drawn, torch.float64)))]
     ways, calls = {}, {}
-    for name, way in case.ways.items():
-        ways[name] = {"precision": way.precision, "layout": way.layout}
-        try:
-            with multiplying_in(way.precision):
-                calls[name] = way.bind(in_layout(cast(drawn, case.dtype), way.layout))
-                ways[name]["error"] = error_of(outputs_of(calls[name]()), reference)
-        except Exception as error:  # noqa: BLE001  (whatever a peer raises, the others can still be measured)
-            calls.pop(name, None)
-            ways[name] = {"failed": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
+    with _timing(spent, "first calls", device):  # cuDNN tries its algorithms
+        for name, way in case.ways.items():
+            ways[name] = {"precision": way.precision, "layout": way.layout}
+            try:
+                with multiplying_in(way.precision):
+                    calls[name] = way.bind(in_layout(cast(drawn, case.dtype), way.layout))
+                    ways[name]["error"] = error_of(outputs_of(calls[name]()), reference)
+            except Exception as error:  # noqa: BLE001  (whatever a peer raises, the others can still be measured)
+                calls.pop(name, None)
+                ways[name] = {"failed": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
     del reference
     if refused := _refusal(case, ways):
         return {"refused": refused, "ways": ways}
-    if options.kernels:
-        for name, call in calls.items():
-            if case.ways[name].profile:
-                with multiplying_in(case.ways[name].precision):
-                    ways[name]["kernels"] = device.kernels_of(call)
+    profiled = {name: _in_precision(call, case.ways[name].precision) for name, call in calls.items() if case.ways[name].profile}
+    if options.kernels and profiled:
+        with _timing(spent, "kernels", device):
+            for name, kernels in device.kernels_of(profiled).items():
+                ways[name]["kernels"] = kernels
     ratios = {name: {} for name in calls if name != OURS}
     for heat, copies in _heats(case, device):
-        timed, ratio = _timed(case, device, options, calls, copies)
+        with _timing(spent, heat, device):
+            timed, ratio = _timed(case, device, options, calls, copies)
         for name, times in timed.items():
-            ways[name][heat] = times.us | {"calls": times.calls, "captured": times.captured, "why_not": times.why_not}
+            ways[name][heat] = times.us | {"rounds": times.rounds, "calls": times.calls, "captured": times.captured, "why_not": times.why_not}
             if name != OURS:
                 ratios[name][heat] = ratio(name, OURS)
     return {"ways": ways, "ratios": ratios}

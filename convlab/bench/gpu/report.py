@@ -30,7 +30,7 @@ def line_of(row) -> str:
         return f"{name}: refused: {row['refused']}"
     floors = ", ".join(f"{p} {us:.3g}" for p, us in row["floor"].items() if us is not None)
     cells = [f"{way_name} {_times(way)}{_ratio(row, way_name)}" for way_name, way in row["ways"].items()]
-    return f"{name}: floor {floors or '-'}; " + "; ".join(cells)
+    return f"{name}: floor {floors or '-'}; " + "; ".join(cells) + f"; {sum(row['seconds'].values()):.1f} s"
 
 
 def heat_of(way) -> str:

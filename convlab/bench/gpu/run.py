@@ -6,12 +6,12 @@ import warnings
 
 from .. import record
 from . import ceilings as ceilings_module
-from . import convolutions, report, steps
+from . import convolutions, pooling, report, steps
 from .device import Device, NoGpu
 from .measure import Options, measure
 from .timing import Limits
 
-KINDS = ("ceilings", "conv", "ladder", "step")
+KINDS = ("ceilings", "conv", "ladder", "pool", "act", "step")
 NO_GPU = 3  # the exit status
 QUICK, DRY = Limits(rounds=3, seconds=0.1e-3, calls=20), Limits(rounds=1, calls=1)
 
@@ -20,7 +20,7 @@ def add_arguments(parser):
     add = parser.add_argument
     add("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)} (default: all)")
     add("--layers", nargs="+", metavar="NAME", help="these layers only, by name, with @BATCH")
-    add("--passes", nargs="+", choices=["forward", "dgrad", "wgrad", "step"], help="these passes only")
+    add("--passes", nargs="+", choices=["forward", "dgrad", "wgrad", "backward", "step"], help="these passes only")
     add("--precision", choices=["float32", "bfloat16"], help="this type only; TF32 stands beside float32")
     add("--algo", default="auto", help="convlab's convolution algorithm (default: auto)")
     add("--filter", default="", metavar="TEXT", help="rows that have TEXT in KIND LAYER PASS PRECISION only")
@@ -91,6 +91,8 @@ def _cases(device, kinds, args):
     """In an order that leaves out what is least missed, if the time is up: small networks' layers and steps first."""
     found = convolutions.cases(device, args.algo) if "conv" in kinds else []
     found += convolutions.ladder_cases(device) if "ladder" in kinds else []
+    found += pooling.pool_cases(device) if "pool" in kinds else []
+    found += pooling.activation_cases(device) if "act" in kinds else []
     found += steps.cases(device, not args.no_compile) if "step" in kinds else []
     return sorted(found, key=lambda case: (case.precision != "float32", case.kind == "conv" and not case.layer.startswith(("lenet", "cifar"))))
 

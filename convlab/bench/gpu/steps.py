@@ -13,7 +13,7 @@ BATCHES = {"lenet-5": (1024, 10000), "cifar": (512,)}
 
 
 def cases(device, compiled=True):
-    """compiled: whether torch.compile takes part, which takes it up to a minute a row to prepare."""
+    """compiled: whether torch.compile takes part in float32, which takes it up to a minute a row to prepare."""
     networks = [batched(network, N, device) for network in NETWORKS for N in BATCHES[network.name]]
     return [_case(device, network, precision, compiled and not device.dry) for network in networks for precision in ("float32", "bfloat16")]
 
@@ -41,7 +41,7 @@ def _case(device, network, precision, compiled):
     if not half:
         ways["torch nchw tf32"] = way("nchw", "tf32", capture=False, profile=False)
         ways["torch nchw tf32 graph"] = way("nchw", "tf32", profile=False)
-    if compiled:
+    if compiled and not half:
         ways["torch.compile nchw"] = way("nchw", precision, torch.compile, capture=False)
     images = 4 * torch.Size(network.convolutions[0].x).numel()  # bytes: the least a step reads; the rest need not leave the GPU's caches
     return Case(
@@ -65,12 +65,5 @@ def _step(device, model: nn.Module, t, half):
         optimizer.step()
         return [p.grad for p in parameters]
 
-    if not device.dry:
-        return step
-
-    def simulated():
-        with device.simulating():
-            return step()
-
-    return simulated
+    return device.ours(step)
 

@@ -5,6 +5,7 @@ and where the GPU is faster than the host, that is what is measured.
 """
 
 import random
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,17 +13,24 @@ from ..timer import spread
 
 
 class Limits(NamedTuple):
-    """rounds: timings of each. seconds: how long a timing takes, about. calls: in a graph, at most."""
+    """rounds: timings of each; of slow calls as many as `patience` seconds allow, but FEWEST. seconds: how long a timing takes, about.
+    calls: in a graph, at most."""
 
     rounds: int = 15
     seconds: float = 0.4e-3
     calls: int = 200
+    patience: float = 0.5
+
+
+FEWEST = 3  # rounds
+SLOW = 20e-3  # seconds: what takes longer is warmed up once
 
 
 class Timed(NamedTuple):
-    """us: microseconds a call, median, quartiles and least over rounds. calls: a timing. captured: whether they were a graph; if not, why."""
+    """us: microseconds a call, median, quartiles and least over rounds. rounds of so many calls. captured: whether they were a graph; if not, why."""
 
     us: dict[str, float]
+    rounds: int
     calls: int
     captured: bool
     why_not: str
@@ -43,7 +51,8 @@ def series_of(device, calls: list[Callable], limits: Limits, capture: bool = Tru
     for call in calls:
         call()
     device.synchronize()
-    once = min(device.seconds(calls[0]) for _ in range(3))
+    once = device.seconds(calls[0])
+    once = once if once > SLOW else min(device.seconds(calls[0]) for _ in range(2))
     count = -(-max(min(int(limits.seconds / max(once, 1e-7)), limits.calls), 1) // len(calls)) * len(calls)
 
     def run():
@@ -55,7 +64,7 @@ def series_of(device, calls: list[Callable], limits: Limits, capture: bool = Tru
     why_not = "not asked for"
     if capture:
         try:
-            graph = device.captured(run)
+            graph = device.captured(run, 3 if once * count < SLOW else 1)
             graph.replay()
             device.synchronize()
             return Series(graph.replay, count, True, "")
@@ -69,10 +78,11 @@ def time_paired(device, series: dict[str, Series], limits: Limits) -> tuple[dict
     ratios over rounds of one name's times to another's."""
     order, shuffle = list(series), random.Random(0).shuffle
     rounds = []
-    for i in range(limits.rounds + 1):
+    enough = min(FEWEST, limits.rounds)
+    start = time.perf_counter()
+    while len(rounds) < 1 + enough or (len(rounds) < 1 + limits.rounds and time.perf_counter() - start < limits.patience):
         shuffle(order)
-        timings = {name: 1e6 * device.seconds(series[name].run) / series[name].calls for name in order}
-        if i:
-            rounds.append(timings)
-    timed = {name: Timed(spread([r[name] for r in rounds]), s.calls, s.captured, s.why_not) for name, s in series.items()}
+        rounds.append({name: 1e6 * device.seconds(series[name].run) / series[name].calls for name in order})
+    del rounds[0]
+    timed = {name: Timed(spread([r[name] for r in rounds]), len(rounds), s.calls, s.captured, s.why_not) for name, s in series.items()}
     return timed, lambda over, under: spread([r[over] / r[under] for r in rounds])
