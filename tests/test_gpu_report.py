@@ -17,7 +17,7 @@ from convlab.bench.gpu import ceilings, convolutions, steps, timing
 from convlab.bench.gpu import measure as measure_module
 from convlab.bench.gpu import readme as gpu_readme
 from convlab.bench.gpu.case import Case, Way
-from convlab.bench.gpu.device import Device
+from convlab.bench.gpu.device import MARK, Device, split_at
 from convlab.bench.gpu.measure import Options, measure
 from convlab.bench.record import BadRecord
 
@@ -29,7 +29,7 @@ import gpu_subset  # noqa: E402
 from gpu_report import Step  # noqa: E402
 
 PYTHON = sys.executable
-STEPS = ["build", "subset", "test", "ceilings", "bench", "counters", "memcheck", "racecheck"]
+STEPS = ["build", "subset", "test", "memcheck", "racecheck", "ceilings", "counters", "bench"]
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
@@ -66,12 +66,14 @@ def test_a_dry_run(tmp_path):
 def every_kind_of_row_is_measured(measured, found):
     assert measured["complete"] and measured["dry"] and measured["left_out"] == 0
     rows = {(row["kind"], row["layer"], row["pass"]): row for row in measured["rows"]}
-    assert {kind for kind, _, _ in rows} == {"conv", "ladder", "step"} and [row.get("refused") for row in rows.values()] == [None] * len(rows)
+    assert {kind for kind, _, _ in rows} == set(gpu_report.KINDS) and [row.get("refused") for row in rows.values()] == [None] * len(rows)
     row = rows["conv", "lenet-c3@1024", "wgrad"]
     assert set(row["ways"]) == {"convlab", "torch nchw", "torch channels_last", "torch nchw tf32", "torch channels_last tf32"}
     for way in row["ways"].values():
         assert all(way[heat]["median"] > 0 and not way[heat]["captured"] for heat in ("cold", "warm")) and way["error"] < 1e-4
     assert {"convlab direct", "convlab tiled", "convlab small_filter"} < set(rows["ladder", "lenet-c3@1024", "forward"]["ways"])
+    assert set(rows["pool", "max-lenet@1024", "backward"]["ways"]) == {"convlab", "convlab channels_last", "torch nchw", "torch channels_last"}
+    assert set(rows["act", "leaky_relu-lenet@1024", "forward"]["ways"]) == {"convlab", "torch nchw"}
     step = rows["step", "lenet-5@1024", "step"]
     assert "torch channels_last graph" in step["ways"] and "cold" not in step["ways"]["convlab"]
     assert found["copy"] > 0 and found["ffma"] is None and "ffma" in found["failed"] and found["matmul_tf32"] > 0
@@ -176,8 +178,8 @@ def test_the_steps_commands_exist(monkeypatch, capsys):
         for command in step.commands:
             assert command[0] in (PYTHON, "compute-sanitizer")
             if command[1:3] == ["-m", "convlab.bench"]:
-                args = bench.parse(command[3:])
-                assert set(args.kinds) <= {"ceilings", "conv", "ladder", "step"} and args.output == "{data}"
+                args = bench.parse(["9" if word == "{seconds}" else word for word in command[3:]])
+                assert set(args.kinds) <= {"ceilings", *gpu_report.KINDS} and args.output == "{data}"
             for i, word in enumerate(command):
                 assert not word.startswith(("tools/", "tests/", "convlab/")) or (ROOT / word).exists()
                 if script := scripts.get(word):  # asked for help behind its own options, it must know them
@@ -206,7 +208,7 @@ class HostAsGpu(Device):
         call()
         return time.perf_counter() - start
 
-    def captured(self, call):
+    def captured(self, call, warm=3):
         self.captures += 1
         call()
         return type("Graph", (), {"replay": staticmethod(call)})
@@ -217,9 +219,10 @@ class HostAsGpu(Device):
     def free_bytes(self):
         return 2**26
 
-    def kernels_of(self, call):
-        call()
-        return ["a kernel"]
+    def kernels_of(self, calls):
+        for call in calls.values():
+            call()
+        return dict.fromkeys(calls, ["a kernel"])
 
 
 CEILINGS = {"copy": 1e9, "ffma": 1e9, "matmul_tf32": 2e9, "matmul_bfloat16": 4e9, "failed": {}}
@@ -275,7 +278,7 @@ def test_a_wrong_kernel_is_refused_and_a_failing_peer_recorded():
 
 def test_what_cannot_be_captured_is_called():
     class Uncaptured(HostAsGpu):
-        def captured(self, call):
+        def captured(self, call, warm=3):
             raise RuntimeError("cannot be captured into a CUDA graph")
 
     row = measure(doubling({"convlab": by(lambda x: 2 * x), "torch nchw": by(lambda x: 2 * x, capture=False)}), Uncaptured(), FAST, CEILINGS)
@@ -290,6 +293,25 @@ def test_precisions_are_set_for_calls_and_put_back():
     strict = Way("float32", "nchw", lambda t: lambda: (seen.append((not cudnn.allow_tf32, cudnn.benchmark)), 2 * t["x"])[1], capture=False)
     measure(doubling({"convlab": strict, "torch nchw tf32": way}), HostAsGpu(), FAST, CEILINGS)
     assert len(seen) > 10 and all(seen == (True, True) for seen in seen) and (cudnn.allow_tf32, cudnn.benchmark) == before
+
+
+def test_slow_calls_get_fewer_rounds():
+    def measured(seconds):
+        series = {"a": timing.Series(lambda: time.sleep(seconds), 1, False, "")}
+        return timing.time_paired(HostAsGpu(), series, timing.Limits(rounds=7, patience=0.1))[0]["a"]
+
+    assert measured(0).rounds == 7 and measured(0.06).rounds == timing.FEWEST
+
+
+def test_kernels_are_told_apart():
+    names = ["memset", f"void {MARK}(long)", "a", "b", f"{MARK}(long)", f"{MARK}(long)", "c"]
+    assert split_at(MARK, names) == [["a", "b"], [], ["c"]]
+
+
+def test_the_benchmark_is_told_what_time_it_has(monkeypatch, tmp_path):
+    todo = [Step("bench", [[*python("import sys; print('has', sys.argv[1])"), "{seconds}"]], 400)]
+    _, report = report_of(monkeypatch, tmp_path, todo, "--budget", "100")
+    assert 100 - gpu_report.MARGIN - 10 < int(report["steps"]["bench"]["tail"].split()[1]) <= 100 - gpu_report.MARGIN
 
 
 def test_series_rotate():
@@ -311,7 +333,7 @@ def test_the_layers_are_those_of_the_targets():
 @pytest.mark.parametrize(
     "argv,message",
     [
-        (["gpu", "--dry", "pool"], "'pool' is not measured, choose from: ceilings, conv"),
+        (["gpu", "--dry", "pools"], "'pools' is not measured, choose from: ceilings, conv"),
         (["gpu", "--dry", "conv", "--layers", "lenet-c9"], "nothing to measure"),
         (["gpu", "--dry", "--no-save", "--output", "x.json"], "leave one of them out"),
     ],
@@ -337,7 +359,7 @@ def test_the_loop_of_multiply_adds_compiles(arch, tmp_path):
 def test_on_a_gpu(tmp_path):
     """Short, and of the small layers: a benchmark that does not run shows before the long one."""
     path = tmp_path / "run.json"
-    chosen = ["--layers", "lenet-c3@1024", "lenet-5@1024", "--quick", "--no-compile"]
+    chosen = ["--layers", "lenet-c3@1024", "lenet-5@1024", "max-lenet@1024", "leaky_relu-lenet@1024", "--quick", "--no-compile"]
     with pytest.raises(SystemExit) as end:
         bench.main(["gpu", *chosen, "--output", str(path)])
     kept = json.loads(path.read_text())
@@ -348,7 +370,9 @@ def test_on_a_gpu(tmp_path):
             assert "failed" not in way, (row["layer"], name, way)
             if row["kind"] != "step" and not name.endswith(" tiled"):
                 assert way["cold"]["captured"], (name, way["cold"]["why_not"])
-        assert any(way.get("kernels") for way in row["ways"].values())
+        if row["kind"] in ("conv", "pool", "act", "step"):
+            kernels = [way["kernels"] for way in row["ways"].values() if "kernels" in way]
+            assert kernels and all(kernels) and not any(MARK in kernel for names in kernels for kernel in names), row["layer"]
 
 
 # ---- counters --------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def main():
         torch.cuda.get_device_name(), capability, sys.version.split()[0], torch.__version__), flush=True)
 
     environ = {"TORCH_CUDA_ARCH_LIST": capability, **os.environ, "CONVLAB_CUDA": "1"}
-    workers = ["-n", "4"] if importlib.util.find_spec("xdist") else []
+    workers = ["-n", str(min(len(os.sched_getaffinity(0)), 12))] if importlib.util.find_spec("xdist") else []
     build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     test = [sys.executable, "-m", "pytest", *workers, *sys.argv[1:]]
     for command in (build, test):

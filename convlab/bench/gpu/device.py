@@ -95,8 +95,9 @@ class Device:
         if self.dry:
             return dict.fromkeys(calls)
         try:
-            together = split_at(MARK, _profiled(list(calls.values())))  # to begin and end takes long
-            found = together if len(together) == len(calls) else [split_at(MARK, _profiled([call]))[0] for call in calls.values()]
+            found = split_at(MARK, _profiled(calls.values(), True))  # at once: to begin and to end takes long
+            if len(found) != len(calls):
+                found = [_profiled([call], False) for call in calls.values()]
             return dict(zip(calls, found))
         except Exception:  # noqa: BLE001  (whatever the profiler's library raises, the times are still good)
             return dict.fromkeys(calls)
@@ -113,13 +114,14 @@ class Device:
         }  # fmt: skip
 
 
-def _profiled(calls) -> list[str]:
-    """The kernels of `calls`, one after the other, a MARK before each call's."""
+def _profiled(calls, marked) -> list[str]:
+    """The kernels of `calls`, one after the other, with a MARK before each call's."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         for call in calls:
-            torch.cuda._sleep(1)
+            if marked:
+                torch.cuda._sleep(1)
             call()
             torch.cuda.synchronize()
     events = [e for e in profiled.events() if e.device_type == torch.autograd.DeviceType.CUDA]
