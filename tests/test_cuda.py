@@ -68,7 +68,7 @@ def test_graph_capture():
     assert all(torch.equal(a, b) for a, b in zip(captured, step(x, w)))
 
 
-@pytest.mark.works_with("several GPUs in one process")
+@pytest.mark.works_with("several GPUs in one process", gpus=2)
 def test_a_second_device():
     if torch.cuda.device_count() < 2:
         pytest.skip("one GPU")

@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import gpu_counters  # noqa: E402
 import gpu_report  # noqa: E402
 import gpu_subset  # noqa: E402
+import works_with  # noqa: E402
 from gpu_report import Step  # noqa: E402
 
 PYTHON = sys.executable
@@ -97,8 +98,17 @@ def the_readme_shows_it(report, path):
     before = "a\n<!-- measured on a GPU: nothing -->\nNot measured yet.\n<!-- end of what was measured on a GPU -->\nz\n"
     after = readme.updated(before, readme.load(path), "benchmarks/results/report.json")
     assert after.startswith("a\n<!-- measured on a GPU: benchmarks/results/report.json -->\n") and after.endswith("-->\nz\n")
-    assert "copy 4300 GB/s, TFLOP/s of multiply-adds 60" in after and "| lenet-c3@1024 | " in after and "| lenet-5@1024, float32 | " in after
-    assert "3 rows were left out for want of time" in after and "racecheck ok" in after
+    assert "copy 4,300 GB/s, multiply-adds 60 TFLOP/s" in after and "3 rows were left out for want of time" in after and "failed" not in after
+    lines = {line.split(" | ")[0].strip("| "): line.count(" | ") for line in after.splitlines() if line.startswith("| ")}
+    assert lines["lenet-c3@1024"] > 3 and lines["max-lenet@1024"] == lines["leaky_relu-lenet@1024"] == 4 and lines["lenet-5@1024, float32"] > 3
+    rungs, steps_ = (next(line for line in after.splitlines() if line.startswith(f"| {head}")) for head in ("rungs", "training step"))
+    assert " | small_filter | " in rungs and "graph |" not in steps_.split("CUDA graph", 1)[1]
+    report["steps"]["counters"] |= {"ok": False, "why": "stopped after 9 s"}
+    place = next(i for i, row in enumerate(data["rows"]) if row["kind"] == "conv")
+    data["rows"][place] = {key: data["rows"][place][key] for key in ("kind", "layer", "pass", "precision")} | {"refused": "MemoryError: x"}
+    path.write_text(json.dumps(report))
+    after = gpu_readme.tables(gpu_readme.load(path))
+    assert "failed: counters (stopped after 9 s)" in after and "1 rows were refused" in after and "| refused |" in after
     with pytest.raises(BadRecord, match="no block"):
         readme.updated("# a README without it", report, "report.json")
 
@@ -456,6 +466,18 @@ def test_the_readme_says_what_was_measured_on_a_gpu():
     source = readme.source_of(text, readme.GPU)
     expected = gpu_readme.tables(gpu_readme.load(ROOT / source)) if source else readme.NOT_YET
     assert readme.contents_of(text, readme.GPU) == expected
+
+
+def test_what_a_report_shows_to_work(monkeypatch):
+    """README.md's table of what convlab works with says of tests that only a GPU runs whether one did."""
+    marks = {"cuda": pytest.mark.cuda.mark, "works_with": pytest.mark.works_with("streams").mark}
+    assert works_with.verdict(marks) == works_with.NOT_SHOWN
+    assert works_with.verdict(marks | {"works_with": pytest.mark.works_with("two", gpus=2).mark}) == works_with.ON_GPUS
+    for gpu, verdict in ((None, works_with.NOT_SHOWN), ("NVIDIA H200", "yes, on an NVIDIA H200")):
+        monkeypatch.setattr(works_with, "shown_on_a_gpu", lambda gpu=gpu: gpu)
+        rows = works_with.rows()
+        assert rows["CUDA streams and graphs"] == verdict and rows["several GPUs in one process"] == works_with.ON_GPUS
+        assert rows["out of memory: an error with the number of bytes, and what needs none"] == "yes"
 
 
 def test_the_readme_takes_reports_only(tmp_path):

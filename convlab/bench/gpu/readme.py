@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 from ...algorithms import PASSES
-from ..case import OURS
+from ..case import LAYOUTS, OURS
 from ..record import BadRecord
+from ..targets import geometric_mean
+from .report import heat_of
 
 COMMAND = "gpu-report"
 PEERS = ("torch nchw", "torch channels_last")
@@ -27,49 +29,112 @@ def tables(report) -> str:
     bench = report["steps"].get("bench", {}).get("data")
     if not bench or bench["dry"] or any(bench["options"][key] for key in ("layers", "passes", "precision", "filter")) or bench["options"]["algo"] != "auto":
         raise BadRecord("the README shows what `make gpu-report` measures on a GPU: this report has no benchmark, a dry one or a part of one")
-    rows = [row for row in bench["rows"] if "refused" not in row]
-    lines = [_conditions(report, bench), ""]
-    for precision in ("float32", "bfloat16"):
-        convolutions = {(row["layer"], row["pass"]): row for row in rows if row["kind"] == "conv" and row["precision"] == precision}
-        heads = [f"{precision} convolution", *PASSES]
-        lines += _table(heads, ([layer, *(_cell(convolutions.get((layer, p))) for p in PASSES)] for layer in dict.fromkeys(layer for layer, _ in convolutions)))
-        lines.append("")
-    steps = [row for row in rows if row["kind"] == "step"]
-    names = list(dict.fromkeys(name for row in steps for name in row["ways"]))
-    lines += _table(["training step, us", *names], ([f"{row['layer']}, {row['precision']}", *(_us(row["ways"].get(n)) for n in names)] for row in steps))
-    return "\n".join(lines)
+    rows = {(row["kind"], row["layer"], row["pass"], row["precision"]): row for row in bench["rows"]}
+    parts = [_conditions(report, bench), _in_all(bench["rows"]), _convolutions(rows), _pooling(rows), _rungs(rows), _steps(rows)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _conditions(report, bench):
     m, c = bench["machine"], bench["ceilings"]
+    driver = f", driver {m['state']['driver_version']}" if m.get("state") else ""
+    rates = {"multiply-adds": "ffma", "cuBLAS float32": "matmul_float32", "cuBLAS TF32": "matmul_tf32", "cuBLAS bfloat16": "matmul_bfloat16"}
+    ceilings = [f"copy {c['copy'] / 1e9:,.0f} GB/s"] * bool(c["copy"])
+    ceilings += [f"{name} {c[key] / 1e12:.0f} TFLOP/s" for name, key in rates.items() if c.get(key)]
     refused, left = sum("refused" in row for row in bench["rows"]), bench["left_out"]
-    tflops = ", ".join(f"{name} {c[key] / 1e12:.0f}" for name, key in
-                       (("multiply-adds", "ffma"), ("cuBLAS TF32", "matmul_tf32"), ("cuBLAS bfloat16", "matmul_bfloat16")) if c[key])  # fmt: skip
-    outcomes = ", ".join(f"{name} {'ok' if done['ok'] else done['why']}" for name, done in report["steps"].items())
+    missed = [f"{name} ({done['why']})" for name, done in report["steps"].items() if not done["ok"]]
     return (
-        f"{m['gpu']}, torch {m['torch']}, CUDA {m['cuda']}, cuDNN {m['cudnn']}, {bench['when'][:10]}. Ceilings: "
-        + (f"copy {c['copy'] / 1e9:.0f} GB/s, " if c["copy"] else "") + f"TFLOP/s of {tflops}. In a cell: convlab's microseconds, cold, and the floor; how "
-        "many times faster than the best of torch, NCHW and channels_last with cudnn.benchmark, in the same precision"
-        ", and, of float32, than torch in TF32. "
-        + f"{refused} rows were refused for wrong outputs or errors. " * bool(refused) + f"{left} rows were left out for want of time. " * bool(left)
-        + f"Steps of the report: {outcomes}."
+        f"{m['gpu']}{driver}, torch {m['torch']}, CUDA {m['cuda']}, cuDNN {m['cudnn']}, {bench['when'][:10]}. Ceilings, measured: {', '.join(ceilings)}. "
+        "Single calls are timed in CUDA graphs, on more data than the second cache holds, torch's with `cudnn.benchmark`. A cell has their "
+        "microseconds, the share of these that the operations and bytes take at the ceilings (the floor), and how many times as fast as torch "
+        "at its best they are: of convolutions, in either layout; of pooling, in the same."
+        + f" {refused} rows were refused for wrong outputs or errors." * bool(refused) + f" {left} rows were left out for want of time." * bool(left)
+        + f" Steps of the report that failed: {', '.join(missed)}." * bool(missed)
     )  # fmt: skip
 
 
-def _cell(row):
-    if row is None:
-        return "-"
-    ours, floor = row["ways"][OURS]["cold"]["median"], row["floor"][row["precision"]]
-    cells = [f"{ours:.3g}" + (f" of {floor:.3g}" if floor else "")]
-    for suffix in ("", " tf32"):
-        ratios = [row["ratios"][peer + suffix]["cold"]["median"] for peer in PEERS if "cold" in row["ratios"].get(peer + suffix, {})]
-        cells += [f"{min(ratios):.2f}"] * bool(ratios)
-    return ", ".join(cells)
+def _in_all(rows):
+    """A sentence: convolutions against torch's best, by precision."""
+    said = []
+    measured = [row for row in rows if row["kind"] == "conv" and "refused" not in row]
+    for name, precision, suffixes in (("float32", "float32", [""]), ("float32, where torch may take TF32,", "float32", ["", " tf32"]), ("bfloat16", "bfloat16", [""])):
+        ratios = [ratio for row in measured if row["precision"] == precision and (ratio := _ratio(row, [p + s for p in PEERS for s in suffixes]))]
+        if ratios:
+            faster = sum(ratio >= 1 for ratio in ratios)
+            said.append(f"{name} {geometric_mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}; {faster} of {len(ratios)} from 1 up)")
+    return "The geometric mean over convolutions, times torch's best: " + "; ".join(said) + "." if said else ""
 
 
-def _us(way):
-    return f"{way['warm']['median']:.4g}" if way and "warm" in way else "-"
+def _convolutions(rows):
+    lines = []
+    for layer in _layers(rows, "conv", "float32"):
+        cells = [rows.get(("conv", layer, pass_, "float32")) for pass_ in PASSES]
+        floors = [us for row in cells if row and (us := row.get("floor", {}).get("float32"))]
+        lines.append([layer, _us(max(floors)) if floors else "-", *(_cell(row, OURS, PEERS) for row in cells)])
+    return _table(["float32 convolution @ batch", "floor", *PASSES], lines)
+
+
+def _pooling(rows):
+    lines = []
+    for kind in ("pool", "act"):
+        for layer in _layers(rows, kind, "float32"):
+            forward, backward = (rows.get((kind, layer, pass_, "float32")) for pass_ in ("forward", "backward"))
+            lines.append([layer, *(_cell(row, name, [f"torch {layout}"]) for layout, name in zip(LAYOUTS, (OURS, f"{OURS} channels_last")) for row in (forward, backward))])
+    return _table(["float32 pooling and leaky ReLU @ batch", *(f"{pass_} {layout}" for layout in LAYOUTS for pass_ in ("forward", "backward"))], lines)
+
+
+def _rungs(rows):
+    found = [row for row in rows.values() if row["kind"] == "ladder" and "refused" not in row]
+    names = [name for name in dict.fromkeys(name for row in found for name in row["ways"]) if name != OURS]
+    lines = []
+    for layer in _layers(rows, "ladder", "float32"):
+        times = [[_time(rows.get(("ladder", layer, pass_, "float32")), name) for pass_ in PASSES] for name in names]
+        lines.append([layer, *("-" if set(cell) == {"-"} else " / ".join(cell) for cell in times)])
+    return _table([f"rungs, us: {' / '.join(PASSES)}", *(name.removeprefix(f"{OURS} ") for name in names)], lines)
+
+
+def _steps(rows):
+    found = {(layer, precision): row for (kind, layer, _, precision), row in rows.items() if kind == "step"}
+    names = [name for name in dict.fromkeys(name for row in found.values() for name in row.get("ways", ())) if not name.endswith(" graph")]
+    lines = []
+    for (layer, precision), row in found.items():
+        cells = [" / ".join(_time(row, way) for way in (name, f"{name} graph") if way in row.get("ways", ())) or "-" for name in names]
+        lines.append([f"{layer}, {precision}", *cells])
+    return _table(["training step, us: eager / CUDA graph", *names], lines)
+
+
+def _layers(rows, kind, precision):
+    return list(dict.fromkeys(layer for kind_, layer, _, precision_ in rows if (kind_, precision_) == (kind, precision)))
+
+
+def _median(row, name):
+    way = row["ways"].get(name, {}) if row and "refused" not in row else {}
+    return way[heat_of(way)]["median"] if "warm" in way else None
+
+
+def _ratio(row, peers):
+    """How many times as fast as the best of them convlab is, over the rounds of the row."""
+    ratios = [ratio[heat_of(row["ways"][peer])]["median"] for peer in peers if (ratio := row["ratios"].get(peer))]
+    return min(ratios, default=None)
+
+
+def _cell(row, name, peers):
+    """Microseconds, the floor's share of them, and how many times as fast as the best of `peers`."""
+    ours = _median(row, name)
+    if ours is None:
+        return "refused" if row and "refused" in row else "-"
+    floor, best = row["floor"]["float32"], min((us for peer in peers if (us := _median(row, peer))), default=None)
+    ratio = _ratio(row, peers) if name == OURS else best and best / ours
+    return ", ".join([_us(ours), *(f"{100 * us / ours:.0f} %" for us in [floor] if us), *(f"{r:.2f}" for r in [ratio] if r)])
+
+
+def _time(row, name):
+    us = _median(row, name)
+    return _us(us) if us else "-"
+
+
+def _us(us):
+    return f"{us:,.0f}" if us >= 99.95 else f"{us:.3g}"
 
 
 def _table(headings, rows):
-    return [f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *rows)) if rows else ""
