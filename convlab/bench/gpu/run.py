@@ -1,5 +1,6 @@
 """The command `python -m convlab.bench gpu`: what is measured, in which order, and how it is kept."""
 
+import gc
 import sys
 import time
 import warnings
@@ -68,6 +69,7 @@ def _run(args, device):
             _save(kept, path)
             if args.budget and time.monotonic() - start > args.budget:
                 break
+            gc.freeze()  # what there is stays: every row and every capture looks for garbage, for tenths of a second among all of torch
             try:
                 row = measure(case, device, options, kept["ceilings"])
             except Exception as error:  # noqa: BLE001  (out of memory, say: the other rows can still be measured)
@@ -79,6 +81,7 @@ def _run(args, device):
         kept["complete"] = True
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+    gc.unfreeze()
     _save(kept, path)
     if kept["left_out"]:
         print(f"{kept['left_out']} rows were not begun: the time was up")
