@@ -210,7 +210,7 @@ def main():
     args = parser.parse_args()
     if args.target:
         return target(find(args.target))
-    ncu, rows, failed = None if args.dry else find_ncu(), [], {}
+    ncu, rows, failed, spent = None if args.dry else find_ncu(), [], {}, {}
     layers, deadline = DRY_LAYERS if args.dry else LAYERS, time.monotonic() + args.seconds
     workers = max(min(len(os.sched_getaffinity(0)) - 1, 12), 1)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:  # the simulator's side, while ncu runs
@@ -224,20 +224,21 @@ def main():
                     measured = profiled(ncu, name, max(deadline - start, 2) / (len(layers) - i))
             except RuntimeError as error:
                 failed[name] = str(error)
+            spent[name] = round(time.monotonic() - start, 1)
             counts = {key: job.result() for key, job in jobs[name].items()}
             try:
                 found = rows_of(name, counts, measured)
             except RuntimeError as error:
                 failed[name], found = str(error), rows_of(name, counts, None)
             rows += found
-            print("{}: {:.0f} s".format(name, time.monotonic() - start))
+            print("{}: ncu {} s, the simulator {:.1f} s more".format(name, spent[name], time.monotonic() - start - spent[name]))
             for row in found:
                 print(line_of(row))
             if name in failed:
                 print("{}: not measured: {}".format(name, failed[name]))
             sys.stdout.flush()
             if args.output:
-                record.save({"version": 1, "rows": rows, "failed": failed}, args.output)
+                record.save({"version": 1, "rows": rows, "failed": failed, "seconds": spent}, args.output)
     return int(bool(failed))
 
 

@@ -59,7 +59,7 @@ def steps(capability) -> List[Step]:
         Step("memcheck", [[*sanitizer, "memcheck", *subset]], 60, "compute-sanitizer"),
         Step("racecheck", [[*sanitizer, "racecheck", *subset]], 60, "compute-sanitizer"),
         Step("ceilings", [[*BENCH, "ceilings", "--output", "{data}"]], 40),
-        Step("counters", [[PYTHON, "tools/gpu_counters.py", "--seconds", "70", "--output", "{data}"]], 95),
+        Step("counters", [[PYTHON, "tools/gpu_counters.py", "--seconds", "90", "--output", "{data}"]], 115),
         Step("bench", [[*BENCH, "--budget", "{seconds}", "--output", "{data}"]], 400),
     ]
 
