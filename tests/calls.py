@@ -45,7 +45,8 @@ class Outcome:
             y = self.tensors[0]
             if y.requires_grad:
                 torch.manual_seed(1)
-                dy = torch.ones((), dtype=y.dtype, device=y.device).expand_as(y) if grad_layout == "ones" else laid(drawn(y.shape, y.dtype).to(y.device), grad_layout)
+                dy = drawn(y.shape, y.dtype).to(y.device)  # of the CPU's random numbers: the same on any device
+                dy = torch.ones((), dtype=y.dtype, device=y.device).expand_as(y) if grad_layout == "ones" else laid(dy, grad_layout)
                 self.tensors += torch.autograd.grad(y, [t for t in leaves if isinstance(t, torch.Tensor) and t.requires_grad], dy)
         except Exception as error:  # whatever torch raises, convlab has to raise as well
             self.error = error

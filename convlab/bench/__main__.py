@@ -45,7 +45,7 @@ def parse(argv=None):
     cpu.add_argument("--no-compile", action="store_true", help="leave torch.compile out of the training steps")
     _add_timing(cpu)
     _add_timing(commands.add_parser("overhead", help="a call that has next to nothing to do"))
-    gpu.add_arguments(commands.add_parser("gpu", help="convolutions and training steps on an NVIDIA GPU"))
+    gpu.add_arguments(commands.add_parser("gpu", help="convolutions, pooling, leaky ReLU and training steps on an NVIDIA GPU"))
     table = commands.add_parser("readme", help="write the tables of README.md from the JSON of a run")
     table.add_argument("json", nargs="?", help="of a run, or of make gpu-report (default: the run on a CPU that README.md names)")
     args = parser.parse_args(argv)

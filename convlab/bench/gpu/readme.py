@@ -56,8 +56,9 @@ def _in_all(rows):
     """A sentence: convolutions against torch's best, by precision."""
     said = []
     measured = [row for row in rows if row["kind"] == "conv" and "refused" not in row]
-    for name, precision, suffixes in (("float32", "float32", [""]), ("float32, where torch may take TF32,", "float32", ["", " tf32"]), ("bfloat16", "bfloat16", [""])):
-        ratios = [ratio for row in measured if row["precision"] == precision and (ratio := _ratio(row, [p + s for p in PEERS for s in suffixes]))]
+    both = [*PEERS, *(f"{peer} tf32" for peer in PEERS)]
+    for name, precision, peers in (("float32", "float32", PEERS), ("float32, where torch may take TF32,", "float32", both), ("bfloat16", "bfloat16", PEERS)):
+        ratios = [ratio for row in measured if row["precision"] == precision and (ratio := _ratio(row, peers))]
         if ratios:
             faster = sum(ratio >= 1 for ratio in ratios)
             said.append(f"{name} {geometric_mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}; {faster} of {len(ratios)} from 1 up)")
@@ -78,7 +79,8 @@ def _pooling(rows):
     for kind in ("pool", "act"):
         for layer in _layers(rows, kind, "float32"):
             forward, backward = (rows.get((kind, layer, pass_, "float32")) for pass_ in ("forward", "backward"))
-            lines.append([layer, *(_cell(row, name, [f"torch {layout}"]) for layout, name in zip(LAYOUTS, (OURS, f"{OURS} channels_last")) for row in (forward, backward))])
+            ours = {"nchw": OURS, "channels_last": f"{OURS} channels_last"}
+            lines.append([layer, *(_cell(row, ours[layout], [f"torch {layout}"]) for layout in LAYOUTS for row in (forward, backward))])
     return _table(["float32 pooling and leaky ReLU @ batch", *(f"{pass_} {layout}" for layout in LAYOUTS for pass_ in ("forward", "backward"))], lines)
 
 
