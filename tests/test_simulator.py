@@ -162,10 +162,10 @@ def test_the_backend_is_fixed_at_the_forward_call():
 def test_blocks_nest_and_the_innermost_counts():
     x, w = torch.randn(1, 1, 6, 6), torch.randn(1, 1, 3, 3)
     with convlab.simulate() as outer:
-        CF.conv2d(x, w)
+        CF.conv2d(x, w, algo="direct")
         with convlab.simulate(check=False) as inner:
-            CF.conv2d(x, w)
-            CF.conv2d(x, w)
+            CF.conv2d(x, w, algo="direct")
+            CF.conv2d(x, w, algo="direct")
         CF.relu(x)
     assert kernels(outer) == ["forward_kernel", "unary_kernel"] and kernels(inner) == ["forward_kernel"] * 2
 
@@ -208,7 +208,7 @@ def test_threads_simulate_side_by_side(check):
 def test_a_backward_on_another_thread():
     x = torch.randn(1, 1, 6, 6, requires_grad=True)
     with convlab.simulate() as sim:
-        y = CF.conv2d(x, torch.randn(1, 1, 3, 3))
+        y = CF.conv2d(x, torch.randn(1, 1, 3, 3), algo="direct")
     t = threading.Thread(target=lambda: y.sum().backward())
     t.start()
     t.join()
@@ -222,7 +222,7 @@ def test_compiled_functions_run_eagerly_inside():
     with convlab.simulate() as sim:
         y = compiled(x, w)
     torch.testing.assert_close(y, expected)
-    assert kernels(sim) == ["forward_kernel", "unary_kernel"]
+    assert kernels(sim) == ["gemm_kernel", "unary_kernel"]
     assert torch.equal(compiled(x, w), expected)
 
 

@@ -26,11 +26,22 @@ struct Words {
   }
 };
 
-// Lanes that shared memory serves together: all 32 with 4 bytes each, 16 with 8, 8 with 16.
-unsigned lanes_at_once(unsigned bytes) { return bytes >= 16 ? 8 : bytes == 8 ? 16 : 32; }
+// Whether every lane reads what the lane with number `apart` flipped reads.
+bool in_pairs(const uintptr_t* address, uint32_t lanes, unsigned apart) {
+  for (unsigned lane = 0; lane < 32; lane++)
+    if ((lanes >> lane & 1) && (lanes >> (lane ^ apart) & 1) && address[lane] != address[lane ^ apart]) return false;
+  return true;
+}
 
-template <class F> unsigned sum_over_groups(uint32_t lanes, unsigned bytes, F f) {
-  const unsigned width = lanes_at_once(bytes);
+// Lanes that shared memory serves together: all 32 with 4 bytes each, 16 with 8. With 16 bytes 8, or 16 where neighbours, or
+// neighbours but one, share an address: so an H200 counts.
+unsigned lanes_at_once(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
+  if (bytes < 16) return bytes == 8 ? 16 : 32;
+  return in_pairs(address, lanes, 1) || in_pairs(address, lanes, 2) ? 16 : 8;
+}
+
+template <class F> unsigned sum_over_groups(const uintptr_t* address, uint32_t lanes, unsigned bytes, F f) {
+  const unsigned width = lanes_at_once(address, lanes, bytes);
   const uint32_t group = width == 32 ? ~0u : (1u << width) - 1;
   unsigned sum = 0;
   for (unsigned first = 0; first < 32; first += width)
@@ -50,7 +61,7 @@ unsigned ideal_sectors_of(const uintptr_t* address, uint32_t lanes, unsigned byt
 }
 
 unsigned wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
-  return sum_over_groups(lanes, bytes, [&](uint32_t some) {
+  return sum_over_groups(address, lanes, bytes, [&](uint32_t some) {
     const Words words(address, some, bytes, kBankBytes);
     unsigned load[kBanks] = {}, most = 0;
     for (unsigned i = 0; i < words.count; i++) most = std::max(most, ++load[words.at[i] % kBanks]);
@@ -59,7 +70,7 @@ unsigned wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes)
 }
 
 unsigned ideal_wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
-  return sum_over_groups(lanes, bytes, [&](uint32_t some) { return (Words(address, some, bytes, kBankBytes).count + kBanks - 1) / kBanks; });
+  return sum_over_groups(address, lanes, bytes, [&](uint32_t some) { return (Words(address, some, bytes, kBankBytes).count + kBanks - 1) / kBanks; });
 }
 
 TrafficCounter::Stream& TrafficCounter::stream_of(const Key& key, Memory memory, Access access) {
