@@ -103,11 +103,19 @@ def the_readme_shows_it(report, path):
     assert lines["lenet-c3@1024"] > 3 and lines["max-lenet@1024"] == lines["leaky_relu-lenet@1024"] == 4 and lines["lenet-5@1024, float32"] > 3
     rungs, steps_ = (next(line for line in after.splitlines() if line.startswith(f"| {head}")) for head in ("rungs", "training step"))
     assert " | small_filter | " in rungs and "graph |" not in steps_.split("CUDA graph", 1)[1]
-    report["steps"]["counters"] |= {"ok": False, "why": "stopped after 9 s"}
+    assert "Counted by the hardware" not in after
+    counted = report["steps"]["counters"]
+    counted |= {"ok": False, "why": "stopped after 9 s"}
+    counted["data"]["rows"] = [
+        {"layer": "a", "simulated": {"read_requests": 5, "read_sectors": 9, "shared_wavefronts": 10}, "measured": {"read_requests": 5, "read_sectors": 8}},
+        {"layer": "a", "simulated": {"read_requests": 7, "shared_wavefronts": 10}, "measured": {"read_requests": 7, "shared_wavefronts": 10.5}},
+        {"layer": "b", "simulated": {"read_requests": 7}, "measured": None},
+    ]
     place = next(i for i, row in enumerate(data["rows"]) if row["kind"] == "conv")
     data["rows"][place] = {key: data["rows"][place][key] for key in ("kind", "layer", "pass", "precision")} | {"refused": "MemoryError: x"}
     path.write_text(json.dumps(report))
     after = gpu_readme.tables(gpu_readme.load(path))
+    assert "in the 2 kernels of the rungs on a: " in after and "in 2 of 3 counts; wavefronts of shared memory are within 10 % in 1 of 1." in after
     assert "failed: counters (stopped after 9 s)" in after and "1 rows were refused" in after and "| refused |" in after
     with pytest.raises(BadRecord, match="no block"):
         readme.updated("# a README without it", report, "report.json")
@@ -403,7 +411,8 @@ def test_ncus_table_is_read():
         {"kernel": "unroll_kernel(Conv2d)", "warps_active": 12.5},
     ]
     assert [gpu_counters.base_name(row["kernel"]) for row in gpu_counters.parsed(NCU)] == ["forward_kernel", "unroll_kernel"]
-    assert gpu_counters.base_name("void (anonymous namespace)::tiled_kernel<(bool)1, (int)4>(Conv2d)") == "tiled_kernel"
+    for name in ("void (anonymous namespace)::tiled_kernel<(bool)1, (int)4>(Conv2d)", "void unnamed>::tiled_kernel<float>(Conv2d, const T1 *)", "tiled_kernel"):
+        assert gpu_counters.base_name(name) == "tiled_kernel"
     assert gpu_counters.parsed("==ERROR== no permission\n") == []
 
 

@@ -153,9 +153,8 @@ def simulated(traffic, kernel):
 
 
 def base_name(kernel):
-    """'void convlab::gemm_kernel<..>(..)' -> 'gemm_kernel'"""
-    plain = re.sub(r"\(anonymous namespace\)::|<unnamed>::", "", kernel)
-    return re.match(r"(?:void )?(?:\w+::)*(\w+)", plain).group(1)
+    """'void convlab::gemm_kernel<..>(..)' -> 'gemm_kernel'; ncu leaves half of an unnamed namespace: 'void unnamed>::tiled_kernel<..>(..)'"""
+    return re.search(r"(\w+)(?=[<(]|$)", kernel).group(1)
 
 
 def counted(layer, rung_name, pass_):

@@ -30,7 +30,7 @@ def tables(report) -> str:
     if not bench or bench["dry"] or any(bench["options"][key] for key in ("layers", "passes", "precision", "filter")) or bench["options"]["algo"] != "auto":
         raise BadRecord("the README shows what `make gpu-report` measures on a GPU: this report has no benchmark, a dry one or a part of one")
     rows = {(row["kind"], row["layer"], row["pass"], row["precision"]): row for row in bench["rows"]}
-    parts = [_conditions(report, bench), _in_all(bench["rows"]), _convolutions(rows), _pooling(rows), _rungs(rows), _steps(rows)]
+    parts = [_conditions(report, bench), _in_all(bench["rows"]), _convolutions(rows), _pooling(rows), _rungs(rows), _counted(report), _steps(rows)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -102,6 +102,20 @@ def _steps(rows):
         cells = [" / ".join(_time(row, way) for way in (name, f"{name} graph") if way in row.get("ways", ())) or "-" for name in names]
         lines.append([f"{layer}, {precision}", *cells])
     return _table(["training step, us: eager / CUDA graph", *names], lines)
+
+
+def _counted(report):
+    """A sentence: the simulator's counts of the rungs' kernels beside the hardware's."""
+    rows = [row for row in (report["steps"].get("counters", {}).get("data") or {}).get("rows", ()) if row["measured"]]
+    both = [(row["simulated"][key], row["measured"][key]) for row in rows for key in row["simulated"] if key in row["measured"] and key != "shared_wavefronts"]
+    shared = [row["measured"][key] / row["simulated"][key] for key in ["shared_wavefronts"] for row in rows if row["simulated"].get(key) and key in row["measured"]]
+    if not both or not shared:
+        return ""
+    layers, same, close = list(dict.fromkeys(row["layer"] for row in rows)), sum(a == b for a, b in both), sum(0.9 <= ratio <= 1.1 for ratio in shared)
+    return (
+        f"Counted by the hardware (`ncu`) in the {len(rows)} kernels of the rungs on {' and '.join(layers)}: requests and sectors of device memory are "
+        f"what the simulator counts, to the last one, in {same} of {len(both)} counts; wavefronts of shared memory are within 10 % in {close} of {len(shared)}."
+    )
 
 
 def _layers(rows, kind, precision):
