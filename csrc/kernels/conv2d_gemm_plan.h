@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <climits>
+#include <cmath>
 
 #include "rung.h"
 #include "tile_shapes.h"
@@ -31,32 +32,37 @@ inline Product product_of(Pass pass, const Conv2d& g) {
 struct Cover {
   long long columns, rows;   // of tiles
   long long slices, slice;   // of wgrad's sum, and steps in each but the last
-  double cost;               // multiply-adds of the busiest multiprocessor, with what loads and stores are worth of them
+  double cost;               // what the busiest multiprocessor does, in multiply-adds
 };
 
-// With the sum in about `wanted` slices.
+// With the sum in about `wanted` slices. The constants are an H200's, fitted to the times of every tile on the benchmark's layers,
+// which the cost predicts to 10 % or so (2.05e5 of it a microsecond).
 inline Cover cover(const TileShape& t, const Product& p, long long wanted) {
-  // As the tiles' speeds on an H200 stand to one another; and its multiply-adds in the time it takes to write and read a float.
-  constexpr double kLoadsAgainstMultiplyAdds = 24, kMultiplyAddsAgainstStore = 40;
+  constexpr double kLoad = 24;        // loading an element from shared memory, against a multiply-add
+  constexpr double kLatency = 20000;  // a step of a block that is alone: memory takes so long that more blocks cost nothing
+  constexpr double kStore = 40;       // a float to memory and back, for a sum that is in slices
+  constexpr double kTie = 0.05;
   Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, p.steps, 0};
   if (wanted > 1) {
     c.slice = std::max(ceil_div(ceil_div(p.steps, wanted), kLeastSlice), 1LL) * kLeastSlice;
     c.slices = std::max(ceil_div(p.steps, c.slice), 1LL);
   }
-  const double block = double(t.M) * t.N * c.slice * (1 + kLoadsAgainstMultiplyAdds * (1.0 / t.M + 1.0 / t.N));
-  const double sums = double(p.rows) * p.columns * p.parts * (c.slices > 1 ? c.slices : 0);
-  c.cost = ceil_div(c.columns * c.rows * p.parts * c.slices, kMultiprocessors) * block + sums / kMultiprocessors * kMultiplyAddsAgainstStore;
+  const double blocks = double(ceil_div(c.columns * c.rows * p.parts * c.slices, kMultiprocessors));  // of the busiest
+  const double step = blocks * t.M * t.N * (1 + kLoad * (1.0 / t.M + 1.0 / t.N));
+  const double sums = c.slices > 1 ? double(p.rows) * p.columns * p.parts * c.slices / kMultiprocessors : 0;
+  c.cost = c.slice * (std::max(step, std::ceil(blocks / t.blocks_at_once()) * kLatency) + kTie * step) + kStore * sums;
   return c;
 }
 
-// The cheapest; if `sliced`, of those with up to eight blocks a multiprocessor.
+// The cheapest; if `sliced`, of those with up to so many blocks a multiprocessor.
 inline Cover best_cover(const TileShape& t, const Product& p, bool sliced) {
   Cover best = cover(t, p, 1);
-  for (int each = 1; sliced && each <= 8; each++) {
-    const long long wanted = each * kMultiprocessors / std::max(best.columns * best.rows * p.parts, 1LL);
-    const Cover c = cover(t, p, std::min(wanted, kGridYZ / p.parts));
-    if (c.cost < best.cost) best = c;
-  }
+  const long long blocks = std::max(best.columns * best.rows * p.parts, 1LL);
+  if (sliced)
+    for (int each : {1, 2, 4, 8, 16}) {
+      const Cover c = cover(t, p, std::min(each * kMultiprocessors / blocks, kGridYZ / std::max(p.parts, 1LL)));
+      if (c.cost < best.cost) best = c;
+    }
   return best;
 }
 

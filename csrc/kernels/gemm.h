@@ -20,13 +20,15 @@
 #include "../device/device.h"
 #include "../device/vector.h"
 #include "../dtype.h"
+#include "plan.h"
 
 namespace convlab {
 
-// A TileShape (plan.h) as a type.
+// A TileShape as a type.
 template <int kM, int kN, int kK, int kRows, int kColumns> struct Tile {
   static constexpr int M = kM, N = kN, K = kK, rows = kRows, columns = kColumns;
-  static constexpr int threads = (M / rows) * (N / columns);
+  static constexpr TileShape shape = {M, N, K, rows, columns};
+  static constexpr int threads = shape.threads();
   static_assert(M % rows == 0 && N % columns == 0, "the threads cover the tile");
   static_assert(threads % K == 0 && threads % N == 0, "a thread loads from one column of A and one column of B");
   static_assert(M * K % threads == 0, "A is loaded without a remainder");
@@ -35,14 +37,6 @@ template <int kM, int kN, int kK, int kRows, int kColumns> struct Tile {
 
 constexpr int kTableSteps = 256;      // steps tabled at a time: 16 bytes each, 4 KB
 constexpr int kOutside = -(1 << 30);  // a coordinate outside every tensor, even with another such added to it
-// Blocks that a multiprocessor has registers for, and no more threads than help: loads of one block hide behind another's work.
-template <class Tile> constexpr int blocks_at_once() {
-  constexpr int kRegisters = 65536, kThreads = 512, kAddressesAndOperands = 56;
-  constexpr int kOfThread = Tile::rows * Tile::columns + (Tile::M + Tile::N) * Tile::K / Tile::threads + kAddressesAndOperands;
-  constexpr int kMost = kThreads / Tile::threads, kFit = kRegisters / (kOfThread * Tile::threads);
-  return kFit < kMost ? kFit : kMost;
-}
-
 struct Step {
   int a, b;  // offsets from where the first step of the table lies
   int h, w;  // added to the column's coordinates; kOutside past the last step
@@ -186,7 +180,7 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
 
 // grid (ceil(columns / N), ceil(rows / M), parts)
 template <class Tile, class Map>
-__global__ void __launch_bounds__(Tile::threads, blocks_at_once<Tile>()) gemm_kernel(const __grid_constant__ Map map) {
+__global__ void __launch_bounds__(Tile::threads, Tile::shape.blocks_at_once()) gemm_kernel(const __grid_constant__ Map map) {
   SHARED(typename Map::Part, shared_part, [1]);  // in shared memory, because the loop needs the registers
   if (threadIdx.x == 0) shared_part[0] = map.part(blockIdx.z);
   __syncthreads();

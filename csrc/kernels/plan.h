@@ -22,6 +22,14 @@ inline std::string grid_refusal(long long x, long long y, long long z) {
 struct TileShape {
   int M, N, K, rows, columns;
   constexpr int threads() const { return (M / rows) * (N / columns); }
+
+  // Blocks that a multiprocessor has registers for, and no more threads than help: loads of one block hide behind another's work.
+  constexpr int blocks_at_once() const {
+    constexpr int kRegisters = 65536, kThreads = 512, kAddressesAndOperands = 56;
+    const int of_thread = rows * columns + (M + N) * K / threads() + kAddressesAndOperands;
+    const int most = kThreads / threads(), fit = kRegisters / (of_thread * threads());
+    return fit < most ? fit : most;
+  }
 };
 
 // What of a convolution's filters is in constant memory at a time: that many whole groups; or, if a group does not fit, that

@@ -4,18 +4,25 @@
 
 namespace convlab {
 
+// Calls f(tap, output) for each tap of a window, in one dimension, that lies on place - pad: where output stride + tap dilation = place.
+template <class F> __device__ __forceinline__ void over_taps(int place, int kernel, int stride, int dilation, int outputs, const F& f) {
+  if (dilation == 1) {  // then it is every stride-th tap: one division for all
+    for (int output = place / stride; output >= 0 && place - output * stride < kernel; output--)
+      if (output < outputs) f(place - output * stride, output);
+    return;
+  }
+  for (int tap = 0; tap < kernel; tap++) {
+    const int over = place - tap * dilation;
+    if (over >= 0 && over % stride == 0 && over / stride < outputs) f(tap, over / stride);
+  }
+}
+
 // Calls f(r * S + s, p * Q + q) for each tap (r, s) of the window of an output (p, q) that lies on x's row h and column v: where
 // p stride_h - pad_h + r dilation_h = h, likewise q. g: a Conv2d or a Pool2d.
 template <class Geometry, class F> __device__ __forceinline__ void over_windows(const Geometry& g, int h, int v, const F& f) {
-  for (int r = 0; r < g.R; r++) {
-    const int ph = h + g.pad_h - r * g.dilation_h;  // p * stride_h
-    if (ph < 0 || ph % g.stride_h || ph / g.stride_h >= g.P) continue;
-    for (int s = 0; s < g.S; s++) {
-      const int qv = v + g.pad_w - s * g.dilation_w;
-      if (qv < 0 || qv % g.stride_w || qv / g.stride_w >= g.Q) continue;
-      f(r * g.S + s, ph / g.stride_h * g.Q + qv / g.stride_w);
-    }
-  }
+  over_taps(h + g.pad_h, g.R, g.stride_h, g.dilation_h, g.P, [&](int r, int p) {
+    over_taps(v + g.pad_w, g.S, g.stride_w, g.dilation_w, g.Q, [&](int s, int q) { f(r * g.S + s, p * g.Q + q); });
+  });
 }
 
 }  // namespace convlab

@@ -36,6 +36,14 @@ class Device:
         if not self.dry:
             torch.cuda.synchronize()
 
+    def lost(self) -> bool:
+        """Whether an earlier error left nothing that could be run on the GPU in this process: CUDA then repeats it for every call."""
+        try:
+            self.synchronize()
+            return False
+        except RuntimeError:
+            return True
+
     def seconds(self, call) -> float:
         """How long the device is busy with `call()`."""
         if self.dry:
@@ -63,7 +71,7 @@ class Device:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             kept = call()
-        graph.kept = kept  # its outputs live as long as the graph
+        graph.kept = call, kept  # what it reads and what it writes live as long as the graph
         return graph
 
     def simulating(self):

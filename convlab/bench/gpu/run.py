@@ -46,8 +46,12 @@ def main(args) -> int:
     except NoGpu as error:
         print(f"python -m convlab.bench gpu: {error}", file=sys.stderr)
         return NO_GPU
-    kept = _run(args, device)
-    return int(any("refused" in row for row in kept["rows"])) if kept["complete"] else 130
+    try:
+        kept = _run(args, device)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return int(any("refused" in row for row in kept["rows"]))
 
 
 def _run(args, device):
@@ -64,10 +68,12 @@ def _run(args, device):
     report.print_head(kept)
     options = Options(DRY if args.dry else QUICK if args.quick else Limits(), not args.no_kernels)
     warnings.simplefilter("ignore")  # of peers: what matters is recorded
+    why = "interrupted"
     try:
         for case in cases:
             _save(kept, path)
             if args.budget and time.monotonic() - start > args.budget:
+                why = "the time was up"
                 break
             gc.freeze()  # what there is stays: every row and every capture looks for garbage, for tenths of a second among all of torch
             try:
@@ -78,15 +84,18 @@ def _run(args, device):
             kept["rows"].append(row)
             kept["left_out"] -= 1
             report.print_row(row)
-        kept["complete"] = True
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-    gc.unfreeze()
-    _save(kept, path)
-    if kept["left_out"]:
-        print(f"{kept['left_out']} rows were not begun: the time was up")
-    if path:
-        print(f"wrote {path}")
+            if "refused" in row and device.lost():
+                why = "the GPU takes no more calls of this process"
+                break
+        else:
+            kept["complete"] = True
+    finally:
+        gc.unfreeze()
+        _save(kept, path)
+        if kept["left_out"]:
+            print(f"{kept['left_out']} rows were not begun: {why}")
+        if path:
+            print(f"wrote {path}")
     return kept
 
 
