@@ -1,17 +1,14 @@
 """cifar_train.py: its networks, CIFAR-10 in its own format, and the images drawn where that is not."""
 
-import hashlib
-import io
 import pickle
-import tarfile
 
-import numpy as np
 import pytest
 import torch
 
 for needed in ("sklearn", "torchvision", "tqdm"):
     pytest.importorskip(needed)
 
+import tiny_data
 from scripts import cifar, cifar_train, log
 from torch import nn
 from torchvision.datasets import CIFAR10
@@ -79,33 +76,13 @@ def test_the_network_learns_the_drawn_images(tmp_path):
 # CIFAR-10 in its own format
 
 
-def batch_file(seed, n, label=None):
-    rng = np.random.default_rng(seed)
-    labels = [int(v) for v in rng.integers(10, size=n)] if label is None else [label] * n
-    return pickle.dumps({"data": rng.integers(256, size=(n, 3072), dtype=np.uint8), "labels": labels})
-
-
-NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-
-
 @pytest.fixture
 def published(monkeypatch):
     """Six tiny files and their archive, {name: bytes}, which torchvision now takes for those that were published."""
-    files = {f"data_batch_{i}": batch_file(i, 4) for i in range(1, 6)} | {"test_batch": batch_file(6, 3)}
-    files["batches.meta"] = pickle.dumps({"label_names": NAMES})
-    md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(CIFAR10, "train_list", [[f"data_batch_{i}", md5[f"data_batch_{i}"]] for i in range(1, 6)])
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
-    monkeypatch.setattr(CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": md5["batches.meta"]})
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(f"{CIFAR10.base_folder}/{name}")
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(packed.getvalue()).hexdigest())
-    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")  # nobody listens there
-    return files | {CIFAR10.filename: packed.getvalue()}
+    files, attributes = tiny_data.cifar10()
+    for name, value in attributes.items():
+        monkeypatch.setattr(CIFAR10, name, value)
+    return files
 
 
 @pytest.fixture
@@ -121,7 +98,7 @@ def cifar_folder(tmp_path, published):
 def test_cifar10_is_read(cifar_folder, published):
     train_set, test_set = data.cifar10(cifar_folder)
     assert train_set.images.shape == (20, 3, 32, 32) and test_set.images.shape == (3, 3, 32, 32)
-    assert train_set.names == tuple(NAMES) and "CIFAR-10" in train_set.source
+    assert train_set.names == tuple(tiny_data.NAMES) and "CIFAR-10" in train_set.source
     for i in range(1, 6):
         batch = pickle.loads(published[f"data_batch_{i}"])
         part = slice(4 * (i - 1), 4 * i)
@@ -142,7 +119,7 @@ def test_damaged_cifar10_is_named(cifar_folder, published, name, how):
     content = published[name]
     middle = len(content) // 2
     (cifar_folder / CIFAR10.base_folder / name).write_bytes({
-        "empty": b"", "truncated": content[:-1], "another": batch_file(9, 4),
+        "empty": b"", "truncated": content[:-1], "another": tiny_data.batch_file(9, 4),
         "corrupt": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1:],
     }[how])  # fmt: skip
     for load in (data.cifar10, data.cifar10_or_drawn):  # what is there and broken is no reason to train on something else

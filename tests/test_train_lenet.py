@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import struct
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ for needed in ("sklearn", "torchvision", "tqdm"):
 
 import torchvision
 from scripts import lenet, train_lenet
+from tiny_data import idx, write_mnist
 
 from convlab.training import session
 from convlab.training.data import MNIST_FILES, DataError, digits, mnist
@@ -102,19 +102,9 @@ def test_digits_split():
 # MNIST in its own format
 
 
-def idx(magic, *sizes, payload):
-    return struct.pack(f">{1 + len(sizes)}i", magic, *sizes) + payload
-
-
 @pytest.fixture
 def mnist_folder(tmp_path):
-    """Five training and three test images in MNIST's files; image i of a part has ink i + 1 in its corner, label i."""
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for part, n in (("train", 5), ("t10k", 3)):
-        pixels = b"".join(bytes([i + 1]) + bytes(28 * 28 - 1) for i in range(n))
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(idx(2051, n, 28, 28, payload=pixels))
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(2049, n, payload=bytes(range(n))))
+    write_mnist(tmp_path)
     return tmp_path
 
 
