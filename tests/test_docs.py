@@ -1,17 +1,15 @@
-"""The pages build without a warning, and every command in them and in the README does what it is there for."""
+"""The pages build without a warning, and how to add a rung is what it says. Their commands: test_commands.py."""
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
+import checkout
 import pytest
+from commands import ROOT, commands_of
 
-ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples" / "conv2d" / "README.md"]
 
 
 def test_the_pages_build_without_a_warning(tmp_path):
@@ -25,61 +23,6 @@ def test_the_pages_build_without_a_warning(tmp_path):
     assert len(rows) == 4 and all(predicted == counted for predicted, counted in rows)
     for name in re.findall(r"ladder/(\w+)\.html", (tmp_path / "index.html").read_text()):
         assert (tmp_path / "ladder" / f"{name}.html").exists()
-
-
-# ---- commands ---------------------------------------------------------------------------------------------------------
-
-
-def commands_of(page: Path) -> list[str]:
-    """What its code blocks tell to run; comments behind commands left out. A quoted argument may have several lines."""
-    found = []
-    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.M | re.S):
-        if language in ("", "sh"):
-            found += re.findall(r"^((?:python|make|pip|ncu|torchrun)\b(?:'[^']*'|\"[^\"\n]*\"|[^'\"#\n])*)", block, re.M)
-    return [command.strip() for command in found]
-
-
-COMMANDS = sorted({command for page in PAGES for command in commands_of(page)})
-# What cannot run in a test: make would build an environment, so it only says what it would do, which fails for a target that is
-# not there. Installing has tests of its own: tests/test_build.py.
-DRY, INSTALLS = re.compile(r"make\b"), re.compile(r"pip install")
-MARKS = {r"convlab\.bench|train_lenet|cifar_train": pytest.mark.long, r"ncu\b|--device cuda": pytest.mark.cuda}
-
-
-def test_commands_are_found():
-    assert {"make lenet", "make test", "make kernel-notes"} <= set(COMMANDS) and len(COMMANDS) > 10
-    assert any("convlab.simulate" in command for command in COMMANDS)
-
-
-def marked(command):
-    return pytest.param(command, marks=[mark for pattern, mark in MARKS.items() if re.search(pattern, command)], id=command.split("\n")[0])
-
-
-@pytest.mark.parametrize("command", [marked(command) for command in COMMANDS])
-def test_commands(command, tmp_path):
-    """Each runs in a folder of its own, beside what the command before it has made."""
-    if INSTALLS.match(command):
-        pytest.skip("installing has tests of its own")
-    if DRY.match(command):
-        made = ["-o", ".venv/.ready", "-o", ".venv/.torch"]  # as if the environment were there
-        run(["bash", "-c", command.replace("make", f"make -n -C '{ROOT}' {' '.join(made)}", 1)], tmp_path)
-        return
-    if re.search(r"--data (cifar10|mnist)|--resume", command):
-        pytest.skip("needs data of its own, or a run before it: tests of the training scripts have both")
-    if command.startswith("ncu") and not shutil.which("ncu"):
-        pytest.skip("ncu is not on PATH")
-    for name in ("examples", "train_lenet.py", "cifar_train.py"):
-        if (ROOT / name).exists():
-            (tmp_path / name).symlink_to(ROOT / name)
-    if " my_kernel.cuh" in command and "--new" not in command:
-        run([sys.executable, "-m", "convlab.check", "--new", "my_kernel.cuh", *re.findall(r"--like \w+", command)[0].split()], tmp_path)
-    expected = 1 if "with_a_bug" in command else 0
-    run(["bash", "-c", command.replace("python", sys.executable, 1)], tmp_path, expected)
-
-
-def run(command, folder, expected=0):
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=1800, env=ENVIRONMENT)
-    assert done.returncode == expected, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
 # ---- how to add a rung ------------------------------------------------------------------------------------------------
@@ -131,37 +74,15 @@ def test_a_rung_takes_three_files():
 
 @pytest.mark.long
 def test_how_to_add_a_rung(tmp_path):
-    """Literally, in a copy of the tree: the table, the chooser, the ladder's tests and explain see it. The simulators are built anew."""
-    copy = tmp_path / "convlab"
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
-    for name in tracked or [str(p.relative_to(ROOT)) for d in ("csrc", "convlab", "tools", "tests") for p in (ROOT / d).rglob("*.*")] + ["setup.py", "pyproject.toml"]:
-        if (ROOT / name).is_file() and not name.endswith(".so"):
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, copy / name)
+    """Literally, in a copy of the checkout, the commands of the page too: the table, the chooser, the ladder's tests and explain see it."""
+    copy = checkout.copy(tmp_path / "convlab")
     for path, text in files_of_the_page().items():
         (copy / path).write_text(text)
-    shutil.copy(ROOT / "convlab" / "_C.so", copy / "convlab")  # the CPU's operators do not concern CUDA's rungs
-    environment = {**ENVIRONMENT, "PYTHONPATH": str(copy), "CONVLAB_CUDA": "0"}
-
-    def in_copy(*command):
-        done = subprocess.run([sys.executable, *command], cwd=copy, capture_output=True, text=True, timeout=1800, env=environment)
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-
-    in_copy("-c", BUILD)
-    in_copy("-c", IN_THE_COPY)
-    in_copy("-m", "pytest", "-q", "-p", "no:xdist", "tests/test_ladder.py", "-k", "four_maps and test_awkward_shapes and not w1", "-x")
-    in_copy("tools/kernel_notes.py", "--only", "four_maps", "--write")
+    build, *others = commands_of(ROOT / "docs" / "add-a-rung.md")
+    assert build == "make build"
+    checkout.run(build, copy, CONVLAB_CUDA="0")
+    checkout.run(f"python -c '{IN_THE_COPY}'", copy)
+    for command in others:
+        said = checkout.run(command.replace("make", "make -o build -o nvcc", 1), copy, CONVLAB_CUDA="0")
+        assert "make test" not in command or " passed" in said
     assert "What is counted" in (copy / "csrc/kernels/conv2d_four_maps.cu").read_text()
-
-
-# What `python setup.py build_ext --inplace` does, but for _C.
-BUILD = """
-import os, shutil, setup
-torch, cxx = setup.toolchain.find_torch(), setup.toolchain.find_cxx(os.environ)
-os.makedirs("build/rung")
-libraries = [lib for lib in setup.libraries(torch, cxx, None, []) if lib.name != "_C.so"]
-setup.write_graph("build/rung/build.ninja", cxx, None, libraries)
-setup.run_ninja("build/rung/build.ninja", 2, cxx, None)
-for lib in libraries:
-    setup.replace("build/rung/" + lib.name, "convlab/" + lib.name)
-"""

@@ -1,0 +1,209 @@
+"""Every command of the README, of the pages in docs/ and of `make help` does what it is there for.
+
+Each runs as it stands there, in a copy of the checkout; what is not run, or not as it stands, is listed here with its reason.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import checkout
+import pytest
+import torch
+from commands import COMMANDS, ROOT, commands_of, targets
+
+pytestmark = pytest.mark.skipif("CONVLAB_IN_A_COMMAND" in os.environ, reason="a command that runs the tests need not run the commands")
+GPU = torch.cuda.is_available()
+
+NOT_RUN = {
+    "apt install git make g++ python3 python3-venv python3-dev": "is for root, and changes the machine",
+}
+# Of the environment that make makes, torch is a download of gigabytes: here it takes the one that these tests run in. The libraries it
+# takes as they are, too; what compiles them or installs comes below.
+MAKE = "make -o build -o nvcc"
+COMPILING = ["make build", "pip install --no-build-isolation .", "pip install .", "pip install '.[train]'", "make mutants", "make sanitize"]
+ALONE = ["pip install rich"]
+A_RUNG = [command for command in commands_of(ROOT / "docs" / "add-a-rung.md") if command != "make build"]  # by test_docs.py
+
+# What takes hours, or the tests' own time again, does a part of it.
+LESS = {
+    "make test": 'ARGS="tests/test_build.py"',
+    "make test-long": 'ARGS="tests/test_train_resume.py -k ctrl_c_in_a_terminal"',
+    "make bench": 'ARGS="conv --layers lenet-c3 --quick --no-save"',
+    "python -m convlab.bench cpu": "--quick --no-save",
+    "make mutants": 'ARGS="--sample 2"',
+    "make sanitize": 'ARGS="-k watched"',
+    "make gpu-test": 'ARGS="tests/test_cuda.py"',
+    "make gpu-report": "STEP=subset",
+}
+# Without a GPU: the exit status, and what a line says. It is make that ends with 2.
+WITHOUT_A_GPU = {
+    "make gpu-test": (2, "sees no GPU: gpu-test needs one"),
+    "make gpu-report": (2, "gpu-report: no GPU"),
+    "python -m convlab.bench gpu": (3, "no GPU"),
+    "python train_lenet.py --data mnist --device cuda --amp bf16 --channels-last --compile --batch-size 256": (2, "torch finds no usable GPU"),
+}
+STATUS = {"python -m convlab.check examples/conv2d/0_with_a_bug.cuh": 1}
+LONG = [
+    "make bench", "make cifar", "make kernel-notes", "make test-long", "python -m convlab.bench cpu", "python tools/works_with.py --write",
+    "python train_lenet.py --algo all --steps 4 --batch-size 16 --simulate", "python train_lenet.py --compare", "torchrun --nproc-per-node 2 train_lenet.py",
+]  # fmt: skip
+SAYS = {
+    "make lenet": "test accuracy 9",
+    "make cifar": "test accuracy 9",
+    "make test": " passed",
+    "make test-long": " passed",
+    "python cifar_train.py --data cifar10 --optimizer sgd --init he --workers 2 --save-every 500 --tensorboard": "20 training and 3 test images, CIFAR-10 in",
+    "python train_lenet.py --resume": "resumed runs/lenet/last.pt after",
+}
+NEEDS = {
+    r"(train_lenet|cifar_train)\.py|make (lenet|cifar|test-long)": ["sklearn", "torchvision", "tqdm"],
+    "--tensorboard": ["tensorboard"],
+    "--compare|make cifar": ["matplotlib"],
+    "make docs": ["mkdocs"],
+    "make test": ["xdist"],
+}
+
+
+def test_the_lists_have_nothing_that_is_gone():
+    listed = [*NOT_RUN, *COMPILING, *ALONE, *A_RUNG, *LESS, *WITHOUT_A_GPU, *STATUS, *LONG, *SAYS]
+    assert set(listed) <= set(COMMANDS)
+    assert {"make lenet", "pip install .", "python -m convlab.doctor"} <= set(COMMANDS) and len(COMMANDS) > 30
+    assert all(len(reason) > 20 for reason in NOT_RUN.values())
+
+
+def test_help_names_every_target():
+    phony = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    assert set(targets()) == {f"make {target}" for target in phony} - {"make help", "make nvcc"}
+
+
+# ---- one by one -------------------------------------------------------------------------------------------------------
+
+
+def marked(command):
+    marks = [pytest.mark.long] if command in LONG or GPU and command in WITHOUT_A_GPU else []
+    if command.startswith("ncu") or GPU and command in WITHOUT_A_GPU:
+        marks.append(pytest.mark.cuda)
+    return pytest.param(command, marks=marks, id=command.split("\n")[0])
+
+
+@pytest.mark.parametrize("command", [marked(command) for command in COMMANDS if command not in [*NOT_RUN, *COMPILING, *ALONE, *A_RUNG]])
+def test_commands(command, tmp_path):
+    look_for_what_it_needs(command)
+    folder = checkout.copy(tmp_path / "convlab")
+    prepare(command, folder)
+    status, says = STATUS.get(command, 0), SAYS.get(command, "")
+    if command in WITHOUT_A_GPU and not GPU:
+        status, says = WITHOUT_A_GPU[command]
+    assert says in run(command, folder, status)
+    if command == "make clean":
+        assert not list((folder / "convlab").glob("*.so"))
+    if command == "python tools/works_with.py --write":
+        assert (folder / "README.md").read_text() == (ROOT / "README.md").read_text()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "--device cuda" in command])
+def test_trainings_for_a_gpu_on_the_cpu(command, tmp_path):
+    look_for_what_it_needs(command)
+    folder = checkout.copy(tmp_path / "convlab")
+    prepare(command, folder)
+    assert "5 training and 3 test images, MNIST" in run(command.replace("--device cuda", "--device cpu"), folder)
+
+
+def look_for_what_it_needs(command):
+    for pattern, packages in NEEDS.items():
+        if re.search(pattern, command):
+            for package in packages:
+                pytest.importorskip(package)
+    if command.startswith("ncu") and not shutil.which("ncu"):
+        pytest.skip("ncu is not on PATH")
+
+
+def run(command, folder, status=0, **environment):
+    whole = re.sub(r"^make(?! build)", MAKE, f"{command} {LESS.get(command, '')}".strip())
+    return checkout.run(whole, folder, status, CONVLAB_CUDA="0", **environment)
+
+
+# ---- what has to be there before --------------------------------------------------------------------------------------
+
+
+def prepare(command, folder):
+    if " my_kernel.cuh" in command and "--new" not in command:
+        checkout.run("python -m convlab.check --new my_kernel.cuh " + " ".join(re.findall(r"--like \w+", command)), folder)
+    if "--data mnist" in command:
+        import tiny_data
+
+        tiny_data.write_mnist(folder / "data")
+    if "--data cifar10" in command:
+        tiny_cifar10(folder)
+    if "--resume" in command:
+        stopped_training(command.replace("--resume", ""), folder)
+
+
+def tiny_cifar10(folder):
+    """Its archive in data/, and a torchvision that takes it for the one that was published."""
+    import tiny_data
+
+    files, attributes = tiny_data.cifar10()
+    (folder / "data").mkdir()
+    (folder / "data" / tiny_data.CIFAR10.filename).write_bytes(files[tiny_data.CIFAR10.filename])
+    (folder / "sitecustomize.py").write_text(
+        "from torchvision.datasets import CIFAR10\n" + "".join(f"CIFAR10.{name} = {value!r}\n" for name, value in attributes.items())
+    )
+
+
+def stopped_training(command, folder):
+    """By Ctrl-C, after its first epoch."""
+    with subprocess.Popen(command.split(), cwd=folder, env=checkout.environment(folder), stdout=subprocess.PIPE, text=True) as training:
+        log, deadline = folder / "runs" / "lenet" / "log.jsonl", time.monotonic() + 120
+        while training.poll() is None and time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") > 1):
+            time.sleep(0.05)
+        training.send_signal(signal.SIGINT)
+        said = training.communicate(timeout=60)[0]
+    assert training.returncode == 128 + signal.SIGINT and "continue with --resume" in said
+
+
+# ---- what compiles and installs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+def test_commands_that_compile(tmp_path):
+    """One after the other in one copy, so that it is compiled once. pip builds with the torch that is there: `pip install .` would
+    download one."""
+    folder = checkout.copy(tmp_path / "convlab")
+    checkout.give_it_an_environment(folder)
+    for path in (folder / "convlab").glob("*.so"):
+        path.unlink()
+    for command in COMPILING:
+        if not command.startswith("pip"):
+            run(command, folder)
+            continue
+        run(command, folder, PIP_NO_BUILD_ISOLATION="0", PYTHONPATH="")
+        the_installed_package_works(folder)
+        run("pip uninstall --yes convlab", folder, PYTHONPATH="")
+
+
+def the_installed_package_works(folder):
+    (elsewhere := folder.parent / "elsewhere").mkdir(exist_ok=True)
+    environment = {**checkout.environment(folder), "PYTHONPATH": "", "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(["python", "-m", "convlab.doctor"], cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and f"{folder}/.venv/" in re.search("libraries.*", done.stdout)[0], done.stdout + done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", ALONE)
+def test_commands_that_install_something_else(command, tmp_path):
+    """From the package index, into an environment that has nothing."""
+    subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=tmp_path, check=True)
+    environment = checkout.environment(tmp_path)
+    done = subprocess.run(command.split(), cwd=tmp_path, env=environment, capture_output=True, text=True)
+    if done.returncode and "Retrying (Retry(" in done.stderr:
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 0, done.stderr
+    package = command.split()[-1]
+    assert subprocess.run(["python", "-c", f"import {package}"], cwd=tmp_path, env=environment).returncode == 0
