@@ -1,5 +1,6 @@
 """A kernel of one's own: what is wrong with it is found, at its line; what does not compile says so; what is right passes."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from convlab import check, testing
-from convlab.testing import CONTRACTS, CheckError, CompileError, check_kernel, template
+from convlab.testing import CONTRACTS, CheckError, CompileError, check_kernel, host_compiler, template
 
 TEMPLATE = template("conv2d_forward")
 
@@ -149,3 +150,17 @@ def test_the_command(tmp_path, capsys):
         check.main([])
     done = subprocess.run([sys.executable, "-m", "convlab.check", "--help"], capture_output=True, text=True, check=True)
     assert all(like in done.stdout for like in testing.CONTRACTS)
+
+
+def test_what_was_compiled_serves_every_checkout(tmp_path, monkeypatch):
+    """It does not know where the tree lies, only what is in it."""
+    folders = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(host_compiler, "compiled", lambda folder, *rest: folders.append(folder))
+    here, copy = host_compiler.kept(host_compiler.RUNTIME, True), tmp_path / "copy"
+    shutil.copytree(host_compiler.ROOT / "csrc", copy / "csrc")
+    sources = [copy / source.relative_to(host_compiler.ROOT) for source in host_compiler.RUNTIME]
+    monkeypatch.setattr(host_compiler, "ROOT", copy)
+    assert host_compiler.kept(sources, True) == here and len(folders) == 1
+    sources[0].write_text("// other\n")
+    assert host_compiler.kept(sources, True) != here and len(folders) == 2

@@ -30,12 +30,16 @@ def compiled(folder: Path, sources: list[Path], check: bool, cxx="g++", extra=()
     def compile_one(source: Path) -> str:
         target = folder / (source.name + ".o")
         kind = (simulator_flags.kernel_flags if source.suffix == ".cu" else simulator_flags.runtime_flags)(check)
-        name = str(source.relative_to(ROOT) if source.is_relative_to(ROOT) else source)
-        _run([cxx, *kind, *extra, f"-ffile-prefix-map={ROOT}=.", "-c", name, "-o", str(target)])
+        _run([cxx, *kind, *extra, f"-ffile-prefix-map={ROOT}=.", "-c", _name(source), "-o", str(target)])
         return str(target)
 
     with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 4)) as pool:
         return list(pool.map(compile_one, sources))
+
+
+def _name(source: Path) -> str:
+    """As the object file has it: the same wherever the tree lies."""
+    return str(source.relative_to(ROOT) if source.is_relative_to(ROOT) else source)
 
 
 def linked(target: Path, objects: list[str], cxx="g++", extra=()) -> Path:
@@ -49,7 +53,7 @@ def kept(sources: list[Path], check: bool, cxx="g++", extra=()) -> list[str]:
     if not shutil.which(cxx):
         raise FileNotFoundError(f"convlab: {cxx} is not on PATH; kernels are checked with it: apt install g++")
     version = subprocess.run([cxx, "--version"], capture_output=True, text=True).stdout
-    state = hashlib.sha256(repr((version, simulator_flags.runtime_flags(check), extra, [str(s) for s in sources])).encode())
+    state = hashlib.sha256(repr((version, simulator_flags.runtime_flags(check), extra, [_name(s) for s in sources])).encode())
     for path in sorted(path for folder in ("simulator", "testing") for path in (ROOT / "csrc" / folder).glob("*.*")):
         state.update(path.read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convlab"
