@@ -34,7 +34,6 @@ LESS = {
     "make test": 'ARGS="tests/test_build.py"',
     "make test-long": 'ARGS="tests/test_train_resume.py -k ctrl_c_in_a_terminal"',
     "make bench": 'ARGS="conv --layers lenet-c3 --quick --no-save"',
-    "python -m convlab.bench cpu": "--quick --no-save",
     "make mutants": 'ARGS="--sample 2"',
     "make sanitize": 'ARGS="-k watched"',
     "make gpu-test": 'ARGS="tests/test_cuda.py"',
@@ -49,8 +48,9 @@ WITHOUT_A_GPU = {
 }
 STATUS = {"python -m convlab.check examples/conv2d/0_with_a_bug.cuh": 1}
 LONG = [
-    "make bench", "make cifar", "make kernel-notes", "make test-long", "python -m convlab.bench cpu", "python tools/works_with.py --write",
-    "python train_lenet.py --algo all --steps 4 --batch-size 16 --simulate", "python train_lenet.py --compare", "torchrun --nproc-per-node 2 train_lenet.py",
+    "make bench", "make cifar", "make kernel-notes", 'make lenet ARGS="--plots pictures"', "make test-long", "python -m convlab.bench cpu",
+    "python tools/works_with.py --write", "python train_lenet.py --algo all --steps 4 --batch-size 16 --simulate", "python train_lenet.py --compare",
+    "torchrun --nproc-per-node 2 train_lenet.py",
 ]  # fmt: skip
 SAYS = {
     "make lenet": "test accuracy 9",
@@ -63,7 +63,7 @@ SAYS = {
 NEEDS = {
     r"(train_lenet|cifar_train)\.py|make (lenet|cifar|test-long)": ["sklearn", "torchvision", "tqdm"],
     "--tensorboard": ["tensorboard"],
-    "--compare|make cifar": ["matplotlib"],
+    "--compare|--plots|make cifar": ["matplotlib"],
     "make docs": ["mkdocs"],
     "make test": ["xdist"],
 }

@@ -97,6 +97,12 @@ def test_help_reads(script):
     assert max(map(len, run.stdout.splitlines())) <= 120 and len(script.read_text().splitlines()) < 150
 
 
+def test_the_course_page_names_every_option():
+    page = (ROOT / "docs" / "course.md").read_text()
+    table = page[page.index("| a lab asks for") :]
+    assert set(re.findall(r"(?<!-)--[a-z][a-z-]*", table)) - {"--nproc-per-node"} == options_of(PARSER) - {"--help"}
+
+
 def test_the_commands_that_are_shown_exist(tmp_path, monkeypatch):
     """Those of the README and of the scripts' own descriptions."""
     monkeypatch.setattr(options.arguments, "device", torch.device)  # also where there is no GPU
