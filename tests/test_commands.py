@@ -23,7 +23,8 @@ NOT_RUN = {
     "apt install git make g++ python3 python3-venv python3-dev": "is for root, and changes the machine",
 }
 # Of the environment that make makes, torch is a download of gigabytes: here it takes the one that these tests run in. The libraries it
-# takes as they are, too; what compiles them or installs comes below.
+# takes as they are, too, but for what compiles or installs. There pip builds with the torch that is there; `pip install .` would
+# download one to build with.
 MAKE = "make -o build -o nvcc"
 COMPILING = ["make build", "pip install --no-build-isolation .", "pip install .", "pip install '.[train]'", "make mutants", "make sanitize"]
 ALONE = ["pip install rich"]
@@ -50,7 +51,7 @@ STATUS = {"python -m convlab.check examples/conv2d/0_with_a_bug.cuh": 1}
 LONG = [
     "make bench", "make cifar", "make kernel-notes", 'make lenet ARGS="--plots pictures"', "make test-long", "python -m convlab.bench cpu",
     "python tools/works_with.py --write", "python train_lenet.py --algo all --steps 4 --batch-size 16 --simulate", "python train_lenet.py --compare",
-    "torchrun --nproc-per-node 2 train_lenet.py",
+    "python train_lenet.py --resume", "torchrun --nproc-per-node 2 train_lenet.py",
 ]  # fmt: skip
 SAYS = {
     "make lenet": "test accuracy 9",
@@ -107,7 +108,7 @@ def test_commands(command, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("command", [command for command in COMMANDS if "--device cuda" in command])
+@pytest.mark.parametrize("command", [pytest.param(command, id=command) for command in COMMANDS if "--device cuda" in command])
 def test_trainings_for_a_gpu_on_the_cpu(command, tmp_path):
     look_for_what_it_needs(command)
     folder = checkout.copy(tmp_path / "convlab")
@@ -173,8 +174,7 @@ def stopped_training(command, folder):
 
 @pytest.mark.long
 def test_commands_that_compile(tmp_path):
-    """One after the other in one copy, so that it is compiled once. pip builds with the torch that is there: `pip install .` would
-    download one."""
+    """One after the other in one copy, so that it is compiled once."""
     folder = checkout.copy(tmp_path / "convlab")
     checkout.give_it_an_environment(folder)
     for path in (folder / "convlab").glob("*.so"):
