@@ -55,7 +55,7 @@ def steps(capability) -> List[Step]:
     return [
         Step("build", [[PYTHON, "setup.py", "build_ext", "--inplace"], [PYTHON, "-c", "import convlab; print(convlab.build_info())"]], 150, environ=build),
         Step("subset", [subset], 40),
-        Step("test", [[PYTHON, "tools/gpu_test.py", "-m", "cuda", "-q", "--durations=10", "-p", "no:cacheprovider"]], 150, environ=build),
+        Step("test", [[PYTHON, "tools/gpu_test.py", "-m", "cuda and not long", "-q", "--durations=10", "-p", "no:cacheprovider"]], 150, environ=build),
         Step("memcheck", [[*sanitizer, "memcheck", *subset]], 60, "compute-sanitizer"),
         Step("racecheck", [[*sanitizer, "racecheck", *subset]], 60, "compute-sanitizer"),
         Step("ceilings", [[*BENCH, "ceilings", "--output", "{data}"]], 40),
