@@ -29,4 +29,12 @@ CONVLAB_HD inline Residue residue_class(int residue, int size, int kernel, int s
   return c;
 }
 
+// How many classes have to be looked at for taps, of `stride`: without dilation, the first ones have the taps, one or more each.
+CONVLAB_HD inline int classes_with_taps(int kernel, int stride, int dilation) { return dilation == 1 && kernel < stride ? kernel : stride; }
+
+// Of both dimensions together.
+CONVLAB_HD inline int classes_of(const Conv2d& g) {
+  return classes_with_taps(g.R, g.stride_h, g.dilation_h) * classes_with_taps(g.S, g.stride_w, g.dilation_w);
+}
+
 }  // namespace convlab

@@ -9,7 +9,8 @@
 //
 // dgrad with a stride divides only where the division is exact. The places (h, w) of dx fall into stride_h x stride_w residue
 // classes (geometry/residues.h), and each class meets only the taps of its own residue: a class a part, each a dense product,
-// together as much work as forward. A class that meets no tap has no steps and stores zeros.
+// together as much work as forward. A class that meets no tap has no steps and stores zeros; where they are all known beforehand
+// (classes_of), as with 1 x 1 filters and a stride of 2, they are no parts, and dx is filled with zeros first.
 //
 // wgrad's sum is long (N P Q terms) and its output small, so the sum is cut into slices, a slice a part, each into a plane of
 // float32 partial sums that are then added in order (add_slices.h): deterministic. The number of slices follows from the
@@ -115,17 +116,17 @@ template <class T> struct DgradMap {
 
   // z: the group and the residue class
   __device__ Part part(int z) const {
-    const int classes = g.stride_h * g.stride_w, group = z / classes;
+    const int classes = classes_of(g), across = classes_with_taps(g.S, g.stride_w, g.dilation_w), group = z / classes;
     Part p;
     p.g = g;
-    p.h = residue_class(z % classes / g.stride_w, g.H, g.R, g.stride_h, g.pad_h, g.dilation_h);
-    p.v = residue_class(z % g.stride_w, g.W, g.S, g.stride_w, g.pad_w, g.dilation_w);
+    p.h = residue_class(z % classes / across, g.H, g.R, g.stride_h, g.pad_h, g.dilation_h);
+    p.v = residue_class(z % across, g.W, g.S, g.stride_w, g.pad_w, g.dilation_w);
     p.a_base = w + (long long)group * g.Kg() * g.Cg() * g.R * g.S;
     p.b_base = dy + (long long)group * g.Kg() * g.P * g.Q;
     p.d_base = dx + (long long)group * g.Cg() * g.H * g.W;
     p.rows = g.Cg(), p.columns = (long long)g.N * p.h.places * p.v.places, p.begin = 0, p.end = (long long)g.Kg() * p.h.taps * p.v.taps;
     p.bounds_h = g.P, p.bounds_w = g.Q;
-    p.fours = classes == 1 && g.H * g.W % 4 == 0;
+    p.fours = g.stride_h == 1 && g.stride_w == 1 && g.H * g.W % 4 == 0;
     return p;
   }
 };

@@ -2,6 +2,7 @@
 #pragma once
 #include "add_slices.h"
 #include "conv2d_as_gemm.h"
+#include "fill.h"
 #include "launchers.h"
 
 namespace convlab {
@@ -14,7 +15,9 @@ void launch_gemm_forward(const Plan& plan, const Conv2d& g, const void* x, const
          ForwardMap<T>{g, static_cast<const T*>(x), static_cast<const T*>(w), static_cast<const T*>(bias), static_cast<T*>(y)});
 }
 
+// Where a stride is larger than the filter, part of dx meets no tap: zeros everywhere, and the product over the rest.
 template <class Tile, class T> void launch_gemm_dgrad(const Plan& plan, const Conv2d& g, const void* dy, const void* w, void* dx, Stream stream) {
+  if (classes_of(g) < g.stride_h * g.stride_w) fill_with_zeros((long long)g.N * g.C * g.H * g.W, static_cast<T*>(dx), stream);
   launch(gemm_kernel<Tile, DgradMap<T>>, grid_of(plan), dim3(plan.threads), 0, stream,
          DgradMap<T>{g, static_cast<const T*>(dy), static_cast<const T*>(w), static_cast<T*>(dx)});
 }

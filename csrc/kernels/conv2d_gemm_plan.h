@@ -4,6 +4,7 @@
 #include <climits>
 #include <cmath>
 
+#include "../geometry/residues.h"
 #include "rung.h"
 #include "tile_shapes.h"
 
@@ -23,7 +24,7 @@ inline Product product_of(Pass pass, const Conv2d& g) {
   switch (pass) {
     case Pass::forward: return {g.Kg(), (long long)g.N * g.P * g.Q, g.Cg() * taps, g.groups};
     case Pass::dgrad:
-      return {g.Cg(), (long long)g.N * ceil_div(g.H, g.stride_h) * ceil_div(g.W, g.stride_w), g.Kg() * taps, (long long)g.groups * g.stride_h * g.stride_w};
+      return {g.Cg(), (long long)g.N * ceil_div(g.H, g.stride_h) * ceil_div(g.W, g.stride_w), g.Kg() * taps, (long long)g.groups * classes_of(g)};
     default: return {g.Kg(), g.Cg() * taps, (long long)g.N * g.P * g.Q, g.groups};
   }
 }
@@ -39,7 +40,7 @@ struct Cover {
 // which the cost predicts to 10 % or so (2.05e5 of it a microsecond).
 inline Cover cover(const TileShape& t, const Product& p, long long wanted) {
   constexpr double kLoad = 24;        // loading an element from shared memory, against a multiply-add
-  constexpr double kLatency = 20000;  // a step of a block that is alone: memory takes so long that more blocks cost nothing
+  constexpr double kLatency = 24000;  // a step of a block that is alone: memory takes so long that more blocks cost nothing
   constexpr double kStore = 40;       // a float to memory and back, for a sum that is in slices
   constexpr double kTie = 0.05;
   Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, p.steps, 0};
@@ -80,7 +81,8 @@ inline Plan gemm_plan(Pass pass, const Conv2d& g, const Tiles& tiles) {
   plan.grid[0] = unsigned(c.columns);
   plan.grid[1] = unsigned(c.rows);
   plan.grid[2] = unsigned(p.parts * c.slices);
-  plan.useful = double(outputs_of(pass, g)) / std::max(double(c.columns * c.rows * p.parts) * plan.tile.M * plan.tile.N, 1.0);
+  const double made = pass == Pass::dgrad ? double(classes_of(g)) / (double(g.stride_h) * g.stride_w) : 1;  // the others are no parts
+  plan.useful = made * double(outputs_of(pass, g)) / std::max(double(c.columns * c.rows * p.parts) * plan.tile.M * plan.tile.N, 1.0);
   if (pass == Pass::wgrad) {
     plan.slices = int(c.slices), plan.slice = c.slice;
     plan.workspace = plan.slices * ((long long)g.K * g.Cg() * g.R * g.S + g.K) * (long long)sizeof(float);
