@@ -89,6 +89,16 @@ def test_the_next_tile_is_loaded_during_the_multiply_adds(found):
         assert loop.opcodes["LDG"] and loop.before_loads <= loop.multiply_adds / 4, f"{kernel}: {loop}"
 
 
+def test_vectors_are_stored_with_one_instruction(found):
+    """nvcc takes a struct's members one by one if it is left to it: four times the requests."""
+    if "9.0" not in found:
+        pytest.skip("built without 9.0")
+    vectors = r"gemm_kernel<Tile<\d+, \d+, 8, .*Map<float>|(.*: )?(unary|binary)_kernel<4, float"
+    kernels = {kernel: "\n".join(lines) for kernel, lines in compiled_kernels.sass(LIBRARY, "9.0").items() if re.match(vectors, kernel)}
+    assert len(kernels) > 15
+    assert [kernel for kernel, lines in kernels.items() if not re.search(r"\bSTG?\.E\.128\b", lines)] == []
+
+
 SASS = """
         /*0000*/                   MOV R1, c[0x0][0x28] ;    /* 0x1 */
         /*0010*/                   FFMA R0, R1, R2, R3 ;     /* 0x1 */

@@ -84,8 +84,8 @@ def main_loop(sass: List[str]) -> Optional[Loop]:
     return max(innermost, key=lambda loop: loop.multiply_adds, default=None)
 
 
-def main_loops(library, arch) -> Dict[str, Loop]:
-    """kernel -> its main loop, of those that have one"""
+def sass(library, arch) -> Dict[str, List[str]]:
+    """kernel -> its lines"""
     kernels, kernel = {}, None
     for line in cuobjdump(library, "-sass", "-arch", "sm_" + arch.replace(".", "")).splitlines():
         if match := re.match(r"\s*Function : (\S+)", line):
@@ -94,7 +94,12 @@ def main_loops(library, arch) -> Dict[str, Loop]:
         elif kernel is not None:
             kernel.append(line)
     names = readable(list(kernels))
-    loops = {names[kernel]: main_loop(lines) for kernel, lines in kernels.items()}
+    return {names[kernel]: lines for kernel, lines in sorted(kernels.items())}
+
+
+def main_loops(library, arch) -> Dict[str, Loop]:
+    """kernel -> its main loop, of those that have one"""
+    loops = {kernel: main_loop(lines) for kernel, lines in sass(library, arch).items()}
     return {kernel: loop for kernel, loop in sorted(loops.items()) if loop}
 
 

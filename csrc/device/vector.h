@@ -14,14 +14,24 @@ template <class T, int n> struct alignas(n * sizeof(T)) Vector {
 
 constexpr int kWidestAccess = 16;  // bytes
 
+// So many bytes as one access: both compilers may take a struct's members one by one.
+template <int bytes> struct Words;
 #if defined(__CUDACC__)
 
-template <int n, class T> __device__ Vector<T, n> load_vector(const T* p) { return *reinterpret_cast<const Vector<T, n>*>(p); }
-template <int n, class T> __device__ void store_vector(T* p, const Vector<T, n>& v) { *reinterpret_cast<Vector<T, n>*>(p) = v; }
+template <> struct Words<16> { using type = uint4; };
+template <> struct Words<8> { using type = uint2; };
+template <> struct Words<4> { using type = unsigned; };
+template <> struct Words<2> { using type = unsigned short; };
+template <> struct Words<1> { using type = unsigned char; };
+
+template <class W> __device__ __forceinline__ void store_words(W* p, W w) { *p = w; }
+__device__ __forceinline__ void store_words(uint2* p, uint2 w) { asm volatile("st.v2.b32 [%0], {%1, %2};" ::"l"(p), "r"(w.x), "r"(w.y) : "memory"); }
+__device__ __forceinline__ void store_words(uint4* p, uint4 w) {
+  asm volatile("st.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(w.x), "r"(w.y), "r"(w.z), "r"(w.w) : "memory");
+}
 
 #else
 
-// g++ copies structs member by member; through a vector type it stays one access.
 template <int bytes> struct Words {
   typedef uint32_t type __attribute__((vector_size(bytes), may_alias));
 };
@@ -31,27 +41,28 @@ template <> struct Words<4> {
 template <> struct Words<2> {
   typedef uint16_t type __attribute__((may_alias));
 };
-
 template <> struct Words<1> {
   typedef uint8_t type __attribute__((may_alias));
 };
 
-template <int n, class T> inline __attribute__((always_inline)) Vector<T, n> load_vector(const T* p) {
+template <class W> inline __attribute__((always_inline)) void store_words(W* p, W w) { *p = w; }
+
+#endif
+
+template <int n, class T> __device__ __forceinline__ Vector<T, n> load_vector(const T* p) {
   using W = typename Words<int(n * sizeof(T))>::type;
   const W words = *reinterpret_cast<const W*>(p);
   Vector<T, n> v;
-  std::memcpy(static_cast<void*>(&v), &words, sizeof v);
+  memcpy(static_cast<void*>(&v), &words, sizeof v);
   return v;
 }
 
-template <int n, class T> inline __attribute__((always_inline)) void store_vector(T* p, const Vector<T, n>& v) {
+template <int n, class T> __device__ __forceinline__ void store_vector(T* p, const Vector<T, n>& v) {
   using W = typename Words<int(n * sizeof(T))>::type;
   W words;
-  std::memcpy(&words, &v, sizeof v);
-  *reinterpret_cast<W*>(p) = words;
+  memcpy(&words, &v, sizeof v);
+  store_words(reinterpret_cast<W*>(p), words);
 }
-
-#endif
 
 __device__ __forceinline__ float4 load4(const float* p) {
   const Vector<float, 4> v = load_vector<4>(p);

@@ -106,7 +106,6 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
       const Column c = part.column(min(n0 + i, part.columns - 1));
       places[i] = Step{0, int(c.b), c.h, c.w};
     }
-  const unsigned bounds_h = part.bounds_h, bounds_w = part.bounds_w;
 
   const T* column_b = settled(part.b(part.begin) + column.b);
 
@@ -117,7 +116,9 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
 #pragma unroll
     for (int j = 0; j < Tile::columns; j++) sums[i][j] = 0;
 
-  for (long long k0 = part.begin; k0 < part.end; k0 += kTableSteps) {
+  const int tables = int((part.end - part.begin + kTableSteps - 1) / kTableSteps);
+  for (int table = 0; table < tables; table++) {
+    const long long k0 = part.begin + (long long)table * kTableSteps;
     const int count = int(min(part.end - k0, (long long)kTableSteps));
     for (int i = tid; i < kTableSteps + K; i += threads) steps[i] = i < count ? part.step(k0, i) : Step{0, 0, kOutside, kOutside};
     __syncthreads();
@@ -132,7 +133,7 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
       for (int i = 0; i < kLoadsB; i++) {
         const Step s = kAlongSteps ? sa : steps[tile * K + step_of_load(i)];
         const Step c = kAlongSteps ? places[column_of_load(i)] : Step{0, 0, column.h, column.w};
-        const bool inside = unsigned(c.h + s.h) < bounds_h && unsigned(c.w + s.w) < bounds_w;
+        const bool inside = unsigned(c.h + s.h) < unsigned(part.bounds_h) && unsigned(c.w + s.w) < unsigned(part.bounds_w);
         b_next[i] = load_if(inside, b + (c.b + s.b));
       }
       if (row_sums) {
@@ -193,30 +194,31 @@ __global__ void __launch_bounds__(Tile::threads, Tile::shape.blocks_at_once()) g
   multiply<Tile>(part, m0, n0, sums, part.wants_row_sums && blockIdx.x == 0);
 
   const int ty = threadIdx.x / (Tile::N / Tile::columns), tx = threadIdx.x % (Tile::N / Tile::columns);
-  constexpr int kTogether = Tile::columns % 4 == 0 ? 4 : 1;  // of a thread's columns, neighbours
+  const auto each_row = [&](const auto& store) {
 #pragma unroll
-  for (int j = 0; j < Tile::columns; j += kTogether) {
+    for (int i = 0; i < Tile::rows; i++) {
+      const int m = m0 + owned<Tile::M, Tile::rows>(ty, i);
+      if (m < part.rows) store(i, m);
+    }
+  };
+  if constexpr (Tile::columns % 4 == 0) {
+    if (part.fours) {  // a thread's columns are neighbours in fours
+#pragma unroll
+      for (int j = 0; j < Tile::columns; j += 4) {
+        const long long n = n0 + owned<Tile::N, Tile::columns>(tx, j);
+        if (n >= part.columns) continue;
+        const long long column = part.column(n).d;
+        each_row([&](int i, int m) { part.store4(m, part.row(m).d + column, sums[i] + j); });
+      }
+      return;
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < Tile::columns; j++) {
     const long long n = n0 + owned<Tile::N, Tile::columns>(tx, j);
-    if (kTogether == 4 && part.fours) {
-      if (n >= part.columns) continue;
-      const long long column = part.column(n).d;
-#pragma unroll
-      for (int i = 0; i < Tile::rows; i++) {
-        const int m = m0 + owned<Tile::M, Tile::rows>(ty, i);
-        if (m < part.rows) part.store4(m, part.row(m).d + column, sums[i] + j);
-      }
-      continue;
-    }
-#pragma unroll
-    for (int next = 0; next < kTogether; next++) {
-      if (n + next >= part.columns) continue;
-      const long long column = part.column(n + next).d;
-#pragma unroll
-      for (int i = 0; i < Tile::rows; i++) {
-        const int m = m0 + owned<Tile::M, Tile::rows>(ty, i);
-        if (m < part.rows) part.store(m, part.row(m).d + column, sums[i][j + next]);
-      }
-    }
+    if (n >= part.columns) continue;
+    const long long column = part.column(n).d;
+    each_row([&](int i, int m) { part.store(m, part.row(m).d + column, sums[i][j]); });
   }
 }
 
