@@ -101,6 +101,7 @@ def the_readme_shows_it(report, path):
     assert "copy 4,300 GB/s, multiply-adds 60 TFLOP/s" in after and "3 rows were left out for want of time" in after and "failed" not in after
     lines = {line.split(" | ")[0].strip("| "): line.count(" | ") for line in after.splitlines() if line.startswith("| ")}
     assert lines["lenet-c3@1024"] > 3 and lines["max-lenet@1024"] == lines["leaky_relu-lenet@1024"] == 4 and lines["lenet-5@1024, float32"] > 3
+    assert after.splitlines()[2].startswith("On an ") and "| LeNet's convolutions | " in after
     rungs, steps_ = (next(line for line in after.splitlines() if line.startswith(f"| {head}")) for head in ("rungs", "training step"))
     assert " | small_filter | " in rungs and "graph |" not in steps_.split("CUDA graph", 1)[1]
     assert "Counted by the hardware" not in after
@@ -475,6 +476,41 @@ def test_the_readme_says_what_was_measured_on_a_gpu():
     source = readme.source_of(text, readme.GPU)
     expected = gpu_readme.tables(gpu_readme.load(ROOT / source)) if source else readme.NOT_YET
     assert readme.contents_of(text, readme.GPU) == expected
+
+
+def a_row(kind, layer, precision, **ratios):
+    """Of a report: convlab took 2 us, and the others that many times as long."""
+    ways = {"convlab": 1, **{name.replace("_", " ").replace("channels last", "channels_last"): ratio for name, ratio in ratios.items()}}
+    heat = "warm" if kind == "step" else "cold"
+    return {
+        "kind": kind, "layer": layer, "precision": precision,
+        "ways": {name: {heat: {"median": 2 * ratio}, "warm": {"median": 2 * ratio}} for name, ratio in ways.items()},
+        "ratios": {name: {heat: {"median": ratio}} for name, ratio in ways.items() if name != "convlab"},
+    }  # fmt: skip
+
+
+def test_the_readme_says_first_what_is_faster_and_what_is_not():
+    rows = [
+        a_row("conv", "lenet-c1@8", "float32", torch_nchw=4.0, torch_channels_last=8.0, torch_nchw_tf32=0.5),
+        a_row("conv", "lenet-c3@8", "float32", torch_nchw=9.0),
+        a_row("conv", "resnet-64@8", "float32", torch_nchw=0.5),
+        a_row("conv", "lenet-c1@8", "bfloat16", torch_nchw=0.25),
+        a_row("ladder", "lenet-c1@8", "float32", torch_nchw=99.0),
+        a_row("pool", "max-lenet@8", "float32", torch_nchw=2.0, torch_channels_last=3.0, convlab_channels_last=6.0),
+        a_row("step", "lenet-5@8", "float32", convlab_graph=0.5, torch_nchw=0.75, torch_nchw_graph=1.0, torch_nchw_tf32_graph=0.25),
+        {"kind": "conv", "layer": "cifar-3-32@8", "precision": "float32", "refused": "wrong"},
+    ]
+    sentence, table = gpu_readme._in_all("NVIDIA X", rows).split("\n\n")
+    assert sentence == (
+        "On an NVIDIA X, in float32 and by geometric means, faster than torch at its best: training steps as CUDA graphs (2.00 times), LeNet's "
+        "convolutions (6.00 times), pooling in nchw (2.00 times); slower: training steps called one by one (0.75 times), ResNet's convolutions "
+        "(0.50 times), pooling in channels_last (0.50 times)."
+    )
+    cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in table.splitlines()[2:]}
+    assert cells["LeNet's convolutions"] == ["6.00 (4.00 to 9.00)", "2.12 (0.50 to 9.00)", "0.25 (0.25 to 0.25)"]
+    assert cells["training steps as CUDA graphs"] == ["2.00 (2.00 to 2.00)", "0.50 (0.50 to 0.50)", "-"]
+    assert cells["pooling in nchw"][1:] == ["-", "-"] and len(cells) == 6
+    assert gpu_readme._in_all("NVIDIA X", []) == ""
 
 
 def test_what_a_report_shows_to_work(monkeypatch):

@@ -11,6 +11,9 @@ from .report import heat_of
 
 COMMAND = "gpu-report"
 PEERS = ("torch nchw", "torch channels_last")
+TF32_PEERS = (*PEERS, *(f"{peer} tf32" for peer in PEERS))
+COLUMNS = {"float32": ("float32", PEERS), "float32, torch also in TF32": ("float32", TF32_PEERS), "bfloat16": ("bfloat16", PEERS)}  # of the summary
+FAMILIES = {"lenet": "LeNet's", "cifar": "the CIFAR network's", "resnet": "ResNet's"}
 
 
 def load(path) -> dict:
@@ -30,7 +33,7 @@ def tables(report) -> str:
     if not bench or bench["dry"] or any(bench["options"][key] for key in ("layers", "passes", "precision", "filter")) or bench["options"]["algo"] != "auto":
         raise BadRecord("the README shows what `make gpu-report` measures on a GPU: this report has no benchmark, a dry one or a part of one")
     rows = {(row["kind"], row["layer"], row["pass"], row["precision"]): row for row in bench["rows"]}
-    parts = [_conditions(report, bench), _in_all(bench["rows"]), _convolutions(rows), _pooling(rows), _rungs(rows), _counted(report), _steps(rows)]
+    parts = [_in_all(bench["machine"]["gpu"], bench["rows"]), _conditions(report, bench), _convolutions(rows), _pooling(rows), _rungs(rows), _counted(report), _steps(rows)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -44,25 +47,53 @@ def _conditions(report, bench):
     missed = [f"{name} ({done['why']})" for name, done in report["steps"].items() if not done["ok"]]
     return (
         f"{m['gpu']}{driver}, torch {m['torch']}, CUDA {m['cuda']}, cuDNN {m['cudnn']}, {bench['when'][:10]}. Ceilings, measured: {', '.join(ceilings)}. "
-        "Single calls are timed in CUDA graphs, on more data than the second cache holds, torch's with `cudnn.benchmark`. A cell has their "
-        "microseconds, the share of these that the operations and bytes take at the ceilings (the floor), and how many times as fast as torch "
-        "at its best they are: of convolutions, in either layout; of pooling, in the same."
+        "Single calls are timed in CUDA graphs, on more data than the second cache holds, torch's with `cudnn.benchmark`. A cell below: "
+        "microseconds; the floor, which is what operations and bytes take at the ceilings, as a share of them; and how many times as fast as "
+        "torch at its best, a convolution in either layout, pooling in the same."
         + f" {refused} rows were refused for wrong outputs or errors." * bool(refused) + f" {left} rows were left out for want of time." * bool(left)
         + f" Steps of the report that failed: {', '.join(missed)}." * bool(missed)
     )  # fmt: skip
 
 
-def _in_all(rows):
-    """A sentence: convolutions against torch's best, by precision."""
-    said = []
-    measured = [row for row in rows if row["kind"] == "conv" and "refused" not in row]
-    both = [*PEERS, *(f"{peer} tf32" for peer in PEERS)]
-    for name, precision, peers in (("float32", "float32", PEERS), ("float32, where torch may take TF32,", "float32", both), ("bfloat16", "bfloat16", PEERS)):
-        ratios = [ratio for row in measured if row["precision"] == precision and (ratio := _ratio(row, peers))]
-        if ratios:
-            faster = sum(ratio >= 1 for ratio in ratios)
-            said.append(f"{name} {geometric_mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}; {faster} of {len(ratios)} from 1 up)")
-    return "The geometric mean over convolutions, times torch's best: " + "; ".join(said) + "." if said else ""
+def _in_all(gpu, rows):
+    """A sentence and a table: how many times as fast as torch at its best, by what it is that is timed and by precision."""
+    groups = {}
+    kinds = ("step", "conv", "pool", "act")
+    for row in sorted((row for row in rows if row["kind"] in kinds and "refused" not in row), key=lambda row: kinds.index(row["kind"])):
+        for column, (precision, peers) in COLUMNS.items():
+            if row["precision"] == precision:
+                for name, ratio in _times_as_fast(row, peers):
+                    groups.setdefault(name, {}).setdefault(column, []).append(ratio)
+    means = {name: geometric_mean(found["float32"]) for name, found in groups.items() if "float32" in found}
+    said = [
+        f"{word}: {', '.join(found)}"
+        for word, faster in (("faster than torch at its best", True), ("slower", False))
+        if (found := [f"{name} ({mean:.2f} times)" for name, mean in means.items() if (mean >= 1) == faster])
+    ]
+    lines = [[name, *(_spread(found.get(column)) for column in COLUMNS)] for name, found in groups.items()]
+    sentence = f"On an {gpu}, in float32 and by geometric means, {'; '.join(said)}." if said else ""
+    return "\n\n".join(part for part in (sentence, _table(["times as fast as torch: mean (least to most)", *COLUMNS], lines)) if part)
+
+
+def _times_as_fast(row, peers):
+    """(what is timed, how many times as fast as the best of `peers` it is) of a row, for every comparison in it."""
+    if row["kind"] == "conv":
+        family = row["layer"].split("-")[0]
+        found = [(f"{FAMILIES.get(family, family)} convolutions", _ratio(row, OURS, peers))]
+    elif row["kind"] == "step":
+        found = [("training steps as CUDA graphs", _ratio(row, f"{OURS} graph", [f"{peer} graph" for peer in peers]))]
+        found += [("training steps called one by one", _ratio(row, OURS, [*peers, "torch.compile nchw"]))]
+    elif peers != PEERS:
+        found = []  # nothing is multiplied
+    elif row["kind"] == "pool":
+        found = [(f"pooling in {layout}", _ratio(row, _ours_in(layout), [f"torch {layout}"])) for layout in LAYOUTS]
+    else:
+        found = [("leaky ReLU", _ratio(row, OURS, peers))]
+    return [(name, ratio) for name, ratio in found if ratio]
+
+
+def _spread(ratios):
+    return f"{geometric_mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else "-"
 
 
 def _convolutions(rows):
@@ -79,8 +110,7 @@ def _pooling(rows):
     for kind in ("pool", "act"):
         for layer in _layers(rows, kind, "float32"):
             forward, backward = (rows.get((kind, layer, pass_, "float32")) for pass_ in ("forward", "backward"))
-            ours = {"nchw": OURS, "channels_last": f"{OURS} channels_last"}
-            lines.append([layer, *(_cell(row, ours[layout], [f"torch {layout}"]) for layout in LAYOUTS for row in (forward, backward))])
+            lines.append([layer, *(_cell(row, _ours_in(layout), [f"torch {layout}"]) for layout in LAYOUTS for row in (forward, backward))])
     return _table(["float32 pooling and leaky ReLU @ batch", *(f"{pass_} {layout}" for layout in LAYOUTS for pass_ in ("forward", "backward"))], lines)
 
 
@@ -127,10 +157,17 @@ def _median(row, name):
     return way[heat_of(way)]["median"] if "warm" in way else None
 
 
-def _ratio(row, peers):
-    """How many times as fast as the best of them convlab is, over the rounds of the row."""
-    ratios = [ratio[heat_of(row["ways"][peer])]["median"] for peer in peers if (ratio := row["ratios"].get(peer))]
-    return min(ratios, default=None)
+def _ratio(row, name, peers):
+    """How many times as fast as the best of `peers` the way `name` is: of convlab's first by the rounds of the row, of others by medians."""
+    if name == OURS:
+        return min((ratio[heat_of(row["ways"][peer])]["median"] for peer in peers if (ratio := row["ratios"].get(peer))), default=None)
+    ours, best = _median(row, name), min((us for peer in peers if (us := _median(row, peer))), default=None)
+    return ours and best and best / ours
+
+
+def _ours_in(layout):
+    """The name of convlab's way of pooling."""
+    return OURS if layout == "nchw" else f"{OURS} {layout}"
 
 
 def _cell(row, name, peers):
@@ -138,8 +175,7 @@ def _cell(row, name, peers):
     ours = _median(row, name)
     if ours is None:
         return "refused" if row and "refused" in row else "-"
-    floor, best = row["floor"]["float32"], min((us for peer in peers if (us := _median(row, peer))), default=None)
-    ratio = _ratio(row, peers) if name == OURS else best and best / ours
+    floor, ratio = row["floor"]["float32"], _ratio(row, name, peers)
     return ", ".join([_us(ours), *(f"{100 * us / ours:.0f} %" for us in [floor] if us), *(f"{r:.2f}" for r in [ratio] if r)])
 
 
