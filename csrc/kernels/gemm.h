@@ -37,6 +37,7 @@ template <int kM, int kN, int kK, int kRows, int kColumns> struct Tile {
 
 constexpr int kTableSteps = 256;      // steps tabled at a time: 16 bytes each, 4 KB
 constexpr int kOutside = -(1 << 30);  // a coordinate outside every tensor, even with another such added to it
+
 struct Step {
   int a, b;  // offsets from where the first step of the table lies
   int h, w;  // added to the column's coordinates; kOutside past the last step

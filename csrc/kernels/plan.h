@@ -24,11 +24,13 @@ struct TileShape {
   constexpr int threads() const { return (M / rows) * (N / columns); }
 
   // Blocks that a multiprocessor has registers for, and no more threads than help: loads of one block hide behind another's work.
+  // One at least: ptxas makes a larger tile fit, with spills if need be.
   constexpr int blocks_at_once() const {
     constexpr int kRegisters = 65536, kThreads = 512, kAddressesAndOperands = 56;
     const int of_thread = rows * columns + (M + N) * K / threads() + kAddressesAndOperands;
     const int most = kThreads / threads(), fit = kRegisters / (of_thread * threads());
-    return fit < most ? fit : most;
+    const int blocks = fit < most ? fit : most;
+    return blocks > 1 ? blocks : 1;
   }
 };
 
