@@ -101,10 +101,27 @@ def test_commands(command, tmp_path):
     status, says = STATUS.get(command, 0), SAYS.get(command, "")
     if command in WITHOUT_A_GPU and not GPU:
         status, says = WITHOUT_A_GPU[command]
-    assert says in run(command, folder, status)
+    said = run(command, folder, status)
+    assert says in said and counts_in(said) >= counts_shown(command)
     if command == "make clean":
         assert not list((folder / "convlab").glob("*.so"))
     assert (folder / "README.md").read_text() == readme  # what writes into it finds it true
+
+
+def counts_in(text):
+    """(algorithm, megabytes) of each row of a training through every rung. Its times are the machine's, its losses nearly so."""
+    return set(re.findall(r"^(\w+) .* ([\d.]+) MB .* ms$", text, re.M))
+
+
+def counts_shown(command):
+    """Those that the README shows behind a command."""
+    _, _, behind = (ROOT / "README.md").read_text().partition(f"$ {command}\n")
+    return counts_in(behind.split("```")[0])
+
+
+def test_counts_are_found():
+    """So that the README's are compared."""
+    assert len(counts_shown("python train_lenet.py --algo all --steps 4 --batch-size 16 --simulate")) == 6
 
 
 @pytest.mark.long
