@@ -20,6 +20,14 @@ def test_five_mutants_are_noticed(seed):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_without_a_build_it_says_so(tmp_path, monkeypatch):
+    """And ends: workers that cannot begin would be started again and again."""
+    monkeypatch.setattr(mutants, "built", lambda: ROOT / "build" / "of nobody")
+    monkeypatch.setattr(sys, "argv", ["mutants.py", "--sample", "1", "--jobs", "1"])
+    with pytest.raises(SystemExit, match="_sim/csrc/kernels/avg_pool2d.cu.o is missing: make build"):
+        mutants.main()
+
+
 SOURCE = """
 #define CONVLAB_HD __host__ __device__
 template <class T, int n = 3> constexpr int twice(T a) { return a < n ? 1 : 2; }

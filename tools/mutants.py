@@ -119,6 +119,18 @@ def read_harmless():
 # ---- building one -----------------------------------------------------------------------------------------------------
 
 
+def built() -> Path:
+    """Where the build has its objects."""
+    return ROOT / "build" / sysconfig.get_config_var("SOABI")
+
+
+def missing_objects() -> List[Path]:
+    """Of the simulators' kernels."""
+    sources = sorted(source.relative_to(ROOT) for source in (ROOT / "csrc" / "kernels").glob("*.cu"))
+    objects = [built() / library / "{}.o".format(source) for library in ("_sim", "_sim_check") for source in sources]
+    return [path.relative_to(ROOT) for path in objects if not path.exists()]
+
+
 class Workshop:
     """A copy of csrc/ to break, and the simulators linked from it and from the objects of the build."""
 
@@ -128,7 +140,6 @@ class Workshop:
         import toolchain
         self.setup = runpy.run_path("setup.py", run_name="setup")
         self.torch, self.cxx = toolchain.find_torch(), toolchain.find_cxx(os.environ).path
-        self.built = ROOT / "build" / sysconfig.get_config_var("SOABI")
         self.folder = Path(tempfile.mkdtemp(prefix="convlab-mutants-"))
         shutil.copytree(ROOT / "csrc", self.folder / "csrc")
 
@@ -151,10 +162,7 @@ class Workshop:
         return sorted((str(s.relative_to(ROOT)) for s in sources), key=lambda s: self.object_of(s, "_sim").stat().st_size)
 
     def object_of(self, source, library) -> Path:
-        path = self.built / library / (source + ".o")
-        if not path.exists():
-            raise SystemExit("mutants: {} is missing: make build".format(path.relative_to(ROOT)))
-        return path
+        return built() / library / (source + ".o")
 
     def compile(self, source, check) -> bool:
         """This .cu from the copy; whether it compiles."""
@@ -171,7 +179,7 @@ class Workshop:
         """The simulator with what compile() made."""
         library = self.library(check)
         original = self.object_of(source, name_of(library))
-        others = [str(path) for path in sorted((self.built / name_of(library)).rglob("*.o")) if path != original]
+        others = [str(path) for path in sorted((built() / name_of(library)).rglob("*.o")) if path != original]
         # the mutant first: of a kernel that several files have, the linker keeps the first copy
         command = [self.cxx, "-o", str(self.folder / library.name), str(self.target(check)), *others, *library.link_flags]
         subprocess.run(command, cwd=ROOT, check=True)
@@ -309,6 +317,9 @@ def main():
         print("\n".join(map(str, chosen)))
         return
 
+    missing = missing_objects()
+    if missing:  # a worker could only end itself, and the pool would start another, for ever
+        sys.exit("mutants: {} is missing: make build".format(missing[0]))
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     import torch
     torch.set_num_threads(1)
