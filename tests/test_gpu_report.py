@@ -65,7 +65,7 @@ def test_a_dry_run(tmp_path):
 
 
 def every_kind_of_row_is_measured(measured, found):
-    assert measured["complete"] and measured["dry"] and measured["left_out"] == 0
+    assert measured["complete"] and measured["dry"] and (measured["left_out"], measured["why_left_out"]) == (0, "")
     rows = {(row["kind"], row["layer"], row["pass"]): row for row in measured["rows"]}
     assert {kind for kind, _, _ in rows} == set(gpu_report.KINDS) and [row.get("refused") for row in rows.values()] == [None] * len(rows)
     row = rows["conv", "lenet-c3@1024", "wgrad"]
@@ -92,13 +92,13 @@ def the_readme_shows_it(report, path):
     with pytest.raises(BadRecord, match="a dry one"):
         gpu_readme.tables(report)
     data = report["steps"]["bench"]["data"]
-    data |= {"dry": False, "options": data["options"] | {"layers": None, "precision": None}, "left_out": 3}
+    data |= {"dry": False, "options": data["options"] | {"layers": None, "precision": None}, "left_out": 3, "why_left_out": "the GPU took a nap"}
     data["ceilings"] |= {"ffma": 6e13, "matmul_tf32": 4e14, "matmul_bfloat16": 8e14, "copy": 4.3e12}
     path.write_text(json.dumps(report))
     before = "a\n<!-- measured on a GPU: nothing -->\nNot measured yet.\n<!-- end of what was measured on a GPU -->\nz\n"
     after = readme.updated(before, readme.load(path), "benchmarks/results/report.json")
     assert after.startswith("a\n<!-- measured on a GPU: benchmarks/results/report.json -->\n") and after.endswith("-->\nz\n")
-    assert "copy 4,300 GB/s, multiply-adds 60 TFLOP/s" in after and "3 rows were left out for want of time" in after and "failed" not in after
+    assert "copy 4,300 GB/s, multiply-adds 60 TFLOP/s" in after and "3 rows were left out: the GPU took a nap." in after and "failed" not in after
     lines = {line.split(" | ")[0].strip("| "): line.count(" | ") for line in after.splitlines() if line.startswith("| ")}
     assert lines["lenet-c3@1024"] > 3 and lines["max-lenet@1024"] == lines["leaky_relu-lenet@1024"] == 4 and lines["lenet-5@1024, float32"] > 3
     assert after.splitlines()[2].startswith("On an ") and "| LeNet's convolutions | " in after

@@ -50,7 +50,8 @@ def _conditions(report, bench):
         "Single calls are timed in CUDA graphs, on more data than the second cache holds, torch's with `cudnn.benchmark`. A cell below: "
         "microseconds; the floor, which is what operations and bytes take at the ceilings, as a share of them; and how many times as fast as "
         "torch at its best, a convolution in either layout, pooling in the same."
-        + f" {refused} rows were refused for wrong outputs or errors." * bool(refused) + f" {left} rows were left out for want of time." * bool(left)
+        + f" {refused} rows were refused for wrong outputs or errors." * bool(refused)
+        + f" {left} rows were left out: {bench.get('why_left_out', 'the time was up')}." * bool(left)
         + f" Steps of the report that failed: {', '.join(missed)}." * bool(missed)
     )  # fmt: skip
 

@@ -62,18 +62,17 @@ def _run(args, device):
         args.error("nothing to measure: no row has all of what --layers, --passes, --precision and --filter ask for")
     path = None if args.no_save else args.output or record.default_path("gpu", when)
     chosen = {key: getattr(args, key) for key in ("layers", "passes", "precision", "algo", "filter", "kinds", "no_compile", "budget")}
-    kept = {"version": record.VERSION, "command": "gpu", "when": when, "complete": False, "left_out": len(cases), "dry": args.dry,
-            "machine": record.machine() | device.facts(), "options": chosen, "ceilings": None, "rows": []}  # fmt: skip
+    kept = {"version": record.VERSION, "command": "gpu", "when": when, "complete": False, "left_out": len(cases), "why_left_out": "interrupted",
+            "dry": args.dry, "machine": record.machine() | device.facts(), "options": chosen, "ceilings": None, "rows": []}  # fmt: skip
     kept["ceilings"] = ceilings_module.measured(device)
     report.print_head(kept)
     options = Options(DRY if args.dry else QUICK if args.quick else Limits(), not args.no_kernels)
     warnings.simplefilter("ignore")  # of peers: what matters is recorded
-    why = "interrupted"
     try:
         for case in cases:
             _save(kept, path)
             if args.budget and time.monotonic() - start > args.budget:
-                why = "the time was up"
+                kept["why_left_out"] = "the time was up"
                 break
             gc.freeze()  # what there is stays: every row and every capture looks for garbage, for tenths of a second among all of torch
             try:
@@ -85,15 +84,15 @@ def _run(args, device):
             kept["left_out"] -= 1
             report.print_row(row)
             if "refused" in row and device.lost():
-                why = "the GPU takes no more calls of this process"
+                kept["why_left_out"] = "the GPU took no more calls of the process"
                 break
         else:
-            kept["complete"] = True
+            kept |= {"complete": True, "why_left_out": ""}
     finally:
         gc.unfreeze()
         _save(kept, path)
         if kept["left_out"]:
-            print(f"{kept['left_out']} rows were not begun: {why}")
+            print(f"{kept['left_out']} rows were not begun: {kept['why_left_out']}")
         if path:
             print(f"wrote {path}")
     return kept
