@@ -4,7 +4,8 @@
 
 namespace convlab {
 
-// Calls f(tap, output) for each tap of a window, in one dimension, that lies on place - pad: where output stride + tap dilation = place.
+// In one dimension: calls f(tap, output), in ascending order of taps, for each output whose window has that tap on `place`, counted from
+// where the padding begins: where output stride + tap dilation = place.
 template <class F> __device__ __forceinline__ void over_taps(int place, int kernel, int stride, int dilation, int outputs, const F& f) {
   if (dilation == 1) {  // then it is every stride-th tap: one division for all
     for (int output = place / stride; output >= 0 && place - output * stride < kernel; output--)
