@@ -82,7 +82,6 @@ template <class T> struct ForwardMap {
   }
 };
 
-
 template <class T> struct DgradMap {
   Conv2d g;
   const T *dy, *w;
@@ -137,7 +136,7 @@ template <class T> struct WgradMap {
   float* dw;       // [slices, K, C/groups, R, S]
   float* db;       // [slices, K], or null
   int slices;
-  long long slice;  // steps in each but the last; a multiple of the tile's
+  long long slice;  // steps in each but the last; of several, a multiple of the tile's
 
   struct Part : GemmPart<T> {
     static constexpr bool kStepsAlongLanes = true;

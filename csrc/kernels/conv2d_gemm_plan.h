@@ -42,7 +42,7 @@ inline Cover cover(const TileShape& t, const Product& p, long long wanted) {
   constexpr double kLoad = 24;        // loading an element from shared memory, against a multiply-add
   constexpr double kLatency = 24000;  // a step of a block that is alone: memory takes so long that more blocks cost nothing
   constexpr double kStore = 40;       // a float to memory and back, for a sum that is in slices
-  constexpr double kTie = 0.05;
+  constexpr double kTie = 0.05;       // between tiles that wait for memory alike, the one with less to do
   Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, p.steps, 0};
   if (wanted > 1) {
     c.slice = std::max(ceil_div(ceil_div(p.steps, wanted), kLeastSlice), 1LL) * kLeastSlice;
@@ -55,7 +55,7 @@ inline Cover cover(const TileShape& t, const Product& p, long long wanted) {
   return c;
 }
 
-// The cheapest; if `sliced`, of those with up to so many blocks a multiprocessor.
+// The cheapest; if `sliced`, the sum may be cut so that a multiprocessor gets about 1, 2, 4, 8 or 16 blocks.
 inline Cover best_cover(const TileShape& t, const Product& p, bool sliced) {
   Cover best = cover(t, p, 1);
   const long long blocks = std::max(best.columns * best.rows * p.parts, 1LL);

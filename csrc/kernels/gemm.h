@@ -108,7 +108,7 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
       places[i] = Step{0, int(c.b), c.h, c.w};
     }
 
-  const T* column_b = settled(part.b(part.begin) + column.b);
+  const T* column_b = kAlongSteps ? nullptr : settled(part.b(part.begin) + column.b);
 
   float a_next[kLoadsA], b_next[kLoadsB], sums_a[kLoadsA] = {};
   const int ty = tid / (N / Tile::columns), tx = tid % (N / Tile::columns);
