@@ -3,6 +3,7 @@
 #include <iterator>
 
 #include "cpu/choice.h"
+#include "kernels/conv2d_depthwise.h"
 #include "kernels/conv2d_direct.h"
 #include "kernels/conv2d_im2col_gemm.h"
 #include "kernels/conv2d_implicit_gemm.h"
@@ -24,7 +25,7 @@ constexpr AlgorithmRow kAlgorithms[] = {
     {Algorithm(5), "implicit_gemm", "a matrix product in shared-memory tiles, unrolled while they are loaded", {kNoPass, kAllPasses}, &kImplicitGemm},
     {Algorithm(6), "register_tiled", "the same product, with a tile of outputs in registers", {kAllPasses, kAllPasses}, &kRegisterTiled},
     {Algorithm(7), "small_filter", "kernels compiled for the filters of LeNet and of CIFAR's first layer", {kNoPass, kAllPasses}, &kSmallFilter},
-    {Algorithm(8), "depthwise", "each channel by itself, a run of places in registers", {kAllPasses, kNoPass}, nullptr},
+    {Algorithm(8), "depthwise", "each channel by itself, a run of places in registers", {kAllPasses, kAllPasses}, &kDepthwise},
 };
 
 constexpr bool numbers_are_unique() {

@@ -3,6 +3,7 @@
 //   float4 v = load4(p);  store4(p, v);
 //   Vector<T, n> v = load_vector<n>(p);  store_vector(p, v);      n elements of any type
 //   float v = load_if(wanted, p);         one element that does not change during the kernel, or 0
+//   Vector<float, 2> v = load_pair_if(wanted, p);      two such, in one access
 #pragma once
 #include "device.h"
 
@@ -89,7 +90,29 @@ template <class T> __device__ __forceinline__ float load_if(bool wanted, const T
   return float(value);
 }
 
+__device__ __forceinline__ Vector<float, 2> load_pair_if(bool wanted, const float* p) {
+  float a, b;
+  asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %3, 0;\n mov.b32 %0, 0;\n mov.b32 %1, 0;\n @wanted ld.global.nc.v2.f32 {%0, %1}, [%2];\n}"
+      : "=f"(a), "=f"(b) : "l"(p), "r"(int(wanted)));
+  return {{a, b}};
+}
+
+template <class T> __device__ __forceinline__ Vector<float, 2> load_pair_if(bool wanted, const T* p) {
+  static_assert(sizeof(T) == 2, "float16 and bfloat16");
+  unsigned bits;
+  asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %2, 0;\n mov.b32 %0, 0;\n @wanted ld.global.nc.b32 %0, [%1];\n}" : "=&r"(bits) : "l"(p), "r"(int(wanted)));
+  Vector<T, 2> two;
+  memcpy(&two, &bits, sizeof two);
+  return {{float(two.at[0]), float(two.at[1])}};
+}
+
 #else
+
+template <class T> inline __attribute__((always_inline)) Vector<float, 2> load_pair_if(bool wanted, const T* p) {
+  if (!wanted) return {{0.0f, 0.0f}};
+  const Vector<T, 2> two = load_vector<2>(p);
+  return {{float(two.at[0]), float(two.at[1])}};
+}
 
 template <class T> inline __attribute__((always_inline)) float load_if(bool wanted, const T* p) { return wanted ? float(*p) : 0.0f; }
 

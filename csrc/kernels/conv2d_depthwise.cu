@@ -1,0 +1,368 @@
+// Depthwise convolution: one input channel a group, and as many output channels as there are, m = K / C.
+//
+//   forward  y[n,k,p,q]  = bias[k] + sum over r, s of x[n, k / m, p*stride_h - pad_h + r*dilation_h, ...] w[k,r,s]
+//   dgrad    dx[n,c,h,w] = sum over j < m, r, s of dy[n, c m + j, p, q] w[c m + j, r, s]  where p*stride_h - pad_h + r*dilation_h = h, ...
+//   wgrad    dw[k,r,s]   = sum over n, p, q of dy[n,k,p,q] x[n, k / m, p*stride_h - pad_h + r*dilation_h, ...]
+//
+// What it does    a thread makes 8 rows x 2 columns of a plane for a filter of 3 x 3 or 5 x 5 (conv2d_depthwise.h lists them): sums and
+//                 weights are in registers, each row of inputs is loaded once for all the sums that it is part of, columns side by
+//                 side in one access where rows are of even width. Lanes lie beside each other in a row, so a warp's accesses
+//                 are whole lines. A block has one channel, and of it as many images as it takes. dgrad at stride 1 is the
+//                 same with the filter flipped. wgrad: a block has a channel and a slice of its runs, a thread the sums of all
+//                 taps; they are added by shuffles, and the slices' by a warp an element: no atomics, the same bits every time.
+//                 Other filters, strides and dilations: the same division of the work, with loops instead of registers.
+// Against direct  an input is loaded for 16 sums together, not for each of them (3 x 3: 1.9 loads an output, not 18), and indices
+//                 are divided once for 16 outputs, in 32 bits.
+// What bounds it  memory: x and y (dgrad: dy and dx, wgrad: x and dy) cross the bus once, 8 bytes for 9 multiply-adds in float32.
+//                 128 channels of 56 x 56 at batch 64: 206 MB, 48 us at 4.28 TB/s, in which an H200 has issue slots for 50
+//                 instructions an output; this takes 15 to 20. Two rows of ten are loaded again, from L1 or L2.
+// What is next    the normalisation and activation that follow, and the pointwise convolution behind them, while y is in registers.
+#include "conv2d_depthwise.h"
+
+#include "../device/vector.h"
+#include "launchers.h"
+#include "windows.h"
+
+namespace convlab {
+namespace {
+
+constexpr int kThreads = kDepthwiseThreads, kLanes = 32;
+constexpr int kBlocksAtOnce = 4;  // a multiprocessor: leaves a thread 128 registers
+
+// A pass as seen by its planes: `in` [images, in_maps, in_h, in_w] becomes `out` [images, out_maps, out_h, out_w], whose first row
+// sees the input from row -pad_h on. An output map is the sum of `sources` input maps; `shared_by` have the same ones.
+struct Planes {
+  int images, in_maps, in_h, in_w, out_maps, out_h, out_w, pad_h, pad_w;
+  int sources, shared_by;
+  bool flipped;  // the filter
+};
+
+Planes forward_planes(const Conv2d& g) { return {g.N, g.C, g.H, g.W, g.K, g.P, g.Q, g.pad_h, g.pad_w, 1, g.Kg(), false}; }
+Planes dgrad_planes(const Conv2d& g) {  // at stride 1
+  return {g.N, g.K, g.P, g.Q, g.C, g.H, g.W, (g.R - 1) * g.dilation_h - g.pad_h, (g.S - 1) * g.dilation_w - g.pad_w, g.Kg(), 1, true};
+}
+
+// Where a run lies: piece i of the planes [images, height, width] of a map.
+struct Place {
+  int image, row, column;
+};
+template <int kRows, int kColumns> __device__ __forceinline__ Place place_of(unsigned i, int height, int width) {
+  const unsigned across = unsigned(width + kColumns - 1) / kColumns, pieces = unsigned(height + kRows - 1) / kRows * across;
+  const unsigned image = i / pieces, piece = i - image * pieces, down = piece / across;
+  return {int(image), int(down) * kRows, int(piece - down * across) * kColumns};
+}
+template <int kRows, int kColumns> __device__ __forceinline__ bool exists(unsigned i, int images, int height, int width) {
+  return i < unsigned(images) * (unsigned(height + kRows - 1) / kRows * (unsigned(width + kColumns - 1) / kColumns));
+}
+__device__ __forceinline__ unsigned piece_of_thread() { return (blockIdx.z * gridDim.y + blockIdx.y) * kThreads + threadIdx.x; }
+
+// kWidth neighbours from column `left` on of a row of `width`, zeros outside it. kPairs: p + left is even where a pair begins, and so
+// is the width, so a pair is inside or outside.
+template <bool kPairs, int kWidth, class T>
+__device__ __forceinline__ void load_row(float (&row)[kWidth], const T* p, bool inside, int left, int width) {
+  constexpr int kLead = kPairs ? (kWidth / 2 + 1) % 2 : kWidth;  // single ones before the pairs
+#pragma unroll
+  for (int j = 0; j < kWidth; j++) {
+    const bool wanted = inside && unsigned(left + j) < unsigned(width);
+    if (kPairs && j >= kLead && (j - kLead) % 2 == 0 && j + 1 < kWidth) {
+      const Vector<float, 2> two = load_pair_if(wanted, p + j);
+      row[j] = two.at[0], row[j + 1] = two.at[1];
+    } else if (j < kLead || (j + 1 == kWidth && kLead % 2)) {
+      row[j] = load_if(wanted, p + j);
+    }
+  }
+}
+
+// in, w [K, R, S], bias [K] or null -> out.  grid (output maps, pieces)
+template <class T, int kFilter, int kStride, int kRows, int kColumns>
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
+depthwise_runs_kernel(Planes g, const T* __restrict__ in, const T* __restrict__ w, const T* __restrict__ bias, T* __restrict__ out) {
+  constexpr int kTaps = kFilter * kFilter, kWindowRows = (kRows - 1) * kStride + kFilter, kWindowColumns = (kColumns - 1) * kStride + kFilter;
+  const unsigned i = piece_of_thread();
+  if (!exists<kRows, kColumns>(i, g.images, g.out_h, g.out_w)) return;
+  const Place at = place_of<kRows, kColumns>(i, g.out_h, g.out_w);
+  const int map = blockIdx.x, top = at.row * kStride - g.pad_h, left = at.column * kStride - g.pad_w;
+  const int source = (g.shared_by == 1 ? map : map / g.shared_by) * g.sources;
+
+  float sums[kRows][kColumns];
+  const float first = bias ? float(bias[map]) : 0.0f;
+#pragma unroll
+  for (int a = 0; a < kRows; a++)
+#pragma unroll
+    for (int b = 0; b < kColumns; b++) sums[a][b] = first;
+
+  const T* plane = in + ((long long)at.image * g.in_maps + source) * (g.in_h * g.in_w) + (top * g.in_w + left);
+  const T* filter = w + (long long)map * g.sources * kTaps;
+#pragma unroll 1
+  for (int j = 0; j < g.sources; j++, plane += g.in_h * g.in_w, filter += kTaps) {
+    float taps[kTaps];
+#pragma unroll
+    for (int t = 0; t < kTaps; t++) taps[t] = float(filter[g.flipped ? kTaps - 1 - t : t]);
+#pragma unroll
+    for (int h = 0; h < kWindowRows; h++) {
+      float row[kWindowColumns];
+      load_row<kColumns == 2>(row, plane + h * g.in_w, unsigned(top + h) < unsigned(g.in_h), left, g.in_w);
+#pragma unroll
+      for (int r = 0; r < kFilter; r++) {
+        if (h < r || (h - r) % kStride || (h - r) / kStride >= kRows) continue;
+#pragma unroll
+        for (int s = 0; s < kFilter; s++)
+#pragma unroll
+          for (int b = 0; b < kColumns; b++) sums[(h - r) / kStride][b] += row[b * kStride + s] * taps[r * kFilter + s];
+      }
+    }
+  }
+
+  out += ((long long)at.image * g.out_maps + map) * (g.out_h * g.out_w) + (at.row * g.out_w + at.column);
+#pragma unroll
+  for (int a = 0; a < kRows; a++) {
+    if (at.row + a >= g.out_h) break;
+    if constexpr (kColumns == 2) store_vector(out + a * g.out_w, Vector<T, 2>{{T(sums[a][0]), T(sums[a][1])}});
+    else out[a * g.out_w] = T(sums[a][0]);
+  }
+}
+
+// The same for any filter, stride and dilation.
+template <class T>
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
+depthwise_any_kernel(Planes g, int R, int S, int stride_h, int stride_w, int dilation_h, int dilation_w, const T* __restrict__ in, const T* __restrict__ w,
+                     const T* __restrict__ bias, T* __restrict__ out) {
+  constexpr int kRows = kDepthwiseAnyRows;
+  const unsigned i = piece_of_thread();
+  if (!exists<kRows, 1>(i, g.images, g.out_h, g.out_w)) return;
+  const Place at = place_of<kRows, 1>(i, g.out_h, g.out_w);
+  const int map = blockIdx.x, top = at.row * stride_h - g.pad_h, left = at.column * stride_w - g.pad_w;
+  const int source = map / g.shared_by * g.sources, taps = R * S;
+
+  float sums[kRows];
+#pragma unroll
+  for (int a = 0; a < kRows; a++) sums[a] = bias ? float(bias[map]) : 0.0f;
+  const T* plane = in + ((long long)at.image * g.in_maps + source) * (g.in_h * g.in_w);
+  const T* filter = w + (long long)map * g.sources * taps;
+#pragma unroll 1
+  for (int j = 0; j < g.sources; j++, plane += g.in_h * g.in_w, filter += taps)
+#pragma unroll 1
+    for (int r = 0; r < R; r++)
+#pragma unroll 1
+      for (int s = 0; s < S; s++) {
+        const int h = top + r * dilation_h, v = left + s * dilation_w, tap = r * S + s;
+        const float weight = float(filter[g.flipped ? taps - 1 - tap : tap]);
+#pragma unroll
+        for (int a = 0; a < kRows; a++) {
+          const int row = h + a * stride_h;
+          const bool inside = unsigned(row) < unsigned(g.in_h) && unsigned(v) < unsigned(g.in_w);
+          sums[a] += load_if(inside, plane + (inside ? row * g.in_w + v : 0)) * weight;
+        }
+      }
+
+  out += ((long long)at.image * g.out_maps + map) * (g.out_h * g.out_w) + (at.row * g.out_w + at.column);
+#pragma unroll
+  for (int a = 0; a < kRows; a++)
+    if (at.row + a < g.out_h) out[a * g.out_w] = T(sums[a]);
+}
+
+// dy [N, K, P, Q], w [K, R, S] -> dx [N, C, H, W], of any stride: an element gathers what its windows give it.  grid (C, pieces)
+template <class T>
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
+depthwise_gather_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
+  const unsigned i = piece_of_thread();
+  if (!exists<1, 1>(i, g.N, g.H, g.W)) return;
+  const Place at = place_of<1, 1>(i, g.H, g.W);
+  const int c = blockIdx.x, maps = g.Kg();
+  const T* dyk = dy + ((long long)at.image * g.K + c * maps) * (g.P * g.Q);
+  const T* wk = w + (long long)c * maps * (g.R * g.S);
+  float sum = 0;
+#pragma unroll 1
+  for (int j = 0; j < maps; j++, dyk += g.P * g.Q, wk += g.R * g.S)
+    over_windows(g, at.row, at.column, [&](int tap, int output) { sum += float(dyk[output]) * float(wk[tap]); });
+  dx[((long long)at.image * g.C + c) * (g.H * g.W) + (at.row * g.W + at.column)] = T(sum);
+}
+
+// The block's sums of kSums values a thread: the warps' by a tree of shuffles, the block's in the order of its warps. Calls
+// write(i, sum) for each.
+template <int kSums, class Write> __device__ __forceinline__ void leave_sums(const float (&sums)[kSums], const Write& write) {
+  constexpr int kWarps = kThreads / kLanes;
+  SHARED(float, parts, [kWarps][kSums]);
+#pragma unroll
+  for (int i = 0; i < kSums; i++) {
+    float sum = sums[i];
+    for (int apart = kLanes / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, apart);
+    if (threadIdx.x % kLanes == 0) parts[threadIdx.x / kLanes][i] = sum;
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < kSums; i += kThreads) {
+    float sum = parts[0][i];
+    for (int warp = 1; warp < kWarps; warp++) sum += parts[warp][i];
+    write(i, sum);
+  }
+}
+
+// dy [N, K, P, Q], x [N, C, H, W] -> partial [K, R S + 1, slices]: sums of each tap, then of dy.  grid (slices, K)
+template <class T, int kFilter, int kStride, int kRows, int kColumns>
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
+depthwise_wgrad_kernel(Conv2d g, int slice, const T* __restrict__ dy, const T* __restrict__ x, float* __restrict__ partial) {
+  constexpr int kTaps = kFilter * kFilter, kWindowRows = (kRows - 1) * kStride + kFilter, kWindowColumns = (kColumns - 1) * kStride + kFilter;
+  const int k = blockIdx.y, c = k / g.Kg();
+  float sums[kTaps + 1] = {};
+  const unsigned end = (blockIdx.x + 1) * unsigned(slice);
+#pragma unroll 1
+  for (unsigned i = blockIdx.x * unsigned(slice) + threadIdx.x; i < end; i += kThreads) {
+    if (!exists<kRows, kColumns>(i, g.N, g.P, g.Q)) break;
+    const Place at = place_of<kRows, kColumns>(i, g.P, g.Q);
+    const int top = at.row * kStride - g.pad_h, left = at.column * kStride - g.pad_w;
+    const T* dyk = dy + ((long long)at.image * g.K + k) * (g.P * g.Q) + (at.row * g.Q + at.column);
+    const T* xc = x + ((long long)at.image * g.C + c) * (g.H * g.W) + (top * g.W + left);
+
+    float d[kRows][kColumns];
+#pragma unroll
+    for (int a = 0; a < kRows; a++) {
+      const bool inside = at.row + a < g.P;
+      if constexpr (kColumns == 2) {
+        const Vector<float, 2> two = load_pair_if(inside, dyk + a * g.Q);
+        d[a][0] = two.at[0], d[a][1] = two.at[1];
+      } else {
+        d[a][0] = load_if(inside, dyk + a * g.Q);
+      }
+#pragma unroll
+      for (int b = 0; b < kColumns; b++) sums[kTaps] += d[a][b];
+    }
+#pragma unroll
+    for (int h = 0; h < kWindowRows; h++) {
+      float row[kWindowColumns];
+      load_row<kColumns == 2>(row, xc + h * g.W, unsigned(top + h) < unsigned(g.H), left, g.W);
+#pragma unroll
+      for (int r = 0; r < kFilter; r++) {
+        if (h < r || (h - r) % kStride || (h - r) / kStride >= kRows) continue;
+#pragma unroll
+        for (int s = 0; s < kFilter; s++)
+#pragma unroll
+          for (int b = 0; b < kColumns; b++) sums[r * kFilter + s] += d[(h - r) / kStride][b] * row[b * kStride + s];
+      }
+    }
+  }
+  partial += (long long)k * (kTaps + 1) * gridDim.x + blockIdx.x;
+  leave_sums(sums, [&](int i, float sum) { partial[i * gridDim.x] = sum; });
+}
+
+// The same for any filter, stride and dilation, kDepthwiseAnyTaps taps a block.  grid (slices, K, taps)
+template <class T>
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
+depthwise_wgrad_any_kernel(Conv2d g, int slice, const T* __restrict__ dy, const T* __restrict__ x, float* __restrict__ partial) {
+  const int k = blockIdx.y, c = k / g.Kg(), taps = g.R * g.S, tap0 = blockIdx.z * kDepthwiseAnyTaps;
+  int down[kDepthwiseAnyTaps], right[kDepthwiseAnyTaps];  // where the taps lie from the first
+#pragma unroll
+  for (int t = 0; t < kDepthwiseAnyTaps; t++) down[t] = (tap0 + t) / g.S * g.dilation_h, right[t] = (tap0 + t) % g.S * g.dilation_w;
+  float sums[kDepthwiseAnyTaps + 1] = {};
+  const unsigned end = (blockIdx.x + 1) * unsigned(slice);
+#pragma unroll 1
+  for (unsigned i = blockIdx.x * unsigned(slice) + threadIdx.x; i < end; i += kThreads) {
+    if (!exists<1, 1>(i, g.N, g.P, g.Q)) break;
+    const Place at = place_of<1, 1>(i, g.P, g.Q);
+    const int top = at.row * g.stride_h - g.pad_h, left = at.column * g.stride_w - g.pad_w;
+    const T* xc = x + ((long long)at.image * g.C + c) * (g.H * g.W);
+    const float d = float(dy[((long long)at.image * g.K + k) * (g.P * g.Q) + (at.row * g.Q + at.column)]);
+    sums[kDepthwiseAnyTaps] += d;
+#pragma unroll
+    for (int t = 0; t < kDepthwiseAnyTaps; t++) {
+      const int h = top + down[t], v = left + right[t];
+      const bool inside = tap0 + t < taps && unsigned(h) < unsigned(g.H) && unsigned(v) < unsigned(g.W);
+      sums[t] += d * load_if(inside, xc + (inside ? h * g.W + v : 0));
+    }
+  }
+  partial += (long long)k * (taps + 1) * gridDim.x + blockIdx.x;
+  leave_sums(sums, [&](int i, float sum) {
+    if (i < kDepthwiseAnyTaps ? tap0 + i < taps : tap0 == 0) partial[(long long)(i < kDepthwiseAnyTaps ? tap0 + i : taps) * gridDim.x] = sum;
+  });
+}
+
+// partial [K, taps + 1, slices] -> dw [K, taps], db [K] or null: a warp adds up an element.  grid ceil(K (taps + 1) / 4)
+template <class T>
+__global__ void __launch_bounds__(kThreads) depthwise_add_kernel(int K, int taps, int slices, const float* __restrict__ partial, T* dw, T* db) {
+  const long long i = (long long)blockIdx.x * (kThreads / kLanes) + threadIdx.x / kLanes;
+  if (i >= (long long)K * (taps + 1)) return;
+  float sum = 0;
+  for (int slice = threadIdx.x % kLanes; slice < slices; slice += kLanes) sum += partial[i * slices + slice];
+  for (int apart = kLanes / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, apart);
+  if (threadIdx.x % kLanes) return;
+  const long long k = i / (taps + 1), tap = i % (taps + 1);
+  if (tap < taps) dw[k * taps + tap] = T(sum);
+  else if (db) db[k] = T(sum);
+}
+
+// ---- launching --------------------------------------------------------------------------------------------------------
+
+// Calls f with the element type; float64 is refused.
+template <class F> void with_type(DType dtype, const F& f) {
+  dispatch(dtype, [&](auto tag) {
+    if constexpr (!std::is_same_v<typename decltype(tag)::type, double>) f(tag);
+  });
+}
+
+// Calls f.template operator()<filter, stride, rows, columns>() with a run of the table; false where there is none.
+template <int i = 0, class F> bool with_run(int variant, const F& f) {
+  if constexpr (i < kDepthwiseRunCount) {
+    constexpr DepthwiseRun run = kDepthwiseRuns[i];
+    if (variant != i) return with_run<i + 1>(variant, f);
+    f.template operator()<run.filter, run.stride, run.rows, run.columns>();
+    return true;
+  }
+  return false;
+}
+
+// Whether p lies at a multiple of two elements. A view may begin anywhere.
+template <class T> bool even(const T* p) { return reinterpret_cast<unsigned long long>(p) % (2 * sizeof(T)) == 0; }
+
+// forward, and dgrad at stride 1
+template <class T> void correlate(Pass pass, const Plan& plan, const Conv2d& g, const Planes& planes, const T* in, const T* w, const T* bias, T* out, Stream stream) {
+  const int variant = even(in) && even(out) ? plan.variant : depthwise_variant(pass, g, false);
+  unsigned grid[3];
+  depthwise_grid(pass, g, variant, grid);
+  const dim3 blocks(grid[0], grid[1], grid[2]);
+  if (!with_run(variant, [&]<int kFilter, int kStride, int kRows, int kColumns>() {
+        launch(depthwise_runs_kernel<T, kFilter, kStride, kRows, kColumns>, blocks, dim3(kThreads), 0, stream, planes, in, w, bias, out);
+      }))
+    launch(depthwise_any_kernel<T>, blocks, dim3(kThreads), 0, stream, planes, g.R, g.S, pass == Pass::forward ? g.stride_h : 1,
+           pass == Pass::forward ? g.stride_w : 1, g.dilation_h, g.dilation_w, in, w, bias, out);
+}
+
+void forward(const Plan& plan, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
+  with_type(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    correlate<T>(Pass::forward, plan, g, forward_planes(g), static_cast<const T*>(x), static_cast<const T*>(w), static_cast<const T*>(bias), static_cast<T*>(y),
+                 stream);
+  });
+}
+
+void dgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void*, Stream stream) {
+  with_type(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    if (g.stride_h == 1 && g.stride_w == 1)
+      return correlate<T>(Pass::dgrad, plan, g, dgrad_planes(g), static_cast<const T*>(dy), static_cast<const T*>(w), nullptr, static_cast<T*>(dx), stream);
+    launch(depthwise_gather_kernel<T>, dim3(plan.grid[0], plan.grid[1], plan.grid[2]), dim3(kThreads), 0, stream, g, static_cast<const T*>(dy),
+           static_cast<const T*>(w), static_cast<T*>(dx));
+  });
+}
+
+// workspace [K, R S + 1, slices] floats
+void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy_, const void* x_, void* dw, void* db, void* workspace, Stream stream) {
+  with_type(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const T *dy = static_cast<const T*>(dy_), *x = static_cast<const T*>(x_);
+    float* partial = static_cast<float*>(workspace);
+    const int variant = even(dy) && even(x) ? plan.variant : depthwise_variant(Pass::wgrad, g, false);
+    const int slice = int(depthwise_slice(depthwise_pieces(Pass::wgrad, g, variant), plan.slices));
+    const dim3 blocks(plan.grid[0], plan.grid[1], plan.grid[2]);
+    if (!with_run(variant, [&]<int kFilter, int kStride, int kRows, int kColumns>() {
+          launch(depthwise_wgrad_kernel<T, kFilter, kStride, kRows, kColumns>, blocks, dim3(kThreads), 0, stream, g, slice, dy, x, partial);
+        }))
+      launch(depthwise_wgrad_any_kernel<T>, blocks, dim3(kThreads), 0, stream, g, slice, dy, x, partial);
+    const int taps = g.R * g.S;
+    launch(depthwise_add_kernel<T>, blocks_for((long long)g.K * (taps + 1), kThreads / kLanes), dim3(kThreads), 0, stream, g.K, taps, plan.slices, partial,
+           static_cast<T*>(dw), static_cast<T*>(db));
+  });
+}
+
+const ConvKernels conv2d_depthwise("depthwise", forward, dgrad, wgrad);
+
+}  // namespace
+}  // namespace convlab
