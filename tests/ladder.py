@@ -37,9 +37,15 @@ def passes_of(rung, conv: Conv, dtype=torch.float32) -> list[str]:
 
 
 @functools.cache
+def wants_depthwise(rung) -> bool:
+    """Whether the rung takes only groups of one input channel."""
+    return not passes_of(rung, Conv(2, 5, 13, 11, 7, 3, 2)) and bool(passes_of(rung, Conv(2, 5, 13, 11, 10, 3, 2, groups=5)))
+
+
+@functools.cache
 def filters_of(rung) -> list[tuple[int, int, int]] | None:
     """Every (C, K, R = S) of moderate size that the rung takes; None if it is not choosy."""
-    if passes_of(rung, Conv(2, 5, 13, 11, 7, 3, 2)):
+    if passes_of(rung, Conv(2, 5, 13, 11, 7, 3, 2)) or wants_depthwise(rung):
         return None
     sizes = [(C, K, R) for R in (1, 3, 5, 7) for C in range(1, 17) for K in range(1, 129)]
     return [(C, K, R) for C, K, R in sizes if passes_of(rung, Conv(2, C, 32, 32, K, R, R))]
@@ -47,6 +53,8 @@ def filters_of(rung) -> list[tuple[int, int, int]] | None:
 
 def typical(rung) -> Conv:
     """Some problem of float32 that the rung takes."""
+    if wants_depthwise(rung):
+        return Conv(2, 5, 32, 32, 5, 3, 3, groups=5)
     C, K, R = (filters_of(rung) or [(5, 7, 3)])[0]
     return Conv(2, C, 32, 32, K, R, R)
 
@@ -89,11 +97,28 @@ def _of_filters(rng: random.Random, filters) -> Conv:
     return Conv(rng.randint(1, 4), C, rng.randint(R, 34), rng.randint(R, 34), K, R, R, stride, padding)
 
 
+def _depthwise(rng: random.Random) -> Conv:
+    """A depthwise convolution, most often as networks have them."""
+    while True:
+        groups, R = rng.choice([1, 2, 3, 5, 7]), rng.choice([3, 3, 5, rng.randint(1, 7)])
+        S, stride, dilation = rng.choice([R, R, R, rng.randint(1, 7)]), rng.choice([1, 1, 1, 2, 2, 3]), rng.choice([1, 1, 1, 1, 2, 3])
+        c = Conv(
+            rng.choice([1, 2, 3, 11]), groups, rng.randint(1, 29), rng.randint(1, 29), groups * rng.choice([1, 1, 1, 2, 3]), R, S,
+            rng.choice([(stride, stride)] * 3 + [(rng.randint(1, 3), rng.randint(1, 3))]),
+            rng.choice([(R // 2, S // 2)] * 3 + [(rng.randint(0, 4), rng.randint(0, 4))]), rng.choice([(dilation, dilation)] * 3 + [(1, 2)]), groups,
+        )  # fmt: skip
+        if min(c.outputs) > 0:
+            return c
+
+
 def random_problem(rng: random.Random, rung, span: str | None = None) -> tuple[Conv, torch.dtype]:
     """A convolution that the rung can do, and an element type. span: a pass in which it must span several tiles."""
     filters = filters_of(rung)
     for _ in range(100_000):
-        conv = _of_filters(rng, filters) if filters else _of_several_tiles(rng) if span and has_tiles(rung) else random_conv(rng)
+        if wants_depthwise(rung):
+            conv = _depthwise(rng)
+        else:
+            conv = _of_filters(rng, filters) if filters else _of_several_tiles(rng) if span and has_tiles(rung) else random_conv(rng)
         dtype = rng.choice([torch.float32, torch.float32, *dtypes_of(rung)])
         passes = passes_of(rung, conv, dtype)
         if passes and (filters or not has_tiles(rung) or span not in passes or spans_tiles(rung.plan(problem_of(conv, dtype), span))):

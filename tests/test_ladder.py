@@ -20,6 +20,19 @@ MORE_AWKWARD = [
     Conv(2, 3, 5, 5, 61, 3, 3, padding=(1, 1)),
     Conv(1, 34, 8, 7, 38, 3, 3, padding=(1, 1), groups=2),
     Conv(1, 16, 6, 7, 32, 3, 3, padding=(1, 1), groups=16),  # depthwise with a multiplier
+    Conv(3, 5, 17, 14, 5, 3, 3, padding=(1, 1), groups=5),  # depthwise from here on: rows of even width, and one row beyond two runs of 8
+    Conv(2, 7, 9, 12, 14, 5, 5, padding=(2, 2), groups=7),
+    Conv(2, 3, 8, 10, 3, 3, 3, padding=(3, 3), groups=3),  # outputs that see nothing but padding
+    Conv(1, 2, 40, 38, 2, 3, 3, groups=2),  # several blocks a plane
+    Conv(41, 2, 7, 7, 2, 3, 3, padding=(1, 1), groups=2),  # several planes a block
+    Conv(2, 3, 13, 12, 6, 3, 3, stride=(2, 2), padding=(1, 1), groups=3),
+    Conv(2, 3, 12, 13, 3, 5, 5, stride=(2, 2), padding=(2, 2), groups=3),
+    Conv(2, 3, 11, 12, 3, 3, 3, stride=(3, 3), padding=(1, 1), groups=3),
+    Conv(2, 3, 11, 12, 3, 3, 3, padding=(2, 2), dilation=(2, 2), groups=3),
+    Conv(2, 3, 9, 10, 3, 7, 7, padding=(3, 3), groups=3),
+    Conv(2, 3, 1, 10, 3, 3, 3, padding=(1, 1), groups=3),  # one row
+    Conv(2, 3, 10, 1, 3, 3, 3, padding=(1, 1), groups=3),  # one column
+    Conv(0, 3, 8, 8, 3, 3, 3, groups=3),
 ]
 # Extents just under and over twice 128, so that a rung with large tiles takes its largest; in one pass each.
 LARGE = [Conv(1, 3, 13, 25, 249, 3, 3), Conv(1, 249, 11, 23, 3, 3, 3, padding=(1, 1)), Conv(1, 253, 3, 9, 249, 1, 1)]

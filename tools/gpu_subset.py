@@ -15,11 +15,14 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 import convlab  # noqa: E402
 import convlab.functional as CF  # noqa: E402
 
-# x, w, (stride, padding, dilation, groups): LeNet's C3 for the kernels that are compiled for it, and what has edges everywhere
+# x, w, (stride, padding, dilation, groups): LeNet's C3 for the kernels that are compiled for it, what has edges everywhere, depthwise
 CONVOLUTIONS = [
     ((1, 6, 14, 14), (16, 6, 5, 5), (1, 0, 1, 1)),
     ((2, 6, 11, 13), (9, 2, 3, 2), ((2, 3), (1, 2), (1, 2), 3)),
     ((1, 10, 9, 10), (35, 10, 3, 3), (1, 1, 1, 1)),
+    ((2, 6, 11, 12), (6, 1, 3, 3), (1, 1, 1, 6)),
+    ((2, 3, 13, 9), (6, 1, 5, 5), (2, 2, 1, 3)),
+    ((3, 2, 8, 9), (2, 1, 2, 3), (1, (0, 1), 2, 2)),
 ]
 
 

@@ -18,7 +18,7 @@ import torch  # noqa: E402
 import convlab  # noqa: E402
 from convlab import ops  # noqa: E402
 from convlab.explain.counting import call_of, count_call  # noqa: E402
-from convlab.testing import traffic  # noqa: E402
+from convlab.testing import contracts, traffic  # noqa: E402
 from convlab.testing.traffic import NAME_WIDTH, NOTE, digits  # noqa: E402
 
 KERNELS = ROOT / "csrc" / "kernels"
@@ -29,14 +29,15 @@ PASSES = ("forward", "dgrad", "wgrad")
 
 
 class Layer(NamedTuple):
-    """x [N, C, H, W], w [K, C, R, S], stride 1"""
+    """x [N, C, H, W], w [K, C/groups, R, S], stride 1"""
     x: tuple
     w: tuple
     padding: int = 0
+    groups: int = 1
 
     def tensors(self):
         x, w = torch.randn(self.x), torch.randn(self.w)
-        return x, w, torch.randn_like(torch.nn.functional.conv2d(x, w, padding=self.padding))
+        return x, w, torch.randn_like(torch.nn.functional.conv2d(x, w, padding=self.padding, groups=self.groups))
 
     @property
     def multiply_adds(self):
@@ -57,6 +58,7 @@ LAYERS = {
     "LeNet C3": Layer((32, 6, 14, 14), (16, 6, 5, 5)),
     "ResNet-20": Layer((1, 32, 16, 16), (32, 32, 3, 3), padding=1),  # its second stage
 }
+DEPTHWISE_LAYERS = {name: Layer((c.N, c.C, c.H, c.W), (c.K, c.C // c.groups, c.R, c.S), c.padding[0], c.groups) for name, c in contracts.DEPTHWISE_LAYERS.items()}
 MAX_POOLINGS = {
     "LeNet S2": Pooling((32, 6, 28, 28), 2, 2),
     "ResNet-50": Pooling((1, 8, 112, 112), 3, 2, 1),  # behind its first layer; 8 of the 64 planes
@@ -81,7 +83,7 @@ class Case(NamedTuple):
 def problem_of(layer: Layer) -> convlab.Conv2dProblem:
     x, w, _ = layer.tensors()
     with convlab.simulate(check=False):  # as a problem of the CUDA backend
-        return convlab.Conv2dProblem.of(x, w, padding=layer.padding)
+        return convlab.Conv2dProblem.of(x, w, padding=layer.padding, groups=layer.groups)
 
 
 def sizes_of(**tensors) -> Dict[str, int]:
@@ -97,7 +99,8 @@ def case_of(rung, name: str, layer: Layer, pass_: str) -> Case:
 
 def convolution_cases(layers) -> Iterator[Case]:
     for rung in convlab.algorithms():
-        for name, layer in layers.items():
+        taken = {name: layer for name, layer in layers.items() if any(rung.supports(problem_of(layer), pass_)[0] for pass_ in PASSES)}
+        for name, layer in (taken or DEPTHWISE_LAYERS).items():
             problem = problem_of(layer)
             yield from (case_of(rung, name, layer, pass_) for pass_ in PASSES if rung.supports(problem, pass_)[0])
     for name, layer in layers.items():

@@ -31,6 +31,10 @@ def picture_of(plan: dict, problem, pass_: str) -> Picture:
     outputs = math.prod(shape)
     if plan["plane"]:
         rows, columns = plan["plane"]
+        if not plan["tile"]:
+            title = (f"a plane of {name}, {shape[2]} x {shape[3]}, in runs of {rows} x {columns}, one a thread; a block has {plan['threads']} of "
+                     "them, all of one map, and goes on with its next image")  # fmt: skip
+            return Picture(title, shape[2], shape[3], (rows, columns))
         maps = plan["tile"][0]
         title = (f"a plane of {name}, {shape[2]} x {shape[3]}, in tiles of {rows} x {columns}; a block makes them of {_count(maps, 'map')}, "
                  "a thread one place of each")  # fmt: skip

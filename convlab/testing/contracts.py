@@ -48,6 +48,7 @@ class Contract(NamedTuple):
 # ---- convolution ------------------------------------------------------------------------------------------------------
 
 LAYERS = {"LeNet C3": Conv(32, 6, 14, 14, 16, 5, 5), "ResNet-20": Conv(1, 32, 16, 16, 32, 3, 3, padding=(1, 1))}
+DEPTHWISE_LAYERS = {"MobileNet": Conv(64, 8, 14, 14, 8, 3, 3, padding=(1, 1), groups=8)}  # 8 of its 512 channels; for rungs that take no others
 
 
 def _conv_question(pass_: str, case: Conv, dtype, bias=True) -> Question:
