@@ -20,11 +20,12 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 import convlab  # noqa: E402
-from convlab.testing.contracts import LAYERS  # noqa: E402
+from convlab.testing.contracts import DEPTHWISE_LAYERS, LAYERS  # noqa: E402
 from convlab.testing.traffic import digits, noted  # noqa: E402
 
 KERNELS = ROOT / "csrc" / "kernels"
 RUNGS = {a.name: a for a in convlab.algorithms()}
+ALL_LAYERS = {**LAYERS, **DEPTHWISE_LAYERS}
 
 
 def on_page_markdown(markdown, page, **_):
@@ -99,7 +100,7 @@ def predicted(name: str, layer) -> dict[str, float]:
 
 def traffic(name: str) -> str:
     lines = ["| layer | reads of | predicted | counted |", "| --- | --- | --- | --- |"]
-    for title, layer in LAYERS.items():
+    for title, layer in ALL_LAYERS.items():
         counted = noted(f"conv2d_{name}.cu").get((title, "forward"), {})
         foretold = predicted(name, layer) if counted else {}
         lines += [f"| {title} | {t} | {digits(foretold[t]) if t in foretold else ''} | {counted[t]} times |" for t in ("x", "w") if t in counted]
@@ -125,7 +126,7 @@ def words(x, y, text, anchor="middle"):
 
 
 def picture(name: str) -> str:
-    layer = LAYERS["LeNet C3"]
+    layer = next(layer for layer in ALL_LAYERS.values() if RUNGS[name].supports(problem_of(layer), "forward")[0])
     plan = RUNGS[name].plan(problem_of(layer), "forward")
     draw = matrices if any(plan["product"] or ()) else planes
     return f'<svg viewBox="0 0 720 300" width="720" role="img" aria-label="one block of {name}">{draw(name, layer, plan)}</svg>\n'
@@ -149,7 +150,7 @@ def matrices(name, layer, plan) -> str:
 
 def planes(name, layer, plan) -> str:
     """A plane of the input, one of the output: what a block makes, and what it reads for it."""
-    cell = 13.0
+    cell = 182 / max(layer.H, layer.W)
     P, Q = layer.outputs
     left, right, top = 60, 420, 60
     parts = [words(left + layer.W * cell / 2, top - 20, f"a plane of x: {layer.H} x {layer.W}"), words(right + Q * cell / 2, top - 20, f"a plane of y: {P} x {Q}")]
