@@ -250,7 +250,7 @@ def main(argv=None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="gpu-report-")) if args.dry else RESULTS
     path = args.output or folder / "{}-{}.json".format(slug(gpu), now()[:10])
     log = Log(path.with_suffix(".log"))
-    log.write("gpu-report: {}, {}, into {}\n".format(gpu, now(), path))
+    log.write("gpu-report: {}, {}, into {}\n".format(gpu, now(), path.name))
     report = begun(path, gpu)
     for step in todo:
         if wanted and step.name not in wanted:
@@ -262,7 +262,7 @@ def main(argv=None) -> int:
         log.write("== {}: {} in {} s ==\n".format(step.name, "ok" if done["ok"] else done["why"], done["seconds"]))
     ran = {name: done for name, done in report["steps"].items() if not wanted or name in wanted}
     log.write("\n" + "".join("{:10} {:>7} s  {}\n".format(name, done["seconds"], "ok" if done["ok"] else done["why"]) for name, done in ran.items()))
-    log.write("wrote {} in {:.0f} s\n".format(path, time.monotonic() - start))
+    log.write("wrote {} in {:.0f} s\n".format(os.path.relpath(path), time.monotonic() - start))
     return int(not all(done["ok"] for done in ran.values()))
 
 
