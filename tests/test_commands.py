@@ -39,11 +39,13 @@ LESS = {
     "make sanitize": 'ARGS="-k watched"',
     "make gpu-test": 'ARGS="tests/test_cuda.py"',
     "make gpu-report": "STEP=subset",
+    "python tools/gpu_report.py": "--step subset",
 }
 # Without a GPU: the exit status, and what a line says. It is make that ends with 2.
 WITHOUT_A_GPU = {
     "make gpu-test": (2, "sees no GPU: gpu-test needs one"),
     "make gpu-report": (2, "gpu-report: no GPU"),
+    "python tools/gpu_report.py": (3, "gpu-report: no GPU"),
     "python -m convlab.bench gpu": (3, "no GPU"),
     "python train_lenet.py --data mnist --device cuda --amp bf16 --channels-last --compile --batch-size 256": (2, "torch finds no usable GPU"),
 }
