@@ -123,7 +123,7 @@ def counts_shown(command):
 
 def test_counts_are_found():
     """So that the README's are compared."""
-    assert len(counts_shown("python train_lenet.py --algo all --steps 4 --batch-size 16 --simulate")) == 6
+    assert len(counts_shown("python train_lenet.py --algo all --steps 4 --batch-size 16 --simulate")) == 7
 
 
 @pytest.mark.long
