@@ -78,11 +78,31 @@ __device__ __forceinline__ void load_row(float (&row)[kWidth], const T* p, bool 
   }
 }
 
+// The window of a run of rows x columns, from row `top` and column `left` of a plane on, where `window` points: loads each of its rows
+// once, and calls f(tap, a, b, value) for every tap of every place (a, b) of the run.
+template <int kFilter, int kStride, int kRows, int kColumns, class T, class F>
+__device__ __forceinline__ void over_window(const T* window, int top, int left, int height, int width, const F& f) {
+  constexpr int kWindowRows = (kRows - 1) * kStride + kFilter, kWindowColumns = (kColumns - 1) * kStride + kFilter;
+#pragma unroll
+  for (int h = 0; h < kWindowRows; h++) {
+    float row[kWindowColumns];
+    load_row<kColumns == 2>(row, window + h * width, unsigned(top + h) < unsigned(height), left, width);
+#pragma unroll
+    for (int r = 0; r < kFilter; r++) {
+      if (h < r || (h - r) % kStride || (h - r) / kStride >= kRows) continue;
+#pragma unroll
+      for (int s = 0; s < kFilter; s++)
+#pragma unroll
+        for (int b = 0; b < kColumns; b++) f(r * kFilter + s, (h - r) / kStride, b, row[b * kStride + s]);
+    }
+  }
+}
+
 // in, w [K, R, S], bias [K] or null -> out.  grid (output maps, pieces)
 template <class T, int kFilter, int kStride, int kRows, int kColumns>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
 depthwise_runs_kernel(Planes g, const T* __restrict__ in, const T* __restrict__ w, const T* __restrict__ bias, T* __restrict__ out) {
-  constexpr int kTaps = kFilter * kFilter, kWindowRows = (kRows - 1) * kStride + kFilter, kWindowColumns = (kColumns - 1) * kStride + kFilter;
+  constexpr int kTaps = kFilter * kFilter;
   const unsigned i = piece_of_thread();
   if (!exists<kRows, kColumns>(i, g.images, g.out_h, g.out_w)) return;
   const Place at = place_of<kRows, kColumns>(i, g.out_h, g.out_w);
@@ -103,19 +123,8 @@ depthwise_runs_kernel(Planes g, const T* __restrict__ in, const T* __restrict__ 
     float taps[kTaps];
 #pragma unroll
     for (int t = 0; t < kTaps; t++) taps[t] = float(filter[g.flipped ? kTaps - 1 - t : t]);
-#pragma unroll
-    for (int h = 0; h < kWindowRows; h++) {
-      float row[kWindowColumns];
-      load_row<kColumns == 2>(row, plane + h * g.in_w, unsigned(top + h) < unsigned(g.in_h), left, g.in_w);
-#pragma unroll
-      for (int r = 0; r < kFilter; r++) {
-        if (h < r || (h - r) % kStride || (h - r) / kStride >= kRows) continue;
-#pragma unroll
-        for (int s = 0; s < kFilter; s++)
-#pragma unroll
-          for (int b = 0; b < kColumns; b++) sums[(h - r) / kStride][b] += row[b * kStride + s] * taps[r * kFilter + s];
-      }
-    }
+    over_window<kFilter, kStride, kRows, kColumns>(
+        plane, top, left, g.in_h, g.in_w, [&](int tap, int a, int b, float value) { sums[a][b] += value * taps[tap]; });
   }
 
   out += ((long long)at.image * g.out_maps + map) * (g.out_h * g.out_w) + (at.row * g.out_w + at.column);
@@ -206,7 +215,7 @@ template <int kSums, class Write> __device__ __forceinline__ void leave_sums(con
 template <class T, int kFilter, int kStride, int kRows, int kColumns>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
 depthwise_wgrad_kernel(Conv2d g, int slice, const T* __restrict__ dy, const T* __restrict__ x, float* __restrict__ partial) {
-  constexpr int kTaps = kFilter * kFilter, kWindowRows = (kRows - 1) * kStride + kFilter, kWindowColumns = (kColumns - 1) * kStride + kFilter;
+  constexpr int kTaps = kFilter * kFilter;
   const int k = blockIdx.y, c = k / g.Kg();
   float sums[kTaps + 1] = {};
   const unsigned end = (blockIdx.x + 1) * unsigned(slice);
@@ -231,19 +240,8 @@ depthwise_wgrad_kernel(Conv2d g, int slice, const T* __restrict__ dy, const T* _
 #pragma unroll
       for (int b = 0; b < kColumns; b++) sums[kTaps] += d[a][b];
     }
-#pragma unroll
-    for (int h = 0; h < kWindowRows; h++) {
-      float row[kWindowColumns];
-      load_row<kColumns == 2>(row, xc + h * g.W, unsigned(top + h) < unsigned(g.H), left, g.W);
-#pragma unroll
-      for (int r = 0; r < kFilter; r++) {
-        if (h < r || (h - r) % kStride || (h - r) / kStride >= kRows) continue;
-#pragma unroll
-        for (int s = 0; s < kFilter; s++)
-#pragma unroll
-          for (int b = 0; b < kColumns; b++) sums[r * kFilter + s] += d[(h - r) / kStride][b] * row[b * kStride + s];
-      }
-    }
+    over_window<kFilter, kStride, kRows, kColumns>(xc, top, left, g.H, g.W,
+                                                   [&](int tap, int a, int b, float value) { sums[tap] += d[a][b] * value; });
   }
   partial += (long long)k * (kTaps + 1) * gridDim.x + blockIdx.x;
   leave_sums(sums, [&](int i, float sum) { partial[i * gridDim.x] = sum; });
