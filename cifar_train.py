@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Trains a network on CIFAR-10, or on built-in images where that is not to be had, with convlab's layers or with torch's.
 
-    python cifar_train.py                                   # CIFAR-10 in data/ or downloaded, else the built-in images
-    python cifar_train.py --data builtin --plots pictures
-    python cifar_train.py --model resnet --device cuda --amp bf16 --channels-last --batch-size 256 --epochs 30
-    torchrun --nproc-per-node 4 cifar_train.py --device cuda --workers 2
+python cifar_train.py                                   # CIFAR-10 in data/ or downloaded, else the built-in images
+python cifar_train.py --data builtin --plots pictures
+python cifar_train.py --model resnet --device cuda --amp bf16 --channels-last --batch-size 256 --epochs 30
+torchrun --nproc-per-node 4 cifar_train.py --device cuda --workers 2
 """
 
 from collections import OrderedDict
@@ -26,12 +26,23 @@ LOADERS = {
 
 def convnet(layers=convlab):
     """Three blocks of convolution, leaky ReLU and max pooling, then two linear layers: [N, 3, 32, 32] -> [N, 10]."""
-    return nn.Sequential(OrderedDict(
-        conv1=layers.Conv2d(3, 32, 5, padding=2), act1=layers.LeakyReLU(), pool1=layers.MaxPool2d(2),  # [N, 32, 16, 16]
-        conv2=layers.Conv2d(32, 64, 3, padding=1), act2=layers.LeakyReLU(), pool2=layers.MaxPool2d(2),  # [N, 64, 8, 8]
-        conv3=layers.Conv2d(64, 128, 3, padding=1), act3=layers.LeakyReLU(), pool3=layers.MaxPool2d(2),  # [N, 128, 4, 4]
-        flat=nn.Flatten(), linear1=nn.Linear(2048, 256), act4=layers.LeakyReLU(), linear2=nn.Linear(256, 10),
-    ))  # fmt: skip
+    return nn.Sequential(
+        OrderedDict(
+            conv1=layers.Conv2d(3, 32, 5, padding=2),
+            act1=layers.LeakyReLU(),
+            pool1=layers.MaxPool2d(2),  # [N, 32, 16, 16]
+            conv2=layers.Conv2d(32, 64, 3, padding=1),
+            act2=layers.LeakyReLU(),
+            pool2=layers.MaxPool2d(2),  # [N, 64, 8, 8]
+            conv3=layers.Conv2d(64, 128, 3, padding=1),
+            act3=layers.LeakyReLU(),
+            pool3=layers.MaxPool2d(2),  # [N, 128, 4, 4]
+            flat=nn.Flatten(),
+            linear1=nn.Linear(2048, 256),
+            act4=layers.LeakyReLU(),
+            linear2=nn.Linear(256, 10),
+        )
+    )
 
 
 class Residual(nn.Module):
@@ -45,7 +56,9 @@ class Residual(nn.Module):
         self.norm2, self.act2 = nn.BatchNorm2d(outputs), layers.LeakyReLU()
         self.shortcut = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(layers.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(
+                layers.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
 
     def forward(self, x):
         """[N, inputs, H, W] -> [N, outputs, ceil(H / stride), ceil(W / stride)]"""
@@ -55,13 +68,19 @@ class Residual(nn.Module):
 
 def resnet(layers=convlab):
     """A small residual network after He et al. (2016), with leaky ReLU: [N, 3, 32, 32] -> [N, 10]."""
-    return nn.Sequential(OrderedDict(
-        conv1=layers.Conv2d(3, 32, 3, padding=1, bias=False), norm1=nn.BatchNorm2d(32), act1=layers.LeakyReLU(),  # [N, 32, 32, 32]
-        block1=Residual(layers, 32, 32, stride=1),
-        block2=Residual(layers, 32, 64, stride=2),  # [N, 64, 16, 16]
-        block3=Residual(layers, 64, 128, stride=2),  # [N, 128, 8, 8]
-        pool=layers.AvgPool2d(8), flat=nn.Flatten(), linear=nn.Linear(128, 10),
-    ))  # fmt: skip
+    return nn.Sequential(
+        OrderedDict(
+            conv1=layers.Conv2d(3, 32, 3, padding=1, bias=False),
+            norm1=nn.BatchNorm2d(32),
+            act1=layers.LeakyReLU(),  # [N, 32, 32, 32]
+            block1=Residual(layers, 32, 32, stride=1),
+            block2=Residual(layers, 32, 64, stride=2),  # [N, 64, 16, 16]
+            block3=Residual(layers, 64, 128, stride=2),  # [N, 128, 8, 8]
+            pool=layers.AvgPool2d(8),
+            flat=nn.Flatten(),
+            linear=nn.Linear(128, 10),
+        )
+    )
 
 
 MODELS = {"convnet": convnet, "resnet": resnet}
@@ -69,12 +88,20 @@ MODELS = {"convnet": convnet, "resnet": resnet}
 
 def parse(argv=None):
     """The command line's choices, see `--help`."""
-    return options.parse(options.parser(__doc__, EPOCHS, out="runs/cifar", batch_size=64, lr=LEARNING_RATE, models=MODELS), argv)
+    return options.parse(
+        options.parser(__doc__, EPOCHS, out="runs/cifar", batch_size=64, lr=LEARNING_RATE, models=MODELS), argv
+    )
 
 
 def task(args):
     """What is trained, as convlab/training/session.py wants it."""
-    return session.Task(args.model, lambda args: LOADERS[args.data](args), lambda args, layers: MODELS[args.model](layers), MAX_SHIFT, flip=True)
+    return session.Task(
+        args.model,
+        lambda args: LOADERS[args.data](args),
+        lambda args, layers: MODELS[args.model](layers),
+        MAX_SHIFT,
+        flip=True,
+    )
 
 
 if __name__ == "__main__":

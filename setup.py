@@ -7,6 +7,7 @@ TORCH_CUDA_ARCH_LIST       compute capabilities to compile for
 CONVLAB_SANITIZE=1         _C and _lab alone, for the CPU, under AddressSanitizer and UBSan: tools/sanitize.py
 MAX_JOBS, CXX, CUDA_HOME   as everywhere
 """
+
 import glob
 import os
 import platform
@@ -30,7 +31,11 @@ CXX_FLAGS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall"
 NVCC_FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11: toolchain.OLDEST_TORCH
 # The CPU's kernels once for each instruction set; which of them run is decided at run time.
-ISA_FLAGS = {"avx512": "-mavx512f -mavx512vl -mavx512bw -mavx512dq -mavx2 -mfma -mprefer-vector-width=512", "avx2": "-mavx2 -mfma -mf16c", "baseline": "-O2"}
+ISA_FLAGS = {
+    "avx512": "-mavx512f -mavx512vl -mavx512bw -mavx512dq -mavx2 -mfma -mprefer-vector-width=512",
+    "avx2": "-mavx2 -mfma -mf16c",
+    "baseline": "-O2",
+}
 LADDER = ["csrc/algorithms.cpp"]  # the algorithms and their plans, as data: every library's
 # Symbols of a static library stay inside: torch loads a libcudart of its own, and the two must not answer for each other.
 STRIP = "-Wl,-s"
@@ -41,41 +46,54 @@ SANITIZE_FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer", "-fsanitize=address,u
 
 class Library(NamedTuple):
     """A shared object: its sources as glob patterns, and how each kind is compiled."""
-    name: str                   # the file, under convlab/
+
+    name: str  # the file, under convlab/
     sources: List[str]
-    cxx_flags: List[str]        # for .cpp
-    cu_flags: List[str]         # for .cu
+    cxx_flags: List[str]  # for .cpp
+    cu_flags: List[str]  # for .cu
     link_flags: List[str]
-    cu_compiler: str = "nvcc"   # or "cxx": for the simulator
+    cu_compiler: str = "nvcc"  # or "cxx": for the simulator
 
 
 def libraries(torch, cxx, nvcc, archs) -> List[Library]:
     # _C: the operators. Python-free, and only the stable ABI of torch; libtorch.so stays needed because it brings
     # libtorch_cuda.so into scope, where there is one.
     ops = Library(
-        "_C.so", ["csrc/ops.cpp", "csrc/cpu/*.cpp", *isa_sources(), *LADDER],
+        "_C.so",
+        ["csrc/ops.cpp", "csrc/cpu/*.cpp", *isa_sources(), *LADDER],
         CXX_FLAGS + [STABLE_ABI, "-isystem", torch.include, "-fmacro-prefix-map={}/=".format(torch.include)],
         [],
-        LINK_FLAGS + ["-Wl,-z,defs", "-Wl,--no-as-needed", "-L" + torch.lib, "-ltorch", "-ltorch_cpu"])
+        LINK_FLAGS + ["-Wl,-z,defs", "-Wl,--no-as-needed", "-L" + torch.lib, "-ltorch", "-ltorch_cpu"],
+    )
     if nvcc:
         ops = ops._replace(
             sources=ops.sources + ["csrc/cuda/*.cpp", "csrc/kernels/*.cu"],
             cxx_flags=ops.cxx_flags + [flag for d in nvcc.include for flag in ("-isystem", d)],
             cu_flags=NVCC_FLAGS + ["-ccbin", cxx.path] + toolchain.gencode(archs),
-            link_flags=ops.link_flags + [nvcc.cudart, "-ldl", "-lrt", "-lpthread"])
+            link_flags=ops.link_flags + [nvcc.cudart, "-ldl", "-lrt", "-lpthread"],
+        )
 
     # _lab: the pybind11 module, torch-free.
     import pybind11
+
     build = {"TORCH": torch.version, "NVCC": nvcc.version if nvcc else "", "ARCHS": ";".join(archs), "CXX": cxx.version}
     lab = Library(
-        "_lab" + sysconfig.get_config_var("EXT_SUFFIX"), ["csrc/bindings.cpp", "csrc/simulator_bindings.cpp", *LADDER],
-        CXX_FLAGS + ["-O1", "-isystem", toolchain.python_include(), "-isystem", pybind11.get_include()]
+        "_lab" + sysconfig.get_config_var("EXT_SUFFIX"),
+        ["csrc/bindings.cpp", "csrc/simulator_bindings.cpp", *LADDER],
+        CXX_FLAGS
+        + ["-O1", "-isystem", toolchain.python_include(), "-isystem", pybind11.get_include()]
         + ['-DCONVLAB_BUILD_{}="{}"'.format(key, value) for key, value in build.items()],
         [],
-        LINK_FLAGS)
+        LINK_FLAGS,
+    )
     if sanitize():
-        return [ops._replace(cxx_flags=ops.cxx_flags + SANITIZE_FLAGS,
-                             link_flags=[flag for flag in ops.link_flags if flag != STRIP] + SANITIZE_FLAGS), lab]
+        return [
+            ops._replace(
+                cxx_flags=ops.cxx_flags + SANITIZE_FLAGS,
+                link_flags=[flag for flag in ops.link_flags if flag != STRIP] + SANITIZE_FLAGS,
+            ),
+            lab,
+        ]
     return [ops, lab] + [simulator(torch, check) for check in (False, True)]
 
 
@@ -84,7 +102,11 @@ def sanitize():
 
 
 def isa_sources():
-    return ["csrc/cpu/isa/{}.cpp".format(isa) for isa in ISA_FLAGS if platform.machine() in ("x86_64", "AMD64") or isa == "baseline"]
+    return [
+        "csrc/cpu/isa/{}.cpp".format(isa)
+        for isa in ISA_FLAGS
+        if platform.machine() in ("x86_64", "AMD64") or isa == "baseline"
+    ]
 
 
 def isa_flags(source):
@@ -98,13 +120,32 @@ def simulator(torch, check) -> Library:
     name = "_sim_check" if check else "_sim"
     flags = runpy.run_path("convlab/simulator_flags.py")
     relative = ["-ffile-prefix-map={}=.".format(ROOT)]
-    host = ["-DCONVLAB_SIMULATED", "-DCONVLAB_NAMESPACE=convlab" + name, STABLE_ABI, "-isystem", torch.include,
-            "-ffile-prefix-map={}/=".format(torch.include)]
+    host = [
+        "-DCONVLAB_SIMULATED",
+        "-DCONVLAB_NAMESPACE=convlab" + name,
+        STABLE_ABI,
+        "-isystem",
+        torch.include,
+        "-ffile-prefix-map={}/=".format(torch.include),
+    ]
     return Library(
-        name + ".so", ["csrc/ops.cpp", "csrc/cuda/*.cpp", "csrc/simulator/*.cpp", "csrc/kernels/*.cu", *LADDER],
-        flags["runtime_flags"](check) + relative + host, flags["kernel_flags"](check) + relative,
-        ["-shared", "-Wl,-Bsymbolic", "-Wl,--version-script=csrc/simulator/exports.map", "-Wl,-z,defs", "-Wl,--no-as-needed", "-L" + torch.lib,
-         "-ltorch", "-ltorch_cpu", *flags["link_flags"]()], "cxx")
+        name + ".so",
+        ["csrc/ops.cpp", "csrc/cuda/*.cpp", "csrc/simulator/*.cpp", "csrc/kernels/*.cu", *LADDER],
+        flags["runtime_flags"](check) + relative + host,
+        flags["kernel_flags"](check) + relative,
+        [
+            "-shared",
+            "-Wl,-Bsymbolic",
+            "-Wl,--version-script=csrc/simulator/exports.map",
+            "-Wl,-z,defs",
+            "-Wl,--no-as-needed",
+            "-L" + torch.lib,
+            "-ltorch",
+            "-ltorch_cpu",
+            *flags["link_flags"](),
+        ],
+        "cxx",
+    )
 
 
 def write_graph(path, cxx, nvcc, libs):
@@ -120,26 +161,41 @@ def write_graph(path, cxx, nvcc, libs):
         graph.comment("written by setup.py")
         graph.variable("builddir", folder)
         for rule, compiler in (("cxx", cxx.path), ("nvcc", nvcc.path if nvcc else "")):
-            graph.rule(rule, shell([compiler]) + " $flags -MD -MF $out.d -c $in -o $out", depfile="$out.d", deps="gcc", description=rule + " $in")
+            graph.rule(
+                rule,
+                shell([compiler]) + " $flags -MD -MF $out.d -c $in -o $out",
+                depfile="$out.d",
+                deps="gcc",
+                description=rule + " $in",
+            )
         graph.rule("link", shell([cxx.path]) + " -o $out $in $flags", description="link $out")
         for lib in libs:
             objects = []
             for pattern in lib.sources:
                 sources = sorted(glob.glob(pattern))
                 if not sources:
-                    raise toolchain.Refusal("no source file matches {} in {}: the checkout is not whole".format(pattern, ROOT))
+                    raise toolchain.Refusal(
+                        "no source file matches {} in {}: the checkout is not whole".format(pattern, ROOT)
+                    )
                 for source in sources:
                     target = "{}/{}/{}.o".format(folder, lib.name.split(".")[0], source)
-                    compiler, flags = (lib.cu_compiler, lib.cu_flags) if source.endswith(".cu") else ("cxx", lib.cxx_flags)
-                    objects += graph.build(target, compiler, source, variables={"flags": shell(flags + isa_flags(source))})
+                    compiler, flags = (
+                        (lib.cu_compiler, lib.cu_flags) if source.endswith(".cu") else ("cxx", lib.cxx_flags)
+                    )
+                    objects += graph.build(
+                        target, compiler, source, variables={"flags": shell(flags + isa_flags(source))}
+                    )
             graph.build(folder + "/" + lib.name, "link", objects, variables={"flags": shell(lib.link_flags)})
 
 
 def run_ninja(path, jobs, cxx, nvcc):
     import ninja
+
     command = [os.path.join(ninja.BIN_DIR, "ninja"), "-f", path, "-j", str(jobs)]
     said = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
             said.append(line)
@@ -147,8 +203,10 @@ def run_ninja(path, jobs, cxx, nvcc):
         return
     said = "".join(said)
     if "unsupported GNU version" in said or "unsupported clang version" in said:
-        raise toolchain.Refusal("nvcc {} does not take {} as its host compiler: install an older g++ and name it in CXX, "
-                                "or build for the CPU with CONVLAB_CUDA=0".format(nvcc.version, cxx.version))
+        raise toolchain.Refusal(
+            "nvcc {} does not take {} as its host compiler: install an older g++ and name it in CXX, "
+            "or build for the CPU with CONVLAB_CUDA=0".format(nvcc.version, cxx.version)
+        )
     if "Killed" in said:
         raise toolchain.Refusal("a compiler was killed, most likely for want of memory: build again with MAX_JOBS=1")
     raise toolchain.Refusal("the build failed ({}); the first error stands above".format(" ".join(command)))
@@ -162,13 +220,22 @@ class BuildWithNinja(build_ext):
         jobs, because = toolchain.jobs(os.environ, len(os.sched_getaffinity(0)), toolchain.free_gb())
         archs = []
         if nvcc:
-            archs, dropped = toolchain.parse_archs(os.environ.get("TORCH_CUDA_ARCH_LIST") or toolchain.DEFAULT_ARCHS, nvcc.archs)
+            archs, dropped = toolchain.parse_archs(
+                os.environ.get("TORCH_CUDA_ARCH_LIST") or toolchain.DEFAULT_ARCHS, nvcc.archs
+            )
             if dropped:
                 print("convlab: nvcc {} does not compile for {}: left out".format(nvcc.version, ", ".join(dropped)))
             if torch.cuda and toolchain.numbers(torch.cuda)[0] != toolchain.numbers(nvcc.version)[0]:
-                print("convlab: nvcc is of CUDA {}, torch {} of CUDA {}: it builds and loads, but a GPU needs a driver for both".format(
-                    nvcc.version, torch.version, torch.cuda))
-            print("convlab: building for the CPU and CUDA: nvcc {} ({}), architectures {}".format(nvcc.version, nvcc.path, ";".join(archs)))
+                print(
+                    "convlab: nvcc is of CUDA {}, torch {} of CUDA {}: it builds and loads, but a GPU needs a driver for both".format(
+                        nvcc.version, torch.version, torch.cuda
+                    )
+                )
+            print(
+                "convlab: building for the CPU and CUDA: nvcc {} ({}), architectures {}".format(
+                    nvcc.version, nvcc.path, ";".join(archs)
+                )
+            )
         else:
             print("convlab: building for the CPU only: {}".format(reason))
         print("convlab: torch {}, {}, {} jobs ({})".format(torch.version, cxx.version, jobs, because), flush=True)
@@ -205,7 +272,9 @@ class BuildPyAnew(build_py):
         if not self.editable_mode:
             shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
-        for source in [] if self.editable_mode else sorted(path for pattern in self.SOURCES for path in glob.glob(pattern)):
+        for source in (
+            [] if self.editable_mode else sorted(path for pattern in self.SOURCES for path in glob.glob(pattern))
+        ):
             target = os.path.join(self.build_lib, "convlab", source)
             self.mkpath(os.path.dirname(target))
             self.copy_file(source, target)
@@ -215,5 +284,7 @@ if __name__ == "__main__":
     if "sdist" not in sys.argv:
         toolchain.check_machine(os.environ)
         toolchain.check_packages()
-    setup(ext_modules=[Extension("convlab." + name, []) for name in ("_C", "_lab", "_sim", "_sim_check")],
-          cmdclass={"build_ext": BuildWithNinja, "build_py": BuildPyAnew})
+    setup(
+        ext_modules=[Extension("convlab." + name, []) for name in ("_C", "_lab", "_sim", "_sim_check")],
+        cmdclass={"build_ext": BuildWithNinja, "build_py": BuildPyAnew},
+    )

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Trains LeNet-5 on handwritten digits, with convlab's layers or, for comparison, with torch's.
 
-    python train_lenet.py                                   # scikit-learn's 1797 digits, on the CPU
-    python train_lenet.py --data mnist --device cuda --batch-size 128 --lr 0.05
-    python train_lenet.py --plots pictures --resume         # continue where the last run was stopped; draw
-    python train_lenet.py --compare                         # torch.nn and convlab side by side
-    python train_lenet.py --algo all --steps 4 --simulate   # the first steps through every CUDA kernel, without a GPU
-    torchrun --nproc-per-node 2 train_lenet.py              # two processes, the same losses
+python train_lenet.py                                   # scikit-learn's 1797 digits, on the CPU
+python train_lenet.py --data mnist --device cuda --batch-size 128 --lr 0.05
+python train_lenet.py --plots pictures --resume         # continue where the last run was stopped; draw
+python train_lenet.py --compare                         # torch.nn and convlab side by side
+python train_lenet.py --algo all --steps 4 --simulate   # the first steps through every CUDA kernel, without a GPU
+torchrun --nproc-per-node 2 train_lenet.py              # two processes, the same losses
 """
 
 from collections import OrderedDict
@@ -26,20 +26,22 @@ def lenet5(layers=convlab):
 
     `layers` is where Conv2d, MaxPool2d and LeakyReLU come from: convlab or torch.nn.
     """
-    return nn.Sequential(OrderedDict(
-        C1=layers.Conv2d(1, 6, 5),  # [N, 6, 28, 28]
-        A1=layers.LeakyReLU(),
-        S2=layers.MaxPool2d(2),  # [N, 6, 14, 14]
-        C3=layers.Conv2d(6, 16, 5),  # [N, 16, 10, 10]
-        A3=layers.LeakyReLU(),
-        S4=layers.MaxPool2d(2),  # [N, 16, 5, 5]
-        C5=layers.Conv2d(16, 120, 5),  # [N, 120, 1, 1]
-        A5=layers.LeakyReLU(),
-        flat=nn.Flatten(),
-        F6=nn.Linear(120, 84),
-        A6=layers.LeakyReLU(),
-        output=nn.Linear(84, 10),
-    ))  # fmt: skip
+    return nn.Sequential(
+        OrderedDict(
+            C1=layers.Conv2d(1, 6, 5),  # [N, 6, 28, 28]
+            A1=layers.LeakyReLU(),
+            S2=layers.MaxPool2d(2),  # [N, 6, 14, 14]
+            C3=layers.Conv2d(6, 16, 5),  # [N, 16, 10, 10]
+            A3=layers.LeakyReLU(),
+            S4=layers.MaxPool2d(2),  # [N, 16, 5, 5]
+            C5=layers.Conv2d(16, 120, 5),  # [N, 120, 1, 1]
+            A5=layers.LeakyReLU(),
+            flat=nn.Flatten(),
+            F6=nn.Linear(120, 84),
+            A6=layers.LeakyReLU(),
+            output=nn.Linear(84, 10),
+        )
+    )
 
 
 def load(args):

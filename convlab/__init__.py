@@ -1,8 +1,8 @@
 """Hand-written convolution, max-pooling and leaky-ReLU kernels for PyTorch.
 
-    import convlab
-    model = convlab.convert(model)                  # swap torch.nn's layers in place
-    y = convlab.functional.conv2d(x, w, padding=1)  # torch.nn.functional's signatures, plus algo=
+import convlab
+model = convlab.convert(model)                  # swap torch.nn's layers in place
+y = convlab.functional.conv2d(x, w, padding=1)  # torch.nn.functional's signatures, plus algo=
 """
 
 import sys

@@ -47,7 +47,18 @@ class Conv2dProblem:
         padding = padding4(padding, stride, w[2:], dilation)
         outputs = _lab.conv2d_output_size(x, w, stride, padding, dilation, groups)
         channels_last = any(t.dim() == 4 and is_channels_last(t) for t in (input, weight))
-        return cls(x, w, (x[0], w[0], *outputs), stride, padding, dilation, groups, input.dtype, channels_last, backend_of(input))
+        return cls(
+            x,
+            w,
+            (x[0], w[0], *outputs),
+            stride,
+            padding,
+            dilation,
+            groups,
+            input.dtype,
+            channels_last,
+            backend_of(input),
+        )
 
     @property
     def geometry(self) -> tuple[int, ...]:
@@ -96,7 +107,9 @@ class Algorithm:
         Raises ValueError, with the reason, where `supports` says no.
         """
         p = problem
-        return _lab.plan(self.number, pass_, str(p.dtype).removeprefix("torch."), p.x, p.w, p.stride, p.padding, p.dilation, p.groups)
+        return _lab.plan(
+            self.number, pass_, str(p.dtype).removeprefix("torch."), p.x, p.w, p.stride, p.padding, p.dilation, p.groups
+        )
 
 
 _TABLE = {
@@ -135,7 +148,9 @@ def names_of(algo, problem: Conv2dProblem) -> dict[str, str]:
     names = {}
     for pass_, number in zip(PASSES, numbers_of(algo, p.backend, lambda: p)):
         chosen = next((a.name for a in algorithms() if a.number == number), None)
-        names[pass_] = chosen or _lab.choice(p.backend, pass_, dtype, p.x, p.w, p.stride, p.padding, p.dilation, p.groups, p.channels_last)
+        names[pass_] = chosen or _lab.choice(
+            p.backend, pass_, dtype, p.x, p.w, p.stride, p.padding, p.dilation, p.groups, p.channels_last
+        )
     return names
 
 
@@ -161,7 +176,10 @@ class Preferred:
     def numbers(self, backend: str, problem) -> tuple[int, int, int]:
         """The algorithm numbers by pass, 0 where "auto" has to do. While a graph is compiled, shapes are symbols and `problem` is not asked."""
         if torch.compiler.is_compiling():
-            return tuple(_find(n).number if (n := self.names.get(p)) and p in _find(n).passes_by_backend.get(backend, ()) else 0 for p in PASSES)
+            return tuple(
+                _find(n).number if (n := self.names.get(p)) and p in _find(n).passes_by_backend.get(backend, ()) else 0
+                for p in PASSES
+            )
         return tuple(self._number(pass_, problem()) if pass_ in self.names else 0 for pass_ in PASSES)
 
     def _number(self, pass_: str, problem: Conv2dProblem) -> int:
@@ -171,7 +189,10 @@ class Preferred:
             return algorithm.number
         if (pass_, reason) not in self._said:
             self._said.add((pass_, reason))
-            warnings.warn(f"convlab: {self.where}: its {pass_} runs 'auto', because algo {algorithm.name!r} {reason}", stacklevel=2)
+            warnings.warn(
+                f"convlab: {self.where}: its {pass_} runs 'auto', because algo {algorithm.name!r} {reason}",
+                stacklevel=2,
+            )
         return 0
 
 
@@ -189,12 +210,16 @@ def _numbers_by_name(algo, backend: str) -> tuple[int, int, int]:
         chosen = _find(algo)
         passes = chosen.passes_by_backend.get(backend, frozenset())
         if not passes:
-            raise ValueError(f"algo={algo!r} exists for {_listed(chosen.backends)} tensors only; for {backend}: {_working(backend, PASSES[0])}")
+            raise ValueError(
+                f"algo={algo!r} exists for {_listed(chosen.backends)} tensors only; for {backend}: {_working(backend, PASSES[0])}"
+            )
         return tuple(chosen.number if pass_ in passes else 0 for pass_ in PASSES)
     wanted = {pass_: name for pass_, name in algo if name != "auto"}
     for pass_, name in wanted.items():
         if pass_ not in _find(name).passes_by_backend.get(backend, ()):
-            raise ValueError(f"algo={name!r} has no {pass_} for {backend} tensors; these have: {_working(backend, pass_)}")
+            raise ValueError(
+                f"algo={name!r} has no {pass_} for {backend} tensors; these have: {_working(backend, pass_)}"
+            )
     return tuple(_find(wanted[pass_]).number if pass_ in wanted else 0 for pass_ in PASSES)
 
 
@@ -219,4 +244,6 @@ def _insist(numbers: tuple[int, int, int], problem: Conv2dProblem) -> None:
                 ok, reason = algorithm.supports(problem, pass_)
                 if not ok:
                     working = [a.name for a in algorithms() if a.supports(problem, pass_)[0]]
-                    raise ValueError(f"algo={algorithm.name!r} {reason}; these work for its {pass_}: {_listed(['auto', *working])}")
+                    raise ValueError(
+                        f"algo={algorithm.name!r} {reason}; these work for its {pass_}: {_listed(['auto', *working])}"
+                    )

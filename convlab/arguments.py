@@ -18,17 +18,23 @@ def check_device(op: str, input: torch.Tensor) -> None:
     if input.is_cpu and input.layout is torch.strided and not input.is_quantized:
         return
     if input.device.type not in ("cpu", "cuda", "meta"):
-        raise NotImplementedError(f"{op}: input is on {input.device}; convlab has kernels for cpu and cuda: use input.cpu()")
+        raise NotImplementedError(
+            f"{op}: input is on {input.device}; convlab has kernels for cpu and cuda: use input.cpu()"
+        )
     if input.layout is not torch.strided or input.is_quantized:
         kind = "quantized" if input.is_quantized else str(input.layout).removeprefix("torch.")
-        raise NotImplementedError(f"{op}: input is {kind}; convlab's kernels take plain tensors: use input.to_dense() or input.dequantize()")
+        raise NotImplementedError(
+            f"{op}: input is {kind}; convlab's kernels take plain tensors: use input.to_dense() or input.dequantize()"
+        )
 
 
 def check_dtype(op: str, input: torch.Tensor, integers=frozenset()) -> None:
     """Raises NotImplementedError unless input has one of the four floating-point types, or one of `integers` and lies on the CPU."""
     if input.dtype in FLOATS or (input.dtype in integers and not input.is_cuda):
         return
-    wanted = ", ".join(str(t).removeprefix("torch.") for t in (torch.float32, torch.float64, torch.float16, torch.bfloat16))
+    wanted = ", ".join(
+        str(t).removeprefix("torch.") for t in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    )
     also = f"; on the CPU also {', '.join(sorted(str(t).removeprefix('torch.') for t in integers))}" if integers else ""
     raise NotImplementedError(f"{op}: input is {str(input.dtype).removeprefix('torch.')}, expected {wanted}{also}")
 
@@ -37,7 +43,11 @@ def integer(op: str, name: str, value):
     """An int: itself, a numpy integer, an integer tensor of no dimensions, a symbolic int. Raises TypeError for others, bool among them."""
     if isinstance(value, torch.SymInt):
         return value
-    one = not isinstance(value, bool) and hasattr(value, "__index__") and (isinstance(value, torch.Tensor) or not hasattr(value, "__len__"))
+    one = (
+        not isinstance(value, bool)
+        and hasattr(value, "__index__")
+        and (isinstance(value, torch.Tensor) or not hasattr(value, "__len__"))
+    )
     try:
         if not one:
             raise TypeError
@@ -76,11 +86,18 @@ def flag(op: str, name: str, value) -> bool:
 def slope(op: str, value, dtype: torch.dtype) -> float:
     """leaky_relu's negative_slope. Raises TypeError for what is no number, RuntimeError for one beyond what `dtype` computes in."""
     tensor = isinstance(value, torch.Tensor) and (value.dim() > 0 or value.requires_grad)
-    if tensor or isinstance(value, (str, bytes, complex)) or not hasattr(value, "__float__") or (hasattr(value, "__len__") and not isinstance(value, torch.Tensor)):
+    if (
+        tensor
+        or isinstance(value, (str, bytes, complex))
+        or not hasattr(value, "__float__")
+        or (hasattr(value, "__len__") and not isinstance(value, torch.Tensor))
+    ):
         raise TypeError(f"{op}: negative_slope must be a number, got {value!r}")
     value = float(value)
     if dtype != torch.float64 and torch.finfo(torch.float32).max < abs(value) < float("inf"):
-        raise RuntimeError(f"{op}: negative_slope={value} is beyond float32, which {str(dtype).removeprefix('torch.')} is computed in")
+        raise RuntimeError(
+            f"{op}: negative_slope={value} is beyond float32, which {str(dtype).removeprefix('torch.')} is computed in"
+        )
     return value
 
 
@@ -91,7 +108,9 @@ def convolution(stride, padding, dilation, groups, kernel_size) -> tuple[int, ..
     return (*stride, *padding4(padding, stride, kernel_size, dilation), *dilation, integer("conv2d", "groups", groups))
 
 
-def padding4(padding, stride: tuple[int, int], kernel_size: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int, int, int]:
+def padding4(
+    padding, stride: tuple[int, int], kernel_size: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
     """conv2d's padding argument as (top, left, bottom, right).
 
     An int, one or two ints (the same on both sides), "valid" (none), or "same" (output as large as input; an odd zero goes
@@ -115,4 +134,11 @@ def is_channels_last(t: torch.Tensor) -> bool:
     if t.is_contiguous() and t.stride(1) > 1:
         return False  # at a quarter of the cost
     (n, c, h, w), (by_n, by_c, by_h, by_w) = t.shape, t.stride()
-    return by_c > 0 and by_w >= by_c * c > 0 and by_h >= by_w * w > 0 and by_n >= by_h * h > 0 and n > 0 and by_h * h != by_c
+    return (
+        by_c > 0
+        and by_w >= by_c * c > 0
+        and by_h >= by_w * w > 0
+        and by_n >= by_h * h > 0
+        and n > 0
+        and by_h * h != by_c
+    )

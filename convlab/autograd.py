@@ -75,7 +75,13 @@ def in_place(function: type[Function], x, *args):
 
     Where a gradient is wanted, `function` keeps its output, so this is x itself. Views and leaves are torch's to handle, and to refuse.
     """
-    if torch.compiler.is_compiling() or x.is_leaf or x._is_view() or torch._C._are_functorch_transforms_active() or not differentiable((x,)):
+    if (
+        torch.compiler.is_compiling()
+        or x.is_leaf
+        or x._is_view()
+        or torch._C._are_functorch_transforms_active()
+        or not differentiable((x,))
+    ):
         return x.copy_(apply(function, x, *args))
     return function.overwriting.apply(x, *args)
 
@@ -119,7 +125,10 @@ def primitive(function: type[Function]) -> type[Function]:
         with simulator.resumed(simulation):
             return backward(ctx, *grads)
 
-    function.setup_context, function.backward = staticmethod(setup_and_remember), staticmethod(backward_where_forward_was)
+    function.setup_context, function.backward = (
+        staticmethod(setup_and_remember),
+        staticmethod(backward_where_forward_was),
+    )
     function.generate_vmap_rule = True
     function.forward.__signature__ = _Signature(inspect.signature(function.forward).parameters.values())
     return function
@@ -198,7 +207,11 @@ class Conv2dDgrad(Function):
         dy, w = ctx.saved_tensors
         needs_ddy, needs_dw = ctx.needs_input_grad[:2]
         ddy = apply(Conv2dForward, ddx, w, None, ctx.arguments) if needs_ddy else None
-        dw = apply(Conv2dWgrad, dy, ddx, ctx.kernel_size, False, ctx.channels_last, ctx.arguments)[0] if needs_dw else None
+        dw = (
+            apply(Conv2dWgrad, dy, ddx, ctx.kernel_size, False, ctx.channels_last, ctx.arguments)[0]
+            if needs_dw
+            else None
+        )
         return ddy, dw, None, None, None
 
 
@@ -342,7 +355,9 @@ class AvgPool2dBackward(Function):
 
     @staticmethod
     def forward(dy, input_size, channels_last, a: AvgPoolArguments):
-        return ops.avg_pool2d_backward(dy, input_size, a.kernel_size, a.stride, a.padding, a.count_include_pad, a.divisor, channels_last)
+        return ops.avg_pool2d_backward(
+            dy, input_size, a.kernel_size, a.stride, a.padding, a.count_include_pad, a.divisor, channels_last
+        )
 
     @staticmethod
     def setup_context(ctx, inputs, output):

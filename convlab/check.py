@@ -22,12 +22,26 @@ from .testing.probe import DTYPES
 
 def main(arguments=None) -> int:
     dtypes = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
-    parser = argparse.ArgumentParser("python -m convlab.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", nargs="?", metavar="FILE", help="the kernel and its launcher, written over csrc/device/device.h")
-    parser.add_argument("--like", default="conv2d_forward", choices=CONTRACTS, metavar="NAME", help=f"what it computes: {', '.join(CONTRACTS)} (default: conv2d_forward)")
-    parser.add_argument("--dtype", default="float32", choices=dtypes, help="the tensors' element type (default: float32)")
+    parser = argparse.ArgumentParser(
+        "python -m convlab.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "source", nargs="?", metavar="FILE", help="the kernel and its launcher, written over csrc/device/device.h"
+    )
+    parser.add_argument(
+        "--like",
+        default="conv2d_forward",
+        choices=CONTRACTS,
+        metavar="NAME",
+        help=f"what it computes: {', '.join(CONTRACTS)} (default: conv2d_forward)",
+    )
+    parser.add_argument(
+        "--dtype", default="float32", choices=dtypes, help="the tensors' element type (default: float32)"
+    )
     parser.add_argument("--new", metavar="FILE", help="write a correct kernel to start from, and stop")
-    parser.add_argument("--random", type=int, default=8, metavar="N", help="random problems after the awkward ones (default: 8)")
+    parser.add_argument(
+        "--random", type=int, default=8, metavar="N", help="random problems after the awkward ones (default: 8)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the random problems and of all data (default: 0)")
     parser.add_argument("--no-count", action="store_true", help="leave the memory traffic out")
     parser.add_argument("--lines", action="store_true", help="show the memory traffic by source line too")
@@ -41,8 +55,15 @@ def main(arguments=None) -> int:
     if not args.source:
         parser.error("which kernel? FILE, or --new FILE for one to start from")
     try:
-        report = check_kernel(args.source, args.like, dtype=dtypes[args.dtype], random_cases=args.random, seed=args.seed, count=not args.no_count,
-                              cxx=os.environ.get("CXX", "g++"))  # fmt: skip
+        report = check_kernel(
+            args.source,
+            args.like,
+            dtype=dtypes[args.dtype],
+            random_cases=args.random,
+            seed=args.seed,
+            count=not args.no_count,
+            cxx=os.environ.get("CXX", "g++"),
+        )
     except (CheckError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1

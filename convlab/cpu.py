@@ -11,7 +11,7 @@ _library.convlab_cpu_peak.argtypes = [ctypes.c_double, ctypes.c_int]
 
 
 def kernels() -> str:
-    """"avx512", "avx2" or "baseline": the best this machine runs, or what the environment variable CONVLAB_CPU named when the first
+    """ "avx512", "avx2" or "baseline": the best this machine runs, or what the environment variable CONVLAB_CPU named when the first
     kernel ran. Raises RuntimeError where CONVLAB_CPU names what there is not, or not on this machine."""
     error = ctypes.c_char_p()
     name = _library.convlab_cpu_kernels(ctypes.byref(error))

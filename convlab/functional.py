@@ -4,7 +4,18 @@ import torch
 
 from . import autograd, ops
 from .algorithms import AUTO, Conv2dProblem, numbers_of
-from .arguments import SIGNED_OR_BYTE, check_device, check_dtype, check_tensors, convolution, flag, integer, pair, slope, window
+from .arguments import (
+    SIGNED_OR_BYTE,
+    check_device,
+    check_dtype,
+    check_tensors,
+    convolution,
+    flag,
+    integer,
+    pair,
+    slope,
+    window,
+)
 from .simulator import backend_of
 
 
@@ -24,7 +35,11 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the wrong type, ValueError for an algo
     that is unknown or cannot do this problem, NotImplementedError for dtypes, devices and storages without kernels.
     """
-    if not (isinstance(input, torch.Tensor) and isinstance(weight, torch.Tensor) and (bias is None or isinstance(bias, torch.Tensor))):
+    if not (
+        isinstance(input, torch.Tensor)
+        and isinstance(weight, torch.Tensor)
+        and (bias is None or isinstance(bias, torch.Tensor))
+    ):
         check_tensors("conv2d", input=input, weight=weight, **({} if bias is None else {"bias": bias}))
     if input.dim() != 4 or weight.dim() != 4:
         if input.dim() == 3 and weight.dim() == 4:
@@ -39,7 +54,10 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
         device = "cpu" if on_cpu else "cuda"
         if torch.is_autocast_enabled(device):
             input, weight, bias = _autocast(device, input, weight, bias)
-    if type(stride) is type(padding) is type(dilation) is type(groups) is int and (stride | padding | dilation | groups) < 2**31:
+    if (
+        type(stride) is type(padding) is type(dilation) is type(groups) is int
+        and (stride | padding | dilation | groups) < 2**31
+    ):
         geometry = (stride, stride, padding, padding, padding, padding, dilation, dilation, groups)
     else:
         geometry = convolution(stride, padding, dilation, groups, weight.shape[2:])
@@ -47,11 +65,15 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
         check_device("conv2d", input)
         check_dtype("conv2d", input, SIGNED_OR_BYTE)
         if not input.is_floating_point() and input.dtype is not torch.int64 and geometry[6:8] != (1, 1):
-            raise NotImplementedError(f"conv2d: dilation={dilation} with {input.dtype}: of the integers, only int64 has it")
+            raise NotImplementedError(
+                f"conv2d: dilation={dilation} with {input.dtype}: of the integers, only int64 has it"
+            )
     if algo == "auto":
         numbers = AUTO
     else:
-        numbers = numbers_of(algo, backend_of(input), lambda: Conv2dProblem.of(input, weight, stride, padding, dilation, groups))
+        numbers = numbers_of(
+            algo, backend_of(input), lambda: Conv2dProblem.of(input, weight, stride, padding, dilation, groups)
+        )
     return autograd.conv2d(input, weight, bias, geometry, numbers)
 
 
@@ -89,7 +111,9 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
     return y, torch.empty_like(y, dtype=torch.int64).copy_(indices)  # in y's layout, as torch has them
 
 
-def avg_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
+def avg_pool2d(
+    input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
+):
     """2-D average pooling, as `torch.nn.functional.avg_pool2d`.
 
     input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16; on the CPU also int64, rounded towards zero. kernel_size, stride (defaults to kernel_size) and
@@ -101,15 +125,24 @@ def avg_pool2d(input, kernel_size, stride=None, padding=0, ceil_mode=False, coun
     """
     _check_input("avg_pool2d", input, frozenset((torch.int64,)))
     if input.dim() == 3:
-        return avg_pool2d(input.unsqueeze(0), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override).squeeze(0)
+        return avg_pool2d(
+            input.unsqueeze(0), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+        ).squeeze(0)
     if input.dim() != 4:
         raise RuntimeError(f"avg_pool2d: input must be [N, C, H, W] or [C, H, W], got {tuple(input.shape)}")
     divisor = 0 if divisor_override is None else integer("avg_pool2d", "divisor_override", divisor_override)
     if divisor_override is not None and divisor == 0:
-        raise RuntimeError("avg_pool2d: divisor_override=0 must not be zero; leave it out to divide by the window's size")
+        raise RuntimeError(
+            "avg_pool2d: divisor_override=0 must not be zero; leave it out to divide by the window's size"
+        )
     kernel_size, stride = window("avg_pool2d", kernel_size, stride)
-    ceil_mode, count_include_pad = flag("avg_pool2d", "ceil_mode", ceil_mode), flag("avg_pool2d", "count_include_pad", count_include_pad)
-    arguments = autograd.AvgPoolArguments(kernel_size, stride, pair("avg_pool2d", "padding", padding), ceil_mode, count_include_pad, divisor)
+    ceil_mode, count_include_pad = (
+        flag("avg_pool2d", "ceil_mode", ceil_mode),
+        flag("avg_pool2d", "count_include_pad", count_include_pad),
+    )
+    arguments = autograd.AvgPoolArguments(
+        kernel_size, stride, pair("avg_pool2d", "padding", padding), ceil_mode, count_include_pad, divisor
+    )
     return autograd.apply(autograd.AvgPool2d, input, arguments)
 
 
@@ -136,7 +169,9 @@ def relu(input, inplace=False):
     """
     check_tensors("relu", input=input)
     if not input.dtype.is_floating_point and not input.dtype.is_complex and input.dtype is not torch.bool:
-        return torch.clamp_min_(input, 0) if inplace else torch.clamp_min(input, 0)  # on every device, and without gradients
+        return (
+            torch.clamp_min_(input, 0) if inplace else torch.clamp_min(input, 0)
+        )  # on every device, and without gradients
     _check_input("relu", input)
     return autograd.in_place(autograd.ReLU, input) if inplace else autograd.apply(autograd.ReLU, input)
 

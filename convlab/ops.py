@@ -12,7 +12,9 @@ for _name in ("_C", "_lab"):
 try:
     import torch
 except (ImportError, OSError) as error:  # OSError: where torch does not find a library of its own
-    raise ImportError(f"convlab needs torch >= 2.11, and importing torch fails ({error}): pip install 'torch>=2.11'") from error
+    raise ImportError(
+        f"convlab needs torch >= 2.11, and importing torch fails ({error}): pip install 'torch>=2.11'"
+    ) from error
 
 OLDEST_TORCH = (2, 11)
 
@@ -20,7 +22,9 @@ OLDEST_TORCH = (2, 11)
 def _load() -> None:
     running = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if running < OLDEST_TORCH:
-        raise ImportError(f"convlab needs torch >= 2.11, this is torch {torch.__version__}: pip install --upgrade torch")
+        raise ImportError(
+            f"convlab needs torch >= 2.11, this is torch {torch.__version__}: pip install --upgrade torch"
+        )
     library = libraries.path_of("_C")
     try:
         torch.ops.load_library(library)
@@ -65,11 +69,21 @@ relu_forward = torch.ops.convlab.relu_forward.default
 relu_backward = torch.ops.convlab.relu_backward.default
 
 ALL = (
-    conv2d_forward, conv2d_dgrad, conv2d_wgrad, conv2d_bias_grad,
-    max_pool2d_forward, max_pool2d_backward, max_pool2d_gather, max_pool2d_indices,
-    avg_pool2d_forward, avg_pool2d_backward,
-    leaky_relu_forward, leaky_relu_backward, relu_forward, relu_backward,
-)  # fmt: skip
+    conv2d_forward,
+    conv2d_dgrad,
+    conv2d_wgrad,
+    conv2d_bias_grad,
+    max_pool2d_forward,
+    max_pool2d_backward,
+    max_pool2d_gather,
+    max_pool2d_indices,
+    avg_pool2d_forward,
+    avg_pool2d_backward,
+    leaky_relu_forward,
+    leaky_relu_backward,
+    relu_forward,
+    relu_backward,
+)
 
 
 def _refuse_cuda(*args, **kwargs):
@@ -93,8 +107,13 @@ def _is_channels_last(t):
 
 def _check_types(op, x, **others):
     for name, t in others.items():
-        torch._check(t.dtype == x.dtype, lambda: f"{op}: {name} is {t.dtype} but input is {x.dtype}; they must be the same")
-        torch._check(t.device == x.device, lambda: f"{op}: {name} is on {t.device} but input is on {x.device}; they must be on the same device")
+        torch._check(
+            t.dtype == x.dtype, lambda: f"{op}: {name} is {t.dtype} but input is {x.dtype}; they must be the same"
+        )
+        torch._check(
+            t.device == x.device,
+            lambda: f"{op}: {name} is on {t.device} but input is on {x.device}; they must be on the same device",
+        )
 
 
 def _empty(shape, like, channels_last=False, dtype=None):
@@ -105,17 +124,33 @@ def _empty(shape, like, channels_last=False, dtype=None):
 @torch.library.register_fake("convlab::conv2d_forward")
 def _(x, w, bias, geometry, algo):
     stride, padding, dilation, groups = geometry[:2], geometry[2:6], geometry[6:8], geometry[8]
-    torch._check(x.dim() == 4 and w.dim() == 4, lambda: f"conv2d: input {x.shape} and weight {w.shape} must have four dimensions")
-    torch._check(x.shape[1] == w.shape[1] * groups, lambda: f"conv2d: input {x.shape} does not fit weight {w.shape} with groups={groups}")
-    torch._check(w.shape[0] % groups == 0, lambda: f"conv2d: weight {w.shape} makes {w.shape[0]} channels, which groups={groups} does not divide")
+    torch._check(
+        x.dim() == 4 and w.dim() == 4, lambda: f"conv2d: input {x.shape} and weight {w.shape} must have four dimensions"
+    )
+    torch._check(
+        x.shape[1] == w.shape[1] * groups,
+        lambda: f"conv2d: input {x.shape} does not fit weight {w.shape} with groups={groups}",
+    )
+    torch._check(
+        w.shape[0] % groups == 0,
+        lambda: f"conv2d: weight {w.shape} makes {w.shape[0]} channels, which groups={groups} does not divide",
+    )
     _check_types("conv2d", x, weight=w, **({} if bias is None else {"bias": bias}))
     if bias is not None:
-        torch._check(bias.dim() == 1 and bias.shape[0] == w.shape[0], lambda: f"conv2d: bias is {bias.shape}, expected [{w.shape[0]}]")
+        torch._check(
+            bias.dim() == 1 and bias.shape[0] == w.shape[0],
+            lambda: f"conv2d: bias is {bias.shape}, expected [{w.shape[0]}]",
+        )
     outputs = []
     for d in range(2):
-        torch._check(stride[d] > 0 and dilation[d] > 0 and padding[d] >= 0, lambda: f"conv2d: stride={stride}, padding={padding}, dilation={dilation}")
+        torch._check(
+            stride[d] > 0 and dilation[d] > 0 and padding[d] >= 0,
+            lambda: f"conv2d: stride={stride}, padding={padding}, dilation={dilation}",
+        )
         room = x.shape[2 + d] + padding[d] + padding[2 + d] - dilation[d] * (w.shape[2 + d] - 1) - 1
-        torch._check(room >= 0, lambda: f"conv2d: the kernel (weight {w.shape}) is larger than the padded input {x.shape}")
+        torch._check(
+            room >= 0, lambda: f"conv2d: the kernel (weight {w.shape}) is larger than the padded input {x.shape}"
+        )
         outputs.append(room // stride[d] + 1)
     return _empty((x.shape[0], w.shape[0], *outputs), x, _is_channels_last(x) or _is_channels_last(w))
 
@@ -140,14 +175,19 @@ def _pool_outputs(size, pad, kernel, stride, dilation, ceil_mode):
     outputs = (size + 2 * pad - dilation * (kernel - 1) - 1 + (stride - 1 if ceil_mode else 0)) // stride + 1
     if ceil_mode and (outputs - 1) * stride >= size + pad:
         outputs = outputs - 1  # the last window must start inside x or its left padding
-    torch._check(outputs >= 1, lambda: f"pooling: a window of {kernel} (dilation={dilation}) is larger than {size} padded by {pad}")
+    torch._check(
+        outputs >= 1,
+        lambda: f"pooling: a window of {kernel} (dilation={dilation}) is larger than {size} padded by {pad}",
+    )
     return outputs
 
 
 @torch.library.register_fake("convlab::max_pool2d_forward")
 def _(x, kernel_size, stride, padding, dilation, ceil_mode, with_offsets):
     torch._check(x.dim() == 4, lambda: f"max_pool2d: input must be [N, C, H, W], got {x.shape}")
-    outputs = (_pool_outputs(x.shape[2 + d], padding[d], kernel_size[d], stride[d], dilation[d], ceil_mode) for d in range(2))
+    outputs = (
+        _pool_outputs(x.shape[2 + d], padding[d], kernel_size[d], stride[d], dilation[d], ceil_mode) for d in range(2)
+    )
     y = _empty((*x.shape[:2], *outputs), x, _is_channels_last(x))
     as_x = with_offsets and x.device.type == "cpu" and _is_channels_last(x)  # the CPU's kernels take both layouts
     dtype = torch.uint8 if kernel_size[0] * kernel_size[1] <= 256 else torch.int32

@@ -87,7 +87,9 @@ class _Library:
 
 libraries: dict[str, _Library] = {}  # that this process has loaded; none as long as nothing was ever simulated
 _loading = threading.Lock()
-_entered = threading.local()  # .simulations: those whose blocks the thread is in, the innermost last; None where there is none again
+_entered = (
+    threading.local()
+)  # .simulations: those whose blocks the thread is in, the innermost last; None where there is none again
 
 
 def _library(check: bool) -> _Library:
@@ -139,7 +141,9 @@ class Simulation:
         rows = TrafficTable()
         for *where, space, access, requests, size, cost, ideal in self._library.controls.traffic(self._session):
             shared = space == "shared"
-            rows.append(Traffic(*where, space, access, requests, size, 0 if shared else cost, cost if shared else 0, ideal))
+            rows.append(
+                Traffic(*where, space, access, requests, size, 0 if shared else cost, cost if shared else 0, ideal)
+            )
         return rows
 
     def _run(self, op, args, kwargs):
@@ -231,7 +235,9 @@ def _table(rows) -> str:
         what = [f"{r.access} {r.space} {r.memory}" for r in group]
         place_width, what_width = max(map(len, places)), max(map(len, what))
         lines.append(f"{kernel}  ({source})")
-        lines.append(f"  {'':{place_width}}  {'':{what_width}}  {'requests':>10}  {'bytes':>12}  {'each takes':>15}  {'ideal':>5}")
+        lines.append(
+            f"  {'':{place_width}}  {'':{what_width}}  {'requests':>10}  {'bytes':>12}  {'each takes':>15}  {'ideal':>5}"
+        )
         for r, place, access in zip(group, places, what):
             cost, unit = (r.wavefronts, "wavefronts") if r.space == "shared" else (r.sectors, "sectors")
             each = f"{cost / r.requests:.2f} {unit}"

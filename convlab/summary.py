@@ -142,7 +142,18 @@ def _measured(name, module, input, pass_, wanted) -> LayerPass:
     call, reference = (_call(forward, module, x, wanted, dy) for forward in (ours, torchs))
     error = error_of(outputs_of(call()), [t.double() for t in outputs_of(reference())])
     algorithm, seconds = _algorithm(module, x, y.dtype, pass_), _seconds(call, x)
-    return LayerPass(name, kind_of(module).__name__, tuple(x.shape), tuple(y.shape), pass_, algorithm, calls=1, seconds=seconds, share=0.0, error=error)
+    return LayerPass(
+        name,
+        kind_of(module).__name__,
+        tuple(x.shape),
+        tuple(y.shape),
+        pass_,
+        algorithm,
+        calls=1,
+        seconds=seconds,
+        share=0.0,
+        error=error,
+    )
 
 
 def _parameters(module):
@@ -159,7 +170,9 @@ def _forwards(module):
 
 def _call(forward, module, x, wanted, dy):
     """A function that does the pass once: forward, or the gradient to the `wanted` of input and parameters."""
-    tensors = [t if t is None else t.detach().requires_grad_(i in wanted) for i, t in enumerate((x, *_parameters(module)))]
+    tensors = [
+        t if t is None else t.detach().requires_grad_(i in wanted) for i, t in enumerate((x, *_parameters(module)))
+    ]
     if getattr(module, "inplace", False):
         tensors[0] = tensors[0].clone()
     if not wanted:

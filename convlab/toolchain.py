@@ -3,6 +3,7 @@
 setup.py and the doctor ask; where a build cannot go on, the answer is a Refusal, one sentence on the terminal. Importing this module does
 nothing, and it needs nothing of convlab: setup.py imports it before anything is built.
 """
+
 from __future__ import annotations
 
 import functools
@@ -17,16 +18,21 @@ import sys
 import sysconfig
 from typing import List, NamedTuple, Optional, Tuple
 
-OLDEST_TORCH = "2.11"                # the stable ABI that csrc/ is written to
+OLDEST_TORCH = "2.11"  # the stable ABI that csrc/ is written to
 OLDEST_PYTHON = (3, 10)
-OLDEST_GXX = 11                      # C++20 with std::source_location and std::bit_cast
-OLDEST_CUDA = 12                     # C++20
-DEFAULT_ARCHS = "7.5;8.0;8.6;8.9;9.0+PTX"   # PTX of the last: newer GPUs compile it when they load it
-GB_PER_JOB = 1.0                     # measured: 0.4 for the largest file
+OLDEST_GXX = 11  # C++20 with std::source_location and std::bit_cast
+OLDEST_CUDA = 12  # C++20
+DEFAULT_ARCHS = "7.5;8.0;8.6;8.9;9.0+PTX"  # PTX of the last: newer GPUs compile it when they load it
+GB_PER_JOB = 1.0  # measured: 0.4 for the largest file
 
 # PyPI's nvcc and what it compiles against, for CUDA 13 and later: {0} is torch's CUDA version, {1} the next major one.
-NVCC_PACKAGES = ["nvidia-cuda-nvcc=={0}.*", "nvidia-cuda-crt=={0}.*", "nvidia-nvvm=={0}.*", "nvidia-cuda-runtime=={0}.*",
-                 "nvidia-cuda-cccl>={0},<{1}"]
+NVCC_PACKAGES = [
+    "nvidia-cuda-nvcc=={0}.*",
+    "nvidia-cuda-crt=={0}.*",
+    "nvidia-nvvm=={0}.*",
+    "nvidia-cuda-runtime=={0}.*",
+    "nvidia-cuda-cccl>={0},<{1}",
+]
 
 
 class Refusal(SystemExit):
@@ -50,8 +56,8 @@ def output(*command) -> str:
 
 
 class Torch(NamedTuple):
-    version: str            # without the local part: 2.15.0
-    cuda: Optional[str]     # 13.2, or None for a CPU-only torch
+    version: str  # without the local part: 2.15.0
+    cuda: Optional[str]  # 13.2, or None for a CPU-only torch
     include: str
     lib: str
 
@@ -75,10 +81,18 @@ def find_torch() -> Torch:
     facts = torch_facts()
     again = "pip install 'torch>={}', then pip install --no-build-isolation .".format(OLDEST_TORCH)
     if facts is None:
-        raise Refusal("building needs torch >= {} in this environment ({}), which has none: {}".format(OLDEST_TORCH, sys.prefix, again))
+        raise Refusal(
+            "building needs torch >= {} in this environment ({}), which has none: {}".format(
+                OLDEST_TORCH, sys.prefix, again
+            )
+        )
     root, version = package("torch"), str(facts["__version__"]).split("+")[0]
     if numbers(version) < numbers(OLDEST_TORCH):
-        raise Refusal("building needs torch >= {}, and this environment ({}) has {}: {}".format(OLDEST_TORCH, sys.prefix, version, again))
+        raise Refusal(
+            "building needs torch >= {}, and this environment ({}) has {}: {}".format(
+                OLDEST_TORCH, sys.prefix, version, again
+            )
+        )
     return Torch(version, facts.get("cuda"), os.path.join(root, "include"), os.path.join(root, "lib"))
 
 
@@ -87,7 +101,9 @@ def check_machine(environ):
     if not sys.platform.startswith("linux"):
         raise Refusal("builds on Linux; this is {}".format(sys.platform))
     if sys.version_info < OLDEST_PYTHON:
-        raise Refusal("needs Python >= {}.{}; this is {}.{} ({})".format(*OLDEST_PYTHON, *sys.version_info[:2], sys.executable))
+        raise Refusal(
+            "needs Python >= {}.{}; this is {}.{} ({})".format(*OLDEST_PYTHON, *sys.version_info[:2], sys.executable)
+        )
     find_cxx(environ)
     python_include()
 
@@ -96,14 +112,19 @@ def check_packages():
     find_torch()
     missing = [name for name in ("ninja", "pybind11") if package(name) is None]
     if missing:
-        raise Refusal("building needs {1} in this environment ({0}), which has none: pip install {2}, then pip install --no-build-isolation .".format(
-            sys.prefix, " and ".join(missing), " ".join(missing)))
+        raise Refusal(
+            "building needs {1} in this environment ({0}), which has none: pip install {2}, then pip install --no-build-isolation .".format(
+                sys.prefix, " and ".join(missing), " ".join(missing)
+            )
+        )
 
 
 def python_include() -> str:
     include = sysconfig.get_path("include")
     if not os.path.exists(os.path.join(include, "Python.h")):
-        raise Refusal("Python.h is not in {}: install Python's headers (Debian, Ubuntu: apt install python3-dev)".format(include))
+        raise Refusal(
+            "Python.h is not in {}: install Python's headers (Debian, Ubuntu: apt install python3-dev)".format(include)
+        )
     return include
 
 
@@ -112,19 +133,25 @@ def python_include() -> str:
 
 class Compiler(NamedTuple):
     path: str
-    version: str    # the first line of --version
+    version: str  # the first line of --version
 
 
 def find_cxx(environ) -> Compiler:
     name = environ.get("CXX", "g++")
     path = shutil.which(name, path=environ.get("PATH"))
     if path is None:
-        raise Refusal("building needs a C++ compiler, and {} is not on PATH: install it (Debian, Ubuntu: apt install g++), "
-                      "or name another in CXX".format(name))
+        raise Refusal(
+            "building needs a C++ compiler, and {} is not on PATH: install it (Debian, Ubuntu: apt install g++), "
+            "or name another in CXX".format(name)
+        )
     version = output(path, "--version").splitlines()[0]
     major = output(path, "-dumpversion").split(".")[0].strip()
     if "clang" not in version and major.isdigit() and int(major) < OLDEST_GXX:
-        raise Refusal("building needs g++ >= {} for C++20, and {} is {}: install a newer one and name it in CXX".format(OLDEST_GXX, path, major))
+        raise Refusal(
+            "building needs g++ >= {} for C++20, and {} is {}: install a newer one and name it in CXX".format(
+                OLDEST_GXX, path, major
+            )
+        )
     return Compiler(path, version)
 
 
@@ -133,11 +160,11 @@ def find_cxx(environ) -> Compiler:
 
 class Nvcc(NamedTuple):
     path: str
-    version: str            # 13.0.88
-    archs: List[str]        # what --list-gpu-arch names: 75, 80, ...
+    version: str  # 13.0.88
+    archs: List[str]  # what --list-gpu-arch names: 75, 80, ...
     include: List[str]
-    cudart: Optional[str]   # libcudart_static.a
-    missing: List[str]      # files that a whole toolkit has
+    cudart: Optional[str]  # libcudart_static.a
+    missing: List[str]  # files that a whole toolkit has
 
 
 def nvcc_candidates(environ):
@@ -151,8 +178,17 @@ def nvcc_candidates(environ):
         spec = importlib.util.find_spec("nvidia")  # a namespace package: what nvidia's packages on PyPI install into
     except ImportError:
         spec = None
-    yield "site-packages/nvidia", next((path for root in (spec and spec.submodule_search_locations) or []
-                                        for path in sorted(glob.glob(os.path.join(root, "cu*", "bin", "nvcc")), reverse=True)), "")
+    yield (
+        "site-packages/nvidia",
+        next(
+            (
+                path
+                for root in (spec and spec.submodule_search_locations) or []
+                for path in sorted(glob.glob(os.path.join(root, "cu*", "bin", "nvcc")), reverse=True)
+            ),
+            "",
+        ),
+    )
 
 
 @functools.lru_cache(maxsize=None)
@@ -160,18 +196,35 @@ def inspect_nvcc(path, cxx) -> Nvcc:
     """Asks nvcc itself where its headers and libraries are: it knows for every layout (toolkit, conda, PyPI, a wrapper script)."""
     version = re.search(r"V(\d+\.\d+\.\d+)", output(path, "--version"))
     plan = output(path, "--dryrun", "-ccbin", cxx, "-x", "cu", "-c", os.devnull, "-o", os.devnull)
-    named = {key: re.search(r"^#\$ {}=(.*)$".format(key), plan, re.M) for key in ("INCLUDES", "SYSTEM_INCLUDES", "LIBRARIES")}
-    directories = {key: re.findall(r'"(?:-I|-L)?([^"]+)"', found.group(1)) if found else [] for key, found in named.items()}
+    named = {
+        key: re.search(r"^#\$ {}=(.*)$".format(key), plan, re.M) for key in ("INCLUDES", "SYSTEM_INCLUDES", "LIBRARIES")
+    }
+    directories = {
+        key: re.findall(r'"(?:-I|-L)?([^"]+)"', found.group(1)) if found else [] for key, found in named.items()
+    }
     include = [d for d in directories["INCLUDES"] + directories["SYSTEM_INCLUDES"] if os.path.isdir(d)]
-    cudart = next((p for p in (os.path.join(d, "libcudart_static.a") for d in directories["LIBRARIES"]) if os.path.exists(p)), None)
+    cudart = next(
+        (p for p in (os.path.join(d, "libcudart_static.a") for d in directories["LIBRARIES"]) if os.path.exists(p)),
+        None,
+    )
     if cudart is None:  # a distribution's package puts it where the linker looks anyway
         found = output(cxx, "-print-file-name=libcudart_static.a").strip()
         cudart = found if os.path.isabs(found) else None
-    missing = [h for h in ("cuda_runtime.h", "nv/target") if not any(os.path.exists(os.path.join(d, h)) for d in include + ["/usr/include"])]
+    missing = [
+        h
+        for h in ("cuda_runtime.h", "nv/target")
+        if not any(os.path.exists(os.path.join(d, h)) for d in include + ["/usr/include"])
+    ]
     if cudart is None:
         missing.append("libcudart_static.a")
-    return Nvcc(path, version.group(1) if version else "unknown", re.findall(r"compute_(\d+)", output(path, "--list-gpu-arch")),
-                [os.path.realpath(d) for d in include], cudart, missing)
+    return Nvcc(
+        path,
+        version.group(1) if version else "unknown",
+        re.findall(r"compute_(\d+)", output(path, "--list-gpu-arch")),
+        [os.path.realpath(d) for d in include],
+        cudart,
+        missing,
+    )
 
 
 def unusable(nvcc: Nvcc) -> Optional[str]:
@@ -208,14 +261,18 @@ def choose_nvcc(environ, cxx) -> Tuple[Optional[Nvcc], str]:
         reasons.append(reason)
     reason = ", ".join(reasons + ["no nvcc in " + " or ".join(without)] if without else reasons)
     if wanted == "1":
-        raise Refusal("CONVLAB_CUDA=1 asks for the CUDA kernels, but there is {}: install the CUDA toolkit (12 or newer) and set CUDA_HOME, "
-                      "or build for the CPU with CONVLAB_CUDA=0".format(reason))
+        raise Refusal(
+            "CONVLAB_CUDA=1 asks for the CUDA kernels, but there is {}: install the CUDA toolkit (12 or newer) and set CUDA_HOME, "
+            "or build for the CPU with CONVLAB_CUDA=0".format(reason)
+        )
     return None, reason
 
 
 def host_compiler_refused(nvcc, cxx) -> str:
     """What nvcc's headers say against this host compiler: they name the newest they take. "" where they take it."""
-    done = subprocess.run([nvcc, "-ccbin", cxx, "-x", "cu", "-E", os.devnull, "-o", os.devnull], capture_output=True, text=True)
+    done = subprocess.run(
+        [nvcc, "-ccbin", cxx, "-x", "cu", "-E", os.devnull, "-o", os.devnull], capture_output=True, text=True
+    )
     said = re.search(r"#error\s*(?:-- )?(unsupported [^!]*)", done.stdout + done.stderr)
     return said.group(1) if done.returncode and said else ""
 
@@ -238,12 +295,19 @@ def parse_archs(text, known) -> Tuple[List[str], List[str]]:
     for arch in re.split(r"[;,\s]+", text.strip()):
         match = re.fullmatch(r"((\d+)\.(\d)[af]?)(\+PTX)?", arch)
         if match is None:
-            raise Refusal("TORCH_CUDA_ARCH_LIST is {!r}: expected compute capabilities such as {!r}, not {!r}".format(text, DEFAULT_ARCHS, arch))
+            raise Refusal(
+                "TORCH_CUDA_ARCH_LIST is {!r}: expected compute capabilities such as {!r}, not {!r}".format(
+                    text, DEFAULT_ARCHS, arch
+                )
+            )
         name, major, minor, ptx = match.groups()
         (kept if major + minor in known else dropped)[name] = ptx or ""
     if not kept:
-        raise Refusal("this nvcc compiles for none of TORCH_CUDA_ARCH_LIST={!r}; it knows {}".format(
-            text, ", ".join("{}.{}".format(n[:-1], n[-1]) for n in known)))
+        raise Refusal(
+            "this nvcc compiles for none of TORCH_CUDA_ARCH_LIST={!r}; it knows {}".format(
+                text, ", ".join("{}.{}".format(n[:-1], n[-1]) for n in known)
+            )
+        )
     newest = max(kept, key=lambda name: (numbers(name), name))
     if any(dropped.values()) and not any(kept.values()):
         kept[newest] = "+PTX"

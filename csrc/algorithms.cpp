@@ -20,12 +20,36 @@ constexpr unsigned kForwardAndDgrad = bit(Pass::forward) | bit(Pass::dgrad);
 constexpr AlgorithmRow kAlgorithms[] = {
     {Algorithm(1), "reference", "sequential loops, as a course writes them down", {kAllPasses, kNoPass}, nullptr},
     {Algorithm(2), "direct", "each output element by the definition, in parallel", {kAllPasses, kAllPasses}, &kDirect},
-    {Algorithm(3), "tiled", "input tiles in shared memory, filters in constant memory", {kNoPass, kForwardAndDgrad}, &kTiled},
-    {Algorithm(4), "im2col_gemm", "unrolls the input into a matrix, then multiplies in shared-memory tiles", {kNoPass, kAllPasses}, &kIm2colGemm},
-    {Algorithm(5), "implicit_gemm", "a matrix product in shared-memory tiles, unrolled while they are loaded", {kNoPass, kAllPasses}, &kImplicitGemm},
-    {Algorithm(6), "register_tiled", "the same product, with a tile of outputs in registers", {kAllPasses, kAllPasses}, &kRegisterTiled},
-    {Algorithm(7), "small_filter", "kernels compiled for the filters of LeNet and of CIFAR's first layer", {kNoPass, kAllPasses}, &kSmallFilter},
-    {Algorithm(8), "depthwise", "each channel by itself, a run of places in registers", {kAllPasses, kAllPasses}, &kDepthwise},
+    {Algorithm(3),
+     "tiled",
+     "input tiles in shared memory, filters in constant memory",
+     {kNoPass, kForwardAndDgrad},
+     &kTiled},
+    {Algorithm(4),
+     "im2col_gemm",
+     "unrolls the input into a matrix, then multiplies in shared-memory tiles",
+     {kNoPass, kAllPasses},
+     &kIm2colGemm},
+    {Algorithm(5),
+     "implicit_gemm",
+     "a matrix product in shared-memory tiles, unrolled while they are loaded",
+     {kNoPass, kAllPasses},
+     &kImplicitGemm},
+    {Algorithm(6),
+     "register_tiled",
+     "the same product, with a tile of outputs in registers",
+     {kAllPasses, kAllPasses},
+     &kRegisterTiled},
+    {Algorithm(7),
+     "small_filter",
+     "kernels compiled for the filters of LeNet and of CIFAR's first layer",
+     {kNoPass, kAllPasses},
+     &kSmallFilter},
+    {Algorithm(8),
+     "depthwise",
+     "each channel by itself, a run of places in registers",
+     {kAllPasses, kAllPasses},
+     &kDepthwise},
 };
 
 constexpr bool numbers_are_unique() {
@@ -38,7 +62,9 @@ static_assert(numbers_are_unique(), "two algorithms have one number");
 
 Algorithm cuda_choice(Pass pass, DType dtype, const Conv2d& g) {
   for (const AlgorithmRow* row = std::end(kAlgorithms); row-- != kAlgorithms;)
-    if (row->rung && row->rung->best && refusal(*row, Backend::cuda, pass, dtype, g).empty() && row->rung->best(pass, g)) return row->id;
+    if (row->rung && row->rung->best && refusal(*row, Backend::cuda, pass, dtype, g).empty() &&
+        row->rung->best(pass, g))
+      return row->id;
   return Algorithm::direct;  // whose plan says why not even it can do this
 }
 
@@ -53,14 +79,18 @@ const AlgorithmRow* find_algorithm(int64_t id) {
 }
 
 std::string refusal(const AlgorithmRow& row, Backend backend, Pass pass, DType dtype, const Conv2d& g) {
-  if (!(row.passes[int(backend)] & bit(pass))) return std::string("has no ") + kPassNames[int(pass)] + " for " + kBackendNames[int(backend)] + " tensors";
+  if (!(row.passes[int(backend)] & bit(pass)))
+    return std::string("has no ") + kPassNames[int(pass)] + " for " + kBackendNames[int(backend)] + " tensors";
   return backend == Backend::cuda ? row.rung->refusal(pass, dtype, g) : cpu_refusal(row.id, g);
 }
 
 Algorithm resolve(int64_t requested, Backend backend, Pass pass, DType dtype, const Conv2d& g, bool channels_last) {
-  if (requested == int64_t(Algorithm::automatic)) return backend == Backend::cuda ? cuda_choice(pass, dtype, g) : cpu_choice(pass, g, channels_last);
+  if (requested == int64_t(Algorithm::automatic))
+    return backend == Backend::cuda ? cuda_choice(pass, dtype, g) : cpu_choice(pass, g, channels_last);
   const AlgorithmRow* row = find_algorithm(requested);
-  if (!row) throw std::invalid_argument("conv2d: algo number " + std::to_string(requested) + " is not in the table of algorithms");
+  if (!row)
+    throw std::invalid_argument("conv2d: algo number " + std::to_string(requested) +
+                                " is not in the table of algorithms");
   const std::string why = refusal(*row, backend, pass, dtype, g);
   if (!why.empty()) throw std::invalid_argument(std::string("conv2d: algo '") + row->name + "' " + why);
   return row->id;

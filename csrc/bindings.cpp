@@ -8,8 +8,10 @@
 #include "simulator_bindings.h"
 
 // What the build was made with; setup.py says.
-#if !defined(CONVLAB_BUILD_TORCH) || !defined(CONVLAB_BUILD_NVCC) || !defined(CONVLAB_BUILD_ARCHS) || !defined(CONVLAB_BUILD_CXX)
-#error "setup.py defines CONVLAB_BUILD_TORCH, CONVLAB_BUILD_NVCC (empty without CUDA), CONVLAB_BUILD_ARCHS and CONVLAB_BUILD_CXX"
+#if !defined(CONVLAB_BUILD_TORCH) || !defined(CONVLAB_BUILD_NVCC) || !defined(CONVLAB_BUILD_ARCHS) || \
+    !defined(CONVLAB_BUILD_CXX)
+#error \
+    "setup.py defines CONVLAB_BUILD_TORCH, CONVLAB_BUILD_NVCC (empty without CUDA), CONVLAB_BUILD_ARCHS and CONVLAB_BUILD_CXX"
 #endif
 
 namespace py = pybind11;
@@ -48,21 +50,24 @@ const AlgorithmRow& row_of(int64_t algo) {
 Pass pass_of(const std::string& name) { return Pass(index_of("pass", name, kPassNames)); }
 DType dtype_of(const std::string& name) { return DType(index_of("dtype", name, kDTypeNames)); }
 
-std::string refusal_of(int64_t algo, const std::string& backend, const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w,
-                       const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
+std::string refusal_of(int64_t algo, const std::string& backend, const std::string& pass, const std::string& dtype,
+                       const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding, const Sizes& dilation,
+                       int64_t groups) {
   const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
   return refusal(row_of(algo), Backend(index_of("backend", backend, kBackendNames)), pass_of(pass), dtype_of(dtype), g);
 }
 
-std::string choice_of(const std::string& backend, const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w, const Sizes& stride,
-                      const Sizes& padding, const Sizes& dilation, int64_t groups, bool channels_last) {
+std::string choice_of(const std::string& backend, const std::string& pass, const std::string& dtype, const Sizes& x,
+                      const Sizes& w, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups,
+                      bool channels_last) {
   const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
-  const Algorithm id = resolve(0, Backend(index_of("backend", backend, kBackendNames)), pass_of(pass), dtype_of(dtype), g, channels_last);
+  const Algorithm id = resolve(0, Backend(index_of("backend", backend, kBackendNames)), pass_of(pass), dtype_of(dtype),
+                               g, channels_last);
   return row_of(int64_t(id)).name;
 }
 
-py::dict plan_of(int64_t algo, const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w, const Sizes& stride,
-                 const Sizes& padding, const Sizes& dilation, int64_t groups) {
+py::dict plan_of(int64_t algo, const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w,
+                 const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
   const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
   const AlgorithmRow& row = row_of(algo);
   const std::string why = refusal(row, Backend::cuda, pass_of(pass), dtype_of(dtype), g);
@@ -81,7 +86,8 @@ py::dict plan_of(int64_t algo, const std::string& pass, const std::string& dtype
   return facts;
 }
 
-std::pair<int, int> conv2d_output_size(const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
+std::pair<int, int> conv2d_output_size(const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding,
+                                       const Sizes& dilation, int64_t groups) {
   const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
   return {g.P, g.Q};
 }
@@ -99,14 +105,18 @@ py::dict build_info() {
 }  // namespace convlab
 
 PYBIND11_MODULE(_lab, m) {
-  m.doc() = "The torch-free side of convlab: the table of algorithms, the geometry of problems, how the library was built.";
-  m.def("algorithms", &convlab::table, "Rows (number, name, technique, {backend: [passes]}) of the table of algorithms.");
+  m.doc() =
+      "The torch-free side of convlab: the table of algorithms, the geometry of problems, how the library was built.";
+  m.def("algorithms", &convlab::table,
+        "Rows (number, name, technique, {backend: [passes]}) of the table of algorithms.");
   m.def("refusal", &convlab::refusal_of, "Why an algorithm cannot do a pass of a convolution; empty when it can.");
   m.def("choice", &convlab::choice_of, "The name of the algorithm that a pass of a convolution gets from \"auto\".");
   m.def("plan", &convlab::plan_of,
-        "How a CUDA algorithm launches for a pass of a convolution: {tile, product: (M, N, K) or None, grid, threads, useful, plane, slices,\n"
+        "How a CUDA algorithm launches for a pass of a convolution: {tile, product: (M, N, K) or None, grid, threads, "
+        "useful, plane, slices,\n"
         "images, workspace}.");
-  m.def("conv2d_output_size", &convlab::conv2d_output_size, "(P, Q) of a convolution. Raises RuntimeError for arguments that do not fit together.");
+  m.def("conv2d_output_size", &convlab::conv2d_output_size,
+        "(P, Q) of a convolution. Raises RuntimeError for arguments that do not fit together.");
   convlab::bind_simulator(m);
   m.def("build_info", &convlab::build_info, "The versions this library was built with.");
 }

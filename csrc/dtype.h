@@ -75,11 +75,17 @@ struct bfloat16 {
 #endif
 
 // What sums of T are kept in: float64 for float64, float32 for everything else.
-template <class T> struct accumulator { using type = float; };
-template <> struct accumulator<double> { using type = double; };
+template <class T> struct accumulator {
+  using type = float;
+};
+template <> struct accumulator<double> {
+  using type = double;
+};
 template <class T> using acc_t = typename accumulator<T>::type;
 
-template <class T> struct type_tag { using type = T; };
+template <class T> struct type_tag {
+  using type = T;
+};
 
 // Calls f(type_tag<T>{}) with the element type that `dtype` names.
 template <class F> void dispatch(DType dtype, F&& f) {

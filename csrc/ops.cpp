@@ -12,23 +12,36 @@
 
 CONVLAB_REGISTER_OPERATORS(m) {
   m.def("conv2d_forward(Tensor x, Tensor w, Tensor? bias, int[9] geometry, int algo) -> Tensor");
-  m.def("conv2d_dgrad(Tensor dy, Tensor w, SymInt[2] input_size, int[9] geometry, bool channels_last, int algo) -> Tensor");
-  m.def("conv2d_wgrad(Tensor dy, Tensor x, SymInt[2] kernel_size, int[9] geometry, bool with_bias, bool channels_last, int algo) -> (Tensor dw, Tensor db)");
+  m.def(
+      "conv2d_dgrad(Tensor dy, Tensor w, SymInt[2] input_size, int[9] geometry, bool channels_last, int algo) -> "
+      "Tensor");
+  m.def(
+      "conv2d_wgrad(Tensor dy, Tensor x, SymInt[2] kernel_size, int[9] geometry, bool with_bias, bool channels_last, "
+      "int algo) -> (Tensor dw, Tensor db)");
   m.def("conv2d_bias_grad(Tensor dy) -> Tensor");
 
   m.def(
-      "max_pool2d_forward(Tensor x, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool ceil_mode, bool with_offsets)"
+      "max_pool2d_forward(Tensor x, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool "
+      "ceil_mode, bool with_offsets)"
       " -> (Tensor y, Tensor offsets)");
   m.def(
-      "max_pool2d_backward(Tensor dy, Tensor offsets, SymInt[2] input_size, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool channels_last)"
+      "max_pool2d_backward(Tensor dy, Tensor offsets, SymInt[2] input_size, int[2] kernel_size, int[2] stride, int[2] "
+      "padding, int[2] dilation, bool channels_last)"
       " -> Tensor");
-  m.def("max_pool2d_gather(Tensor x, Tensor offsets, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation) -> Tensor");
-  m.def("max_pool2d_indices(Tensor offsets, SymInt[2] input_size, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation) -> Tensor");
+  m.def(
+      "max_pool2d_gather(Tensor x, Tensor offsets, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation) "
+      "-> Tensor");
+  m.def(
+      "max_pool2d_indices(Tensor offsets, SymInt[2] input_size, int[2] kernel_size, int[2] stride, int[2] padding, "
+      "int[2] dilation) -> Tensor");
 
   // divisor: what sums are divided by, 0 to count the window's elements
-  m.def("avg_pool2d_forward(Tensor x, int[2] kernel_size, int[2] stride, int[2] padding, bool ceil_mode, bool count_include_pad, int divisor) -> Tensor");
   m.def(
-      "avg_pool2d_backward(Tensor dy, SymInt[2] input_size, int[2] kernel_size, int[2] stride, int[2] padding, bool count_include_pad, int divisor, bool channels_last)"
+      "avg_pool2d_forward(Tensor x, int[2] kernel_size, int[2] stride, int[2] padding, bool ceil_mode, bool "
+      "count_include_pad, int divisor) -> Tensor");
+  m.def(
+      "avg_pool2d_backward(Tensor dy, SymInt[2] input_size, int[2] kernel_size, int[2] stride, int[2] padding, bool "
+      "count_include_pad, int divisor, bool channels_last)"
       " -> Tensor");
 
   m.def("leaky_relu_forward(Tensor x, float negative_slope, bool with_positive) -> (Tensor y, Tensor positive)");

@@ -1,6 +1,6 @@
 """convlab under DistributedDataParallel: two processes on the CPU, half a batch each, the gradients of one process with all of it.
 
-    torchrun --nproc-per-node 2 examples/ddp.py
+torchrun --nproc-per-node 2 examples/ddp.py
 """
 
 import gc
@@ -15,7 +15,13 @@ dist.init_process_group("gloo")  # "nccl" on GPUs, with model and data on cuda:L
 rank, world = dist.get_rank(), dist.get_world_size()
 
 torch.manual_seed(0)  # the same parameters and data in every process
-model = torch.nn.Sequential(convlab.Conv2d(1, 6, 5), convlab.LeakyReLU(0.1), convlab.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(6 * 6 * 6, 10))
+model = torch.nn.Sequential(
+    convlab.Conv2d(1, 6, 5),
+    convlab.LeakyReLU(0.1),
+    convlab.MaxPool2d(2),
+    torch.nn.Flatten(),
+    torch.nn.Linear(6 * 6 * 6, 10),
+)
 x, labels = torch.randn(8 * world, 1, 16, 16), torch.randint(10, (8 * world,))
 
 torch.nn.functional.cross_entropy(model(x), labels).backward()

@@ -1,6 +1,6 @@
 """A torchvision model through convlab's kernels: the same state_dict, the same results, gradients and all.
 
-    python examples/torchvision_model.py
+python examples/torchvision_model.py
 """
 
 import torch
@@ -26,5 +26,9 @@ print(model.layer1[0].conv1)
 its_loss, its_gradient = step()
 
 print(f"loss {loss:.6f} through torch, {its_loss:.6f} through convlab")
-print(f"gradient of conv1.weight: the largest difference is {(gradient - its_gradient).abs().max() / gradient.abs().max():.1e} of the largest element")
-assert abs(loss - its_loss) < 1e-4 and torch.allclose(gradient, its_gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item())
+print(
+    f"gradient of conv1.weight: the largest difference is {(gradient - its_gradient).abs().max() / gradient.abs().max():.1e} of the largest element"
+)
+assert abs(loss - its_loss) < 1e-4 and torch.allclose(
+    gradient, its_gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item()
+)

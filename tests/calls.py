@@ -7,7 +7,9 @@ import torch.nn.functional as F
 
 import convlab.functional as CF
 
-PAIRS = {name: (getattr(F, name), getattr(CF, name)) for name in ("conv2d", "max_pool2d", "avg_pool2d", "leaky_relu", "relu")}
+PAIRS = {
+    name: (getattr(F, name), getattr(CF, name)) for name in ("conv2d", "max_pool2d", "avg_pool2d", "leaky_relu", "relu")
+}
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
 
@@ -38,7 +40,12 @@ class Outcome:
 
     def __init__(self, function, tensors, arguments, keywords, grad_layout):
         self.tensors, self.error = [], None
-        leaves = [t.detach().requires_grad_(t.is_floating_point() and grad_layout is not None) if isinstance(t, torch.Tensor) else t for t in tensors]
+        leaves = [
+            t.detach().requires_grad_(t.is_floating_point() and grad_layout is not None)
+            if isinstance(t, torch.Tensor)
+            else t
+            for t in tensors
+        ]
         try:
             result = function(*leaves, *arguments, **keywords)
             self.tensors = list(result) if isinstance(result, tuple) else [result]
@@ -46,8 +53,14 @@ class Outcome:
             if y.requires_grad:
                 torch.manual_seed(1)
                 dy = drawn(y.shape, y.dtype).to(y.device)  # of the CPU's random numbers: the same on any device
-                dy = torch.ones((), dtype=y.dtype, device=y.device).expand_as(y) if grad_layout == "ones" else laid(dy, grad_layout)
-                self.tensors += torch.autograd.grad(y, [t for t in leaves if isinstance(t, torch.Tensor) and t.requires_grad], dy)
+                dy = (
+                    torch.ones((), dtype=y.dtype, device=y.device).expand_as(y)
+                    if grad_layout == "ones"
+                    else laid(dy, grad_layout)
+                )
+                self.tensors += torch.autograd.grad(
+                    y, [t for t in leaves if isinstance(t, torch.Tensor) and t.requires_grad], dy
+                )
         except Exception as error:  # whatever torch raises, convlab has to raise as well
             self.error = error
 
@@ -57,13 +70,21 @@ def wrong_on_cuda(name: str, tensors, arguments, keywords) -> str:
     x = tensors[0]
     if not (isinstance(x, torch.Tensor) and x.is_cuda and x.is_floating_point()):
         return ""
-    if name == "conv2d" and arguments and max([arguments[0]] if isinstance(arguments[0], int) else arguments[0], default=0) >= 2**31:
+    if (
+        name == "conv2d"
+        and arguments
+        and max([arguments[0]] if isinstance(arguments[0], int) else arguments[0], default=0) >= 2**31
+    ):
         return "refuses strides of 2^31 and more"
     if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
         if name == "avg_pool2d" and keywords.get("padding"):
-            return "the gradient of a padded channels_last input is that of other pixels, in 2.11 (pytorch issue 188344)"
+            return (
+                "the gradient of a padded channels_last input is that of other pixels, in 2.11 (pytorch issue 188344)"
+            )
         if name == "max_pool2d" and bool(x.isneginf().any()):
-            return "the winner of a channels_last window of nothing but -inf is the first pixel of all, not the window's"
+            return (
+                "the winner of a channels_last window of nothing but -inf is the first pixel of all, not the window's"
+            )
     return ""
 
 
@@ -82,7 +103,9 @@ def meaningful_strides(t: torch.Tensor) -> list[int]:
     return [stride for size, stride in zip(t.shape, t.stride()) if size != 1] if t.numel() else []
 
 
-def compare(name: str, *tensors, arguments=(), grad_layout="contiguous", strides=True, classes=True, **keywords) -> Outcome:
+def compare(
+    name: str, *tensors, arguments=(), grad_layout="contiguous", strides=True, classes=True, **keywords
+) -> Outcome:
     """Calls torch's and convlab's function `name` and insists on the same outputs, gradients, dtypes and strides, or on an error from both:
     of the same class, where `classes`. Returns convlab's outcome.
 
@@ -104,7 +127,9 @@ def compare(name: str, *tensors, arguments=(), grad_layout="contiguous", strides
         what = f"{call}: result {i}"
         assert (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device), what
         if strides:
-            assert meaningful_strides(a) == meaningful_strides(b), f"{what} of {tuple(a.shape)} has strides {b.stride()}, torch's has {a.stride()}"
+            assert meaningful_strides(a) == meaningful_strides(b), (
+                f"{what} of {tuple(a.shape)} has strides {b.stride()}, torch's has {a.stride()}"
+            )
         if a.device.type != "meta":
             _assert_close(a, b, what)
     return ours
@@ -118,4 +143,6 @@ def _assert_close(a, b, what):
     error = (a.double() - b.double()).abs()
     bound = 4 * eps * a.double().abs() + 16 * eps
     wrong = ~((error <= bound) | (a == b) | (a.isnan() & b.isnan()))
-    assert not wrong.any(), f"{what}: {b[wrong][0].item()} where torch has {a[wrong][0].item()}, {int(wrong.sum())} of {math.prod(a.shape)} differ"
+    assert not wrong.any(), (
+        f"{what}: {b[wrong][0].item()} where torch has {a[wrong][0].item()}, {int(wrong.sum())} of {math.prod(a.shape)} differ"
+    )

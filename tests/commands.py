@@ -4,7 +4,12 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "examples" / "conv2d" / "README.md", ROOT / "tools" / "docs_hooks.py"]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "examples" / "conv2d" / "README.md",
+    ROOT / "tools" / "docs_hooks.py",
+]
 PROGRAMS = r"(?:python|make|pip|ncu|torchrun|apt)"
 
 

@@ -5,14 +5,19 @@ import os
 import pytest
 import torch
 
-os.environ["CONVLAB_POISON"] = "1"  # csrc/host/tensors.h: what a CPU kernel forgets to write, shows; see also poisoned_memory below
+os.environ["CONVLAB_POISON"] = (
+    "1"  # csrc/host/tensors.h: what a CPU kernel forgets to write, shows; see also poisoned_memory below
+)
 
 torch.set_num_threads(1)  # tests run side by side, one process a core
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "cuda: needs an NVIDIA GPU and a convlab built with CUDA")
-    config.addinivalue_line("markers", "works_with(what, gpus=1): shows a row of the README's table of what convlab works with; tools/works_with.py")
+    config.addinivalue_line(
+        "markers",
+        "works_with(what, gpus=1): shows a row of the README's table of what convlab works with; tools/works_with.py",
+    )
     config.addinivalue_line("markers", "long: takes minutes; `make test-long` runs these, and `pytest -m long`")
 
 

@@ -39,7 +39,9 @@ def passes_of(rung, conv: Conv, dtype=torch.float32) -> list[str]:
 @functools.cache
 def wants_depthwise(rung) -> bool:
     """Whether the rung takes only groups of one input channel."""
-    return not passes_of(rung, Conv(2, 5, 13, 11, 7, 3, 2)) and bool(passes_of(rung, Conv(2, 5, 13, 11, 10, 3, 2, groups=5)))
+    return not passes_of(rung, Conv(2, 5, 13, 11, 7, 3, 2)) and bool(
+        passes_of(rung, Conv(2, 5, 13, 11, 10, 3, 2, groups=5))
+    )
 
 
 @functools.cache
@@ -72,7 +74,9 @@ def dtypes_of(rung) -> list[torch.dtype]:
 
 def spans_tiles(plan: dict) -> bool:
     """Whether a matrix rung's launch has several tiles in M and in N, and three or more in K, with a remainder in each."""
-    return all(extent > least * size and extent % size for extent, size, least in zip(plan["product"], plan["tile"], (1, 1, 2)))
+    return all(
+        extent > least * size and extent % size for extent, size, least in zip(plan["product"], plan["tile"], (1, 1, 2))
+    )
 
 
 def _of_several_tiles(rng: random.Random) -> Conv:
@@ -81,10 +85,18 @@ def _of_several_tiles(rng: random.Random) -> Conv:
     while True:
         groups = rng.choice([1, 1, 1, 2])
         c = Conv(
-            rng.randint(1, 5), groups * rng.randint(2, 90), rng.randint(3, 24), rng.randint(3, 24), groups * rng.randint(2, 90),
-            rng.randint(1, 3), rng.randint(1, 3), rng.choice([(1, 1), (1, 1), (2, 1), (2, 2)]), (rng.randint(0, 2), rng.randint(0, 2)),
-            (rng.choice([1, 1, 2]), rng.choice([1, 1, 2])), groups,
-        )  # fmt: skip
+            rng.randint(1, 5),
+            groups * rng.randint(2, 90),
+            rng.randint(3, 24),
+            rng.randint(3, 24),
+            groups * rng.randint(2, 90),
+            rng.randint(1, 3),
+            rng.randint(1, 3),
+            rng.choice([(1, 1), (1, 1), (2, 1), (2, 2)]),
+            (rng.randint(0, 2), rng.randint(0, 2)),
+            (rng.choice([1, 1, 2]), rng.choice([1, 1, 2])),
+            groups,
+        )
         P, Q = c.outputs
         if P > 0 and Q > 0 and c.N * P * Q * c.K * c.C // groups * c.R * c.S < most:
             return c
@@ -101,12 +113,24 @@ def _depthwise(rng: random.Random) -> Conv:
     """A depthwise convolution, most often as networks have them."""
     while True:
         groups, R = rng.choice([1, 2, 3, 5, 7]), rng.choice([3, 3, 5, rng.randint(1, 7)])
-        S, stride, dilation = rng.choice([R, R, R, rng.randint(1, 7)]), rng.choice([1, 1, 1, 2, 2, 3]), rng.choice([1, 1, 1, 1, 2, 3])
+        S, stride, dilation = (
+            rng.choice([R, R, R, rng.randint(1, 7)]),
+            rng.choice([1, 1, 1, 2, 2, 3]),
+            rng.choice([1, 1, 1, 1, 2, 3]),
+        )
         c = Conv(
-            rng.choice([1, 2, 3, 11]), groups, rng.randint(1, 29), rng.randint(1, 29), groups * rng.choice([1, 1, 1, 2, 3]), R, S,
+            rng.choice([1, 2, 3, 11]),
+            groups,
+            rng.randint(1, 29),
+            rng.randint(1, 29),
+            groups * rng.choice([1, 1, 1, 2, 3]),
+            R,
+            S,
             rng.choice([(stride, stride)] * 3 + [(rng.randint(1, 3), rng.randint(1, 3))]),
-            rng.choice([(R // 2, S // 2)] * 3 + [(rng.randint(0, 4), rng.randint(0, 4))]), rng.choice([(dilation, dilation)] * 3 + [(1, 2)]), groups,
-        )  # fmt: skip
+            rng.choice([(R // 2, S // 2)] * 3 + [(rng.randint(0, 4), rng.randint(0, 4))]),
+            rng.choice([(dilation, dilation)] * 3 + [(1, 2)]),
+            groups,
+        )
         if min(c.outputs) > 0:
             return c
 
@@ -118,10 +142,21 @@ def random_problem(rng: random.Random, rung, span: str | None = None) -> tuple[C
         if wants_depthwise(rung):
             conv = _depthwise(rng)
         else:
-            conv = _of_filters(rng, filters) if filters else _of_several_tiles(rng) if span and has_tiles(rung) else random_conv(rng)
+            conv = (
+                _of_filters(rng, filters)
+                if filters
+                else _of_several_tiles(rng)
+                if span and has_tiles(rung)
+                else random_conv(rng)
+            )
         dtype = rng.choice([torch.float32, torch.float32, *dtypes_of(rung)])
         passes = passes_of(rung, conv, dtype)
-        if passes and (filters or not has_tiles(rung) or span not in passes or spans_tiles(rung.plan(problem_of(conv, dtype), span))):
+        if passes and (
+            filters
+            or not has_tiles(rung)
+            or span not in passes
+            or spans_tiles(rung.plan(problem_of(conv, dtype), span))
+        ):
             return conv, dtype
     raise AssertionError(f"no random problem suits {rung.name!r}: teach tests/ladder.py to draw one")
 
@@ -195,10 +230,16 @@ def assert_launched(rung, plan: dict, launches, what: str) -> None:
     """Checks that `launches`, of one pass, are the rung's, with the grid and the tile that its plan says."""
     files = {Path(launch.source.split(":")[0]).name for launch in launches}
     ours = f"conv2d_{rung.name}.cu"
-    assert files and files <= sources_of(rung) | SHARED_BY_ALL, f"{what}: kernels of {sorted(files)} ran, not only those of {ours}"
+    assert files and files <= sources_of(rung) | SHARED_BY_ALL, (
+        f"{what}: kernels of {sorted(files)} ran, not only those of {ours}"
+    )
     assert ours in files or not has_kernels_of_its_own(rung), f"{what}: no kernel of {ours} ran, but of {sorted(files)}"
-    planned = [launch for launch in launches if launch.grid == plan["grid"] and math.prod(launch.block) == plan["threads"]]
+    planned = [
+        launch for launch in launches if launch.grid == plan["grid"] and math.prod(launch.block) == plan["threads"]
+    ]
     assert planned, f"{what}: no launch with the plan's grid {plan['grid']} and {plan['threads']} threads: {launches}"
     if has_tiles(rung):
         tile = f"Tile<{', '.join(map(str, plan['tile']))}, "
-        assert any(tile in launch.kernel for launch in planned), f"{what}: no kernel of the plan's tile {plan['tile']} ran: {launches}"
+        assert any(tile in launch.kernel for launch in planned), (
+            f"{what}: no kernel of the plan's tile {plan['tile']} ran: {launches}"
+        )

@@ -94,10 +94,15 @@ def test_an_algorithm_of_the_cpu_on_cuda_tensors():
 
 
 def test_convert_with_an_algorithm_that_gives_way():
-    model = convlab.convert(torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 4, 3)), algo="implicit_gemm")
+    model = convlab.convert(
+        torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv2d(4, 4, 3)), algo="implicit_gemm"
+    )
     assert "algo='implicit_gemm'" in repr(model[0])
     x = torch.randn(2, 1, 8, 8)
-    with pytest.warns(UserWarning, match="layer '0': its forward runs 'auto', because algo 'implicit_gemm' has no forward for cpu tensors"):
+    with pytest.warns(
+        UserWarning,
+        match="layer '0': its forward runs 'auto', because algo 'implicit_gemm' has no forward for cpu tensors",
+    ):
         expected = model(x)
     with convlab.simulate(check=False) as sim:  # there it can
         y = model(x)
@@ -111,6 +116,8 @@ def test_convert_with_an_algorithm_that_gives_way():
     assert convlab.convert(model)[0].algo == "auto"
     with pytest.raises(ValueError, match="fastest"):
         convlab.convert(model, algo="fastest")
+
+
 # ---- the CUDA rungs and their chooser ---------------------------------------------------------------------------------
 
 
@@ -164,7 +171,11 @@ def test_a_plan_goes_with_support(rung):
                         rung.plan(problem, pass_)
                     continue
                 plan = rung.plan(problem, pass_)
-                assert 1 <= plan["grid"][0] < 2**31 and all(1 <= size <= 65535 for size in plan["grid"][1:]), (conv, pass_, plan)
+                assert 1 <= plan["grid"][0] < 2**31 and all(1 <= size <= 65535 for size in plan["grid"][1:]), (
+                    conv,
+                    pass_,
+                    plan,
+                )
                 assert 1 <= plan["threads"] <= 1024 and plan["slices"] >= 1 and plan["workspace"] >= 0
 
 
@@ -172,7 +183,9 @@ def meta_problem(conv, dtype):
     """A problem without the memory its tensors would take."""
     w = (conv.K, conv.C // conv.groups, conv.R, conv.S)
     y = (conv.N, conv.K, *conv.outputs)
-    return convlab.Conv2dProblem(conv[:4], w, y, conv.stride, conv.padding * 2, conv.dilation, conv.groups, dtype, False, "cuda")
+    return convlab.Conv2dProblem(
+        conv[:4], w, y, conv.stride, conv.padding * 2, conv.dilation, conv.groups, dtype, False, "cuda"
+    )
 
 
 @pytest.mark.parametrize("rung", ladder.RUNGS, ids=lambda a: a.name)

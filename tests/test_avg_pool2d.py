@@ -18,7 +18,11 @@ def test_awkward_shapes(device):
 def test_many_small_planes(ceil_mode, device):
     """The CPU's kernels read most of these where they lie."""
     windows = [(2, 2, 0), (2, 2, (1, 0)), ((3, 2), 2, 0), (2, (1, 2), 0), (3, 3, 1), (3, 2, 1)]
-    pools = [AvgPool((2, 131, *size), *window, ceil_mode, False) for size in [(3, 3), (5, 4), (7, 5), (8, 8), (3, 9)] for window in windows]
+    pools = [
+        AvgPool((2, 131, *size), *window, ceil_mode, False)
+        for size in [(3, 3), (5, 4), (7, 5), (8, 8), (3, 9)]
+        for window in windows
+    ]
     check_avg_pool2d(CF.avg_pool2d, cases=pools, random_cases=0, layouts=["contiguous"], device=device)
 
 
@@ -46,13 +50,21 @@ def test_compile(device):
     x = torch.randn(2, 3, 9, 8, device=device, requires_grad=True)
     compiled = torch.compile(lambda t: CF.avg_pool2d(t, 3, 2, 1, ceil_mode=True), fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), F.avg_pool2d(x, 3, 2, 1, ceil_mode=True))
-    (dx,), (expected,) = torch.autograd.grad(compiled(x).sum(), x), torch.autograd.grad(F.avg_pool2d(x, 3, 2, 1, ceil_mode=True).sum(), x)
+    (dx,), (expected,) = (
+        torch.autograd.grad(compiled(x).sum(), x),
+        torch.autograd.grad(F.avg_pool2d(x, 3, 2, 1, ceil_mode=True).sum(), x),
+    )
     torch.testing.assert_close(dx, expected)
 
 
 def test_errors():
     x = torch.randn(1, 1, 4, 4)
-    for arguments, message in [((2, None, 2), "padding"), ((7,), "window"), ((2, None, 0, False, True, 0), "divisor_override"), ((2, 0), "stride")]:
+    for arguments, message in [
+        ((2, None, 2), "padding"),
+        ((7,), "window"),
+        ((2, None, 0, False, True, 0), "divisor_override"),
+        ((2, 0), "stride"),
+    ]:
         with pytest.raises(RuntimeError, match=message):
             CF.avg_pool2d(x, *arguments)
     with pytest.raises(NotImplementedError, match="int32"):

@@ -98,7 +98,10 @@ def test_dtypes_that_no_kernel_has(f, dtype):
 def test_gradients_of_the_wrong_shape_are_refused():
     x, w, dy = _t(2, 3, 8, 8), _t(4, 3, 3, 3), _t(2, 4, 6, 5)
     conv = [1, 1, 0, 0, 0, 0, 1, 1, 1]
-    for op, arguments in [(ops.conv2d_dgrad, (dy, w, [8, 8], conv, False, 0)), (ops.conv2d_wgrad, (dy, x, [3, 3], conv, True, False, 0))]:
+    for op, arguments in [
+        (ops.conv2d_dgrad, (dy, w, [8, 8], conv, False, 0)),
+        (ops.conv2d_wgrad, (dy, x, [3, 3], conv, True, False, 0)),
+    ]:
         with pytest.raises(RuntimeError, match=r"grad_output is \[2, 4, 6, 5\], expected \[2, 4, 6, 6\]"):
             op(*arguments)
     with pytest.raises(RuntimeError, match="grad_output"):

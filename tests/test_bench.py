@@ -112,7 +112,9 @@ def test_patience_ends_and_the_row_is_marked():
     assert machine.now < 2
 
 
-@pytest.mark.skipif(disturbance.waited() == 0 and not Path("/proc/self/schedstat").exists(), reason="the system does not count it")
+@pytest.mark.skipif(
+    disturbance.waited() == 0 and not Path("/proc/self/schedstat").exists(), reason="the system does not count it"
+)
 def test_waiting_for_a_core_is_noticed():
     """Two busy processes on one core: each waits for the other."""
     script = """
@@ -156,10 +158,16 @@ def test_a_disturbed_ceiling_is_looked_for_again(monkeypatch):
 def doubling(ours, layout="nchw"):
     """The case of 2 x, as `ours` does it."""
     return Case(
-        "conv", "doubling", "forward", layout, 1000, 1000, lambda: {"x": torch.randn(2, 3, 4, 5)},
+        "conv",
+        "doubling",
+        "forward",
+        layout,
+        1000,
+        1000,
+        lambda: {"x": torch.randn(2, 3, 4, 5)},
         torch_and_ours(layout, lambda t: lambda: 2 * t["x"], lambda t: lambda: ours(t["x"])),
         reference=lambda t: 2 * t["x"],
-    )  # fmt: skip
+    )
 
 
 def nan_somewhere(x):
@@ -214,7 +222,11 @@ def test_cold_data_rotates(monkeypatch):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "step"])
 def test_outputs_of_every_kind_pass(kind, monkeypatch):
     """Of each kind's smallest layer, in every pass and layout: the contestants answer the same question."""
-    monkeypatch.setattr(measure, "time_paired", lambda calls, _: timer.Times({name: [1.0] for name in calls}, dict.fromkeys(calls, 1), 0, False))
+    monkeypatch.setattr(
+        measure,
+        "time_paired",
+        lambda calls, _: timer.Times({name: [1.0] for name in calls}, dict.fromkeys(calls, 1), 0, False),
+    )
     smallest = {"conv": "lenet-c5", "pool": "max-lenet", "activation": "leaky_relu-1mb"}[kind]
     rows = [measure.measure(case, measure.Options()) for case in cases_of(kind) if case.layer == smallest]
     assert len(rows) == {"conv": 6, "pool": 4, "activation": 2}[kind]
@@ -227,13 +239,25 @@ def test_outputs_of_every_kind_pass(kind, monkeypatch):
 def conv_row(name, ratio, torch_share, our_share=0.5, pass_="forward", layout="nchw"):
     ratios = {peer: {"median": ratio * factor} for peer, factor in (("torch nchw", 2), ("torch channels_last", 1))}
     return {
-        "kind": "conv", "layer": name, "pass": pass_, "layout": layout, "flops": 1, "bytes": 1, "ratios": ratios,
-        "best": "torch channels_last", "share": {"convlab": our_share, "torch channels_last": torch_share},
-    }  # fmt: skip
+        "kind": "conv",
+        "layer": name,
+        "pass": pass_,
+        "layout": layout,
+        "flops": 1,
+        "bytes": 1,
+        "ratios": ratios,
+        "best": "torch channels_last",
+        "share": {"convlab": our_share, "torch channels_last": torch_share},
+    }
 
 
 def test_near_the_peak_a_draw_is_enough():
-    rows = [conv_row("a", 0.93, 0.86), conv_row("b", 0.99, 0.84), conv_row("c", 4.0, 0.3), conv_row("d", 0.91, 0.9, layout="channels_last")]
+    rows = [
+        conv_row("a", 0.93, 0.86),
+        conv_row("b", 0.99, 0.84),
+        conv_row("c", 4.0, 0.3),
+        conv_row("d", 0.91, 0.9, layout="channels_last"),
+    ]
     found = {figure.name: figure for figure in targets.figures(rows)}
     near = found["convolutions, NCHW, each against torch's best, where that is above 85 % of peak"]
     elsewhere = found["convolutions, NCHW, each against torch's best, elsewhere"]
@@ -245,14 +269,20 @@ def test_near_the_peak_a_draw_is_enough():
 
 
 def test_share_of_peak_is_asked_of_the_wide_layers():
-    rows = [conv_row(name, 1, 0.9, 0.91 if name != "resnet-256" else 0.89, pass_) for name in targets.PEAK_LAYERS for pass_ in ("dgrad", "wgrad")]
+    rows = [
+        conv_row(name, 1, 0.9, 0.91 if name != "resnet-256" else 0.89, pass_)
+        for name in targets.PEAK_LAYERS
+        for pass_ in ("dgrad", "wgrad")
+    ]
     (figure,) = (figure for figure in targets.figures(rows) if "share of FMA peak" in figure.name)
     assert figure.misses == ["conv resnet-256 dgrad nchw"] and figure.rows == len(targets.PEAK_LAYERS)
 
 
 def test_the_layers_named_in_targets_exist():
     assert set(targets.PEAK_LAYERS) <= {layer.name for layer in layers.CONVOLUTIONS}
-    leaky = [case for case in cases_of("activation") if case.layer.startswith("leaky_relu") and case.bytes >= 2 * targets.MB8]
+    leaky = [
+        case for case in cases_of("activation") if case.layer.startswith("leaky_relu") and case.bytes >= 2 * targets.MB8
+    ]
     assert len(leaky) >= 4
 
 
@@ -274,12 +304,32 @@ def run(*argv):
 
 def test_a_run_is_recorded_and_compared(tmp_path, capsys):
     path = tmp_path / "results" / "run.json"
-    chosen = ["cpu", "conv", "pool", "--layers", "lenet-c5", "max-lenet", "--passes", "forward", "--layout", "nchw", *FAST]
+    chosen = [
+        "cpu",
+        "conv",
+        "pool",
+        "--layers",
+        "lenet-c5",
+        "max-lenet",
+        "--passes",
+        "forward",
+        "--layout",
+        "nchw",
+        *FAST,
+    ]
     assert run(*chosen, "--output", path) == 0
     kept = json.loads(path.read_text())
     assert kept == record.load(path) and os.listdir(path.parent) == ["run.json"]
-    assert kept["complete"] and kept["machine"]["threads"] == 1 and kept["machine"]["cpu"] and kept["ceilings"]["peak_gflops"] > 0
-    assert [targets.row_id(row) for row in kept["rows"]] == ["conv lenet-c5 forward nchw", "pool max-lenet forward nchw"]
+    assert (
+        kept["complete"]
+        and kept["machine"]["threads"] == 1
+        and kept["machine"]["cpu"]
+        and kept["ceilings"]["peak_gflops"] > 0
+    )
+    assert [targets.row_id(row) for row in kept["rows"]] == [
+        "conv lenet-c5 forward nchw",
+        "pool max-lenet forward nchw",
+    ]
     for row in kept["rows"]:
         assert set(row["times"]) == {"convlab", "torch nchw", "torch channels_last"}
         assert all(t["q1"] <= t["median"] <= t["q3"] and t["error"] >= 0 for t in row["times"].values())
@@ -293,7 +343,9 @@ def test_a_run_is_recorded_and_compared(tmp_path, capsys):
 
 def test_a_step_is_measured(monkeypatch, capsys):
     lenet = steps.NETWORKS[0]
-    monkeypatch.setattr(steps, "NETWORKS", [lenet._replace(batch=2, convolutions=tuple(c._replace(N=2) for c in lenet.convolutions))])
+    monkeypatch.setattr(
+        steps, "NETWORKS", [lenet._replace(batch=2, convolutions=tuple(c._replace(N=2) for c in lenet.convolutions))]
+    )
     assert run("cpu", "step", "--no-compile", "--no-save", *FAST) == 0
     assert "LeNet-5 step" in capsys.readouterr().out
 
@@ -328,12 +380,18 @@ def test_disturbed_rows_are_measured_again(monkeypatch, tmp_path):
         return row | {"disturbed": next(disturbed[case.layer])}
 
     monkeypatch.setattr(command, "measure", fake)
-    monkeypatch.setattr(command, "cases_of", lambda *_: [dataclasses.replace(doubling(lambda x: 2 * x), layer=name) for name in disturbed])
+    monkeypatch.setattr(
+        command,
+        "cases_of",
+        lambda *_: [dataclasses.replace(doubling(lambda x: 2 * x), layer=name) for name in disturbed],
+    )
     assert run("cpu", "conv", "--output", tmp_path / "run.json", *FAST) == 0
     assert taken == ["first", "second", "third", "first", "third"]
     assert [(row["layer"], row["disturbed"]) for row in record.load(tmp_path / "run.json")["rows"]] == [
-        ("first", True), ("second", False), ("third", False)
-    ]  # fmt: skip
+        ("first", True),
+        ("second", False),
+        ("third", False),
+    ]
 
 
 def test_an_interrupted_run_keeps_its_rows(monkeypatch, tmp_path):
@@ -407,13 +465,24 @@ def test_the_readme_says_what_was_measured():
 
 
 def whole_run():
-    rows = [conv_row(layer.name, 1.5, 0.5, pass_=pass_) for layer in layers.CONVOLUTIONS for pass_ in ("forward", "dgrad", "wgrad")]
+    rows = [
+        conv_row(layer.name, 1.5, 0.5, pass_=pass_)
+        for layer in layers.CONVOLUTIONS
+        for pass_ in ("forward", "dgrad", "wgrad")
+    ]
     for row in rows:
         row["rate"] = {"convlab": 123.4}
     options = dict.fromkeys(("filter", "layers", "passes", "layout", "kinds", "cold")) | {"algo": "auto"}
     ceilings = {"peak_gflops": 500.0}
     machine = {"cpu": "A processor", "threads": 2, "capability": "AVX512", "torch": "2.11"}
-    return {"command": "cpu", "complete": True, "options": options, "machine": machine, "ceilings": ceilings, "rows": rows}
+    return {
+        "command": "cpu",
+        "complete": True,
+        "options": options,
+        "machine": machine,
+        "ceilings": ceilings,
+        "rows": rows,
+    }
 
 
 def test_the_readme_is_written_from_a_run():

@@ -1,4 +1,5 @@
 """The build: what the libraries depend on, what a build that cannot be says, how it chooses."""
+
 import os
 import re
 import shutil
@@ -64,13 +65,19 @@ def refusal(tmp_path, hide=(), fake_torch=None, **environ):
         "class Hide:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name in {hide!r}: raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Hide())\n")
+        "sys.meta_path.insert(0, Hide())\n"
+    )
     if fake_torch:
         (tmp_path / "torch").mkdir()
         (tmp_path / "torch" / "__init__.py").touch()
         (tmp_path / "torch" / "version.py").write_text(f"__version__ = {fake_torch!r}\ncuda = None\n")
-    done = subprocess.run([sys.executable, str(ROOT / "setup.py"), "--version"], capture_output=True, text=True,
-                          cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path), **environ})
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "setup.py"), "--version"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), **environ},
+    )
     assert done.returncode == 1, done.stdout
     assert done.stderr.startswith("convlab: ") and done.stderr.count("\n") == 1, done.stderr
     return done.stderr
@@ -110,7 +117,9 @@ def test_old_python_and_other_systems(monkeypatch):
 
 
 def no_nvcc(monkeypatch):
-    monkeypatch.setattr(toolchain, "nvcc_candidates", lambda environ: [("PATH", ""), ("/usr/local/cuda", "/none/bin/nvcc")])
+    monkeypatch.setattr(
+        toolchain, "nvcc_candidates", lambda environ: [("PATH", ""), ("/usr/local/cuda", "/none/bin/nvcc")]
+    )
 
 
 @pytest.mark.works_with("a machine without nvcc or a GPU: CPU kernels and simulator, and a build that says so")
@@ -118,7 +127,9 @@ def test_no_nvcc(monkeypatch):
     no_nvcc(monkeypatch)
     assert toolchain.choose_nvcc({}, "g++") == (None, "no nvcc in PATH or /usr/local/cuda")
     for environ in ({"CONVLAB_CUDA": "1"}, {"FORCE_CUDA": "1"}):
-        with pytest.raises(SystemExit, match="convlab: CONVLAB_CUDA=1 asks for the CUDA kernels, but there is no nvcc in PATH"):
+        with pytest.raises(
+            SystemExit, match="convlab: CONVLAB_CUDA=1 asks for the CUDA kernels, but there is no nvcc in PATH"
+        ):
             toolchain.choose_nvcc(environ, "g++")
 
 
@@ -147,14 +158,17 @@ def test_nvcc_from_pypi_is_of_torchs_cuda():
     assert toolchain.nvcc_packages("12.8") == []  # other package names, another layout
 
 
-@pytest.mark.parametrize("text, kept, dropped", [
-    ("7.5;8.0;9.0+PTX", ["7.5", "8.0", "9.0+PTX"], []),
-    ("8.0 9.0a", ["8.0", "9.0a"], []),
-    ("8.0+PTX,9.0", ["8.0+PTX", "9.0"], []),
-    ("7.0;8.0", ["8.0"], ["7.0"]),
-    ("8.0;9.0;12.0+PTX", ["8.0", "9.0+PTX"], ["12.0"]),
-    ("10.0;9.0;12.0+PTX", ["10.0+PTX", "9.0"], ["12.0"]),
-])
+@pytest.mark.parametrize(
+    "text, kept, dropped",
+    [
+        ("7.5;8.0;9.0+PTX", ["7.5", "8.0", "9.0+PTX"], []),
+        ("8.0 9.0a", ["8.0", "9.0a"], []),
+        ("8.0+PTX,9.0", ["8.0+PTX", "9.0"], []),
+        ("7.0;8.0", ["8.0"], ["7.0"]),
+        ("8.0;9.0;12.0+PTX", ["8.0", "9.0+PTX"], ["12.0"]),
+        ("10.0;9.0;12.0+PTX", ["10.0+PTX", "9.0"], ["12.0"]),
+    ],
+)
 def test_architectures(text, kept, dropped):
     assert toolchain.parse_archs(text, KNOWN) == (kept, dropped)
 
@@ -168,7 +182,10 @@ def test_architectures_refused():
 
 def test_gencode():
     assert toolchain.gencode(["8.0", "9.0a+PTX"]) == [
-        "-gencode=arch=compute_80,code=sm_80", "-gencode=arch=compute_90a,code=sm_90a", "-gencode=arch=compute_90a,code=compute_90a"]
+        "-gencode=arch=compute_80,code=sm_80",
+        "-gencode=arch=compute_90a,code=sm_90a",
+        "-gencode=arch=compute_90a,code=compute_90a",
+    ]
 
 
 @pytest.mark.works_with("a build on a machine with little memory: as many compilers as fit")

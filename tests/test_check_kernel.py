@@ -31,23 +31,64 @@ def line_of(path: Path, text: str) -> int:
 BEGIN = "  float sum = bias ? bias[k] : 0.0f;\n"
 BUGS = {
     "bounds": ([("h < 0 || h >= g.H || v < 0 || v >= g.W", "h < 0 || v < 0")], "bounds", "'input'", "sum += x["),
-    "unguarded": ([("  if (i >= (long long)g.N * g.K * g.P * g.Q) return;\n", "")], "bounds", "'weight'|'output'|'bias'|'input'", None),
+    "unguarded": (
+        [("  if (i >= (long long)g.N * g.K * g.P * g.Q) return;\n", "")],
+        "bounds",
+        "'weight'|'output'|'bias'|'input'",
+        None,
+    ),
     "race": (
-        [(BEGIN, "  SHARED(float, parts, [kThreads]);\n  parts[threadIdx.x] = 0;\n  parts[threadIdx.x ^ 1] = 1;\n  float sum = bias ? bias[k] : 0.0f;\n")],
-        "races", "shared 'parts'", "parts[threadIdx.x",
+        [
+            (
+                BEGIN,
+                "  SHARED(float, parts, [kThreads]);\n  parts[threadIdx.x] = 0;\n  parts[threadIdx.x ^ 1] = 1;\n  float sum = bias ? bias[k] : 0.0f;\n",
+            )
+        ],
+        "races",
+        "shared 'parts'",
+        "parts[threadIdx.x",
     ),
     "uninitialised": (
-        [(BEGIN, "  SHARED(float, parts, [kThreads]);\n  if (threadIdx.x) parts[threadIdx.x] = 0;\n  float sum = parts[threadIdx.x] + (bias ? bias[k] : 0.0f);\n")],
-        "uninitialised reads", "shared 'parts' element 0", "float sum = parts",
+        [
+            (
+                BEGIN,
+                "  SHARED(float, parts, [kThreads]);\n  if (threadIdx.x) parts[threadIdx.x] = 0;\n  float sum = parts[threadIdx.x] + (bias ? bias[k] : 0.0f);\n",
+            )
+        ],
+        "uninitialised reads",
+        "shared 'parts' element 0",
+        "float sum = parts",
     ),
-    "reads its output": ([("  y[i] = sum;", "  y[i] += sum;")], "uninitialised reads", "device memory 'output'", "y[i] += sum"),
-    "barrier": ([("      for (int s = 0; s < g.S; s++) {\n", "      for (int s = 0; s < g.S; s++) {\n        if (q == 0) __syncthreads();\n")], "barriers", "barrier", "__syncthreads"),
+    "reads its output": (
+        [("  y[i] = sum;", "  y[i] += sum;")],
+        "uninitialised reads",
+        "device memory 'output'",
+        "y[i] += sum",
+    ),
+    "barrier": (
+        [
+            (
+                "      for (int s = 0; s < g.S; s++) {\n",
+                "      for (int s = 0; s < g.S; s++) {\n        if (q == 0) __syncthreads();\n",
+            )
+        ],
+        "barriers",
+        "barrier",
+        "__syncthreads",
+    ),
     "two blocks": ([("  y[i] = sum;", "  y[i / 2] = sum;")], "races", "device memory 'output'", "y[i / 2] = sum"),
     "launch": ([("dim3(kThreads), 0, stream", "dim3(2 * kThreads), 0, stream")], "launches", "__launch_bounds__", None),
-    "wrong": ([("- g.pad_h + r * g.dilation_h", "- g.pad_h + (g.R - 1 - r) * g.dilation_h"), ("- g.pad_w + s * g.dilation_w", "- g.pad_w + (g.S - 1 - s) * g.dilation_w")],
-              "results", "the filter is flipped", None),
+    "wrong": (
+        [
+            ("- g.pad_h + r * g.dilation_h", "- g.pad_h + (g.R - 1 - r) * g.dilation_h"),
+            ("- g.pad_w + s * g.dilation_w", "- g.pad_w + (g.S - 1 - s) * g.dilation_w"),
+        ],
+        "results",
+        "the filter is flipped",
+        None,
+    ),
     "unwritten": ([("  y[i] = sum;", "  if (q + 1 < g.Q) y[i] = sum;")], "results", "q = 8 (the last)", None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BUGS)
@@ -60,7 +101,9 @@ def test_planted_bugs(name, tmp_path):
     assert finding.subject == subject and any(word in finding.message for word in words.split("|")), report
     assert finding.problem.startswith("x") and finding.message in str(report).replace("\n  ", "\n")
     if at:
-        assert finding.where in [f"mine.cuh:{n}" for n, line in enumerate(source.read_text().splitlines(), 1) if at in line], report
+        assert finding.where in [
+            f"mine.cuh:{n}" for n, line in enumerate(source.read_text().splitlines(), 1) if at in line
+        ], report
 
 
 def test_what_a_report_says(tmp_path):
@@ -69,13 +112,24 @@ def test_what_a_report_says(tmp_path):
     assert report.ok and report.problems > 10 and set(report.refused.values()) == {"has no groups"}
     assert {"LeNet C3", "ResNet-20"} == set(report.numbers) == set(report.traffic)
     text = str(report)
-    assert "races                none found" in text and "results              right" in text and "more refused: has no groups" in text
+    assert (
+        "races                none found" in text
+        and "results              right" in text
+        and "more refused: has no groups" in text
+    )
     rows = {line.split()[0]: line.split()[1:] for line in text.split("LeNet C3")[1].splitlines()[2:9]}
-    assert rows["mine.cuh"][:2] == rows["direct"][:2] and {"tiled", "register_tiled"} <= set(rows)  # the same reads of x and w
+    assert rows["mine.cuh"][:2] == rows["direct"][:2] and {"tiled", "register_tiled"} <= set(
+        rows
+    )  # the same reads of x and w
     assert report.launches[0].kernel.startswith("my_kernel") and report.launches[0].source.startswith("mine.cuh:")
-    two = [("sum += x[((long long)", "sum += x[(g.pad_h ? 1 << 30 : 0) + ((long long)"), ("  y[i] = sum;", "  y[i] += sum;")]
+    two = [
+        ("sum += x[((long long)", "sum += x[(g.pad_h ? 1 << 30 : 0) + ((long long)"),
+        ("  y[i] = sum;", "  y[i] += sum;"),
+    ]
     report = check_kernel(kernel(tmp_path, *two), random_cases=0)
-    assert {f.subject for f in report.findings} == {"bounds", "uninitialised reads"} and max(f.problems for f in report.findings) > 1
+    assert {f.subject for f in report.findings} == {"bounds", "uninitialised reads"} and max(
+        f.problems for f in report.findings
+    ) > 1
 
 
 @pytest.mark.parametrize(
@@ -83,11 +137,37 @@ def test_what_a_report_says(tmp_path):
     [
         ([("  y[i] = sum;", "  y[i] = some;")], ["mine.cuh:{y[i] = some}:", "some", "y[i] = some;"]),
         ([(BEGIN, BEGIN + "  __shared__ float tile[16];\n")], ["__shared__", "SHARED(float, name, [16][16])"]),
-        ([("  launch(my_kernel, blocks_for", "  my_kernel<<<1, 2>>>(g, x, w, bias, y);\n  launch(my_kernel, blocks_for")], ["launch(kernel, grid, block"]),
-        ([('#include "device/device.h"', "#include <cuda_runtime.h>")], ["cuda_runtime.h", 'include "device/device.h"']),
-        ([("  y[i] = sum;", "  y[i] = elsewhere(sum);"), ("constexpr int kThreads", "float elsewhere(float);\nconstexpr int kThreads")], ["elsewhere(float) is declared, but defined nowhere"]),
-        ([("void conv2d_forward(", "void forward(")], ["does not define the launcher", CONTRACTS["conv2d_forward"].signature, "--new mine.cuh"]),
-        ([("const float* bias, float* y, cudaStream_t", "float* y, cudaStream_t"), ("stream, g, x, w, bias, y", "stream, g, x, w, nullptr, y")], ["does not define the launcher"]),
+        (
+            [
+                (
+                    "  launch(my_kernel, blocks_for",
+                    "  my_kernel<<<1, 2>>>(g, x, w, bias, y);\n  launch(my_kernel, blocks_for",
+                )
+            ],
+            ["launch(kernel, grid, block"],
+        ),
+        (
+            [('#include "device/device.h"', "#include <cuda_runtime.h>")],
+            ["cuda_runtime.h", 'include "device/device.h"'],
+        ),
+        (
+            [
+                ("  y[i] = sum;", "  y[i] = elsewhere(sum);"),
+                ("constexpr int kThreads", "float elsewhere(float);\nconstexpr int kThreads"),
+            ],
+            ["elsewhere(float) is declared, but defined nowhere"],
+        ),
+        (
+            [("void conv2d_forward(", "void forward(")],
+            ["does not define the launcher", CONTRACTS["conv2d_forward"].signature, "--new mine.cuh"],
+        ),
+        (
+            [
+                ("const float* bias, float* y, cudaStream_t", "float* y, cudaStream_t"),
+                ("stream, g, x, w, bias, y", "stream, g, x, w, nullptr, y"),
+            ],
+            ["does not define the launcher"],
+        ),
     ],
 )
 def test_compile_errors_are_readable(changes, words, tmp_path):
@@ -110,17 +190,37 @@ def test_what_cannot_be_checked(tmp_path):
     with pytest.raises(CheckError, match="no such file"):
         check_kernel(tmp_path / "nothing.cuh")
     with pytest.raises(CheckError, match="refuses every problem: never today"):
-        check_kernel(kernel(tmp_path, ('  if (g.groups != 1) return "has no groups";\n  return nullptr;', '  return g.N < 0 ? nullptr : "never today";')))
+        check_kernel(
+            kernel(
+                tmp_path,
+                (
+                    '  if (g.groups != 1) return "has no groups";\n  return nullptr;',
+                    '  return g.N < 0 ? nullptr : "never today";',
+                ),
+            )
+        )
     with pytest.raises(FileNotFoundError, match="g\\+\\+-none is not on PATH.*apt install"):
         check_kernel(kernel(tmp_path), cxx="g++-none")
 
 
 def test_workspace_dtypes_and_what_ends_the_program(tmp_path):
     """A launcher with scratch memory, of another element type; and host code that crashes ends its own process only."""
-    text = TEMPLATE.replace("float", "T").replace("using namespace convlab;", "using namespace convlab;\nusing T = double;").replace("0.0f", "0.0")
-    launcher = ("T* y, cudaStream_t stream) {\n", "T* y, void* scratch, cudaStream_t stream) {\n  if (!scratch) throw std::runtime_error(\"no scratch memory\");\n")
-    more = ("// What is checked.", "inline long long workspace_bytes(const Conv2d& g) { return 8LL * g.N; }\n// What is checked.")
-    assert check_kernel(kernel(tmp_path, launcher, more, text=text), dtype=torch.float64, random_cases=0, count=False).ok
+    text = (
+        TEMPLATE.replace("float", "T")
+        .replace("using namespace convlab;", "using namespace convlab;\nusing T = double;")
+        .replace("0.0f", "0.0")
+    )
+    launcher = (
+        "T* y, cudaStream_t stream) {\n",
+        'T* y, void* scratch, cudaStream_t stream) {\n  if (!scratch) throw std::runtime_error("no scratch memory");\n',
+    )
+    more = (
+        "// What is checked.",
+        "inline long long workspace_bytes(const Conv2d& g) { return 8LL * g.N; }\n// What is checked.",
+    )
+    assert check_kernel(
+        kernel(tmp_path, launcher, more, text=text), dtype=torch.float64, random_cases=0, count=False
+    ).ok
     crash = ("cudaStream_t stream) {\n", "cudaStream_t stream) {\n  abort();\n")
     report = check_kernel(kernel(tmp_path, crash), most_findings=1)
     assert "ended with status" in str(report) and not report.ok

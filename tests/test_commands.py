@@ -16,7 +16,9 @@ import pytest
 import torch
 from commands import COMMANDS, ROOT, commands_of, targets
 
-pytestmark = pytest.mark.skipif("CONVLAB_IN_A_COMMAND" in os.environ, reason="a command that runs the tests need not run the commands")
+pytestmark = pytest.mark.skipif(
+    "CONVLAB_IN_A_COMMAND" in os.environ, reason="a command that runs the tests need not run the commands"
+)
 GPU = torch.cuda.is_available()
 
 NOT_RUN = {
@@ -26,9 +28,18 @@ NOT_RUN = {
 # takes as they are, too, but for what compiles or installs. There pip builds with the torch that is there; `pip install .` would
 # download one to build with.
 MAKE = "make -o build -o nvcc"
-COMPILING = ["make build", "pip install --no-build-isolation .", "pip install .", "pip install '.[train]'", "make mutants", "make sanitize"]
+COMPILING = [
+    "make build",
+    "pip install --no-build-isolation .",
+    "pip install .",
+    "pip install '.[train]'",
+    "make mutants",
+    "make sanitize",
+]
 ALONE = ["pip install rich"]
-A_RUNG = [command for command in commands_of(ROOT / "docs" / "add-a-rung.md") if command != "make build"]  # by test_docs.py
+A_RUNG = [
+    command for command in commands_of(ROOT / "docs" / "add-a-rung.md") if command != "make build"
+]  # by test_docs.py
 
 # What takes hours, or the tests' own time again, does a part of it.
 LESS = {
@@ -47,14 +58,25 @@ WITHOUT_A_GPU = {
     "make gpu-report": (2, "gpu-report: no GPU"),
     "python tools/gpu_report.py": (3, "gpu-report: no GPU"),
     "python -m convlab.bench gpu": (3, "no GPU"),
-    "python train_lenet.py --data mnist --device cuda --amp bf16 --channels-last --compile --batch-size 256": (2, "torch finds no usable GPU"),
+    "python train_lenet.py --data mnist --device cuda --amp bf16 --channels-last --compile --batch-size 256": (
+        2,
+        "torch finds no usable GPU",
+    ),
 }
 STATUS = {"python -m convlab.check examples/conv2d/0_with_a_bug.cuh": 1}
 LONG = [
-    "make bench", "make cifar", "make kernel-notes", 'make lenet ARGS="--plots pictures"', "make test-long", "python -m convlab.bench cpu",
-    "python tools/works_with.py --write", "python train_lenet.py --algo all --steps 4 --batch-size 16 --simulate", "python train_lenet.py --compare",
-    "python train_lenet.py --resume", "torchrun --nproc-per-node 2 train_lenet.py",
-]  # fmt: skip
+    "make bench",
+    "make cifar",
+    "make kernel-notes",
+    'make lenet ARGS="--plots pictures"',
+    "make test-long",
+    "python -m convlab.bench cpu",
+    "python tools/works_with.py --write",
+    "python train_lenet.py --algo all --steps 4 --batch-size 16 --simulate",
+    "python train_lenet.py --compare",
+    "python train_lenet.py --resume",
+    "torchrun --nproc-per-node 2 train_lenet.py",
+]
 SAYS = {
     "make lenet": "test accuracy 9",
     "make cifar": "test accuracy 9",
@@ -94,7 +116,9 @@ def marked(command):
     return pytest.param(command, marks=marks, id=command.split("\n")[0])
 
 
-@pytest.mark.parametrize("command", [marked(command) for command in COMMANDS if command not in [*NOT_RUN, *COMPILING, *ALONE, *A_RUNG]])
+@pytest.mark.parametrize(
+    "command", [marked(command) for command in COMMANDS if command not in [*NOT_RUN, *COMPILING, *ALONE, *A_RUNG]]
+)
 def test_commands(command, tmp_path):
     look_for_what_it_needs(command)
     folder = checkout.copy(tmp_path / "convlab")
@@ -127,7 +151,9 @@ def test_counts_are_found():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("command", [pytest.param(command, id=command) for command in COMMANDS if "--device cuda" in command])
+@pytest.mark.parametrize(
+    "command", [pytest.param(command, id=command) for command in COMMANDS if "--device cuda" in command]
+)
 def test_trainings_for_a_gpu_on_the_cpu(command, tmp_path):
     look_for_what_it_needs(command)
     folder = checkout.copy(tmp_path / "convlab")
@@ -154,7 +180,9 @@ def run(command, folder, status=0, **environment):
 
 def prepare(command, folder):
     if " my_kernel.cuh" in command and "--new" not in command:
-        checkout.run("python -m convlab.check --new my_kernel.cuh " + " ".join(re.findall(r"--like \w+", command)), folder)
+        checkout.run(
+            "python -m convlab.check --new my_kernel.cuh " + " ".join(re.findall(r"--like \w+", command)), folder
+        )
     if "--data mnist" in command:
         import tiny_data
 
@@ -173,15 +201,22 @@ def tiny_cifar10(folder):
     (folder / "data").mkdir()
     (folder / "data" / tiny_data.CIFAR10.filename).write_bytes(files[tiny_data.CIFAR10.filename])
     (folder / "sitecustomize.py").write_text(
-        "from torchvision.datasets import CIFAR10\n" + "".join(f"CIFAR10.{name} = {value!r}\n" for name, value in attributes.items())
+        "from torchvision.datasets import CIFAR10\n"
+        + "".join(f"CIFAR10.{name} = {value!r}\n" for name, value in attributes.items())
     )
 
 
 def stopped_training(command, folder):
     """By Ctrl-C, after its first epoch."""
-    with subprocess.Popen(command.split(), cwd=folder, env=checkout.environment(folder), stdout=subprocess.PIPE, text=True) as training:
+    with subprocess.Popen(
+        command.split(), cwd=folder, env=checkout.environment(folder), stdout=subprocess.PIPE, text=True
+    ) as training:
         log, deadline = folder / "runs" / "lenet" / "log.jsonl", time.monotonic() + 120
-        while training.poll() is None and time.monotonic() < deadline and not (log.exists() and log.read_text().count("\n") > 1):
+        while (
+            training.poll() is None
+            and time.monotonic() < deadline
+            and not (log.exists() and log.read_text().count("\n") > 1)
+        ):
             time.sleep(0.05)
         training.send_signal(signal.SIGINT)
         said = training.communicate(timeout=60)[0]
@@ -210,8 +245,12 @@ def test_commands_that_compile(tmp_path):
 def the_installed_package_works(folder):
     (elsewhere := folder.parent / "elsewhere").mkdir(exist_ok=True)
     environment = {**checkout.environment(folder), "PYTHONPATH": "", "PYTHONSAFEPATH": "1"}
-    done = subprocess.run(["python", "-m", "convlab.doctor"], cwd=elsewhere, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and f"{folder}/.venv/" in re.search("libraries.*", done.stdout)[0], done.stdout + done.stderr
+    done = subprocess.run(
+        ["python", "-m", "convlab.doctor"], cwd=elsewhere, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and f"{folder}/.venv/" in re.search("libraries.*", done.stdout)[0], (
+        done.stdout + done.stderr
+    )
 
 
 @pytest.mark.long

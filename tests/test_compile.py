@@ -12,7 +12,11 @@ import convlab.functional as CF
 def network(layers):
     torch.manual_seed(0)
     return nn.Sequential(
-        layers.Conv2d(3, 6, 3, padding="same"), layers.LeakyReLU(0.1), layers.MaxPool2d(2), layers.Conv2d(6, 4, 3, stride=2), layers.ReLU(inplace=True)
+        layers.Conv2d(3, 6, 3, padding="same"),
+        layers.LeakyReLU(0.1),
+        layers.MaxPool2d(2),
+        layers.Conv2d(6, 4, 3, stride=2),
+        layers.ReLU(inplace=True),
     )
 
 

@@ -27,7 +27,8 @@ LEAST_FFMA = {
 pytestmark = [
     pytest.mark.skipif(not NVCC, reason="convlab was built without nvcc"),
     pytest.mark.skipif(
-        not compiled_kernels.find_tools(), reason="no cuobjdump and nvdisasm: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm"
+        not compiled_kernels.find_tools(),
+        reason="no cuobjdump and nvdisasm: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm",
     ),
 ]
 
@@ -47,7 +48,12 @@ def test_every_kernel_is_seen(found):
 
 
 def test_no_spills(found):
-    spilled = [f"{arch}: {kernel}: {r.stack} bytes" for arch, kernels in found.items() for kernel, r in kernels.items() if r.stack]
+    spilled = [
+        f"{arch}: {kernel}: {r.stack} bytes"
+        for arch, kernels in found.items()
+        for kernel, r in kernels.items()
+        if r.stack
+    ]
     assert not spilled, "a thread of these keeps some of its values in memory, not in registers:\n" + "\n".join(spilled)
 
 
@@ -83,7 +89,11 @@ def test_the_next_tile_is_loaded_during_the_multiply_adds(found):
     """nvcc once moved the loads behind them, where every tile waited for memory; no result and no count told."""
     if "9.0" not in found:
         pytest.skip("built without 9.0")
-    loops = {kernel: loop for kernel, loop in compiled_kernels.main_loops(LIBRARY, "9.0").items() if kernel.startswith("gemm_kernel<")}
+    loops = {
+        kernel: loop
+        for kernel, loop in compiled_kernels.main_loops(LIBRARY, "9.0").items()
+        if kernel.startswith("gemm_kernel<")
+    }
     assert len(loops) > 10
     for kernel, loop in loops.items():
         assert loop.opcodes["LDG"] and loop.before_loads <= loop.multiply_adds / 4, f"{kernel}: {loop}"
@@ -94,7 +104,11 @@ def test_vectors_are_stored_with_one_instruction(found):
     if "9.0" not in found:
         pytest.skip("built without 9.0")
     vectors = r"gemm_kernel<Tile<\d+, \d+, 8, .*Map<float>|(.*: )?(unary|binary)_kernel<4, float"
-    kernels = {kernel: "\n".join(lines) for kernel, lines in compiled_kernels.sass(LIBRARY, "9.0").items() if re.match(vectors, kernel)}
+    kernels = {
+        kernel: "\n".join(lines)
+        for kernel, lines in compiled_kernels.sass(LIBRARY, "9.0").items()
+        if re.match(vectors, kernel)
+    }
     assert len(kernels) > 15
     assert [kernel for kernel, lines in kernels.items() if not re.search(r"\bSTG?\.E\.128\b", lines)] == []
 

@@ -18,7 +18,9 @@ def runs(algo, conv: Conv, device, dtype=torch.float32):
     x, w, _ = conv.tensors(dtype, device)
     problem = convlab.Conv2dProblem.of(x, w, *conv.arguments)
     chosen = [a for a in convlab.algorithms() if a.name == algo and device in a.backends]
-    return algo == "auto" or any(all(a.supports(problem, pass_)[0] for pass_ in a.passes_by_backend[device]) for a in chosen)
+    return algo == "auto" or any(
+        all(a.supports(problem, pass_)[0] for pass_ in a.passes_by_backend[device]) for a in chosen
+    )
 
 
 @pytest.mark.works_with("sizes that no tile divides")
@@ -30,7 +32,9 @@ def test_awkward_shapes(conv, algo, device):
     dtypes = [dtype for dtype in DTYPES if runs(algo, conv, device, dtype)]
     if not dtypes:
         pytest.skip(f"{algo} does not do this on {device}")
-    check_conv2d(lambda *t: CF.conv2d(*t, algo=algo), cases=[conv], random_cases=0, dtypes=dtypes, gradients=True, device=device)
+    check_conv2d(
+        lambda *t: CF.conv2d(*t, algo=algo), cases=[conv], random_cases=0, dtypes=dtypes, gradients=True, device=device
+    )
 
 
 @pytest.mark.parametrize("chunk", range(8))
@@ -72,7 +76,9 @@ def test_forms_of_arguments(device):
     expected = F.conv2d(x, w, b, 2, 1)
     for stride, padding in [(2, 1), ((2,), [1]), ([2, 2], (1, 1))]:
         torch.testing.assert_close(CF.conv2d(x, w, b, stride, padding), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(CF.conv2d(input=x, weight=w, bias=b, stride=2, padding=1, dilation=1, groups=1), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        CF.conv2d(input=x, weight=w, bias=b, stride=2, padding=1, dilation=1, groups=1), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_unbatched(device):

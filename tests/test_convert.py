@@ -24,7 +24,14 @@ class OwnConv(nn.Conv2d):
 
 def network():
     shared = nn.ReLU()
-    return nn.Sequential(nn.Conv2d(3, 4, 3), shared, nn.MaxPool2d(2), nn.Sequential(nn.AvgPool2d(2), shared), nn.LeakyReLU(), nn.BatchNorm2d(4))
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        shared,
+        nn.MaxPool2d(2),
+        nn.Sequential(nn.AvgPool2d(2), shared),
+        nn.LeakyReLU(),
+        nn.BatchNorm2d(4),
+    )
 
 
 def kinds(model):
@@ -87,8 +94,14 @@ LEFT = {
     "forward replaced": (lambda: replaced(nn.ReLU()), "its forward was replaced"),
     "prepared for quantization": (lambda: with_qconfig(nn.Conv2d(3, 4, 3)), "prepared for quantization"),
     "quantized": (lambda: torch.ao.nn.quantized.Conv2d(3, 4, 3), "quantized"),
-    "quantized in training": (lambda: torch.ao.nn.qat.Conv2d(3, 4, 3, qconfig=torch.ao.quantization.get_default_qat_qconfig("x86")), "quantized"),
-    "beside quantized ones": (lambda: nn.Sequential(torch.ao.nn.quantized.Conv2d(3, 4, 3), nn.ReLU()), "its model is quantized"),
+    "quantized in training": (
+        lambda: torch.ao.nn.qat.Conv2d(3, 4, 3, qconfig=torch.ao.quantization.get_default_qat_qconfig("x86")),
+        "quantized",
+    ),
+    "beside quantized ones": (
+        lambda: nn.Sequential(torch.ao.nn.quantized.Conv2d(3, 4, 3), nn.ReLU()),
+        "its model is quantized",
+    ),
     "scripted": (lambda: torch.jit.script(nn.ReLU()), "scripted"),
 }
 
@@ -106,7 +119,13 @@ def test_what_is_left_has_a_reason(what):
 
 
 def test_what_is_convlabs_or_none_of_its_kinds_has_no_reason():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv1d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(), torch.ao.nn.quantized.dynamic.Linear(3, 4))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.Conv1d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU6(),
+        torch.ao.nn.quantized.dynamic.Linear(3, 4),
+    )
     assert left_alone(model) == {"0": "convert() has not seen it"}
     assert type(convlab.convert(model)[0]) is convlab.Conv2d and left_alone(model) == {}
 

@@ -18,14 +18,27 @@ import convlab.functional as CF
 from convlab import cpu
 
 ROOT = Path(__file__).parent.parent
-PARITY = ["test_conv2d.py", "test_max_pool2d.py", "test_avg_pool2d.py", "test_leaky_relu.py", "test_gradients.py", "test_cpu_kernels.py"]
+PARITY = [
+    "test_conv2d.py",
+    "test_max_pool2d.py",
+    "test_avg_pool2d.py",
+    "test_leaky_relu.py",
+    "test_gradients.py",
+    "test_cpu_kernels.py",
+]
 ALGORITHMS = [a.name for a in convlab.algorithms() if "cpu" in a.backends]
 
 
 def runnable():
     """The instruction sets that this machine has, as the message about a wrong one lists them."""
     environment = {**os.environ, "CONVLAB_CPU": "none"}
-    done = subprocess.run([sys.executable, "-c", "import convlab; convlab.build_info()"], env=environment, capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", "import convlab; convlab.build_info()"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert "RuntimeError: CONVLAB_CPU is 'none'; this machine runs " in done.stderr
     return done.stderr.rsplit("runs ", 1)[1].strip().split(", ")
 
@@ -38,7 +51,18 @@ def test_parity_and_gradients_of_every_instruction_set(name):
         pytest.skip(f"{name} is what the whole suite runs here")
     if name not in runnable():
         pytest.skip(f"this machine has no {name}")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:xdist", "-k", "not cuda", *(str(ROOT / "tests" / file) for file in PARITY)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:xdist",
+        "-k",
+        "not cuda",
+        *(str(ROOT / "tests" / file) for file in PARITY),
+    ]
     done = subprocess.run(command, env={**os.environ, "CONVLAB_CPU": name}, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
@@ -52,10 +76,18 @@ def several_tiles(rng: random.Random) -> Conv:
     while True:
         groups, depthwise = rng.choice([1, 1, 1, 1, 2, 5, 37]), rng.random() < 0.2
         c = Conv(
-            rng.choice([1, 2, 5, 33]), groups * (1 if depthwise else rng.choice([1, 2, 3, 4, 7, 19, 40])), rng.randint(1, 40), rng.randint(1, 70),
-            groups * (1 if depthwise else rng.choice([1, 2, 5, 6, 9, 16, 33, 50])), rng.randint(1, 5), rng.randint(1, 7), (rng.randint(1, 3), rng.randint(1, 3)),
-            (rng.randint(0, 3), rng.randint(0, 3)), (rng.choice([1, 1, 2]), rng.choice([1, 1, 3])), groups,
-        )  # fmt: skip
+            rng.choice([1, 2, 5, 33]),
+            groups * (1 if depthwise else rng.choice([1, 2, 3, 4, 7, 19, 40])),
+            rng.randint(1, 40),
+            rng.randint(1, 70),
+            groups * (1 if depthwise else rng.choice([1, 2, 5, 6, 9, 16, 33, 50])),
+            rng.randint(1, 5),
+            rng.randint(1, 7),
+            (rng.randint(1, 3), rng.randint(1, 3)),
+            (rng.randint(0, 3), rng.randint(0, 3)),
+            (rng.choice([1, 1, 2]), rng.choice([1, 1, 3])),
+            groups,
+        )
         fits = c.dilation[0] * (c.R - 1) < c.H + 2 * c.padding[0] and c.dilation[1] * (c.S - 1) < c.W + 2 * c.padding[1]
         work = c.N * c.H * c.W * c.C * c.K * c.R * c.S // groups // (c.stride[0] * c.stride[1])
         if fits and work < 3e7:
@@ -67,7 +99,10 @@ def test_random_problems_of_several_tiles(chunk):
     rng = random.Random(f"several tiles {chunk}")
     for _ in range(12):
         conv, algo = several_tiles(rng), rng.choice(["auto", "register_tiled", "direct", *ALGORITHMS])
-        if algo != "auto" and not next(a for a in convlab.algorithms() if a.name == algo).supports(problem(conv), "forward")[0]:
+        if (
+            algo != "auto"
+            and not next(a for a in convlab.algorithms() if a.name == algo).supports(problem(conv), "forward")[0]
+        ):
             algo = "auto"
         dtype = rng.choice([torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16])
         change = [rng.choice([channels_last, torch.clone]) for _ in range(3)]
@@ -85,7 +120,9 @@ def test_direct_with_more_channels_than_lanes(channels, dtype):
     x, w, b = conv.tensors(dtype)
     dy = torch.randn_like(F.conv2d(x.double(), w.double(), None, *conv.arguments)).to(dtype)
     for layout in (torch.clone, channels_last):
-        check_conv(lambda *t: CF.conv2d(*t, *conv.arguments, algo="direct"), layout(x), w, b, layout(dy), conv.arguments)
+        check_conv(
+            lambda *t: CF.conv2d(*t, *conv.arguments, algo="direct"), layout(x), w, b, layout(dy), conv.arguments
+        )
 
 
 def problem(conv: Conv):
@@ -95,7 +132,11 @@ def problem(conv: Conv):
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_the_same_bits_for_any_number_of_threads(algo):
-    convs = [Conv(5, 20, 19, 23, 33, 3, 3, (1, 2), (1, 1)), Conv(3, 4, 30, 17, 4, 3, 3, (1, 1), (1, 1), groups=4), Conv(70, 3, 9, 9, 6, 5, 5)]
+    convs = [
+        Conv(5, 20, 19, 23, 33, 3, 3, (1, 2), (1, 1)),
+        Conv(3, 4, 30, 17, 4, 3, 3, (1, 1), (1, 1), groups=4),
+        Conv(70, 3, 9, 9, 6, 5, 5),
+    ]
     algorithm = next(a for a in convlab.algorithms() if a.name == algo)
     for conv in convs:
         if not algorithm.supports(problem(conv), "forward")[0]:
@@ -114,7 +155,15 @@ def test_the_same_bits_for_any_number_of_threads(algo):
             assert all(torch.equal(a, b) for a, b in zip(results[0], other)), f"{algo} {conv}"
 
 
-@pytest.mark.parametrize("conv", [Conv(1, 512, 7, 7, 64, 3, 3, padding=(1, 1)), Conv(2, 64, 28, 28, 64, 3, 3, padding=(1, 1)), Conv(2, 256, 28, 28, 32, 1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "conv",
+    [
+        Conv(1, 512, 7, 7, 64, 3, 3, padding=(1, 1)),
+        Conv(2, 64, 28, 28, 64, 3, 3, padding=(1, 1)),
+        Conv(2, 256, 28, 28, 32, 1, 1),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("layout", [torch.clone, channels_last], ids=["nchw", "channels_last"])
 def test_error_at_most_twice_torchs(conv, layout):
     x, w, _ = (layout(t) if t is not None else t for t in conv.tensors(bias=False))
@@ -126,7 +175,9 @@ def test_error_at_most_twice_torchs(conv, layout):
         return [y.detach(), *torch.autograd.grad(y, leaves, tensors[2])]
 
     exact = results(F.conv2d, x.double(), w.double(), dy.double())
-    for name, ours, theirs, truth in zip(("forward", "dgrad", "wgrad"), results(CF.conv2d, x, w, dy), results(F.conv2d, x, w, dy), exact):
+    for name, ours, theirs, truth in zip(
+        ("forward", "dgrad", "wgrad"), results(CF.conv2d, x, w, dy), results(F.conv2d, x, w, dy), exact
+    ):
         error, torchs = ((r - truth).abs().max().item() for r in (ours, theirs))
         assert error <= 2 * torchs + 1e-6 * truth.abs().max().item(), f"{name}: {error:.2e}, torch's is {torchs:.2e}"
 
@@ -145,7 +196,9 @@ def test_kernels_of_one_instruction_set_are_called_by_no_other():
         pytest.skip("needs the objects of an in-place build, and nm (binutils)")
     for path in objects:
         isa = path.name.split(".")[0]
-        symbols = subprocess.run(["nm", "-C", "--defined-only", str(path)], check=True, capture_output=True, text=True).stdout.splitlines()
+        symbols = subprocess.run(
+            ["nm", "-C", "--defined-only", str(path)], check=True, capture_output=True, text=True
+        ).stdout.splitlines()
         shared = [line for line in symbols if line.split()[1] in "WVu" and f"convlab::{isa}::" not in line]
         assert not shared, f"{path.name}: {shared}"
         assert any(f"convlab::{isa}::" in line for line in symbols)

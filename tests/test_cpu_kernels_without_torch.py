@@ -15,14 +15,25 @@ KERNELS = "csrc/cpu/isa/baseline.cpp"  # of any machine
 
 def compile_with(cxx, folder, *link_flags):
     """The kernels with the flags of the build; the program around them in less time."""
-    program = ["-O1", "-Itests/without_torch", "-I.", "-DCONVLAB_ISA=baseline", "-c", "tests/without_torch/cpu_kernels.cpp"]
-    commands = [[cxx, *SETUP["CXX_FLAGS"], *flags, "-o", str(folder / f"{i}.o")]
-                for i, flags in enumerate([[*SETUP["isa_flags"](KERNELS), "-c", KERNELS], program])]
+    program = [
+        "-O1",
+        "-Itests/without_torch",
+        "-I.",
+        "-DCONVLAB_ISA=baseline",
+        "-c",
+        "tests/without_torch/cpu_kernels.cpp",
+    ]
+    commands = [
+        [cxx, *SETUP["CXX_FLAGS"], *flags, "-o", str(folder / f"{i}.o")]
+        for i, flags in enumerate([[*SETUP["isa_flags"](KERNELS), "-c", KERNELS], program])
+    ]
     compilers = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for command in commands]
     for compiler in compilers:
         said = compiler.communicate()[1]
         assert compiler.returncode == 0, said
-    subprocess.run([cxx, str(folder / "0.o"), str(folder / "1.o"), "-o", str(folder / "cpu_kernels"), *link_flags], check=True)
+    subprocess.run(
+        [cxx, str(folder / "0.o"), str(folder / "1.o"), "-o", str(folder / "cpu_kernels"), *link_flags], check=True
+    )
     return folder / "cpu_kernels"
 
 

@@ -15,7 +15,9 @@ def step(x, w):
 
 
 def inputs():
-    return torch.randn(64, 3, 32, 32, device="cuda", requires_grad=True), torch.randn(8, 3, 3, 3, device="cuda", requires_grad=True)
+    return torch.randn(64, 3, 32, 32, device="cuda", requires_grad=True), torch.randn(
+        8, 3, 3, 3, device="cuda", requires_grad=True
+    )
 
 
 @pytest.mark.works_with("CUDA streams and graphs")

@@ -13,14 +13,25 @@ import convlab
 
 STEPS, BATCH, PROCESSES = 20, 8, 2
 
-pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo")
+pytestmark = pytest.mark.skipif(
+    not dist.is_available() or not dist.is_gloo_available(), reason="this torch has no gloo"
+)
 
 
 def network():
     torch.manual_seed(0)
     return convlab.convert(
-        nn.Sequential(nn.Conv2d(1, 8, 3), nn.LeakyReLU(0.1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, groups=2), nn.ReLU(inplace=True), nn.AvgPool2d(2),
-                      nn.Flatten(), nn.Linear(32, 4)))  # fmt: skip
+        nn.Sequential(
+            nn.Conv2d(1, 8, 3),
+            nn.LeakyReLU(0.1),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 8, 3, groups=2),
+            nn.ReLU(inplace=True),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(32, 4),
+        )
+    )
 
 
 def batches():

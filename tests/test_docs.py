@@ -59,7 +59,11 @@ def files_of_the_page() -> dict[str, str]:
     """What 'how to add a rung' says: path -> text; of the file that exists already, with its lines put in."""
     page = (ROOT / "docs" / "add-a-rung.md").read_text()
     new = re.findall(r"New file `(\S+)`:\n\n```cpp\n(.*?)```", page, re.S)
-    table = re.search(r"In `(\S+)`, with the other headers:\n\n```cpp\n(.*?)```\n\nand at the end of `(\w+)`.*?```cpp\n(.*?)```", page, re.S)
+    table = re.search(
+        r"In `(\S+)`, with the other headers:\n\n```cpp\n(.*?)```\n\nand at the end of `(\w+)`.*?```cpp\n(.*?)```",
+        page,
+        re.S,
+    )
     path, include, array, row = table.groups()
     text = (ROOT / path).read_text()
     first = text.index('#include "kernels/')

@@ -20,7 +20,14 @@ PACKAGE = Path(convlab.__file__).parent
 works_with = pytest.mark.works_with
 REBUILD = "pip install --no-build-isolation --force-reinstall --no-deps ."
 TORCH = packages.Torch("2.15.0+cu132", "13.2", True, "", "0.29")
-BUILD = {"cuda": True, "cuda_archs": ["7.5", "8.0", "9.0+PTX"], "nvcc": "13.0.88", "cxx": "g++ 12", "torch_built": "2.15.0", "cpu_kernels": "avx2"}
+BUILD = {
+    "cuda": True,
+    "cuda_archs": ["7.5", "8.0", "9.0+PTX"],
+    "nvcc": "13.0.88",
+    "cxx": "g++ 12",
+    "torch_built": "2.15.0",
+    "cpu_kernels": "avx2",
+}
 
 
 @pytest.fixture
@@ -41,7 +48,13 @@ def broken(tmp_path):
 
 def python(folder, *arguments, **environ):
     """Runs Python with `folder` before everything else."""
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=folder, env={**os.environ, "PYTHONPATH": str(folder), **environ})
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), **environ},
+    )
 
 
 def import_error(folder):
@@ -74,7 +87,9 @@ def old_torch(folder, version="2.10.1+cu128"):
 # ---- whole installations ----------------------------------------------------------------------------------------------
 
 
-@works_with("any machine: `python -m convlab.doctor` finds what is wrong with an installation, and the command that mends it")
+@works_with(
+    "any machine: `python -m convlab.doctor` finds what is wrong with an installation, and the command that mends it"
+)
 def test_a_good_installation():
     done = subprocess.run([sys.executable, "-m", "convlab.doctor"], capture_output=True, text=True, cwd=PACKAGE.parent)
     lines = done.stdout.splitlines()
@@ -85,7 +100,11 @@ def test_a_good_installation():
     for name in ("driver", "GPU architecture", "host compiler", "nvcc", "ninja", "torchvision"):
         assert verdicts.pop(name)
     backends = ["CPU", "simulator"] + ["CUDA"] * (torch.cuda.is_available() and convlab.build_info()["cuda"])
-    assert verdicts == {f"{op}, {backend}": "ok" for backend in backends for op in ("conv2d", "max_pool2d", "avg_pool2d", "leaky_relu", "relu")}
+    assert verdicts == {
+        f"{op}, {backend}": "ok"
+        for backend in backends
+        for op in ("conv2d", "max_pool2d", "avg_pool2d", "leaky_relu", "relu")
+    }
 
 
 @works_with("an extension that was not built, or not whole: `import convlab` says so, and how to build it")
@@ -94,7 +113,11 @@ def test_a_missing_library(broken):
     said = import_error(folder)
     assert "_C.so is missing" in said and said.endswith(REBUILD)
     findings, at_fault = doctor(folder)
-    assert at_fault == ["libraries"] and "_C.so is missing" in findings["libraries"]["found"] and findings["libraries"]["fix"] == REBUILD
+    assert (
+        at_fault == ["libraries"]
+        and "_C.so is missing" in findings["libraries"]["found"]
+        and findings["libraries"]["fix"] == REBUILD
+    )
     assert findings["torch"]["verdict"] == "ok" and "host compiler" in findings
 
 
@@ -126,10 +149,15 @@ def test_a_library_that_does_not_load(broken, tmp_path):
         pytest.skip("needs g++")
     source = tmp_path / "undefined.cpp"
     source.write_text('extern "C" void symbol_of_another_torch(); void f() { symbol_of_another_torch(); }')
-    subprocess.run([cxx, "-shared", "-fPIC", "-Wl,-z,now", str(source), "-o", str(tmp_path / "undefined.so")], check=True)
+    subprocess.run(
+        [cxx, "-shared", "-fPIC", "-Wl,-z,now", str(source), "-o", str(tmp_path / "undefined.so")], check=True
+    )
     said = import_error(broken("_C", (tmp_path / "undefined.so").read_bytes()))
     assert "symbol_of_another_torch" in said and said.endswith(REBUILD)
-    assert f"built with torch {convlab.build_info()['torch_built']}" in said and f"beside torch {torch.__version__}" in said
+    assert (
+        f"built with torch {convlab.build_info()['torch_built']}" in said
+        and f"beside torch {torch.__version__}" in said
+    )
 
 
 def test_a_library_for_another_python(broken):
@@ -144,7 +172,11 @@ def test_a_torch_that_is_too_old(broken):
     said = import_error(folder)
     assert "needs torch >= 2.11" in said and "2.10.1+cu128" in said and said.endswith("pip install --upgrade torch")
     findings, at_fault = doctor(folder)
-    assert at_fault == ["torch"] and "2.10.1+cu128" in findings["torch"]["found"] and findings["torch"]["fix"] == "pip install --upgrade torch"
+    assert (
+        at_fault == ["torch"]
+        and "2.10.1+cu128" in findings["torch"]["found"]
+        and findings["torch"]["fix"] == "pip install --upgrade torch"
+    )
     assert findings["libraries"]["verdict"] == "ok"
 
 
@@ -155,7 +187,8 @@ def test_no_torch(broken):
         "class Hide:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'torch': raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Hide())\n")  # fmt: skip
+        "sys.meta_path.insert(0, Hide())\n"
+    )
     assert import_error(folder).endswith("pip install 'torch>=2.11'")
     findings, at_fault = doctor(folder)
     assert at_fault == ["torch"] and findings["torch"]["fix"] == "pip install 'torch>=2.11'"
@@ -185,24 +218,62 @@ def test_cuda_tensors_in_a_build_for_the_cpu():
 
 
 @works_with("a GPU whose architecture was not compiled: named, with the command that compiles for it")
-@pytest.mark.parametrize("capability, torch_, build, words, fix", [
-    ("8.6", TORCH, BUILD, "8.6, of 7.5 8.0 9.0+PTX", ""),
-    ("12.0", TORCH, BUILD, "12.0, of", ""),
-    ("7.0", TORCH, BUILD, "compiled for 7.5 8.0 9.0+PTX, which A GPU (7.0) does not run", f"TORCH_CUDA_ARCH_LIST='7.0' CONVLAB_CUDA=1 {REBUILD}"),
-    ("8.9", TORCH, {**BUILD, "cuda": False, "cuda_archs": []}, "built without CUDA", f"TORCH_CUDA_ARCH_LIST='8.9' CONVLAB_CUDA=1 {REBUILD}"),
-    ("8.9", TORCH._replace(cuda=None, gpu=False), BUILD, "is for the CPU alone", "pip install --force-reinstall torch"),
-    ("8.9", TORCH._replace(gpu=False, complaint="driver too old"), BUILD, "driver too old", "install a driver for CUDA 13.2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "capability, torch_, build, words, fix",
+    [
+        ("8.6", TORCH, BUILD, "8.6, of 7.5 8.0 9.0+PTX", ""),
+        ("12.0", TORCH, BUILD, "12.0, of", ""),
+        (
+            "7.0",
+            TORCH,
+            BUILD,
+            "compiled for 7.5 8.0 9.0+PTX, which A GPU (7.0) does not run",
+            f"TORCH_CUDA_ARCH_LIST='7.0' CONVLAB_CUDA=1 {REBUILD}",
+        ),
+        (
+            "8.9",
+            TORCH,
+            {**BUILD, "cuda": False, "cuda_archs": []},
+            "built without CUDA",
+            f"TORCH_CUDA_ARCH_LIST='8.9' CONVLAB_CUDA=1 {REBUILD}",
+        ),
+        (
+            "8.9",
+            TORCH._replace(cuda=None, gpu=False),
+            BUILD,
+            "is for the CPU alone",
+            "pip install --force-reinstall torch",
+        ),
+        (
+            "8.9",
+            TORCH._replace(gpu=False, complaint="driver too old"),
+            BUILD,
+            "driver too old",
+            "install a driver for CUDA 13.2",
+        ),
+    ],
+)
 def test_gpu_architectures(capability, torch_, build, words, fix):
     found = gpu.architectures([gpu.Gpu("A GPU", capability)], torch_, build)
     assert found.verdict == ("fault" if fix else "ok") and words in found.found and found.fix.startswith(fix)
     assert gpu.architectures([], torch_, build).verdict == "note"
 
 
-@pytest.mark.parametrize("archs, capability, runs", [
-    (["8.0"], "8.9", True), (["8.9"], "8.0", False), (["8.0"], "9.0", False), (["8.0+PTX"], "9.0", True), (["9.0+PTX"], "8.0", False),
-    (["9.0a"], "9.0", True), (["9.0a"], "10.0", False), (["9.0a+PTX"], "10.0", False), (["7.5", "12.0"], "12.1", True), ([], "9.0", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "archs, capability, runs",
+    [
+        (["8.0"], "8.9", True),
+        (["8.9"], "8.0", False),
+        (["8.0"], "9.0", False),
+        (["8.0+PTX"], "9.0", True),
+        (["9.0+PTX"], "8.0", False),
+        (["9.0a"], "9.0", True),
+        (["9.0a"], "10.0", False),
+        (["9.0a+PTX"], "10.0", False),
+        (["7.5", "12.0"], "12.1", True),
+        ([], "9.0", False),
+    ],
+)
 def test_runs_on(archs, capability, runs):
     assert toolchain.runs_on(archs, capability) == runs
 
@@ -218,7 +289,9 @@ def test_drivers(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     program(tmp_path, "nvidia-smi", "echo 'NVIDIA H100, 9.0, 580.65.06'; echo 'NVIDIA L4, 8.9, 580.65.06'")
     found, gpus = gpu.driver()
-    assert found.verdict == "ok" and "580.65.06" in found.found and gpus == [("NVIDIA H100", "9.0"), ("NVIDIA L4", "8.9")]
+    assert (
+        found.verdict == "ok" and "580.65.06" in found.found and gpus == [("NVIDIA H100", "9.0"), ("NVIDIA L4", "8.9")]
+    )
     program(tmp_path, "nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
     found, gpus = gpu.driver()
     assert found.verdict == "fault" and "version mismatch" in found.found and not gpus
@@ -234,26 +307,48 @@ def nvcc(version="13.0.88", path="/usr/bin/true"):
 def test_nvcc_of_another_cuda(monkeypatch):
     monkeypatch.setattr(toolchain, "choose_nvcc", lambda environ, cxx: (nvcc("12.8.90"), ""))
     found = building.nvcc("g++", "13.2")
-    assert found.verdict == "note" and "12.8.90" in found.found and "CUDA 13.2" in found.found and "CUDA_HOME" in found.fix
+    assert (
+        found.verdict == "note" and "12.8.90" in found.found and "CUDA 13.2" in found.found and "CUDA_HOME" in found.fix
+    )
     assert building.nvcc("g++", "12.6").verdict == building.nvcc("g++", None).verdict == "ok"
 
 
 @works_with("a host compiler that is too new for nvcc: named, with what to do")
 def test_a_host_compiler_that_nvcc_does_not_take(tmp_path, monkeypatch):
-    path = program(tmp_path, "nvcc", "echo 'host_config.h:137:2: error: #error -- unsupported GNU version! gcc versions later than 15 are not' >&2; exit 1")
+    path = program(
+        tmp_path,
+        "nvcc",
+        "echo 'host_config.h:137:2: error: #error -- unsupported GNU version! gcc versions later than 15 are not' >&2; exit 1",
+    )
     monkeypatch.setattr(toolchain, "choose_nvcc", lambda environ, cxx: (nvcc(path=path), ""))
     found = building.nvcc("/usr/bin/g++", "13.2")
-    assert found.verdict == "note" and "does not take /usr/bin/g++: unsupported GNU version" in found.found and "CXX" in found.fix
+    assert (
+        found.verdict == "note"
+        and "does not take /usr/bin/g++: unsupported GNU version" in found.found
+        and "CXX" in found.fix
+    )
 
 
 def test_no_nvcc_no_compiler_no_ninja(monkeypatch):
     monkeypatch.setattr(toolchain, "choose_nvcc", lambda environ, cxx: (None, "no nvcc in PATH"))
-    assert building.nvcc("g++", "13.2").fix.startswith("pip install 'nvidia-cuda-nvcc==13.2.*'") and "toolkit" in building.nvcc("g++", "12.4").fix
+    assert (
+        building.nvcc("g++", "13.2").fix.startswith("pip install 'nvidia-cuda-nvcc==13.2.*'")
+        and "toolkit" in building.nvcc("g++", "12.4").fix
+    )
     monkeypatch.setattr(toolchain, "package", lambda name: None)
-    assert building.ninja()[1:] == ("note", f"ninja and pybind11 not installed in {sys.prefix}; to build", "pip install ninja pybind11")
+    assert building.ninja()[1:] == (
+        "note",
+        f"ninja and pybind11 not installed in {sys.prefix}; to build",
+        "pip install ninja pybind11",
+    )
     monkeypatch.setenv("CXX", "g++-none")
     found, cxx = building.host_compiler()
-    assert found.verdict == "note" and "g++-none is not on PATH" in found.found and "apt install g++" in found.fix and cxx is None
+    assert (
+        found.verdict == "note"
+        and "g++-none is not on PATH" in found.found
+        and "apt install g++" in found.fix
+        and cxx is None
+    )
     assert building.nvcc(None, "13.2").verdict == "note"
     monkeypatch.setattr(toolchain, "free_gb", lambda: 0.4)
     assert building.memory().verdict == "note"
@@ -278,11 +373,22 @@ def test_forced_instruction_sets(monkeypatch):
 
 
 def test_self_tests_that_fail():
-    said = [{"starts": "conv2d, CPU"}, {"name": "conv2d, CPU", "error": 3e-7}, {"starts": "relu, CPU"}, {"name": "relu, CPU", "error": 0.5},
-            {"starts": "avg_pool2d, CPU"}, {"name": "avg_pool2d, CPU", "failure": "no memory"}, {"starts": "max_pool2d, CPU"}]  # fmt: skip
+    said = [
+        {"starts": "conv2d, CPU"},
+        {"name": "conv2d, CPU", "error": 3e-7},
+        {"starts": "relu, CPU"},
+        {"name": "relu, CPU", "error": 0.5},
+        {"starts": "avg_pool2d, CPU"},
+        {"name": "avg_pool2d, CPU", "failure": "no memory"},
+        {"starts": "max_pool2d, CPU"},
+    ]
     findings = list(_tests(said, "the process died of SIGILL"))
     assert [(f.name, f.verdict) for f in findings] == [
-        ("conv2d, CPU", "ok"), ("relu, CPU", "fault"), ("avg_pool2d, CPU", "fault"), ("max_pool2d, CPU", "fault")]  # fmt: skip
+        ("conv2d, CPU", "ok"),
+        ("relu, CPU", "fault"),
+        ("avg_pool2d, CPU", "fault"),
+        ("max_pool2d, CPU", "fault"),
+    ]
     assert "SIGILL" in findings[-1].found
 
 

@@ -27,11 +27,20 @@ def test_the_bug_is_where_it_is_planted():
     file, line = finding.where.split(":")
     assert finding.subject == "races" and Path(file).name == source.name and "tile[i][j] = " in lines[int(line) - 1]
     repaired = (example_steps.FOLDER / "1_repaired.cuh").read_text().splitlines()
-    assert [line.strip().split(";")[0] for line in repaired if line not in lines and not line.startswith("//")] == ["__syncthreads()"]  # all it takes
+    assert [line.strip().split(";")[0] for line in repaired if line not in lines and not line.startswith("//")] == [
+        "__syncthreads()"
+    ]  # all it takes
 
 
 def run(*command):
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -42,4 +51,6 @@ def test_torchvision_model():
 
 
 def test_ddp():
-    assert "2 processes: gradients as of one" in run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "examples/ddp.py")
+    assert "2 processes: gradients as of one" in run(
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "examples/ddp.py"
+    )

@@ -48,7 +48,11 @@ def test_requested_bytes_of_direct_by_hand():
     N, K, P, CRS = 4, 16, 10, 6 * 5 * 5
     asked = counted("lenet.c3@4", "forward", "direct")
     assert asked.batch == N
-    assert asked.requested_by_tensor == {"x": FLOAT * N * K * P * P * CRS, "w": FLOAT * N * K * P * P * CRS, "y": FLOAT * N * K * P * P}
+    assert asked.requested_by_tensor == {
+        "x": FLOAT * N * K * P * P * CRS,
+        "w": FLOAT * N * K * P * P * CRS,
+        "y": FLOAT * N * K * P * P,
+    }
 
 
 def test_requested_bytes_of_direct_with_padding_by_hand():
@@ -67,7 +71,11 @@ def test_requested_bytes_of_register_tiled_by_hand(batch):
     pixels, CRS = batch * 10 * 10, 6 * 5 * 5
     blocks = -(-pixels // 128)
     asked = counted(f"lenet.c3@{batch}", "forward", "register_tiled")
-    assert asked.requested_by_tensor == {"x": FLOAT * blocks * 128 * CRS, "w": FLOAT * blocks * 16 * CRS, "y": FLOAT * pixels * 16}
+    assert asked.requested_by_tensor == {
+        "x": FLOAT * blocks * 128 * CRS,
+        "w": FLOAT * blocks * 16 * CRS,
+        "y": FLOAT * pixels * 16,
+    }
 
 
 @pytest.mark.parametrize("layer,replication", [("lenet.c1@4", 19.1), ("lenet.c3@4", 12.8), ("lenet.c5@4", 1.0)])
@@ -96,13 +104,19 @@ def test_the_whole_ladder_is_counted_in_time():
         assert quoted in text
     for line in text.splitlines():  # what has a unit says where it comes from
         if any(unit in line for unit in (" us", "FLOP", "registers and", "times the least")):
-            assert any(mark in line for mark in ("[modelled", "[counted]", "[published]", "recorded from", "read from")), line
+            assert any(
+                mark in line for mark in ("[modelled", "[counted]", "[published]", "recorded from", "read from")
+            ), line
 
 
 def test_a_batch_too_large_to_count_is_counted_in_part():
-    rung = of(convlab.explain("resnet-64@256", "register_tiled", passes=["forward"], count=True), "forward", "register_tiled")
+    rung = of(
+        convlab.explain("resnet-64@256", "register_tiled", passes=["forward"], count=True), "forward", "register_tiled"
+    )
     assert rung.counted.batch == 1 and rung.counted_as_planned == (rung.plan["tile"] == (64, 64, 8))
-    whole = of(convlab.explain("resnet-64@4", "register_tiled", passes=["forward"], count=True), "forward", "register_tiled")
+    whole = of(
+        convlab.explain("resnet-64@4", "register_tiled", passes=["forward"], count=True), "forward", "register_tiled"
+    )
     assert rung.through_caches == pytest.approx(64 * whole.through_caches, rel=0.05)
 
 
@@ -124,10 +138,15 @@ def test_what_is_planned_is_what_is_launched(rung):
             with simulate(check=False) as sim:
                 counting.call_of(rung, problem, pass_)()
             assert [launch[:4] for launch in planned] == [launch[:4] for launch in sim.launches], (conv, pass_)
-            for plan, launch in zip(planned, sim.launches):  # the compiler may leave out what the simulator keeps, but not add much
+            for plan, launch in zip(
+                planned, sim.launches
+            ):  # the compiler may leave out what the simulator keeps, but not add much
                 assert plan.shared_bytes <= launch.shared_bytes
                 registers, static, _ = compiled.resources_of(launch.kernel, launch.source, "8.0")
-                assert 0 < registers <= 255 and abs(plan.shared_bytes + static - launch.shared_bytes) <= 64, (launch, static)
+                assert 0 < registers <= 255 and abs(plan.shared_bytes + static - launch.shared_bytes) <= 64, (
+                    launch,
+                    static,
+                )
             compared += 1
     assert compared >= 2
 
@@ -220,8 +239,23 @@ def test_occupancy_is_what_nvidias_calculator_says(tmp_path):
         for threads in (1, 32, 96, 128, 160, 256, 512, 1024):
             for registers in (16, 32, 40, 63, 64, 65, 80, 104, 128, 168, 255):
                 for shared in (0, 1, 1000, 9416, 16384, 33000, 48 * 1024, gpu.shared_a_block, gpu.shared_a_block + 1):
-                    expected = blocks(major, minor, gpu.threads, gpu.shared, gpu.shared_a_block, gpu.reserved, threads, registers, shared)
-                    assert gpu.blocks_at_once(threads, registers, shared) == expected, (gpu.name, threads, registers, shared)
+                    expected = blocks(
+                        major,
+                        minor,
+                        gpu.threads,
+                        gpu.shared,
+                        gpu.shared_a_block,
+                        gpu.reserved,
+                        threads,
+                        registers,
+                        shared,
+                    )
+                    assert gpu.blocks_at_once(threads, registers, shared) == expected, (
+                        gpu.name,
+                        threads,
+                        registers,
+                        shared,
+                    )
 
 
 def test_published_rates():
@@ -250,7 +284,9 @@ def test_resources_are_recorded():
 def test_every_gpu_has_its_compiled_kernels():
     for gpu in GPUS:
         explained = convlab.explain("resnet-64", gpu=gpu)
-        assert all(launch.compiled and launch.waves for p in explained.passes for rung in p.rungs for launch in rung.launches), gpu
+        assert all(
+            launch.compiled and launch.waves for p in explained.passes for rung in p.rungs for launch in rung.launches
+        ), gpu
 
 
 def test_an_unknown_kernel_is_shown_as_such(monkeypatch):
@@ -265,7 +301,11 @@ def test_an_unknown_kernel_is_shown_as_such(monkeypatch):
 
 def test_the_function_and_the_command_share_a_name():
     assert callable(convlab.explain) and len(convlab.explain("lenet.c1").passes) == 3
-    done = subprocess.run([sys.executable, "-W", "error", "-m", "convlab.explain", "lenet.c5", "--algo", "direct"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "convlab.explain", "lenet.c5", "--algo", "direct"],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and not done.stderr and "[modelled]" in done.stdout, done.stderr
 
 
@@ -278,7 +318,13 @@ def test_auto_is_named():
 def test_layers_are_the_benchmarks():
     for layer in (*layers.CONVOLUTIONS, *layers.GPU_CONVOLUTIONS):
         name, problem = explanation._problem(layer.name)
-        assert (name, problem.x, problem.w, problem.y, problem.backend) == (layer.name, layer.x, layer.w, layer.y, "cuda")
+        assert (name, problem.x, problem.w, problem.y, problem.backend) == (
+            layer.name,
+            layer.x,
+            layer.w,
+            layer.y,
+            "cuda",
+        )
         assert work_of(problem, "wgrad").flops == layer.flops
 
 
@@ -337,11 +383,37 @@ def test_the_readme_shows_what_is_printed(capsys):
 
 
 def test_a_shape_of_ones_own(capsys):
-    command.main(["--shape", "8,4,9,12", "--filters", "6,3,2", "--stride", "2,1", "--padding", "1", "--groups", "2", "--gpu", "rtx4090", "--pass", "dgrad",
-                  "--algo", "direct", "--dtype", "bfloat16", "--json"])  # fmt: skip
+    command.main(
+        [
+            "--shape",
+            "8,4,9,12",
+            "--filters",
+            "6,3,2",
+            "--stride",
+            "2,1",
+            "--padding",
+            "1",
+            "--groups",
+            "2",
+            "--gpu",
+            "rtx4090",
+            "--pass",
+            "dgrad",
+            "--algo",
+            "direct",
+            "--dtype",
+            "bfloat16",
+            "--json",
+        ]
+    )
     explained = json.loads(capsys.readouterr().out)
     problem = explained["problem"]
-    assert problem["x"] == [8, 4, 9, 12] and problem["w"] == [6, 2, 3, 2] and problem["y"] == [8, 6, 5, 13] and problem["dtype"] == "torch.bfloat16"
+    assert (
+        problem["x"] == [8, 4, 9, 12]
+        and problem["w"] == [6, 2, 3, 2]
+        and problem["y"] == [8, 6, 5, 13]
+        and problem["dtype"] == "torch.bfloat16"
+    )
     assert explained["gpu"]["name"] == "RTX 4090" and [p["name"] for p in explained["passes"]] == ["dgrad"]
 
 

@@ -53,7 +53,9 @@ def test_a_dry_run(tmp_path):
     """One for all that is asked of it: it takes half a minute."""
     path = tmp_path / "report.json"
     environ = {**os.environ, "DRY": "1", "OMP_NUM_THREADS": "1", "STEP": ""}
-    code = subprocess.run([PYTHON, "tools/gpu_report.py", "--output", str(path)], cwd=ROOT, env=environ, stdout=subprocess.DEVNULL).returncode
+    code = subprocess.run(
+        [PYTHON, "tools/gpu_report.py", "--output", str(path)], cwd=ROOT, env=environ, stdout=subprocess.DEVNULL
+    ).returncode
     report, log = json.loads(path.read_text()), path.with_suffix(".log").read_text()
     assert {name: done["why"] for name, done in report["steps"].items()} == dict.fromkeys(STEPS, "") and code == 0
     assert list(report["steps"]) == STEPS == [step.name for step in gpu_report.steps("9.0")]
@@ -67,13 +69,31 @@ def test_a_dry_run(tmp_path):
 def every_kind_of_row_is_measured(measured, found):
     assert measured["complete"] and measured["dry"] and (measured["left_out"], measured["why_left_out"]) == (0, "")
     rows = {(row["kind"], row["layer"], row["pass"]): row for row in measured["rows"]}
-    assert {kind for kind, _, _ in rows} == set(gpu_report.KINDS) and [row.get("refused") for row in rows.values()] == [None] * len(rows)
+    assert {kind for kind, _, _ in rows} == set(gpu_report.KINDS) and [row.get("refused") for row in rows.values()] == [
+        None
+    ] * len(rows)
     row = rows["conv", "lenet-c3@1024", "wgrad"]
-    assert set(row["ways"]) == {"convlab", "torch nchw", "torch channels_last", "torch nchw tf32", "torch channels_last tf32"}
+    assert set(row["ways"]) == {
+        "convlab",
+        "torch nchw",
+        "torch channels_last",
+        "torch nchw tf32",
+        "torch channels_last tf32",
+    }
     for way in row["ways"].values():
-        assert all(way[heat]["median"] > 0 and not way[heat]["captured"] for heat in ("cold", "warm")) and way["error"] < 1e-4
-    assert {"convlab direct", "convlab tiled", "convlab small_filter"} < set(rows["ladder", "lenet-c3@1024", "forward"]["ways"])
-    assert set(rows["pool", "max-lenet@1024", "backward"]["ways"]) == {"convlab", "convlab channels_last", "torch nchw", "torch channels_last"}
+        assert (
+            all(way[heat]["median"] > 0 and not way[heat]["captured"] for heat in ("cold", "warm"))
+            and way["error"] < 1e-4
+        )
+    assert {"convlab direct", "convlab tiled", "convlab small_filter"} < set(
+        rows["ladder", "lenet-c3@1024", "forward"]["ways"]
+    )
+    assert set(rows["pool", "max-lenet@1024", "backward"]["ways"]) == {
+        "convlab",
+        "convlab channels_last",
+        "torch nchw",
+        "torch channels_last",
+    }
     assert set(rows["act", "leaky_relu-lenet@1024", "forward"]["ways"]) == {"convlab", "torch nchw"}
     step = rows["step", "lenet-5@1024", "step"]
     assert "torch channels_last graph" in step["ways"] and "cold" not in step["ways"]["convlab"]
@@ -82,41 +102,82 @@ def every_kind_of_row_is_measured(measured, found):
 
 def every_rung_is_counted(rows):
     problem = gpu_counters.problem_named(gpu_counters.DRY_LAYERS[0])
-    able = {(a.name, p) for a in convlab.algorithms() for p in a.passes_by_backend.get("cuda", ()) if a.supports(problem, p)[0]}
+    able = {
+        (a.name, p)
+        for a in convlab.algorithms()
+        for p in a.passes_by_backend.get("cuda", ())
+        if a.supports(problem, p)[0]
+    }
     assert {(row["algorithm"], row["pass"]) for row in rows} == able
     direct = next(row for row in rows if (row["algorithm"], row["pass"]) == ("direct", "forward"))
-    assert direct["simulated"]["read_requests"] == 2 * 400 * 4 and direct["measured"] is None  # x and w, 400 steps, 120 outputs in 4 warps
+    assert (
+        direct["simulated"]["read_requests"] == 2 * 400 * 4 and direct["measured"] is None
+    )  # x and w, 400 steps, 120 outputs in 4 warps
 
 
 def the_readme_shows_it(report, path):
     with pytest.raises(BadRecord, match="a dry one"):
         gpu_readme.tables(report)
     data = report["steps"]["bench"]["data"]
-    data |= {"dry": False, "options": data["options"] | {"layers": None, "precision": None}, "left_out": 3, "why_left_out": "the GPU took a nap"}
+    data |= {
+        "dry": False,
+        "options": data["options"] | {"layers": None, "precision": None},
+        "left_out": 3,
+        "why_left_out": "the GPU took a nap",
+    }
     data["ceilings"] |= {"ffma": 6e13, "matmul_tf32": 4e14, "matmul_bfloat16": 8e14, "copy": 4.3e12}
     path.write_text(json.dumps(report))
-    before = "a\n<!-- measured on a GPU: nothing -->\nNot measured yet.\n<!-- end of what was measured on a GPU -->\nz\n"
+    before = (
+        "a\n<!-- measured on a GPU: nothing -->\nNot measured yet.\n<!-- end of what was measured on a GPU -->\nz\n"
+    )
     after = readme.updated(before, readme.load(path), "benchmarks/results/report.json")
-    assert after.startswith("a\n<!-- measured on a GPU: benchmarks/results/report.json -->\n") and after.endswith("-->\nz\n")
-    assert "copy 4,300 GB/s, multiply-adds 60 TFLOP/s" in after and "3 rows were left out: the GPU took a nap." in after and "failed" not in after
-    lines = {line.split(" | ")[0].strip("| "): line.count(" | ") for line in after.splitlines() if line.startswith("| ")}
-    assert lines["lenet-c3@1024"] > 3 and lines["max-lenet@1024"] == lines["leaky_relu-lenet@1024"] == 4 and lines["lenet-5@1024, float32"] > 3
+    assert after.startswith("a\n<!-- measured on a GPU: benchmarks/results/report.json -->\n") and after.endswith(
+        "-->\nz\n"
+    )
+    assert (
+        "copy 4,300 GB/s, multiply-adds 60 TFLOP/s" in after
+        and "3 rows were left out: the GPU took a nap." in after
+        and "failed" not in after
+    )
+    lines = {
+        line.split(" | ")[0].strip("| "): line.count(" | ") for line in after.splitlines() if line.startswith("| ")
+    }
+    assert (
+        lines["lenet-c3@1024"] > 3
+        and lines["max-lenet@1024"] == lines["leaky_relu-lenet@1024"] == 4
+        and lines["lenet-5@1024, float32"] > 3
+    )
     assert after.splitlines()[2].startswith("On an ") and "| LeNet's convolutions | " in after
-    rungs, steps_ = (next(line for line in after.splitlines() if line.startswith(f"| {head}")) for head in ("rungs", "training step"))
+    rungs, steps_ = (
+        next(line for line in after.splitlines() if line.startswith(f"| {head}")) for head in ("rungs", "training step")
+    )
     assert " | small_filter | " in rungs and "graph |" not in steps_.split("CUDA graph", 1)[1]
     assert "Counted by the hardware" not in after
     counted = report["steps"]["counters"]
     counted |= {"ok": False, "why": "stopped after 9 s"}
     counted["data"]["rows"] = [
-        {"layer": "a", "simulated": {"read_requests": 5, "read_sectors": 9, "shared_wavefronts": 10}, "measured": {"read_requests": 5, "read_sectors": 8}},
-        {"layer": "a", "simulated": {"read_requests": 7, "shared_wavefronts": 10}, "measured": {"read_requests": 7, "shared_wavefronts": 10.5}},
+        {
+            "layer": "a",
+            "simulated": {"read_requests": 5, "read_sectors": 9, "shared_wavefronts": 10},
+            "measured": {"read_requests": 5, "read_sectors": 8},
+        },
+        {
+            "layer": "a",
+            "simulated": {"read_requests": 7, "shared_wavefronts": 10},
+            "measured": {"read_requests": 7, "shared_wavefronts": 10.5},
+        },
         {"layer": "b", "simulated": {"read_requests": 7}, "measured": None},
     ]
     place = next(i for i, row in enumerate(data["rows"]) if row["kind"] == "conv")
-    data["rows"][place] = {key: data["rows"][place][key] for key in ("kind", "layer", "pass", "precision")} | {"refused": "MemoryError: x"}
+    data["rows"][place] = {key: data["rows"][place][key] for key in ("kind", "layer", "pass", "precision")} | {
+        "refused": "MemoryError: x"
+    }
     path.write_text(json.dumps(report))
     after = gpu_readme.tables(gpu_readme.load(path))
-    assert "in the 2 kernels of the rungs on a: " in after and "in 2 of 3 counts; wavefronts of shared memory are within 10 % in 1 of 1." in after
+    assert (
+        "in the 2 kernels of the rungs on a: " in after
+        and "in 2 of 3 counts; wavefronts of shared memory are within 10 % in 1 of 1." in after
+    )
     assert "failed: counters (stopped after 9 s)" in after and "1 rows were refused" in after and "| refused |" in after
     with pytest.raises(BadRecord, match="no block"):
         readme.updated("# a README without it", report, "report.json")
@@ -143,22 +204,38 @@ def python(text):
 
 def test_a_failing_step_is_recorded_and_survived(monkeypatch, tmp_path):
     late = tmp_path / "late"
-    code, report = report_of(monkeypatch, tmp_path, [
-        Step("fails", [python("print('why'); raise SystemExit(5)"), python("raise SystemExit('never begun')")], 20),
-        Step("crashes", [python("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")], 20),
-        Step("hangs", [["sh", "-c", f"echo begun; (sleep 6; touch {late}) & sleep 60"]], 3),
-        Step("writes", [["sh", "-c", "echo '{\"rows\": [1]}' >$0; sleep 60", "{data}"]], 3),
-        Step("garbles", [[*python("import sys; open(sys.argv[1], 'w').write('{')"), "{data}"]], 20),
-        Step("misses", [["no-such-sanitizer"]], 20, "no-such-sanitizer"),
-        Step("cannot", [[str(tmp_path / "nothing")]], 20),
-        Step("works", [python("import os; print('here', os.environ['MARK'])")], 20, environ={"MARK": "7"}),
-    ])  # fmt: skip
+    code, report = report_of(
+        monkeypatch,
+        tmp_path,
+        [
+            Step("fails", [python("print('why'); raise SystemExit(5)"), python("raise SystemExit('never begun')")], 20),
+            Step("crashes", [python("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")], 20),
+            Step("hangs", [["sh", "-c", f"echo begun; (sleep 6; touch {late}) & sleep 60"]], 3),
+            Step("writes", [["sh", "-c", "echo '{\"rows\": [1]}' >$0; sleep 60", "{data}"]], 3),
+            Step("garbles", [[*python("import sys; open(sys.argv[1], 'w').write('{')"), "{data}"]], 20),
+            Step("misses", [["no-such-sanitizer"]], 20, "no-such-sanitizer"),
+            Step("cannot", [[str(tmp_path / "nothing")]], 20),
+            Step("works", [python("import os; print('here', os.environ['MARK'])")], 20, environ={"MARK": "7"}),
+        ],
+    )
     why = {name: done["why"] for name, done in report["steps"].items()}
     assert code == 1 and [name for name, done in report["steps"].items() if done["ok"]] == ["works"]
-    assert why["fails"] == "exit status 5" and len(report["steps"]["fails"]["commands"]) == 1 and "why" in report["steps"]["fails"]["tail"]
-    assert why["crashes"] == "killed by signal 11" and why["hangs"] == "stopped after 3 s" and "begun" in report["steps"]["hangs"]["tail"]
+    assert (
+        why["fails"] == "exit status 5"
+        and len(report["steps"]["fails"]["commands"]) == 1
+        and "why" in report["steps"]["fails"]["tail"]
+    )
+    assert (
+        why["crashes"] == "killed by signal 11"
+        and why["hangs"] == "stopped after 3 s"
+        and "begun" in report["steps"]["hangs"]["tail"]
+    )
     assert why["writes"] == "stopped after 3 s" and report["steps"]["writes"]["data"] == {"rows": [1]}
-    assert "wrote no JSON" in why["garbles"] and why["misses"] == "left out: no no-such-sanitizer on PATH" and "cannot be started" in why["cannot"]
+    assert (
+        "wrote no JSON" in why["garbles"]
+        and why["misses"] == "left out: no no-such-sanitizer on PATH"
+        and "cannot be started" in why["cannot"]
+    )
     assert "here 7" in report["steps"]["works"]["tail"]
     time.sleep(4)
     assert not late.exists()  # what a stopped step had started is stopped, too
@@ -181,18 +258,31 @@ def test_the_budget_is_kept(monkeypatch, tmp_path):
     start = time.monotonic()
     code, report = report_of(monkeypatch, tmp_path, todo, "--budget", "11")
     assert code == 1 and time.monotonic() - start < 25
-    assert report["steps"]["one"]["why"].startswith("stopped after 1") and report["steps"]["two"]["why"] == "left out: the time is up"
+    assert (
+        report["steps"]["one"]["why"].startswith("stopped after 1")
+        and report["steps"]["two"]["why"] == "left out: the time is up"
+    )
 
 
 def test_a_file_that_is_no_report_is_not_continued(tmp_path):
-    for text in ("{", "[]", '{"version": 0, "command": "gpu-report", "steps": {}}', '{"version": 1, "command": "cpu", "steps": {}}'):
+    for text in (
+        "{",
+        "[]",
+        '{"version": 0, "command": "gpu-report", "steps": {}}',
+        '{"version": 1, "command": "cpu", "steps": {}}',
+    ):
         (tmp_path / "old.json").write_text(text)
         assert gpu_report.begun(tmp_path / "old.json", "a GPU")["steps"] == {}
 
 
 def test_the_steps_commands_exist(monkeypatch, capsys):
     """On a GPU nobody is there to correct an option that is misspelled."""
-    scripts = {"tools/gpu_counters.py": gpu_counters, "tools/gpu_subset.py": gpu_subset, "tools/gpu_test.py": None, "convlab/toolchain.py": None}
+    scripts = {
+        "tools/gpu_counters.py": gpu_counters,
+        "tools/gpu_subset.py": gpu_subset,
+        "tools/gpu_test.py": None,
+        "convlab/toolchain.py": None,
+    }
     for step in gpu_report.steps("9.0") + gpu_report.dry_steps():
         for command in step.commands:
             assert command[0] in (PYTHON, "compute-sanitizer")
@@ -254,13 +344,18 @@ def test_a_row_of_a_convolution(monkeypatch):
     for pass_ in ("forward", "dgrad", "wgrad"):
         row = measure(convolutions._case(device, layer, pass_, "float32", "auto"), device, FAST, CEILINGS)
         assert "refused" not in row and set(row["ratios"]) == set(row["ways"]) - {"convlab"}
-        assert row["floor"] == {"float32": pytest.approx(1e6 * max(layer.flops / 1e9, row["bytes"] / 1e9)),
-                                "tf32": pytest.approx(1e6 * max(layer.flops / 2e9, row["bytes"] / 1e9))}  # fmt: skip
+        assert row["floor"] == {
+            "float32": pytest.approx(1e6 * max(layer.flops / 1e9, row["bytes"] / 1e9)),
+            "tf32": pytest.approx(1e6 * max(layer.flops / 2e9, row["bytes"] / 1e9)),
+        }
         for way in row["ways"].values():
             assert way["cold"]["captured"] and way["warm"]["captured"] and way["error"] < 1e-5
             assert way["cold"]["calls"] >= 100_000 // row["bytes"]  # every copy once at least
     half = measure(convolutions._case(device, layer, "forward", "bfloat16", "auto"), device, FAST, CEILINGS)
-    assert set(half["ways"]) == {"convlab", "torch nchw", "torch channels_last"} and 1e-4 < half["ways"]["convlab"]["error"] < 2e-2
+    assert (
+        set(half["ways"]) == {"convlab", "torch nchw", "torch channels_last"}
+        and 1e-4 < half["ways"]["convlab"]["error"] < 2e-2
+    )
 
 
 def test_a_row_of_a_step():
@@ -273,7 +368,17 @@ def test_a_row_of_a_step():
 
 
 def doubling(ways):
-    return Case("test", "doubling", "forward", "float32", 100, 1000, lambda: {"x": torch.randn(2, 3, 4, 5)}, ways, lambda t: 2 * t["x"])
+    return Case(
+        "test",
+        "doubling",
+        "forward",
+        "float32",
+        100,
+        1000,
+        lambda: {"x": torch.randn(2, 3, 4, 5)},
+        ways,
+        lambda t: 2 * t["x"],
+    )
 
 
 def by(function, **more):
@@ -285,12 +390,18 @@ def crash(x):
 
 
 def test_a_wrong_kernel_is_refused_and_a_failing_peer_recorded():
-    row = measure(doubling({"convlab": by(lambda x: 2.1 * x), "torch nchw": by(lambda x: 2 * x)}), HostAsGpu(), FAST, CEILINGS)
+    row = measure(
+        doubling({"convlab": by(lambda x: 2.1 * x), "torch nchw": by(lambda x: 2 * x)}), HostAsGpu(), FAST, CEILINGS
+    )
     assert "its error against float64" in row["refused"] and "ratios" not in row
     row = measure(doubling({"convlab": by(crash), "torch nchw": by(lambda x: 2 * x)}), HostAsGpu(), FAST, CEILINGS)
     assert row["refused"] == "convlab: ValueError: no such thing"
     row = measure(doubling({"convlab": by(lambda x: 2 * x), "torch nchw": by(crash)}), HostAsGpu(), FAST, CEILINGS)
-    assert "refused" not in row and row["ways"]["torch nchw"] == {"failed": "ValueError: no such thing"} and not row["ratios"]
+    assert (
+        "refused" not in row
+        and row["ways"]["torch nchw"] == {"failed": "ValueError: no such thing"}
+        and not row["ratios"]
+    )
     missing = measure(doubling({"convlab": by(lambda x: 2 * x)}), HostAsGpu(), FAST, CEILINGS | {"copy": None})
     assert missing["floor"] == {"float32": None} and missing["ways"]["convlab"]["warm"]["median"] > 0
 
@@ -300,7 +411,12 @@ def test_what_cannot_be_captured_is_called():
         def captured(self, call, warm=3):
             raise RuntimeError("cannot be captured into a CUDA graph")
 
-    row = measure(doubling({"convlab": by(lambda x: 2 * x), "torch nchw": by(lambda x: 2 * x, capture=False)}), Uncaptured(), FAST, CEILINGS)
+    row = measure(
+        doubling({"convlab": by(lambda x: 2 * x), "torch nchw": by(lambda x: 2 * x, capture=False)}),
+        Uncaptured(),
+        FAST,
+        CEILINGS,
+    )
     ours, theirs = row["ways"]["convlab"]["cold"], row["ways"]["torch nchw"]["cold"]
     assert not ours["captured"] and "cannot be captured" in ours["why_not"] and theirs["why_not"] == "not asked for"
 
@@ -308,10 +424,22 @@ def test_what_cannot_be_captured_is_called():
 def test_precisions_are_set_for_calls_and_put_back():
     seen, cudnn = [], torch.backends.cudnn
     before = cudnn.allow_tf32, cudnn.benchmark
-    way = Way("tf32", "nchw", lambda t: lambda: (seen.append((cudnn.allow_tf32, cudnn.benchmark)), 2 * t["x"])[1], capture=False)
-    strict = Way("float32", "nchw", lambda t: lambda: (seen.append((not cudnn.allow_tf32, cudnn.benchmark)), 2 * t["x"])[1], capture=False)
+    way = Way(
+        "tf32",
+        "nchw",
+        lambda t: lambda: (seen.append((cudnn.allow_tf32, cudnn.benchmark)), 2 * t["x"])[1],
+        capture=False,
+    )
+    strict = Way(
+        "float32",
+        "nchw",
+        lambda t: lambda: (seen.append((not cudnn.allow_tf32, cudnn.benchmark)), 2 * t["x"])[1],
+        capture=False,
+    )
     measure(doubling({"convlab": strict, "torch nchw tf32": way}), HostAsGpu(), FAST, CEILINGS)
-    assert len(seen) > 10 and all(seen == (True, True) for seen in seen) and (cudnn.allow_tf32, cudnn.benchmark) == before
+    assert (
+        len(seen) > 10 and all(seen == (True, True) for seen in seen) and (cudnn.allow_tf32, cudnn.benchmark) == before
+    )
 
 
 def test_slow_calls_get_fewer_rounds():
@@ -345,8 +473,14 @@ def test_series_rotate():
 def test_the_layers_are_those_of_the_targets():
     names = [layer.name for layer in layers.GPU_CONVOLUTIONS]
     assert len(names) == len(set(names)) and set(convolutions.LADDER) < set(names)
-    assert {"lenet-c1@10000", "cifar-64-128@512", "resnet-stem@256", "resnet-1x1-s2@64", "depthwise-512-14@256"} < set(names)
-    assert {(n, b) for n, batches in steps.BATCHES.items() for b in batches} == {("lenet-5", 1024), ("lenet-5", 10000), ("cifar", 512)}
+    assert {"lenet-c1@10000", "cifar-64-128@512", "resnet-stem@256", "resnet-1x1-s2@64", "depthwise-512-14@256"} < set(
+        names
+    )
+    assert {(n, b) for n, batches in steps.BATCHES.items() for b in batches} == {
+        ("lenet-5", 1024),
+        ("lenet-5", 10000),
+        ("cifar", 512),
+    }
 
 
 @pytest.mark.parametrize(
@@ -378,12 +512,24 @@ def test_the_loop_of_multiply_adds_compiles(arch, tmp_path):
 def test_on_a_gpu(tmp_path):
     """Short, and of the small layers: a benchmark that does not run shows before the long one."""
     path = tmp_path / "run.json"
-    chosen = ["--layers", "lenet-c3@1024", "lenet-5@1024", "max-lenet@1024", "leaky_relu-lenet@1024", "--quick", "--no-compile"]
+    chosen = [
+        "--layers",
+        "lenet-c3@1024",
+        "lenet-5@1024",
+        "max-lenet@1024",
+        "leaky_relu-lenet@1024",
+        "--quick",
+        "--no-compile",
+    ]
     with pytest.raises(SystemExit) as end:
         bench.main(["gpu", *chosen, "--output", str(path)])
     kept = json.loads(path.read_text())
     assert end.value.code == 0, [row["refused"] for row in kept["rows"] if "refused" in row]
-    assert kept["complete"] and not kept["ceilings"]["failed"] and all(kept["ceilings"][key] > 1e11 for key in ("copy", "ffma", "matmul_tf32"))
+    assert (
+        kept["complete"]
+        and not kept["ceilings"]["failed"]
+        and all(kept["ceilings"][key] > 1e11 for key in ("copy", "ffma", "matmul_tf32"))
+    )
     for row in kept["rows"]:
         for name, way in row["ways"].items():
             assert "failed" not in way, (row["layer"], name, way)
@@ -391,7 +537,9 @@ def test_on_a_gpu(tmp_path):
                 assert way["cold"]["captured"], (name, way["cold"]["why_not"])
         if row["kind"] in ("conv", "pool", "act", "step"):
             kernels = [way["kernels"] for way in row["ways"].values() if "kernels" in way]
-            assert kernels and all(kernels) and not any(MARK in kernel for names in kernels for kernel in names), row["layer"]
+            assert kernels and all(kernels) and not any(MARK in kernel for names in kernels for kernel in names), row[
+                "layer"
+            ]
 
 
 # ---- counters --------------------------------------------------------------------------------------------------------
@@ -408,11 +556,22 @@ NCU = """==PROF== Connected to process 7 (/usr/bin/python3)
 
 def test_ncus_table_is_read():
     assert gpu_counters.parsed(NCU) == [
-        {"kernel": "void convlab::<unnamed>::forward_kernel<float>(convlab::Conv2d, const T1 *)", "microseconds": 4.384, "read_sectors": 49600.0},
+        {
+            "kernel": "void convlab::<unnamed>::forward_kernel<float>(convlab::Conv2d, const T1 *)",
+            "microseconds": 4.384,
+            "read_sectors": 49600.0,
+        },
         {"kernel": "unroll_kernel(Conv2d)", "warps_active": 12.5},
     ]
-    assert [gpu_counters.base_name(row["kernel"]) for row in gpu_counters.parsed(NCU)] == ["forward_kernel", "unroll_kernel"]
-    for name in ("void (anonymous namespace)::tiled_kernel<(bool)1, (int)4>(Conv2d)", "void unnamed>::tiled_kernel<float>(Conv2d, const T1 *)", "tiled_kernel"):
+    assert [gpu_counters.base_name(row["kernel"]) for row in gpu_counters.parsed(NCU)] == [
+        "forward_kernel",
+        "unroll_kernel",
+    ]
+    for name in (
+        "void (anonymous namespace)::tiled_kernel<(bool)1, (int)4>(Conv2d)",
+        "void unnamed>::tiled_kernel<float>(Conv2d, const T1 *)",
+        "tiled_kernel",
+    ):
         assert gpu_counters.base_name(name) == "tiled_kernel"
     assert gpu_counters.parsed("==ERROR== no permission\n") == []
 
@@ -423,8 +582,13 @@ def test_counters_are_matched_with_launches(monkeypatch):
     calls = [call for call in gpu_counters.calls_of(layer) if call[0].name in rungs and call[1] == "forward"]
     monkeypatch.setattr(gpu_counters, "calls_of", lambda layer: calls)
     counts = {(rung.name, pass_): gpu_counters.counted(layer, rung.name, pass_) for rung, pass_, _, _ in calls}
-    planned = [launch for rung, pass_, problem, _ in calls for launch in gpu_counters.planned_launches(rung, problem, pass_)]
-    measured = [{"kernel": f"void convlab::{launch.kernel}(x)", "read_sectors": 10.0, "warps_active": float(i)} for i, launch in enumerate(planned)]
+    planned = [
+        launch for rung, pass_, problem, _ in calls for launch in gpu_counters.planned_launches(rung, problem, pass_)
+    ]
+    measured = [
+        {"kernel": f"void convlab::{launch.kernel}(x)", "read_sectors": 10.0, "warps_active": float(i)}
+        for i, launch in enumerate(planned)
+    ]
     rows = gpu_counters.rows_of(layer, counts, [{"kernel": "void at::native::fill_kernel<float>(x)"}, *measured])
     tiled = next(row for row in rows if row["algorithm"] == "tiled")
     assert tiled["launches"] == 3 and tiled["measured"] == {"read_sectors": 30.0, "warps_active": 1.0}
@@ -465,7 +629,11 @@ def test_an_ncu_that_works(monkeypatch, tmp_path):
     ncu.write_text("#!/bin/sh\nwhile [ $1 != --log-file ]; do shift; done\ncat >$2 <<'EOF'\n" + NCU + "EOF\n")
     ncu.chmod(0o755)
     code, kept = counters_with(monkeypatch, tmp_path, str(ncu))
-    assert code == 0 and not kept["failed"] and kept["rows"][0]["measured"] == {"microseconds": 4.384, "read_sectors": 49600.0}
+    assert (
+        code == 0
+        and not kept["failed"]
+        and kept["rows"][0]["measured"] == {"microseconds": 4.384, "read_sectors": 49600.0}
+    )
 
 
 # ---- the README ------------------------------------------------------------------------------------------------------
@@ -480,13 +648,18 @@ def test_the_readme_says_what_was_measured_on_a_gpu():
 
 def a_row(kind, layer, precision, **ratios):
     """Of a report: convlab took 2 us, and the others that many times as long."""
-    ways = {"convlab": 1, **{name.replace("_", " ").replace("channels last", "channels_last"): ratio for name, ratio in ratios.items()}}
+    ways = {
+        "convlab": 1,
+        **{name.replace("_", " ").replace("channels last", "channels_last"): ratio for name, ratio in ratios.items()},
+    }
     heat = "warm" if kind == "step" else "cold"
     return {
-        "kind": kind, "layer": layer, "precision": precision,
+        "kind": kind,
+        "layer": layer,
+        "precision": precision,
         "ways": {name: {heat: {"median": 2 * ratio}, "warm": {"median": 2 * ratio}} for name, ratio in ways.items()},
         "ratios": {name: {heat: {"median": ratio}} for name, ratio in ways.items() if name != "convlab"},
-    }  # fmt: skip
+    }
 
 
 def test_the_readme_says_first_what_is_faster_and_what_is_not():
@@ -497,7 +670,15 @@ def test_the_readme_says_first_what_is_faster_and_what_is_not():
         a_row("conv", "lenet-c1@8", "bfloat16", torch_nchw=0.25),
         a_row("ladder", "lenet-c1@8", "float32", torch_nchw=99.0),
         a_row("pool", "max-lenet@8", "float32", torch_nchw=2.0, torch_channels_last=3.0, convlab_channels_last=6.0),
-        a_row("step", "lenet-5@8", "float32", convlab_graph=0.5, torch_nchw=0.75, torch_nchw_graph=1.0, torch_nchw_tf32_graph=0.25),
+        a_row(
+            "step",
+            "lenet-5@8",
+            "float32",
+            convlab_graph=0.5,
+            torch_nchw=0.75,
+            torch_nchw_graph=1.0,
+            torch_nchw_tf32_graph=0.25,
+        ),
         {"kind": "conv", "layer": "cifar-3-32@8", "precision": "float32", "refused": "wrong"},
     ]
     sentence, table = gpu_readme._in_all("NVIDIA X", rows).split("\n\n")

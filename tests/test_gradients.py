@@ -60,7 +60,9 @@ def test_double_backward_for_every_rung(rung, device):
     """In float32, which all of them have, against torch in float64: too coarse for finite differences. On the host in the simulator."""
     conv = typical(rung)._replace(N=1, H=12, W=11)
     tensors = conv.tensors(torch.float32, device)
-    expected = second_derivatives(lambda *t: torch.nn.functional.conv2d(*t, *conv.arguments), [t.double() for t in tensors])
+    expected = second_derivatives(
+        lambda *t: torch.nn.functional.conv2d(*t, *conv.arguments), [t.double() for t in tensors]
+    )
     with convlab.simulate(check=False) if device == "cpu" else nullcontext() as simulated:
         found = second_derivatives(lambda *t: CF.conv2d(*t, *conv.arguments, algo=rung.name), tensors)
     assert device == "cuda" or len(simulated.launches) > 3
@@ -90,7 +92,9 @@ def test_third_derivative(device):
 @pytest.mark.parametrize("pool", [POOLS[i] for i in (0, 2, 3, 4, 6, 7)], ids=str)
 def test_max_pool2d(pool, device):
     shape = (1, 2, *pool.shape[2:])
-    x = torch.randperm(torch.Size(shape).numel()).double().view(shape).to(device).requires_grad_()  # no two within a step of each other
+    x = (
+        torch.randperm(torch.Size(shape).numel()).double().view(shape).to(device).requires_grad_()
+    )  # no two within a step of each other
     f = lambda x: CF.max_pool2d(x, *pool[1:])  # noqa: E731
     assert gradcheck(f, (x,), fast_mode=True)
     assert gradgradcheck(f, (x,), fast_mode=True)

@@ -28,7 +28,11 @@ def test_unrolling_replicates_the_input(layer, replication):
     for rung in [a for a in convlab.algorithms() if a.supports(problem, "forward")[0]]:
         plan = rung.plan(problem, "forward")
         N, C, H, W = layer.x
-        if plan["product"] != (layer.w[0], N * (H - layer.w[2] + 1) * (W - layer.w[3] + 1), C * layer.w[2] * layer.w[3]):
+        if plan["product"] != (
+            layer.w[0],
+            N * (H - layer.w[2] + 1) * (W - layer.w[3] + 1),
+            C * layer.w[2] * layer.w[3],
+        ):
             continue  # it does not multiply by the unrolled input
         reads = kernel_notes.numbers_of(kernel_notes.case_of(rung, "", layer, "forward"))["x"]
         times[rung.name] = reads / replication
@@ -57,12 +61,14 @@ def test_the_notes_are_what_is_counted(source, cases):
     assert [row[: len(name)] for row, name in zip(words, expected, strict=True)] == expected
     i = SOURCES.index(source) % len(rows)
     counted = [digits(number) for number in kernel_notes.numbers_of(cases[source][i]).values()]
-    assert words[i][len(expected[i]) :] == counted, f"{source}, {expected[i]}: make kernel-notes ARGS=--write, if it is meant"
+    assert words[i][len(expected[i]) :] == counted, (
+        f"{source}, {expected[i]}: make kernel-notes ARGS=--write, if it is meant"
+    )
 
 
 def test_the_command_prints_and_writes(capsys, monkeypatch, tmp_path):
     small = {"a small one": Layer((1, 2, 6, 6), (3, 2, 3, 3))}
-    page = "// What it does    something.\n{}#include \"launchers.h\"\n// What is here stays.\n"
+    page = '// What it does    something.\n{}#include "launchers.h"\n// What is here stays.\n'
     (tmp_path / "conv2d_direct.cu").write_text(page.format(""))
     monkeypatch.setattr(kernel_notes, "KERNELS", tmp_path)
     monkeypatch.setattr(kernel_notes, "all_cases", lambda: list(kernel_notes.convolution_cases(small)))

@@ -12,15 +12,21 @@ MORE_AWKWARD = [
     Conv(3, 5, 7, 5, 1, 7, 5),  # one filter, as large as the input
     Conv(2, 13, 9, 9, 3, 1, 1, stride=(2, 3)),  # pointwise with a stride: most of x is never read
     Conv(1, 1, 29, 31, 2, 2, 2, stride=(5, 4), padding=(1, 1)),
-    Conv(2, 3, 19, 17, 5, 3, 3, stride=(3, 2), padding=(4, 3), dilation=(2, 3)),  # dilation and stride without a common divisor
-    Conv(2, 3, 19, 17, 5, 3, 3, stride=(2, 4), padding=(4, 1), dilation=(4, 2)),  # with one: residue classes that meet no tap
+    Conv(
+        2, 3, 19, 17, 5, 3, 3, stride=(3, 2), padding=(4, 3), dilation=(2, 3)
+    ),  # dilation and stride without a common divisor
+    Conv(
+        2, 3, 19, 17, 5, 3, 3, stride=(2, 4), padding=(4, 1), dilation=(4, 2)
+    ),  # with one: residue classes that meet no tap
     Conv(1, 4, 6, 500, 3, 1, 7, padding=(0, 3)),  # long rows
     Conv(41, 2, 3, 3, 3, 3, 3),  # one output an image
     Conv(2, 59, 5, 5, 3, 3, 3, padding=(1, 1)),  # 531 steps: several tables of them
     Conv(2, 3, 5, 5, 61, 3, 3, padding=(1, 1)),
     Conv(1, 34, 8, 7, 38, 3, 3, padding=(1, 1), groups=2),
     Conv(1, 16, 6, 7, 32, 3, 3, padding=(1, 1), groups=16),  # depthwise with a multiplier
-    Conv(3, 5, 17, 14, 5, 3, 3, padding=(1, 1), groups=5),  # depthwise from here on: rows of even width, and one row beyond two runs of 8
+    Conv(
+        3, 5, 17, 14, 5, 3, 3, padding=(1, 1), groups=5
+    ),  # depthwise from here on: rows of even width, and one row beyond two runs of 8
     Conv(2, 7, 9, 12, 14, 5, 5, padding=(2, 2), groups=7),
     Conv(2, 3, 8, 10, 3, 3, 3, padding=(3, 3), groups=3),  # outputs that see nothing but padding
     Conv(1, 2, 40, 38, 2, 3, 3, groups=2),  # several blocks a plane

@@ -23,7 +23,9 @@ def second_derivatives(conv2d, x, w, b, dy, directions, arguments):
 @each_rung
 def test_second_derivatives(rung, device):
     filters = filters_of(rung)
-    convs = [Conv(2, C, R + 7, R + 6, K, R, R) for C, K, R in filters] if filters else [AWKWARD[i] for i in (0, 5, 6, 7, 8)]
+    convs = (
+        [Conv(2, C, R + 7, R + 6, K, R, R) for C, K, R in filters] if filters else [AWKWARD[i] for i in (0, 5, 6, 7, 8)]
+    )
     for conv in convs:
         algo = dict.fromkeys(passes_of(rung, conv), rung.name)
         x, w, b = conv.tensors()
@@ -61,7 +63,11 @@ def test_a_training_step_of_lenet(rung, device):
     images, labels = torch.rand(3, 1, 32, 32), torch.tensor([3, 1, 4])
     expected = lenet_step(model, images, labels)
     shapes = {}
-    hooks = [m.register_forward_pre_hook(lambda m, x: shapes.update({m: x[0].shape})) for m in model if isinstance(m, convlab.Conv2d)]
+    hooks = [
+        m.register_forward_pre_hook(lambda m, x: shapes.update({m: x[0].shape}))
+        for m in model
+        if isinstance(m, convlab.Conv2d)
+    ]
     model(images)
     for hook in hooks:
         hook.remove()

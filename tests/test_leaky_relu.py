@@ -33,7 +33,10 @@ def test_layouts(name, device):
         assert torch.equal(y, expected), layout
         assert y.stride() == expected.stride(), layout
         for dy in (torch.randn_like(y), torch.randn_like(y.contiguous()), torch.ones(1, device=device).expand_as(y)):
-            (dx,), (expected_dx,) = torch.autograd.grad(y, view, dy, retain_graph=True), torch.autograd.grad(expected, view, dy, retain_graph=True)
+            (dx,), (expected_dx,) = (
+                torch.autograd.grad(y, view, dy, retain_graph=True),
+                torch.autograd.grad(expected, view, dy, retain_graph=True),
+            )
             assert torch.equal(dx, expected_dx), layout
 
 

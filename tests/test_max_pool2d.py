@@ -12,7 +12,15 @@ import convlab.functional as CF
 @pytest.mark.parametrize("pool", POOLS, ids=str)
 def test_awkward_shapes(pool, device):
     """In every dtype and layout, with ties, with and without indices and gradients: what convlab.testing looks at."""
-    check_max_pool2d(lambda *t: CF.max_pool2d(*t, return_indices=True), cases=[pool], random_cases=0, dtypes=DTYPES, indices=True, gradients=True, device=device)
+    check_max_pool2d(
+        lambda *t: CF.max_pool2d(*t, return_indices=True),
+        cases=[pool],
+        random_cases=0,
+        dtypes=DTYPES,
+        indices=True,
+        gradients=True,
+        device=device,
+    )
     check_max_pool2d(CF.max_pool2d, cases=[pool], random_cases=0, device=device)
     check_max_pool2d(CF.max_pool2d, cases=[pool], random_cases=0, gradients=False, device=device)
 
@@ -20,14 +28,20 @@ def test_awkward_shapes(pool, device):
 @pytest.mark.parametrize("chunk", range(4))
 def test_random_problems(chunk, device):
     with_indices = lambda *t: CF.max_pool2d(*t, return_indices=True)  # noqa: E731
-    check_max_pool2d(with_indices, cases=[], random_cases=50, seed=chunk, dtypes=[DTYPES[chunk]], indices=True, device=device)
+    check_max_pool2d(
+        with_indices, cases=[], random_cases=50, seed=chunk, dtypes=[DTYPES[chunk]], indices=True, device=device
+    )
 
 
 @pytest.mark.parametrize("ceil_mode", [False, True])
 def test_many_small_planes(ceil_mode, device):
     """The CPU's kernels read most of these where they lie."""
     windows = [(2, 2, 0), (2, 2, (1, 0)), ((3, 2), 2, 0), (2, (1, 2), 0), (3, 3, 1), (3, 2, 1)]
-    pools = [Pool((2, 131, *size), *window, 1, ceil_mode) for size in [(3, 3), (5, 4), (7, 5), (8, 8), (3, 9)] for window in windows]
+    pools = [
+        Pool((2, 131, *size), *window, 1, ceil_mode)
+        for size in [(3, 3), (5, 4), (7, 5), (8, 8), (3, 9)]
+        for window in windows
+    ]
     check_max_pool2d(CF.max_pool2d, cases=pools, random_cases=0, dtypes=DTYPES, layouts=["contiguous"], device=device)
 
 

@@ -10,9 +10,13 @@ import convlab
 models = pytest.importorskip("torchvision.models")
 
 NAMES = {
-    "resnet18": {}, "mobilenet_v2": {}, "densenet121": {}, "squeezenet1_1": {}, "shufflenet_v2_x1_0": {},
+    "resnet18": {},
+    "mobilenet_v2": {},
+    "densenet121": {},
+    "squeezenet1_1": {},
+    "shufflenet_v2_x1_0": {},
     "googlenet": dict(aux_logits=False, init_weights=False),
-}  # fmt: skip
+}
 shows = pytest.mark.works_with(
     "torchvision's resnet18, mobilenet_v2, densenet121, squeezenet1_1, shufflenet and googlenet: outputs, gradients and losses to 1e-9 in float64"
 )
@@ -35,10 +39,14 @@ def results(model, x):
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_gradients_and_state(name):
     original, ours = pair(name)
-    assert sum(isinstance(m, PARTS) for m in ours.modules()) == sum(isinstance(m, KINDS) for m in original.modules()) > 20
+    assert (
+        sum(isinstance(m, PARTS) for m in ours.modules()) == sum(isinstance(m, KINDS) for m in original.modules()) > 20
+    )
     x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
     (expected, expected_gradients), (y, gradients) = results(original, x), results(ours, x)
-    largest = max(g.abs().max().item() for g in expected_gradients)  # some are sums of large terms that should be 0, before a batch norm
+    largest = max(
+        g.abs().max().item() for g in expected_gradients
+    )  # some are sums of large terms that should be 0, before a batch norm
     torch.testing.assert_close(y, expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item())
     for parameter, g, expected in zip(dict(original.named_parameters()), gradients, expected_gradients):
         torch.testing.assert_close(g, expected, rtol=1e-9, atol=1e-9 * largest, msg=lambda text: f"{parameter}: {text}")

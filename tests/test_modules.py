@@ -15,8 +15,14 @@ PAIRS = [
     ("Conv2d", (3, 6, (3, 2)), dict(stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=3, bias=False)),
     ("Conv2d", (3, 6, 4), dict(padding="same", dilation=2)),
     ("Conv2d", (3, 6, 3), dict(padding="valid")),
-    *(("Conv2d", (3, 6, 3), dict(padding=(2, 1), stride=2, padding_mode=mode)) for mode in ("reflect", "replicate", "circular")),
-    *(("Conv2d", (3, 6, (2, 4)), dict(padding="same", padding_mode=mode)) for mode in ("reflect", "replicate", "circular")),
+    *(
+        ("Conv2d", (3, 6, 3), dict(padding=(2, 1), stride=2, padding_mode=mode))
+        for mode in ("reflect", "replicate", "circular")
+    ),
+    *(
+        ("Conv2d", (3, 6, (2, 4)), dict(padding="same", padding_mode=mode))
+        for mode in ("reflect", "replicate", "circular")
+    ),
     ("Conv2d", (3, 6, 3), dict(dtype=torch.float64)),
     ("MaxPool2d", (2,), {}),
     ("MaxPool2d", (3,), dict(stride=2, padding=1, ceil_mode=True)),
@@ -44,7 +50,9 @@ def test_layers_are_torchs(name, args, kwargs, device):
     ours, torchs = (m.to(device) for m in both(name, args, kwargs))
     assert isinstance(ours, type(torchs))
     assert repr(ours) == repr(torchs)
-    assert {k: v.tolist() for k, v in ours.state_dict().items()} == {k: v.tolist() for k, v in torchs.state_dict().items()}
+    assert {k: v.tolist() for k, v in ours.state_dict().items()} == {
+        k: v.tolist() for k, v in torchs.state_dict().items()
+    }
     for shape in [(2, 3, 11, 9), (3, 11, 9), (0, 3, 11, 9)]:
         x = torch.randn(shape, device=device, dtype=kwargs.get("dtype"))
         close(ours(x.clone()), torchs(x.clone()))
@@ -60,7 +68,12 @@ def test_convert_and_serialise(name, args, kwargs):
     saved = io.BytesIO()
     torch.save(converted, saved)
     saved.seek(0)
-    for copied in (converted, copy.deepcopy(converted), pickle.loads(pickle.dumps(converted)), torch.load(saved, weights_only=False)):
+    for copied in (
+        converted,
+        copy.deepcopy(converted),
+        pickle.loads(pickle.dumps(converted)),
+        torch.load(saved, weights_only=False),
+    ):
         close(copied(x.clone()), torchs(x.clone()))
 
 
@@ -79,7 +92,14 @@ class OwnConv(nn.Conv2d):
 
 def test_convert_swaps_exactly_torchs_types_in_place():
     shared = nn.ReLU()
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), shared, nn.Sequential(nn.MaxPool2d(2), shared), OwnConv(4, 4, 1), nn.LeakyReLU(), nn.BatchNorm2d(4))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        shared,
+        nn.Sequential(nn.MaxPool2d(2), shared),
+        OwnConv(4, 4, 1),
+        nn.LeakyReLU(),
+        nn.BatchNorm2d(4),
+    )
     parametrised = nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1))
     model.append(parametrised)
     model.eval()

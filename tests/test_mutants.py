@@ -16,7 +16,9 @@ import mutants  # noqa: E402
 @pytest.mark.parametrize("seed", [1, 2])
 def test_five_mutants_are_noticed(seed):
     command = [sys.executable, "tools/mutants.py", "--sample", "5", "--seed", str(seed), "--jobs", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -57,7 +59,7 @@ def test_where_mutants_are_found(tmp_path, monkeypatch):
         (11, "<=", "<"),
     ]
     assert str(found[0]) == "a.cu:7: if (n > 3 && a <b> (c)) return;  // n == 4"
-    assert found[3].key == ("a.cu", "without x << 3; y->z; __syncwarp(); if (n != 2) \"a == b\";")
+    assert found[3].key == ("a.cu", 'without x << 3; y->z; __syncwarp(); if (n != 2) "a == b";')
 
 
 def test_every_harmless_mutant_has_a_reason():

@@ -39,7 +39,10 @@ def samples(device, channels_last=False, dtype=torch.float32):
         for ceil_mode, count_include_pad, divisor in [(False, True, 0), (True, False, 0), (True, True, 5)]:
             y = ops.avg_pool2d_forward(x, *window, ceil_mode, count_include_pad, divisor)
             yield ops.avg_pool2d_forward, (x, *window, ceil_mode, count_include_pad, divisor)
-            yield ops.avg_pool2d_backward, (torch.randn_like(y), [9, 8], *window, count_include_pad, divisor, channels_last)
+            yield (
+                ops.avg_pool2d_backward,
+                (torch.randn_like(y), [9, 8], *window, count_include_pad, divisor, channels_last),
+            )
     for t in (x, x[:, ::2], x.transpose(1, 3), x.new_empty(0, 3)):
         yield ops.leaky_relu_forward, (t, 0.1, False)
         yield ops.leaky_relu_forward, (t, 0.1, True)
@@ -56,7 +59,11 @@ def test_samples_cover_every_operator(channels_last):
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_opcheck(channels_last, device):
     for op, arguments in samples(device, channels_last):
-        opcheck(op, arguments, test_utils=("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic"))
+        opcheck(
+            op,
+            arguments,
+            test_utils=("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic"),
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
@@ -67,7 +74,9 @@ def test_fakes_are_like_the_real_thing(channels_last, dtype, device):
         with FakeTensorMode() as mode:
             fake = op(*(mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in arguments))
         for r, f in zip(*((t,) if isinstance(t, torch.Tensor) else t for t in (real, fake))):
-            assert (r.shape, r.stride(), r.dtype, r.device) == (f.shape, f.stride(), f.dtype, f.device), f"{op} {arguments}"
+            assert (r.shape, r.stride(), r.dtype, r.device) == (f.shape, f.stride(), f.dtype, f.device), (
+                f"{op} {arguments}"
+            )
 
 
 def test_meta_tensors():

@@ -44,8 +44,15 @@ def test_conv2d_layouts(name, device):
     x, w, arguments = CONVS[name]
     for x_layout, w_layout, grad_layout in itertools.product(LAYOUTS, LAYOUTS, GRAD_LAYOUTS):
         b = drawn((w[0],), device=device) if x_layout == w_layout else None
-        compare("conv2d", laid(drawn(x, device=device), x_layout), laid(drawn(w, device=device), w_layout), b, arguments=arguments,
-                grad_layout=grad_layout, strides=device == "cpu")  # fmt: skip
+        compare(
+            "conv2d",
+            laid(drawn(x, device=device), x_layout),
+            laid(drawn(w, device=device), w_layout),
+            b,
+            arguments=arguments,
+            grad_layout=grad_layout,
+            strides=device == "cpu",
+        )
 
 
 @pytest.mark.parametrize("dtype", FLOATS + INTEGERS, ids=str)
@@ -53,8 +60,14 @@ def test_conv2d_layouts(name, device):
 def test_conv2d_dtypes(name, dtype, device):
     x, w, arguments = CONVS[name]
     for layout in ("contiguous", "channels_last"):
-        compare("conv2d", laid(drawn(x, dtype, device), layout), drawn(w, dtype, device), drawn((w[0],), dtype, device), arguments=arguments,
-                strides=device == "cpu")  # fmt: skip
+        compare(
+            "conv2d",
+            laid(drawn(x, dtype, device), layout),
+            drawn(w, dtype, device),
+            drawn((w[0],), dtype, device),
+            arguments=arguments,
+            strides=device == "cpu",
+        )
 
 
 def test_conv2d_sizes_of_zero():
@@ -63,26 +76,61 @@ def test_conv2d_sizes_of_zero():
         compare("conv2d", drawn((n, c, h, w)), filters, drawn((k,)), arguments=(1, p), classes=bool(filters.numel()))
     for c, k, groups in itertools.product((0, 2, 4), (0, 2, 4), (0, 1, 2, -1)):
         for image in ((1, c, 5, 5), (c, 5, 5)):
-            compare("conv2d", drawn(image), drawn((k, c // 2 if groups == 2 else c, 3, 3)), arguments=(None, 1, 0, 1, groups))
+            compare(
+                "conv2d",
+                drawn(image),
+                drawn((k, c // 2 if groups == 2 else c, 3, 3)),
+                arguments=(None, 1, 0, 1, groups),
+            )
 
 
 # x, (kernel_size, stride, padding, ceil_mode)
 POOLS = [(2,), (3, 2, 1, True), (1, 1), ((3, 1), (2, 1), (1, 0), True), (1, 2, 0, True), ((2, 3), (2**30, 2**31 - 1))]
-IMAGES = [(2, 3, 8, 9), (1, 3, 8, 9), (2, 1, 8, 9), (2, 3, 1, 9), (2, 3, 8, 1), (2, 3, 1, 1), (1, 1, 1, 1), (0, 3, 8, 9), (2, 0, 8, 9), (2, 3, 0, 9), (0, 0, 0, 0), (3, 8, 9), (0, 8, 9),
-          (3, 0, 9)]  # fmt: skip
+IMAGES = [
+    (2, 3, 8, 9),
+    (1, 3, 8, 9),
+    (2, 1, 8, 9),
+    (2, 3, 1, 9),
+    (2, 3, 8, 1),
+    (2, 3, 1, 1),
+    (1, 1, 1, 1),
+    (0, 3, 8, 9),
+    (2, 0, 8, 9),
+    (2, 3, 0, 9),
+    (0, 0, 0, 0),
+    (3, 8, 9),
+    (0, 8, 9),
+    (3, 0, 9),
+]
 
 
 def pooled(name, x, kernel_size, stride=None, padding=0, ceil_mode=False, **keywords):
     compare(name, x, kernel_size=kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode, **keywords)
     if name == "max_pool2d":
-        compare(name, x, kernel_size=kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode, return_indices=True, **keywords)
+        compare(
+            name,
+            x,
+            kernel_size=kernel_size,
+            stride=stride,
+            padding=padding,
+            ceil_mode=ceil_mode,
+            return_indices=True,
+            **keywords,
+        )
 
 
 @pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_pooling_layouts(layout, name, device):
     for image, grad_layout, pool in itertools.product(IMAGES, GRAD_LAYOUTS, POOLS):
-        pooled(name, laid(drawn(image, device=device), layout), *pool, grad_layout=grad_layout, strides=device == "cpu", classes=device == "cpu")
+        pooled(
+            name,
+            laid(drawn(image, device=device), layout),
+            *pool,
+            grad_layout=grad_layout,
+            strides=device == "cpu",
+            classes=device == "cpu",
+        )
 
 
 @pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d"])
@@ -93,11 +141,22 @@ def test_pooling_dtypes(dtype, name, device):
 
 
 def test_pooling_sizes():
-    for size, kernel, stride, padding, ceil_mode in itertools.product((1, 2, 3, 7), (1, 2, 3, 4), (1, 2, 3, 5), (0, 1, 2), (False, True)):
+    for size, kernel, stride, padding, ceil_mode in itertools.product(
+        (1, 2, 3, 7), (1, 2, 3, 4), (1, 2, 3, 5), (0, 1, 2), (False, True)
+    ):
         x = drawn((1, 2, size, size + 1))
         for dilation in (1, 2, 3):
-            compare("max_pool2d", x, kernel_size=kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode, return_indices=True,
-                    grad_layout="contiguous" if dilation == 1 else None)  # fmt: skip
+            compare(
+                "max_pool2d",
+                x,
+                kernel_size=kernel,
+                stride=stride,
+                padding=padding,
+                dilation=dilation,
+                ceil_mode=ceil_mode,
+                return_indices=True,
+                grad_layout="contiguous" if dilation == 1 else None,
+            )
         for count_include_pad, divisor in ((True, None), (False, None), (True, 3), (False, -1)):
             for t in (x, x.long()):
                 compare("avg_pool2d", t, arguments=(kernel, stride, padding, ceil_mode, count_include_pad, divisor))
@@ -114,23 +173,64 @@ def test_pooling_special_values(value, name, device):
 
 @pytest.mark.parametrize("name", ["leaky_relu", "relu"])
 def test_activation_layouts(name, device):
-    shapes = [(2, 3, 4, 5), (1, 3, 4, 5), (2, 1, 4, 5), (2, 3, 1, 1), (2, 0, 4, 5), (1, 1, 1, 1), (3, 8), (3, 1, 4), (2, 3, 4, 5, 6), (5,), (), (0,)]
+    shapes = [
+        (2, 3, 4, 5),
+        (1, 3, 4, 5),
+        (2, 1, 4, 5),
+        (2, 3, 1, 1),
+        (2, 0, 4, 5),
+        (1, 1, 1, 1),
+        (3, 8),
+        (3, 1, 4),
+        (2, 3, 4, 5, 6),
+        (5,),
+        (),
+        (0,),
+    ]
     for shape, layout, grad_layout in itertools.product(shapes, LAYOUTS, GRAD_LAYOUTS):
         x = laid(drawn(shape, device=device), layout)
-        compare(name, x, grad_layout=grad_layout, strides=0 not in x.stride())  # of expanded tensors, torch's two activations lie differently
+        compare(
+            name, x, grad_layout=grad_layout, strides=0 not in x.stride()
+        )  # of expanded tensors, torch's two activations lie differently
         if "expanded" not in layout:
             compare(name, x * 1, inplace=True, grad_layout=None)
 
 
-@pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS, torch.uint16, torch.bool, torch.complex64, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [*FLOATS, *INTEGERS, torch.uint16, torch.bool, torch.complex64, torch.float8_e4m3fn], ids=str
+)
 @pytest.mark.parametrize("name", ["leaky_relu", "relu"])
 def test_activation_dtypes(name, dtype):
     for shape, inplace in itertools.product([(5,), (), (0,), (2, 3, 4, 5)], (False, True)):
         compare(name, drawn(shape).to(dtype), inplace=inplace, grad_layout=None)
 
 
-SLOPES = [0, 0.0, -0.0, 1, -1, -0.5, 2.5, float("inf"), float("-inf"), float("nan"), True, np.float32(0.1), np.int64(2), torch.tensor(0.1), torch.tensor(1), torch.tensor([0.1]),
-          None, "x", [0.1], 1e-50, 1e300, 10**400, np.array(0.1), np.array([0.1])]  # fmt: skip
+SLOPES = [
+    0,
+    0.0,
+    -0.0,
+    1,
+    -1,
+    -0.5,
+    2.5,
+    float("inf"),
+    float("-inf"),
+    float("nan"),
+    True,
+    np.float32(0.1),
+    np.int64(2),
+    torch.tensor(0.1),
+    torch.tensor(1),
+    torch.tensor([0.1]),
+    None,
+    "x",
+    [0.1],
+    1e-50,
+    1e300,
+    10**400,
+    np.array(0.1),
+    np.array([0.1]),
+]
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -143,9 +243,53 @@ def test_slopes(slope, dtype):
 # ---- forms of arguments ---------------------------------------------------------------------------------------------
 
 TOO_FAR = 2**31
-FORMS = [0, 1, 2, -1, (1,), [2], (1, 2), [2, 1], torch.Size([1, 2]), torch.Size([2]), (), [], (1, 1, 1), (1, 2, 3, 4), np.int64(2), (np.int64(1), np.int64(2)), [np.int32(2)], np.array([1, 2]),
-         torch.tensor(2), torch.tensor([1, 2]), (torch.tensor(1), torch.tensor(2)), True, (True, 2), 1.0, (1.0, 2.0), (1, 2.0), None, (None, 1), "1", "", "full", (0, 1), (-1, 1), (1, -1),
-         TOO_FAR, 2**64, range(1, 3), {1: 2}, {1, 2}, 1 + 0j, np.float32(2), torch.tensor(2.0), (torch.tensor([1]), 1), ((1,), 2), float("nan")]  # fmt: skip
+FORMS = [
+    0,
+    1,
+    2,
+    -1,
+    (1,),
+    [2],
+    (1, 2),
+    [2, 1],
+    torch.Size([1, 2]),
+    torch.Size([2]),
+    (),
+    [],
+    (1, 1, 1),
+    (1, 2, 3, 4),
+    np.int64(2),
+    (np.int64(1), np.int64(2)),
+    [np.int32(2)],
+    np.array([1, 2]),
+    torch.tensor(2),
+    torch.tensor([1, 2]),
+    (torch.tensor(1), torch.tensor(2)),
+    True,
+    (True, 2),
+    1.0,
+    (1.0, 2.0),
+    (1, 2.0),
+    None,
+    (None, 1),
+    "1",
+    "",
+    "full",
+    (0, 1),
+    (-1, 1),
+    (1, -1),
+    TOO_FAR,
+    2**64,
+    range(1, 3),
+    {1: 2},
+    {1, 2},
+    1 + 0j,
+    np.float32(2),
+    torch.tensor(2.0),
+    (torch.tensor([1]), 1),
+    ((1,), 2),
+    float("nan"),
+]
 
 
 @pytest.mark.parametrize("argument", ["stride", "padding", "dilation", "groups"])
@@ -162,7 +306,12 @@ def test_conv2d_forms(argument):
 @pytest.mark.parametrize(
     "name,argument",
     [(p, a) for p in ("max_pool2d", "avg_pool2d") for a in ("kernel_size", "stride", "padding", "ceil_mode")]
-    + [("max_pool2d", "dilation"), ("max_pool2d", "return_indices"), ("avg_pool2d", "count_include_pad"), ("avg_pool2d", "divisor_override")],
+    + [
+        ("max_pool2d", "dilation"),
+        ("max_pool2d", "return_indices"),
+        ("avg_pool2d", "count_include_pad"),
+        ("avg_pool2d", "divisor_override"),
+    ],
 )
 def test_pooling_forms(name, argument):
     x = drawn((2, 3, 8, 9))
@@ -183,7 +332,11 @@ def test_dimensions():
 
 def test_biases_of_any_layout(device):
     x, w = drawn((2, 4, 9, 10), device=device), drawn((6, 4, 3, 3), device=device)
-    for b in (drawn((12,), device=device)[::2], drawn((1,), device=device).expand(6), drawn((6,), device=device).flip(0)):
+    for b in (
+        drawn((12,), device=device)[::2],
+        drawn((1,), device=device).expand(6),
+        drawn((6,), device=device).flip(0),
+    ):
         compare("conv2d", x, w, b, strides=device == "cpu")
 
 
@@ -196,11 +349,18 @@ def test_mixed_dtypes():
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128, torch.bool, torch.float8_e5m2, torch.uint16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.complex64, torch.complex128, torch.bool, torch.float8_e5m2, torch.uint16], ids=str
+)
 def test_dtypes_without_kernels(dtype, device):
     """NotImplementedError, before anything runs; torch convolves complex numbers, and that is all that convlab lacks."""
     t = torch.zeros(1, 1, 2, 2, device=device).to(dtype)
-    for call in (lambda: CF.conv2d(t, t), lambda: CF.max_pool2d(t, 1), lambda: CF.avg_pool2d(t, 1), lambda: CF.leaky_relu(t)):
+    for call in (
+        lambda: CF.conv2d(t, t),
+        lambda: CF.max_pool2d(t, 1),
+        lambda: CF.avg_pool2d(t, 1),
+        lambda: CF.leaky_relu(t),
+    ):
         with pytest.raises(NotImplementedError, match=str(dtype).removeprefix("torch.")):
             call()
 
@@ -209,7 +369,13 @@ def test_devices_and_storages_without_kernels():
     x, w = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 3, 3)
     others = [x.to_sparse(), x.to_mkldnn(), torch.quantize_per_tensor(x, 0.1, 0, torch.quint8)]
     for t in others:
-        for call in (lambda t: CF.conv2d(t, w), lambda t: CF.max_pool2d(t, 2), lambda t: CF.avg_pool2d(t, 2), CF.relu, CF.leaky_relu):
+        for call in (
+            lambda t: CF.conv2d(t, w),
+            lambda t: CF.max_pool2d(t, 2),
+            lambda t: CF.avg_pool2d(t, 2),
+            CF.relu,
+            CF.leaky_relu,
+        ):
             with pytest.raises(NotImplementedError, match="(?i)sparse|mkldnn|quantized"):
                 call(t)
 
@@ -218,7 +384,9 @@ def test_meta_tensors():
     x, w, b = drawn((2, 4, 9, 10)), drawn((6, 4, 3, 3)), drawn((6,))
     for layout in ("contiguous", "channels_last", "sliced"):
         for m in (laid(x, layout).to("meta"), laid(x[0], layout).to("meta")):
-            compare("conv2d", m, w.to("meta"), b.to("meta"), arguments=(1, 1), strides=False)  # torch's are not those of its CPU there
+            compare(
+                "conv2d", m, w.to("meta"), b.to("meta"), arguments=(1, 1), strides=False
+            )  # torch's are not those of its CPU there
             for name in ("max_pool2d", "avg_pool2d"):
                 compare(name, m, arguments=(3, 2, 1))
             for name in ("relu", "leaky_relu"):
@@ -228,7 +396,9 @@ def test_meta_tensors():
             CF.conv2d(*tensors)
 
 
-@pytest.mark.parametrize("not_a_tensor", [None, 1.0, [1.0], "x", np.zeros((2, 4, 9, 10), np.float32)], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize(
+    "not_a_tensor", [None, 1.0, [1.0], "x", np.zeros((2, 4, 9, 10), np.float32)], ids=lambda v: type(v).__name__
+)
 def test_what_is_no_tensor(not_a_tensor):
     x, w = drawn((2, 4, 9, 10)), drawn((6, 4, 3, 3))
     compare("conv2d", not_a_tensor, w)
@@ -266,7 +436,13 @@ def test_in_place_keeps_no_copy(device):
 def test_frozen_weights(device):
     """Only who wants a gradient gets one, and forward keeps only what that needs."""
     for wanted in itertools.product((False, True), repeat=3):
-        leaves = [t.requires_grad_(r) for t, r in zip((drawn((2, 4, 9, 10), device=device), drawn((6, 4, 3, 3), device=device), drawn((6,), device=device)), wanted)]
+        leaves = [
+            t.requires_grad_(r)
+            for t, r in zip(
+                (drawn((2, 4, 9, 10), device=device), drawn((6, 4, 3, 3), device=device), drawn((6,), device=device)),
+                wanted,
+            )
+        ]
         saved = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
             y = CF.conv2d(*leaves)
@@ -277,22 +453,55 @@ def test_frozen_weights(device):
         assert [t.grad is not None for t in leaves] == list(wanted)
 
 
-@pytest.mark.parametrize("name", ["plain", "all arguments", "pointwise", "depthwise", "asymmetric same", "unbatched", "one output", "empty batch", "no channels"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain",
+        "all arguments",
+        "pointwise",
+        "depthwise",
+        "asymmetric same",
+        "unbatched",
+        "one output",
+        "empty batch",
+        "no channels",
+    ],
+)
 def test_conv2d_simulated(name):
     x, w, arguments = CONVS[name]
-    for x_layout, grad_layout in itertools.product(("contiguous", "channels_last", "sliced"), ("contiguous", "channels_last", "ones")):
+    for x_layout, grad_layout in itertools.product(
+        ("contiguous", "channels_last", "sliced"), ("contiguous", "channels_last", "ones")
+    ):
         with convlab.simulate(check=False):
-            compare("conv2d", laid(drawn(x), x_layout), drawn(w), drawn((w[0],)), arguments=arguments, grad_layout=grad_layout)
+            compare(
+                "conv2d",
+                laid(drawn(x), x_layout),
+                drawn(w),
+                drawn((w[0],)),
+                arguments=arguments,
+                grad_layout=grad_layout,
+            )
 
 
 @pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d"])
 def test_pooling_simulated(name):
-    for image, layout, pool in itertools.product(IMAGES[:4] + IMAGES[-3:], ("contiguous", "channels_last", "expanded"), POOLS[:4]):
+    for image, layout, pool in itertools.product(
+        IMAGES[:4] + IMAGES[-3:], ("contiguous", "channels_last", "expanded"), POOLS[:4]
+    ):
         with convlab.simulate(check=False):
-            pooled(name, laid(drawn(image), layout), *pool, grad_layout="channels_last" if layout == "contiguous" else "contiguous")
+            pooled(
+                name,
+                laid(drawn(image), layout),
+                *pool,
+                grad_layout="channels_last" if layout == "contiguous" else "contiguous",
+            )
 
 
 def test_activations_simulated():
-    for name, layout, inplace in itertools.product(("relu", "leaky_relu"), ("contiguous", "channels_last", "transposed"), (False, True)):
+    for name, layout, inplace in itertools.product(
+        ("relu", "leaky_relu"), ("contiguous", "channels_last", "transposed"), (False, True)
+    ):
         with convlab.simulate(check=False):
-            compare(name, laid(drawn((2, 3, 4, 5)), layout) * 1, inplace=inplace, grad_layout=None if inplace else "ones")
+            compare(
+                name, laid(drawn((2, 3, 4, 5)), layout) * 1, inplace=inplace, grad_layout=None if inplace else "ones"
+            )

@@ -18,7 +18,9 @@ CROSS, QEMU = "aarch64-linux-gnu-g++", "qemu-aarch64"
 
 
 def run(command, **environment) -> str:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, **environment})
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -35,7 +37,10 @@ def expectations() -> dict[str, tuple[str, list[Mark]]]:
     for path in FOLDER.glob("*.cu"):
         marks = []
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            marks += [Mark(number, m[1], m[2].split(" | ")) for m in re.finditer(r"// (both|check|plain on x86-64|plain): (.*?)(?=\s*//|$)", line)]
+            marks += [
+                Mark(number, m[1], m[2].split(" | "))
+                for m in re.finditer(r"// (both|check|plain on x86-64|plain): (.*?)(?=\s*//|$)", line)
+            ]
             if planted := re.match(r"PLANTED(?:_LAUNCH)?\((\w+)", line):
                 found[planted[1]] = f"tests/planted/{path.name}", marks
                 marks = []
@@ -77,7 +82,9 @@ KERNELS = sorted(FOLDER.glob("*.cu"))
 
 
 def program(folder: Path, check: bool, cxx="g++", extra=(), link=()) -> Path:
-    return linked(folder / "program", compiled(folder, [*KERNELS, *RUNTIME, FOLDER / "run.cpp"], check, cxx, extra), cxx, link)
+    return linked(
+        folder / "program", compiled(folder, [*KERNELS, *RUNTIME, FOLDER / "run.cpp"], check, cxx, extra), cxx, link
+    )
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +126,26 @@ def test_checking_build(tmp_path):
     # the same as an operator: every report is an ordinary RuntimeError, and the process goes on, faulthandler or not
     from torch.utils.cpp_extension import include_paths, library_paths
 
-    torch_flags = ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-DCONVLAB_SIMULATED", *(f for path in include_paths() for f in ("-isystem", path))]
+    torch_flags = [
+        "-DTORCH_TARGET_VERSION=0x020b000000000000",
+        "-DCONVLAB_SIMULATED",
+        *(f for path in include_paths() for f in ("-isystem", path)),
+    ]
     operator = compiled(tmp_path, [FOLDER / "operators.cpp"], True, extra=torch_flags)
-    library = linked(tmp_path / "planted.so", objects + operator, extra=["-shared", "-Wl,-Bsymbolic", *(f"-L{path}" for path in library_paths()), "-ltorch", "-ltorch_cpu"])
+    library = linked(
+        tmp_path / "planted.so",
+        objects + operator,
+        extra=["-shared", "-Wl,-Bsymbolic", *(f"-L{path}" for path in library_paths()), "-ltorch", "-ltorch_cpu"],
+    )
     seen = run([sys.executable, "-c", AS_PYTHON_SEES_THEM, str(library)], CONVLAB_SIMULATOR_TIME_LIMIT="0.3")
     names = list(dict.fromkeys(line.split("\t")[0] for line in output.splitlines()))
-    expected = {(line.split("\t")[0], line.split("\t")[1]): line.split("\t")[2] == "error" for line in output.splitlines()}
-    actual = {(names[int(index)], order): verdict == "error" for index, order, verdict, _ in (line.split("\t") for line in seen.splitlines())}
+    expected = {
+        (line.split("\t")[0], line.split("\t")[1]): line.split("\t")[2] == "error" for line in output.splitlines()
+    }
+    actual = {
+        (names[int(index)], order): verdict == "error"
+        for index, order, verdict, _ in (line.split("\t") for line in seen.splitlines())
+    }
     assert actual == expected
 
 
@@ -144,7 +164,11 @@ def test_a_kernel_that_two_files_have(tmp_path, plain_runtime):
     for order in (objects, objects[::-1]):
         said = run([str(linked(tmp_path / "program", order + plain_runtime))])
         assert re.findall(r"(\d+) threads a block, but the kernel's __launch_bounds__ says at most (\d+)", said) == [
-            ("33", "32"), ("97", "96"), ("33", "32"), ("161", "160")]  # fmt: skip
+            ("33", "32"),
+            ("97", "96"),
+            ("33", "32"),
+            ("161", "160"),
+        ]
 
 
 def test_without_own_stack_switch(tmp_path):

@@ -43,7 +43,16 @@ int main(int, char** arguments) {
 def overrun(tmp_path_factory):
     folder = tmp_path_factory.mktemp("overrun")
     (folder / "overrun.cpp").write_text(OVERRUN)
-    command = [CXX or "g++", "-std=c++20", "-g1", "-fsanitize=address", f"-I{ROOT}", str(folder / "overrun.cpp"), "-o", str(folder / "overrun")]
+    command = [
+        CXX or "g++",
+        "-std=c++20",
+        "-g1",
+        "-fsanitize=address",
+        f"-I{ROOT}",
+        str(folder / "overrun.cpp"),
+        "-o",
+        str(folder / "overrun"),
+    ]
     if CXX is None or subprocess.run(command, stderr=subprocess.DEVNULL).returncode:
         pytest.skip("needs g++ with AddressSanitizer")
     return folder / "overrun"

@@ -43,9 +43,22 @@ def counted(tmp_path_factory):
     compiler = shutil.which("g++") or pytest.skip("needs g++")
     folder = tmp_path_factory.mktemp("rules")
     (folder / "driver.cpp").write_text(DRIVER)
-    command = [compiler, "-std=c++20", "-O1", "-ffunction-sections", "-Wl,--gc-sections", f"-I{CSRC}", "driver.cpp", str(CSRC / "simulator" / "traffic.cpp"), "-o", "driver"]
+    command = [
+        compiler,
+        "-std=c++20",
+        "-O1",
+        "-ffunction-sections",
+        "-Wl,--gc-sections",
+        f"-I{CSRC}",
+        "driver.cpp",
+        str(CSRC / "simulator" / "traffic.cpp"),
+        "-o",
+        "driver",
+    ]
     subprocess.run(command, cwd=folder, check=True, timeout=300)
-    given = "\n".join(" ".join(map(str, [size, *(address(lane) for lane in range(32))])) for size, address, _ in CASES.values())
+    given = "\n".join(
+        " ".join(map(str, [size, *(address(lane) for lane in range(32))])) for size, address, _ in CASES.values()
+    )
     done = subprocess.run([folder / "driver"], input=given, capture_output=True, text=True, check=True, timeout=60)
     return dict(zip(CASES, map(int, done.stdout.split())))
 

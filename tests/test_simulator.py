@@ -23,10 +23,17 @@ MODES = {
 
 def lenet():
     return nn.Sequential(
-        convlab.Conv2d(1, 6, 5), convlab.LeakyReLU(0.1), convlab.MaxPool2d(2),
-        convlab.Conv2d(6, 16, 5), convlab.ReLU(), convlab.AvgPool2d(2),
-        convlab.Conv2d(16, 20, 5), convlab.ReLU(), nn.Flatten(), nn.Linear(20, 10),
-    )  # fmt: skip
+        convlab.Conv2d(1, 6, 5),
+        convlab.LeakyReLU(0.1),
+        convlab.MaxPool2d(2),
+        convlab.Conv2d(6, 16, 5),
+        convlab.ReLU(),
+        convlab.AvgPool2d(2),
+        convlab.Conv2d(16, 20, 5),
+        convlab.ReLU(),
+        nn.Flatten(),
+        nn.Linear(20, 10),
+    )
 
 
 def kernels(sim):
@@ -42,7 +49,9 @@ def test_convolution(case, mode):
     x, w, b = case.tensors()
     with convlab.simulate(**MODES[mode]) as sim:
         y = CF.conv2d(x, w, b, *case.arguments)
-        check_conv(lambda *t: CF.conv2d(*t, *case.arguments), x, w, b, torch.randn_like(y), case.arguments, f"{mode} {case}")
+        check_conv(
+            lambda *t: CF.conv2d(*t, *case.arguments), x, w, b, torch.randn_like(y), case.arguments, f"{mode} {case}"
+        )
     assert sim.launches or case.N == 0
 
 
@@ -52,7 +61,9 @@ def test_other_dtypes(dtype):
         x, w, b = case.tensors(dtype)
         with convlab.simulate():
             y = CF.conv2d(x, w, b, *case.arguments)
-            check_conv(lambda *t: CF.conv2d(*t, *case.arguments), x, w, b, torch.randn_like(y), case.arguments, str(case))
+            check_conv(
+                lambda *t: CF.conv2d(*t, *case.arguments), x, w, b, torch.randn_like(y), case.arguments, str(case)
+            )
 
 
 @pytest.mark.parametrize("start", range(5))
@@ -85,7 +96,9 @@ def test_a_training_step_of_lenet():
         results.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
     for ours, expected in zip(*results):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-6)
-    assert {"forward_kernel", "backward_kernel", "unary_kernel", "binary_kernel"} < set(kernels(sim))  # pooling, activations, and convolution's
+    assert {"forward_kernel", "backward_kernel", "unary_kernel", "binary_kernel"} < set(
+        kernels(sim)
+    )  # pooling, activations, and convolution's
 
 
 def test_a_training_loop():
@@ -238,7 +251,11 @@ def test_algorithms_are_those_of_cuda():
 
 
 def test_bad_arguments():
-    for arguments, message in [(dict(order="backwards"), "order='backwards'"), (dict(seed=-1), "seed=-1"), (dict(seed="x"), "seed='x'")]:
+    for arguments, message in [
+        (dict(order="backwards"), "order='backwards'"),
+        (dict(seed=-1), "seed=-1"),
+        (dict(seed="x"), "seed='x'"),
+    ]:
         with pytest.raises(ValueError, match=message):
             with convlab.simulate(**arguments):
                 pass
@@ -249,7 +266,9 @@ def test_bad_arguments():
 
 def test_launches():
     with convlab.simulate() as sim:
-        CF.conv2d(torch.randn(2, 3, 20, 20), torch.randn(4, 3, 3, 3, requires_grad=True), algo="direct").sum().backward()
+        CF.conv2d(
+            torch.randn(2, 3, 20, 20), torch.randn(4, 3, 3, 3, requires_grad=True), algo="direct"
+        ).sum().backward()
     forward, wgrad = sim.launches[0], sim.launches[-1]
     assert forward.kernel == "forward_kernel<float>" and forward.source.startswith("csrc/kernels/conv2d_direct.cu:")
     assert (forward.grid, forward.block, forward.shared_bytes) == ((-(-2 * 4 * 18 * 18 // 256), 1, 1), (256, 1, 1), 0)
@@ -265,7 +284,10 @@ def test_traffic():
     assert set(rows) == {("read", "input"), ("write", "output")}
     for r in rows.values():
         assert (r.space, r.requests, r.bytes, r.sectors, r.ideal, r.wavefronts) == ("global", 8, 4096, 128, 128, 0)
-        assert r.file == "csrc/kernels/leaky_relu.cu" and ("load_vector" if r.access == "read" else "store_vector") in r.source
+        assert (
+            r.file == "csrc/kernels/leaky_relu.cu"
+            and ("load_vector" if r.access == "read" else "store_vector") in r.source
+        )
 
 
 def test_traffic_of_every_access():

@@ -76,10 +76,28 @@ def test_a_wheel_in_an_empty_folder(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    for command in ([*pip, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)],
-                    [*pip, "install", "--no-deps", "--no-index", "--target", str(tmp_path / "site"), "--find-links", str(tmp_path), "convlab"]):  # fmt: skip
+    for command in (
+        [*pip, "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)],
+        [
+            *pip,
+            "install",
+            "--no-deps",
+            "--no-index",
+            "--target",
+            str(tmp_path / "site"),
+            "--find-links",
+            str(tmp_path),
+            "convlab",
+        ],
+    ):
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stdout + done.stderr
     site = str(tmp_path / "site")
-    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {site!r})\n" + LENET_STEP, site], cwd=empty, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {site!r})\n" + LENET_STEP, site],
+        cwd=empty,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr

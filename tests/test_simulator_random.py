@@ -22,7 +22,9 @@ def convolution(rng):
     if rng.random() < 0.3:
         x = x.contiguous(memory_format=torch.channels_last)
     P, Q = F.conv2d(x, w, None, *case.arguments).shape[2:]
-    check_conv(lambda *t: CF.conv2d(*t, *case.arguments), x, w, b, torch.randn(case.N, case.K, P, Q), case.arguments, str(case))
+    check_conv(
+        lambda *t: CF.conv2d(*t, *case.arguments), x, w, b, torch.randn(case.N, case.K, P, Q), case.arguments, str(case)
+    )
 
 
 def same_as_torch(ours, torchs, x, exact=True):
@@ -41,7 +43,9 @@ def max_pooling(rng):
     same_as_torch(lambda t: CF.max_pool2d(t, *pool[1:]), lambda t: F.max_pool2d(t, *pool[1:]), x)
     y, indices = CF.max_pool2d(x.requires_grad_(), *pool[1:], return_indices=True)
     assert torch.equal(indices, F.max_pool2d(x.double(), *pool[1:], return_indices=True)[1])
-    assert torch.equal(gathered(y, x, gradient := torch.randn_like(x)), gradient.flatten(2).gather(2, indices.flatten(2)).view_as(y))
+    assert torch.equal(
+        gathered(y, x, gradient := torch.randn_like(x)), gradient.flatten(2).gather(2, indices.flatten(2)).view_as(y)
+    )
 
 
 def gathered(y, x, gradient):
@@ -65,14 +69,23 @@ def average_pooling(rng):
     kernel = (rng.randint(1, 5), rng.randint(1, 5))
     padding = tuple(rng.randint(0, k // 2) for k in kernel)
     size = tuple(rng.randint(max(1, k - 2 * p), 17) for k, p in zip(kernel, padding))
-    arguments = (kernel, (rng.randint(1, 4), rng.randint(1, 4)), padding, rng.random() < 0.5, rng.random() < 0.5, rng.choice([None, 3]))
+    arguments = (
+        kernel,
+        (rng.randint(1, 4), rng.randint(1, 4)),
+        padding,
+        rng.random() < 0.5,
+        rng.random() < 0.5,
+        rng.choice([None, 3]),
+    )
     x = torch.randn(rng.randint(1, 3), rng.randint(1, 4), *size)
     same_as_torch(lambda t: CF.avg_pool2d(t, *arguments), lambda t: F.avg_pool2d(t, *arguments), x, exact=False)
 
 
 def activation(rng):
     slope, start = rng.choice([0.0, 0.25, -0.5]), rng.randint(0, 9)
-    x = torch.randint(-2, 3, (start + rng.randint(0, 3000),)).to(rng.choice(DTYPES))[start:]  # exact in every dtype, and often 0
+    x = torch.randint(-2, 3, (start + rng.randint(0, 3000),)).to(rng.choice(DTYPES))[
+        start:
+    ]  # exact in every dtype, and often 0
     if rng.random() < 0.5:
         same_as_torch(CF.relu, F.relu, x)
     else:

@@ -30,9 +30,16 @@ class Asked(TorchDispatchMode):
 
 def network():
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1, padding_mode="circular"), nn.BatchNorm2d(16), nn.LeakyReLU(0.1, inplace=True), nn.MaxPool2d(2),
-        nn.Conv2d(16, 16, 3, groups=16), nn.Dropout(0.5), nn.AvgPool2d(2, ceil_mode=True), nn.Flatten(), nn.LazyLinear(4),
-    )  # fmt: skip
+        nn.Conv2d(3, 16, 3, padding=1, padding_mode="circular"),
+        nn.BatchNorm2d(16),
+        nn.LeakyReLU(0.1, inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 16, 3, groups=16),
+        nn.Dropout(0.5),
+        nn.AvgPool2d(2, ceil_mode=True),
+        nn.Flatten(),
+        nn.LazyLinear(4),
+    )
 
 
 @pytest.fixture
@@ -43,20 +50,31 @@ def model():
 
 
 def by_layer(summary):
-    return {layer: [row.pass_ for row in summary.passes if row.layer == layer] for layer in dict.fromkeys(row.layer for row in summary.passes)}
+    return {
+        layer: [row.pass_ for row in summary.passes if row.layer == layer]
+        for layer in dict.fromkeys(row.layer for row in summary.passes)
+    }
 
 
 def test_passes_of_a_training_step(model):
     found = convlab.summary(model, torch.randn(2, 3, 12, 12))
     assert by_layer(found) == {
-        "0": ["forward", "wgrad"], "2": ["forward", "backward"], "3": ["forward", "backward"],
-        "4": ["forward", "dgrad", "wgrad"], "6": ["forward", "backward"],
-    }  # fmt: skip
+        "0": ["forward", "wgrad"],
+        "2": ["forward", "backward"],
+        "3": ["forward", "backward"],
+        "4": ["forward", "dgrad", "wgrad"],
+        "6": ["forward", "backward"],
+    }
     rows = {(row.layer, row.pass_): row for row in found.passes}
     assert rows["0", "forward"].input == (2, 3, 12, 12) and rows["0", "forward"].output == (2, 16, 12, 12)
-    assert rows["4", "dgrad"].algorithm == rows["4", "forward"].algorithm == "depthwise" and rows["3", "forward"].algorithm is None
+    assert (
+        rows["4", "dgrad"].algorithm == rows["4", "forward"].algorithm == "depthwise"
+        and rows["3", "forward"].algorithm is None
+    )
     assert all(row.seconds > 0 and row.error < 1e-5 for row in found.passes)
-    assert sum(row.share for row in found.passes) == pytest.approx(1) and found.seconds == pytest.approx(sum(row.seconds for row in found.passes))
+    assert sum(row.share for row in found.passes) == pytest.approx(1) and found.seconds == pytest.approx(
+        sum(row.seconds for row in found.passes)
+    )
     assert found.left == {}
 
 
@@ -81,7 +99,11 @@ def test_auto_is_resolved_as_the_operators_do(model):
     """A named algorithm gives the bits of the one that "auto" takes."""
     x = torch.randn(2, 16, 10, 10)
     layer = model[4]
-    (forward,) = {row.algorithm for row in convlab.summary(model, torch.randn(2, 3, 12, 12)).passes if row.layer == "4" and row.pass_ == "forward"}
+    (forward,) = {
+        row.algorithm
+        for row in convlab.summary(model, torch.randn(2, 3, 12, 12)).passes
+        if row.layer == "4" and row.pass_ == "forward"
+    }
     with torch.no_grad():
         named = CF.conv2d(x, layer.weight, layer.bias, groups=16, algo=forward)
         assert torch.equal(named, layer(x))
@@ -96,7 +118,9 @@ def test_a_gpus_algorithms_without_a_gpu():
 
 def test_calls_of_shared_layers_add_up():
     shared = nn.ReLU()
-    found = convlab.summary(convlab.convert(nn.Sequential(shared, shared, nn.MaxPool2d(2), shared)), torch.randn(1, 2, 8, 8))
+    found = convlab.summary(
+        convlab.convert(nn.Sequential(shared, shared, nn.MaxPool2d(2), shared)), torch.randn(1, 2, 8, 8)
+    )
     rows = [row for row in found.passes if row.kind == "ReLU"]
     assert [(row.calls, row.input) for row in rows] == [(2, (1, 2, 8, 8)), (1, (1, 2, 4, 4))]
 
@@ -145,5 +169,7 @@ def test_as_text(model, rich, monkeypatch):
         assert word in lines[0]
     assert any("depthwise" in line and "dgrad" in line and "2 x 16 x 6 x 6" in line for line in lines)
     assert max(map(len, lines)) < 150 and "passes" in lines[-1]
-    assert "left as it is: 1: convert() has not seen it" in str(convlab.summary(nn.Sequential(nn.Identity(), nn.ReLU()), torch.randn(1, 2)))
+    assert "left as it is: 1: convert() has not seen it" in str(
+        convlab.summary(nn.Sequential(nn.Identity(), nn.ReLU()), torch.randn(1, 2))
+    )
     assert "no layer of convlab's ran" in str(convlab.summary(nn.Linear(2, 2), torch.randn(1, 2)))

@@ -23,7 +23,10 @@ def test_torch_is_left_as_it_was():
     torch.use_deterministic_algorithms(False)
     before = torch.utils.deterministic.fill_uninitialized_memory
     testing.check_relu(F.relu)
-    assert not torch.are_deterministic_algorithms_enabled() and torch.utils.deterministic.fill_uninitialized_memory == before
+    assert (
+        not torch.are_deterministic_algorithms_enabled()
+        and torch.utils.deterministic.fill_uninitialized_memory == before
+    )
 
 
 def test_what_a_callable_refuses_is_skipped():
@@ -33,7 +36,9 @@ def test_what_a_callable_refuses_is_skipped():
         return F.conv2d(x, w, b, stride, padding, dilation)
 
     checked = testing.check_conv2d(without_groups)
-    assert checked.calls > 100 and all(reason.endswith("has no groups") for reason in checked.skipped) and checked.skipped
+    assert (
+        checked.calls > 100 and all(reason.endswith("has no groups") for reason in checked.skipped) and checked.skipped
+    )
 
     def nothing(*_):
         raise NotImplementedError("can nothing")
@@ -77,7 +82,9 @@ def changes_x(x, *rest):
 WRONG = {
     "the bias was left out": lambda x, w, b, *r: F.conv2d(x, w, None, *r),
     "the filter is flipped": lambda x, w, *r: F.conv2d(x, w.flip(2, 3), *r),
-    "only the first input channel was summed": lambda x, w, *r: F.conv2d(x, w * (torch.arange(w.shape[1]) == 0)[:, None, None], *r),
+    "only the first input channel was summed": lambda x, w, *r: F.conv2d(
+        x, w * (torch.arange(w.shape[1]) == 0)[:, None, None], *r
+    ),
     "2 times what they should be": lambda *t: 2 * F.conv2d(*t),
     "q = 8 (the last)": unwritten_column,
     "nobody wrote these elements": unwritten_column,
@@ -106,9 +113,17 @@ def test_wrong_convolutions(words):
 @pytest.mark.parametrize(
     "check,fn,words",
     [
-        (testing.check_max_pool2d, lambda x, k, s, p, d, c: F.max_pool2d(x.nan_to_num(), k, s, p, d, c) + 1e-6, "the first is at [n="),
+        (
+            testing.check_max_pool2d,
+            lambda x, k, s, p, d, c: F.max_pool2d(x.nan_to_num(), k, s, p, d, c) + 1e-6,
+            "the first is at [n=",
+        ),
         (testing.check_max_pool2d, lambda x, k, s, p, d, c: _zero_padded(x, k, s, p, d, c), "padding counts as zeros"),
-        (testing.check_avg_pool2d, lambda x, k, s, p, c, i, o: F.avg_pool2d(x, k, s, p, c, not i, o), "count_include_pad the other way round"),
+        (
+            testing.check_avg_pool2d,
+            lambda x, k, s, p, c, i, o: F.avg_pool2d(x, k, s, p, c, not i, o),
+            "count_include_pad the other way round",
+        ),
         (testing.check_avg_pool2d, lambda x, k, s, p, c, i, o: F.avg_pool2d(x, k, s, p, c, i, 1), "sums, not averages"),
         (testing.check_leaky_relu, lambda x, s: F.relu(x), "the slope was left out"),
         (testing.check_leaky_relu, lambda x, s: torch.maximum(x, s * x), "elements are wrong"),  # slopes above 1

@@ -32,7 +32,9 @@ def test_networks_agree_with_torchs_layers(name):
     torch.testing.assert_close(y, theirs(x), rtol=1e-4, atol=1e-5)
     own = (convlab.Conv2d, convlab.MaxPool2d, convlab.AvgPool2d, convlab.LeakyReLU)
     kinds = {type(m) for m in ours.modules()}
-    assert not any(issubclass(kind, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LeakyReLU)) and kind not in own for kind in kinds)
+    assert not any(
+        issubclass(kind, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.LeakyReLU)) and kind not in own for kind in kinds
+    )
 
 
 def test_what_the_networks_are_made_of():
@@ -47,7 +49,9 @@ def test_what_the_networks_are_made_of():
 
 def test_drawn_images_are_the_same_for_everyone():
     images, labels = shapes.draw(700, 0)
-    assert images.shape == (700, 3, 32, 32) and images.dtype == torch.float32 and 0 <= images.min() and images.max() <= 1
+    assert (
+        images.shape == (700, 3, 32, 32) and images.dtype == torch.float32 and 0 <= images.min() and images.max() <= 1
+    )
     assert labels.bincount().tolist() == [70] * 10 and len(shapes.NAMES) == 10
     torch.manual_seed(1)
     again, _ = shapes.draw(510, 0)
@@ -118,11 +122,18 @@ def test_cifar10_is_unpacked_from_its_archive(tmp_path, published):
 def test_damaged_cifar10_is_named(cifar_folder, published, name, how):
     content = published[name]
     middle = len(content) // 2
-    (cifar_folder / CIFAR10.base_folder / name).write_bytes({
-        "empty": b"", "truncated": content[:-1], "another": tiny_data.batch_file(9, 4),
-        "corrupt": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1:],
-    }[how])  # fmt: skip
-    for load in (data.cifar10, data.cifar10_or_drawn):  # what is there and broken is no reason to train on something else
+    (cifar_folder / CIFAR10.base_folder / name).write_bytes(
+        {
+            "empty": b"",
+            "truncated": content[:-1],
+            "another": tiny_data.batch_file(9, 4),
+            "corrupt": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        }[how]
+    )
+    for load in (
+        data.cifar10,
+        data.cifar10_or_drawn,
+    ):  # what is there and broken is no reason to train on something else
         with pytest.raises(DataError, match=rf"damaged CIFAR-10: .*{name} is not the file that was published. Delete"):
             load(cifar_folder)
 

@@ -19,12 +19,28 @@ from scripts import CIFAR, LENET, ROOT, cifar, cifar_train, lenet, log, losses, 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 TINY = ["--images", "40", "--batch-size", "16"]
 LAYERS = ["--algo", "direct", "--layers", "convlab", "--channels-last", "--compile", "aot_eager", "--device", "cpu"]
-HOW = ["--optimizer", "adamw", "--lr", "0.001", "--loss", "label-distance", "--init", "xavier", "--seed", "3", "--epochs", "2"]
+HOW = [
+    "--optimizer",
+    "adamw",
+    "--lr",
+    "0.001",
+    "--loss",
+    "label-distance",
+    "--init",
+    "xavier",
+    "--seed",
+    "3",
+    "--epochs",
+    "2",
+]
 KEPT = ["--save-every", "1", "--resume"]
 RUNS = {  # one name a run; --out and what is a folder of the test's is added
     "everything": (lenet, ["--data", "digits", *LAYERS, *HOW, *KEPT, "--workers", "1", "--amp", "bf16"]),
     "float16": (lenet, ["--steps", "2", "--amp", "fp16", "--algo", "auto"]),
-    "torch": (lenet, ["--steps", "2", "--layers", "torch", "--optimizer", "sgd", "--init", "he", "--loss", "cross-entropy"]),
+    "torch": (
+        lenet,
+        ["--steps", "2", "--layers", "torch", "--optimizer", "sgd", "--init", "he", "--loss", "cross-entropy"],
+    ),
     "convnet": (cifar, ["--data", "builtin", "--steps", "2"]),
     "resnet": (cifar, ["--data", "builtin", "--steps", "2", "--model", "resnet", "--amp", "bf16", "--channels-last"]),
 }
@@ -39,7 +55,9 @@ def options_of(parser):
 
 
 def test_every_option_is_exercised():
-    exercised = {word for _, argv in RUNS.values() for word in [*argv, *TINY] if word.startswith("--")} | ELSEWHERE | {"--out"}
+    exercised = (
+        {word for _, argv in RUNS.values() for word in [*argv, *TINY] if word.startswith("--")} | ELSEWHERE | {"--out"}
+    )
     assert options_of(PARSER) == exercised
 
 
@@ -54,12 +72,16 @@ def test_a_tiny_run(tmp_path, name, capsys):
             assert str(header["options"][flag[2:]]) == value
     for epoch in epochs:
         assert 0 <= epoch["train_accuracy"] <= 1 and 0 <= epoch["test_accuracy"] <= 1 and epoch["images_per_second"] > 0
-        assert len(epoch["dead"]) == {"convnet": 4, "resnet": 7}.get(name, 4) and all(0 <= share <= 1 for share in epoch["dead"].values())
+        assert len(epoch["dead"]) == {"convnet": 4, "resnet": 7}.get(name, 4) and all(
+            0 <= share <= 1 for share in epoch["dead"].values()
+        )
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"test accuracy \d+\.\d\d %", lines[-1])
     assert float(lines[-1].split()[2]) == pytest.approx(100 * epochs[-1]["test_accuracy"], abs=0.01)
-    line = (r"epoch \d+/\d+  train loss \d+\.\d{4} accuracy +\d+\.\d\d %  test loss \d+\.\d{4} accuracy +\d+\.\d\d %  "
-            r"dead [\d ]+ %  \d+ images/s")  # fmt: skip
+    line = (
+        r"epoch \d+/\d+  train loss \d+\.\d{4} accuracy +\d+\.\d\d %  test loss \d+\.\d{4} accuracy +\d+\.\d\d %  "
+        r"dead [\d ]+ %  \d+ images/s"
+    )
     assert sum(bool(re.fullmatch(line, text)) for text in lines) == len(epochs)
 
 
@@ -72,9 +94,17 @@ def test_choices_change_what_they_should(tmp_path):
         return losses(tmp_path / name)[0]
 
     plain = first()
-    for argv in (["--layers", "torch"], ["--algo", "reference"], ["--channels-last"], ["--optimizer", "adamw"], ["--workers", "1"]):
+    for argv in (
+        ["--layers", "torch"],
+        ["--algo", "reference"],
+        ["--channels-last"],
+        ["--optimizer", "adamw"],
+        ["--workers", "1"],
+    ):
         assert first(*argv) == pytest.approx(plain, rel=1e-5), argv
-    assert first("--amp", "bf16") == pytest.approx(plain, rel=1e-2) and first("--amp", "bf16") != pytest.approx(plain, rel=1e-6)
+    assert first("--amp", "bf16") == pytest.approx(plain, rel=1e-2) and first("--amp", "bf16") != pytest.approx(
+        plain, rel=1e-6
+    )
     for argv in (["--init", "he"], ["--init", "xavier"], ["--seed", "1"], ["--loss", "label-distance"]):
         assert first(*argv) != pytest.approx(plain, rel=1e-4), argv
 
@@ -89,7 +119,9 @@ def test_compiled_by_inductor(tmp_path):
 @pytest.mark.parametrize("script", [LENET, CIFAR])
 def test_help_reads(script):
     """Two scripts of under 150 lines, whose --help says what each option is for in a terminal's width."""
-    run = subprocess.run([sys.executable, script, "--help"], env={**ENVIRONMENT, "COLUMNS": "120"}, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, script, "--help"], env={**ENVIRONMENT, "COLUMNS": "120"}, capture_output=True, text=True
+    )
     assert run.returncode == 0 and run.stderr == ""
     module = train_lenet if script == LENET else cifar_train
     assert all(line in run.stdout for line in module.__doc__.splitlines())
@@ -108,8 +140,15 @@ def test_the_commands_that_are_shown_exist(tmp_path, monkeypatch):
     monkeypatch.setattr(options.arguments, "device", torch.device)  # also where there is no GPU
     monkeypatch.chdir(tmp_path)
     texts = [(ROOT / "README.md").read_text(), train_lenet.__doc__, cifar_train.__doc__]
-    commands = [line.partition("#")[0] for text in texts for line in text.splitlines() if re.search(r"(python|torchrun [-\w ]+) \w+\.py\b", line)]
-    assert len(commands) > 12 and any(line.startswith("torchrun --nproc-per-node 2 train_lenet.py") for line in commands)
+    commands = [
+        line.partition("#")[0]
+        for text in texts
+        for line in text.splitlines()
+        if re.search(r"(python|torchrun [-\w ]+) \w+\.py\b", line)
+    ]
+    assert len(commands) > 12 and any(
+        line.startswith("torchrun --nproc-per-node 2 train_lenet.py") for line in commands
+    )
     for command in commands:
         name, arguments = re.search(r"(\w+)\.py(.*)", command).groups()
         {"train_lenet": train_lenet, "cifar_train": cifar_train}[name].parse(arguments.split())
@@ -127,7 +166,10 @@ def test_the_commands_that_are_shown_exist(tmp_path, monkeypatch):
         (["--device", "cuda:1000"], "argument --device: 'cuda:1000': t"),
         (["--out", f"{LENET}/x"], "cannot be made a folder"),
         (["--data", "letters"], "argument --data: invalid choice: 'letters'"),
-        (["--algo", "magic"], "argument --algo: 'magic' is no algorithm for cpu, choose from: all, auto, reference, direct"),
+        (
+            ["--algo", "magic"],
+            "argument --algo: 'magic' is no algorithm for cpu, choose from: all, auto, reference, direct",
+        ),
         (["--algo", "tiled"], "argument --algo: 'tiled' is no algorithm for cpu"),
         (["--algo", "reference", "--simulate"], "argument --algo: 'reference' is no algorithm for cuda"),
         (["--algo", "direct", "--layers", "torch"], "argument --algo: torch's layers have no choice"),
@@ -143,7 +185,10 @@ def test_bad_arguments(tmp_path, capsys, argv, message):
     assert exit.value.code == 2 and message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("package, argv", [("matplotlib", ["--plots", "{}"]), ("matplotlib", ["--compare"]), ("tensorboard", ["--tensorboard"])])
+@pytest.mark.parametrize(
+    "package, argv",
+    [("matplotlib", ["--plots", "{}"]), ("matplotlib", ["--compare"]), ("tensorboard", ["--tensorboard"])],
+)
 def test_what_is_not_installed_is_named(tmp_path, capsys, monkeypatch, package, argv):
     monkeypatch.setattr(options, "find_spec", lambda name: None)
     with pytest.raises(SystemExit):
@@ -159,8 +204,13 @@ def test_cuda_without_a_gpu(capsys):
 
 
 def test_a_pipe_gets_whole_lines(tmp_path):
-    run = subprocess.run([sys.executable, LENET, *TINY, "--steps", "3", "--out", tmp_path / "new" / "folder"], env=ENVIRONMENT,
-                         capture_output=True, text=True, timeout=600)  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, LENET, *TINY, "--steps", "3", "--out", tmp_path / "new" / "folder"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert run.returncode == 0 and run.stderr == "" and "\r" not in run.stdout
     assert re.fullmatch(r"test accuracy \d+\.\d\d %", run.stdout.splitlines()[-1])
     assert set(os.listdir(tmp_path / "new" / "folder")) == {".lock", "last.pt", "best.pt", "log.jsonl"}
@@ -173,8 +223,12 @@ def test_tensorboard(tmp_path):
     lenet(*TINY, "--epochs", 2, "--tensorboard", "--out", tmp_path)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
-    assert {"train_loss", "test_loss", "train_accuracy", "test_accuracy", "images_per_second", "dead units/A1"} <= set(events.Tags()["scalars"])
-    assert [e.value for e in events.Scalars("test_loss")] == pytest.approx([epoch["test_loss"] for epoch in log(tmp_path)[1]])
+    assert {"train_loss", "test_loss", "train_accuracy", "test_accuracy", "images_per_second", "dead units/A1"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert [e.value for e in events.Scalars("test_loss")] == pytest.approx(
+        [epoch["test_loss"] for epoch in log(tmp_path)[1]]
+    )
 
 
 # Pictures
@@ -232,7 +286,9 @@ CUDA_RUNGS = [a.name for a in convlab.algorithms() if "cuda" in a.backends]
 
 def test_the_ladder(tmp_path, capsys):
     """Every CUDA kernel trains as torch does, to 1e-5; the table says what each moves."""
-    args = train_lenet.parse(["--algo", "all", "--simulate", "--steps", "2", "--batch-size", "2", "--seed", "7", "--out", str(tmp_path)])
+    args = train_lenet.parse(
+        ["--algo", "all", "--simulate", "--steps", "2", "--batch-size", "2", "--seed", "7", "--out", str(tmp_path)]
+    )
     rows = ladder.ladder(train_lenet.TASK, args, options.algorithms_asked_for(args), train_lenet.load(args)[0])
     assert [row.algorithm for row in rows] == ["torch.nn", *CUDA_RUNGS] and len(rows) > 5
     assert all(row.loss == pytest.approx(rows[0].loss, rel=1e-5) for row in rows)

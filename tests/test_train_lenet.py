@@ -57,13 +57,20 @@ def aten_layers_in_a_step(args):
 def test_a_step_runs_no_aten_layer(arguments):
     assert aten_layers_in_a_step(arguments()) == set()
     found = aten_layers_in_a_step(arguments("--layers", "torch"))  # the pattern does see them where they are
-    for name in ("aten::conv2d", "aten::convolution_backward", "aten::max_pool2d", "aten::leaky_relu",
-                 "aten::leaky_relu_backward"):
+    for name in (
+        "aten::conv2d",
+        "aten::convolution_backward",
+        "aten::max_pool2d",
+        "aten::leaky_relu",
+        "aten::leaky_relu_backward",
+    ):
         assert name in found
 
 
 def test_seed_decides_and_layers_do_not(arguments):
-    first, same, other = (prepare(arguments(*argv)) for argv in (["--seed", "1"], ["--seed", "1", "--layers", "torch"], ["--seed", "2"]))
+    first, same, other = (
+        prepare(arguments(*argv)) for argv in (["--seed", "1"], ["--seed", "1", "--layers", "torch"], ["--seed", "2"])
+    )
     torch.testing.assert_close(first.model.state_dict(), same.model.state_dict(), rtol=0, atol=0)
     assert not torch.equal(first.model[0].weight, other.model[0].weight)
     (x1, y1, _), (x2, y2, _), (x3, _, _) = (next(training.batches.epoch(0)) for training in (first, same, other))
@@ -73,7 +80,12 @@ def test_seed_decides_and_layers_do_not(arguments):
 def test_network_is_lenet5():
     model = train_lenet.lenet5(torch.nn)
     assert [tuple(p.shape) for p in model.parameters() if p.dim() > 1] == [
-        (6, 1, 5, 5), (16, 6, 5, 5), (120, 16, 5, 5), (84, 120), (10, 84)]
+        (6, 1, 5, 5),
+        (16, 6, 5, 5),
+        (120, 16, 5, 5),
+        (84, 120),
+        (10, 84),
+    ]
     assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
 
 

@@ -38,7 +38,9 @@ def test_cross_entropy_is_torchs():
 
 @pytest.mark.parametrize("how", ["he", "xavier", "default"])
 def test_initial_weights(how):
-    model = nn.Sequential(nn.Conv2d(16, 64, 5), nn.BatchNorm2d(64), nn.Conv2d(64, 32, 3, bias=False), nn.Linear(300, 200))
+    model = nn.Sequential(
+        nn.Conv2d(16, 64, 5), nn.BatchNorm2d(64), nn.Conv2d(64, 32, 3, bias=False), nn.Linear(300, 200)
+    )
     before = [p.clone() for p in model.parameters()]
     initialise(model, how)
     if how == "default":
@@ -121,7 +123,7 @@ def test_batches_visit_every_image_once_and_reach_every_shift():
 
 def test_half_the_images_are_reflected():
     images = torch.arange(3.0).expand(400, 1, 2, 3)
-    (batch, _, _), = Batches(ImageSet(images, torch.arange(400)), 400, seed=0, flip=True).epoch(0)
+    ((batch, _, _),) = Batches(ImageSet(images, torch.arange(400)), 400, seed=0, flip=True).epoch(0)
     reflected = (batch == images.flip(3)).all((1, 2, 3))
     assert (reflected | (batch == images).all((1, 2, 3))).all() and 150 < reflected.sum() < 250
 

@@ -38,7 +38,11 @@ def test_two_processes_are_one(tmp_path, capsys):
     alone, together = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(together) == 20 and together == pytest.approx(alone, rel=1e-5, abs=0)
     for a, b in zip(log(tmp_path / "one")[1], log(tmp_path / "two")[1], strict=True):
-        assert a["train_accuracy"] == b["train_accuracy"] and a["test_accuracy"] == b["test_accuracy"] and a["dead"] == b["dead"]
+        assert (
+            a["train_accuracy"] == b["train_accuracy"]
+            and a["test_accuracy"] == b["test_accuracy"]
+            and a["dead"] == b["dead"]
+        )
         assert b["test_loss"] == pytest.approx(a["test_loss"], rel=1e-5)
     states = [checkpoint.load(tmp_path / run / "last.pt") for run in ("one", "two")]
     torch.testing.assert_close(states[0]["model"], states[1]["model"], rtol=1e-4, atol=1e-6)
@@ -57,13 +61,17 @@ def test_the_parts_of_a_batch_are_the_batch():
 
     for number in (0, 1):
         whole = list(Batches(data, 10, seed=1, max_shift=2, flip=True).epoch(number))
-        parts = [list(Batches(data, 10, seed=1, max_shift=2, flip=True, world=world(r, 3)).epoch(number)) for r in range(3)]
+        parts = [
+            list(Batches(data, 10, seed=1, max_shift=2, flip=True, world=world(r, 3)).epoch(number)) for r in range(3)
+        ]
         for i, (images, labels, n) in enumerate(whole):
             order = torch.cat([part[i][1] for part in parts])
             assert sorted(order) == sorted(labels) and n == len(labels) and all(part[i][2] == n for part in parts)
             for r, part in enumerate(parts):
                 assert torch.equal(part[i][0], images[r::3]) and torch.equal(part[i][1], labels[r::3])
-    with pytest.raises(TrainingError, match="--batch-size 11: the last of 23 images make a batch of 1, too few for 3 processes"):
+    with pytest.raises(
+        TrainingError, match="--batch-size 11: the last of 23 images make a batch of 1, too few for 3 processes"
+    ):
         Batches(data, 11, seed=1, world=world(0, 3))
 
 
@@ -81,7 +89,13 @@ def test_ctrl_c_of_torchrun_saves(tmp_path):
     import time
 
     options = ["--batch-size", "16", "--save-every", "10", "--out", str(tmp_path)]
-    run = subprocess.Popen([*TORCHRUN, "--nproc-per-node", "2", LENET, *options], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [*TORCHRUN, "--nproc-per-node", "2", LENET, *options],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     until = time.monotonic() + 200
     while not (tmp_path / "last.pt").exists() or not checkpoint.load(tmp_path / "last.pt")["steps_done"]:
         assert run.poll() is None and time.monotonic() < until

@@ -69,7 +69,22 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, capsys, steps):
 
 def test_resumed_equals_uninterrupted_with_everything(tmp_path, monkeypatch):
     """Batch norm's averages, AdamW's moments, workers, two kinds of stops."""
-    options = ["--data", "builtin", "--model", "resnet", "--images", 24, "--batch-size", 8, "--epochs", 2, "--workers", 1, "--save-every", 2]
+    options = [
+        "--data",
+        "builtin",
+        "--model",
+        "resnet",
+        "--images",
+        24,
+        "--batch-size",
+        8,
+        "--epochs",
+        2,
+        "--workers",
+        1,
+        "--save-every",
+        2,
+    ]
     cifar(*options, "--out", tmp_path / "whole")
     stopped_and_resumed(monkeypatch, cifar, tmp_path / "stopped", options, 4, signal.SIGTERM)
     assert losses(tmp_path / "whole") == losses(tmp_path / "stopped")
@@ -87,8 +102,13 @@ def test_ctrl_c_before_there_is_anything_to_save(tmp_path):
 
 
 def kill_again_and_again(folder, kills, seed):
-    run = subprocess.run([sys.executable, ROOT / "tests" / "killed_training.py", folder, str(kills), str(seed)],
-                         env=ENVIRONMENT, capture_output=True, text=True, timeout=600)  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, ROOT / "tests" / "killed_training.py", folder, str(kills), str(seed)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert run.returncode == 0, run.stderr
     done = [int(n) for n in run.stdout.rsplit("steps done:")[1].split()]
     assert done == sorted(done), f"a kill lost steps: {done}"
@@ -113,7 +133,9 @@ def test_a_hundred_kills_lose_nothing(tmp_path, seed):
 def test_ctrl_c_in_a_terminal(tmp_path):
     """The signal goes to the whole group of processes, as a terminal's does, while workers prepare batches."""
     command = [sys.executable, LENET, "--out", tmp_path, "--workers", "2", "--save-every", "5"]
-    run = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    run = subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     until = time.monotonic() + 120
     while not (tmp_path / "last.pt").exists() or not checkpoint.load(tmp_path / "last.pt")["steps_done"]:
         assert run.poll() is None and time.monotonic() < until
@@ -180,7 +202,9 @@ def test_a_log_that_is_ahead_of_the_checkpoint_is_put_right(tmp_path, monkeypatc
 
 def test_one_run_at_a_time_in_a_folder(tmp_path):
     other = "import sys; from convlab.training.files import sole_use_of\nwith sole_use_of(sys.argv[1]): print(flush=True); input()"
-    process = subprocess.Popen([sys.executable, "-c", other, tmp_path], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", other, tmp_path], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     process.stdout.readline()
     assert "another training run is writing to" in refusal(tmp_path)
     process.communicate(b"\n")
@@ -246,7 +270,10 @@ def test_checkpoint_round_trip(tmp_path):
     checkpoint.save({}, tmp_path / "a.pt")
     checkpoint.save(contents, tmp_path / "a.pt")
     loaded = checkpoint.load(tmp_path / "a.pt")
-    assert torch.equal(loaded["model"].pop("w"), contents["model"].pop("w")) and loaded == {"format": checkpoint.FORMAT} | contents
+    assert (
+        torch.equal(loaded["model"].pop("w"), contents["model"].pop("w"))
+        and loaded == {"format": checkpoint.FORMAT} | contents
+    )
     assert [file.name for file in tmp_path.iterdir()] == ["a.pt"]
 
 

@@ -29,9 +29,15 @@ TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 def network(dtype=torch.float64):
     """A small network of all of convlab's layers, as torch.nn has them."""
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.LeakyReLU(0.1), nn.MaxPool2d(2),
-        nn.Conv2d(8, 8, 3, padding=1, groups=4), nn.ReLU(inplace=True), nn.AvgPool2d(2), nn.Conv2d(8, 5, (2, 1), stride=2), nn.Flatten(),
-    ).to(dtype)  # fmt: skip
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.LeakyReLU(0.1),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3, padding=1, groups=4),
+        nn.ReLU(inplace=True),
+        nn.AvgPool2d(2),
+        nn.Conv2d(8, 5, (2, 1), stride=2),
+        nn.Flatten(),
+    ).to(dtype)
 
 
 def pair(dtype=torch.float64):
@@ -59,7 +65,9 @@ def gradients(model, x, **loss):
 @pytest.mark.parametrize("strict", [False, True])
 def test_export(strict, tmp_path):
     original, ours = pair()
-    program = torch.export.export(ours, (batch(3),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=strict)
+    program = torch.export.export(
+        ours, (batch(3),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=strict
+    )
     torch.export.save(program, tmp_path / "program.pt2")
     loaded = torch.export.load(tmp_path / "program.pt2").module()
     for n in (3, 7):
@@ -73,7 +81,9 @@ def test_export(strict, tmp_path):
 @pytest.mark.long
 def test_aot_inductor(tmp_path):
     original, ours = pair(torch.float32)
-    program = torch.export.export(ours, (batch(3, torch.float32),), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},))
+    program = torch.export.export(
+        ours, (batch(3, torch.float32),), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},)
+    )
     package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "model.pt2"))
     loaded = torch._inductor.aoti_load_package(package)
     for n in (3, 7):
@@ -82,7 +92,11 @@ def test_aot_inductor(tmp_path):
 
 
 @works_with("derivatives of a compiled function's derivatives")
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="`torch.compile` has none, for torch's layers neither; not compiled, they work")
+@pytest.mark.xfail(
+    strict=True,
+    raises=RuntimeError,
+    reason="`torch.compile` has none, for torch's layers neither; not compiled, they work",
+)
 def test_double_backward_of_a_compiled_function():
     x, w = torch.randn(1, 1, 5, 5, requires_grad=True), torch.randn(1, 1, 2, 2, requires_grad=True)
     try:
@@ -98,7 +112,9 @@ def test_double_backward_of_a_compiled_function():
 def test_func_grad_inside_compile():
     w, x = torch.randn(4, 3, 3, 3), torch.randn(2, 3, 8, 8)
     try:
-        ours = torch.compile(lambda x: grad(lambda x: CF.conv2d(x, w).square().sum())(x), backend="aot_eager", fullgraph=True)(x)
+        ours = torch.compile(
+            lambda x: grad(lambda x: CF.conv2d(x, w).square().sum())(x), backend="aot_eager", fullgraph=True
+        )(x)
     finally:
         torch._dynamo.reset()
     close(ours, grad(lambda x: F.conv2d(x, w).square().sum())(x), 1e-4)
@@ -143,7 +159,9 @@ def test_per_sample_gradients():
     original, ours = pair()
     x = batch(4)
     parameters = {name: p.detach() for name, p in ours.named_parameters()}
-    per_sample = vmap(grad(lambda p, x: functional_call(ours, p, (x[None],)).square().sum()), in_dims=(None, 0))(parameters, x)
+    per_sample = vmap(grad(lambda p, x: functional_call(ours, p, (x[None],)).square().sum()), in_dims=(None, 0))(
+        parameters, x
+    )
     for i in range(4):
         for name, g in zip(parameters, gradients(original, x[i : i + 1])):
             close(per_sample[name][i], g, 1e-10)
@@ -259,7 +277,9 @@ def test_channels_last():
     assert y.stride() == expected.stride() and y.is_contiguous(memory_format=torch.channels_last)
     dy = torch.randn_like(y)
     for layout in (torch.contiguous_format, torch.channels_last):  # of the gradient that comes in, whatever x's is
-        (dx,), (expected_dx,) = (torch.autograd.grad(t, x, dy.contiguous(memory_format=layout), retain_graph=True) for t in (y, expected))
+        (dx,), (expected_dx,) = (
+            torch.autograd.grad(t, x, dy.contiguous(memory_format=layout), retain_graph=True) for t in (y, expected)
+        )
         close(dx, expected_dx)
         assert dx.stride() == expected_dx.stride()
 
@@ -296,14 +316,22 @@ def test_huge_problems(what):
     for backend in ("cpu", "cuda"):
         there = replace(problem, backend=backend)
         for pass_ in ("forward", "dgrad", "wgrad"):
-            able = {a.name: a.supports(there, pass_) for a in convlab.algorithms() if pass_ in a.passes_by_backend.get(backend, ())}
+            able = {
+                a.name: a.supports(there, pass_)
+                for a in convlab.algorithms()
+                if pass_ in a.passes_by_backend.get(backend, ())
+            }
             assert all(ok or any(char.isdigit() for char in reason) for ok, reason in able.values()), able
             works = [name for name, (ok, _) in able.items() if ok]
             assert not works or names_of("auto", there)[pass_] in works
             for algorithm in convlab.algorithms() if backend == "cuda" else ():
                 if able.get(algorithm.name, (False,))[0]:
                     grid = algorithm.plan(there, pass_)["grid"]
-                    assert 1 <= grid[0] < 2**31 and 1 <= grid[1] <= 65535 and 1 <= grid[2] <= 65535, (algorithm.name, pass_, grid)
+                    assert 1 <= grid[0] < 2**31 and 1 <= grid[1] <= 65535 and 1 <= grid[2] <= 65535, (
+                        algorithm.name,
+                        pass_,
+                        grid,
+                    )
 
 
 # ---- processes, threads, files ----------------------------------------------------------------------------------------
@@ -327,7 +355,9 @@ def test_forked_workers():
     torch.set_num_threads(2)
     try:
         CF.conv2d(torch.randn(64, 16, 32, 32), torch.randn(32, 16, 3, 3))  # threads that will not exist in the workers
-        loader = torch.utils.data.DataLoader(Blurred(), batch_size=4, num_workers=2, multiprocessing_context="fork", timeout=60)
+        loader = torch.utils.data.DataLoader(
+            Blurred(), batch_size=4, num_workers=2, multiprocessing_context="fork", timeout=60
+        )
         loaded = torch.cat(list(loader))
     finally:
         torch.set_num_threads(before)
@@ -347,8 +377,13 @@ def test_threads():
 
 @works_with("importing it: nothing is compiled or written, no compiler needed")
 def test_import_compiles_nothing(tmp_path):
-    environ = {"PATH": "", "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1",
-               "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}  # fmt: skip
+    environ = {
+        "PATH": "",
+        "HOME": str(tmp_path),
+        "TMPDIR": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+    }
     script = "import torch, convlab; print(convlab.Conv2d(1, 2, 3)(torch.ones(1, 1, 4, 4)).shape)"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True)
     assert done.stdout.strip() == "torch.Size([1, 2, 2, 2])", done.stderr
@@ -363,7 +398,12 @@ def test_pickle_and_state_dict(tmp_path):
     torch.save(original.state_dict(), tmp_path / "state.pt")
     fresh = convlab.convert(network(), algo="direct")
     fresh.load_state_dict(torch.load(tmp_path / "state.pt"))
-    for model in (torch.load(tmp_path / "model.pt", weights_only=False), copy.deepcopy(ours), fresh, copy.deepcopy(fresh)):
+    for model in (
+        torch.load(tmp_path / "model.pt", weights_only=False),
+        copy.deepcopy(ours),
+        fresh,
+        copy.deepcopy(fresh),
+    ):
         close(model(x), original(x))
     assert list(ours.state_dict()) == list(original.state_dict())
     network().load_state_dict(ours.state_dict())
@@ -408,4 +448,6 @@ def test_the_readme_says_what_these_tests_show():
     import works_with
 
     text = (ROOT / "README.md").read_text()
-    assert works_with.updated(text, works_with.rows()) == text, "python tools/works_with.py --write brings README.md up to date"
+    assert works_with.updated(text, works_with.rows()) == text, (
+        "python tools/works_with.py --write brings README.md up to date"
+    )

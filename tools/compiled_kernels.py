@@ -6,6 +6,7 @@ The library keeps, for each kernel and architecture, what `ptxas -v` printed whe
 kernel whose stack is 0 has no spills, for that is where spills go. Needs cuobjdump and nvdisasm: the CUDA toolkit's, or PyPI's
 nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm.
 """
+
 import argparse
 import json
 import re
@@ -21,7 +22,12 @@ from convlab.build_info import build_info  # noqa: E402
 from convlab.explain.compiled import HERE as TABLES  # noqa: E402
 from convlab.explain.compiled import NoTools, cuobjdump, find_tools, readable, resources  # noqa: E402, F401
 
-TABLED_ARCHS = ("7.5", "8.0", "8.9", "9.0")  # of the GPUs that convlab.explain knows: what the table keeps of what a build may hold
+TABLED_ARCHS = (
+    "7.5",
+    "8.0",
+    "8.9",
+    "9.0",
+)  # of the GPUs that convlab.explain knows: what the table keeps of what a build may hold
 
 
 def table_of(nvcc_version: str) -> Path:
@@ -48,9 +54,11 @@ def write(table, path):
 
 class Loop(NamedTuple):
     instructions: int
-    multiply_adds: int       # FFMA
+    multiply_adds: int  # FFMA
     opcodes: Counter
-    before_loads: int        # FFMA that come before the last load from device memory: while it is under way, only the others are left
+    before_loads: (
+        int  # FFMA that come before the last load from device memory: while it is under way, only the others are left
+    )
 
     @property
     def share(self) -> float:
@@ -76,9 +84,12 @@ def main_loop(sass: List[str]) -> Optional[Loop]:
         body = [opcode for address, opcode in zip(addresses, opcodes) if first <= address <= last]
         if "FFMA" in body:
             loads = [i for i, opcode in enumerate(body) if opcode == "LDG"]
-            loops[first, last] = Loop(len(body), body.count("FFMA"), Counter(body), body[:max(loads, default=0)].count("FFMA"))
+            loops[first, last] = Loop(
+                len(body), body.count("FFMA"), Counter(body), body[: max(loads, default=0)].count("FFMA")
+            )
     innermost = [
-        loop for (first, last), loop in loops.items()
+        loop
+        for (first, last), loop in loops.items()
         if not any((a, b) != (first, last) and first <= a and b <= last for a, b in loops)
     ]
     return max(innermost, key=lambda loop: loop.multiply_adds, default=None)
@@ -110,7 +121,9 @@ def main():
     parser.add_argument("--write", action="store_true", help="renew the table in convlab/explain")
     args = parser.parse_args()
     if args.nvcc is None:
-        args.nvcc = build_info()["nvcc"] or parser.error("convlab was built without nvcc: build it with CONVLAB_CUDA=1 first")
+        args.nvcc = build_info()["nvcc"] or parser.error(
+            "convlab was built without nvcc: build it with CONVLAB_CUDA=1 first"
+        )
     try:
         found = resources(args.library)
     except NoTools as error:
@@ -120,13 +133,23 @@ def main():
             print("{}  {:3} registers  {:6} bytes shared  {:4} bytes stack  {}".format(arch, *r, kernel))
     newest = max(found, key=toolchain.numbers)
     for kernel, loop in main_loops(args.library, newest).items():
-        print("{}  {:6.1%} FFMA of {:4} instructions  {}  {}".format(newest, loop.share, loop.instructions, kernel,
-                                                                 " ".join("{} {}".format(*n) for n in loop.opcodes.most_common(6))))
+        print(
+            "{}  {:6.1%} FFMA of {:4} instructions  {}  {}".format(
+                newest,
+                loop.share,
+                loop.instructions,
+                kernel,
+                " ".join("{} {}".format(*n) for n in loop.opcodes.most_common(6)),
+            )
+        )
     if args.write:
         missing = [arch for arch in TABLED_ARCHS if arch not in found]
         if missing:
-            sys.exit("compiled_kernels: the library has no {}: build it with TORCH_CUDA_ARCH_LIST='{}'".format(
-                ", ".join(missing), ";".join(TABLED_ARCHS)))
+            sys.exit(
+                "compiled_kernels: the library has no {}: build it with TORCH_CUDA_ARCH_LIST='{}'".format(
+                    ", ".join(missing), ";".join(TABLED_ARCHS)
+                )
+            )
         write(as_table(found), table_of(args.nvcc))
         print("wrote", table_of(args.nvcc).relative_to(ROOT))
 

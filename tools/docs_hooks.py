@@ -52,7 +52,9 @@ def about(name: str) -> str:
             rows.append([start[1], start[2]])
         elif rows and text.startswith(" " * 5):
             rows[-1][1] += " " + text.strip()
-    return "| | |\n| --- | --- |\n" + "\n".join(f"| **{head}** | {text.replace('|', chr(92) + '|')} |" for head, text in rows)
+    return "| | |\n| --- | --- |\n" + "\n".join(
+        f"| **{head}** | {text.replace('|', chr(92) + '|')} |" for head, text in rows
+    )
 
 
 def code(file: str, begin: str, end: str) -> str:
@@ -69,7 +71,11 @@ def include(file: str) -> str:
 
 
 def ladder() -> str:
-    rows = [f"| [`{a.name}`](ladder/{a.name}.md) | {a.technique} | {', '.join(sorted(a.passes_by_backend['cuda']))} |" for a in RUNGS.values() if "cuda" in a.backends]
+    rows = [
+        f"| [`{a.name}`](ladder/{a.name}.md) | {a.technique} | {', '.join(sorted(a.passes_by_backend['cuda']))} |"
+        for a in RUNGS.values()
+        if "cuda" in a.backends
+    ]
     return "| algorithm | technique | passes |\n| --- | --- | --- |\n" + "\n".join(rows)
 
 
@@ -85,7 +91,13 @@ def problem_of(layer):
 def predicted(name: str, layer) -> dict[str, float]:
     """Reads of x and of w over their elements, forward, by counting on the picture. Empty where the picture does not tell."""
     plan, P, Q = RUNGS[name].plan(problem_of(layer), "forward"), *layer.outputs
-    inside = torch.nn.functional.conv2d(torch.ones(1, 1, layer.H, layer.W), torch.ones(1, 1, layer.R, layer.S), padding=layer.padding).sum().item()
+    inside = (
+        torch.nn.functional.conv2d(
+            torch.ones(1, 1, layer.H, layer.W), torch.ones(1, 1, layer.R, layer.S), padding=layer.padding
+        )
+        .sum()
+        .item()
+    )
     replication = inside / (layer.H * layer.W)  # of the unrolled input: taps that lie inside x
     if name == "direct":  # every output loads its window and its filter
         return {"x": layer.K * replication, "w": layer.N * inside / (layer.R * layer.S)}
@@ -103,12 +115,23 @@ def traffic(name: str) -> str:
     for title, layer in ALL_LAYERS.items():
         counted = noted(f"conv2d_{name}.cu").get((title, "forward"), {})
         foretold = predicted(name, layer) if counted else {}
-        lines += [f"| {title} | {t} | {digits(foretold[t]) if t in foretold else ''} | {counted[t]} times |" for t in ("x", "w") if t in counted]
-    lines += ["", "Counted by the simulator, all columns (`python -m convlab.check --columns` says how to read them):", ""]
+        lines += [
+            f"| {title} | {t} | {digits(foretold[t]) if t in foretold else ''} | {counted[t]} times |"
+            for t in ("x", "w")
+            if t in counted
+        ]
+    lines += [
+        "",
+        "Counted by the simulator, all columns (`python -m convlab.check --columns` says how to read them):",
+        "",
+    ]
     notes = noted(f"conv2d_{name}.cu")
     columns = list(dict.fromkeys(column for row in notes.values() for column in row))
     lines += ["| layer | pass | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 2) + "|"]
-    lines += [f"| {title} | {pass_} | " + " | ".join(row.get(c, "") for c in columns) + " |" for (title, pass_), row in notes.items()]
+    lines += [
+        f"| {title} | {pass_} | " + " | ".join(row.get(c, "") for c in columns) + " |"
+        for (title, pass_), row in notes.items()
+    ]
     return "\n".join(lines)
 
 
@@ -138,14 +161,22 @@ def matrices(name, layer, plan) -> str:
     tall, long, deep = 60, 330, 130  # K, N P Q, C R S on the page
     m, n, k = tall * min(tile_m / M, 1), max(long * tile_n / N, 8), deep * tile_k / K
     left, top = 230, 60
-    return "".join([
-        rectangle(left, top, long, deep, PALE, "the unrolled input"), words(left + long / 2, top - 24, f"the input, unrolled: {K} x {N:,}"),
-        rectangle(40, top + deep + 20, deep, tall, PALE, "w"), words(40 + deep / 2, top + deep + 98, f"w: {M} x {K}"),
-        rectangle(left, top + deep + 20, long, tall, PALE, "y"), words(left + long / 2, top + deep + 98, f"y: {M} x {N:,}, a block {tile_m} x {tile_n}"),
-        rectangle(left, top, n, deep, HALO), rectangle(40, top + deep + 20, deep, m, HALO),
-        rectangle(left, top, n, k, TILE), rectangle(40, top + deep + 20, k, m, TILE), rectangle(left, top + deep + 20, n, m, TILE),
-        words(left + n + 6, top + k / 2 + 8, f"{tile_k} steps at a time", "start"),
-    ])  # fmt: skip
+    return "".join(
+        [
+            rectangle(left, top, long, deep, PALE, "the unrolled input"),
+            words(left + long / 2, top - 24, f"the input, unrolled: {K} x {N:,}"),
+            rectangle(40, top + deep + 20, deep, tall, PALE, "w"),
+            words(40 + deep / 2, top + deep + 98, f"w: {M} x {K}"),
+            rectangle(left, top + deep + 20, long, tall, PALE, "y"),
+            words(left + long / 2, top + deep + 98, f"y: {M} x {N:,}, a block {tile_m} x {tile_n}"),
+            rectangle(left, top, n, deep, HALO),
+            rectangle(40, top + deep + 20, deep, m, HALO),
+            rectangle(left, top, n, k, TILE),
+            rectangle(40, top + deep + 20, k, m, TILE),
+            rectangle(left, top + deep + 20, n, m, TILE),
+            words(left + n + 6, top + k / 2 + 8, f"{tile_k} steps at a time", "start"),
+        ]
+    )
 
 
 def planes(name, layer, plan) -> str:
@@ -153,16 +184,36 @@ def planes(name, layer, plan) -> str:
     cell = 182 / max(layer.H, layer.W)
     P, Q = layer.outputs
     left, right, top = 60, 420, 60
-    parts = [words(left + layer.W * cell / 2, top - 20, f"a plane of x: {layer.H} x {layer.W}"), words(right + Q * cell / 2, top - 20, f"a plane of y: {P} x {Q}")]
+    parts = [
+        words(left + layer.W * cell / 2, top - 20, f"a plane of x: {layer.H} x {layer.W}"),
+        words(right + Q * cell / 2, top - 20, f"a plane of y: {P} x {Q}"),
+    ]
     whole = name != "direct"  # then a block makes all of this plane
     for h in range(layer.H):
-        parts += [rectangle(left + v * cell, top + h * cell, cell, cell, HALO if whole else PALE) for v in range(layer.W)]
+        parts += [
+            rectangle(left + v * cell, top + h * cell, cell, cell, HALO if whole else PALE) for v in range(layer.W)
+        ]
     for p in range(P):
-        parts += [rectangle(right + q * cell, top + p * cell, cell, cell, HALO if whole or p * Q + q < plan["threads"] else PALE) for q in range(Q)]
-    parts += [rectangle(left + (4 + s) * cell, top + (3 + r) * cell, cell, cell, TILE) for r in range(layer.R) for s in range(layer.S)]
+        parts += [
+            rectangle(
+                right + q * cell, top + p * cell, cell, cell, HALO if whole or p * Q + q < plan["threads"] else PALE
+            )
+            for q in range(Q)
+        ]
+    parts += [
+        rectangle(left + (4 + s) * cell, top + (3 + r) * cell, cell, cell, TILE)
+        for r in range(layer.R)
+        for s in range(layer.S)
+    ]
     parts += [rectangle(right + 4 * cell, top + 3 * cell, cell, cell, TILE)]
     grid = " x ".join(f"{n:,}" for n in plan["grid"])
-    parts.append(words(360, top + layer.H * cell + 36, f"one output and its window; pale: what a block of {plan['threads']} threads has to do with. A grid of {grid}"))
+    parts.append(
+        words(
+            360,
+            top + layer.H * cell + 36,
+            f"one output and its window; pale: what a block of {plan['threads']} threads has to do with. A grid of {grid}",
+        )
+    )
     return "".join(parts)
 
 

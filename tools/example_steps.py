@@ -1,8 +1,9 @@
 """Writes examples/conv2d/README.md: the report that finds the bug, and what each step asks of memory, counted.
 
-    python tools/example_steps.py           prints it
-    python tools/example_steps.py --write   renews it
+python tools/example_steps.py           prints it
+python tools/example_steps.py --write   renews it
 """
+
 import sys
 from pathlib import Path
 
@@ -27,13 +28,16 @@ def row_of(path: Path) -> str:
         raise SystemExit(str(report))
     what = path.read_text().splitlines()[0].removeprefix("// ").split(": ")[-1].rstrip(".")
     numbers = report.numbers[LAYER]
-    return f"| `{path.name}` | {what} | " + " | ".join(digits(numbers[c]) if c in numbers else "" for c in COLUMNS) + " |"
+    return (
+        f"| `{path.name}` | {what} | " + " | ".join(digits(numbers[c]) if c in numbers else "" for c in COLUMNS) + " |"
+    )
 
 
 def page() -> str:
     steps = sorted(FOLDER.glob("[1-9]*.cuh"))
     head = ["| file | | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 2) + "|"]
-    return f"""## A kernel with a bug, found, repaired, and made faster
+    return (
+        f"""## A kernel with a bug, found, repaired, and made faster
 
 `examples/conv2d/0_with_a_bug.cuh` is a tiled convolution as a first attempt might look. Check it:
 
@@ -49,10 +53,13 @@ A thread that is done with a channel loads the next one's tile while others stil
 then in three steps, for {LAYER} (x and w: how often each element is read; shared: bytes of shared memory read for a multiply-add;
 conflicts: of its banks, 1 is none):
 
-""" + "\n".join([*head, *map(row_of, steps)]) + """
+"""
+        + "\n".join([*head, *map(row_of, steps)])
+        + """
 
 The last two columns say what to try next: neighbouring rows of the tile share banks, so give its rows another length.
 """
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """Brings nvcc from PyPI into this environment, where the machine has none: what `make test` compiles the CUDA kernels with."""
+
 import os
 import subprocess
 import sys
@@ -17,11 +18,24 @@ def main():
     torch = toolchain.find_torch()
     packages = toolchain.nvcc_packages(torch.cuda)
     if not packages:
-        print("convlab: {}; PyPI has one for CUDA 13 and later, and torch {} is of CUDA {}".format(reason, torch.version, torch.cuda))
+        print(
+            "convlab: {}; PyPI has one for CUDA 13 and later, and torch {} is of CUDA {}".format(
+                reason, torch.version, torch.cuda
+            )
+        )
         return
     print("convlab: {}; installing {}".format(reason, " ".join(packages)), flush=True)
     # --force-reinstall: what an interrupted pip left half there counts as installed.
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--force-reinstall", "--no-deps"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--force-reinstall",
+        "--no-deps",
+    ]
     sys.exit(subprocess.run(pip + packages).returncode)
 
 

@@ -6,6 +6,7 @@
 Needs Nsight Compute's ncu and the permission to read counters. A row is a kernel of a pass, with all of its launches. The file is
 written after each layer; of one that ncu does not get done in its share of --seconds, the simulator's side is kept, with the reason.
 """
+
 import argparse
 import csv
 import io
@@ -61,7 +62,12 @@ def calls_of(layer, device="cpu"):
     for rung in convlab.algorithms():
         for pass_ in PASSES:
             if "cuda" in rung.backends and rung.supports(problem, pass_)[0]:
-                yield rung, pass_, problem, call_of(rung, problem, pass_, lambda shape, dtype: torch.randn(shape, dtype=dtype, device=device))
+                yield (
+                    rung,
+                    pass_,
+                    problem,
+                    call_of(rung, problem, pass_, lambda shape, dtype: torch.randn(shape, dtype=dtype, device=device)),
+                )
 
 
 def target(layer):
@@ -80,7 +86,9 @@ def target(layer):
 
 def find_ncu():
     """The command, or a reason why there is none."""
-    found = shutil.which("ncu") or next((str(path) for path in sorted(Path("/opt/nvidia/nsight-compute").glob("*/ncu"), reverse=True)), None)
+    found = shutil.which("ncu") or next(
+        (str(path) for path in sorted(Path("/opt/nvidia/nsight-compute").glob("*/ncu"), reverse=True)), None
+    )
     toolkit = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"), "bin", "ncu")
     return found or (str(toolkit) if toolkit.exists() else None)
 
@@ -89,14 +97,34 @@ def profiled(ncu, layer, seconds):
     """[{"kernel", a key of METRICS: value}] in the order of launches. Raises RuntimeError with what ncu said."""
     with tempfile.TemporaryDirectory() as folder:
         log, said = Path(folder, "ncu.csv"), Path(folder, "said")
-        command = [ncu, "--csv", "--print-units", "base", "--clock-control", "none", "--profile-from-start", "off", "--log-file", str(log),
-                   "--metrics", ",".join(METRICS.values()), sys.executable, __file__, "--target", layer]  # fmt: skip
+        command = [
+            ncu,
+            "--csv",
+            "--print-units",
+            "base",
+            "--clock-control",
+            "none",
+            "--profile-from-start",
+            "off",
+            "--log-file",
+            str(log),
+            "--metrics",
+            ",".join(METRICS.values()),
+            sys.executable,
+            __file__,
+            "--target",
+            layer,
+        ]
         status = run_within(seconds, command, said)
         table = log.read_text(errors="replace") if log.exists() else ""
         words = " ".join((table + said.read_text(errors="replace")).split())[-600:]
     rows = parsed(table)
     if status or not rows:
-        raise RuntimeError("ncu: {}: {}".format("stopped after {:.0f} s".format(seconds) if status is None else "status {}".format(status), words))
+        raise RuntimeError(
+            "ncu: {}: {}".format(
+                "stopped after {:.0f} s".format(seconds) if status is None else "status {}".format(status), words
+            )
+        )
     return rows
 
 
@@ -104,7 +132,9 @@ def run_within(seconds, command, said):
     """The exit status, None if it took longer. What it prints goes into the file `said`: through a pipe, what it had started and left
     behind would keep us waiting."""
     with said.open("w") as file:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
             return process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -174,15 +204,27 @@ def rows_of(layer, counts, measured):
         for launch in planned_launches(rung, problem, pass_):
             key = rung.name, pass_, launch.kernel
             launches.append(key)
-            row = rows.setdefault(key, {"layer": layer, "algorithm": rung.name, "pass": pass_, "kernel": launch.kernel, "launches": 0,
-                                        "simulated": counts[rung.name, pass_][launch.kernel], "measured": None})  # fmt: skip
+            row = rows.setdefault(
+                key,
+                {
+                    "layer": layer,
+                    "algorithm": rung.name,
+                    "pass": pass_,
+                    "kernel": launch.kernel,
+                    "launches": 0,
+                    "simulated": counts[rung.name, pass_][launch.kernel],
+                    "measured": None,
+                },
+            )
             row["launches"] += 1
     if measured is not None:
         names = [base_name(kernel) for _, _, kernel in launches]
         measured = [kernel for kernel in measured if base_name(kernel["kernel"]) in names]
         seen = [base_name(kernel["kernel"]) for kernel in measured]
         if names != seen:
-            raise RuntimeError("ncu saw other launches than were planned: {} instead of {}".format(*differing(seen, names)))
+            raise RuntimeError(
+                "ncu saw other launches than were planned: {} instead of {}".format(*differing(seen, names))
+            )
         for key in rows:
             rows[key]["measured"] = together([kernel for name, kernel in zip(launches, measured) if name == key])
     return list(rows.values())
@@ -212,8 +254,15 @@ def main():
     ncu, rows, failed, spent = None if args.dry else find_ncu(), [], {}, {}
     layers, deadline = DRY_LAYERS if args.dry else LAYERS, time.monotonic() + args.seconds
     workers = max(min(len(os.sched_getaffinity(0)) - 1, 12), 1)
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:  # the simulator's side, while ncu runs
-        jobs = {name: {(rung.name, pass_): pool.submit(counted, name, rung.name, pass_) for rung, pass_, _, _ in calls_of(name)} for name in layers}
+    with ProcessPoolExecutor(
+        workers, multiprocessing.get_context("fork")
+    ) as pool:  # the simulator's side, while ncu runs
+        jobs = {
+            name: {
+                (rung.name, pass_): pool.submit(counted, name, rung.name, pass_) for rung, pass_, _, _ in calls_of(name)
+            }
+            for name in layers
+        }
         for i, name in enumerate(layers):
             measured, start = None, time.monotonic()
             try:
@@ -230,7 +279,11 @@ def main():
             except RuntimeError as error:
                 failed[name], found = str(error), rows_of(name, counts, None)
             rows += found
-            print("{}: ncu {} s, the simulator {:.1f} s more".format(name, spent[name], time.monotonic() - start - spent[name]))
+            print(
+                "{}: ncu {} s, the simulator {:.1f} s more".format(
+                    name, spent[name], time.monotonic() - start - spent[name]
+                )
+            )
             for row in found:
                 print(line_of(row))
             if name in failed:
@@ -244,9 +297,19 @@ def main():
 def line_of(row):
     """simulated/measured of what both know."""
     keys = list(row["simulated"])
-    both = ["{} {:,}/{}".format(key, row["simulated"][key], "{:,.0f}".format(row["measured"][key]) if row["measured"] and key in row["measured"] else "-")
-            for key in keys]  # fmt: skip
-    us = " {:.1f} us".format(row["measured"]["microseconds"]) if row["measured"] and "microseconds" in row["measured"] else ""
+    both = [
+        "{} {:,}/{}".format(
+            key,
+            row["simulated"][key],
+            "{:,.0f}".format(row["measured"][key]) if row["measured"] and key in row["measured"] else "-",
+        )
+        for key in keys
+    ]
+    us = (
+        " {:.1f} us".format(row["measured"]["microseconds"])
+        if row["measured"] and "microseconds" in row["measured"]
+        else ""
+    )
     return "{layer} {algorithm} {pass} {kernel}:".format(**row) + us + " simulated/measured " + ", ".join(both)
 
 

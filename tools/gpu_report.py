@@ -11,6 +11,7 @@ CUDA, setuptools, ninja, pybind11, pytest and nvcc, and perhaps no network: noth
 
 The exit status is 0 if every step succeeded, 1 if one did not, 3 without a GPU.
 """
+
 import argparse
 import datetime
 import json
@@ -29,7 +30,7 @@ from typing import List, NamedTuple, Optional
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 VERSION = 1  # of the format
-LEAST = 10   # seconds: with less left, a step is not begun
+LEAST = 10  # seconds: with less left, a step is not begun
 MARGIN = 25  # seconds that a step is told less than it has: to begin, and for the row at which its time is up
 TAIL = 4000  # characters of a step's output that its record keeps; the log has all
 PYTHON = sys.executable
@@ -40,6 +41,7 @@ KINDS = ["conv", "ladder", "pool", "act", "step"]  # of its rows
 class Step(NamedTuple):
     """name: for STEP. commands: one after the other, until one fails; {data} stands for a JSON file that the record takes in,
     {seconds} for those it has. seconds: the limit of them all. needs: a program without which the step is left out."""
+
     name: str
     commands: List[List[str]]
     seconds: float
@@ -53,9 +55,33 @@ def steps(capability) -> List[Step]:
     sanitizer = ["compute-sanitizer", "--error-exitcode", "9", "--tool"]
     subset = [PYTHON, "tools/gpu_subset.py"]
     return [
-        Step("build", [[PYTHON, "setup.py", "build_ext", "--inplace"], [PYTHON, "-c", "import convlab; print(convlab.build_info())"]], 150, environ=build),
+        Step(
+            "build",
+            [
+                [PYTHON, "setup.py", "build_ext", "--inplace"],
+                [PYTHON, "-c", "import convlab; print(convlab.build_info())"],
+            ],
+            150,
+            environ=build,
+        ),
         Step("subset", [subset], 40),
-        Step("test", [[PYTHON, "tools/gpu_test.py", "-m", "cuda and not long", "-q", "--durations=10", "-p", "no:cacheprovider"]], 150, environ=build),
+        Step(
+            "test",
+            [
+                [
+                    PYTHON,
+                    "tools/gpu_test.py",
+                    "-m",
+                    "cuda and not long",
+                    "-q",
+                    "--durations=10",
+                    "-p",
+                    "no:cacheprovider",
+                ]
+            ],
+            150,
+            environ=build,
+        ),
         Step("memcheck", [[*sanitizer, "memcheck", *subset]], 60, "compute-sanitizer"),
         Step("racecheck", [[*sanitizer, "racecheck", *subset]], 60, "compute-sanitizer"),
         Step("ceilings", [[*BENCH, "ceilings", "--output", "{data}"]], 40),
@@ -66,10 +92,22 @@ def steps(capability) -> List[Step]:
 
 def dry_steps() -> List[Step]:
     """The same names, with what of them goes without a GPU."""
-    layers = ["--layers", "lenet-c3@1024", "lenet-5@1024", "max-lenet@1024", "leaky_relu-lenet@1024", "--precision", "float32"]
+    layers = [
+        "--layers",
+        "lenet-c3@1024",
+        "lenet-5@1024",
+        "max-lenet@1024",
+        "leaky_relu-lenet@1024",
+        "--precision",
+        "float32",
+    ]
     subset = [PYTHON, "tools/gpu_subset.py", "--simulated"]
     return [
-        Step("build", [[PYTHON, "convlab/toolchain.py"], [PYTHON, "-c", "import convlab; print(convlab.build_info())"]], 60),
+        Step(
+            "build",
+            [[PYTHON, "convlab/toolchain.py"], [PYTHON, "-c", "import convlab; print(convlab.build_info())"]],
+            60,
+        ),
         Step("subset", [subset], 60),
         Step("test", [[PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda.py"]], 60),
         Step("memcheck", [[PYTHON, "-c", "print('the subset ran in the checking simulator already')"]], 30),
@@ -111,9 +149,14 @@ def run_step(step, seconds, log) -> dict:
             record["why"] = "left out: the time is up"
         else:
             for command in step.commands:
-                stands_for = {"{data}": str(data), "{seconds}": str(max(round(deadline - time.monotonic() - MARGIN), 1))}
+                stands_for = {
+                    "{data}": str(data),
+                    "{seconds}": str(max(round(deadline - time.monotonic() - MARGIN), 1)),
+                }
                 command = [stands_for.get(word, word) for word in command]
-                record["commands"].append(["python" if word == PYTHON else word.replace(folder + os.sep, "") for word in command])
+                record["commands"].append(
+                    ["python" if word == PYTHON else word.replace(folder + os.sep, "") for word in command]
+                )
                 record["why"] = run_command(command, step.environ, deadline, log, said)
                 if record["why"]:
                     break
@@ -130,10 +173,23 @@ def run_step(step, seconds, log) -> dict:
 def run_command(command, environ, deadline, log, said) -> str:
     """Runs it, with its output into the log; returns why it failed, or ""."""
     log.write("$ {}\n".format(" ".join("python" if word == PYTHON else word for word in command)))
-    environ = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])), **environ}
+    environ = {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        **environ,
+    }
     try:
-        process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                                   start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
     except OSError as error:
         return "cannot be started: {}".format(error)
     late = Alarm(process, deadline)
@@ -228,10 +284,30 @@ def find_gpu():
 
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--step", default=os.environ.get("STEP", ""), metavar="NAME[,NAME]", help="these steps only (default: $STEP, or all)")
-    parser.add_argument("--dry", action="store_true", default=os.environ.get("DRY", "") not in ("", "0"), help="without a GPU (default: $DRY)")
-    parser.add_argument("--budget", type=float, default=float(os.environ.get("BUDGET") or 540), help="seconds for all (default: $BUDGET, or 540)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: benchmarks/results/GPU-DATE.json, a dry run's in a temporary folder")
+    parser.add_argument(
+        "--step",
+        default=os.environ.get("STEP", ""),
+        metavar="NAME[,NAME]",
+        help="these steps only (default: $STEP, or all)",
+    )
+    parser.add_argument(
+        "--dry",
+        action="store_true",
+        default=os.environ.get("DRY", "") not in ("", "0"),
+        help="without a GPU (default: $DRY)",
+    )
+    parser.add_argument(
+        "--budget",
+        type=float,
+        default=float(os.environ.get("BUDGET") or 540),
+        help="seconds for all (default: $BUDGET, or 540)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="default: benchmarks/results/GPU-DATE.json, a dry run's in a temporary folder",
+    )
     args = parser.parse_args(argv)
     start = time.monotonic()
     os.environ["PATH"] = with_toolkit(os.environ.get("PATH", os.defpath))
@@ -261,7 +337,13 @@ def main(argv=None) -> int:
         save(report, path)  # after each: what is done stays done
         log.write("== {}: {} in {} s ==\n".format(step.name, "ok" if done["ok"] else done["why"], done["seconds"]))
     ran = {name: done for name, done in report["steps"].items() if not wanted or name in wanted}
-    log.write("\n" + "".join("{:10} {:>7} s  {}\n".format(name, done["seconds"], "ok" if done["ok"] else done["why"]) for name, done in ran.items()))
+    log.write(
+        "\n"
+        + "".join(
+            "{:10} {:>7} s  {}\n".format(name, done["seconds"], "ok" if done["ok"] else done["why"])
+            for name, done in ran.items()
+        )
+    )
     log.write("wrote {} in {:.0f} s\n".format(os.path.relpath(path), time.monotonic() - start))
     return int(not all(done["ok"] for done in ran.values()))
 

@@ -1,8 +1,9 @@
 """Every kernel once or twice on small, awkward problems, against float64: what compute-sanitizer watches, which is too slow for the suite.
 
-    compute-sanitizer --tool racecheck python tools/gpu_subset.py
-    python tools/gpu_subset.py --simulated          without a GPU: the checking simulator watches instead
+compute-sanitizer --tool racecheck python tools/gpu_subset.py
+python tools/gpu_subset.py --simulated          without a GPU: the checking simulator watches instead
 """
+
 import argparse
 import sys
 from contextlib import nullcontext

@@ -3,6 +3,7 @@
 For a machine that has torch, setuptools, ninja, pybind11, pytest and nvcc, and perhaps no network: nothing is installed.
 Arguments go to pytest.
 """
+
 import importlib.util
 import os
 import subprocess
@@ -15,10 +16,18 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 def main():
     if not torch.cuda.is_available():
-        sys.exit("convlab: torch {} ({}) sees no GPU: gpu-test needs one, and a torch with CUDA".format(torch.__version__, sys.executable))
+        sys.exit(
+            "convlab: torch {} ({}) sees no GPU: gpu-test needs one, and a torch with CUDA".format(
+                torch.__version__, sys.executable
+            )
+        )
     capability = "{}.{}".format(*torch.cuda.get_device_capability())
-    print("convlab: testing on {}, compute capability {}, Python {}, torch {}".format(
-        torch.cuda.get_device_name(), capability, sys.version.split()[0], torch.__version__), flush=True)
+    print(
+        "convlab: testing on {}, compute capability {}, Python {}, torch {}".format(
+            torch.cuda.get_device_name(), capability, sys.version.split()[0], torch.__version__
+        ),
+        flush=True,
+    )
 
     environ = {"TORCH_CUDA_ARCH_LIST": capability, **os.environ, "CONVLAB_CUDA": "1"}
     workers = ["-n", str(min(len(os.sched_getaffinity(0)), 12))] if importlib.util.find_spec("xdist") else []

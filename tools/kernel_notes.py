@@ -1,10 +1,11 @@
 """What each kernel asks of memory, counted by the simulator: the numbers in the notes on top of csrc/kernels/*.cu.
 
-    make kernel-notes                   prints them
-    make kernel-notes ARGS=--write      renews the notes
+make kernel-notes                   prints them
+make kernel-notes ARGS=--write      renews the notes
 
-    python -m convlab.check --columns   says how to read them
+python -m convlab.check --columns   says how to read them
 """
+
 import argparse
 import sys
 from functools import partial
@@ -30,6 +31,7 @@ PASSES = ("forward", "dgrad", "wgrad")
 
 class Layer(NamedTuple):
     """x [N, C, H, W], w [K, C/groups, R, S], stride 1"""
+
     x: tuple
     w: tuple
     padding: int = 0
@@ -47,6 +49,7 @@ class Layer(NamedTuple):
 
 class Pooling(NamedTuple):
     """x [N, C, H, W]"""
+
     x: tuple
     kernel: int
     stride: int
@@ -58,7 +61,10 @@ LAYERS = {
     "LeNet C3": Layer((32, 6, 14, 14), (16, 6, 5, 5)),
     "ResNet-20": Layer((1, 32, 16, 16), (32, 32, 3, 3), padding=1),  # its second stage
 }
-DEPTHWISE_LAYERS = {name: Layer((c.N, c.C, c.H, c.W), (c.K, c.C // c.groups, c.R, c.S), c.padding[0], c.groups) for name, c in contracts.DEPTHWISE_LAYERS.items()}
+DEPTHWISE_LAYERS = {
+    name: Layer((c.N, c.C, c.H, c.W), (c.K, c.C // c.groups, c.R, c.S), c.padding[0], c.groups)
+    for name, c in contracts.DEPTHWISE_LAYERS.items()
+}
 MAX_POOLINGS = {
     "LeNet S2": Pooling((32, 6, 28, 28), 2, 2),
     "ResNet-50": Pooling((1, 8, 112, 112), 3, 2, 1),  # behind its first layer; 8 of the 64 planes
@@ -71,13 +77,13 @@ AVG_POOLINGS = {
 
 class Case(NamedTuple):
     """A row of a note."""
-    source: str                 # the file whose note it belongs to
-    layer: str
-    what: str                   # the pass
-    run: Callable[[], object]   # calls the operator
-    sizes: Dict[str, int]       # bytes of the tensors that it reads and writes, by the simulator's names
-    multiply_adds: int = 0
 
+    source: str  # the file whose note it belongs to
+    layer: str
+    what: str  # the pass
+    run: Callable[[], object]  # calls the operator
+    sizes: Dict[str, int]  # bytes of the tensors that it reads and writes, by the simulator's names
+    multiply_adds: int = 0
 
 
 def problem_of(layer: Layer) -> convlab.Conv2dProblem:
@@ -94,12 +100,23 @@ def case_of(rung, name: str, layer: Layer, pass_: str) -> Case:
     """One pass of a convolution through a rung."""
     x, w, dy = layer.tensors()
     run = call_of(rung, problem_of(layer), pass_)
-    return Case("conv2d_{}.cu".format(rung.name), name, pass_, run, sizes_of(input=x, weight=w, grad_output=dy), layer.multiply_adds)
+    return Case(
+        "conv2d_{}.cu".format(rung.name),
+        name,
+        pass_,
+        run,
+        sizes_of(input=x, weight=w, grad_output=dy),
+        layer.multiply_adds,
+    )
 
 
 def convolution_cases(layers) -> Iterator[Case]:
     for rung in convlab.algorithms():
-        taken = {name: layer for name, layer in layers.items() if any(rung.supports(problem_of(layer), pass_)[0] for pass_ in PASSES)}
+        taken = {
+            name: layer
+            for name, layer in layers.items()
+            if any(rung.supports(problem_of(layer), pass_)[0] for pass_ in PASSES)
+        }
         for name, layer in (taken or DEPTHWISE_LAYERS).items():
             problem = problem_of(layer)
             yield from (case_of(rung, name, layer, pass_) for pass_ in PASSES if rung.supports(problem, pass_)[0])
@@ -115,14 +132,26 @@ def pooling_cases() -> Iterator[Case]:
             y, offsets = ops.max_pool2d_forward(x, *window, False, True)
         dy, sizes = torch.randn_like(y), sizes_of(input=x, grad_output=y, offsets=offsets)
         yield Case("max_pool2d.cu", name, "forward", partial(ops.max_pool2d_forward, x, *window, False, True), sizes)
-        yield Case("max_pool2d.cu", name, "backward", partial(ops.max_pool2d_backward, dy, offsets, x.shape[2:], *window, False), sizes)
+        yield Case(
+            "max_pool2d.cu",
+            name,
+            "backward",
+            partial(ops.max_pool2d_backward, dy, offsets, x.shape[2:], *window, False),
+            sizes,
+        )
     for name, p in AVG_POOLINGS.items():
         x, window = torch.randn(p.x), ((p.kernel,) * 2, (p.stride,) * 2, (p.padding,) * 2)
         with convlab.simulate(check=False):
             y = ops.avg_pool2d_forward(x, *window, False, True, 0)
         dy, sizes = torch.randn_like(y), sizes_of(input=x, grad_output=y)
         yield Case("avg_pool2d.cu", name, "forward", partial(ops.avg_pool2d_forward, x, *window, False, True, 0), sizes)
-        yield Case("avg_pool2d.cu", name, "backward", partial(ops.avg_pool2d_backward, dy, x.shape[2:], *window, True, 0, False), sizes)
+        yield Case(
+            "avg_pool2d.cu",
+            name,
+            "backward",
+            partial(ops.avg_pool2d_backward, dy, x.shape[2:], *window, True, 0, False),
+            sizes,
+        )
 
 
 def activation_cases(layers) -> Iterator[Case]:
@@ -148,10 +177,17 @@ def numbers_of(case: Case) -> Dict[str, float]:
 
 def table_of(cases: List[Case]) -> List[str]:
     """Lines of text: the columns that have numbers, a row for each case."""
-    return traffic.table({"{:12}{}".format(case.layer, case.what): {c: digits(n) for c, n in numbers_of(case).items()} for case in cases}, NAME_WIDTH)
+    return traffic.table(
+        {
+            "{:12}{}".format(case.layer, case.what): {c: digits(n) for c, n in numbers_of(case).items()}
+            for case in cases
+        },
+        NAME_WIDTH,
+    )
 
 
 # ---- the notes --------------------------------------------------------------------------------------------------------
+
 
 def split(source: str):
     """A kernel file's lines before the note, in it, and behind it."""

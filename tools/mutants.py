@@ -9,6 +9,7 @@ csrc/kernels, csrc/geometry and csrc/device/reduce.h. It is compiled for the sim
 and given the problems that the tests give its kernel, until one fails. Survivors must stand in tests/harmless_mutants.txt, with the
 reason.
 """
+
 import argparse
 import multiprocessing
 import os
@@ -36,9 +37,9 @@ PROBLEMS_SECONDS = 20  # of processor time: whose problems take longer, hangs; o
 
 
 class Mutant(NamedTuple):
-    file: str       # relative to the root
+    file: str  # relative to the root
     line: int
-    begin: int      # what is replaced, as offsets into the file
+    begin: int  # what is replaced, as offsets into the file
     end: int
     new: str
     old_line: str
@@ -94,7 +95,7 @@ def mutants_of(path: Path):
         new = SWAPS[match.group(1)] if match.group(1) else ""
         start, stop = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
         old_line = text[start:stop].strip()
-        new_line = (text[start:match.start()] + new + text[match.end():stop]).strip() if new else ""
+        new_line = (text[start : match.start()] + new + text[match.end() : stop]).strip() if new else ""
         line = text.count("\n", 0, match.start()) + 1
         found.append(Mutant(str(path.relative_to(ROOT)), line, match.start(), match.end(), new, old_line, new_line))
     return found, left_out
@@ -138,6 +139,7 @@ class Workshop:
         os.chdir(ROOT)
         sys.path.append(str(ROOT / "convlab"))
         import toolchain
+
         self.setup = runpy.run_path("setup.py", run_name="setup")
         self.torch, self.cxx = toolchain.find_torch(), toolchain.find_cxx(os.environ).path
         self.folder = Path(tempfile.mkdtemp(prefix="convlab-mutants-"))
@@ -148,6 +150,7 @@ class Workshop:
 
     def includers(self, file) -> List[str]:
         """The .cu files that `file` is compiled into, the quickest to compile first."""
+
         def includes(source, seen):
             for name in re.findall(r'#include "([^"]+)"', source.read_text()):
                 path = Path(os.path.normpath(source.parent / name))
@@ -159,7 +162,9 @@ class Workshop:
         if file.endswith(".cu"):
             return [file]
         sources = [s for s in (ROOT / "csrc" / "kernels").glob("*.cu") if ROOT / file in includes(s, set())]
-        return sorted((str(s.relative_to(ROOT)) for s in sources), key=lambda s: self.object_of(s, "_sim").stat().st_size)
+        return sorted(
+            (str(s.relative_to(ROOT)) for s in sources), key=lambda s: self.object_of(s, "_sim").stat().st_size
+        )
 
     def object_of(self, source, library) -> Path:
         return built() / library / (source + ".o")
@@ -167,7 +172,10 @@ class Workshop:
     def compile(self, source, check) -> bool:
         """This .cu from the copy; whether it compiles."""
         library = self.library(check)
-        flags = [*library.cu_flags, "-ffile-prefix-map={}=.".format(self.folder)]  # so that what has not changed is the same to the byte
+        flags = [
+            *library.cu_flags,
+            "-ffile-prefix-map={}=.".format(self.folder),
+        ]  # so that what has not changed is the same to the byte
         command = [self.cxx, *flags, "-w", "-c", source, "-o", str(self.target(check))]
         return subprocess.run(command, cwd=self.folder, capture_output=True).returncode == 0
 
@@ -181,7 +189,14 @@ class Workshop:
         original = self.object_of(source, name_of(library))
         others = [str(path) for path in sorted((built() / name_of(library)).rglob("*.o")) if path != original]
         # the mutant first: of a kernel that several files have, the linker keeps the first copy
-        command = [self.cxx, "-o", str(self.folder / library.name), str(self.target(check)), *others, *library.link_flags]
+        command = [
+            self.cxx,
+            "-o",
+            str(self.folder / library.name),
+            str(self.target(check)),
+            *others,
+            *library.link_flags,
+        ]
         subprocess.run(command, cwd=ROOT, check=True)
 
     def library(self, check):
@@ -203,22 +218,31 @@ def problems_of(source, check):
     import ladder
     import test_ladder
     import test_simulator_random as others
+
     rng = random.Random(1)
     name = Path(source).stem
-    rungs = [r for r in ladder.RUNGS if name == "conv2d_" + r.name] or [r for r in ladder.RUNGS if name + ".cu" in used_by(r)]
+    rungs = [r for r in ladder.RUNGS if name == "conv2d_" + r.name] or [
+        r for r in ladder.RUNGS if name + ".cu" in used_by(r)
+    ]
     if not rungs:
         for i in range(30 if check else 60):
             yield lambda: others.run_problems(rng.randrange(2**32), 5, check, others.POOLINGS_AND_ACTIVATIONS)
         return
     for rung in rungs:
         passes = sorted(rung.passes_by_backend["cuda"])
-        draw = [ladder.random_problem(rng, rung, passes[i // 2 % len(passes)] if i % 2 else None) for i in range(16 if check else 120)]
+        draw = [
+            ladder.random_problem(rng, rung, passes[i // 2 % len(passes)] if i % 2 else None)
+            for i in range(16 if check else 120)
+        ]
         table = [c for c in test_ladder.AWKWARD + test_ladder.MORE_AWKWARD if ladder.passes_of(rung, c)]
         large = [c for c in test_ladder.LARGE if not check and ladder.has_tiles(rung) and ladder.passes_of(rung, c)]
         import torch
+
         for i, (conv, dtype) in enumerate(draw[:8] + [(c, torch.float32) for c in table + large] + draw[8:]):
             order = ("reverse", "random", "forward")[i % 3]
-            yield lambda: ladder.check_passes(rung, conv, dtype, ladder.passes_of(rung, conv, dtype), check=check, order=order, seed=i)
+            yield lambda: ladder.check_passes(
+                rung, conv, dtype, ladder.passes_of(rung, conv, dtype), check=check, order=order, seed=i
+            )
 
 
 def used_by(rung):
@@ -232,8 +256,10 @@ def run_problems(folder, source, check, pipe):
     os.environ["CONVLAB_SIMULATOR_TIME_LIMIT"] = "5"
     resource.setrlimit(resource.RLIMIT_CPU, (PROBLEMS_SECONDS + int(time.process_time()), PROBLEMS_SECONDS * 10))
     import convlab.simulator
+
     convlab.simulator._PACKAGE = folder
     import torch
+
     torch.manual_seed(1)
     torch.use_deterministic_algorithms(True, warn_only=True)  # new memory is NaN: what a mutant does not write, shows
     try:
@@ -259,7 +285,9 @@ def noticed(folder, source, check) -> Optional[str]:
     _, status = os.waitpid(child, 0)
     with os.fdopen(read) as said:
         message = said.read()
-    ended = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else "exit {}".format(os.WEXITSTATUS(status))
+    ended = (
+        signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else "exit {}".format(os.WEXITSTATUS(status))
+    )
     return None if status == 0 else message or ("hangs" if ended == "SIGXCPU" else ended)
 
 
@@ -279,7 +307,7 @@ def try_mutant(m: Mutant):
     text = copy.read_text()
     said = None
     try:
-        copy.write_text(text[:m.begin] + m.new + text[m.end:])
+        copy.write_text(text[: m.begin] + m.new + text[m.end :])
         for source in workshop.includers(m.file):
             for check in (True, False) if m.is_barrier else (False, True):
                 if not workshop.compile(source, check):
@@ -306,8 +334,12 @@ def main():
 
     mutants, left_out = find_mutants()
     barriers = sum(m.is_barrier for m in mutants)
-    print("{} mutants: {} barriers, {} comparisons; {} comparisons of the host left out".format(
-        len(mutants), barriers, len(mutants) - barriers, left_out), flush=True)
+    print(
+        "{} mutants: {} barriers, {} comparisons; {} comparisons of the host left out".format(
+            len(mutants), barriers, len(mutants) - barriers, left_out
+        ),
+        flush=True,
+    )
     harmless = read_harmless()
     gone = sorted(set(harmless) - {m.key for m in mutants})
     chosen = [m for m in mutants if args.only in str(m)]
@@ -322,8 +354,10 @@ def main():
         sys.exit("mutants: {} is missing: make build".format(missing[0]))
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     import torch
+
     torch.set_num_threads(1)
     import ladder, test_ladder, test_simulator_random  # noqa: E401, F401  (once, before the workers fork)
+
     survivors, begin = [], time.monotonic()
     with multiprocessing.get_context("fork").Pool(args.jobs, start_worker) as pool:
         for number, (m, seconds, said) in enumerate(pool.imap_unordered(try_mutant, chosen), 1):
@@ -335,11 +369,21 @@ def main():
         pool.join()
     unknown = [m for m in survivors if m.key not in harmless]
     wrong = [m for m in chosen if m.key in harmless and m not in survivors]
-    print("{} mutants in {:.0f} s: {} noticed, {} survive, {} of them known as harmless".format(
-        len(chosen), time.monotonic() - begin, len(chosen) - len(survivors), len(survivors), len(survivors) - len(unknown)))
+    print(
+        "{} mutants in {:.0f} s: {} noticed, {} survive, {} of them known as harmless".format(
+            len(chosen),
+            time.monotonic() - begin,
+            len(chosen) - len(survivors),
+            len(survivors),
+            len(survivors) - len(unknown),
+        )
+    )
     for m in unknown:
-        print("no test notices {}\n    was: {}\n    add a problem that does, or say in {} why it is harmless".format(
-            m, m.old_line, HARMLESS.relative_to(ROOT)))
+        print(
+            "no test notices {}\n    was: {}\n    add a problem that does, or say in {} why it is harmless".format(
+                m, m.old_line, HARMLESS.relative_to(ROOT)
+            )
+        )
     for m in wrong:
         print("{} is in {}, but a test notices it".format(m, HARMLESS.relative_to(ROOT)))
     for file, code in gone:

@@ -1,6 +1,7 @@
 """The CPU kernels under AddressSanitizer and UBSan: compiles them apart from the others, in build/sanitize, and runs the tests of parity
 and gradients there, once for each instruction set of this machine or for the one that CONVLAB_CPU names. Arguments go to pytest.
 """
+
 import glob
 import importlib.util
 import os
@@ -20,14 +21,23 @@ def runtime(cxx):
     """What has to be in the process before Python: AddressSanitizer, and the library whose exceptions it watches."""
     paths = [toolchain.output(cxx, "-print-file-name=" + name).strip() for name in ("libasan.so", "libstdc++.so.6")]
     if not all(map(os.path.isabs, paths)):
-        raise toolchain.Refusal("sanitize needs AddressSanitizer's library, and {} has none: install g++'s libasan, or name a g++ in CXX".format(cxx))
+        raise toolchain.Refusal(
+            "sanitize needs AddressSanitizer's library, and {} has none: install g++'s libasan, or name a g++ in CXX".format(
+                cxx
+            )
+        )
     return " ".join(paths)
 
 
 def instruction_sets(environ):
     """Those that CONVLAB_CPU may name here: the message about a wrong one lists them."""
-    said = subprocess.run([sys.executable, "-c", "from convlab import cpu; cpu.kernels()"], cwd=os.path.join(BUILD, "lib"),
-                          env={**environ, "CONVLAB_CPU": "none"}, stderr=subprocess.PIPE, text=True).stderr
+    said = subprocess.run(
+        [sys.executable, "-c", "from convlab import cpu; cpu.kernels()"],
+        cwd=os.path.join(BUILD, "lib"),
+        env={**environ, "CONVLAB_CPU": "none"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ).stderr
     if "this machine runs " not in said:
         raise toolchain.Refusal("the sanitized build does not load:\n" + said)
     return said.rsplit("this machine runs ", 1)[1].strip().split(", ")
@@ -59,7 +69,10 @@ def main():
         print("convlab: {} under AddressSanitizer and UBSan".format(name), flush=True)
         # The package in the working directory is the one that is imported.
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *tests, *sys.argv[1:]]
-        failed |= subprocess.run(command, cwd=os.path.join(BUILD, "lib"), env={**environ, "CONVLAB_CPU": name}).returncode != 0
+        failed |= (
+            subprocess.run(command, cwd=os.path.join(BUILD, "lib"), env={**environ, "CONVLAB_CPU": name}).returncode
+            != 0
+        )
         for path in sorted(glob.glob(reports + ".*")):
             with open(path, errors="replace") as f:
                 print("".join(f.readlines()[:LINES]))

@@ -6,6 +6,7 @@
 Each version is installed into an environment of its own, with this Python, and thrown away again; convlab/ is taken from the
 checkout as it was built by `python setup.py build_ext --inplace`, not rebuilt.
 """
+
 import os
 import subprocess
 import sys
@@ -15,7 +16,6 @@ import venv
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.append(os.path.join(ROOT, "convlab"))
 import toolchain  # noqa: E402
-
 
 
 def smoke():
@@ -41,8 +41,14 @@ def smoke():
             y.square().sum().backward()
             results.append([y.detach()] + [t.grad for t in arguments])
         for expected, actual in zip(*results):
-            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4, msg=lambda text: "{}: {}".format(name, text))
-    print("torch {}: {} agree; built with torch {}".format(torch.__version__, ", ".join(cases), convlab.build_info()["torch_built"]))
+            torch.testing.assert_close(
+                actual, expected, rtol=1e-4, atol=1e-4, msg=lambda text: "{}: {}".format(name, text)
+            )
+    print(
+        "torch {}: {} agree; built with torch {}".format(
+            torch.__version__, ", ".join(cases), convlab.build_info()["torch_built"]
+        )
+    )
 
 
 def run_under(version):
@@ -54,9 +60,19 @@ def run_under(version):
         if install.returncode:
             print("torch {}: not installed: {}".format(version, install.stderr.strip().splitlines()[-1]), flush=True)
             return False
-        done = subprocess.run([python, "-W", "ignore", os.path.abspath(__file__), "--here"], cwd=folder, capture_output=True, text=True,
-                              env={**os.environ, "PYTHONPATH": ROOT})
-        print(done.stdout.strip() if done.returncode == 0 else "torch {}: FAILED\n{}".format(version, done.stderr.strip()), flush=True)
+        done = subprocess.run(
+            [python, "-W", "ignore", os.path.abspath(__file__), "--here"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": ROOT},
+        )
+        print(
+            done.stdout.strip()
+            if done.returncode == 0
+            else "torch {}: FAILED\n{}".format(version, done.stderr.strip()),
+            flush=True,
+        )
         return done.returncode == 0
 
 

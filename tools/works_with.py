@@ -6,6 +6,7 @@
 A test says what it shows: @pytest.mark.works_with("what"). Several may show the same; it works if all of them pass. What does not work
 is an xfail that says why. What only a GPU shows works if the tests passed there, by the report that the README's GPU section is made from.
 """
+
 import argparse
 import importlib
 import json
@@ -47,7 +48,10 @@ def rows():
     for what, verdicts in found.items():
         verdicts.discard(NOT_SHOWN if len(verdicts) > 1 else None)  # a test on the CPU is enough
         assert len(verdicts) == 1, "tests of {!r} do not agree: {}".format(what, verdicts)
-    return {what: "yes, on an {}".format(gpu) if gpu and verdicts == {NOT_SHOWN} else verdicts.pop() for what, verdicts in found.items()}
+    return {
+        what: "yes, on an {}".format(gpu) if gpu and verdicts == {NOT_SHOWN} else verdicts.pop()
+        for what, verdicts in found.items()
+    }
 
 
 def marks_of(thing):
@@ -89,8 +93,13 @@ class Outcomes:
 def check(rows):
     """Runs the tests; ends the program if they do not show what they say."""
     outcomes = Outcomes()
-    pytest.main(["-q", "-p", "no:cacheprovider", "-m", "works_with and (long or not long)", str(ROOT / "tests")], plugins=[outcomes])
-    not_shown = outcomes.failed or [what for what, verdict in rows.items() if verdict.split(":")[0] in ("yes", "no") and what not in outcomes.shown]
+    pytest.main(
+        ["-q", "-p", "no:cacheprovider", "-m", "works_with and (long or not long)", str(ROOT / "tests")],
+        plugins=[outcomes],
+    )
+    not_shown = outcomes.failed or [
+        what for what, verdict in rows.items() if verdict.split(":")[0] in ("yes", "no") and what not in outcomes.shown
+    ]
     if not_shown:
         sys.exit("convlab: the tests do not show what they say: {}".format("; ".join(not_shown)))
 

@@ -1,12 +1,12 @@
 """Times convlab's kernels beside torch's, on this machine.
 
-    python -m convlab.bench cpu                              all of it
-    python -m convlab.bench cpu conv --layers resnet-64 --passes forward dgrad --layout nchw
-    python -m convlab.bench cpu step --threads 1
-    python -m convlab.bench cpu --compare benchmarks/results/OLD.json
-    python -m convlab.bench overhead                         what a call costs
-    python -m convlab.bench gpu                              the CUDA kernels beside cuDNN, on an NVIDIA GPU
-    python -m convlab.bench readme benchmarks/results/RUN.json    its figures into README.md
+python -m convlab.bench cpu                              all of it
+python -m convlab.bench cpu conv --layers resnet-64 --passes forward dgrad --layout nchw
+python -m convlab.bench cpu step --threads 1
+python -m convlab.bench cpu --compare benchmarks/results/OLD.json
+python -m convlab.bench overhead                         what a call costs
+python -m convlab.bench gpu                              the CUDA kernels beside cuDNN, on an NVIDIA GPU
+python -m convlab.bench readme benchmarks/results/RUN.json    its figures into README.md
 """
 
 import argparse
@@ -32,7 +32,9 @@ QUICK = Limits(rounds=10, seconds=0.3, patience=1)
 
 def parse(argv=None):
     """The command line's choices; what makes no sense ends the program with a line that says why."""
-    parser = argparse.ArgumentParser("python -m convlab.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m convlab.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     cpu = commands.add_parser("cpu", help="convolutions, pooling, activations and training steps on the CPU")
     cpu.add_argument("kinds", nargs="*", metavar="KIND", help=f"{', '.join(KINDS)} (default: all)")
@@ -41,13 +43,19 @@ def parse(argv=None):
     cpu.add_argument("--layout", choices=LAYOUTS, help="this layout only (default: both)")
     cpu.add_argument("--algo", default="auto", help="convlab's convolution algorithm (default: auto)")
     cpu.add_argument("--cold", action="store_true", help="go round more data than the last-level cache holds")
-    cpu.add_argument("--memory", action="store_true", help="what memory a call takes, too, counted in a process of its own")
+    cpu.add_argument(
+        "--memory", action="store_true", help="what memory a call takes, too, counted in a process of its own"
+    )
     cpu.add_argument("--no-compile", action="store_true", help="leave torch.compile out of the training steps")
     _add_timing(cpu)
     _add_timing(commands.add_parser("overhead", help="a call that has next to nothing to do"))
-    gpu.add_arguments(commands.add_parser("gpu", help="convolutions, pooling, leaky ReLU and training steps on an NVIDIA GPU"))
+    gpu.add_arguments(
+        commands.add_parser("gpu", help="convolutions, pooling, leaky ReLU and training steps on an NVIDIA GPU")
+    )
     table = commands.add_parser("readme", help="write the tables of README.md from the JSON of a run")
-    table.add_argument("json", nargs="?", help="of a run, or of make gpu-report (default: the run on a CPU that README.md names)")
+    table.add_argument(
+        "json", nargs="?", help="of a run, or of make gpu-report (default: the run on a CPU that README.md names)"
+    )
     args = parser.parse_args(argv)
     if args.command in ("cpu", "overhead"):
         _check(parser, args)
@@ -60,9 +68,17 @@ def _add_timing(parser):
     add("--filter", default="", metavar="TEXT", help="rows that have TEXT in KIND LAYER PASS LAYOUT only")
     add("--rounds", type=whole_number(1), help=f"at most (default: {usual.rounds})")
     add("--seconds", type=positive, help=f"about so long a row (default: {usual.seconds:g})")
-    add("--patience", type=positive, metavar="SECONDS",
-        help=f"so long a row until a few rounds are undisturbed by other programs (default: {usual.patience:g})")  # fmt: skip
-    add("--quick", action="store_true", help=f"{QUICK.rounds} rounds, {QUICK.seconds:g} s a row, {QUICK.patience:g} s of patience")
+    add(
+        "--patience",
+        type=positive,
+        metavar="SECONDS",
+        help=f"so long a row until a few rounds are undisturbed by other programs (default: {usual.patience:g})",
+    )
+    add(
+        "--quick",
+        action="store_true",
+        help=f"{QUICK.rounds} rounds, {QUICK.seconds:g} s a row, {QUICK.patience:g} s of patience",
+    )
     add("--threads", type=whole_number(1), help="default: torch's")
     add("--compare", metavar="OLD.json", help="show what changed since that run")
     add("--output", type=output_file, metavar="FILE", help=f"default: {record.FOLDER}/COMMAND-TIME.json")
@@ -96,23 +112,41 @@ def _cpu_cases(parser, args):
         if name not in layers:
             parser.error(f"argument --layers: {name!r} is none of: {', '.join(layers)}")
     return [
-        case for case in cases
-        if case.layer in (args.layers or layers) and case.pass_ in (args.passes or [case.pass_]) and case.layout == (args.layout or case.layout)
-    ]  # fmt: skip
+        case
+        for case in cases
+        if case.layer in (args.layers or layers)
+        and case.pass_ in (args.passes or [case.pass_])
+        and case.layout == (args.layout or case.layout)
+    ]
 
 
 def run(args, progress):
     """The record of a run. An interrupt ends it early, with the rows there are."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    limits = (QUICK if args.quick else Limits())._replace(**{key: value for key in Limits._fields if (value := getattr(args, key))})
+    limits = (QUICK if args.quick else Limits())._replace(
+        **{key: value for key in Limits._fields if (value := getattr(args, key))}
+    )
     options = Options(limits, getattr(args, "cold", False))
-    chosen = {key: getattr(args, key, None) for key in ("algo", "filter", "layers", "passes", "layout", "kinds", "memory")}
-    kept = {"version": record.VERSION, "command": args.command, "when": record.now(), "complete": False, "machine": record.machine(),
-            "options": limits._asdict() | {"cold": options.cold} | chosen, "ceilings": None, "rows": []}  # fmt: skip
+    chosen = {
+        key: getattr(args, key, None) for key in ("algo", "filter", "layers", "passes", "layout", "kinds", "memory")
+    }
+    kept = {
+        "version": record.VERSION,
+        "command": args.command,
+        "when": record.now(),
+        "complete": False,
+        "machine": record.machine(),
+        "options": limits._asdict() | {"cold": options.cold} | chosen,
+        "ceilings": None,
+        "rows": [],
+    }
     ceilings = Ceilings(limits) if args.command == "cpu" else None
     rows = {}  # by the case's place, so that they stay in order
-    with contextlib.suppress(KeyboardInterrupt), Memory(args.algo) if chosen["memory"] else contextlib.nullcontext() as memory:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        Memory(args.algo) if chosen["memory"] else contextlib.nullcontext() as memory,
+    ):
         for place, case in _again_if_disturbed(args.cases, rows, progress):
             row = measure(case, options)
             if memory and "refused" not in row:

@@ -22,11 +22,16 @@ def binders(operation, pass_):
 def _case(layer, pass_):
     by_torch, by_convlab = binders(layer.operation, pass_)
     return Case(
-        "activation", layer.name, pass_, "nchw", 0, layer.bytes(pass_),
+        "activation",
+        layer.name,
+        pass_,
+        "nchw",
+        0,
+        layer.bytes(pass_),
         lambda: {"x": torch.randn(layer.x), "dy": torch.randn(layer.x)},
         {OURS: Contestant("nchw", by_convlab), "torch nchw": Contestant("nchw", by_torch)},
         reference=lambda t: by_torch(t)(),
-    )  # fmt: skip
+    )
 
 
 def _unary(call, *rest):
@@ -51,7 +56,10 @@ def _leaky_relu_backward(t):
 
 
 _CALLS = {
-    ("leaky_relu", "forward"): (_unary(aten.leaky_relu.default, SLOPE), lambda t: lambda: ops.leaky_relu_forward(t["x"], SLOPE, False)[0]),
+    ("leaky_relu", "forward"): (
+        _unary(aten.leaky_relu.default, SLOPE),
+        lambda t: lambda: ops.leaky_relu_forward(t["x"], SLOPE, False)[0],
+    ),
     ("leaky_relu", "backward"): (_binary(aten.leaky_relu_backward.default, SLOPE, False), _leaky_relu_backward),
     ("relu", "forward"): (_unary(aten.relu.default), _unary(ops.relu_forward)),
     ("relu", "backward"): (_binary(aten.threshold_backward.default, 0), _binary(ops.relu_backward)),

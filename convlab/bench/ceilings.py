@@ -15,7 +15,9 @@ SMALLEST, LARGEST = 2**18, 2**29  # bytes that a copy reads and writes together
 def last_level_cache():
     """Bytes of the largest cache that Linux names, or 32 MiB where it names none."""
     sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
-    return max((int(size[:-1]) * {"K": 2**10, "M": 2**20}[size[-1]] for size in sizes if size[-1] in "KM"), default=32 * 2**20)
+    return max(
+        (int(size[:-1]) * {"K": 2**10, "M": 2**20}[size[-1]] for size in sizes if size[-1] in "KM"), default=32 * 2**20
+    )
 
 
 class Ceilings:

@@ -47,6 +47,13 @@ def _case(layer, pass_, layout, algo):
         return lambda: ops.conv2d_wgrad(dy, x, w.shape[2:], geometry, True, problem.channels_last, number)
 
     return Case(
-        "conv", layer.name, pass_, layout, layer.flops, layer.bytes, draw,
-        torch_and_ours(layout, by_torch, by_convlab), reference=lambda t: by_torch(t)(),
-    )  # fmt: skip
+        "conv",
+        layer.name,
+        pass_,
+        layout,
+        layer.flops,
+        layer.bytes,
+        draw,
+        torch_and_ours(layout, by_torch, by_convlab),
+        reference=lambda t: by_torch(t)(),
+    )

@@ -50,7 +50,13 @@ class Conv(NamedTuple):
     @property
     def flops(self):
         """Multiplications and additions of any one pass: 2 N K C/groups, times the taps that fall on the input."""
-        return 2 * self.N * self.K * (self.C // self.groups) * real_taps(self.H, self.P, self.R, self.stride, self.padding) ** 2
+        return (
+            2
+            * self.N
+            * self.K
+            * (self.C // self.groups)
+            * real_taps(self.H, self.P, self.R, self.stride, self.padding) ** 2
+        )
 
     @property
     def bytes(self):
@@ -139,13 +145,23 @@ CONVOLUTIONS = (
 
 # What the benchmark on a GPU measures: the same layers and others in batches that fill one, as NAME@BATCH.
 GPU_BATCHES = {
-    "lenet-c1": (1024, 10000), "lenet-c3": (1024, 10000), "lenet-c5": (1024, 10000),
-    "cifar-3-32": (512,), "cifar-32-64": (512,), "cifar-64-128": (512,),
-    "resnet-stem": (64, 256), "resnet-64": (64, 256), "resnet-128": (64, 256), "resnet-256": (64, 256), "resnet-512": (64, 256),
-    "resnet-1x1": (64, 256), "resnet-1x1-s2": (64, 256),
-}  # fmt: skip
+    "lenet-c1": (1024, 10000),
+    "lenet-c3": (1024, 10000),
+    "lenet-c5": (1024, 10000),
+    "cifar-3-32": (512,),
+    "cifar-32-64": (512,),
+    "cifar-64-128": (512,),
+    "resnet-stem": (64, 256),
+    "resnet-64": (64, 256),
+    "resnet-128": (64, 256),
+    "resnet-256": (64, 256),
+    "resnet-512": (64, 256),
+    "resnet-1x1": (64, 256),
+    "resnet-1x1-s2": (64, 256),
+}
 GPU_DEPTHWISE = tuple(
-    Conv(f"depthwise-{C}-{H}", N, C, C, 3, H, padding=1, groups=C) for N, C, H in ((64, 32, 112), (64, 128, 56), (256, 512, 14))
+    Conv(f"depthwise-{C}-{H}", N, C, C, 3, H, padding=1, groups=C)
+    for N, C, H in ((64, 32, 112), (64, 128, 56), (256, 512, 14))
 )
 
 
@@ -160,7 +176,9 @@ def find(name):
     wanted, _, batch = name.replace(".", "-", 1).lower().partition("@")
     layers = {layer.name: layer for layer in (*CONVOLUTIONS, *GPU_DEPTHWISE)}
     if wanted not in layers:
-        raise ValueError(f"layer {name!r} is none of: {', '.join(layers)}; behind one of these, @N asks for a batch of N")
+        raise ValueError(
+            f"layer {name!r} is none of: {', '.join(layers)}; behind one of these, @N asks for a batch of N"
+        )
     if not batch:
         return layers[wanted]
     if not (batch.isdecimal() and int(batch) >= 1):

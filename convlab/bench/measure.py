@@ -26,7 +26,14 @@ def measure(case, options):
     best: the fastest of torch's. rounds, left_out, disturbed: how many were used, how many not because another program took a core,
     and whether, for want of others, such rounds are among the used. A row whose "refused" says why has none of these.
     """
-    row = {"kind": case.kind, "layer": case.layer, "pass": case.pass_, "layout": case.layout, "flops": case.flops, "bytes": case.bytes}
+    row = {
+        "kind": case.kind,
+        "layer": case.layer,
+        "pass": case.pass_,
+        "layout": case.layout,
+        "flops": case.flops,
+        "bytes": case.bytes,
+    }
     with torch.set_grad_enabled(case.grad):
         try:
             calls, errors, failed = _prepare(case, options)
@@ -34,7 +41,9 @@ def measure(case, options):
             return row | {"refused": str(wrong)}
         times = time_paired(calls, options.limits)
     in_us = {name: [1e6 * s for s in seconds] for name, seconds in times.seconds.items()}
-    row["times"] = {name: spread(us) | {"repeats": times.repeats[name], "error": errors[name]} for name, us in in_us.items()}
+    row["times"] = {
+        name: spread(us) | {"repeats": times.repeats[name], "error": errors[name]} for name, us in in_us.items()
+    }
     row["ratios"] = {name: spread(times.ratios(name, OURS)) for name in calls if name != OURS}
     row["best"] = min(row["ratios"], key=lambda name: row["times"][name]["median"])
     row["times"] |= {name: {"failed": why} for name, why in failed.items()}

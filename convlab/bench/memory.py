@@ -28,7 +28,9 @@ class Memory:
         self.algo = algo
 
     def __enter__(self):
-        context = multiprocessing.get_context("forkserver")  # of a server that has imported torch but has no threads yet
+        context = multiprocessing.get_context(
+            "forkserver"
+        )  # of a server that has imported torch but has no threads yet
         context.set_forkserver_preload([__name__])
         self.pool = context.Pool(1, maxtasksperchild=1)
         return self

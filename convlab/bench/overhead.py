@@ -18,7 +18,12 @@ def _case(pass_):
     grad = pass_ != "forward"
 
     def draw():
-        return {"x": torch.randn(TINY.x), "w": torch.randn(TINY.w), "bias": torch.randn(TINY.K), "dy": torch.randn(TINY.y)}
+        return {
+            "x": torch.randn(TINY.x),
+            "w": torch.randn(TINY.w),
+            "bias": torch.randn(TINY.K),
+            "dy": torch.randn(TINY.y),
+        }
 
     def by(conv2d):
         def bind(t):
@@ -31,6 +36,15 @@ def _case(pass_):
         return Contestant("nchw", bind)
 
     return Case(
-        "overhead", TINY.name, pass_, "nchw", 0, 0, draw, {OURS: by(CF.conv2d), "torch nchw": by(F.conv2d)},
-        reference=lambda t: by(F.conv2d).bind(t)(), grad=grad, slack=1e-6,
-    )  # fmt: skip
+        "overhead",
+        TINY.name,
+        pass_,
+        "nchw",
+        0,
+        0,
+        draw,
+        {OURS: by(CF.conv2d), "torch nchw": by(F.conv2d)},
+        reference=lambda t: by(F.conv2d).bind(t)(),
+        grad=grad,
+        slack=1e-6,
+    )

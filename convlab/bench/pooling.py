@@ -17,15 +17,23 @@ def cases():
 def _case(layer, pass_, layout):
     by_torch, by_convlab = binders(layer, pass_)
     return Case(
-        "pool", layer.name, pass_, layout, 0, layer.bytes,
+        "pool",
+        layer.name,
+        pass_,
+        layout,
+        0,
+        layer.bytes,
         lambda: {"x": torch.randn(layer.x), "dy": torch.randn(layer.y)},
-        torch_and_ours(layout, by_torch, by_convlab), reference=lambda t: by_torch(t)(),
-    )  # fmt: skip
+        torch_and_ours(layout, by_torch, by_convlab),
+        reference=lambda t: by_torch(t)(),
+    )
 
 
 def binders(layer, pass_):
     """Torch's and convlab's: functions of x and dy by name that give calls."""
-    bind = {"max": (_max_by_torch, _max_by_convlab), "average": (_average_by_torch, _average_by_convlab)}[layer.operation]
+    bind = {"max": (_max_by_torch, _max_by_convlab), "average": (_average_by_torch, _average_by_convlab)}[
+        layer.operation
+    ]
     return [lambda t, b=b: b(layer, pass_, t["x"], t["dy"]) for b in bind]
 
 

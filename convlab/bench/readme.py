@@ -41,7 +41,9 @@ def updated(text, kept, name):
     """The README with the block written anew that `kept`, which lies in `name`, is for."""
     block = GPU if kept["command"] == gpu.COMMAND else CPU
     match, new = _block(text, block), (gpu.tables if block == GPU else tables)(kept)
-    return f"{text[: match.start()]}<!-- {block}: {name} -->\n{new}\n<!-- end of what was {block} -->{text[match.end() :]}"
+    return (
+        f"{text[: match.start()]}<!-- {block}: {name} -->\n{new}\n<!-- end of what was {block} -->{text[match.end() :]}"
+    )
 
 
 def tables(kept):
@@ -49,16 +51,28 @@ def tables(kept):
     options = kept["options"]
     selects = any(options[key] for key in ("filter", "layers", "passes", "layout", "kinds"))
     if kept["command"] != "cpu" or not kept["complete"] or selects or options["cold"] or options["algo"] != "auto":
-        raise record.BadRecord("the README shows whole runs: python -m convlab.bench cpu, without a selection of rows, --cold or --algo")
+        raise record.BadRecord(
+            "the README shows whole runs: python -m convlab.bench cpu, without a selection of rows, --cold or --algo"
+        )
     rows = {row_id(row): row for row in kept["rows"]}
-    return "\n".join([
-        _conditions(kept),
-        "",
-        *_table(["NCHW convolution, N x C x H x W -> K", "forward", "dgrad", "wgrad"],
-                ([_shape(layer), *(_rate(rows[f"conv {layer.name} {pass_} nchw"]) for pass_ in PASSES)] for layer in CONVOLUTIONS)),
-        "",
-        *_table(["in all", "reached", "wanted"], ([figure.name, _value(figure), figure.target] for figure in figures(kept["rows"]))),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            _conditions(kept),
+            "",
+            *_table(
+                ["NCHW convolution, N x C x H x W -> K", "forward", "dgrad", "wgrad"],
+                (
+                    [_shape(layer), *(_rate(rows[f"conv {layer.name} {pass_} nchw"]) for pass_ in PASSES)]
+                    for layer in CONVOLUTIONS
+                ),
+            ),
+            "",
+            *_table(
+                ["in all", "reached", "wanted"],
+                ([figure.name, _value(figure), figure.target] for figure in figures(kept["rows"])),
+            ),
+        ]
+    )
 
 
 def _conditions(kept):
@@ -67,14 +81,17 @@ def _conditions(kept):
     return (
         f"{machine['cpu']}, {machine['threads']} threads, {machine['capability']}, float32, torch {machine['torch']}: a peak of "
         f"{ceilings['peak_gflops']:.0f} GFLOP/s. Behind each rate, how many times faster than the best of torch, NCHW and channels_last."
-        + f" Other programs disturbed {disturbed} of {len(kept['rows'])} rows." * bool(disturbed)
+        + f" Other programs disturbed {disturbed} of {len(kept['rows'])} rows."
+        * bool(disturbed)
     )
 
 
 def _block(text, block):
     match = re.search(rf"<!-- {block}: ([^\n]*?) -->\n(.*?)<!-- end of what was {block} -->", text, re.DOTALL)
     if match is None:
-        raise record.BadRecord(f"the README has no block between <!-- {block}: ... --> and <!-- end of what was {block} -->")
+        raise record.BadRecord(
+            f"the README has no block between <!-- {block}: ... --> and <!-- end of what was {block} -->"
+        )
     return match
 
 

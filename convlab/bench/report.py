@@ -15,7 +15,10 @@ TITLES = {
     "step": "training steps",
     "overhead": "a call that has next to nothing to do",
 }
-NARROWEST, WIDEST = 150, 250  # columns: in a narrower terminal lines wrap, which loses nothing; where there is no terminal, they need not
+NARROWEST, WIDEST = (
+    150,
+    250,
+)  # columns: in a narrower terminal lines wrap, which loses nothing; where there is no terminal, they need not
 
 
 def console():
@@ -44,8 +47,11 @@ def print_run(out, kept, old=None):
 def _print_machine(out, machine, ceilings, options):
     """What it was measured on."""
     commit = f" ({machine['commit']})" if machine["commit"] else ""
-    out.print(f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores, {machine['capability']}; "
-              f"torch {machine['torch']}, convlab {machine['convlab']}{commit}", highlight=False)  # fmt: skip
+    out.print(
+        f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores, {machine['capability']}; "
+        f"torch {machine['torch']}, convlab {machine['convlab']}{commit}",
+        highlight=False,
+    )
     if ceilings:
         parts = []
         if ceilings["peak_gflops"]:
@@ -55,7 +61,11 @@ def _print_machine(out, machine, ceilings, options):
             parts.append("copies of so many MiB at so many GB/s: " + copies)
         too_low = " (too low: other programs took the processor)" * ceilings["disturbed"]
         out.print(f"ceilings: {'; '.join(parts)}{too_low}", highlight=False, soft_wrap=True)
-    out.print("data: " + ("cold, in rotation over twice the last-level cache" if options["cold"] else "warm, the same in every call"), highlight=False)
+    out.print(
+        "data: "
+        + ("cold, in rotation over twice the last-level cache" if options["cold"] else "warm, the same in every call"),
+        highlight=False,
+    )
 
 
 def _print_rows(out, rows):
@@ -68,7 +78,9 @@ def _print_rows(out, rows):
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     disturbed = [row_id(row) for row in rows if row.get("disturbed")]
     if disturbed:
-        out.print(f"[yellow]? other programs took the processor during {len(disturbed)} of {len(rows)} rows: measure them again on an idle machine[/]")
+        out.print(
+            f"[yellow]? other programs took the processor during {len(disturbed)} of {len(rows)} rows: measure them again on an idle machine[/]"
+        )
 
 
 def _unmeasured(rows):
@@ -88,7 +100,12 @@ def _table(kind, title, rows):
     table = Table(title=title, box=box.SIMPLE, title_justify="left", pad_edge=False)
     for heading in ("layer", "pass", "layout"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("convlab us", "+-", *(["floor us", rate, "of ceiling"] if has_ceiling else []), *(f"{name} us" for name in peers)):
+    for heading in (
+        "convlab us",
+        "+-",
+        *(["floor us", rate, "of ceiling"] if has_ceiling else []),
+        *(f"{name} us" for name in peers),
+    ):
         table.add_column(heading, justify="right")
     table.add_column("torch's best / convlab", justify="right")
     table.add_column("quartiles", justify="right", no_wrap=True)
@@ -101,7 +118,10 @@ def _cells(row, peers, has_ceiling):
     if "refused" in row:
         return ["[red]refused[/]"]
     ours, ratio = row["times"][OURS], row["ratios"][row["best"]]
-    cells = [f"{ours['median']:.1f}" + ("?" if row["disturbed"] else ""), f"{50 * (ours['q3'] - ours['q1']) / ours['median']:.0f}%"]
+    cells = [
+        f"{ours['median']:.1f}" + ("?" if row["disturbed"] else ""),
+        f"{50 * (ours['q3'] - ours['q1']) / ours['median']:.0f}%",
+    ]
     if has_ceiling:
         cells += [f"{row['floor']:.1f}", f"{row['rate'][OURS]:.1f}", f"{100 * row['share'][OURS]:.0f}%"]
     for name in peers:
@@ -117,16 +137,28 @@ def _print_figures(out, rows):
     if not found:
         return
     table = Table(title="targets, of the rows that were measured", box=box.SIMPLE, title_justify="left", pad_edge=False)
-    for heading, justify in (("figure", "left"), ("rows", "right"), ("target", "right"), ("value", "right"), ("reached", "left")):
+    for heading, justify in (
+        ("figure", "left"),
+        ("rows", "right"),
+        ("target", "right"),
+        ("value", "right"),
+        ("reached", "left"),
+    ):
         table.add_column(heading, justify=justify)
     for figure in found:
         value = "-" if figure.value is None else f"{figure.value:.2f}" + "?" * bool(figure.disturbed)
-        reached = "[green]yes[/]" if figure.reached else "[red]no[/]" + (f", {len(figure.misses)} short" if figure.misses else "")
+        reached = (
+            "[green]yes[/]"
+            if figure.reached
+            else "[red]no[/]" + (f", {len(figure.misses)} short" if figure.misses else "")
+        )
         table.add_row(figure.name, str(figure.rows), figure.target, value, reached)
     out.print(table)
     for figure in found:
         if figure.misses:
-            out.print(f"short of {figure.target} ({figure.name}): {', '.join(figure.misses)}", highlight=False, soft_wrap=True)
+            out.print(
+                f"short of {figure.target} ({figure.name}): {', '.join(figure.misses)}", highlight=False, soft_wrap=True
+            )
 
 
 def _print_memory(out, rows):
@@ -135,12 +167,20 @@ def _print_memory(out, rows):
     if not rows:
         return
     names = list(dict.fromkeys(name for row in rows for name in row["memory"]))
-    table = Table(title="memory of a call, MiB: at its peak (of that workspace)", box=box.SIMPLE, title_justify="left", pad_edge=False)
+    table = Table(
+        title="memory of a call, MiB: at its peak (of that workspace)",
+        box=box.SIMPLE,
+        title_justify="left",
+        pad_edge=False,
+    )
     table.add_column("row", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right")
     for row in rows:
-        cells = (f"{m['peak'] / 2**20:.1f} ({max(0, m['peak'] - m['outputs']) / 2**20:.1f})" if m else "" for m in map(row["memory"].get, names))
+        cells = (
+            f"{m['peak'] / 2**20:.1f} ({max(0, m['peak'] - m['outputs']) / 2**20:.1f})" if m else ""
+            for m in map(row["memory"].get, names)
+        )
         table.add_row(row_id(row), *cells)
     out.print(table)
 
@@ -156,7 +196,9 @@ def _print_comparison(out, old, new):
     for then, row in pairs:
         was, now = (r["times"][OURS]["median"] for r in (then, row))
         ratios = (f"{r['ratios'][r['best']]['median']:.2f}" for r in (then, row))
-        table.add_row(row_id(row), f"{was:.1f}", f"{now:.1f}", f"[{'green' if now <= was else 'red'}]{was / now:.2f}x[/]", *ratios)
+        table.add_row(
+            row_id(row), f"{was:.1f}", f"{now:.1f}", f"[{'green' if now <= was else 'red'}]{was / now:.2f}x[/]", *ratios
+        )
     out.print(table)
     for key in ("cpu", "threads", "capability", "torch"):
         if old["machine"][key] != new["machine"][key]:

@@ -30,35 +30,56 @@ class Network(NamedTuple):
 def lenet5():
     """[N, 1, 32, 32] -> [N, 10]"""
     return nn.Sequential(
-        nn.Conv2d(1, 6, 5), nn.LeakyReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.LeakyReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 120, 5), nn.LeakyReLU(),
-        nn.Flatten(), nn.Linear(120, 84), nn.LeakyReLU(), nn.Linear(84, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, 6, 5),
+        nn.LeakyReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.LeakyReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 120, 5),
+        nn.LeakyReLU(),
+        nn.Flatten(),
+        nn.Linear(120, 84),
+        nn.LeakyReLU(),
+        nn.Linear(84, 10),
+    )
 
 
 def cifar():
     """[N, 3, 32, 32] -> [N, 10]"""
     return nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), nn.LeakyReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(32, 64, 3, padding=1), nn.LeakyReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(64, 128, 3, padding=1), nn.LeakyReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(2048, 256), nn.LeakyReLU(), nn.Linear(256, 10),
-    )  # fmt: skip
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.LeakyReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.LeakyReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(64, 128, 3, padding=1),
+        nn.LeakyReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(2048, 256),
+        nn.LeakyReLU(),
+        nn.Linear(256, 10),
+    )
 
 
 NETWORKS = (
     Network(
-        "lenet-5", 256, lenet5,
+        "lenet-5",
+        256,
+        lenet5,
         (Conv("C1", 256, 1, 6, 5, 32), Conv("C3", 256, 6, 16, 5, 14), Conv("C5", 256, 16, 120, 5, 5)),
         (120, 84, 10),
     ),
     Network(
-        "cifar", 128, cifar,
+        "cifar",
+        128,
+        cifar,
         tuple(Conv(f"{c}-{k}", 128, c, k, 3, h, padding=1) for c, k, h in ((3, 32, 32), (32, 64, 16), (64, 128, 8))),
         (2048, 256, 10),
     ),
-)  # fmt: skip
+)
 
 
 def cases(algo="auto", compiled=True):
@@ -71,15 +92,28 @@ def _case(network, layout, algo, compiled):
         return {"images": torch.randn(network.convolutions[0].x), "labels": torch.randint(10, (network.batch,))}
 
     def binder(layout, change=lambda model: model):
-        return Contestant(layout, lambda t: _step(change(model_of(network, layout, t["images"].dtype)), t["images"], t["labels"]))
+        return Contestant(
+            layout, lambda t: _step(change(model_of(network, layout, t["images"].dtype)), t["images"], t["labels"])
+        )
 
-    contestants = {OURS: binder(layout, lambda model: convert(model, algo))} | {f"torch {name}": binder(name) for name in LAYOUTS}
+    contestants = {OURS: binder(layout, lambda model: convert(model, algo))} | {
+        f"torch {name}": binder(name) for name in LAYOUTS
+    }
     if compiled:
         contestants |= {f"torch.compile {name}": binder(name, torch.compile) for name in LAYOUTS}
     return Case(
-        "step", network.name, "step", layout, network.flops, 0, draw, contestants,
-        reference=lambda t: binder("nchw").bind(t)(), grad=True, slack=1e-5,
-    )  # fmt: skip
+        "step",
+        network.name,
+        "step",
+        layout,
+        network.flops,
+        0,
+        draw,
+        contestants,
+        reference=lambda t: binder("nchw").bind(t)(),
+        grad=True,
+        slack=1e-5,
+    )
 
 
 def model_of(network, layout, dtype):

@@ -32,23 +32,48 @@ def figures(rows):
     at_peak = [row for row in nchw if row["layer"] in PEAK_LAYERS and row["pass"] != "wgrad"]
     pools = [row for row in _of(rows, "pool") if row["layer"].startswith("max")]
     forward = [row for row in pools if row["pass"] == "forward"]
-    leaky = [row for row in _of(rows, "activation") if row["layer"].startswith("leaky_relu") and row["bytes"] >= 2 * MB8]
+    leaky = [
+        row for row in _of(rows, "activation") if row["layer"].startswith("leaky_relu") and row["bytes"] >= 2 * MB8
+    ]
     steps = _of(rows, "step", layout="nchw")
     found = [
         _mean("convolutions, NCHW, against torch NCHW", nchw, _same_layout, 1.6),
         _mean("convolutions, NCHW, against torch's best", nchw, _best, 1.2),
-        _least("convolutions, NCHW, each against torch's best, where that is above 85 % of peak", near_peak, _best, 0.92),
+        _least(
+            "convolutions, NCHW, each against torch's best, where that is above 85 % of peak", near_peak, _best, 0.92
+        ),
         _least("convolutions, NCHW, each against torch's best, elsewhere", others, _best, 1.0),
         _least("convolutions, channels_last, each against torch's best", last, _best, 0.92),
-        _least("forward and dgrad of " + ", ".join(PEAK_LAYERS) + ": share of FMA peak", at_peak, lambda row: row["share"]["convlab"], 0.9),
-        _mean("max pooling forward, NCHW, against torch NCHW", [r for r in forward if r["layout"] == "nchw"], _same_layout, 20),
-        _mean("max pooling forward, channels_last, against torch channels_last",
-              [r for r in forward if r["layout"] == "channels_last"], _same_layout, 1.2),
+        _least(
+            "forward and dgrad of " + ", ".join(PEAK_LAYERS) + ": share of FMA peak",
+            at_peak,
+            lambda row: row["share"]["convlab"],
+            0.9,
+        ),
+        _mean(
+            "max pooling forward, NCHW, against torch NCHW",
+            [r for r in forward if r["layout"] == "nchw"],
+            _same_layout,
+            20,
+        ),
+        _mean(
+            "max pooling forward, channels_last, against torch channels_last",
+            [r for r in forward if r["layout"] == "channels_last"],
+            _same_layout,
+            1.2,
+        ),
         _mean("max pooling backward, against torch's best", [r for r in pools if r["pass"] == "backward"], _best, 1.5),
         _least("leaky ReLU from 8 MB up, each", leaky, _best, 0.95),
-        _mean("LeNet-5 step, batch 256, against eager torch", [r for r in steps if r["layer"] == "lenet-5"], _same_layout, 3.5),
-        _mean("CIFAR step, batch 128, against eager torch", [r for r in steps if r["layer"] == "cifar"], _same_layout, 2.0),
-    ]  # fmt: skip
+        _mean(
+            "LeNet-5 step, batch 256, against eager torch",
+            [r for r in steps if r["layer"] == "lenet-5"],
+            _same_layout,
+            3.5,
+        ),
+        _mean(
+            "CIFAR step, batch 128, against eager torch", [r for r in steps if r["layer"] == "cifar"], _same_layout, 2.0
+        ),
+    ]
     return [figure for figure in found if figure.rows]
 
 
@@ -81,7 +106,15 @@ def _mean(name, rows, value_of, target):
     values = [value_of(row) for row in rows if not _refused(row)]
     value = geometric_mean(values) if values else None
     refused = [row_id(row) for row in rows if _refused(row)]
-    return Figure(name, f"mean >= {target}", value, bool(values) and not refused and value >= target, len(rows), refused, _disturbed(rows))
+    return Figure(
+        name,
+        f"mean >= {target}",
+        value,
+        bool(values) and not refused and value >= target,
+        len(rows),
+        refused,
+        _disturbed(rows),
+    )
 
 
 def _least(name, rows, value_of, target):

@@ -40,7 +40,9 @@ class Times(NamedTuple):
         return [a / b for a, b in zip(self.seconds[over], self.seconds[under])]
 
 
-def time_paired(calls: dict[str, Callable], limits=Limits(), clock=time.perf_counter, waited=disturbance.waited) -> Times:
+def time_paired(
+    calls: dict[str, Callable], limits=Limits(), clock=time.perf_counter, waited=disturbance.waited
+) -> Times:
     """Times `calls`, functions without arguments by name, against one another.
 
     Who comes first changes from round to round, by a fixed seed.
@@ -57,7 +59,9 @@ def time_paired(calls: dict[str, Callable], limits=Limits(), clock=time.perf_cou
             kind.append({name: timing.seconds / repeats[name] for name, timing in timings.items()})
     too_few = len(quiet) < min(FEWEST_ROUNDS, limits.rounds)
     rounds = quiet + disturbed if too_few else quiet
-    return Times({name: [r[name] for r in rounds] for name in calls}, repeats, 0 if too_few else len(disturbed), too_few)
+    return Times(
+        {name: [r[name] for r in rounds] for name in calls}, repeats, 0 if too_few else len(disturbed), too_few
+    )
 
 
 def _enough(limits, quiet, disturbed, seconds):

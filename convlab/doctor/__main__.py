@@ -61,7 +61,9 @@ def _tests(said, failure):
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser("python -m convlab.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m convlab.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="findings as JSON")
     args = parser.parse_args(argv)
     findings: list[Finding] = []
@@ -73,7 +75,11 @@ def main(argv=None) -> int:
     if args.json:
         print(json.dumps({"ok": not faults, "findings": [finding._asdict() for finding in findings]}, indent=1))
     else:
-        print(f"\n{len(faults)} at fault: {', '.join(finding.name for finding in faults)}" if faults else "\nnothing at fault")
+        print(
+            f"\n{len(faults)} at fault: {', '.join(finding.name for finding in faults)}"
+            if faults
+            else "\nnothing at fault"
+        )
     return 1 if faults else 0
 
 

@@ -18,10 +18,19 @@ class Outcome(NamedTuple):
 def run(*arguments: str) -> Outcome:
     """`python ARGUMENTS`; its lines on stdout."""
     try:
-        done = subprocess.run([sys.executable, "-W", "ignore", *arguments], capture_output=True, text=True, errors="replace", timeout=SECONDS)
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SECONDS,
+        )
     except subprocess.TimeoutExpired as expired:
         said = expired.stdout or ""
-        return Outcome((said if isinstance(said, str) else said.decode(errors="replace")).splitlines(), f"did not end within {SECONDS} s")
+        return Outcome(
+            (said if isinstance(said, str) else said.decode(errors="replace")).splitlines(),
+            f"did not end within {SECONDS} s",
+        )
     return Outcome(done.stdout.splitlines(), _failure(done))
 
 

@@ -44,7 +44,11 @@ def python() -> Finding:
     oldest = "{}.{}".format(*toolchain.OLDEST_PYTHON)
     found = f"{platform.python_version()} ({sys.executable})"
     if sys.version_info < toolchain.OLDEST_PYTHON:
-        return fault("Python", f"{found}: convlab needs {oldest} or newer", f"install Python {oldest} or newer, and make an environment with it")
+        return fault(
+            "Python",
+            f"{found}: convlab needs {oldest} or newer",
+            f"install Python {oldest} or newer, and make an environment with it",
+        )
     return ok("Python", found)
 
 
@@ -59,7 +63,9 @@ def torch() -> tuple[Finding, Torch | None]:
         return fault("torch", f"{version}: convlab needs {oldest} or newer", "pip install --upgrade torch"), None
     outcome = child.run("-c", _ASK_TORCH)
     if outcome.failure:
-        return fault("torch", f"{version} cannot be imported: {outcome.failure}", "pip install --force-reinstall torch"), None
+        return fault(
+            "torch", f"{version} cannot be imported: {outcome.failure}", "pip install --force-reinstall torch"
+        ), None
     facts = Torch(**json.loads(outcome.lines[-1]))
     return ok("torch", f"{facts.version}, " + (f"CUDA {facts.cuda}" if facts.cuda else "for the CPU alone")), facts
 
@@ -68,7 +74,11 @@ def torchvision(torch: Torch | None) -> Finding:
     if torch is None:
         return note("torchvision", "not tried without torch")
     if torch.torchvision is None:
-        return note("torchvision", "not installed; training from data sets and the tests' models need it", "pip install torchvision")
+        return note(
+            "torchvision",
+            "not installed; training from data sets and the tests' models need it",
+            "pip install torchvision",
+        )
     if isinstance(torch.torchvision, list):
         found = f"cannot be imported beside torch {torch.version}: {torch.torchvision[1]}"
         return fault("torchvision", found, "pip install --upgrade --force-reinstall torchvision")
@@ -89,7 +99,9 @@ def imported(outcome: child.Outcome, build: dict | None) -> Finding:
     if build is None:
         said, colon, fix = outcome.failure.removeprefix("convlab: ").rpartition(": ")
         return fault("import convlab", said if colon else outcome.failure, fix if colon else libraries.REBUILD)
-    cuda = f"nvcc {build['nvcc']} for {' '.join(build['cuda_archs'])}" if build["cuda"] else "no nvcc: CPU and simulator"
+    cuda = (
+        f"nvcc {build['nvcc']} for {' '.join(build['cuda_archs'])}" if build["cuda"] else "no nvcc: CPU and simulator"
+    )
     return ok("built with", f"torch {build['torch_built']}, {build['cxx']}, {cuda}")
 
 

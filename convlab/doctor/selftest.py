@@ -15,7 +15,9 @@ import convlab.functional as CF
 from convlab.bench.check import error_of
 
 CALLS = {
-    "conv2d": lambda f, x, w, b, **algo: f.conv2d(x, w, b, stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2, **algo),
+    "conv2d": lambda f, x, w, b, **algo: f.conv2d(
+        x, w, b, stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2, **algo
+    ),
     "max_pool2d": lambda f, x, w, b: f.max_pool2d(x, 3, 2, 1, ceil_mode=True),
     "avg_pool2d": lambda f, x, w, b: f.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
     "leaky_relu": lambda f, x, w, b: f.leaky_relu(x, 0.1),
@@ -27,13 +29,20 @@ def results(call, functional, tensors, **algo):
     """The call's output, and the gradients to its tensors."""
     tensors = [t.clone().requires_grad_() for t in tensors]
     y = call(functional, *tensors, **algo)
-    return [y.detach(), *(g for g in torch.autograd.grad(y.square().sum(), tensors, allow_unused=True) if g is not None)]
+    return [
+        y.detach(),
+        *(g for g in torch.autograd.grad(y.square().sum(), tensors, allow_unused=True) if g is not None),
+    ]
 
 
 def algorithms(op, backend, x, w):
     """What to try of an operator: "auto", and of a convolution the algorithms that can do it."""
     problem = convlab.Conv2dProblem.of(x, w, (2, 1), (1, 2), (1, 2), 2) if op == "conv2d" else None
-    return [{}] + [{"algo": a.name} for a in convlab.algorithms() if problem and backend in a.backends and a.supports(problem, "forward")[0]]
+    return [{}] + [
+        {"algo": a.name}
+        for a in convlab.algorithms()
+        if problem and backend in a.backends and a.supports(problem, "forward")[0]
+    ]
 
 
 def error(op, device, simulated):
@@ -55,7 +64,9 @@ def say(**facts):
 def main():
     build = convlab.build_info()
     say(build=build)
-    backends = [("CPU", "cpu", False), ("simulator", "cpu", True)] + [("CUDA", "cuda", False)] * (build["cuda"] and torch.cuda.is_available())
+    backends = [("CPU", "cpu", False), ("simulator", "cpu", True)] + [("CUDA", "cuda", False)] * (
+        build["cuda"] and torch.cuda.is_available()
+    )
     for backend, device, simulated in backends:
         for op in CALLS:
             name = f"{op}, {backend}"

@@ -20,4 +20,17 @@ from .gpus import GPUS, Gpu, Waves
 from .picture import Picture
 from .work import Work
 
-__all__ = ["Bound", "Counted", "Explanation", "GPUS", "Gpu", "KernelLaunch", "Pass", "Picture", "Rung", "Waves", "Work", "explain"]
+__all__ = [
+    "Bound",
+    "Counted",
+    "Explanation",
+    "GPUS",
+    "Gpu",
+    "KernelLaunch",
+    "Pass",
+    "Picture",
+    "Rung",
+    "Waves",
+    "Work",
+    "explain",
+]

@@ -1,9 +1,9 @@
 """Shows what a convolution's CUDA kernels will do: launches, occupancy, work, the roofline. No GPU is needed.
 
-    python -m convlab.explain lenet.c3                          every algorithm, every pass, on an H200
-    python -m convlab.explain lenet.c3 --algo register_tiled --count        run in the simulator, too, and counted by source line
-    python -m convlab.explain resnet-64@256 --gpu A100 --pass forward
-    python -m convlab.explain --shape 8,3,32,32 --filters 16,5,5 --padding same --plot roofline.png
+python -m convlab.explain lenet.c3                          every algorithm, every pass, on an H200
+python -m convlab.explain lenet.c3 --algo register_tiled --count        run in the simulator, too, and counted by source line
+python -m convlab.explain resnet-64@256 --gpu A100 --pass forward
+python -m convlab.explain --shape 8,3,32,32 --filters 16,5,5 --padding same --plot roofline.png
 """
 
 import argparse
@@ -21,7 +21,9 @@ from .gpus import GPUS
 
 def parse(argv=None):
     """The command line's choices; what makes no sense ends the program with a line that says why."""
-    parser = argparse.ArgumentParser("python -m convlab.explain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m convlab.explain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     names = ", ".join(layer.name for layer in (*CONVOLUTIONS, *GPU_DEPTHWISE))
     add("layer", nargs="?", metavar="LAYER", help=f"{names}; NAME@N for a batch of N")
@@ -31,12 +33,26 @@ def parse(argv=None):
     add("--padding", type=_padding, default=(0, 0), metavar="N[,N]|same|valid", help="with --shape")
     add("--dilation", type=_numbers(1, 2), default=(1, 1), metavar="N[,N]", help="with --shape")
     add("--groups", type=int, default=1, help="with --shape")
-    add("--dtype", choices=[str(dtype).removeprefix("torch.") for dtype in DTYPES], default="float32", help="with --shape")
+    add(
+        "--dtype",
+        choices=[str(dtype).removeprefix("torch.") for dtype in DTYPES],
+        default="float32",
+        help="with --shape",
+    )
     add("--algo", default="all", metavar="NAME|all", help="default: all")
     add("--pass", dest="passes", choices=PASSES, action="append", help="default: all three")
     add("--gpu", default="H200", help=f"{', '.join(GPUS)} (default: H200)")
-    add("--count", action="store_true", help="run the kernels in the simulator and count their memory traffic, line by line")
-    add("--plot", type=output_file, metavar="FILE", help="draw the roofline with the rungs on it; counts as well, and needs matplotlib")
+    add(
+        "--count",
+        action="store_true",
+        help="run the kernels in the simulator and count their memory traffic, line by line",
+    )
+    add(
+        "--plot",
+        type=output_file,
+        metavar="FILE",
+        help="draw the roofline with the rungs on it; counts as well, and needs matplotlib",
+    )
     add("--json", action="store_true", help="print the explanation as JSON")
     args = parser.parse_args(argv)
     if bool(args.layer) == bool(args.shape) or bool(args.shape) != bool(args.filters):
@@ -53,7 +69,10 @@ def _problem(args):
     K, R, S = args.filters
     if args.groups < 1 or C % args.groups:
         raise ValueError(f"--groups {args.groups} does not divide the {C} channels of --shape")
-    x, w = (torch.empty(shape, dtype=getattr(torch, args.dtype), device="meta") for shape in ((N, C, H, W), (K, C // args.groups, R, S)))
+    x, w = (
+        torch.empty(shape, dtype=getattr(torch, args.dtype), device="meta")
+        for shape in ((N, C, H, W), (K, C // args.groups, R, S))
+    )
     return Conv2dProblem.of(x, w, args.stride, args.padding, args.dilation, args.groups)
 
 
@@ -63,7 +82,9 @@ def _numbers(*counts):
     def parse(text):
         parts = text.split(",")
         if len(parts) not in counts or not all(part.strip().isdecimal() for part in parts):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {' or '.join(map(str, counts))} whole number(s) with commas between")
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not {' or '.join(map(str, counts))} whole number(s) with commas between"
+            )
         numbers = tuple(map(int, parts))
         return numbers * 2 if counts == (1, 2) and len(numbers) == 1 else numbers
 
@@ -78,7 +99,9 @@ def main(argv=None):
     parser, args = parse(argv)
     torch.manual_seed(0)
     try:
-        explanation = explain(args.layer, args.algo, passes=args.passes or PASSES, gpu=args.gpu, count=args.count or bool(args.plot))
+        explanation = explain(
+            args.layer, args.algo, passes=args.passes or PASSES, gpu=args.gpu, count=args.count or bool(args.plot)
+        )
         print(json.dumps(explanation.as_dict(), indent=1) if args.json else explanation)
         if args.plot:
             from .plot import draw

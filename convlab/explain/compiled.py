@@ -57,7 +57,10 @@ def resources_of(kernel: str, source: str, capability: str) -> tuple[int, int, s
 def _tables():
     """{version of nvcc: ({kernel: {architecture: [registers, shared]}}, who says so)}"""
     names = {_numbers(path.stem.removeprefix("nvcc-")): path for path in HERE.glob("nvcc-*.json")}
-    return {version: (json.loads(path.read_text()), f"recorded from {path.stem.replace('-', ' ')}") for version, path in names.items()}
+    return {
+        version: (json.loads(path.read_text()), f"recorded from {path.stem.replace('-', ' ')}")
+        for version, path in names.items()
+    }
 
 
 def _table_of_the_build():
@@ -94,10 +97,23 @@ def _numbers(version):
 
 def find_tools() -> str | None:
     """The folder with cuobjdump and nvdisasm (the one calls the other): PyPI's, or the toolkit's. None if there is none."""
-    pypi = [path.parent for root in sys.path for path in sorted(Path(root).glob("nvidia/cu*/bin/cuobjdump"), reverse=True)]
+    pypi = [
+        path.parent for root in sys.path for path in sorted(Path(root).glob("nvidia/cu*/bin/cuobjdump"), reverse=True)
+    ]
     on_path = [Path(path).parent for path in [shutil.which("cuobjdump")] if path]
-    toolkits = [Path(root, "bin") for root in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda") if root]
-    return next((str(f) for f in (*pypi, *on_path, *toolkits) if all(os.access(f / tool, os.X_OK) for tool in ("cuobjdump", "nvdisasm"))), None)
+    toolkits = [
+        Path(root, "bin")
+        for root in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")
+        if root
+    ]
+    return next(
+        (
+            str(f)
+            for f in (*pypi, *on_path, *toolkits)
+            if all(os.access(f / tool, os.X_OK) for tool in ("cuobjdump", "nvdisasm"))
+        ),
+        None,
+    )
 
 
 def cuobjdump(library, *options) -> str:
@@ -112,10 +128,14 @@ def cuobjdump(library, *options) -> str:
 
 def readable(mangled: list[str]) -> dict[str, str]:
     """Mangled names -> as the sources have them: 'conv2d_direct.cu: forward_kernel<float>', the file where it is private to one."""
-    demangled = subprocess.run(["c++filt"], input="\n".join(mangled), check=True, capture_output=True, text=True).stdout.splitlines()
+    demangled = subprocess.run(
+        ["c++filt"], input="\n".join(mangled), check=True, capture_output=True, text=True
+    ).stdout.splitlines()
     names = {}
     for key, name in zip(mangled, demangled):
-        private = re.search(r"_GLOBAL__N__[0-9a-f]+_\d+_(\w+?)_cu_[0-9a-f]", key)  # a name that nvcc gives a file's anonymous namespace
+        private = re.search(
+            r"_GLOBAL__N__[0-9a-f]+_\d+_(\w+?)_cu_[0-9a-f]", key
+        )  # a name that nvcc gives a file's anonymous namespace
         name = re.sub(r"\(anonymous namespace\)::|convlab::|^void ", "", name)
         depth = 0
         for i, c in enumerate(name):  # what follows the template arguments are the parameters

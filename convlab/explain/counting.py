@@ -9,14 +9,23 @@ from .. import ops
 from ..algorithms import Algorithm, Conv2dProblem
 from ..simulator import Launch, TrafficTable, launches_of, simulate
 
-MEMORIES = {"input": "x", "weight": "w", "grad_output": "dy", "output": "y", "grad_input": "dx", "grad_weight": "dw"}  # the simulator's names
+MEMORIES = {
+    "input": "x",
+    "weight": "w",
+    "grad_output": "dy",
+    "output": "y",
+    "grad_input": "dx",
+    "grad_weight": "dw",
+}  # the simulator's names
 COUNTED_FLOPS = 30e6  # of a pass: what a second or two can count
 
 
 def call_of(algorithm: Algorithm | None, problem: Conv2dProblem, pass_: str, make=torch.randn) -> Callable:
     """A function that runs the pass, by "auto" without an algorithm, on tensors that `make(shape, dtype=)` made; without a bias."""
     number = algorithm.number if algorithm else 0
-    make_ = {name: make(shape, dtype=problem.dtype) for name, shape in (("x", problem.x), ("w", problem.w), ("y", problem.y))}
+    make_ = {
+        name: make(shape, dtype=problem.dtype) for name, shape in (("x", problem.x), ("w", problem.w), ("y", problem.y))
+    }
     x, w, dy = make_["x"], make_["w"], make_["y"]
     return {
         "forward": lambda: ops.conv2d_forward(x, w, None, problem.geometry, number),

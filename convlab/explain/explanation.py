@@ -87,7 +87,9 @@ class Rung:
     @property
     def counted_as_planned(self) -> bool:
         """Whether the kernels that were counted are those of the whole batch: a small one may get other tiles."""
-        return self.counted is not None and {row.kernel for row in self.counted.traffic} == {launch.kernel for launch in self.launches}
+        return self.counted is not None and {row.kernel for row in self.counted.traffic} == {
+            launch.kernel for launch in self.launches
+        }
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,9 @@ def _problem(layer) -> tuple[str, Conv2dProblem]:
         x, w = (torch.empty(shape, device="meta") for shape in (conv.x, conv.w))
         layer = Conv2dProblem.of(x, w, conv.stride, conv.padding, 1, conv.groups)
     if not isinstance(layer, Conv2dProblem):
-        raise ValueError(f"explain: layer must be a name, a convlab.bench.layers.Conv or a convlab.Conv2dProblem, got {type(layer).__name__}")
+        raise ValueError(
+            f"explain: layer must be a name, a convlab.bench.layers.Conv or a convlab.Conv2dProblem, got {type(layer).__name__}"
+        )
     if layer.dtype not in DTYPES:
         raise ValueError(f"explain: the problem is {layer.dtype}, expected one of {', '.join(map(str, DTYPES))}")
     if 0 in layer.x + layer.w + layer.y:
@@ -168,7 +172,9 @@ def _algorithms(algo) -> list[Algorithm]:
     names = list(ladder) if algo == "all" else [algo] if isinstance(algo, str) else list(algo)
     for name in names:
         if name not in ladder:
-            raise ValueError(f"explain: algo={name!r} is no algorithm for CUDA; choose 'all' or of {', '.join(map(repr, ladder))}")
+            raise ValueError(
+                f"explain: algo={name!r} is no algorithm for CUDA; choose 'all' or of {', '.join(map(repr, ladder))}"
+            )
     return [ladder[name] for name in names]
 
 
@@ -213,7 +219,9 @@ def _launches(planned, gpu) -> tuple[KernelLaunch, ...]:
             registers, static, who = resources
             shared = static + launch.shared_bytes
             waves = waves_of(gpu, _product(launch.grid), _product(launch.block), registers, shared)
-        found.append(KernelLaunch(launch.kernel, launch.source, launch.grid, launch.block, n, registers, shared, who, waves))
+        found.append(
+            KernelLaunch(launch.kernel, launch.source, launch.grid, launch.block, n, registers, shared, who, waves)
+        )
     return tuple(found)
 
 
@@ -234,11 +242,13 @@ def _bound(rung, counted, problem, work, gpu) -> tuple[float, Bound]:
     main = _share_of_gpu(main_launch(rung), gpu)
     cycles = sum(size / share.get(kernel, main) / gpu.l1 for kernel, size in traffic.items())
     useful = (1 - (rung.wasted or 0)) * main
-    return sum(traffic.values()), Bound({
-        "memory": 1e-3 * work.bytes / gpu.bandwidth,
-        "arithmetic": 1e6 * work.flops / gpu.peak / useful,
-        "caches": 1e6 * cycles / gpu.cycles,
-    })  # fmt: skip
+    return sum(traffic.values()), Bound(
+        {
+            "memory": 1e-3 * work.bytes / gpu.bandwidth,
+            "arithmetic": 1e6 * work.flops / gpu.peak / useful,
+            "caches": 1e6 * cycles / gpu.cycles,
+        }
+    )
 
 
 def _share_of_gpu(launch, gpu) -> float:

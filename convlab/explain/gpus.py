@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass
 
 WARP = 32
-SUBPARTITIONS = 4  # of a multiprocessor, since compute capability 7: each has a scheduler and a quarter of the registers
+SUBPARTITIONS = (
+    4  # of a multiprocessor, since compute capability 7: each has a scheduler and a quarter of the registers
+)
 REGISTERS = 65536  # of a multiprocessor, and the most a block may have
 REGISTER_UNIT = 256  # a warp gets its registers in these
 

@@ -32,28 +32,43 @@ def picture_of(plan: dict, problem, pass_: str) -> Picture:
     if plan["plane"]:
         rows, columns = plan["plane"]
         if not plan["tile"]:
-            title = (f"a plane of {name}, {shape[2]} x {shape[3]}, in runs of {rows} x {columns}, one a thread; a block has {plan['threads']} of "
-                     "them, all of one map, and goes on with its next image")  # fmt: skip
+            title = (
+                f"a plane of {name}, {shape[2]} x {shape[3]}, in runs of {rows} x {columns}, one a thread; a block has {plan['threads']} of "
+                "them, all of one map, and goes on with its next image"
+            )
             return Picture(title, shape[2], shape[3], (rows, columns))
         maps = plan["tile"][0]
-        title = (f"a plane of {name}, {shape[2]} x {shape[3]}, in tiles of {rows} x {columns}; a block makes them of {_count(maps, 'map')}, "
-                 "a thread one place of each")  # fmt: skip
+        title = (
+            f"a plane of {name}, {shape[2]} x {shape[3]}, in tiles of {rows} x {columns}; a block makes them of {_count(maps, 'map')}, "
+            "a thread one place of each"
+        )
         return Picture(title, shape[2], shape[3], (rows, columns))
     if plan["product"] and plan["product"][0]:
         M, N, K = plan["product"]
         tile = plan["tile"]
-        title = (f"{name} as a matrix, {M:,} rows ({ROWS[pass_]}) x {N:,} columns ({COLUMNS[pass_]}), in tiles of {tile[0]} x {tile[1]}; "
-                 f"sums of {K:,} ({STEPS[pass_]}), {tile[2]} at a time{_parts(plan)}")  # fmt: skip
+        title = (
+            f"{name} as a matrix, {M:,} rows ({ROWS[pass_]}) x {N:,} columns ({COLUMNS[pass_]}), in tiles of {tile[0]} x {tile[1]}; "
+            f"sums of {K:,} ({STEPS[pass_]}), {tile[2]} at a time{_parts(plan)}"
+        )
         return Picture(title, M, N, (tile[0], tile[1]))
     if plan["tile"]:  # whole images, or even parts of them
         maps, images, parts = plan["tile"][0], plan["images"], f" in {x} parts" if x > 1 else ""
-        title = (f"{name} as {_count(shape[1], 'map')} x {_count(shape[0], 'image')}{parts}: a block makes {_count(maps, 'map')} of "
-                 f"{_count(images, 'image')}" + (f", and goes on to others {y} blocks further" if y * images < shape[0] else ""))  # fmt: skip
+        title = (
+            f"{name} as {_count(shape[1], 'map')} x {_count(shape[0], 'image')}{parts}: a block makes {_count(maps, 'map')} of "
+            f"{_count(images, 'image')}"
+            + (f", and goes on to others {y} blocks further" if y * images < shape[0] else "")
+        )
         return Picture(title, shape[1], shape[0] * x, (maps, images))
     if plan["slices"] > 1 or y * z > 1:
-        return Picture(f"{x:,} slices of the sum (across) for {y * z:,} parts of {name} (down), a block each", y * z, x, (1, 1))
+        return Picture(
+            f"{x:,} slices of the sum (across) for {y * z:,} parts of {name} (down), a block each", y * z, x, (1, 1)
+        )
     a_block = -(-outputs // x)
-    how = f"{a_block} a block, one a thread" if a_block > 1 else f"a block each, whose {plan['threads']} threads share the sum"
+    how = (
+        f"{a_block} a block, one a thread"
+        if a_block > 1
+        else f"a block each, whose {plan['threads']} threads share the sum"
+    )
     return Picture(f"{name} as {outputs:,} elements in a row: {how}", 1, outputs, (1, a_block))
 
 
@@ -61,7 +76,11 @@ def _parts(plan):
     z = plan["grid"][2]
     if z == 1:
         return ""
-    return f"; {z} such, each a part of the sum" if plan["slices"] == z else f"; {z} such: groups, residue classes or slices of the sum"
+    return (
+        f"; {z} such, each a part of the sum"
+        if plan["slices"] == z
+        else f"; {z} such: groups, residue classes or slices of the sum"
+    )
 
 
 def _count(n, what):
@@ -89,8 +108,10 @@ def _drawn(rows, columns, tile_rows, tile_columns):
                     continue
                 inside = _inside(columns, j, tile_columns, WIDE) if line < inside_rows else 0
                 text = f" {i * across + j}" if line == 0 else ""
-                cells.append(f"{text:<{inside}}"[:max(inside, len(text) * (inside > 0))].ljust(WIDE, "░")[:WIDE])
-            lines.append((f"{i * tile_rows:>{margin - 1},} " if line == 0 else " " * margin) + "│" + "│".join(cells) + "│")
+                cells.append(f"{text:<{inside}}"[: max(inside, len(text) * (inside > 0))].ljust(WIDE, "░")[:WIDE])
+            lines.append(
+                (f"{i * tile_rows:>{margin - 1},} " if line == 0 else " " * margin) + "│" + "│".join(cells) + "│"
+            )
         last = place == len(shown_y) - 1
         lines.append(" " * margin + _rule(shown_x, "└┴┘" if last else "├┼┤"))
     return lines

@@ -12,20 +12,31 @@ def rendered(e: Explanation) -> str:
 
 def _head(e):
     p, gpu = e.problem, e.gpu
-    rest = [f"{name} {_axes(value)}" for name, value, usual in
-            (("stride", p.stride, (1, 1)), ("padding", p.padding, (0,) * 4), ("dilation", p.dilation, (1, 1))) if value != usual]  # fmt: skip
+    rest = [
+        f"{name} {_axes(value)}"
+        for name, value, usual in (
+            ("stride", p.stride, (1, 1)),
+            ("padding", p.padding, (0,) * 4),
+            ("dilation", p.dilation, (1, 1)),
+        )
+        if value != usual
+    ]
     rest += [f"{p.groups} groups"] * (p.groups > 1) + [str(p.dtype).removeprefix("torch.")]
     yield f"{e.layer + ': ' if e.layer else ''}x {_shape(p.x)}, w {_shape(p.w)} -> y {_shape(p.y)}, {', '.join(rest)}"
-    yield (f"{gpu.name}: compute capability {gpu.capability}, {gpu.sms} multiprocessors at {gpu.clock:g} GHz, {gpu.peak / 1e12:.1f} TFLOP/s of float32, "
-           f"{gpu.bandwidth:,g} GB/s, second cache {gpu.l2} MB  [published]")  # fmt: skip
+    yield (
+        f"{gpu.name}: compute capability {gpu.capability}, {gpu.sms} multiprocessors at {gpu.clock:g} GHz, {gpu.peak / 1e12:.1f} TFLOP/s of float32, "
+        f"{gpu.bandwidth:,g} GB/s, second cache {gpu.l2} MB  [published]"
+    )
 
 
 def _pass(e, p: Pass):
     """The lines of a pass."""
     work, bound = p.work, p.bound
     yield f"{p.name.upper()}   auto takes {p.chosen}"
-    yield (f"  at least {_si(work.flops)}FLOP and {_si(work.bytes)}B: {work.intensity:.1f} FLOP a byte. "
-           f"Bound by {ROOFS[bound.roof]}: {_us(bound.microseconds)} ({_roofs(bound)})  [modelled]")  # fmt: skip
+    yield (
+        f"  at least {_si(work.flops)}FLOP and {_si(work.bytes)}B: {work.intensity:.1f} FLOP a byte. "
+        f"Bound by {ROOFS[bound.roof]}: {_us(bound.microseconds)} ({_roofs(bound)})  [modelled]"
+    )
     yield f"  unrolled, x is {_si(work.unrolled)}B: each element {work.replication:.1f} times  [modelled]"
     yield ""
     yield from ("  " + line for line in _launch_table(p))
@@ -43,7 +54,19 @@ def _pass(e, p: Pass):
 
 def _launch_table(p: Pass):
     """A line a launch."""
-    heads = ["algorithm", "kernel", "grid", "block", "registers", "shared", "blocks/SM", "occupancy", "waves", "last full", "wasted"]
+    heads = [
+        "algorithm",
+        "kernel",
+        "grid",
+        "block",
+        "registers",
+        "shared",
+        "blocks/SM",
+        "occupancy",
+        "waves",
+        "last full",
+        "wasted",
+    ]
     marks = ["", "", "[modelled]", "[modelled]", "[compiled]", "[compiled]", *["[modelled]"] * 5]
     rows, sources = [], {}
     for rung in p.rungs:
@@ -53,19 +76,39 @@ def _launch_table(p: Pass):
             waves = [str(w.blocks_at_once), _percent(w.occupancy), str(w.waves), _percent(w.tail)] if w else ["?"] * 4
             wasted = "" if i or rung.wasted is None else _percent(rung.wasted)
             times = f" x {launch.times}" if launch.times > 1 else ""
-            rows.append([rung.algorithm if not i else "", launch.kernel + times, _shape(launch.grid), _shape(launch.block), *known, *waves, wasted])
+            rows.append(
+                [
+                    rung.algorithm if not i else "",
+                    launch.kernel + times,
+                    _shape(launch.grid),
+                    _shape(launch.block),
+                    *known,
+                    *waves,
+                    wasted,
+                ]
+            )
             sources[launch.compiled] = None
     yield from _columns([heads, marks, *rows])
-    yield "registers and static shared memory: " + "; ".join(who or "of the kernels with ?, unknown: not in the recorded table" for who in sources)
+    yield "registers and static shared memory: " + "; ".join(
+        who or "of the kernels with ?, unknown: not in the recorded table" for who in sources
+    )
 
 
 def _counts(e, p: Pass, rung: Rung):
     c = rung.counted
-    part = "" if c.batch == e.problem.x[0] else f", of {c.batch} images" + ", which get other tiles" * (not rung.counted_as_planned)
+    part = (
+        ""
+        if c.batch == e.problem.x[0]
+        else f", of {c.batch} images" + ", which get other tiles" * (not rung.counted_as_planned)
+    )
     grown = e.problem.x[0] / c.batch
     asked = ", ".join(f"{name} {_si(size)}B" for name, size in c.requested_by_tensor.items())
     yield f"requested in global memory{part}: {asked}; {grown * c.global_bytes / p.work.bytes:.1f} times the least  [counted]"
-    shared = f"; shared memory: {c.wavefronts:,} wavefronts, {c.conflicts:.2f} times what is free of bank conflicts" if c.conflicts else ""
+    shared = (
+        f"; shared memory: {c.wavefronts:,} wavefronts, {c.conflicts:.2f} times what is free of bank conflicts"
+        if c.conflicts
+        else ""
+    )
     yield f"each request of a warp: {c.sectors_a_request:.2f} sectors of 32 bytes, ideal {c.least_sectors_a_request:.2f}{shared}  [counted]"
     yield f"no faster than {_us(rung.bound.microseconds)} ({_roofs(rung.bound)})  [modelled from the counts]"
     yield from str(c.traffic).rstrip().split("\n")
@@ -75,7 +118,9 @@ def _columns(rows):
     widths = [max(map(len, column)) for column in zip(*rows)]
     left = 2  # columns of words
     for row in rows:
-        yield "  ".join(f"{cell:<{w}}" if i < left else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
+        yield "  ".join(
+            f"{cell:<{w}}" if i < left else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(row, widths))
+        ).rstrip()
 
 
 def _roofs(bound: Bound) -> str:

@@ -13,7 +13,9 @@ SPECIAL = [0.0, -0.0, float("inf"), float("-inf"), float("nan"), 1e-45, -1e-45, 
 SLOPES = (0.01, 0.0, 0.25, 1.0, -0.5, 3.0)
 
 
-def check_leaky_relu(fn: Callable, *, slopes=SLOPES, dtypes=(torch.float32,), gradients: bool | None = None, device="cpu") -> Checked:
+def check_leaky_relu(
+    fn: Callable, *, slopes=SLOPES, dtypes=(torch.float32,), gradients: bool | None = None, device="cpu"
+) -> Checked:
     """Checks fn(input, negative_slope) against torch.nn.functional.leaky_relu: values and gradients, to the last bit.
 
     Shapes from nothing to 70001 elements, special values (zeros of both signs, infinities, NaN, subnormal numbers), and inputs that
@@ -22,7 +24,10 @@ def check_leaky_relu(fn: Callable, *, slopes=SLOPES, dtypes=(torch.float32,), gr
     checked = Checked()
     for slope in slopes:
         ours, torchs = lambda x, s=slope: fn(x, s), lambda x, s=slope: F.leaky_relu(x, s)
-        with_relu = {"the slope was left out": lambda x: F.relu(x), "the slope is on the wrong side of zero": lambda x, s=slope: torch.where(x > 0, x * s, x)}
+        with_relu = {
+            "the slope was left out": lambda x: F.relu(x),
+            "the slope is on the wrong side of zero": lambda x, s=slope: torch.where(x > 0, x * s, x),
+        }
         _check(ours, torchs, f"leaky_relu, slope {slope}", with_relu, dtypes, gradients, device, checked)
     return checked.finish()
 
@@ -30,7 +35,16 @@ def check_leaky_relu(fn: Callable, *, slopes=SLOPES, dtypes=(torch.float32,), gr
 def check_relu(fn: Callable, *, dtypes=(torch.float32,), gradients: bool | None = None, device="cpu") -> Checked:
     """Checks fn(input) against torch.nn.functional.relu, as `check_leaky_relu` does."""
     checked = Checked()
-    _check(fn, F.relu, "relu", {"NaN became 0": lambda x: F.relu(x).nan_to_num(nan=0.0, posinf=torch.inf)}, dtypes, gradients, device, checked)
+    _check(
+        fn,
+        F.relu,
+        "relu",
+        {"NaN became 0": lambda x: F.relu(x).nan_to_num(nan=0.0, posinf=torch.inf)},
+        dtypes,
+        gradients,
+        device,
+        checked,
+    )
     return checked.finish()
 
 
@@ -39,7 +53,15 @@ def _check(ours, torchs, what, instead, dtypes, gradients, device, checked):
         for dtype in dtypes:
             for name, x in _inputs(dtype, device):
                 try:
-                    _check_input(ours, torchs, f"{what} of {name} in {str(dtype).removeprefix('torch.')}", x, instead, gradients, checked)
+                    _check_input(
+                        ours,
+                        torchs,
+                        f"{what} of {name} in {str(dtype).removeprefix('torch.')}",
+                        x,
+                        instead,
+                        gradients,
+                        checked,
+                    )
                 except Refused:
                     pass
 
@@ -64,7 +86,14 @@ def _check_input(ours, torchs, what, x, instead, gradients, checked):
     expect_unchanged([x], [before], what)
     expect_same_bits([y.detach()], [checked.call(what, ours, a).detach()], what)
     if y.requires_grad:
-        layouts = [torch.randn_like(y), torch.randn_like(y.contiguous()), torch.ones((), dtype=y.dtype, device=y.device).expand_as(y)]
+        layouts = [
+            torch.randn_like(y),
+            torch.randn_like(y.contiguous()),
+            torch.ones((), dtype=y.dtype, device=y.device).expand_as(y),
+        ]
         for dy in layouts:
-            (dx,), (exact,) = torch.autograd.grad(y, a, dy, retain_graph=True), torch.autograd.grad(expected, b, dy.cpu(), retain_graph=True)
+            (dx,), (exact,) = (
+                torch.autograd.grad(y, a, dy, retain_graph=True),
+                torch.autograd.grad(expected, b, dy.cpu(), retain_graph=True),
+            )
             assert_close(dx, exact.double(), None, f"{what}, gradient")

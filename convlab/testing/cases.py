@@ -24,7 +24,11 @@ class Conv(NamedTuple):
 
     def __str__(self):
         sizes = f"x{self.N}.{self.C}.{self.H}.{self.W}-w{self.K}.{self.R}.{self.S}"
-        rest = "".join(f"-{k[0]}{v[0]}.{v[1]}" for k, v in zip(("stride", "padding", "dilation"), self[7:10]) if v not in ((1, 1), (0, 0)))
+        rest = "".join(
+            f"-{k[0]}{v[0]}.{v[1]}"
+            for k, v in zip(("stride", "padding", "dilation"), self[7:10])
+            if v not in ((1, 1), (0, 0))
+        )
         return sizes + rest + (f"-g{self.groups}" if self.groups > 1 else "")
 
     @property
@@ -35,7 +39,10 @@ class Conv(NamedTuple):
     def outputs(self) -> tuple[int, int]:
         """(P, Q), which may be below 1 for what is no convolution."""
         sizes = zip((self.H, self.W), (self.R, self.S), self.stride, self.padding, self.dilation)
-        return tuple((size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, pad, dilation in sizes)
+        return tuple(
+            (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+            for size, kernel, stride, pad, dilation in sizes
+        )
 
     def tensors(self, dtype=torch.float32, device="cpu", bias=True):
         x = torch.randn(self.N, self.C, self.H, self.W, dtype=dtype, device=device)
@@ -68,10 +75,18 @@ def random_conv(rng: random.Random) -> Conv:
     while True:
         groups = rng.choice([1, 1, 1, 2, 3])
         c = Conv(
-            rng.randint(1, 4), groups * rng.randint(1, 5), rng.randint(1, 17), rng.randint(1, 17), groups * rng.randint(1, 6),
-            rng.randint(1, 5), rng.randint(1, 5), (rng.randint(1, 4), rng.randint(1, 4)), (rng.randint(0, 4), rng.randint(0, 4)),
-            (rng.randint(1, 3), rng.randint(1, 3)), groups,
-        )  # fmt: skip
+            rng.randint(1, 4),
+            groups * rng.randint(1, 5),
+            rng.randint(1, 17),
+            rng.randint(1, 17),
+            groups * rng.randint(1, 6),
+            rng.randint(1, 5),
+            rng.randint(1, 5),
+            (rng.randint(1, 4), rng.randint(1, 4)),
+            (rng.randint(0, 4), rng.randint(0, 4)),
+            (rng.randint(1, 3), rng.randint(1, 3)),
+            groups,
+        )
         if min(c.outputs) > 0:
             return c
 
@@ -119,7 +134,9 @@ def random_pool(rng: random.Random) -> Pool:
             stride = (rng.randint(1, 4), rng.randint(1, 4))
             if not all(map(_every_window_sees_x, size, kernel, stride, padding, dilation)):
                 continue
-            return Pool((rng.randint(1, 3), rng.randint(1, 4), *size), kernel, stride, padding, dilation, rng.random() < 0.5)
+            return Pool(
+                (rng.randint(1, 3), rng.randint(1, 4), *size), kernel, stride, padding, dilation, rng.random() < 0.5
+            )
 
 
 class AvgPool(NamedTuple):
@@ -160,4 +177,12 @@ def random_avg_pool(rng: random.Random) -> AvgPool:
     padding = tuple(rng.randint(0, k // 2) for k in kernel)
     size = tuple(rng.randint(max(1, k - 2 * p), 17) for k, p in zip(kernel, padding))
     shape = (rng.randint(1, 3), rng.randint(1, 4), *size)
-    return AvgPool(shape, kernel, (rng.randint(1, 4), rng.randint(1, 4)), padding, rng.random() < 0.5, rng.random() < 0.5, rng.choice([None, None, 7, -2]))
+    return AvgPool(
+        shape,
+        kernel,
+        (rng.randint(1, 4), rng.randint(1, 4)),
+        padding,
+        rng.random() < 0.5,
+        rng.random() < 0.5,
+        rng.choice([None, None, 7, -2]),
+    )

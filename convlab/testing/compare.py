@@ -22,7 +22,9 @@ def sum_bound(dtype, exact, magnitude, terms):
     float32), and storing the result rounds once more in its own type. Four times that is allowed.
     """
     accumulator = torch.float64 if dtype == torch.float64 else torch.float32
-    bound = 4 * torch.finfo(accumulator).eps * math.sqrt(max(terms, 1)) * magnitude + torch.finfo(dtype).eps * exact.abs()
+    bound = (
+        4 * torch.finfo(accumulator).eps * math.sqrt(max(terms, 1)) * magnitude + torch.finfo(dtype).eps * exact.abs()
+    )
     return bound + torch.finfo(dtype).tiny
 
 
@@ -57,7 +59,9 @@ def assert_close(actual, exact, bound, what="", dims="", alternatives: Alternati
         return
     lines = [f"{what}: {int(wrong.sum()):,} of {wrong.numel():,} elements are wrong"]
     first = tuple(int(i) for i in wrong.nonzero()[0])
-    lines.append(f"  the first is at {_index(first, dims)}: {values[first].item():.6g}, exactly {exact[first].item():.6g}{_allowed(bound, first)}")
+    lines.append(
+        f"  the first is at {_index(first, dims)}: {values[first].item():.6g}, exactly {exact[first].item():.6g}{_allowed(bound, first)}"
+    )
     lines += [f"  they are {where}" for where in _places(wrong, dims)]
     lines += [f"  suggests: {reason}" for reason in _reasons(values, exact, bound, wrong, alternatives or {})]
     raise CheckError("\n".join(lines))
@@ -110,20 +114,35 @@ def _places(wrong, dims) -> list[str]:
 def _reasons(values, exact, bound, wrong, alternatives) -> list[str]:
     for sentence, compute in alternatives.items():
         other = compute()
-        if other is not None and other.shape == values.shape and bool((other != exact)[wrong].all()) and bool(_within(values, other, bound).all()):
+        if (
+            other is not None
+            and other.shape == values.shape
+            and bool((other != exact)[wrong].all())
+            and bool(_within(values, other, bound).all())
+        ):
             return [f"{sentence}: what came out is exactly that"]
     at_wrong, should = values[wrong], exact[wrong]
     found = []
     if at_wrong.isnan().all() and not should.isnan().any():
-        found.append("nobody wrote these elements (outputs are full of NaN beforehand), or they were made from memory that nobody wrote or from outside a tensor")
+        found.append(
+            "nobody wrote these elements (outputs are full of NaN beforehand), or they were made from memory that nobody wrote or from outside a tensor"
+        )
     elif at_wrong.isnan().any() and not should.isnan().any():
-        found.append("some are NaN: read from memory that nobody wrote, or from outside a tensor (which has NaN around it)")
+        found.append(
+            "some are NaN: read from memory that nobody wrote, or from outside a tensor (which has NaN around it)"
+        )
     elif (at_wrong == 0).all() and len(at_wrong) > 1:
         found.append("all of them are zero: nothing was added up there")
     elif (ratio := _one_ratio(at_wrong, should)) is not None:
         found.append(f"all of them are {ratio:.6g} times what they should be")
-    elif bound is not None and ((at_wrong - should).abs() <= 1e4 * bound[wrong]).all() and (at_wrong - should).abs().max() < 0.05 * exact.abs().max():
-        found.append("the differences are small: rounding. Sum in float32 (float64 for float64), not in the storage type or through TF32")
+    elif (
+        bound is not None
+        and ((at_wrong - should).abs() <= 1e4 * bound[wrong]).all()
+        and (at_wrong - should).abs().max() < 0.05 * exact.abs().max()
+    ):
+        found.append(
+            "the differences are small: rounding. Sum in float32 (float64 for float64), not in the storage type or through TF32"
+        )
     return found
 
 
@@ -132,4 +151,8 @@ def _one_ratio(values, exact) -> float | None:
         return None
     ratios = values / exact
     middle = ratios.median()
-    return float(middle) if middle.isfinite() and abs(middle - 1) > 0.01 and ((ratios - middle).abs() <= 1e-3 * middle.abs()).all() else None
+    return (
+        float(middle)
+        if middle.isfinite() and abs(middle - 1) > 0.01 and ((ratios - middle).abs() <= 1e-3 * middle.abs()).all()
+        else None
+    )

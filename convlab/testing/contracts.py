@@ -48,23 +48,42 @@ class Contract(NamedTuple):
 # ---- convolution ------------------------------------------------------------------------------------------------------
 
 LAYERS = {"LeNet C3": Conv(32, 6, 14, 14, 16, 5, 5), "ResNet-20": Conv(1, 32, 16, 16, 32, 3, 3, padding=(1, 1))}
-DEPTHWISE_LAYERS = {"MobileNet": Conv(64, 8, 14, 14, 8, 3, 3, padding=(1, 1), groups=8)}  # 8 of its 512 channels; for rungs that take no others
+DEPTHWISE_LAYERS = {
+    "MobileNet": Conv(64, 8, 14, 14, 8, 3, 3, padding=(1, 1), groups=8)
+}  # 8 of its 512 channels; for rungs that take no others
 
 
 def _conv_question(pass_: str, case: Conv, dtype, bias=True) -> Question:
     x, w, b = case.tensors(dtype, bias=bias)
     dy = torch.randn(case.N, case.K, *case.outputs, dtype=dtype)
     problem = struct.pack("16i", *case[:7], *case.outputs, *case.stride, *case.padding, *case.dilation, case.groups)
-    (y64, *exact), (y_abs, *magnitudes) = conv_in_float64((x, w), dy, case.arguments) if b is None else conv_in_float64((x, w, b), dy, case.arguments)
+    (y64, *exact), (y_abs, *magnitudes) = (
+        conv_in_float64((x, w), dy, case.arguments) if b is None else conv_in_float64((x, w, b), dy, case.arguments)
+    )
     macs = y64.numel() * w[0].numel()
     if pass_ == "forward":
-        inputs, output, dims, terms = {"input": x, "weight": w, "bias": b}, ("output", y64.shape), "nkpq", w[0].numel() + 1
+        inputs, output, dims, terms = (
+            {"input": x, "weight": w, "bias": b},
+            ("output", y64.shape),
+            "nkpq",
+            w[0].numel() + 1,
+        )
         others, right = instead_of_forward(x, w, b, y64, case.arguments), (y64, y_abs)
     elif pass_ == "dgrad":
-        inputs, output, dims, terms = {"grad_output": dy, "weight": w}, ("grad_input", x.shape), "nchw", case.K // case.groups * case.R * case.S
+        inputs, output, dims, terms = (
+            {"grad_output": dy, "weight": w},
+            ("grad_input", x.shape),
+            "nchw",
+            case.K // case.groups * case.R * case.S,
+        )
         others, right = instead_of_dgrad(x, w, dy, case.arguments), (exact[0], magnitudes[0])
     else:
-        inputs, output, dims, terms = {"grad_output": dy, "input": x}, ("grad_weight", w.shape), "kcrs", y64[:, 0].numel()
+        inputs, output, dims, terms = (
+            {"grad_output": dy, "input": x},
+            ("grad_weight", w.shape),
+            "kcrs",
+            y64[:, 0].numel(),
+        )
         others, right = instead_of_wgrad(x, w, dy, exact[1], case.arguments), (exact[1], magnitudes[1])
 
     def compare(actual, what):
@@ -84,7 +103,16 @@ def _conv(pass_: str, arguments: str, inputs) -> Contract:
         return {name: _conv_question(pass_, case, dtype) for name, case in LAYERS.items()}
 
     like = f"conv2d_{pass_}"
-    return Contract(like, f"void {like}(const Conv2d& g, {arguments}, cudaStream_t stream)", "geometry/conv2d.h", "Conv2d", "problem", inputs, questions, layers)
+    return Contract(
+        like,
+        f"void {like}(const Conv2d& g, {arguments}, cudaStream_t stream)",
+        "geometry/conv2d.h",
+        "Conv2d",
+        "problem",
+        inputs,
+        questions,
+        layers,
+    )
 
 
 # ---- pooling ----------------------------------------------------------------------------------------------------------
@@ -96,7 +124,10 @@ def _pair(n):
 
 def _pool_struct(case, outputs) -> bytes:
     kernel, padding = _pair(case.kernel_size), _pair(case.padding)
-    stride, dilation = _pair(case.kernel_size if case.stride is None else case.stride), _pair(getattr(case, "dilation", 1))
+    stride, dilation = (
+        _pair(case.kernel_size if case.stride is None else case.stride),
+        _pair(getattr(case, "dilation", 1)),
+    )
     N, C, H, W = case.shape
     return struct.pack("q12i", N * C, H, W, *outputs, *kernel, *stride, *padding, *dilation)
 
@@ -120,11 +151,19 @@ def _avg_pool_question(backward: bool, case, dtype) -> Question:
     largest = max(float(dy.abs().sum()) if backward else float(x.detach().abs().max()) * case.taps, 1e-30)
 
     def compare(actual, what):
-        assert_close(actual, right, torch.full_like(right, 8 * torch.finfo(dtype).eps * largest), what, "nchw" if backward else "ncpq")
+        assert_close(
+            actual,
+            right,
+            torch.full_like(right, 8 * torch.finfo(dtype).eps * largest),
+            what,
+            "nchw" if backward else "ncpq",
+        )
 
     problem = _pool_struct(case, y.shape[2:]) + struct.pack("?7xq", case.count_include_pad, case.divisor_override or 0)
     inputs = {"grad_output": dy} if backward else {"input": x.detach().to(dtype)}
-    return Question(f"avg_pool2d {case}", problem, inputs, ("grad_input", x.shape) if backward else ("output", y.shape), compare)
+    return Question(
+        f"avg_pool2d {case}", problem, inputs, ("grad_input", x.shape) if backward else ("output", y.shape), compare
+    )
 
 
 def _pooling(like: str, signature: str, header: str, problem: str, inputs, cases, random_case, ask, layers) -> Contract:
@@ -133,11 +172,26 @@ def _pooling(like: str, signature: str, header: str, problem: str, inputs, cases
         for case in [*(case for case in cases if case.shape[0]), *(random_case(rng) for _ in range(random_cases))]:
             yield ask(case, dtype)
 
-    return Contract(like, signature, header, problem, "problem", inputs, questions, lambda dtype: {name: ask(case, dtype) for name, case in layers.items()})
+    return Contract(
+        like,
+        signature,
+        header,
+        problem,
+        "problem",
+        inputs,
+        questions,
+        lambda dtype: {name: ask(case, dtype) for name, case in layers.items()},
+    )
 
 
-MAX_LAYERS = {"LeNet S2": POOLS[0]._replace(shape=(32, 6, 28, 28)), "ResNet-50": POOLS[3]._replace(shape=(1, 8, 112, 112))}
-AVG_LAYERS = {"LeNet S2": AVG_POOLS[0]._replace(shape=(32, 6, 28, 28)), "ResNet-20": AVG_POOLS[0]._replace(shape=(32, 64, 8, 8), kernel_size=8)}
+MAX_LAYERS = {
+    "LeNet S2": POOLS[0]._replace(shape=(32, 6, 28, 28)),
+    "ResNet-50": POOLS[3]._replace(shape=(1, 8, 112, 112)),
+}
+AVG_LAYERS = {
+    "LeNet S2": AVG_POOLS[0]._replace(shape=(32, 6, 28, 28)),
+    "ResNet-20": AVG_POOLS[0]._replace(shape=(32, 64, 8, 8), kernel_size=8),
+}
 
 
 # ---- activation -------------------------------------------------------------------------------------------------------
@@ -156,7 +210,9 @@ def _leaky_relu_question(backward: bool, elements: int, dtype, slope=0.1) -> Que
 
     inputs = {"grad_output": dy, "input": x} if backward else {"input": x}
     output = "grad_input" if backward else "output"
-    return Question(f"leaky_relu of {elements} elements", struct.pack("qd", elements, slope), inputs, (output, (elements,)), compare)
+    return Question(
+        f"leaky_relu of {elements} elements", struct.pack("qd", elements, slope), inputs, (output, (elements,)), compare
+    )
 
 
 def _leaky_relu(pass_: str, arguments: str, inputs) -> Contract:
@@ -172,7 +228,9 @@ def _leaky_relu(pass_: str, arguments: str, inputs) -> Contract:
 
     signature = f"void leaky_relu_{pass_}(long long elements, double negative_slope, {arguments}, cudaStream_t stream)"
     names = "problem.elements, problem.negative_slope"
-    return Contract(f"leaky_relu_{pass_}", signature, "testing/elements.h", "Elements", names, inputs, questions, layers)
+    return Contract(
+        f"leaky_relu_{pass_}", signature, "testing/elements.h", "Elements", names, inputs, questions, layers
+    )
 
 
 CONTRACTS = {
@@ -181,13 +239,40 @@ CONTRACTS = {
         _conv("forward", "const T* x, const T* w, const T* bias_or_null, T* y", ("input", "weight", "bias")),
         _conv("dgrad", "const T* dy, const T* w, T* dx", ("grad_output", "weight")),
         _conv("wgrad", "const T* dy, const T* x, T* dw", ("grad_output", "input")),
-        _pooling("max_pool2d_forward", "void max_pool2d_forward(const Pool2d& g, const T* x, T* y, cudaStream_t stream)", "geometry/pool2d.h", "Pool2d",
-                 ("input",), POOLS, random_pool, _max_pool_question, MAX_LAYERS),
-        _pooling("avg_pool2d_forward", "void avg_pool2d_forward(const AvgPool2d& g, const T* x, T* y, cudaStream_t stream)", "geometry/avg_pool2d.h",
-                 "AvgPool2d", ("input",), AVG_POOLS, random_avg_pool, lambda *a: _avg_pool_question(False, *a), AVG_LAYERS),
-        _pooling("avg_pool2d_backward", "void avg_pool2d_backward(const AvgPool2d& g, const T* dy, T* dx, cudaStream_t stream)", "geometry/avg_pool2d.h",
-                 "AvgPool2d", ("grad_output",), AVG_POOLS, random_avg_pool, lambda *a: _avg_pool_question(True, *a), AVG_LAYERS),
+        _pooling(
+            "max_pool2d_forward",
+            "void max_pool2d_forward(const Pool2d& g, const T* x, T* y, cudaStream_t stream)",
+            "geometry/pool2d.h",
+            "Pool2d",
+            ("input",),
+            POOLS,
+            random_pool,
+            _max_pool_question,
+            MAX_LAYERS,
+        ),
+        _pooling(
+            "avg_pool2d_forward",
+            "void avg_pool2d_forward(const AvgPool2d& g, const T* x, T* y, cudaStream_t stream)",
+            "geometry/avg_pool2d.h",
+            "AvgPool2d",
+            ("input",),
+            AVG_POOLS,
+            random_avg_pool,
+            lambda *a: _avg_pool_question(False, *a),
+            AVG_LAYERS,
+        ),
+        _pooling(
+            "avg_pool2d_backward",
+            "void avg_pool2d_backward(const AvgPool2d& g, const T* dy, T* dx, cudaStream_t stream)",
+            "geometry/avg_pool2d.h",
+            "AvgPool2d",
+            ("grad_output",),
+            AVG_POOLS,
+            random_avg_pool,
+            lambda *a: _avg_pool_question(True, *a),
+            AVG_LAYERS,
+        ),
         _leaky_relu("forward", "const T* x, T* y", ("input",)),
         _leaky_relu("backward", "const T* dy, const T* x, T* dx", ("grad_output", "input")),
     )
-}  # fmt: skip
+}

@@ -8,13 +8,31 @@ import torch.nn.functional as F
 
 from .cases import AWKWARD, Conv, random_conv
 from .compare import Alternatives, assert_sums_close, conv_in_float64
-from .probe import LAYOUTS, Checked, Refused, expect_same_bits, expect_tensor, expect_unchanged, of_layout, poisoned_memory
+from .probe import (
+    LAYOUTS,
+    Checked,
+    Refused,
+    expect_same_bits,
+    expect_tensor,
+    expect_unchanged,
+    of_layout,
+    poisoned_memory,
+)
 
 _DIMS = {"dgrad": "nchw", "wgrad": "kcrs", "bias gradient": "k"}
 
 
-def check_conv2d(fn: Callable, *, cases: Iterable[Conv] = AWKWARD, random_cases: int = 20, seed: int = 0, dtypes=(torch.float32,),
-                 layouts: Iterable[str] = tuple(LAYOUTS), gradients: bool | None = None, device="cpu") -> Checked:  # fmt: skip
+def check_conv2d(
+    fn: Callable,
+    *,
+    cases: Iterable[Conv] = AWKWARD,
+    random_cases: int = 20,
+    seed: int = 0,
+    dtypes=(torch.float32,),
+    layouts: Iterable[str] = tuple(LAYOUTS),
+    gradients: bool | None = None,
+    device="cpu",
+) -> Checked:
     """Checks a convolution against float64, on problems made to break it.
 
     fn: called as fn(input, weight, bias, stride, padding, dilation, groups) with what torch.nn.functional.conv2d takes: input
@@ -50,7 +68,9 @@ def check_conv(convolve, x, w, b, dy, arguments, what="", gradients: bool | None
     y = convolve(*leaves, *([] if b is not None else [None]))
     expect_tensor(y, x, what)
     (y64, *exact), (y_abs, *magnitudes) = conv_in_float64((x, w, b), dy, arguments)
-    assert_sums_close(y, y64, y_abs, w[0].numel() + 1, f"{what} forward", "nkpq", instead_of_forward(x, w, b, y64, arguments))
+    assert_sums_close(
+        y, y64, y_abs, w[0].numel() + 1, f"{what} forward", "nkpq", instead_of_forward(x, w, b, y64, arguments)
+    )
     if gradients is False or (gradients is None and not y.requires_grad):
         return [y]
     results = torch.autograd.grad(y, leaves, dy)
@@ -66,7 +86,10 @@ def _check_case(fn, case: Conv, dtype, layouts, gradients, device, checked: Chec
     dy = torch.randn(case.N, case.K, *case.outputs, dtype=dtype, device=device)
 
     def run(how, x, w, b, dy):
-        what, before = f"{case} in {str(dtype).removeprefix('torch.')}{how}", [None if t is None else t.clone() for t in (x, w, b)]
+        what, before = (
+            f"{case} in {str(dtype).removeprefix('torch.')}{how}",
+            [None if t is None else t.clone() for t in (x, w, b)],
+        )
 
         def convolve(*tensors):
             y = checked.call(what, fn, *tensors, *case.arguments)
@@ -81,7 +104,13 @@ def _check_case(fn, case: Conv, dtype, layouts, gradients, device, checked: Chec
     if case.N > 1:
         with of_layout("expanded"):
             # a small integer, because rounding does not even out in sums of equal numbers
-            run(", expanded input and gradient", x[:1].expand_as(x), w, b, torch.full_like(dy[:1, :1, :1, :1], 2).expand_as(dy))
+            run(
+                ", expanded input and gradient",
+                x[:1].expand_as(x),
+                w,
+                b,
+                torch.full_like(dy[:1, :1, :1, :1], 2).expand_as(dy),
+            )
     for name in layouts:
         if name != "contiguous":
             change = LAYOUTS[name]
@@ -96,7 +125,10 @@ def _check_case(fn, case: Conv, dtype, layouts, gradients, device, checked: Chec
 def _forward(x, w, b, outputs, stride, padding, dilation, groups):
     """A convolution cropped, or continued into zeros, to P x Q = outputs; None if it is none."""
     room = [s * (o - 1) + d * (k - 1) + 1 for s, o, d, k in zip(stride, outputs, dilation, w.shape[2:])]
-    x = F.pad(x, (padding[1], max(room[1] - x.shape[3] - padding[1], 0), padding[0], max(room[0] - x.shape[2] - padding[0], 0)))
+    x = F.pad(
+        x,
+        (padding[1], max(room[1] - x.shape[3] - padding[1], 0), padding[0], max(room[0] - x.shape[2] - padding[0], 0)),
+    )
     return F.conv2d(x, w, b, stride, 0, dilation, groups)[:, :, : outputs[0], : outputs[1]]
 
 
@@ -107,8 +139,12 @@ def instead_of_forward(x, w, b, y64, arguments) -> Alternatives:
     return {
         "the bias was left out": lambda: of(b=None) if b is not None else None,
         "the bias was added twice": lambda: of(b=2 * b) if b is not None else None,
-        "the filter is flipped (a convolution of mathematics, not the correlation of deep learning)": lambda: of(w=w.flip(2, 3)),
-        "rows and columns of the filter are exchanged": lambda: of(w=w.transpose(2, 3)) if w.shape[2] == w.shape[3] else None,
+        "the filter is flipped (a convolution of mathematics, not the correlation of deep learning)": lambda: of(
+            w=w.flip(2, 3)
+        ),
+        "rows and columns of the filter are exchanged": lambda: (
+            of(w=w.transpose(2, 3)) if w.shape[2] == w.shape[3] else None
+        ),
         "the dilation was left out": lambda: of(d=(1, 1)),
         "the padding was left out": lambda: of(p=(0, 0)),
         "the stride was left out": lambda: of(s=(1, 1)),
@@ -127,7 +163,11 @@ def _gradient(which, x, w, dy, arguments):
 
 
 def instead_of_dgrad(x, w, dy, arguments) -> Alternatives:
-    return {"the filter is flipped: dx gathers dy[p, q] w[h - p, ...], not w[R - 1 - ...]": lambda: _gradient(0, x, w.flip(2, 3), dy, arguments)}
+    return {
+        "the filter is flipped: dx gathers dy[p, q] w[h - p, ...], not w[R - 1 - ...]": lambda: _gradient(
+            0, x, w.flip(2, 3), dy, arguments
+        )
+    }
 
 
 def instead_of_wgrad(x, w, dy, dw, arguments) -> Alternatives:

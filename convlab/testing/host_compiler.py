@@ -53,7 +53,9 @@ def kept(sources: list[Path], check: bool, cxx="g++", extra=()) -> list[str]:
     if not shutil.which(cxx):
         raise FileNotFoundError(f"convlab: {cxx} is not on PATH; kernels are checked with it: apt install g++")
     version = subprocess.run([cxx, "--version"], capture_output=True, text=True).stdout
-    state = hashlib.sha256(repr((version, simulator_flags.runtime_flags(check), extra, [_name(s) for s in sources])).encode())
+    state = hashlib.sha256(
+        repr((version, simulator_flags.runtime_flags(check), extra, [_name(s) for s in sources])).encode()
+    )
     for path in sorted(path for folder in ("simulator", "testing") for path in (ROOT / "csrc" / folder).glob("*.*")):
         state.update(path.read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convlab"

@@ -20,7 +20,15 @@ __all__ = ["CompileError", "Finding", "KernelReport", "check_kernel", "template"
 SUBJECTS = {
     "races": ("race (",),
     "uninitialised reads": ("uninitialised", "has not been waited for", "never waited for"),
-    "bounds": ("out of bounds", "outside an array", "illegal memory access", "is null", "write to an input", "neither shared", "stack"),
+    "bounds": (
+        "out of bounds",
+        "outside an array",
+        "illegal memory access",
+        "is null",
+        "write to an input",
+        "neither shared",
+        "stack",
+    ),
     "barriers": ("barrier", "deadlock", "warp", "has run for"),
     "arithmetic": ("division", "overflow", "shift", "misaligned"),
     "results": ("differs", "are wrong", "other bits", "shape"),
@@ -55,29 +63,51 @@ class KernelReport:
     findings: list[Finding] = field(default_factory=list)
     launches: list[Launch] = field(default_factory=list)  # of the first problem
     traffic: dict[str, TrafficTable] = field(default_factory=dict)  # layer -> by source line
-    numbers: dict[str, dict[str, float]] = field(default_factory=dict)  # layer -> column of convlab.testing.traffic -> number
+    numbers: dict[str, dict[str, float]] = field(
+        default_factory=dict
+    )  # layer -> column of convlab.testing.traffic -> number
 
     @property
     def ok(self) -> bool:
         return not self.findings
 
     def __str__(self):
-        lines = [f"{self.source} as {self.like}, {str(self.dtype).removeprefix('torch.')}: {self.problems} problems in {len(ORDERS)} orders of threads and blocks"]
+        lines = [
+            f"{self.source} as {self.like}, {str(self.dtype).removeprefix('torch.')}: {self.problems} problems in {len(ORDERS)} orders of threads and blocks"
+        ]
         reasons = dict.fromkeys(self.refused.values())
         lines += [f"  {len(self.refused)} more refused: {'; '.join(reasons)}"] if self.refused else []
         for subject in SUBJECTS:
             found = [f for f in self.findings if f.subject == subject]
-            lines.append(f"  {subject:21}{'none found' if subject != 'results' else 'right'}" if not found else f"  {subject:21}{len(found)} found")
+            lines.append(
+                f"  {subject:21}{'none found' if subject != 'results' else 'right'}"
+                if not found
+                else f"  {subject:21}{len(found)} found"
+            )
         lines += [f"\n{finding}" for finding in self.findings]
         for layer, numbers in self.numbers.items():
-            rows = {self.source: {column: digits(number) for column, number in numbers.items()}, **_ladder(self.like, layer)}
-            lines += [f"\nwhat it asks of memory for {layer}, beside convlab's kernels (python -m convlab.check --columns says how to read it)"]
+            rows = {
+                self.source: {column: digits(number) for column, number in numbers.items()},
+                **_ladder(self.like, layer),
+            }
+            lines += [
+                f"\nwhat it asks of memory for {layer}, beside convlab's kernels (python -m convlab.check --columns says how to read it)"
+            ]
             lines += ["  " + line for line in table(rows, max(map(len, rows)) + 1)]
         return "\n".join(lines)
 
 
-def check_kernel(source, like: str = "conv2d_forward", *, dtype=torch.float32, random_cases: int = 8, seed: int = 0, count: bool = True,
-                 most_findings: int = 5, cxx: str = "g++") -> KernelReport:  # fmt: skip
+def check_kernel(
+    source,
+    like: str = "conv2d_forward",
+    *,
+    dtype=torch.float32,
+    random_cases: int = 8,
+    seed: int = 0,
+    count: bool = True,
+    most_findings: int = 5,
+    cxx: str = "g++",
+) -> KernelReport:
     """Compiles a CUDA kernel for the checking simulator and grades it. Needs g++ and no GPU.
 
     source: a file, written over csrc/device/device.h, that defines the launcher which `like` names. `template(like)` is one to start
@@ -164,5 +194,9 @@ def _ladder(like: str, layer: str) -> dict[str, dict[str, str]]:
     kind, _, pass_ = like.rpartition("_")
     if kind != "conv2d":
         return {f"{kind}.cu": row for row in [noted(f"{kind}.cu").get((layer, pass_))] if row}
-    rows = {a.name: noted(f"conv2d_{a.name}.cu").get((layer, pass_)) for a in algorithms() if pass_ in a.passes_by_backend.get("cuda", ())}
+    rows = {
+        a.name: noted(f"conv2d_{a.name}.cu").get((layer, pass_))
+        for a in algorithms()
+        if pass_ in a.passes_by_backend.get("cuda", ())
+    }
     return {name: row for name, row in rows.items() if row}

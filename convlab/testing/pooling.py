@@ -8,11 +8,30 @@ import torch.nn.functional as F
 
 from .cases import AVG_POOLS, POOLS, AvgPool, Pool, random_avg_pool, random_pool
 from .compare import assert_close
-from .probe import LAYOUTS, Checked, Refused, expect_same_bits, expect_tensor, expect_unchanged, of_layout, poisoned_memory
+from .probe import (
+    LAYOUTS,
+    Checked,
+    Refused,
+    expect_same_bits,
+    expect_tensor,
+    expect_unchanged,
+    of_layout,
+    poisoned_memory,
+)
 
 
-def check_max_pool2d(fn: Callable, *, cases: Iterable[Pool] = POOLS, random_cases: int = 20, seed: int = 0, dtypes=(torch.float32,),
-                     layouts: Iterable[str] = tuple(LAYOUTS), indices: bool = False, gradients: bool | None = None, device="cpu") -> Checked:  # fmt: skip
+def check_max_pool2d(
+    fn: Callable,
+    *,
+    cases: Iterable[Pool] = POOLS,
+    random_cases: int = 20,
+    seed: int = 0,
+    dtypes=(torch.float32,),
+    layouts: Iterable[str] = tuple(LAYOUTS),
+    indices: bool = False,
+    gradients: bool | None = None,
+    device="cpu",
+) -> Checked:
     """Checks a max pooling against torch's: values and gradients to the last bit, among them ties, of which the first wins.
 
     fn: called as fn(input, kernel_size, stride, padding, dilation, ceil_mode), returns [N, C, P, Q]; with indices=True the pair
@@ -36,12 +55,32 @@ def check_max_pool2d(fn: Callable, *, cases: Iterable[Pool] = POOLS, random_case
                 normal = torch.randn(case.shape).to(dtype)
                 ties = torch.randint(-2, 3, case.shape).to(dtype)
                 for what, x in (("", normal), (", with ties", ties)):
-                    _check_case(ours, torchs, case, f"max_pool2d {case} in {_name(dtype)}{what}", x.to(device), layouts, None, instead, gradients, checked)
+                    _check_case(
+                        ours,
+                        torchs,
+                        case,
+                        f"max_pool2d {case} in {_name(dtype)}{what}",
+                        x.to(device),
+                        layouts,
+                        None,
+                        instead,
+                        gradients,
+                        checked,
+                    )
     return checked.finish()
 
 
-def check_avg_pool2d(fn: Callable, *, cases: Iterable[AvgPool] = AVG_POOLS, random_cases: int = 20, seed: int = 0, dtypes=(torch.float32,),
-                     layouts: Iterable[str] = tuple(LAYOUTS), gradients: bool | None = None, device="cpu") -> Checked:  # fmt: skip
+def check_avg_pool2d(
+    fn: Callable,
+    *,
+    cases: Iterable[AvgPool] = AVG_POOLS,
+    random_cases: int = 20,
+    seed: int = 0,
+    dtypes=(torch.float32,),
+    layouts: Iterable[str] = tuple(LAYOUTS),
+    gradients: bool | None = None,
+    device="cpu",
+) -> Checked:
     """Checks an average pooling against float64: values and gradients, within what rounding allows.
 
     fn: called as fn(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override), returns [N, C, P, Q].
@@ -50,7 +89,9 @@ def check_avg_pool2d(fn: Callable, *, cases: Iterable[AvgPool] = AVG_POOLS, rand
     """
     checked, rng = Checked(), random.Random(seed)
     instead = {
-        "count_include_pad the other way round": lambda x, case: F.avg_pool2d(x, *case._replace(count_include_pad=not case.count_include_pad)[1:]),
+        "count_include_pad the other way round": lambda x, case: F.avg_pool2d(
+            x, *case._replace(count_include_pad=not case.count_include_pad)[1:]
+        ),
         "divided by the whole window": lambda x, case: F.avg_pool2d(x, *case._replace(divisor_override=case.taps)[1:]),
         "sums, not averages": lambda x, case: F.avg_pool2d(x, *case._replace(divisor_override=1)[1:]),
     }
@@ -65,7 +106,18 @@ def check_avg_pool2d(fn: Callable, *, cases: Iterable[AvgPool] = AVG_POOLS, rand
         for case in [*cases, *(random_avg_pool(rng) for _ in range(random_cases))]:
             for dtype in dtypes:
                 x = torch.randn(case.shape).to(device, dtype)
-                _check_case(ours, torchs, case, f"avg_pool2d {case} in {_name(dtype)}", x, layouts, 8 * torch.finfo(dtype).eps, instead, gradients, checked)
+                _check_case(
+                    ours,
+                    torchs,
+                    case,
+                    f"avg_pool2d {case} in {_name(dtype)}",
+                    x,
+                    layouts,
+                    8 * torch.finfo(dtype).eps,
+                    instead,
+                    gradients,
+                    checked,
+                )
     return checked.finish()
 
 

@@ -19,7 +19,12 @@ def _transposed(t):
 
 
 def _sliced(t):
-    wide = torch.full((t.shape[0] + 1, t.shape[1] + 2, t.shape[2] + 1, 2 * t.shape[3] + 3), float("nan"), dtype=t.dtype, device=t.device)
+    wide = torch.full(
+        (t.shape[0] + 1, t.shape[1] + 2, t.shape[2] + 1, 2 * t.shape[3] + 3),
+        float("nan"),
+        dtype=t.dtype,
+        device=t.device,
+    )
     return wide[1:, 1:-1, 1:, 2:-1:2].copy_(t)
 
 
@@ -49,7 +54,9 @@ class Checked:
     skipped: list[str] = field(default_factory=list)  # problems that the callable refused with NotImplementedError
 
     def __str__(self):
-        return f"{self.calls} calls agree with float64" + (f"; {len(self.skipped)} problems refused" if self.skipped else "")
+        return f"{self.calls} calls agree with float64" + (
+            f"; {len(self.skipped)} problems refused" if self.skipped else ""
+        )
 
     def call(self, what: str, fn, *arguments):
         """fn(*arguments). Raises Refused where it raises NotImplementedError, CheckError for every other exception."""
@@ -65,7 +72,9 @@ class Checked:
 
     def finish(self) -> "Checked":
         if not self.calls:
-            raise CheckError(f"nothing could be checked: the callable refused every problem; the first: {next(iter(self.skipped), 'there was none')}")
+            raise CheckError(
+                f"nothing could be checked: the callable refused every problem; the first: {next(iter(self.skipped), 'there was none')}"
+            )
         return self
 
 
@@ -79,14 +88,18 @@ def of_layout(name: str):
     try:
         yield
     except CheckError as error:
-        raise CheckError(f"{error}\n  suggests: contiguous tensors come out right; these are {name}, so use their strides, or .contiguous()") from error
+        raise CheckError(
+            f"{error}\n  suggests: contiguous tensors come out right; these are {name}, so use their strides, or .contiguous()"
+        ) from error
 
 
 def expect_tensor(y, like, what: str):
     if not isinstance(y, torch.Tensor):
         raise CheckError(f"{what} returned {type(y).__name__}, expected a tensor")
     if y.dtype != like.dtype or y.device != like.device:
-        raise CheckError(f"{what} returned {y.dtype} on {y.device}, expected {like.dtype} on {like.device}, as its input")
+        raise CheckError(
+            f"{what} returned {y.dtype} on {y.device}, expected {like.dtype} on {like.device}, as its input"
+        )
 
 
 def expect_unchanged(tensors, before, what: str):
@@ -98,5 +111,7 @@ def expect_unchanged(tensors, before, what: str):
 def expect_same_bits(first, again, what: str):
     for name, a, b in zip(("the result", *("a gradient",) * 3), first, again):
         if not torch.equal(a.nan_to_num(nan=7.0), b.nan_to_num(nan=7.0)):
-            raise CheckError(f"{what}: {name} has other bits in another run of the same call\n"
-                             "  suggests: a race, memory that nobody wrote, or sums in an order that changes (atomics)")
+            raise CheckError(
+                f"{what}: {name} has other bits in another run of the same call\n"
+                "  suggests: a race, memory that nobody wrote, or sums in an order that changes (atomics)"
+            )

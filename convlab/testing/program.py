@@ -19,7 +19,12 @@ from .contracts import Contract, Question
 from .host_compiler import ROOT, RUNTIME, CompilerFailed, compiled, kept, linked
 
 _MAIN = ROOT / "csrc" / "testing" / "run_kernel.cpp"
-_TYPES = {torch.float32: "float", torch.float64: "double", torch.float16: "convlab::float16", torch.bfloat16: "convlab::bfloat16"}
+_TYPES = {
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.float16: "convlab::float16",
+    torch.bfloat16: "convlab::bfloat16",
+}
 _ACCESS = ("read", "write", "atomic")
 _TIME_LIMIT = 600  # seconds a problem; threads that hang are stopped by the simulator much earlier
 
@@ -112,10 +117,18 @@ class Program:
         for name, t in question.inputs.items():
             request += [_numbers(size), _data(name.encode()), _data(None if t is None else _bytes(t))]
         request += [_numbers(size), _data(output.encode()), _numbers(torch.Size(shape).numel() * size)]
-        done = subprocess.run([self._program], input=b"".join(request), capture_output=True, timeout=_TIME_LIMIT, env={"CONVLAB_SIMULATOR_TIME_LIMIT": "10", **os.environ})
+        done = subprocess.run(
+            [self._program],
+            input=b"".join(request),
+            capture_output=True,
+            timeout=_TIME_LIMIT,
+            env={"CONVLAB_SIMULATOR_TIME_LIMIT": "10", **os.environ},
+        )
         if done.returncode or len(done.stdout) < 8:
             said = done.stderr.decode(errors="replace").strip()
-            return Answer(report=f"the program ended with status {done.returncode}, outside of any kernel{': ' + said if said else ''}")
+            return Answer(
+                report=f"the program ended with status {done.returncode}, outside of any kernel{': ' + said if said else ''}"
+            )
         return _answer(done.stdout, shape, self.dtype)
 
 
@@ -144,15 +157,23 @@ def _answer(stdout: bytes, shape, dtype) -> Answer:
         return Answer(refusal=take().decode())
     if kind in (2, 3):
         text = take().decode(errors="replace")
-        return Answer(report=text.removeprefix("convlab simulator: ") if kind == 2 else f"the launcher threw an exception: {text}")
+        return Answer(
+            report=text.removeprefix("convlab simulator: ") if kind == 2 else f"the launcher threw an exception: {text}"
+        )
     result = torch.frombuffer(bytearray(take()), dtype=dtype).view(shape)
-    launches = tuple(Launch(k, s, tuple(map(int, n[:3])), tuple(map(int, n[3:6])), int(n[6])) for k, s, *n in _rows(take()))
+    launches = tuple(
+        Launch(k, s, tuple(map(int, n[:3])), tuple(map(int, n[3:6])), int(n[6])) for k, s, *n in _rows(take())
+    )
     traffic = TrafficTable()
     for kernel, kernel_source, file, line, memory, space, *numbers in _rows(take()):
         access, requests, size, cost, ideal = map(int, numbers)
         shared = space == "shared"
         costs = (0, cost) if shared else (cost, 0)
-        traffic.append(Traffic(kernel, kernel_source, file, int(line), memory, space, _ACCESS[access], requests, size, *costs, ideal))
+        traffic.append(
+            Traffic(
+                kernel, kernel_source, file, int(line), memory, space, _ACCESS[access], requests, size, *costs, ideal
+            )
+        )
     return Answer(result, launches=launches, traffic=traffic)
 
 
@@ -166,7 +187,7 @@ def _rows(text: bytes) -> list[list[str]]:
 _HINTS = {
     r"__shared__": "shared memory is declared with SHARED(float, name, [16][16]); or DYNAMIC_SHARED(float, name);",
     r"<<<|>>>|expected primary-expression before '<'": "kernels are launched with launch(kernel, grid, block, shared_bytes, stream, arguments...)",
-    r"cuda_runtime|cooperative_groups|cuda_fp16": "include \"device/device.h\" instead: it has the device language, for nvcc and for the simulator",
+    r"cuda_runtime|cooperative_groups|cuda_fp16": 'include "device/device.h" instead: it has the device language, for nvcc and for the simulator',
     r"cuda(Malloc|Memcpy|Free|DeviceSynchronize)\w*": "the launcher gets device pointers and allocates nothing; for scratch memory define long long workspace_bytes(...)",
     r"cudaMemcpyToSymbol": "constant memory is filled with COPY_TO_SYMBOL(symbol, source, bytes, stream)",
 }
@@ -181,11 +202,28 @@ def _build(folder: Path, source: Path, contract: Contract, dtype, cxx) -> str:
         raise CompileError(f"{source}: there is no such file")
     glue = folder / "kernel.cu"
     inputs = [f"static_cast<const T*>(inputs[{i}])" for i in range(len(contract.inputs))]
-    glue.write_text(_GLUE.format(source=source, csrc=ROOT / "csrc", header=contract.header, problem=contract.problem, element=_TYPES[dtype], name=contract.like,
-                                 arguments=contract.arguments, ins=", ".join(["in"] * len(inputs)), inputs=", ".join(inputs)))  # fmt: skip
+    glue.write_text(
+        _GLUE.format(
+            source=source,
+            csrc=ROOT / "csrc",
+            header=contract.header,
+            problem=contract.problem,
+            element=_TYPES[dtype],
+            name=contract.like,
+            arguments=contract.arguments,
+            ins=", ".join(["in"] * len(inputs)),
+            inputs=", ".join(inputs),
+        )
+    )
     runtime = kept(RUNTIME, True, cxx) + kept([_MAIN], True, cxx)
     try:
-        kernel = compiled(folder, [glue], True, cxx, [f"-I{ROOT / 'csrc'}", f"-ffile-prefix-map={source.parent}/=", "-Wno-unused", "-fmax-errors=10", *_HOST])
+        kernel = compiled(
+            folder,
+            [glue],
+            True,
+            cxx,
+            [f"-I{ROOT / 'csrc'}", f"-ffile-prefix-map={source.parent}/=", "-Wno-unused", "-fmax-errors=10", *_HOST],
+        )
         return str(linked(folder / "program", kernel + runtime, cxx))
     except CompilerFailed as error:
         raise CompileError(_readable(error.said, source, contract)) from None
@@ -194,16 +232,28 @@ def _build(folder: Path, source: Path, contract: Contract, dtype, cxx) -> str:
 def _readable(said: str, source: Path, contract: Contract) -> str:
     """The errors in the user's file: where, what, the line; with what to write instead where that is known."""
     if "CONVLAB there is no such function" in said:
-        return (f"{source.name} does not define the launcher that is checked:\n\n  {contract.signature}\n\n"
-                f"A file to start from: python -m convlab.check --new {source.name} --like {contract.like}")
+        return (
+            f"{source.name} does not define the launcher that is checked:\n\n  {contract.signature}\n\n"
+            f"A file to start from: python -m convlab.check --new {source.name} --like {contract.like}"
+        )
     lines, shown, hints = source.read_text(errors="replace").splitlines(), [], []
     for file, number, what in re.findall(r"^(.+?):(\d+):(?:\d+:)? (?:fatal )?error: (.*)", said, re.M):
         text = lines[int(number) - 1].strip() if Path(file).name == source.name else ""
         hints += [advice for pattern, advice in _HINTS.items() if re.search(pattern, what + "\n" + text)]
         shown.append(f"  {Path(file).name}:{number}: {what}" + (f"\n      {text}" if text else ""))
-    shown += [f"  {name} is declared, but defined nowhere" for name in dict.fromkeys(re.findall(r"undefined reference to `(.+)'", said))]
+    shown += [
+        f"  {name} is declared, but defined nowhere"
+        for name in dict.fromkeys(re.findall(r"undefined reference to `(.+)'", said))
+    ]
     if not shown:
         return f"{source.name} does not compile:\n{said}"
     shown = list(dict.fromkeys(shown))
     more = [f"  and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
-    return "\n".join([f"{source.name} does not compile:", *shown[:_SHOWN], *more, *(f"  hint: {advice}" for advice in dict.fromkeys(hints))])
+    return "\n".join(
+        [
+            f"{source.name} does not compile:",
+            *shown[:_SHOWN],
+            *more,
+            *(f"  hint: {advice}" for advice in dict.fromkeys(hints)),
+        ]
+    )

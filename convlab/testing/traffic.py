@@ -12,7 +12,13 @@ from ..explain.counting import Counted
 from ..simulator import TrafficTable
 from .host_compiler import ROOT
 
-TENSORS = {"input": "x", "weight": "w", "grad_output": "dy", "offsets": "winners", "positive": "positive"}  # what the simulator calls them -> column
+TENSORS = {
+    "input": "x",
+    "weight": "w",
+    "grad_output": "dy",
+    "offsets": "winners",
+    "positive": "positive",
+}  # what the simulator calls them -> column
 COLUMNS = (*TENSORS.values(), "workspace", "sectors", "at least", "conflicts", "shared")
 NAME_WIDTH = 21  # of a row's name: the layer and the pass
 
@@ -40,7 +46,10 @@ def table(rows: dict[str, dict[str, str]], width: int = NAME_WIDTH) -> list[str]
     """Lines of text: the columns that have numbers, a row for each name."""
     columns = [column for column in COLUMNS if any(column in cells for cells in rows.values())]
     lines = [("", {column: column for column in columns}), *rows.items()]
-    return [(f"{name:{width}}" + "".join(f"{cells.get(c, ''):>{max(len(c), 4) + 3}}" for c in columns)).rstrip() for name, cells in lines]
+    return [
+        (f"{name:{width}}" + "".join(f"{cells.get(c, ''):>{max(len(c), 4) + 3}}" for c in columns)).rstrip()
+        for name, cells in lines
+    ]
 
 
 def noted(source: str) -> dict[tuple[str, str], dict[str, str]]:
@@ -54,5 +63,8 @@ def noted(source: str) -> dict[tuple[str, str], dict[str, str]]:
     ends = {column: head.index(column) + len(column) for column in COLUMNS if f" {column} " in head}
     cell = lambda row, end: row[:end].rsplit(None, 1)[-1] if row[end - 1] != " " else ""  # noqa: E731
     return {
-        (row[:12].strip(), row[12:NAME_WIDTH].strip()): {column: cell(row, end) for column, end in ends.items() if cell(row, end)} for row in rows
+        (row[:12].strip(), row[12:NAME_WIDTH].strip()): {
+            column: cell(row, end) for column, end in ends.items() if cell(row, end)
+        }
+        for row in rows
     }

@@ -28,8 +28,10 @@ class Batches:
         self.rank, self.processes = (world.rank, world.size) if world else (0, 1)
         left = len(data.labels) % batch_size or batch_size
         if min(left, len(data.labels)) < self.processes:
-            raise TrainingError(f"--batch-size {batch_size}: the last of {len(data.labels)} images make a batch of {left}, "
-                                f"too few for {self.processes} processes; choose another size")
+            raise TrainingError(
+                f"--batch-size {batch_size}: the last of {len(data.labels)} images make a batch of {left}, "
+                f"too few for {self.processes} processes; choose another size"
+            )
 
     def __len__(self):
         """Batches per epoch."""
@@ -42,8 +44,14 @@ class Batches:
             yield from (epoch[i] for i in range(first, len(self)))
         else:
             own = torch.Generator()  # a DataLoader draws a number, by default from where weights and dropout come from
-            yield from DataLoader(epoch, batch_size=None, sampler=range(first, len(self)), num_workers=self.workers,
-                                  generator=own, worker_init_fn=_leave_signals_to_the_trainer)
+            yield from DataLoader(
+                epoch,
+                batch_size=None,
+                sampler=range(first, len(self)),
+                num_workers=self.workers,
+                generator=own,
+                worker_init_fn=_leave_signals_to_the_trainer,
+            )
 
 
 class _Epoch(torch.utils.data.Dataset):
@@ -94,5 +102,6 @@ def shifted(images, shifts, max_shift):
     padded = F.pad(images, [max_shift] * 4)
     rows = along(h) + max_shift - shifts[:, :1]  # [N, H], into padded
     columns = along(w) + max_shift - shifts[:, 1:]  # [N, W]
-    return padded[along(n)[:, None, None, None], along(c)[:, None, None], rows[:, None, :, None],
-                  columns[:, None, None, :]]
+    return padded[
+        along(n)[:, None, None, None], along(c)[:, None, None], rows[:, None, :, None], columns[:, None, None, :]
+    ]

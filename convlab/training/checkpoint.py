@@ -10,7 +10,6 @@ from .errors import CheckpointError
 FORMAT = "convlab training, 1"
 
 
-
 def save(contents, path):
     """Writes `contents` (tensors, numbers, strings, and dicts and lists of them) to `path`: the old file or the new one, never half."""
     files.replace(path, lambda file: torch.save({"format": FORMAT, **contents}, file))

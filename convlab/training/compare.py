@@ -23,7 +23,9 @@ def compare(task, args, train_set, test_set, world):
     per_epoch = len(first.batches)
     lines = []
     with Progress(first.of, shown=world.leads) as progress:
-        progress.line(f"{task.name} on {world.device}: torch's layers and convlab's in turns, {first.of} steps of {args.batch_size} images")
+        progress.line(
+            f"{task.name} on {world.device}: torch's layers and convlab's in turns, {first.of} steps of {args.batch_size} images"
+        )
         while first.done < first.of:
             since = len(losses["torch"])
             steps = {kind: training.steps() for kind, training in trainings.items()}
@@ -36,7 +38,11 @@ def compare(task, args, train_set, test_set, world):
             line = {"epoch": first.epoch}
             for kind, training in trainings.items():
                 rate = args.batch_size / statistics.median(seconds[kind][since:])
-                line[kind] = {"losses": losses[kind][since:], "test_accuracy": training.score(test_set).accuracy, "images_per_second": rate}
+                line[kind] = {
+                    "losses": losses[kind][since:],
+                    "test_accuracy": training.score(test_set).accuracy,
+                    "images_per_second": rate,
+                }
             lines.append(line)
             progress.line(_described(line, -(-first.of // per_epoch)))
         if world.leads:
@@ -44,8 +50,13 @@ def compare(task, args, train_set, test_set, world):
 
             rates = {kind: args.batch_size / statistics.median(seconds[kind]) for kind in KINDS}
             apart = max(abs(a - b) / abs(a) for a, b in list(zip(*losses.values()))[:20])
-            title = f"{task.name} on {world.device}: convlab {rates['convlab'] / rates['torch']:.2f} times as fast as torch"
-            files.replace(args.out / "compare.jsonl", lambda file: file.writelines(json.dumps(line).encode() + b"\n" for line in lines))
+            title = (
+                f"{task.name} on {world.device}: convlab {rates['convlab'] / rates['torch']:.2f} times as fast as torch"
+            )
+            files.replace(
+                args.out / "compare.jsonl",
+                lambda file: file.writelines(json.dumps(line).encode() + b"\n" for line in lines),
+            )
             path = pictures.draw_comparison(args.plots or args.out, title, losses, rates, per_epoch)
             progress.line(f"the first losses, up to 20, differ by {apart:.1e} at most, relatively")
             progress.line(f"{title}\ndrew {path}, kept {args.out / 'compare.jsonl'}")
@@ -64,6 +75,9 @@ def _timed(steps, losses, seconds, world):
 
 
 def _described(line, epochs):
-    kinds = "  ".join(f"{kind}: train loss {statistics.mean(line[kind]['losses']):.4f} test accuracy {100 * line[kind]['test_accuracy']:5.2f} % "
-                      f"{line[kind]['images_per_second']:.0f} images/s" for kind in KINDS)  # fmt: skip
+    kinds = "  ".join(
+        f"{kind}: train loss {statistics.mean(line[kind]['losses']):.4f} test accuracy {100 * line[kind]['test_accuracy']:5.2f} % "
+        f"{line[kind]['images_per_second']:.0f} images/s"
+        for kind in KINDS
+    )
     return f"epoch {line['epoch']:{len(str(epochs))}}/{epochs}  {kinds}"

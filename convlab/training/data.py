@@ -76,8 +76,10 @@ def drawn(images=None, why=""):
 
     images: draw the first so many of each only; why: added to their source.
     """
-    return tuple(_coloured(*shapes.draw(min(images or count, count), seed), shapes.NAMES, f"built-in shapes and textures{why}")
-                 for count, seed in ((20000, 0), (2000, 1)))  # fmt: skip
+    return tuple(
+        _coloured(*shapes.draw(min(images or count, count), seed), shapes.NAMES, f"built-in shapes and textures{why}")
+        for count, seed in ((20000, 0), (2000, 1))
+    )
 
 
 def mnist(folder):
@@ -106,7 +108,9 @@ def _mnist_part(MNIST, folder, raw, train):
         part = MNIST(folder, train=train)
         pixels, labels = part.data, part.targets
     except Exception as error:  # what a damaged file raises depends on the byte the damage begins at
-        raise DataError(f"damaged MNIST in {raw}: {names} cannot be read ({_one_line(error)}). {_REMEDY} digits") from error
+        raise DataError(
+            f"damaged MNIST in {raw}: {names} cannot be read ({_one_line(error)}). {_REMEDY} digits"
+        ) from error
     problem = None
     if len(pixels) == 0 or pixels.shape[1:] != (28, 28):
         problem = f"images are {_by(pixels.shape)}, expected N x 28 x 28"
@@ -133,13 +137,19 @@ def cifar10(folder):
         raise AbsentError("CIFAR-10 needs torchvision", "pip install torchvision") from error
     where = (Path(folder) / CIFAR10.base_folder).absolute()
     archive = where.parent / CIFAR10.filename
-    files = {where / name: md5 for name, md5 in [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]}
+    files = {
+        where / name: md5
+        for name, md5 in [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
+    }
     absent = [path.name for path in files if not path.is_file()]
     for path, md5 in ({archive: CIFAR10.tgz_md5} | files).items():
         if path.is_file() and (path != archive or absent) and not check_integrity(str(path), md5):
             raise DataError(f"damaged CIFAR-10: {path} is not the file that was published. {_REMEDY} builtin")
     if absent:
-        with _downloading(f"no CIFAR-10 in {where}", "Put its files there, name the folder above with --data-dir, or train on --data builtin"):
+        with _downloading(
+            f"no CIFAR-10 in {where}",
+            "Put its files there, name the folder above with --data-dir, or train on --data builtin",
+        ):
             CIFAR10(folder, download=True)
     return tuple(_cifar10_part(CIFAR10(folder, train=train), where) for train in (True, False))
 

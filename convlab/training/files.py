@@ -42,7 +42,11 @@ def sole_use_of(folder):
     """Inside the block no other process that asks gets `folder`. Raises TrainingError where another has it; ends with the process."""
     with open(Path(folder) / ".lock", "w") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited: a worker that outlives its trainer holds nothing
+            fcntl.lockf(
+                file, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # not inherited: a worker that outlives its trainer holds nothing
         except OSError as error:
-            raise TrainingError(f"another training run is writing to {folder}: name another folder with --out") from error
+            raise TrainingError(
+                f"another training run is writing to {folder}: name another folder with --out"
+            ) from error
         yield

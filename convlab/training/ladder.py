@@ -38,7 +38,9 @@ def ladder(task, args, names, train_set):
     args.steps = args.steps or STEPS
     rows, notes = [], []
     with Progress(args.steps * (len(names) + 1)) as progress:
-        progress.line(f"{args.steps} steps of {args.batch_size} images on {args.device}{', simulated' if args.simulate else ''}")
+        progress.line(
+            f"{args.steps} steps of {args.batch_size} images on {args.device}{', simulated' if args.simulate else ''}"
+        )
         progress.line(f"{'algorithm':16} {'loss':>10} {'from torch':>11} {'traffic a step':>16} {'time a step':>12}")
         for name in [None, *names]:
             with warnings.catch_warnings(record=True) as caught:
@@ -86,7 +88,9 @@ def _merged(notes):
     for note in notes:
         before, name, rest = re.split(r"(?<= its )(\w+) runs", note, maxsplit=1)
         passes.setdefault((before, rest), []).append(name)
-    return [f"{before}{', '.join(names)} run{'' if names[1:] else 's'}{rest}" for (before, rest), names in passes.items()]
+    return [
+        f"{before}{', '.join(names)} run{'' if names[1:] else 's'}{rest}" for (before, rest), names in passes.items()
+    ]
 
 
 def _described(row, torchs):

@@ -32,7 +32,9 @@ class Training:
         self.of = min(self.of, args.steps or self.of)
         self.epoch = self.step = 0
         if args.optimizer == "sgd":
-            self.optimizer = torch.optim.SGD(model.parameters(), args.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY["sgd"])
+            self.optimizer = torch.optim.SGD(
+                model.parameters(), args.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY["sgd"]
+            )
         else:
             self.optimizer = torch.optim.AdamW(model.parameters(), args.lr, weight_decay=WEIGHT_DECAY["adamw"])
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, args.lr, total_steps=self.of)
@@ -80,7 +82,13 @@ class Training:
     def score(self, data):
         """The Score of the network on an ImageSet."""
         self.world.copy_from_the_first(self.model.buffers())  # batch norm's averages are each process's own
-        return evaluate(self.model, data.part(slice(self.world.rank, None, self.world.size)), self.loss, self._outputs, self.world.sum)
+        return evaluate(
+            self.model,
+            data.part(slice(self.world.rank, None, self.world.size)),
+            self.loss,
+            self._outputs,
+            self.world.sum,
+        )
 
 
 class Score(NamedTuple):
@@ -111,7 +119,11 @@ def evaluate(model, data, loss=LOSSES["cross-entropy"], outputs_of=_plainly, tot
     outputs_of(model, images) gives the outputs [N, classes]; total(tensor) adds up what several processes have.
     """
     device = next((p.device for p in model.parameters()), data.images.device)
-    alive = {name: torch.zeros(1, device=device) for name, module in model.named_modules() if isinstance(module, (nn.ReLU, nn.LeakyReLU))}
+    alive = {
+        name: torch.zeros(1, device=device)
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.ReLU, nn.LeakyReLU))
+    }
 
     def watch(name):
         def hook(module, inputs, output):

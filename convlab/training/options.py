@@ -30,16 +30,42 @@ def parser(doc, epochs, out, batch_size, lr, models=()):
     if models:
         add("--model", choices=models, default=next(iter(models)), help="the network (default: %(default)s)")
     add("--init", choices=INITIALISERS, default="default", help="the weights at the start; default: torch's own")
-    add("--seed", metavar="N", type=arguments.whole_number(0), default=0, help="for weights, order and shifts (default: 0)")
+    add(
+        "--seed",
+        metavar="N",
+        type=arguments.whole_number(0),
+        default=0,
+        help="for weights, order and shifts (default: 0)",
+    )
 
     add = result.add_argument_group("how").add_argument
-    add("--epochs", metavar="N", type=arguments.whole_number(1), help=f"passes over the training images (default: {_listed(epochs)})")
+    add(
+        "--epochs",
+        metavar="N",
+        type=arguments.whole_number(1),
+        help=f"passes over the training images (default: {_listed(epochs)})",
+    )
     add("--steps", metavar="N", type=arguments.whole_number(1), help="stop after N steps, if that is sooner")
-    add("--batch-size", metavar="N", type=arguments.whole_number(1), default=batch_size,
-        help="images in a step, of all processes together (default: %(default)s)")
+    add(
+        "--batch-size",
+        metavar="N",
+        type=arguments.whole_number(1),
+        default=batch_size,
+        help="images in a step, of all processes together (default: %(default)s)",
+    )
     add("--optimizer", choices=lr, default=next(iter(lr)), help="default: %(default)s")
-    add("--lr", metavar="RATE", type=arguments.positive, help=f"the highest of the one-cycle schedule (default: {_listed(lr)})")
-    add("--loss", choices=LOSSES, default="cross-entropy", help="or the expected squared distance of labels (default: %(default)s)")
+    add(
+        "--lr",
+        metavar="RATE",
+        type=arguments.positive,
+        help=f"the highest of the one-cycle schedule (default: {_listed(lr)})",
+    )
+    add(
+        "--loss",
+        choices=LOSSES,
+        default="cross-entropy",
+        help="or the expected squared distance of labels (default: %(default)s)",
+    )
 
     add = result.add_argument_group("by whose code, where").add_argument
     add("--layers", choices=["convlab", "torch"], default="convlab", help="whose layers; same weights, same batches")
@@ -50,13 +76,32 @@ def parser(doc, epochs, out, batch_size, lr, models=()):
     add("--amp", choices=AMP, help="automatic mixed precision")
     add("--compile", metavar="BACKEND", nargs="?", const="inductor", help="torch.compile (backend: inductor)")
     add("--channels-last", action="store_true", help="keep images and filters in NHWC order")
-    add("--workers", metavar="N", type=arguments.whole_number(0), default=0, help="processes that prepare batches (default: 0)")
+    add(
+        "--workers",
+        metavar="N",
+        type=arguments.whole_number(0),
+        default=0,
+        help="processes that prepare batches (default: 0)",
+    )
 
     add = result.add_argument_group("what is kept").add_argument
-    add("--out", metavar="DIR", type=arguments.output_folder, default=out, help="for last.pt, best.pt, log.jsonl (default: %(default)s)")
+    add(
+        "--out",
+        metavar="DIR",
+        type=arguments.output_folder,
+        default=out,
+        help="for last.pt, best.pt, log.jsonl (default: %(default)s)",
+    )
     add("--resume", action="store_true", help="continue the run in --out where it was, or begin if there is none")
-    add("--save-every", metavar="N", type=arguments.whole_number(1), help="save every N steps too, not only every epoch")
-    add("--plots", metavar="DIR", type=arguments.output_folder, help="draw curves, filters, feature maps and errors into DIR")
+    add(
+        "--save-every", metavar="N", type=arguments.whole_number(1), help="save every N steps too, not only every epoch"
+    )
+    add(
+        "--plots",
+        metavar="DIR",
+        type=arguments.output_folder,
+        help="draw curves, filters, feature maps and errors into DIR",
+    )
     add("--tensorboard", action="store_true", help="log for TensorBoard too, into --out")
     result.set_defaults(defaults=(epochs, lr), prog=result.prog)
     return result
@@ -77,17 +122,25 @@ def parse(parser, argv=None):
     if args.algo is not None and args.layers == "torch":
         parser.error("argument --algo: torch's layers have no choice of algorithm; leave out --layers torch")
     if args.algo not in (None, "auto", "all", *names):
-        parser.error(f"argument --algo: {args.algo!r} is no algorithm for {backend}, choose from: all, auto, {', '.join(names)}")
+        parser.error(
+            f"argument --algo: {args.algo!r} is no algorithm for {backend}, choose from: all, auto, {', '.join(names)}"
+        )
     if args.simulate and (args.device.type != "cpu" or args.layers == "torch" or args.compile):
-        parser.error("argument --simulate: it runs convlab's layers, uncompiled, on the CPU; leave out --device, --layers, --compile")
+        parser.error(
+            "argument --simulate: it runs convlab's layers, uncompiled, on the CPU; leave out --device, --layers, --compile"
+        )
     if args.compare and (table or args.layers == "torch"):
-        parser.error("argument --compare: both kinds of layers are trained; leave out --simulate, --algo all and --layers")
+        parser.error(
+            "argument --compare: both kinds of layers are trained; leave out --simulate, --algo all and --layers"
+        )
     if table and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         parser.error("argument --simulate, --algo: a table is made by one process, without torchrun")
     if (table or args.compare) and args.resume:
         parser.error("argument --resume: --compare, --simulate and --algo all keep no checkpoints")
     if args.compile and args.compile not in (backends := torch.compiler.list_backends(exclude_tags=())):
-        parser.error(f"argument --compile: {args.compile!r} is no backend of torch.compile, choose from: {', '.join(backends)}")
+        parser.error(
+            f"argument --compile: {args.compile!r} is no backend of torch.compile, choose from: {', '.join(backends)}"
+        )
     if (args.plots or args.compare) and not find_spec("matplotlib"):
         parser.error("argument --plots, --compare: pictures need matplotlib: pip install matplotlib")
     if args.tensorboard and not find_spec("tensorboard"):

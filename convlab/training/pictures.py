@@ -26,7 +26,11 @@ def draw(folder, name, model, history, score, test_set):
     _curves(loss, accuracy, history)
     _filters(filters, model)
     training.suptitle(f"{name}: {100 * score.accuracy:.2f} % of the test images")
-    figures = {"training.png": training, "features.png": _features(model, test_set), "confusion.png": _confusion(score, test_set.names)}
+    figures = {
+        "training.png": training,
+        "features.png": _features(model, test_set),
+        "confusion.png": _confusion(score, test_set.names),
+    }
     return [save(figure, Path(folder) / name) for name, figure in figures.items()]
 
 
@@ -51,7 +55,9 @@ def _curves(loss, accuracy, history):
     loss.plot(at, steps, color="C0", alpha=0.2, linewidth=0.7, label="each step")
     loss.plot(epochs, [line["train_loss"] for line in history], "C0.-", label="training images")
     loss.plot(epochs, [line["test_loss"] for line in history], "C1.-", label="test images")
-    loss.set(xlabel="epoch", ylabel="loss", xlim=(0, None), ylim=(0, 1.05 * max(line["train_loss"] for line in history)))
+    loss.set(
+        xlabel="epoch", ylabel="loss", xlim=(0, None), ylim=(0, 1.05 * max(line["train_loss"] for line in history))
+    )
     accuracy.plot(epochs, [100 * line["train_accuracy"] for line in history], "C0.-", label="training images")
     accuracy.plot(epochs, [100 * line["test_accuracy"] for line in history], "C1.-", label="test images")
     accuracy.set(xlabel="epoch", ylabel="accuracy, %", xlim=(0, None), ylim=(None, 100))
@@ -92,8 +98,11 @@ def _features(model, test_set):
     """What every layer makes of the first test image."""
     image, label = test_set.images[:1], int(test_set.labels[0])
     outputs = {}
-    hooks = [module.register_forward_hook(lambda m, x, y, name=name: outputs.update({name: (m, y[0].float().cpu())}))
-             for name, module in model.named_modules() if isinstance(module, LAYERS)]  # fmt: skip
+    hooks = [
+        module.register_forward_hook(lambda m, x, y, name=name: outputs.update({name: (m, y[0].float().cpu())}))
+        for name, module in model.named_modules()
+        if isinstance(module, LAYERS)
+    ]
     model.eval()
     answer = model(image.to(next(model.parameters()).device))[0].softmax(0)
     for hook in hooks:
@@ -106,20 +115,29 @@ def _features(model, test_set):
         maps = y[:MAPS] if y.dim() == 3 and y[0].numel() > 1 else y.flatten()[None, None]
         _row(axes, f"{name}, {type(module).__name__}\n{' x '.join(map(str, y.shape))}", maps)
     best = int(answer.argmax())
-    figure.suptitle(f"{test_set.names[label]}, answered {test_set.names[best]} with {100 * answer[best].item():.0f} %; the first {MAPS} maps of each layer")
+    figure.suptitle(
+        f"{test_set.names[label]}, answered {test_set.names[best]} with {100 * answer[best].item():.0f} %; the first {MAPS} maps of each layer"
+    )
     return figure
 
 
 def _row(axes, label, tiles):
     """A row of tiles from the left edge, `label` beside it; of vectors, a strip of cells."""
     strip = tiles.shape[1] == 1
-    if label != "image":  # a weak map is made brighter, up to FAINT times: its own greatest value is white, or the layer's
+    if (
+        label != "image"
+    ):  # a weak map is made brighter, up to FAINT times: its own greatest value is white, or the layer's
         greatest = tiles.abs().amax((1, 2), keepdim=True)
         tiles = tiles / torch.maximum(greatest, greatest.amax() / FAINT).clamp(min=1e-12)
     picture = tiles[0].numpy() if strip else _mosaic(tiles, len(tiles))
     width = 1.0 if strip else len(tiles) / MAPS
-    axes.imshow(picture, cmap="gray" if label == "image" else "magma", aspect="auto", interpolation="nearest",
-                extent=(0, width, 0.3, 0.7) if strip else (0, width, 0, 1))  # fmt: skip
+    axes.imshow(
+        picture,
+        cmap="gray" if label == "image" else "magma",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(0, width, 0.3, 0.7) if strip else (0, width, 0, 1),
+    )
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
@@ -132,8 +150,15 @@ def _confusion(score, names):
     share = counts / counts.sum(1, keepdims=True).clip(min=1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for label, answer in np.argwhere(counts):
-        axes.text(answer, label, counts[label, answer], ha="center", va="center", fontsize=8,
-                  color="white" if share[label, answer] > 0.5 else "black")  # fmt: skip
+        axes.text(
+            answer,
+            label,
+            counts[label, answer],
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if share[label, answer] > 0.5 else "black",
+        )
     axes.set_xticks(range(len(names)), names)
     if max(map(len, names)) > 2:
         plt.setp(axes.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
@@ -149,11 +174,15 @@ def draw_comparison(folder, title, losses, rates, per_epoch):
     """
     figure = _figure(9, 3.6)
     curves, bars = figure.subplots(1, 2, width_ratios=[2, 1])
-    for (name, values), style in zip(losses.items(), ({"linewidth": 3, "alpha": 0.45}, {"linewidth": 1, "color": "black"})):
+    for (name, values), style in zip(
+        losses.items(), ({"linewidth": 3, "alpha": 0.45}, {"linewidth": 1, "color": "black"})
+    ):
         window = max(1, len(values) // 200)
         smooth = np.convolve(values, np.ones(window) / window, "valid")
         curves.plot((np.arange(len(smooth)) + window) / per_epoch, smooth, label=name, **style)
-    curves.set(xlabel="epoch", ylabel="training loss" + (f", mean of {window} steps" if window > 1 else ""), ylim=(0, None))
+    curves.set(
+        xlabel="epoch", ylabel="training loss" + (f", mean of {window} steps" if window > 1 else ""), ylim=(0, None)
+    )
     curves.grid(alpha=0.3)
     curves.legend()
     drawn = bars.bar(rates.keys(), rates.values(), color=["C0", "black"], width=0.6)

@@ -16,7 +16,9 @@ class Progress:
     """
 
     def __init__(self, steps, done=0, shown=True):
-        self.bar = tqdm(total=steps, initial=done, unit="step", disable=None if shown else True, leave=False, dynamic_ncols=True)
+        self.bar = tqdm(
+            total=steps, initial=done, unit="step", disable=None if shown else True, leave=False, dynamic_ncols=True
+        )
         self.steps, self.done, self.shown = steps, done, shown
         self.last_line = time.monotonic()
 

@@ -16,7 +16,21 @@ from .loop import Training
 from .progress import Progress
 
 # What decides a run's numbers, but for their rounding: a run is continued with the same, wherever and by however many processes.
-IDENTITY = ("data", "model", "images", "init", "seed", "epochs", "steps", "batch_size", "optimizer", "lr", "loss", "layers", "amp")
+IDENTITY = (
+    "data",
+    "model",
+    "images",
+    "init",
+    "seed",
+    "epochs",
+    "steps",
+    "batch_size",
+    "optimizer",
+    "lr",
+    "loss",
+    "layers",
+    "amp",
+)
 
 
 class Stopped(Exception):
@@ -35,7 +49,11 @@ class Run:
         self.world = training.world
         self.last, self.best = Path(args.out) / "last.pt", Path(args.out) / "best.pt"
         self.history, self.best_accuracy = [], -1.0
-        self.losses, self.correct, self.seconds = [], 0, 0.0  # of the epoch that is not finished: each step's; right answers; time
+        self.losses, self.correct, self.seconds = (
+            [],
+            0,
+            0.0,
+        )  # of the epoch that is not finished: each step's; right answers; time
         self._fresh = []  # what steps returned that is not yet in `losses` and `correct`
 
     @property
@@ -53,14 +71,27 @@ class Run:
         self.collect()
         if self.world.leads:
             t, device = self.training, self.world.device
-            checkpoint.save({
-                "run": self.identity, "epoch": t.epoch, "step": t.step, "steps_done": self.steps_done, "finished": self.steps_done == t.of,
-                "model": t.model.state_dict(), "optimizer": t.optimizer.state_dict(), "schedule": t.schedule.state_dict(),
-                "scaler": t.scaler.state_dict(), "random": torch.get_rng_state(),
-                "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-                "losses": torch.tensor(self.losses, dtype=torch.float64), "correct": self.correct, "seconds": self.seconds,
-                "history": self.history, "best_accuracy": self.best_accuracy,
-            }, path)  # fmt: skip
+            checkpoint.save(
+                {
+                    "run": self.identity,
+                    "epoch": t.epoch,
+                    "step": t.step,
+                    "steps_done": self.steps_done,
+                    "finished": self.steps_done == t.of,
+                    "model": t.model.state_dict(),
+                    "optimizer": t.optimizer.state_dict(),
+                    "schedule": t.schedule.state_dict(),
+                    "scaler": t.scaler.state_dict(),
+                    "random": torch.get_rng_state(),
+                    "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+                    "losses": torch.tensor(self.losses, dtype=torch.float64),
+                    "correct": self.correct,
+                    "seconds": self.seconds,
+                    "history": self.history,
+                    "best_accuracy": self.best_accuracy,
+                },
+                path,
+            )
 
     def begin(self):
         """Continues the run in --out if --resume asks for it, and sees that no run is lost otherwise. Returns a line that says which.
@@ -73,7 +104,8 @@ class Run:
             if state and state["steps_done"] and not state["finished"]:
                 raise CheckpointError(
                     f"{self.last} is a run that is not finished ({state['steps_done']} steps done): continue it with --resume, "
-                    "delete the file, or name another folder with --out")
+                    "delete the file, or name another folder with --out"
+                )
             self.save(self.last)  # from now on what is to be resumed is this run
             return None
         if not state:
@@ -99,7 +131,8 @@ class Run:
             if then != now:
                 option = "--" + name.replace("_", "-")
                 raise CheckpointError(
-                    f"{self.last} is a run with {option} {then}, not {now}: ask for the same, or name another folder with --out")
+                    f"{self.last} is a run with {option} {then}, not {now}: ask for the same, or name another folder with --out"
+                )
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -119,7 +152,10 @@ class Run:
                         self.seconds, start = self.seconds + time.perf_counter() - start, time.perf_counter()
                         self.save(self.last)
                         if stop:
-                            raise Stopped(f"stopped after {self.steps_done} of {training.of} steps; continue with --resume", signals.number)
+                            raise Stopped(
+                                f"stopped after {self.steps_done} of {training.of} steps; continue with --resume",
+                                signals.number,
+                            )
                 self.collect()  # waits for a GPU, so the time below is the whole time
                 self.seconds += time.perf_counter() - start
                 self.finish_epoch(progress, log)
@@ -140,10 +176,15 @@ class Run:
         images = min(len(losses) * batches.batch_size, len(batches.data.labels))
         score = self.training.score(self.test_set)
         epoch = {
-            "epoch": self.training.epoch, "train_loss": losses.mean().item(), "train_accuracy": self.correct / images,
-            "test_loss": score.loss, "test_accuracy": score.accuracy, "images_per_second": images / self.seconds,
-            "dead": score.dead, "losses": losses,
-        }  # fmt: skip
+            "epoch": self.training.epoch,
+            "train_loss": losses.mean().item(),
+            "train_accuracy": self.correct / images,
+            "test_loss": score.loss,
+            "test_accuracy": score.accuracy,
+            "images_per_second": images / self.seconds,
+            "dead": score.dead,
+            "losses": losses,
+        }
         self.history.append(epoch)
         self.losses, self.correct, self.seconds = [], 0, 0.0
         better = score.accuracy > self.best_accuracy
@@ -159,18 +200,29 @@ class Run:
 def described(epoch, epochs):
     """An epoch's line for a person."""
     dead = " ".join(f"{100 * share:.0f}" for share in epoch["dead"].values())
-    return (f"epoch {epoch['epoch']:{len(str(epochs))}}/{epochs}  "
-            f"train loss {epoch['train_loss']:.4f} accuracy {100 * epoch['train_accuracy']:5.2f} %  "
-            f"test loss {epoch['test_loss']:.4f} accuracy {100 * epoch['test_accuracy']:5.2f} %  "
-            f"dead {dead} %  {epoch['images_per_second']:.0f} images/s")
+    return (
+        f"epoch {epoch['epoch']:{len(str(epochs))}}/{epochs}  "
+        f"train loss {epoch['train_loss']:.4f} accuracy {100 * epoch['train_accuracy']:5.2f} %  "
+        f"test loss {epoch['test_loss']:.4f} accuracy {100 * epoch['test_accuracy']:5.2f} %  "
+        f"dead {dead} %  {epoch['images_per_second']:.0f} images/s"
+    )
 
 
 def header(args, training):
     """What the log begins with: what was asked for, and where it ran."""
-    options = {name: str(v) if v is not None and not isinstance(v, (int, float, str)) else v for name, v in vars(args).items()}
+    options = {
+        name: str(v) if v is not None and not isinstance(v, (int, float, str)) else v for name, v in vars(args).items()
+    }
     parameters = sum(p.numel() for p in training.model.parameters())
-    return {"options": options, "parameters": parameters, "processes": training.world.size, "threads": torch.get_num_threads(),
-            "torch": torch.__version__, "convlab": convlab.__version__, "machine": platform.machine()}
+    return {
+        "options": options,
+        "parameters": parameters,
+        "processes": training.world.size,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "convlab": convlab.__version__,
+        "machine": platform.machine(),
+    }
 
 
 class Signals:

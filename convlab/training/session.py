@@ -57,7 +57,10 @@ def main(task, args):
         try:
             sets = [part.part(slice(args.images)) for part in world.first_one_then_the_others(lambda: task.load(args))]
             if world.leads:
-                print(f"{len(sets[0].labels)} training and {len(sets[1].labels)} test images, {sets[0].source}", flush=True)
+                print(
+                    f"{len(sets[0].labels)} training and {len(sets[1].labels)} test images, {sets[0].source}",
+                    flush=True,
+                )
             if args.compare:
                 from .compare import compare
 
@@ -90,8 +93,10 @@ def train(task, args, train_set, test_set, world):
         log = stack.enter_context(Log(args.out, about, run.history, args.tensorboard)) if world.leads else None
         progress = stack.enter_context(Progress(training.of, run.steps_done, shown=world.leads))
         processes = f", {world.size} processes" if world.size > 1 else ""
-        progress.line(f"{task.name}, {about['parameters']:,} parameters, layers of {args.layers} on {world.device}{processes}: "
-                      f"{training.of} steps, {len(training.batches)} an epoch")  # fmt: skip
+        progress.line(
+            f"{task.name}, {about['parameters']:,} parameters, layers of {args.layers} on {world.device}{processes}: "
+            f"{training.of} steps, {len(training.batches)} an epoch"
+        )
         if resumed:
             progress.line(resumed)
         run.train(progress, log)
@@ -99,6 +104,8 @@ def train(task, args, train_set, test_set, world):
         if args.plots and world.leads:
             from . import pictures
 
-            progress.line(f"drew {', '.join(map(str, pictures.draw(args.plots, task.name, training.model, run.history, score, test_set)))}")
+            progress.line(
+                f"drew {', '.join(map(str, pictures.draw(args.plots, task.name, training.model, run.history, score, test_set)))}"
+            )
         progress.line(f"kept {run.last}, {run.best}, {run.last.with_name('log.jsonl')}")
         progress.line(f"test accuracy {100 * score.accuracy:.2f} %")

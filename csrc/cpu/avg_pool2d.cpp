@@ -24,7 +24,8 @@ class Factors {
     for (int q = 0; q < a.window.Q; q++) columns_.push_back(a.divisor ? 1.0 : double(averaged_over(columns, 0, q)));
   }
   Averages view() const {
-    return {rows_.data(), columns_.data(), std::adjacent_find(columns_.begin(), columns_.end(), std::not_equal_to<double>()) == columns_.end()};
+    return {rows_.data(), columns_.data(),
+            std::adjacent_find(columns_.begin(), columns_.end(), std::not_equal_to<double>()) == columns_.end()};
   }
 
  private:
@@ -39,22 +40,25 @@ struct Cpu {
   void forward(const AvgPool2d& a, DType dtype, const void* x, void* y) const {
     if (in_lines(Pass::forward, a.window)) {
       const auto f = cpu_kernels().avg_pool[int(dtype)].forward;
-      return run(Pass::forward, a, dtype, [&](const Pooling& p, const Averages& averages, int64_t begin, int64_t end, char* scratch) {
-        f(p, averages, x, y, begin, end, scratch);
-      });
+      return run(Pass::forward, a, dtype,
+                 [&](const Pooling& p, const Averages& averages, int64_t begin, int64_t end, char* scratch) {
+                   f(p, averages, x, y, begin, end, scratch);
+                 });
     }
     dispatch(dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      each_slab(a.window, inner, [&](const Slab& slab) { average_forward(a, static_cast<const T*>(x), static_cast<T*>(y), slab); });
+      each_slab(a.window, inner,
+                [&](const Slab& slab) { average_forward(a, static_cast<const T*>(x), static_cast<T*>(y), slab); });
     });
   }
 
   void backward(const AvgPool2d& a, DType dtype, const void* dy, void* dx) const {
     if (in_lines(Pass::backward, a.window)) {
       const auto f = cpu_kernels().avg_pool[int(dtype)].backward;
-      return run(Pass::backward, a, dtype, [&](const Pooling& p, const Averages& averages, int64_t begin, int64_t end, char* scratch) {
-        f(p, averages, dy, dx, begin, end, scratch);
-      });
+      return run(Pass::backward, a, dtype,
+                 [&](const Pooling& p, const Averages& averages, int64_t begin, int64_t end, char* scratch) {
+                   f(p, averages, dy, dx, begin, end, scratch);
+                 });
     }
     dispatch(dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
@@ -70,15 +74,17 @@ struct Cpu {
   template <class F> void run(Pass pass, const AvgPool2d& a, DType dtype, const F& f) const {
     const Factors factors(a);
     const Averages averages = factors.view();
-    Plan(pass, a.window, inner, dtype, pooling::Way::lines).run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
-      f(p, averages, begin, end, scratch);
-    });
+    Plan(pass, a.window, inner, dtype, pooling::Way::lines)
+        .run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) { f(p, averages, begin, end, scratch); });
   }
 };
 
-Tensor forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, bool ceil_mode, bool count_include_pad, int64_t divisor) {
-  if (x.scalar_type() == ScalarType::Long) return integers::avg_pool2d_forward(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor);
-  return avg_pool2d_forward<Cpu>(std::move(x), std::move(kernel_size), std::move(stride), std::move(padding), ceil_mode, count_include_pad, divisor);
+Tensor forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, bool ceil_mode, bool count_include_pad,
+               int64_t divisor) {
+  if (x.scalar_type() == ScalarType::Long)
+    return integers::avg_pool2d_forward(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor);
+  return avg_pool2d_forward<Cpu>(std::move(x), std::move(kernel_size), std::move(stride), std::move(padding), ceil_mode,
+                                 count_include_pad, divisor);
 }
 
 }  // namespace

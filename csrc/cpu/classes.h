@@ -21,7 +21,9 @@ struct Classes {
     for (const TapClass& c : classes)
       views.push_back({c.taps.data(), c.offsets.data(), int(c.taps.size()), c.places.data(), int(c.places.size())});
   }
-  AxisView view(int kernel, int source, int target) const { return {views.data(), int(views.size()), kernel, source, target}; }
+  AxisView view(int kernel, int source, int target) const {
+    return {views.data(), int(views.size()), kernel, source, target};
+  }
 };
 
 }  // namespace convlab

@@ -14,9 +14,9 @@
 namespace convlab::depthwise {
 
 constexpr int64_t kPanelBytes = 24 << 10;  // of a strip between zeros: it stays in the first cache, beside the target
-constexpr int64_t kCacheSets = 64;         // of the first cache
-constexpr int64_t kSourceWays = 8;         // of it, for pixels that tiles read and write where they lie
-constexpr int64_t kPiecesWanted = 16;      // enough to share among a few threads; of wgrad's slices, no more than these
+constexpr int64_t kCacheSets = 64;  // of the first cache
+constexpr int64_t kSourceWays = 8;  // of it, for pixels that tiles read and write where they lie
+constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; of wgrad's slices, no more than these
 
 // Places and taps of one axis; offsets, which rise, count places of the source from `from`
 struct Part {
@@ -29,13 +29,16 @@ inline std::vector<Part> without_padding(const std::vector<TapClass>& classes) {
   std::vector<Part> parts;
   for (const TapClass& c : classes) {
     std::vector<int> taps = c.taps, offsets = c.offsets;
-    if (offsets.size() > 1 && offsets[1] < 0) std::reverse(taps.begin(), taps.end()), std::reverse(offsets.begin(), offsets.end());
+    if (offsets.size() > 1 && offsets[1] < 0)
+      std::reverse(taps.begin(), taps.end()), std::reverse(offsets.begin(), offsets.end());
     const int before = offsets.empty() ? 0 : offsets.front(), after = offsets.empty() ? -1 : offsets.back();
     for (size_t i = 0, end; i < c.places.size(); i = end) {
       const Place first = c.places[i], next = c.places[std::min(i + 1, c.places.size() - 1)];
       const int at_step = std::max(1, next.at - first.at), from_step = next.base - first.base;
       for (end = i + 1; end < c.places.size(); end++)
-        if (c.places[end].at - c.places[end - 1].at != at_step || c.places[end].base - c.places[end - 1].base != from_step) break;
+        if (c.places[end].at - c.places[end - 1].at != at_step ||
+            c.places[end].base - c.places[end - 1].base != from_step)
+          break;
       parts.push_back({{int(end - i), first.at, at_step, first.base, from_step, before, after}, taps, offsets});
     }
   }
@@ -75,7 +78,8 @@ inline RowPanel panel_of(std::vector<Part>& parts, int columns, int unit, int ph
   const int left = int(round_up(-least, int64_t(unit) * phases));
   int64_t length = (left + round_up(columns, int64_t(unit) * phases)) / phases;
   for (const Part& part : parts)
-    length = std::max(length, (left + part.places.from + part.places.after) / phases + (round_up(part.places.count, unit) - 1) * part.places.from_step / phases + 1);
+    length = std::max(length, (left + part.places.from + part.places.after) / phases +
+                                  (round_up(part.places.count, unit) - 1) * part.places.from_step / phases + 1);
   const RowPanel panel{left, phases, int(round_up(length, unit))};
   for (Part& part : parts) {
     for (int& offset : part.offsets) {
@@ -101,17 +105,20 @@ struct Plan {
     for (const Part& r : rows)
       for (const Part& c : columns) {
         const bool down = d.planes || r.places.count > c.places.count;
-        blocks.push_back({r.places, c.places, down, down ? taps_of(r, S, d.row, c, 1, d.pixel) : taps_of(c, 1, d.pixel, r, S, d.row)});
+        blocks.push_back({r.places, c.places, down,
+                          down ? taps_of(r, S, d.row, c, 1, d.pixel) : taps_of(c, 1, d.pixel, r, S, d.row)});
       }
     d.blocks = blocks.data(), d.block_count = int(blocks.size());
   }
 
  private:
   // weight: from a tap to the next one on the axis; step: elements between places of the source
-  DepthwiseTaps taps_of(const Part& along, int weight, int64_t step, const Part& across, int across_weight, int64_t across_step) {
+  DepthwiseTaps taps_of(const Part& along, int weight, int64_t step, const Part& across, int across_weight,
+                        int64_t across_step) {
     const int n = int(along.taps.size()), between = n > 1 ? along.taps[1] - along.taps[0] : 0;
     const auto neighbours = [&](int i) {  // tap i and the next
-      return along.offsets[i + 1] - along.offsets[i] == along.places.from_step && along.taps[i + 1] - along.taps[i] == between;
+      return along.offsets[i + 1] - along.offsets[i] == along.places.from_step &&
+             along.taps[i + 1] - along.taps[i] == between;
     };
     const auto three = [&](int i) { return i + 2 < n && neighbours(i) && neighbours(i + 1); };
     DepthwiseTaps all{taps.data() + taps.size(), 0, 0, int64_t(between) * weight};
@@ -119,7 +126,8 @@ struct Plan {
       for (size_t j = 0; j < across.taps.size(); j++)
         for (int i = 0; i < n; i += three(i) ? 3 : 1) {
           if (three(i) != triples) continue;
-          taps.push_back({along.offsets[i] * step + across.offsets[j] * across_step, int64_t(along.taps[i]) * weight + int64_t(across.taps[j]) * across_weight});
+          taps.push_back({along.offsets[i] * step + across.offsets[j] * across_step,
+                          int64_t(along.taps[i]) * weight + int64_t(across.taps[j]) * across_weight});
           (triples ? all.triples : all.singles)++;
         }
     return all;
@@ -137,7 +145,8 @@ inline bool stays_in_cache(int64_t pixel_bytes, int64_t pixels) {
 }
 
 // A pass; backwards: dgrad. lanes: of a vector of sums, which are elements of so many bytes; same_type: tensors hold such elements too
-inline Plan plan_of(const Conv2d& g, bool backwards, bool planes, const Strides& source, const Strides& target, int lanes, int64_t element, bool same_type) {
+inline Plan plan_of(const Conv2d& g, bool backwards, bool planes, const Strides& source, const Strides& target,
+                    int lanes, int64_t element, bool same_type) {
   Plan plan;
   Depthwise& d = plan.d;
   const Axis rows = rows_of(g), columns = columns_of(g);
@@ -149,19 +158,22 @@ inline Plan plan_of(const Conv2d& g, bool backwards, bool planes, const Strides&
   const bool dense = g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1;
   if (planes && dense && g.R == g.S && (g.R == 3 || g.R == 5)) {
     d.window = g.R, d.flipped = backwards;
-    d.row_offset = backwards ? g.pad_h - (g.R - 1) : -g.pad_h, d.column_offset = backwards ? g.pad_w - (g.S - 1) : -g.pad_w;
+    d.row_offset = backwards ? g.pad_h - (g.R - 1) : -g.pad_h,
+    d.column_offset = backwards ? g.pad_w - (g.S - 1) : -g.pad_w;
   }
   if (planes) {
     d.source_in_place = d.window && same_type && source.w == 1;
     d.target_in_place = same_type && target.w == 1 && (!backwards || g.stride_w == 1);
   } else {
     const bool vectors = same_type && g.C >= lanes;
-    d.source_in_place = vectors && source.c == 1 && stays_in_cache(source.w * element, int64_t(d.source_columns) * (g.R + 1));
+    d.source_in_place =
+        vectors && source.c == 1 && stays_in_cache(source.w * element, int64_t(d.source_columns) * (g.R + 1));
     d.target_in_place = vectors && target.c == 1;
   }
   if (!planes && d.source_in_place) {
     d.row = source.h, d.pixel = source.w;
-    plan.add(without_padding(backwards ? dgrad_classes(rows) : forward_classes(rows)), without_padding(backwards ? dgrad_classes(columns) : forward_classes(columns)), g.S);
+    plan.add(without_padding(backwards ? dgrad_classes(rows) : forward_classes(rows)),
+             without_padding(backwards ? dgrad_classes(columns) : forward_classes(columns)), g.S);
   } else {
     std::vector<Part> in_columns = backwards ? with_padding_backwards(columns) : with_padding(columns);
     d.panel = panel_of(in_columns, d.source_columns, planes ? lanes : 1, planes && !backwards ? g.stride_w : 1);
@@ -170,7 +182,9 @@ inline Plan plan_of(const Conv2d& g, bool backwards, bool planes, const Strides&
   }
 
   const int64_t pieces = std::max<int64_t>(1, g.N * (planes ? g.C : (g.C + lanes - 1) / lanes));
-  const int64_t strips = std::max((kPiecesWanted + pieces - 1) / pieces, d.source_in_place ? 1 : (d.source_rows * d.row * element + kPanelBytes - 1) / kPanelBytes);
+  const int64_t strips =
+      std::max((kPiecesWanted + pieces - 1) / pieces,
+               d.source_in_place ? 1 : (d.source_rows * d.row * element + kPanelBytes - 1) / kPanelBytes);
   d.rows_per_strip = int(std::max<int64_t>(1, (d.target_rows + strips - 1) / std::max<int64_t>(1, strips)));
   return plan;
 }
@@ -178,20 +192,23 @@ inline Plan plan_of(const Conv2d& g, bool backwards, bool planes, const Strides&
 // Rows of the source that any strip reaches, at most
 inline int64_t rows_of_strips(const Depthwise& d) {
   int most = 0;
-  for (int row = 0; row < d.target_rows; row += d.rows_per_strip) most = std::max(most, rows_reached(d, row, std::min(d.target_rows, row + d.rows_per_strip)).count);
+  for (int row = 0; row < d.target_rows; row += d.rows_per_strip)
+    most = std::max(most, rows_reached(d, row, std::min(d.target_rows, row + d.rows_per_strip)).count);
   return most;
 }
 
 // What the kernels put into their scratch, from above
 inline int64_t scratch_bytes(const Depthwise& d, int lanes, int64_t element) {
-  const int64_t target = d.rows_per_strip * (d.planes ? round_up(d.target_columns, lanes) : int64_t(d.target_columns) * lanes);
+  const int64_t target =
+      d.rows_per_strip * (d.planes ? round_up(d.target_columns, lanes) : int64_t(d.target_columns) * lanes);
   const int64_t source = !d.planes && d.source_in_place ? 0 : rows_of_strips(d) * d.row;
   return ((4 * d.kernel_taps + 2) * int64_t(lanes) + target + source) * element;
 }
 
 // forward, or dgrad with source and target changed over
 template <class T>
-void run(const CpuKernels& k, DType dtype, const Conv2d& g, bool backwards, const Strides& ss, const Strides& ts, const T* source, const T* w, const T* bias, T* target) {
+void run(const CpuKernels& k, DType dtype, const Conv2d& g, bool backwards, const Strides& ss, const Strides& ts,
+         const T* source, const T* w, const T* bias, T* target) {
   using A = acc_t<T>;
   const ConvFunctions& functions = k.conv[int(dtype)];
   const int lanes = k.lanes(dtype), taps = g.R * g.S;
@@ -206,18 +223,23 @@ void run(const CpuKernels& k, DType dtype, const Conv2d& g, bool backwards, cons
     for (int64_t i = 0; i < int64_t(g.C) * taps; i++) weights[i] = A(w[i]);
   } else {
     functions.pack_weights({1, g.C, 1, g.R, g.S, 0, taps, taps, 1}, w, weights, 0, vectors);
-    if (g.C > lanes) functions.pack_weights({1, lanes, 1, g.R, g.S, 0, taps, taps, 1}, w + (g.C - lanes) * int64_t(taps), weights + (vectors - 1) * taps * lanes, 0, 1);
+    if (g.C > lanes)
+      functions.pack_weights({1, lanes, 1, g.R, g.S, 0, taps, taps, 1}, w + (g.C - lanes) * int64_t(taps),
+                             weights + (vectors - 1) * taps * lanes, 0, 1);
   }
 
-  const int64_t bytes = scratch_bytes(d, lanes, sizeof(A)), pieces = g.N * d.strips_per_image() * (d.planes ? g.C : vectors);
-  parallel_over(pieces, int64_t(d.rows_per_strip) * d.target_columns * taps * (d.planes ? 1 : lanes), [&](int64_t begin, int64_t end) {
-    const CpuScratch own(CpuScratch::own, bytes);
-    functions.depthwise(d, source, weights, packed_bias, target, begin, end, own.get());
-  });
+  const int64_t bytes = scratch_bytes(d, lanes, sizeof(A)),
+                pieces = g.N * d.strips_per_image() * (d.planes ? g.C : vectors);
+  parallel_over(pieces, int64_t(d.rows_per_strip) * d.target_columns * taps * (d.planes ? 1 : lanes),
+                [&](int64_t begin, int64_t end) {
+                  const CpuScratch own(CpuScratch::own, bytes);
+                  functions.depthwise(d, source, weights, packed_bias, target, begin, end, own.get());
+                });
 }
 
 template <class T>
-void wgrad(const CpuKernels& k, DType dtype, const Conv2d& g, const Strides& xs, const Strides& ys, const T* dy, const T* x, T* dw) {
+void wgrad(const CpuKernels& k, DType dtype, const Conv2d& g, const Strides& xs, const Strides& ys, const T* dy,
+           const T* x, T* dw) {
   using A = acc_t<T>;
   const ConvFunctions& functions = k.conv[int(dtype)];
   const int lanes = k.lanes(dtype), taps = g.R * g.S;
@@ -225,7 +247,8 @@ void wgrad(const CpuKernels& k, DType dtype, const Conv2d& g, const Strides& xs,
   Plan plan = plan_of(g, false, !over_channels(g, xs), xs, ys, lanes, sizeof(A), sizeof(T) == sizeof(A));
   Depthwise& d = plan.d;
   const int64_t strips = g.N * d.strips_per_image();
-  const int slices = int(std::clamp<int64_t>(d.planes ? kPiecesWanted / g.C : kPiecesWanted, 1, std::max<int64_t>(1, strips)));
+  const int slices =
+      int(std::clamp<int64_t>(d.planes ? kPiecesWanted / g.C : kPiecesWanted, 1, std::max<int64_t>(1, strips)));
   const int64_t wanted = std::min(vectors, (kPiecesWanted + slices - 1) / slices);
   d.vectors_per_piece = int((vectors + wanted - 1) / wanted);
 
@@ -238,7 +261,8 @@ void wgrad(const CpuKernels& k, DType dtype, const Conv2d& g, const Strides& xs,
     const CpuScratch own(CpuScratch::own, bytes);
     functions.depthwise_wgrad(d, slices, dy, x, sums, begin, end, own.get());
   });
-  if (!d.planes) return functions.unpack_weights({1, g.C, 1, g.R, g.S, 0, taps, taps, 1}, sums, slices, slice, dw, 0, vectors);
+  if (!d.planes)
+    return functions.unpack_weights({1, g.C, 1, g.R, g.S, 0, taps, taps, 1}, sums, slices, slice, dw, 0, vectors);
   for (int64_t i = 0; i < slice; i++) {
     A sum = 0;
     for (int s = 0; s < slices; s++) sum += sums[s * slice + i];

@@ -11,11 +11,14 @@ namespace convlab::reference {
 inline int64_t at(const Strides& t, int n, int c, int h, int w) { return n * t.n + c * t.c + h * t.h + w * t.w; }
 
 // Where the weight of lane l of a group, for channel d of the sum and tap (r, s), lies
-inline int64_t at(const Filters& f, int group, int l, int d, int r, int s) { return group * f.group + l * f.lane + d * f.depth_stride + (r * f.S + s) * f.tap; }
+inline int64_t at(const Filters& f, int group, int l, int d, int r, int s) {
+  return group * f.group + l * f.lane + d * f.depth_stride + (r * f.S + s) * f.tap;
+}
 
 // x [N, C, H, W], w [K, C/groups, R, S], bias [K] or null -> y [N, K, P, Q]
 template <class T>
-void forward(const Conv2d& g, const Strides& xs, const Filters& f, const Strides& ys, const T* x, const T* w, const T* bias, T* y) {
+void forward(const Conv2d& g, const Strides& xs, const Filters& f, const Strides& ys, const T* x, const T* w,
+             const T* bias, T* y) {
   for (int n = 0; n < g.N; n++)
     for (int k = 0; k < g.K; k++)
       for (int p = 0; p < g.P; p++)
@@ -24,10 +27,12 @@ void forward(const Conv2d& g, const Strides& xs, const Filters& f, const Strides
           for (int c = 0; c < g.Cg(); c++)
             for (int r = 0; r < g.R; r++)
               for (int s = 0; s < g.S; s++) {
-                const int h = p * g.stride_h - g.pad_h + r * g.dilation_h, v = q * g.stride_w - g.pad_w + s * g.dilation_w;
+                const int h = p * g.stride_h - g.pad_h + r * g.dilation_h,
+                          v = q * g.stride_w - g.pad_w + s * g.dilation_w;
                 if (h < 0 || h >= g.H || v < 0 || v >= g.W) continue;
                 const int group = k / g.Kg();
-                sum += acc_t<T>(x[at(xs, n, group * g.Cg() + c, h, v)]) * acc_t<T>(w[at(f, group, k % g.Kg(), c, r, s)]);
+                sum +=
+                    acc_t<T>(x[at(xs, n, group * g.Cg() + c, h, v)]) * acc_t<T>(w[at(f, group, k % g.Kg(), c, r, s)]);
               }
           y[at(ys, n, k, p, q)] = T(sum);
         }
@@ -45,9 +50,13 @@ void dgrad(const Conv2d& g, const Strides& ys, const Filters& f, const Strides& 
           for (int k = group * g.Kg(); k < (group + 1) * g.Kg(); k++)
             for (int r = 0; r < g.R; r++)
               for (int s = 0; s < g.S; s++) {
-                const int ph = h + g.pad_h - r * g.dilation_h, qw = v + g.pad_w - s * g.dilation_w;  // p stride_h, q stride_w
-                if (ph < 0 || ph % g.stride_h || ph / g.stride_h >= g.P || qw < 0 || qw % g.stride_w || qw / g.stride_w >= g.Q) continue;
-                sum += acc_t<T>(dy[at(ys, n, k, ph / g.stride_h, qw / g.stride_w)]) * acc_t<T>(w[at(f, group, c % g.Cg(), k % g.Kg(), r, s)]);
+                const int ph = h + g.pad_h - r * g.dilation_h,
+                          qw = v + g.pad_w - s * g.dilation_w;  // p stride_h, q stride_w
+                if (ph < 0 || ph % g.stride_h || ph / g.stride_h >= g.P || qw < 0 || qw % g.stride_w ||
+                    qw / g.stride_w >= g.Q)
+                  continue;
+                sum += acc_t<T>(dy[at(ys, n, k, ph / g.stride_h, qw / g.stride_w)]) *
+                       acc_t<T>(w[at(f, group, c % g.Cg(), k % g.Kg(), r, s)]);
               }
           dx[at(xs, n, c, h, v)] = T(sum);
         }
@@ -64,7 +73,8 @@ void wgrad(const Conv2d& g, const Strides& ys, const Strides& xs, const Filters&
           for (int n = 0; n < g.N; n++)
             for (int p = 0; p < g.P; p++)
               for (int q = 0; q < g.Q; q++) {
-                const int h = p * g.stride_h - g.pad_h + r * g.dilation_h, v = q * g.stride_w - g.pad_w + s * g.dilation_w;
+                const int h = p * g.stride_h - g.pad_h + r * g.dilation_h,
+                          v = q * g.stride_w - g.pad_w + s * g.dilation_w;
                 if (h < 0 || h >= g.H || v < 0 || v >= g.W) continue;
                 sum += acc_t<T>(dy[at(ys, n, k, p, q)]) * acc_t<T>(x[at(xs, n, k / g.Kg() * g.Cg() + c, h, v)]);
               }

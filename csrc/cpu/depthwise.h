@@ -12,7 +12,7 @@ struct DepthwisePlaces {
 };
 
 struct DepthwiseTap {
-  int64_t source;   // elements from the place around which taps lie
+  int64_t source;  // elements from the place around which taps lie
   int64_t weights;  // r S + s
 };
 
@@ -34,16 +34,16 @@ struct Depthwise {
   int images, channels, kernel_taps;
   int source_rows, source_columns, target_rows, target_columns;
   Strides source, target;  // of the tensors
-  int rows_per_strip;      // of the target
-  bool planes;             // whether vectors run along rows, plane by plane, and not over channels
+  int rows_per_strip;  // of the target
+  bool planes;  // whether vectors run along rows, plane by plane, and not over channels
   const DepthwiseBlock* blocks;
   int block_count;
   // Tiles read the source where it lies, and blocks know no padding; or a strip's rows are copied between zeros, which stand for what
   // taps read outside. A panel's places are elements of a plane, taken apart by the stride, or pixels of a vector each.
   bool source_in_place;
   RowPanel panel;
-  int64_t row, pixel;     // elements between the source's rows and columns, as tiles see them
-  bool target_in_place;   // tiles read or write the target where it lies
+  int64_t row, pixel;  // elements between the source's rows and columns, as tiles see them
+  bool target_in_place;  // tiles read or write the target where it lies
   int vectors_per_piece;  // wgrad over channels
   // Planes with filters of window x window, no stride and no dilation go without tiles: x or dy at row p + row_offset + r and column
   // q + column_offset + s meets w[r, s], or in dgrad the weight that lies opposite

@@ -31,13 +31,15 @@ template <class T> T* elements(Tensor& t) { return static_cast<T*>(t.mutable_dat
 inline Tensor laid(Tensor t, bool channels_last) { return channels_last ? as_channels_last(t) : t; }
 
 // x [N, C, H, W], w [K, C/groups, R, S], bias [K] -> y [N, K, P, Q]
-inline Tensor conv2d_forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& bias, const Sizes& geometry) {
+inline Tensor conv2d_forward(const Tensor& x, const Tensor& w, const std::optional<Tensor>& bias,
+                             const Sizes& geometry) {
   const char* op = "conv2d";
   same_type(op, {{"input", x}, {"weight", w}, {"bias", bias ? *bias : w}});
   const Conv2d g = make_conv2d(op, sizes_of(x), sizes_of(w), geometry);
   if (bias) check_sizes(op, {"bias", *bias}, {g.K});
   Tensor y = empty({g.N, g.K, g.P, g.Q}, x.scalar_type(), x);
-  const Tensor xc = torch::stable::contiguous(x), wc = torch::stable::contiguous(w), bc = bias ? torch::stable::contiguous(*bias) : wc;
+  const Tensor xc = torch::stable::contiguous(x), wc = torch::stable::contiguous(w),
+               bc = bias ? torch::stable::contiguous(*bias) : wc;
   dispatch(x.scalar_type(), [&](auto tag) {
     using T = std::remove_pointer_t<decltype(tag)>;
     const T* const filters = elements<T>(wc);
@@ -51,9 +53,11 @@ inline Tensor conv2d_forward(const Tensor& x, const Tensor& w, const std::option
               const T* const plane = elements<T>(xc) + (n * g.C + k / g.Kg() * g.Cg() + c) * g.H * g.W;
               for (int r = 0; r < g.R; r++)
                 for (int s = 0; s < g.S; s++) {
-                  const int h = p * g.stride_h - g.pad_h + r * g.dilation_h, v = q * g.stride_w - g.pad_w + s * g.dilation_w;
+                  const int h = p * g.stride_h - g.pad_h + r * g.dilation_h,
+                            v = q * g.stride_w - g.pad_w + s * g.dilation_w;
                   if (h < 0 || h >= g.H || v < 0 || v >= g.W) continue;
-                  sum += uint64_t(plane[int64_t(h) * g.W + v]) * uint64_t(filters[((int64_t(k) * g.Cg() + c) * g.R + r) * g.S + s]);
+                  sum += uint64_t(plane[int64_t(h) * g.W + v]) *
+                         uint64_t(filters[((int64_t(k) * g.Cg() + c) * g.R + r) * g.S + s]);
                 }
             }
             *out++ = T(sum);
@@ -67,12 +71,14 @@ template <class F> void each_tap(const Pool2d& g, int p, int q, const F& f) {
   const int h0 = p * g.stride_h - g.pad_h, w0 = q * g.stride_w - g.pad_w;
   const Range rows = places_inside(g.R, g.H, g.dilation_h, h0), columns = places_inside(g.S, g.W, g.dilation_w, w0);
   for (int r = rows.begin; r < rows.end; r++)
-    for (int s = columns.begin; s < columns.end; s++) f(int64_t(h0 + r * g.dilation_h) * g.W + w0 + s * g.dilation_w, r * g.S + s);
+    for (int s = columns.begin; s < columns.end; s++)
+      f(int64_t(h0 + r * g.dilation_h) * g.W + w0 + s * g.dilation_w, r * g.S + s);
 }
 
 // x [N, C, H, W] -> y [N, C, P, Q], and offsets [N, C, P, Q], or [0] unless with_offsets
-inline std::tuple<Tensor, Tensor> max_pool2d_forward(const Tensor& x, const Sizes& kernel_size, const Sizes& stride, const Sizes& padding, const Sizes& dilation,
-                                                     bool ceil_mode, bool with_offsets) {
+inline std::tuple<Tensor, Tensor> max_pool2d_forward(const Tensor& x, const Sizes& kernel_size, const Sizes& stride,
+                                                     const Sizes& padding, const Sizes& dilation, bool ceil_mode,
+                                                     bool with_offsets) {
   const Pool2d g = make_pool2d("max_pool2d", sizes_of(x), kernel_size, stride, padding, dilation, ceil_mode);
   const Sizes outputs{x.size(0), x.size(1), g.P, g.Q};
   Tensor y = empty(outputs, x.scalar_type(), x), offsets = empty(with_offsets ? outputs : Sizes{0}, offset_type(g), x);
@@ -98,9 +104,10 @@ inline std::tuple<Tensor, Tensor> max_pool2d_forward(const Tensor& x, const Size
 }
 
 // x [N, C, H, W] int64 -> y [N, C, P, Q]: averages rounded towards zero
-inline Tensor avg_pool2d_forward(const Tensor& x, const Sizes& kernel_size, const Sizes& stride, const Sizes& padding, bool ceil_mode, bool count_include_pad,
-                                 int64_t divisor) {
-  const AvgPool2d a{make_pool2d("avg_pool2d", sizes_of(x), kernel_size, stride, padding, {1, 1}, ceil_mode), count_include_pad, divisor};
+inline Tensor avg_pool2d_forward(const Tensor& x, const Sizes& kernel_size, const Sizes& stride, const Sizes& padding,
+                                 bool ceil_mode, bool count_include_pad, int64_t divisor) {
+  const AvgPool2d a{make_pool2d("avg_pool2d", sizes_of(x), kernel_size, stride, padding, {1, 1}, ceil_mode),
+                    count_include_pad, divisor};
   const Pool2d& g = a.window;
   Tensor y = empty({x.size(0), x.size(1), g.P, g.Q}, x.scalar_type(), x);
   const Tensor xc = torch::stable::contiguous(x);
@@ -110,7 +117,8 @@ inline Tensor avg_pool2d_forward(const Tensor& x, const Sizes& kernel_size, cons
     uint64_t sum = 0;
     each_tap(g, p, q, [&](int64_t at, int) { sum += uint64_t(plane[at]); });
     const int64_t by = averaged_over(a, p, q);
-    elements<int64_t>(y)[i] = by == -1 ? int64_t(0 - sum) : int64_t(sum) / by;  // the least int64 has no negative: it would be a trap
+    elements<int64_t>(y)[i] =
+        by == -1 ? int64_t(0 - sum) : int64_t(sum) / by;  // the least int64 has no negative: it would be a trap
   }
   return laid(y, is_channels_last(x));
 }

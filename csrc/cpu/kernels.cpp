@@ -12,9 +12,15 @@
 
 namespace convlab {
 
-namespace avx512 { extern const CpuKernels kernels; }
-namespace avx2 { extern const CpuKernels kernels; }
-namespace baseline { extern const CpuKernels kernels; }
+namespace avx512 {
+extern const CpuKernels kernels;
+}
+namespace avx2 {
+extern const CpuKernels kernels;
+}
+namespace baseline {
+extern const CpuKernels kernels;
+}
 
 namespace {
 
@@ -26,10 +32,12 @@ struct Candidate {
 const CpuKernels& choose() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512dq");
-  const Candidate candidates[] = {{&avx512::kernels, has_avx512}, {&avx2::kernels, has_avx2}, {&baseline::kernels, true}};
+  const bool has_avx2 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+  const Candidate candidates[] = {
+      {&avx512::kernels, has_avx512}, {&avx2::kernels, has_avx2}, {&baseline::kernels, true}};
 #else
   const Candidate candidates[] = {{&baseline::kernels, true}};
 #endif
@@ -73,7 +81,8 @@ extern "C" [[gnu::visibility("default")]] double convlab_cpu_peak(double seconds
   const auto measure = [&](double& rate) {
     const auto start = clock::now();
     double operations = 0, elapsed = 0;
-    for (; elapsed < seconds; elapsed = std::chrono::duration<double>(clock::now() - start).count()) operations += convlab::cpu_kernels().multiply_add(10000);
+    for (; elapsed < seconds; elapsed = std::chrono::duration<double>(clock::now() - start).count())
+      operations += convlab::cpu_kernels().multiply_add(10000);
     rate = operations / elapsed;
   };
   for (int i = 1; i < threads; i++) others.emplace_back(measure, std::ref(rates[i]));

@@ -14,40 +14,50 @@ namespace convlab {
 // its work, and the caller spreads them over threads.
 struct ConvFunctions {
   void (*pack_weights)(const Filters&, const void* w, void* packed, int64_t begin, int64_t end);
-  void (*unpack_weights)(const Filters&, const void* packed, int slices, int64_t slice, void* w, int64_t begin, int64_t end);
+  void (*unpack_weights)(const Filters&, const void* packed, int slices, int64_t slice, void* w, int64_t begin,
+                         int64_t end);
 
   // register_tiled
-  void (*tiled)(const Product&, const Filters&, const void* source, const void* w, const void* weights, const void* bias, void* target, int64_t begin,
-                int64_t end, char* scratch);
-  void (*tiled_wgrad)(const Product&, const Filters&, const Axis& rows, const Axis& columns, int slices, const void* dy, const void* x, void* dw, void* sums,
-                      int64_t begin, int64_t end, char* scratch);
+  void (*tiled)(const Product&, const Filters&, const void* source, const void* w, const void* weights,
+                const void* bias, void* target, int64_t begin, int64_t end, char* scratch);
+  void (*tiled_wgrad)(const Product&, const Filters&, const Axis& rows, const Axis& columns, int slices, const void* dy,
+                      const void* x, void* dw, void* sums, int64_t begin, int64_t end, char* scratch);
 
   // direct; `channels_of_tile` says how many channels of the `left` ones the next tile has, which is how its weights are packed
   int (*channels_of_tile)(int left);
-  void (*direct)(const RowProduct&, const void* source, const void* weights, const void* bias, void* target, int64_t begin, int64_t end, char* scratch);
-  void (*direct_wgrad)(const RowProduct&, const Axis& rows, int slices, const void* dy, const void* x, void* partial, int64_t begin, int64_t end, char* scratch);
+  void (*direct)(const RowProduct&, const void* source, const void* weights, const void* bias, void* target,
+                 int64_t begin, int64_t end, char* scratch);
+  void (*direct_wgrad)(const RowProduct&, const Axis& rows, int slices, const void* dy, const void* x, void* partial,
+                       int64_t begin, int64_t end, char* scratch);
 
   // depthwise: weights [vectors of channels, R S, L], or [channels, R S] among planes; sums are like weights, for each slice
-  void (*depthwise)(const Depthwise&, const void* source, const void* weights, const void* bias, void* target, int64_t begin, int64_t end, char* scratch);
-  void (*depthwise_wgrad)(const Depthwise&, int slices, const void* dy, const void* x, void* sums, int64_t begin, int64_t end, char* scratch);
+  void (*depthwise)(const Depthwise&, const void* source, const void* weights, const void* bias, void* target,
+                    int64_t begin, int64_t end, char* scratch);
+  void (*depthwise_wgrad)(const Depthwise&, int slices, const void* dy, const void* x, void* sums, int64_t begin,
+                          int64_t end, char* scratch);
 
-  void (*bias_grad)(int images, int64_t plane, const Strides& dy, int channels, const void* from, void* db, int64_t begin, int64_t end);
+  void (*bias_grad)(int images, int64_t plane, const Strides& dy, int channels, const void* from, void* db,
+                    int64_t begin, int64_t end);
 };
 
 // Of max pooling, for offsets of a byte, or of an int
 struct MaxPoolFunctions {
-  void (*forward)(const Pooling&, const void* x, void* y, void* offsets, int64_t begin, int64_t end, char* scratch);  // offsets may be null
-  void (*backward)(const Pooling&, const void* dy, const void* offsets, void* dx, int64_t begin, int64_t end, char* scratch);
+  void (*forward)(const Pooling&, const void* x, void* y, void* offsets, int64_t begin, int64_t end,
+                  char* scratch);  // offsets may be null
+  void (*backward)(const Pooling&, const void* dy, const void* offsets, void* dx, int64_t begin, int64_t end,
+                   char* scratch);
 };
 
 struct AvgPoolFunctions {
   void (*forward)(const Pooling&, const Averages&, const void* x, void* y, int64_t begin, int64_t end, char* scratch);
-  void (*backward)(const Pooling&, const Averages&, const void* dy, void* dx, int64_t begin, int64_t end, char* scratch);
+  void (*backward)(const Pooling&, const Averages&, const void* dy, void* dx, int64_t begin, int64_t end,
+                   char* scratch);
 };
 
 // Elements [begin, end)
 struct ActivationFunctions {
-  void (*leaky_relu_forward)(double slope, const void* x, void* y, void* positive, int64_t begin, int64_t end);  // positive may be null
+  void (*leaky_relu_forward)(double slope, const void* x, void* y, void* positive, int64_t begin,
+                             int64_t end);  // positive may be null
   void (*leaky_relu_backward)(double slope, const void* dy, const void* positive, void* dx, int64_t begin, int64_t end);
   void (*relu_forward)(const void* x, void* y, int64_t begin, int64_t end);
   void (*relu_backward)(const void* dy, const void* y, void* dx, int64_t begin, int64_t end);
@@ -58,7 +68,7 @@ struct CpuKernels {
   int vector_bytes;
   int tile_pixels, tile_vectors;  // of a register tile
   double (*multiply_add)(int64_t steps);  // as fast as can be; how many operations that were
-  ConvFunctions conv[4];          // by DType
+  ConvFunctions conv[4];  // by DType
   MaxPoolFunctions max_pool[4], max_pool_int[4];
   AvgPoolFunctions avg_pool[4];
   ActivationFunctions activations[4];

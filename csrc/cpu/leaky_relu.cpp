@@ -11,17 +11,25 @@ namespace {
 struct Cpu {
   explicit Cpu(const Tensor&) {}
 
-  void leaky_relu_forward(DType dtype, long long elements, double negative_slope, const void* x, void* y, void* positive) const {
-    over_elements(elements, [&, f = functions(dtype).leaky_relu_forward](int64_t begin, int64_t end) { f(negative_slope, x, y, positive, begin, end); });
+  void leaky_relu_forward(DType dtype, long long elements, double negative_slope, const void* x, void* y,
+                          void* positive) const {
+    over_elements(elements, [&, f = functions(dtype).leaky_relu_forward](int64_t begin, int64_t end) {
+      f(negative_slope, x, y, positive, begin, end);
+    });
   }
-  void leaky_relu_backward(DType dtype, long long elements, double negative_slope, const void* dy, const void* positive, void* dx) const {
-    over_elements(elements, [&, f = functions(dtype).leaky_relu_backward](int64_t begin, int64_t end) { f(negative_slope, dy, positive, dx, begin, end); });
+  void leaky_relu_backward(DType dtype, long long elements, double negative_slope, const void* dy, const void* positive,
+                           void* dx) const {
+    over_elements(elements, [&, f = functions(dtype).leaky_relu_backward](int64_t begin, int64_t end) {
+      f(negative_slope, dy, positive, dx, begin, end);
+    });
   }
   void relu_forward(DType dtype, long long elements, const void* x, void* y) const {
-    over_elements(elements, [&, f = functions(dtype).relu_forward](int64_t begin, int64_t end) { f(x, y, begin, end); });
+    over_elements(elements,
+                  [&, f = functions(dtype).relu_forward](int64_t begin, int64_t end) { f(x, y, begin, end); });
   }
   void relu_backward(DType dtype, long long elements, const void* dy, const void* y, void* dx) const {
-    over_elements(elements, [&, f = functions(dtype).relu_backward](int64_t begin, int64_t end) { f(dy, y, dx, begin, end); });
+    over_elements(elements,
+                  [&, f = functions(dtype).relu_backward](int64_t begin, int64_t end) { f(dy, y, dx, begin, end); });
   }
 
  private:

@@ -24,7 +24,8 @@ constexpr double kFilledVectors = 2.5;
 // Where the taps of windows lie
 class TapPlaces {
  public:
-  explicit TapPlaces(const Pool2d& g) : g_(g), taps_(std::max(256, g.R * g.S)), places_(taps_.size()) {  // 256: whatever a byte names is there
+  explicit TapPlaces(const Pool2d& g)
+      : g_(g), taps_(std::max(256, g.R * g.S)), places_(taps_.size()) {  // 256: whatever a byte names is there
     for (int i = 0; i < int(taps_.size()); i++) {
       const int tap = i < g.R * g.S ? i : 0;
       taps_[i] = {int64_t(tap / g.S) * g.dilation_h, int64_t(tap % g.S) * g.dilation_w};
@@ -32,7 +33,9 @@ class TapPlaces {
     }
   }
   // h W + w of the tap of window (p, q) that `offset` names, also outside x
-  template <class Offset> int64_t index(int p, int q, Offset offset) const { return first(p, q) + places_[known(offset)]; }
+  template <class Offset> int64_t index(int p, int q, Offset offset) const {
+    return first(p, q) + places_[known(offset)];
+  }
 
   // The same, but -1 where that is outside: when the whole window lies there, or the offset is nonsense
   template <class Offset> int64_t inside(int p, int q, Offset offset) const {
@@ -50,14 +53,17 @@ class TapPlaces {
 
   // Whether every window has a tap inside x
   bool all_reach() const {
-    return all_reach({g_.H, g_.P, g_.R, g_.stride_h, g_.pad_h, g_.dilation_h}) && all_reach({g_.W, g_.Q, g_.S, g_.stride_w, g_.pad_w, g_.dilation_w});
+    return all_reach({g_.H, g_.P, g_.R, g_.stride_h, g_.pad_h, g_.dilation_h}) &&
+           all_reach({g_.W, g_.Q, g_.S, g_.stride_w, g_.pad_w, g_.dilation_w});
   }
 
   // Offsets are the caller's data: what is none of the window's counts as the first
   size_t known(uint8_t offset) const { return offset; }
   size_t known(int32_t offset) const { return size_t(offset) < taps_.size() ? size_t(offset) : 0; }
   // Of tap 0
-  int64_t first(int p, int q) const { return (p * int64_t(g_.stride_h) - g_.pad_h) * g_.W + q * int64_t(g_.stride_w) - g_.pad_w; }
+  int64_t first(int p, int q) const {
+    return (p * int64_t(g_.stride_h) - g_.pad_h) * g_.W + q * int64_t(g_.stride_w) - g_.pad_w;
+  }
 
  private:
   struct Tap {
@@ -79,26 +85,28 @@ class TapPlaces {
 // A row of `count` outputs of some channels, `inner` apart in dy. sums of the first output's tap 0 begin at `first`, of `all`, those of
 // the next `stride` further, and those of its other taps where `places` says.
 template <int channels, class T, class Offset>
-void scatter_row(const TapPlaces& taps, const int64_t* places, int64_t first, int64_t all, int64_t stride, int count, const T* dy, const Offset* offsets,
-                 int64_t inner, int some_channels, acc_t<T>* sums) {
+void scatter_row(const TapPlaces& taps, const int64_t* places, int64_t first, int64_t all, int64_t stride, int count,
+                 const T* dy, const Offset* offsets, int64_t inner, int some_channels, acc_t<T>* sums) {
   const int n = channels ? channels : some_channels;
   for (int q = 0; q < count; q++, first += stride, dy += inner, offsets += inner)
     for (int c = 0; c < n; c++)
-      if (const int64_t at = first + places[taps.known(offsets[c])]; uint64_t(at) < uint64_t(all)) sums[at + c] += acc_t<T>(dy[c]);
+      if (const int64_t at = first + places[taps.known(offsets[c])]; uint64_t(at) < uint64_t(all))
+        sums[at + c] += acc_t<T>(dy[c]);
 }
 
 // dy, offsets -> dx
 template <class T, class Offset>
-void scatter(const Pool2d& g, const TapPlaces& taps, const std::vector<int64_t>& places, bool all_reach, const T* dy, const Offset* offsets, T* dx,
-             const Slab& slab, std::vector<acc_t<T>>& memory) {
+void scatter(const Pool2d& g, const TapPlaces& taps, const std::vector<int64_t>& places, bool all_reach, const T* dy,
+             const Offset* offsets, T* dx, const Slab& slab, std::vector<acc_t<T>>& memory) {
   const Sums<T> sums(g, dx, slab, memory);
   const int64_t step = Sums<T>::step(slab.inner);
   for (int p = 0; p < g.P; p++) {
     const int64_t row = slab.at(int64_t(g.P) * g.Q, int64_t(p) * g.Q);
     if (all_reach) {
-      (slab.inner == 1 ? scatter_row<1, T, Offset> : scatter_row<0, T, Offset>)(taps, places.data(), taps.first(p, 0) * step, int64_t(g.H) * g.W * step,
-                                                                               g.stride_w * step, g.Q, dy + row, offsets + row, slab.inner, slab.channels,
-                                                                               sums.at(0));
+      (slab.inner == 1 ? scatter_row<1, T, Offset>
+                       : scatter_row<0, T, Offset>)(taps, places.data(), taps.first(p, 0) * step,
+                                                    int64_t(g.H) * g.W * step, g.stride_w * step, g.Q, dy + row,
+                                                    offsets + row, slab.inner, slab.channels, sums.at(0));
       continue;
     }
     for (int q = 0; q < g.Q; q++)
@@ -126,23 +134,27 @@ struct Cpu {
   void forward(const Pool2d& g, DType dtype, const void* x, void* y, void* offsets) const {
     if (const Way way = way_of(Pass::forward, g, dtype); way != Way::plain) {
       const auto f = functions(g, dtype).forward;
-      return Plan(Pass::forward, g, inner, dtype, way).run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
-        f(p, x, y, offsets, begin, end, scratch);
-      });
+      return Plan(Pass::forward, g, inner, dtype, way)
+          .run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+            f(p, x, y, offsets, begin, end, scratch);
+          });
     }
     dispatch_both(dtype, g, [&](auto tag, auto offset_tag) {
       using T = typename decltype(tag)::type;
       using Offset = typename decltype(offset_tag)::type;
-      each_slab(g, inner, [&](const Slab& slab) { max_forward(g, static_cast<const T*>(x), static_cast<T*>(y), static_cast<Offset*>(offsets), slab); });
+      each_slab(g, inner, [&](const Slab& slab) {
+        max_forward(g, static_cast<const T*>(x), static_cast<T*>(y), static_cast<Offset*>(offsets), slab);
+      });
     });
   }
 
   void backward(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
     if (const Way way = way_of(Pass::backward, g, dtype); way != Way::plain) {
       const auto f = functions(g, dtype).backward;
-      return Plan(Pass::backward, g, inner, dtype, way).run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
-        f(p, dy, offsets, dx, begin, end, scratch);
-      });
+      return Plan(Pass::backward, g, inner, dtype, way)
+          .run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+            f(p, dy, offsets, dx, begin, end, scratch);
+          });
     }
     dispatch_both(dtype, g, [&](auto tag, auto offset_tag) {
       using T = typename decltype(tag)::type;
@@ -186,10 +198,12 @@ struct Cpu {
  private:
   Way way_of(Pass pass, const Pool2d& g, DType dtype) const {
     const int lanes = cpu_kernels().lanes(dtype);
-    const bool lines = pooling::phases(pass, g) <= pooling::kMostPhases, channels = inner >= lanes && pooling::bytes_of(dtype) == pooling::acc_bytes_of(dtype);
+    const bool lines = pooling::phases(pass, g) <= pooling::kMostPhases,
+               channels = inner >= lanes && pooling::bytes_of(dtype) == pooling::acc_bytes_of(dtype);
     if (pass == Pass::backward) {
       if (lines && pooling::side_by_side(g) && (inner >= lanes || (inner == 1 && g.stride_w <= 2))) return Way::lines;
-      if (channels && (inner == lanes || inner >= 2 * lanes)) return g.R * g.S <= kGatheredTaps ? Way::direct : Way::plain;
+      if (channels && (inner == lanes || inner >= 2 * lanes))
+        return g.R * g.S <= kGatheredTaps ? Way::direct : Way::plain;
       const bool few = g.R * g.S <= kGatheredWindows * g.stride_h * g.stride_w && g.Q >= kFilledVectors * lanes;
       return lines && inner == 1 && g.stride_w <= 2 && few ? Way::lines : Way::plain;
     }
@@ -210,9 +224,12 @@ struct Cpu {
   }
 };
 
-std::tuple<Tensor, Tensor> forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation, bool ceil_mode, bool with_offsets) {
-  if (integers::is_integer(x)) return integers::max_pool2d_forward(x, kernel_size, stride, padding, dilation, ceil_mode, with_offsets);
-  return max_pool2d_forward<Cpu>(std::move(x), std::move(kernel_size), std::move(stride), std::move(padding), std::move(dilation), ceil_mode, with_offsets);
+std::tuple<Tensor, Tensor> forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
+                                   bool ceil_mode, bool with_offsets) {
+  if (integers::is_integer(x))
+    return integers::max_pool2d_forward(x, kernel_size, stride, padding, dilation, ceil_mode, with_offsets);
+  return max_pool2d_forward<Cpu>(std::move(x), std::move(kernel_size), std::move(stride), std::move(padding),
+                                 std::move(dilation), ceil_mode, with_offsets);
 }
 
 }  // namespace

@@ -10,13 +10,13 @@
 
 namespace convlab::pooling {
 
-constexpr int64_t kPieceBytes = 24 << 10;   // the lines of a piece, in a first cache of 32 KB
-constexpr int64_t kRowBytes = 256 << 10;    // the lines of one row of outputs, in a second cache: wider rows are cut
-constexpr int64_t kHalos = 4;               // rows of a piece for one that its neighbour lays out as well
-constexpr int64_t kBehind = 128;            // elements behind the last line that vectors may reach
-constexpr int64_t kMostPhases = 256;        // more would not stay in a second cache, however few outputs a piece has
+constexpr int64_t kPieceBytes = 24 << 10;  // the lines of a piece, in a first cache of 32 KB
+constexpr int64_t kRowBytes = 256 << 10;  // the lines of one row of outputs, in a second cache: wider rows are cut
+constexpr int64_t kHalos = 4;  // rows of a piece for one that its neighbour lays out as well
+constexpr int64_t kBehind = 128;  // elements behind the last line that vectors may reach
+constexpr int64_t kMostPhases = 256;  // more would not stay in a second cache, however few outputs a piece has
 constexpr int64_t kDirectBytes = 64 << 10;  // of a piece without lines
-constexpr int64_t kBytesPerWork = 8;        // of parallel.h's unit: vectors go through memory that fast
+constexpr int64_t kBytesPerWork = 8;  // of parallel.h's unit: vectors go through memory that fast
 
 enum class Pass { forward, backward };
 
@@ -59,7 +59,10 @@ inline bool side_by_side(const Pool2d& g) {
 class Plan {
  public:
   Plan(Pass pass, const Pool2d& problem, int64_t inner, DType dtype, Way way)
-      : rows_(rows_of(problem)), columns_(columns_of(problem)), pass_(pass), acc_(acc_bytes_of(dtype)),
+      : rows_(rows_of(problem)),
+        columns_(columns_of(problem)),
+        pass_(pass),
+        acc_(acc_bytes_of(dtype)),
         bytes_((int64_t(problem.H) * problem.W + int64_t(problem.P) * problem.Q) * problem.planes * bytes_of(dtype)) {
     g_.planes = problem.planes / inner, g_.inner = inner;
     g_.rows = rows_.axis(rows_of(problem)), g_.columns = columns_.axis(columns_of(problem));
@@ -109,7 +112,9 @@ class Plan {
     const int64_t fit = kPieceBytes / line - reach, halos = std::min(kHalos * reach, kRowBytes / line - reach);
     const int count = rows.each;
     rows.each = int(std::clamp<int64_t>(std::max(fit, halos), 1, count));
-    g_.planes_each = rows.each == count && columns.each == columns.end - columns.begin ? std::clamp<int64_t>(kPieceBytes / (line * (count + reach)), 1, g_.planes) : 1;
+    g_.planes_each = rows.each == count && columns.each == columns.end - columns.begin
+                         ? std::clamp<int64_t>(kPieceBytes / (line * (count + reach)), 1, g_.planes)
+                         : 1;
     g_.line = (columns.each + g_.columns.reach) * g_.inner;
     g_.plane = (rows.each + reach) * g_.line;
     g_.phase = g_.planes_each * g_.plane + kBehind;
@@ -119,7 +124,8 @@ class Plan {
   int64_t scratch_bytes() const {
     const Axis &rows = g_.rows, &columns = g_.columns;
     const int64_t row = std::max(columns.outputs, g_.direct ? 0 : columns.size) * g_.inner;  // first taps, or divisors
-    const int64_t taps = 2 * (int64_t(rows.kernel) * columns.kernel + rows.kernel + columns.kernel) + (g_.direct ? (columns.kernel + 1) * int64_t(columns.size) : 0);
+    const int64_t taps = 2 * (int64_t(rows.kernel) * columns.kernel + rows.kernel + columns.kernel) +
+                         (g_.direct ? (columns.kernel + 1) * int64_t(columns.size) : 0);
     const int64_t lists = (rows.stride + 2) * int64_t(columns.stride + 2) + g_.columns.phase_count;
     const int64_t lines = g_.direct ? 0 : buffers() * g_.phase + columns.stride * g_.line;
     return (lines + row + 2 * kBehind) * acc_ + (taps + lists) * 16 + 16 * 64;

@@ -24,17 +24,20 @@ struct Slab {
 // Calls f for all slabs, from several threads, each with a copy of its own
 template <class F> void each_slab(const Pool2d& g, int64_t inner, const F& f) {
   const int64_t blocks = (inner + kChannels - 1) / kChannels, planes = g.planes / inner;
-  parallel_over(planes * blocks, (int64_t(g.P) * g.Q * g.R * g.S + int64_t(g.H) * g.W) * std::min<int64_t>(inner, kChannels), [&](int64_t begin, int64_t end) {
-    F mine = f;
-    for (int64_t i = begin; i < end; i++) {
-      const int64_t first = i % blocks * kChannels;
-      mine(Slab{i / blocks, inner, first, int(std::min<int64_t>(kChannels, inner - first))});
-    }
-  });
+  parallel_over(planes * blocks,
+                (int64_t(g.P) * g.Q * g.R * g.S + int64_t(g.H) * g.W) * std::min<int64_t>(inner, kChannels),
+                [&](int64_t begin, int64_t end) {
+                  F mine = f;
+                  for (int64_t i = begin; i < end; i++) {
+                    const int64_t first = i % blocks * kChannels;
+                    mine(Slab{i / blocks, inner, first, int(std::min<int64_t>(kChannels, inner - first))});
+                  }
+                });
 }
 
 // x -> y, offsets or null
-template <class T, class Offset> void max_forward(const Pool2d& g, const T* x, T* y, Offset* offsets, const Slab& slab) {
+template <class T, class Offset>
+void max_forward(const Pool2d& g, const T* x, T* y, Offset* offsets, const Slab& slab) {
   for (int p = 0; p < g.P; p++)
     for (int q = 0; q < g.Q; q++) {
       const int h0 = p * g.stride_h - g.pad_h, w0 = q * g.stride_w - g.pad_w;
@@ -45,7 +48,8 @@ template <class T, class Offset> void max_forward(const Pool2d& g, const T* x, T
         int winner = rows.begin * g.S + columns.begin;  // also of a window of nothing but -inf
         for (int r = rows.begin; r < rows.end; r++)
           for (int s = columns.begin; s < columns.end; s++) {
-            const acc_t<T> value(x[slab.at(int64_t(g.H) * g.W, int64_t(h0 + r * g.dilation_h) * g.W + w0 + s * g.dilation_w) + c]);
+            const acc_t<T> value(
+                x[slab.at(int64_t(g.H) * g.W, int64_t(h0 + r * g.dilation_h) * g.W + w0 + s * g.dilation_w) + c]);
             if (value > best || value != value) best = value, winner = r * g.S + s;
           }
         y[out + c] = T(best);
@@ -59,11 +63,13 @@ template <class T> void average_forward(const AvgPool2d& a, const T* x, T* y, co
   const Pool2d& g = a.window;
   for (int p = 0; p < g.P; p++)
     for (int q = 0; q < g.Q; q++) {
-      const Range rows = covered_by(p, g.stride_h, g.pad_h, g.R, g.H), columns = covered_by(q, g.stride_w, g.pad_w, g.S, g.W);
+      const Range rows = covered_by(p, g.stride_h, g.pad_h, g.R, g.H),
+                  columns = covered_by(q, g.stride_w, g.pad_w, g.S, g.W);
       for (int c = 0; c < slab.channels; c++) {
         acc_t<T> sum = 0;
         for (int h = rows.begin; h < rows.end; h++)
-          for (int w = columns.begin; w < columns.end; w++) sum += acc_t<T>(x[slab.at(int64_t(g.H) * g.W, int64_t(h) * g.W + w) + c]);
+          for (int w = columns.begin; w < columns.end; w++)
+            sum += acc_t<T>(x[slab.at(int64_t(g.H) * g.W, int64_t(h) * g.W + w) + c]);
         y[slab.at(int64_t(g.P) * g.Q, int64_t(p) * g.Q + q) + c] = T(sum / acc_t<T>(averaged_over(a, p, q)));
       }
     }
@@ -99,12 +105,14 @@ template <class T> class Sums {
 };
 
 // dy -> dx
-template <class T> void average_backward(const AvgPool2d& a, const T* dy, T* dx, const Slab& slab, std::vector<acc_t<T>>& memory) {
+template <class T>
+void average_backward(const AvgPool2d& a, const T* dy, T* dx, const Slab& slab, std::vector<acc_t<T>>& memory) {
   const Pool2d& g = a.window;
   const Sums<T> sums(g, dx, slab, memory);
   for (int p = 0; p < g.P; p++)
     for (int q = 0; q < g.Q; q++) {
-      const Range rows = covered_by(p, g.stride_h, g.pad_h, g.R, g.H), columns = covered_by(q, g.stride_w, g.pad_w, g.S, g.W);
+      const Range rows = covered_by(p, g.stride_h, g.pad_h, g.R, g.H),
+                  columns = covered_by(q, g.stride_w, g.pad_w, g.S, g.W);
       const T* const from = dy + slab.at(int64_t(g.P) * g.Q, int64_t(p) * g.Q + q);
       for (int c = 0; c < slab.channels; c++) {
         const acc_t<T> share = acc_t<T>(from[c]) / acc_t<T>(averaged_over(a, p, q));

@@ -10,10 +10,10 @@
 namespace convlab {
 
 struct PoolAxis : Axis {
-  const int* phases;        // those that some tap reads, ascending
+  const int* phases;  // those that some tap reads, ascending
   const int* phase_of_tap;  // as an index of `phases`
   int phase_count;
-  int reach;                // the largest shift
+  int reach;  // the largest shift
 };
 
 // The outputs, or in backward the lines of x, are made in pieces of `each`.
@@ -25,8 +25,8 @@ struct Pooling {
   int64_t planes, inner, planes_each;
   PoolAxis rows, columns;
   PoolPart row_part, column_part;
-  bool side_by_side;           // windows cover x from its first column on without overlaps or gaps
-  bool direct;                 // vectors lie along `inner` and read the tensors as they are: no lines, and row_part is of rows
+  bool side_by_side;  // windows cover x from its first column on without overlaps or gaps
+  bool direct;  // vectors lie along `inner` and read the tensors as they are: no lines, and row_part is of rows
   int64_t line, plane, phase;  // elements from one line, plane and phase to the next
 };
 

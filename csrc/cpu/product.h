@@ -31,7 +31,7 @@ struct TapClassView {
 struct AxisView {
   const TapClassView* classes;
   int count;
-  int kernel;          // taps in all
+  int kernel;  // taps in all
   int source, target;  // places
 };
 
@@ -62,17 +62,20 @@ struct Product {
   Strides source, target;
   // Pieces of work: strips of target rows, of one image or of several whole ones, times parts of the channels.
   int images_per_strip, rows_per_strip;  // one of them is 1, or all rows are in a strip
-  int panels_per_piece;                  // register tiles of channels
-  bool in_planes;                        // register_tiled reads the source's planes where they lie
+  int panels_per_piece;  // register tiles of channels
+  bool in_planes;  // register_tiled reads the source's planes where they lie
 
-  int64_t strips() const { return int64_t((images + images_per_strip - 1) / images_per_strip) * ((rows.target + rows_per_strip - 1) / rows_per_strip); }
+  int64_t strips() const {
+    return int64_t((images + images_per_strip - 1) / images_per_strip) *
+           ((rows.target + rows_per_strip - 1) / rows_per_strip);
+  }
 };
 
 // What register_tiled makes of the classes for a strip
 namespace register_tiled {
 
 struct Term {  // of the sums, for one tap and one channel of the source
-  int source;   // from the pixel's base, in elements
+  int source;  // from the pixel's base, in elements
   int weights;  // rows of a vector
 };
 
@@ -93,8 +96,8 @@ struct RowProduct {
   RowPanel panel;
   const ColumnPhase* phases;
   int phase_count;
-  int bundle;      // groups whose source is brought into the panel at once
-  bool in_place;   // the source's rows are as good as a panel: whole vectors, no padding, no stride
+  int bundle;  // groups whose source is brought into the panel at once
+  bool in_place;  // the source's rows are as good as a panel: whole vectors, no padding, no stride
 };
 
 inline int taps_of_phases(const RowProduct& rp) {

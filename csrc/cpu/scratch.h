@@ -21,8 +21,9 @@ class CpuScratch {
       block_.release();
       block_.data = static_cast<char*>(::operator new(size_t(bytes), kAlignment, std::nothrow));
       if (!block_.data)
-        throw std::runtime_error("convlab: out of memory: the system has no " + std::to_string(bytes) +
-                                 " bytes for packed weights and panels: free memory, or take algo='reference', which needs none");
+        throw std::runtime_error(
+            "convlab: out of memory: the system has no " + std::to_string(bytes) +
+            " bytes for packed weights and panels: free memory, or take algo='reference', which needs none");
       block_.bytes = bytes;
     }
     ASAN_UNPOISON_MEMORY_REGION(block_.data, bytes);

@@ -12,8 +12,12 @@ struct Cuda {
   CurrentStream stream;
   explicit Cuda(const Tensor& t) : stream(t) {}
 
-  void forward(const AvgPool2d& a, DType dtype, const void* x, void* y) const { convlab::avg_pool2d_forward(a, dtype, x, y, stream); }
-  void backward(const AvgPool2d& a, DType dtype, const void* dy, void* dx) const { convlab::avg_pool2d_backward(a, dtype, dy, dx, stream); }
+  void forward(const AvgPool2d& a, DType dtype, const void* x, void* y) const {
+    convlab::avg_pool2d_forward(a, dtype, x, y, stream);
+  }
+  void backward(const AvgPool2d& a, DType dtype, const void* dy, void* dx) const {
+    convlab::avg_pool2d_backward(a, dtype, dy, dx, stream);
+  }
 };
 
 }  // namespace

@@ -18,7 +18,8 @@ struct Cuda {
   CurrentStream stream;
   Cuda(const Tensor& t, const Layouts&) : like(t), stream(t) {}
 
-  void forward(Algorithm algorithm, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y) const {
+  void forward(Algorithm algorithm, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias,
+               void* y) const {
     const AlgorithmRow& row = *find_algorithm(int64_t(algorithm));
     const Plan plan = row.rung->plan(Pass::forward, dtype, g);
     Scratch workspace("workspace", plan.workspace, like);
@@ -32,20 +33,24 @@ struct Cuda {
     kernels_of(row).dgrad(plan, g, dtype, dy, w, dx, workspace.get(), stream);
   }
 
-  void wgrad(Algorithm algorithm, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db) const {
+  void wgrad(Algorithm algorithm, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw,
+             void* db) const {
     const AlgorithmRow& row = *find_algorithm(int64_t(algorithm));
     const Plan plan = row.rung->plan(Pass::wgrad, dtype, g);
     Scratch workspace("workspace", plan.workspace, like);
     kernels_of(row).wgrad(plan, g, dtype, dy, x, dw, db, workspace.get(), stream);
   }
 
-  void bias_grad(const Conv2d& g, DType dtype, const void* dy, void* db) const { conv2d_bias_grad(g, dtype, dy, db, stream); }
+  void bias_grad(const Conv2d& g, DType dtype, const void* dy, void* db) const {
+    conv2d_bias_grad(g, dtype, dy, db, stream);
+  }
 
  private:
   static const ConvKernels& kernels_of(const AlgorithmRow& row) {
     for (const ConvKernels* kernels = ConvKernels::first(); kernels; kernels = kernels->next)
       if (std::strcmp(kernels->name, row.name) == 0) return *kernels;
-    throw std::logic_error(message("convlab: the table of algorithms has '", row.name, "' for CUDA, but no conv2d_", row.name, ".cu has kernels of this name"));
+    throw std::logic_error(message("convlab: the table of algorithms has '", row.name, "' for CUDA, but no conv2d_",
+                                   row.name, ".cu has kernels of this name"));
   }
 };
 

@@ -11,13 +11,17 @@ struct Cuda {
   CurrentStream stream;
   explicit Cuda(const Tensor& t) : stream(t) {}
 
-  void leaky_relu_forward(DType dtype, long long elements, double negative_slope, const void* x, void* y, void* positive) const {
+  void leaky_relu_forward(DType dtype, long long elements, double negative_slope, const void* x, void* y,
+                          void* positive) const {
     convlab::leaky_relu_forward(dtype, elements, negative_slope, x, y, positive, stream);
   }
-  void leaky_relu_backward(DType dtype, long long elements, double negative_slope, const void* dy, const void* positive, void* dx) const {
+  void leaky_relu_backward(DType dtype, long long elements, double negative_slope, const void* dy, const void* positive,
+                           void* dx) const {
     convlab::leaky_relu_backward(dtype, elements, negative_slope, dy, positive, dx, stream);
   }
-  void relu_forward(DType dtype, long long elements, const void* x, void* y) const { convlab::relu_forward(dtype, elements, x, y, stream); }
+  void relu_forward(DType dtype, long long elements, const void* x, void* y) const {
+    convlab::relu_forward(dtype, elements, x, y, stream);
+  }
   void relu_backward(DType dtype, long long elements, const void* dy, const void* y, void* dx) const {
     convlab::relu_backward(dtype, elements, dy, y, dx, stream);
   }

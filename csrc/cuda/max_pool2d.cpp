@@ -12,14 +12,18 @@ struct Cuda {
   CurrentStream stream;
   explicit Cuda(const Tensor& t) : stream(t) {}
 
-  void forward(const Pool2d& g, DType dtype, const void* x, void* y, void* offsets) const { convlab::max_pool2d_forward(g, dtype, x, y, offsets, stream); }
+  void forward(const Pool2d& g, DType dtype, const void* x, void* y, void* offsets) const {
+    convlab::max_pool2d_forward(g, dtype, x, y, offsets, stream);
+  }
   void backward(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
     convlab::max_pool2d_backward(g, dtype, dy, offsets, dx, stream);
   }
   void gather(const Pool2d& g, DType dtype, const void* x, const void* offsets, void* y) const {
     convlab::max_pool2d_gather(g, dtype, x, offsets, y, stream);
   }
-  void indices(const Pool2d& g, const void* offsets, long long* out) const { convlab::max_pool2d_indices(g, offsets, out, stream); }
+  void indices(const Pool2d& g, const void* offsets, long long* out) const {
+    convlab::max_pool2d_indices(g, offsets, out, stream);
+  }
 };
 
 }  // namespace

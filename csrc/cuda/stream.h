@@ -28,10 +28,11 @@ namespace convlab {
 class CurrentStream {
  public:
   explicit CurrentStream(const Tensor& t) : guard_(t.get_device_index()) {
-    CONVLAB_CHECK(aoti_torch_get_current_cuda_stream, "convlab: a CUDA tensor, but torch's CUDA library is not loaded; reinstall torch with CUDA");
+    CONVLAB_CHECK(aoti_torch_get_current_cuda_stream,
+                  "convlab: a CUDA tensor, but torch's CUDA library is not loaded; reinstall torch with CUDA");
     void* stream = nullptr;
-    CONVLAB_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream) == AOTI_TORCH_SUCCESS, "convlab: torch has no current stream for ",
-                  device_name(t));
+    CONVLAB_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream) == AOTI_TORCH_SUCCESS,
+                  "convlab: torch has no current stream for ", device_name(t));
     stream_ = static_cast<Stream>(stream);
   }
   operator Stream() const { return stream_; }

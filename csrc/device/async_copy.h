@@ -13,17 +13,21 @@ namespace convlab {
 
 #if defined(__CUDACC__)
 
-template <int bytes> __device__ __forceinline__ void async_copy(void* shared, const void* global, unsigned source_bytes = bytes) {
+template <int bytes>
+__device__ __forceinline__ void async_copy(void* shared, const void* global, unsigned source_bytes = bytes) {
   static_assert(bytes == 4 || bytes == 8 || bytes == 16, "cp.async copies 4, 8 or 16 bytes");
   const unsigned to = unsigned(__cvta_generic_to_shared(shared));
   if constexpr (bytes == 16)  // .cg: past L1, which only this size may
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(source_bytes) : "memory");
   else
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(bytes), "r"(source_bytes) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(bytes), "r"(source_bytes)
+                 : "memory");
 }
 
 __device__ __forceinline__ void async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int pending> __device__ __forceinline__ void async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory"); }
+template <int pending> __device__ __forceinline__ void async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
 
 #else
 

@@ -27,10 +27,13 @@ inline std::mutex& constant_memory_mutex() {
 
 class ConstantMemoryTurn {
  public:
-  ConstantMemoryTurn(cudaStream_t stream, std::string (*who)()) : stream_(stream), lock_(not_captured(stream, who)), last_reader_(event_of_device()) {
+  ConstantMemoryTurn(cudaStream_t stream, std::string (*who)())
+      : stream_(stream), lock_(not_captured(stream, who)), last_reader_(event_of_device()) {
     check_cuda(cudaStreamWaitEvent(stream_, last_reader_, 0), "wait for constant memory");
   }
-  ~ConstantMemoryTurn() { static_cast<void>(cudaEventRecord(last_reader_, stream_)); }  // if it fails, so does everything after it
+  ~ConstantMemoryTurn() {
+    static_cast<void>(cudaEventRecord(last_reader_, stream_));
+  }  // if it fails, so does everything after it
   ConstantMemoryTurn(const ConstantMemoryTurn&) = delete;
 
  private:
@@ -38,8 +41,10 @@ class ConstantMemoryTurn {
     cudaStreamCaptureStatus status;
     check_cuda(cudaStreamIsCapturing(stream, &status), "state of a stream");
     if (status != cudaStreamCaptureStatusNone)
-      throw std::runtime_error(who() + " cannot be captured into a CUDA graph: it keeps data in constant memory, of which a device has one for all "
-                                      "streams, and a replayed graph would overwrite it while kernels of other streams read it");
+      throw std::runtime_error(
+          who() +
+          " cannot be captured into a CUDA graph: it keeps data in constant memory, of which a device has one for all "
+          "streams, and a replayed graph would overwrite it while kernels of other streams read it");
     return constant_memory_mutex();
   }
 

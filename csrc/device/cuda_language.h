@@ -7,11 +7,12 @@
 #include <utility>
 
 #define SHARED(T, name, dims) __shared__ __align__(16) T name dims
-#define DYNAMIC_SHARED(T, name) \
+#define DYNAMIC_SHARED(T, name)                                            \
   extern __shared__ __align__(128) unsigned char convlab_dynamic_shared[]; \
   T* const name = reinterpret_cast<T*>(convlab_dynamic_shared)
-#define COPY_TO_SYMBOL(symbol, source, bytes, stream) \
-  ::convlab::check_cuda(cudaMemcpyToSymbolAsync(symbol, source, bytes, 0, cudaMemcpyDefault, stream), "copy to constant memory")
+#define COPY_TO_SYMBOL(symbol, source, bytes, stream)                                                 \
+  ::convlab::check_cuda(cudaMemcpyToSymbolAsync(symbol, source, bytes, 0, cudaMemcpyDefault, stream), \
+                        "copy to constant memory")
 
 namespace convlab {
 
@@ -32,14 +33,16 @@ inline std::string no_kernel_image() {
 inline void check_cuda(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   const bool no_image = error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion;
-  throw std::runtime_error(std::string("convlab: ") + what + ": " + cudaGetErrorString(error) + (no_image ? no_kernel_image() : ""));
+  throw std::runtime_error(std::string("convlab: ") + what + ": " + cudaGetErrorString(error) +
+                           (no_image ? no_kernel_image() : ""));
 }
 
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, A&&... arguments) {
   static_assert(sizeof...(P) == sizeof...(A), "launch: wrong number of kernel arguments");
   if (shared_bytes > kSharedBytesByDefault)
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)), "shared memory of a kernel");
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)),
+               "shared memory of a kernel");
   kernel<<<grid, block, shared_bytes, stream>>>(static_cast<P>(std::forward<A>(arguments))...);
   check_cuda(cudaGetLastError(), "kernel launch");
 }

@@ -39,7 +39,8 @@ template <class T> __device__ __forceinline__ const T* settled(const T* pointer)
 // Blocks of `threads` for `elements` threads in one dimension. grid.x ends at 2^31 - 1.
 inline dim3 blocks_for(long long elements, int threads) {
   const long long blocks = (elements + threads - 1) / threads;
-  if (blocks > 0x7fffffffLL) throw std::runtime_error("convlab: " + std::to_string(elements) + " elements are more than one launch can cover");
+  if (blocks > 0x7fffffffLL)
+    throw std::runtime_error("convlab: " + std::to_string(elements) + " elements are more than one launch can cover");
   return dim3(unsigned(blocks));
 }
 

@@ -19,14 +19,26 @@ constexpr int kWidestAccess = 16;  // bytes
 template <int bytes> struct Words;
 #if defined(__CUDACC__)
 
-template <> struct Words<16> { using type = uint4; };
-template <> struct Words<8> { using type = uint2; };
-template <> struct Words<4> { using type = unsigned; };
-template <> struct Words<2> { using type = unsigned short; };
-template <> struct Words<1> { using type = unsigned char; };
+template <> struct Words<16> {
+  using type = uint4;
+};
+template <> struct Words<8> {
+  using type = uint2;
+};
+template <> struct Words<4> {
+  using type = unsigned;
+};
+template <> struct Words<2> {
+  using type = unsigned short;
+};
+template <> struct Words<1> {
+  using type = unsigned char;
+};
 
 template <class W> __device__ __forceinline__ void store_words(W* p, W w) { *p = w; }
-__device__ __forceinline__ void store_words(uint2* p, uint2 w) { asm volatile("st.v2.b32 [%0], {%1, %2};" ::"l"(p), "r"(w.x), "r"(w.y) : "memory"); }
+__device__ __forceinline__ void store_words(uint2* p, uint2 w) {
+  asm volatile("st.v2.b32 [%0], {%1, %2};" ::"l"(p), "r"(w.x), "r"(w.y) : "memory");
+}
 __device__ __forceinline__ void store_words(uint4* p, uint4 w) {
   asm volatile("st.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(w.x), "r"(w.y), "r"(w.z), "r"(w.w) : "memory");
 }
@@ -77,14 +89,18 @@ __device__ __forceinline__ void store4(float* p, float4 v) { store_vector(p, Vec
 
 __device__ __forceinline__ float load_if(bool wanted, const float* p) {
   float value;
-  asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %2, 0;\n mov.b32 %0, 0;\n @wanted ld.global.nc.f32 %0, [%1];\n}" : "=f"(value) : "l"(p), "r"(int(wanted)));
+  asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %2, 0;\n mov.b32 %0, 0;\n @wanted ld.global.nc.f32 %0, [%1];\n}"
+      : "=f"(value)
+      : "l"(p), "r"(int(wanted)));
   return value;
 }
 
 template <class T> __device__ __forceinline__ float load_if(bool wanted, const T* p) {
   static_assert(sizeof(T) == 2, "float16 and bfloat16");
   unsigned short bits;
-  asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %2, 0;\n mov.b16 %0, 0;\n @wanted ld.global.nc.b16 %0, [%1];\n}" : "=h"(bits) : "l"(p), "r"(int(wanted)));
+  asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %2, 0;\n mov.b16 %0, 0;\n @wanted ld.global.nc.b16 %0, [%1];\n}"
+      : "=h"(bits)
+      : "l"(p), "r"(int(wanted)));
   T value;
   memcpy(&value, &bits, sizeof value);
   return float(value);
@@ -92,15 +108,19 @@ template <class T> __device__ __forceinline__ float load_if(bool wanted, const T
 
 __device__ __forceinline__ Vector<float, 2> load_pair_if(bool wanted, const float* p) {
   float a, b;
-  asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %3, 0;\n mov.b32 %0, 0;\n mov.b32 %1, 0;\n @wanted ld.global.nc.v2.f32 {%0, %1}, [%2];\n}"
-      : "=f"(a), "=f"(b) : "l"(p), "r"(int(wanted)));
+  asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %3, 0;\n mov.b32 %0, 0;\n mov.b32 %1, 0;\n @wanted "
+      "ld.global.nc.v2.f32 {%0, %1}, [%2];\n}"
+      : "=f"(a), "=f"(b)
+      : "l"(p), "r"(int(wanted)));
   return {{a, b}};
 }
 
 template <class T> __device__ __forceinline__ Vector<float, 2> load_pair_if(bool wanted, const T* p) {
   static_assert(sizeof(T) == 2, "float16 and bfloat16");
   unsigned bits;
-  asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %2, 0;\n mov.b32 %0, 0;\n @wanted ld.global.nc.b32 %0, [%1];\n}" : "=&r"(bits) : "l"(p), "r"(int(wanted)));
+  asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %2, 0;\n mov.b32 %0, 0;\n @wanted ld.global.nc.b32 %0, [%1];\n}"
+      : "=&r"(bits)
+      : "l"(p), "r"(int(wanted)));
   Vector<T, 2> two;
   memcpy(&two, &bits, sizeof two);
   return {{float(two.at[0]), float(two.at[1])}};
@@ -114,7 +134,9 @@ template <class T> inline __attribute__((always_inline)) Vector<float, 2> load_p
   return {{float(two.at[0]), float(two.at[1])}};
 }
 
-template <class T> inline __attribute__((always_inline)) float load_if(bool wanted, const T* p) { return wanted ? float(*p) : 0.0f; }
+template <class T> inline __attribute__((always_inline)) float load_if(bool wanted, const T* p) {
+  return wanted ? float(*p) : 0.0f;
+}
 
 #endif
 

@@ -11,7 +11,7 @@ namespace convlab {
 struct AvgPool2d {
   Pool2d window;
   bool count_include_pad;  // zeros that belong to a window are counted, as far as the padding goes
-  long long divisor;       // instead of counting; 0 for none
+  long long divisor;  // instead of counting; 0 for none
 };
 
 // The rows of x (of `size`) in the window of output p, in one dimension. Empty where the window lies outside.
@@ -32,7 +32,8 @@ CONVLAB_HD inline long long averaged_over(const AvgPool2d& a, int p, int q) {
   const Pool2d& g = a.window;
   const int pad_h = a.count_include_pad ? g.pad_h : 0, pad_w = a.count_include_pad ? g.pad_w : 0;
   const int h = p * g.stride_h - g.pad_h, w = q * g.stride_w - g.pad_w;
-  const int rows = std::min(h + g.R, g.H + pad_h) - std::max(h, -pad_h), columns = std::min(w + g.S, g.W + pad_w) - std::max(w, -pad_w);
+  const int rows = std::min(h + g.R, g.H + pad_h) - std::max(h, -pad_h),
+            columns = std::min(w + g.S, g.W + pad_w) - std::max(w, -pad_w);
   return (long long)rows * columns;  // padding is at most half a window, so every window has a row and a column of x
 }
 

@@ -15,11 +15,11 @@
 namespace convlab {
 
 struct Conv2d {
-  int N, C, H, W;          // x [N, C, H, W]
-  int K, R, S;             // w [K, C/groups, R, S]
-  int P, Q;                // y [N, K, P, Q]
+  int N, C, H, W;  // x [N, C, H, W]
+  int K, R, S;  // w [K, C/groups, R, S]
+  int P, Q;  // y [N, K, P, Q]
   int stride_h, stride_w;
-  int pad_h, pad_w;        // zeros above and to the left of x; how many lie below and to the right follows from P and Q
+  int pad_h, pad_w;  // zeros above and to the left of x; how many lie below and to the right follows from P and Q
   int dilation_h, dilation_w;
   int groups;
 

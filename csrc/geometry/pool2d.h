@@ -10,9 +10,9 @@ namespace convlab {
 
 struct Pool2d {
   long long planes;  // N * C
-  int H, W;          // x [planes, H, W]
-  int P, Q;          // y [planes, P, Q]
-  int R, S;          // the window
+  int H, W;  // x [planes, H, W]
+  int P, Q;  // y [planes, P, Q]
+  int R, S;  // the window
   int stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
 };
 
@@ -21,9 +21,11 @@ inline bool offsets_fit_a_byte(const Pool2d& g) { return (long long)g.R * g.S <=
 
 // Outputs along one dimension, as torch counts them: with ceil_mode a last window may hang over the end, but must start
 // inside x or its left padding.
-inline long long pool_outputs(long long size, long long pad, long long kernel, long long stride, long long dilation, bool ceil_mode) {
+inline long long pool_outputs(long long size, long long pad, long long kernel, long long stride, long long dilation,
+                              bool ceil_mode) {
   const long long room = size + 2 * pad - dilation * (kernel - 1) - 1 + (ceil_mode ? stride - 1 : 0);
-  const long long outputs = (room >= 0 ? room / stride : -((-room + stride - 1) / stride)) + 1;  // rounds towards minus infinity
+  const long long outputs =
+      (room >= 0 ? room / stride : -((-room + stride - 1) / stride)) + 1;  // rounds towards minus infinity
   return ceil_mode && (outputs - 1) * stride >= size + pad ? outputs - 1 : outputs;
 }
 

@@ -25,12 +25,14 @@ CONVLAB_HD inline Residue residue_class(int residue, int size, int kernel, int s
   while (c.tap0 + c.tap_every < kernel && c.tap_every * dilation % stride != 0) c.tap_every++;
   c.taps = (kernel - 1 - c.tap0) / c.tap_every + 1;
   c.output0 = (c.first + pad - c.tap0 * dilation) / stride;  // exact
-  c.output_every = c.tap_every * dilation / stride;          // exact, if there is a second tap
+  c.output_every = c.tap_every * dilation / stride;  // exact, if there is a second tap
   return c;
 }
 
 // How many classes have to be looked at for taps, of `stride`: without dilation, the first ones have the taps, one or more each.
-CONVLAB_HD inline int classes_with_taps(int kernel, int stride, int dilation) { return dilation == 1 && kernel < stride ? kernel : stride; }
+CONVLAB_HD inline int classes_with_taps(int kernel, int stride, int dilation) {
+  return dilation == 1 && kernel < stride ? kernel : stride;
+}
 
 // Of both dimensions together.
 CONVLAB_HD inline int classes_of(const Conv2d& g) {

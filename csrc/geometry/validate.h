@@ -29,23 +29,28 @@ template <class... Parts> std::string message(const Parts&... parts) {
 }
 
 // Throws what torch.nn raises for arguments that do not fit together: RuntimeError.
-#define CONVLAB_CHECK(condition, ...) \
-  do { \
+#define CONVLAB_CHECK(condition, ...)                                            \
+  do {                                                                           \
     if (!(condition)) throw std::runtime_error(::convlab::message(__VA_ARGS__)); \
   } while (0)
 
 inline void check_list(const char* op, const char* name, const Sizes& values, size_t length, int64_t least) {
-  CONVLAB_CHECK(values.size() == length, op, ": ", name, " has ", values.size(), " values, expected ", length, ": ", text(values));
-  for (int64_t v : values) CONVLAB_CHECK(v >= least && v <= INT_MAX, op, ": ", name, "=", text(values), " must lie in [", least, ", 2^31)");
+  CONVLAB_CHECK(values.size() == length, op, ": ", name, " has ", values.size(), " values, expected ", length, ": ",
+                text(values));
+  for (int64_t v : values)
+    CONVLAB_CHECK(v >= least && v <= INT_MAX, op, ": ", name, "=", text(values), " must lie in [", least, ", 2^31)");
 }
 
 inline void check_plane(const char* op, const char* name, int64_t height, int64_t width) {
-  CONVLAB_CHECK(height * width <= INT_MAX, op, ": one plane of ", name, " has ", height, " x ", width, " elements, at most 2^31 - 1 are supported");
+  CONVLAB_CHECK(height * width <= INT_MAX, op, ": one plane of ", name, " has ", height, " x ", width,
+                " elements, at most 2^31 - 1 are supported");
 }
 
 // A stride that goes beyond all of the padded input and of the kernel makes one output, as does the shortest such stride, which indices
 // can hold.
-inline int64_t shortest_stride(int64_t stride, int64_t padded, int64_t extent) { return std::min(stride, std::max(padded, extent)); }
+inline int64_t shortest_stride(int64_t stride, int64_t padded, int64_t extent) {
+  return std::min(stride, std::max(padded, extent));
+}
 
 inline void check_geometry(const char* op, const Sizes& geometry) {
   CONVLAB_CHECK(geometry.size() == 9, op, ": geometry has ", geometry.size(), " values, expected 9: ", text(geometry));
@@ -55,10 +60,12 @@ inline void check_geometry(const char* op, const Sizes& geometry) {
 // and groups.
 inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const Sizes& geometry) {
   check_geometry(op, geometry);
-  const int64_t *const stride = &geometry[0], *const padding = &geometry[2], *const dilation = &geometry[6], groups = geometry[8];
+  const int64_t *const stride = &geometry[0], *const padding = &geometry[2], *const dilation = &geometry[6],
+                       groups = geometry[8];
   const auto check_part = [&](const char* name, const int64_t* first, int count, int64_t least, int64_t most) {
     for (int i = 0; i < count; i++)
-      CONVLAB_CHECK(first[i] >= least && first[i] <= most, op, ": ", name, "=", text(Sizes(first, first + count)), " must lie in [", least, ", 2^31)");
+      CONVLAB_CHECK(first[i] >= least && first[i] <= most, op, ": ", name, "=", text(Sizes(first, first + count)),
+                    " must lie in [", least, ", 2^31)");
   };
   CONVLAB_CHECK(x.size() == 4, op, ": input must be [N, C, H, W], got ", text(x));
   CONVLAB_CHECK(w.size() == 4, op, ": weight must be [K, C/groups, R, S], got ", text(w));
@@ -68,10 +75,12 @@ inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const 
   check_part("padding", padding, 4, 0, INT_MAX);
   check_part("dilation", dilation, 2, 1, INT_MAX);
   CONVLAB_CHECK(groups >= 1, op, ": groups=", groups, " must be at least 1");
-  CONVLAB_CHECK(x[1] == w[1] * groups, op, ": input ", text(x), " has ", x[1], " channels, but weight ", text(w), " with groups=", groups, " expects ",
-                w[1] * groups);
-  CONVLAB_CHECK(w[0] >= groups && w[0] % groups == 0, op, ": weight ", text(w), " makes ", w[0], " channels, which groups=", groups, " does not divide");
-  CONVLAB_CHECK(x[1] > 0 && (x[0] == 0 || (x[2] > 0 && x[3] > 0)), op, ": input ", text(x), " may be empty in the batch dimension only");
+  CONVLAB_CHECK(x[1] == w[1] * groups, op, ": input ", text(x), " has ", x[1], " channels, but weight ", text(w),
+                " with groups=", groups, " expects ", w[1] * groups);
+  CONVLAB_CHECK(w[0] >= groups && w[0] % groups == 0, op, ": weight ", text(w), " makes ", w[0],
+                " channels, which groups=", groups, " does not divide");
+  CONVLAB_CHECK(x[1] > 0 && (x[0] == 0 || (x[2] > 0 && x[3] > 0)), op, ": input ", text(x),
+                " may be empty in the batch dimension only");
 
   Conv2d g{};
   int outputs[2], strides[2];
@@ -80,11 +89,12 @@ inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const 
     const int64_t padded = x[2 + d] + padding[d] + padding[2 + d], extent = dilation[d] * (w[2 + d] - 1) + 1;
     CONVLAB_CHECK(w[2 + d] >= 1, op, ": weight ", text(w), " has no taps along its ", along);
     strides[d] = int(shortest_stride(stride[d], padded, extent));
-    CONVLAB_CHECK(padded + extent + strides[d] <= INT_MAX, op, ": ", along, " of the padded input (", padded, "), of the kernel (", extent,
-                  " with dilation=", text({dilation[0], dilation[1]}), ") and stride (", strides[d], ") must together stay below 2^31");
-    CONVLAB_CHECK(extent <= padded, op, ": the kernel covers ", extent, " along the ", along, " (weight ", text(w), ", dilation=",
-                  text({dilation[0], dilation[1]}), "), more than the padded input's ", padded, " (input ", text(x),
-                  ", padding (top, left, bottom, right)=", text(Sizes(padding, padding + 4)), ")");
+    CONVLAB_CHECK(padded + extent + strides[d] <= INT_MAX, op, ": ", along, " of the padded input (", padded,
+                  "), of the kernel (", extent, " with dilation=", text({dilation[0], dilation[1]}), ") and stride (",
+                  strides[d], ") must together stay below 2^31");
+    CONVLAB_CHECK(extent <= padded, op, ": the kernel covers ", extent, " along the ", along, " (weight ", text(w),
+                  ", dilation=", text({dilation[0], dilation[1]}), "), more than the padded input's ", padded,
+                  " (input ", text(x), ", padding (top, left, bottom, right)=", text(Sizes(padding, padding + 4)), ")");
     outputs[d] = int(conv_outputs(x[2 + d], padding[d] + padding[2 + d], w[2 + d], strides[d], dilation[d]));
   }
   g.N = int(x[0]), g.C = int(x[1]), g.H = int(x[2]), g.W = int(x[3]);
@@ -101,15 +111,17 @@ inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const 
 }
 
 // The same, from lists.
-inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
+inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding,
+                          const Sizes& dilation, int64_t groups) {
   Sizes geometry(stride);
-  for (const Sizes& more : {padding, dilation, Sizes{groups}}) geometry.insert(geometry.end(), more.begin(), more.end());
+  for (const Sizes& more : {padding, dilation, Sizes{groups}})
+    geometry.insert(geometry.end(), more.begin(), more.end());
   return make_conv2d(op, x, w, geometry);
 }
 
 // x [N, C, H, W]; padding (height, width), the same on both sides.
-inline Pool2d make_pool2d(const char* op, const Sizes& x, const Sizes& kernel_size, const Sizes& stride, const Sizes& padding, const Sizes& dilation,
-                          bool ceil_mode) {
+inline Pool2d make_pool2d(const char* op, const Sizes& x, const Sizes& kernel_size, const Sizes& stride,
+                          const Sizes& padding, const Sizes& dilation, bool ceil_mode) {
   CONVLAB_CHECK(x.size() == 4, op, ": input must be [N, C, H, W], got ", text(x));
   check_list(op, "input", x, 4, 0);
   CONVLAB_CHECK(x[1] > 0 && x[2] > 0 && x[3] > 0, op, ": input ", text(x), " may be empty in the batch dimension only");
@@ -124,12 +136,15 @@ inline Pool2d make_pool2d(const char* op, const Sizes& x, const Sizes& kernel_si
     const char* along = d ? "width" : "height";
     const int64_t extent = dilation[d] * (kernel_size[d] - 1) + 1, padded = x[2 + d] + 2 * padding[d];
     strides[d] = int(shortest_stride(stride[d], padded, extent));
-    CONVLAB_CHECK(padded + extent + strides[d] <= INT_MAX, op, ": ", along, " of the padded input (", padded, "), of the window (", extent,
-                  " with dilation=", text(dilation), ") and stride (", strides[d], ") must together stay below 2^31");
-    CONVLAB_CHECK(2 * padding[d] <= kernel_size[d], op, ": padding=", text(padding), " may be at most half of kernel_size=", text(kernel_size));
+    CONVLAB_CHECK(padded + extent + strides[d] <= INT_MAX, op, ": ", along, " of the padded input (", padded,
+                  "), of the window (", extent, " with dilation=", text(dilation), ") and stride (", strides[d],
+                  ") must together stay below 2^31");
+    CONVLAB_CHECK(2 * padding[d] <= kernel_size[d], op, ": padding=", text(padding),
+                  " may be at most half of kernel_size=", text(kernel_size));
     const int64_t n = pool_outputs(x[2 + d], padding[d], kernel_size[d], strides[d], dilation[d], ceil_mode);
-    CONVLAB_CHECK(n >= 1, op, ": the window covers ", extent, " along the ", along, " (kernel_size=", text(kernel_size), ", dilation=", text(dilation),
-                  "), more than the padded input's ", padded, " (input ", text(x), ", padding=", text(padding), ")");
+    CONVLAB_CHECK(n >= 1, op, ": the window covers ", extent, " along the ", along, " (kernel_size=", text(kernel_size),
+                  ", dilation=", text(dilation), "), more than the padded input's ", padded, " (input ", text(x),
+                  ", padding=", text(padding), ")");
     outputs[d] = int(n);
   }
   g.planes = (long long)x[0] * x[1];

@@ -32,8 +32,9 @@ class Scratch {
     try {
       return empty({bytes}, ScalarType::Byte, device_of);
     } catch (const std::exception& e) {
-      throw std::runtime_error(message("convlab: out of memory: ", device_name(device_of), " has no ", bytes, " bytes for a ", name,
-                                       ": take a smaller batch, free memory, or algo='direct', which needs none (", e.what(), ")"));
+      throw std::runtime_error(
+          message("convlab: out of memory: ", device_name(device_of), " has no ", bytes, " bytes for a ", name,
+                  ": take a smaller batch, free memory, or algo='direct', which needs none (", e.what(), ")"));
     }
   }
 

@@ -12,7 +12,8 @@ namespace convlab {
 
 // x [N, C, H, W] -> y [N, C, P, Q]
 template <class Backend>
-Tensor avg_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, bool ceil_mode, bool count_include_pad, int64_t divisor) {
+Tensor avg_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, bool ceil_mode,
+                          bool count_include_pad, int64_t divisor) {
   const char* op = "avg_pool2d";
   const DType dtype = dtype_of(op, {"input", x});
   const Pool2d g = make_pool2d(op, sizes_of(x), kernel_size, stride, padding, {1, 1}, ceil_mode);
@@ -28,8 +29,8 @@ Tensor avg_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes paddi
 
 // dy [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)
 template <class Backend>
-Tensor avg_pool2d_backward(Tensor dy, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding, bool count_include_pad, int64_t divisor,
-                           bool channels_last) {
+Tensor avg_pool2d_backward(Tensor dy, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding,
+                           bool count_include_pad, int64_t divisor, bool channels_last) {
   const char* op = "avg_pool2d_backward";
   const DType dtype = dtype_of(op, {"grad_output", dy});
   const Pool2d g = pool2d_from_outputs(op, sizes_of(dy), input_size, kernel_size, stride, padding, {1, 1});

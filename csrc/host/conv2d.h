@@ -32,7 +32,9 @@ Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geom
   Tensor y = output<Backend>({g.N, g.K, g.P, g.Q}, x.scalar_type(), x, channels_last);
   if (y.numel() > 0) {
     const Tensor xp = packed<Backend>(x), wp = packed<Backend>(w), bp = bias ? packed<Backend>(*bias) : wp;
-    Backend(x, layouts(xp, wp, y)).forward(algorithm, g, dtype, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr), out("output", y));
+    Backend(x, layouts(xp, wp, y))
+        .forward(algorithm, g, dtype, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr),
+                 out("output", y));
   }
   return finished<Backend>(y, channels_last);
 }
@@ -42,7 +44,8 @@ template <class Backend>
 Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool channels_last, int64_t algo) {
   const char* op = "conv2d_dgrad";
   const DType dtype = common_dtype(op, {{"grad_output", dy}, {"weight", w}});
-  CONVLAB_CHECK(dy.dim() == 4 && w.dim() == 4, op, ": grad_output ", text(sizes_of(dy)), " and weight ", text(sizes_of(w)), " must have four dimensions");
+  CONVLAB_CHECK(dy.dim() == 4 && w.dim() == 4, op, ": grad_output ", text(sizes_of(dy)), " and weight ",
+                text(sizes_of(w)), " must have four dimensions");
   check_list(op, "input_size", input_size, 2, 0);
   check_geometry(op, geometry);
   const Sizes x{dy.size(0), w.size(1) * geometry[8], input_size[0], input_size[1]};
@@ -53,34 +56,39 @@ Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool 
   Tensor dx = output<Backend>(x, dy.scalar_type(), dy, channels_last);
   if (dx.numel() > 0) {
     const Tensor dyp = packed<Backend>(dy), wp = packed<Backend>(w);
-    Backend(dy, layouts(dyp, wp, dx)).dgrad(algorithm, g, dtype, in("grad_output", dyp), in("weight", wp), out("grad_input", dx));
+    Backend(dy, layouts(dyp, wp, dx))
+        .dgrad(algorithm, g, dtype, in("grad_output", dyp), in("weight", wp), out("grad_input", dx));
   }
   return finished<Backend>(dx, channels_last);
 }
 
 // dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless with_bias
 template <class Backend>
-std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, Sizes geometry, bool with_bias, bool channels_last, int64_t algo) {
+std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, Sizes geometry, bool with_bias,
+                                        bool channels_last, int64_t algo) {
   const char* op = "conv2d_wgrad";
   const DType dtype = common_dtype(op, {{"grad_output", dy}, {"input", x}});
-  CONVLAB_CHECK(dy.dim() == 4 && x.dim() == 4, op, ": grad_output ", text(sizes_of(dy)), " and input ", text(sizes_of(x)), " must have four dimensions");
+  CONVLAB_CHECK(dy.dim() == 4 && x.dim() == 4, op, ": grad_output ", text(sizes_of(dy)), " and input ",
+                text(sizes_of(x)), " must have four dimensions");
   check_list(op, "kernel_size", kernel_size, 2, 1);
   check_geometry(op, geometry);
   const int64_t groups = geometry[8];
-  CONVLAB_CHECK(groups >= 1 && x.size(1) % groups == 0, op, ": groups=", groups, " must divide the input's ", x.size(1), " channels");
+  CONVLAB_CHECK(groups >= 1 && x.size(1) % groups == 0, op, ": groups=", groups, " must divide the input's ", x.size(1),
+                " channels");
   const Sizes w{dy.size(1), x.size(1) / groups, kernel_size[0], kernel_size[1]};
   const Conv2d g = make_conv2d(op, sizes_of(x), w, geometry);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
   const Algorithm algorithm = resolve(algo, Backend::id, Pass::wgrad, dtype, g, channels_last);
 
   const Tensor dyp = packed<Backend>(dy), xp = packed<Backend>(x);
-  Tensor dw = output<Backend>(w, dy.scalar_type(), dy, channels_last), db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
+  Tensor dw = output<Backend>(w, dy.scalar_type(), dy, channels_last),
+         db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
   const bool bias = db.numel() > 0;
   const Backend backend(dy, layouts(dyp, xp, dw));
   if (dw.numel() > 0)
-    backend.wgrad(algorithm, g, dtype, in("grad_output", dyp), in("input", xp), out("grad_weight", dw), out_or_null("grad_bias", bias ? &db : nullptr));
-  else if (bias)
-    backend.bias_grad(g, dtype, in("grad_output", dyp), out("grad_bias", db));
+    backend.wgrad(algorithm, g, dtype, in("grad_output", dyp), in("input", xp), out("grad_weight", dw),
+                  out_or_null("grad_bias", bias ? &db : nullptr));
+  else if (bias) backend.bias_grad(g, dtype, in("grad_output", dyp), out("grad_bias", db));
   return {finished<Backend>(dw, channels_last), db};
 }
 

@@ -74,10 +74,12 @@ template <class Backend, class Run> Tensor elementwise(const char* op, const Ten
 }
 
 // x -> y, and where x > 0, a bool an element, or [0] unless with_positive
-template <class Backend> std::tuple<Tensor, Tensor> leaky_relu_forward(Tensor x, double negative_slope, bool with_positive) {
+template <class Backend>
+std::tuple<Tensor, Tensor> leaky_relu_forward(Tensor x, double negative_slope, bool with_positive) {
   const DType dtype = dtype_of("leaky_relu", {"input", x});
   const Tensor xd = dense(x);
-  Tensor y = output_like(xd), positive = with_positive ? empty_as(xd, ScalarType::Bool) : empty({0}, ScalarType::Bool, x);
+  Tensor y = output_like(xd),
+         positive = with_positive ? empty_as(xd, ScalarType::Bool) : empty({0}, ScalarType::Bool, x);
   if (x.numel() > 0)
     Backend(x).leaky_relu_forward(dtype, x.numel(), negative_slope, in("input", xd), out("output", y),
                                   out_or_null("positive", with_positive ? &positive : nullptr));
@@ -88,24 +90,29 @@ template <class Backend> std::tuple<Tensor, Tensor> leaky_relu_forward(Tensor x,
 template <class Backend> Tensor leaky_relu_backward(Tensor dy, Tensor positive, double negative_slope) {
   const char* op = "leaky_relu_backward";
   const DType dtype = dtype_of(op, {"grad_output", dy});
-  CONVLAB_CHECK(positive.scalar_type() == ScalarType::Bool, op, ": positive is ", name_of(positive.scalar_type()), ", expected bool");
+  CONVLAB_CHECK(positive.scalar_type() == ScalarType::Bool, op, ": positive is ", name_of(positive.scalar_type()),
+                ", expected bool");
   check_same_device(op, {"grad_output", dy}, {"positive", positive});
   check_sizes(op, {"grad_output", dy}, sizes_of(positive));
   const Tensor pd = dense(positive), dyd = in_order_of(pd, dy);
   Tensor dx = empty_as(pd, dy.scalar_type());
   if (dy.numel() > 0)
-    Backend(dy).leaky_relu_backward(dtype, dy.numel(), negative_slope, in("grad_output", dyd), in("positive", pd), out("grad_input", dx));
+    Backend(dy).leaky_relu_backward(dtype, dy.numel(), negative_slope, in("grad_output", dyd), in("positive", pd),
+                                    out("grad_input", dx));
   return dx;
 }
 
 template <class Backend> Tensor relu_forward(Tensor x) {
-  return elementwise<Backend>("relu", x, [&](Backend backend, DType dtype, const void* in, void* out) { backend.relu_forward(dtype, x.numel(), in, out); });
+  return elementwise<Backend>("relu", x, [&](Backend backend, DType dtype, const void* in, void* out) {
+    backend.relu_forward(dtype, x.numel(), in, out);
+  });
 }
 
 template <class Backend> Tensor relu_backward(Tensor dy, Tensor y) {
-  return elementwise<Backend>("relu_backward", dy, y, [&](Backend backend, DType dtype, const void* grad, const void* in, void* out) {
-    backend.relu_backward(dtype, y.numel(), grad, in, out);
-  });
+  return elementwise<Backend>("relu_backward", dy, y,
+                              [&](Backend backend, DType dtype, const void* grad, const void* in, void* out) {
+                                backend.relu_backward(dtype, y.numel(), grad, in, out);
+                              });
 }
 
 }  // namespace convlab

@@ -18,13 +18,14 @@ inline ScalarType offset_type(const Pool2d& g) { return offsets_fit_a_byte(g) ? 
 
 inline void check_offsets(const char* op, const Pool2d& g, const Tensor& offsets, const Sizes& x) {
   check_sizes(op, {"offsets", offsets}, {x[0], x[1], g.P, g.Q});
-  CONVLAB_CHECK(offsets.scalar_type() == offset_type(g), op, ": offsets is ", name_of(offsets.scalar_type()), ", expected ", name_of(offset_type(g)),
-                " for windows of ", g.R, " x ", g.S);
+  CONVLAB_CHECK(offsets.scalar_type() == offset_type(g), op, ": offsets is ", name_of(offsets.scalar_type()),
+                ", expected ", name_of(offset_type(g)), " for windows of ", g.R, " x ", g.S);
 }
 
 // x [N, C, H, W] -> y [N, C, P, Q], and offsets [N, C, P, Q], or [0] unless with_offsets
 template <class Backend>
-std::tuple<Tensor, Tensor> max_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation, bool ceil_mode, bool with_offsets) {
+std::tuple<Tensor, Tensor> max_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
+                                              bool ceil_mode, bool with_offsets) {
   const char* op = "max_pool2d";
   const DType dtype = dtype_of(op, {"input", x});
   const Pool2d g = make_pool2d(op, sizes_of(x), kernel_size, stride, padding, dilation, ceil_mode);
@@ -32,18 +33,20 @@ std::tuple<Tensor, Tensor> max_pool2d_forward(Tensor x, Sizes kernel_size, Sizes
 
   const bool channels_last = is_channels_last(x);
   Tensor y = output<Backend>(outputs, x.scalar_type(), x, channels_last);
-  Tensor offsets = with_offsets ? output<Backend>(outputs, offset_type(g), x, channels_last) : empty({0}, offset_type(g), x);
+  Tensor offsets =
+      with_offsets ? output<Backend>(outputs, offset_type(g), x, channels_last) : empty({0}, offset_type(g), x);
   if (y.numel() > 0) {
     const Tensor xp = packed<Backend>(x);
-    Backend(y).forward(g, dtype, in("input", xp), out("output", y), out_or_null("offsets", with_offsets ? &offsets : nullptr));
+    Backend(y).forward(g, dtype, in("input", xp), out("output", y),
+                       out_or_null("offsets", with_offsets ? &offsets : nullptr));
   }
   return {finished<Backend>(y, channels_last), offsets};
 }
 
 // dy, offsets [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)
 template <class Backend>
-Tensor max_pool2d_backward(Tensor dy, Tensor offsets, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
-                           bool channels_last) {
+Tensor max_pool2d_backward(Tensor dy, Tensor offsets, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding,
+                           Sizes dilation, bool channels_last) {
   const char* op = "max_pool2d_backward";
   const DType dtype = dtype_of(op, {"grad_output", dy});
   const Pool2d g = pool2d_from_outputs(op, sizes_of(dy), input_size, kernel_size, stride, padding, dilation);
@@ -59,11 +62,13 @@ Tensor max_pool2d_backward(Tensor dy, Tensor offsets, Sizes input_size, Sizes ke
 }
 
 // x [N, C, H, W], offsets [N, C, P, Q] -> y [N, C, P, Q]: x at the winners
-template <class Backend> Tensor max_pool2d_gather(Tensor x, Tensor offsets, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation) {
+template <class Backend>
+Tensor max_pool2d_gather(Tensor x, Tensor offsets, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation) {
   const char* op = "max_pool2d_gather";
   const DType dtype = dtype_of(op, {"input", x});
   CONVLAB_CHECK(x.dim() == 4, op, ": input must be [N, C, H, W], got ", text(sizes_of(x)));
-  const Pool2d g = pool2d_from_outputs(op, sizes_of(offsets), {x.size(2), x.size(3)}, kernel_size, stride, padding, dilation);
+  const Pool2d g =
+      pool2d_from_outputs(op, sizes_of(offsets), {x.size(2), x.size(3)}, kernel_size, stride, padding, dilation);
   check_offsets(op, g, offsets, sizes_of(x));
 
   const bool channels_last = is_channels_last(x);
@@ -76,7 +81,9 @@ template <class Backend> Tensor max_pool2d_gather(Tensor x, Tensor offsets, Size
 }
 
 // offsets [N, C, P, Q] -> indices [N, C, P, Q] int64: h * W + w of the winners, where input_size is (H, W); they lie as offsets
-template <class Backend> Tensor max_pool2d_indices(Tensor offsets, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation) {
+template <class Backend>
+Tensor max_pool2d_indices(Tensor offsets, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding,
+                          Sizes dilation) {
   const char* op = "max_pool2d_indices";
   const Pool2d g = pool2d_from_outputs(op, sizes_of(offsets), input_size, kernel_size, stride, padding, dilation);
   check_offsets(op, g, offsets, sizes_of(offsets));
@@ -85,7 +92,8 @@ template <class Backend> Tensor max_pool2d_indices(Tensor offsets, Sizes input_s
   Tensor indices = output<Backend>(sizes_of(offsets), ScalarType::Long, offsets, channels_last);
   if (indices.numel() > 0) {
     const Tensor winners = packed<Backend>(offsets);
-    Backend(indices).indices(g, in("offsets", winners), static_cast<long long*>(static_cast<void*>(out("indices", indices))));
+    Backend(indices).indices(g, in("offsets", winners),
+                             static_cast<long long*>(static_cast<void*>(out("indices", indices))));
   }
   return finished<Backend>(indices, channels_last);
 }

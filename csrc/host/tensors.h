@@ -57,15 +57,18 @@ inline DType dtype_of(const char* op, const Named& t) {
     case ScalarType::Half: return DType::float16;
     case ScalarType::BFloat16: return DType::bfloat16;
     default:
-      throw std::runtime_error(message(op, ": ", t.name, " is ", name_of(t.tensor.scalar_type()), ", expected float32, float64, float16 or bfloat16"));
+      throw std::runtime_error(message(op, ": ", t.name, " is ", name_of(t.tensor.scalar_type()),
+                                       ", expected float32, float64, float16 or bfloat16"));
   }
 }
 
 inline std::string device_name(const Tensor& t) { return t.is_cuda() ? message("cuda:", t.get_device_index()) : "cpu"; }
 
 inline void check_same_device(const char* op, const Named& first, const Named& t) {
-  CONVLAB_CHECK(t.tensor.is_cuda() == first.tensor.is_cuda() && t.tensor.get_device_index() == first.tensor.get_device_index(), op, ": ", t.name,
-                " is on ", device_name(t.tensor), " but ", first.name, " is on ", device_name(first.tensor), "; they must be on the same device");
+  CONVLAB_CHECK(
+      t.tensor.is_cuda() == first.tensor.is_cuda() && t.tensor.get_device_index() == first.tensor.get_device_index(),
+      op, ": ", t.name, " is on ", device_name(t.tensor), " but ", first.name, " is on ", device_name(first.tensor),
+      "; they must be on the same device");
 }
 
 // All tensors must have the first one's element type, and lie on its device.
@@ -73,8 +76,9 @@ inline void same_type(const char* op, std::initializer_list<Named> tensors) {
   const Named& first = *tensors.begin();
   for (const Named& t : tensors) {
     check_same_device(op, first, t);
-    CONVLAB_CHECK(t.tensor.scalar_type() == first.tensor.scalar_type(), op, ": ", t.name, " is ", name_of(t.tensor.scalar_type()), " but ", first.name,
-                  " is ", name_of(first.tensor.scalar_type()), "; they must be the same");
+    CONVLAB_CHECK(t.tensor.scalar_type() == first.tensor.scalar_type(), op, ": ", t.name, " is ",
+                  name_of(t.tensor.scalar_type()), " but ", first.name, " is ", name_of(first.tensor.scalar_type()),
+                  "; they must be the same");
   }
 }
 
@@ -85,7 +89,8 @@ inline DType common_dtype(const char* op, std::initializer_list<Named> tensors) 
 }
 
 inline void check_sizes(const char* op, const Named& t, const Sizes& expected) {
-  CONVLAB_CHECK(sizes_of(t.tensor) == expected, op, ": ", t.name, " is ", text(sizes_of(t.tensor)), ", expected ", text(expected));
+  CONVLAB_CHECK(sizes_of(t.tensor) == expected, op, ": ", t.name, " is ", text(sizes_of(t.tensor)), ", expected ",
+                text(expected));
 }
 
 // Whether torch would take a [N, C, H, W] tensor for channels_last: c10::is_channels_last_strides_2d, which the stable ABI
@@ -115,23 +120,28 @@ inline int32_t dtype_number(ScalarType type) {
 }
 
 // Memory with these strides, at half of what the dispatcher's empty() costs
-inline Tensor empty_strided(torch::headeronly::IntHeaderOnlyArrayRef sizes, torch::headeronly::IntHeaderOnlyArrayRef strides, ScalarType dtype,
+inline Tensor empty_strided(torch::headeronly::IntHeaderOnlyArrayRef sizes,
+                            torch::headeronly::IntHeaderOnlyArrayRef strides, ScalarType dtype,
                             const Tensor& device_of) {
   const bool cuda = device_of.is_cuda();
   AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), dtype_number(dtype),
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(),
+                                                  dtype_number(dtype),
                                                   cuda ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu(),
                                                   cuda ? device_of.get_device_index() : 0, &handle));
   Tensor t(handle);
   if (poisoned()) {
-    const bool floating = dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half || dtype == ScalarType::BFloat16;
+    const bool floating = dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half ||
+                          dtype == ScalarType::BFloat16;
     torch::stable::fill_(t, floating ? std::numeric_limits<double>::quiet_NaN() : 111.0);
   }
   return t;
 }
 
-inline Tensor empty(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, MemoryFormat format = MemoryFormat::Contiguous) {
-  if (device_of.is_cuda()) return torch::stable::empty(sizes, dtype, std::nullopt, device_of.device(), std::nullopt, format);
+inline Tensor empty(const Sizes& sizes, ScalarType dtype, const Tensor& device_of,
+                    MemoryFormat format = MemoryFormat::Contiguous) {
+  if (device_of.is_cuda())
+    return torch::stable::empty(sizes, dtype, std::nullopt, device_of.device(), std::nullopt, format);
   Sizes strides(sizes.size());
   int64_t step = 1;
   const auto next = [&](size_t d) { strides[d] = step, step *= std::max<int64_t>(sizes[d], 1); };
@@ -167,10 +177,14 @@ template <class Backend> Tensor packed(const Tensor& t) {
 }
 
 // An output for kernels to write; `finished` gives it the layout it should have.
-template <class Backend> Tensor output(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, bool channels_last) {
-  return empty(sizes, dtype, device_of, Backend::any_layout && channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+template <class Backend>
+Tensor output(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, bool channels_last) {
+  return empty(sizes, dtype, device_of,
+               Backend::any_layout && channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
-template <class Backend> Tensor finished(Tensor t, bool channels_last) { return Backend::any_layout || !channels_last ? t : as_channels_last(t); }
+template <class Backend> Tensor finished(Tensor t, bool channels_last) {
+  return Backend::any_layout || !channels_last ? t : as_channels_last(t);
+}
 
 // Which of an operator's tensors lie channels_last; a backend without any_layout need not look.
 struct Layouts {

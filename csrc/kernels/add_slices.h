@@ -7,7 +7,9 @@ namespace convlab {
 constexpr int kAddThreads = 256;
 
 // partial [slices, elements] -> sum [elements].  grid ceil(elements / 256)
-template <class T> __global__ void __launch_bounds__(kAddThreads) add_slices_kernel(int slices, long long elements, const float* partial, T* sum) {
+template <class T>
+__global__ void __launch_bounds__(kAddThreads)
+    add_slices_kernel(int slices, long long elements, const float* partial, T* sum) {
   const long long i = (long long)blockIdx.x * kAddThreads + threadIdx.x;
   if (i >= elements) return;
   float total = 0;
@@ -16,7 +18,8 @@ template <class T> __global__ void __launch_bounds__(kAddThreads) add_slices_ker
 }
 
 template <class T> void add_slices(int slices, long long elements, const float* partial, T* sum, cudaStream_t stream) {
-  launch(add_slices_kernel<T>, blocks_for(elements, kAddThreads), dim3(kAddThreads), 0, stream, slices, elements, partial, sum);
+  launch(add_slices_kernel<T>, blocks_for(elements, kAddThreads), dim3(kAddThreads), 0, stream, slices, elements,
+         partial, sum);
 }
 
 }  // namespace convlab

@@ -29,7 +29,8 @@ template <class T> struct GemmPart {
   int rows;
   long long columns, begin, end;  // of the steps
   int bounds_h, bounds_w;
-  bool fours;  // columns 4 i to 4 i + 3 lie side by side in D, and begin on a multiple of four: they are stored with one instruction
+  bool
+      fours;  // columns 4 i to 4 i + 3 lie side by side in D, and begin on a multiple of four: they are stored with one instruction
 
   template <class D> static __device__ void store4_at(D* d, const float* sums, float add) {
     store_vector(d, Vector<D, 4>{{D(sums[0] + add), D(sums[1] + add), D(sums[2] + add), D(sums[3] + add)}});
@@ -106,7 +107,8 @@ template <class T> struct DgradMap {
     __device__ Step step(long long k0, int i) const {
       const int k = int(k0) + i, taps = h.taps * v.taps, c = k / taps, ih = k % taps / v.taps, iv = k % v.taps;
       return {c * g.Cg() * g.R * g.S + (h.tap0 + ih * h.tap_every) * g.S + v.tap0 + iv * v.tap_every,
-              c * g.P * g.Q - ih * h.output_every * g.Q - iv * v.output_every, -ih * h.output_every, -iv * v.output_every};
+              c * g.P * g.Q - ih * h.output_every * g.Q - iv * v.output_every, -ih * h.output_every,
+              -iv * v.output_every};
     }
     __device__ void store(int, long long d, float sum) const { d_base[d] = T(sum); }
     __device__ void store4(int, long long d, const float* four) const { this->store4_at(d_base + d, four, 0); }
@@ -123,7 +125,8 @@ template <class T> struct DgradMap {
     p.a_base = w + (long long)group * g.Kg() * g.Cg() * g.R * g.S;
     p.b_base = dy + (long long)group * g.Kg() * g.P * g.Q;
     p.d_base = dx + (long long)group * g.Cg() * g.H * g.W;
-    p.rows = g.Cg(), p.columns = (long long)g.N * p.h.places * p.v.places, p.begin = 0, p.end = (long long)g.Kg() * p.h.taps * p.v.taps;
+    p.rows = g.Cg(), p.columns = (long long)g.N * p.h.places * p.v.places, p.begin = 0,
+    p.end = (long long)g.Kg() * p.h.taps * p.v.taps;
     p.bounds_h = g.P, p.bounds_w = g.Q;
     p.fours = g.stride_h == 1 && g.stride_w == 1 && g.H * g.W % 4 == 0;
     return p;
@@ -133,8 +136,8 @@ template <class T> struct DgradMap {
 template <class T> struct WgradMap {
   Conv2d g;
   const T *dy, *x;
-  float* dw;       // [slices, K, C/groups, R, S]
-  float* db;       // [slices, K], or null
+  float* dw;  // [slices, K, C/groups, R, S]
+  float* db;  // [slices, K], or null
   int slices;
   long long slice;  // steps in each but the last; of several, a multiple of the tile's
 
@@ -144,11 +147,14 @@ template <class T> struct WgradMap {
     Conv2d g;
     float *d_base, *db_base;
 
-    __device__ const T* a(long long k0) const { return this->a_base + k0 / (g.P * g.Q) * g.K * g.P * g.Q; }  // the image of the table's first step
+    __device__ const T* a(long long k0) const {
+      return this->a_base + k0 / (g.P * g.Q) * g.K * g.P * g.Q;
+    }  // the image of the table's first step
     __device__ const T* b(long long k0) const { return this->b_base + k0 / (g.P * g.Q) * g.C * g.H * g.W; }
     __device__ Row row(int m) const { return {m * g.P * g.Q, (long long)m * g.Cg() * g.R * g.S}; }
     __device__ Column column(long long n) const {
-      const int i = int(n), taps = g.R * g.S, c = i / taps, h = i % taps / g.S * g.dilation_h, v = i % g.S * g.dilation_w;
+      const int i = int(n), taps = g.R * g.S, c = i / taps, h = i % taps / g.S * g.dilation_h,
+                v = i % g.S * g.dilation_w;
       return {(long long)c * g.H * g.W + (long long)h * g.W + v, n, h, v};
     }
     __device__ Step step(long long k0, int i) const {

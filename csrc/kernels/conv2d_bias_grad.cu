@@ -34,7 +34,8 @@ __global__ void __launch_bounds__(kThreads) bias_grad_kernel(Conv2d g, const T* 
 void conv2d_bias_grad(const Conv2d& g, DType dtype, const void* dy, void* db, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch(bias_grad_kernel<T>, dim3(g.K), dim3(kThreads), 0, stream, g, static_cast<const T*>(dy), static_cast<T*>(db));
+    launch(bias_grad_kernel<T>, dim3(g.K), dim3(kThreads), 0, stream, g, static_cast<const T*>(dy),
+           static_cast<T*>(db));
   });
 }
 

@@ -42,9 +42,12 @@ struct Planes {
   bool flipped;  // the filter
 };
 
-Planes forward_planes(const Conv2d& g) { return {g.N, g.C, g.H, g.W, g.K, g.P, g.Q, g.pad_h, g.pad_w, 1, g.Kg(), false}; }
+Planes forward_planes(const Conv2d& g) {
+  return {g.N, g.C, g.H, g.W, g.K, g.P, g.Q, g.pad_h, g.pad_w, 1, g.Kg(), false};
+}
 Planes dgrad_planes(const Conv2d& g) {  // at stride 1
-  return {g.N, g.K, g.P, g.Q, g.C, g.H, g.W, (g.R - 1) * g.dilation_h - g.pad_h, (g.S - 1) * g.dilation_w - g.pad_w, g.Kg(), 1, true};
+  return {g.N,    g.K, g.P, g.Q, g.C, g.H, g.W, (g.R - 1) * g.dilation_h - g.pad_h, (g.S - 1) * g.dilation_w - g.pad_w,
+          g.Kg(), 1,   true};
 }
 
 // Where a run lies: piece i of the planes [images, height, width] of a map.
@@ -52,14 +55,18 @@ struct Place {
   int image, row, column;
 };
 template <int kRows, int kColumns> __device__ __forceinline__ Place place_of(unsigned i, int height, int width) {
-  const unsigned across = unsigned(width + kColumns - 1) / kColumns, pieces = unsigned(height + kRows - 1) / kRows * across;
+  const unsigned across = unsigned(width + kColumns - 1) / kColumns,
+                 pieces = unsigned(height + kRows - 1) / kRows * across;
   const unsigned image = i / pieces, piece = i - image * pieces, down = piece / across;
   return {int(image), int(down) * kRows, int(piece - down * across) * kColumns};
 }
-template <int kRows, int kColumns> __device__ __forceinline__ bool exists(unsigned i, int images, int height, int width) {
+template <int kRows, int kColumns>
+__device__ __forceinline__ bool exists(unsigned i, int images, int height, int width) {
   return i < unsigned(images) * (unsigned(height + kRows - 1) / kRows * (unsigned(width + kColumns - 1) / kColumns));
 }
-__device__ __forceinline__ unsigned piece_of_thread() { return (blockIdx.z * gridDim.y + blockIdx.y) * kThreads + threadIdx.x; }
+__device__ __forceinline__ unsigned piece_of_thread() {
+  return (blockIdx.z * gridDim.y + blockIdx.y) * kThreads + threadIdx.x;
+}
 
 // kWidth neighbours from column `left` on of a row of `width`, zeros outside it. kPairs: p + left is even where a pair begins, and so
 // is the width, so a pair is inside or outside.
@@ -101,7 +108,8 @@ __device__ __forceinline__ void over_window(const T* window, int top, int left, 
 // in, w [K, R, S], bias [K] or null -> out.  grid (output maps, pieces)
 template <class T, int kFilter, int kStride, int kRows, int kColumns>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
-depthwise_runs_kernel(Planes g, const T* __restrict__ in, const T* __restrict__ w, const T* __restrict__ bias, T* __restrict__ out) {
+    depthwise_runs_kernel(Planes g, const T* __restrict__ in, const T* __restrict__ w, const T* __restrict__ bias,
+                          T* __restrict__ out) {
   constexpr int kTaps = kFilter * kFilter;
   const unsigned i = piece_of_thread();
   if (!exists<kRows, kColumns>(i, g.images, g.out_h, g.out_w)) return;
@@ -139,8 +147,9 @@ depthwise_runs_kernel(Planes g, const T* __restrict__ in, const T* __restrict__ 
 // The same for any filter, stride and dilation.
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
-depthwise_any_kernel(Planes g, int R, int S, int stride_h, int stride_w, int dilation_h, int dilation_w, const T* __restrict__ in, const T* __restrict__ w,
-                     const T* __restrict__ bias, T* __restrict__ out) {
+    depthwise_any_kernel(Planes g, int R, int S, int stride_h, int stride_w, int dilation_h, int dilation_w,
+                         const T* __restrict__ in, const T* __restrict__ w, const T* __restrict__ bias,
+                         T* __restrict__ out) {
   constexpr int kRows = kDepthwiseAnyRows;
   const unsigned i = piece_of_thread();
   if (!exists<kRows, 1>(i, g.images, g.out_h, g.out_w)) return;
@@ -178,7 +187,7 @@ depthwise_any_kernel(Planes g, int R, int S, int stride_h, int stride_w, int dil
 // dy [N, K, P, Q], w [K, R, S] -> dx [N, C, H, W], of any stride: an element gathers what its windows give it.  grid (C, pieces)
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
-depthwise_gather_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
+    depthwise_gather_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
   const unsigned i = piece_of_thread();
   if (!exists<1, 1>(i, g.N, g.H, g.W)) return;
   const Place at = place_of<1, 1>(i, g.H, g.W);
@@ -194,7 +203,8 @@ depthwise_gather_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict_
 
 // The block's sums of kSums values a thread: the warps' by a tree of shuffles, the block's in the order of its warps. Calls
 // write(i, sum) for each.
-template <int kSums, class Write> __device__ __forceinline__ void leave_sums(const float (&sums)[kSums], const Write& write) {
+template <int kSums, class Write>
+__device__ __forceinline__ void leave_sums(const float (&sums)[kSums], const Write& write) {
   constexpr int kWarps = kThreads / kLanes;
   SHARED(float, parts, [kWarps][kSums]);
 #pragma unroll
@@ -214,7 +224,8 @@ template <int kSums, class Write> __device__ __forceinline__ void leave_sums(con
 // dy [N, K, P, Q], x [N, C, H, W] -> partial [K, R S + 1, slices]: sums of each tap, then of dy.  grid (slices, K)
 template <class T, int kFilter, int kStride, int kRows, int kColumns>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
-depthwise_wgrad_kernel(Conv2d g, int slice, const T* __restrict__ dy, const T* __restrict__ x, float* __restrict__ partial) {
+    depthwise_wgrad_kernel(Conv2d g, int slice, const T* __restrict__ dy, const T* __restrict__ x,
+                           float* __restrict__ partial) {
   constexpr int kTaps = kFilter * kFilter;
   const int k = blockIdx.y, c = k / g.Kg();
   float sums[kTaps + 1] = {};
@@ -240,8 +251,8 @@ depthwise_wgrad_kernel(Conv2d g, int slice, const T* __restrict__ dy, const T* _
 #pragma unroll
       for (int b = 0; b < kColumns; b++) sums[kTaps] += d[a][b];
     }
-    over_window<kFilter, kStride, kRows, kColumns>(xc, top, left, g.H, g.W,
-                                                   [&](int tap, int a, int b, float value) { sums[tap] += d[a][b] * value; });
+    over_window<kFilter, kStride, kRows, kColumns>(
+        xc, top, left, g.H, g.W, [&](int tap, int a, int b, float value) { sums[tap] += d[a][b] * value; });
   }
   partial += (long long)k * (kTaps + 1) * gridDim.x + blockIdx.x;
   leave_sums(sums, [&](int i, float sum) { partial[i * gridDim.x] = sum; });
@@ -250,11 +261,13 @@ depthwise_wgrad_kernel(Conv2d g, int slice, const T* __restrict__ dy, const T* _
 // The same for any filter, stride and dilation, kDepthwiseAnyTaps taps a block.  grid (slices, K, taps)
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
-depthwise_wgrad_any_kernel(Conv2d g, int slice, const T* __restrict__ dy, const T* __restrict__ x, float* __restrict__ partial) {
+    depthwise_wgrad_any_kernel(Conv2d g, int slice, const T* __restrict__ dy, const T* __restrict__ x,
+                               float* __restrict__ partial) {
   const int k = blockIdx.y, c = k / g.Kg(), taps = g.R * g.S, tap0 = blockIdx.z * kDepthwiseAnyTaps;
   int down[kDepthwiseAnyTaps], right[kDepthwiseAnyTaps];  // where the taps lie from the first
 #pragma unroll
-  for (int t = 0; t < kDepthwiseAnyTaps; t++) down[t] = (tap0 + t) / g.S * g.dilation_h, right[t] = (tap0 + t) % g.S * g.dilation_w;
+  for (int t = 0; t < kDepthwiseAnyTaps; t++)
+    down[t] = (tap0 + t) / g.S * g.dilation_h, right[t] = (tap0 + t) % g.S * g.dilation_w;
   float sums[kDepthwiseAnyTaps + 1] = {};
   const unsigned end = (blockIdx.x + 1) * unsigned(slice);
 #pragma unroll 1
@@ -274,13 +287,15 @@ depthwise_wgrad_any_kernel(Conv2d g, int slice, const T* __restrict__ dy, const 
   }
   partial += (long long)k * (taps + 1) * gridDim.x + blockIdx.x;
   leave_sums(sums, [&](int i, float sum) {
-    if (i < kDepthwiseAnyTaps ? tap0 + i < taps : tap0 == 0) partial[(long long)(i < kDepthwiseAnyTaps ? tap0 + i : taps) * gridDim.x] = sum;
+    if (i < kDepthwiseAnyTaps ? tap0 + i < taps : tap0 == 0)
+      partial[(long long)(i < kDepthwiseAnyTaps ? tap0 + i : taps) * gridDim.x] = sum;
   });
 }
 
 // partial [K, taps + 1, slices] -> dw [K, taps], db [K] or null: a warp adds up an element.  grid ceil(K (taps + 1) / 4)
 template <class T>
-__global__ void __launch_bounds__(kThreads) depthwise_add_kernel(int K, int taps, int slices, const float* __restrict__ partial, T* dw, T* db) {
+__global__ void __launch_bounds__(kThreads)
+    depthwise_add_kernel(int K, int taps, int slices, const float* __restrict__ partial, T* dw, T* db) {
   const long long i = (long long)blockIdx.x * (kThreads / kLanes) + threadIdx.x / kLanes;
   if (i >= (long long)K * (taps + 1)) return;
   float sum = 0;
@@ -316,38 +331,46 @@ template <int i = 0, class F> bool with_run(int variant, const F& f) {
 template <class T> bool even(const T* p) { return reinterpret_cast<unsigned long long>(p) % (2 * sizeof(T)) == 0; }
 
 // forward, and dgrad at stride 1
-template <class T> void correlate(Pass pass, const Plan& plan, const Conv2d& g, const Planes& planes, const T* in, const T* w, const T* bias, T* out, Stream stream) {
+template <class T>
+void correlate(Pass pass, const Plan& plan, const Conv2d& g, const Planes& planes, const T* in, const T* w,
+               const T* bias, T* out, Stream stream) {
   const int variant = even(in) && even(out) ? plan.variant : depthwise_variant(pass, g, false);
   unsigned grid[3];
   depthwise_grid(pass, g, variant, grid);
   const dim3 blocks(grid[0], grid[1], grid[2]);
   if (!with_run(variant, [&]<int kFilter, int kStride, int kRows, int kColumns>() {
-        launch(depthwise_runs_kernel<T, kFilter, kStride, kRows, kColumns>, blocks, dim3(kThreads), 0, stream, planes, in, w, bias, out);
+        launch(depthwise_runs_kernel<T, kFilter, kStride, kRows, kColumns>, blocks, dim3(kThreads), 0, stream, planes,
+               in, w, bias, out);
       }))
-    launch(depthwise_any_kernel<T>, blocks, dim3(kThreads), 0, stream, planes, g.R, g.S, pass == Pass::forward ? g.stride_h : 1,
-           pass == Pass::forward ? g.stride_w : 1, g.dilation_h, g.dilation_w, in, w, bias, out);
+    launch(depthwise_any_kernel<T>, blocks, dim3(kThreads), 0, stream, planes, g.R, g.S,
+           pass == Pass::forward ? g.stride_h : 1, pass == Pass::forward ? g.stride_w : 1, g.dilation_h, g.dilation_w,
+           in, w, bias, out);
 }
 
-void forward(const Plan& plan, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
+void forward(const Plan& plan, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y,
+             void*, Stream stream) {
   with_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    correlate<T>(Pass::forward, plan, g, forward_planes(g), static_cast<const T*>(x), static_cast<const T*>(w), static_cast<const T*>(bias), static_cast<T*>(y),
-                 stream);
+    correlate<T>(Pass::forward, plan, g, forward_planes(g), static_cast<const T*>(x), static_cast<const T*>(w),
+                 static_cast<const T*>(bias), static_cast<T*>(y), stream);
   });
 }
 
-void dgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void*, Stream stream) {
+void dgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void*,
+           Stream stream) {
   with_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     if (g.stride_h == 1 && g.stride_w == 1)
-      return correlate<T>(Pass::dgrad, plan, g, dgrad_planes(g), static_cast<const T*>(dy), static_cast<const T*>(w), nullptr, static_cast<T*>(dx), stream);
-    launch(depthwise_gather_kernel<T>, dim3(plan.grid[0], plan.grid[1], plan.grid[2]), dim3(kThreads), 0, stream, g, static_cast<const T*>(dy),
-           static_cast<const T*>(w), static_cast<T*>(dx));
+      return correlate<T>(Pass::dgrad, plan, g, dgrad_planes(g), static_cast<const T*>(dy), static_cast<const T*>(w),
+                          nullptr, static_cast<T*>(dx), stream);
+    launch(depthwise_gather_kernel<T>, dim3(plan.grid[0], plan.grid[1], plan.grid[2]), dim3(kThreads), 0, stream, g,
+           static_cast<const T*>(dy), static_cast<const T*>(w), static_cast<T*>(dx));
   });
 }
 
 // workspace [K, R S + 1, slices] floats
-void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy_, const void* x_, void* dw, void* db, void* workspace, Stream stream) {
+void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy_, const void* x_, void* dw, void* db,
+           void* workspace, Stream stream) {
   with_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const T *dy = static_cast<const T*>(dy_), *x = static_cast<const T*>(x_);
@@ -356,12 +379,13 @@ void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy_, cons
     const int slice = int(depthwise_slice(depthwise_pieces(Pass::wgrad, g, variant), plan.slices));
     const dim3 blocks(plan.grid[0], plan.grid[1], plan.grid[2]);
     if (!with_run(variant, [&]<int kFilter, int kStride, int kRows, int kColumns>() {
-          launch(depthwise_wgrad_kernel<T, kFilter, kStride, kRows, kColumns>, blocks, dim3(kThreads), 0, stream, g, slice, dy, x, partial);
+          launch(depthwise_wgrad_kernel<T, kFilter, kStride, kRows, kColumns>, blocks, dim3(kThreads), 0, stream, g,
+                 slice, dy, x, partial);
         }))
       launch(depthwise_wgrad_any_kernel<T>, blocks, dim3(kThreads), 0, stream, g, slice, dy, x, partial);
     const int taps = g.R * g.S;
-    launch(depthwise_add_kernel<T>, blocks_for((long long)g.K * (taps + 1), kThreads / kLanes), dim3(kThreads), 0, stream, g.K, taps, plan.slices, partial,
-           static_cast<T*>(dw), static_cast<T*>(db));
+    launch(depthwise_add_kernel<T>, blocks_for((long long)g.K * (taps + 1), kThreads / kLanes), dim3(kThreads), 0,
+           stream, g.K, taps, plan.slices, partial, static_cast<T*>(dw), static_cast<T*>(db));
   });
 }
 

@@ -33,12 +33,16 @@ constexpr long long kDepthwiseWgradBlocks = 24 * 132;
 // can be one access.
 inline int depthwise_variant(Pass pass, const Conv2d& g, bool pairs = true) {
   const bool strided = g.stride_h != 1 || g.stride_w != 1;
-  if (g.R != g.S || g.stride_h != g.stride_w || g.dilation_h != 1 || g.dilation_w != 1 || (pass == Pass::dgrad && strided)) return kDepthwiseRunCount;
+  if (g.R != g.S || g.stride_h != g.stride_w || g.dilation_h != 1 || g.dilation_w != 1 ||
+      (pass == Pass::dgrad && strided))
+    return kDepthwiseRunCount;
   const int pad_w = pass == Pass::dgrad ? g.S - 1 - g.pad_w : g.pad_w;
   // rows begin at even places, and so do the pairs of a window
   pairs = pairs && g.W % 2 == 0 && g.Q % 2 == 0 && (pad_w - g.S / 2) % 2 == 0;
   int i = 0;
-  while (i < kDepthwiseRunCount && (kDepthwiseRuns[i].filter != g.R || kDepthwiseRuns[i].stride != g.stride_h || (kDepthwiseRuns[i].columns > 1 && !pairs))) i++;
+  while (i < kDepthwiseRunCount && (kDepthwiseRuns[i].filter != g.R || kDepthwiseRuns[i].stride != g.stride_h ||
+                                    (kDepthwiseRuns[i].columns > 1 && !pairs)))
+    i++;
   return i;
 }
 
@@ -75,7 +79,8 @@ inline Plan depthwise_plan(Pass pass, DType, const Conv2d& g) {
   const DepthwiseRun run = depthwise_run(pass, g, plan.variant);
   const long long pieces = depthwise_pieces(pass, g, plan.variant);
   if (pass == Pass::wgrad) {
-    const long long taps = (long long)g.R * g.S, chunks = plan.variant < kDepthwiseRunCount ? 1 : ceil_div(taps, kDepthwiseAnyTaps);
+    const long long taps = (long long)g.R * g.S,
+                    chunks = plan.variant < kDepthwiseRunCount ? 1 : ceil_div(taps, kDepthwiseAnyTaps);
     const long long most = std::max(kDepthwiseWgradBlocks / std::max(g.K * chunks, 1LL), 1LL);
     plan.slice = depthwise_slice(pieces, std::clamp(ceil_div(pieces, kDepthwiseThreads), 1LL, most));
     plan.slices = int(std::max(ceil_div(pieces, plan.slice), 1LL));
@@ -94,7 +99,9 @@ inline Plan depthwise_plan(Pass pass, DType, const Conv2d& g) {
 inline std::string depthwise_refusal(Pass pass, DType dtype, const Conv2d& g) {
   const auto text = [](long long n) { return std::to_string(n); };
   if (dtype == DType::float64) return "is compiled for float32, float16 and bfloat16";
-  if (g.groups != g.C) return "has one input channel a group, and " + text(g.groups) + " group(s) of " + text(g.C) + " channels have " + text(g.Cg());
+  if (g.groups != g.C)
+    return "has one input channel a group, and " + text(g.groups) + " group(s) of " + text(g.C) + " channels have " +
+           text(g.Cg());
   constexpr int kRowsBeyond = 16;  // rows outside a plane that a thread may count without loading them
   const long long largest = std::max((g.H + kRowsBeyond) * (long long)g.W, (g.P + kRowsBeyond) * (long long)g.Q);
   if (largest > INT_MAX) return "keeps 32-bit offsets inside a plane, and one has up to " + text(largest) + " elements";

@@ -30,12 +30,13 @@ namespace convlab {
 namespace {
 
 constexpr int kThreads = kDirectThreads;
-constexpr int kBlocksAtOnce = 4;  // a multiprocessor: allows 64 registers; left to itself, ptxas aims at fewer on sm_80 and spills
+constexpr int kBlocksAtOnce =
+    4;  // a multiprocessor: allows 64 registers; left to itself, ptxas aims at fewer on sm_80 and spills
 
 // x [N, C, H, W], w [K, C/groups, R, S], bias [K] or null -> y [N, K, P, Q].  grid ceil(NKPQ / 256)
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-forward_kernel(Conv2d g, const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ bias, T* __restrict__ y) {
+__global__ void __launch_bounds__(kThreads) forward_kernel(Conv2d g, const T* __restrict__ x, const T* __restrict__ w,
+                                                           const T* __restrict__ bias, T* __restrict__ y) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (n, k, p, q)
   if (i >= (long long)g.N * g.K * g.P * g.Q) return;
   const int q = int(i % g.Q), p = int(i / g.Q % g.P);
@@ -62,7 +63,7 @@ forward_kernel(Conv2d g, const T* __restrict__ x, const T* __restrict__ w, const
 // dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W].  grid ceil(NCHW / 256)
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
-dgrad_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
+    dgrad_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (n, c, h, v)
   if (i >= (long long)g.N * g.C * g.H * g.W) return;
   const int v = int(i % g.W), h = int(i / g.W % g.H);
@@ -80,7 +81,8 @@ dgrad_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __r
 
 // dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S].  grid KCRS/groups: one block an element
 template <class T>
-__global__ void __launch_bounds__(kThreads) wgrad_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ x, T* __restrict__ dw) {
+__global__ void __launch_bounds__(kThreads)
+    wgrad_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ x, T* __restrict__ dw) {
   const int s = blockIdx.x % g.S, r = blockIdx.x / g.S % g.R;
   const int c = blockIdx.x / g.S / g.R % g.Cg(), k = blockIdx.x / g.S / g.R / g.Cg();
   const long long y_image = (long long)g.K * g.P * g.Q, x_image = (long long)g.C * g.H * g.W;
@@ -90,35 +92,38 @@ __global__ void __launch_bounds__(kThreads) wgrad_kernel(Conv2d g, const T* __re
   acc_t<T> sum = 0;
   for (int n = 0; n < g.N; n++, dyk += y_image, xc += x_image)
     for (int pq = threadIdx.x; pq < g.P * g.Q; pq += kThreads) {
-      const int h = pq / g.Q * g.stride_h - g.pad_h + r * g.dilation_h, v = pq % g.Q * g.stride_w - g.pad_w + s * g.dilation_w;
+      const int h = pq / g.Q * g.stride_h - g.pad_h + r * g.dilation_h,
+                v = pq % g.Q * g.stride_w - g.pad_w + s * g.dilation_w;
       if (h >= 0 && h < g.H && v >= 0 && v < g.W) sum += acc_t<T>(dyk[pq]) * acc_t<T>(xc[h * g.W + v]);
     }
   sum = block_sum<kThreads>(sum);
   if (threadIdx.x == 0) dw[blockIdx.x] = T(sum);
 }
 
-void forward(const Plan&, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
+void forward(const Plan&, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y, void*,
+             Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch(forward_kernel<T>, blocks_for((long long)g.N * g.K * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g, static_cast<const T*>(x),
-           static_cast<const T*>(w), static_cast<const T*>(bias), static_cast<T*>(y));
+    launch(forward_kernel<T>, blocks_for((long long)g.N * g.K * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g,
+           static_cast<const T*>(x), static_cast<const T*>(w), static_cast<const T*>(bias), static_cast<T*>(y));
   });
 }
 
 void dgrad(const Plan&, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void*, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch(dgrad_kernel<T>, blocks_for((long long)g.N * g.C * g.H * g.W, kThreads), dim3(kThreads), 0, stream, g, static_cast<const T*>(dy),
-           static_cast<const T*>(w), static_cast<T*>(dx));
+    launch(dgrad_kernel<T>, blocks_for((long long)g.N * g.C * g.H * g.W, kThreads), dim3(kThreads), 0, stream, g,
+           static_cast<const T*>(dy), static_cast<const T*>(w), static_cast<T*>(dx));
   });
 }
 
-void wgrad(const Plan&, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db, void*, Stream stream) {
+void wgrad(const Plan&, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db, void*,
+           Stream stream) {
   if (db) conv2d_bias_grad(g, dtype, dy, db, stream);
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch(wgrad_kernel<T>, blocks_for((long long)g.K * g.Cg() * g.R * g.S, 1), dim3(kThreads), 0, stream, g, static_cast<const T*>(dy),
-           static_cast<const T*>(x), static_cast<T*>(dw));
+    launch(wgrad_kernel<T>, blocks_for((long long)g.K * g.Cg() * g.R * g.S, 1), dim3(kThreads), 0, stream, g,
+           static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<T*>(dw));
   });
 }
 

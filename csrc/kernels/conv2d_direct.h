@@ -14,7 +14,9 @@ inline long long direct_blocks(Pass pass, const Conv2d& g) {
   return pass == Pass::wgrad ? outputs_of(pass, g) : ceil_div(outputs_of(pass, g), kDirectThreads);
 }
 
-inline std::string direct_refusal(Pass pass, DType, const Conv2d& g) { return grid_refusal(direct_blocks(pass, g), 1, 1); }
+inline std::string direct_refusal(Pass pass, DType, const Conv2d& g) {
+  return grid_refusal(direct_blocks(pass, g), 1, 1);
+}
 
 inline Plan direct_plan(Pass pass, DType dtype, const Conv2d& g) {
   const std::string why = direct_refusal(pass, dtype, g);  // "auto" comes here without having asked

@@ -12,7 +12,8 @@ namespace convlab {
 
 // Of an H100 or H200. A constant and not the GPU at hand, so that a shape has one plan everywhere, and one order of additions.
 constexpr long long kMultiprocessors = 132;
-constexpr long long kLeastSlice = 256;  // steps of wgrad's sum: less does not pay for the block's start and for adding up its result
+constexpr long long kLeastSlice =
+    256;  // steps of wgrad's sum: less does not pay for the block's start and for adding up its result
 
 // A pass as a matrix product (conv2d_as_gemm.h): `parts` independent ones of rows x columns x steps, the largest of them.
 struct Product {
@@ -24,25 +25,27 @@ inline Product product_of(Pass pass, const Conv2d& g) {
   switch (pass) {
     case Pass::forward: return {g.Kg(), (long long)g.N * g.P * g.Q, g.Cg() * taps, g.groups};
     case Pass::dgrad:
-      return {g.Cg(), (long long)g.N * ceil_div(g.H, g.stride_h) * ceil_div(g.W, g.stride_w), g.Kg() * taps, (long long)g.groups * classes_of(g)};
+      return {g.Cg(), (long long)g.N * ceil_div(g.H, g.stride_h) * ceil_div(g.W, g.stride_w), g.Kg() * taps,
+              (long long)g.groups * classes_of(g)};
     default: return {g.Kg(), g.Cg() * taps, (long long)g.N * g.P * g.Q, g.groups};
   }
 }
 
 // How a product is covered with a tile.
 struct Cover {
-  long long columns, rows;   // of tiles
-  long long slices, slice;   // of wgrad's sum, and steps in each but the last
-  double cost;               // what the busiest multiprocessor does, in multiply-adds
+  long long columns, rows;  // of tiles
+  long long slices, slice;  // of wgrad's sum, and steps in each but the last
+  double cost;  // what the busiest multiprocessor does, in multiply-adds
 };
 
 // With the sum in about `wanted` slices. The constants are an H200's, fitted to the times of every tile on the benchmark's layers,
 // which the cost predicts to 10 % or so (2.05e5 of it a microsecond).
 inline Cover cover(const TileShape& t, const Product& p, long long wanted) {
-  constexpr double kLoad = 24;        // loading an element from shared memory, against a multiply-add
-  constexpr double kLatency = 24000;  // a step of a block that is alone: memory takes so long that more blocks cost nothing
-  constexpr double kStore = 40;       // a float to memory and back, for a sum that is in slices
-  constexpr double kTie = 0.05;       // between tiles that wait for memory alike, the one with less to do
+  constexpr double kLoad = 24;  // loading an element from shared memory, against a multiply-add
+  constexpr double kLatency =
+      24000;  // a step of a block that is alone: memory takes so long that more blocks cost nothing
+  constexpr double kStore = 40;  // a float to memory and back, for a sum that is in slices
+  constexpr double kTie = 0.05;  // between tiles that wait for memory alike, the one with less to do
   Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, p.steps, 0};
   if (wanted > 1) {
     c.slice = std::max(ceil_div(ceil_div(p.steps, wanted), kLeastSlice), 1LL) * kLeastSlice;
@@ -81,8 +84,10 @@ inline Plan gemm_plan(Pass pass, const Conv2d& g, const Tiles& tiles) {
   plan.grid[0] = unsigned(c.columns);
   plan.grid[1] = unsigned(c.rows);
   plan.grid[2] = unsigned(p.parts * c.slices);
-  const double made = pass == Pass::dgrad ? double(classes_of(g)) / (double(g.stride_h) * g.stride_w) : 1;  // the others are no parts
-  plan.useful = made * double(outputs_of(pass, g)) / std::max(double(c.columns * c.rows * p.parts) * plan.tile.M * plan.tile.N, 1.0);
+  const double made =
+      pass == Pass::dgrad ? double(classes_of(g)) / (double(g.stride_h) * g.stride_w) : 1;  // the others are no parts
+  plan.useful = made * double(outputs_of(pass, g)) /
+                std::max(double(c.columns * c.rows * p.parts) * plan.tile.M * plan.tile.N, 1.0);
   if (pass == Pass::wgrad) {
     plan.slices = int(c.slices), plan.slice = c.slice;
     plan.workspace = plan.slices * ((long long)g.K * g.Cg() * g.R * g.S + g.K) * (long long)sizeof(float);
@@ -91,11 +96,15 @@ inline Plan gemm_plan(Pass pass, const Conv2d& g, const Tiles& tiles) {
 }
 
 inline std::string gemm_refusal(Pass pass, const Conv2d& g, const Tiles& tiles) {
-  const long long x_image = (long long)g.C * g.H * g.W, y_image = (long long)g.K * g.P * g.Q, weights = (long long)g.K * g.Cg() * g.R * g.S;
-  if (weights > INT_MAX) return "keeps 32-bit offsets into the weights, which are " + std::to_string(weights) + " elements";
-  const long long images = pass == Pass::wgrad ? kLeastSlice / std::max((long long)g.P * g.Q, 1LL) + 2 : 1;  // that a table of steps spans
+  const long long x_image = (long long)g.C * g.H * g.W, y_image = (long long)g.K * g.P * g.Q,
+                  weights = (long long)g.K * g.Cg() * g.R * g.S;
+  if (weights > INT_MAX)
+    return "keeps 32-bit offsets into the weights, which are " + std::to_string(weights) + " elements";
+  const long long images =
+      pass == Pass::wgrad ? kLeastSlice / std::max((long long)g.P * g.Q, 1LL) + 2 : 1;  // that a table of steps spans
   if (images * std::max(x_image, y_image) > INT_MAX)
-    return "keeps 32-bit offsets inside " + std::to_string(images) + " image(s), which are " + std::to_string(images * std::max(x_image, y_image)) + " elements";
+    return "keeps 32-bit offsets inside " + std::to_string(images) + " image(s), which are " +
+           std::to_string(images * std::max(x_image, y_image)) + " elements";
   const Plan plan = gemm_plan(pass, g, tiles);
   return grid_refusal(plan.grid[0], plan.grid[1], plan.grid[2]);
 }

@@ -33,7 +33,8 @@ using SharedTile = Tile<kSharedTile.M, kSharedTile.N, kSharedTile.K, kSharedTile
 constexpr int kThreads = 256;
 
 // x [N, C, H, W] -> u [N, C R S, P, Q].  grid ceil(N CRS PQ / 256)
-__global__ void __launch_bounds__(kThreads) unroll_kernel(Conv2d g, const float* __restrict__ x, float* __restrict__ u) {
+__global__ void __launch_bounds__(kThreads)
+    unroll_kernel(Conv2d g, const float* __restrict__ x, float* __restrict__ u) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (n, c, r, s, p, q)
   if (i >= (long long)g.N * g.C * g.R * g.S * g.P * g.Q) return;
   const int q = int(i % g.Q), p = int(i / g.Q % g.P);
@@ -45,7 +46,8 @@ __global__ void __launch_bounds__(kThreads) unroll_kernel(Conv2d g, const float*
 }
 
 // du [N, C R S, P, Q] -> dx [N, C, H, W]: each element of x gathers the places it was unrolled to.  grid ceil(NCHW / 256)
-__global__ void __launch_bounds__(kThreads) col2im_kernel(Conv2d g, const float* __restrict__ du, float* __restrict__ dx) {
+__global__ void __launch_bounds__(kThreads)
+    col2im_kernel(Conv2d g, const float* __restrict__ du, float* __restrict__ dx) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (n, c, h, v)
   if (i >= (long long)g.N * g.C * g.H * g.W) return;
   const int v = int(i % g.W), h = int(i / g.W % g.H);
@@ -65,29 +67,34 @@ template <class F> void over_chunks(const Plan& plan, const Conv2d& g, const F& 
 }
 
 void unroll(const Conv2d& g, const float* x, float* u, Stream stream) {
-  launch(unroll_kernel, blocks_for((long long)g.N * g.C * g.R * g.S * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g, x, u);
+  launch(unroll_kernel, blocks_for((long long)g.N * g.C * g.R * g.S * g.P * g.Q, kThreads), dim3(kThreads), 0, stream,
+         g, x, u);
 }
 
-void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void* workspace,
-                                Stream stream) {
+void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y,
+             void* workspace, Stream stream) {
   float* u = static_cast<float*>(workspace);
   over_chunks(plan, g, [&](const Conv2d& chunk, long long n0, int) {
     unroll(chunk, static_cast<const float*>(x) + n0 * g.C * g.H * g.W, u, stream);
-    launch_gemm_forward<SharedTile, float>(plan, pointwise(chunk), u, w, bias, static_cast<float*>(y) + n0 * g.K * g.P * g.Q, stream);
+    launch_gemm_forward<SharedTile, float>(plan, pointwise(chunk), u, w, bias,
+                                           static_cast<float*>(y) + n0 * g.K * g.P * g.Q, stream);
   });
 }
 
-void dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void* workspace, Stream stream) {
+void dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void* workspace,
+           Stream stream) {
   float* du = static_cast<float*>(workspace);
   over_chunks(plan, g, [&](const Conv2d& chunk, long long n0, int) {
-    launch_gemm_dgrad<SharedTile, float>(plan, pointwise(chunk), static_cast<const float*>(dy) + n0 * g.K * g.P * g.Q, w, du, stream);
-    launch(col2im_kernel, blocks_for((long long)chunk.N * g.C * g.H * g.W, kThreads), dim3(kThreads), 0, stream, chunk, du,
-           static_cast<float*>(dx) + n0 * g.C * g.H * g.W);
+    launch_gemm_dgrad<SharedTile, float>(plan, pointwise(chunk), static_cast<const float*>(dy) + n0 * g.K * g.P * g.Q,
+                                         w, du, stream);
+    launch(col2im_kernel, blocks_for((long long)chunk.N * g.C * g.H * g.W, kThreads), dim3(kThreads), 0, stream, chunk,
+           du, static_cast<float*>(dx) + n0 * g.C * g.H * g.W);
   });
 }
 
 // workspace: u, then the chunks' partial sums [chunks, slices, K, C/groups, R, S] and [chunks, slices, K]
-void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
+void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace,
+           Stream stream) {
   const long long filters = (long long)g.K * g.Cg() * g.R * g.S;
   const int chunks = (g.N + plan.images - 1) / plan.images;
   float* u = static_cast<float*>(workspace);
@@ -95,8 +102,9 @@ void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void*
   float* partial_db = db ? partial + chunks * plan.slices * filters : nullptr;
   over_chunks(plan, g, [&](const Conv2d& chunk, long long n0, int i) {
     unroll(chunk, static_cast<const float*>(x) + n0 * g.C * g.H * g.W, u, stream);
-    launch_gemm_slices<SharedTile, float>(plan, pointwise(chunk), static_cast<const float*>(dy) + n0 * g.K * g.P * g.Q, u,
-                                          partial + i * plan.slices * filters, db ? partial_db + (long long)i * plan.slices * g.K : nullptr, stream);
+    launch_gemm_slices<SharedTile, float>(plan, pointwise(chunk), static_cast<const float*>(dy) + n0 * g.K * g.P * g.Q,
+                                          u, partial + i * plan.slices * filters,
+                                          db ? partial_db + (long long)i * plan.slices * g.K : nullptr, stream);
   });
   add_slices(chunks * plan.slices, filters, partial, static_cast<float*>(dw), stream);
   if (db) add_slices(chunks * plan.slices, g.K, partial_db, static_cast<float*>(db), stream);

@@ -23,13 +23,15 @@ inline Plan im2col_plan(Pass pass, DType, const Conv2d& g) {
   const Conv2d chunk = unrolled_chunk(g);
   Plan plan = gemm_plan(pass, chunk, kSharedTiles);
   plan.images = chunk.N;
-  plan.workspace = plan.workspace * ceil_div(g.N, chunk.N) + (long long)chunk.N * chunk.C * g.P * g.Q * (long long)sizeof(float);
+  plan.workspace =
+      plan.workspace * ceil_div(g.N, chunk.N) + (long long)chunk.N * chunk.C * g.P * g.Q * (long long)sizeof(float);
   return plan;
 }
 
 inline std::string im2col_refusal(Pass pass, DType dtype, const Conv2d& g) {
   if (dtype != DType::float32) return kFloat32Only;
-  if ((long long)g.C * g.R * g.S > INT_MAX) return "unrolls into C R S rows, which are " + std::to_string((long long)g.C * g.R * g.S);
+  if ((long long)g.C * g.R * g.S > INT_MAX)
+    return "unrolls into C R S rows, which are " + std::to_string((long long)g.C * g.R * g.S);
   return gemm_refusal(pass, unrolled_chunk(g), kSharedTiles);
 }
 

@@ -21,7 +21,8 @@ namespace {
 
 using SharedTile = Tile<kSharedTile.M, kSharedTile.N, kSharedTile.K, kSharedTile.rows, kSharedTile.columns>;
 
-void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
+void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*,
+             Stream stream) {
   launch_gemm_forward<SharedTile, float>(plan, g, x, w, bias, y, stream);
 }
 
@@ -29,7 +30,8 @@ void dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void*
   launch_gemm_dgrad<SharedTile, float>(plan, g, dy, w, dx, stream);
 }
 
-void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
+void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace,
+           Stream stream) {
   launch_gemm_wgrad<SharedTile, float>(plan, g, dy, x, dw, db, workspace, stream);
 }
 

@@ -37,21 +37,27 @@ template <const auto& shapes, int i = 0, class F> void dispatch_tile(const Plan&
   f(tile, type_tag<float>{});
 }
 
-void forward(const Plan& plan, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
+void forward(const Plan& plan, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y,
+             void*, Stream stream) {
   dispatch_tile<kImageTiles>(plan, dtype, [&](auto tile, auto element) {
-    launch_gemm_forward<typename decltype(tile)::type, typename decltype(element)::type>(plan, without_places(g), x, w, bias, y, stream);
+    launch_gemm_forward<typename decltype(tile)::type, typename decltype(element)::type>(plan, without_places(g), x, w,
+                                                                                         bias, y, stream);
   });
 }
 
-void dgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void*, Stream stream) {
+void dgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void*,
+           Stream stream) {
   dispatch_tile<kImageTiles>(plan, dtype, [&](auto tile, auto element) {
-    launch_gemm_dgrad<typename decltype(tile)::type, typename decltype(element)::type>(plan, without_places(g), dy, w, dx, stream);
+    launch_gemm_dgrad<typename decltype(tile)::type, typename decltype(element)::type>(plan, without_places(g), dy, w,
+                                                                                       dx, stream);
   });
 }
 
-void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
+void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db,
+           void* workspace, Stream stream) {
   dispatch_tile<kFilterTiles>(plan, dtype, [&](auto tile, auto element) {
-    launch_gemm_wgrad<typename decltype(tile)::type, typename decltype(element)::type>(plan, without_places(g), dy, x, dw, db, workspace, stream);
+    launch_gemm_wgrad<typename decltype(tile)::type, typename decltype(element)::type>(plan, without_places(g), dy, x,
+                                                                                       dw, db, workspace, stream);
   });
 }
 

@@ -23,7 +23,9 @@ inline std::string register_tiled_refusal(Pass pass, DType dtype, const Conv2d& 
   return gemm_refusal(pass, without_places(g), register_tiles(pass, dtype));
 }
 
-inline Plan register_tiled_plan(Pass pass, DType dtype, const Conv2d& g) { return gemm_plan(pass, without_places(g), register_tiles(pass, dtype)); }
+inline Plan register_tiled_plan(Pass pass, DType dtype, const Conv2d& g) {
+  return gemm_plan(pass, without_places(g), register_tiles(pass, dtype));
+}
 
 inline bool register_tiled_best(Pass pass, const Conv2d& g) {
   // A group is a product of its own. One with a smaller filter than this leaves its tiles empty: direct is faster on an H200.

@@ -50,12 +50,13 @@ __device__ __forceinline__ void store_columns(float* y, const float (&sums)[2], 
 // grid (pieces of an image, images, maps): a piece is what one thread makes of an image. A block has its pieces of as many
 // images as it has threads for, and goes on to the images that the grid has left over.
 template <int kIn, int kAllMaps, int R, int S, class Weight>
-__device__ __forceinline__ void correlate(const Planes& g, const float* __restrict__ in, const Weight& weight, const float* __restrict__ bias,
-                                          float* __restrict__ out) {
-  constexpr int kMaps = small_filter_maps(kAllMaps), kRows = small_filter_rows(kMaps), kColumns = small_filter_columns(kMaps);
+__device__ __forceinline__ void correlate(const Planes& g, const float* __restrict__ in, const Weight& weight,
+                                          const float* __restrict__ bias, float* __restrict__ out) {
+  constexpr int kMaps = small_filter_maps(kAllMaps), kRows = small_filter_rows(kMaps),
+                kColumns = small_filter_columns(kMaps);
   static_assert(kAllMaps % kMaps == 0, "every block has all of its maps");
   constexpr int kLine = (S * kMaps + 3) / 4 * 4;  // the weights of one row of taps, in whole 16-byte loads
-  SHARED(float, weights, [kIn][R][kLine]);        // [.., .., s * kMaps + map]
+  SHARED(float, weights, [kIn][R][kLine]);  // [.., .., s * kMaps + map]
   SHARED(float, biases, [kMaps]);
   const int map0 = blockIdx.z * kMaps;
   for (int i = threadIdx.x; i < kIn * R * kLine; i += blockDim.x) {
@@ -66,7 +67,8 @@ __device__ __forceinline__ void correlate(const Planes& g, const float* __restri
   __syncthreads();
 
   const int across = (g.out_w + kColumns - 1) / kColumns, pieces = (g.out_h + kRows - 1) / kRows * across;
-  const int pieces_here = (pieces + gridDim.x - 1) / gridDim.x, images_here = blockDim.x / pieces_here, image = threadIdx.x / pieces_here;
+  const int pieces_here = (pieces + gridDim.x - 1) / gridDim.x, images_here = blockDim.x / pieces_here,
+            image = threadIdx.x / pieces_here;
   const int piece = blockIdx.x * pieces_here + threadIdx.x % pieces_here;
   if (image >= images_here || piece >= pieces) return;
   const int p = piece / across * kRows, q = piece % across * kColumns;
@@ -77,7 +79,8 @@ __device__ __forceinline__ void correlate(const Planes& g, const float* __restri
   out += (long long)first * (kAllMaps * out_plane) + (map0 * out_plane + p * g.out_w + q);
 
 #pragma unroll 1
-  for (int n = first; n < g.N; n += images, in += (long long)images * (kIn * in_plane), out += (long long)images * (kAllMaps * out_plane)) {
+  for (int n = first; n < g.N;
+       n += images, in += (long long)images * (kIn * in_plane), out += (long long)images * (kAllMaps * out_plane)) {
     load_again();  // the weights: they are too many to stay in registers
     float sums[kRows][kMaps][kColumns];
 #pragma unroll
@@ -130,7 +133,8 @@ __device__ __forceinline__ void correlate(const Planes& g, const float* __restri
 // x [N, C, H, W], w [K, C, R, S], bias [K] or null -> y [N, K, P, Q]
 template <int C, int K, int R, int S>
 __global__ void __launch_bounds__(kSmallFilterThreads, kSmallFilterResident)
-small_filter_forward_kernel(Conv2d g, const float* __restrict__ x, const float* __restrict__ w, const float* __restrict__ bias, float* __restrict__ y) {
+    small_filter_forward_kernel(Conv2d g, const float* __restrict__ x, const float* __restrict__ w,
+                                const float* __restrict__ bias, float* __restrict__ y) {
   const auto weight = [&](int c, int k, int r, int s) { return w[((k * C + c) * R + r) * S + s]; };
   correlate<C, K, R, S>({g.N, g.H, g.W, g.P, g.Q, g.pad_h, g.pad_w}, x, weight, bias, y);
 }
@@ -138,7 +142,8 @@ small_filter_forward_kernel(Conv2d g, const float* __restrict__ x, const float* 
 // dy [N, K, P, Q], w [K, C, R, S] -> dx [N, C, H, W]
 template <int C, int K, int R, int S>
 __global__ void __launch_bounds__(kSmallFilterThreads, kSmallFilterResident)
-small_filter_dgrad_kernel(Conv2d g, const float* __restrict__ dy, const float* __restrict__ w, float* __restrict__ dx) {
+    small_filter_dgrad_kernel(Conv2d g, const float* __restrict__ dy, const float* __restrict__ w,
+                              float* __restrict__ dx) {
   const auto flipped = [&](int k, int c, int r, int s) { return w[((k * C + c) * R + R - 1 - r) * S + S - 1 - s]; };
   correlate<K, C, R, S>({g.N, g.P, g.Q, g.H, g.W, R - 1 - g.pad_h, S - 1 - g.pad_w}, dy, flipped, nullptr, dx);
 }
@@ -147,7 +152,8 @@ small_filter_dgrad_kernel(Conv2d g, const float* __restrict__ dy, const float* _
 // A slice is `slice` of the images' strips of columns.
 template <int C, int K, int R, int S>
 __global__ void __launch_bounds__(kSmallFilterThreads, kSmallFilterWgradResident)
-small_filter_wgrad_kernel(Conv2d g, int slice, const float* __restrict__ dy, const float* __restrict__ x, float* __restrict__ dw, float* __restrict__ db) {
+    small_filter_wgrad_kernel(Conv2d g, int slice, const float* __restrict__ dy, const float* __restrict__ x,
+                              float* __restrict__ dw, float* __restrict__ db) {
   constexpr int kMaps = small_filter_wgrad_maps(K, R * S), kSums = kMaps * R * S, kWarps = kSmallFilterThreads / kLanes;
   constexpr int kColumns = small_filter_wgrad_columns(K, R * S), kWindowColumns = kColumns + S - 1;
   const int c = blockIdx.y % C, k0 = blockIdx.y / C * kMaps;
@@ -164,7 +170,8 @@ small_filter_wgrad_kernel(Conv2d g, int slice, const float* __restrict__ dy, con
     float window[R][kWindowColumns];  // row h of x is row (h + pad) % R
     const auto load_row = [&](float (&row)[kWindowColumns], int h) {
 #pragma unroll
-      for (int j = 0; j < kWindowColumns; j++) row[j] = load_if(unsigned(h - g.pad_h) < unsigned(g.H) && unsigned(left + j) < unsigned(g.W), xc + h * g.W + j);
+      for (int j = 0; j < kWindowColumns; j++)
+        row[j] = load_if(unsigned(h - g.pad_h) < unsigned(g.H) && unsigned(left + j) < unsigned(g.W), xc + h * g.W + j);
     };
 #pragma unroll
     for (int r = 0; r < R - 1; r++) load_row(window[r], r);
@@ -179,7 +186,8 @@ small_filter_wgrad_kernel(Conv2d g, int slice, const float* __restrict__ dy, con
 #pragma unroll
         for (int m = 0; m < kMaps; m++)
 #pragma unroll
-          for (int j = 0; j < kColumns; j++) d[m][j] = load_if(p < g.P && q + j < g.Q, dyk + (m * y_plane + p * g.Q) + j);
+          for (int j = 0; j < kColumns; j++)
+            d[m][j] = load_if(p < g.P && q + j < g.Q, dyk + (m * y_plane + p * g.Q) + j);
 #pragma unroll
         for (int m = 0; m < kMaps; m++)
 #pragma unroll
@@ -227,28 +235,31 @@ template <int i = 0, class F> void with_filter(const Plan& plan, const F& f) {
 
 dim3 grid_of(const Plan& plan) { return dim3(plan.grid[0], plan.grid[1], plan.grid[2]); }
 
-void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
+void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*,
+             Stream stream) {
   with_filter(plan, [&]<int C, int K, int R, int S>() {
-    launch(small_filter_forward_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g, static_cast<const float*>(x), static_cast<const float*>(w),
-           static_cast<const float*>(bias), static_cast<float*>(y));
+    launch(small_filter_forward_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g,
+           static_cast<const float*>(x), static_cast<const float*>(w), static_cast<const float*>(bias),
+           static_cast<float*>(y));
   });
 }
 
 void dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void*, Stream stream) {
   with_filter(plan, [&]<int C, int K, int R, int S>() {
-    launch(small_filter_dgrad_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g, static_cast<const float*>(dy), static_cast<const float*>(w),
-           static_cast<float*>(dx));
+    launch(small_filter_dgrad_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g,
+           static_cast<const float*>(dy), static_cast<const float*>(w), static_cast<float*>(dx));
   });
 }
 
 // workspace [slices, K, C, R, S] and [slices, K] floats
-void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream stream) {
+void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace,
+           Stream stream) {
   const long long filters = (long long)g.K * g.C * g.R * g.S;
   float* partial = static_cast<float*>(workspace);
   float* partial_db = db ? partial + plan.slices * filters : nullptr;
   with_filter(plan, [&]<int C, int K, int R, int S>() {
-    launch(small_filter_wgrad_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g, int(plan.slice), static_cast<const float*>(dy),
-           static_cast<const float*>(x), partial, partial_db);
+    launch(small_filter_wgrad_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g, int(plan.slice),
+           static_cast<const float*>(dy), static_cast<const float*>(x), partial, partial_db);
   });
   add_slices(plan.slices, filters, partial, static_cast<float*>(dw), stream);
   if (db) add_slices(plan.slices, g.K, partial_db, static_cast<float*>(db), stream);

@@ -33,9 +33,12 @@ constexpr int small_filter_wgrad_maps(int K, int taps) {
   while (K % maps) maps--;
   return maps;
 }
-constexpr int small_filter_wgrad_columns(int K, int taps) { return small_filter_wgrad_maps(K, taps) * taps < kMostTapSums ? 4 : 2; }
+constexpr int small_filter_wgrad_columns(int K, int taps) {
+  return small_filter_wgrad_maps(K, taps) * taps < kMostTapSums ? 4 : 2;
+}
 
-constexpr int kSmallFilterThreads = 128;  // a block; forward and dgrad: at most, an image gets fewer where they fit it better
+constexpr int kSmallFilterThreads =
+    128;  // a block; forward and dgrad: at most, an image gets fewer where they fit it better
 // Blocks a multiprocessor. They leave a thread 168 registers, for 64 sums and their inputs; wgrad 255, for 100 and two windows.
 constexpr int kSmallFilterResident = 3, kSmallFilterWgradResident = 2;
 
@@ -56,16 +59,21 @@ inline int small_filter_index(const Conv2d& g) {
 inline std::string small_filter_refusal(Pass, DType dtype, const Conv2d& g) {
   if (dtype != DType::float32) return "is compiled for float32 only";
   const auto text = [](long long n) { return std::to_string(n); };
-  if (small_filter_index(g) >= 0 && g.groups == 1 && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1) {
+  if (small_filter_index(g) >= 0 && g.groups == 1 && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 &&
+      g.dilation_w == 1) {
     constexpr int kRowsBeyond = 16;  // rows below an image that a thread may count without loading them
-    const long long largest = std::max((g.H + kRowsBeyond) * (long long)g.W * g.C, (g.P + kRowsBeyond) * (long long)g.Q * g.K);
-    if (largest > INT_MAX) return "keeps 32-bit offsets inside an image, and one has up to " + text(largest) + " elements";
-    if ((long long)g.N * g.Q > INT_MAX) return "numbers the columns of all images in 32 bits, and there are " + text((long long)g.N * g.Q);
+    const long long largest =
+        std::max((g.H + kRowsBeyond) * (long long)g.W * g.C, (g.P + kRowsBeyond) * (long long)g.Q * g.K);
+    if (largest > INT_MAX)
+      return "keeps 32-bit offsets inside an image, and one has up to " + text(largest) + " elements";
+    if ((long long)g.N * g.Q > INT_MAX)
+      return "numbers the columns of all images in 32 bits, and there are " + text((long long)g.N * g.Q);
     return "";
   }
   std::string filters;
   for (const SmallFilter& f : kSmallFilters)
-    filters += (filters.empty() ? "" : ", ") + text(f.C) + " to " + text(f.K) + " channels " + text(f.R) + "x" + text(f.S);
+    filters +=
+        (filters.empty() ? "" : ", ") + text(f.C) + " to " + text(f.K) + " channels " + text(f.R) + "x" + text(f.S);
   return "is compiled for the filters " + filters + ", each at stride 1, dilation 1 and one group";
 }
 
@@ -81,23 +89,28 @@ inline Plan small_filter_plan(Pass pass, DType, const Conv2d& g) {
     plan.slices = int(std::max(ceil_div(strips, plan.slice), 1LL));
     plan.grid[0] = unsigned(plan.slices), plan.grid[1] = unsigned(cells);
     plan.workspace = plan.slices * ((long long)g.K * g.C * taps + g.K) * (long long)sizeof(float);
-    plan.useful = double(g.N) * g.Q / std::max(double(plan.slices) * plan.slice * small_filter_wgrad_columns(g.K, taps), 1.0);
+    plan.useful =
+        double(g.N) * g.Q / std::max(double(plan.slices) * plan.slice * small_filter_wgrad_columns(g.K, taps), 1.0);
     return plan;
   }
   const bool forward = pass == Pass::forward;
-  const int all_maps = forward ? g.K : g.C, maps = small_filter_maps(all_maps), rows = small_filter_rows(maps), columns = small_filter_columns(maps);
+  const int all_maps = forward ? g.K : g.C, maps = small_filter_maps(all_maps), rows = small_filter_rows(maps),
+            columns = small_filter_columns(maps);
   // an image is divided evenly among blocks, or a block has several images, whichever it takes to fill one
   const long long pieces = ceil_div(forward ? g.P : g.H, rows) * ceil_div(forward ? g.Q : g.W, columns);
-  const long long blocks = std::max(ceil_div(pieces, kSmallFilterThreads), 1LL), pieces_a_block = std::max(ceil_div(pieces, blocks), 1LL);
+  const long long blocks = std::max(ceil_div(pieces, kSmallFilterThreads), 1LL),
+                  pieces_a_block = std::max(ceil_div(pieces, blocks), 1LL);
   plan.images = int(std::clamp<long long>(kSmallFilterThreads / pieces_a_block, 1, std::max(g.N, 1)));
   plan.threads = int(ceil_div(plan.images * pieces_a_block, kLanes) * kLanes);
   plan.tile = {maps, int(plan.images * pieces_a_block) * rows * columns, 1, maps, rows * columns};
   plan.grid[0] = unsigned(blocks);
   plan.grid[2] = unsigned(all_maps / maps);
-  const long long most = std::clamp(kSmallFilterBlocks / ((long long)plan.grid[0] * plan.grid[2]), 1LL, (long long)kGridYZ);
+  const long long most =
+      std::clamp(kSmallFilterBlocks / ((long long)plan.grid[0] * plan.grid[2]), 1LL, (long long)kGridYZ);
   plan.grid[1] = unsigned(std::clamp(ceil_div(g.N, plan.images), 1LL, most));
   const long long pixels = forward ? (long long)g.P * g.Q : (long long)g.H * g.W;
-  plan.useful = double(g.N) * pixels / std::max(double(ceil_div(g.N, plan.images)) * plan.grid[0] * plan.threads * rows * columns, 1.0);
+  plan.useful = double(g.N) * pixels /
+                std::max(double(ceil_div(g.N, plan.images)) * plan.grid[0] * plan.threads * rows * columns, 1.0);
   return plan;
 }
 

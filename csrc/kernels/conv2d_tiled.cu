@@ -36,17 +36,19 @@ __constant__ float constant_filters[kConstantFloats];  // the chunk's: [groups, 
 struct Chunk {
   int group0, filter0, channel0;  // the first; filter and channel inside their group
   int groups, filters, channels;  // how many; filters and channels of each group
-  bool adds;                      // to what the chunks before have stored
+  bool adds;  // to what the chunks before have stored
 };
 
 // forward: in is x [N, C, H, W], bias is [K] or null, out is y [N, K, P, Q]. dgrad: in is dy, bias null, out is dx.
 // grid (n and the tile, group and maps, residue class), block (16, rows of a tile)
 template <bool forward, int kMaps>
 __global__ void __launch_bounds__(kTiledThreads, kTiledResident)
-tiled_kernel(Conv2d g, Chunk chunk, int stage, const float* __restrict__ in, const float* __restrict__ bias, float* __restrict__ out) {
+    tiled_kernel(Conv2d g, Chunk chunk, int stage, const float* __restrict__ in, const float* __restrict__ bias,
+                 float* __restrict__ out) {
   DYNAMIC_SHARED(float, tile);  // [stage, rows, pitch]
   const int tx = threadIdx.x, ty = threadIdx.y, tile_rows = blockDim.y;
-  const TiledAxis h = tiled_height(forward, blockIdx.z / g.stride_w, g), v = tiled_width(forward, blockIdx.z % g.stride_w, g);
+  const TiledAxis h = tiled_height(forward, blockIdx.z / g.stride_w, g),
+                  v = tiled_width(forward, blockIdx.z % g.stride_w, g);
 
   const int tiles_h = ((forward ? g.P : (g.H - 1) / g.stride_h + 1) + tile_rows - 1) / tile_rows;
   const int tiles_v = ((forward ? g.Q : (g.W - 1) / g.stride_w + 1) + kTileSide - 1) / kTileSide;
@@ -63,9 +65,12 @@ tiled_kernel(Conv2d g, Chunk chunk, int stage, const float* __restrict__ in, con
   const int next_map = forward ? one_filter : taps, next_plane = forward ? taps : one_filter;
   int filters[kMaps];  // where the maps' filters begin; for maps past the last, its own
 #pragma unroll
-  for (int m = 0; m < kMaps; m++) filters[m] = group * chunk.filters * one_filter + min(map0 + m, maps - 1) * next_map + h.first_tap * g.S + v.first_tap;
+  for (int m = 0; m < kMaps; m++)
+    filters[m] =
+        group * chunk.filters * one_filter + min(map0 + m, maps - 1) * next_map + h.first_tap * g.S + v.first_tap;
 
-  const int rows = int(tiled_extent(h, tile_rows)), columns = int(tiled_extent(v, kTileSide)), pitch = int(tiled_pitch(columns));
+  const int rows = int(tiled_extent(h, tile_rows)), columns = int(tiled_extent(v, kTileSide)),
+            pitch = int(tiled_pitch(columns));
   const int top = u0 * h.stride + h.start, left = v0 * v.stride + v.start;
   const long long plane = (long long)h.inputs * v.inputs;
   const int first_plane = (chunk.group0 + group) * depth_in_all + (forward ? chunk.channel0 : chunk.filter0);
@@ -79,7 +84,8 @@ tiled_kernel(Conv2d g, Chunk chunk, int stage, const float* __restrict__ in, con
       for (int row = ty; row < rows; row += tile_rows)
         for (int column = tx; column < columns; column += kTileSide) {
           const bool inside = unsigned(top + row) < unsigned(h.inputs) && unsigned(left + column) < unsigned(v.inputs);
-          tile[(d * rows + row) * pitch + column] = load_if(inside, planes + (inside ? (top + row) * v.inputs + left + column : 0));
+          tile[(d * rows + row) * pitch + column] =
+              load_if(inside, planes + (inside ? (top + row) * v.inputs + left + column : 0));
         }
     __syncthreads();
     for (int d = 0; d < planes_here; d++)
@@ -115,28 +121,34 @@ std::string who() {
 }
 
 // Chunk by chunk: its filters to constant memory, its kernel. w [K, C/groups, R, S]: a chunk lies in it in one piece.
-template <bool forward> void launch_tiled(const Plan& plan, const Conv2d& g, const void* in, const void* w, const void* bias, void* out, Stream stream) {
+template <bool forward>
+void launch_tiled(const Plan& plan, const Conv2d& g, const void* in, const void* w, const void* bias, void* out,
+                  Stream stream) {
   const ConstantMemoryTurn turn(stream, who);
   const int tile_rows = plan.threads / kTileSide, maps = kTiledMaps[plan.variant];
   const auto launch_chunk = [&](const Chunk& c) {
-    const long long taps = (long long)g.R * g.S, first = (((long long)c.group0 * g.Kg() + c.filter0) * g.Cg() + c.channel0) * taps;
+    const long long taps = (long long)g.R * g.S,
+                    first = (((long long)c.group0 * g.Kg() + c.filter0) * g.Cg() + c.channel0) * taps;
     const size_t bytes = size_t(c.groups * c.filters * c.channels * taps) * sizeof(float);
     if (bytes > 0) COPY_TO_SYMBOL(constant_filters, static_cast<const float*>(w) + first, bytes, stream);
     const TiledGrid grid = tiled_grid(forward, g, {c.groups, c.filters, c.channels}, tile_rows, maps);
     launch(plan.variant ? tiled_kernel<forward, kTiledMaps[1]> : tiled_kernel<forward, kTiledMaps[0]>,
-           dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)), dim3(kTileSide, tile_rows), size_t(plan.shared), stream, g, c, plan.tile.K,
-           static_cast<const float*>(in), static_cast<const float*>(bias), static_cast<float*>(out));
+           dim3(unsigned(grid.x), unsigned(grid.y), unsigned(grid.z)), dim3(kTileSide, tile_rows), size_t(plan.shared),
+           stream, g, c, plan.tile.K, static_cast<const float*>(in), static_cast<const float*>(bias),
+           static_cast<float*>(out));
   };
   // an empty sum stores zeros too, so there is always one chunk
-  const int groups = plan.chunk.groups, filters = std::max(plan.chunk.filters, 1), channels = std::max(plan.chunk.channels, 1);
+  const int groups = plan.chunk.groups, filters = std::max(plan.chunk.filters, 1),
+            channels = std::max(plan.chunk.channels, 1);
   for (int group = 0; group < g.groups; group += groups)
     for (int filter = 0; filter == 0 || filter < g.Kg(); filter += filters)
       for (int channel = 0; channel == 0 || channel < g.Cg(); channel += channels)
-        launch_chunk({group, filter, channel, std::min(groups, g.groups - group), std::min(filters, g.Kg() - filter), std::min(channels, g.Cg() - channel),
-                      forward ? channel > 0 : filter > 0});
+        launch_chunk({group, filter, channel, std::min(groups, g.groups - group), std::min(filters, g.Kg() - filter),
+                      std::min(channels, g.Cg() - channel), forward ? channel > 0 : filter > 0});
 }
 
-void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*, Stream stream) {
+void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*,
+             Stream stream) {
   launch_tiled<true>(plan, g, x, w, bias, y, stream);
 }
 

@@ -11,12 +11,13 @@
 namespace convlab {
 
 constexpr int kConstantFloats = 16384;  // all 64 KB of constant memory that a module may have
-constexpr int kTileSide = 16;           // outputs: most planes of small networks are between 8 and 32 wide, and 16 wastes least
+constexpr int kTileSide = 16;  // outputs: most planes of small networks are between 8 and 32 wide, and 16 wastes least
 constexpr int kTiledThreads = kTileSide * kTileSide;
-constexpr int kTiledResident = 3;       // blocks a multiprocessor, at least: 80 registers a thread, and another block works while one loads
-constexpr long long kStageBytes = 16 * 1024;    // of input at a time, so that several blocks share a multiprocessor
-constexpr long long kSharedBytes = 48 * 1024;   // what every GPU gives a block without being asked
-constexpr int kTiledMaps[] = {1, 4};            // a thread, by Plan::variant: one x from shared memory feeds as many sums
+constexpr int kTiledResident =
+    3;  // blocks a multiprocessor, at least: 80 registers a thread, and another block works while one loads
+constexpr long long kStageBytes = 16 * 1024;  // of input at a time, so that several blocks share a multiprocessor
+constexpr long long kSharedBytes = 48 * 1024;  // what every GPU gives a block without being asked
+constexpr int kTiledMaps[] = {1, 4};  // a thread, by Plan::variant: one x from shared memory feeds as many sums
 
 // One dimension of a pass. Place u < places of the output, which is element first + u * every of it, is the sum over
 // i < taps of element start + u * stride + i * step of the input times tap first_tap + i * next_tap of the filter.
@@ -27,11 +28,21 @@ struct TiledAxis {
 };
 
 // x: `size` elements, y: `outputs`. `residue`: which class of places dgrad makes (geometry/residues.h); forward has one.
-CONVLAB_HD inline TiledAxis tiled_axis(bool forward, int residue, int size, int outputs, int kernel, int stride, int pad, int dilation) {
+CONVLAB_HD inline TiledAxis tiled_axis(bool forward, int residue, int size, int outputs, int kernel, int stride,
+                                       int pad, int dilation) {
   if (forward) return {outputs, 0, 1, size, -pad, stride, dilation, kernel, 0, 1};
   const Residue c = residue_class(residue, size, kernel, stride, pad, dilation);
   const int last = c.taps - 1;  // without taps the steps between them are 0
-  return {c.places, c.first, stride, outputs, c.output0 - last * c.output_every, 1, c.output_every, c.taps, c.tap0 + last * c.tap_every, -c.tap_every};
+  return {c.places,
+          c.first,
+          stride,
+          outputs,
+          c.output0 - last * c.output_every,
+          1,
+          c.output_every,
+          c.taps,
+          c.tap0 + last * c.tap_every,
+          -c.tap_every};
 }
 
 CONVLAB_HD inline TiledAxis tiled_height(bool forward, int residue, const Conv2d& g) {
@@ -54,7 +65,9 @@ CONVLAB_HD inline long long tiled_pitch(long long columns) {
 
 inline FilterChunk tiled_chunk(const Conv2d& g) {
   const long long plane = (long long)g.R * g.S, filter = g.Cg() * plane, group = g.Kg() * filter;
-  const auto that_fit = [](long long floats, int count) { return int(std::min<long long>(count, floats ? kConstantFloats / floats : count)); };
+  const auto that_fit = [](long long floats, int count) {
+    return int(std::min<long long>(count, floats ? kConstantFloats / floats : count));
+  };
   if (group <= kConstantFloats) return {that_fit(group, g.groups), g.Kg(), g.Cg()};
   if (filter <= kConstantFloats) return {1, that_fit(filter, g.Kg()), g.Cg()};
   return {1, 1, that_fit(plane, g.Cg())};
@@ -66,8 +79,10 @@ struct TiledGrid {
 };
 
 inline TiledGrid tiled_grid(bool forward, const Conv2d& g, const FilterChunk& chunk, int rows, int maps_a_thread) {
-  const long long places_h = forward ? g.P : ceil_div(g.H, g.stride_h), places_v = forward ? g.Q : ceil_div(g.W, g.stride_w);
-  return {g.N * ceil_div(places_h, rows) * ceil_div(places_v, kTileSide), chunk.groups * ceil_div(forward ? chunk.filters : chunk.channels, maps_a_thread),
+  const long long places_h = forward ? g.P : ceil_div(g.H, g.stride_h),
+                  places_v = forward ? g.Q : ceil_div(g.W, g.stride_w);
+  return {g.N * ceil_div(places_h, rows) * ceil_div(places_v, kTileSide),
+          chunk.groups * ceil_div(forward ? chunk.filters : chunk.channels, maps_a_thread),
           forward ? 1 : (long long)g.stride_h * g.stride_w};
 }
 
@@ -79,10 +94,12 @@ inline long long tiled_plane_bytes(const TiledAxis& h, const TiledAxis& v, int r
 
 inline Plan tiled_plan(Pass pass, DType, const Conv2d& g) {
   const bool forward = pass == Pass::forward;
-  const TiledAxis h = tiled_height(forward, 0, g), v = tiled_width(forward, 0, g);  // no class has more taps than residue 0
+  const TiledAxis h = tiled_height(forward, 0, g),
+                  v = tiled_width(forward, 0, g);  // no class has more taps than residue 0
   Plan plan;
   plan.chunk = tiled_chunk(g);
-  const int maps = forward ? plan.chunk.filters : plan.chunk.channels, depth = forward ? plan.chunk.channels : plan.chunk.filters;
+  const int maps = forward ? plan.chunk.filters : plan.chunk.channels,
+            depth = forward ? plan.chunk.channels : plan.chunk.filters;
   plan.variant = maps > 2;
   const int owned = kTiledMaps[plan.variant];
 
@@ -99,7 +116,8 @@ inline Plan tiled_plan(Pass pass, DType, const Conv2d& g) {
   plan.grid[0] = unsigned(grid.x), plan.grid[1] = unsigned(grid.y), plan.grid[2] = unsigned(grid.z);
   plan.plane[0] = rows, plan.plane[1] = kTileSide;
   const long long places = forward ? (long long)g.N * g.P * g.Q : (long long)g.N * g.H * g.W;
-  plan.useful = double(places) * plan.chunk.groups * maps / std::max(double(grid.x) * grid.y * grid.z * plan.threads * owned, 1.0);
+  plan.useful = double(places) * plan.chunk.groups * maps /
+                std::max(double(grid.x) * grid.y * grid.z * plan.threads * owned, 1.0);
   return plan;
 }
 
@@ -107,11 +125,12 @@ inline std::string tiled_refusal(Pass pass, DType dtype, const Conv2d& g) {
   if (dtype != DType::float32) return "is compiled for float32 only";
   const Plan plan = tiled_plan(pass, dtype, g);
   if (plan.chunk.channels == 0 && g.Cg() > 0)
-    return "keeps filters in constant memory, which holds " + std::to_string(kConstantFloats) + " weights, but one plane of a filter has " +
-           std::to_string((long long)g.R * g.S);
+    return "keeps filters in constant memory, which holds " + std::to_string(kConstantFloats) +
+           " weights, but one plane of a filter has " + std::to_string((long long)g.R * g.S);
   if (plan.shared > kSharedBytes)
-    return "keeps its input in shared memory, where a row of " + std::to_string(kTileSide) + " outputs with its halo takes more than the " +
-           std::to_string(kSharedBytes) + " bytes of a block at this stride, kernel size and dilation";
+    return "keeps its input in shared memory, where a row of " + std::to_string(kTileSide) +
+           " outputs with its halo takes more than the " + std::to_string(kSharedBytes) +
+           " bytes of a block at this stride, kernel size and dilation";
   const TiledGrid grid = tiled_grid(pass == Pass::forward, g, plan.chunk, plan.threads / kTileSide, plan.tile.rows);
   return grid_refusal(grid.x, grid.y, grid.z);
 }

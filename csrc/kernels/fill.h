@@ -17,7 +17,8 @@ template <class T> __global__ void __launch_bounds__(kFillThreads) zeros_kernel(
 }
 
 template <class T> void fill_with_zeros(long long elements, T* out, cudaStream_t stream) {
-  launch(zeros_kernel<T>, blocks_for((elements + kFillTogether - 1) / kFillTogether, kFillThreads), dim3(kFillThreads), 0, stream, elements, out);
+  launch(zeros_kernel<T>, blocks_for((elements + kFillTogether - 1) / kFillTogether, kFillThreads), dim3(kFillThreads),
+         0, stream, elements, out);
 }
 
 }  // namespace convlab

@@ -35,7 +35,7 @@ template <int kM, int kN, int kK, int kRows, int kColumns> struct Tile {
   static_assert(N * K % threads == 0 && N % (threads / K) == 0, "B is loaded without a remainder");
 };
 
-constexpr int kTableSteps = 256;      // steps tabled at a time: 16 bytes each, 4 KB
+constexpr int kTableSteps = 256;  // steps tabled at a time: 16 bytes each, 4 KB
 constexpr int kOutside = -(1 << 30);  // a coordinate outside every tensor, even with another such added to it
 
 struct Step {
@@ -60,7 +60,8 @@ template <int kExtent, int kOwned> __device__ __forceinline__ int owned(int thre
   else return i * (kExtent / kOwned) + thread;
 }
 
-template <int kExtent, int kOwned> __device__ __forceinline__ void read_owned(float (&values)[kOwned], const float* shared, int thread) {
+template <int kExtent, int kOwned>
+__device__ __forceinline__ void read_owned(float (&values)[kOwned], const float* shared, int thread) {
   if constexpr (kOwned % 4 == 0) {
 #pragma unroll
     for (int i = 0; i < kOwned; i += 4) {
@@ -79,7 +80,8 @@ template <int kExtent, int kOwned> __device__ __forceinline__ void read_owned(fl
 //
 // Rows and columns past the edge load what the last one loads, and are not stored; steps past the end load zeros.
 template <class Tile, class Part>
-__device__ __forceinline__ void multiply(const Part& part, int m0, long long n0, float (&sums)[Tile::rows][Tile::columns], bool row_sums) {
+__device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
+                                         float (&sums)[Tile::rows][Tile::columns], bool row_sums) {
   using T = typename Part::Element;
   constexpr int M = Tile::M, N = Tile::N, K = Tile::K, threads = Tile::threads;
   constexpr int kPad = 4;  // floats: the K steps of one row lie in different banks, and fours stay aligned
@@ -121,7 +123,8 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
   for (int table = 0; table < tables; table++) {
     const long long k0 = part.begin + (long long)table * kTableSteps;
     const int count = int(min(part.end - k0, (long long)kTableSteps));
-    for (int i = tid; i < kTableSteps + K; i += threads) steps[i] = i < count ? part.step(k0, i) : Step{0, 0, kOutside, kOutside};
+    for (int i = tid; i < kTableSteps + K; i += threads)
+      steps[i] = i < count ? part.step(k0, i) : Step{0, 0, kOutside, kOutside};
     __syncthreads();
     const T* a = settled(part.a(k0));
     const T* b = kAlongSteps ? settled(part.b(k0)) : column_b;
@@ -134,7 +137,8 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
       for (int i = 0; i < kLoadsB; i++) {
         const Step s = kAlongSteps ? sa : steps[tile * K + step_of_load(i)];
         const Step c = kAlongSteps ? places[column_of_load(i)] : Step{0, 0, column.h, column.w};
-        const bool inside = unsigned(c.h + s.h) < unsigned(part.bounds_h) && unsigned(c.w + s.w) < unsigned(part.bounds_w);
+        const bool inside =
+            unsigned(c.h + s.h) < unsigned(part.bounds_h) && unsigned(c.w + s.w) < unsigned(part.bounds_w);
         b_next[i] = load_if(inside, b + (c.b + s.b));
       }
       if (row_sums) {
@@ -182,7 +186,8 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
 
 // grid (ceil(columns / N), ceil(rows / M), parts)
 template <class Tile, class Map>
-__global__ void __launch_bounds__(Tile::threads, Tile::shape.blocks_at_once()) gemm_kernel(const __grid_constant__ Map map) {
+__global__ void __launch_bounds__(Tile::threads, Tile::shape.blocks_at_once())
+    gemm_kernel(const __grid_constant__ Map map) {
   SHARED(typename Map::Part, shared_part, [1]);  // in shared memory, because the loop needs the registers
   if (threadIdx.x == 0) shared_part[0] = map.part(blockIdx.z);
   __syncthreads();

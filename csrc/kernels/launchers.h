@@ -17,9 +17,12 @@ using Stream = CUstream_st*;  // cudaStream_t, without CUDA's headers
 // ---- convolution: x [N, C, H, W], w [K, C/groups, R, S], bias [K] or null, y and dy [N, K, P, Q] ----
 
 // A rung's launchers. `db` [K] may be null; `workspace` has plan.workspace bytes.
-using ConvForward = void(const Plan&, const Conv2d&, DType, const void* x, const void* w, const void* bias, void* y, void* workspace, Stream);
-using ConvDgrad = void(const Plan&, const Conv2d&, DType, const void* dy, const void* w, void* dx, void* workspace, Stream);
-using ConvWgrad = void(const Plan&, const Conv2d&, DType, const void* dy, const void* x, void* dw, void* db, void* workspace, Stream);
+using ConvForward = void(const Plan&, const Conv2d&, DType, const void* x, const void* w, const void* bias, void* y,
+                         void* workspace, Stream);
+using ConvDgrad = void(const Plan&, const Conv2d&, DType, const void* dy, const void* w, void* dx, void* workspace,
+                       Stream);
+using ConvWgrad = void(const Plan&, const Conv2d&, DType, const void* dy, const void* x, void* dw, void* db,
+                       void* workspace, Stream);
 
 // A rung's launchers, null for a pass that it does not have. conv2d_NAME.cu ends with one, which makes it known.
 struct ConvKernels {
@@ -62,8 +65,10 @@ void avg_pool2d_backward(const AvgPool2d&, DType, const void* dy, void* dx, Stre
 // ---- activations, element by element; y may be x ----
 
 // leaky_relu.cu
-void leaky_relu_forward(DType, long long elements, double negative_slope, const void* x, void* y, void* positive, Stream);  // positive may be null
-void leaky_relu_backward(DType, long long elements, double negative_slope, const void* dy, const void* positive, void* dx, Stream);
+void leaky_relu_forward(DType, long long elements, double negative_slope, const void* x, void* y, void* positive,
+                        Stream);  // positive may be null
+void leaky_relu_backward(DType, long long elements, double negative_slope, const void* dy, const void* positive,
+                         void* dx, Stream);
 void relu_forward(DType, long long elements, const void* x, void* y, Stream);
 void relu_backward(DType, long long elements, const void* dy, const void* y, void* dx, Stream);
 

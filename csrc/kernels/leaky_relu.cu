@@ -52,11 +52,14 @@ struct Pieces {
   template <int n> CONVLAB_HD long long vectors() const { return (elements - head) / n; }
   template <int n> CONVLAB_HD long long count() const { return elements - vectors<n>() * (n - 1); }
   // the single element of piece i >= vectors
-  template <int n> CONVLAB_HD long long single(long long i) const { return i - vectors<n>() < head ? i - vectors<n>() : i + vectors<n>() * (n - 1); }
+  template <int n> CONVLAB_HD long long single(long long i) const {
+    return i - vectors<n>() < head ? i - vectors<n>() : i + vectors<n>() * (n - 1);
+  }
 };
 
 // in [elements] -> out [elements], and in > 0 [elements] unless `positive` is null.  grid ceil(pieces / 256)
-template <int n, class T, class F> __global__ void __launch_bounds__(kThreads) unary_kernel(F f, Pieces p, const T* in, T* out, bool* positive) {
+template <int n, class T, class F>
+__global__ void __launch_bounds__(kThreads) unary_kernel(F f, Pieces p, const T* in, T* out, bool* positive) {
   using A = acc_t<T>;
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;
   if (i < p.vectors<n>()) {
@@ -78,7 +81,8 @@ template <int n, class T, class F> __global__ void __launch_bounds__(kThreads) u
 }
 
 // a, b [elements] -> out [elements].  grid ceil(pieces / 256)
-template <int n, class T, class U, class F> __global__ void __launch_bounds__(kThreads) binary_kernel(F f, Pieces p, const T* a, const U* b, T* out) {
+template <int n, class T, class U, class F>
+__global__ void __launch_bounds__(kThreads) binary_kernel(F f, Pieces p, const T* a, const U* b, T* out) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;
   if (i < p.vectors<n>()) {
     Vector<T, n> v = load_vector<n>(a + p.head + i * n);
@@ -104,38 +108,44 @@ template <class T, class F, class... U> void in_pieces(long long elements, F f, 
   f(std::integral_constant<int, n>{}, Pieces{elements, int(to_multiple < elements ? to_multiple : elements)});
 }
 
-template <class T, class F> void unary(F f, long long elements, const void* in, void* out, void* positive, Stream stream) {
+template <class T, class F>
+void unary(F f, long long elements, const void* in, void* out, void* positive, Stream stream) {
   const T* x = static_cast<const T*>(in);
   T* y = static_cast<T*>(out);
   bool* above = static_cast<bool*>(positive);
   const auto launch_it = [&](auto width, Pieces pieces) {
     constexpr int n = decltype(width)::value;
-    launch(unary_kernel<n, T, F>, blocks_for(pieces.count<n>(), kThreads), dim3(kThreads), 0, stream, f, pieces, x, y, above);
+    launch(unary_kernel<n, T, F>, blocks_for(pieces.count<n>(), kThreads), dim3(kThreads), 0, stream, f, pieces, x, y,
+           above);
   };
   in_pieces(elements, launch_it, x, y, above);
 }
 
-template <class T, class U, class F> void binary(F f, long long elements, const void* a, const void* b, void* out, Stream stream) {
+template <class T, class U, class F>
+void binary(F f, long long elements, const void* a, const void* b, void* out, Stream stream) {
   const T* x = static_cast<const T*>(a);
   const U* y = static_cast<const U*>(b);
   T* z = static_cast<T*>(out);
   const auto launch_it = [&](auto width, Pieces pieces) {
     constexpr int n = decltype(width)::value;
-    launch(binary_kernel<n, T, U, F>, blocks_for(pieces.count<n>(), kThreads), dim3(kThreads), 0, stream, f, pieces, x, y, z);
+    launch(binary_kernel<n, T, U, F>, blocks_for(pieces.count<n>(), kThreads), dim3(kThreads), 0, stream, f, pieces, x,
+           y, z);
   };
   in_pieces(elements, launch_it, x, y, z);
 }
 
 }  // namespace
 
-void leaky_relu_forward(DType dtype, long long elements, double negative_slope, const void* x, void* y, void* positive, Stream stream) {
+void leaky_relu_forward(DType dtype, long long elements, double negative_slope, const void* x, void* y, void* positive,
+                        Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     unary<T>(LeakyRelu<acc_t<T>>{acc_t<T>(negative_slope)}, elements, x, y, positive, stream);
   });
 }
 
-void leaky_relu_backward(DType dtype, long long elements, double negative_slope, const void* dy, const void* positive, void* dx, Stream stream) {
+void leaky_relu_backward(DType dtype, long long elements, double negative_slope, const void* dy, const void* positive,
+                         void* dx, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     binary<T, bool>(LeakyReluBackward<acc_t<T>>{acc_t<T>(negative_slope)}, elements, dy, positive, dx, stream);

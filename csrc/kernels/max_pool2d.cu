@@ -41,7 +41,8 @@ __device__ inline int first_tap(int start, int dilation) { return start < 0 ? (-
 
 // x [planes, H, W] -> y, offsets [planes, P, Q].  grid ceil(planes PQ / 256)
 template <class T, class Offset>
-__global__ void __launch_bounds__(kThreads) forward_kernel(Pool2d g, const T* __restrict__ x, T* __restrict__ y, Offset* __restrict__ offsets) {
+__global__ void __launch_bounds__(kThreads)
+    forward_kernel(Pool2d g, const T* __restrict__ x, T* __restrict__ y, Offset* __restrict__ offsets) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;
   if (i >= g.planes * g.P * g.Q) return;
   const Window at = window_of(g, i);
@@ -65,7 +66,7 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Pool2d g, const T* __
 // dy, offsets [planes, P, Q] -> dx [planes, H, W].  grid ceil(planes HW / 256)
 template <class T, class Offset>
 __global__ void __launch_bounds__(kThreads)
-backward_kernel(Pool2d g, const T* __restrict__ dy, const Offset* __restrict__ offsets, T* __restrict__ dx) {
+    backward_kernel(Pool2d g, const T* __restrict__ dy, const Offset* __restrict__ offsets, T* __restrict__ dx) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (plane, h, w)
   if (i >= g.planes * g.H * g.W) return;
   const int w = int(i % g.W), h = int(i / g.W % g.H);
@@ -81,7 +82,7 @@ backward_kernel(Pool2d g, const T* __restrict__ dy, const Offset* __restrict__ o
 // x [planes, H, W], offsets [planes, P, Q] -> y [planes, P, Q].  grid ceil(planes PQ / 256)
 template <class T, class Offset>
 __global__ void __launch_bounds__(kThreads)
-gather_kernel(Pool2d g, const T* __restrict__ x, const Offset* __restrict__ offsets, T* __restrict__ y) {
+    gather_kernel(Pool2d g, const T* __restrict__ x, const Offset* __restrict__ offsets, T* __restrict__ y) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;
   if (i >= g.planes * g.P * g.Q) return;
   const Window at = window_of(g, i);
@@ -91,7 +92,8 @@ gather_kernel(Pool2d g, const T* __restrict__ x, const Offset* __restrict__ offs
 
 // offsets -> indices [planes, P, Q].  grid ceil(planes PQ / 256)
 template <class Offset>
-__global__ void __launch_bounds__(kThreads) indices_kernel(Pool2d g, const Offset* __restrict__ offsets, long long* __restrict__ indices) {
+__global__ void __launch_bounds__(kThreads)
+    indices_kernel(Pool2d g, const Offset* __restrict__ offsets, long long* __restrict__ indices) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;
   if (i >= g.planes * g.P * g.Q) return;
   const Window at = window_of(g, i);
@@ -112,8 +114,8 @@ void max_pool2d_forward(const Pool2d& g, DType dtype, const void* x, void* y, vo
     dispatch_offset(g, [&](auto offset_tag) {
       using T = typename decltype(tag)::type;
       using Offset = typename decltype(offset_tag)::type;
-      launch(forward_kernel<T, Offset>, blocks_for(g.planes * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g, static_cast<const T*>(x),
-             static_cast<T*>(y), static_cast<Offset*>(offsets));
+      launch(forward_kernel<T, Offset>, blocks_for(g.planes * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g,
+             static_cast<const T*>(x), static_cast<T*>(y), static_cast<Offset*>(offsets));
     });
   });
 }
@@ -123,8 +125,8 @@ void max_pool2d_backward(const Pool2d& g, DType dtype, const void* dy, const voi
     dispatch_offset(g, [&](auto offset_tag) {
       using T = typename decltype(tag)::type;
       using Offset = typename decltype(offset_tag)::type;
-      launch(backward_kernel<T, Offset>, blocks_for(g.planes * g.H * g.W, kThreads), dim3(kThreads), 0, stream, g, static_cast<const T*>(dy),
-             static_cast<const Offset*>(offsets), static_cast<T*>(dx));
+      launch(backward_kernel<T, Offset>, blocks_for(g.planes * g.H * g.W, kThreads), dim3(kThreads), 0, stream, g,
+             static_cast<const T*>(dy), static_cast<const Offset*>(offsets), static_cast<T*>(dx));
     });
   });
 }
@@ -134,8 +136,8 @@ void max_pool2d_gather(const Pool2d& g, DType dtype, const void* x, const void* 
     dispatch_offset(g, [&](auto offset_tag) {
       using T = typename decltype(tag)::type;
       using Offset = typename decltype(offset_tag)::type;
-      launch(gather_kernel<T, Offset>, blocks_for(g.planes * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g, static_cast<const T*>(x),
-             static_cast<const Offset*>(offsets), static_cast<T*>(y));
+      launch(gather_kernel<T, Offset>, blocks_for(g.planes * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g,
+             static_cast<const T*>(x), static_cast<const Offset*>(offsets), static_cast<T*>(y));
     });
   });
 }
@@ -143,7 +145,8 @@ void max_pool2d_gather(const Pool2d& g, DType dtype, const void* x, const void* 
 void max_pool2d_indices(const Pool2d& g, const void* offsets, long long* indices, Stream stream) {
   dispatch_offset(g, [&](auto offset_tag) {
     using Offset = typename decltype(offset_tag)::type;
-    launch(indices_kernel<Offset>, blocks_for(g.planes * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g, static_cast<const Offset*>(offsets), indices);
+    launch(indices_kernel<Offset>, blocks_for(g.planes * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g,
+           static_cast<const Offset*>(offsets), indices);
   });
 }
 

@@ -5,8 +5,8 @@
 
 namespace convlab {
 
-constexpr int kGridYZ = 65535;       // the hardware's limits on grid.y and grid.z,
-constexpr int kGridX = 0x7fffffff;   // and on grid.x
+constexpr int kGridYZ = 65535;  // the hardware's limits on grid.y and grid.z,
+constexpr int kGridX = 0x7fffffff;  // and on grid.x
 
 constexpr long long ceil_div(long long a, long long b) { return (a + b - 1) / b; }
 
@@ -14,8 +14,8 @@ constexpr long long ceil_div(long long a, long long b) { return (a + b - 1) / b;
 inline std::string grid_refusal(long long x, long long y, long long z) {
   if (x <= kGridX && y <= kGridYZ && z <= kGridYZ) return "";
   const auto text = [](long long n) { return std::to_string(n); };
-  return "would need a grid of " + text(x) + " x " + text(y) + " x " + text(z) + " blocks, and at most " + text(kGridX) + " x " + text(kGridYZ) + " x " +
-         text(kGridYZ) + " are possible";
+  return "would need a grid of " + text(x) + " x " + text(y) + " x " + text(z) + " blocks, and at most " +
+         text(kGridX) + " x " + text(kGridYZ) + " x " + text(kGridYZ) + " are possible";
 }
 
 // A block makes M x N outputs in tiles of K steps of the sum; a thread makes rows x columns of them (gemm.h).
@@ -41,19 +41,20 @@ struct FilterChunk {
 };
 
 struct Plan {
-  int variant = 0;            // which instance of the rung's kernel: an index into its table of tiles or filters
-  TileShape tile{};           // of rungs that have tiles
+  int variant = 0;  // which instance of the rung's kernel: an index into its table of tiles or filters
+  TileShape tile{};  // of rungs that have tiles
   long long rows = 0, columns = 0, steps = 0;  // of the matrix product those cover; of its parts, the largest
   unsigned grid[3] = {1, 1, 1};
-  int threads = 0;            // a block
-  double useful = 0;          // of what its blocks have room for, the share that exists: the rest falls over edges
-  int plane[2] = {0, 0};      // rows and columns of an output plane that a block makes, of rungs whose tiles are such rectangles
-  int slices = 1;             // of wgrad's sum, added up by a second kernel
-  long long slice = 0;        // steps in each but the last
-  int images = 0;             // that a rung takes at a time, where it works in chunks
-  FilterChunk chunk{};        // of the rung that keeps filters in constant memory
-  long long shared = 0;       // bytes a block, of rungs whose shared memory depends on the problem
-  long long workspace = 0;    // bytes, device memory
+  int threads = 0;  // a block
+  double useful = 0;  // of what its blocks have room for, the share that exists: the rest falls over edges
+  int plane[2] = {
+      0, 0};  // rows and columns of an output plane that a block makes, of rungs whose tiles are such rectangles
+  int slices = 1;  // of wgrad's sum, added up by a second kernel
+  long long slice = 0;  // steps in each but the last
+  int images = 0;  // that a rung takes at a time, where it works in chunks
+  FilterChunk chunk{};  // of the rung that keeps filters in constant memory
+  long long shared = 0;  // bytes a block, of rungs whose shared memory depends on the problem
+  long long workspace = 0;  // bytes, device memory
 };
 
 }  // namespace convlab

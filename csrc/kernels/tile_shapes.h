@@ -18,7 +18,8 @@ constexpr Tiles kSharedTiles = {&kSharedTile, 0, 1};
 // there is a tile for every multiprocessor. For float16 and bfloat16 only the last two of each list are compiled, to keep the
 // build short.
 
-constexpr TileShape kImageTiles[] = {  // forward and dgrad: columns are pixels, of which there are many
+constexpr TileShape kImageTiles[] = {
+    // forward and dgrad: columns are pixels, of which there are many
     {128, 256, 8, 8, 16}, // 128 outputs a thread: the fewest loads for a multiply-add that 255 registers allow
     {128, 128, 8, 8, 8},  // half as large, for what those do not divide among multiprocessors
     {64, 128, 8, 8, 8},   // 64 channels
@@ -27,7 +28,8 @@ constexpr TileShape kImageTiles[] = {  // forward and dgrad: columns are pixels,
     {16, 128, 8, 4, 4},   // very few channels: LeNet C1 and C3
 };
 
-constexpr TileShape kFilterTiles[] = {  // wgrad: columns are taps, rows channels, and either may be few
+constexpr TileShape kFilterTiles[] = {
+    // wgrad: columns are taps, rows channels, and either may be few
     {128, 128, 8, 8, 8},
     {128, 32, 8, 8, 4},   // few taps: first layers, pointwise
     {64, 64, 8, 8, 4},

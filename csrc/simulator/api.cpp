@@ -49,7 +49,11 @@ void launches(uint64_t id, void (*each)(void*, const LaunchRow*), void* context)
   if (!session) return;
   std::lock_guard lock(session->mutex);
   for (const LaunchRecord& l : session->launches) {
-    const LaunchRow row{l.kernel.c_str(), l.source.c_str(), {l.grid.x, l.grid.y, l.grid.z}, {l.block.x, l.block.y, l.block.z}, l.shared_bytes};
+    const LaunchRow row{l.kernel.c_str(),
+                        l.source.c_str(),
+                        {l.grid.x, l.grid.y, l.grid.z},
+                        {l.block.x, l.block.y, l.block.z},
+                        l.shared_bytes};
     each(context, &row);
   }
 }

@@ -22,8 +22,8 @@ inline unsigned element_bytes(const Tensor& t) {
 class SimulatedInput {
  public:
   SimulatedInput(const char* name, const Tensor* t)
-      : copy_(sim::DeviceCopy::input(t ? t->const_data_ptr() : nullptr, t ? size_t(t->numel()) * element_bytes(*t) : 0, t ? element_bytes(*t) : 1,
-                                     name)) {}
+      : copy_(sim::DeviceCopy::input(t ? t->const_data_ptr() : nullptr, t ? size_t(t->numel()) * element_bytes(*t) : 0,
+                                     t ? element_bytes(*t) : 1, name)) {}
   operator const void*() const { return copy_.get(); }
 
  private:
@@ -33,7 +33,8 @@ class SimulatedInput {
 class SimulatedOutput {
  public:
   SimulatedOutput(const char* name, Tensor* t)
-      : copy_(sim::DeviceCopy::output(t ? t->mutable_data_ptr() : nullptr, t ? size_t(t->numel()) * element_bytes(*t) : 0, t ? element_bytes(*t) : 1,
+      : copy_(sim::DeviceCopy::output(t ? t->mutable_data_ptr() : nullptr,
+                                      t ? size_t(t->numel()) * element_bytes(*t) : 0, t ? element_bytes(*t) : 1,
                                       name)) {}
   ~SimulatedOutput() { copy_.copy_back(); }
   operator void*() const { return copy_.get(); }

@@ -18,13 +18,18 @@ void AsyncCopies::land(const Copy& copy) {
   if (copy.source_bytes) std::memcpy(copy.shared, copy.global, copy.source_bytes);
 }
 
-void AsyncCopies::issue(Runner& runner, void* shared, const void* global, unsigned bytes, unsigned source_bytes, Site site) {
-  if (bytes != 4 && bytes != 8 && bytes != 16) fail({"cp.async of " + std::to_string(bytes) + " bytes: it copies 4, 8 or 16", site});
+void AsyncCopies::issue(Runner& runner, void* shared, const void* global, unsigned bytes, unsigned source_bytes,
+                        Site site) {
+  if (bytes != 4 && bytes != 8 && bytes != 16)
+    fail({"cp.async of " + std::to_string(bytes) + " bytes: it copies 4, 8 or 16", site});
   if (source_bytes > bytes)
-    fail({"cp.async with " + std::to_string(source_bytes) + " source bytes, more than the " + std::to_string(bytes) + " it copies", site});
+    fail({"cp.async with " + std::to_string(source_bytes) + " source bytes, more than the " + std::to_string(bytes) +
+              " it copies",
+          site});
   if (reinterpret_cast<uintptr_t>(shared) % bytes || (source_bytes && reinterpret_cast<uintptr_t>(global) % bytes))
     fail({"misaligned cp.async: both addresses must be multiples of " + std::to_string(bytes), site});
-  if (!runner.shared.contains(static_cast<const char*>(shared))) fail({"cp.async to an address that is not in shared memory", site});
+  if (!runner.shared.contains(static_cast<const char*>(shared)))
+    fail({"cp.async to an address that is not in shared memory", site});
   const bool at_once = runner.order == Order::reverse || (runner.order == Order::random && runner.random_bit());
   const Copy copy{shared, global, bytes, source_bytes, groups_, at_once, site};
   pending_.push_back(copy);

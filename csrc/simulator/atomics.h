@@ -2,10 +2,16 @@
 #pragma once
 #include "runtime.h"
 
-inline float atomicAdd(float* address, float value, CONVLAB_SITE) { return convlab::sim::atomic_add(address, value, site); }
-inline double atomicAdd(double* address, double value, CONVLAB_SITE) { return convlab::sim::atomic_add(address, value, site); }
+inline float atomicAdd(float* address, float value, CONVLAB_SITE) {
+  return convlab::sim::atomic_add(address, value, site);
+}
+inline double atomicAdd(double* address, double value, CONVLAB_SITE) {
+  return convlab::sim::atomic_add(address, value, site);
+}
 inline int atomicAdd(int* address, int value, CONVLAB_SITE) { return convlab::sim::atomic_add(address, value, site); }
-inline unsigned atomicAdd(unsigned* address, unsigned value, CONVLAB_SITE) { return convlab::sim::atomic_add(address, value, site); }
+inline unsigned atomicAdd(unsigned* address, unsigned value, CONVLAB_SITE) {
+  return convlab::sim::atomic_add(address, value, site);
+}
 inline unsigned long long atomicAdd(unsigned long long* address, unsigned long long value, CONVLAB_SITE) {
   return convlab::sim::atomic_add(address, value, site);
 }

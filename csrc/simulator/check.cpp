@@ -22,7 +22,8 @@ void Shadow::clear() {
 
 Granule* Shadow::of(size_t count) {
   if (granules_) return granules_;
-  void* p = mmap(nullptr, count * sizeof(Granule), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* p = mmap(nullptr, count * sizeof(Granule), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                 -1, 0);
   if (p == MAP_FAILED) fail({"no memory for the race check of a buffer with " + std::to_string(count) + " elements"});
   granules_ = static_cast<Granule*>(p);  // zero is a Mark's "never"
   count_ = count;
@@ -42,7 +43,8 @@ std::vector<Site>& named_sites() {  // few, and only grow; one launch is checked
 bool same(Site a, Site b) { return a.line() == b.line() && a.column() == b.column() && a.file_name() == b.file_name(); }
 
 uint32_t pack(const Where& where) {
-  if (const void* address = where.return_address()) return uint32_t(reinterpret_cast<uintptr_t>(address) - reinterpret_cast<uintptr_t>(&anchor)) << 1;
+  if (const void* address = where.return_address())
+    return uint32_t(reinterpret_cast<uintptr_t>(address) - reinterpret_cast<uintptr_t>(&anchor)) << 1;
   auto& sites = named_sites();
   for (size_t i = 0; i < sites.size(); i++)
     if (same(sites[i], where.site())) return uint32_t(i) << 1 | 1;
@@ -66,28 +68,40 @@ struct Piece {  // of memory, with its marks
 
   std::string text(size_t granule) const {
     const size_t byte = granule * element.unit;
-    return std::string(kind) + " '" + name + "' element " + std::to_string(byte / element.bytes) + " (byte " + std::to_string(byte) + ")";
+    return std::string(kind) + " '" + name + "' element " + std::to_string(byte / element.bytes) + " (byte " +
+           std::to_string(byte) + ")";
   }
 };
 
 // Whether what `mark` tells of may happen at the same time as what `thread` does now.
 bool concurrent(const Mark& mark, Runner& r, uint16_t thread, bool global) {
   if (global && mark.other_block >= r.epochs.launch_began) return true;
-  if (mark.epoch != r.epochs.now) return global && mark.epoch >= r.epochs.launch_began && mark.epoch < r.epochs.block_began;
+  if (mark.epoch != r.epochs.now)
+    return global && mark.epoch >= r.epochs.launch_began && mark.epoch < r.epochs.block_began;
   if (mark.several) return true;
   if (mark.thread == thread) return false;
   return mark.thread / kWarp != thread / kWarp || mark.warp_epoch >= r.warp_of(thread).sync_epoch;
 }
 
-void race(Runner& r, const char* kind, const char* before, const Mark& mark, const Where& where, const std::string& element) {
+void race(Runner& r, const char* kind, const char* before, const Mark& mark, const Where& where,
+          const std::string& element) {
   const bool other_block = mark.epoch < r.epochs.block_began || mark.other_block >= r.epochs.launch_began;
-  const std::string who = other_block ? "a thread of another block" : mark.several ? "several threads" : "thread " + text(r.thread_id(mark.thread));
-  fail({std::string("race (") + kind + ") on " + element, where, std::string(before) + " by " + who + ", unordered,", unpack(mark.place)});
+  const std::string who = other_block    ? "a thread of another block"
+                          : mark.several ? "several threads"
+                                         : "thread " + text(r.thread_id(mark.thread));
+  fail({std::string("race (") + kind + ") on " + element, where, std::string(before) + " by " + who + ", unordered,",
+        unpack(mark.place)});
 }
 
 Mark mark_now(Runner& r, const Mark& old, const Where& where, uint16_t thread, bool several, bool atomic) {
   const bool by_other_block = old.epoch >= r.epochs.launch_began && old.epoch < r.epochs.block_began;
-  return {r.epochs.now, by_other_block ? old.epoch : old.other_block, r.warp_of(thread).sync_epoch, pack(where), thread, several, atomic};
+  return {r.epochs.now,
+          by_other_block ? old.epoch : old.other_block,
+          r.warp_of(thread).sync_epoch,
+          pack(where),
+          thread,
+          several,
+          atomic};
 }
 
 void touch(Runner& r, const Piece& piece, size_t bytes, Access access, const Where& where) {
@@ -95,19 +109,25 @@ void touch(Runner& r, const Piece& piece, size_t bytes, Access access, const Whe
   const size_t unit = piece.element.unit;
   for (size_t i = piece.offset / unit; i * unit < piece.offset + bytes; i++) {
     Granule& g = piece.granules[i];
-    if (access != Access::write && piece.needs_write_before_read && (piece.global ? g.write.epoch == 0 : g.write.epoch < r.epochs.block_began))
+    if (access != Access::write && piece.needs_write_before_read &&
+        (piece.global ? g.write.epoch == 0 : g.write.epoch < r.epochs.block_began))
       fail({"read of uninitialised " + piece.text(i), where});
     if (access == Access::read) {
-      if (concurrent(g.write, r, thread, piece.global)) return race(r, "read after write", "written", g.write, where, piece.text(i));
+      if (concurrent(g.write, r, thread, piece.global))
+        return race(r, "read after write", "written", g.write, where, piece.text(i));
       const Mark& m = g.read;
       const bool several =
-          m.epoch == r.epochs.now && (m.several || concurrent({m.epoch, 0, m.warp_epoch, 0, m.thread, false, false}, r, thread, false));
+          m.epoch == r.epochs.now &&
+          (m.several || concurrent({m.epoch, 0, m.warp_epoch, 0, m.thread, false, false}, r, thread, false));
       g.read = mark_now(r, m, where, thread, several, false);
     } else {
       const bool both_atomic = access == Access::atomic && g.write.atomic;
-      if (!both_atomic && concurrent(g.write, r, thread, piece.global)) return race(r, "write after write", "written", g.write, where, piece.text(i));
-      if (concurrent(g.read, r, thread, piece.global)) return race(r, "write after read", "read", g.read, where, piece.text(i));
-      const bool several = both_atomic && g.write.epoch == r.epochs.now && (g.write.several || g.write.thread != thread);
+      if (!both_atomic && concurrent(g.write, r, thread, piece.global))
+        return race(r, "write after write", "written", g.write, where, piece.text(i));
+      if (concurrent(g.read, r, thread, piece.global))
+        return race(r, "write after read", "read", g.read, where, piece.text(i));
+      const bool several =
+          both_atomic && g.write.epoch == r.epochs.now && (g.write.several || g.write.thread != thread);
       g.write = mark_now(r, g.write, where, thread, several, access == Access::atomic);
     }
   }
@@ -126,15 +146,17 @@ void check_shared(Runner& r, const char* p, size_t bytes, Access access, const W
   if (!array) {
     const SharedMemory::Array* near = r.shared.nearest(offset);
     fail({std::string("shared memory out of bounds: ") + verb(access) + " of " + std::to_string(bytes) + " bytes" +
-              (near ? " at byte " + std::to_string(std::ptrdiff_t(offset) - std::ptrdiff_t(near->begin)) + " of '" + near->name + "', which has " +
-                          std::to_string(near->bytes)
+              (near ? " at byte " + std::to_string(std::ptrdiff_t(offset) - std::ptrdiff_t(near->begin)) + " of '" +
+                          near->name + "', which has " + std::to_string(near->bytes)
                     : ", and the kernel has no array there"),
           where});
   }
   if (access == Access::read && r.current->copies.covers(p, bytes))
     fail({std::string("read of '") + array->name + "' where a cp.async of this thread has not been waited for", where});
   if (r.counter) r.counter->note({array->name, true}, r.current->index, p, bytes, access, pack(where));
-  touch(r, {shared_shadow().of(SharedMemory::kArena) + array->begin, array->element, offset - array->begin, "shared", array->name, false, true},
+  touch(r,
+        {shared_shadow().of(SharedMemory::kArena) + array->begin, array->element, offset - array->begin, "shared",
+         array->name, false, true},
         bytes, access, where);
 }
 
@@ -143,7 +165,9 @@ void check_global(Runner& r, const char* p, size_t bytes, Access access, const W
   if (!b || p < b->begin || p + bytes > b->begin + b->bytes) {
     b = buffer_at(p);
     if (!b || p < b->begin || p + bytes > b->begin + b->bytes)
-      fail({std::string("device memory out of bounds: ") + verb(access) + " of " + std::to_string(bytes) + " bytes, " + describe_address(p), where});
+      fail({std::string("device memory out of bounds: ") + verb(access) + " of " + std::to_string(bytes) + " bytes, " +
+                describe_address(p),
+            where});
     r.last_buffer = b;
   }
   if (r.counter) r.counter->note({b->name.c_str(), false}, r.current->index, p, bytes, access, pack(where));
@@ -152,8 +176,10 @@ void check_global(Runner& r, const char* p, size_t bytes, Access access, const W
     return;
   }
   const size_t offset = size_t(p - b->begin);
-  touch(r, {b->shadow.of(b->bytes / b->element.unit + 1), b->element, offset, "device memory", b->name.c_str(), true, !b->initialised}, bytes, access,
-        where);
+  touch(r,
+        {b->shadow.of(b->bytes / b->element.unit + 1), b->element, offset, "device memory", b->name.c_str(), true,
+         !b->initialised},
+        bytes, access, where);
 }
 
 struct Segments {  // of this library in memory: its constants

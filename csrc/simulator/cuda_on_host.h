@@ -38,14 +38,15 @@ inline void __threadfence() {}        // blocks and threads see each other's wri
 inline void __threadfence_block() {}  // a missing fence does not show
 inline void __trap(CONVLAB_SITE) { convlab::sim::trap(site); }
 
-#define SHARED(T, name, dims) \
-  static const char name##_key_ = 0; \
-  using name##_array_ = T dims; \
-  auto& name = *static_cast<name##_array_*>( \
-      ::convlab::sim::shared_array(&name##_key_, sizeof(name##_array_), ::convlab::sim::kElement<T>, #name, std::source_location::current()))
+#define SHARED(T, name, dims)                                             \
+  static const char name##_key_ = 0;                                      \
+  using name##_array_ = T dims;                                           \
+  auto& name = *static_cast<name##_array_*>(::convlab::sim::shared_array( \
+      &name##_key_, sizeof(name##_array_), ::convlab::sim::kElement<T>, #name, std::source_location::current()))
 
 #define DYNAMIC_SHARED(T, name) \
-  T* const name = static_cast<T*>(::convlab::sim::dynamic_shared(::convlab::sim::kElement<T>, std::source_location::current()))
+  T* const name =               \
+      static_cast<T*>(::convlab::sim::dynamic_shared(::convlab::sim::kElement<T>, std::source_location::current()))
 
 #define COPY_TO_SYMBOL(symbol, source, bytes, stream) (void(stream), void(std::memcpy(&(symbol), source, bytes)))
 

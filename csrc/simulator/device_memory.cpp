@@ -31,7 +31,8 @@ void reserve_region() {  // with the allocation mutex held
     region.begin = static_cast<char*>(p);
     return;
   }
-  throw Error("convlab simulator: cannot reserve 4 GiB of addresses for the simulated device memory (is `ulimit -v` set?)");
+  throw Error(
+      "convlab simulator: cannot reserve 4 GiB of addresses for the simulated device memory (is `ulimit -v` set?)");
 }
 
 std::mutex& allocation_mutex() {
@@ -68,7 +69,8 @@ Buffer* allocate(size_t bytes, unsigned element_bytes, const char* name, const v
   size_t first = 0;
   for (size_t free = 0; free < slots; first++) {
     if (first + slots - free > Region::kSlots)
-      throw Error("convlab simulator: no room for " + std::to_string(bytes) + " bytes of '" + name + "' in the simulated device memory");
+      throw Error("convlab simulator: no room for " + std::to_string(bytes) + " bytes of '" + name +
+                  "' in the simulated device memory");
     free = region.slots[first].load(std::memory_order_relaxed) ? 0 : free + 1;
   }
   first -= slots;
@@ -81,7 +83,9 @@ Buffer* allocate(size_t bytes, unsigned element_bytes, const char* name, const v
   char* begin = pages + (page_bytes - bytes - shift) / kAlignment * kAlignment + shift;
   if (begin + bytes > pages + page_bytes) begin -= kAlignment;
 
-  auto* buffer = new Buffer{begin, bytes, name, {element_bytes, std::min(element_bytes, 4u)}, false, true, pages, page_bytes, first, slots, {}};
+  auto* buffer =
+      new Buffer{begin, bytes, name, {element_bytes, std::min(element_bytes, 4u)}, false, true, pages, page_bytes,
+                 first, slots, {}};
   for (size_t i = first; i < first + slots; i++) region.slots[i].store(buffer, std::memory_order_release);
   return buffer;
 }
@@ -95,7 +99,8 @@ void release(Buffer* buffer) {
   std::lock_guard lock(allocation_mutex());
   madvise(buffer->pages, buffer->page_bytes, MADV_DONTNEED);
   mprotect(buffer->pages, buffer->page_bytes, PROT_NONE);
-  for (size_t i = buffer->first_slot; i < buffer->first_slot + buffer->slots; i++) region.slots[i].store(nullptr, std::memory_order_release);
+  for (size_t i = buffer->first_slot; i < buffer->first_slot + buffer->slots; i++)
+    region.slots[i].store(nullptr, std::memory_order_release);
   delete buffer;
 }
 
@@ -115,8 +120,10 @@ std::string describe_address(const void* address) {
   if (!b) return hex(p) + (in_device_memory(p) ? ", far from every device buffer" : ", which is not in device memory");
   const std::string buffer = "'" + b->name + "' (" + std::to_string(b->bytes) + " bytes)";
   if (p < b->begin) return std::to_string(b->begin - p) + " bytes before " + buffer;
-  if (p >= b->begin + b->bytes) return std::to_string(p - b->begin - std::ptrdiff_t(b->bytes)) + " bytes behind the end of " + buffer;
-  return "byte " + std::to_string(p - b->begin) + " of " + buffer + (b->read_only ? ", which the kernel may only read" : "");
+  if (p >= b->begin + b->bytes)
+    return std::to_string(p - b->begin - std::ptrdiff_t(b->bytes)) + " bytes behind the end of " + buffer;
+  return "byte " + std::to_string(p - b->begin) + " of " + buffer +
+         (b->read_only ? ", which the kernel may only read" : "");
 }
 
 namespace {
@@ -127,7 +134,8 @@ bool only_plan() { return current_session() && current_session()->only_plan; }
 Buffer* poisoned(Buffer* buffer) {
   if (only_plan()) return buffer;
   buffer->initialised = false;
-  for (size_t i = 0; i < buffer->bytes; i += sizeof kPoison) std::memcpy(buffer->begin + i, &kPoison, std::min(sizeof kPoison, buffer->bytes - i));
+  for (size_t i = 0; i < buffer->bytes; i += sizeof kPoison)
+    std::memcpy(buffer->begin + i, &kPoison, std::min(sizeof kPoison, buffer->bytes - i));
   return buffer;
 }
 
@@ -152,7 +160,9 @@ DeviceCopy DeviceCopy::scratch(size_t bytes, const char* name) {
   return {nullptr, poisoned(allocate(bytes, kSmallestElement, name, nullptr))};
 }
 
-DeviceCopy::DeviceCopy(DeviceCopy&& other) noexcept : host_(other.host_), buffer_(other.buffer_) { other.buffer_ = nullptr; }
+DeviceCopy::DeviceCopy(DeviceCopy&& other) noexcept : host_(other.host_), buffer_(other.buffer_) {
+  other.buffer_ = nullptr;
+}
 
 DeviceCopy::~DeviceCopy() {
   if (buffer_) release(buffer_);

@@ -15,7 +15,7 @@ struct Buffer {
   size_t bytes;
   std::string name;
   Element element;
-  bool read_only;    // a kernel's write is an error
+  bool read_only;  // a kernel's write is an error
   bool initialised;  // a kernel may read it before a kernel wrote it
   char* pages;
   size_t page_bytes, first_slot, slots;
@@ -42,7 +42,9 @@ inline bool in_device_memory(const char* p) { return size_t(p - region.begin) < 
 
 // The buffer in whose slots p lies, or null.
 inline Buffer* buffer_at(const char* p) {
-  return in_device_memory(p) ? region.slots[size_t(p - region.begin) >> region.log_slot_bytes].load(std::memory_order_acquire) : nullptr;
+  return in_device_memory(p)
+             ? region.slots[size_t(p - region.begin) >> region.log_slot_bytes].load(std::memory_order_acquire)
+             : nullptr;
 }
 
 std::string describe_address(const void* p);

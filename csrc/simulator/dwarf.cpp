@@ -49,7 +49,9 @@ Value read_form(Reader& in, unsigned form, const Unit& unit, int64_t implicit, c
       const unsigned real = unsigned(in.uleb());
       return read_form(in, real, unit, 0, elf);
     }
-    default: in.skip(~uint64_t(0)); return {};  // a form g++ does not write without split debug information: give this unit up
+    default:
+      in.skip(~uint64_t(0));
+      return {};  // a form g++ does not write without split debug information: give this unit up
   }
 }
 

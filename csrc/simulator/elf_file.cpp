@@ -55,7 +55,8 @@ ElfFile::ElfFile() {
   const uint64_t names = headers[header->e_shstrndx].sh_offset;
   for (unsigned i = 0; i < header->e_shnum; i++) {
     const Elf64_Shdr& s = headers[i];
-    if (s.sh_type == SHT_NOBITS || (s.sh_flags & SHF_COMPRESSED) || !at<char>(bytes_, s.sh_offset, s.sh_size) || !at<char>(bytes_, names + s.sh_name))
+    if (s.sh_type == SHT_NOBITS || (s.sh_flags & SHF_COMPRESSED) || !at<char>(bytes_, s.sh_offset, s.sh_size) ||
+        !at<char>(bytes_, names + s.sh_name))
       continue;
     sections_.push_back({bytes_.data() + names + s.sh_name, {bytes_.data() + s.sh_offset, s.sh_size}});
   }
@@ -72,7 +73,9 @@ std::string ElfFile::function_at(const void* address) const {
   for (size_t i = 0; (i + 1) * sizeof(Elf64_Sym) <= symbols.size(); i++) {
     Elf64_Sym symbol;
     memcpy(&symbol, symbols.data() + i * sizeof symbol, sizeof symbol);
-    if (ELF64_ST_TYPE(symbol.st_info) != STT_FUNC || symbol.st_value != file_address(address) || symbol.st_name >= names.size()) continue;
+    if (ELF64_ST_TYPE(symbol.st_info) != STT_FUNC || symbol.st_value != file_address(address) ||
+        symbol.st_name >= names.size())
+      continue;
     const char* mangled = names.data() + symbol.st_name;
     int status;
     char* demangled = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);

@@ -104,7 +104,8 @@ uintptr_t aligned_top(char* top) { return reinterpret_cast<uintptr_t>(top) & ~ui
 // The frame that convlab_sim_switch pops: the saved registers, of which only the return address matters.
 void start_at(Context& context, char*, char* top, void (*entry)()) {
 #if defined(__x86_64__)
-  constexpr int kFrame = 8, kReturn = 6;  // six registers, the return address, and one word so that entry() starts as after a call
+  constexpr int kFrame = 8,
+                kReturn = 6;  // six registers, the return address, and one word so that entry() starts as after a call
 #else
   constexpr int kFrame = 20, kReturn = 11;  // x30
 #endif

@@ -29,7 +29,8 @@ class InlinedCallReader {
         unit.address_size = unsigned(in.number(1));
       }
       if (unit.version >= 2 && unit.version <= 5 && (type == DW_UT_compile || type == DW_UT_partial))
-        read_entries_of_unit(Reader(section.substr(0, std::min(end, section.size())), in.offset()), unit, read_abbreviations(abbreviations));
+        read_entries_of_unit(Reader(section.substr(0, std::min(end, section.size())), in.offset()), unit,
+                             read_abbreviations(abbreviations));
       in.seek(end);
     }
     return std::move(calls_);
@@ -96,11 +97,11 @@ class InlinedCallReader {
       }
       if (entry->second.tag == DW_TAG_inlined_subroutine && files && call.file < files->size()) {
         call.file = (*files)[call.file];
-        const auto add = [&](uint64_t begin, uint64_t end) { calls_.push_back({begin, end, call.depth, call.file, call.line, call.column}); };
-        if (has_ranges)
-          for_each_range(unit, ranges, unit_base, add);
-        else if (high)
-          add(low, high_is_length ? low + high : high);
+        const auto add = [&](uint64_t begin, uint64_t end) {
+          calls_.push_back({begin, end, call.depth, call.file, call.line, call.column});
+        };
+        if (has_ranges) for_each_range(unit, ranges, unit_base, add);
+        else if (high) add(low, high_is_length ? low + high : high);
       }
       if (entry->second.has_children) depth++;
     }
@@ -113,10 +114,8 @@ class InlinedCallReader {
       for (Reader in(elf_.section(".debug_ranges"), size_t(offset)); !in.done();) {
         const uint64_t begin = in.number(size), end = in.number(size);
         if (begin == 0 && end == 0) return;
-        if (begin == base_selection)
-          base = end;
-        else
-          add(base + begin, base + end);
+        if (begin == base_selection) base = end;
+        else add(base + begin, base + end);
       }
       return;
     }
@@ -150,6 +149,8 @@ class InlinedCallReader {
 
 }  // namespace
 
-std::vector<InlinedCall> read_inlined_calls(const ElfFile& elf, const LineTable& lines) { return InlinedCallReader(elf, lines).read(); }
+std::vector<InlinedCall> read_inlined_calls(const ElfFile& elf, const LineTable& lines) {
+  return InlinedCallReader(elf, lines).read();
+}
 
 }  // namespace convlab::sim

@@ -18,7 +18,7 @@ inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline int __ffs(int bits) { return bits ? std::countr_zero(unsigned(bits)) + 1 : 0; }
 inline int __clz(int bits) { return std::countl_zero(unsigned(bits)); }
 
-#define CONVLAB_SIM_MIN_MAX(T) \
+#define CONVLAB_SIM_MIN_MAX(T)                     \
   inline T min(T a, T b) { return b < a ? b : a; } \
   inline T max(T a, T b) { return a < b ? b : a; }
 CONVLAB_SIM_MIN_MAX(int)

@@ -38,7 +38,8 @@ const KernelInfo& kernel_info(const void* kernel) {
     const unsigned bounds = launch_bounds_of(code);
     const Place place = place_of_code(code + (kLineIsBehind ? bounds * sizeof kNop : 0));
     std::string name = ElfFile::of_this_library().function_at(kernel);
-    at->second = {name.empty() ? "of unknown name" : name, place.file.empty() ? "" : place.file + ":" + std::to_string(place.line), bounds};
+    at->second = {name.empty() ? "of unknown name" : name,
+                  place.file.empty() ? "" : place.file + ":" + std::to_string(place.line), bounds};
   }
   return at->second;
 }

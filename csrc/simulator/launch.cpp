@@ -23,12 +23,15 @@ constexpr uint64_t kMaxGridX = 0x7fffffff;
 // Starting an OS thread takes as long as several small blocks.
 constexpr uint64_t kBlocksWorthAThread = 16;
 
-std::string dimensions(dim3 d) { return std::to_string(d.x) + " x " + std::to_string(d.y) + " x " + std::to_string(d.z); }
+std::string dimensions(dim3 d) {
+  return std::to_string(d.x) + " x " + std::to_string(d.y) + " x " + std::to_string(d.z);
+}
 
 void check_limits(const Launch& l) {
   const auto refuse = [&](const std::string& what) {
-    throw Error("convlab simulator: launch: " + what + "\n  kernel " + kernel_info(l.kernel).title() + "\n  grid " + dimensions(l.grid) + ", block " +
-                dimensions(l.block) + ", " + std::to_string(l.dynamic_shared_bytes) + " bytes of dynamic shared memory");
+    throw Error("convlab simulator: launch: " + what + "\n  kernel " + kernel_info(l.kernel).title() + "\n  grid " +
+                dimensions(l.grid) + ", block " + dimensions(l.block) + ", " + std::to_string(l.dynamic_shared_bytes) +
+                " bytes of dynamic shared memory");
   };
   const uint64_t threads = uint64_t(l.block.x) * l.block.y * l.block.z;
   if (threads == 0) refuse("the block has no threads");
@@ -37,7 +40,8 @@ void check_limits(const Launch& l) {
   if (l.block.z > kMaxBlockZ) refuse("block.z is " + std::to_string(l.block.z) + ", at most 64 is allowed");
   const unsigned bounds = kernel_info(l.kernel).launch_bounds;
   if (bounds && threads > bounds)
-    refuse(std::to_string(threads) + " threads a block, but the kernel's __launch_bounds__ says at most " + std::to_string(bounds));
+    refuse(std::to_string(threads) + " threads a block, but the kernel's __launch_bounds__ says at most " +
+           std::to_string(bounds));
   if (!l.grid.x || !l.grid.y || !l.grid.z) refuse("the grid has no blocks; do not launch for an empty problem");
   if (l.grid.x > kMaxGridX) refuse("grid.x is " + std::to_string(l.grid.x) + ", at most 2^31 - 1 is allowed");
   if (l.grid.y > kMaxGridYZ) refuse("grid.y is " + std::to_string(l.grid.y) + ", at most 65535 is allowed");
@@ -88,7 +92,8 @@ class Execution {  // of one launch
 
   void run() {
     uint64_t threads = 1;
-    if (!kChecking) threads = std::clamp<uint64_t>(blocks_ / kBlocksWorthAThread, 1, os_threads() ? os_threads() : cores());
+    if (!kChecking)
+      threads = std::clamp<uint64_t>(blocks_ / kBlocksWorthAThread, 1, os_threads() ? os_threads() : cores());
     std::vector<std::thread> others;
     for (uint64_t i = 1; i < threads; i++) others.emplace_back([this] { work(); });
     work();
@@ -113,7 +118,9 @@ class Execution {  // of one launch
       running() = runner.get();
       const Watch watch(*runner);
       for (uint64_t ticket; !stop_ && (ticket = next_++) < blocks_;) {
-        runner->run_block(!permutation_.empty() ? permutation_[ticket] : session_.order == Order::reverse ? blocks_ - 1 - ticket : ticket);
+        runner->run_block(!permutation_.empty()              ? permutation_[ticket]
+                          : session_.order == Order::reverse ? blocks_ - 1 - ticket
+                                                             : ticket);
         std::lock_guard lock(mutex_);
         shared_bytes_ = std::max(shared_bytes_, runner->shared.bytes_used());
       }
@@ -124,7 +131,8 @@ class Execution {  // of one launch
     }
     running() = nullptr;
     if (runner->counter)
-      traffic_ = counter.take(kernel_info(launch_.kernel).name, kernel_info(launch_.kernel).source);  // the checking build has one OS thread
+      traffic_ = counter.take(kernel_info(launch_.kernel).name,
+                              kernel_info(launch_.kernel).source);  // the checking build has one OS thread
     runner->counter = nullptr;
     pool().give_back(std::move(runner));
   }

@@ -27,8 +27,9 @@ LineTable::LineTable(const ElfFile& elf) : elf_(elf) {
     if (unit.version >= 2 && unit.version <= 5) read_program(in, unit, begin, end);
     in.seek(end);
   }
-  std::stable_sort(rows_.begin(), rows_.end(),
-                   [](const Row& a, const Row& b) { return a.address != b.address ? a.address < b.address : a.end > b.end; });
+  std::stable_sort(rows_.begin(), rows_.end(), [](const Row& a, const Row& b) {
+    return a.address != b.address ? a.address < b.address : a.end > b.end;
+  });
 }
 
 void LineTable::read_program(Reader& in, Unit& unit, size_t begin, size_t end) {
@@ -47,7 +48,8 @@ void LineTable::read_program(Reader& in, Unit& unit, size_t begin, size_t end) {
   if (unit.version >= 5) {
     const auto directories = read_entries(in, unit), entries = read_entries(in, unit);
     for (const auto& [path, directory] : entries)
-      files.push_back(file_number(joined(directory > 0 && directory < directories.size() ? directories[size_t(directory)].first : "", path)));
+      files.push_back(file_number(
+          joined(directory > 0 && directory < directories.size() ? directories[size_t(directory)].first : "", path)));
   } else {
     std::vector<std::string_view> directories{""};
     while (!in.done()) {
@@ -70,7 +72,8 @@ void LineTable::read_program(Reader& in, Unit& unit, size_t begin, size_t end) {
   Row row{0, 1, 1, 0, false};
   size_t sequence = rows_.size();
   const auto emit = [&](bool last) {
-    rows_.push_back({row.address, row.file < files.size() ? files[row.file] : file_number(""), row.line, row.column, last});
+    rows_.push_back(
+        {row.address, row.file < files.size() ? files[row.file] : file_number(""), row.line, row.column, last});
   };
   while (in.offset() < end) {
     const unsigned opcode = unsigned(in.number(1));
@@ -109,7 +112,8 @@ void LineTable::read_program(Reader& in, Unit& unit, size_t begin, size_t end) {
 }
 
 const LineTable::Row* LineTable::find(uint64_t address) const {
-  const auto after = std::upper_bound(rows_.begin(), rows_.end(), address, [](uint64_t a, const Row& r) { return a < r.address; });
+  const auto after =
+      std::upper_bound(rows_.begin(), rows_.end(), address, [](uint64_t a, const Row& r) { return a < r.address; });
   return after == rows_.begin() || (after - 1)->end ? nullptr : &*(after - 1);
 }
 

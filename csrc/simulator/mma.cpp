@@ -37,7 +37,8 @@ template <class Unpack> void mma_16_bit(void** lanes, uint32_t mask, Unpack unpa
     const Mma& m = registers(lanes, lane);
     const int g = lane / 4, t = lane % 4;
     for (int i = 0; i < 4; i++)
-      for (int half = 0; half < 2; half++) A[g + 8 * (i & 1)][2 * t + 8 * (i >> 1) + half] = unpack(uint16_t(m.a[i] >> 16 * half));
+      for (int half = 0; half < 2; half++)
+        A[g + 8 * (i & 1)][2 * t + 8 * (i >> 1) + half] = unpack(uint16_t(m.a[i] >> 16 * half));
     for (int i = 0; i < 2; i++)
       for (int half = 0; half < 2; half++) B[2 * t + 8 * i + half][g] = unpack(uint16_t(m.b[i] >> 16 * half));
   }
@@ -46,7 +47,8 @@ template <class Unpack> void mma_16_bit(void** lanes, uint32_t mask, Unpack unpa
 
 float checked_tf32(uint32_t bits, const char* operand) {
   if (bits & 0x1fff)
-    fail({std::string("mma_m16n8k8_tf32: an operand of ") + operand + " is not rounded to tf32 (use to_tf32): " + std::to_string(float_of(bits)),
+    fail({std::string("mma_m16n8k8_tf32: an operand of ") + operand +
+              " is not rounded to tf32 (use to_tf32): " + std::to_string(float_of(bits)),
           running()->called_from});
   return float_of(bits);
 }
@@ -84,14 +86,16 @@ void ldmatrix(void** lanes, uint32_t mask) {
     uint16_t elements[8][8];
     for (int row = 0; row < 8; row++) {
       const char* p = static_cast<const char*>(of(8 * matrix + row).row);
-      if (reinterpret_cast<uintptr_t>(p) % 16) fail({"ldmatrix: the address of a row is not a multiple of 16", running()->called_from});
-      if (!running()->shared.contains(p)) fail({"ldmatrix: the address of a row is not in shared memory", running()->called_from});
+      if (reinterpret_cast<uintptr_t>(p) % 16)
+        fail({"ldmatrix: the address of a row is not a multiple of 16", running()->called_from});
+      if (!running()->shared.contains(p))
+        fail({"ldmatrix: the address of a row is not in shared memory", running()->called_from});
       std::memcpy(elements[row], p, sizeof elements[row]);
     }
     for (int lane = 0; lane < 32; lane++) {
       const int i = lane / 4, j = 2 * (lane % 4);
-      of(lane).registers[matrix] =
-          of(lane).transposed ? elements[j][i] | uint32_t(elements[j + 1][i]) << 16 : elements[i][j] | uint32_t(elements[i][j + 1]) << 16;
+      of(lane).registers[matrix] = of(lane).transposed ? elements[j][i] | uint32_t(elements[j + 1][i]) << 16
+                                                       : elements[i][j] | uint32_t(elements[i][j + 1]) << 16;
     }
   }
 }

@@ -8,7 +8,8 @@ namespace convlab {
 
 inline uint32_t to_tf32(float x) {
   const uint32_t bits = bits_of(x);
-  if ((bits & 0x7f800000) == 0x7f800000) return (bits & 0xffffe000) | (bits & 0x1fff ? 0x400000 : 0);  // infinity and NaN
+  if ((bits & 0x7f800000) == 0x7f800000)
+    return (bits & 0xffffe000) | (bits & 0x1fff ? 0x400000 : 0);  // infinity and NaN
   return (bits + 0x1000) & 0xffffe000;
 }
 
@@ -37,17 +38,20 @@ constexpr uint32_t kFullWarp = 0xffffffff;
 
 }  // namespace sim
 
-inline void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4], CONVLAB_SITE) {
+inline void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4],
+                             CONVLAB_SITE) {
   sim::Mma lane{d, a, b, c};
   sim::warp_collective("mma_m16n8k8_tf32", sim::mma_tf32, sim::kFullWarp, &lane, site);
 }
 
-inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4], CONVLAB_SITE) {
+inline void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4],
+                              CONVLAB_SITE) {
   sim::Mma lane{d, a, b, c};
   sim::warp_collective("mma_m16n8k16_bf16", sim::mma_bf16, sim::kFullWarp, &lane, site);
 }
 
-inline void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4], CONVLAB_SITE) {
+inline void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4],
+                             CONVLAB_SITE) {
   sim::Mma lane{d, a, b, c};
   sim::warp_collective("mma_m16n8k16_f16", sim::mma_f16, sim::kFullWarp, &lane, site);
 }

@@ -5,7 +5,9 @@
 #include "runner.h"
 
 namespace convlab::sim {
-std::string text(uint3 v) { return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")"; }
+std::string text(uint3 v) {
+  return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")";
+}
 
 std::string text(Site site) { return text(Where(site).place()); }
 
@@ -22,9 +24,11 @@ void fail(Report report) {
 }
 
 std::string Runner::position() const {
-  return "\n  thread " + text(builtins.thread) + " of " + text(uint3{builtins.block_size.x, builtins.block_size.y, builtins.block_size.z}) +
-         ", block " + text(builtins.block) + " of " + text(uint3{builtins.grid_size.x, builtins.grid_size.y, builtins.grid_size.z}) + "\n  kernel " +
-         kernel_info(launch_->kernel).title() + "\n  order " + name_of(order) + ", seed " + std::to_string(seed_);
+  return "\n  thread " + text(builtins.thread) + " of " +
+         text(uint3{builtins.block_size.x, builtins.block_size.y, builtins.block_size.z}) + ", block " +
+         text(builtins.block) + " of " + text(uint3{builtins.grid_size.x, builtins.grid_size.y, builtins.grid_size.z}) +
+         "\n  kernel " + kernel_info(launch_->kernel).title() + "\n  order " + name_of(order) + ", seed " +
+         std::to_string(seed_);
 }
 
 }  // namespace convlab::sim

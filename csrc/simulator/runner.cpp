@@ -43,15 +43,19 @@ Runner::~Runner() {
 }
 
 char* Runner::stack_bottom(unsigned thread) const { return stacks_ + thread * stack_bytes_ + guard_bytes(); }
-char* Runner::stack_top(unsigned thread) const { return stacks_ + (thread + 1) * stack_bytes_ - thread * kStaggerStep % kStaggerRange; }
+char* Runner::stack_top(unsigned thread) const {
+  return stacks_ + (thread + 1) * stack_bytes_ - thread * kStaggerStep % kStaggerRange;
+}
 
 void Runner::make_stacks(unsigned threads) {
   if (threads <= capacity_) return;
   if (stacks_) munmap(stacks_, capacity_ * stack_bytes_);
   stacks_ = nullptr, capacity_ = 0;
   stack_bytes_ = kStackBytes + guard_bytes();
-  void* p = mmap(nullptr, threads * stack_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED) throw Error("convlab simulator: no memory for the stacks of " + std::to_string(threads) + " threads");
+  void* p =
+      mmap(nullptr, threads * stack_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED)
+    throw Error("convlab simulator: no memory for the stacks of " + std::to_string(threads) + " threads");
   stacks_ = static_cast<char*>(p), capacity_ = threads;
   for (unsigned i = 0; i < threads; i++) mprotect(stacks_ + i * stack_bytes_, guard_bytes(), PROT_NONE);
   threads_.resize(threads);
@@ -153,7 +157,8 @@ void Runner::release_barrier() {
   for (unsigned i = 0; i < count_; i++) {
     const Site a = threads_[i].site, b = first->site;
     if (a.line() != b.line() || a.column() != b.column() || std::string_view(a.file_name()) != b.file_name())
-      fail({"barrier divergence: threads of the block wait in different __syncthreads", first->site, who_waits_where()});
+      fail(
+          {"barrier divergence: threads of the block wait in different __syncthreads", first->site, who_waits_where()});
     threads_[i].state = State::ready;
   }
   waiting_ = 0;
@@ -199,10 +204,10 @@ void Runner::collective(const char* what, WarpOperation operation, uint32_t mask
   Gathering* g = nullptr;
   for (unsigned i = 0; i < warp.gathering_count; i++) {
     Gathering& other = warp.gatherings[i];
-    if (other.mask == mask)
-      g = &other;
+    if (other.mask == mask) g = &other;
     else if (other.mask & mask)
-      fail({name + ": lanes of one warp wait for each other with different masks", site, std::string("others are in ") + other.what, other.site});
+      fail({name + ": lanes of one warp wait for each other with different masks", site,
+            std::string("others are in ") + other.what, other.site});
   }
   if (!g) {
     if (warp.gathering_count == kMaxGatherings)
@@ -211,8 +216,8 @@ void Runner::collective(const char* what, WarpOperation operation, uint32_t mask
     *g = {mask, 0, operation, what, site, {}};
   }
   if (g->operation != operation || g->site.line() != site.line() || g->site.column() != site.column())
-    fail({"warp divergence: lanes of one warp meet in different collectives, here in " + name, site, std::string("others are in ") + g->what,
-          g->site});
+    fail({"warp divergence: lanes of one warp meet in different collectives, here in " + name, site,
+          std::string("others are in ") + g->what, g->site});
   g->arguments[lane] = arguments;
   g->arrived |= 1u << lane;
   if (g->arrived != needed) {
@@ -229,7 +234,8 @@ void Runner::collective(const char* what, WarpOperation operation, uint32_t mask
     const unsigned other = order == Order::reverse ? kWarp - 1 - k : k;
     if (!(needed >> other & 1) || other == lane) continue;
     threads_[first + other].state = State::ready;
-    queue_[order == Order::random ? queue_length_ : (queue_head_ + queue_length_) % kMaxThreads] = uint16_t(first + other);
+    queue_[order == Order::random ? queue_length_ : (queue_head_ + queue_length_) % kMaxThreads] =
+        uint16_t(first + other);
     queue_length_++;
   }
   const bool orders_memory = g->operation == synchronise && needed == warp.lanes;
@@ -239,7 +245,8 @@ void Runner::collective(const char* what, WarpOperation operation, uint32_t mask
 
 void Runner::thread_returns() {
   in_runtime = true;
-  if (!current->copies.empty()) fail({"a thread returns with cp.async copies that it never waited for", current->copies.first_site()});
+  if (!current->copies.empty())
+    fail({"a thread returns with cp.async copies that it never waited for", current->copies.first_site()});
   current->state = State::returned;
   warp_of(current->index).returned |= 1u << current->index % kWarp;
   live_--;
@@ -262,15 +269,19 @@ std::string Runner::who_waits_where() const {  // a line for each run of threads
   constexpr size_t kEnough = 1500;             // characters
   std::string out;
   const auto same = [](const Thread& a, const Thread& b) {
-    return a.state == b.state && (a.state == State::returned || (a.site.line() == b.site.line() && a.site.column() == b.site.column()));
+    return a.state == b.state &&
+           (a.state == State::returned || (a.site.line() == b.site.line() && a.site.column() == b.site.column()));
   };
   for (unsigned i = 0, j; i < count_ && out.size() < kEnough; i = j) {
     for (j = i + 1; j < count_ && same(threads_[i], threads_[j]);) j++;
     const Thread& t = threads_[i];
-    out += (out.empty() ? "thread " : "\n  thread ") + text(t.id) + (j - i > 1 ? " and the next " + std::to_string(j - i - 1) : "");
+    out += (out.empty() ? "thread " : "\n  thread ") + text(t.id) +
+           (j - i > 1 ? " and the next " + std::to_string(j - i - 1) : "");
     out += t.state == State::returned ? ": returned"
-           : t.state == State::ready  ? ": can run"
-                                      : std::string(": in ") + (t.state == State::at_barrier ? "__syncthreads" : t.waits_in) + " at " + text(t.site);
+           : t.state == State::ready
+               ? ": can run"
+               : std::string(": in ") + (t.state == State::at_barrier ? "__syncthreads" : t.waits_in) + " at " +
+                     text(t.site);
   }
   return out;
 }

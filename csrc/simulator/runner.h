@@ -25,7 +25,7 @@ struct Thread {  // one CUDA thread
   uint16_t index;
   State state;
   const char* waits_in;  // the collective's name
-  Site site;             // where it waits
+  Site site;  // where it waits
   AsyncCopies copies;
 };
 
@@ -53,7 +53,7 @@ class Runner {
   Runner(const Runner&) = delete;
 
   void begin_launch(const Launch& launch, const Session& session);  // throws Error
-  void run_block(uint64_t block);                                   // by its linear index; throws Error
+  void run_block(uint64_t block);  // by its linear index; throws Error
 
   // Called on a fiber.
   void barrier(Site site);
@@ -65,7 +65,9 @@ class Runner {
   unsigned thread_count() const { return count_; }
   bool on_own_stack(const char* p) const { return p >= own_stack_ && p < own_stack_end_; }
   bool on_any_stack(const char* p) const { return p >= stacks_ && p < stacks_ + capacity_ * stack_bytes_; }
-  bool below_own_stack(const char* p) const { return p < own_stack_ && p >= own_stack_end_ - stack_bytes_; }  // in its guard page
+  bool below_own_stack(const char* p) const {
+    return p < own_stack_ && p >= own_stack_end_ - stack_bytes_;
+  }  // in its guard page
   char* stack_bottom(unsigned thread) const;
   char* stack_top(unsigned thread) const;
   bool random_bit() { return random() & 1; }
@@ -75,14 +77,14 @@ class Runner {
   uint64_t progress() const { return __atomic_load_n(&switches_, __ATOMIC_RELAXED); }
 
   Thread* current = nullptr;  // null while no kernel code runs
-  bool in_runtime = false;    // a runtime function runs: instrumented library code in it is not the kernel's
-  Where called_from;          // where the kernel called the runtime function that runs
+  bool in_runtime = false;  // a runtime function runs: instrumented library code in it is not the kernel's
+  Where called_from;  // where the kernel called the runtime function that runs
   Order order{};
   SharedMemory shared;
-  Epochs epochs;                      // for the race check
-  Buffer* last_buffer = nullptr;      // the device buffer last accessed; most accesses are to the same one
+  Epochs epochs;  // for the race check
+  Buffer* last_buffer = nullptr;  // the device buffer last accessed; most accesses are to the same one
   TrafficCounter* counter = nullptr;  // null unless the session counts
-  bool overdue = false;               // the watchdog has lost patience, see watchdog.h
+  bool overdue = false;  // the watchdog has lost patience, see watchdog.h
 
  private:
   void make_stacks(unsigned threads);
@@ -96,7 +98,8 @@ class Runner {
 
   const Launch* launch_ = nullptr;
   uint64_t seed_ = 0, random_state_ = 0;
-  unsigned count_ = 0, live_ = 0, waiting_ = 0;  // threads of the block, that have not returned, that wait at the barrier
+  unsigned count_ = 0, live_ = 0,
+           waiting_ = 0;  // threads of the block, that have not returned, that wait at the barrier
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
   Context main_{};

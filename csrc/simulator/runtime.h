@@ -43,7 +43,10 @@ struct Element {
 };
 
 // 4-byte units are fastest. Structs of arrays may hold 2-byte elements; up to 16 bytes are a scalar or a vector of one type.
-template <class T> constexpr Element kElement = {sizeof(T), sizeof(T) > 16 ? 2 : alignof(T) < 4 ? unsigned(alignof(T)) : 4};
+template <class T>
+constexpr Element kElement = {sizeof(T), sizeof(T) > 16   ? 2
+                                         : alignof(T) < 4 ? unsigned(alignof(T))
+                                                          : 4};
 
 // Static arrays are looked up by `key`, the address of a static of the declaring function.
 void* shared_array(const void* key, size_t bytes, Element element, const char* name, Site site);

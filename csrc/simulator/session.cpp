@@ -2,7 +2,9 @@
 
 namespace convlab::sim {
 
-const char* name_of(Order order) { return order == Order::forward ? "forward" : order == Order::reverse ? "reverse" : "random"; }
+const char* name_of(Order order) {
+  return order == Order::forward ? "forward" : order == Order::reverse ? "reverse" : "random";
+}
 
 std::shared_ptr<Session>& current_session() {
   thread_local std::shared_ptr<Session> session;

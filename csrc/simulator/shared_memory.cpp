@@ -53,8 +53,9 @@ void* SharedMemory::static_array(const void* key, size_t bytes, Element element,
     if (a.key == key) return arena_ + a.begin;
   static_bytes_ += (bytes + 15) / 16 * 16;
   if (static_bytes_ > kStaticSharedLimit)
-    fail({"static shared memory: with '" + std::string(name) + "' (" + std::to_string(bytes) + " bytes) the block has " +
-              std::to_string(static_bytes_) + " bytes, more than the 48 KiB that static arrays may take; use DYNAMIC_SHARED",
+    fail({"static shared memory: with '" + std::string(name) + "' (" + std::to_string(bytes) +
+              " bytes) the block has " + std::to_string(static_bytes_) +
+              " bytes, more than the 48 KiB that static arrays may take; use DYNAMIC_SHARED",
           site});
   if (static_bytes_ + dynamic_bytes_ > kSharedLimit)
     fail({"shared memory: " + std::to_string(static_bytes_) + " static and " + std::to_string(dynamic_bytes_) +
@@ -66,9 +67,13 @@ void* SharedMemory::static_array(const void* key, size_t bytes, Element element,
 }
 
 void* SharedMemory::dynamic_array(Element element, Site site) {
-  if (!dynamic_bytes_) fail({"DYNAMIC_SHARED in a kernel that was launched with 0 bytes of dynamic shared memory", site});
-  Element& known = arrays_[0].element;  // a kernel may see the same memory as arrays of several types: the finest unit tells them all apart
-  known = known.bytes == 0 ? element : Element{std::min(known.bytes, element.bytes), std::min(known.unit, element.unit)};
+  if (!dynamic_bytes_)
+    fail({"DYNAMIC_SHARED in a kernel that was launched with 0 bytes of dynamic shared memory", site});
+  Element& known =
+      arrays_[0]
+          .element;  // a kernel may see the same memory as arrays of several types: the finest unit tells them all apart
+  known =
+      known.bytes == 0 ? element : Element{std::min(known.bytes, element.bytes), std::min(known.unit, element.unit)};
   return arena_ + arrays_[0].begin;
 }
 

@@ -54,7 +54,8 @@ std::string normal(std::string path) {
 }
 
 std::string text(const Place& place) {
-  if (place.file.empty()) return "an unknown place (no debug information: was " + ElfFile::of_this_library().name() + " stripped?)";
+  if (place.file.empty())
+    return "an unknown place (no debug information: was " + ElfFile::of_this_library().name() + " stripped?)";
   if (!place.line) return place.file;
   return place.file + ":" + std::to_string(place.line) + (place.column ? ":" + std::to_string(place.column) : "");
 }

@@ -51,7 +51,9 @@ template <class F> unsigned sum_over_groups(const uintptr_t* address, uint32_t l
 
 }  // namespace
 
-unsigned sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) { return Words(address, lanes, bytes, kSectorBytes).count; }
+unsigned sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
+  return Words(address, lanes, bytes, kSectorBytes).count;
+}
 
 unsigned ideal_sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
   bool aligned = true;  // then accesses are the same or apart, and whole ones can be counted
@@ -70,11 +72,14 @@ unsigned wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes)
 }
 
 unsigned ideal_wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
-  return sum_over_groups(address, lanes, bytes, [&](uint32_t some) { return (Words(address, some, bytes, kBankBytes).count + kBanks - 1) / kBanks; });
+  return sum_over_groups(address, lanes, bytes, [&](uint32_t some) {
+    return (Words(address, some, bytes, kBankBytes).count + kBanks - 1) / kBanks;
+  });
 }
 
 TrafficCounter::Stream& TrafficCounter::stream_of(const Key& key, Memory memory, Access access) {
-  Recent& recent = recent_[(std::get<0>(key) ^ std::get<0>(key) >> 6 ^ reinterpret_cast<uintptr_t>(memory.name) >> 4) % kRecent];
+  Recent& recent =
+      recent_[(std::get<0>(key) ^ std::get<0>(key) >> 6 ^ reinterpret_cast<uintptr_t>(memory.name) >> 4) % kRecent];
   if (recent.stream && recent.key == key) return *recent.stream;
   const auto [at, fresh] = streams_.try_emplace(key);
   if (fresh) at->second.memory = memory.name, at->second.shared = memory.shared, at->second.access = access;
@@ -112,7 +117,8 @@ Traffic TrafficCounter::take(const std::string& kernel, const std::string& kerne
   Traffic lines;
   for (const auto& [key, stream] : streams_) {
     const Place place = place_of_mark(std::get<0>(key));
-    lines[{kernel, kernel_source, place.file, place.line, stream.memory, stream.shared, stream.access}].add(stream.sums);
+    lines[{kernel, kernel_source, place.file, place.line, stream.memory, stream.shared, stream.access}].add(
+        stream.sums);
   }
   streams_.clear();
   std::fill(std::begin(recent_), std::end(recent_), Recent{});

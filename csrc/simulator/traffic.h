@@ -30,9 +30,9 @@ struct TrafficKey {
 
 struct TrafficSums {
   uint64_t requests = 0;  // of warps
-  uint64_t bytes = 0;     // that the lanes asked for
-  uint64_t cost = 0;      // 32-byte sectors (device memory) or wavefronts (shared memory)
-  uint64_t ideal = 0;     // the least that the same bytes can cost
+  uint64_t bytes = 0;  // that the lanes asked for
+  uint64_t cost = 0;  // 32-byte sectors (device memory) or wavefronts (shared memory)
+  uint64_t ideal = 0;  // the least that the same bytes can cost
   void add(const TrafficSums& o) { requests += o.requests, bytes += o.bytes, cost += o.cost, ideal += o.ideal; }
 };
 
@@ -46,7 +46,7 @@ class TrafficCounter {
   };
   // `place`: of the instruction, as in Mark
   void note(Memory memory, unsigned thread, const char* p, size_t bytes, Access access, uint32_t place);
-  void end_interval();                                                        // at a barrier, and at the end of a block
+  void end_interval();  // at a barrier, and at the end of a block
   Traffic take(const std::string& kernel, const std::string& kernel_source);  // what was counted since the last call
 
  private:

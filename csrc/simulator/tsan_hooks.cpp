@@ -7,9 +7,11 @@
 namespace convlab::sim {
 namespace {
 
-inline __attribute__((always_inline)) void access(const void* address, size_t bytes, Access kind, const void* return_address) {
+inline __attribute__((always_inline)) void access(const void* address, size_t bytes, Access kind,
+                                                  const void* return_address) {
   Runner* r = running();
-  if (!r || !r->current || r->in_runtime) return;  // host code, or library code that the runtime shares with the kernels
+  if (!r || !r->current || r->in_runtime)
+    return;  // host code, or library code that the runtime shares with the kernels
   if (is_private_or_input(*r, static_cast<const char*>(address), bytes, kind)) return;
   InRuntime guard(*r, return_address);
   check_access(*r, address, bytes, kind, return_address);
@@ -22,14 +24,16 @@ using convlab::sim::Access;
 using convlab::sim::access;
 
 // In a section of their own, so that the watchdog can tell a hook from the kernel that called it.
-#define CONVLAB_SIM_HOOK(name, bytes, kind) \
-  __attribute__((section("convlab_hooks"))) void name(void* address) { access(address, bytes, kind, __builtin_return_address(0)); }
-#define CONVLAB_SIM_HOOKS(bytes) \
-  CONVLAB_SIM_HOOK(__tsan_read##bytes, bytes, Access::read) \
-  CONVLAB_SIM_HOOK(__tsan_write##bytes, bytes, Access::write) \
-  CONVLAB_SIM_HOOK(__tsan_unaligned_read##bytes, bytes, Access::read) \
+#define CONVLAB_SIM_HOOK(name, bytes, kind)                            \
+  __attribute__((section("convlab_hooks"))) void name(void* address) { \
+    access(address, bytes, kind, __builtin_return_address(0));         \
+  }
+#define CONVLAB_SIM_HOOKS(bytes)                                        \
+  CONVLAB_SIM_HOOK(__tsan_read##bytes, bytes, Access::read)             \
+  CONVLAB_SIM_HOOK(__tsan_write##bytes, bytes, Access::write)           \
+  CONVLAB_SIM_HOOK(__tsan_unaligned_read##bytes, bytes, Access::read)   \
   CONVLAB_SIM_HOOK(__tsan_unaligned_write##bytes, bytes, Access::write) \
-  CONVLAB_SIM_HOOK(__tsan_volatile_read##bytes, bytes, Access::read) \
+  CONVLAB_SIM_HOOK(__tsan_volatile_read##bytes, bytes, Access::read)    \
   CONVLAB_SIM_HOOK(__tsan_volatile_write##bytes, bytes, Access::write)
 
 extern "C" {

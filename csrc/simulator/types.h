@@ -11,12 +11,12 @@ struct dim3 {
 };
 
 // Vectors of two and four elements have the alignment that lets the machine move them in one access, 16 bytes at most.
-#define CONVLAB_SIM_VECTOR(T, name) \
-  struct alignas(2 * sizeof(T)) name##2 { T x, y; }; \
-  struct name##3 { T x, y, z; }; \
+#define CONVLAB_SIM_VECTOR(T, name)                                                  \
+  struct alignas(2 * sizeof(T)) name##2 { T x, y; };                                 \
+  struct name##3 { T x, y, z; };                                                     \
   struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) name##4 { T x, y, z, w; }; \
-  inline name##2 make_##name##2(T x, T y) { return {x, y}; } \
-  inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; } \
+  inline name##2 make_##name##2(T x, T y) { return {x, y}; }                         \
+  inline name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }                 \
   inline name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 CONVLAB_SIM_VECTOR(float, float)
 CONVLAB_SIM_VECTOR(int, int)

@@ -52,8 +52,11 @@ std::string text(const Type* type, uintptr_t value) {
 
 [[noreturn]] void report(const std::string& what, const void* return_address) { fail({what, return_address}); }
 
-[[noreturn]] void overflow(const Overflow* data, uintptr_t a, const char* operation, uintptr_t b, const void* return_address) {
-  report("signed integer overflow: " + text(data->type, a) + operation + text(data->type, b) + " does not fit " + data->type->name, return_address);
+[[noreturn]] void overflow(const Overflow* data, uintptr_t a, const char* operation, uintptr_t b,
+                           const void* return_address) {
+  report("signed integer overflow: " + text(data->type, a) + operation + text(data->type, b) + " does not fit " +
+             data->type->name,
+         return_address);
 }
 
 }  // namespace
@@ -69,24 +72,32 @@ extern "C" {
 [[noreturn]] void __ubsan_handle_type_mismatch_v1_abort(TypeMismatch* data, uintptr_t address) {
   const unsigned alignment = 1u << data->log_alignment;
   if (address && address % alignment)
-    report("misaligned access: the address must be a multiple of " + std::to_string(alignment) + ", and is " + std::to_string(address % alignment) +
-               " more than one",
+    report("misaligned access: the address must be a multiple of " + std::to_string(alignment) + ", and is " +
+               std::to_string(address % alignment) + " more than one",
            CALLER);
   report(std::string("access through a null pointer, as type ") + data->type->name, CALLER);
 }
 
 [[noreturn]] void __ubsan_handle_shift_out_of_bounds_abort(Shift* data, uintptr_t value, uintptr_t by) {
-  report("shift of " + text(data->left, value) + " by " + text(data->right, by) + " bits, which type " + data->left->name + " does not allow",
+  report("shift of " + text(data->left, value) + " by " + text(data->right, by) + " bits, which type " +
+             data->left->name + " does not allow",
          CALLER);
 }
 
 [[noreturn]] void __ubsan_handle_divrem_overflow_abort(Overflow* data, uintptr_t a, uintptr_t b) {
-  report("integer division by zero, or its result overflows: " + text(data->type, a) + " / " + text(data->type, b), CALLER);
+  report("integer division by zero, or its result overflows: " + text(data->type, a) + " / " + text(data->type, b),
+         CALLER);
 }
 
-[[noreturn]] void __ubsan_handle_add_overflow_abort(Overflow* data, uintptr_t a, uintptr_t b) { overflow(data, a, " + ", b, CALLER); }
-[[noreturn]] void __ubsan_handle_sub_overflow_abort(Overflow* data, uintptr_t a, uintptr_t b) { overflow(data, a, " - ", b, CALLER); }
-[[noreturn]] void __ubsan_handle_mul_overflow_abort(Overflow* data, uintptr_t a, uintptr_t b) { overflow(data, a, " * ", b, CALLER); }
+[[noreturn]] void __ubsan_handle_add_overflow_abort(Overflow* data, uintptr_t a, uintptr_t b) {
+  overflow(data, a, " + ", b, CALLER);
+}
+[[noreturn]] void __ubsan_handle_sub_overflow_abort(Overflow* data, uintptr_t a, uintptr_t b) {
+  overflow(data, a, " - ", b, CALLER);
+}
+[[noreturn]] void __ubsan_handle_mul_overflow_abort(Overflow* data, uintptr_t a, uintptr_t b) {
+  overflow(data, a, " * ", b, CALLER);
+}
 
 [[noreturn]] void __ubsan_handle_negate_overflow_abort(Overflow* data, uintptr_t a) {
   report("signed integer overflow: -(" + text(data->type, a) + ") does not fit " + data->type->name, CALLER);

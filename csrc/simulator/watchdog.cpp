@@ -6,8 +6,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -63,7 +63,8 @@ void keep_watch() {
   std::unique_lock lock(dog.mutex);
   for (;;) {
     if (dog.watched.empty()) dog.wake.wait(lock, [&] { return !dog.watched.empty(); });
-    const bool insist = std::any_of(dog.watched.begin(), dog.watched.end(), [](const Watched& w) { return w.runner->overdue; });
+    const bool insist =
+        std::any_of(dog.watched.begin(), dog.watched.end(), [](const Watched& w) { return w.runner->overdue; });
     dog.wake.wait_for(lock, insist ? kInsisting : kPeriod, [&] { return dog.watched.empty(); });
     for (Watched& w : dog.watched) look_at(w);
   }
@@ -99,7 +100,8 @@ Watch::Watch(Runner& runner) : runner_(&runner) {
 Watch::~Watch() {
   Watchdog& dog = watchdog();
   std::lock_guard lock(dog.mutex);
-  dog.watched.erase(std::find_if(dog.watched.begin(), dog.watched.end(), [this](const Watched& w) { return w.runner == runner_; }));
+  dog.watched.erase(
+      std::find_if(dog.watched.begin(), dog.watched.end(), [this](const Watched& w) { return w.runner == runner_; }));
 }
 
 }  // namespace convlab::sim

@@ -74,8 +74,10 @@ std::string rows_of_launches(const sim::Session& session) {
 std::string rows_of_traffic(const sim::Session& session) {
   std::string rows;
   for (const auto& [at, sums] : session.traffic) {
-    rows += at.kernel + '\t' + at.kernel_source + '\t' + at.file + '\t' + std::to_string(at.line) + '\t' + at.memory + '\t' + (at.shared ? "shared" : "global");
-    for (uint64_t n : {uint64_t(at.access), sums.requests, sums.bytes, sums.cost, sums.ideal}) rows += '\t' + std::to_string(n);
+    rows += at.kernel + '\t' + at.kernel_source + '\t' + at.file + '\t' + std::to_string(at.line) + '\t' + at.memory +
+            '\t' + (at.shared ? "shared" : "global");
+    for (uint64_t n : {uint64_t(at.access), sums.requests, sums.bytes, sums.cost, sums.ideal})
+      rows += '\t' + std::to_string(n);
     rows += '\n';
   }
   return rows;
@@ -83,18 +85,21 @@ std::string rows_of_traffic(const sim::Session& session) {
 
 void answer(FILE* to) {
   const auto session = std::make_shared<sim::Session>();
-  session->order = sim::Order(read_number()), session->seed = uint64_t(read_number()), session->count = read_number() != 0;
+  session->order = sim::Order(read_number()), session->seed = uint64_t(read_number()),
+  session->count = read_number() != 0;
   sim::current_session() = session;
 
   const Data problem = read_data();
   if (problem.bytes.size() != testing::kProblemBytes)
-    throw std::runtime_error("the problem has " + std::to_string(problem.bytes.size()) + " bytes, expected " + std::to_string(testing::kProblemBytes));
+    throw std::runtime_error("the problem has " + std::to_string(problem.bytes.size()) + " bytes, expected " +
+                             std::to_string(testing::kProblemBytes));
   std::vector<sim::DeviceCopy> inputs;
   for (int64_t i = read_number(); i > 0; i--) {
     const unsigned element_bytes = unsigned(read_number());
     const std::string name = read_text();
     const Data data = read_data();
-    inputs.push_back(sim::DeviceCopy::input(data.absent ? nullptr : data.bytes.data(), data.bytes.size(), element_bytes, name.c_str()));
+    inputs.push_back(sim::DeviceCopy::input(data.absent ? nullptr : data.bytes.data(), data.bytes.size(), element_bytes,
+                                            name.c_str()));
   }
   const unsigned element_bytes = unsigned(read_number());
   const std::string name = read_text();
@@ -104,7 +109,8 @@ void answer(FILE* to) {
   if (const char* why = testing::refusal(problem.bytes.data())) return begin_answer(refused), write_text(to, why);
   try {
     auto output = sim::DeviceCopy::output(result.data(), result.size(), element_bytes, name.c_str());
-    const auto workspace = sim::DeviceCopy::scratch(size_t(testing::workspace_bytes(problem.bytes.data())), "workspace");
+    const auto workspace =
+        sim::DeviceCopy::scratch(size_t(testing::workspace_bytes(problem.bytes.data())), "workspace");
     std::vector<const void*> pointers;
     for (const sim::DeviceCopy& copy : inputs) pointers.push_back(copy.get());
     testing::run(problem.bytes.data(), pointers.data(), output.get(), workspace.get());

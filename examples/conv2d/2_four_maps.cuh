@@ -13,13 +13,15 @@ constexpr int kExtent = kSide + kMostTaps - 1;  // of the input tile: outputs an
 constexpr int kMaps = 4;            // output channels that a thread makes of one input tile
 
 inline const char* refusal(const Conv2d& g) {
-  if (g.stride_h != 1 || g.stride_w != 1 || g.dilation_h != 1 || g.dilation_w != 1 || g.groups != 1) return "has stride 1, dilation 1 and one group";
+  if (g.stride_h != 1 || g.stride_w != 1 || g.dilation_h != 1 || g.dilation_w != 1 || g.groups != 1)
+    return "has stride 1, dilation 1 and one group";
   if (g.R > kMostTaps || g.S > kMostTaps) return "has filters of up to 7 x 7";
   return nullptr;
 }
 
 // x [N, C, H, W], w [K, C, R, S], bias [K] or null -> y [N, K, P, Q].  grid (tiles, maps, n), block (16, 16)
-__global__ void __launch_bounds__(kSide * kSide) tiled_kernel(Conv2d g, const float* x, const float* w, const float* bias, float* y) {
+__global__ void __launch_bounds__(kSide* kSide)
+    tiled_kernel(Conv2d g, const float* x, const float* w, const float* bias, float* y) {
   SHARED(float, tile, [kExtent][kExtent]);
   const int tiles_v = (g.Q + kSide - 1) / kSide, k0 = blockIdx.y * kMaps, n = blockIdx.z;
   const int p0 = blockIdx.x / tiles_v * kSide, q0 = blockIdx.x % tiles_v * kSide;

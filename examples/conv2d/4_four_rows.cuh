@@ -7,21 +7,23 @@
 
 using namespace convlab;
 
-constexpr int kSide = 16;           // a block makes 16 x 16 outputs
-constexpr int kMostTaps = 7;        // along a side of the filter
-constexpr int kMaps = 4;            // output channels that a thread makes of one input tile,
-constexpr int kRows = 4;            // and neighbouring rows of outputs
-constexpr int kDown = kSide / kRows;            // threads from the top of a block to its bottom
+constexpr int kSide = 16;  // a block makes 16 x 16 outputs
+constexpr int kMostTaps = 7;  // along a side of the filter
+constexpr int kMaps = 4;  // output channels that a thread makes of one input tile,
+constexpr int kRows = 4;  // and neighbouring rows of outputs
+constexpr int kDown = kSide / kRows;  // threads from the top of a block to its bottom
 constexpr int kExtent = kSide + kMostTaps - 1;  // of the input tile: outputs and halo
 
 inline const char* refusal(const Conv2d& g) {
-  if (g.stride_h != 1 || g.stride_w != 1 || g.dilation_h != 1 || g.dilation_w != 1 || g.groups != 1) return "has stride 1, dilation 1 and one group";
+  if (g.stride_h != 1 || g.stride_w != 1 || g.dilation_h != 1 || g.dilation_w != 1 || g.groups != 1)
+    return "has stride 1, dilation 1 and one group";
   if (g.R > kMostTaps || g.S > kMostTaps) return "has filters of up to 7 x 7";
   return nullptr;
 }
 
 // x [N, C, H, W], w [K, C, R, S], bias [K] or null -> y [N, K, P, Q].  grid (tiles, maps, n), block (16, 4)
-__global__ void __launch_bounds__(kSide * kDown) tiled_kernel(Conv2d g, const float* x, const float* w, const float* bias, float* y) {
+__global__ void __launch_bounds__(kSide* kDown)
+    tiled_kernel(Conv2d g, const float* x, const float* w, const float* bias, float* y) {
   SHARED(float, tile, [kExtent][kExtent]);
   SHARED(float, filters, [kMaps][kMostTaps * kMostTaps]);  // of the channel at hand
   const int tiles_v = (g.Q + kSide - 1) / kSide, k0 = blockIdx.y * kMaps, n = blockIdx.z;
@@ -56,7 +58,8 @@ __global__ void __launch_bounds__(kSide * kDown) tiled_kernel(Conv2d g, const fl
   for (int m = 0; m < kMaps && k0 + m < g.K; m++)
     for (int i = 0; i < kRows; i++) {
       const int p = p0 + kRows * ty + i, q = q0 + tx;
-      if (p < g.P && q < g.Q) y[((long long)(n * g.K + k0 + m) * g.P + p) * g.Q + q] = sums[m][i] + (bias ? bias[k0 + m] : 0.0f);
+      if (p < g.P && q < g.Q)
+        y[((long long)(n * g.K + k0 + m) * g.P + p) * g.Q + q] = sums[m][i] + (bias ? bias[k0 + m] : 0.0f);
     }
 }
 

@@ -18,7 +18,9 @@
 #include "csrc/cpu/conv2d_register_tiled.h"
 
 namespace convlab {
-namespace CONVLAB_ISA { extern const CpuKernels kernels; }
+namespace CONVLAB_ISA {
+extern const CpuKernels kernels;
+}
 
 namespace {
 
@@ -37,7 +39,8 @@ struct Random {
 template <class T> class Tensor {
  public:
   Tensor(int64_t count, bool at_end) : count_(count) {
-    const int64_t page = sysconf(_SC_PAGESIZE), bytes = count * int64_t(sizeof(T)), inside = (bytes + page - 1) / page * page;
+    const int64_t page = sysconf(_SC_PAGESIZE), bytes = count * int64_t(sizeof(T)),
+                  inside = (bytes + page - 1) / page * page;
     size_ = inside + 2 * page;
     memory_ = static_cast<char*>(mmap(nullptr, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (memory_ == MAP_FAILED || mprotect(memory_ + page, inside, PROT_READ | PROT_WRITE) != 0) std::abort();
@@ -73,7 +76,8 @@ Problem random_problem(Random& random) {
     Conv2d& g = problem.g;
     g.groups = random.one_in(3) ? random.from(2, 6) : 1;
     g.N = random.one_in(4) ? random.from(1, 40) : random.from(1, 3);
-    g.C = g.groups * random.from(1, random.one_in(3) ? 24 : 4), g.K = g.groups * random.from(1, random.one_in(2) ? 24 : 6);
+    g.C = g.groups * random.from(1, random.one_in(3) ? 24 : 4),
+    g.K = g.groups * random.from(1, random.one_in(2) ? 24 : 6);
     g.H = random.from(1, 40), g.W = random.from(1, 60);
     g.R = random.from(1, 4), g.S = random.from(1, 5);
     g.stride_h = random.from(1, 3), g.stride_w = random.from(1, 3);
@@ -94,19 +98,24 @@ Problem random_problem(Random& random) {
 
 // As in conv2d.cpp
 Filters filters_of(const Conv2d& g, bool channels_last, bool lanes_are_k) {
-  const int64_t taps = int64_t(g.R) * g.S, k = g.Cg() * taps, c = channels_last ? 1 : taps, tap = channels_last ? g.Cg() : 1;
-  return {g.groups, lanes_are_k ? g.Kg() : g.Cg(), lanes_are_k ? g.Cg() : g.Kg(), g.R, g.S, g.Kg() * k, lanes_are_k ? k : c, lanes_are_k ? c : k, tap};
+  const int64_t taps = int64_t(g.R) * g.S, k = g.Cg() * taps, c = channels_last ? 1 : taps,
+                tap = channels_last ? g.Cg() : 1;
+  return {g.groups,   lanes_are_k ? g.Kg() : g.Cg(), lanes_are_k ? g.Cg() : g.Kg(), g.R, g.S,
+          g.Kg() * k, lanes_are_k ? k : c,           lanes_are_k ? c : k,           tap};
 }
 
 // run(result) with the work in whole and in single pieces, against what the reference wrote
-template <class T, class F> void compare(const char* what, const Problem& problem, const Tensor<T>& expected, Tensor<T>& result, const F& run) {
+template <class T, class F>
+void compare(const char* what, const Problem& problem, const Tensor<T>& expected, Tensor<T>& result, const F& run) {
   static const char* const dtypes[] = {"float32", "float64", "float16", "bfloat16"};
   for (const int64_t part : {INT64_MAX, int64_t(1)}) {
     const Conv2d& g = problem.g;
     std::snprintf(doing, sizeof doing,
-                  "%s %s x %dx%dx%dx%d%s w %dx%dx%d%s y %dx%d%s stride %d %d padding %d %d dilation %d %d groups %d%s, %s parts, tensors at the %s of memory\n", what,
-                  dtypes[int(problem.dtype)], g.N, g.C, g.H, g.W, problem.x_last ? " channels_last" : "", g.K, g.R, g.S, problem.w_last ? " channels_last" : "",
-                  g.P, g.Q, problem.y_last ? " channels_last" : "", g.stride_h, g.stride_w, g.pad_h, g.pad_w, g.dilation_h, g.dilation_w, g.groups,
+                  "%s %s x %dx%dx%dx%d%s w %dx%dx%d%s y %dx%d%s stride %d %d padding %d %d dilation %d %d groups %d%s, "
+                  "%s parts, tensors at the %s of memory\n",
+                  what, dtypes[int(problem.dtype)], g.N, g.C, g.H, g.W, problem.x_last ? " channels_last" : "", g.K,
+                  g.R, g.S, problem.w_last ? " channels_last" : "", g.P, g.Q, problem.y_last ? " channels_last" : "",
+                  g.stride_h, g.stride_w, g.pad_h, g.pad_w, g.dilation_h, g.dilation_w, g.groups,
                   problem.bias ? " bias" : "", part == 1 ? "single" : "large", problem.at_end ? "end" : "beginning");
     torch::stable::largest_part = part;
     result.unwrite();
@@ -120,13 +129,15 @@ template <class T, class F> void compare(const char* what, const Problem& proble
 template <class T> void check(const Problem& problem, Random& random) {
   const Conv2d& g = problem.g;
   const auto tensor = [&](int64_t count) { return Tensor<T>(count, problem.at_end); };
-  Tensor<T> x = tensor(int64_t(g.N) * g.C * g.H * g.W), w = tensor(int64_t(g.K) * g.Cg() * g.R * g.S), bias = tensor(g.K), dy = tensor(int64_t(g.N) * g.K * g.P * g.Q);
+  Tensor<T> x = tensor(int64_t(g.N) * g.C * g.H * g.W), w = tensor(int64_t(g.K) * g.Cg() * g.R * g.S),
+            bias = tensor(g.K), dy = tensor(int64_t(g.N) * g.K * g.P * g.Q);
   for (Tensor<T>* t : {&x, &w, &bias, &dy}) t->fill(random);
   const Strides xs = strides_of(g.C, g.H, g.W, problem.x_last), ys = strides_of(g.K, g.P, g.Q, problem.y_last);
   const Filters over_c = filters_of(g, problem.w_last, true), over_k = filters_of(g, problem.w_last, false);
   const T* const bias_or_null = problem.bias ? bias.get() : nullptr;
 
-  Tensor<T> y = tensor(int64_t(g.N) * g.K * g.P * g.Q), dx = tensor(int64_t(g.N) * g.C * g.H * g.W), dw = tensor(int64_t(g.K) * g.Cg() * g.R * g.S), db = tensor(g.K);
+  Tensor<T> y = tensor(int64_t(g.N) * g.K * g.P * g.Q), dx = tensor(int64_t(g.N) * g.C * g.H * g.W),
+            dw = tensor(int64_t(g.K) * g.Cg() * g.R * g.S), db = tensor(g.K);
   reference::forward(g, xs, over_c, ys, x.get(), w.get(), bias_or_null, y.get());
   reference::dgrad(g, ys, over_k, xs, dy.get(), w.get(), dx.get());
   reference::wgrad(g, ys, xs, over_c, dy.get(), x.get(), dw.get());
@@ -141,24 +152,32 @@ template <class T> void check(const Problem& problem, Random& random) {
   const DType dtype = problem.dtype;
   const int lanes = kernels.lanes(dtype);
   const Axis rows = rows_of(g), columns = columns_of(g);
-  Tensor<T> result_y = tensor(int64_t(g.N) * g.K * g.P * g.Q), result_x = tensor(int64_t(g.N) * g.C * g.H * g.W), result_w = tensor(int64_t(g.K) * g.Cg() * g.R * g.S),
-            result_b = tensor(g.K);
+  Tensor<T> result_y = tensor(int64_t(g.N) * g.K * g.P * g.Q), result_x = tensor(int64_t(g.N) * g.C * g.H * g.W),
+            result_w = tensor(int64_t(g.K) * g.Cg() * g.R * g.S), result_b = tensor(g.K);
   {
     const Classes vertical(forward_classes(rows)), horizontal(forward_classes(columns));
-    const Product p{g.N, g.groups, g.Cg(), g.Kg(), vertical.view(g.R, g.H, g.P), horizontal.view(g.S, g.W, g.Q), xs, ys, 1, 1, 1};
+    const Product p{g.N, g.groups, g.Cg(), g.Kg(), vertical.view(g.R, g.H, g.P), horizontal.view(g.S, g.W, g.Q), xs,
+                    ys,  1,        1,      1};
     const direct::Columns c = direct::Columns::forward(columns, lanes);
-    compare("forward register_tiled", problem, y, result_y, [&](T* to) { register_tiled::run(kernels, dtype, p, over_c, x.get(), w.get(), bias_or_null, to); });
-    compare("forward direct", problem, y, result_y, [&](T* to) { direct::run(kernels, dtype, p, c, over_c, x.get(), w.get(), bias_or_null, to); });
-    compare("wgrad register_tiled", problem, dw, result_w, [&](T* to) { register_tiled::wgrad(kernels, dtype, p, over_c, rows, columns, dy.get(), x.get(), to); });
-    compare("wgrad direct", problem, dw, result_w, [&](T* to) { direct::wgrad(kernels, dtype, p, c, over_c, rows, dy.get(), x.get(), to); });
+    compare("forward register_tiled", problem, y, result_y,
+            [&](T* to) { register_tiled::run(kernels, dtype, p, over_c, x.get(), w.get(), bias_or_null, to); });
+    compare("forward direct", problem, y, result_y,
+            [&](T* to) { direct::run(kernels, dtype, p, c, over_c, x.get(), w.get(), bias_or_null, to); });
+    compare("wgrad register_tiled", problem, dw, result_w,
+            [&](T* to) { register_tiled::wgrad(kernels, dtype, p, over_c, rows, columns, dy.get(), x.get(), to); });
+    compare("wgrad direct", problem, dw, result_w,
+            [&](T* to) { direct::wgrad(kernels, dtype, p, c, over_c, rows, dy.get(), x.get(), to); });
   }
   {
     const Classes vertical(dgrad_classes(rows)), horizontal(dgrad_classes(columns));
-    const Product p{g.N, g.groups, g.Kg(), g.Cg(), vertical.view(g.R, g.P, g.H), horizontal.view(g.S, g.Q, g.W), ys, xs, 1, 1, 1};
+    const Product p{g.N, g.groups, g.Kg(), g.Cg(), vertical.view(g.R, g.P, g.H), horizontal.view(g.S, g.Q, g.W), ys,
+                    xs,  1,        1,      1};
     const direct::Columns c = direct::Columns::dgrad(columns, lanes);
     const T* const none = nullptr;
-    compare("dgrad register_tiled", problem, dx, result_x, [&](T* to) { register_tiled::run(kernels, dtype, p, over_k, dy.get(), w.get(), none, to); });
-    compare("dgrad direct", problem, dx, result_x, [&](T* to) { direct::run(kernels, dtype, p, c, over_k, dy.get(), w.get(), none, to); });
+    compare("dgrad register_tiled", problem, dx, result_x,
+            [&](T* to) { register_tiled::run(kernels, dtype, p, over_k, dy.get(), w.get(), none, to); });
+    compare("dgrad direct", problem, dx, result_x,
+            [&](T* to) { direct::run(kernels, dtype, p, c, over_k, dy.get(), w.get(), none, to); });
   }
   compare("bias gradient", problem, db, result_b, [&](T* to) {
     parallel_over(ys.c == 1 ? (g.K + lanes - 1) / lanes : g.K, g.N * g.P * g.Q, [&](int64_t begin, int64_t end) {

@@ -21,7 +21,9 @@ def measured(device) -> dict:
     """copy (bytes a second, read and written), ffma, matmul_float32, matmul_tf32, matmul_bfloat16 (operations a second); None with a
     reason in "failed" where something stood against it."""
     found, failed = {}, {}
-    ways = {"copy": _copy, "ffma": _ffma} | {f"matmul_{p}": lambda d, p=p: _matmul(d, p) for p in ("float32", "tf32", "bfloat16")}
+    ways = {"copy": _copy, "ffma": _ffma} | {
+        f"matmul_{p}": lambda d, p=p: _matmul(d, p) for p in ("float32", "tf32", "bfloat16")
+    }
     for name, way in ways.items():
         try:
             found[name] = way(device)
@@ -50,7 +52,9 @@ def _copy(device):
 
 def _matmul(device, precision):
     n = 128 if device.dry else PRODUCT
-    a, b = (torch.randn(n, n, device=device.type, dtype=dtype_of(precision)) for _ in range(2))  # random: zeros run faster
+    a, b = (
+        torch.randn(n, n, device=device.type, dtype=dtype_of(precision)) for _ in range(2)
+    )  # random: zeros run faster
     with multiplying_in(precision):
         for _ in range(3):
             a @ b
@@ -74,11 +78,25 @@ def _ffma(device):
 def compile_ffma(folder: Path, arch: str) -> Path:
     """The library that ffma.cu makes for an architecture such as "90". Raises RuntimeError without nvcc, or with what nvcc said."""
     homes = [Path(root, "bin", "nvcc") for root in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")) if root]
-    found = [str(path) for path in homes if path.exists()] + [path for path in [shutil.which("nvcc")] if path] + ["/usr/local/cuda/bin/nvcc"]
+    found = (
+        [str(path) for path in homes if path.exists()]
+        + [path for path in [shutil.which("nvcc")] if path]
+        + ["/usr/local/cuda/bin/nvcc"]
+    )
     if not Path(found[0]).exists():
         raise RuntimeError("ffma.cu needs nvcc, which is not on PATH")
     target = folder / "ffma.so"
-    command = [found[0], "-O3", "-shared", "-Xcompiler", "-fPIC", f"-gencode=arch=compute_{arch},code=sm_{arch}", str(SOURCE), "-o", str(target)]
+    command = [
+        found[0],
+        "-O3",
+        "-shared",
+        "-Xcompiler",
+        "-fPIC",
+        f"-gencode=arch=compute_{arch},code=sm_{arch}",
+        str(SOURCE),
+        "-o",
+        str(target),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"nvcc does not compile ffma.cu: {done.stderr.strip()[-500:]}")

@@ -13,18 +13,35 @@ from ..layers import GPU_CONVOLUTIONS
 from .case import Case, Way
 from .precision import dtype_of
 
-LADDER = ("lenet-c1@1024", "lenet-c3@1024", "cifar-32-64@512", "resnet-128@64", "resnet-stem@64", "depthwise-128-56@64")  # where each rung is timed by itself
+LADDER = (
+    "lenet-c1@1024",
+    "lenet-c3@1024",
+    "cifar-32-64@512",
+    "resnet-128@64",
+    "resnet-stem@64",
+    "depthwise-128-56@64",
+)  # where each rung is timed by itself
 
 
 def cases(device, algo="auto"):
     """The rows of float32, layer by layer, then those of bfloat16. `algo`: convlab's."""
     layers = [shrunk(layer, device) for layer in GPU_CONVOLUTIONS]
-    return [_case(device, layer, pass_, dtype, algo) for dtype in ("float32", "bfloat16") for layer in layers for pass_ in PASSES]
+    return [
+        _case(device, layer, pass_, dtype, algo)
+        for dtype in ("float32", "bfloat16")
+        for layer in layers
+        for pass_ in PASSES
+    ]
 
 
 def ladder_cases(device):
     """Every rung beside the one that "auto" takes."""
-    return [_ladder_case(device, shrunk(layer, device), pass_) for layer in GPU_CONVOLUTIONS if layer.name in LADDER for pass_ in PASSES]
+    return [
+        _ladder_case(device, shrunk(layer, device), pass_)
+        for layer in GPU_CONVOLUTIONS
+        if layer.name in LADDER
+        for pass_ in PASSES
+    ]
 
 
 def shrunk(layer, device):
@@ -50,7 +67,9 @@ def _ladder_case(device, layer, pass_):
     problem = problem_named(layer)
     for rung in algorithms():
         if "cuda" in rung.backends and rung.supports(problem, pass_)[0]:
-            ways[f"{OURS} {rung.name}"] = Way("float32", "nchw", _by_convlab(device, layer, pass_, rung.name), profile=False)
+            ways[f"{OURS} {rung.name}"] = Way(
+                "float32", "nchw", _by_convlab(device, layer, pass_, rung.name), profile=False
+            )
     ways["torch nchw"] = Way("float32", "nchw", _by_torch(layer, pass_), profile=False)
     return _of("ladder", device, layer, pass_, "float32", ways)
 
@@ -65,9 +84,22 @@ def _of(kind, device, layer, pass_, precision, ways):
 
     size = torch.empty((), dtype=dtype_of(precision)).element_size()
     elements = sum(torch.Size(shape).numel() for shape in (layer.x, layer.w, layer.y))
-    slack = {"float32": 2e-5, "bfloat16": 2e-2}[precision]  # sums are made in another order than torch's; what is wrong is wronger
-    return Case(kind, layer.name, pass_, precision, layer.flops, size * elements, draw, ways, lambda t: _by_torch(layer, pass_)(t)(),
-                dtype_of(precision), slack=slack)  # fmt: skip
+    slack = {"float32": 2e-5, "bfloat16": 2e-2}[
+        precision
+    ]  # sums are made in another order than torch's; what is wrong is wronger
+    return Case(
+        kind,
+        layer.name,
+        pass_,
+        precision,
+        layer.flops,
+        size * elements,
+        draw,
+        ways,
+        lambda t: _by_torch(layer, pass_)(t)(),
+        dtype_of(precision),
+        slack=slack,
+    )
 
 
 def _by_torch(layer, pass_):
@@ -88,10 +120,12 @@ def _by_convlab(device, layer, pass_, algo):
         problem = replace(problem_named(layer), dtype=x.dtype)
         number = numbers_of({pass_: algo} if algo != "auto" else algo, "cuda", lambda: problem)[PASSES.index(pass_)]
         geometry, channels_last = problem.geometry, is_channels_last(x)
-        return device.ours({
-            "forward": lambda: ops.conv2d_forward(x, w, None, geometry, number),
-            "dgrad": lambda: ops.conv2d_dgrad(dy, w, x.shape[2:], geometry, channels_last, number),
-            "wgrad": lambda: ops.conv2d_wgrad(dy, x, w.shape[2:], geometry, False, channels_last, number)[0],
-        }[pass_])
+        return device.ours(
+            {
+                "forward": lambda: ops.conv2d_forward(x, w, None, geometry, number),
+                "dgrad": lambda: ops.conv2d_dgrad(dy, w, x.shape[2:], geometry, channels_last, number),
+                "wgrad": lambda: ops.conv2d_wgrad(dy, x, w.shape[2:], geometry, False, channels_last, number)[0],
+            }[pass_]
+        )
 
     return bind

@@ -112,14 +112,23 @@ class Device:
 
     def facts(self) -> dict:
         """Hardware and versions, for the record."""
-        versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version() if not self.dry else None}
+        versions = {
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version() if not self.dry else None,
+        }
         if self.dry:
             return {"gpu": "dry run", "capability": None, **versions}
         p = torch.cuda.get_device_properties(torch.cuda.current_device())
         return {
-            "gpu": p.name, "capability": f"{p.major}.{p.minor}", "multiprocessors": p.multi_processor_count, "memory": p.total_memory,
-            "l2": p.L2_cache_size, **versions, "state": _nvidia_smi(),
-        }  # fmt: skip
+            "gpu": p.name,
+            "capability": f"{p.major}.{p.minor}",
+            "multiprocessors": p.multi_processor_count,
+            "memory": p.total_memory,
+            "l2": p.L2_cache_size,
+            **versions,
+            "state": _nvidia_smi(),
+        }
 
 
 def _profiled(calls, marked) -> list[str]:
@@ -144,9 +153,26 @@ def split_at(mark, names) -> list[list[str]]:
 
 def _nvidia_smi() -> dict:
     """The driver, and the GPU's clocks, temperature and power now; empty where nvidia-smi is missing."""
-    fields = ["driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "temperature.gpu", "power.draw", "persistence_mode"]
+    fields = [
+        "driver_version",
+        "clocks.sm",
+        "clocks.mem",
+        "clocks.max.sm",
+        "temperature.gpu",
+        "power.draw",
+        "persistence_mode",
+    ]
     try:
-        done = subprocess.run(["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv,noheader"], capture_output=True, text=True, timeout=20)
-        return dict(zip(fields, (part.strip() for part in done.stdout.splitlines()[0].split(",")))) if done.returncode == 0 else {}
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        return (
+            dict(zip(fields, (part.strip() for part in done.stdout.splitlines()[0].split(","))))
+            if done.returncode == 0
+            else {}
+        )
     except (OSError, IndexError, subprocess.SubprocessError):
         return {}

@@ -33,8 +33,18 @@ def measure(case, device, options, ceilings) -> dict:
     seconds: what the row itself took, by what for. A row whose "refused" says why convlab's outputs are wrong has neither times nor ratios.
     """
     spent = {}
-    row = {"kind": case.kind, "layer": case.layer, "pass": case.pass_, "precision": case.precision, "flops": case.flops, "bytes": case.bytes}
-    row["floor"] = {p: floor_us(ceilings, case.flops, case.bytes, p) for p in dict.fromkeys(way.precision for way in case.ways.values())}
+    row = {
+        "kind": case.kind,
+        "layer": case.layer,
+        "pass": case.pass_,
+        "precision": case.precision,
+        "flops": case.flops,
+        "bytes": case.bytes,
+    }
+    row["floor"] = {
+        p: floor_us(ceilings, case.flops, case.bytes, p)
+        for p in dict.fromkeys(way.precision for way in case.ways.values())
+    }
     try:
         with torch.set_grad_enabled(case.grad):
             return row | _measured(case, device, options, spent) | {"seconds": spent}
@@ -70,7 +80,9 @@ def _measured(case, device, options, spent):
     del reference
     if refused := _refusal(case, ways):
         return {"refused": refused, "ways": ways}
-    profiled = {name: _in_precision(call, case.ways[name].precision) for name, call in calls.items() if case.ways[name].profile}
+    profiled = {
+        name: _in_precision(call, case.ways[name].precision) for name, call in calls.items() if case.ways[name].profile
+    }
     if options.kernels and profiled:
         with _timing(spent, "kernels", device):
             for name, kernels in device.kernels_of(profiled).items():
@@ -80,7 +92,12 @@ def _measured(case, device, options, spent):
         with _timing(spent, heat, device):
             timed, ratio = _timed(case, device, options, calls, copies)
         for name, times in timed.items():
-            ways[name][heat] = times.us | {"rounds": times.rounds, "calls": times.calls, "captured": times.captured, "why_not": times.why_not}
+            ways[name][heat] = times.us | {
+                "rounds": times.rounds,
+                "calls": times.calls,
+                "captured": times.captured,
+                "why_not": times.why_not,
+            }
             if name != OURS:
                 ratios[name][heat] = ratio(name, OURS)
     return {"ways": ways, "ratios": ratios}
@@ -91,7 +108,11 @@ def _refusal(case, ways):
     for name, way in ways.items():
         if name.startswith(OURS) and "failed" in way:
             return f"{name}: {way['failed']}"
-    peers = [way["error"] for name, way in ways.items() if not name.startswith(OURS) and way.get("precision") == case.precision and "error" in way]
+    peers = [
+        way["error"]
+        for name, way in ways.items()
+        if not name.startswith(OURS) and way.get("precision") == case.precision and "error" in way
+    ]
     bound = 2 * max(peers, default=0) + case.slack
     for name, way in ways.items():
         if name.startswith(OURS) and not way["error"] <= bound:
@@ -106,14 +127,19 @@ def _heats(case, device):
     if device.dry:
         return [("cold", 2), ("warm", 1)]
     wanted = max(COLD_BYTES, 2 * device.cache_bytes())
-    fit = max(device.free_bytes() // 4 // max(4 * case.bytes, 1), 1)  # every way keeps its inputs in its layout, and outputs
+    fit = max(
+        device.free_bytes() // 4 // max(4 * case.bytes, 1), 1
+    )  # every way keeps its inputs in its layout, and outputs
     return [("cold", min(-(-wanted // case.bytes), fit, 64)), ("warm", 1)]
 
 
 def _timed(case, device, options, calls, copies):
     """What time_paired says of all ways, each on `copies` sets of tensors in turn."""
     drawn = [cast(case.draw(), case.dtype) for _ in range(copies)] if copies > 1 else []
-    sets = {layout: [in_layout(tensors, layout) for tensors in drawn] for layout in {way.layout for way in case.ways.values()}}
+    sets = {
+        layout: [in_layout(tensors, layout) for tensors in drawn]
+        for layout in {way.layout for way in case.ways.values()}
+    }
     series = {}
     for name, call in calls.items():
         way = case.ways[name]

@@ -4,7 +4,11 @@ from contextlib import contextmanager
 
 import torch
 
-PRECISIONS = ("float32", "tf32", "bfloat16")  # tf32: float32 tensors, multiplied in ten bits on tensor cores; torch's default for convolutions
+PRECISIONS = (
+    "float32",
+    "tf32",
+    "bfloat16",
+)  # tf32: float32 tensors, multiplied in ten bits on tensor cores; torch's default for convolutions
 
 
 def dtype_of(precision: str) -> torch.dtype:

@@ -12,7 +12,11 @@ from .report import heat_of
 COMMAND = "gpu-report"
 PEERS = ("torch nchw", "torch channels_last")
 TF32_PEERS = (*PEERS, *(f"{peer} tf32" for peer in PEERS))
-COLUMNS = {"float32": ("float32", PEERS), "float32, torch also in TF32": ("float32", TF32_PEERS), "bfloat16": ("bfloat16", PEERS)}  # of the summary
+COLUMNS = {
+    "float32": ("float32", PEERS),
+    "float32, torch also in TF32": ("float32", TF32_PEERS),
+    "bfloat16": ("bfloat16", PEERS),
+}  # of the summary
 FAMILIES = {"lenet": "LeNet's", "cifar": "the CIFAR network's", "resnet": "ResNet's"}
 
 
@@ -30,17 +34,37 @@ def load(path) -> dict:
 def tables(report) -> str:
     """The block's contents. Raises BadRecord for a report without a benchmark of what convlab does unasked, on a GPU."""
     bench = report["steps"].get("bench", {}).get("data")
-    if not bench or bench["dry"] or any(bench["options"][key] for key in ("layers", "passes", "precision", "filter")) or bench["options"]["algo"] != "auto":
-        raise BadRecord("the README shows what `make gpu-report` measures on a GPU: this report has no benchmark, a dry one or a part of one")
+    if (
+        not bench
+        or bench["dry"]
+        or any(bench["options"][key] for key in ("layers", "passes", "precision", "filter"))
+        or bench["options"]["algo"] != "auto"
+    ):
+        raise BadRecord(
+            "the README shows what `make gpu-report` measures on a GPU: this report has no benchmark, a dry one or a part of one"
+        )
     rows = {(row["kind"], row["layer"], row["pass"], row["precision"]): row for row in bench["rows"]}
-    parts = [_in_all(bench["machine"]["gpu"], bench["rows"]), _conditions(report, bench), _convolutions(rows), _pooling(rows), _rungs(rows), _counted(report), _steps(rows)]
+    parts = [
+        _in_all(bench["machine"]["gpu"], bench["rows"]),
+        _conditions(report, bench),
+        _convolutions(rows),
+        _pooling(rows),
+        _rungs(rows),
+        _counted(report),
+        _steps(rows),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
 def _conditions(report, bench):
     m, c = bench["machine"], bench["ceilings"]
     driver = f", driver {m['state']['driver_version']}" if m.get("state") else ""
-    rates = {"multiply-adds": "ffma", "cuBLAS float32": "matmul_float32", "cuBLAS TF32": "matmul_tf32", "cuBLAS bfloat16": "matmul_bfloat16"}
+    rates = {
+        "multiply-adds": "ffma",
+        "cuBLAS float32": "matmul_float32",
+        "cuBLAS TF32": "matmul_tf32",
+        "cuBLAS bfloat16": "matmul_bfloat16",
+    }
     ceilings = [f"copy {c['copy'] / 1e9:,.0f} GB/s"] * bool(c["copy"])
     ceilings += [f"{name} {c[key] / 1e12:.0f} TFLOP/s" for name, key in rates.items() if c.get(key)]
     refused, left = sum("refused" in row for row in bench["rows"]), bench["left_out"]
@@ -53,14 +77,16 @@ def _conditions(report, bench):
         + f" {refused} rows were refused for wrong outputs or errors." * bool(refused)
         + f" {left} rows were left out: {bench.get('why_left_out', 'the time was up')}." * bool(left)
         + f" Steps of the report that failed: {', '.join(missed)}." * bool(missed)
-    )  # fmt: skip
+    )
 
 
 def _in_all(gpu, rows):
     """A sentence and a table: how many times as fast as torch at its best, by what it is that is timed and by precision."""
     groups = {}
     kinds = ("step", "conv", "pool", "act")
-    for row in sorted((row for row in rows if row["kind"] in kinds and "refused" not in row), key=lambda row: kinds.index(row["kind"])):
+    for row in sorted(
+        (row for row in rows if row["kind"] in kinds and "refused" not in row), key=lambda row: kinds.index(row["kind"])
+    ):
         for column, (precision, peers) in COLUMNS.items():
             if row["precision"] == precision:
                 for name, ratio in _times_as_fast(row, peers):
@@ -73,7 +99,9 @@ def _in_all(gpu, rows):
     ]
     lines = [[name, *(_spread(found.get(column)) for column in COLUMNS)] for name, found in groups.items()]
     sentence = f"On an {gpu}, in float32 and by geometric means, {'; '.join(said)}." if said else ""
-    return "\n\n".join(part for part in (sentence, _table(["times as fast as torch: mean (least to most)", *COLUMNS], lines)) if part)
+    return "\n\n".join(
+        part for part in (sentence, _table(["times as fast as torch: mean (least to most)", *COLUMNS], lines)) if part
+    )
 
 
 def _times_as_fast(row, peers):
@@ -111,8 +139,23 @@ def _pooling(rows):
     for kind in ("pool", "act"):
         for layer in _layers(rows, kind, "float32"):
             forward, backward = (rows.get((kind, layer, pass_, "float32")) for pass_ in ("forward", "backward"))
-            lines.append([layer, *(_cell(row, _ours_in(layout), [f"torch {layout}"]) for layout in LAYOUTS for row in (forward, backward))])
-    return _table(["float32 pooling and leaky ReLU @ batch", *(f"{pass_} {layout}" for layout in LAYOUTS for pass_ in ("forward", "backward"))], lines)
+            lines.append(
+                [
+                    layer,
+                    *(
+                        _cell(row, _ours_in(layout), [f"torch {layout}"])
+                        for layout in LAYOUTS
+                        for row in (forward, backward)
+                    ),
+                ]
+            )
+    return _table(
+        [
+            "float32 pooling and leaky ReLU @ batch",
+            *(f"{pass_} {layout}" for layout in LAYOUTS for pass_ in ("forward", "backward")),
+        ],
+        lines,
+    )
 
 
 def _rungs(rows):
@@ -127,10 +170,17 @@ def _rungs(rows):
 
 def _steps(rows):
     found = {(layer, precision): row for (kind, layer, _, precision), row in rows.items() if kind == "step"}
-    names = [name for name in dict.fromkeys(name for row in found.values() for name in row.get("ways", ())) if not name.endswith(" graph")]
+    names = [
+        name
+        for name in dict.fromkeys(name for row in found.values() for name in row.get("ways", ()))
+        if not name.endswith(" graph")
+    ]
     lines = []
     for (layer, precision), row in found.items():
-        cells = [" / ".join(_time(row, way) for way in (name, f"{name} graph") if way in row.get("ways", ())) or "-" for name in names]
+        cells = [
+            " / ".join(_time(row, way) for way in (name, f"{name} graph") if way in row.get("ways", ())) or "-"
+            for name in names
+        ]
         lines.append([f"{layer}, {precision}", *cells])
     return _table(["training step, us: eager / CUDA graph", *names], lines)
 
@@ -138,11 +188,25 @@ def _steps(rows):
 def _counted(report):
     """A sentence: the simulator's counts of the rungs' kernels beside the hardware's."""
     rows = [row for row in (report["steps"].get("counters", {}).get("data") or {}).get("rows", ()) if row["measured"]]
-    both = [(row["simulated"][key], row["measured"][key]) for row in rows for key in row["simulated"] if key in row["measured"] and key != "shared_wavefronts"]
-    shared = [row["measured"][key] / row["simulated"][key] for key in ["shared_wavefronts"] for row in rows if row["simulated"].get(key) and key in row["measured"]]
+    both = [
+        (row["simulated"][key], row["measured"][key])
+        for row in rows
+        for key in row["simulated"]
+        if key in row["measured"] and key != "shared_wavefronts"
+    ]
+    shared = [
+        row["measured"][key] / row["simulated"][key]
+        for key in ["shared_wavefronts"]
+        for row in rows
+        if row["simulated"].get(key) and key in row["measured"]
+    ]
     if not both or not shared:
         return ""
-    layers, same, close = list(dict.fromkeys(row["layer"] for row in rows)), sum(a == b for a, b in both), sum(0.9 <= ratio <= 1.1 for ratio in shared)
+    layers, same, close = (
+        list(dict.fromkeys(row["layer"] for row in rows)),
+        sum(a == b for a, b in both),
+        sum(0.9 <= ratio <= 1.1 for ratio in shared),
+    )
     return (
         f"Counted by the hardware (`ncu`) in the {len(rows)} kernels of the rungs on {' and '.join(layers)}: requests and sectors of device memory are "
         f"what the simulator counts, to the last one, in {same} of {len(both)} counts; wavefronts of shared memory are within 10 % in {close} of {len(shared)}."
@@ -150,7 +214,9 @@ def _counted(report):
 
 
 def _layers(rows, kind, precision):
-    return list(dict.fromkeys(layer for kind_, layer, _, precision_ in rows if (kind_, precision_) == (kind, precision)))
+    return list(
+        dict.fromkeys(layer for kind_, layer, _, precision_ in rows if (kind_, precision_) == (kind, precision))
+    )
 
 
 def _median(row, name):
@@ -161,7 +227,10 @@ def _median(row, name):
 def _ratio(row, name, peers):
     """How many times as fast as the best of `peers` the way `name` is: of convlab's first by the rounds of the row, of others by medians."""
     if name == OURS:
-        return min((ratio[heat_of(row["ways"][peer])]["median"] for peer in peers if (ratio := row["ratios"].get(peer))), default=None)
+        return min(
+            (ratio[heat_of(row["ways"][peer])]["median"] for peer in peers if (ratio := row["ratios"].get(peer))),
+            default=None,
+        )
     ours, best = _median(row, name), min((us for peer in peers if (us := _median(row, peer))), default=None)
     return ours and best and best / ours
 
@@ -177,7 +246,9 @@ def _cell(row, name, peers):
     if ours is None:
         return "refused" if row and "refused" in row else "-"
     floor, ratio = row["floor"]["float32"], _ratio(row, name, peers)
-    return ", ".join([_us(ours), *(f"{100 * us / ours:.0f} %" for us in [floor] if us), *(f"{r:.2f}" for r in [ratio] if r)])
+    return ", ".join(
+        [_us(ours), *(f"{100 * us / ours:.0f} %" for us in [floor] if us), *(f"{r:.2f}" for r in [ratio] if r)]
+    )
 
 
 def _time(row, name):

@@ -8,10 +8,20 @@ def print_head(kept):
     m, c = kept["machine"], kept["ceilings"]
     state = "; " * bool(m.get("state")) + ", ".join(f"{key} {value}" for key, value in m.get("state", {}).items())
     commit = f" ({m['commit']})" * bool(m["commit"])
-    print(f"{m['gpu']}, torch {m['torch']}, CUDA {m['cuda']}, cuDNN {m['cudnn']}, convlab {m['convlab']}{commit}{state}")
-    rates = {"copy": (c["copy"], 1e9, "GB/s"), "multiply-adds": (c["ffma"], 1e12, "TFLOP/s"),
-             **{f"cuBLAS {p}": (c[f"matmul_{p}"], 1e12, "TFLOP/s") for p in ("float32", "tf32", "bfloat16")}}  # fmt: skip
-    print("ceilings: " + ", ".join(f"{name} {rate / unit:.3g} {per}" if rate else f"{name} -" for name, (rate, unit, per) in rates.items()))
+    print(
+        f"{m['gpu']}, torch {m['torch']}, CUDA {m['cuda']}, cuDNN {m['cudnn']}, convlab {m['convlab']}{commit}{state}"
+    )
+    rates = {
+        "copy": (c["copy"], 1e9, "GB/s"),
+        "multiply-adds": (c["ffma"], 1e12, "TFLOP/s"),
+        **{f"cuBLAS {p}": (c[f"matmul_{p}"], 1e12, "TFLOP/s") for p in ("float32", "tf32", "bfloat16")},
+    }
+    print(
+        "ceilings: "
+        + ", ".join(
+            f"{name} {rate / unit:.3g} {per}" if rate else f"{name} -" for name, (rate, unit, per) in rates.items()
+        )
+    )
     for name, why in c["failed"].items():
         print(f"no ceiling {name}: {why}")
     if kept["dry"]:

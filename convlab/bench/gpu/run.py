@@ -29,7 +29,11 @@ def add_arguments(parser):
     add("--no-kernels", action="store_true", help="do not record the names of kernels")
     add("--quick", action="store_true", help=f"{QUICK.rounds} rounds")
     add("--budget", type=float, metavar="SECONDS", help="begin no row after so long")
-    add("--dry", action="store_true", help="without a GPU: tiny layers, on the host and in the simulator; the times mean nothing")
+    add(
+        "--dry",
+        action="store_true",
+        help="without a GPU: tiny layers, on the host and in the simulator; the times mean nothing",
+    )
     add("--output", metavar="FILE", help=f"default: {record.FOLDER}/gpu-TIME.json")
     add("--no-save", action="store_true", help="write no file")
 
@@ -61,9 +65,23 @@ def _run(args, device):
     if not cases and set(kinds) != {"ceilings"}:
         args.error("nothing to measure: no row has all of what --layers, --passes, --precision and --filter ask for")
     path = None if args.no_save else args.output or record.default_path("gpu", when)
-    chosen = {key: getattr(args, key) for key in ("layers", "passes", "precision", "algo", "filter", "kinds", "no_compile", "budget")}
-    kept = {"version": record.VERSION, "command": "gpu", "when": when, "complete": False, "left_out": len(cases), "why_left_out": "interrupted",
-            "dry": args.dry, "machine": record.machine() | device.facts(), "options": chosen, "ceilings": None, "rows": []}  # fmt: skip
+    chosen = {
+        key: getattr(args, key)
+        for key in ("layers", "passes", "precision", "algo", "filter", "kinds", "no_compile", "budget")
+    }
+    kept = {
+        "version": record.VERSION,
+        "command": "gpu",
+        "when": when,
+        "complete": False,
+        "left_out": len(cases),
+        "why_left_out": "interrupted",
+        "dry": args.dry,
+        "machine": record.machine() | device.facts(),
+        "options": chosen,
+        "ceilings": None,
+        "rows": [],
+    }
     kept["ceilings"] = ceilings_module.measured(device)
     report.print_head(kept)
     options = Options(DRY if args.dry else QUICK if args.quick else Limits(), not args.no_kernels)
@@ -78,8 +96,13 @@ def _run(args, device):
             try:
                 row = measure(case, device, options, kept["ceilings"])
             except Exception as error:  # noqa: BLE001  (out of memory, say: the other rows can still be measured)
-                row = {"kind": case.kind, "layer": case.layer, "pass": case.pass_, "precision": case.precision,
-                       "refused": " ".join(f"{type(error).__name__}: {error}".split())[:500]}  # fmt: skip
+                row = {
+                    "kind": case.kind,
+                    "layer": case.layer,
+                    "pass": case.pass_,
+                    "precision": case.precision,
+                    "refused": " ".join(f"{type(error).__name__}: {error}".split())[:500],
+                }
             kept["rows"].append(row)
             kept["left_out"] -= 1
             report.print_row(row)
@@ -105,14 +128,22 @@ def _cases(device, kinds, args):
     found += pooling.pool_cases(device) if "pool" in kinds else []
     found += pooling.activation_cases(device) if "act" in kinds else []
     found += steps.cases(device, not args.no_compile) if "step" in kinds else []
-    return sorted(found, key=lambda case: (case.precision != "float32", case.kind == "conv" and not case.layer.startswith(("lenet", "cifar"))))
+    return sorted(
+        found,
+        key=lambda case: (
+            case.precision != "float32",
+            case.kind == "conv" and not case.layer.startswith(("lenet", "cifar")),
+        ),
+    )
 
 
 def _wanted(case, args):
     return (
-        case.layer in (args.layers or [case.layer]) and case.pass_ in (args.passes or [case.pass_])
-        and case.precision == (args.precision or case.precision) and args.filter in case.id
-    )  # fmt: skip
+        case.layer in (args.layers or [case.layer])
+        and case.pass_ in (args.passes or [case.pass_])
+        and case.precision == (args.precision or case.precision)
+        and args.filter in case.id
+    )
 
 
 def _save(kept, path):

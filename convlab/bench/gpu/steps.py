@@ -15,7 +15,11 @@ BATCHES = {"lenet-5": (1024, 10000), "cifar": (512,)}
 def cases(device, compiled=True):
     """compiled: whether torch.compile takes part in float32, which takes it up to a minute a row to prepare."""
     networks = [batched(network, N, device) for network in NETWORKS for N in BATCHES[network.name]]
-    return [_case(device, network, precision, compiled and not device.dry) for network in networks for precision in ("float32", "bfloat16")]
+    return [
+        _case(device, network, precision, compiled and not device.dry)
+        for network in networks
+        for precision in ("float32", "bfloat16")
+    ]
 
 
 def batched(network: Network, N: int, device) -> Network:
@@ -32,7 +36,12 @@ def _case(device, network, precision, compiled):
         return {"images": images, "labels": torch.randint(10, (network.batch,), device=device.type)}
 
     def way(layout, precision_, change=lambda model: model, **more):
-        return Way(precision_, layout, lambda t: _step(device, change(model_of(network, layout, torch.float32)), t, half), **more)
+        return Way(
+            precision_,
+            layout,
+            lambda t: _step(device, change(model_of(network, layout, torch.float32)), t, half),
+            **more,
+        )
 
     ways = {OURS: way("nchw", precision, convert, capture=False), f"{OURS} graph": way("nchw", precision, convert)}
     for layout in LAYOUTS:
@@ -43,11 +52,22 @@ def _case(device, network, precision, compiled):
         ways["torch nchw tf32 graph"] = way("nchw", "tf32", profile=False)
     if compiled and not half:
         ways["torch.compile nchw"] = way("nchw", precision, torch.compile, capture=False)
-    images = 4 * torch.Size(network.convolutions[0].x).numel()  # bytes: the least a step reads; the rest need not leave the GPU's caches
+    images = (
+        4 * torch.Size(network.convolutions[0].x).numel()
+    )  # bytes: the least a step reads; the rest need not leave the GPU's caches
     return Case(
-        "step", network.name, "step", precision, network.flops, images, draw, ways,
-        reference=lambda t: _step(device, model_of(network, "nchw", torch.float64), t, False)(), grad=True, slack=2e-2 if half else 1e-5,
-    )  # fmt: skip
+        "step",
+        network.name,
+        "step",
+        precision,
+        network.flops,
+        images,
+        draw,
+        ways,
+        reference=lambda t: _step(device, model_of(network, "nchw", torch.float64), t, False)(),
+        grad=True,
+        slack=2e-2 if half else 1e-5,
+    )
 
 
 def _step(device, model: nn.Module, t, half):
@@ -66,4 +86,3 @@ def _step(device, model: nn.Module, t, half):
         return [p.grad for p in parameters]
 
     return device.ours(step)
-

@@ -80,9 +80,14 @@ def time_paired(device, series: dict[str, Series], limits: Limits) -> tuple[dict
     rounds = []
     enough = min(FEWEST, limits.rounds)
     start = time.perf_counter()
-    while len(rounds) < 1 + enough or (len(rounds) < 1 + limits.rounds and time.perf_counter() - start < limits.patience):
+    while len(rounds) < 1 + enough or (
+        len(rounds) < 1 + limits.rounds and time.perf_counter() - start < limits.patience
+    ):
         shuffle(order)
         rounds.append({name: 1e6 * device.seconds(series[name].run) / series[name].calls for name in order})
     del rounds[0]
-    timed = {name: Timed(spread([r[name] for r in rounds]), len(rounds), s.calls, s.captured, s.why_not) for name, s in series.items()}
+    timed = {
+        name: Timed(spread([r[name] for r in rounds]), len(rounds), s.calls, s.captured, s.why_not)
+        for name, s in series.items()
+    }
     return timed, lambda over, under: spread([r[over] / r[under] for r in rounds])

@@ -17,7 +17,8 @@ __global__ void __launch_bounds__(kThreads) my_kernel(AvgPool2d a, const float* 
   if (i >= g.planes * g.H * g.W) return;
   const int v = int(i % g.W), h = int(i / g.W % g.H);
   const float* plane = dy + i / g.W / g.H * g.P * g.Q;
-  const Range rows = windows_over(h, g.stride_h, g.pad_h, g.R, g.P), columns = windows_over(v, g.stride_w, g.pad_w, g.S, g.Q);
+  const Range rows = windows_over(h, g.stride_h, g.pad_h, g.R, g.P),
+              columns = windows_over(v, g.stride_w, g.pad_w, g.S, g.Q);
 
   float sum = 0;
   for (int p = rows.begin; p < rows.end; p++)
@@ -27,5 +28,6 @@ __global__ void __launch_bounds__(kThreads) my_kernel(AvgPool2d a, const float* 
 
 // What is checked. Pointers are to device memory; dx is not empty.
 void avg_pool2d_backward(const AvgPool2d& a, const float* dy, float* dx, cudaStream_t stream) {
-  launch(my_kernel, blocks_for(a.window.planes * a.window.H * a.window.W, kThreads), dim3(kThreads), 0, stream, a, dy, dx);
+  launch(my_kernel, blocks_for(a.window.planes * a.window.H * a.window.W, kThreads), dim3(kThreads), 0, stream, a, dy,
+         dx);
 }

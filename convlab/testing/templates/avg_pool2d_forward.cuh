@@ -29,5 +29,6 @@ __global__ void __launch_bounds__(kThreads) my_kernel(AvgPool2d a, const float* 
 
 // What is checked. Pointers are to device memory; y is not empty.
 void avg_pool2d_forward(const AvgPool2d& a, const float* x, float* y, cudaStream_t stream) {
-  launch(my_kernel, blocks_for(a.window.planes * a.window.P * a.window.Q, kThreads), dim3(kThreads), 0, stream, a, x, y);
+  launch(my_kernel, blocks_for(a.window.planes * a.window.P * a.window.Q, kThreads), dim3(kThreads), 0, stream, a, x,
+         y);
 }

@@ -27,8 +27,10 @@ __global__ void __launch_bounds__(kThreads) my_kernel(Conv2d g, const float* dy,
     for (int r = 0; r < g.R; r++)
       for (int s = 0; s < g.S; s++) {
         const int p = h + g.pad_h - r * g.dilation_h, q = v + g.pad_w - s * g.dilation_w;  // times the stride
-        if (p < 0 || q < 0 || p % g.stride_h || q % g.stride_w || p / g.stride_h >= g.P || q / g.stride_w >= g.Q) continue;
-        sum += dy[((long long)(n * g.K + k) * g.P + p / g.stride_h) * g.Q + q / g.stride_w] * w[((k * g.C + c) * g.R + r) * g.S + s];
+        if (p < 0 || q < 0 || p % g.stride_h || q % g.stride_w || p / g.stride_h >= g.P || q / g.stride_w >= g.Q)
+          continue;
+        sum += dy[((long long)(n * g.K + k) * g.P + p / g.stride_h) * g.Q + q / g.stride_w] *
+               w[((k * g.C + c) * g.R + r) * g.S + s];
       }
   dx[i] = sum;
 }

@@ -17,7 +17,8 @@ inline const char* refusal(const Conv2d& g) {
 }
 
 // x [N, C, H, W], w [K, C, R, S], bias [K] or null -> y [N, K, P, Q].  grid ceil(NKPQ / 256), a thread an output
-__global__ void __launch_bounds__(kThreads) my_kernel(Conv2d g, const float* x, const float* w, const float* bias, float* y) {
+__global__ void __launch_bounds__(kThreads)
+    my_kernel(Conv2d g, const float* x, const float* w, const float* bias, float* y) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;
   if (i >= (long long)g.N * g.K * g.P * g.Q) return;
   const int q = int(i % g.Q), p = int(i / g.Q % g.P), k = int(i / g.Q / g.P % g.K), n = int(i / g.Q / g.P / g.K);
@@ -35,5 +36,6 @@ __global__ void __launch_bounds__(kThreads) my_kernel(Conv2d g, const float* x, 
 
 // What is checked. Pointers are to device memory; y is not empty.
 void conv2d_forward(const Conv2d& g, const float* x, const float* w, const float* bias, float* y, cudaStream_t stream) {
-  launch(my_kernel, blocks_for((long long)g.N * g.K * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g, x, w, bias, y);
+  launch(my_kernel, blocks_for((long long)g.N * g.K * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g, x, w, bias,
+         y);
 }

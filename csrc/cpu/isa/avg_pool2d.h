@@ -10,7 +10,8 @@ template <class A> class Divisors {
  public:
   Divisors(const Pooling& g, const Averages& a, char*& scratch)
       : averages_(a), columns_(take<A>(scratch, a.equal_columns ? 0 : g.columns.outputs * g.inner + 2 * kLanes<A>)) {
-    for (int64_t i = 0; !a.equal_columns && i < g.columns.outputs * g.inner; i++) columns_[i] = A(a.columns[i / g.inner]);
+    for (int64_t i = 0; !a.equal_columns && i < g.columns.outputs * g.inner; i++)
+      columns_[i] = A(a.columns[i / g.inner]);
   }
   // v of output row p, from element i of it on
   CONVLAB_INLINE Vec<A> divide(Vec<A> v, int p, int64_t i) const {
@@ -19,7 +20,8 @@ template <class A> class Divisors {
   }
   // In place; the line begins with element `first` of output row p
   CONVLAB_INLINE void divide_line(A* line, int64_t n, int p, int64_t first) const {
-    for (int64_t i = 0; i < n; i += kLanes<A>) store_some<A>(line + i, divide(load<A>(line + i), p, first + i), smaller(n - i, kLanes<A>));
+    for (int64_t i = 0; i < n; i += kLanes<A>)
+      store_some<A>(line + i, divide(load<A>(line + i), p, first + i), smaller(n - i, kLanes<A>));
   }
 
  private:
@@ -29,7 +31,8 @@ template <class A> class Divisors {
 
 // y: a row's sums, divided
 template <class A, class Source, class T>
-[[gnu::noinline]] void average_rows(const Source& source, const OutputRows& rows, const Divisors<A>& divisors, int64_t first, T* y) {
+[[gnu::noinline]] void average_rows(const Source& source, const OutputRows& rows, const Divisors<A>& divisors,
+                                    int64_t first, T* y) {
   int64_t at = rows.at, to = rows.to;
   for (int p = rows.p; p < rows.p + rows.rows; p++, at += rows.step, to += rows.to_step)
     for (int64_t i = 0; i < rows.n; i += kLanes<A>) {
@@ -43,12 +46,14 @@ template <class A, class Source, class T>
 
 // x [planes, H, W, inner] -> y [planes, P, Q, inner]
 template <class T>
-void average_forward(const Pooling& g, const Averages& averages, const T* x, T* y, int64_t begin, int64_t end, char* scratch) {
+void average_forward(const Pooling& g, const Averages& averages, const T* x, T* y, int64_t begin, int64_t end,
+                     char* scratch) {
   using A = acc_t<T>;
   const Divisors<A> divisors(g, averages, scratch);
-  each_output_rows(g, x, A(0), averages.equal_columns, begin, end, scratch, [&](const auto& source, const OutputRows& rows) {
-    average_rows<A>(source, rows, divisors, rows.column * g.inner, y);
-  });
+  each_output_rows(g, x, A(0), averages.equal_columns, begin, end, scratch,
+                   [&](const auto& source, const OutputRows& rows) {
+                     average_rows<A>(source, rows, divisors, rows.column * g.inner, y);
+                   });
 }
 
 // dy, divided -> vectors of dx
@@ -66,23 +71,28 @@ template <class A> struct Shares {
     const Vec<A> v = load<A>(shares + at);
     for (int s = 0; s < count; s++) f(s, v);
   }
-  CONVLAB_INLINE void of_pair(int64_t at, int, Vec<A>& first, Vec<A>& second) const { first = second = load<A>(shares + at); }
+  CONVLAB_INLINE void of_pair(int64_t at, int, Vec<A>& first, Vec<A>& second) const {
+    first = second = load<A>(shares + at);
+  }
 };
 
 // dy [planes, P, Q, inner] -> dx [planes, H, W, inner]
 template <class T>
-void average_backward(const Pooling& g, const Averages& averages, const T* dy, T* dx, int64_t begin, int64_t end, char* scratch) {
+void average_backward(const Pooling& g, const Averages& averages, const T* dy, T* dx, int64_t begin, int64_t end,
+                      char* scratch) {
   using A = acc_t<T>;
   A* const lines = take<A>(scratch, g.phase);
   const Divisors<A> divisors(g, averages, scratch);
   const auto lay = [&](const Piece& piece) {
     const Laid laid = lay_out_outputs(g, piece, dy, lines, lines + g.phase);
     const int p0 = larger(0, piece.row - g.rows.reach), p1 = smaller(g.rows.outputs, piece.row + piece.rows);
-    const int q0 = larger(0, piece.column - g.columns.reach), q1 = smaller(g.columns.outputs, piece.column + piece.columns);
+    const int q0 = larger(0, piece.column - g.columns.reach),
+              q1 = smaller(g.columns.outputs, piece.column + piece.columns);
     for (int64_t plane = 0; plane < piece.planes; plane++)
       for (int p = p0; p < p1; p++)
-        divisors.divide_line(lines + laid.offset + plane * laid.plane + p * laid.line + (q0 - piece.column + g.columns.reach) * g.inner, (q1 - q0) * g.inner, p,
-                             q0 * g.inner);
+        divisors.divide_line(
+            lines + laid.offset + plane * laid.plane + p * laid.line + (q0 - piece.column + g.columns.reach) * g.inner,
+            (q1 - q0) * g.inner, p, q0 * g.inner);
     return laid;
   };
   each_gradient_rows(g, dx, begin, end, scratch, lay, Shares<A>{lines});

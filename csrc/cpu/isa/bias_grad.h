@@ -21,7 +21,8 @@ template <class A, class T> CONVLAB_INLINE Vec<A> sum_of(const T* from, int64_t 
 
 // The pieces [begin, end): vectors of channels where channels lie innermost, channels where they do not
 template <class T>
-void bias_grad(int images, int64_t plane, const Strides& strides, int channels, const T* dy, T* db, int64_t begin, int64_t end) {
+void bias_grad(int images, int64_t plane, const Strides& strides, int channels, const T* dy, T* db, int64_t begin,
+               int64_t end) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   for (int64_t piece = begin; piece < end; piece++) {

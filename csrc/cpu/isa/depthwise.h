@@ -19,7 +19,8 @@ constexpr int kPlaces = kTilePixels * kTileVectors >= 24 ? 14 : 7;
 
 // M places of `lanes` channels or columns, `step` elements apart in the source. weights [R S, L]
 template <class A, int M>
-void tile(const DepthwiseTaps& taps, const A* source, int64_t step, const A* weights, const A* bias, A* target, int64_t target_step, int lanes) {
+void tile(const DepthwiseTaps& taps, const A* source, int64_t step, const A* weights, const A* bias, A* target,
+          int64_t target_step, int lanes) {
   constexpr int L = kLanes<A>;
   Vec<A> sums[M];
 #pragma GCC unroll 16
@@ -49,7 +50,8 @@ void tile(const DepthwiseTaps& taps, const A* source, int64_t step, const A* wei
   for (int m = 0; m < M; m++, target += target_step) store_some<A>(target, sums[m], lanes);
 }
 
-template <class A> using TileFunction = void (*)(const DepthwiseTaps&, const A*, int64_t, const A*, const A*, A*, int64_t, int);
+template <class A>
+using TileFunction = void (*)(const DepthwiseTaps&, const A*, int64_t, const A*, const A*, A*, int64_t, int);
 
 template <class A, int... M> constexpr TileFunction<A> tile_of(int places, indices<M...>) {
   constexpr TileFunction<A> all[] = {&tile<A, M + 1>...};
@@ -60,10 +62,12 @@ template <class A, int... M> constexpr TileFunction<A> tile_of(int places, indic
 inline int next_tile(int left) { return left >= 2 * kPlaces ? kPlaces : left > kPlaces ? (left + 1) / 2 : left; }
 
 template <class A>
-void tiles(const DepthwiseTaps& taps, int count, const A* source, int64_t step, const A* weights, const A* bias, A* target, int64_t target_step, int lanes) {
+void tiles(const DepthwiseTaps& taps, int count, const A* source, int64_t step, const A* weights, const A* bias,
+           A* target, int64_t target_step, int lanes) {
   for (int places; count > 0; count -= places, source += places * step, target += places * target_step) {
     places = next_tile(count);
-    tile_of<A>(places, typename indices_to<kPlaces>::type{})(taps, source, step, weights, bias, target, target_step, lanes);
+    tile_of<A>(places, typename indices_to<kPlaces>::type{})(taps, source, step, weights, bias, target, target_step,
+                                                             lanes);
   }
 }
 
@@ -75,7 +79,8 @@ struct Strip {
 
 inline Strip strip_of(const Depthwise& d, int64_t index) {
   const int in_image = int(d.strips_per_image()), row0 = int(index % in_image) * d.rows_per_strip;
-  return {int(index / in_image), row0, row0 + d.rows_per_strip < d.target_rows ? row0 + d.rows_per_strip : d.target_rows};
+  return {int(index / in_image), row0,
+          row0 + d.rows_per_strip < d.target_rows ? row0 + d.rows_per_strip : d.target_rows};
 }
 
 // Something of a strip: its rows and columns lie so many elements apart, and its data begin at row `row0`
@@ -115,21 +120,24 @@ template <class A, class T> void give_pixels(const A* panel, int columns, int la
 }
 
 // The source of a strip's vector of channels, which begins at `from` in the image: where it lies, or copied to a panel of zeros
-template <class A, class T> Lens<const A> see_pixels(const Depthwise& d, const Strip& s, const T* from, int lanes, A* panel) {
+template <class A, class T>
+Lens<const A> see_pixels(const Depthwise& d, const Strip& s, const T* from, int lanes, A* panel) {
   if constexpr (sizeof(T) == sizeof(A))
     if (d.source_in_place) return {from, d.row, d.pixel, 0};
   const RowRange rows = rows_reached(d, s.row0, s.row1);
   for (int i = 0; i < rows.count; i++) {
     const int h = rows.first + i;
     if (h < 0 || h >= d.source_rows) clear(panel + i * d.row, d.row);
-    else take_pixels(from + h * d.source.h, d.source, d.source_columns, lanes, panel + i * d.row + d.panel.left * d.pixel);
+    else
+      take_pixels(from + h * d.source.h, d.source, d.source_columns, lanes, panel + i * d.row + d.panel.left * d.pixel);
   }
   return {panel, d.row, d.pixel, rows.first};
 }
 
 // The pieces [begin, end): images x strips x vectors of channels. weights [vectors, R S, L]; bias [channels, at least L]
 template <class T>
-void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target, int64_t begin, int64_t end, acc_t<T>* scratch) {
+void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
+                int64_t begin, int64_t end, acc_t<T>* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L;
@@ -141,7 +149,8 @@ void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, co
     const int channel = first_channel(d.channels, vector, L);
     const Strip s = strip_of(d, piece / vectors);
     if (!d.source_in_place)
-      for (const int64_t reached = rows_reached(d, s.row0, s.row1).count * d.row; zeroed < reached; zeroed++) panel[zeroed] = 0;
+      for (const int64_t reached = rows_reached(d, s.row0, s.row1).count * d.row; zeroed < reached; zeroed++)
+        panel[zeroed] = 0;
     const Lens<const A> from = see_pixels(d, s, source + s.image * d.source.n + channel * d.source.c, lanes, panel);
     T* const image = target + s.image * d.target.n + channel * d.target.c;
     Lens<A> to{out, int64_t(d.target_columns) * L, L, s.row0};
@@ -154,19 +163,23 @@ void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, co
       const DepthwisePlaces r = clipped(block.rows, s.row0, s.row1), &c = block.columns;
       if (block.down)
         for (int j = 0; j < c.count && r.count > 0; j++)
-          tiles<A>(block.taps, r.count, from.at(r.from, c.from + j * c.from_step), r.from_step * from.row, w, b, to.at(r.at, c.at + j * c.at_step), r.at_step * to.row, L);
+          tiles<A>(block.taps, r.count, from.at(r.from, c.from + j * c.from_step), r.from_step * from.row, w, b,
+                   to.at(r.at, c.at + j * c.at_step), r.at_step * to.row, L);
       else
         for (int j = 0; j < r.count; j++)
-          tiles<A>(block.taps, c.count, from.at(r.from + j * r.from_step, c.from), c.from_step * from.column, w, b, to.at(r.at + j * r.at_step, c.at), c.at_step * to.column, L);
+          tiles<A>(block.taps, c.count, from.at(r.from + j * r.from_step, c.from), c.from_step * from.column, w, b,
+                   to.at(r.at + j * r.at_step, c.at), c.at_step * to.column, L);
     }
-    for (int row = s.row0; row < s.row1 && !d.target_in_place; row++) give_pixels(to.at(row, 0), d.target_columns, lanes, image + row * d.target.h, d.target);
+    for (int row = s.row0; row < s.row1 && !d.target_in_place; row++)
+      give_pixels(to.at(row, 0), d.target_columns, lanes, image + row * d.target.h, d.target);
   }
 }
 
 // ---- vectors along rows -----------------------------------------------------------------------------------------------
 
 // A row of the source -> its phases in a panel's row, whose other elements are zero already. Panels have room for whole vectors.
-template <class A, class T> void take_columns(const RowPanel& panel, const T* from, int64_t from_stride, int columns, A* to) {
+template <class A, class T>
+void take_columns(const RowPanel& panel, const T* from, int64_t from_stride, int columns, A* to) {
   constexpr int L = kLanes<A>;
   using all = typename indices_to<L>::type;
   if (panel.phases == 1 && from_stride == 1) {
@@ -178,13 +191,15 @@ template <class A, class T> void take_columns(const RowPanel& panel, const T* fr
   } else if (panel.phases == 2 && from_stride == 1) {
     to += panel.left / 2;
     for (int u = 0; u < columns; u += 2 * L, to += L) {
-      const Vec<A> a = load_some<A>(from + u, columns - u), b = columns - u > L ? load_some<A>(from + u + L, columns - u - L) : Vec<A>{};
+      const Vec<A> a = load_some<A>(from + u, columns - u),
+                   b = columns - u > L ? load_some<A>(from + u + L, columns - u - L) : Vec<A>{};
       store<A>(to, unzip<A, 0>(a, b, all{}));
       store<A>(to + panel.phase_length, unzip<A, 1>(a, b, all{}));
     }
   } else {
     to += panel.left / panel.phases;
-    for (int u = 0; u < columns; u++) to[u % panel.phases * panel.phase_length + u / panel.phases] = A(from[u * from_stride]);
+    for (int u = 0; u < columns; u++)
+      to[u % panel.phases * panel.phase_length + u / panel.phases] = A(from[u * from_stride]);
   }
 }
 
@@ -207,7 +222,8 @@ template <class A, class T> void give_columns(const A* from, int count, T* to, i
 
 // The pieces [begin, end): images x strips x channels. weights [channels, R S]
 template <class T>
-void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target, int64_t begin, int64_t end, acc_t<T>* scratch) {
+void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
+                int64_t begin, int64_t end, acc_t<T>* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   A* const w = scratch;
@@ -219,7 +235,8 @@ void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, co
   for (int64_t piece = begin; piece < end; piece++) {
     const int64_t channel = piece % d.channels;
     const Strip s = strip_of(d, piece / d.channels);
-    for (const int64_t reached = rows_reached(d, s.row0, s.row1).count * d.row; zeroed < reached; zeroed++) panel[zeroed] = 0;
+    for (const int64_t reached = rows_reached(d, s.row0, s.row1).count * d.row; zeroed < reached; zeroed++)
+      panel[zeroed] = 0;
     const Lens<const A> from = see_plane(d, s, source + s.image * d.source.n + channel * d.source.c, panel);
     for (int t = 0; t < d.kernel_taps; t++) store<A>(w + t * L, broadcast<A>(weights[channel * d.kernel_taps + t]));
     store<A>(b, broadcast<A>(bias[channel]));
@@ -235,10 +252,12 @@ void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, co
         if (d.target_in_place) to = plane + r.at * d.target.h + c.at, row = r.at_step * d.target.h;
       for (int q = 0; q < c.count; q += L) {
         if (q + L > c.count && c.count > L) q = c.count - L;
-        tiles<A>(block.taps, r.count, from.at(r.from, c.from + q), r.from_step * from.row, w, b, to + q, row, c.count < L ? c.count : L);
+        tiles<A>(block.taps, r.count, from.at(r.from, c.from + q), r.from_step * from.row, w, b, to + q, row,
+                 c.count < L ? c.count : L);
       }
       for (int j = 0; j < r.count && !d.target_in_place; j++)
-        give_columns(out + j * out_row, c.count, plane + (r.at + int64_t(j) * r.at_step) * d.target.h + c.at * d.target.w, c.at_step * d.target.w);
+        give_columns(out + j * out_row, c.count,
+                     plane + (r.at + int64_t(j) * r.at_step) * d.target.h + c.at * d.target.w, c.at_step * d.target.w);
     }
   }
 }

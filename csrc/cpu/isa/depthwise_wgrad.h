@@ -54,7 +54,8 @@ template <class A, int... M> constexpr WgradTileFunction<A> wgrad_tile_of(int pl
 }
 
 template <class A>
-void wgrad_tiles(const DepthwiseTaps& taps, int count, const A* x, int64_t step, const A* dy, int64_t dy_step, A* sums) {
+void wgrad_tiles(const DepthwiseTaps& taps, int count, const A* x, int64_t step, const A* dy, int64_t dy_step,
+                 A* sums) {
   for (int places; count > 0; count -= places, x += places * step, dy += places * dy_step) {
     places = next_tile(count);
     wgrad_tile_of<A>(places, typename indices_to<kPlaces>::type{})(taps, x, step, dy, dy_step, sums);
@@ -67,11 +68,13 @@ template <class A> void add(const A* from, int64_t count, A* to) {
 
 // The pieces [begin, end): slices of strips x parts of the vectors of channels. sums [slices, vectors, R S, L]
 template <class T>
-void wgrad_pixels(const Depthwise& d, int slices, const T* dy, const T* x, acc_t<T>* sums, int64_t begin, int64_t end, acc_t<T>* scratch) {
+void wgrad_pixels(const Depthwise& d, int slices, const T* dy, const T* x, acc_t<T>* sums, int64_t begin, int64_t end,
+                  acc_t<T>* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L;
-  const int64_t parts = (vectors + d.vectors_per_piece - 1) / d.vectors_per_piece, strips = d.images * d.strips_per_image(), size = int64_t(d.kernel_taps) * L;
+  const int64_t parts = (vectors + d.vectors_per_piece - 1) / d.vectors_per_piece,
+                strips = d.images * d.strips_per_image(), size = int64_t(d.kernel_taps) * L;
   A* const own = scratch;  // a chunk's; read up to a vector past its end
   A* const dy_panel = own + size + L;
   A* const x_panel = dy_panel + (d.target_in_place ? 0 : int64_t(d.rows_per_strip) * d.target_columns * L);
@@ -85,14 +88,16 @@ void wgrad_pixels(const Depthwise& d, int slices, const T* dy, const T* x, acc_t
         const int channel = first_channel(d.channels, vector, L);
         const Strip s = strip_of(d, strip);
         if (!d.source_in_place)
-          for (const int64_t reached = rows_reached(d, s.row0, s.row1).count * d.row; zeroed < reached; zeroed++) x_panel[zeroed] = 0;
+          for (const int64_t reached = rows_reached(d, s.row0, s.row1).count * d.row; zeroed < reached; zeroed++)
+            x_panel[zeroed] = 0;
         const Lens<const A> from = see_pixels(d, s, x + s.image * d.source.n + channel * d.source.c, lanes, x_panel);
         const T* const image = dy + s.image * d.target.n + channel * d.target.c;
         Lens<const A> grad{dy_panel, int64_t(d.target_columns) * L, L, s.row0};
         if constexpr (sizeof(T) == sizeof(A))
           if (d.target_in_place) grad = {image, d.target.h, d.target.w, 0};
         for (int row = s.row0; row < s.row1 && !d.target_in_place; row++)
-          take_pixels(image + row * d.target.h, d.target, d.target_columns, lanes, dy_panel + (row - s.row0) * grad.row);
+          take_pixels(image + row * d.target.h, d.target, d.target_columns, lanes,
+                      dy_panel + (row - s.row0) * grad.row);
 
         const auto put_aside = [&] {
           add(own + (d.channels > L ? vector * L - channel : 0), size, sums + (slice * vectors + vector) * size);
@@ -105,9 +110,11 @@ void wgrad_pixels(const Depthwise& d, int slices, const T* dy, const T* x, acc_t
           const DepthwisePlaces r = clipped(block.rows, s.row0, s.row1), &c = block.columns;
           for (int j = 0; j < (block.down ? c.count : r.count); j++) {
             if (block.down)
-              wgrad_tiles<A>(block.taps, r.count, from.at(r.from, c.from + j * c.from_step), r.from_step * from.row, grad.at(r.at, c.at + j * c.at_step), r.at_step * grad.row, own);
+              wgrad_tiles<A>(block.taps, r.count, from.at(r.from, c.from + j * c.from_step), r.from_step * from.row,
+                             grad.at(r.at, c.at + j * c.at_step), r.at_step * grad.row, own);
             else
-              wgrad_tiles<A>(block.taps, c.count, from.at(r.from + j * r.from_step, c.from), c.from_step * from.column, grad.at(r.at + j * r.at_step, c.at), c.at_step * grad.column, own);
+              wgrad_tiles<A>(block.taps, c.count, from.at(r.from + j * r.from_step, c.from), c.from_step * from.column,
+                             grad.at(r.at + j * r.at_step, c.at), c.at_step * grad.column, own);
             terms += block.down ? r.count : c.count;
             if (terms >= kChunk) put_aside(), terms = 0;
           }
@@ -126,7 +133,9 @@ template <class A> void add_lanes(const A* sums, const A* rest, int first, int e
   for (int t = 0; t < taps; t += L) {
     Vec<A> block[L];
 #pragma GCC unroll 16
-    for (int l = 0; l < L; l++) block[l] = t + l < taps ? load<A>(sums + (t + l) * L) + (counts ? load<A>(rest + (t + l) * L) : Vec<A>{}) : Vec<A>{};
+    for (int l = 0; l < L; l++)
+      block[l] =
+          t + l < taps ? load<A>(sums + (t + l) * L) + (counts ? load<A>(rest + (t + l) * L) : Vec<A>{}) : Vec<A>{};
     transpose<A>(block);
 #pragma GCC unroll 16
     for (int step = L / 2; step >= 1; step /= 2)
@@ -138,7 +147,8 @@ template <class A> void add_lanes(const A* sums, const A* rest, int first, int e
 
 // The pieces [begin, end): slices of strips x channels. sums [slices, channels, R S]
 template <class T>
-void wgrad_planes(const Depthwise& d, int slices, const T* dy, const T* x, acc_t<T>* sums, int64_t begin, int64_t end, acc_t<T>* scratch) {
+void wgrad_planes(const Depthwise& d, int slices, const T* dy, const T* x, acc_t<T>* sums, int64_t begin, int64_t end,
+                  acc_t<T>* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const int64_t strips = d.images * d.strips_per_image(), size = int64_t(d.kernel_taps) * L;
@@ -156,19 +166,23 @@ void wgrad_planes(const Depthwise& d, int slices, const T* dy, const T* x, acc_t
     clear(total, 2 * size);
     for (int64_t strip = strips * slice / slices; strip < strips * (slice + 1) / slices; strip++) {
       const Strip s = strip_of(d, strip);
-      const T *const x_plane = x + s.image * d.source.n + channel * d.source.c, *const dy_plane = dy + s.image * d.target.n + channel * d.target.c;
+      const T *const x_plane = x + s.image * d.source.n + channel * d.source.c, *const dy_plane = dy +
+                                                                                                  s.image * d.target.n +
+                                                                                                  channel * d.target.c;
       Lens<const A> grad{dy_rows, dy_panel.length(), 1, s.row0};
       if constexpr (sizeof(T) == sizeof(A))
         if (dy_in_place) grad = {dy_plane, d.target.h, 1, 0};
       for (int row = s.row0; row < s.row1 && !dy_in_place; row++)
         take_columns(dy_panel, dy_plane + row * d.target.h, d.target.w, columns, dy_rows + (row - s.row0) * grad.row);
-      for (const int64_t reached = rows_reached(d, s.row0, s.row1).count * d.row; zeroed < reached; zeroed++) x_rows[zeroed] = 0;
+      for (const int64_t reached = rows_reached(d, s.row0, s.row1).count * d.row; zeroed < reached; zeroed++)
+        x_rows[zeroed] = 0;
 
       clear(own, 2 * size);
       if (d.window) {
         each_band(d, s, see_rows(d, s, x_plane, x_rows), grad.row, [&](const Band<A>& band, int column, int vectors) {
           using all = typename indices_to<kBand>::type;
-          (d.window == 3 ? window_wgrad_of<A, 3>(vectors, all{}) : window_wgrad_of<A, 5>(vectors, all{}))(band, grad.at(s.row0, column), own);
+          (d.window == 3 ? window_wgrad_of<A, 3>(vectors, all{}) : window_wgrad_of<A, 5>(vectors, all{}))(
+              band, grad.at(s.row0, column), own);
         });
       } else {
         const Lens<const A> from = see_plane(d, s, x_plane, x_rows);
@@ -176,18 +190,22 @@ void wgrad_planes(const Depthwise& d, int slices, const T* dy, const T* x, acc_t
         for (int q = 0; q < columns; q += L) {
           const bool last = q + L > columns;
           if (last && columns > L) q = columns - L;
-          wgrad_tiles<A>(d.blocks[0].taps, r.count, from.at(r.from, q), r.from_step * from.row, grad.at(r.at, q), grad.row, own + (last ? size : 0));
+          wgrad_tiles<A>(d.blocks[0].taps, r.count, from.at(r.from, q), r.from_step * from.row, grad.at(r.at, q),
+                         grad.row, own + (last ? size : 0));
         }
       }
       add(own, 2 * size, total);
     }
-    add_lanes(total, total + size, columns > L ? L - rest : 0, columns > L ? L : rest, d.kernel_taps, sums + piece * d.kernel_taps);
+    add_lanes(total, total + size, columns > L ? L - rest : 0, columns > L ? L : rest, d.kernel_taps,
+              sums + piece * d.kernel_taps);
   }
 }
 
 template <class T>
-void wgrad(const Depthwise& d, int slices, const T* dy, const T* x, acc_t<T>* sums, int64_t begin, int64_t end, char* scratch) {
-  (d.planes ? &wgrad_planes<T> : &wgrad_pixels<T>)(d, slices, dy, x, sums, begin, end, reinterpret_cast<acc_t<T>*>(scratch));
+void wgrad(const Depthwise& d, int slices, const T* dy, const T* x, acc_t<T>* sums, int64_t begin, int64_t end,
+           char* scratch) {
+  (d.planes ? &wgrad_planes<T> : &wgrad_pixels<T>)(d, slices, dy, x, sums, begin, end,
+                                                   reinterpret_cast<acc_t<T>*>(scratch));
 }
 
 }  // namespace convlab::CONVLAB_ISA::depthwise

@@ -23,7 +23,8 @@ template <class A> CONVLAB_INLINE Vec<A> load_masked(const A* p, unsigned mask) 
 template <class A, int d> CONVLAB_INLINE Vec<A> shifted(Vec<A> a, Vec<A> b, Vec<A> c) {
   const __m512i left = (__m512i)(d < 0 ? a : b), right = (__m512i)(d < 0 ? b : c);
   if constexpr (d == 0) return b;
-  else if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm512_maskz_alignr_epi32(__mmask16(-1), right, left, (16 + d) % 16);
+  else if constexpr (sizeof(A) == sizeof(float))
+    return (Vec<A>)_mm512_maskz_alignr_epi32(__mmask16(-1), right, left, (16 + d) % 16);
   else return (Vec<A>)_mm512_maskz_alignr_epi64(__mmask8(-1), right, left, (8 + d) % 8);
 }
 #else
@@ -58,7 +59,8 @@ template <class A, int V> struct RowVectors {
   Vec<A> v[V + 2];
 };
 
-template <class A, int V> CONVLAB_INLINE void take_row(RowVectors<A, V>& row, const A* from, const unsigned (&masks)[V + 2]) {
+template <class A, int V>
+CONVLAB_INLINE void take_row(RowVectors<A, V>& row, const A* from, const unsigned (&masks)[V + 2]) {
   constexpr int L = kLanes<A>;
   row.from = from;
   if constexpr (kMasks) {
@@ -75,7 +77,8 @@ template <class A, int V, int d> CONVLAB_INLINE Vec<A> neighbour(const RowVector
 }
 
 // f(column of the filter, its vector) for vector i of a row
-template <class A, int R, int V, class F, int... S> CONVLAB_INLINE void each_neighbour(const RowVectors<A, V>& row, int i, const F& f, indices<S...>) {
+template <class A, int R, int V, class F, int... S>
+CONVLAB_INLINE void each_neighbour(const RowVectors<A, V>& row, int i, const F& f, indices<S...>) {
   (f(S, neighbour<A, V, S - R / 2>(row, i)), ...);
 }
 
@@ -103,11 +106,14 @@ template <class A, int R, int V> void window(const Band<A>& band, const A* weigh
       take_row<A, V>(row, from, masks);
 #pragma GCC unroll 8
       for (int i = 0; i < V; i++)
-        each_neighbour<A, R>(row, i, [&](int s, Vec<A> value) __attribute__((always_inline)) {
-          keep(value);
+        each_neighbour<A, R>(
+            row, i,
+            [&](int s, Vec<A> value) __attribute__((always_inline)) {
+              keep(value);
 #pragma GCC unroll 8
-          for (int r = 0; r < R; r++) sums[R - 1 - r][i] += w[r * R + s] * value;
-        }, typename indices_to<R>::type{});
+              for (int r = 0; r < R; r++) sums[R - 1 - r][i] += w[r * R + s] * value;
+            },
+            typename indices_to<R>::type{});
     }
     if (t >= R - 1) {
 #pragma GCC unroll 8
@@ -149,12 +155,15 @@ template <class A, int R, int V> void window_wgrad(const Band<A>& band, const A*
     take_row<A, V>(row, from, masks);
 #pragma GCC unroll 8
     for (int i = 0; i < V; i++)
-      each_neighbour<A, R>(row, i, [&](int s, Vec<A> value) __attribute__((always_inline)) {
-        if (i == V - 1) value = counts ? value : Vec<A>{};
-        keep(value);
+      each_neighbour<A, R>(
+          row, i,
+          [&](int s, Vec<A> value) __attribute__((always_inline)) {
+            if (i == V - 1) value = counts ? value : Vec<A>{};
+            keep(value);
 #pragma GCC unroll 8
-        for (int r = 0; r < R; r++) acc[r * R + s] += grad[R - 1 - r][i] * value;
-      }, typename indices_to<R>::type{});
+            for (int r = 0; r < R; r++) acc[r * R + s] += grad[R - 1 - r][i] * value;
+          },
+          typename indices_to<R>::type{});
   }
 #pragma GCC unroll 32
   for (int i = 0; i < R * R; i++) store<A>(sums + i * L, acc[i]);
@@ -180,17 +189,28 @@ template <class A, class T> Lens<const A> see_rows(const Depthwise& d, const Str
   int first = s.row0 + d.row_offset, end = s.row1 + d.row_offset + d.window - 1;
   if (first < 0) first = 0;
   if (end > d.source_rows) end = d.source_rows;
-  for (int h = first; h < end; h++) take_columns(d.panel, plane + h * d.source.h, d.source.w, d.source_columns, panel + (h - first) * d.row);
+  for (int h = first; h < end; h++)
+    take_columns(d.panel, plane + h * d.source.h, d.source.w, d.source_columns, panel + (h - first) * d.row);
   return {panel + d.panel.left, d.row, 1, first};
 }
 
 // f(band, first column, vectors) for each band of a strip
-template <class A, class F> void each_band(const Depthwise& d, const Strip& s, const Lens<const A>& source, int64_t target_row, const F& f) {
+template <class A, class F>
+void each_band(const Depthwise& d, const Strip& s, const Lens<const A>& source, int64_t target_row, const F& f) {
   constexpr int L = kLanes<A>;
-  const int vectors = (d.target_columns + L - 1) / L, bands = (vectors + kBand - 1) / kBand, top = s.row0 + d.row_offset;
+  const int vectors = (d.target_columns + L - 1) / L, bands = (vectors + kBand - 1) / kBand,
+            top = s.row0 + d.row_offset;
   for (int i = 0, first = 0; i < bands; i++) {
-    const int v = (vectors - first + bands - i - 1) / (bands - i), column = first * L, from = column + d.column_offset + d.window / 2;
-    Band<A> band{source.at(top, from), source.row, top < 0 ? -top : 0, d.source_rows - top, {}, target_row, s.row1 - s.row0, first + v < vectors ? L : d.target_columns - (vectors - 1) * L};
+    const int v = (vectors - first + bands - i - 1) / (bands - i), column = first * L,
+              from = column + d.column_offset + d.window / 2;
+    Band<A> band{source.at(top, from),
+                 source.row,
+                 top < 0 ? -top : 0,
+                 d.source_rows - top,
+                 {},
+                 target_row,
+                 s.row1 - s.row0,
+                 first + v < vectors ? L : d.target_columns - (vectors - 1) * L};
     for (int k = 0; k < v + 2; k++) band.masks[k] = inside(from + (k - 1) * L, d.source_columns, L);
     f(band, column, v);
     first += v;
@@ -199,7 +219,8 @@ template <class A, class F> void each_band(const Depthwise& d, const Strip& s, c
 
 // The pieces [begin, end): images x strips x channels. weights [channels, R R]
 template <class T>
-void run_window(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target, int64_t begin, int64_t end, acc_t<T>* scratch) {
+void run_window(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
+                int64_t begin, int64_t end, acc_t<T>* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   A* const w = scratch;
@@ -212,7 +233,8 @@ void run_window(const Depthwise& d, const T* source, const acc_t<T>* weights, co
     const int64_t channel = piece % d.channels;
     const Strip s = strip_of(d, piece / d.channels);
     const Lens<const A> from = see_rows(d, s, source + s.image * d.source.n + channel * d.source.c, panel);
-    for (int t = 0; t < d.kernel_taps; t++) store<A>(w + t * L, broadcast<A>(weights[channel * d.kernel_taps + (d.flipped ? d.kernel_taps - 1 - t : t)]));
+    for (int t = 0; t < d.kernel_taps; t++)
+      store<A>(w + t * L, broadcast<A>(weights[channel * d.kernel_taps + (d.flipped ? d.kernel_taps - 1 - t : t)]));
     store<A>(b, broadcast<A>(bias[channel]));
 
     T* const plane = target + s.image * d.target.n + channel * d.target.c + s.row0 * d.target.h;
@@ -224,13 +246,17 @@ void run_window(const Depthwise& d, const T* source, const acc_t<T>* weights, co
       using all = typename indices_to<kBand>::type;
       (d.window == 3 ? window_of<A, 3>(vectors, all{}) : window_of<A, 5>(vectors, all{}))(band, w, b, to + column);
     });
-    for (int i = 0; i < s.row1 - s.row0 && !d.target_in_place; i++) give_columns(out + i * out_row, d.target_columns, plane + i * d.target.h, d.target.w);
+    for (int i = 0; i < s.row1 - s.row0 && !d.target_in_place; i++)
+      give_columns(out + i * out_row, d.target_columns, plane + i * d.target.h, d.target.w);
   }
 }
 
 template <class T>
-void run(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target, int64_t begin, int64_t end, char* scratch) {
-  (d.window ? &run_window<T> : d.planes ? &run_planes<T> : &run_pixels<T>)(d, source, weights, bias, target, begin, end, reinterpret_cast<acc_t<T>*>(scratch));
+void run(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target, int64_t begin,
+         int64_t end, char* scratch) {
+  (d.window   ? &run_window<T>
+   : d.planes ? &run_planes<T>
+              : &run_pixels<T>)(d, source, weights, bias, target, begin, end, reinterpret_cast<acc_t<T>*>(scratch));
 }
 
 }  // namespace convlab::CONVLAB_ISA::depthwise

@@ -24,9 +24,9 @@ struct Slot {  // a vector of targets
 };
 
 constexpr int kSums = kTilePixels * kTileVectors;  // registers for sums
-constexpr int kChannels[] = {8, 6, 4, 3, 2, 1};    // target channels of a tile: the largest that fits comes first
+constexpr int kChannels[] = {8, 6, 4, 3, 2, 1};  // target channels of a tile: the largest that fits comes first
 constexpr int kSlots[] = {8, 6, 4, 3, 2, 1};
-constexpr int64_t kBlockBytes = 24 << 10;          // of source rows: half a first cache
+constexpr int64_t kBlockBytes = 24 << 10;  // of source rows: half a first cache
 
 // The largest tile of channels for `left` of them: the order in which weights are packed
 inline int channels_of_tile(int left) {
@@ -94,7 +94,8 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
 #pragma GCC unroll 8
   for (int k = 0; k < K; k++)
 #pragma GCC unroll 8
-    for (int v = 0; v < V; v++) store_some<A>(at.target + k * at.target_channel + slots[v].target, sums[k][v], slots[v].lanes);
+    for (int v = 0; v < V; v++)
+      store_some<A>(at.target + k * at.target_channel + slots[v].target, sums[k][v], slots[v].lanes);
 }
 
 template <class A> using TileFunction = void (*)(const Tiles<A>&, const Slot*);
@@ -107,7 +108,7 @@ template <class A, int K, int V> constexpr TileFunction<A> tile_or_null() {
 // The largest tile of K channels for up to `slots` slots; how many it takes goes to `taken`
 template <class A, int K> TileFunction<A> tile_of(int64_t slots, int& taken) {
   constexpr TileFunction<A> all[] = {tile_or_null<A, K, 8>(), tile_or_null<A, K, 6>(), tile_or_null<A, K, 4>(),
-                                        tile_or_null<A, K, 3>(), tile_or_null<A, K, 2>(), tile_or_null<A, K, 1>()};
+                                     tile_or_null<A, K, 3>(), tile_or_null<A, K, 2>(), tile_or_null<A, K, 1>()};
   for (int i = 0; i < 6; i++)
     if (all[i] && kSlots[i] <= slots) {
       taken = kSlots[i];
@@ -128,7 +129,8 @@ template <class A> TileFunction<A> tile_of(int channels, int64_t slots, int& tak
 }
 
 // A row of the source -> its phases between zeros; the zeros are there already
-template <class A, class T> void take_row(const RowPanel& panel, const T* from, int64_t from_stride, int columns, A* to) {
+template <class A, class T>
+void take_row(const RowPanel& panel, const T* from, int64_t from_stride, int columns, A* to) {
   const int end = panel.phases * panel.phase_length - panel.left;
   if (columns > end) columns = end;
   if (panel.phases == 1) {
@@ -165,7 +167,8 @@ template <class A, class T> void take_row(const RowPanel& panel, const T* from, 
 // The source rows [first, first + rows) of a strip's images and of so many channels -> panel [images, channels, rows, length]. Rows
 // outside the source stay zero. turned: a row with its channels outermost, where they lie innermost; elements apart: turned_length
 template <class A, class T>
-void take_rows(const RowProduct& rp, const T* source, const Strip& s, int channels, int first, int rows, A* panel, A* turned) {
+void take_rows(const RowProduct& rp, const T* source, const Strip& s, int channels, int first, int rows, A* panel,
+               A* turned) {
   const Product& p = rp.product;
   const int64_t length = rp.panel.length(), turned_length = round_up(p.columns.source, kLanes<A>);
   for (int n = s.n0; n < s.n1; n++)
@@ -186,7 +189,8 @@ void take_rows(const RowProduct& rp, const T* source, const Strip& s, int channe
 
 // A tile whose targets do not lie side by side, or are of another type
 template <class A, class T>
-void spread(TileFunction<A> f, Tiles<A> at, const Slot* slots, int count, int channels, T* to, int64_t channel, int64_t step) {
+void spread(TileFunction<A> f, Tiles<A> at, const Slot* slots, int count, int channels, T* to, int64_t channel,
+            int64_t step) {
   constexpr int L = kLanes<A>;
   A sums[kSums * L];
   Slot near[8] = {};
@@ -197,10 +201,12 @@ void spread(TileFunction<A> f, Tiles<A> at, const Slot* slots, int count, int ch
     T* const first = to + slots[v].target;
     if (channel == 1) {  // the channels of a pixel lie side by side; a tile may have more of them than a vector
       for (int k = 0; k < channels; k += L)
-        transpose_some(sums + k * at.target_channel + v * L, at.target_channel, channels - k < L ? channels - k : L, slots[v].lanes, first + k, step);
+        transpose_some(sums + k * at.target_channel + v * L, at.target_channel, channels - k < L ? channels - k : L,
+                       slots[v].lanes, first + k, step);
     } else {
       for (int k = 0; k < channels; k++)
-        for (int l = 0; l < slots[v].lanes; l++) first[k * channel + l * step] = T(sums[k * at.target_channel + v * L + l]);
+        for (int l = 0; l < slots[v].lanes; l++)
+          first[k * channel + l * step] = T(sums[k * at.target_channel + v * L + l]);
     }
   }
 }
@@ -213,7 +219,8 @@ template <class A> struct Field {
 };
 
 template <class A, class T>
-Field<A> look(const RowProduct& rp, const T* source, const Strip& s, int channels, A* panel, A* turned, int64_t& zeroed) {
+Field<A> look(const RowProduct& rp, const T* source, const Strip& s, int channels, A* panel, A* turned,
+              int64_t& zeroed) {
   const Product& p = rp.product;
   if constexpr (sizeof(T) == sizeof(A))
     if (rp.in_place) return {source, p.source.n, p.source.c, p.source.h, 0, 0};
@@ -227,7 +234,7 @@ Field<A> look(const RowProduct& rp, const T* source, const Strip& s, int channel
 
 // The memory that a thread works in
 template <class A> struct Bench {
-  Term* terms;     // of all classes of rows and phases of columns
+  Term* terms;  // of all classes of rows and phases of columns
   int64_t* first;  // of each of these, and one past the last: [classes phases + 1]
   int64_t channel, row;  // the field's strides that the terms are for
   Slot* slots;
@@ -258,13 +265,15 @@ template <class A> void find_terms(const RowProduct& rp, const Field<A>& field, 
 
 // One strip's targets of one group. weights [tiles of channels, depth, R S, channels]; bias [width]
 template <class T>
-void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& field, const acc_t<T>* weights, const acc_t<T>* bias, T* target, Bench<acc_t<T>>& b) {
+void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& field, const acc_t<T>* weights,
+               const acc_t<T>* bias, T* target, Bench<acc_t<T>>& b) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const Product& p = rp.product;
   const int64_t kernel_taps = int64_t(p.rows.kernel) * p.columns.kernel;
   // All channels of the target go over a block of slots while its source is in the first cache
-  const int64_t tile_slots = kSums / channels_of_tile(p.width), fit = kBlockBytes / (int64_t(p.depth) * p.rows.kernel * kVectorBytes);
+  const int64_t tile_slots = kSums / channels_of_tile(p.width),
+                fit = kBlockBytes / (int64_t(p.depth) * p.rows.kernel * kVectorBytes);
   const int64_t block = fit > tile_slots ? fit / tile_slots * tile_slots : tile_slots;
   find_terms(rp, field, b);
 
@@ -278,16 +287,19 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
         for (int i = 0; i < vertical.place_count; i++) {
           const Place& row = vertical.places[i];
           if (row.at < s.row0 || row.at >= s.row1) continue;
-          const int64_t from = (n - field.n0) * field.image + (vertical.tap_count ? row.base - field.row0 : 0) * field.row;
+          const int64_t from =
+              (n - field.n0) * field.image + (vertical.tap_count ? row.base - field.row0 : 0) * field.row;
           const int64_t to = n * p.target.n + row.at * p.target.h;
           for (int q = 0; q < horizontal.count; q += L)
-            b.slots[count++] = {from + q, to + (horizontal.first + int64_t(q) * horizontal.step) * p.target.w, horizontal.count - q < L ? horizontal.count - q : L};
+            b.slots[count++] = {from + q, to + (horizontal.first + int64_t(q) * horizontal.step) * p.target.w,
+                                horizontal.count - q < L ? horizontal.count - q : L};
         }
 
       for (int64_t begin = 0; begin < count; begin += block) {
         const int64_t end = begin + block < count ? begin + block : count;
         Tiles<A> at{b.terms + first[0], first[1] - first[0], field.data, weights, bias, nullptr, p.target.c};
-        for (int k = 0, channels; k < p.width; k += channels, at.weights += channels * p.depth * kernel_taps, at.bias += channels) {
+        for (int k = 0, channels; k < p.width;
+             k += channels, at.weights += channels * p.depth * kernel_taps, at.bias += channels) {
           channels = channels_of_tile(p.width - k);
           T* const to = target + k * p.target.c;
           int taken = 1;
@@ -308,7 +320,8 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
 
 // The pieces [begin, end): strips x bundles of groups
 template <class T>
-void run(const RowProduct& rp, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target, int64_t begin, int64_t end, char* scratch) {
+void run(const RowProduct& rp, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target, int64_t begin,
+         int64_t end, char* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const Product& p = rp.product;
@@ -319,17 +332,20 @@ void run(const RowProduct& rp, const T* source, const acc_t<T>* weights, const a
   bench.terms = carver.take<Term>(int64_t(p.depth) * taps_of_classes(p.rows) * taps_of_phases(rp));
   bench.first = carver.take<int64_t>(p.rows.count * rp.phase_count + 1);
   bench.channel = bench.row = -1;
-  bench.slots = carver.take<Slot>(int64_t(p.images_per_strip) * p.rows_per_strip * ((p.columns.target + L - 1) / L + rp.phase_count));
+  bench.slots = carver.take<Slot>(int64_t(p.images_per_strip) * p.rows_per_strip *
+                                  ((p.columns.target + L - 1) / L + rp.phase_count));
   bench.turned = carver.take<A>(rp.bundle * p.depth * round_up(p.columns.source, L) + L);
   bench.panel = carver.take<A>(0);
 
   for (int64_t piece = begin; piece < end; piece++) {
-    const int first = int(piece % bundles) * rp.bundle, groups = first + rp.bundle < p.groups ? rp.bundle : p.groups - first;
+    const int first = int(piece % bundles) * rp.bundle,
+              groups = first + rp.bundle < p.groups ? rp.bundle : p.groups - first;
     const Strip s = strip_of(p, piece / bundles);
-    Field<A> field = look<A>(rp, source + int64_t(first) * p.depth * p.source.c, s, groups * p.depth, bench.panel, bench.turned, bench.zeroed);
+    Field<A> field = look<A>(rp, source + int64_t(first) * p.depth * p.source.c, s, groups * p.depth, bench.panel,
+                             bench.turned, bench.zeroed);
     for (int group = first; group < first + groups; group++, field.data += p.depth * field.channel)
-      run_group<T>(rp, s, field, weights + int64_t(group) * p.width * p.depth * kernel_taps, bias + int64_t(group) * p.width,
-                   target + int64_t(group) * p.width * p.target.c, bench);
+      run_group<T>(rp, s, field, weights + int64_t(group) * p.width * p.depth * kernel_taps,
+                   bias + int64_t(group) * p.width, target + int64_t(group) * p.width * p.target.c, bench);
   }
 }
 

@@ -21,7 +21,9 @@ struct Steps {
 };
 
 // sums [K, taps in all, L] += over steps: dy of K channels, `dy_channel` apart, times V taps of x
-template <class A, int K, int V> void wgrad_tile(const Steps& steps, const A* dy, int64_t dy_channel, const A* x, const int64_t* places, A* sums, int64_t k_stride) {
+template <class A, int K, int V>
+void wgrad_tile(const Steps& steps, const A* dy, int64_t dy_channel, const A* x, const int64_t* places, A* sums,
+                int64_t k_stride) {
   constexpr int L = kLanes<A>;
   Vec<A> acc[K][V] = {};
   const A* from[V];
@@ -55,7 +57,8 @@ template <class A, int K, int V> void wgrad_tile(const Steps& steps, const A* dy
     }
 }
 
-template <class A> using WgradTileFunction = void (*)(const Steps&, const A*, int64_t, const A*, const int64_t*, A*, int64_t);
+template <class A>
+using WgradTileFunction = void (*)(const Steps&, const A*, int64_t, const A*, const int64_t*, A*, int64_t);
 
 constexpr int kTapTiles[] = {9, 6, 4, 3, 2, 1};
 
@@ -65,8 +68,9 @@ template <class A, int K, int V> constexpr WgradTileFunction<A> wgrad_tile_or_nu
 }
 
 template <class A, int K> WgradTileFunction<A> wgrad_tile_of(int taps, int& taken) {
-  constexpr WgradTileFunction<A> all[] = {wgrad_tile_or_null<A, K, 9>(), wgrad_tile_or_null<A, K, 6>(), wgrad_tile_or_null<A, K, 4>(),
-                                          wgrad_tile_or_null<A, K, 3>(), wgrad_tile_or_null<A, K, 2>(), wgrad_tile_or_null<A, K, 1>()};
+  constexpr WgradTileFunction<A> all[] = {wgrad_tile_or_null<A, K, 9>(), wgrad_tile_or_null<A, K, 6>(),
+                                          wgrad_tile_or_null<A, K, 4>(), wgrad_tile_or_null<A, K, 3>(),
+                                          wgrad_tile_or_null<A, K, 2>(), wgrad_tile_or_null<A, K, 1>()};
   for (int i = 0; i < 6; i++)
     if (all[i] && kTapTiles[i] <= taps) {
       taken = kTapTiles[i];
@@ -99,10 +103,12 @@ void take_grad(const T* dy, const Strides& strides, int images, int channels, in
   for (int n = 0; n < images; n++, panel += channels * channel)
     for (int row = 0; row < rows; row++) {
       const T* const from = dy + n * strides.n + row * strides.h;
-      if (strides.c == 1 && strides.w != 1) transpose_in(from, strides.w, columns, channels, panel + row * length, channel);
+      if (strides.c == 1 && strides.w != 1)
+        transpose_in(from, strides.w, columns, channels, panel + row * length, channel);
       else
         for (int k = 0; k < channels; k++)
-          for (int q = 0; q < columns; q += L) store<A>(panel + k * channel + row * length + q, load_some<A>(from + k * strides.c + q, columns - q));
+          for (int q = 0; q < columns; q += L)
+            store<A>(panel + k * channel + row * length + q, load_some<A>(from + k * strides.c + q, columns - q));
     }
 }
 
@@ -121,7 +127,8 @@ template <class A> void add_lanes(const A* sums, int64_t count, A* out) {
 
 // The pieces [begin, end): slices of strips x groups. partial [slices, groups, width, depth R S]
 template <class T>
-void wgrad(const RowProduct& rp, const Axis& vertical, int slices, const T* dy, const T* x, acc_t<T>* partial, int64_t begin, int64_t end, char* scratch) {
+void wgrad(const RowProduct& rp, const Axis& vertical, int slices, const T* dy, const T* x, acc_t<T>* partial,
+           int64_t begin, int64_t end, char* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const Product& p = rp.product;
@@ -153,27 +160,31 @@ void wgrad(const RowProduct& rp, const Axis& vertical, int slices, const T* dy, 
       bool in_place = false;
       if constexpr (sizeof(T) == sizeof(A))
         if (p.target.w == 1) {  // a row's last vector reaches into the next row, but must not reach past the tensor
-          const int64_t last_row = (s.n1 - 1) * p.target.n + (int64_t(group + 1) * p.width - 1) * p.target.c + (s.row1 - 1) * p.target.h;
-          if (last_row + row <= p.images * p.target.n) in_place = true, grad = {from, p.target.n, p.target.c, p.target.h};
+          const int64_t last_row =
+              (s.n1 - 1) * p.target.n + (int64_t(group + 1) * p.width - 1) * p.target.c + (s.row1 - 1) * p.target.h;
+          if (last_row + row <= p.images * p.target.n)
+            in_place = true, grad = {from, p.target.n, p.target.c, p.target.h};
         }
       if (!in_place) take_grad<A>(from, p.target, s.n1 - s.n0, p.width, rows, horizontal.count, dy_panel);
       int tap = 0;
       for (int c = 0; c < p.depth; c++)
         for (int r = 0; r < p.rows.kernel; r++)
-          for (int t = 0; t < p.columns.kernel; t++) places[tap++] = c * x_channel + int64_t(r) * vertical.dilation * length + horizontal.places[t];
+          for (int t = 0; t < p.columns.kernel; t++)
+            places[tap++] = c * x_channel + int64_t(r) * vertical.dilation * length + horizontal.places[t];
 
       const int whole = horizontal.count / L;
       Steps all{steps, steps + rows * whole, rows * whole, whole < vectors ? rows : 0, horizontal.count % L};
       for (int row = 0; row < rows; row++)
         for (int i = 0; i < vectors; i++)
-          steps[i < whole ? row * whole + i : rows * whole + row] = {int(row * grad.row + i * L), int(row * vertical.stride * length + i * L)};
+          steps[i < whole ? row * whole + i : rows * whole + row] = {int(row * grad.row + i * L),
+                                                                     int(row * vertical.stride * length + i * L)};
       for (int n = 0; n < s.n1 - s.n0; n++)
         for (int k = 0, channels; k < p.width; k += channels) {
           channels = channels_of_tile(p.width - k);
           for (int t = 0, taken = 1; t < tap_count; t += taken) {
             const WgradTileFunction<A> f = wgrad_tile_of<A>(channels, tap_count - t, taken);
-            f(all, grad.data + n * grad.image + k * grad.channel, grad.channel, x_panel + n * p.depth * x_channel, places + t,
-              sums + (int64_t(k) * tap_count + t) * L, int64_t(tap_count) * L);
+            f(all, grad.data + n * grad.image + k * grad.channel, grad.channel, x_panel + n * p.depth * x_channel,
+              places + t, sums + (int64_t(k) * tap_count + t) * L, int64_t(tap_count) * L);
           }
         }
     }

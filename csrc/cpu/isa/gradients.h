@@ -14,7 +14,8 @@ CONVLAB_INLINE Taps covering(const Axis& a, int h, int64_t step, int id, Tap* ta
   int count = 0;
   for (int r = a.kernel - 1; r >= 0; r--) {
     const int start = h + a.pad - r * a.dilation;
-    if (start >= 0 && start % a.stride == 0 && start / a.stride < a.outputs) taps[count++] = {start / a.stride * step, r * id};
+    if (start >= 0 && start % a.stride == 0 && start / a.stride < a.outputs)
+      taps[count++] = {start / a.stride * step, r * id};
   }
   return {taps, count};
 }
@@ -26,7 +27,8 @@ CONVLAB_INLINE const Taps* by_phase(const PoolAxis& a, int64_t offset, int64_t s
   for (int phase = 0; phase < a.stride; phase++) {
     of_phase[phase] = {taps, 0};
     for (int r = a.kernel - 1; r >= 0; r--)
-      if (r * a.dilation % a.stride == phase) *taps++ = {offset - r * a.dilation / a.stride * step, r * id}, of_phase[phase].count++;
+      if (r * a.dilation % a.stride == phase)
+        *taps++ = {offset - r * a.dilation / a.stride * step, r * id}, of_phase[phase].count++;
   }
   return of_phase;
 }
@@ -50,7 +52,8 @@ CONVLAB_INLINE void multiply(const Taps* rows, int n, const Taps* columns, int m
 
 // Stride 1, n elements
 template <class A, class T, class Sum>
-[[gnu::noinline]] void row_of_one_phase(const Sum& sum, const Taps& taps, int64_t at, int64_t n, T* to, const T* to_end) {
+[[gnu::noinline]] void row_of_one_phase(const Sum& sum, const Taps& taps, int64_t at, int64_t n, T* to,
+                                        const T* to_end) {
   constexpr int L = kLanes<A>;
   Vec<A> v[2], last[1];
   int64_t i = 0;
@@ -66,12 +69,15 @@ template <class A, class T, class Sum>
 }
 
 // a and b [U vectors] in turns -> to, of which n elements count
-template <class A, int U, class T> CONVLAB_INLINE void store_zipped(const Vec<A> (&a)[U], const Vec<A> (&b)[U], int64_t n, T* to, const T* to_end) {
+template <class A, int U, class T>
+CONVLAB_INLINE void store_zipped(const Vec<A> (&a)[U], const Vec<A> (&b)[U], int64_t n, T* to, const T* to_end) {
   constexpr int L = kLanes<A>;
   using all = typename indices_to<L>::type;
   if (n >= 2 * U * L || to_end - to >= 2 * U * L) [[likely]] {
 #pragma GCC unroll 2
-    for (int u = 0; u < U; u++) store_as<A>(to + 2 * u * L, zip<A, 0>(a[u], b[u], all{})), store_as<A>(to + (2 * u + 1) * L, zip<A, 1>(a[u], b[u], all{}));
+    for (int u = 0; u < U; u++)
+      store_as<A>(to + 2 * u * L, zip<A, 0>(a[u], b[u], all{})),
+          store_as<A>(to + (2 * u + 1) * L, zip<A, 1>(a[u], b[u], all{}));
   } else {
     for (int u = 0; u < U; u++) {
       store_within<A>(to + 2 * u * L, zip<A, 0>(a[u], b[u], all{}), n - 2 * u * L, to_end);
@@ -82,7 +88,8 @@ template <class A, int U, class T> CONVLAB_INLINE void store_zipped(const Vec<A>
 
 // Stride 2, inner = 1, n elements: the phases in turns
 template <class A, class T, class Sum>
-[[gnu::noinline]] void row_of_two_phases(const Sum& sum, const Taps& even, const Taps& odd, int64_t at_even, int64_t at_odd, int64_t n, T* to, const T* to_end) {
+[[gnu::noinline]] void row_of_two_phases(const Sum& sum, const Taps& even, const Taps& odd, int64_t at_even,
+                                         int64_t at_odd, int64_t n, T* to, const T* to_end) {
   constexpr int L = kLanes<A>;
   Vec<A> a[2], b[2], last_a[1], last_b[1];
   int64_t i = 0;
@@ -98,7 +105,8 @@ template <class A, class T, class Sum>
 // All rows of `lines` lines where windows lie side by side, which is usual: so with little between one row and the next. Each element
 // of dx has one output: taps [row_stride, column_stride], of one each. n places. Two wide, inner = 1:
 template <class A, class T, class Sum>
-[[gnu::noinline]] void rows_of_pairs(const Sum& sum, const Taps* taps, int row_stride, int64_t lines, int64_t at, int64_t step, int n, T* to, const T* to_end) {
+[[gnu::noinline]] void rows_of_pairs(const Sum& sum, const Taps* taps, int row_stride, int64_t lines, int64_t at,
+                                     int64_t step, int n, T* to, const T* to_end) {
   constexpr int L = kLanes<A>;
   Vec<A> a[1], b[1];
   for (int64_t t = 0; t < lines; t++, at += step)
@@ -113,8 +121,9 @@ template <class A, class T, class Sum>
 
 // ... and others
 template <class A, class T, class Sum>
-[[gnu::noinline]] void rows_of_blocks(const Sum& sum, const Taps* taps, int row_stride, int column_stride, int64_t lines, int64_t at, int64_t step, int n, int64_t inner,
-                                      T* to, const T* to_end) {
+[[gnu::noinline]] void rows_of_blocks(const Sum& sum, const Taps* taps, int row_stride, int column_stride,
+                                      int64_t lines, int64_t at, int64_t step, int n, int64_t inner, T* to,
+                                      const T* to_end) {
   for (int64_t t = 0; t < lines; t++, at += step)
     for (int phase = 0; phase < row_stride; phase++, to += n * inner) {
       const Tap first = *taps[column_stride * phase].taps;
@@ -129,8 +138,8 @@ template <class A, class T, class Sum>
 
 // Any stride, n places of `inner` elements, the first `column` places behind the lines' begin. taps [stride], buffers [stride, line]
 template <class A, class T, class Sum>
-[[gnu::noinline]] void row_of_phases(const Sum& sum, const Taps* taps, int stride, int64_t at, int column, int n, int64_t inner, A* buffers, int64_t line,
-                                      T* to, T* to_end) {
+[[gnu::noinline]] void row_of_phases(const Sum& sum, const Taps* taps, int stride, int64_t at, int column, int n,
+                                     int64_t inner, A* buffers, int64_t line, T* to, T* to_end) {
   constexpr int L = kLanes<A>;
   const int64_t used = ((column + n - 1) / stride + 1) * inner;
   Vec<A> v[1];
@@ -148,13 +157,16 @@ template <class A, class T, class Sum>
 
 // Writes dx [planes, H, W, inner] in pieces [begin, end). lay(piece) -> Laid
 template <class T, class Lay, class Sum>
-CONVLAB_INLINE void each_gradient_rows(const Pooling& g, T* dx, int64_t begin, int64_t end, char* scratch, Lay lay, const Sum& sum) {
+CONVLAB_INLINE void each_gradient_rows(const Pooling& g, T* dx, int64_t begin, int64_t end, char* scratch, Lay lay,
+                                       const Sum& sum) {
   using A = acc_t<T>;
   const PoolAxis &rows = g.rows, &columns = g.columns;
   const int64_t all_taps = int64_t(rows.kernel) * columns.kernel, row = columns.size * g.inner;
   const Taps* const across = by_phase(columns, columns.reach * g.inner, g.inner, 1, scratch);
-  Tap *const whole_taps = take<Tap>(scratch, all_taps), *const some_taps = take<Tap>(scratch, all_taps), *const row_taps = take<Tap>(scratch, rows.kernel);
-  Taps *const whole = take<Taps>(scratch, rows.stride * columns.stride), *const some = take<Taps>(scratch, columns.stride);
+  Tap *const whole_taps = take<Tap>(scratch, all_taps), *const some_taps = take<Tap>(scratch, all_taps),
+             *const row_taps = take<Tap>(scratch, rows.kernel);
+  Taps *const whole = take<Taps>(scratch, rows.stride * columns.stride), *const some =
+                                                                             take<Taps>(scratch, columns.stride);
   A* const buffers = take<A>(scratch, columns.stride * g.line + kLanes<A>);
   int64_t multiplied = -1;
   for (int64_t index = begin; index < end; index++) {
@@ -162,21 +174,26 @@ CONVLAB_INLINE void each_gradient_rows(const Pooling& g, T* dx, int64_t begin, i
     const Laid laid = lay(piece);
     if (multiplied != laid.line) {
       char* memory = scratch;
-      multiply(by_phase(rows, 0, multiplied = laid.line, columns.kernel, memory), rows.stride, across, columns.stride, whole_taps, whole);
+      multiply(by_phase(rows, 0, multiplied = laid.line, columns.kernel, memory), rows.stride, across, columns.stride,
+               whole_taps, whole);
     }
-    const int h0 = larger(0, piece.row * rows.stride - rows.pad), h1 = smaller(rows.size, (piece.row + piece.rows) * rows.stride - rows.pad);
-    const int w0 = larger(0, piece.column * columns.stride - columns.pad), w1 = smaller(columns.size, (piece.column + piece.columns) * columns.stride - columns.pad);
+    const int h0 = larger(0, piece.row * rows.stride - rows.pad),
+              h1 = smaller(rows.size, (piece.row + piece.rows) * rows.stride - rows.pad);
+    const int w0 = larger(0, piece.column * columns.stride - columns.pad),
+              w1 = smaller(columns.size, (piece.column + piece.columns) * columns.stride - columns.pad);
     const int column = w0 + columns.pad - piece.column * columns.stride;
     const bool whole_rows = w1 - w0 == columns.size;
     T* const last_end = dx + ((piece.plane + piece.planes - 1) * rows.size + h1 - 1) * row + w1 * g.inner;
     // whole planes that windows cover to their last row are one
-    const bool as_one = g.side_by_side && rows.pad == 0 && h1 == rows.outputs * rows.stride && laid.plane == rows.outputs * laid.line && whole_rows;
+    const bool as_one = g.side_by_side && rows.pad == 0 && h1 == rows.outputs * rows.stride &&
+                        laid.plane == rows.outputs * laid.line && whole_rows;
     const int64_t planes = as_one && h0 == 0 ? 1 : piece.planes;
     for (int64_t n = 0; n < planes; n++)
       for (int h = h0, count; h < h1; h += count) {
         const int t = (h + rows.pad) / rows.stride, phase = (h + rows.pad) % rows.stride;
         // lines with all of their rows, and all outputs that cover these
-        const int lines = whole_rows && phase == 0 && t >= rows.reach ? smaller(rows.outputs, (h1 + rows.pad) / rows.stride) - t : 0;
+        const int lines =
+            whole_rows && phase == 0 && t >= rows.reach ? smaller(rows.outputs, (h1 + rows.pad) / rows.stride) - t : 0;
         T* to = dx + ((piece.plane + n) * rows.size + h) * row + w0 * g.inner;
         int64_t at = laid.offset + n * laid.plane;
         const Taps* taps = some;
@@ -189,16 +206,21 @@ CONVLAB_INLINE void each_gradient_rows(const Pooling& g, T* dx, int64_t begin, i
         }
         if (lines > 0 && g.side_by_side) {
           const int64_t all = planes < piece.planes ? lines * piece.planes : lines;
-          if (columns.stride == 2 && g.inner == 1) rows_of_pairs<A>(sum, taps, rows.stride, all, at, laid.line, columns.size, to, last_end);
-          else rows_of_blocks<A>(sum, taps, rows.stride, columns.stride, all, at, laid.line, columns.size, g.inner, to, last_end);
+          if (columns.stride == 2 && g.inner == 1)
+            rows_of_pairs<A>(sum, taps, rows.stride, all, at, laid.line, columns.size, to, last_end);
+          else
+            rows_of_blocks<A>(sum, taps, rows.stride, columns.stride, all, at, laid.line, columns.size, g.inner, to,
+                              last_end);
           continue;
         }
         for (int i = 0; i < count; i++, to += row) {
           if (i > 0 && i % rows.stride == 0) taps = whole, at += laid.line;
           T* const to_end = whole_rows ? last_end : to + (w1 - w0) * g.inner;
-          if (columns.stride == 1) row_of_one_phase<A>(sum, *taps, at + column * g.inner, (w1 - w0) * g.inner, to, to_end);
+          if (columns.stride == 1)
+            row_of_one_phase<A>(sum, *taps, at + column * g.inner, (w1 - w0) * g.inner, to, to_end);
           else if (columns.stride == 2 && g.inner == 1)
-            row_of_two_phases<A>(sum, taps[column % 2], taps[(column + 1) % 2], at + column / 2, at + (column + 1) / 2, w1 - w0, to, to_end);
+            row_of_two_phases<A>(sum, taps[column % 2], taps[(column + 1) % 2], at + column / 2, at + (column + 1) / 2,
+                                 w1 - w0, to, to_end);
           else row_of_phases<A>(sum, taps, columns.stride, at, column, w1 - w0, g.inner, buffers, g.line, to, to_end);
           taps += columns.stride;
         }

@@ -6,8 +6,12 @@ typedef uint16_t HalfBits __attribute__((vector_size(kVectorBytes / 2)));
 typedef HalfBits HalfBitsInMemory __attribute__((aligned(2), may_alias));
 using FloatBits = Vec<uint32_t>;
 
-CONVLAB_INLINE FloatBits load_bits(const void* p) { return __builtin_convertvector(*static_cast<const HalfBitsInMemory*>(p), FloatBits); }
-CONVLAB_INLINE void store_bits(void* p, FloatBits bits) { *static_cast<HalfBitsInMemory*>(p) = __builtin_convertvector(bits, HalfBits); }
+CONVLAB_INLINE FloatBits load_bits(const void* p) {
+  return __builtin_convertvector(*static_cast<const HalfBitsInMemory*>(p), FloatBits);
+}
+CONVLAB_INLINE void store_bits(void* p, FloatBits bits) {
+  *static_cast<HalfBitsInMemory*>(p) = __builtin_convertvector(bits, HalfBits);
+}
 
 CONVLAB_INLINE Vec<float> load_half(const bfloat16* p) { return (Vec<float>)(load_bits(p) << 16); }
 
@@ -22,14 +26,18 @@ CONVLAB_INLINE Vec<float> load_half(const float16* p) {
   return (Vec<float>)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
 CONVLAB_INLINE void store_half(float16* p, Vec<float> v) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
 #elif defined(__F16C__)
 
-CONVLAB_INLINE Vec<float> load_half(const float16* p) { return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+CONVLAB_INLINE Vec<float> load_half(const float16* p) {
+  return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
 CONVLAB_INLINE void store_half(float16* p, Vec<float> v) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
 #else  // float16 of dtype.h, lane by lane the same

@@ -4,8 +4,12 @@
 
 namespace convlab::CONVLAB_ISA {
 
-template <class A> struct integer_of { using type = int32_t; };
-template <> struct integer_of<double> { using type = int64_t; };
+template <class A> struct integer_of {
+  using type = int32_t;
+};
+template <> struct integer_of<double> {
+  using type = int64_t;
+};
 template <class A> using Integer = typename integer_of<A>::type;
 template <class A> using Integers = Vec<Integer<A>>;
 
@@ -21,16 +25,19 @@ template <class A, class M> struct beside {
 // one at a time unless the machine has an instruction for the whole.
 template <class A, class M> CONVLAB_INLINE Integers<A> load_integers(const M* p) {
   if constexpr (sizeof(M) == sizeof(A)) return load<Integer<A>>(p);
-  else if constexpr (sizeof(M) != 1) return __builtin_convertvector(*reinterpret_cast<const typename beside<A, M>::in_memory*>(p), Integers<A>);
+  else if constexpr (sizeof(M) != 1)
+    return __builtin_convertvector(*reinterpret_cast<const typename beside<A, M>::in_memory*>(p), Integers<A>);
 #if defined(__AVX512F__)
-  else if constexpr (sizeof(A) == 4) return (Integers<A>)_mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  else if constexpr (sizeof(A) == 4)
+    return (Integers<A>)_mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #endif
   else {
     uint64_t bytes = 0;
     __builtin_memcpy(&bytes, p, kLanes<A>);
     Vec<uint8_t> v = (Vec<uint8_t>)Vec<uint64_t>{bytes};
 #pragma GCC unroll 3
-    for (int width = 1; width < int(sizeof(A)); width *= 2) v = zip<uint8_t, 0>(v, Vec<uint8_t>{}, typename indices_to<kVectorBytes>::type{});
+    for (int width = 1; width < int(sizeof(A)); width *= 2)
+      v = zip<uint8_t, 0>(v, Vec<uint8_t>{}, typename indices_to<kVectorBytes>::type{});
     return (Integers<A>)v;
   }
 }
@@ -38,14 +45,16 @@ template <class A, class M> CONVLAB_INLINE Integers<A> load_integers(const M* p)
 template <class A, class M> CONVLAB_INLINE void store_integers(M* p, Integers<A> v) {
   if constexpr (sizeof(M) == sizeof(A)) store<Integer<A>>(p, v);
 #if defined(__AVX512F__)
-  else if constexpr (sizeof(A) == 4) _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v));
+  else if constexpr (sizeof(A) == 4)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v));
 #endif
   else if constexpr (sizeof(M) != 1 || kVectorBytes == 64)
     *reinterpret_cast<typename beside<A, M>::in_memory*>(p) = __builtin_convertvector(v, typename beside<A, M>::type);
   else {
     Vec<uint8_t> bytes = (Vec<uint8_t>)v;
 #pragma GCC unroll 3
-    for (int width = 1; width < int(sizeof(A)); width *= 2) bytes = unzip<uint8_t, 0>(bytes, Vec<uint8_t>{}, typename indices_to<kVectorBytes>::type{});
+    for (int width = 1; width < int(sizeof(A)); width *= 2)
+      bytes = unzip<uint8_t, 0>(bytes, Vec<uint8_t>{}, typename indices_to<kVectorBytes>::type{});
     __builtin_memcpy(p, &bytes, kLanes<A>);
   }
 }

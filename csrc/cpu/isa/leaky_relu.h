@@ -14,16 +14,19 @@ template <class T, class F> CONVLAB_INLINE void each_element(const T* in, T* out
 }
 
 // out[i] = f(in[i], other[i])
-template <class T, class F> CONVLAB_INLINE void each_element(const T* in, const T* other, T* out, int64_t begin, int64_t end, F f) {
+template <class T, class F>
+CONVLAB_INLINE void each_element(const T* in, const T* other, T* out, int64_t begin, int64_t end, F f) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   int64_t i = begin;
   for (; i + L <= end; i += L) store_as<A>(out + i, f(load_as<A>(in + i), load_as<A>(other + i)));
-  if (i < end) store_some<A>(out + i, f(load_some<A>(in + i, int(end - i)), load_some<A>(other + i, int(end - i))), int(end - i));
+  if (i < end)
+    store_some<A>(out + i, f(load_some<A>(in + i, int(end - i)), load_some<A>(other + i, int(end - i))), int(end - i));
 }
 
 // positive[i] = x[i] > 0, where wanted: what backward has to know of x, in a quarter of its memory or less
-template <class T> void leaky_relu_forward(double slope, const T* x, T* y, uint8_t* positive, int64_t begin, int64_t end) {
+template <class T>
+void leaky_relu_forward(double slope, const T* x, T* y, uint8_t* positive, int64_t begin, int64_t end) {
   using A = acc_t<T>;
   using V = Vec<A>;
   const A s = A(slope);
@@ -42,7 +45,8 @@ template <class T> void leaky_relu_forward(double slope, const T* x, T* y, uint8
   }
 }
 
-template <class T> void leaky_relu_backward(double slope, const T* dy, const uint8_t* positive, T* dx, int64_t begin, int64_t end) {
+template <class T>
+void leaky_relu_backward(double slope, const T* dy, const uint8_t* positive, T* dx, int64_t begin, int64_t end) {
   using A = acc_t<T>;
   using V = Vec<A>;
   const A s = A(slope);

@@ -20,16 +20,26 @@ CONVLAB_INLINE int pieces_of(const PoolPart& part) { return (part.end - part.beg
 CONVLAB_INLINE Piece piece_of(const Pooling& g, int64_t index) {
   const int across = pieces_of(g.column_part), down = pieces_of(g.row_part);
   const int64_t plane = index / across / down * g.planes_each;
-  const int row = g.row_part.begin + int(index / across % down) * g.row_part.each, column = g.column_part.begin + int(index % across) * g.column_part.each;
-  return {plane, smaller(g.planes - plane, g.planes_each), row,  //
-          smaller(g.row_part.end - row, g.row_part.each), column, smaller(g.column_part.end - column, g.column_part.each)};
+  const int row = g.row_part.begin + int(index / across % down) * g.row_part.each,
+            column = g.column_part.begin + int(index % across) * g.column_part.each;
+  return {plane,
+          smaller(g.planes - plane, g.planes_each),
+          row,  //
+          smaller(g.row_part.end - row, g.row_part.each),
+          column,
+          smaller(g.column_part.end - column, g.column_part.each)};
 }
 
-template <bool first, class A, class B> struct either { using type = A; };
-template <class A, class B> struct either<false, A, B> { using type = B; };
+template <bool first, class A, class B> struct either {
+  using type = A;
+};
+template <class A, class B> struct either<false, A, B> {
+  using type = B;
+};
 
 // from [n] -> to, in vectors of the wider type; loads and stores up to a vector more, where the ends allow it
-template <class To, class From> CONVLAB_INLINE void copy_line(const From* from, int64_t n, const From* from_end, To* to, To* to_end) {
+template <class To, class From>
+CONVLAB_INLINE void copy_line(const From* from, int64_t n, const From* from_end, To* to, To* to_end) {
   using V = typename either<(sizeof(To) > sizeof(From)), To, From>::type;
   constexpr int L = kLanes<V>;
   int64_t i = 0;
@@ -62,7 +72,8 @@ CONVLAB_INLINE void find_spans(const Lines& l, Span* spans) {
   for (int i = 0; i < l.phase_count; i++) {
     const int first = l.begin * l.stride + l.phases[i] - l.pad;
     const int begin = smaller(l.count, first < 0 ? (-first + l.stride - 1) / l.stride : 0);
-    spans[i] = {begin, larger(begin, first < l.size ? smaller(l.count, (l.size - 1 - first) / l.stride + 1) : 0), first};
+    spans[i] = {begin, larger(begin, first < l.size ? smaller(l.count, (l.size - 1 - first) / l.stride + 1) : 0),
+                first};
   }
 }
 
@@ -74,18 +85,22 @@ template <class To, class From> struct Row {
 
 // One phase -> line [count, inner]
 template <class To, class From>
-CONVLAB_INLINE void lay_phase(const Row<To, From>& row, const Span& span, int count, int stride, int64_t inner, To fill, To* line) {
+CONVLAB_INLINE void lay_phase(const Row<To, From>& row, const Span& span, int count, int stride, int64_t inner, To fill,
+                              To* line) {
   fill_line(line, span.begin * inner, fill);
   const From* from = row.x + (span.first + span.begin * stride) * inner;
-  if (stride == 1) copy_line(from, (span.end - span.begin) * inner, row.x_end, line + span.begin * inner, row.lines_end);
+  if (stride == 1)
+    copy_line(from, (span.end - span.begin) * inner, row.x_end, line + span.begin * inner, row.lines_end);
   else
-    for (int j = span.begin; j < span.end; j++, from += stride * inner) copy_line(from, inner, row.x_end, line + j * inner, row.lines_end);
+    for (int j = span.begin; j < span.end; j++, from += stride * inner)
+      copy_line(from, inner, row.x_end, line + j * inner, row.lines_end);
   fill_line(line + span.end * inner, (count - span.end) * inner, fill);
 }
 
 // Both phases of stride 2, inner = 1 -> even, odd [count]
 template <class To, class From>
-CONVLAB_INLINE void lay_pairs(const Row<To, From>& row, const Span& first, const Span& second, int count, To fill, To* even, To* odd) {
+CONVLAB_INLINE void lay_pairs(const Row<To, From>& row, const Span& first, const Span& second, int count, To fill,
+                              To* even, To* odd) {
   constexpr int L = kLanes<To>;
   using all = typename indices_to<L>::type;
   const int begin = larger(first.begin, second.begin), end = larger(begin, smaller(first.end, second.end));
@@ -110,18 +125,22 @@ CONVLAB_INLINE void lay_pairs(const Row<To, From>& row, const Span& first, const
 
 // Any phases, inner = 1 -> lines [phases, count], `phase` apart
 template <class To, class From>
-CONVLAB_INLINE void lay_elements(const Row<To, From>& row, const Span* spans, int phases, int count, int stride, To fill, int64_t phase) {
+CONVLAB_INLINE void lay_elements(const Row<To, From>& row, const Span* spans, int phases, int count, int stride,
+                                 To fill, int64_t phase) {
   for (int j = 0; j < count; j++)
-    for (int b = 0; b < phases; b++) row.line[b * phase + j] = j >= spans[b].begin && j < spans[b].end ? To(row.x[spans[b].first + j * stride]) : fill;
+    for (int b = 0; b < phases; b++)
+      row.line[b * phase + j] = j >= spans[b].begin && j < spans[b].end ? To(row.x[spans[b].first + j * stride]) : fill;
 }
 
-constexpr int kBytesAhead = 4096;  // reading pauses after each piece, and the machine's own prefetching at the end of each page
+constexpr int kBytesAhead =
+    4096;  // reading pauses after each piece, and the machine's own prefetching at the end of each page
 
 // lay(row) for all rows, in the order of memory, which prefetching is made for; x is null outside the planes
 template <class To, class From, class F>
-CONVLAB_INLINE void each_row(const Pooling& g, const Lines& rows, int64_t length, int64_t planes, const From* from, const From* from_end, To* to, To* to_end,
-                             int64_t phase, F lay) {
-  const int size = rows.size, stride = rows.stride, count = rows.count, phases = rows.phase_count, first = rows.begin * stride - rows.pad;
+CONVLAB_INLINE void each_row(const Pooling& g, const Lines& rows, int64_t length, int64_t planes, const From* from,
+                             const From* from_end, To* to, To* to_end, int64_t phase, F lay) {
+  const int size = rows.size, stride = rows.stride, count = rows.count, phases = rows.phase_count,
+            first = rows.begin * stride - rows.pad;
   const int64_t plane_step = g.plane, line_step = g.line;
   const int* const phase_list = rows.phases;
   for (int64_t n = 0; n < planes; n++, from += size * length)
@@ -129,16 +148,18 @@ CONVLAB_INLINE void each_row(const Pooling& g, const Lines& rows, int64_t length
       for (int a = 0; a < phases; a++) {
         const int h = first + i * stride + phase_list[a];
         const bool inside = h >= 0 && h < size;
-        for (int64_t j = 0; inside && j < length; j += 64 / int(sizeof(From))) __builtin_prefetch(from + h * length + j + kBytesAhead / int(sizeof(From)));
-        lay(Row<To, From>{inside ? from + h * length : nullptr, from_end, to + a * phase + n * plane_step + i * line_step, to_end});
+        for (int64_t j = 0; inside && j < length; j += 64 / int(sizeof(From)))
+          __builtin_prefetch(from + h * length + j + kBytesAhead / int(sizeof(From)));
+        lay(Row<To, From>{inside ? from + h * length : nullptr, from_end,
+                          to + a * phase + n * plane_step + i * line_step, to_end});
       }
 }
 
 // from [planes, rows.size, columns.size, inner], of a tensor up to from_end -> to [phases of rows, phases of columns, planes, rows.count,
 // columns.count, inner], with the steps of g, and with `fill` outside. spans: of the columns
 template <class To, class From>
-void lay_out(const Pooling& g, const Lines& rows, const Lines& columns, const Span* spans, int64_t planes, const From* from, const From* from_end, To fill,
-             To* to, To* to_end) {
+void lay_out(const Pooling& g, const Lines& rows, const Lines& columns, const Span* spans, int64_t planes,
+             const From* from, const From* from_end, To fill, To* to, To* to_end) {
   const int64_t inner = g.inner, phase = g.phase, length = columns.size * inner;
   const int count = columns.count, stride = columns.stride, phases = columns.phase_count;
   if (inner == 1 && stride == 2 && phases == 2) {

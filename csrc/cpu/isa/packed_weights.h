@@ -19,7 +19,8 @@ struct FilterPiece {
   int64_t row(int j) const { return first + j % period * outer + j / period; }
 };
 
-template <class A, class T> void columns_to_rows(const T* w, const FilterPiece& piece, int64_t lane_stride, int lanes, A* packed) {
+template <class A, class T>
+void columns_to_rows(const T* w, const FilterPiece& piece, int64_t lane_stride, int lanes, A* packed) {
   constexpr int L = kLanes<A>;
   for (int j = 0; j < piece.columns; j += L) {
     Vec<A> block[L];
@@ -37,13 +38,15 @@ template <class A, class T> void columns_to_rows(const T* w, const FilterPiece& 
 
 // The same backwards, where the packed matrix is the sum of `slices`, in their order
 template <class A, class T>
-void rows_to_columns(const A* packed, int slices, int64_t slice, const FilterPiece& piece, T* w, int64_t lane_stride, int lanes) {
+void rows_to_columns(const A* packed, int slices, int64_t slice, const FilterPiece& piece, T* w, int64_t lane_stride,
+                     int lanes) {
   constexpr int L = kLanes<A>;
   for (int j = 0; j < piece.columns; j += L) {
     Vec<A> block[L];
     for (int l = 0; l < L; l++) {
       block[l] = Vec<A>{};
-      for (int i = 0; i < slices && j + l < piece.columns; i++) block[l] += load<A>(packed + i * slice + piece.row(j + l) * L);
+      for (int i = 0; i < slices && j + l < piece.columns; i++)
+        block[l] += load<A>(packed + i * slice + piece.row(j + l) * L);
     }
     transpose<A>(block);
     for (int l = 0; l < lanes; l++) store_some<A>(w + piece.at + l * lane_stride + j, block[l], piece.columns - j);
@@ -51,7 +54,9 @@ void rows_to_columns(const A* packed, int slices, int64_t slice, const FilterPie
 }
 
 // The pieces of a vector of channels, unless the lanes lie side by side themselves
-inline int filter_pieces(const Filters& f) { return f.tap == 1 && f.depth_stride == f.R * f.S ? 1 : f.depth_stride == 1 ? f.R * f.S : f.depth; }
+inline int filter_pieces(const Filters& f) {
+  return f.tap == 1 && f.depth_stride == f.R * f.S ? 1 : f.depth_stride == 1 ? f.R * f.S : f.depth;
+}
 
 inline FilterPiece filter_piece(const Filters& f, int i) {
   const int taps = f.R * f.S;
@@ -71,7 +76,8 @@ template <class T> void pack_weights(const Filters& f, const T* w, acc_t<T>* pac
     A* to = packed + (i - begin) * taps * f.depth * L;
     if (f.lane == 1)
       for (int t = 0; t < taps; t++)
-        for (int d = 0; d < f.depth; d++, to += L) store<A>(to, load_some<A>(from + t * f.tap + d * f.depth_stride, lanes));
+        for (int d = 0; d < f.depth; d++, to += L)
+          store<A>(to, load_some<A>(from + t * f.tap + d * f.depth_stride, lanes));
     else
       for (int j = 0; j < filter_pieces(f); j++) {
         // What the hardware does not foresee: sixteen rows at once, or jumps from page to page
@@ -84,7 +90,9 @@ template <class T> void pack_weights(const Filters& f, const T* w, acc_t<T>* pac
 }
 
 // packed [slices, vectors, R, S, depth, L], slices `slice` apart -> w, the vectors [begin, end) of all groups
-template <class T> void unpack_weights(const Filters& f, const acc_t<T>* packed, int slices, int64_t slice, T* w, int64_t begin, int64_t end) {
+template <class T>
+void unpack_weights(const Filters& f, const acc_t<T>* packed, int slices, int64_t slice, T* w, int64_t begin,
+                    int64_t end) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const int vectors = (f.width + L - 1) / L;
@@ -92,7 +100,8 @@ template <class T> void unpack_weights(const Filters& f, const acc_t<T>* packed,
   for (int64_t i = begin; i < end; i++) {
     const int first = int(i % vectors) * L, lanes = f.width - first < L ? f.width - first : L;
     T* to = w + i / vectors * f.group + first * f.lane;
-    for (int j = 0; j < filter_pieces(f); j++) rows_to_columns<A>(packed + (i - begin) * vector, slices, slice, filter_piece(f, j), to, f.lane, lanes);
+    for (int j = 0; j < filter_pieces(f); j++)
+      rows_to_columns<A>(packed + (i - begin) * vector, slices, slice, filter_piece(f, j), to, f.lane, lanes);
   }
 }
 

@@ -22,8 +22,8 @@ using convlab::register_tiled::Pixel, convlab::register_tiled::Segment, convlab:
 // M pixels times NV vectors of channels, from the first pixel and the first vector on. side_by_side: the pixels' source elements are, and
 // one address serves all.
 template <class A, int M, int NV, bool side_by_side>
-void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* pixels, const A* weights, int64_t vector_stride, const A* bias, A* target,
-          int lanes) {
+void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* pixels, const A* weights,
+          int64_t vector_stride, const A* bias, A* target, int lanes) {
   constexpr int L = kLanes<A>, kBases = side_by_side ? 1 : M;
   Vec<A> sums[M][NV], put_aside[M][NV];
   const A* x[kBases];
@@ -76,12 +76,13 @@ void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* p
       for (int v = 0; v < NV; v++) store<A>(target + pixels[m].target + v * L, sums[m][v]);
   else
 #pragma GCC unroll 32
-  for (int m = 0; m < M; m++)
+    for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) store_some<A>(target + pixels[m].target + v * L, sums[m][v], lanes - v * L);
+      for (int v = 0; v < NV; v++) store_some<A>(target + pixels[m].target + v * L, sums[m][v], lanes - v * L);
 }
 
-template <class A> using TileFunction = void (*)(const Term*, int64_t, const A*, const Pixel*, const A*, int64_t, const A*, A*, int);
+template <class A>
+using TileFunction = void (*)(const Term*, int64_t, const A*, const Pixel*, const A*, int64_t, const A*, A*, int);
 
 template <class A, int NV, bool side_by_side, int... M> constexpr TileFunction<A> tile_of(int pixels, indices<M...>) {
   constexpr TileFunction<A> all[] = {&tile<A, M + 1, NV, side_by_side>...};
@@ -90,20 +91,23 @@ template <class A, int NV, bool side_by_side, int... M> constexpr TileFunction<A
 
 template <class A> TileFunction<A> tile_of(int pixels, int vectors, bool side_by_side) {
   using sizes = typename indices_to<kTilePixels>::type;
-  if (vectors > 1) return side_by_side ? tile_of<A, kTileVectors, true>(pixels, sizes{}) : tile_of<A, kTileVectors, false>(pixels, sizes{});
+  if (vectors > 1)
+    return side_by_side ? tile_of<A, kTileVectors, true>(pixels, sizes{})
+                        : tile_of<A, kTileVectors, false>(pixels, sizes{});
   return side_by_side ? tile_of<A, 1, true>(pixels, sizes{}) : tile_of<A, 1, false>(pixels, sizes{});
 }
 
 // All pixels of one class, each run in tiles of nearly equal size
 template <class A>
-void tiles(const Segment& g, const Term* terms, const A* source, const Pixel* pixels, const A* weights, int64_t vector_stride, const A* bias, A* target,
-           int vectors, int lanes) {
+void tiles(const Segment& g, const Term* terms, const A* source, const Pixel* pixels, const A* weights,
+           int64_t vector_stride, const A* bias, A* target, int vectors, int lanes) {
   const int64_t parts = (g.run + kTilePixels - 1) / kTilePixels;
   for (int64_t run = 0; run < g.pixel_count; run += g.run)
     for (int64_t part = 0; part < parts; part++) {
       const int64_t begin = g.run * part / parts, end = g.run * (part + 1) / parts;
       const TileFunction<A> f = tile_of<A>(int(end - begin), vectors, g.side_by_side);
-      f(terms + g.term, g.term_count, source, pixels + g.pixel + run + begin, weights, vector_stride, bias, target, lanes);
+      f(terms + g.term, g.term_count, source, pixels + g.pixel + run + begin, weights, vector_stride, bias, target,
+        lanes);
     }
 }
 
@@ -111,19 +115,21 @@ void tiles(const Segment& g, const Term* terms, const A* source, const Pixel* pi
 template <class A> struct Lens {
   const A* data;
   int64_t n, c, h, w;  // strides
-  int row0, n0;        // data is at this row and image
+  int row0, n0;  // data is at this row and image
 };
 
 template <class A, class T> Lens<A> look(const Product& p, const T* source, const Strip& s, int group, A* panel) {
   source += group * p.depth * p.source.c;
   if constexpr (sizeof(T) == sizeof(A))
-    if (p.source.c == 1 || p.in_planes) return {source + s.n0 * p.source.n, p.source.n, p.source.c, p.source.h, p.source.w, 0, s.n0};
+    if (p.source.c == 1 || p.in_planes)
+      return {source + s.n0 * p.source.n, p.source.n, p.source.c, p.source.h, p.source.w, 0, s.n0};
   const int columns = p.columns.source;
   int first, rows;
   rows_reached(p, s, first, rows);
   const Lens<A> lens{panel, int64_t(rows) * columns * p.depth, 1, int64_t(columns) * p.depth, p.depth, first, s.n0};
   for (int n = s.n0; n < s.n1; n++)
-    take_in(source + n * p.source.n + first * p.source.h, p.source, rows, columns, p.depth, panel + (n - s.n0) * lens.n, lens.w);
+    take_in(source + n * p.source.n + first * p.source.h, p.source, rows, columns, p.depth, panel + (n - s.n0) * lens.n,
+            lens.w);
   return lens;
 }
 
@@ -135,7 +141,8 @@ struct Into {
 // The terms and pixels of the classes, one after another, as offsets from where the strip's source (`lens`) and target begin; how
 // many segments
 template <class A>
-int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Into& into, Segment* segments, Term* terms, Pixel* pixels) {
+int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Into& into, Segment* segments, Term* terms,
+                Pixel* pixels) {
   Segment* segment = segments;
   Term* term = terms;
   Pixel* pixel = pixels;
@@ -147,7 +154,8 @@ int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Int
         for (int i = 0; i < vertical.place_count; i++) {
           const Place& row = vertical.places[i];
           if (row.at < s.row0 || row.at >= s.row1) continue;
-          const int64_t from = (n - s.n0) * lens.n + (row.base - lens.row0) * lens.h, to = (n - s.n0) * into.n + (row.at - s.row0) * into.h;
+          const int64_t from = (n - s.n0) * lens.n + (row.base - lens.row0) * lens.h,
+                        to = (n - s.n0) * into.n + (row.at - s.row0) * into.h;
           for (int j = 0; j < horizontal.place_count; j++)
             *pixel++ = {from + horizontal.places[j].base * lens.w, to + horizontal.places[j].at * into.w};
         }
@@ -160,9 +168,11 @@ int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Int
           for (int c = 0; c < p.depth; c++) *term++ = {source + c * int(lens.c), weights + c};
         }
       const int across = horizontal.place_count, first_base = horizontal.places[0].base;
-      const bool side_by_side = lens.w == 1 && across > 1 && horizontal.places[across - 1].base - first_base == across - 1;
+      const bool side_by_side =
+          lens.w == 1 && across > 1 && horizontal.places[across - 1].base - first_base == across - 1;
       const int64_t count = pixel - first_pixel;
-      *segment++ = {first_term - terms, term - first_term, first_pixel - pixels, count, side_by_side ? across : count, side_by_side};
+      *segment++ = {first_term - terms, term - first_term, first_pixel - pixels, count, side_by_side ? across : count,
+                    side_by_side};
     }
   return int(segment - segments);
 }
@@ -170,8 +180,8 @@ int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Int
 // The pieces [begin, end) of a product. weights [groups, vectors of width, R, S, depth, L], or null to pack them from w, a tile's
 // vectors at a time; bias [groups, vectors of width, L]
 template <class T>
-void run(const Product& p, const Filters& f, const T* source, const T* w, const acc_t<T>* weights, const acc_t<T>* bias, T* target, int64_t begin, int64_t end,
-         char* scratch) {
+void run(const Product& p, const Filters& f, const T* source, const T* w, const acc_t<T>* weights, const acc_t<T>* bias,
+         T* target, int64_t begin, int64_t end, char* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>, kPanel = kTileVectors * L;
   const int vectors = (p.width + L - 1) / L, panels = (vectors + kTileVectors - 1) / kTileVectors;
@@ -202,13 +212,15 @@ void run(const Product& p, const Filters& f, const T* source, const T* w, const 
       lens = look<A>(p, source, s, group, source_panel);
       const bool sorted = segment_count && whole_images && s.n1 - s.n0 == images_sorted;  // for the strip before
       if (!sorted) {
-        const Into into = in_memory ? Into{p.target.n, p.target.h, p.target.w} : Into{(s.row1 - s.row0) * columns * kPanel, columns * kPanel, kPanel};
+        const Into into = in_memory ? Into{p.target.n, p.target.h, p.target.w}
+                                    : Into{(s.row1 - s.row0) * columns * kPanel, columns * kPanel, kPanel};
         segment_count = sort_pixels(p, s, lens, into, segments, terms, pixels);
         images_sorted = s.n1 - s.n0;
       }
     }
     for (int i = part * p.panels_per_piece; i < (part + 1) * p.panels_per_piece && i < panels; i++) {
-      const int k0 = i * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel, tile_vectors = (lanes + L - 1) / L;
+      const int k0 = i * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel,
+                tile_vectors = (lanes + L - 1) / L;
       T* const to = target + (int64_t(group) * p.width + k0) * p.target.c;
       A* tile_target = out;
       if constexpr (sizeof(T) == sizeof(A))
@@ -217,12 +229,14 @@ void run(const Product& p, const Filters& f, const T* source, const T* w, const 
       if (!weights) pack_weights<T>(f, w, own_weights, vector, vector + tile_vectors);
       const A* const tile_weights = weights ? weights + vector * vector_stride : own_weights;
       for (const Segment* g = segments; g < segments + segment_count; g++)
-        tiles<A>(*g, terms, lens.data, pixels, tile_weights, vector_stride, bias + vector * L, tile_target, tile_vectors, in_memory ? lanes : kPanel);
+        tiles<A>(*g, terms, lens.data, pixels, tile_weights, vector_stride, bias + vector * L, tile_target,
+                 tile_vectors, in_memory ? lanes : kPanel);
       if (in_memory) continue;
       const int rows = s.row1 - s.row0;
       for (int n = s.n0; n < s.n1; n++)
         for (int v = 0; v < tile_vectors; v++)
-          give_back(out + (n - s.n0) * rows * columns * kPanel + v * L, kPanel, rows, int(columns), lanes - v * L < L ? lanes - v * L : L,
+          give_back(out + (n - s.n0) * rows * columns * kPanel + v * L, kPanel, rows, int(columns),
+                    lanes - v * L < L ? lanes - v * L : L,
                     to + n * p.target.n + s.row0 * p.target.h + v * L * p.target.c, p.target);
     }
   }

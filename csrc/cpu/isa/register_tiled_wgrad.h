@@ -15,7 +15,8 @@ struct Pair {  // a pixel of dy and the element of x that the tap meets there; o
 };
 
 // sums [J, NV vectors] of channels c and k += ; rows of L, vectors `vector_stride` apart
-template <class A, int J, int NV> void wgrad_tile(const Pair* pairs, int64_t count, const A* x, const A* dy, A* sums, int64_t vector_stride) {
+template <class A, int J, int NV>
+void wgrad_tile(const Pair* pairs, int64_t count, const A* x, const A* dy, A* sums, int64_t vector_stride) {
   constexpr int L = kLanes<A>;
   Vec<A> acc[J][NV] = {};
   for (int64_t i = 0; i < count; i++) {
@@ -34,7 +35,8 @@ template <class A, int J, int NV> void wgrad_tile(const Pair* pairs, int64_t cou
 #pragma GCC unroll 32
   for (int j = 0; j < J; j++)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) store<A>(sums + j * L + v * vector_stride, load<A>(sums + j * L + v * vector_stride) + acc[j][v]);
+    for (int v = 0; v < NV; v++)
+      store<A>(sums + j * L + v * vector_stride, load<A>(sums + j * L + v * vector_stride) + acc[j][v]);
 }
 
 template <class A> using WgradTileFunction = void (*)(const Pair*, int64_t, const A*, const A*, A*, int64_t);
@@ -64,22 +66,24 @@ template <class A> struct Grad {
 
 // The rectangle of a strip's pixels that a tap reaches, from its first pixel and what that meets in x on
 template <class A>
-int64_t pair_up(const Axis& vertical, const Axis& horizontal, const Span& rows, const Span& columns, const Strip& s, const Lens<A>& x, const Grad<A>& dy,
-                Pair* pairs) {
+int64_t pair_up(const Axis& vertical, const Axis& horizontal, const Span& rows, const Span& columns, const Strip& s,
+                const Lens<A>& x, const Grad<A>& dy, Pair* pairs) {
   Pair* pair = pairs;
   for (int n = 0; n < s.n1 - s.n0; n++)
     for (int p = rows.begin; p < rows.end; p++) {
-      const int64_t from = n * x.n + int64_t(p - rows.begin) * vertical.stride * x.h, grad = n * dy.n + (p - rows.begin) * dy.h;
+      const int64_t from = n * x.n + int64_t(p - rows.begin) * vertical.stride * x.h,
+                    grad = n * dy.n + (p - rows.begin) * dy.h;
       for (int q = columns.begin; q < columns.end; q++)
-        *pair++ = {int(from + int64_t(q - columns.begin) * horizontal.stride * x.w), int(grad + (q - columns.begin) * dy.w)};
+        *pair++ = {int(from + int64_t(q - columns.begin) * horizontal.stride * x.w),
+                   int(grad + (q - columns.begin) * dy.w)};
     }
   return pair - pairs;
 }
 
 // The sums of one strip's pixels, for the vectors of one tile of k: sums [vectors, R, S, C/groups, L] +=
 template <class A>
-void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, const Strip& s, const Lens<A>& x, const Grad<A>& dy, Pair* pairs, int vectors,
-               A* sums) {
+void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, const Strip& s, const Lens<A>& x,
+               const Grad<A>& dy, Pair* pairs, int vectors, A* sums) {
   using sizes = typename indices_to<kTilePixels>::type;
   constexpr int L = kLanes<A>;
   const int64_t vector_stride = int64_t(vertical.kernel) * horizontal.kernel * p.depth * L;
@@ -108,8 +112,8 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
       const int depth = taps * p.depth, parts = (depth + kTilePixels - 1) / kTilePixels;
       for (int part = 0; part < parts; part++) {
         const int c = int(int64_t(depth) * part / parts), channels = int(int64_t(depth) * (part + 1) / parts) - c;
-        (vectors == 1 ? wgrad_tile_of<A, 1>(channels, sizes{}) : wgrad_tile_of<A, kTileVectors>(channels, sizes{}))(pairs, count, from + c, grad,
-                                                                                                                  sums + c * L, vector_stride);
+        (vectors == 1 ? wgrad_tile_of<A, 1>(channels, sizes{}) : wgrad_tile_of<A, kTileVectors>(channels, sizes{}))(
+            pairs, count, from + c, grad, sums + c * L, vector_stride);
       }
     }
 }
@@ -117,11 +121,12 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
 // The pieces [begin, end): slices of strips x groups x parts of the tiles of k. Their sums [R, S, C/groups, L] of each vector go to
 // dw where there is one slice, and to sums [slices, groups, vectors of k] where there are more.
 template <class T>
-void wgrad(const Product& p, const Filters& f, const Axis& vertical, const Axis& horizontal, int slices, const T* dy, const T* x, T* dw, acc_t<T>* sums,
-           int64_t begin, int64_t end, char* scratch) {
+void wgrad(const Product& p, const Filters& f, const Axis& vertical, const Axis& horizontal, int slices, const T* dy,
+           const T* x, T* dw, acc_t<T>* sums, int64_t begin, int64_t end, char* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>, kPanel = kTileVectors * L;
-  const int vectors = (p.width + L - 1) / L, panels = (vectors + kTileVectors - 1) / kTileVectors, columns = horizontal.outputs;
+  const int vectors = (p.width + L - 1) / L, panels = (vectors + kTileVectors - 1) / kTileVectors,
+            columns = horizontal.outputs;
   const int parts = (panels + p.panels_per_piece - 1) / p.panels_per_piece;
   const int64_t vector_stride = int64_t(vertical.kernel) * horizontal.kernel * p.depth * L, strips = p.strips();
   const int64_t strip_pixels = int64_t(p.images_per_strip) * p.rows_per_strip * columns;
@@ -134,9 +139,11 @@ void wgrad(const Product& p, const Filters& f, const Axis& vertical, const Axis&
   for (int64_t piece = begin; piece < end; piece++) {
     const int group = int(piece / parts % p.groups), first = int(piece % parts) * p.panels_per_piece;
     const int last = first + p.panels_per_piece < panels ? first + p.panels_per_piece : panels;
-    const int first_vector = first * kTileVectors, end_vector = last * kTileVectors < vectors ? last * kTileVectors : vectors;
+    const int first_vector = first * kTileVectors,
+              end_vector = last * kTileVectors < vectors ? last * kTileVectors : vectors;
     const int64_t slice = piece / parts / p.groups;
-    A* const piece_sums = slices == 1 ? own_sums : sums + ((slice * p.groups + group) * vectors + first_vector) * vector_stride;
+    A* const piece_sums =
+        slices == 1 ? own_sums : sums + ((slice * p.groups + group) * vectors + first_vector) * vector_stride;
     for (int64_t i = 0; i < (end_vector - first_vector) * vector_stride; i++) piece_sums[i] = 0;
 
     for (int64_t strip = strips * slice / slices; strip < strips * (slice + 1) / slices; strip++) {
@@ -151,11 +158,15 @@ void wgrad(const Product& p, const Filters& f, const Axis& vertical, const Axis&
         if constexpr (sizeof(T) == sizeof(A))
           if (p.target.c == 1 && lanes % L == 0) in_memory = true, grad = {from, p.target.n, p.target.h, p.target.w};
         for (int n = s.n0; n < s.n1 && !in_memory; n++)
-          take_in(from + (n - s.n0) * p.target.n, p.target, rows, columns, lanes, dy_panel + (n - s.n0) * grad.n, kPanel);
-        add_strip(p, vertical, horizontal, s, lens, grad, pairs, (lanes + L - 1) / L, piece_sums + int64_t(panel - first) * kTileVectors * vector_stride);
+          take_in(from + (n - s.n0) * p.target.n, p.target, rows, columns, lanes, dy_panel + (n - s.n0) * grad.n,
+                  kPanel);
+        add_strip(p, vertical, horizontal, s, lens, grad, pairs, (lanes + L - 1) / L,
+                  piece_sums + int64_t(panel - first) * kTileVectors * vector_stride);
       }
     }
-    if (slices == 1) unpack_weights<T>(f, own_sums, 1, 0, dw, int64_t(group) * vectors + first_vector, int64_t(group) * vectors + end_vector);
+    if (slices == 1)
+      unpack_weights<T>(f, own_sums, 1, 0, dw, int64_t(group) * vectors + first_vector,
+                        int64_t(group) * vectors + end_vector);
   }
 }
 

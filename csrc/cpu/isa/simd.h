@@ -23,8 +23,12 @@ template <class A> struct vector_of {
 template <class A> using Vec = typename vector_of<A>::type;
 template <class A> constexpr int kLanes = kVectorBytes / int(sizeof(A));
 
-template <class A> CONVLAB_INLINE Vec<A> load(const A* p) { return *reinterpret_cast<const typename vector_of<A>::in_memory*>(p); }
-template <class A> CONVLAB_INLINE void store(A* p, Vec<A> v) { *reinterpret_cast<typename vector_of<A>::in_memory*>(p) = v; }
+template <class A> CONVLAB_INLINE Vec<A> load(const A* p) {
+  return *reinterpret_cast<const typename vector_of<A>::in_memory*>(p);
+}
+template <class A> CONVLAB_INLINE void store(A* p, Vec<A> v) {
+  *reinterpret_cast<typename vector_of<A>::in_memory*>(p) = v;
+}
 template <class A> CONVLAB_INLINE Vec<A> broadcast(A a) { return a - Vec<A>{}; }
 
 CONVLAB_INLINE int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
@@ -105,7 +109,9 @@ constexpr int64_t kTermsToPrefetch = 48;
 
 template <int... I> struct indices {};
 template <int N, int... I> struct indices_to : indices_to<N - 1, N - 1, I...> {};
-template <int... I> struct indices_to<0, I...> { using type = indices<I...>; };
+template <int... I> struct indices_to<0, I...> {
+  using type = indices<I...>;
+};
 
 // The lanes of a and b in turns: of their lower halves (half = 0), or of their upper halves
 template <class A, int half, int... I> CONVLAB_INLINE Vec<A> zip(Vec<A> a, Vec<A> b, indices<I...>) {

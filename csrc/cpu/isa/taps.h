@@ -42,13 +42,18 @@ CONVLAB_INLINE int whole_windows(const Axis& a, int p, int end) {
 }
 
 // i, or where a vector from there on would pass n, the begin of the last that does not; 0 where there is none
-template <class A> CONVLAB_INLINE int64_t within(int64_t i, int64_t n) { return i + kLanes<A> <= n ? i : n > kLanes<A> ? n - kLanes<A> : 0; }
+template <class A> CONVLAB_INLINE int64_t within(int64_t i, int64_t n) {
+  return i + kLanes<A> <= n ? i : n > kLanes<A> ? n - kLanes<A> : 0;
+}
 
-template <class A, class T> [[gnu::noinline, gnu::cold]] void store_few(T* to, Vec<A> v, int count) { store_some<A>(to, v, count); }
+template <class A, class T> [[gnu::noinline, gnu::cold]] void store_few(T* to, Vec<A> v, int count) {
+  store_some<A>(to, v, count);
+}
 
 // A vector of which `wanted` elements count; whole where there is room up to `end`
 template <class A, class T> CONVLAB_INLINE void store_within(T* to, Vec<A> v, int64_t wanted, const T* end) {
-  if (wanted >= kLanes<A> || end - to >= kLanes<A>) [[likely]] store_as<A>(to, v);
+  if (wanted >= kLanes<A> || end - to >= kLanes<A>) [[likely]]
+    store_as<A>(to, v);
   else if (wanted > 0) store_few<A>(to, v, int(wanted));
 }
 

@@ -11,19 +11,22 @@ constexpr int kPrefetched = 64;  // elements ahead: there are too many rows for 
 // `count` elements that lie 1 or 2 apart, from the first on
 template <class A, class T> CONVLAB_INLINE Vec<A> load_apart(const T* from, int apart, int count) {
   if (apart == 1) return load_some<A>(from, count);
-  const int reach = 2 * (count < kLanes<A> ? count : kLanes<A>) - 1;  // the last of them, and what lies between
+  const int reach = 2 * (count < kLanes<A> ? count : kLanes<A>)-1;  // the last of them, and what lies between
   using all = typename indices_to<kLanes<A>>::type;
-  return unzip<A, 0>(load_some<A>(from, reach), reach > kLanes<A> ? load_some<A>(from + kLanes<A>, reach - kLanes<A>) : Vec<A>{}, all{});
+  return unzip<A, 0>(load_some<A>(from, reach),
+                     reach > kLanes<A> ? load_some<A>(from + kLanes<A>, reach - kLanes<A>) : Vec<A>{}, all{});
 }
 
 // from [rows, columns], columns 1 or 2 elements apart and rows `from_stride` -> panel [columns, rows], `panel_stride` >= rows apart. Writes up to a vector
 // past the panel's end, and nothing behind the columns before it has written these.
 template <class A, class T>
-void transpose_in(const T* from, int64_t from_stride, int rows, int columns, A* panel, int64_t panel_stride, int apart = 1) {
+void transpose_in(const T* from, int64_t from_stride, int rows, int columns, A* panel, int64_t panel_stride,
+                  int apart = 1) {
   constexpr int L = kLanes<A>;
   for (int j = 0; j < columns; j += L) {
     if (j + L > columns && columns > L) j = columns - L;  // the last block again covers part of the one before
-    for (int i = (rows - 1) / L * L; i >= 0; i -= L) {    // backwards: what a block of few rows writes too much is overwritten
+    for (int i = (rows - 1) / L * L; i >= 0;
+         i -= L) {  // backwards: what a block of few rows writes too much is overwritten
       Vec<A> block[L];
 #pragma GCC unroll 16
       for (int l = 0; l < L; l++) {
@@ -40,7 +43,8 @@ void transpose_in(const T* from, int64_t from_stride, int rows, int columns, A* 
 }
 
 // panel [rows, L], rows `panel_stride` apart -> to [columns, rows], `to_stride` apart, for the first `columns` <= L
-template <class A, class T> void transpose_out(const A* panel, int64_t panel_stride, int rows, int columns, T* to, int64_t to_stride) {
+template <class A, class T>
+void transpose_out(const A* panel, int64_t panel_stride, int rows, int columns, T* to, int64_t to_stride) {
   constexpr int L = kLanes<A>;
   if (rows < L) {
     for (int i = 0; i < rows; i++)
@@ -63,7 +67,8 @@ template <class A, class T> void transpose_out(const A* panel, int64_t panel_str
 }
 
 // panel [rows <= L, columns <= L], rows `panel_stride` apart -> to [columns, rows], `to_stride` apart
-template <class A, class T> void transpose_some(const A* panel, int64_t panel_stride, int rows, int columns, T* to, int64_t to_stride) {
+template <class A, class T>
+void transpose_some(const A* panel, int64_t panel_stride, int rows, int columns, T* to, int64_t to_stride) {
   constexpr int L = kLanes<A>;
   Vec<A> block[L];
   for (int l = 0; l < L; l++) block[l] = l < rows ? load<A>(panel + l * panel_stride) : Vec<A>{};
@@ -73,10 +78,13 @@ template <class A, class T> void transpose_some(const A* panel, int64_t panel_st
 
 // from [rows, columns, channels] of an image -> panel [rows, columns, channels], pixels `panel_stride` apart
 template <class A, class T>
-void take_in(const T* from, const Strides& strides, int rows, int columns, int channels, A* panel, int64_t panel_stride) {
-  if (strides.w == 1 && strides.h == columns) return transpose_in(from, strides.c, channels, rows * columns, panel, panel_stride);
+void take_in(const T* from, const Strides& strides, int rows, int columns, int channels, A* panel,
+             int64_t panel_stride) {
+  if (strides.w == 1 && strides.h == columns)
+    return transpose_in(from, strides.c, channels, rows * columns, panel, panel_stride);
   for (int row = 0; row < rows; row++, from += strides.h, panel += columns * panel_stride) {
-    if (strides.w == 1 || strides.w == 2) transpose_in(from, strides.c, channels, columns, panel, panel_stride, int(strides.w));
+    if (strides.w == 1 || strides.w == 2)
+      transpose_in(from, strides.c, channels, columns, panel, panel_stride, int(strides.w));
     else
       for (int j = 0; j < columns; j++)
         for (int c = 0; c < channels; c++) panel[j * panel_stride + c] = A(from[j * strides.w + c * strides.c]);
@@ -85,8 +93,10 @@ void take_in(const T* from, const Strides& strides, int rows, int columns, int c
 
 // panel [rows, columns, >= channels] -> target
 template <class A, class T>
-void give_back(const A* panel, int64_t panel_stride, int rows, int columns, int channels, T* target, const Strides& strides) {
-  if (strides.h == columns && strides.w == 1) return transpose_out(panel, panel_stride, rows * columns, channels, target, strides.c);
+void give_back(const A* panel, int64_t panel_stride, int rows, int columns, int channels, T* target,
+               const Strides& strides) {
+  if (strides.h == columns && strides.w == 1)
+    return transpose_out(panel, panel_stride, rows * columns, channels, target, strides.c);
   for (int row = 0; row < rows; row++, panel += columns * panel_stride, target += strides.h) {
     if (strides.w == 1) transpose_out(panel, panel_stride, columns, channels, target, strides.c);
     else

@@ -9,7 +9,8 @@ inline int64_t largest_part = INT64_MAX;
 
 template <class F> void parallel_for(int64_t begin, int64_t end, int64_t grain, const F& f) {
   grain = std::min(grain, largest_part);
-  for (int64_t part = (end - begin + grain - 1) / grain; part-- > 0;) f(begin + part * grain, std::min(begin + (part + 1) * grain, end));
+  for (int64_t part = (end - begin + grain - 1) / grain; part-- > 0;)
+    f(begin + part * grain, std::min(begin + (part + 1) * grain, end));
 }
 
 }  // namespace torch::stable
