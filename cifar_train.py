@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Trains a network on CIFAR-10, or on built-in images where that is not to be had, with convlab's layers or with torch's.
+"""Trains a network on CIFAR-10, or on built-in images where that is not to be had, with convlab's layers or with
+torch's.
 
 python cifar_train.py                                   # CIFAR-10 in data/ or downloaded, else the built-in images
 python cifar_train.py --data builtin --plots pictures
@@ -46,7 +47,8 @@ def convnet(layers=convlab):
 
 
 class Residual(nn.Module):
-    """y = act(x' + conv(act(conv(x)))) with batch norm; x' is x, or where size or channels change, a strided 1x1 convolution of it."""
+    """y = act(x' + conv(act(conv(x)))) with batch norm; x' is x, or where size or channels change, a strided 1x1
+    convolution of it."""
 
     def __init__(self, layers, inputs, outputs, stride):
         super().__init__()

@@ -1,4 +1,5 @@
-"""Builds convlab: one ninja graph for all its libraries. Needs torch, ninja, pybind11 and g++; with nvcc, the CUDA kernels too.
+"""Builds convlab: one ninja graph for all its libraries. Needs torch, ninja, pybind11 and g++; with nvcc, the CUDA
+kernels too.
 
     pip install --no-build-isolation .      or, in place, python setup.py build_ext --inplace
 
@@ -37,7 +38,8 @@ ISA_FLAGS = {
     "baseline": "-O2",
 }
 LADDER = ["csrc/algorithms.cpp"]  # the algorithms and their plans, as data: every library's
-# Symbols of a static library stay inside: torch loads a libcudart of its own, and the two must not answer for each other.
+# Symbols of a static library stay inside: torch loads a libcudart of its own, and the two must not answer for each
+# other.
 STRIP = "-Wl,-s"
 LINK_FLAGS = ["-shared", STRIP, "-Wl,--exclude-libs,ALL"]
 # Lines for the sanitizers' reports; with more than -O1, compiling takes minutes
@@ -115,8 +117,8 @@ def isa_flags(source):
 
 
 def simulator(torch, check) -> Library:
-    """The CUDA backend once more, on the host: operators of a namespace of their own over kernels that g++ compiles. Unlike the
-    others it keeps its lines and symbols, for reports; every path in it is relative to the root."""
+    """The CUDA backend once more, on the host: operators of a namespace of their own over kernels that g++ compiles.
+    Unlike the others it keeps its lines and symbols, for reports; every path in it is relative to the root."""
     name = "_sim_check" if check else "_sim"
     flags = runpy.run_path("convlab/simulator_flags.py")
     relative = ["-ffile-prefix-map={}=.".format(ROOT)]
@@ -263,8 +265,8 @@ def replace(source, target):
 
 
 class BuildPyAnew(build_py):
-    """setuptools keeps build/lib, and would put into a wheel what has been deleted from convlab/ since. And the kernels' sources go
-    along: reports quote them, and kernels of one's own are compiled against them."""
+    """setuptools keeps build/lib, and would put into a wheel what has been deleted from convlab/ since. And the
+    kernels' sources go along: reports quote them, and kernels of one's own are compiled against them."""
 
     SOURCES = ["csrc/*.h", "csrc/device/*", "csrc/geometry/*", "csrc/kernels/*", "csrc/simulator/*", "csrc/testing/*"]
 

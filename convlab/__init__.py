@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def _is_examined() -> bool:
-    """Whether this is `python -m convlab.doctor`, which comes by here first and has to run where what follows cannot be imported."""
+    """Whether this is `python -m convlab.doctor`, which comes by here first and has to run where what follows cannot be
+    imported."""
     return any(argument.endswith("convlab.doctor") for argument in sys.orig_argv) and sys.argv[:1] == ["-m"]
 
 

@@ -39,7 +39,8 @@ class Conv2dProblem:
     def of(cls, input, weight, stride=1, padding=0, dilation=1, groups=1) -> "Conv2dProblem":
         """The problem that `convlab.functional.conv2d` would be given with these arguments.
 
-        input [N, C, H, W] or [C, H, W], weight [K, C/groups, R, S]. Raises RuntimeError for arguments that do not fit together.
+        input [N, C, H, W] or [C, H, W], weight [K, C/groups, R, S]. Raises RuntimeError for arguments that do not fit
+        together.
         """
         x = tuple(input.shape) if input.dim() == 4 else (1, *input.shape)
         w = tuple(weight.shape)
@@ -101,10 +102,10 @@ class Algorithm:
     def plan(self, problem: Conv2dProblem, pass_: str) -> dict:
         """How this algorithm launches for `pass_` of `problem` on a GPU, or under `simulate()`.
 
-        Keys: `product` (rows M, columns N and steps K of the matrix product the pass is made of; of its parts, the largest) and
-        `tile` (M, N, K: a block makes M x N of its outputs, K steps at a time), both None where there are no tiles; `grid`,
-        `threads` (a block), `slices` (of wgrad's sum), `images` (at a time; 0: all), `workspace` (bytes).
-        Raises ValueError, with the reason, where `supports` says no.
+        Keys: `product` (rows M, columns N and steps K of the matrix product the pass is made of; of its parts, the
+        largest) and `tile` (M, N, K: a block makes M x N of its outputs, K steps at a time), both None where there are
+        no tiles; `grid`, `threads` (a block), `slices` (of wgrad's sum), `images` (at a time; 0: all), `workspace`
+        (bytes). Raises ValueError, with the reason, where `supports` says no.
         """
         p = problem
         return _lab.plan(
@@ -126,10 +127,12 @@ def algorithms() -> tuple[Algorithm, ...]:
 def numbers_of(algo, backend: str, problem) -> tuple[int, int, int]:
     """The algorithm numbers (forward, dgrad, wgrad) that `algo` stands for on `backend`.
 
-    `algo` is "auto", a name (for the passes that algorithm has; the others are "auto"), or a dict from passes to names (strict
-    for what it names). `problem()` makes the Conv2dProblem; while a graph is compiled, shapes are symbols and it is not asked.
+    `algo` is "auto", a name (for the passes that algorithm has; the others are "auto"), or a dict from passes to names
+    (strict for what it names). `problem()` makes the Conv2dProblem; while a graph is compiled, shapes are symbols and
+    it is not asked.
 
-    Raises ValueError for an unknown name, and for a pass that the algorithm cannot do, with the reason and the names that can.
+    Raises ValueError for an unknown name, and for a pass that the algorithm cannot do, with the reason and the names
+    that can.
     """
     if isinstance(algo, str) and algo == "auto":
         return AUTO
@@ -142,7 +145,8 @@ def numbers_of(algo, backend: str, problem) -> tuple[int, int, int]:
 
 
 def names_of(algo, problem: Conv2dProblem) -> dict[str, str]:
-    """The algorithm that runs each pass of `problem`: "auto" resolved to what the operators take. Raises as `numbers_of`."""
+    """The algorithm that runs each pass of `problem`: "auto" resolved to what the operators take. Raises as
+    `numbers_of`."""
     p = problem
     dtype = str(p.dtype).removeprefix("torch.")
     names = {}
@@ -155,10 +159,11 @@ def names_of(algo, problem: Conv2dProblem) -> dict[str, str]:
 
 
 class Preferred:
-    """An algo that gives way: what it names runs where it can, "auto" elsewhere, with one warning for each place and pass.
+    """An algo that gives way: what it names runs where it can, "auto" elsewhere, with one warning for each place and
+    pass.
 
-    `algo` is a name or a dict as in conv2d; `where` is what the warning calls the place, a layer's name say. Raises ValueError for
-    an unknown name.
+    `algo` is a name or a dict as in conv2d; `where` is what the warning calls the place, a layer's name say. Raises
+    ValueError for an unknown name.
     """
 
     def __init__(self, algo: str | dict, where: str):
@@ -174,7 +179,8 @@ class Preferred:
         return repr(self.algo)
 
     def numbers(self, backend: str, problem) -> tuple[int, int, int]:
-        """The algorithm numbers by pass, 0 where "auto" has to do. While a graph is compiled, shapes are symbols and `problem` is not asked."""
+        """The algorithm numbers by pass, 0 where "auto" has to do. While a graph is compiled, shapes are symbols and
+        `problem` is not asked."""
         if torch.compiler.is_compiling():
             return tuple(
                 _find(n).number if (n := self.names.get(p)) and p in _find(n).passes_by_backend.get(backend, ()) else 0

@@ -29,7 +29,8 @@ def check_device(op: str, input: torch.Tensor) -> None:
 
 
 def check_dtype(op: str, input: torch.Tensor, integers=frozenset()) -> None:
-    """Raises NotImplementedError unless input has one of the four floating-point types, or one of `integers` and lies on the CPU."""
+    """Raises NotImplementedError unless input has one of the four floating-point types, or one of `integers` and lies
+    on the CPU."""
     if input.dtype in FLOATS or (input.dtype in integers and not input.is_cuda):
         return
     wanted = ", ".join(
@@ -40,7 +41,8 @@ def check_dtype(op: str, input: torch.Tensor, integers=frozenset()) -> None:
 
 
 def integer(op: str, name: str, value):
-    """An int: itself, a numpy integer, an integer tensor of no dimensions, a symbolic int. Raises TypeError for others, bool among them."""
+    """An int: itself, a numpy integer, an integer tensor of no dimensions, a symbolic int. Raises TypeError for others,
+    bool among them."""
     if isinstance(value, torch.SymInt):
         return value
     one = (
@@ -60,7 +62,8 @@ def integer(op: str, name: str, value):
 
 
 def pair(op: str, name: str, value) -> tuple[int, int]:
-    """An int, or a sequence of one or two ints, as (height, width). Raises TypeError for other types, RuntimeError for other lengths."""
+    """An int, or a sequence of one or two ints, as (height, width). Raises TypeError for other types, RuntimeError for
+    other lengths."""
     if isinstance(value, (tuple, list)):
         if len(value) not in (1, 2):
             raise RuntimeError(f"{op}: {name}={tuple(value)} has {len(value)} values, expected one or two")
@@ -84,7 +87,8 @@ def flag(op: str, name: str, value) -> bool:
 
 
 def slope(op: str, value, dtype: torch.dtype) -> float:
-    """leaky_relu's negative_slope. Raises TypeError for what is no number, RuntimeError for one beyond what `dtype` computes in."""
+    """leaky_relu's negative_slope. Raises TypeError for what is no number, RuntimeError for one beyond what `dtype`
+    computes in."""
     tensor = isinstance(value, torch.Tensor) and (value.dim() > 0 or value.requires_grad)
     if (
         tensor
@@ -102,8 +106,8 @@ def slope(op: str, value, dtype: torch.dtype) -> float:
 
 
 def convolution(stride, padding, dilation, groups, kernel_size) -> tuple[int, ...]:
-    """A convolution's arguments as its operators take them: stride (height, width), padding (top, left, bottom, right), dilation
-    (height, width), groups. Raises what `pair` and `padding4` raise."""
+    """A convolution's arguments as its operators take them: stride (height, width), padding (top, left, bottom, right),
+    dilation (height, width), groups. Raises what `pair` and `padding4` raise."""
     stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
     return (*stride, *padding4(padding, stride, kernel_size, dilation), *dilation, integer("conv2d", "groups", groups))
 
@@ -113,8 +117,8 @@ def padding4(
 ) -> tuple[int, int, int, int]:
     """conv2d's padding argument as (top, left, bottom, right).
 
-    An int, one or two ints (the same on both sides), "valid" (none), or "same" (output as large as input; an odd zero goes
-    below and to the right, as torch has it). Raises RuntimeError for another string and for "same" with a stride.
+    An int, one or two ints (the same on both sides), "valid" (none), or "same" (output as large as input; an odd zero
+    goes below and to the right, as torch has it). Raises RuntimeError for another string and for "same" with a stride.
     """
     if not isinstance(padding, str):
         h, w = pair("conv2d", "padding", padding)

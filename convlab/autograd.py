@@ -6,8 +6,8 @@ Convolution is bilinear, and every derivative of its three passes is one of them
     dx = dgrad(dy, w)           d dy = forward(ddx, w)        dw = wgrad(dy, ddx)
     dw, db = wgrad(dy, x)       d dy = forward(x, ddw) + ddb  dx = dgrad(dy, ddw)
 
-so each backward applies the other Functions, and derivatives of any order need no new kernel. Max pooling closes as a pair
-(scatter to the winners, gather from them), so does average pooling, the activations each with itself.
+so each backward applies the other Functions, and derivatives of any order need no new kernel. Max pooling closes as a
+pair (scatter to the winners, gather from them), so does average pooling, the activations each with itself.
 
 The form (setup_context, generate_vmap_rule, no once_differentiable) is the one that passes gradcheck, gradgradcheck,
 torch.compile(fullgraph=True), torch.export and torch.func together.
@@ -27,7 +27,8 @@ _conv2d_forward = ops.conv2d_forward._op  # the same, without a frame of Python;
 
 
 class ConvArguments(NamedTuple):
-    """What a convolution has beside its tensors: `geometry` as in csrc/ops.cpp, `algo` the algorithms' numbers by pass."""
+    """What a convolution has beside its tensors: `geometry` as in csrc/ops.cpp, `algo` the algorithms' numbers by
+    pass."""
 
     geometry: tuple[int, ...]
     algo: tuple[int, int, int]
@@ -41,7 +42,8 @@ class PoolArguments(NamedTuple):
 
 
 def apply(function: type[Function], *args):
-    """`function.apply(*args)`, or its forward alone where nobody can ask for a derivative, which costs a sixth as much."""
+    """`function.apply(*args)`, or its forward alone where nobody can ask for a derivative, which costs a sixth as
+    much."""
     if not torch.is_grad_enabled() and forward_ad._current_level < 0:  # as in most backwards
         return function.forward(*args)
     if not differentiable(args):
@@ -50,8 +52,8 @@ def apply(function: type[Function], *args):
 
 
 def differentiable(args) -> bool:
-    """Whether somebody can ask for a derivative. With forward-mode differentiation active, `.apply` must run: it raises where forward
-    alone would lose the tangent."""
+    """Whether somebody can ask for a derivative. With forward-mode differentiation active, `.apply` must run: it raises
+    where forward alone would lose the tangent."""
     if forward_ad._current_level >= 0:
         return True
     if torch.is_grad_enabled():
@@ -73,7 +75,8 @@ def conv2d(x, w, bias, geometry, algo):
 def in_place(function: type[Function], x, *args):
     """x, overwritten by `function` of it.
 
-    Where a gradient is wanted, `function` keeps its output, so this is x itself. Views and leaves are torch's to handle, and to refuse.
+    Where a gradient is wanted, `function` keeps its output, so this is x itself. Views and leaves are torch's to
+    handle, and to refuse.
     """
     if (
         torch.compiler.is_compiling()
@@ -87,8 +90,8 @@ def in_place(function: type[Function], x, *args):
 
 
 class _Signature(inspect.Signature):
-    """`.apply` binds its arguments to forward's signature, for the sake of defaults. No forward here has any, and binding takes longer
-    than the rest of a call."""
+    """`.apply` binds its arguments to forward's signature, for the sake of defaults. No forward here has any, and
+    binding takes longer than the rest of a call."""
 
     def bind(self, *args, **kwargs):
         if kwargs or len(args) != len(self.parameters):
@@ -107,8 +110,8 @@ class _Bound(NamedTuple):
 
 
 def primitive(function: type[Function]) -> type[Function]:
-    """Marks a Function as one of ours: vmap by tracing its forward, a signature that costs little, and a backward that goes where the
-    forward went: into a simulation, or not."""
+    """Marks a Function as one of ours: vmap by tracing its forward, a signature that costs little, and a backward that
+    goes where the forward went: into a simulation, or not."""
     setup_context, backward = function.setup_context, function.backward
 
     def setup_and_remember(ctx, inputs, output):
@@ -217,7 +220,8 @@ class Conv2dDgrad(Function):
 
 @primitive
 class Conv2dWgrad(Function):
-    """dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless with_bias"""
+    """dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless
+    with_bias"""
 
     @staticmethod
     def forward(dy, x, kernel_size, with_bias, channels_last, a: ConvArguments):
@@ -375,7 +379,8 @@ class AvgPool2dBackward(Function):
 class LeakyReLU(Function):
     """x -> y = x > 0 ? x : x slope, and where x > 0: all that backward asks of x, in a byte an element
 
-    With `inplace`, y is about to be written over x; torch refuses the gradient if the slope is negative, and so does this.
+    With `inplace`, y is about to be written over x; torch refuses the gradient if the slope is negative, and so does
+    this.
     """
 
     @staticmethod

@@ -10,8 +10,9 @@ from . import _lab, cpu
 def build_info() -> dict:
     """Facts for a bug report.
 
-    Keys: `cuda` (whether the CUDA kernels were compiled), `cuda_archs` (list of compute capabilities), `nvcc`, `cxx` and `torch_built`
-    (versions at build time), `torch` and `python` (versions now), `cpu_kernels` (the instruction set whose CPU kernels run).
+    Keys: `cuda` (whether the CUDA kernels were compiled), `cuda_archs` (list of compute capabilities), `nvcc`, `cxx`
+    and `torch_built` (versions at build time), `torch` and `python` (versions now), `cpu_kernels` (the instruction set
+    whose CPU kernels run).
     """
     built = _lab.build_info()
     return {

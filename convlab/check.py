@@ -1,4 +1,5 @@
-"""Grades a CUDA kernel of one's own without a GPU: races, bounds, uninitialised reads, wrong results, memory traffic. Needs g++.
+"""Grades a CUDA kernel of one's own without a GPU: races, bounds, uninitialised reads, wrong results, memory traffic.
+Needs g++.
 
     python -m convlab.check --new my_kernel.cuh --like conv2d_forward    a file to start from
     python -m convlab.check my_kernel.cuh --like conv2d_forward

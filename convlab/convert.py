@@ -17,17 +17,18 @@ ORIGINAL = {ours: torchs for torchs, ours in CONVERTED.items()}
 
 
 def convert(model: torch.nn.Module, algo="auto") -> torch.nn.Module:
-    """Makes every layer of `model` that is exactly a torch.nn.Conv2d, MaxPool2d, AvgPool2d, LeakyReLU or ReLU one of convlab's.
+    """Makes every layer of `model` that is exactly a torch.nn.Conv2d, MaxPool2d, AvgPool2d, LeakyReLU or ReLU one of
+    convlab's.
 
     Returns `model`.
 
-    In place, by the modules' class: parameters, buffers, hooks, the training flag, and whoever holds a reference to a layer stay as
-    they are; a shared layer stays shared. What is left alone, subclasses and parametrized or quantized layers among it, stands in
-    `summary(model, input).left` with the reason. `restore` undoes it.
+    In place, by the modules' class: parameters, buffers, hooks, the training flag, and whoever holds a reference to a
+    layer stay as they are; a shared layer stays shared. What is left alone, subclasses and parametrized or quantized
+    layers among it, stands in `summary(model, input).left` with the reason. `restore` undoes it.
 
-    algo: what its convolutions run, also those that are convlab's already: "auto", a name, or a dict from passes to names. Where the
-    algorithm cannot do a layer's problem, that pass of that layer runs "auto", and a warning says so, once, from the first forward
-    that meets it. Raises ValueError for an unknown name, before anything is changed.
+    algo: what its convolutions run, also those that are convlab's already: "auto", a name, or a dict from passes to
+    names. Where the algorithm cannot do a layer's problem, that pass of that layer runs "auto", and a warning says so,
+    once, from the first forward that meets it. Raises ValueError for an unknown name, before anything is changed.
     """
     _check_model("convert", model)
     automatic = isinstance(algo, str) and algo == "auto"
@@ -42,9 +43,11 @@ def convert(model: torch.nn.Module, algo="auto") -> torch.nn.Module:
 
 
 def restore(model: torch.nn.Module) -> torch.nn.Module:
-    """Makes every layer of `model` that is exactly one of convlab's the torch.nn layer it stands for, and returns `model`.
+    """Makes every layer of `model` that is exactly one of convlab's the torch.nn layer it stands for, and returns
+    `model`.
 
-    In place, as `convert`; also layers that were made as convlab's, but not parametrized ones. Their `algo` is forgotten.
+    In place, as `convert`; also layers that were made as convlab's, but not parametrized ones. Their `algo` is
+    forgotten.
     """
     _check_model("restore", model)
     for module in model.modules():
@@ -69,7 +72,8 @@ def left_alone(model: torch.nn.Module) -> dict[str, str]:
 
 
 def _layers(model):
-    """The layers of a kind that convlab has: name, module, and why it cannot be converted; None if it can, or is convlab's."""
+    """The layers of a kind that convlab has: name, module, and why it cannot be converted; None if it can, or is
+    convlab's."""
     quantized = any(map(_is_quantized, model.modules()))
     for name, module in model.named_modules():
         if isinstance(module, tuple(CONVERTED)) or _is_scripted(module) or _is_quantized(module):
@@ -100,7 +104,8 @@ def _is_scripted(module) -> bool:
 
 
 def _is_quantized(module) -> bool:
-    """A convolution, pooling or activation of integers, or one that imitates them in training. Those called dynamic take floats."""
+    """A convolution, pooling or activation of integers, or one that imitates them in training. Those called dynamic
+    take floats."""
     home, name = type(module).__module__, type(module).__name__
     imitates = home.startswith(("torch.ao.nn.quantized", "torch.ao.nn.qat", "torch.ao.nn.intrinsic.q"))
     return imitates and ".dynamic." not in home and ("2d" in name or "ReLU" in name)

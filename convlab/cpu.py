@@ -11,8 +11,8 @@ _library.convlab_cpu_peak.argtypes = [ctypes.c_double, ctypes.c_int]
 
 
 def kernels() -> str:
-    """ "avx512", "avx2" or "baseline": the best this machine runs, or what the environment variable CONVLAB_CPU named when the first
-    kernel ran. Raises RuntimeError where CONVLAB_CPU names what there is not, or not on this machine."""
+    """ "avx512", "avx2" or "baseline": the best this machine runs, or what the environment variable CONVLAB_CPU named
+    when the first kernel ran. Raises RuntimeError where CONVLAB_CPU names what there is not, or not on this machine."""
     error = ctypes.c_char_p()
     name = _library.convlab_cpu_kernels(ctypes.byref(error))
     if name is None:
@@ -21,6 +21,7 @@ def kernels() -> str:
 
 
 def fma_peak(seconds: float, threads: int) -> float:
-    """Floating-point operations a second of float32 multiply-adds in registers, `threads` threads together; takes `seconds`."""
+    """Floating-point operations a second of float32 multiply-adds in registers, `threads` threads together; takes
+    `seconds`."""
     kernels()
     return _library.convlab_cpu_peak(seconds, threads)

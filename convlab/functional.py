@@ -22,18 +22,19 @@ from .simulator import backend_of
 def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, algo="auto"):
     """2-D convolution, as `torch.nn.functional.conv2d`.
 
-    input: [N, C, H, W] or [C, H, W]; weight: [K, C/groups, R, S]; bias: [K] or None. All of one dtype: float32, float64, or
-    float16 / bfloat16, which are summed in float32; on the CPU also uint8 and int8 to int64 (dilated, int64
+    input: [N, C, H, W] or [C, H, W]; weight: [K, C/groups, R, S]; bias: [K] or None. All of one dtype: float32,
+    float64, or float16 / bfloat16, which are summed in float32; on the CPU also uint8 and int8 to int64 (dilated, int64
     alone). Under autocast they are cast to its dtype first.
     stride, dilation: int or (height, width). padding: int, (height, width), "valid", or "same" (stride 1 only).
-    algo: "auto", the name of one of `convlab.algorithms()`, or a dict such as {"forward": "direct", "wgrad": "reference"}. A name
-    applies to the passes that algorithm has; a dict is strict for what it names.
+    algo: "auto", the name of one of `convlab.algorithms()`, or a dict such as {"forward": "direct", "wgrad":
+    "reference"}. A name applies to the passes that algorithm has; a dict is strict for what it names.
 
-    Returns [N, K, P, Q] or [K, P, Q], with P = floor((H + 2 padding - dilation (R - 1) - 1) / stride) + 1 and Q alike; in
-    channels_last if input or weight is.
+    Returns [N, K, P, Q] or [K, P, Q], with P = floor((H + 2 padding - dilation (R - 1) - 1) / stride) + 1 and Q alike;
+    in channels_last if input or weight is.
 
-    Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the wrong type, ValueError for an algo
-    that is unknown or cannot do this problem, NotImplementedError for dtypes, devices and storages without kernels.
+    Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the wrong type, ValueError
+    for an algo that is unknown or cannot do this problem, NotImplementedError for dtypes, devices and storages without
+    kernels.
     """
     if not (
         isinstance(input, torch.Tensor)
@@ -80,11 +81,12 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
 def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
     """2-D max pooling, as `torch.nn.functional.max_pool2d`.
 
-    input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16; on the CPU also uint8 and int8 to int64. The other arguments are ints or (height, width);
-    stride defaults to kernel_size; padding is at most half of kernel_size and never wins. NaN wins over everything.
+    input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16; on the CPU also uint8 and int8 to int64.
+    The other arguments are ints or (height, width); stride defaults to kernel_size; padding is at most half of
+    kernel_size and never wins. NaN wins over everything.
 
-    Returns [N, C, P, Q] or [C, P, Q]; with return_indices also the int64 positions h * W + w of the winners. A window's winner is
-    remembered in one byte for the backward pass (four bytes for windows of more than 256 elements).
+    Returns [N, C, P, Q] or [C, P, Q]; with return_indices also the int64 positions h * W + w of the winners. A window's
+    winner is remembered in one byte for the backward pass (four bytes for windows of more than 256 elements).
 
     Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the wrong type.
     """
@@ -116,12 +118,13 @@ def avg_pool2d(
 ):
     """2-D average pooling, as `torch.nn.functional.avg_pool2d`.
 
-    input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16; on the CPU also int64, rounded towards zero. kernel_size, stride (defaults to kernel_size) and
-    padding are ints or (height, width); padding is at most half of kernel_size. Sums are divided by the elements of the window,
-    zeros of the padding among them if count_include_pad, or by divisor_override.
+    input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16; on the CPU also int64, rounded towards
+    zero. kernel_size, stride (defaults to kernel_size) and padding are ints or (height, width); padding is at most half
+    of kernel_size. Sums are divided by the elements of the window, zeros of the padding among them if
+    count_include_pad, or by divisor_override.
 
-    Returns [N, C, P, Q] or [C, P, Q]. Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the
-    wrong type.
+    Returns [N, C, P, Q] or [C, P, Q]. Raises RuntimeError for arguments that do not fit together, TypeError for
+    arguments of the wrong type.
     """
     _check_input("avg_pool2d", input, frozenset((torch.int64,)))
     if input.dim() == 3:

@@ -15,7 +15,8 @@ FILES = {
 
 
 def fault(name: str) -> str | None:
-    """What is wrong with the file of the library `name`, and the command that mends it; None if it is there and whole."""
+    """What is wrong with the file of the library `name`, and the command that mends it; None if it is there and
+    whole."""
     path = FOLDER / FILES[name]
     if not path.exists():
         others = ", ".join(sorted(p.name for p in FOLDER.glob(f"{name}.*so")))
@@ -34,7 +35,8 @@ def path_of(name: str) -> Path:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the file is ELF and reaches to its table of sections, which stands last. Loading one that does not may crash."""
+    """Whether the file is ELF and reaches to its table of sections, which stands last. Loading one that does not may
+    crash."""
     with open(path, "rb") as file:
         header = file.read(64)
     if len(header) < 64 or header[:5] != b"\x7fELF\x02":

@@ -1,4 +1,5 @@
-"""Drop-in layers: torch.nn's classes with their arguments, repr, initialisation and state_dict, over convlab's kernels."""
+"""Drop-in layers: torch.nn's classes with their arguments, repr, initialisation and state_dict, over convlab's
+kernels."""
 
 import torch
 

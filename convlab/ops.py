@@ -1,7 +1,8 @@
 """Loads convlab's operators (`torch.ops.convlab`, schemas in csrc/ops.cpp) and gives them fake implementations.
 
-The operators are private: no autograd, no autocast, no defaults. `convlab.functional` is the way in. Fakes compute shapes,
-dtypes and strides for `torch.compile`, `torch.export` and meta tensors, and must agree with the real operators exactly.
+The operators are private: no autograd, no autocast, no defaults. `convlab.functional` is the way in. Fakes compute
+shapes, dtypes and strides for `torch.compile`, `torch.export` and meta tensors, and must agree with the real operators
+exactly.
 """
 
 from . import libraries

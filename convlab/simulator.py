@@ -5,8 +5,8 @@
     loss.backward()                 # still: the backend is fixed at the forward call
     print(sim.launches)
 
-Every CUDA thread is a fiber (csrc/simulator/). What a kernel does wrong is a RuntimeError that names the kernel's file and
-line, the block and the thread.
+Every CUDA thread is a fiber (csrc/simulator/). What a kernel does wrong is a RuntimeError that names the kernel's file
+and line, the block and the thread.
 """
 
 import itertools
@@ -28,8 +28,8 @@ _PACKAGE = Path(__file__).parent
 
 
 class Launch(NamedTuple):
-    """One kernel launch. `source` is the kernel's file:line, `shared_bytes` what the block that used most had, static and dynamic (of
-    launches_of(): dynamic only)."""
+    """One kernel launch. `source` is the kernel's file:line, `shared_bytes` what the block that used most had, static
+    and dynamic (of launches_of(): dynamic only)."""
 
     kernel: str
     source: str
@@ -41,9 +41,9 @@ class Launch(NamedTuple):
 class Traffic(NamedTuple):
     """What the accesses of one source line to one piece of memory ask for, over all launches.
 
-    requests: of warps; bytes: that their threads asked for together. In global memory a request moves `sectors` of 32 bytes, in
-    shared memory it takes `wavefronts`, one if it is free of bank conflicts; the other of the two is 0. `ideal` is the least
-    number of sectors or wavefronts that the same bytes could take.
+    requests: of warps; bytes: that their threads asked for together. In global memory a request moves `sectors` of 32
+    bytes, in shared memory it takes `wavefronts`, one if it is free of bank conflicts; the other of the two is 0.
+    `ideal` is the least number of sectors or wavefronts that the same bytes could take.
     """
 
     kernel: str
@@ -101,7 +101,8 @@ def _library(check: bool) -> _Library:
 
 
 class _Redirect(TorchDispatchMode):
-    """Hands convlab's operators on CPU tensors to the current simulation, if there is one; everything else goes its way."""
+    """Hands convlab's operators on CPU tensors to the current simulation, if there is one; everything else goes its
+    way."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         simulation = current()
@@ -170,7 +171,8 @@ def backend_of(t: torch.Tensor) -> str:
 
 @contextmanager
 def resumed(simulation: Simulation | None):
-    """Goes through `simulation` (None: through none) for the length of the block, as a backward does with what its forward had."""
+    """Goes through `simulation` (None: through none) for the length of the block, as a backward does with what its
+    forward had."""
     if not hasattr(_entered, "simulations"):
         _entered.simulations = []
     redirect = nullcontext() if _entered.simulations else _Redirect()  # one in a thread is enough
@@ -184,20 +186,25 @@ def resumed(simulation: Simulation | None):
 
 @contextmanager
 def simulate(order: str = "random", seed: int = 0, check: bool = True, count: bool = False):
-    """Inside the block, convlab's functions and modules on CPU tensors run the CUDA kernels, on the host, forward and backward.
+    """Inside the block, convlab's functions and modules on CPU tensors run the CUDA kernels, on the host, forward and
+    backward.
 
-    order: in which order the blocks of a grid run, and the threads of a block between two barriers: "forward", "reverse", or
+    order: in which order the blocks of a grid run, and the threads of a block between two barriers: "forward",
+    "reverse", or
         "random", which `seed` makes repeatable. A correct kernel gives the same result in each.
-    check: report races, uninitialised reads, accesses out of bounds and undefined behaviour exactly, at a half to a sixth of
-        the speed. Without it only what goes visibly wrong is reported: barrier divergence, deadlock, faults, wrong launches.
+    check: report races, uninitialised reads, accesses out of bounds and undefined behaviour exactly, at a half to a
+    sixth of
+        the speed. Without it only what goes visibly wrong is reported: barrier divergence, deadlock, faults, wrong
+        launches.
     count: collect `sim.traffic`. Counting needs the instrumented kernels, so it checks as well, whatever `check` says.
 
-    Yields a Simulation with `.launches` and `.traffic`. What a kernel does wrong is a RuntimeError from the call that ran it.
+    Yields a Simulation with `.launches` and `.traffic`. What a kernel does wrong is a RuntimeError from the call that
+    ran it.
 
-    The backend is fixed at the forward call: a backward that runs after the block, or on another thread, is simulated too, and one
-    inside the block of a forward outside it is not. Blocks nest, and the innermost counts. A block holds for the thread that
-    entered it; several threads may simulate at once (checked launches take turns). CUDA tensors are not concerned. Functions
-    compiled by torch.compile run eagerly inside the block.
+    The backend is fixed at the forward call: a backward that runs after the block, or on another thread, is simulated
+    too, and one inside the block of a forward outside it is not. Blocks nest, and the innermost counts. A block holds
+    for the thread that entered it; several threads may simulate at once (checked launches take turns). CUDA tensors are
+    not concerned. Functions compiled by torch.compile run eagerly inside the block.
     """
     if order not in ORDERS:
         raise ValueError(f"simulate: order={order!r} must be one of {', '.join(map(repr, ORDERS))}")
@@ -208,8 +215,8 @@ def simulate(order: str = "random", seed: int = 0, check: bool = True, count: bo
 
 
 def launches_of(call) -> list[Launch]:
-    """The launches that `call()`, convlab's functions on CPU tensors, would make: none runs, tensors are not looked at, outputs are
-    left as they happen to be."""
+    """The launches that `call()`, convlab's functions on CPU tensors, would make: none runs, tensors are not looked at,
+    outputs are left as they happen to be."""
     with resumed(Simulation("forward", 0, check=False, count=False, only_plan=True)) as simulation:
         call()
     return simulation.launches
@@ -227,7 +234,8 @@ def source_line(file: str, line: int) -> str:
 
 
 def _table(rows) -> str:
-    """A block of lines for each kernel: where, what, requests, bytes, the cost of a request against the ideal, the source."""
+    """A block of lines for each kernel: where, what, requests, bytes, the cost of a request against the ideal, the
+    source."""
     lines = []
     for (source, kernel), group in itertools.groupby(rows, key=lambda r: (r.kernel_source, r.kernel)):
         group = list(group)

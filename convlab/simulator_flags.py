@@ -1,5 +1,5 @@
-"""How kernels and the simulator's runtime are compiled by g++ for the host. setup.py, the tests, and whoever compiles a kernel of
-their own against csrc/simulator read this; it imports nothing.
+"""How kernels and the simulator's runtime are compiled by g++ for the host. setup.py, the tests, and whoever compiles a
+kernel of their own against csrc/simulator read this; it imports nothing.
 
 A simulator is one library of instrumented kernels (`kernel_flags`) and a runtime that never is (`runtime_flags`).
 """
@@ -29,8 +29,8 @@ _KERNELS = (
 
 CHECK = ("-DCONVLAB_SIM_CHECK",)
 
-# Calls before every access, answered by csrc/simulator/tsan_hooks.cpp and ubsan_hooks.cpp: never hand these flags to the linker,
-# it would add the sanitizers' own runtime.
+# Calls before every access, answered by csrc/simulator/tsan_hooks.cpp and ubsan_hooks.cpp: never hand these flags to
+# the linker, it would add the sanitizers' own runtime.
 _INSTRUMENTATION = (
     "-fsanitize=thread",
     "-fsanitize=bounds,alignment,shift,integer-divide-by-zero,signed-integer-overflow",

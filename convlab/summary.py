@@ -1,4 +1,5 @@
-"""What convlab does in a model, layer by layer: which algorithms run, how long they take, how far they are from torch."""
+"""What convlab does in a model, layer by layer: which algorithms run, how long they take, how far they are from
+torch."""
 
 import io
 import time
@@ -24,8 +25,8 @@ _TEXTS = 6  # of these columns, the first ones are text, the others figures
 class LayerPass:
     """One pass of one layer on inputs of one shape.
 
-    algorithm: of a convolution, else None. seconds: of all `calls` together. share: of the time of all rows. error: the largest
-    difference from torch's result for the same input, relative to torch's largest element.
+    algorithm: of a convolution, else None. seconds: of all `calls` together. share: of the time of all rows. error: the
+    largest difference from torch's result for the same input, relative to torch's largest element.
     """
 
     layer: str
@@ -67,12 +68,12 @@ class Summary:
 def summary(model: torch.nn.Module, input) -> Summary:
     """Runs `model` once, and each pass of convlab's layers in it some more times beside torch's.
 
-    input: what the model is called with: a tensor, or a tuple or dict of arguments. Passes are those that a step of training takes:
-    no gradient to a layer's input where that needs none, forward alone under torch.no_grad(). Inside `simulate()` the algorithms are
-    the GPU's, and times those of the simulator.
+    input: what the model is called with: a tensor, or a tuple or dict of arguments. Passes are those that a step of
+    training takes: no gradient to a layer's input where that needs none, forward alone under torch.no_grad(). Inside
+    `simulate()` the algorithms are the GPU's, and times those of the simulator.
 
-    The model is left as it was, also its buffers, and the random numbers that come next are the same. Raises what the model raises,
-    and TypeError if it is none.
+    The model is left as it was, also its buffers, and the random numbers that come next are the same. Raises what the
+    model raises, and TypeError if it is none.
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"summary: model must be a torch.nn.Module, got {type(model).__name__}")

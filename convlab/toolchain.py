@@ -1,7 +1,7 @@
 """What there is to build convlab with: torch, the compilers, the GPU architectures, the number of jobs.
 
-setup.py and the doctor ask; where a build cannot go on, the answer is a Refusal, one sentence on the terminal. Importing this module does
-nothing, and it needs nothing of convlab: setup.py imports it before anything is built.
+setup.py and the doctor ask; where a build cannot go on, the answer is a Refusal, one sentence on the terminal.
+Importing this module does nothing, and it needs nothing of convlab: setup.py imports it before anything is built.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def output(*command) -> str:
     return done.stdout
 
 
-# ---- Python and its packages ------------------------------------------------------------------------------------------
+# ---- Python and its packages
+# ------------------------------------------------------------------------------------------
 
 
 class Torch(NamedTuple):
@@ -72,7 +73,8 @@ def package(name):
 
 
 def torch_facts():
-    """What torch's version.py says (`__version__`, `cuda`), without importing torch, which would take seconds; None where there is none."""
+    """What torch's version.py says (`__version__`, `cuda`), without importing torch, which would take seconds; None
+    where there is none."""
     root = package("torch")
     return root and runpy.run_path(os.path.join(root, "version.py"))
 
@@ -128,7 +130,8 @@ def python_include() -> str:
     return include
 
 
-# ---- the C++ compiler -------------------------------------------------------------------------------------------------
+# ---- the C++ compiler
+# -------------------------------------------------------------------------------------------------
 
 
 class Compiler(NamedTuple):
@@ -193,7 +196,8 @@ def nvcc_candidates(environ):
 
 @functools.lru_cache(maxsize=None)
 def inspect_nvcc(path, cxx) -> Nvcc:
-    """Asks nvcc itself where its headers and libraries are: it knows for every layout (toolkit, conda, PyPI, a wrapper script)."""
+    """Asks nvcc itself where its headers and libraries are: it knows for every layout (toolkit, conda, PyPI, a wrapper
+    script)."""
     version = re.search(r"V(\d+\.\d+\.\d+)", output(path, "--version"))
     plan = output(path, "--dryrun", "-ccbin", cxx, "-x", "cu", "-c", os.devnull, "-o", os.devnull)
     named = {
@@ -283,7 +287,8 @@ def nvcc_packages(torch_cuda) -> List[str]:
     return [name.format(cuda, numbers(cuda)[0] + 1) for name in NVCC_PACKAGES] if numbers(cuda)[0] >= 13 else []
 
 
-# ---- architectures ----------------------------------------------------------------------------------------------------
+# ---- architectures
+# ----------------------------------------------------------------------------------------------------
 
 
 def parse_archs(text, known) -> Tuple[List[str], List[str]]:
@@ -315,8 +320,8 @@ def parse_archs(text, known) -> Tuple[List[str], List[str]]:
 
 
 def runs_on(archs, capability) -> bool:
-    """Whether code for `archs` (['8.0', '9.0+PTX']) runs on a GPU of this compute capability ('8.9'): machine code on its own major version
-    from its minor one on, PTX on whatever is newer, and what ends in a or f on its own alone."""
+    """Whether code for `archs` (['8.0', '9.0+PTX']) runs on a GPU of this compute capability ('8.9'): machine code on
+    its own major version from its minor one on, PTX on whatever is newer, and what ends in a or f on its own alone."""
     gpu = numbers(capability)
     for arch in archs:
         own, special = numbers(arch), re.match(r"[\d.]+[af]", arch)

@@ -16,7 +16,8 @@ namespace {
 
 constexpr unsigned kForwardAndDgrad = bit(Pass::forward) | bit(Pass::dgrad);
 
-// The numbers travel through the operators' schemas: never reuse one. "auto" looks at the CUDA rungs from the last row to the first.
+// The numbers travel through the operators' schemas: never reuse one. "auto" looks at the CUDA rungs from the last row
+// to the first.
 constexpr AlgorithmRow kAlgorithms[] = {
     {Algorithm(1), "reference", "sequential loops, as a course writes them down", {kAllPasses, kNoPass}, nullptr},
     {Algorithm(2), "direct", "each output element by the definition, in parallel", {kAllPasses, kAllPasses}, &kDirect},

@@ -45,8 +45,8 @@ const AlgorithmRow* find_algorithm(int64_t id);  // null if it is not in the tab
 // Why `row` cannot do this pass of the problem on this backend; empty when it can.
 std::string refusal(const AlgorithmRow& row, Backend backend, Pass pass, DType, const Conv2d&);
 
-// The algorithm that `requested` stands for in an operator's arguments: itself, or what is best where it is `automatic`. The
-// layout is that of the activations, where the backend's kernels take both.
+// The algorithm that `requested` stands for in an operator's arguments: itself, or what is best where it is
+// `automatic`. The layout is that of the activations, where the backend's kernels take both.
 // Throws std::invalid_argument for what is not in the table or cannot do this.
 Algorithm resolve(int64_t requested, Backend backend, Pass pass, DType dtype, const Conv2d& g, bool channels_last);
 

@@ -45,7 +45,8 @@ struct float16 {
     } else if (magnitude >= 0x477ff000) {
       h = 0x7c00;  // 65520 and more round to infinity
     } else if (magnitude < 0x38800000) {
-      // below the smallest normal half, halves are multiples of 2^-24, and so are the floats in [0.5, 1): let the adder round
+      // below the smallest normal half, halves are multiples of 2^-24, and so are the floats in [0.5, 1): let the adder
+      // round
       h = bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f);
     } else {
       h = (magnitude + 0xfff + (magnitude >> 13 & 1) - (112u << 23)) >> 13;  // exponent bias 127 -> 15

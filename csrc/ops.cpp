@@ -1,9 +1,10 @@
-// The operator surface: every schema of convlab on one page. The backends register their implementations in cpu/ and cuda/;
-// fake implementations are in convlab/ops.py. Operators are functional, and private: convlab.functional is the way in.
+// The operator surface: every schema of convlab on one page. The backends register their implementations in cpu/ and
+// cuda/; fake implementations are in convlab/ops.py. Operators are functional, and private: convlab.functional is the
+// way in.
 //
 //   x [N, C, H, W]   w [K, C/groups, R, S]   bias, db [K]   y, dy [N, K, P, Q]
-//   geometry: stride (height, width), padding (top, left, bottom, right), dilation (height, width), groups. In one list, because each
-//   list costs a call a quarter of a microsecond
+//   geometry: stride (height, width), padding (top, left, bottom, right), dilation (height, width), groups. In one
+//   list, because each list costs a call a quarter of a microsecond
 //   channels_last: whether dx and dw shall lie so, as x, or w of a convolution, did
 //   algo: a number of csrc/algorithms.h, 0 to have one chosen
 //   input_size (H, W) and kernel_size (R, S) are SymInt where they are sizes of a tensor, so that shapes stay dynamic

@@ -1,4 +1,5 @@
-"""convlab under DistributedDataParallel: two processes on the CPU, half a batch each, the gradients of one process with all of it.
+"""convlab under DistributedDataParallel: two processes on the CPU, half a batch each, the gradients of one process with
+all of it.
 
 torchrun --nproc-per-node 2 examples/ddp.py
 """

@@ -1,4 +1,5 @@
-"""The same call to torch and to convlab: both give the same, or both refuse. What test_parity.py and test_random_arguments.py share."""
+"""The same call to torch and to convlab: both give the same, or both refuse. What test_parity.py and
+test_random_arguments.py share."""
 
 import math
 
@@ -66,7 +67,8 @@ class Outcome:
 
 
 def wrong_on_cuda(name: str, tensors, arguments, keywords) -> str:
-    """What torch is known to do wrong with such floats on CUDA, or "": there, what it does on the CPU is the definition."""
+    """What torch is known to do wrong with such floats on CUDA, or "": there, what it does on the CPU is the
+    definition."""
     x = tensors[0]
     if not (isinstance(x, torch.Tensor) and x.is_cuda and x.is_floating_point()):
         return ""
@@ -106,8 +108,8 @@ def meaningful_strides(t: torch.Tensor) -> list[int]:
 def compare(
     name: str, *tensors, arguments=(), grad_layout="contiguous", strides=True, classes=True, **keywords
 ) -> Outcome:
-    """Calls torch's and convlab's function `name` and insists on the same outputs, gradients, dtypes and strides, or on an error from both:
-    of the same class, where `classes`. Returns convlab's outcome.
+    """Calls torch's and convlab's function `name` and insists on the same outputs, gradients, dtypes and strides, or on
+    an error from both: of the same class, where `classes`. Returns convlab's outcome.
 
     grad_layout: a layout of `LAYOUTS`, "ones" for an expanded one, None for no gradients.
     """

@@ -1,4 +1,5 @@
-"""A copy of the checkout, for commands that change it, with an environment in .venv that make takes for one it has made."""
+"""A copy of the checkout, for commands that change it, with an environment in .venv that make takes for one it has
+made."""
 
 import os
 import shutil

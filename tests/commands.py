@@ -14,8 +14,8 @@ PROGRAMS = r"(?:python|make|pip|ncu|torchrun|apt)"
 
 
 def commands_of(page: Path) -> list[str]:
-    """What its code blocks and the code in its sentences tell to run; comments behind commands left out. A quoted argument may have
-    several lines."""
+    """What its code blocks and the code in its sentences tell to run; comments behind commands left out. A quoted
+    argument may have several lines."""
     found, text = [], page.read_text()
     block = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
     for language, code in block.findall(text):

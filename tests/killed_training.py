@@ -2,8 +2,8 @@
 
     python tests/killed_training.py FOLDER KILLS SEED
 
-One import, then a forked process for each start. Trains FOLDER/whole without and FOLDER/killed with KILLS kills; after each of
-them what lies in the folder must be whole. Prints the steps that each start found done.
+One import, then a forked process for each start. Trains FOLDER/whole without and FOLDER/killed with KILLS kills; after
+each of them what lies in the folder must be whole. Prints the steps that each start found done.
 """
 
 import os

@@ -1,4 +1,5 @@
-"""The CUDA rungs of the ladder under test: the problems each takes, one pass at a time against float64, and proof of what ran.
+"""The CUDA rungs of the ladder under test: the problems each takes, one pass at a time against float64, and proof of
+what ran.
 
 Nothing here names a rung: what there is, and what each can do, comes from `convlab.algorithms()`.
 """
@@ -63,7 +64,8 @@ def typical(rung) -> Conv:
 
 @functools.cache
 def has_tiles(rung) -> bool:
-    """Whether the rung multiplies matrices in tiles, so that sizes beyond a tile's are worth their time: with gemm.h's main loop."""
+    """Whether the rung multiplies matrices in tiles, so that sizes beyond a tile's are worth their time: with gemm.h's
+    main loop."""
     return "gemm.h" in sources_of(rung)
 
 
@@ -73,14 +75,16 @@ def dtypes_of(rung) -> list[torch.dtype]:
 
 
 def spans_tiles(plan: dict) -> bool:
-    """Whether a matrix rung's launch has several tiles in M and in N, and three or more in K, with a remainder in each."""
+    """Whether a matrix rung's launch has several tiles in M and in N, and three or more in K, with a remainder in
+    each."""
     return all(
         extent > least * size and extent % size for extent, size, least in zip(plan["product"], plan["tile"], (1, 1, 2))
     )
 
 
 def _of_several_tiles(rng: random.Random) -> Conv:
-    """A convolution with enough of everything for many tiles, but not so many multiply-adds that a test of it would take long."""
+    """A convolution with enough of everything for many tiles, but not so many multiply-adds that a test of it would
+    take long."""
     most = 1_500_000
     while True:
         groups = rng.choice([1, 1, 1, 2])
@@ -202,9 +206,9 @@ def check_passes(rung, conv: Conv, dtype, passes, device="cpu", **mode) -> None:
 
 # ---- what ran -------------------------------------------------------------------------------------------------------
 #
-# A rung is csrc/kernels/conv2d_<its name>.cu and the headers that this file includes. Its kernels are those defined in these
-# files, and a launch says where its kernel is defined. Rungs may share a header; then the tile tells them apart, which is
-# written in the kernel's name and in the rung's plan.
+# A rung is csrc/kernels/conv2d_<its name>.cu and the headers that this file includes. Its kernels are those defined in
+# these files, and a launch says where its kernel is defined. Rungs may share a header; then the tile tells them apart,
+# which is written in the kernel's name and in the rung's plan.
 
 SHARED_BY_ALL = {"conv2d_bias_grad.cu"}  # where a rung's wgrad does not make the bias gradient on the way
 

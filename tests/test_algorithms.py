@@ -118,7 +118,8 @@ def test_convert_with_an_algorithm_that_gives_way():
         convlab.convert(model, algo="fastest")
 
 
-# ---- the CUDA rungs and their chooser ---------------------------------------------------------------------------------
+# ---- the CUDA rungs and their chooser
+# ---------------------------------------------------------------------------------
 
 
 def files_of_auto(conv, dtype, pass_):
@@ -155,7 +156,8 @@ def test_there_is_always_a_rung():
 
 @pytest.mark.parametrize("rung", ladder.RUNGS, ids=lambda a: a.name)
 def test_a_plan_goes_with_support(rung):
-    """What is supported has a launch that the hardware takes; what is not has a reason, which asking for the plan repeats."""
+    """What is supported has a launch that the hardware takes; what is not has a reason, which asking for the plan
+    repeats."""
     rng = random.Random(6)
     huge = [Conv(1, 4, 40000, 40000, 4, 3, 3), Conv(1, 50000, 7, 7, 50000, 3, 3), Conv(70000, 1, 3, 3, 1, 3, 3)]
     huge += [Conv(1, 1, 3, 3, 3 << 20, 3, 3)]

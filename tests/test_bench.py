@@ -1,4 +1,5 @@
-"""The benchmark measures what it says: work counted as it is, contestants paired, wrong outputs refused, runs kept whole."""
+"""The benchmark measures what it says: work counted as it is, contestants paired, wrong outputs refused, runs kept
+whole."""
 
 import dataclasses
 import itertools

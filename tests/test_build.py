@@ -18,7 +18,8 @@ C_SO = Path(convlab.__file__).with_name("_C.so")
 KNOWN = ["75", "80", "86", "90", "100"]
 
 
-# ---- the libraries ----------------------------------------------------------------------------------------------------
+# ---- the libraries
+# ----------------------------------------------------------------------------------------------------
 
 
 def binutil(tool, *arguments):
@@ -55,11 +56,13 @@ def test_build_info_agrees_with_the_library():
     assert info["cuda"] == ("aoti_torch_get_current_cuda_stream" in binutil("nm", "-D"))
 
 
-# ---- refusals ---------------------------------------------------------------------------------------------------------
+# ---- refusals
+# ---------------------------------------------------------------------------------------------------------
 
 
 def refusal(tmp_path, hide=(), fake_torch=None, **environ):
-    """What `setup.py` says, which must be one line, with some packages hidden from it or an old torch in front of it."""
+    """What `setup.py` says, which must be one line, with some packages hidden from it or an old torch in front of
+    it."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "class Hide:\n"
@@ -113,7 +116,8 @@ def test_old_python_and_other_systems(monkeypatch):
         toolchain.check_machine(os.environ)
 
 
-# ---- nvcc, architectures, jobs ----------------------------------------------------------------------------------------
+# ---- nvcc, architectures, jobs
+# ----------------------------------------------------------------------------------------
 
 
 def no_nvcc(monkeypatch):

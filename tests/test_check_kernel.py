@@ -1,4 +1,5 @@
-"""A kernel of one's own: what is wrong with it is found, at its line; what does not compile says so; what is right passes."""
+"""A kernel of one's own: what is wrong with it is found, at its line; what does not compile says so; what is right
+passes."""
 
 import shutil
 import subprocess
@@ -27,7 +28,8 @@ def line_of(path: Path, text: str) -> int:
     return next(n for n, line in enumerate(path.read_text().splitlines(), 1) if text in line)
 
 
-# What is changed in the template, the subject of the finding, what its message has, and a text in the line that it names.
+# What is changed in the template, the subject of the finding, what its message has, and a text in the line that it
+# names.
 BEGIN = "  float sum = bias ? bias[k] : 0.0f;\n"
 BUGS = {
     "bounds": ([("h < 0 || h >= g.H || v < 0 || v >= g.W", "h < 0 || v < 0")], "bounds", "'input'", "sum += x["),
@@ -107,7 +109,8 @@ def test_planted_bugs(name, tmp_path):
 
 
 def test_what_a_report_says(tmp_path):
-    """Different findings, each once; the problems refused and why; and for what is right, its traffic beside the ladder's."""
+    """Different findings, each once; the problems refused and why; and for what is right, its traffic beside the
+    ladder's."""
     report = check_kernel(kernel(tmp_path), random_cases=2)
     assert report.ok and report.problems > 10 and set(report.refused.values()) == {"has no groups"}
     assert {"LeNet C3", "ResNet-20"} == set(report.numbers) == set(report.traffic)

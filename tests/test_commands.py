@@ -1,6 +1,7 @@
 """Every command of the README, of the pages in docs/ and of `make help` does what it is there for.
 
-Each runs as it stands there, in a copy of the checkout; what is not run, or not as it stands, is listed here with its reason.
+Each runs as it stands there, in a copy of the checkout; what is not run, or not as it stands, is listed here with its
+reason.
 """
 
 import os
@@ -24,9 +25,9 @@ GPU = torch.cuda.is_available()
 NOT_RUN = {
     "apt install git make g++ python3 python3-venv python3-dev": "is for root, and changes the machine",
 }
-# Of the environment that make makes, torch is a download of gigabytes: here it takes the one that these tests run in. The libraries it
-# takes as they are, too, but for what compiles or installs. There pip builds with the torch that is there; `pip install .` would
-# download one to build with.
+# Of the environment that make makes, torch is a download of gigabytes: here it takes the one that these tests run in.
+# The libraries it takes as they are, too, but for what compiles or installs. There pip builds with the torch that is
+# there; `pip install .` would download one to build with.
 MAKE = "make -o build -o nvcc"
 COMPILING = [
     "make build",
@@ -106,7 +107,8 @@ def test_help_names_every_target():
     assert set(targets()) == {f"make {target}" for target in phony} - {"make help", "make nvcc"}
 
 
-# ---- one by one -------------------------------------------------------------------------------------------------------
+# ---- one by one
+# -------------------------------------------------------------------------------------------------------
 
 
 def marked(command):
@@ -135,7 +137,8 @@ def test_commands(command, tmp_path):
 
 
 def counts_in(text):
-    """(algorithm, megabytes) of each row of a training through every rung. Its times are the machine's, its losses nearly so."""
+    """(algorithm, megabytes) of each row of a training through every rung. Its times are the machine's, its losses
+    nearly so."""
     return set(re.findall(r"^(\w+) .* ([\d.]+) MB .* ms$", text, re.M))
 
 
@@ -175,7 +178,8 @@ def run(command, folder, status=0, **environment):
     return checkout.run(whole, folder, status, CONVLAB_CUDA="0", **environment)
 
 
-# ---- what has to be there before --------------------------------------------------------------------------------------
+# ---- what has to be there before
+# --------------------------------------------------------------------------------------
 
 
 def prepare(command, folder):
@@ -223,7 +227,8 @@ def stopped_training(command, folder):
     assert training.returncode == 128 + signal.SIGINT and "continue with --resume" in said
 
 
-# ---- what compiles and installs ---------------------------------------------------------------------------------------
+# ---- what compiles and installs
+# ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.long

@@ -1,4 +1,5 @@
-"""What the compiler says about the kernels it built: no spills, no surprise in registers, and loops that multiply and add."""
+"""What the compiler says about the kernels it built: no spills, no surprise in registers, and loops that multiply and
+add."""
 
 import json
 import re
@@ -16,7 +17,8 @@ LIBRARY = Path(convlab.__file__).with_name("_C.so")
 NVCC = convlab.build_info()["nvcc"]
 AGAIN = "if it is meant, python tools/compiled_kernels.py --write renews the table"
 
-# Of kernels of sm_90 whose names begin so, the least share of FFMA in the main loop. Naive index arithmetic in the loop gives 12 %.
+# Of kernels of sm_90 whose names begin so, the least share of FFMA in the main loop. Naive index arithmetic in the loop
+# gives 12 %.
 LEAST_FFMA = {
     r"gemm_kernel<Tile<128, 256, .*ForwardMap<float>": 0.84,
     r"gemm_kernel<Tile<128, 256, .*DgradMap<float>": 0.84,

@@ -1,4 +1,5 @@
-"""convert() takes exactly torch.nn's layers and keeps all they had; what it leaves has a reason; restore() undoes it."""
+"""convert() takes exactly torch.nn's layers and keeps all they had; what it leaves has a reason; restore() undoes
+it."""
 
 import copy
 import re

@@ -1,4 +1,5 @@
-"""The CPU kernels: every instruction set, problems of several tiles and strips, mixed layouts, any number of threads, accuracy."""
+"""The CPU kernels: every instruction set, problems of several tiles and strips, mixed layouts, any number of threads,
+accuracy."""
 
 import dataclasses
 import os

@@ -1,4 +1,5 @@
-"""The CPU kernels without torch: for this machine, and for aarch64 under qemu. tests/without_torch/cpu_kernels.cpp says what is checked."""
+"""The CPU kernels without torch: for this machine, and for aarch64 under qemu. tests/without_torch/cpu_kernels.cpp says
+what is checked."""
 
 import os
 import runpy

@@ -68,7 +68,8 @@ def sharded(model):
 
 
 def process(rank, folder, wraps):
-    """One of the processes: trains each wrapping of the network on its part of the batches, and writes the mean losses down."""
+    """One of the processes: trains each wrapping of the network on its part of the batches, and writes the mean losses
+    down."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=PROCESSES)
     each = BATCH // PROCESSES

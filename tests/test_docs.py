@@ -25,7 +25,8 @@ def test_the_pages_build_without_a_warning(tmp_path):
         assert (tmp_path / "ladder" / f"{name}.html").exists()
 
 
-# ---- how to add a rung ------------------------------------------------------------------------------------------------
+# ---- how to add a rung
+# ------------------------------------------------------------------------------------------------
 
 IN_THE_COPY = """
 import sys, torch, convlab, convlab.functional as CF
@@ -78,7 +79,8 @@ def test_a_rung_takes_three_files():
 
 @pytest.mark.long
 def test_how_to_add_a_rung(tmp_path):
-    """Literally, in a copy of the checkout, the commands of the page too: the table, the chooser, the ladder's tests and explain see it."""
+    """Literally, in a copy of the checkout, the commands of the page too: the table, the chooser, the ladder's tests
+    and explain see it."""
     copy = checkout.copy(tmp_path / "convlab")
     for path, text in files_of_the_page().items():
         (copy / path).write_text(text)

@@ -1,4 +1,5 @@
-"""`import convlab` and `python -m convlab.doctor` on installations that are right and that are not: what is wrong, and what mends it."""
+"""`import convlab` and `python -m convlab.doctor` on installations that are right and that are not: what is wrong, and
+what mends it."""
 
 import json
 import os
@@ -84,7 +85,8 @@ def old_torch(folder, version="2.10.1+cu128"):
     return folder
 
 
-# ---- whole installations ----------------------------------------------------------------------------------------------
+# ---- whole installations
+# ----------------------------------------------------------------------------------------------
 
 
 @works_with(
@@ -206,7 +208,8 @@ def test_other_programs_of_the_package_are_as_strict_as_an_import(broken):
     assert done.returncode == 1 and "_C.so is missing" in done.stderr.strip().splitlines()[-1]
 
 
-# ---- single checks ----------------------------------------------------------------------------------------------------
+# ---- single checks
+# ----------------------------------------------------------------------------------------------------
 
 
 @works_with("CUDA tensors where convlab was built without CUDA: refused, with the command that builds it")
@@ -400,7 +403,8 @@ def test_children_that_die(monkeypatch):
     assert "did not end" in child.run("-c", "import time; time.sleep(60)").failure
 
 
-# ---- memory -----------------------------------------------------------------------------------------------------------
+# ---- memory
+# -----------------------------------------------------------------------------------------------------------
 
 
 @works_with("out of memory: an error with the number of bytes, and what needs none")

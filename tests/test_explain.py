@@ -1,4 +1,5 @@
-"""convlab.explain: what is modelled follows from published limits and the plans, what is counted agrees with arithmetic done by hand."""
+"""convlab.explain: what is modelled follows from published limits and the plans, what is counted agrees with arithmetic
+done by hand."""
 
 import ctypes
 import dataclasses
@@ -56,7 +57,8 @@ def test_requested_bytes_of_direct_by_hand():
 
 
 def test_requested_bytes_of_direct_with_padding_by_hand():
-    """Of a 3 x 3 window at a corner of a padded 16 x 16 plane four taps are inside, at an edge six: (3 * 16 - 2)^2 taps a plane in all."""
+    """Of a 3 x 3 window at a corner of a padded 16 x 16 plane four taps are inside, at an edge six: (3 * 16 - 2)^2 taps
+    a plane in all."""
     taps = (3 * 16 - 2) ** 2
     asked = counted("cifar-32-64@1", "forward", "direct")
     assert asked.requested("input") == asked.requested("weight") == FLOAT * 64 * 32 * taps
@@ -64,7 +66,8 @@ def test_requested_bytes_of_direct_with_padding_by_hand():
 
 @pytest.mark.parametrize("batch", [32, 5])
 def test_requested_bytes_of_register_tiled_by_hand(batch):
-    """LeNet C3 in tiles of 16 x 128: a block loads 16 filters whole, and for each of its 128 pixels the 150 elements of the window.
+    """LeNet C3 in tiles of 16 x 128: a block loads 16 filters whole, and for each of its 128 pixels the 150 elements of
+    the window.
 
     Columns past the last pixel load what the last one loads; 32 images are 25 whole tiles, 5 are 3.9.
     """
@@ -127,7 +130,8 @@ SOME = [conv for conv in AWKWARD if conv.N and conv.K * conv.H * conv.W < 8000]
 
 @pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.name)
 def test_what_is_planned_is_what_is_launched(rung):
-    """Every pass of the awkward problems: the same kernels in the same order, in the same grids, for the same shared memory."""
+    """Every pass of the awkward problems: the same kernels in the same order, in the same grids, for the same shared
+    memory."""
     compared = 0
     for conv in SOME:
         problem = problem_of(conv, torch.float32)
@@ -152,7 +156,8 @@ def test_what_is_planned_is_what_is_launched(rung):
 
 
 def test_planning_runs_nothing():
-    """A problem of terabytes of multiply-adds and gigabytes of tensors is planned at once, and outputs are not touched."""
+    """A problem of terabytes of multiply-adds and gigabytes of tensors is planned at once, and outputs are not
+    touched."""
     start = time.process_time()
     assert counting.planned_launches(None, problem_of(AWKWARD[-2]._replace(N=10000), torch.float32), "forward")
     assert time.process_time() - start < 5
@@ -203,8 +208,8 @@ def test_work_against_counting():
 
 
 def nvidias_calculator(folder):
-    """cuda_occupancy.h, which comes with the toolkit, as a function of (major, minor, threads an SM, shared an SM, a block, reserved,
-    threads, registers, shared)."""
+    """cuda_occupancy.h, which comes with the toolkit, as a function of (major, minor, threads an SM, shared an SM, a
+    block, reserved, threads, registers, shared)."""
     headers = [Path(root) / "cuda_occupancy.h" for root in ("/usr/local/cuda/include", "/usr/include")]
     headers += [path for root in sys.path for path in Path(root).glob("nvidia/cu*/include/cuda_occupancy.h")]
     header = next((path for path in headers if path.exists()), None)
@@ -265,7 +270,8 @@ def test_published_rates():
 
 
 def test_waves_by_hand():
-    """64 registers and 256 threads: 4 blocks a multiprocessor, 528 on the H200's 132. 3 of 1056 places of two waves stay free."""
+    """64 registers and 256 threads: 4 blocks a multiprocessor, 528 on the H200's 132. 3 of 1056 places of two waves
+    stay free."""
     waves = waves_of(GPUS["H200"], 1053, 256, 64, 0)
     assert waves == (type(waves))(4, 0.5, 2, 525 / 528, 1053 / 1056)
     assert waves_of(GPUS["T4"], 1, 256, 64, 65537) is None

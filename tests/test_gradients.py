@@ -1,4 +1,5 @@
-"""Derivatives of first and second order, in float64, against finite differences; for all three passes of convolution."""
+"""Derivatives of first and second order, in float64, against finite differences; for all three passes of
+convolution."""
 
 from contextlib import nullcontext
 
@@ -57,7 +58,8 @@ def test_double_backward_for_every_algorithm(algorithm):
 @pytest.mark.works_with("double backward, for every algorithm")
 @pytest.mark.parametrize("rung", RUNGS, ids=lambda a: a.name)
 def test_double_backward_for_every_rung(rung, device):
-    """In float32, which all of them have, against torch in float64: too coarse for finite differences. On the host in the simulator."""
+    """In float32, which all of them have, against torch in float64: too coarse for finite differences. On the host in
+    the simulator."""
     conv = typical(rung)._replace(N=1, H=12, W=11)
     tensors = conv.tensors(torch.float32, device)
     expected = second_derivatives(

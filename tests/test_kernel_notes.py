@@ -22,7 +22,8 @@ from kernel_notes import Layer  # noqa: E402
     ],
 )
 def test_unrolling_replicates_the_input(layer, replication):
-    """LeNet's unrolled inputs are so many times the inputs: reads of x by whatever unrolls, once or once for each row of tiles."""
+    """LeNet's unrolled inputs are so many times the inputs: reads of x by whatever unrolls, once or once for each row
+    of tiles."""
     problem = kernel_notes.problem_of(layer)
     times = {}
     for rung in [a for a in convlab.algorithms() if a.supports(problem, "forward")[0]]:

@@ -1,4 +1,5 @@
-"""Every CUDA algorithm, every pass it has, against float64: on the host through the simulator, and on a GPU where there is one."""
+"""Every CUDA algorithm, every pass it has, against float64: on the host through the simulator, and on a GPU where there
+is one."""
 
 import random
 

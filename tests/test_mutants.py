@@ -1,4 +1,5 @@
-"""A sample of `make mutants`: kernels broken in one place, which the tests must notice. And how the places are found."""
+"""A sample of `make mutants`: kernels broken in one place, which the tests must notice. And how the places are
+found."""
 
 import os
 import subprocess

@@ -1,4 +1,5 @@
-"""Whatever torch.nn.functional accepts, convlab accepts with the same results, dtypes and strides, and refuses what torch refuses."""
+"""Whatever torch.nn.functional accepts, convlab accepts with the same results, dtypes and strides, and refuses what
+torch refuses."""
 
 import itertools
 
@@ -353,7 +354,8 @@ def test_mixed_dtypes():
     "dtype", [torch.complex64, torch.complex128, torch.bool, torch.float8_e5m2, torch.uint16], ids=str
 )
 def test_dtypes_without_kernels(dtype, device):
-    """NotImplementedError, before anything runs; torch convolves complex numbers, and that is all that convlab lacks."""
+    """NotImplementedError, before anything runs; torch convolves complex numbers, and that is all that convlab
+    lacks."""
     t = torch.zeros(1, 1, 2, 2, device=device).to(dtype)
     for call in (
         lambda: CF.conv2d(t, t),

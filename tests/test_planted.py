@@ -1,4 +1,5 @@
-"""Every planted bug (tests/planted/) is reported, in every order, at the line where it is; kernels without a bug are left alone."""
+"""Every planted bug (tests/planted/) is reported, in every order, at the line where it is; kernels without a bug are
+left alone."""
 
 import os
 import platform

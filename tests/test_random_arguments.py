@@ -1,4 +1,5 @@
-"""Random arguments, layouts, dtypes and shapes to every public function: torch's result, or an error where torch errs; never a crash."""
+"""Random arguments, layouts, dtypes and shapes to every public function: torch's result, or an error where torch errs;
+never a crash."""
 
 import pytest
 import torch
@@ -83,7 +84,8 @@ def convolutions(draw):
 
 
 def _runs_away(arguments):
-    """What torch's own kernels do not survive: it multiplies a dilation of 2^63 into nonsense, and allocates what came out."""
+    """What torch's own kernels do not survive: it multiplies a dilation of 2^63 into nonsense, and allocates what came
+    out."""
     return any(
         isinstance(v, int) and v >= 2**31 for a in arguments for v in (a if isinstance(a, (tuple, list)) else (a,))
     )
@@ -115,7 +117,8 @@ def avg_pool2d(x, kernel_size, stride, padding, ceil_mode, count_include_pad, di
 
 
 def _unseen(x, kernel_size, stride, padding, dilation, ceil_mode):
-    """Whether a window's taps may all miss x: torch's backward then writes outside its tensors, and its indices are anything."""
+    """Whether a window's taps may all miss x: torch's backward then writes outside its tensors, and its indices are
+    anything."""
     try:
         pairs = [
             (v, v) if isinstance(v, int) else tuple(v) * (2 // len(v))

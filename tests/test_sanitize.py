@@ -1,5 +1,5 @@
-"""`make sanitize` sees what goes wrong in the CPU kernels: past the end of a tensor, and of the scratch memory that is kept from call to
-call and cut into arrays."""
+"""`make sanitize` sees what goes wrong in the CPU kernels: past the end of a tensor, and of the scratch memory that is
+kept from call to call and cut into arrays."""
 
 import os
 import shutil

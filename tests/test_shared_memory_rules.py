@@ -1,4 +1,5 @@
-"""How many wavefronts the simulator says a request to shared memory takes: by the banks, and as an H200's counters have it for 16 bytes a lane."""
+"""How many wavefronts the simulator says a request to shared memory takes: by the banks, and as an H200's counters have
+it for 16 bytes a lane."""
 
 import shutil
 import subprocess

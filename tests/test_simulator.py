@@ -68,7 +68,8 @@ def test_other_dtypes(dtype):
 
 @pytest.mark.parametrize("start", range(5))
 def test_activations_wherever_tensors_start(start):
-    """16-byte accesses are for aligned addresses; the simulator keeps the tensors' own alignment and refuses misaligned ones."""
+    """16-byte accesses are for aligned addresses; the simulator keeps the tensors' own alignment and refuses misaligned
+    ones."""
     for dtype in (torch.float32, torch.float64, torch.float16):
         for size in (0, 1, 3, 8, 17, 1000):
             x, dy = torch.randn(start + size).to(dtype)[start:], torch.randn(2 * start + size).to(dtype)[2 * start :]

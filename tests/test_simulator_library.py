@@ -1,4 +1,5 @@
-"""The simulator's libraries are in every install, need only the stable ABI of torch, and bring the sources that reports quote."""
+"""The simulator's libraries are in every install, need only the stable ABI of torch, and bring the sources that reports
+quote."""
 
 import re
 import shutil

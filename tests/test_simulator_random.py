@@ -56,7 +56,8 @@ def gathered(y, x, gradient):
 
 
 def max_pooling_beside_x(rng):
-    """Windows whose taps all miss x, above and below it or left and right: their maximum is that of nothing, and no gradient passes."""
+    """Windows whose taps all miss x, above and below it or left and right: their maximum is that of nothing, and no
+    gradient passes."""
     down = rng.random() < 0.5
     kernel, padding, dilation = ((2, 1), (1, 0), (3, 1)) if down else ((1, 2), (0, 1), (1, 3))
     x = torch.randn(1, 2, 2, 2, requires_grad=True)

@@ -1,4 +1,5 @@
-"""summary() tells which algorithms run in a model, for how long, and how far they are from torch; and leaves the model as it was."""
+"""summary() tells which algorithms run in a model, for how long, and how far they are from torch; and leaves the model
+as it was."""
 
 import sys
 

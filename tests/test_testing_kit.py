@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from convlab import testing
 from convlab.testing import CheckError
 
-# ---- what is right ----------------------------------------------------------------------------------------------------
+# ---- what is right
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_torchs_own():
@@ -47,7 +48,8 @@ def test_what_a_callable_refuses_is_skipped():
         testing.check_conv2d(nothing)
 
 
-# ---- what is wrong ----------------------------------------------------------------------------------------------------
+# ---- what is wrong
+# ----------------------------------------------------------------------------------------------------
 
 
 def unwritten_column(*t):

@@ -62,7 +62,8 @@ def test_drawn_images_are_the_same_for_everyone():
 
 
 def test_drawn_images_are_beyond_a_linear_classifier():
-    """Least squares on the pixels, over a range of how far it is held back, stays near guessing; the network's 90 % are `make cifar`'s."""
+    """Least squares on the pixels, over a range of how far it is held back, stays near guessing; the network's 90 % are
+    `make cifar`'s."""
     (x, y), (x_test, y_test) = shapes.draw(6000, 0), shapes.draw(1000, 1)
     x, x_test = (torch.cat([t.flatten(1), torch.ones(len(t), 1)], 1) for t in (x, x_test))
     gram, target = x.T @ x, x.T @ nn.functional.one_hot(y, 10).float()

@@ -1,4 +1,5 @@
-"""The training scripts' command lines: every option on a tiny run, what makes no sense, pictures, --compare, the ladder."""
+"""The training scripts' command lines: every option on a tiny run, what makes no sense, pictures, --compare, the
+ladder."""
 
 import os
 import re

@@ -1,4 +1,5 @@
-"""The parts of PyTorch that people use layers with: what works with torch.nn's works with convlab's, converted in place."""
+"""The parts of PyTorch that people use layers with: what works with torch.nn's works with convlab's, converted in
+place."""
 
 import copy
 import multiprocessing
@@ -58,7 +59,8 @@ def gradients(model, x, **loss):
     return torch.autograd.grad(model(x).square().sum(), list(model.parameters()), **loss)
 
 
-# ---- torch.compile, torch.export --------------------------------------------------------------------------------------
+# ---- torch.compile, torch.export
+# --------------------------------------------------------------------------------------
 
 
 @works_with("`torch.export`, strict and not, with a dynamic batch; saved and loaded")
@@ -120,7 +122,8 @@ def test_func_grad_inside_compile():
     close(ours, grad(lambda x: F.conv2d(x, w).square().sum())(x), 1e-4)
 
 
-# ---- torch.func -------------------------------------------------------------------------------------------------------
+# ---- torch.func
+# -------------------------------------------------------------------------------------------------------
 
 
 def functions(f):
@@ -175,7 +178,8 @@ def test_jvp(which):
     torch.func.jvp(lambda x: functions(CF)[which](x, w), (x,), (torch.ones_like(x),))
 
 
-# ---- autograd ---------------------------------------------------------------------------------------------------------
+# ---- autograd
+# ---------------------------------------------------------------------------------------------------------
 
 
 @works_with("double backward, for every algorithm")
@@ -214,7 +218,8 @@ def test_frozen_and_inference():
     close(torch.autograd.grad(ours(x).sum(), x)[0], torch.autograd.grad(original(x).sum(), x)[0])
 
 
-# ---- precision, determinism, layout -----------------------------------------------------------------------------------
+# ---- precision, determinism, layout
+# -----------------------------------------------------------------------------------
 
 
 @works_with("autocast: bfloat16 and float16, gradients in the parameters' dtype; eager and compiled")
@@ -284,7 +289,8 @@ def test_channels_last():
         assert dx.stride() == expected_dx.stride()
 
 
-# ---- sizes ------------------------------------------------------------------------------------------------------------
+# ---- sizes
+# ------------------------------------------------------------------------------------------------------------
 
 
 @works_with("batches of any size, empty ones too")
@@ -334,7 +340,8 @@ def test_huge_problems(what):
                     )
 
 
-# ---- processes, threads, files ----------------------------------------------------------------------------------------
+# ---- processes, threads, files
+# ----------------------------------------------------------------------------------------
 
 
 class Blurred(torch.utils.data.Dataset):

@@ -9,7 +9,8 @@ import tarfile
 import numpy as np
 from torchvision.datasets import CIFAR10
 
-# ---- MNIST ------------------------------------------------------------------------------------------------------------
+# ---- MNIST
+# ------------------------------------------------------------------------------------------------------------
 
 
 def idx(magic, *sizes, payload):
@@ -17,7 +18,8 @@ def idx(magic, *sizes, payload):
 
 
 def write_mnist(folder):
-    """Five training and three test images into `folder`/MNIST/raw; image i of a part has ink i + 1 in its corner, label i."""
+    """Five training and three test images into `folder`/MNIST/raw; image i of a part has ink i + 1 in its corner, label
+    i."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part, n in (("train", 5), ("t10k", 3)):
@@ -26,7 +28,8 @@ def write_mnist(folder):
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(2049, n, payload=bytes(range(n))))
 
 
-# ---- CIFAR-10 ---------------------------------------------------------------------------------------------------------
+# ---- CIFAR-10
+# ---------------------------------------------------------------------------------------------------------
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -38,8 +41,8 @@ def batch_file(seed, n):
 
 
 def cifar10():
-    """({name: bytes} of its files and of the archive, what torchvision's CIFAR10 must have for attributes to take them for those that
-    were published)."""
+    """({name: bytes} of its files and of the archive, what torchvision's CIFAR10 must have for attributes to take them
+    for those that were published)."""
     files = {f"data_batch_{i}": batch_file(i, 4) for i in range(1, 6)} | {"test_batch": batch_file(6, 3)}
     files["batches.meta"] = pickle.dumps({"label_names": NAMES})
     packed = io.BytesIO()

@@ -1,10 +1,11 @@
-"""What nvcc made of the kernels, read out of the library that it built: registers, shared memory, stack, and the SASS of loops.
+"""What nvcc made of the kernels, read out of the library that it built: registers, shared memory, stack, and the SASS
+of loops.
 
     python tools/compiled_kernels.py [--write]      the kernels in convlab/_C.so; --write renews the table that tests compare with
 
-The library keeps, for each kernel and architecture, what `ptxas -v` printed when it was compiled: nothing is compiled again. A
-kernel whose stack is 0 has no spills, for that is where spills go. Needs cuobjdump and nvdisasm: the CUDA toolkit's, or PyPI's
-nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm.
+The library keeps, for each kernel and architecture, what `ptxas -v` printed when it was compiled: nothing is compiled
+again. A kernel whose stack is 0 has no spills, for that is where spills go. Needs cuobjdump and nvdisasm: the CUDA
+toolkit's, or PyPI's nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm.
 """
 
 import argparse
@@ -49,7 +50,8 @@ def write(table, path):
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
-# ---- loops ------------------------------------------------------------------------------------------------------------
+# ---- loops
+# ------------------------------------------------------------------------------------------------------------
 
 
 class Loop(NamedTuple):

@@ -2,12 +2,13 @@
 
     {{ about RUNG }}                 the comment on top of its kernel
     {{ picture RUNG }}               a block of its launch over the matrices or planes of a layer, from its plan
-    {{ code FILE | FROM | TO }}      the lines of a source file from the one that contains FROM to the next that contains TO
-    {{ traffic RUNG }}               predicted and counted reads of its forward pass
+    {{ code FILE | FROM | TO }}      the lines of a source file from the one that contains FROM to the next that
+    contains TO {{ traffic RUNG }}               predicted and counted reads of its forward pass
     {{ ladder }}                     the table of algorithms
     {{ include FILE }}               a file of the tree
 
-Numbers come from convlab.algorithms(), from launch plans, and from the notes that the simulator's counts are written to.
+Numbers come from convlab.algorithms(), from launch plans, and from the notes that the simulator's counts are written
+to.
 """
 
 import re
@@ -79,7 +80,8 @@ def ladder() -> str:
     return "| algorithm | technique | passes |\n| --- | --- | --- |\n" + "\n".join(rows)
 
 
-# ---- numbers ----------------------------------------------------------------------------------------------------------
+# ---- numbers
+# ----------------------------------------------------------------------------------------------------------
 
 
 def problem_of(layer):
@@ -89,7 +91,8 @@ def problem_of(layer):
 
 
 def predicted(name: str, layer) -> dict[str, float]:
-    """Reads of x and of w over their elements, forward, by counting on the picture. Empty where the picture does not tell."""
+    """Reads of x and of w over their elements, forward, by counting on the picture. Empty where the picture does not
+    tell."""
     plan, P, Q = RUNGS[name].plan(problem_of(layer), "forward"), *layer.outputs
     inside = (
         torch.nn.functional.conv2d(
@@ -135,7 +138,8 @@ def traffic(name: str) -> str:
     return "\n".join(lines)
 
 
-# ---- pictures ---------------------------------------------------------------------------------------------------------
+# ---- pictures
+# ---------------------------------------------------------------------------------------------------------
 
 INK, PALE, TILE, HALO = "#333333", "#e8eef4", "#e07b39", "#f6cfae"
 

@@ -1,4 +1,5 @@
-"""Brings nvcc from PyPI into this environment, where the machine has none: what `make test` compiles the CUDA kernels with."""
+"""Brings nvcc from PyPI into this environment, where the machine has none: what `make test` compiles the CUDA kernels
+with."""
 
 import os
 import subprocess

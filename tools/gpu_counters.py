@@ -1,10 +1,12 @@
 """What the hardware counts of each rung on two layers (ncu), beside what the simulator counts of the same calls.
 
     python tools/gpu_counters.py --output counters.json
-    python tools/gpu_counters.py --output counters.json --dry      without a GPU: the simulator's side alone, of one small layer
+    python tools/gpu_counters.py --output counters.json --dry      without a GPU: the simulator's side alone, of one
+    small layer
 
-Needs Nsight Compute's ncu and the permission to read counters. A row is a kernel of a pass, with all of its launches. The file is
-written after each layer; of one that ncu does not get done in its share of --seconds, the simulator's side is kept, with the reason.
+Needs Nsight Compute's ncu and the permission to read counters. A row is a kernel of a pass, with all of its launches.
+The file is written after each layer; of one that ncu does not get done in its share of --seconds, the simulator's side
+is kept, with the reason.
 """
 
 import argparse
@@ -129,8 +131,8 @@ def profiled(ncu, layer, seconds):
 
 
 def run_within(seconds, command, said):
-    """The exit status, None if it took longer. What it prints goes into the file `said`: through a pipe, what it had started and left
-    behind would keep us waiting."""
+    """The exit status, None if it took longer. What it prints goes into the file `said`: through a pipe, what it had
+    started and left behind would keep us waiting."""
     with said.open("w") as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
@@ -166,7 +168,8 @@ def parsed(text):
     return [kernel for _, kernel in sorted(kernels.items())]
 
 
-# ---- the simulator ----------------------------------------------------------------------------------------------------
+# ---- the simulator
+# ----------------------------------------------------------------------------------------------------
 
 
 def simulated(traffic, kernel):
@@ -183,7 +186,8 @@ def simulated(traffic, kernel):
 
 
 def base_name(kernel):
-    """'void convlab::gemm_kernel<..>(..)' -> 'gemm_kernel'; ncu leaves half of an unnamed namespace: 'void unnamed>::tiled_kernel<..>(..)'"""
+    """'void convlab::gemm_kernel<..>(..)' -> 'gemm_kernel'; ncu leaves half of an unnamed namespace: 'void
+    unnamed>::tiled_kernel<..>(..)'"""
     return re.search(r"(\w+)(?=[<(]|$)", kernel).group(1)
 
 
@@ -197,8 +201,8 @@ def counted(layer, rung_name, pass_):
 
 
 def rows_of(layer, counts, measured):
-    """A row a kernel of a pass. `counts`: counted()'s by rung and pass. `measured`: profiled()'s, a row a launch, or None. Raises
-    RuntimeError where they are other launches than planned; kernels of torch among them do not matter."""
+    """A row a kernel of a pass. `counts`: counted()'s by rung and pass. `measured`: profiled()'s, a row a launch, or
+    None. Raises RuntimeError where they are other launches than planned; kernels of torch among them do not matter."""
     rows, launches = {}, []
     for rung, pass_, problem, _ in calls_of(layer):
         for launch in planned_launches(rung, problem, pass_):

@@ -1,13 +1,16 @@
-"""Everything that a machine with an NVIDIA GPU can tell about convlab, in one command: built, tested, sanitized, measured, counted.
+"""Everything that a machine with an NVIDIA GPU can tell about convlab, in one command: built, tested, sanitized,
+measured, counted.
 
     make gpu-report                         all steps, into benchmarks/results/GPU-DATE.json and a log beside it
     make gpu-report STEP=bench,counters     these; what a file of the same day has of other steps stays
-    make gpu-report DRY=1                   without a GPU: each step's command on the host and in the simulator, nothing under benchmarks/
+    make gpu-report DRY=1                   without a GPU: each step's command on the host and in the simulator, nothing
+    under benchmarks/
 
-Each step is a process of its own with a time limit. One that fails or takes too long is recorded, and the next one begins. The whole
-keeps to BUDGET seconds (540): a step that would not fit gets less time, or is recorded as left out; the benchmark comes last and has
-what is left, 320 s on an H200 with 16 cores, and its record says how many rows it left out. For a machine that has torch with
-CUDA, setuptools, ninja, pybind11, pytest and nvcc, and perhaps no network: nothing is installed.
+Each step is a process of its own with a time limit. One that fails or takes too long is recorded, and the next one
+begins. The whole keeps to BUDGET seconds (540): a step that would not fit gets less time, or is recorded as left out;
+the benchmark comes last and has what is left, 320 s on an H200 with 16 cores, and its record says how many rows it left
+out. For a machine that has torch with CUDA, setuptools, ninja, pybind11, pytest and nvcc, and perhaps no network:
+nothing is installed.
 
 The exit status is 0 if every step succeeded, 1 if one did not, 3 without a GPU.
 """
@@ -39,8 +42,9 @@ KINDS = ["conv", "ladder", "pool", "act", "step"]  # of its rows
 
 
 class Step(NamedTuple):
-    """name: for STEP. commands: one after the other, until one fails; {data} stands for a JSON file that the record takes in,
-    {seconds} for those it has. seconds: the limit of them all. needs: a program without which the step is left out."""
+    """name: for STEP. commands: one after the other, until one fails; {data} stands for a JSON file that the record
+    takes in, {seconds} for those it has. seconds: the limit of them all. needs: a program without which the step is
+    left out."""
 
     name: str
     commands: List[List[str]]
@@ -118,7 +122,8 @@ def dry_steps() -> List[Step]:
     ]
 
 
-# ---- running ----------------------------------------------------------------------------------------------------------
+# ---- running
+# ----------------------------------------------------------------------------------------------------------
 
 
 class Log:
@@ -136,7 +141,8 @@ class Log:
 
 
 def run_step(step, seconds, log) -> dict:
-    """The record of a step: ok, seconds, why (of a failure), commands, tail (of the output), data (of the file it wrote, or None)."""
+    """The record of a step: ok, seconds, why (of a failure), commands, tail (of the output), data (of the file it
+    wrote, or None)."""
     start = time.monotonic()
     deadline = start + min(step.seconds, seconds)
     record = {"ok": False, "why": "", "commands": [], "data": None}
@@ -231,7 +237,8 @@ class Alarm:
         self.timer.cancel()
 
 
-# ---- the report -------------------------------------------------------------------------------------------------------
+# ---- the report
+# -------------------------------------------------------------------------------------------------------
 
 
 def save(report, path):

@@ -1,4 +1,5 @@
-"""Every kernel once or twice on small, awkward problems, against float64: what compute-sanitizer watches, which is too slow for the suite.
+"""Every kernel once or twice on small, awkward problems, against float64: what compute-sanitizer watches, which is too
+slow for the suite.
 
 compute-sanitizer --tool racecheck python tools/gpu_subset.py
 python tools/gpu_subset.py --simulated          without a GPU: the checking simulator watches instead
@@ -16,7 +17,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 import convlab  # noqa: E402
 import convlab.functional as CF  # noqa: E402
 
-# x, w, (stride, padding, dilation, groups): LeNet's C3 for the kernels that are compiled for it, what has edges everywhere, depthwise
+# x, w, (stride, padding, dilation, groups): LeNet's C3 for the kernels that are compiled for it, what has edges
+# everywhere, depthwise
 CONVOLUTIONS = [
     ((1, 6, 14, 14), (16, 6, 5, 5), (1, 0, 1, 1)),
     ((2, 6, 11, 13), (9, 2, 3, 2), ((2, 3), (1, 2), (1, 2), 3)),

@@ -1,7 +1,7 @@
 """The tests on a GPU: builds in place for the one at hand, then runs the whole suite, the tests marked `cuda` among it.
 
-For a machine that has torch, setuptools, ninja, pybind11, pytest and nvcc, and perhaps no network: nothing is installed.
-Arguments go to pytest.
+For a machine that has torch, setuptools, ninja, pybind11, pytest and nvcc, and perhaps no network: nothing is
+installed. Arguments go to pytest.
 """
 
 import importlib.util

@@ -26,7 +26,8 @@ KERNELS = ROOT / "csrc" / "kernels"
 PASSES = ("forward", "dgrad", "wgrad")
 
 
-# ---- what is counted --------------------------------------------------------------------------------------------------
+# ---- what is counted
+# --------------------------------------------------------------------------------------------------
 
 
 class Layer(NamedTuple):
@@ -56,7 +57,8 @@ class Pooling(NamedTuple):
     padding: int = 0
 
 
-# Batches whose pixels are a multiple of 128: tiles at the edge, which load some elements once more, would blur the counts.
+# Batches whose pixels are a multiple of 128: tiles at the edge, which load some elements once more, would blur the
+# counts.
 LAYERS = {
     "LeNet C3": Layer((32, 6, 14, 14), (16, 6, 5, 5)),
     "ResNet-20": Layer((1, 32, 16, 16), (32, 32, 3, 3), padding=1),  # its second stage
@@ -167,7 +169,8 @@ def all_cases() -> List[Case]:
     return [*convolution_cases(LAYERS), *pooling_cases(), *activation_cases(LAYERS)]
 
 
-# ---- the numbers ------------------------------------------------------------------------------------------------------
+# ---- the numbers
+# ------------------------------------------------------------------------------------------------------
 
 
 def numbers_of(case: Case) -> Dict[str, float]:
@@ -186,7 +189,8 @@ def table_of(cases: List[Case]) -> List[str]:
     )
 
 
-# ---- the notes --------------------------------------------------------------------------------------------------------
+# ---- the notes
+# --------------------------------------------------------------------------------------------------------
 
 
 def split(source: str):

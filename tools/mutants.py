@@ -4,10 +4,10 @@
     python tools/mutants.py --sample 10 --seed 0    some
     python tools/mutants.py --only gemm.h           those whose place contains this text
 
-A mutant is a kernel without one of its barriers, or with one comparison changed (< to <=, == to !=, and so on), in device code of
-csrc/kernels, csrc/geometry and csrc/device/reduce.h. It is compiled for the simulator, plain and checking, in a folder of its own,
-and given the problems that the tests give its kernel, until one fails. Survivors must stand in tests/harmless_mutants.txt, with the
-reason.
+A mutant is a kernel without one of its barriers, or with one comparison changed (< to <=, == to !=, and so on), in
+device code of csrc/kernels, csrc/geometry and csrc/device/reduce.h. It is compiled for the simulator, plain and
+checking, in a folder of its own, and given the problems that the tests give its kernel, until one fails. Survivors must
+stand in tests/harmless_mutants.txt, with the reason.
 """
 
 import argparse
@@ -33,7 +33,8 @@ SWAPS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
 PROBLEMS_SECONDS = 20  # of processor time: whose problems take longer, hangs; others take 8 at most
 
 
-# ---- finding them -----------------------------------------------------------------------------------------------------
+# ---- finding them
+# -----------------------------------------------------------------------------------------------------
 
 
 class Mutant(NamedTuple):
@@ -117,7 +118,8 @@ def read_harmless():
     return reasons
 
 
-# ---- building one -----------------------------------------------------------------------------------------------------
+# ---- building one
+# -----------------------------------------------------------------------------------------------------
 
 
 def built() -> Path:
@@ -210,7 +212,8 @@ def name_of(library) -> str:
     return library.name.split(".")[0]
 
 
-# ---- running one ------------------------------------------------------------------------------------------------------
+# ---- running one
+# ------------------------------------------------------------------------------------------------------
 
 
 def problems_of(source, check):

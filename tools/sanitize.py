@@ -1,5 +1,6 @@
-"""The CPU kernels under AddressSanitizer and UBSan: compiles them apart from the others, in build/sanitize, and runs the tests of parity
-and gradients there, once for each instruction set of this machine or for the one that CONVLAB_CPU names. Arguments go to pytest.
+"""The CPU kernels under AddressSanitizer and UBSan: compiles them apart from the others, in build/sanitize, and runs
+the tests of parity and gradients there, once for each instruction set of this machine or for the one that CONVLAB_CPU
+names. Arguments go to pytest.
 """
 
 import glob
@@ -52,7 +53,8 @@ def main():
     if code:
         sys.exit(code)
 
-    # pytest keeps what is written to stderr: reports go to files. Python and torch leave memory to the end of the process.
+    # pytest keeps what is written to stderr: reports go to files. Python and torch leave memory to the end of the
+    # process.
     reports = os.path.join(BUILD, "report")
     options = "log_path={}:detect_leaks=0:malloc_context_size=5:print_stacktrace=1".format(reports)
     environ.update(LD_PRELOAD=preloaded, ASAN_OPTIONS=options, UBSAN_OPTIONS=options)

@@ -3,8 +3,8 @@
     python tools/smoke_torch_versions.py              # the oldest supported torch and the newest
     python tools/smoke_torch_versions.py 2.12.1 2.14.1
 
-Each version is installed into an environment of its own, with this Python, and thrown away again; convlab/ is taken from the
-checkout as it was built by `python setup.py build_ext --inplace`, not rebuilt.
+Each version is installed into an environment of its own, with this Python, and thrown away again; convlab/ is taken
+from the checkout as it was built by `python setup.py build_ext --inplace`, not rebuilt.
 """
 
 import os

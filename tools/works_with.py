@@ -3,8 +3,9 @@
     python tools/works_with.py            runs them, those that take long too, and prints the table
     python tools/works_with.py --write    puts it into README.md
 
-A test says what it shows: @pytest.mark.works_with("what"). Several may show the same; it works if all of them pass. What does not work
-is an xfail that says why. What only a GPU shows works if the tests passed there, by the report that the README's GPU section is made from.
+A test says what it shows: @pytest.mark.works_with("what"). Several may show the same; it works if all of them pass.
+What does not work is an xfail that says why. What only a GPU shows works if the tests passed there, by the report that
+the README's GPU section is made from.
 """
 
 import argparse

@@ -164,7 +164,8 @@ def run(args, progress):
 
 
 def _again_if_disturbed(cases, rows, progress):
-    """All cases with their places, then once more those whose rows were disturbed: with luck, the other program has ended."""
+    """All cases with their places, then once more those whose rows were disturbed: with luck, the other program has
+    ended."""
     task = progress.add_task("", total=len(cases))
     for again in (False, True):
         turn = [(place, case) for place, case in enumerate(cases) if not again or rows[place].get("disturbed")]

@@ -11,7 +11,8 @@ OURS = "convlab"
 
 
 class Contestant(NamedTuple):
-    """Somebody's way to do a case. `bind` takes the case's tensors in this layout; calling what it returns does the work once."""
+    """Somebody's way to do a case. `bind` takes the case's tensors in this layout; calling what it returns does the
+    work once."""
 
     layout: str
     bind: Callable[[dict[str, torch.Tensor]], Callable[[], Any]]
@@ -19,10 +20,12 @@ class Contestant(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """`draw()` makes the tensors, by name; `reference` what the outputs should be, in float64, from the tensors in float64.
+    """`draw()` makes the tensors, by name; `reference` what the outputs should be, in float64, from the tensors in
+    float64.
 
-    contestants: convlab's under "convlab", torch's under "torch nchw" and so on. flops and bytes: what the work takes at the
-    least. grad: whether autograd records the calls. slack: how much more than twice torch's error is forgiven, relative.
+    contestants: convlab's under "convlab", torch's under "torch nchw" and so on. flops and bytes: what the work takes
+    at the least. grad: whether autograd records the calls. slack: how much more than twice torch's error is forgiven,
+    relative.
     """
 
     kind: str
@@ -43,7 +46,8 @@ class Case:
 
 
 def in_layout(tensors, layout):
-    """The same tensors with every [N, C, H, W] among them in `layout`, by its strides even where sizes of 1 would allow others."""
+    """The same tensors with every [N, C, H, W] among them in `layout`, by its strides even where sizes of 1 would allow
+    others."""
     return {
         name: torch.empty_like(t, memory_format=LAYOUTS[layout]).copy_(t) if t.dim() == 4 else t
         for name, t in tensors.items()

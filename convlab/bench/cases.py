@@ -6,7 +6,8 @@ KINDS = ("conv", "pool", "activation", "step")  # of the CPU's benchmark; "overh
 
 
 def cases_of(kind, algo="auto", compiled=True):
-    """The cases of a kind. algo: what convlab's convolutions run; compiled: whether torch.compile takes part in training steps."""
+    """The cases of a kind. algo: what convlab's convolutions run; compiled: whether torch.compile takes part in
+    training steps."""
     if kind == "conv":
         return convolutions.cases(algo)
     if kind == "step":

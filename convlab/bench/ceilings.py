@@ -1,4 +1,5 @@
-"""What this machine reaches: multiply-adds a second, and bytes a second of a copy. Measured, in the run that uses them."""
+"""What this machine reaches: multiply-adds a second, and bytes a second of a copy. Measured, in the run that uses
+them."""
 
 from pathlib import Path
 
@@ -21,7 +22,8 @@ def last_level_cache():
 
 
 class Ceilings:
-    """What was measured so far. A ceiling that other programs disturbed is too low: it is looked for again when it is next asked for."""
+    """What was measured so far. A ceiling that other programs disturbed is too low: it is looked for again when it is
+    next asked for."""
 
     def __init__(self, limits=Limits()):
         """`limits` are those of a row; a ceiling takes less time."""
@@ -34,7 +36,8 @@ class Ceilings:
         return self._reached("peak", _fma_peak)
 
     def bandwidth(self, bytes):
-        """Bytes a second, read and written, of a copy that takes about so many, to the next power of two: cached if `bytes` are."""
+        """Bytes a second, read and written, of a copy that takes about so many, to the next power of two: cached if
+        `bytes` are."""
         size = min(max(1 << (bytes - 1).bit_length(), SMALLEST), LARGEST)
         return self._reached(size, lambda limits: _copy_bandwidth(size, limits))
 
@@ -43,8 +46,8 @@ class Ceilings:
         return max(flops / self.peak, bytes / self.bandwidth(bytes) if bytes else 0)
 
     def record(self):
-        """For the JSON: GFLOP/s, None if nobody asked for the peak; GB/s by the bytes a copy reads and writes; whether one of them
-        was disturbed."""
+        """For the JSON: GFLOP/s, None if nobody asked for the peak; GB/s by the bytes a copy reads and writes; whether
+        one of them was disturbed."""
         rates = {key: rate / 1e9 for key, (rate, _) in self._found.items()}
         peak = rates.pop("peak", None)
         copies = {str(size): rates[size] for size in sorted(rates)}

@@ -15,7 +15,8 @@ def outputs_of(result):
 
 
 def error_of(outputs, reference):
-    """The largest difference from `reference` (float64), relative to the reference's largest element; of several outputs the worst."""
+    """The largest difference from `reference` (float64), relative to the reference's largest element; of several
+    outputs the worst."""
     worst = 0.0
     for output, expected in zip(outputs, reference, strict=True):
         if output.shape != expected.shape:
@@ -26,7 +27,8 @@ def error_of(outputs, reference):
 
 
 def check(case, results, reference):
-    """{contestant: its error}. Raises Wrong if convlab's is more than twice torch's worst, or its outputs lie in another layout.
+    """{contestant: its error}. Raises Wrong if convlab's is more than twice torch's worst, or its outputs lie in
+    another layout.
 
     results: {contestant: list of tensors}, convlab's among them.
     """

@@ -1,7 +1,8 @@
 """Whether other programs took the processor while something was timed.
 
-Linux counts, for every thread, how long it was ready to run and waited for a core. On an idle machine that is next to nothing;
-with as many threads as cores beside another busy program, a microsecond of work can wait for the scheduler's whole time slice.
+Linux counts, for every thread, how long it was ready to run and waited for a core. On an idle machine that is next to
+nothing; with as many threads as cores beside another busy program, a microsecond of work can wait for the scheduler's
+whole time slice.
 """
 
 import os
@@ -11,8 +12,8 @@ TOLERATED = 0.02  # of a timing: what an idle machine's own background work cost
 
 
 def waited():
-    """Seconds lost so far: what this process's threads have waited for a core, all together, and, in a virtual machine, what the
-    host has taken from its cores. 0 where the system does not count them."""
+    """Seconds lost so far: what this process's threads have waited for a core, all together, and, in a virtual machine,
+    what the host has taken from its cores. 0 where the system does not count them."""
     total = 0.0
     try:
         for thread in os.listdir("/proc/self/task"):

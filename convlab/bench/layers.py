@@ -1,4 +1,5 @@
-"""The layers that are measured and explained, as data, and what they take: operations and bytes, counted from their shapes."""
+"""The layers that are measured and explained, as data, and what they take: operations and bytes, counted from their
+shapes."""
 
 from typing import NamedTuple
 
@@ -8,7 +9,8 @@ FLOAT = 4  # bytes
 def real_taps(size, outputs, kernel, stride=1, padding=0, dilation=1):
     """How many pairs (output, tap) read an element inside the input, along one dimension: taps on padding are no work.
 
-    The outputs q that tap r keeps inside are those with 0 <= q * stride - padding + r * dilation < size; `padding` is that in front.
+    The outputs q that tap r keeps inside are those with 0 <= q * stride - padding + r * dilation < size; `padding` is
+    that in front.
     """
     count = 0
     for r in range(kernel):
@@ -90,7 +92,8 @@ class Pool(NamedTuple):
 
     @property
     def bytes(self):
-        """x and y once each in float32 and, of max pooling, one byte an output for the winner: what convlab's kernels move."""
+        """x and y once each in float32 and, of max pooling, one byte an output for the winner: what convlab's kernels
+        move."""
         return FLOAT * _elements(self.x) + (FLOAT + (self.operation == "max")) * _elements(self.y)
 
 
@@ -171,8 +174,8 @@ def batched(layer, N):
 
 
 def find(name):
-    """The convolution called `name`, in its usual batch, or NAME@BATCH. A dot will do for the first dash: lenet.c3. Raises
-    ValueError, with the names there are."""
+    """The convolution called `name`, in its usual batch, or NAME@BATCH. A dot will do for the first dash: lenet.c3.
+    Raises ValueError, with the names there are."""
     wanted, _, batch = name.replace(".", "-", 1).lower().partition("@")
     layers = {layer.name: layer for layer in (*CONVOLUTIONS, *GPU_DEPTHWISE)}
     if wanted not in layers:

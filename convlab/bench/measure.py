@@ -22,9 +22,10 @@ def measure(case, options):
     """The row of a case, ready for JSON. Times are in microseconds.
 
     times: by contestant, median, quartiles and least, repeats and error; or {"failed": why}.
-    ratios: by torch's contestants, the median and quartiles over rounds of their time in convlab's: above 1, convlab is faster.
-    best: the fastest of torch's. rounds, left_out, disturbed: how many were used, how many not because another program took a core,
-    and whether, for want of others, such rounds are among the used. A row whose "refused" says why has none of these.
+    ratios: by torch's contestants, the median and quartiles over rounds of their time in convlab's: above 1, convlab is
+    faster. best: the fastest of torch's. rounds, left_out, disturbed: how many were used, how many not because another
+    program took a core, and whether, for want of others, such rounds are among the used. A row whose "refused" says why
+    has none of these.
     """
     row = {
         "kind": case.kind,
@@ -53,8 +54,8 @@ def measure(case, options):
 def set_beside(row, ceilings):
     """Adds to a row what the ceilings say of it.
 
-    floor: microseconds that its flops and bytes take at the least. rate: GFLOP/s, or GB/s where there is no arithmetic, by
-    contestant; share: of the peak, or of a copy's bandwidth.
+    floor: microseconds that its flops and bytes take at the least. rate: GFLOP/s, or GB/s where there is no arithmetic,
+    by contestant; share: of the peak, or of a copy's bandwidth.
     """
     if "refused" in row or not (row["flops"] or row["bytes"]):
         return

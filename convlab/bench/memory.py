@@ -1,8 +1,8 @@
 """How much memory a call takes beside the tensors it is given: by convlab and by torch, each in a fresh process.
 
-What the system lends the process is counted, not what an allocator hands out, so that scratch memory of C++ libraries is in it.
-The peak is the sum of two: what the second call adds at its highest moment, outputs among it, and what the first call leaves
-behind, such as scratch memory and compiled code that are kept for the next one. Linux only.
+What the system lends the process is counted, not what an allocator hands out, so that scratch memory of C++ libraries
+is in it. The peak is the sum of two: what the second call adds at its highest moment, outputs among it, and what the
+first call leaves behind, such as scratch memory and compiled code that are kept for the next one. Linux only.
 """
 
 import ctypes
@@ -39,7 +39,8 @@ class Memory:
         self.pool.terminate()
 
     def of(self, case):
-        """{contestant: {"peak": bytes beside the given tensors, "outputs": bytes of it that are outputs}}, torch.compile left out."""
+        """{contestant: {"peak": bytes beside the given tensors, "outputs": bytes of it that are outputs}},
+        torch.compile left out."""
         names = [name for name in case.contestants if not name.startswith("torch.compile")]
         threads = torch.get_num_threads()
         return {name: self.pool.apply(_count, (case.kind, case.id, self.algo, name, threads)) for name in names}

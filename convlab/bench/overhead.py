@@ -1,4 +1,5 @@
-"""What a call costs before any arithmetic: a convolution of 1 x 1 x 8 x 8 by one 3 x 3 filter, through the functions people call."""
+"""What a call costs before any arithmetic: a convolution of 1 x 1 x 8 x 8 by one 3 x 3 filter, through the functions
+people call."""
 
 import torch
 from torch.nn import functional as F

@@ -1,4 +1,5 @@
-"""The tables of README.md, generated from the JSON of a run on a CPU or of `make gpu-report`: never typed, and a test compares them.
+"""The tables of README.md, generated from the JSON of a run on a CPU or of `make gpu-report`: never typed, and a test
+compares them.
 
 Each of the two has a block of the README, between lines that name the JSON.
 """
@@ -19,7 +20,8 @@ CPU, GPU = "measured", "measured on a GPU"  # the blocks
 
 
 def source_of(text, block=CPU):
-    """The JSON that the README's block names, or None while nothing has been measured. Raises BadRecord without a block."""
+    """The JSON that the README's block names, or None while nothing has been measured. Raises BadRecord without a
+    block."""
     name = _block(text, block).group(1)
     return None if name == "nothing" else name
 

@@ -1,4 +1,5 @@
-"""Training steps of two small networks: zero_grad, forward, cross-entropy, backward, SGD; torch's layers and convert()'s."""
+"""Training steps of two small networks: zero_grad, forward, cross-entropy, backward, SGD; torch's layers and
+convert()'s."""
 
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ from .layers import Conv
 
 
 class Network(NamedTuple):
-    """`make` builds it with torch.nn's layers; `convolutions` are those it has, `linear` the sizes of its linear layers."""
+    """`make` builds it with torch.nn's layers; `convolutions` are those it has, `linear` the sizes of its linear
+    layers."""
 
     name: str
     batch: int
@@ -83,7 +85,8 @@ NETWORKS = (
 
 
 def cases(algo="auto", compiled=True):
-    """algo: convert()'s. compiled: whether torch.compile of torch's layers takes part, which takes it half a minute to prepare."""
+    """algo: convert()'s. compiled: whether torch.compile of torch's layers takes part, which takes it half a minute to
+    prepare."""
     return [_case(network, layout, algo, compiled) for network in NETWORKS for layout in LAYOUTS]
 
 

@@ -12,8 +12,9 @@ MB8 = 8 * 2**20
 
 
 class Figure(NamedTuple):
-    """value: a geometric mean, or the least of the rows; None if none of the rows was measured. misses: the rows that fall short,
-    or were refused. disturbed: of how many rows the times are no evidence, because other programs took the processor."""
+    """value: a geometric mean, or the least of the rows; None if none of the rows was measured. misses: the rows that
+    fall short, or were refused. disturbed: of how many rows the times are no evidence, because other programs took the
+    processor."""
 
     name: str
     target: str

@@ -19,7 +19,8 @@ CALIBRATION = 0.1  # seconds to look for an undisturbed one
 
 
 class Limits(NamedTuple):
-    """At most so many rounds and about so many seconds, but FEWEST_ROUNDS at the least; up to `patience` seconds for undisturbed ones."""
+    """At most so many rounds and about so many seconds, but FEWEST_ROUNDS at the least; up to `patience` seconds for
+    undisturbed ones."""
 
     rounds: int = 100
     seconds: float = 2.0
@@ -27,8 +28,8 @@ class Limits(NamedTuple):
 
 
 class Times(NamedTuple):
-    """seconds a call, by contestant and round; calls a timing, by contestant; how many rounds were left out because they were
-    disturbed; whether, for want of others, disturbed rounds were kept."""
+    """seconds a call, by contestant and round; calls a timing, by contestant; how many rounds were left out because
+    they were disturbed; whether, for want of others, disturbed rounds were kept."""
 
     seconds: dict[str, list[float]]
     repeats: dict[str, int]
@@ -86,7 +87,8 @@ def _no_garbage_collection():
 
 
 def _timed_warm(call, repeats, clock, waited):
-    """After a call that is not timed, because the one before was somebody else's: caches are his, and threads may have gone to sleep."""
+    """After a call that is not timed, because the one before was somebody else's: caches are his, and threads may have
+    gone to sleep."""
     call()
     return disturbance.timed(_repeated(call, repeats), clock, waited)
 

@@ -1,7 +1,8 @@
 """Examines this installation: one line for each thing that matters, with its verdict, and the command that mends it.
 
     python -m convlab.doctor            ends with status 1 if something is at fault
-    python -m convlab.doctor --json     the same for programs: {"ok": ..., "findings": [{"name", "verdict", "found", "fix"}]}
+    python -m convlab.doctor --json     the same for programs: {"ok": ..., "findings": [{"name", "verdict", "found",
+    "fix"}]}
 
 A note is something that not everybody needs, such as nvcc where convlab is built already.
 """

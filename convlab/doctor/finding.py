@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """verdict: "ok"; "note" where something is missing that not everybody needs; "fault". fix: the command that mends it, or ""."""
+    """verdict: "ok"; "note" where something is missing that not everybody needs; "fault". fix: the command that mends
+    it, or ""."""
 
     name: str
     verdict: str

@@ -95,7 +95,8 @@ def own_libraries() -> Finding:
 
 
 def imported(outcome: child.Outcome, build: dict | None) -> Finding:
-    """Whether `import convlab` works, and what its libraries were built with. build: convlab.build_info(), None if it does not."""
+    """Whether `import convlab` works, and what its libraries were built with. build: convlab.build_info(), None if it
+    does not."""
     if build is None:
         said, colon, fix = outcome.failure.removeprefix("convlab: ").rpartition(": ")
         return fault("import convlab", said if colon else outcome.failure, fix if colon else libraries.REBUILD)

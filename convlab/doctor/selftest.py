@@ -1,7 +1,8 @@
-"""Every operator against torch, on every backend there is: `python -m convlab.doctor.selftest`, which the doctor starts.
+"""Every operator against torch, on every backend there is: `python -m convlab.doctor.selftest`, which the doctor
+starts.
 
-Prints lines of JSON: {"build": build_info()}; then, for each test, {"starts": name}, so that a crash can be told whose it is,
-and {"name": name, "error": largest relative difference} or {"name": name, "failure": text}.
+Prints lines of JSON: {"build": build_info()}; then, for each test, {"starts": name}, so that a crash can be told whose
+it is, and {"name": name, "error": largest relative difference} or {"name": name, "failure": text}.
 """
 
 import json

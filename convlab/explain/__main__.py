@@ -1,8 +1,8 @@
 """Shows what a convolution's CUDA kernels will do: launches, occupancy, work, the roofline. No GPU is needed.
 
 python -m convlab.explain lenet.c3                          every algorithm, every pass, on an H200
-python -m convlab.explain lenet.c3 --algo register_tiled --count        run in the simulator, too, and counted by source line
-python -m convlab.explain resnet-64@256 --gpu A100 --pass forward
+python -m convlab.explain lenet.c3 --algo register_tiled --count        run in the simulator, too, and counted by source
+line python -m convlab.explain resnet-64@256 --gpu A100 --pass forward
 python -m convlab.explain --shape 8,3,32,32 --filters 16,5,5 --padding same --plot roofline.png
 """
 

@@ -1,8 +1,9 @@
-"""What nvcc made of the kernels: registers and shared memory, from the table that comes with convlab or from the library itself.
+"""What nvcc made of the kernels: registers and shared memory, from the table that comes with convlab or from the
+library itself.
 
-The library keeps, for each kernel and architecture, what `ptxas -v` printed when it was compiled: nothing is compiled again.
-Reading it needs cuobjdump: the CUDA toolkit's, or PyPI's nvidia-cuda-cuobjdump. The tables, one for each nvcc, are of builds that
-tests have read; tools/compiled_kernels.py writes them.
+The library keeps, for each kernel and architecture, what `ptxas -v` printed when it was compiled: nothing is compiled
+again. Reading it needs cuobjdump: the CUDA toolkit's, or PyPI's nvidia-cuda-cuobjdump. The tables, one for each nvcc,
+are of builds that tests have read; tools/compiled_kernels.py writes them.
 """
 
 import functools
@@ -19,12 +20,14 @@ from ..build_info import build_info
 
 HERE = Path(__file__).parent
 LIBRARY = HERE.parent / "_C.so"
-# From this compute capability on, the compiler's figure for a kernel with shared memory has what the driver takes for itself in it.
+# From this compute capability on, the compiler's figure for a kernel with shared memory has what the driver takes for
+# itself in it.
 SHARED_WITH_RESERVED, RESERVED = (9, 0), 1024
 
 
 class Resources(NamedTuple):
-    """registers: a thread. shared: bytes a block, static. stack: bytes a thread, spills, and arrays that registers cannot hold."""
+    """registers: a thread. shared: bytes a block, static. stack: bytes a thread, spills, and arrays that registers
+    cannot hold."""
 
     registers: int
     shared: int
@@ -36,10 +39,12 @@ class NoTools(RuntimeError):
 
 
 def resources_of(kernel: str, source: str, capability: str) -> tuple[int, int, str] | None:
-    """(registers a thread, bytes of static shared memory a block, who says so) of a kernel for GPUs of a compute capability.
+    """(registers a thread, bytes of static shared memory a block, who says so) of a kernel for GPUs of a compute
+    capability.
 
-    kernel, source: as the simulator names them, such as "forward_kernel<float>" and "csrc/kernels/conv2d_direct.cu:36". Asked in turn:
-    the table of the nvcc that built this convlab, the library, the newest table. None where none can tell.
+    kernel, source: as the simulator names them, such as "forward_kernel<float>" and "csrc/kernels/conv2d_direct.cu:36".
+    Asked in turn: the table of the nvcc that built this convlab, the library, the newest table. None where none can
+    tell.
     """
     names = f"{Path(source.split(':')[0]).name}: {kernel}", kernel  # the first where the kernel is private to its file
     for found in (_table_of_the_build, _library, _newest_table):
@@ -92,11 +97,13 @@ def _numbers(version):
     return tuple(map(int, version.split(".")))
 
 
-# ---- reading a library ------------------------------------------------------------------------------------------------
+# ---- reading a library
+# ------------------------------------------------------------------------------------------------
 
 
 def find_tools() -> str | None:
-    """The folder with cuobjdump and nvdisasm (the one calls the other): PyPI's, or the toolkit's. None if there is none."""
+    """The folder with cuobjdump and nvdisasm (the one calls the other): PyPI's, or the toolkit's. None if there is
+    none."""
     pypi = [
         path.parent for root in sys.path for path in sorted(Path(root).glob("nvidia/cu*/bin/cuobjdump"), reverse=True)
     ]
@@ -127,7 +134,8 @@ def cuobjdump(library, *options) -> str:
 
 
 def readable(mangled: list[str]) -> dict[str, str]:
-    """Mangled names -> as the sources have them: 'conv2d_direct.cu: forward_kernel<float>', the file where it is private to one."""
+    """Mangled names -> as the sources have them: 'conv2d_direct.cu: forward_kernel<float>', the file where it is
+    private to one."""
     demangled = subprocess.run(
         ["c++filt"], input="\n".join(mangled), check=True, capture_output=True, text=True
     ).stdout.splitlines()

@@ -1,4 +1,5 @@
-"""One pass of a convolution through one rung: planned (its launches, without running them) or run in the simulator and counted."""
+"""One pass of a convolution through one rung: planned (its launches, without running them) or run in the simulator and
+counted."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +22,8 @@ COUNTED_FLOPS = 30e6  # of a pass: what a second or two can count
 
 
 def call_of(algorithm: Algorithm | None, problem: Conv2dProblem, pass_: str, make=torch.randn) -> Callable:
-    """A function that runs the pass, by "auto" without an algorithm, on tensors that `make(shape, dtype=)` made; without a bias."""
+    """A function that runs the pass, by "auto" without an algorithm, on tensors that `make(shape, dtype=)` made;
+    without a bias."""
     number = algorithm.number if algorithm else 0
     make_ = {
         name: make(shape, dtype=problem.dtype) for name, shape in (("x", problem.x), ("w", problem.w), ("y", problem.y))
@@ -35,7 +37,8 @@ def call_of(algorithm: Algorithm | None, problem: Conv2dProblem, pass_: str, mak
 
 
 def planned_launches(algorithm: Algorithm | None, problem: Conv2dProblem, pass_: str) -> list[Launch]:
-    """The launches of a pass in their order. Nothing runs, so `shared_bytes` is what a launch asks for, without what is static."""
+    """The launches of a pass in their order. Nothing runs, so `shared_bytes` is what a launch asks for, without what is
+    static."""
     return launches_of(call_of(algorithm, problem, pass_, torch.empty))
 
 
@@ -43,7 +46,8 @@ def planned_launches(algorithm: Algorithm | None, problem: Conv2dProblem, pass_:
 class Counted:
     """What the simulator counted while a pass ran.
 
-    traffic: by source line; `print` shows it as a table. batch: of the convolution that ran, which may be smaller than that explained.
+    traffic: by source line; `print` shows it as a table. batch: of the convolution that ran, which may be smaller than
+    that explained.
     """
 
     traffic: TrafficTable
@@ -94,7 +98,8 @@ class Counted:
 
     @property
     def conflicts(self) -> float | None:
-        """Wavefronts of shared memory over the least that the same bytes could take: 1 is free of bank conflicts. None without shared memory."""
+        """Wavefronts of shared memory over the least that the same bytes could take: 1 is free of bank conflicts. None
+        without shared memory."""
         ideal = sum(row.ideal for row in self._in("shared"))
         return self.wavefronts / ideal if ideal else None
 
@@ -120,7 +125,8 @@ def with_batch(problem: Conv2dProblem, N: int) -> Conv2dProblem:
 
 
 def countable(problem: Conv2dProblem, flops: int) -> Conv2dProblem:
-    """The problem with as much of its batch as is quickly counted; `flops` is what a pass of it takes. A power of two, or all."""
+    """The problem with as much of its batch as is quickly counted; `flops` is what a pass of it takes. A power of two,
+    or all."""
     N = problem.x[0]
     fit = max(int(COUNTED_FLOPS * N / max(flops, 1)), 1)
     return problem if fit >= N else with_batch(problem, 1 << (fit.bit_length() - 1))

@@ -20,9 +20,9 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # whose sums the kernel
 class KernelLaunch:
     """A kernel as a pass launches it, `times` in a row.
 
-    grid and block are decided from the shapes. registers (a thread) and shared (bytes a block) are the compiler's; `compiled` says
-    where they come from, and all three are None where that is not known. waves is a model of the GPU, None without registers
-    or where no block fits.
+    grid and block are decided from the shapes. registers (a thread) and shared (bytes a block) are the compiler's;
+    `compiled` says where they come from, and all three are None where that is not known. waves is a model of the GPU,
+    None without registers or where no block fits.
     """
 
     kernel: str
@@ -49,8 +49,8 @@ class KernelLaunch:
 class Bound:
     """Microseconds that each resource takes at its published rate, by name; the longest is the roof.
 
-    "memory": the least bytes; "arithmetic": multiply-adds; of a rung besides "caches": what was counted, sectors of global memory and
-    wavefronts of shared memory, through the multiprocessors' first caches.
+    "memory": the least bytes; "arithmetic": multiply-adds; of a rung besides "caches": what was counted, sectors of
+    global memory and wavefronts of shared memory, through the multiprocessors' first caches.
     """
 
     by_resource: dict[str, float]
@@ -68,9 +68,10 @@ class Bound:
 class Rung:
     """One algorithm for one pass. refused: why it cannot do it, else "".
 
-    Modelled: plan (Algorithm.plan), picture, launches, wasted (the share of threads, or of places in tiles, that falls over edges; None
-    where the plan does not say). Counted, if asked for: counted. Modelled from the counts: through_caches, bytes of the whole batch
-    that go through the multiprocessors' first caches or shared memory; bound, a time that this rung cannot beat on the GPU.
+    Modelled: plan (Algorithm.plan), picture, launches, wasted (the share of threads, or of places in tiles, that falls
+    over edges; None where the plan does not say). Counted, if asked for: counted. Modelled from the counts:
+    through_caches, bytes of the whole batch that go through the multiprocessors' first caches or shared memory; bound,
+    a time that this rung cannot beat on the GPU.
     """
 
     algorithm: str
@@ -123,14 +124,16 @@ class Explanation:
 
 
 def explain(layer, algo="all", *, passes=PASSES, gpu="H200", count=False) -> Explanation:
-    """What a convolution's CUDA kernels will do, without a GPU: launches, occupancy, work, the roofline, and what they ask of memory.
+    """What a convolution's CUDA kernels will do, without a GPU: launches, occupancy, work, the roofline, and what they
+    ask of memory.
 
-    layer: a name of convlab.bench.layers ("lenet.c3", "resnet-64@256": with that batch), one of its Conv, or a Conv2dProblem.
-    algo: an algorithm's name, several, or "all". passes: of "forward", "dgrad", "wgrad". gpu: a name in convlab.explain.gpus, or a Gpu.
-    count: run the kernels in the simulator, too, on as much of the batch as that takes seconds for, and count their memory traffic.
+    layer: a name of convlab.bench.layers ("lenet.c3", "resnet-64@256": with that batch), one of its Conv, or a
+    Conv2dProblem. algo: an algorithm's name, several, or "all". passes: of "forward", "dgrad", "wgrad". gpu: a name in
+    convlab.explain.gpus, or a Gpu. count: run the kernels in the simulator, too, on as much of the batch as that takes
+    seconds for, and count their memory traffic.
 
-    Raises ValueError for an unknown layer, algorithm, pass or GPU, for an empty problem, and for a dtype other than float32, float16
-    and bfloat16.
+    Raises ValueError for an unknown layer, algorithm, pass or GPU, for an empty problem, and for a dtype other than
+    float32, float16 and bfloat16.
     """
     name, problem = _problem(layer)
     gpu = gpu_of(gpu)
@@ -252,7 +255,8 @@ def _bound(rung, counted, problem, work, gpu) -> tuple[float, Bound]:
 
 
 def _share_of_gpu(launch, gpu) -> float:
-    """How much of a GPU a launch can use at best: multiprocessors that run out of blocks idle, and so do schedulers without a warp."""
+    """How much of a GPU a launch can use at best: multiprocessors that run out of blocks idle, and so do schedulers
+    without a warp."""
     most = -(-launch.blocks // gpu.sms)  # blocks of the busiest multiprocessor
     warps = min(most, launch.waves.blocks_at_once if launch.waves else most) * -(-launch.threads // WARP)
     return launch.blocks / (most * gpu.sms) * min(1, warps / SUBPARTITIONS)

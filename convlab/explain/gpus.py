@@ -1,4 +1,5 @@
-"""GPUs as their makers publish them, and what follows for a launch: how many blocks a multiprocessor holds, and how many waves of them."""
+"""GPUs as their makers publish them, and what follows for a launch: how many blocks a multiprocessor holds, and how
+many waves of them."""
 
 import math
 from dataclasses import dataclass
@@ -15,10 +16,10 @@ REGISTER_UNIT = 256  # a warp gets its registers in these
 class Gpu:
     """Limits from NVIDIA's data sheets, architecture papers and the CUDA programming guide; none is measured.
 
-    sms, clock (boost, GHz), lanes (float32 multiply-adds a cycle and multiprocessor), bandwidth (of memory, GB/s), l2 (MB). Of a
-    multiprocessor: l1 (bytes a cycle from its first cache or shared memory), shared (bytes, blocks together), threads, blocks. Of a
-    block: shared_a_block (bytes), reserved (bytes of shared memory that the driver takes), shared_unit (bytes it gets its shared
-    memory in).
+    sms, clock (boost, GHz), lanes (float32 multiply-adds a cycle and multiprocessor), bandwidth (of memory, GB/s), l2
+    (MB). Of a multiprocessor: l1 (bytes a cycle from its first cache or shared memory), shared (bytes, blocks
+    together), threads, blocks. Of a block: shared_a_block (bytes), reserved (bytes of shared memory that the driver
+    takes), shared_unit (bytes it gets its shared memory in).
     """
 
     name: str
@@ -65,8 +66,8 @@ class Gpu:
 
 
 KB = 1024
-# T4: TU102 white paper and data sheet. A100: GA100 white paper, the 80 GB SXM4 part. RTX 4090: AD102 white paper. H100, H200: GH100
-# white paper and data sheets, the SXM5 parts.
+# T4: TU102 white paper and data sheet. A100: GA100 white paper, the 80 GB SXM4 part. RTX 4090: AD102 white paper. H100,
+# H200: GH100 white paper and data sheets, the SXM5 parts.
 GPUS = {
     gpu.name: gpu
     for gpu in (
@@ -94,8 +95,8 @@ def gpu_of(name: "str | Gpu") -> Gpu:
 class Waves:
     """How a grid goes over a GPU, if all blocks take the same time.
 
-    blocks_at_once: a multiprocessor; occupancy: threads there over the most it could hold; waves: whole and partial ones; tail: how
-    full the last one is; efficiency: the blocks over the places for blocks in all waves.
+    blocks_at_once: a multiprocessor; occupancy: threads there over the most it could hold; waves: whole and partial
+    ones; tail: how full the last one is; efficiency: the blocks over the places for blocks in all waves.
     """
 
     blocks_at_once: int

@@ -1,4 +1,5 @@
-"""The picture of a launch as courses draw it: the blocks over the outputs they make, and what of them falls over the edges."""
+"""The picture of a launch as courses draw it: the blocks over the outputs they make, and what of them falls over the
+edges."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
-"""The roofline with the rungs on it: memory's roof and the caches', the layer's own limit, and where each rung's traffic puts it."""
+"""The roofline with the rungs on it: memory's roof and the caches', the layer's own limit, and where each rung's
+traffic puts it."""
 
 import math
 from pathlib import Path
@@ -18,7 +19,8 @@ COLOURS = (
 
 
 def draw(e: Explanation, path) -> None:
-    """Writes a picture of counted rungs; the file's name says which kind. Raises RuntimeError without matplotlib, ValueError without counts."""
+    """Writes a picture of counted rungs; the file's name says which kind. Raises RuntimeError without matplotlib,
+    ValueError without counts."""
     try:
         import matplotlib
     except ImportError:

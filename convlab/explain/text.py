@@ -1,4 +1,5 @@
-"""An explanation as text. Every figure says what it is: [modelled], [counted] by the simulator, [compiled], or [published]."""
+"""An explanation as text. Every figure says what it is: [modelled], [counted] by the simulator, [compiled], or
+[published]."""
 
 from .explanation import Bound, Explanation, Pass, Rung
 

@@ -10,9 +10,9 @@ from ..bench.layers import real_taps
 
 @dataclass(frozen=True)
 class Work:
-    """flops: multiplications and additions, of taps that fall on the input. bytes: of what has to be read once and written once, the
-    elements of x that no window sees left out. unrolled: of the matrix that im2col makes of x. replication: how often an element
-    of x stands in it, on average, zeros of the padding left out."""
+    """flops: multiplications and additions, of taps that fall on the input. bytes: of what has to be read once and
+    written once, the elements of x that no window sees left out. unrolled: of the matrix that im2col makes of x.
+    replication: how often an element of x stands in it, on average, zeros of the padding left out."""
 
     flops: int
     bytes: int

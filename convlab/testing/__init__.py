@@ -1,7 +1,8 @@
 """Checking kernels and layers of one's own, and convlab's.
 
     convlab.testing.check_conv2d(my_conv2d)                              # any callable, against float64, on problems made to break it
-    convlab.testing.check_kernel("my_kernel.cuh", like="conv2d_forward") # a CUDA kernel, without a GPU: python -m convlab.check
+    convlab.testing.check_kernel("my_kernel.cuh", like="conv2d_forward") # a CUDA kernel, without a GPU: python -m
+    convlab.check
 
 What is wrong is a CheckError that says where, by how much, and what it suggests.
 """

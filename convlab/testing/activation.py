@@ -18,8 +18,8 @@ def check_leaky_relu(
 ) -> Checked:
     """Checks fn(input, negative_slope) against torch.nn.functional.leaky_relu: values and gradients, to the last bit.
 
-    Shapes from nothing to 70001 elements, special values (zeros of both signs, infinities, NaN, subnormal numbers), and inputs that
-    are transposed, sliced and expanded. The rest is as in `check_conv2d`.
+    Shapes from nothing to 70001 elements, special values (zeros of both signs, infinities, NaN, subnormal numbers), and
+    inputs that are transposed, sliced and expanded. The rest is as in `check_conv2d`.
     """
     checked = Checked()
     for slope in slopes:

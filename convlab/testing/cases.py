@@ -1,4 +1,5 @@
-"""Adversarial problems: primes, edges, strides that leave gaps, padding beyond the kernel, empty batches; and random ones."""
+"""Adversarial problems: primes, edges, strides that leave gaps, padding beyond the kernel, empty batches; and random
+ones."""
 
 import math
 import random
@@ -124,7 +125,8 @@ def _every_window_sees_x(size, kernel, stride, padding, dilation):
 
 
 def random_pool(rng: random.Random) -> Pool:
-    """Any legal max pooling of moderate size, but for windows whose taps all miss x (torch writes outside its tensors for them)."""
+    """Any legal max pooling of moderate size, but for windows whose taps all miss x (torch writes outside its tensors
+    for them)."""
     while True:
         kernel, dilation = (rng.randint(1, 4), rng.randint(1, 4)), (rng.randint(1, 3), rng.randint(1, 3))
         extent = [d * (k - 1) + 1 for d, k in zip(dilation, kernel)]

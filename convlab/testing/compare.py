@@ -17,9 +17,9 @@ class CheckError(AssertionError):
 def sum_bound(dtype, exact, magnitude, terms):
     """How far a sum of products may be off, element by element.
 
-    `exact` is the sum in float64, `magnitude` the sum of the absolute values of its terms, `terms` how many there are. Rounding
-    after each addition moves a sum by about eps * sqrt(terms) * magnitude (eps of the accumulator: float64 for float64, else
-    float32), and storing the result rounds once more in its own type. Four times that is allowed.
+    `exact` is the sum in float64, `magnitude` the sum of the absolute values of its terms, `terms` how many there are.
+    Rounding after each addition moves a sum by about eps * sqrt(terms) * magnitude (eps of the accumulator: float64 for
+    float64, else float32), and storing the result rounds once more in its own type. Four times that is allowed.
     """
     accumulator = torch.float64 if dtype == torch.float64 else torch.float32
     bound = (
@@ -29,8 +29,8 @@ def sum_bound(dtype, exact, magnitude, terms):
 
 
 def conv_in_float64(tensors, dy, arguments):
-    """y, dx, dw and db (if there is a bias) of a convolution of `tensors` x, w, b in float64; and the same of their absolute values,
-    which is by how much rounding can move them."""
+    """y, dx, dw and db (if there is a bias) of a convolution of `tensors` x, w, b in float64; and the same of their
+    absolute values, which is by how much rounding can move them."""
 
     def all_of(fn):
         exact = [fn(t.detach().to("cpu", torch.float64)).requires_grad_() for t in tensors if t is not None]
@@ -47,9 +47,11 @@ Alternatives = dict[str, Callable[[], torch.Tensor | None]]
 
 
 def assert_close(actual, exact, bound, what="", dims="", alternatives: Alternatives | None = None):
-    """Raises CheckError unless every element of `actual` is within `bound` of `exact` (both float64, on the CPU; NaN equals NaN).
+    """Raises CheckError unless every element of `actual` is within `bound` of `exact` (both float64, on the CPU; NaN
+    equals NaN).
 
-    dims: a letter for each dimension, for the report ("nkpq"). alternatives: what a wrong result is compared with, to say more.
+    dims: a letter for each dimension, for the report ("nkpq"). alternatives: what a wrong result is compared with, to
+    say more.
     """
     if actual.shape != exact.shape:
         raise CheckError(f"{what}: shape {tuple(actual.shape)}, expected {tuple(exact.shape)}")

@@ -1,4 +1,5 @@
-"""What a kernel of one's own can be checked as: the signature of its launcher, problems, and what the right results are.
+"""What a kernel of one's own can be checked as: the signature of its launcher, problems, and what the right results
+are.
 
 All tensors are contiguous NCHW of one element type T. Pointers are to device memory; outputs are never empty.
 """
@@ -33,7 +34,8 @@ class Question(NamedTuple):
 
 
 class Contract(NamedTuple):
-    """What a launcher promises. `questions(dtype, random_cases, seed)` yields what it is asked, simple problems first."""
+    """What a launcher promises. `questions(dtype, random_cases, seed)` yields what it is asked, simple problems
+    first."""
 
     like: str
     signature: str
@@ -45,7 +47,8 @@ class Contract(NamedTuple):
     layers: Callable[[torch.dtype], dict[str, Question]]  # whose traffic is counted
 
 
-# ---- convolution ------------------------------------------------------------------------------------------------------
+# ---- convolution
+# ------------------------------------------------------------------------------------------------------
 
 LAYERS = {"LeNet C3": Conv(32, 6, 14, 14, 16, 5, 5), "ResNet-20": Conv(1, 32, 16, 16, 32, 3, 3, padding=(1, 1))}
 DEPTHWISE_LAYERS = {
@@ -115,7 +118,8 @@ def _conv(pass_: str, arguments: str, inputs) -> Contract:
     )
 
 
-# ---- pooling ----------------------------------------------------------------------------------------------------------
+# ---- pooling
+# ----------------------------------------------------------------------------------------------------------
 
 
 def _pair(n):
@@ -194,7 +198,8 @@ AVG_LAYERS = {
 }
 
 
-# ---- activation -------------------------------------------------------------------------------------------------------
+# ---- activation
+# -------------------------------------------------------------------------------------------------------
 
 
 def _leaky_relu_question(backward: bool, elements: int, dtype, slope=0.1) -> Question:

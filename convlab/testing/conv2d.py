@@ -35,18 +35,20 @@ def check_conv2d(
 ) -> Checked:
     """Checks a convolution against float64, on problems made to break it.
 
-    fn: called as fn(input, weight, bias, stride, padding, dilation, groups) with what torch.nn.functional.conv2d takes: input
-        [N, C, H, W], weight [K, C/groups, R, S], bias [K] or None, three pairs of ints, an int. It returns [N, K, P, Q] of the
-        input's dtype. What it cannot do, it refuses with NotImplementedError; such problems are skipped and counted.
+    fn: called as fn(input, weight, bias, stride, padding, dilation, groups) with what torch.nn.functional.conv2d takes:
+    input
+        [N, C, H, W], weight [K, C/groups, R, S], bias [K] or None, three pairs of ints, an int. It returns [N, K, P, Q]
+        of the input's dtype. What it cannot do, it refuses with NotImplementedError; such problems are skipped and
+        counted.
     cases, random_cases, seed: the problems, and how many random ones follow them.
-    dtypes: sums may be off by what float32 rounds (float64: what float64 rounds), and the result by one rounding of its own type.
-    layouts: keys of `convlab.testing.LAYOUTS`, for inputs and gradients.
+    dtypes: sums may be off by what float32 rounds (float64: what float64 rounds), and the result by one rounding of its
+    own type. layouts: keys of `convlab.testing.LAYOUTS`, for inputs and gradients.
     gradients: whether to check those that autograd computes through fn; None: if the result requires them.
     device: where the tensors lie. Under `convlab.simulate()` the CUDA kernels are checked.
 
-    Each problem runs with every layout, with an expanded input and gradient, without a bias, and twice, for the same bits. New
-    tensors are full of NaN, so that what fn forgets to write shows. Raises CheckError (an AssertionError) for the first thing that
-    is wrong: where, by how much, and what it suggests. Returns what was checked.
+    Each problem runs with every layout, with an expanded input and gradient, without a bias, and twice, for the same
+    bits. New tensors are full of NaN, so that what fn forgets to write shows. Raises CheckError (an AssertionError) for
+    the first thing that is wrong: where, by how much, and what it suggests. Returns what was checked.
     """
     checked, rng = Checked(), random.Random(seed)
     with poisoned_memory():
@@ -62,7 +64,8 @@ def check_conv2d(
 def check_conv(convolve, x, w, b, dy, arguments, what="", gradients: bool | None = True):
     """Checks one convolution and its three gradients against float64 on the same inputs; returns y and the gradients.
 
-    convolve(x, w, b) must be differentiable, or gradients False. x, w, b (or None) and dy may lie on any device, in any layout.
+    convolve(x, w, b) must be differentiable, or gradients False. x, w, b (or None) and dy may lie on any device, in any
+    layout.
     """
     leaves = [t.detach().requires_grad_(gradients is not False) for t in (x, w, b) if t is not None]
     y = convolve(*leaves, *([] if b is not None else [None]))
@@ -119,7 +122,8 @@ def _check_case(fn, case: Conv, dtype, layouts, gradients, device, checked: Chec
                 run(f", {name} weight", x, change(w), b, dy)
 
 
-# ---- what it might have computed instead ------------------------------------------------------------------------------
+# ---- what it might have computed instead
+# ------------------------------------------------------------------------------
 
 
 def _forward(x, w, b, outputs, stride, padding, dilation, groups):

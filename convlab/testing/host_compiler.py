@@ -25,7 +25,8 @@ class CompilerFailed(Exception):
 
 
 def compiled(folder: Path, sources: list[Path], check: bool, cxx="g++", extra=()) -> list[str]:
-    """Object files of kernels (.cu) and host code (.cpp), which may include anything of csrc/. Reports name sources relative to the root."""
+    """Object files of kernels (.cu) and host code (.cpp), which may include anything of csrc/. Reports name sources
+    relative to the root."""
 
     def compile_one(source: Path) -> str:
         target = folder / (source.name + ".o")
@@ -48,8 +49,8 @@ def linked(target: Path, objects: list[str], cxx="g++", extra=()) -> Path:
 
 
 def kept(sources: list[Path], check: bool, cxx="g++", extra=()) -> list[str]:
-    """`compiled`, once for a machine: object files in the user's cache folder (XDG_CACHE_HOME), under a name that stands for all that
-    went into them."""
+    """`compiled`, once for a machine: object files in the user's cache folder (XDG_CACHE_HOME), under a name that
+    stands for all that went into them."""
     if not shutil.which(cxx):
         raise FileNotFoundError(f"convlab: {cxx} is not on PATH; kernels are checked with it: apt install g++")
     version = subprocess.run([cxx, "--version"], capture_output=True, text=True).stdout

@@ -1,4 +1,5 @@
-"""Grading a CUDA kernel of one's own, without a GPU: races, bounds, uninitialised reads, wrong results, and what it asks of memory."""
+"""Grading a CUDA kernel of one's own, without a GPU: races, bounds, uninitialised reads, wrong results, and what it
+asks of memory."""
 
 import re
 from dataclasses import dataclass, field
@@ -38,7 +39,8 @@ SUBJECTS = {
 
 @dataclass
 class Finding:
-    """Something wrong. `where` is file:line of the kernel, where that is known; `problem` the first on which it showed."""
+    """Something wrong. `where` is file:line of the kernel, where that is known; `problem` the first on which it
+    showed."""
 
     subject: str
     where: str
@@ -110,16 +112,19 @@ def check_kernel(
 ) -> KernelReport:
     """Compiles a CUDA kernel for the checking simulator and grades it. Needs g++ and no GPU.
 
-    source: a file, written over csrc/device/device.h, that defines the launcher which `like` names. `template(like)` is one to start
-        from. It may also define `const char* refusal(const Conv2d& g)`, which returns why the kernel cannot do a problem, or
-        nullptr; and `long long workspace_bytes(const Conv2d& g)`, for scratch memory, a `void*` before the launcher's stream.
-    like: a key of `convlab.testing.CONTRACTS`: conv2d_forward, conv2d_dgrad, conv2d_wgrad, max_pool2d_forward, and so on.
-    random_cases, seed: how many random problems follow the awkward ones.
+    source: a file, written over csrc/device/device.h, that defines the launcher which `like` names. `template(like)` is
+    one to start
+        from. It may also define `const char* refusal(const Conv2d& g)`, which returns why the kernel cannot do a
+        problem, or nullptr; and `long long workspace_bytes(const Conv2d& g)`, for scratch memory, a `void*` before the
+        launcher's stream.
+    like: a key of `convlab.testing.CONTRACTS`: conv2d_forward, conv2d_dgrad, conv2d_wgrad, max_pool2d_forward, and so
+    on. random_cases, seed: how many random problems follow the awkward ones.
     count: whether to count the memory traffic of two layers, if nothing is wrong.
     most_findings: how many different ones are collected before it stops.
 
-    Every problem runs with threads and blocks in three orders, which must give the same bits. Returns a KernelReport. Raises
-    CompileError, with the first errors at the lines of the source; ValueError for what `like` or `dtype` cannot be.
+    Every problem runs with threads and blocks in three orders, which must give the same bits. Returns a KernelReport.
+    Raises CompileError, with the first errors at the lines of the source; ValueError for what `like` or `dtype` cannot
+    be.
     """
     if like not in CONTRACTS:
         raise ValueError(f"check_kernel: like={like!r} must be one of {', '.join(map(repr, CONTRACTS))}")

@@ -32,9 +32,11 @@ def check_max_pool2d(
     gradients: bool | None = None,
     device="cpu",
 ) -> Checked:
-    """Checks a max pooling against torch's: values and gradients to the last bit, among them ties, of which the first wins.
+    """Checks a max pooling against torch's: values and gradients to the last bit, among them ties, of which the first
+    wins.
 
-    fn: called as fn(input, kernel_size, stride, padding, dilation, ceil_mode), returns [N, C, P, Q]; with indices=True the pair
+    fn: called as fn(input, kernel_size, stride, padding, dilation, ceil_mode), returns [N, C, P, Q]; with indices=True
+    the pair
         (values, indices) of torch.nn.functional.max_pool2d(..., return_indices=True), and the indices are checked.
 
     The rest is as in `check_conv2d`.
@@ -83,7 +85,8 @@ def check_avg_pool2d(
 ) -> Checked:
     """Checks an average pooling against float64: values and gradients, within what rounding allows.
 
-    fn: called as fn(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override), returns [N, C, P, Q].
+    fn: called as fn(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override), returns [N,
+    C, P, Q].
 
     The rest is as in `check_conv2d`.
     """

@@ -1,4 +1,5 @@
-"""What all checks of a callable share: tensors in awkward layouts, poisoned memory, calls whose failures say what was called."""
+"""What all checks of a callable share: tensors in awkward layouts, poisoned memory, calls whose failures say what was
+called."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,7 +35,8 @@ LAYOUTS = {"contiguous": lambda t: t, "channels_last": _channels_last, "transpos
 
 @contextmanager
 def poisoned_memory():
-    """In deterministic mode torch fills every new tensor with NaN (or the largest integer): what a callable forgets to write, shows."""
+    """In deterministic mode torch fills every new tensor with NaN (or the largest integer): what a callable forgets to
+    write, shows."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)

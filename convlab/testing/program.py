@@ -28,7 +28,8 @@ _TYPES = {
 _ACCESS = ("read", "write", "atomic")
 _TIME_LIMIT = 600  # seconds a problem; threads that hang are stopped by the simulator much earlier
 
-# The user's file, and what run_kernel.cpp asks of it. Its functions are called by a template, so that a missing one is one sentence.
+# The user's file, and what run_kernel.cpp asks of it. Its functions are called by a template, so that a missing one is
+# one sentence.
 _GLUE = """\
 #include "{source}"
 
@@ -82,7 +83,8 @@ class CompileError(CheckError):
 
 
 class Answer(NamedTuple):
-    """What came of a problem. `report` is what the simulator found, `refusal` why the kernel does not do it; empty if neither."""
+    """What came of a problem. `report` is what the simulator found, `refusal` why the kernel does not do it; empty if
+    neither."""
 
     result: torch.Tensor | None = None
     refusal: str = ""
@@ -181,7 +183,8 @@ def _rows(text: bytes) -> list[list[str]]:
     return [line.split("\t") for line in text.decode().splitlines()]
 
 
-# ---- compiling --------------------------------------------------------------------------------------------------------
+# ---- compiling
+# --------------------------------------------------------------------------------------------------------
 
 # What is not of the device language, and what to write instead.
 _HINTS = {
@@ -192,7 +195,8 @@ _HINTS = {
     r"cudaMemcpyToSymbol": "constant memory is filled with COPY_TO_SYMBOL(symbol, source, bytes, stream)",
 }
 _SHOWN = 5  # errors
-# A static in a launcher needs no lock here: the instrumentation would make atomic operations of it, for which there is no hook.
+# A static in a launcher needs no lock here: the instrumentation would make atomic operations of it, for which there is
+# no hook.
 _HOST = ("-fno-threadsafe-statics",)
 
 

@@ -3,8 +3,10 @@
 x, w, dy, winners  how often each byte of the tensor is read, on average (winners: of max pooling, a byte each)
 positive           the same: whether leaky ReLU's x was, a byte each
 workspace          bytes read and written there, over those of the tensors together
-sectors            of 32 bytes, moved by a request of a warp to global memory; at least: what the same bytes could do with
-conflicts          wavefronts of shared memory over the least that the same bytes could take: 1 is free of bank conflicts
+sectors            of 32 bytes, moved by a request of a warp to global memory; at least: what the same bytes could do
+                   with
+conflicts          wavefronts of shared memory over the least that the same bytes could take: 1 is free of bank
+                   conflicts
 shared             bytes of shared memory read for each multiply-add
 """
 

@@ -13,15 +13,18 @@ from .errors import TrainingError
 class Batches:
     """The images of a set, epoch by epoch in a new random order and newly shifted.
 
-    Order, shifts and reflections come from the seed and the number of the epoch alone and are drawn on the CPU: they are the same
-    for every network, device, number of workers and number of processes, and for a run that was stopped in between.
+    Order, shifts and reflections come from the seed and the number of the epoch alone and are drawn on the CPU: they
+    are the same for every network, device, number of workers and number of processes, and for a run that was stopped in
+    between.
     """
 
     def __init__(self, data, batch_size, seed, max_shift=0, flip=False, world=None, workers=0):
-        """data: an ImageSet, the batches lie where it lies; batch_size: of all processes together, the last of an epoch may be smaller.
+        """data: an ImageSet, the batches lie where it lies; batch_size: of all processes together, the last of an epoch
+        may be smaller.
 
-        max_shift: pixels each way, at most; flip: reflect every other image, left to right; world: the processes, each of which
-        gets every `size`-th image of a batch; workers: processes that prepare the batches, none: this one does.
+        max_shift: pixels each way, at most; flip: reflect every other image, left to right; world: the processes, each
+        of which gets every `size`-th image of a batch; workers: processes that prepare the batches, none: this one
+        does.
         """
         self.data, self.batch_size, self.seed = data, batch_size, seed
         self.max_shift, self.flip, self.workers = max_shift, flip, workers

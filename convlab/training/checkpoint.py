@@ -11,15 +11,16 @@ FORMAT = "convlab training, 1"
 
 
 def save(contents, path):
-    """Writes `contents` (tensors, numbers, strings, and dicts and lists of them) to `path`: the old file or the new one, never half."""
+    """Writes `contents` (tensors, numbers, strings, and dicts and lists of them) to `path`: the old file or the new
+    one, never half."""
     files.replace(path, lambda file: torch.save({"format": FORMAT, **contents}, file))
 
 
 def load(path):
     """What `save` wrote to `path`, its tensors on the CPU.
 
-    Every byte is checked, and nothing in the file is executed. Raises CheckpointError for a damaged file and for one that is
-    something else, FileNotFoundError where there is none.
+    Every byte is checked, and nothing in the file is executed. Raises CheckpointError for a damaged file and for one
+    that is something else, FileNotFoundError where there is none.
     """
     try:
         with zipfile.ZipFile(path) as archive:

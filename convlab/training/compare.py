@@ -15,7 +15,8 @@ KINDS = ("torch", "convlab")
 def compare(task, args, train_set, test_set, world):
     """Trains both, step by step in turns, prints a line for each epoch, draws compare.png and writes compare.jsonl.
 
-    The picture goes to args.plots if that is given, else to args.out with the numbers. Returns every step's loss, by kind.
+    The picture goes to args.plots if that is given, else to args.out with the numbers. Returns every step's loss, by
+    kind.
     """
     trainings = {kind: session.prepare(task, args, train_set, world, layers=kind) for kind in KINDS}
     losses, seconds = {kind: [] for kind in KINDS}, {kind: [] for kind in KINDS}

@@ -27,7 +27,8 @@ class AbsentError(DataError):
 class ImageSet(NamedTuple):
     """images [N, C, 32, 32] float32; labels [N] int64, 0 to 9; the classes' names; where the images are from.
 
-    Digits, C = 1, go from 0 (paper) to 1 (ink), colour images, C = 3, from -2 to 2: 0 is what comes in where an image is shifted.
+    Digits, C = 1, go from 0 (paper) to 1 (ink), colour images, C = 3, from -2 to 2: 0 is what comes in where an image
+    is shifted.
     """
 
     images: torch.Tensor
@@ -127,8 +128,8 @@ def _mnist_part(MNIST, folder, raw, train):
 def cifar10(folder):
     """CIFAR-10 out of `folder`/cifar-10-batches-py, downloaded if it is not there: (training set, test set).
 
-    Raises AbsentError without torchvision and when it is neither there nor to be downloaded; DataError when a file is not what
-    was published, by its MD5 sum: the files are pickles, which could run anything.
+    Raises AbsentError without torchvision and when it is neither there nor to be downloaded; DataError when a file is
+    not what was published, by its MD5 sum: the files are pickles, which could run anything.
     """
     try:
         from torchvision.datasets import CIFAR10

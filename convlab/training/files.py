@@ -39,7 +39,8 @@ def _sync_folder(folder):
 
 @contextmanager
 def sole_use_of(folder):
-    """Inside the block no other process that asks gets `folder`. Raises TrainingError where another has it; ends with the process."""
+    """Inside the block no other process that asks gets `folder`. Raises TrainingError where another has it; ends with
+    the process."""
     with open(Path(folder) / ".lock", "w") as file:
         try:
             fcntl.lockf(

@@ -11,7 +11,8 @@ def he(weight):
 
 
 def xavier(weight):
-    """Glorot and Bengio (2010): a variance of 2 / (fan_in + fan_out), between what forward and what backward would have."""
+    """Glorot and Bengio (2010): a variance of 2 / (fan_in + fan_out), between what forward and what backward would
+    have."""
     nn.init.xavier_normal_(weight)
 
 
@@ -19,7 +20,8 @@ INITIALISERS = {"default": None, "he": he, "xavier": xavier}
 
 
 def initialise(model, how):
-    """Draws the filters and matrices of `model` anew, in the order of its layers, and sets their biases to zero; "default" leaves all."""
+    """Draws the filters and matrices of `model` anew, in the order of its layers, and sets their biases to zero;
+    "default" leaves all."""
     if draw := INITIALISERS[how]:
         for module in model.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):

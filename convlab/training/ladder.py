@@ -21,7 +21,8 @@ AGREE = 1e-5  # relative: how far float32 losses may be from torch's
 
 
 class Row(NamedTuple):
-    """algorithm; the loss of the last step's batch after that step; bytes of global memory a step moves (None: not counted); seconds a step."""
+    """algorithm; the loss of the last step's batch after that step; bytes of global memory a step moves (None: not
+    counted); seconds a step."""
 
     algorithm: str
     loss: float
@@ -32,8 +33,8 @@ class Row(NamedTuple):
 def ladder(task, args, names, train_set):
     """Prints a row for torch's layers and one for each of the algorithms `names`; returns the rows.
 
-    Under args.simulate convlab's CUDA kernels run in the simulator, and the memory traffic of the last step is counted. Raises
-    TrainingError if a loss is not torch's.
+    Under args.simulate convlab's CUDA kernels run in the simulator, and the memory traffic of the last step is counted.
+    Raises TrainingError if a loss is not torch's.
     """
     args.steps = args.steps or STEPS
     rows, notes = [], []

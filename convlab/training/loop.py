@@ -16,7 +16,8 @@ WEIGHT_DECAY = {"sgd": 1e-3, "adamw": 5e-2}
 class Training:
     """Everything that changes while a network trains: its weights, the optimizer, the schedule, and how far they are.
 
-    `epoch` counts the epochs done, `step` the steps done in the one after them; `done` counts all steps, `of` are to be done.
+    `epoch` counts the epochs done, `step` the steps done in the one after them; `done` counts all steps, `of` are to be
+    done.
     """
 
     def __init__(self, model, batches: Batches, args, world):
@@ -47,8 +48,8 @@ class Training:
     def steps(self):
         """Trains to the end of the epoch: yields after every step [mean loss before it, right answers], float64 [2].
 
-        They are this process's part: the world's sum is the batch's. They stay on the device: reading every one of them would
-        make a GPU wait for Python.
+        They are this process's part: the world's sum is the batch's. They stay on the device: reading every one of them
+        would make a GPU wait for Python.
         """
         self.model.train()
         for images, labels, n in self.batches.epoch(self.epoch, first=self.step):
@@ -64,8 +65,8 @@ class Training:
         outputs = self._outputs(self.network, images)
         loss = self.loss(outputs, labels).sum() / n
         self.optimizer.zero_grad()
-        # The processes' gradients are averaged: times their number, that is the gradient of the whole batch's mean, also where
-        # the parts are not of one size.
+        # The processes' gradients are averaged: times their number, that is the gradient of the whole batch's mean,
+        # also where the parts are not of one size.
         self.scaler.scale(loss * self.world.size).backward()
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
@@ -92,10 +93,11 @@ class Training:
 
 
 class Score(NamedTuple):
-    """Over all images: the mean loss; the counts [label, answer]; for each activation layer the share of dead units, 0 to 1.
+    """Over all images: the mean loss; the counts [label, answer]; for each activation layer the share of dead units, 0
+    to 1.
 
-    A unit, a feature map or an output of a linear layer, is dead if no image makes it positive anywhere: then, but for the leak,
-    nothing flows back through it.
+    A unit, a feature map or an output of a linear layer, is dead if no image makes it positive anywhere: then, but for
+    the leak, nothing flows back through it.
     """
 
     loss: float

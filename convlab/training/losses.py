@@ -1,4 +1,5 @@
-"""What a network is trained to make small: functions of (outputs [N, classes] float32, labels [N] int64) that give a loss an image, [N]."""
+"""What a network is trained to make small: functions of (outputs [N, classes] float32, labels [N] int64) that give a
+loss an image, [N]."""
 
 import torch
 from torch.nn import functional as F
@@ -10,7 +11,8 @@ def cross_entropy(outputs, labels):
 
 
 def label_distance(outputs, labels):
-    """sum_j k[j] (j - T)^2: the expected squared distance between the label T and one drawn from k, the softmax of the outputs.
+    """sum_j k[j] (j - T)^2: the expected squared distance between the label T and one drawn from k, the softmax of the
+    outputs.
 
     A wrong answer near the label costs less than one far from it, so it suits labels whose order means something.
     """

@@ -18,8 +18,9 @@ AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def parser(doc, epochs, out, batch_size, lr, models=()):
     """The parser of a script.
 
-    epochs: their number for each data set, of which the first is the default; out: the default folder; batch_size: the default; lr:
-    the learning rate for each optimizer, the first of them the default; models: the names of the networks, if there are several.
+    epochs: their number for each data set, of which the first is the default; out: the default folder; batch_size: the
+    default; lr: the learning rate for each optimizer, the first of them the default; models: the names of the networks,
+    if there are several.
     """
     result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 

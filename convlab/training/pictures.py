@@ -67,7 +67,8 @@ def _curves(loss, accuracy, history):
 
 
 def _filters(axes, model):
-    """The first layer's filters: in colour where they see colours, else red where they want ink, blue where they want none."""
+    """The first layer's filters: in colour where they see colours, else red where they want ink, blue where they want
+    none."""
     layer, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     weight = conv.weight.detach().float().cpu()[:FILTERS]
     weight = weight / weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)

@@ -10,7 +10,8 @@ import torch.distributed as dist
 class World:
     """`rank` of `size` processes, and the `device` of this one. Process 0, `leads`, writes files and prints.
 
-    A context manager: under torchrun the processes join at its beginning (gloo between CPUs, nccl between GPUs) and part at its end.
+    A context manager: under torchrun the processes join at its beginning (gloo between CPUs, nccl between GPUs) and
+    part at its end.
     """
 
     def __init__(self, device=torch.device("cpu")):

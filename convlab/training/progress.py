@@ -11,8 +11,8 @@ QUIET = 60  # seconds after which a pipe gets a line within an epoch
 class Progress:
     """A bar of `steps` on stderr where that is a terminal; lines on stdout, which stay.
 
-    Elsewhere there is no bar but a line in every minute that had none, so `train 2>&1 | tee log` gives a log of whole lines, each
-    there as soon as it is printed. shown=False: neither, for all processes but the first.
+    Elsewhere there is no bar but a line in every minute that had none, so `train 2>&1 | tee log` gives a log of whole
+    lines, each there as soon as it is printed. shown=False: neither, for all processes but the first.
     """
 
     def __init__(self, steps, done=0, shown=True):

@@ -15,7 +15,8 @@ from .log import Log
 from .loop import Training
 from .progress import Progress
 
-# What decides a run's numbers, but for their rounding: a run is continued with the same, wherever and by however many processes.
+# What decides a run's numbers, but for their rounding: a run is continued with the same, wherever and by however many
+# processes.
 IDENTITY = (
     "data",
     "model",
@@ -94,7 +95,8 @@ class Run:
             )
 
     def begin(self):
-        """Continues the run in --out if --resume asks for it, and sees that no run is lost otherwise. Returns a line that says which.
+        """Continues the run in --out if --resume asks for it, and sees that no run is lost otherwise. Returns a line
+        that says which.
 
         Raises CheckpointError where a file is no whole checkpoint, or one of another run.
         """

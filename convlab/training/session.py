@@ -25,8 +25,8 @@ from .run import Run, Stopped, header
 class Task(NamedTuple):
     """What a script trains.
 
-    name: of the network; load(args): the training and the test ImageSet; build(args, layers): the network, with Conv2d, MaxPool2d ...
-    out of `layers`, convlab or torch.nn; max_shift, flip: how training images are varied, see Batches.
+    name: of the network; load(args): the training and the test ImageSet; build(args, layers): the network, with Conv2d,
+    MaxPool2d ... out of `layers`, convlab or torch.nn; max_shift, flip: how training images are varied, see Batches.
     """
 
     name: str
@@ -37,7 +37,8 @@ class Task(NamedTuple):
 
 
 def prepare(task, args, train_set, world=None, layers=None, algo=None):
-    """A Training from args.seed: the same weights, order and shifts for the same seed, whatever the layers ("convlab" or "torch")."""
+    """A Training from args.seed: the same weights, order and shifts for the same seed, whatever the layers ("convlab"
+    or "torch")."""
     world, layers, algo = world or World(args.device), layers or args.layers, algo or args.algo
     torch.manual_seed(args.seed)
     model = task.build(args, torch.nn if layers == "torch" else convlab)

@@ -1,8 +1,9 @@
 """Ten classes of 32x32 colour images, drawn from a seed: for where CIFAR-10 is not and cannot be downloaded.
 
-Seven shapes and three textures. Place, size, angle, proportions, contrast and every colour are drawn for each image, the figure and
-the background shade from one colour into another, bars and spots lie behind and before the figure, and noise lies over everything.
-So no pixel by itself tells the class: a linear classifier finds little, a convolutional network nearly all of it.
+Seven shapes and three textures. Place, size, angle, proportions, contrast and every colour are drawn for each image,
+the figure and the background shade from one colour into another, bars and spots lie behind and before the figure, and
+noise lies over everything. So no pixel by itself tells the class: a linear classifier finds little, a convolutional
+network nearly all of it.
 """
 
 import math
@@ -15,7 +16,8 @@ _CHUNK = 500  # images drawn at once: their planes stay in the cache
 
 
 def draw(count, seed):
-    """`count` images and their classes: ([count, 3, 32, 32] float32 in 0 to 1, [count] int64 in 0 to 9, as many of each as can be).
+    """`count` images and their classes: ([count, 3, 32, 32] float32 in 0 to 1, [count] int64 in 0 to 9, as many of each
+    as can be).
 
     The same numbers give the same images, and a smaller `count` gives the first of them.
     """
@@ -100,11 +102,13 @@ def _over(image, colour, cover):
 
 
 def _ink(distance, radius=0.58):
-    """1 inside (distance below 0), 0 outside, smooth over a pixel; `radius`: what the distance's unit is in half images."""
+    """1 inside (distance below 0), 0 outside, smooth over a pixel; `radius`: what the distance's unit is in half
+    images."""
     return (0.5 - distance * (radius * SIZE / 2)).clamp(0, 1)
 
 
-# ---- the figures: how much of each pixel [n, 32, 32] they cover, by its place (u, v) in units of the figure's radius -------------
+# ---- the figures: how much of each pixel [n, 32, 32] they cover, by its place (u, v) in units of the figure's radius
+# -------------
 
 
 def _polygon(u, v, sides):

@@ -1,4 +1,5 @@
-// What "auto" takes on the CPU. Measured with `python -m convlab.bench cpu conv --algo ...` on two AVX-512 cores. Torch-free.
+// What "auto" takes on the CPU. Measured with `python -m convlab.bench cpu conv --algo ...` on two AVX-512 cores.
+// Torch-free.
 #pragma once
 #include "../algorithms.h"
 

@@ -20,7 +20,8 @@ Filters filters_of(const Conv2d& g, bool channels_last, bool lanes_are_k) {
           g.Kg() * k, lanes_are_k ? k : c,           lanes_are_k ? c : k,           tap};
 }
 
-// A convolution of 1 x 1 filters does not care how a contiguous plane is cut into rows: here into such as fill whole vectors, if that goes.
+// A convolution of 1 x 1 filters does not care how a contiguous plane is cut into rows: here into such as fill whole
+// vectors, if that goes.
 Conv2d with_rows_of_vectors(Conv2d g, int lanes, bool contiguous) {
   const bool pointwise = g.R == 1 && g.S == 1 && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 && g.pad_w == 0 &&
                          g.P == g.H && g.Q == g.W;

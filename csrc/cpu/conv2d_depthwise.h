@@ -1,5 +1,5 @@
-// depthwise on the CPU, up to the kernels of csrc/cpu/isa: where taps lie, which of them share loads, how a problem is cut into strips
-// and slices, and the order of packing and computing.
+// depthwise on the CPU, up to the kernels of csrc/cpu/isa: where taps lie, which of them share loads, how a problem is
+// cut into strips and slices, and the order of packing and computing.
 #pragma once
 #include <algorithm>
 #include <numeric>
@@ -69,8 +69,8 @@ inline std::vector<Part> with_padding_backwards(const Axis& a) {
 
 inline int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
-// A row of the source between zeros, whose first element begins a vector of `unit` elements, with room for whole vectors. Afterwards
-// the parts' offsets are places of the row.
+// A row of the source between zeros, whose first element begins a vector of `unit` elements, with room for whole
+// vectors. Afterwards the parts' offsets are places of the row.
 inline RowPanel panel_of(std::vector<Part>& parts, int columns, int unit, int phases) {
   int least = 0;
   for (const Part& part : parts)
@@ -137,14 +137,15 @@ struct Plan {
 // Whether vectors run over channels: they lie innermost in the target. Otherwise they run along rows.
 inline bool over_channels(const Conv2d& g, const Strides& target) { return target.c == 1 && g.C > 1; }
 
-// Whether the first cache holds the rows that a row of the target needs, of one vector a pixel: pixels a multiple of many lines apart
-// share few of its sets.
+// Whether the first cache holds the rows that a row of the target needs, of one vector a pixel: pixels a multiple of
+// many lines apart share few of its sets.
 inline bool stays_in_cache(int64_t pixel_bytes, int64_t pixels) {
   const int64_t lines = std::max<int64_t>(1, pixel_bytes / kCacheLine);
   return pixels * std::gcd(lines, kCacheSets) <= kCacheSets * kSourceWays;
 }
 
-// A pass; backwards: dgrad. lanes: of a vector of sums, which are elements of so many bytes; same_type: tensors hold such elements too
+// A pass; backwards: dgrad. lanes: of a vector of sums, which are elements of so many bytes; same_type: tensors hold
+// such elements too
 inline Plan plan_of(const Conv2d& g, bool backwards, bool planes, const Strides& source, const Strides& target,
                     int lanes, int64_t element, bool same_type) {
   Plan plan;

@@ -1,5 +1,5 @@
-// direct on the CPU, up to the kernels of csrc/cpu/isa: where taps lie in the rows of a panel, how a problem is cut into strips, and
-// the packing of weights.
+// direct on the CPU, up to the kernels of csrc/cpu/isa: where taps lie in the rows of a panel, how a problem is cut
+// into strips, and the packing of weights.
 #pragma once
 #include <algorithm>
 
@@ -34,7 +34,8 @@ struct Columns {
     return c.viewed();
   }
 
-  // Targets v = first, first + stride, ... of x meet tap s at dy's q = (v + pad - s dilation) / stride, where that is whole
+  // Targets v = first, first + stride, ... of x meet tap s at dy's q = (v + pad - s dilation) / stride, where that is
+  // whole
   static Columns dgrad(const Axis& a, int lanes) {
     Columns c;
     int least = 0, most = 0;

@@ -1,5 +1,5 @@
-// register_tiled on the CPU, up to the kernels of csrc/cpu/isa: how a problem is cut into strips, panels and slices, and the order of
-// packing, computing and unpacking.
+// register_tiled on the CPU, up to the kernels of csrc/cpu/isa: how a problem is cut into strips, panels and slices,
+// and the order of packing, computing and unpacking.
 #pragma once
 #include <algorithm>
 

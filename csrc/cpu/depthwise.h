@@ -1,12 +1,13 @@
-// What a depthwise convolution asks of the CPU's kernels, as plain data: rectangles of the target, each reached by the same taps
-// everywhere. In forward and dgrad the target is summed; in wgrad target stands for dy and source for x. Torch-free.
+// What a depthwise convolution asks of the CPU's kernels, as plain data: rectangles of the target, each reached by the
+// same taps everywhere. In forward and dgrad the target is summed; in wgrad target stands for dy and source for x.
+// Torch-free.
 #pragma once
 #include "product.h"
 
 namespace convlab {
 
-// Places at, at + at_step, ... of the target have their taps around places from, from + from_step, ... of the source: from place
-// `before` to place `after` as seen from there; with no tap at all, before > after.
+// Places at, at + at_step, ... of the target have their taps around places from, from + from_step, ... of the source:
+// from place `before` to place `after` as seen from there; with no tap at all, before > after.
 struct DepthwisePlaces {
   int count, at, at_step, from, from_step, before, after;
 };
@@ -16,8 +17,9 @@ struct DepthwiseTap {
   int64_t weights;  // r S + s
 };
 
-// Taps come in triples first, as far as they go: three whose sources are as far apart as those of neighbouring places along the tiles,
-// so that one load of the source serves three places. They have weights w, w + weight_step, w + 2 weight_step.
+// Taps come in triples first, as far as they go: three whose sources are as far apart as those of neighbouring places
+// along the tiles, so that one load of the source serves three places. They have weights w, w + weight_step, w + 2
+// weight_step.
 struct DepthwiseTaps {
   const DepthwiseTap* list;
   int triples, singles;
@@ -38,15 +40,16 @@ struct Depthwise {
   bool planes;  // whether vectors run along rows, plane by plane, and not over channels
   const DepthwiseBlock* blocks;
   int block_count;
-  // Tiles read the source where it lies, and blocks know no padding; or a strip's rows are copied between zeros, which stand for what
-  // taps read outside. A panel's places are elements of a plane, taken apart by the stride, or pixels of a vector each.
+  // Tiles read the source where it lies, and blocks know no padding; or a strip's rows are copied between zeros, which
+  // stand for what taps read outside. A panel's places are elements of a plane, taken apart by the stride, or pixels of
+  // a vector each.
   bool source_in_place;
   RowPanel panel;
   int64_t row, pixel;  // elements between the source's rows and columns, as tiles see them
   bool target_in_place;  // tiles read or write the target where it lies
   int vectors_per_piece;  // wgrad over channels
-  // Planes with filters of window x window, no stride and no dilation go without tiles: x or dy at row p + row_offset + r and column
-  // q + column_offset + s meets w[r, s], or in dgrad the weight that lies opposite
+  // Planes with filters of window x window, no stride and no dilation go without tiles: x or dy at row p + row_offset +
+  // r and column q + column_offset + s meets w[r, s], or in dgrad the weight that lies opposite
   int window, row_offset, column_offset;
   bool flipped;
 

@@ -1,5 +1,5 @@
-// Convolution and pooling of integers on the CPU, as plain loops: torch has them, and nobody waits for them. Sums wrap around, as
-// torch's do. Tensors are contiguous here.
+// Convolution and pooling of integers on the CPU, as plain loops: torch has them, and nobody waits for them. Sums wrap
+// around, as torch's do. Tensors are contiguous here.
 #pragma once
 #include <limits>
 

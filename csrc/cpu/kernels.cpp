@@ -59,7 +59,8 @@ const CpuKernels& cpu_kernels() {
 
 }  // namespace convlab
 
-// ---- for convlab/cpu.py -----------------------------------------------------------------------------------------------
+// ---- for convlab/cpu.py
+// -----------------------------------------------------------------------------------------------
 
 // The name of the kernels in use; null where CONVLAB_CPU is wrong, and then `error` says how
 extern "C" [[gnu::visibility("default")]] const char* convlab_cpu_kernels(const char** error) {

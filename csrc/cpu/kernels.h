@@ -1,5 +1,6 @@
-// The CPU kernels as a table of functions, one table an instruction set. csrc/cpu/isa is compiled once for each, with the compiler's
-// flags for it (setup.py); which table is used is decided once, when the library is first asked. Torch-free.
+// The CPU kernels as a table of functions, one table an instruction set. csrc/cpu/isa is compiled once for each, with
+// the compiler's flags for it (setup.py); which table is used is decided once, when the library is first asked.
+// Torch-free.
 #pragma once
 #include <cstdint>
 
@@ -10,8 +11,8 @@
 
 namespace convlab {
 
-// For tensors of one element type; sums, packed weights and bias are of its acc_t. Each function makes the pieces [begin, end) of
-// its work, and the caller spreads them over threads.
+// For tensors of one element type; sums, packed weights and bias are of its acc_t. Each function makes the pieces
+// [begin, end) of its work, and the caller spreads them over threads.
 struct ConvFunctions {
   void (*pack_weights)(const Filters&, const void* w, void* packed, int64_t begin, int64_t end);
   void (*unpack_weights)(const Filters&, const void* packed, int slices, int64_t slice, void* w, int64_t begin,
@@ -23,14 +24,16 @@ struct ConvFunctions {
   void (*tiled_wgrad)(const Product&, const Filters&, const Axis& rows, const Axis& columns, int slices, const void* dy,
                       const void* x, void* dw, void* sums, int64_t begin, int64_t end, char* scratch);
 
-  // direct; `channels_of_tile` says how many channels of the `left` ones the next tile has, which is how its weights are packed
+  // direct; `channels_of_tile` says how many channels of the `left` ones the next tile has, which is how its weights
+  // are packed
   int (*channels_of_tile)(int left);
   void (*direct)(const RowProduct&, const void* source, const void* weights, const void* bias, void* target,
                  int64_t begin, int64_t end, char* scratch);
   void (*direct_wgrad)(const RowProduct&, const Axis& rows, int slices, const void* dy, const void* x, void* partial,
                        int64_t begin, int64_t end, char* scratch);
 
-  // depthwise: weights [vectors of channels, R S, L], or [channels, R S] among planes; sums are like weights, for each slice
+  // depthwise: weights [vectors of channels, R S, L], or [channels, R S] among planes; sums are like weights, for each
+  // slice
   void (*depthwise)(const Depthwise&, const void* source, const void* weights, const void* bias, void* target,
                     int64_t begin, int64_t end, char* scratch);
   void (*depthwise_wgrad)(const Depthwise&, int slices, const void* dy, const void* x, void* sums, int64_t begin,
@@ -76,7 +79,8 @@ struct CpuKernels {
   int lanes(DType dtype) const { return vector_bytes / (dtype == DType::float64 ? 8 : 4); }
 };
 
-// The best this machine has, or what CONVLAB_CPU names. Throws std::runtime_error where that is no such name, or not on this machine.
+// The best this machine has, or what CONVLAB_CPU names. Throws std::runtime_error where that is no such name, or not on
+// this machine.
 const CpuKernels& cpu_kernels();
 
 }  // namespace convlab

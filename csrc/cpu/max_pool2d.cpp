@@ -14,8 +14,8 @@ using pooling::Pass;
 using pooling::Plan;
 using pooling::Way;
 
-// In backward, gathering asks every window that may cover an element, for a vector of elements at a time. Scattering adds up what each
-// window gives, one by one, but costs no more where windows overlap more. Gathering is the faster one
+// In backward, gathering asks every window that may cover an element, for a vector of elements at a time. Scattering
+// adds up what each window gives, one by one, but costs no more where windows overlap more. Gathering is the faster one
 //   along rows, for few windows over an element, and rows that fill vectors
 //   along channels, for few taps a window
 constexpr int kGatheredWindows = 3, kGatheredTaps = 16;
@@ -82,8 +82,8 @@ class TapPlaces {
   std::vector<int64_t> places_;
 };
 
-// A row of `count` outputs of some channels, `inner` apart in dy. sums of the first output's tap 0 begin at `first`, of `all`, those of
-// the next `stride` further, and those of its other taps where `places` says.
+// A row of `count` outputs of some channels, `inner` apart in dy. sums of the first output's tap 0 begin at `first`, of
+// `all`, those of the next `stride` further, and those of its other taps where `places` says.
 template <int channels, class T, class Offset>
 void scatter_row(const TapPlaces& taps, const int64_t* places, int64_t first, int64_t all, int64_t stride, int count,
                  const T* dy, const Offset* offsets, int64_t inner, int some_channels, acc_t<T>* sums) {

@@ -1,4 +1,5 @@
-// Poolings on the CPU, up to the kernels of csrc/cpu/isa: a problem's tables, and how it is cut into pieces for threads and caches.
+// Poolings on the CPU, up to the kernels of csrc/cpu/isa: a problem's tables, and how it is cut into pieces for threads
+// and caches.
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -20,7 +21,8 @@ constexpr int64_t kBytesPerWork = 8;  // of parallel.h's unit: vectors go throug
 
 enum class Pass { forward, backward };
 
-// How a pass is made: by vectors in lines (pooling.h), by vectors of channels as they lie, or element by element (pool2d_plain.h)
+// How a pass is made: by vectors in lines (pooling.h), by vectors of channels as they lie, or element by element
+// (pool2d_plain.h)
 enum class Way { lines, direct, plain };
 
 inline Axis rows_of(const Pool2d& g) { return {g.H, g.P, g.R, g.stride_h, g.pad_h, g.dilation_h}; }

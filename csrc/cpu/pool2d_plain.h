@@ -1,6 +1,6 @@
-// Poolings element by element: for windows so large that lines (pooling.h) of their phases would not stay in a cache, and for gradients
-// where asking all windows that cover an element costs more than adding up what each window gives. Tensors are planes of places [H, W]
-// times `inner` channels.
+// Poolings element by element: for windows so large that lines (pooling.h) of their phases would not stay in a cache,
+// and for gradients where asking all windows that cover an element costs more than adding up what each window gives.
+// Tensors are planes of places [H, W] times `inner` channels.
 #pragma once
 #include <limits>
 #include <vector>

@@ -1,9 +1,9 @@
 // What a pooling asks of the CPU's kernels, as plain data. Torch-free.
 //
-// A tensor is planes [H, W, inner]: N C planes with inner = 1, or, channels_last, N planes with inner = C. The kernels lay what
-// they read out in lines that stay in the first cache, so that the taps of neighbouring outputs are neighbours whatever the stride,
-// and what lies outside the tensor is there as well. Along one dimension, line t of phase f holds place t stride + f - pad; with
-// r dilation = shift stride + phase, tap r of output p is line p + shift of that phase.
+// A tensor is planes [H, W, inner]: N C planes with inner = 1, or, channels_last, N planes with inner = C. The kernels
+// lay what they read out in lines that stay in the first cache, so that the taps of neighbouring outputs are neighbours
+// whatever the stride, and what lies outside the tensor is there as well. Along one dimension, line t of phase f holds
+// place t stride + f - pad; with r dilation = shift stride + phase, tap r of output p is line p + shift of that phase.
 #pragma once
 #include "../geometry/axis.h"
 

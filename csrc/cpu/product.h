@@ -1,6 +1,6 @@
-// What a pass of a convolution asks of the CPU's kernels, as plain data. Forward and dgrad are one operation: each place of a
-// target sums over taps and channels of a source, and which taps reach which place is said by classes (geometry/tap_classes.h).
-// wgrad turns it around: source and target are read, and the weights are summed. Torch-free.
+// What a pass of a convolution asks of the CPU's kernels, as plain data. Forward and dgrad are one operation: each
+// place of a target sums over taps and channels of a source, and which taps reach which place is said by classes
+// (geometry/tap_classes.h). wgrad turns it around: source and target are read, and the weights are summed. Torch-free.
 #pragma once
 #include <cstdint>
 
@@ -14,7 +14,8 @@ struct Strides {
   int64_t n, c, h, w;  // in elements
 };
 
-// The weights as a pass reads them: vectors of `width` channels a group, each summed over `depth` channels; strides in elements
+// The weights as a pass reads them: vectors of `width` channels a group, each summed over `depth` channels; strides in
+// elements
 struct Filters {
   int groups, width, depth, R, S;
   int64_t group, lane, depth_stride, tap;
@@ -41,8 +42,9 @@ inline int taps_of_classes(const AxisView& axis) {
   return taps;
 }
 
-// `direct` runs along rows. A channel's row of the source is copied between zeros into `phases` rows one behind another, so that the
-// elements that neighbouring targets read lie side by side: element u goes to row (u + left) % phases, place (u + left) / phases.
+// `direct` runs along rows. A channel's row of the source is copied between zeros into `phases` rows one behind
+// another, so that the elements that neighbouring targets read lie side by side: element u goes to row (u + left) %
+// phases, place (u + left) / phases.
 struct RowPanel {
   int left, phases, phase_length;
   int64_t length() const { return int64_t(phases) * phase_length; }

@@ -1,6 +1,6 @@
-// Memory for packed weights and panels. Each thread keeps its block from call to call (a fresh one would cost more page faults than
-// the work it is for), up to kKept bytes; nothing in it outlives the call that wrote it. Under AddressSanitizer a call may touch the
-// bytes it asked for and no others, and finds NaN in them.
+// Memory for packed weights and panels. Each thread keeps its block from call to call (a fresh one would cost more page
+// faults than the work it is for), up to kKept bytes; nothing in it outlives the call that wrote it. Under
+// AddressSanitizer a call may touch the bytes it asked for and no others, and finds NaN in them.
 #pragma once
 #include <cstdint>
 #include <cstring>

@@ -1,5 +1,5 @@
-// Where the CUDA backend runs: the tensor's device for as long as the object lives, and torch's current stream on it. In the
-// simulator there is one device and no stream: a launch returns when it is done.
+// Where the CUDA backend runs: the tensor's device for as long as the object lives, and torch's current stream on it.
+// In the simulator there is one device and no stream: a launch returns when it is done.
 #pragma once
 #include <torch/csrc/stable/accelerator.h>
 

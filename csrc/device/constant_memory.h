@@ -1,5 +1,5 @@
-// Taking turns at __constant__ memory. A symbol is one for each device, whatever the stream: without turns, the copy of one
-// stream would overwrite what a kernel of another still reads.
+// Taking turns at __constant__ memory. A symbol is one for each device, whatever the stream: without turns, the copy of
+// one stream would overwrite what a kernel of another still reads.
 //
 //   __constant__ float filters[n];
 //   ...
@@ -7,9 +7,10 @@
 //   COPY_TO_SYMBOL(filters, source, bytes, stream);
 //   launch(kernel, ...);                             // as many copies and launches as it takes
 //
-// The host never waits for the GPU: a turn holds a lock while it enqueues, and the streams wait for each other through an event
-// behind the last launch of the turn before. A captured graph could not keep this up: a replay enqueues its copies and kernels
-// without asking anybody. So no turn is given to a stream that is being captured: std::runtime_error, who() and the reason.
+// The host never waits for the GPU: a turn holds a lock while it enqueues, and the streams wait for each other through
+// an event behind the last launch of the turn before. A captured graph could not keep this up: a replay enqueues its
+// copies and kernels without asking anybody. So no turn is given to a stream that is being captured:
+// std::runtime_error, who() and the reason.
 #pragma once
 #include <map>
 #include <mutex>

@@ -1,9 +1,9 @@
-// Tensor core operations of a warp (mma.sync, sm_80 and later), and ldmatrix, which feeds them. Fragments are laid out as in
-// the PTX ISA; lane = 4 g + t:
+// Tensor core operations of a warp (mma.sync, sm_80 and later), and ldmatrix, which feeds them. Fragments are laid out
+// as in the PTX ISA; lane = 4 g + t:
 //
 //   m16n8k8, tf32    a: (g, t) (g+8, t) (g, t+4) (g+8, t+4)                     b: (t, g) (t+4, g)
-//   m16n8k16, 16 bit a: (g, 2t..) (g+8, 2t..) (g, 2t+8..) (g+8, 2t+8..)         b: (2t.., g) (2t+8.., g)     two elements a register
-//   d, c             (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1)
+//   m16n8k16, 16 bit a: (g, 2t..) (g+8, 2t..) (g, 2t+8..) (g+8, 2t+8..)         b: (2t.., g) (2t+8.., g)     two
+//   elements a register d, c             (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1)
 #pragma once
 #include "device.h"
 
@@ -53,7 +53,8 @@ __device__ __forceinline__ void mma_m16n8k16_f16(float (&d)[4], const uint32_t (
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 
-// Four 8 x 8 matrices of 16-bit elements from shared memory. Lane i gives the address of row i % 8 of matrix i / 8: 16 bytes.
+// Four 8 x 8 matrices of 16-bit elements from shared memory. Lane i gives the address of row i % 8 of matrix i / 8: 16
+// bytes.
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])

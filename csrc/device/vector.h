@@ -84,7 +84,8 @@ __device__ __forceinline__ float4 load4(const float* p) {
 
 __device__ __forceinline__ void store4(float* p, float4 v) { store_vector(p, Vector<float, 4>{{v.x, v.y, v.z, v.w}}); }
 
-// *p as a float if wanted, else 0. One predicated load and never a branch; p need not be an address where it is not wanted.
+// *p as a float if wanted, else 0. One predicated load and never a branch; p need not be an address where it is not
+// wanted.
 #if defined(__CUDACC__)
 
 __device__ __forceinline__ float load_if(bool wanted, const float* p) {

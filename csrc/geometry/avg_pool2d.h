@@ -1,5 +1,5 @@
-// What an average pooling is beyond its windows (pool2d.h, without dilation): what a window's sum is divided by, and which part of
-// x a window covers. Torch-free, for host and device.
+// What an average pooling is beyond its windows (pool2d.h, without dilation): what a window's sum is divided by, and
+// which part of x a window covers. Torch-free, for host and device.
 #pragma once
 #include <algorithm>
 
@@ -26,7 +26,8 @@ CONVLAB_HD inline Range windows_over(int h, int stride, int pad, int taps, int o
   return {first, std::min(end, outputs)};
 }
 
-// What the sum over window (p, q) is divided by. A window that hangs over the padding (ceil_mode) ends where the padding ends.
+// What the sum over window (p, q) is divided by. A window that hangs over the padding (ceil_mode) ends where the
+// padding ends.
 CONVLAB_HD inline long long averaged_over(const AvgPool2d& a, int p, int q) {
   if (a.divisor) return a.divisor;
   const Pool2d& g = a.window;

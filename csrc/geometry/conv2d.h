@@ -1,7 +1,8 @@
 // What a 2-D convolution is (cross-correlation, as everywhere in deep learning):
 //
 //   y[n, k, p, q] = bias[k] + sum over c < C/groups, r < R, s < S of
-//                   x[n, group(k) C/groups + c, p stride_h - pad_h + r dilation_h, q stride_w - pad_w + s dilation_w] w[k, c, r, s]
+//                   x[n, group(k) C/groups + c, p stride_h - pad_h + r dilation_h, q stride_w - pad_w + s dilation_w]
+//                   w[k, c, r, s]
 //
 // with zeros outside x. Torch-free, for host and device.
 #pragma once

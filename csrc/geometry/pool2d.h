@@ -1,4 +1,5 @@
-// What a 2-D pooling is: a window of R x S taps, `dilation` apart, over each [H, W] plane. Tap (r, s) of output (p, q) is
+// What a 2-D pooling is: a window of R x S taps, `dilation` apart, over each [H, W] plane. Tap (r, s) of output (p, q)
+// is
 //
 //   x[plane, p stride_h - pad_h + r dilation_h, q stride_w - pad_w + s dilation_w]
 //

@@ -1,7 +1,8 @@
 // The gradient to a convolution's input, one dimension of it, without the zeros that a stride puts between the outputs.
 //
-// Output p reads input h = p stride - pad + r dilation. So the inputs h fall into `stride` classes by (h + pad) % stride, and a
-// class meets only the taps r with the same r dilation % stride. Inside a class everything is dense: with its i-th tap
+// Output p reads input h = p stride - pad + r dilation. So the inputs h fall into `stride` classes by (h + pad) %
+// stride, and a class meets only the taps r with the same r dilation % stride. Inside a class everything is dense: with
+// its i-th tap
 //
 //   h = first + u stride, u < places     r = tap0 + i tap_every, i < taps     p = u + output0 - i output_every
 //
@@ -29,7 +30,8 @@ CONVLAB_HD inline Residue residue_class(int residue, int size, int kernel, int s
   return c;
 }
 
-// How many classes have to be looked at for taps, of `stride`: without dilation, the first ones have the taps, one or more each.
+// How many classes have to be looked at for taps, of `stride`: without dilation, the first ones have the taps, one or
+// more each.
 CONVLAB_HD inline int classes_with_taps(int kernel, int stride, int dilation) {
   return dilation == 1 && kernel < stride ? kernel : stride;
 }

@@ -1,9 +1,11 @@
-// The places of an output along one dimension, sorted by the taps that reach them. Within a class all places have the same taps,
-// and the taps lie the same way around a base place of the source: no test and no padding is left for the loops over a class.
+// The places of an output along one dimension, sorted by the taps that reach them. Within a class all places have the
+// same taps, and the taps lie the same way around a base place of the source: no test and no padding is left for the
+// loops over a class.
 //
 //   forward   place p, tap r: source h = p stride - pad + r dilation where that lies in x. Inside there is one class, and one for
 //             each way to hang over an edge.
-//   dgrad     place h, tap r: source p = (h + pad - r dilation) / stride where that is whole and lies in dy. The same, for each
+//   dgrad     place h, tap r: source p = (h + pad - r dilation) / stride where that is whole and lies in dy. The same,
+//   for each
 //             residue of h modulo the stride; what no tap reaches is a class without taps.
 //
 // Torch-free.

@@ -1,5 +1,6 @@
-// From the numbers a user gave to a Conv2d or a Pool2d, or an error that names the argument and the values. After this, no
-// index of a kernel can leave its tensor, and every coordinate inside one [H, W] plane fits an int. Host only, torch-free.
+// From the numbers a user gave to a Conv2d or a Pool2d, or an error that names the argument and the values. After this,
+// no index of a kernel can leave its tensor, and every coordinate inside one [H, W] plane fits an int. Host only,
+// torch-free.
 #pragma once
 #include <algorithm>
 #include <climits>
@@ -46,8 +47,8 @@ inline void check_plane(const char* op, const char* name, int64_t height, int64_
                 " elements, at most 2^31 - 1 are supported");
 }
 
-// A stride that goes beyond all of the padded input and of the kernel makes one output, as does the shortest such stride, which indices
-// can hold.
+// A stride that goes beyond all of the padded input and of the kernel makes one output, as does the shortest such
+// stride, which indices can hold.
 inline int64_t shortest_stride(int64_t stride, int64_t padded, int64_t extent) {
   return std::min(stride, std::max(padded, extent));
 }
@@ -56,8 +57,8 @@ inline void check_geometry(const char* op, const Sizes& geometry) {
   CONVLAB_CHECK(geometry.size() == 9, op, ": geometry has ", geometry.size(), " values, expected 9: ", text(geometry));
 }
 
-// x [N, C, H, W], w [K, C/groups, R, S]; geometry: stride (height, width), padding (top, left, bottom, right), dilation (height, width)
-// and groups.
+// x [N, C, H, W], w [K, C/groups, R, S]; geometry: stride (height, width), padding (top, left, bottom, right), dilation
+// (height, width) and groups.
 inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const Sizes& geometry) {
   check_geometry(op, geometry);
   const int64_t *const stride = &geometry[0], *const padding = &geometry[2], *const dilation = &geometry[6],

@@ -4,8 +4,8 @@
 //   out("y", y)        void*: a tensor that a kernel writes, every element of it
 //   Scratch            memory that lives as long as the object
 //
-// In the simulator each is a copy in simulated device memory, which lasts to the end of the full expression; so in() and out()
-// stand in the call of the kernel's launcher itself.
+// In the simulator each is a copy in simulated device memory, which lasts to the end of the full expression; so in()
+// and out() stand in the call of the kernel's launcher itself.
 #pragma once
 #include "tensors.h"
 

@@ -3,7 +3,8 @@
 //   void forward(const AvgPool2d&, DType, const void* x, void* y)
 //   void backward(const AvgPool2d&, DType, const void* dy, void* dx)
 //
-// and static constexpr bool any_layout (tensors.h), and is made from the tensor that the call writes. y is channels_last where x is.
+// and static constexpr bool any_layout (tensors.h), and is made from the tensor that the call writes. y is
+// channels_last where x is.
 #pragma once
 #include "../geometry/avg_pool2d.h"
 #include "pool2d.h"

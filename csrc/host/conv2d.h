@@ -1,5 +1,6 @@
-// The convolution operators up to the backend: check, allocate, choose the algorithm, hand over plain pointers. One text for
-// every backend. A Backend is made from a tensor (it takes the tensor's device and stream) and the operands' Layouts, and has
+// The convolution operators up to the backend: check, allocate, choose the algorithm, hand over plain pointers. One
+// text for every backend. A Backend is made from a tensor (it takes the tensor's device and stream) and the operands'
+// Layouts, and has
 //
 //   static constexpr convlab::Backend id;
 //   static constexpr bool any_layout;  // tensors.h: whether tensors may lie channels_last
@@ -8,7 +9,8 @@
 //   void wgrad(Algorithm, const Conv2d&, DType, const void* dy, const void* x, void* dw, void* db_or_null)
 //   void bias_grad(const Conv2d&, DType, const void* dy, void* db)
 //
-// y is channels_last if x or w is, and so are dx and dw, as torch has it: they are told, because only one of x and w is theirs.
+// y is channels_last if x or w is, and so are dx and dw, as torch has it: they are told, because only one of x and w is
+// theirs.
 #pragma once
 #include "../algorithms.h"
 #include "arguments.h"
@@ -62,7 +64,8 @@ Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool 
   return finished<Backend>(dx, channels_last);
 }
 
-// dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless with_bias
+// dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless
+// with_bias
 template <class Backend>
 std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, Sizes geometry, bool with_bias,
                                         bool channels_last, int64_t algo) {

@@ -29,8 +29,8 @@ inline bool is_dense(const Tensor& t) {
 // Memory for elements of another type that lie as those of t, which is dense
 inline Tensor empty_as(const Tensor& t, ScalarType dtype) { return empty_strided(t.sizes(), t.strides(), dtype, t); }
 
-// Memory of x's shape, with the strides that torch's element-wise operators give their output: contiguous or channels_last where x can be
-// taken for that, else what torch.empty_like(x) has.
+// Memory of x's shape, with the strides that torch's element-wise operators give their output: contiguous or
+// channels_last where x can be taken for that, else what torch.empty_like(x) has.
 inline Tensor output_like(const Tensor& x) {
   if (x.is_contiguous()) return empty(sizes_of(x), x.scalar_type(), x);
   if (is_dense(x) && is_channels_last(x)) return empty(sizes_of(x), x.scalar_type(), x, MemoryFormat::ChannelsLast);

@@ -5,10 +5,11 @@
 //   void gather(const Pool2d&, DType, const void* x, const void* offsets, void* y)
 //   void indices(const Pool2d&, const void* offsets, long long* indices)
 //
-// and static constexpr bool any_layout (tensors.h), and is made from the tensor that the call writes: all of its tensors lie alike.
+// and static constexpr bool any_layout (tensors.h), and is made from the tensor that the call writes: all of its
+// tensors lie alike.
 //
-// `offsets` [N, C, P, Q] names the tap that won in each window, r * S + s: uint8 for windows of up to 256 taps, else int32.
-// It lies as x does, or, from a backend without any_layout, contiguous. y lies as x.
+// `offsets` [N, C, P, Q] names the tap that won in each window, r * S + s: uint8 for windows of up to 256 taps, else
+// int32. It lies as x does, or, from a backend without any_layout, contiguous. y lies as x.
 #pragma once
 #include "pool2d.h"
 
@@ -80,7 +81,8 @@ Tensor max_pool2d_gather(Tensor x, Tensor offsets, Sizes kernel_size, Sizes stri
   return finished<Backend>(y, channels_last);
 }
 
-// offsets [N, C, P, Q] -> indices [N, C, P, Q] int64: h * W + w of the winners, where input_size is (H, W); they lie as offsets
+// offsets [N, C, P, Q] -> indices [N, C, P, Q] int64: h * W + w of the winners, where input_size is (H, W); they lie as
+// offsets
 template <class Backend>
 Tensor max_pool2d_indices(Tensor offsets, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding,
                           Sizes dilation) {

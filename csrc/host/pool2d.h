@@ -4,8 +4,8 @@
 
 namespace convlab {
 
-// The pooling that made an output of `outputs` [N, C, P, Q] from planes of input_size (H, W). Floor and ceil_mode can differ
-// by one output along a dimension; each dimension takes the one that fits.
+// The pooling that made an output of `outputs` [N, C, P, Q] from planes of input_size (H, W). Floor and ceil_mode can
+// differ by one output along a dimension; each dimension takes the one that fits.
 inline Pool2d pool2d_from_outputs(const char* op, const Sizes& outputs, const Sizes& input_size,
                                   const Sizes& kernel_size, const Sizes& stride, const Sizes& padding,
                                   const Sizes& dilation) {

@@ -1,5 +1,5 @@
-// Registering operators. The same sources make several libraries, each with an operator namespace and dispatch key of its own:
-// convlab's own operators for CPU and CUDA tensors, and the simulators', whose CUDA backend takes CPU tensors.
+// Registering operators. The same sources make several libraries, each with an operator namespace and dispatch key of
+// its own: convlab's own operators for CPU and CUDA tensors, and the simulators', whose CUDA backend takes CPU tensors.
 #pragma once
 #include <torch/csrc/stable/library.h>
 

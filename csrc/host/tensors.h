@@ -1,6 +1,6 @@
-// What the host side of every operator does with tensors: read sizes and element types, insist that they belong together,
-// bring them into the layout that kernels take, allocate outputs. The only torch header that convlab's C++ includes are
-// those of the stable ABI, so that one build serves every torch from 2.11 on.
+// What the host side of every operator does with tensors: read sizes and element types, insist that they belong
+// together, bring them into the layout that kernels take, allocate outputs. The only torch header that convlab's C++
+// includes are those of the stable ABI, so that one build serves every torch from 2.11 on.
 #pragma once
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -93,8 +93,8 @@ inline void check_sizes(const char* op, const Named& t, const Sizes& expected) {
                 text(expected));
 }
 
-// Whether torch would take a [N, C, H, W] tensor for channels_last: c10::is_channels_last_strides_2d, which the stable ABI
-// does not have. Ambiguous strides (C = 1, or H = W = 1) count as what torch counts them.
+// Whether torch would take a [N, C, H, W] tensor for channels_last: c10::is_channels_last_strides_2d, which the stable
+// ABI does not have. Ambiguous strides (C = 1, or H = W = 1) count as what torch counts them.
 inline bool is_channels_last(const Tensor& t) {
   if (t.dim() != 4) return false;
   const auto size = t.sizes(), stride = t.strides();
@@ -108,8 +108,9 @@ inline bool is_channels_last(const Tensor& t) {
   return true;
 }
 
-// CONVLAB_POISON=1, for tests: outputs begin as NaN, or as 111 where they are of integers, so that what a kernel forgets to write shows.
-// (torch's deterministic mode does not reach memory that is not asked for through its dispatcher.)
+// CONVLAB_POISON=1, for tests: outputs begin as NaN, or as 111 where they are of integers, so that what a kernel
+// forgets to write shows. (torch's deterministic mode does not reach memory that is not asked for through its
+// dispatcher.)
 inline bool poisoned() {
   static const char* const wanted = std::getenv("CONVLAB_POISON");
   return wanted && *wanted == '1';
@@ -158,7 +159,8 @@ inline Tensor as_channels_last(const Tensor& t) {
   return out;
 }
 
-// ---- layouts: a backend's kernels take contiguous tensors, or, where it says so (any_layout), dense channels_last ones as well -----
+// ---- layouts: a backend's kernels take contiguous tensors, or, where it says so (any_layout), dense channels_last
+// ones as well -----
 
 // Whether a tensor that `packed` returned lies channels_last, and not contiguous also
 inline bool innermost_channels(const Tensor& t) { return !t.is_contiguous(); }

@@ -1,4 +1,5 @@
-// Adding up the partial sums of a wgrad whose sum was cut into slices: in the order of the slices, so the same bits every time.
+// Adding up the partial sums of a wgrad whose sum was cut into slices: in the order of the slices, so the same bits
+// every time.
 #pragma once
 #include "../device/device.h"
 

@@ -5,11 +5,12 @@
 //
 // with n(p, q) as averaged_over() in geometry/avg_pool2d.h says.
 //
-// What it does    one thread an element of what is written. backward gathers from the windows that cover its element, so no
-//                 two threads write the same place: no atomics, no zero-fill before, the same bits every time.
-// What bounds it  memory: the windows overlap in L1, so each tensor crosses the bus once; with stride 2 neighbouring threads load
-//                 every other element, and a request takes twice the sectors it needs. Where a window is the whole plane, as at
-//                 the end of a ResNet, each thread walks over a plane of its own, and a request takes a sector for each.
+// What it does    one thread an element of what is written. backward gathers from the windows that cover its element,
+//                 so no two threads write the same place: no atomics, no zero-fill before, the same bits every time.
+// What bounds it  memory: the windows overlap in L1, so each tensor crosses the bus once; with stride 2 neighbouring
+//                 threads load every other element, and a request takes twice the sectors it needs. Where a window is
+//                 the whole plane, as at the end of a ResNet, each thread walks over a plane of its own, and a request
+//                 takes a sector for each.
 // What is next    several outputs a thread: their windows share rows, and one wide load feeds them all.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x     dy   sectors   at least

@@ -1,20 +1,23 @@
 // The three passes of a convolution as matrix products, without ever making the unrolled matrix (a group at a time):
 //
 //              D            rows m      columns n      steps k          A                    B, unrolled from
-//   forward    y            k           n, p, q        c, r, s          w[k, c, r, s]        x[n, c, p stride - pad + r dilation, ..]
-//   dgrad      dx           c           n, h, w        k, r, s          w[k, c, r, s]        dy[n, k, (h + pad - r dilation) / stride, ..]
-//   wgrad      dw           k           c, r, s        n, p, q          dy[n, k, p, q]       x as in forward, the matrix transposed
+//   forward    y            k           n, p, q        c, r, s          w[k, c, r, s]        x[n, c, p stride - pad + r
+//   dilation, ..] dgrad      dx           c           n, h, w        k, r, s          w[k, c, r, s]        dy[n, k, (h
+//   + pad - r dilation) / stride, ..] wgrad      dw           k           c, r, s        n, p, q          dy[n, k, p,
+//   q]       x as in forward, the matrix transposed
 //
 // Each is a Map for gemm.h: a host-made problem, whose part(z) is what the blocks with blockIdx.z = z work on.
 //
-// dgrad with a stride divides only where the division is exact. The places (h, w) of dx fall into stride_h x stride_w residue
-// classes (geometry/residues.h), and each class meets only the taps of its own residue: a class a part, each a dense product,
-// together as much work as forward. A class that meets no tap has no steps and stores zeros; where they are all known beforehand
-// (classes_of), as with 1 x 1 filters and a stride of 2, they are no parts, and dx is filled with zeros first.
+// dgrad with a stride divides only where the division is exact. The places (h, w) of dx fall into stride_h x stride_w
+// residue classes (geometry/residues.h), and each class meets only the taps of its own residue: a class a part, each a
+// dense product, together as much work as forward. A class that meets no tap has no steps and stores zeros; where they
+// are all known beforehand (classes_of), as with 1 x 1 filters and a stride of 2, they are no parts, and dx is filled
+// with zeros first.
 //
-// wgrad's sum is long (N P Q terms) and its output small, so the sum is cut into slices, a slice a part, each into a plane of
-// float32 partial sums that are then added in order (add_slices.h): deterministic. The number of slices follows from the
-// shape alone. The bias gradient is the sum of A's rows, made on the way by the blocks of the first column.
+// wgrad's sum is long (N P Q terms) and its output small, so the sum is cut into slices, a slice a part, each into a
+// plane of float32 partial sums that are then added in order (add_slices.h): deterministic. The number of slices
+// follows from the shape alone. The bias gradient is the sum of A's rows, made on the way by the blocks of the first
+// column.
 #pragma once
 #include "../geometry/conv2d.h"
 #include "../geometry/residues.h"

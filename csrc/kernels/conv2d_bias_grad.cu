@@ -1,9 +1,9 @@
 // The gradient to a convolution's bias: db[k] = sum over n, p, q of dy[n,k,p,q].
 //
-// What it does    a block per channel k walks its N planes, coalesced, and adds up its threads' parts in a tree: no atomics,
-//                 the same bits every time.
-// What bounds it  memory, once K blocks fill the GPU: each dy crosses the bus once. With few channels (LeNet C1: six) most
-//                 multiprocessors idle.
+// What it does    a block per channel k walks its N planes, coalesced, and adds up its threads' parts in a tree: no
+//                 atomics, the same bits every time.
+// What bounds it  memory, once K blocks fill the GPU: each dy crosses the bus once. With few channels (LeNet C1: six)
+//                 most multiprocessors idle.
 // What is next    the wgrad kernels load every dy anyway; those that tile can sum it on the way.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                             dy   sectors   at least   conflicts

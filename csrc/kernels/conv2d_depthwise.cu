@@ -1,22 +1,26 @@
 // Depthwise convolution: one input channel a group, and as many output channels as there are, m = K / C.
 //
 //   forward  y[n,k,p,q]  = bias[k] + sum over r, s of x[n, k / m, p*stride_h - pad_h + r*dilation_h, ...] w[k,r,s]
-//   dgrad    dx[n,c,h,w] = sum over j < m, r, s of dy[n, c m + j, p, q] w[c m + j, r, s]  where p*stride_h - pad_h + r*dilation_h = h, ...
-//   wgrad    dw[k,r,s]   = sum over n, p, q of dy[n,k,p,q] x[n, k / m, p*stride_h - pad_h + r*dilation_h, ...]
+//   dgrad    dx[n,c,h,w] = sum over j < m, r, s of dy[n, c m + j, p, q] w[c m + j, r, s]  where p*stride_h - pad_h +
+//   r*dilation_h = h, ... wgrad    dw[k,r,s]   = sum over n, p, q of dy[n,k,p,q] x[n, k / m, p*stride_h - pad_h +
+//   r*dilation_h, ...]
 //
-// What it does    a thread makes 8 rows x 2 columns of a plane for a filter of 3 x 3 or 5 x 5 (conv2d_depthwise.h lists them): sums and
-//                 weights are in registers, each row of inputs is loaded once for all the sums that it is part of, columns side by
-//                 side in one access where rows are of even width. Lanes lie beside each other in a row, so a warp's accesses
-//                 are whole lines. A block has one channel, and of it as many images as it takes. dgrad at stride 1 is the
-//                 same with the filter flipped. wgrad: a block has a channel and a slice of its runs, a thread the sums of all
-//                 taps; they are added by shuffles, and the slices' by a warp an element: no atomics, the same bits every time.
-//                 Other filters, strides and dilations: the same division of the work, with loops instead of registers.
-// Against direct  an input is loaded for 16 sums together, not for each of them (3 x 3: 1.9 loads an output, not 18), and indices
-//                 are divided once for 16 outputs, in 32 bits.
-// What bounds it  memory: x and y (dgrad: dy and dx, wgrad: x and dy) cross the bus once, 8 bytes for 9 multiply-adds in float32.
-//                 128 channels of 56 x 56 at batch 64: 206 MB, 48 us at 4.28 TB/s, in which an H200 has issue slots for 50
-//                 instructions an output; this takes 15 to 20. Two rows of ten are loaded again, from L1 or L2.
-// What is next    the normalisation and activation that follow, and the pointwise convolution behind them, while y is in registers.
+// What it does    a thread makes 8 rows x 2 columns of a plane for a filter of 3 x 3 or 5 x 5 (conv2d_depthwise.h lists
+//                 them): sums and weights are in registers, each row of inputs is loaded once for all the sums that it
+//                 is part of, columns side by side in one access where rows are of even width. Lanes lie beside each
+//                 other in a row, so a warp's accesses are whole lines. A block has one channel, and of it as many
+//                 images as it takes. dgrad at stride 1 is the same with the filter flipped. wgrad: a block has a
+//                 channel and a slice of its runs, a thread the sums of all taps; they are added by shuffles, and the
+//                 slices' by a warp an element: no atomics, the same bits every time. Other filters, strides and
+//                 dilations: the same division of the work, with loops instead of registers.
+// Against direct  an input is loaded for 16 sums together, not for each of them (3 x 3: 1.9 loads an output, not 18),
+//                 and indices are divided once for 16 outputs, in 32 bits.
+// What bounds it  memory: x and y (dgrad: dy and dx, wgrad: x and dy) cross the bus once, 8 bytes for 9 multiply-adds
+//                 in float32. 128 channels of 56 x 56 at batch 64: 206 MB, 48 us at 4.28 TB/s, in which an H200 has
+//                 issue slots for 50 instructions an output; this takes 15 to 20. Two rows of ten are loaded again,
+//                 from L1 or L2.
+// What is next    the normalisation and activation that follow, and the pointwise convolution behind them, while y is
+//                 in registers.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
 //   MobileNet   forward     2.12    896                         8.26       4.43
@@ -34,8 +38,9 @@ namespace {
 constexpr int kThreads = kDepthwiseThreads, kLanes = 32;
 constexpr int kBlocksAtOnce = 4;  // a multiprocessor: leaves a thread 128 registers
 
-// A pass as seen by its planes: `in` [images, in_maps, in_h, in_w] becomes `out` [images, out_maps, out_h, out_w], whose first row
-// sees the input from row -pad_h on. An output map is the sum of `sources` input maps; `shared_by` have the same ones.
+// A pass as seen by its planes: `in` [images, in_maps, in_h, in_w] becomes `out` [images, out_maps, out_h, out_w],
+// whose first row sees the input from row -pad_h on. An output map is the sum of `sources` input maps; `shared_by` have
+// the same ones.
 struct Planes {
   int images, in_maps, in_h, in_w, out_maps, out_h, out_w, pad_h, pad_w;
   int sources, shared_by;
@@ -68,8 +73,8 @@ __device__ __forceinline__ unsigned piece_of_thread() {
   return (blockIdx.z * gridDim.y + blockIdx.y) * kThreads + threadIdx.x;
 }
 
-// kWidth neighbours from column `left` on of a row of `width`, zeros outside it. kPairs: p + left is even where a pair begins, and so
-// is the width, so a pair is inside or outside.
+// kWidth neighbours from column `left` on of a row of `width`, zeros outside it. kPairs: p + left is even where a pair
+// begins, and so is the width, so a pair is inside or outside.
 template <bool kPairs, int kWidth, class T>
 __device__ __forceinline__ void load_row(float (&row)[kWidth], const T* p, bool inside, int left, int width) {
   constexpr int kLead = kPairs ? (kWidth / 2 + 1) % 2 : kWidth;  // single ones before the pairs
@@ -85,8 +90,8 @@ __device__ __forceinline__ void load_row(float (&row)[kWidth], const T* p, bool 
   }
 }
 
-// The window of a run of rows x columns, from row `top` and column `left` of a plane on, where `window` points: loads each of its rows
-// once, and calls f(tap, a, b, value) for every tap of every place (a, b) of the run.
+// The window of a run of rows x columns, from row `top` and column `left` of a plane on, where `window` points: loads
+// each of its rows once, and calls f(tap, a, b, value) for every tap of every place (a, b) of the run.
 template <int kFilter, int kStride, int kRows, int kColumns, class T, class F>
 __device__ __forceinline__ void over_window(const T* window, int top, int left, int height, int width, const F& f) {
   constexpr int kWindowRows = (kRows - 1) * kStride + kFilter, kWindowColumns = (kColumns - 1) * kStride + kFilter;
@@ -184,7 +189,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     if (at.row + a < g.out_h) out[a * g.out_w] = T(sums[a]);
 }
 
-// dy [N, K, P, Q], w [K, R, S] -> dx [N, C, H, W], of any stride: an element gathers what its windows give it.  grid (C, pieces)
+// dy [N, K, P, Q], w [K, R, S] -> dx [N, C, H, W], of any stride: an element gathers what its windows give it.  grid
+// (C, pieces)
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     depthwise_gather_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
@@ -201,8 +207,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
   dx[((long long)at.image * g.C + c) * (g.H * g.W) + (at.row * g.W + at.column)] = T(sum);
 }
 
-// The block's sums of kSums values a thread: the warps' by a tree of shuffles, the block's in the order of its warps. Calls
-// write(i, sum) for each.
+// The block's sums of kSums values a thread: the warps' by a tree of shuffles, the block's in the order of its warps.
+// Calls write(i, sum) for each.
 template <int kSums, class Write>
 __device__ __forceinline__ void leave_sums(const float (&sums)[kSums], const Write& write) {
   constexpr int kWarps = kThreads / kLanes;
@@ -292,7 +298,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
   });
 }
 
-// partial [K, taps + 1, slices] -> dw [K, taps], db [K] or null: a warp adds up an element.  grid ceil(K (taps + 1) / 4)
+// partial [K, taps + 1, slices] -> dw [K, taps], db [K] or null: a warp adds up an element.  grid ceil(K (taps + 1) /
+// 4)
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     depthwise_add_kernel(int K, int taps, int slices, const float* __restrict__ partial, T* dw, T* db) {
@@ -307,7 +314,8 @@ __global__ void __launch_bounds__(kThreads)
   else if (db) db[k] = T(sum);
 }
 
-// ---- launching --------------------------------------------------------------------------------------------------------
+// ---- launching
+// --------------------------------------------------------------------------------------------------------
 
 // Calls f with the element type; float64 is refused.
 template <class F> void with_type(DType dtype, const F& f) {

@@ -12,8 +12,8 @@ struct DepthwiseRun {
   int filter, stride, rows, columns;
 };
 
-// The first that fits. Two columns are one access of a row, and what their windows share is loaded once; at stride 2 neighbours'
-// windows hardly overlap.
+// The first that fits. Two columns are one access of a row, and what their windows share is loaded once; at stride 2
+// neighbours' windows hardly overlap.
 constexpr DepthwiseRun kDepthwiseRuns[] = {
     {3, 1, 8, 2}, {3, 1, 8, 1}, {3, 2, 4, 1},  // MobileNet
     {5, 1, 8, 2}, {5, 1, 8, 1}, {5, 2, 4, 1},  // EfficientNet has these too
@@ -25,12 +25,12 @@ constexpr int kDepthwiseAnyTaps = 8;  // whose sums a block of wgrad keeps there
 
 constexpr int kDepthwiseThreads = 128;
 
-// Blocks of wgrad to start, all channels together: 24 for each of the 132 multiprocessors of an H200; a constant, so that a shape
-// has one order of additions everywhere.
+// Blocks of wgrad to start, all channels together: 24 for each of the 132 multiprocessors of an H200; a constant, so
+// that a shape has one order of additions everywhere.
 constexpr long long kDepthwiseWgradBlocks = 24 * 132;
 
-// The number of the run that a pass is made of; kDepthwiseRunCount: none. pairs: whether tensors lie so that two neighbours
-// can be one access.
+// The number of the run that a pass is made of; kDepthwiseRunCount: none. pairs: whether tensors lie so that two
+// neighbours can be one access.
 inline int depthwise_variant(Pass pass, const Conv2d& g, bool pairs = true) {
   const bool strided = g.stride_h != 1 || g.stride_w != 1;
   if (g.R != g.S || g.stride_h != g.stride_w || g.dilation_h != 1 || g.dilation_w != 1 ||

@@ -2,15 +2,15 @@
 // against: no restriction on shape, stride, padding, dilation, groups or element type.
 //
 //   forward  y[n,k,p,q]  = bias[k] + sum over c, r, s of x[n, c, p*stride_h - pad_h + r*dilation_h, ...] w[k,c,r,s]
-//   dgrad    dx[n,c,h,w] = sum over k, r, s of dy[n,k,p,q] w[k,c,r,s]  where p*stride_h - pad_h + r*dilation_h = h, likewise q
-//   wgrad    dw[k,c,r,s] = sum over n, p, q of dy[n,k,p,q] x[n, c, p*stride_h - pad_h + r*dilation_h, ...]
+//   dgrad    dx[n,c,h,w] = sum over k, r, s of dy[n,k,p,q] w[k,c,r,s]  where p*stride_h - pad_h + r*dilation_h = h,
+//   likewise q wgrad    dw[k,c,r,s] = sum over n, p, q of dy[n,k,p,q] x[n, c, p*stride_h - pad_h + r*dilation_h, ...]
 //
-// What it does    forward and dgrad: one thread an output element; consecutive threads make consecutive q (or w), so loads
-//                 and stores are coalesced at stride 1. wgrad has few outputs and long sums (LeNet C1: 150 sums of 50,000
-//                 terms at batch 64), so a block shares one sum and adds up its threads' parts in a tree: no atomics, the
-//                 same bits every time.
-// What bounds it  load instructions: two loads feed one multiply-add, and neighbouring threads load the same x and w again
-//                 and again. The caches hide the bytes, not the instructions.
+// What it does    forward and dgrad: one thread an output element; consecutive threads make consecutive q (or w), so
+//                 loads and stores are coalesced at stride 1. wgrad has few outputs and long sums (LeNet C1: 150 sums
+//                 of 50,000 terms at batch 64), so a block shares one sum and adds up its threads' parts in a tree: no
+//                 atomics, the same bits every time.
+// What bounds it  load instructions: two loads feed one multiply-add, and neighbouring threads load the same x and w
+//                 again and again. The caches hide the bytes, not the instructions.
 // What is next    load a tile of x into shared memory once, and let every thread of the block read it from there.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   sectors   at least   conflicts   shared

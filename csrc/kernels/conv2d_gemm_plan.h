@@ -1,4 +1,5 @@
-// How the matrix rungs launch, and what they cannot do: im2col_gemm, implicit_gemm and register_tiled, each with tiles of its own.
+// How the matrix rungs launch, and what they cannot do: im2col_gemm, implicit_gemm and register_tiled, each with tiles
+// of its own.
 #pragma once
 #include <algorithm>
 #include <climits>
@@ -10,12 +11,14 @@
 
 namespace convlab {
 
-// Of an H100 or H200. A constant and not the GPU at hand, so that a shape has one plan everywhere, and one order of additions.
+// Of an H100 or H200. A constant and not the GPU at hand, so that a shape has one plan everywhere, and one order of
+// additions.
 constexpr long long kMultiprocessors = 132;
 constexpr long long kLeastSlice =
     256;  // steps of wgrad's sum: less does not pay for the block's start and for adding up its result
 
-// A pass as a matrix product (conv2d_as_gemm.h): `parts` independent ones of rows x columns x steps, the largest of them.
+// A pass as a matrix product (conv2d_as_gemm.h): `parts` independent ones of rows x columns x steps, the largest of
+// them.
 struct Product {
   long long rows, columns, steps, parts;
 };
@@ -38,8 +41,8 @@ struct Cover {
   double cost;  // what the busiest multiprocessor does, in multiply-adds
 };
 
-// With the sum in about `wanted` slices. The constants are an H200's, fitted to the times of every tile on the benchmark's layers,
-// which the cost predicts to 10 % or so (2.05e5 of it a microsecond).
+// With the sum in about `wanted` slices. The constants are an H200's, fitted to the times of every tile on the
+// benchmark's layers, which the cost predicts to 10 % or so (2.05e5 of it a microsecond).
 inline Cover cover(const TileShape& t, const Product& p, long long wanted) {
   constexpr double kLoad = 24;  // loading an element from shared memory, against a multiply-add
   constexpr double kLatency =

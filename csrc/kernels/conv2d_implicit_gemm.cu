@@ -1,7 +1,8 @@
 // Convolution, implicit GEMM: the unrolled matrix of im2col exists only in the tiles that a block is about to multiply.
 //
-// What it does    a block of 256 threads makes 16 x 16 outputs of the matrix product (conv2d_as_gemm.h says of which), a thread
-//                 one. Tiles of 16 steps of both operands go through shared memory (gemm.h), unrolled while they are loaded.
+// What it does    a block of 256 threads makes 16 x 16 outputs of the matrix product (conv2d_as_gemm.h says of which),
+//                 a thread one. Tiles of 16 steps of both operands go through shared memory (gemm.h), unrolled while
+//                 they are loaded.
 // Against im2col_gemm  no workspace, and not R S times the input's bytes written and read again.
 // What bounds it  shared-memory loads: two for each multiply-add.
 // What is next    several outputs a thread, so that what it loads from shared memory is used several times.

@@ -1,11 +1,14 @@
 // Convolution, joint register and shared-memory tiling: implicit GEMM with up to 8 x 16 outputs a thread.
 //
-// What it does    a thread keeps a tile of sums in registers. A step of the product loads 8 + 16 floats from shared memory, 16
-//                 bytes an instruction, and makes 128 multiply-adds of them; loads from device memory for the next tile are
-//                 under way meanwhile. The tile is chosen by the shape of the product (tile_shapes.h, conv2d_gemm_plan.h).
-//                 Four neighbouring outputs are stored with one instruction where they lie side by side.
-// Against implicit_gemm  a fifth of a shared-memory load for each multiply-add instead of two, and an eighth of the global loads.
-// What bounds it  issue slots: six of seven instructions of the largest tile's loop are multiply-adds, of 64 x 64 two of three.
+// What it does    a thread keeps a tile of sums in registers. A step of the product loads 8 + 16 floats from shared
+//                 memory, 16 bytes an instruction, and makes 128 multiply-adds of them; loads from device memory for
+//                 the next tile are under way meanwhile. The tile is chosen by the shape of the product (tile_shapes.h,
+//                 conv2d_gemm_plan.h). Four neighbouring outputs are stored with one instruction where they lie side by
+//                 side.
+// Against implicit_gemm  a fifth of a shared-memory load for each multiply-add instead of two, and an eighth of the
+//                        global loads.
+// What bounds it  issue slots: six of seven instructions of the largest tile's loop are multiply-adds, of 64 x 64 two
+//                 of three.
 // What is next    asynchronous copies past the registers, so that more loads are under way, and tensor cores.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared

@@ -6,8 +6,9 @@
 
 namespace convlab {
 
-// Filters as large as the image make a matrix product of it: those of 1 x 1 on images of one pixel, C R S channels deep, the same
-// elements in memory. Taken for what it was, every place of dx would meet all R S taps, of which one reaches it.
+// Filters as large as the image make a matrix product of it: those of 1 x 1 on images of one pixel, C R S channels
+// deep, the same elements in memory. Taken for what it was, every place of dx would meet all R S taps, of which one
+// reaches it.
 inline Conv2d without_places(const Conv2d& g) {
   const bool whole = g.P == 1 && g.Q == 1 && g.R == g.H && g.S == g.W && g.pad_h == 0 && g.pad_w == 0;
   return whole && (long long)g.C * g.R * g.S <= INT_MAX ? pointwise(g) : g;
@@ -28,7 +29,8 @@ inline Plan register_tiled_plan(Pass pass, DType dtype, const Conv2d& g) {
 }
 
 inline bool register_tiled_best(Pass pass, const Conv2d& g) {
-  // A group is a product of its own. One with a smaller filter than this leaves its tiles empty: direct is faster on an H200.
+  // A group is a product of its own. One with a smaller filter than this leaves its tiles empty: direct is faster on an
+  // H200.
   constexpr long long kLeastFilter = 100, kLeastWgradFilter = 512;
   const long long filter = (long long)g.Kg() * g.Cg() * g.R * g.S;
   return g.groups == 1 || filter >= (pass == Pass::wgrad ? kLeastWgradFilter : kLeastFilter);

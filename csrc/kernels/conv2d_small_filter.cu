@@ -1,21 +1,23 @@
-// Convolution for a few small filters, C, K, R and S known to the compiler (conv2d_small_filter.h lists them): stride 1, no
-// dilation, one group, any padding.
+// Convolution for a few small filters, C, K, R and S known to the compiler (conv2d_small_filter.h lists them): stride
+// 1, no dilation, one group, any padding.
 //
 //   forward  y[n,k,p,q]  = bias[k] + sum over c, r, s of x[n, c, p + r - pad, q + s - pad] w[k,c,r,s]
 //   dgrad    dx[n,c,h,w] = sum over k, r, s of dy[n, k, h + pad - r, w + pad - s] w[k,c,r,s]
 //   wgrad    dw[k,c,r,s] = sum over n, p, q of dy[n,k,p,q] x[n, c, p + r - pad, q + s - pad]
 //
-// What it does    forward: as the course lays C1 out, four rows of all six maps are made together. Here that is one thread's, in
-//                 two columns: 48 sums in registers, and beside them the 8 x 6 inputs that they are made of, each loaded once
-//                 and used in up to 150 multiply-adds. Weights come from shared memory, four in a load that serves the whole
-//                 warp. All loops but those over images and channels are unrolled. dgrad is the same with the filter flipped.
-//                 wgrad: a thread walks down columns of images with an R-row window of x in registers, which slides by a row a
-//                 step, and beside it the sums of all taps of a channel for several maps. A block adds up its threads' sums
-//                 and leaves one partial result, and the partial results are added in order: no atomics, the same bits every
-//                 time. The bias gradient comes out of the same dy.
+// What it does    forward: as the course lays C1 out, four rows of all six maps are made together. Here that is one
+//                 thread's, in two columns: 48 sums in registers, and beside them the 8 x 6 inputs that they are made
+//                 of, each loaded once and used in up to 150 multiply-adds. Weights come from shared memory, four in a
+//                 load that serves the whole warp. All loops but those over images and channels are unrolled. dgrad is
+//                 the same with the filter flipped. wgrad: a thread walks down columns of images with an R-row window
+//                 of x in registers, which slides by a row a step, and beside it the sums of all taps of a channel for
+//                 several maps. A block adds up its threads' sums and leaves one partial result, and the partial
+//                 results are added in order: no atomics, the same bits every time. The bias gradient comes out of the
+//                 same dy.
 // Against register_tiled  no tables, no tile that six maps cannot fill, and an input is not loaded again for every tap.
-// What bounds it  C1: memory, with three of four instructions multiply-adds. C3: issue slots, six of seven instructions being
-//                 multiply-adds. wgrad: three of five to three of four, and its registers leave few warps to hide loads behind.
+// What bounds it  C1: memory, with three of four instructions multiply-adds. C3: issue slots, six of seven instructions
+//                 being multiply-adds. wgrad: three of five to three of four, and its registers leave few warps to hide
+//                 loads behind.
 // What is next    activation and pooling on the sums while they are in registers.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
@@ -31,14 +33,14 @@
 namespace convlab {
 namespace {
 
-// A pass as seen by its images: `in` [N, kIn, h, w] becomes `out` [N, maps_in_all, out_h, out_w]. The first row of outputs sees the
-// input from row -pad_h on.
+// A pass as seen by its images: `in` [N, kIn, h, w] becomes `out` [N, maps_in_all, out_h, out_w]. The first row of
+// outputs sees the input from row -pad_h on.
 struct Planes {
   int N, h, w, out_h, out_w, pad_h, pad_w;
 };
 
-// A thread's neighbours in one row of width `width`, of which the first `left` exist. Of an even width they are one access: two
-// of 4 bytes would each write half of every sector.
+// A thread's neighbours in one row of width `width`, of which the first `left` exist. Of an even width they are one
+// access: two of 4 bytes would each write half of every sector.
 __device__ __forceinline__ void store_columns(float* y, const float (&sums)[1], int, int) { *y = sums[0]; }
 __device__ __forceinline__ void store_columns(float* y, const float (&sums)[2], int left, int width) {
   if (width % 2 == 0) return store_vector(y, Vector<float, 2>{{sums[0], sums[1]}});
@@ -47,8 +49,8 @@ __device__ __forceinline__ void store_columns(float* y, const float (&sums)[2], 
 }
 
 // kIn: channels summed over. weight(in, map, r, s) are the filters, bias may be null.
-// grid (pieces of an image, images, maps): a piece is what one thread makes of an image. A block has its pieces of as many
-// images as it has threads for, and goes on to the images that the grid has left over.
+// grid (pieces of an image, images, maps): a piece is what one thread makes of an image. A block has its pieces of as
+// many images as it has threads for, and goes on to the images that the grid has left over.
 template <int kIn, int kAllMaps, int R, int S, class Weight>
 __device__ __forceinline__ void correlate(const Planes& g, const float* __restrict__ in, const Weight& weight,
                                           const float* __restrict__ bias, float* __restrict__ out) {

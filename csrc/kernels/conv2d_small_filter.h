@@ -18,15 +18,16 @@ constexpr SmallFilter kSmallFilters[] = {
 };
 constexpr int kSmallFilterCount = sizeof kSmallFilters / sizeof kSmallFilters[0];
 
-// forward and dgrad: a thread makes rows x columns neighbouring outputs of `maps` maps. Few maps get more outputs, or loading
-// inputs would be all a thread does; 32 maps are for two threads, because their sums would take all registers of one.
+// forward and dgrad: a thread makes rows x columns neighbouring outputs of `maps` maps. Few maps get more outputs, or
+// loading inputs would be all a thread does; 32 maps are for two threads, because their sums would take all registers
+// of one.
 constexpr int kMostMaps = 16;
 constexpr int small_filter_maps(int maps) { return maps < kMostMaps ? maps : kMostMaps; }
 constexpr int small_filter_rows(int maps) { return maps >= 6 ? 4 : 8; }
 constexpr int small_filter_columns(int maps) { return maps >= kMostMaps ? 1 : 2; }
 
-// wgrad: a thread keeps the sums of one input channel's taps for `maps` output channels, and walks down `columns` neighbouring
-// columns at once: their windows overlap, and loads from one row have one address.
+// wgrad: a thread keeps the sums of one input channel's taps for `maps` output channels, and walks down `columns`
+// neighbouring columns at once: their windows overlap, and loads from one row have one address.
 constexpr int kMostTapSums = 100;
 constexpr int small_filter_wgrad_maps(int K, int taps) {
   int maps = kMostTapSums / taps;
@@ -39,11 +40,12 @@ constexpr int small_filter_wgrad_columns(int K, int taps) {
 
 constexpr int kSmallFilterThreads =
     128;  // a block; forward and dgrad: at most, an image gets fewer where they fit it better
-// Blocks a multiprocessor. They leave a thread 168 registers, for 64 sums and their inputs; wgrad 255, for 100 and two windows.
+// Blocks a multiprocessor. They leave a thread 168 registers, for 64 sums and their inputs; wgrad 255, for 100 and two
+// windows.
 constexpr int kSmallFilterResident = 3, kSmallFilterWgradResident = 2;
 
-// Blocks to start: each walks over images (wgrad: strips of columns) until all are done. Sixteen, for wgrad four, for each of
-// the 132 multiprocessors of an H200; a constant, so that a shape has one order of additions everywhere.
+// Blocks to start: each walks over images (wgrad: strips of columns) until all are done. Sixteen, for wgrad four, for
+// each of the 132 multiprocessors of an H200; a constant, so that a shape has one order of additions everywhere.
 constexpr long long kSmallFilterBlocks = 16 * 132, kSmallFilterWgradBlocks = 4 * 132;
 
 constexpr int kLanes = 32;

@@ -2,18 +2,20 @@
 //
 //   out[n, map, u, v] = bias[map] + sum over d, i, j of in[n, d, u stride + start + i step, ...] filter[map, d, i, j]
 //
-// forward is this with in = x, out = y. So is dgrad, with in = dy, out = dx, maps and depth exchanged and the taps walked from
-// the last to the first: the flipped filter. With a stride, dgrad's places fall into classes that each see taps of their own
-// (geometry/residues.h): a class is a dense correlation at stride 1, and goes to blocks of its own. conv2d_tiled.h has the numbers.
+// forward is this with in = x, out = y. So is dgrad, with in = dy, out = dx, maps and depth exchanged and the taps
+// walked from the last to the first: the flipped filter. With a stride, dgrad's places fall into classes that each see
+// taps of their own (geometry/residues.h): a class is a dense correlation at stride 1, and goes to blocks of its own.
+// conv2d_tiled.h has the numbers.
 //
-// What it does    a block makes 16 x 16 places of four maps. It loads the tile of the input that they see, halo included, a
-//                 stage of planes at a time; zeros outside. A thread makes one place of the four maps. All threads want the same
-//                 weight at the same time, which is what constant memory is for: one access serves the warp.
-// Against direct  an element of x is loaded from device memory once a tile instead of up to R S times for each map, and the
-//                 loop has no tests for the edges.
-// What bounds it  loads still: one from shared memory and four of constants for four multiply-adds. Filters beyond 64 KB come in
-//                 chunks, each a copy and a launch, and a chunk loads the input again or adds to the output. Planes smaller
-//                 than 16 x 16 leave threads idle.
+// What it does    a block makes 16 x 16 places of four maps. It loads the tile of the input that they see, halo
+//                 included, a stage of planes at a time; zeros outside. A thread makes one place of the four maps. All
+//                 threads want the same weight at the same time, which is what constant memory is for: one access
+//                 serves the warp.
+// Against direct  an element of x is loaded from device memory once a tile instead of up to R S times for each map, and
+//                 the loop has no tests for the edges.
+// What bounds it  loads still: one from shared memory and four of constants for four multiply-adds. Filters beyond 64
+//                 KB come in chunks, each a copy and a launch, and a chunk loads the input again or adds to the output.
+//                 Planes smaller than 16 x 16 leave threads idle.
 // What is next    give up the picture for the matrix: a product can be tiled along all of its dimensions at once.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x     dy   sectors   at least   conflicts   shared

@@ -1,7 +1,8 @@
 // The tiled rung as data: its passes as one correlation, what it cannot do, and how it launches.
 //
-// A pass makes `maps` of each group out of `depth` planes of that group. forward: maps are output channels, depth is input
-// channels. dgrad: the other way round, and the filter is flipped, which takes no copy: the taps are walked from the last.
+// A pass makes `maps` of each group out of `depth` planes of that group. forward: maps are output channels, depth is
+// input channels. dgrad: the other way round, and the filter is flipped, which takes no copy: the taps are walked from
+// the last.
 #pragma once
 #include <algorithm>
 
@@ -27,7 +28,8 @@ struct TiledAxis {
   int taps, first_tap, next_tap;
 };
 
-// x: `size` elements, y: `outputs`. `residue`: which class of places dgrad makes (geometry/residues.h); forward has one.
+// x: `size` elements, y: `outputs`. `residue`: which class of places dgrad makes (geometry/residues.h); forward has
+// one.
 CONVLAB_HD inline TiledAxis tiled_axis(bool forward, int residue, int size, int outputs, int kernel, int stride,
                                        int pad, int dilation) {
   if (forward) return {outputs, 0, 1, size, -pad, stride, dilation, kernel, 0, 1};
@@ -57,7 +59,8 @@ CONVLAB_HD inline long long tiled_extent(const TiledAxis& a, int outputs) {
   return (outputs - 1LL) * a.stride + (a.taps - 1LL) * a.step + 1;
 }
 
-// Floats from one row of the input tile to the next. A warp makes two rows of sixteen outputs: at stride 1 they read different banks.
+// Floats from one row of the input tile to the next. A warp makes two rows of sixteen outputs: at stride 1 they read
+// different banks.
 CONVLAB_HD inline long long tiled_pitch(long long columns) {
   constexpr int kBanks = 32;
   return (columns + kTileSide - 1) / kBanks * kBanks + kTileSide;

@@ -1,21 +1,21 @@
 // The one main loop of the ladder's matrix rungs: D[m, n] = sum over k of A[m, k] B[k, n], a block a tile of D.
 //
-// What A, B and D are is a Map's business (conv2d_as_gemm.h). It says where row m, column n and step k lie, and an element's
-// address is the sum of two of these:
+// What A, B and D are is a Map's business (conv2d_as_gemm.h). It says where row m, column n and step k lie, and an
+// element's address is the sum of two of these:
 //
 //   A[m, k] = a[row(m).a + step(k).a]
-//   B[k, n] = b[column(n).b + step(k).b]  if column(n).h + step(k).h lies in [0, H) and column(n).w + step(k).w in [0, W); else 0
-//   D[m, n] = d[row(m).d + column(n).d]
+//   B[k, n] = b[column(n).b + step(k).b]  if column(n).h + step(k).h lies in [0, H) and column(n).w + step(k).w in [0,
+//   W); else 0 D[m, n] = d[row(m).d + column(n).d]
 //
 // So every division is made once a row, once a column, or once a step, in a table in shared memory that the whole block
 // reads: none in the loop. The coordinates h, w carry a convolution's padding.
 //
-// What it does    while a tile of A and one of B are multiplied out of shared memory, the next ones are already on their way
-//                 into registers, and go to the other half of a double buffer: one barrier a tile. Loads are made whether there
-//                 is a next tile or not (the table ends with steps that are outside): under an if, nvcc moves them behind the
-//                 multiply-adds, and every tile waits for memory.
-// What bounds it  with one output a thread, shared memory: two loads for one multiply-add. With 8 x 8 or 8 x 16 outputs a
-//                 thread, issue slots: four of five instructions of the loop are multiply-adds, or six of seven.
+// What it does    while a tile of A and one of B are multiplied out of shared memory, the next ones are already on
+//                 their way into registers, and go to the other half of a double buffer: one barrier a tile. Loads are
+//                 made whether there is a next tile or not (the table ends with steps that are outside): under an if,
+//                 nvcc moves them behind the multiply-adds, and every tile waits for memory.
+// What bounds it  with one output a thread, shared memory: two loads for one multiply-add. With 8 x 8 or 8 x 16 outputs
+//                 a thread, issue slots: four of five instructions of the loop are multiply-adds, or six of seven.
 #pragma once
 #include "../device/device.h"
 #include "../device/vector.h"
@@ -53,8 +53,8 @@ struct Column {
   int h, w;
 };
 
-// Which row (or column) of the tile is the i-th of a thread's. In fours, so that a thread reads them 16 bytes at a time, and
-// neighbouring threads read neighbouring fours: no bank conflicts.
+// Which row (or column) of the tile is the i-th of a thread's. In fours, so that a thread reads them 16 bytes at a
+// time, and neighbouring threads read neighbouring fours: no bank conflicts.
 template <int kExtent, int kOwned> __device__ __forceinline__ int owned(int thread, int i) {
   if constexpr (kOwned % 4 == 0) return i / 4 * (kExtent / (kOwned / 4)) + thread * 4 + i % 4;
   else return i * (kExtent / kOwned) + thread;
@@ -74,9 +74,9 @@ __device__ __forceinline__ void read_owned(float (&values)[kOwned], const float*
   }
 }
 
-// Makes sums[rows][columns], this thread's part of the tile whose first row is m0 and first column n0. `part` is what the Map
-// gives this block to do: rows, columns, the steps [begin, end) and the tensors. If row_sums, the sums of A[m, k] over k are
-// stored as well.
+// Makes sums[rows][columns], this thread's part of the tile whose first row is m0 and first column n0. `part` is what
+// the Map gives this block to do: rows, columns, the steps [begin, end) and the tensors. If row_sums, the sums of A[m,
+// k] over k are stored as well.
 //
 // Rows and columns past the edge load what the last one loads, and are not stored; steps past the end load zeros.
 template <class Tile, class Part>
@@ -90,8 +90,8 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
   SHARED(Step, steps, [kTableSteps + K]);
   const int tid = threadIdx.x;
 
-  // A is loaded with consecutive threads along the steps. B is loaded along whichever is contiguous in memory: steps, and then
-  // the columns a thread loads from come from a table; or columns, and then a thread has one of its own.
+  // A is loaded with consecutive threads along the steps. B is loaded along whichever is contiguous in memory: steps,
+  // and then the columns a thread loads from come from a table; or columns, and then a thread has one of its own.
   constexpr bool kAlongSteps = Part::kStepsAlongLanes;
   constexpr int kLoadsA = M * K / threads, kLoadsB = N * K / threads;
   const int a_step = tid % K, a_row = tid / K;

@@ -1,5 +1,6 @@
 // The kernels as the host side of the CUDA backend sees them: plain pointers to contiguous NCHW tensors of one element
-// type, and a stream. Every launcher is asynchronous, allocates nothing, and throws std::runtime_error if the launch fails.
+// type, and a stream. Every launcher is asynchronous, allocates nothing, and throws std::runtime_error if the launch
+// fails.
 #pragma once
 #include "../algorithms.h"
 #include "../dtype.h"

@@ -1,14 +1,16 @@
 // Leaky ReLU and ReLU, forward and backward, element by element. The output may be the input.
 //
 //   leaky ReLU   y = x > 0 ? x : x slope         dx = positive ? dy : dy slope, where forward wrote positive = x > 0, a byte an element
-//   ReLU         y = x > 0 ? x : 0, NaN stays    dx = y <= 0 ? 0 : dy, from the output, which the next layer keeps anyway
+//   ReLU         y = x > 0 ? x : 0, NaN stays    dx = y <= 0 ? 0 : dy, from the output, which the next layer keeps
+//   anyway
 //
 // ReLU is not leaky ReLU with slope 0: -inf times 0 is NaN.
 //
-// What it does    16 bytes a thread, loaded and stored in one instruction each. Tensors may start anywhere: as long as they all lie
-//                 the same way to the multiples of 16 bytes, single threads make the few elements before the first of these and
-//                 behind the last; otherwise every thread makes one element.
-// What bounds it  memory: ReLU moves 2 elements an element forward and 3 backward, leaky ReLU 2 and a byte both ways: x need not be kept.
+// What it does    16 bytes a thread, loaded and stored in one instruction each. Tensors may start anywhere: as long as
+//                 they all lie the same way to the multiples of 16 bytes, single threads make the few elements before
+//                 the first of these and behind the last; otherwise every thread makes one element.
+// What bounds it  memory: ReLU moves 2 elements an element forward and 3 backward, leaky ReLU 2 and a byte both ways: x
+//                 need not be kept.
 // What is next    nothing here: to move less, this must become the epilogue of the kernel that makes x.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x     dy   positive   sectors   at least
@@ -44,7 +46,8 @@ template <class A> struct ReluBackward {
   __device__ A operator()(A dy, A y) const { return y <= A(0) ? A(0) : dy; }
 };
 
-// Elements [0, elements) in pieces: `head` single ones, then vectors of n, then single ones again. A thread makes one piece.
+// Elements [0, elements) in pieces: `head` single ones, then vectors of n, then single ones again. A thread makes one
+// piece.
 struct Pieces {
   long long elements;
   int head;
@@ -98,8 +101,8 @@ __global__ void __launch_bounds__(kThreads) binary_kernel(F f, Pieces p, const T
 // How many elements p lies behind a multiple of n elements
 template <class T> int place(const T* p, int n) { return int(reinterpret_cast<unsigned long long>(p) / sizeof(T) % n); }
 
-// Calls f with the widest vectors that all tensors allow, as a constant, and the pieces: those tensors must lie alike, of which
-// `others` are the remaining ones.
+// Calls f with the widest vectors that all tensors allow, as a constant, and the pieces: those tensors must lie alike,
+// of which `others` are the remaining ones.
 template <class T, class F, class... U> void in_pieces(long long elements, F f, const T* first, const U*... others) {
   constexpr int n = kWidestAccess / int(sizeof(T));
   const int behind = place(first, n);

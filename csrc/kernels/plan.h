@@ -1,5 +1,6 @@
-// A launch as data: what a rung decides about a problem before it launches anything. Computed torch-free and without CUDA
-// (rung.h), read by the rung's launchers, by the host side (which allocates the workspace) and by Python (convlab._lab).
+// A launch as data: what a rung decides about a problem before it launches anything. Computed torch-free and without
+// CUDA (rung.h), read by the rung's launchers, by the host side (which allocates the workspace) and by Python
+// (convlab._lab).
 #pragma once
 #include <string>
 
@@ -23,8 +24,8 @@ struct TileShape {
   int M, N, K, rows, columns;
   constexpr int threads() const { return (M / rows) * (N / columns); }
 
-  // Blocks that a multiprocessor has registers for, and no more threads than help: loads of one block hide behind another's work.
-  // One at least: ptxas makes a larger tile fit, with spills if need be.
+  // Blocks that a multiprocessor has registers for, and no more threads than help: loads of one block hide behind
+  // another's work. One at least: ptxas makes a larger tile fit, with spills if need be.
   constexpr int blocks_at_once() const {
     constexpr int kRegisters = 65536, kThreads = 512, kAddressesAndOperands = 56;
     const int of_thread = rows * columns + (M + N) * K / threads() + kAddressesAndOperands;
@@ -34,8 +35,8 @@ struct TileShape {
   }
 };
 
-// What of a convolution's filters is in constant memory at a time: that many whole groups; or, if a group does not fit, that
-// many filters of it; or, if a filter does not fit, that many input channels of it.
+// What of a convolution's filters is in constant memory at a time: that many whole groups; or, if a group does not fit,
+// that many filters of it; or, if a filter does not fit, that many input channels of it.
 struct FilterChunk {
   int groups, filters, channels;
 };

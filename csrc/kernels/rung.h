@@ -1,5 +1,6 @@
-// A CUDA rung's decisions about a problem, without CUDA: what it cannot do and why, how it would launch, and whether "auto" wants it.
-// Each rung has them in its header (conv2d_tiled.h and so on); the table in ../algorithms.cpp points to them.
+// A CUDA rung's decisions about a problem, without CUDA: what it cannot do and why, how it would launch, and whether
+// "auto" wants it. Each rung has them in its header (conv2d_tiled.h and so on); the table in ../algorithms.cpp points
+// to them.
 #pragma once
 #include <string>
 
@@ -13,7 +14,8 @@ struct Rung {
   std::string (*refusal)(Pass, DType, const Conv2d&);
   // How it does it. Only for what is not refused.
   Plan (*plan)(Pass, DType, const Conv2d&);
-  // Whether it is worth its while: "auto" takes the highest rung that says so. Only for what is not refused; null: never.
+  // Whether it is worth its while: "auto" takes the highest rung that says so. Only for what is not refused; null:
+  // never.
   bool (*best)(Pass, const Conv2d&);
 };
 

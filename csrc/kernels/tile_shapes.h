@@ -14,9 +14,9 @@ struct Tiles {
 constexpr TileShape kSharedTile = {16, 16, 16, 1, 1};
 constexpr Tiles kSharedTiles = {&kSharedTile, 0, 1};
 
-// register_tiled. A tile loads (M + N) K elements for M N K multiply-adds, so larger is better as long as the matrix fills it and
-// there is a tile for every multiprocessor. For float16 and bfloat16 only the last two of each list are compiled, to keep the
-// build short.
+// register_tiled. A tile loads (M + N) K elements for M N K multiply-adds, so larger is better as long as the matrix
+// fills it and there is a tile for every multiprocessor. For float16 and bfloat16 only the last two of each list are
+// compiled, to keep the build short.
 
 constexpr TileShape kImageTiles[] = {
     // forward and dgrad: columns are pixels, of which there are many

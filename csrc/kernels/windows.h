@@ -4,8 +4,8 @@
 
 namespace convlab {
 
-// In one dimension: calls f(tap, output), in ascending order of taps, for each output whose window has that tap on `place`, counted from
-// where the padding begins: where output stride + tap dilation = place.
+// In one dimension: calls f(tap, output), in ascending order of taps, for each output whose window has that tap on
+// `place`, counted from where the padding begins: where output stride + tap dilation = place.
 template <class F>
 __device__ __forceinline__ void over_taps(int place, int kernel, int stride, int dilation, int outputs, const F& f) {
   if (dilation == 1) {  // then it is every stride-th tap: one division for all
@@ -19,8 +19,8 @@ __device__ __forceinline__ void over_taps(int place, int kernel, int stride, int
   }
 }
 
-// Calls f(r * S + s, p * Q + q) for each tap (r, s) of the window of an output (p, q) that lies on x's row h and column v: where
-// p stride_h - pad_h + r dilation_h = h, likewise q. g: a Conv2d or a Pool2d.
+// Calls f(r * S + s, p * Q + q) for each tap (r, s) of the window of an output (p, q) that lies on x's row h and column
+// v: where p stride_h - pad_h + r dilation_h = h, likewise q. g: a Conv2d or a Pool2d.
 template <class Geometry, class F>
 __device__ __forceinline__ void over_windows(const Geometry& g, int h, int v, const F& f) {
   over_taps(h + g.pad_h, g.R, g.stride_h, g.dilation_h, g.P, [&](int r, int p) {

@@ -1,5 +1,5 @@
-// The simulator library's controls and reports, for whoever loads it: plain C, so that the library stays free of Python and
-// of C++ types in its interface. It exports one function, convlab_simulator, that returns this table.
+// The simulator library's controls and reports, for whoever loads it: plain C, so that the library stays free of Python
+// and of C++ types in its interface. It exports one function, convlab_simulator, that returns this table.
 #pragma once
 #include <cstddef>
 #include <cstdint>

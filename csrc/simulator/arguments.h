@@ -1,4 +1,5 @@
-// csrc/host/arguments.h for the simulator: operators take CPU tensors, kernels see copies of them in simulated device memory.
+// csrc/host/arguments.h for the simulator: operators take CPU tensors, kernels see copies of them in simulated device
+// memory.
 #pragma once
 #include "../host/tensors.h"
 #include "device_memory.h"

@@ -32,7 +32,8 @@ Granule* Shadow::of(size_t count) {
 
 namespace {
 
-// A place in 32 bits: an address in this library (low bit 0), or the number of a Site that was given by name (low bit 1).
+// A place in 32 bits: an address in this library (low bit 0), or the number of a Site that was given by name (low bit
+// 1).
 const char anchor = 0;
 
 std::vector<Site>& named_sites() {  // few, and only grow; one launch is checked at a time

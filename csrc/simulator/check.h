@@ -1,5 +1,6 @@
 // The checking build's view of every memory access of a kernel: bounds, races, uninitialised reads, writes to inputs.
-// Compiled kernels report their accesses through the hooks in tsan_hooks.cpp. In the plain build there is nothing to check.
+// Compiled kernels report their accesses through the hooks in tsan_hooks.cpp. In the plain build there is nothing to
+// check.
 #pragma once
 #include "device_memory.h"
 #include "runner.h"
@@ -10,8 +11,8 @@ namespace convlab::sim {
 
 constexpr bool kChecking = true;
 
-// Whether an access is of no interest: to the thread's own stack, its built-in variables, or (a read, unless they are counted)
-// to an input. Most accesses are, so this comes first.
+// Whether an access is of no interest: to the thread's own stack, its built-in variables, or (a read, unless they are
+// counted) to an input. Most accesses are, so this comes first.
 inline bool is_private_or_input(const Runner& runner, const char* p, size_t bytes, Access access) {
   if (runner.on_own_stack(p) || size_t(p - reinterpret_cast<const char*>(&builtins)) < sizeof builtins) return true;
   if (access != Access::read || runner.counter) return false;

@@ -23,8 +23,8 @@
 #define __grid_constant__
 #define __align__(n) alignas(n)
 
-// The bound is kept as that many no-operations at the beginning of the kernel, where the launch counts them (kernel_info.cpp).
-// sizeof: the attribute takes no named constant, but does take the size of an array type.
+// The bound is kept as that many no-operations at the beginning of the kernel, where the launch counts them
+// (kernel_info.cpp). sizeof: the attribute takes no named constant, but does take the size of an array type.
 #define __launch_bounds__(threads, ...) __attribute__((patchable_function_entry(sizeof(char[threads]))))
 
 #define threadIdx (::convlab::sim::builtins.thread)

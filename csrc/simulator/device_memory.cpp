@@ -16,7 +16,8 @@
 namespace convlab::sim {
 namespace {
 
-// The range of addresses is reserved, not used; where a process may not reserve so much (39-bit machines, limits), less.
+// The range of addresses is reserved, not used; where a process may not reserve so much (39-bit machines, limits),
+// less.
 constexpr unsigned kLogLargestRegion = 38, kLogSmallestRegion = 32;  // 256 GiB, 4 GiB
 constexpr unsigned kLogSlots = 10;
 static_assert(Region::kSlots == size_t(1) << kLogSlots);

@@ -1,5 +1,5 @@
-// Simulated device memory: buffers far apart in a reserved range of addresses. What lies between them is not mapped, so a
-// wild access faults, and each buffer ends where its page ends, so an access just behind it faults too.
+// Simulated device memory: buffers far apart in a reserved range of addresses. What lies between them is not mapped, so
+// a wild access faults, and each buffer ends where its page ends, so an access just behind it faults too.
 #pragma once
 #include <atomic>
 #include <cstddef>
@@ -22,7 +22,8 @@ struct Buffer {
   Shadow shadow;
 };
 
-// Allocates a buffer whose address has `alignment_like`'s remainder modulo 256 (CUDA's own alignment) as far as 16 bytes.
+// Allocates a buffer whose address has `alignment_like`'s remainder modulo 256 (CUDA's own alignment) as far as 16
+// bytes.
 Buffer* allocate(size_t bytes, unsigned element_bytes, const char* name, const void* alignment_like);
 void protect(Buffer* buffer);  // read only from now on
 void release(Buffer* buffer);

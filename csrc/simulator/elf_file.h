@@ -1,4 +1,5 @@
-// This library's own ELF file: its debug sections and its symbols. No external tool is needed to name a kernel or a line.
+// This library's own ELF file: its debug sections and its symbols. No external tool is needed to name a kernel or a
+// line.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -32,7 +33,8 @@ class ElfFile {
   uintptr_t bias_ = 0;
 };
 
-// The part of a demangled name that a person calls the function: "ns::(anonymous namespace)::f<float, 4>(int)" -> "f<float, 4>".
+// The part of a demangled name that a person calls the function: "ns::(anonymous namespace)::f<float, 4>(int)" ->
+// "f<float, 4>".
 std::string short_function_name(const std::string& demangled);
 
 }  // namespace convlab::sim

@@ -1,5 +1,5 @@
-// Faults of the processor in a kernel (an unmapped address, a division by zero) become reports. Signal handlers are in place
-// only while a launch runs; faults outside kernels go to whoever handled them before.
+// Faults of the processor in a kernel (an unmapped address, a division by zero) become reports. Signal handlers are in
+// place only while a launch runs; faults outside kernels go to whoever handled them before.
 #pragma once
 
 namespace convlab::sim {

@@ -1,5 +1,6 @@
-// Switching stacks: the one thing here that the C++ language has no word for. A Context is a suspended flow of execution.
-// x86-64 and aarch64 switch in a few instructions (about 5 ns); other machines use ucontext (about 160 ns, two system calls).
+// Switching stacks: the one thing here that the C++ language has no word for. A Context is a suspended flow of
+// execution. x86-64 and aarch64 switch in a few instructions (about 5 ns); other machines use ucontext (about 160 ns,
+// two system calls).
 #pragma once
 #include <cstddef>
 
@@ -27,8 +28,8 @@ void start_at(Context& context, char* bottom, char* top, void (*entry)());
 // Suspends the running flow into `from` and resumes `to`.
 void switch_context(Context& from, Context& to);
 
-// From a signal handler: lets the interrupted flow continue in entry(), on the empty stack [bottom, top), instead of where it
-// was. `machine_state` is the handler's third argument.
+// From a signal handler: lets the interrupted flow continue in entry(), on the empty stack [bottom, top), instead of
+// where it was. `machine_state` is the handler's third argument.
 void redirect(void* machine_state, char* bottom, char* top, void (*entry)());
 
 // Where the interrupted flow was.

@@ -10,8 +10,8 @@
 namespace convlab::sim {
 namespace {
 
-// The no-operations that __launch_bounds__ puts at the beginning of a kernel (cuda_on_host.h), and whether g++ gives the kernel's
-// line to what comes behind them.
+// The no-operations that __launch_bounds__ puts at the beginning of a kernel (cuda_on_host.h), and whether g++ gives
+// the kernel's line to what comes behind them.
 #if defined(__aarch64__)
 constexpr unsigned char kNop[] = {0x1f, 0x20, 0x03, 0xd5};
 constexpr bool kLineIsBehind = true;

@@ -1,7 +1,7 @@
 // Who touched a piece of memory last, and when: what the race check keeps.
 //
-// An epoch is the interval between two barriers of one block. Epochs only grow, from block to block and from launch to launch,
-// so that a mark tells by itself whether it is from this interval, an earlier one, or another block.
+// An epoch is the interval between two barriers of one block. Epochs only grow, from block to block and from launch to
+// launch, so that a mark tells by itself whether it is from this interval, an earlier one, or another block.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -26,7 +26,8 @@ struct Granule {  // of 1, 2 or 4 bytes
   Mark write, read;
 };
 
-// The granules of a piece of memory. Zero pages until touched, so a large output that is written once costs what it uses.
+// The granules of a piece of memory. Zero pages until touched, so a large output that is written once costs what it
+// uses.
 class Shadow {
  public:
   Shadow() = default;

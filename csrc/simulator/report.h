@@ -32,8 +32,8 @@ struct Report {
 };
 
 // Ends the running block and makes run() throw an Error; outside a kernel it throws. It does not throw inside one: the
-// compiler takes instrumentation hooks for functions that never do. So it switches to the launching context instead, and
-// nothing on the kernel's stacks is destroyed (a report leaks the few bytes of its temporaries).
+// compiler takes instrumentation hooks for functions that never do. So it switches to the launching context instead,
+// and nothing on the kernel's stacks is destroyed (a report leaks the few bytes of its temporaries).
 [[noreturn]] void fail(Report report);
 
 std::string text(Site site);

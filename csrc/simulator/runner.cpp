@@ -14,7 +14,8 @@ namespace {
 
 // Room for a thread's local variables. Pages that are never touched cost nothing.
 constexpr size_t kStackBytes = 128 * 1024;
-// Stacks start at different places of a page, or the same variable of all threads would compete for the same cache lines.
+// Stacks start at different places of a page, or the same variable of all threads would compete for the same cache
+// lines.
 constexpr size_t kStaggerStep = 192, kStaggerRange = 6144;
 
 size_t guard_bytes() {

@@ -1,5 +1,5 @@
-// Runs the blocks of a launch, one after the other, on the OS thread it belongs to. The threads of a block are fibers that
-// hand over to each other directly, and only where the language makes them meet: at barriers and warp collectives.
+// Runs the blocks of a launch, one after the other, on the OS thread it belongs to. The threads of a block are fibers
+// that hand over to each other directly, and only where the language makes them meet: at barriers and warp collectives.
 #pragma once
 #include <string>
 #include <vector>

@@ -1,8 +1,8 @@
-// What compiled kernels call: the simulator's side of barriers, warp operations, shared memory and launches. Everything here
-// is implemented in files that are never instrumented.
+// What compiled kernels call: the simulator's side of barriers, warp operations, shared memory and launches. Everything
+// here is implemented in files that are never instrumented.
 //
-// A Site is where the kernel calls from. It is a default argument, so that it names the kernel's line, and its column tells
-// two barriers on one line apart.
+// A Site is where the kernel calls from. It is a default argument, so that it names the kernel's line, and its column
+// tells two barriers on one line apart.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -24,8 +24,8 @@ struct Error : std::runtime_error {
 
 // ---- the block ----
 
-// A block never leaves its OS thread, so the built-in variables are thread_local; the scheduler rewrites threadIdx at every
-// switch.
+// A block never leaves its OS thread, so the built-in variables are thread_local; the scheduler rewrites threadIdx at
+// every switch.
 struct Builtins {
   uint3 thread, block;
   dim3 block_size, grid_size;
@@ -42,7 +42,8 @@ struct Element {
   unsigned bytes, unit;
 };
 
-// 4-byte units are fastest. Structs of arrays may hold 2-byte elements; up to 16 bytes are a scalar or a vector of one type.
+// 4-byte units are fastest. Structs of arrays may hold 2-byte elements; up to 16 bytes are a scalar or a vector of one
+// type.
 template <class T>
 constexpr Element kElement = {sizeof(T), sizeof(T) > 16   ? 2
                                          : alignof(T) < 4 ? unsigned(alignof(T))

@@ -1,5 +1,6 @@
-// From an address in a compiled kernel to its place in the source, read from the DWARF debug information of this library
-// (g++ -g1). Inlined calls are resolved outwards until the place is in a kernel rather than in the device language's headers.
+// From an address in a compiled kernel to its place in the source, read from the DWARF debug information of this
+// library (g++ -g1). Inlined calls are resolved outwards until the place is in a kernel rather than in the device
+// language's headers.
 #pragma once
 #include <string>
 

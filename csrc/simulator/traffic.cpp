@@ -33,8 +33,8 @@ bool in_pairs(const uintptr_t* address, uint32_t lanes, unsigned apart) {
   return true;
 }
 
-// Lanes that shared memory serves together: all 32 with 4 bytes each, 16 with 8. With 16 bytes 8, or 16 where neighbours, or
-// neighbours but one, share an address: so an H200 counts.
+// Lanes that shared memory serves together: all 32 with 4 bytes each, 16 with 8. With 16 bytes 8, or 16 where
+// neighbours, or neighbours but one, share an address: so an H200 counts.
 unsigned lanes_at_once(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
   if (bytes < 16) return bytes == 8 ? 16 : 32;
   return in_pairs(address, lanes, 1) || in_pairs(address, lanes, 2) ? 16 : 8;

@@ -1,8 +1,8 @@
 // What a kernel's accesses ask of the memory system, per line of its source.
 //
-// The n-th access of the lanes of a warp by one instruction, counted from the last barrier, is taken to be one request of the
-// warp. That is what the hardware does while the lanes of a warp run through the same iterations; where lanes skip some (a
-// predicated border) it is an estimate.
+// The n-th access of the lanes of a warp by one instruction, counted from the last barrier, is taken to be one request
+// of the warp. That is what the hardware does while the lanes of a warp run through the same iterations; where lanes
+// skip some (a predicated border) it is an estimate.
 #pragma once
 #include <cstdint>
 #include <map>

@@ -1,5 +1,5 @@
-// The functions that g++ -fsanitize=thread calls before every memory access of a kernel. The real runtime library of that
-// sanitizer is never linked.
+// The functions that g++ -fsanitize=thread calls before every memory access of a kernel. The real runtime library of
+// that sanitizer is never linked.
 #if defined(CONVLAB_SIM_CHECK)
 
 #include "check.h"

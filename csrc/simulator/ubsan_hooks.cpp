@@ -1,5 +1,6 @@
-// The functions that g++ -fsanitize=bounds,alignment,shift,integer-divide-by-zero,signed-integer-overflow calls when a kernel
-// is about to do what the language leaves undefined. They never return. The structs are what the compiler passes.
+// The functions that g++ -fsanitize=bounds,alignment,shift,integer-divide-by-zero,signed-integer-overflow calls when a
+// kernel is about to do what the language leaves undefined. They never return. The structs are what the compiler
+// passes.
 #if defined(CONVLAB_SIM_CHECK)
 
 #include <cstdint>

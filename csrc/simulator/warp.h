@@ -1,4 +1,5 @@
-// Warp collectives: shuffles, votes, __syncwarp. A lane whose source does not take part receives poison (undefined in CUDA).
+// Warp collectives: shuffles, votes, __syncwarp. A lane whose source does not take part receives poison (undefined in
+// CUDA).
 #pragma once
 #include <cstring>
 

@@ -1,5 +1,6 @@
-// A kernel of one's own as run_kernel.cpp calls it. convlab/testing/kernel.py writes a file that defines these over the kernel's
-// source, for what the kernel computes: a problem (a Conv2d, say) and the tensors in the order of its launcher's arguments.
+// A kernel of one's own as run_kernel.cpp calls it. convlab/testing/kernel.py writes a file that defines these over the
+// kernel's source, for what the kernel computes: a problem (a Conv2d, say) and the tensors in the order of its
+// launcher's arguments.
 #pragma once
 #include <cstddef>
 

@@ -1,8 +1,9 @@
-// Runs a kernel of one's own in the simulator, once: reads a request from stdin, writes the answer to stdout. Both are numbers as
-// they lie in memory and texts behind their length; convlab/testing/program.py has the other end.
+// Runs a kernel of one's own in the simulator, once: reads a request from stdin, writes the answer to stdout. Both are
+// numbers as they lie in memory and texts behind their length; convlab/testing/program.py has the other end.
 //
 //   request   int64 order, seed, count; problem; int64 inputs, of each: int64 element_bytes, name, data; element_bytes, name, output
-//   answer    int64 0, output, launches, traffic (rows of text)  |  1, refusal  |  2, the simulator's report  |  3, another exception
+//   answer    int64 0, output, launches, traffic (rows of text)  |  1, refusal  |  2, the simulator's report  |  3,
+//   another exception
 //
 // What has no data (an absent bias) has length -1.
 #include <unistd.h>

@@ -1,4 +1,5 @@
-// A convolution in tiles, as a first attempt might look. It gives right results on most GPUs, most of the time. Find the bug:
+// A convolution in tiles, as a first attempt might look. It gives right results on most GPUs, most of the time. Find
+// the bug:
 //
 //   python -m convlab.check examples/conv2d/0_with_a_bug.cuh
 #include "device/device.h"

@@ -1,5 +1,6 @@
 // The third step: a thread makes four rows of outputs.
-// A weight is read once for the four, an input once for the rows of the filter that see it, and both stay in registers meanwhile.
+// A weight is read once for the four, an input once for the rows of the filter that see it, and both stay in registers
+// meanwhile.
 //
 //   python -m convlab.check examples/conv2d/4_four_rows.cuh
 #include "device/device.h"

@@ -1,6 +1,6 @@
-// The CPU's convolution kernels of one instruction set against the reference, without torch: random problems, every pass, algorithm and
-// element type, all layouts. Elements are small integers, so that sums are exact in any order and results must be equal. Tensors
-// end, or begin, where memory does: an access past them is a fault.
+// The CPU's convolution kernels of one instruction set against the reference, without torch: random problems, every
+// pass, algorithm and element type, all layouts. Elements are small integers, so that sums are exact in any order and
+// results must be equal. Tensors end, or begin, where memory does: an access past them is a fault.
 //
 //   cpu_kernels SEED PROBLEMS        prints what differs; CONVLAB_ISA names the instruction set that it was compiled with
 #include <sys/mman.h>

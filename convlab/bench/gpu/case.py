@@ -8,9 +8,11 @@ import torch
 
 
 class Way(NamedTuple):
-    """Somebody's way to do a case. `bind` takes the case's tensors in this layout; calling what it returns does the work once.
+    """Somebody's way to do a case. `bind` takes the case's tensors in this layout; calling what it returns does the
+    work once.
 
-    precision: of multiplications. capture: whether calls are put into a graph. profile: whether the names of its kernels are recorded.
+    precision: of multiplications. capture: whether calls are put into a graph. profile: whether the names of its
+    kernels are recorded.
     """
 
     precision: str
@@ -22,11 +24,11 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """`draw()` makes float32 tensors on the device, by name; ways get them in `dtype`, `reference` in float64: it says what the outputs
-    should be.
+    """`draw()` makes float32 tensors on the device, by name; ways get them in `dtype`, `reference` in float64: it says
+    what the outputs should be.
 
-    flops, bytes: what the work takes at the least. slack: how much more than twice the worst error of torch's in the same precision is
-    forgiven, relative to the largest output. grad: whether autograd records the calls.
+    flops, bytes: what the work takes at the least. slack: how much more than twice the worst error of torch's in the
+    same precision is forgiven, relative to the largest output. grad: whether autograd records the calls.
     """
 
     kind: str

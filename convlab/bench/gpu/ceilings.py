@@ -18,8 +18,8 @@ TRIES = 10
 
 
 def measured(device) -> dict:
-    """copy (bytes a second, read and written), ffma, matmul_float32, matmul_tf32, matmul_bfloat16 (operations a second); None with a
-    reason in "failed" where something stood against it."""
+    """copy (bytes a second, read and written), ffma, matmul_float32, matmul_tf32, matmul_bfloat16 (operations a
+    second); None with a reason in "failed" where something stood against it."""
     found, failed = {}, {}
     ways = {"copy": _copy, "ffma": _ffma} | {
         f"matmul_{p}": lambda d, p=p: _matmul(d, p) for p in ("float32", "tf32", "bfloat16")
@@ -76,7 +76,8 @@ def _ffma(device):
 
 
 def compile_ffma(folder: Path, arch: str) -> Path:
-    """The library that ffma.cu makes for an architecture such as "90". Raises RuntimeError without nvcc, or with what nvcc said."""
+    """The library that ffma.cu makes for an architecture such as "90". Raises RuntimeError without nvcc, or with what
+    nvcc said."""
     homes = [Path(root, "bin", "nvcc") for root in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")) if root]
     found = (
         [str(path) for path in homes if path.exists()]

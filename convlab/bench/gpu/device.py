@@ -37,7 +37,8 @@ class Device:
             torch.cuda.synchronize()
 
     def lost(self) -> bool:
-        """Whether an earlier error left nothing that could be run on the GPU in this process: CUDA then repeats it for every call."""
+        """Whether an earlier error left nothing that could be run on the GPU in this process: CUDA then repeats it for
+        every call."""
         try:
             self.synchronize()
             return False
@@ -58,7 +59,8 @@ class Device:
         return before.elapsed_time(after) / 1e3
 
     def captured(self, call, warm=3):
-        """`call` as a CUDA graph to replay, after so many calls to warm up. Raises whatever stands against it; never captures in a dry run."""
+        """`call` as a CUDA graph to replay, after so many calls to warm up. Raises whatever stands against it; never
+        captures in a dry run."""
         if self.dry:
             raise RuntimeError("a dry run captures nothing")
         side = torch.cuda.Stream()
@@ -99,7 +101,8 @@ class Device:
             torch.cuda.empty_cache()
 
     def kernels_of(self, calls: dict) -> dict[str, list[str] | None]:
-        """By name, the names of the kernels that each of `calls` launches, in order; None where the profiler cannot be had."""
+        """By name, the names of the kernels that each of `calls` launches, in order; None where the profiler cannot be
+        had."""
         if self.dry:
             return dict.fromkeys(calls)
         try:

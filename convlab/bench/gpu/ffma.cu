@@ -1,5 +1,5 @@
-// How many float32 multiply-adds a GPU makes a second: chains in registers, no memory. The ceiling of every kernel without tensor
-// cores. Compiled by ceilings.py on the machine it measures.
+// How many float32 multiply-adds a GPU makes a second: chains in registers, no memory. The ceiling of every kernel
+// without tensor cores. Compiled by ceilings.py on the machine it measures.
 #include <cuda_runtime.h>
 
 namespace {

@@ -26,11 +26,12 @@ class Options(NamedTuple):
 def measure(case, device, options, ceilings) -> dict:
     """The row of a case, ready for JSON. Times are in microseconds.
 
-    ways: by name, precision, layout, error (against float64), cold and warm times {median, q1, q3, least, rounds, calls, captured, why_not}
-    and kernels (names, None where they are unknown); or {"failed": why}. Steps have warm times only: a step's activations are its own data.
-    ratios: by name, and cold or warm, the median and quartiles over rounds of its time in convlab's: above 1, convlab is faster.
-    floor: by precision, microseconds that flops and bytes take at the least by the ceilings measured in the same run.
-    seconds: what the row itself took, by what for. A row whose "refused" says why convlab's outputs are wrong has neither times nor ratios.
+    ways: by name, precision, layout, error (against float64), cold and warm times {median, q1, q3, least, rounds,
+    calls, captured, why_not} and kernels (names, None where they are unknown); or {"failed": why}. Steps have warm
+    times only: a step's activations are its own data. ratios: by name, and cold or warm, the median and quartiles over
+    rounds of its time in convlab's: above 1, convlab is faster. floor: by precision, microseconds that flops and bytes
+    take at the least by the ceilings measured in the same run. seconds: what the row itself took, by what for. A row
+    whose "refused" says why convlab's outputs are wrong has neither times nor ratios.
     """
     spent = {}
     row = {

@@ -1,4 +1,5 @@
-"""Pooling and leaky ReLU as in training: forward keeps for backward what convlab's layers keep, a byte an output. In float32."""
+"""Pooling and leaky ReLU as in training: forward keeps for backward what convlab's layers keep, a byte an output. In
+float32."""
 
 import torch
 

@@ -17,7 +17,8 @@ def dtype_of(precision: str) -> torch.dtype:
 
 @contextmanager
 def multiplying_in(precision: str):
-    """Convolutions and products of float32 tensors are made in this precision; cuDNN tries its algorithms and keeps the fastest."""
+    """Convolutions and products of float32 tensors are made in this precision; cuDNN tries its algorithms and keeps the
+    fastest."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
     cudnn.allow_tf32 = matmul.allow_tf32 = precision == "tf32"

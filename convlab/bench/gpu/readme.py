@@ -32,7 +32,8 @@ def load(path) -> dict:
 
 
 def tables(report) -> str:
-    """The block's contents. Raises BadRecord for a report without a benchmark of what convlab does unasked, on a GPU."""
+    """The block's contents. Raises BadRecord for a report without a benchmark of what convlab does unasked, on a
+    GPU."""
     bench = report["steps"].get("bench", {}).get("data")
     if (
         not bench
@@ -81,7 +82,8 @@ def _conditions(report, bench):
 
 
 def _in_all(gpu, rows):
-    """A sentence and a table: how many times as fast as torch at its best, by what it is that is timed and by precision."""
+    """A sentence and a table: how many times as fast as torch at its best, by what it is that is timed and by
+    precision."""
     groups = {}
     kinds = ("step", "conv", "pool", "act")
     for row in sorted(
@@ -225,7 +227,8 @@ def _median(row, name):
 
 
 def _ratio(row, name, peers):
-    """How many times as fast as the best of `peers` the way `name` is: of convlab's first by the rounds of the row, of others by medians."""
+    """How many times as fast as the best of `peers` the way `name` is: of convlab's first by the rounds of the row, of
+    others by medians."""
     if name == OURS:
         return min(
             (ratio[heat_of(row["ways"][peer])]["median"] for peer in peers if (ratio := row["ratios"].get(peer))),

@@ -1,4 +1,5 @@
-"""Whole training steps on a GPU: eager, compiled by torch.compile, and as one CUDA graph; torch's layers and convert()'s."""
+"""Whole training steps on a GPU: eager, compiled by torch.compile, and as one CUDA graph; torch's layers and
+convert()'s."""
 
 import torch
 from torch import nn

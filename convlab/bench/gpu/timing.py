@@ -1,7 +1,8 @@
-"""Paired timing on a device: every round times every call once, in an order that changes; calls are captured into graphs where possible.
+"""Paired timing on a device: every round times every call once, in an order that changes; calls are captured into
+graphs where possible.
 
-A graph takes the host out of the measurement: what is timed is what the GPU does. What cannot be captured is called by the host,
-and where the GPU is faster than the host, that is what is measured.
+A graph takes the host out of the measurement: what is timed is what the GPU does. What cannot be captured is called by
+the host, and where the GPU is faster than the host, that is what is measured.
 """
 
 import random
@@ -13,8 +14,8 @@ from ..timer import spread
 
 
 class Limits(NamedTuple):
-    """rounds: timings of each; of slow calls as many as `patience` seconds allow, but FEWEST. seconds: how long a timing takes, about.
-    calls: in a graph, at most."""
+    """rounds: timings of each; of slow calls as many as `patience` seconds allow, but FEWEST. seconds: how long a
+    timing takes, about. calls: in a graph, at most."""
 
     rounds: int = 15
     seconds: float = 0.4e-3
@@ -27,7 +28,8 @@ SLOW = 20e-3  # seconds: what takes longer is warmed up once
 
 
 class Timed(NamedTuple):
-    """us: microseconds a call, median, quartiles and least over rounds. rounds of so many calls. captured: whether they were a graph; if not, why."""
+    """us: microseconds a call, median, quartiles and least over rounds. rounds of so many calls. captured: whether they
+    were a graph; if not, why."""
 
     us: dict[str, float]
     rounds: int
@@ -46,8 +48,8 @@ class Series(NamedTuple):
 
 
 def series_of(device, calls: list[Callable], limits: Limits, capture: bool = True) -> Series:
-    """`calls` in rotation, as many as take about limits.seconds, every one at least once. Their outputs are kept for a turn, so that
-    they rotate, too."""
+    """`calls` in rotation, as many as take about limits.seconds, every one at least once. Their outputs are kept for a
+    turn, so that they rotate, too."""
     for call in calls:
         call()
     device.synchronize()
@@ -74,8 +76,8 @@ def series_of(device, calls: list[Callable], limits: Limits, capture: bool = Tru
 
 
 def time_paired(device, series: dict[str, Series], limits: Limits) -> tuple[dict[str, Timed], Callable]:
-    """Times all series against one another, after a round that is not counted. Returns them by name, and a function that gives the
-    ratios over rounds of one name's times to another's."""
+    """Times all series against one another, after a round that is not counted. Returns them by name, and a function
+    that gives the ratios over rounds of one name's times to another's."""
     order, shuffle = list(series), random.Random(0).shuffle
     rounds = []
     enough = min(FEWEST, limits.rounds)

@@ -2,7 +2,8 @@
 //
 //   y[plane, p, q] = (sum over r, s of x[plane, p stride_h - pad_h + r, q stride_w - pad_w + s]) / averaged_over(a, p, q)
 //
-// with zeros outside x. device/device.h is the language: SHARED(float, tile, [16][16]) is shared memory, launch(...) a launch.
+// with zeros outside x. device/device.h is the language: SHARED(float, tile, [16][16]) is shared memory, launch(...) a
+// launch.
 #include "device/device.h"
 #include "geometry/avg_pool2d.h"
 

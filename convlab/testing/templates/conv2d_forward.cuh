@@ -2,7 +2,8 @@
 //
 //   y[n, k, p, q] = bias[k] + sum over c, r, s of x[n, c, p stride_h - pad_h + r dilation_h, q stride_w - pad_w + s dilation_w] w[k, c, r, s]
 //
-// with zeros outside x. device/device.h is the language: SHARED(float, tile, [16][16]) is shared memory, launch(...) a launch.
+// with zeros outside x. device/device.h is the language: SHARED(float, tile, [16][16]) is shared memory, launch(...) a
+// launch.
 #include "device/device.h"
 #include "geometry/conv2d.h"
 

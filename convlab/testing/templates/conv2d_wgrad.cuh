@@ -1,8 +1,10 @@
-// The gradient of a convolution to its filters. Check it without a GPU:   python -m convlab.check FILE --like conv2d_wgrad
+// The gradient of a convolution to its filters. Check it without a GPU:   python -m convlab.check FILE --like
+// conv2d_wgrad
 //
 //   dw[k, c, r, s] = sum over n, p, q of dy[n, k, p, q] x[n, c, p stride_h - pad_h + r dilation_h, q stride_w - pad_w + s dilation_w]
 //
-// with zeros outside x. device/device.h is the language: SHARED(float, tile, [16][16]) is shared memory, launch(...) a launch.
+// with zeros outside x. device/device.h is the language: SHARED(float, tile, [16][16]) is shared memory, launch(...) a
+// launch.
 #include "device/device.h"
 #include "geometry/conv2d.h"
 

@@ -2,7 +2,8 @@
 //
 //   y[plane, p, q] = max over r, s of x[plane, p stride_h - pad_h + r dilation_h, q stride_w - pad_w + s dilation_w]
 //
-// Taps outside x do not take part; NaN wins. device/device.h is the language: SHARED(float, tile, [16][16]) is shared memory.
+// Taps outside x do not take part; NaN wins. device/device.h is the language: SHARED(float, tile, [16][16]) is shared
+// memory.
 #include "device/device.h"
 #include "geometry/pool2d.h"
 

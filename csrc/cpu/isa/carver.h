@@ -11,8 +11,8 @@ constexpr int kGap = 1;  // at least one poisoned byte behind every array; a vec
 constexpr int kGap = 0;
 #endif
 
-// Cuts a block of scratch into arrays that begin on cache lines: a vector astride two lines costs two accesses. An array takes up
-// to kCacheLine bytes more than its elements.
+// Cuts a block of scratch into arrays that begin on cache lines: a vector astride two lines costs two accesses. An
+// array takes up to kCacheLine bytes more than its elements.
 struct Carver {
   char* at;
 

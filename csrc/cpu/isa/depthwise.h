@@ -1,20 +1,22 @@
-// Depthwise convolution, forward and dgrad: each channel by itself. A tile is a run of places, one vector each: side by side in a row
-// or one below the other. Vectors run over channels, or along the rows of a plane.
+// Depthwise convolution, forward and dgrad: each channel by itself. A tile is a run of places, one vector each: side by
+// side in a row or one below the other. Vectors run over channels, or along the rows of a plane.
 //
-// What it does    Three taps that lie along a tile share its loads: M + 2 of them feed 3 M multiply-adds, with three vectors of weights
-//                 in registers. The other taps load for themselves. channels_last is read where it lies; places come sorted by the taps
-//                 that reach them, so padding costs nothing. Where pixels lie so far apart that the first cache would not hold them,
-//                 for other types and for planes, a strip's rows are first copied between zeros.
+// What it does    Three taps that lie along a tile share its loads: M + 2 of them feed 3 M multiply-adds, with three
+//                 vectors of weights in registers. The other taps load for themselves. channels_last is read where it
+//                 lies; places come sorted by the taps that reach them, so padding costs nothing. Where pixels lie so
+//                 far apart that the first cache would not hold them, for other types and for planes, a strip's rows
+//                 are first copied between zeros.
 // Against direct  a third to a half of the loads, and channels_last without gathering.
-// What bounds it  multiply-adds and memory, about alike for 3 x 3. For planes, loads astride two cache lines; depthwise_window.h, for
-//                 the usual filters, has none.
+// What bounds it  multiply-adds and memory, about alike for 3 x 3. For planes, loads astride two cache lines;
+//                 depthwise_window.h, for the usual filters, has none.
 #pragma once
 #include "../depthwise.h"
 #include "transposed.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
 
-// Places of a tile: the rows of the usual networks are multiples of 7. With 32 registers 14 sums fit beside three weights.
+// Places of a tile: the rows of the usual networks are multiples of 7. With 32 registers 14 sums fit beside three
+// weights.
 constexpr int kPlaces = kTilePixels * kTileVectors >= 24 ? 14 : 7;
 
 // M places of `lanes` channels or columns, `step` elements apart in the source. weights [R S, L]
@@ -71,7 +73,8 @@ void tiles(const DepthwiseTaps& taps, int count, const A* source, int64_t step, 
   }
 }
 
-// ---- strips -----------------------------------------------------------------------------------------------------------
+// ---- strips
+// -----------------------------------------------------------------------------------------------------------
 
 struct Strip {
   int image, row0, row1;  // of the target
@@ -95,7 +98,8 @@ template <class A> void clear(A* elements, int64_t count) {
   for (int64_t i = 0; i < count; i++) elements[i] = 0;
 }
 
-// ---- vectors over channels --------------------------------------------------------------------------------------------
+// ---- vectors over channels
+// --------------------------------------------------------------------------------------------
 
 // The last vector covers part of the one before, so that none is short of channels
 inline int first_channel(int channels, int64_t vector, int lanes) {
@@ -119,7 +123,8 @@ template <class A, class T> void give_pixels(const A* panel, int columns, int la
   for (int j = 0; j < columns; j++, panel += L, to += strides.w) convert_out(panel, lanes, to);
 }
 
-// The source of a strip's vector of channels, which begins at `from` in the image: where it lies, or copied to a panel of zeros
+// The source of a strip's vector of channels, which begins at `from` in the image: where it lies, or copied to a panel
+// of zeros
 template <class A, class T>
 Lens<const A> see_pixels(const Depthwise& d, const Strip& s, const T* from, int lanes, A* panel) {
   if constexpr (sizeof(T) == sizeof(A))
@@ -134,7 +139,8 @@ Lens<const A> see_pixels(const Depthwise& d, const Strip& s, const T* from, int 
   return {panel, d.row, d.pixel, rows.first};
 }
 
-// The pieces [begin, end): images x strips x vectors of channels. weights [vectors, R S, L]; bias [channels, at least L]
+// The pieces [begin, end): images x strips x vectors of channels. weights [vectors, R S, L]; bias [channels, at least
+// L]
 template <class T>
 void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
                 int64_t begin, int64_t end, acc_t<T>* scratch) {
@@ -175,9 +181,11 @@ void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, co
   }
 }
 
-// ---- vectors along rows -----------------------------------------------------------------------------------------------
+// ---- vectors along rows
+// -----------------------------------------------------------------------------------------------
 
-// A row of the source -> its phases in a panel's row, whose other elements are zero already. Panels have room for whole vectors.
+// A row of the source -> its phases in a panel's row, whose other elements are zero already. Panels have room for whole
+// vectors.
 template <class A, class T>
 void take_columns(const RowPanel& panel, const T* from, int64_t from_stride, int columns, A* to) {
   constexpr int L = kLanes<A>;

@@ -1,9 +1,10 @@
 // Depthwise wgrad: each tap's weight is the sum over all places of dy times the source under the tap.
 //
-// What it does    A tile's vectors of dy stay in registers while all taps go by, three at a time where one load of x serves three;
-//                 places, blocks and panels are those of depthwise.h, or bands those of depthwise_window.h. Sums of a tap are vectors,
-//                 of channels or of columns; the lanes of columns are added up at the end. Sums of about kChunk terms are put aside.
-//                 Slices of strips are summed apart and added up in their order: the same bits for any number of threads.
+// What it does    A tile's vectors of dy stay in registers while all taps go by, three at a time where one load of x
+//                 serves three; places, blocks and panels are those of depthwise.h, or bands those of
+//                 depthwise_window.h. Sums of a tap are vectors, of channels or of columns; the lanes of columns are
+//                 added up at the end. Sums of about kChunk terms are put aside. Slices of strips are summed apart and
+//                 added up in their order: the same bits for any number of threads.
 // What bounds it  multiply-adds and memory, as forward.
 #pragma once
 #include "depthwise_window.h"
@@ -124,7 +125,8 @@ void wgrad_pixels(const Depthwise& d, int slices, const T* dy, const T* x, acc_t
   }
 }
 
-// sums [taps, L] -> their lanes added up, for each tap; `rest`: the same, of which only lanes first, first + 1, ... end - 1 count
+// sums [taps, L] -> their lanes added up, for each tap; `rest`: the same, of which only lanes first, first + 1, ... end
+// - 1 count
 template <class A> void add_lanes(const A* sums, const A* rest, int first, int end, int taps, A* to) {
   constexpr int L = kLanes<A>;
   A counted[L];

@@ -1,10 +1,11 @@
-// Depthwise convolution of planes with the usual filters, 3 x 3 and 5 x 5 without stride: a band of up to four vectors of columns slides
-// down the rows.
+// Depthwise convolution of planes with the usual filters, 3 x 3 and 5 x 5 without stride: a band of up to four vectors
+// of columns slides down the rows.
 //
-// What it does    A row of the source is loaded once, meets all taps and is gone: the sums of as many rows of the target as the filter
-//                 has wait in registers. What taps to the left and right need is shifted out of neighbouring vectors, not loaded again.
-//                 Masks stand for the zeros around a plane where the machine has them; elsewhere a strip's rows are copied between
-//                 zeros, and neighbouring columns are loaded from there.
+// What it does    A row of the source is loaded once, meets all taps and is gone: the sums of as many rows of the
+//                 target as the filter has wait in registers. What taps to the left and right need is shifted out of
+//                 neighbouring vectors, not loaded again. Masks stand for the zeros around a plane where the machine
+//                 has them; elsewhere a strip's rows are copied between zeros, and neighbouring columns are loaded from
+//                 there.
 // Against tiles   (depthwise.h) no copy, no load astride two cache lines but where rows themselves begin within a line.
 // What bounds it  multiply-adds; the last vector of a row is seldom full.
 #pragma once
@@ -41,8 +42,9 @@ inline unsigned inside(int first, int columns, int lanes) {
   return mask;
 }
 
-// A band of a plane. Row t of the source, of those in [inside0, inside1), meets rows t, t - 1, ... t - R + 1 of the target. `source`:
-// row 0, where the middle taps of the first column meet it; masks say which lanes of V vectors, and of one before and one after, exist.
+// A band of a plane. Row t of the source, of those in [inside0, inside1), meets rows t, t - 1, ... t - R + 1 of the
+// target. `source`: row 0, where the middle taps of the first column meet it; masks say which lanes of V vectors, and
+// of one before and one after, exist.
 template <class A> struct Band {
   const A* source;
   int64_t source_row;

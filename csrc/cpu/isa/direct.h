@@ -1,13 +1,14 @@
-// Convolution along rows, direct: vectors over neighbouring columns of the target, a tile of channels times vectors in registers, and
-// weights one at a time.
+// Convolution along rows, direct: vectors over neighbouring columns of the target, a tile of channels times vectors in
+// registers, and weights one at a time.
 //
-// What it does    A strip's rows of the source are copied between zeros, which stand for the padding left and right, and taken apart
-//                 by the stride, so that every load is a plain vector. Rows come sorted by the taps that reach them: nothing is spent
-//                 on padding above and below. No channel has to fill a vector, so one input channel or three, or few per group, cost
-//                 what they should.
+// What it does    A strip's rows of the source are copied between zeros, which stand for the padding left and right,
+//                 and taken apart by the stride, so that every load is a plain vector. Rows come sorted by the taps
+//                 that reach them: nothing is spent on padding above and below. No channel has to fill a vector, so one
+//                 input channel or three, or few per group, cost what they should.
 // Against reference  vector registers, several sums at once, all cores; no test per multiply-add.
-// What bounds it  loads that straddle cache lines, two accesses each: with one target channel (depthwise) they take most of the time.
-//                 Rows shorter than a vector waste its lanes. With many channels `register_tiled` needs fewer loads.
+// What bounds it  loads that straddle cache lines, two accesses each: with one target channel (depthwise) they take
+//                 most of the time. Rows shorter than a vector waste its lanes. With many channels `register_tiled`
+//                 needs fewer loads.
 #pragma once
 #include "strips.h"
 #include "transposed.h"
@@ -164,8 +165,9 @@ void take_row(const RowPanel& panel, const T* from, int64_t from_stride, int col
   }
 }
 
-// The source rows [first, first + rows) of a strip's images and of so many channels -> panel [images, channels, rows, length]. Rows
-// outside the source stay zero. turned: a row with its channels outermost, where they lie innermost; elements apart: turned_length
+// The source rows [first, first + rows) of a strip's images and of so many channels -> panel [images, channels, rows,
+// length]. Rows outside the source stay zero. turned: a row with its channels outermost, where they lie innermost;
+// elements apart: turned_length
 template <class A, class T>
 void take_rows(const RowProduct& rp, const T* source, const Strip& s, int channels, int first, int rows, A* panel,
                A* turned) {

@@ -1,10 +1,11 @@
-// wgrad along rows, direct: dy's rows times x's rows, vector by vector, for a tile of output channels times taps; the lanes of a sum
-// are added up at the end.
+// wgrad along rows, direct: dy's rows times x's rows, vector by vector, for a tile of output channels times taps; the
+// lanes of a sum are added up at the end.
 //
-// What it does    The rows of a strip lie in panels as in direct.h, x between zeros on all sides, so that every tap meets all of dy.
-//                 Slices of strips are summed apart and added up in their order: the same bits for any number of threads.
-// What bounds it  loads: K + V of them for K V multiply-adds, those of x astride two cache lines. For many channels `register_tiled`
-//                 broadcasts instead.
+// What it does    The rows of a strip lie in panels as in direct.h, x between zeros on all sides, so that every tap
+//                 meets all of dy. Slices of strips are summed apart and added up in their order: the same bits for any
+//                 number of threads.
+// What bounds it  loads: K + V of them for K V multiply-adds, those of x astride two cache lines. For many channels
+//                 `register_tiled` broadcasts instead.
 #pragma once
 #include "direct.h"
 

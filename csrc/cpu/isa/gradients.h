@@ -1,10 +1,12 @@
-// The gradients of poolings: each element of dx is summed over the outputs whose windows cover it, in their order, and written once.
+// The gradients of poolings: each element of dx is summed over the outputs whose windows cover it, in their order, and
+// written once.
 #pragma once
 #include "taps.h"
 
 namespace convlab::CONVLAB_ISA {
 
-// Where a piece's outputs lie: row p of plane n from offset + n plane + p line on. Columns begin `reach` before those of dx.
+// Where a piece's outputs lie: row p of plane n from offset + n plane + p line on. Columns begin `reach` before those
+// of dx.
 struct Laid {
   int64_t offset, plane, line;
 };
@@ -20,7 +22,8 @@ CONVLAB_INLINE Taps covering(const Axis& a, int h, int64_t step, int id, Tap* ta
   return {taps, count};
 }
 
-// The same for the places of a line, where all of these outputs are there: by phase [stride], from `offset` + the line's own on
+// The same for the places of a line, where all of these outputs are there: by phase [stride], from `offset` + the
+// line's own on
 CONVLAB_INLINE const Taps* by_phase(const PoolAxis& a, int64_t offset, int64_t step, int id, char*& scratch) {
   Tap* taps = take<Tap>(scratch, a.kernel);
   Taps* const of_phase = take<Taps>(scratch, a.stride);
@@ -45,10 +48,11 @@ CONVLAB_INLINE void multiply(const Taps* rows, int n, const Taps* columns, int m
     }
 }
 
-// ---- rows of dx -------------------------------------------------------------------------------------------------------
+// ---- rows of dx
+// -------------------------------------------------------------------------------------------------------
 //
-// sum(taps, at, v) sets vectors of dx: over the outputs that `taps` name, from `at` on. Rows may be written too far, up to to_end: what
-// lies behind them is written later.
+// sum(taps, at, v) sets vectors of dx: over the outputs that `taps` name, from `at` on. Rows may be written too far, up
+// to to_end: what lies behind them is written later.
 
 // Stride 1, n elements
 template <class A, class T, class Sum>
@@ -102,8 +106,9 @@ template <class A, class T, class Sum>
   store_zipped<A>(last_a, last_b, n - i, to + i, to_end);
 }
 
-// All rows of `lines` lines where windows lie side by side, which is usual: so with little between one row and the next. Each element
-// of dx has one output: taps [row_stride, column_stride], of one each. n places. Two wide, inner = 1:
+// All rows of `lines` lines where windows lie side by side, which is usual: so with little between one row and the
+// next. Each element of dx has one output: taps [row_stride, column_stride], of one each. n places. Two wide, inner =
+// 1:
 template <class A, class T, class Sum>
 [[gnu::noinline]] void rows_of_pairs(const Sum& sum, const Taps* taps, int row_stride, int64_t lines, int64_t at,
                                      int64_t step, int n, T* to, const T* to_end) {
@@ -136,7 +141,8 @@ template <class A, class T, class Sum>
     }
 }
 
-// Any stride, n places of `inner` elements, the first `column` places behind the lines' begin. taps [stride], buffers [stride, line]
+// Any stride, n places of `inner` elements, the first `column` places behind the lines' begin. taps [stride], buffers
+// [stride, line]
 template <class A, class T, class Sum>
 [[gnu::noinline]] void row_of_phases(const Sum& sum, const Taps* taps, int stride, int64_t at, int column, int n,
                                      int64_t inner, A* buffers, int64_t line, T* to, T* to_end) {

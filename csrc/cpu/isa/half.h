@@ -1,4 +1,5 @@
-// Vectors of float16 and bfloat16 in memory, of floats in registers; included by simd.h. Rounds to nearest even, as dtype.h does.
+// Vectors of float16 and bfloat16 in memory, of floats in registers; included by simd.h. Rounds to nearest even, as
+// dtype.h does.
 #pragma once
 namespace convlab::CONVLAB_ISA {
 

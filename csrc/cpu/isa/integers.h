@@ -21,8 +21,8 @@ template <class A, class M> struct beside {
   typedef M in_memory __attribute__((vector_size(sizeof(M) * kLanes<A>), aligned(alignof(M)), may_alias));
 };
 
-// Bytes are widened by zipping them with zeros, and narrowed by undoing that, because compilers take them for __builtin_convertvector
-// one at a time unless the machine has an instruction for the whole.
+// Bytes are widened by zipping them with zeros, and narrowed by undoing that, because compilers take them for
+// __builtin_convertvector one at a time unless the machine has an instruction for the whole.
 template <class A, class M> CONVLAB_INLINE Integers<A> load_integers(const M* p) {
   if constexpr (sizeof(M) == sizeof(A)) return load<Integer<A>>(p);
   else if constexpr (sizeof(M) != 1)

@@ -1,5 +1,5 @@
-// Laying planes out in lines (csrc/cpu/pooling.h). Lines hold the type of the arithmetic, or offsets as they are. A line may be
-// written a vector too far, because the next one is written after it; behind the last there is room.
+// Laying planes out in lines (csrc/cpu/pooling.h). Lines hold the type of the arithmetic, or offsets as they are. A
+// line may be written a vector too far, because the next one is written after it; behind the last there is room.
 #pragma once
 #include "../pooling.h"
 #include "simd.h"
@@ -155,8 +155,8 @@ CONVLAB_INLINE void each_row(const Pooling& g, const Lines& rows, int64_t length
       }
 }
 
-// from [planes, rows.size, columns.size, inner], of a tensor up to from_end -> to [phases of rows, phases of columns, planes, rows.count,
-// columns.count, inner], with the steps of g, and with `fill` outside. spans: of the columns
+// from [planes, rows.size, columns.size, inner], of a tensor up to from_end -> to [phases of rows, phases of columns,
+// planes, rows.count, columns.count, inner], with the steps of g, and with `fill` outside. spans: of the columns
 template <class To, class From>
 void lay_out(const Pooling& g, const Lines& rows, const Lines& columns, const Span* spans, int64_t planes,
              const From* from, const From* from_end, To fill, To* to, To* to_end) {

@@ -1,9 +1,11 @@
 // Max pooling. NaN beats everything, and the last NaN beats the others; of equals the first wins.
 //
-// What it does    Forward takes the largest of a window's taps, a vector of outputs at a time: vectors along a row, where x is laid out
-//                 so that each tap of a vector of outputs is a vector, or along the channels of channels_last tensors, as they lie.
-//                 Backward gathers: a vector of dx sums over the windows that cover it what they let win, and is written once.
-// What bounds it  2 x 2: the second and third cache. 3 x 3 and more: the comparisons, five instructions a tap and vector.
+// What it does    Forward takes the largest of a window's taps, a vector of outputs at a time: vectors along a row,
+//                 where x is laid out so that each tap of a vector of outputs is a vector, or along the channels of
+//                 channels_last tensors, as they lie. Backward gathers: a vector of dx sums over the windows that cover
+//                 it what they let win, and is written once.
+// What bounds it  2 x 2: the second and third cache. 3 x 3 and more: the comparisons, five instructions a tap and
+//                 vector.
 #pragma once
 #include "gradients.h"
 #include "integers.h"
@@ -11,8 +13,8 @@
 
 namespace convlab::CONVLAB_ISA {
 
-// U vectors of windows, which read from at[u] on: the largest, and which tap it is; `winner` as it was where nothing beats -inf.
-// Comparisons wait for one another: several vectors at a time keep the machine busy.
+// U vectors of windows, which read from at[u] on: the largest, and which tap it is; `winner` as it was where nothing
+// beats -inf. Comparisons wait for one another: several vectors at a time keep the machine busy.
 template <class A, int U, class Source>
 CONVLAB_INLINE void largest(const Source& source, const int64_t (&at)[U], const Taps& taps, Vec<A> (&best)[U],
                             Integers<A> (&winner)[U]) {
@@ -142,7 +144,8 @@ template <class A, class M> struct Won {
   }
 };
 
-// ---- along rows -------------------------------------------------------------------------------------------------------
+// ---- along rows
+// -------------------------------------------------------------------------------------------------------
 
 // x [planes, H, W, inner] -> y, offsets (or null) [planes, P, Q, inner]
 template <class T, class M>
@@ -172,7 +175,8 @@ void max_backward_in_rows(const Pooling& g, const T* dy, const M* offsets, T* dx
   Won<A, M> won;
   const auto lay = [&](const Piece& p) {
     if constexpr (sizeof(T) == sizeof(A)) {
-      // without overlaps along a row, and with outputs for all of it, lines are as memory has them; but vectors must not leave it
+      // without overlaps along a row, and with outputs for all of it, lines are as memory has them; but vectors must
+      // not leave it
       const bool as_it_lies =
           g.columns.reach == 0 && g.column_part.end <= g.columns.outputs && p.columns == g.columns.outputs;
       if (as_it_lies && ((g.planes - p.plane - p.planes + 1) * P - smaller(P, p.row + p.rows)) * row >= 2 * kLanes<A>) {
@@ -187,7 +191,8 @@ void max_backward_in_rows(const Pooling& g, const T* dy, const M* offsets, T* dx
   each_gradient_rows(g, dx, begin, end, scratch, lay, won);
 }
 
-// ---- along channels, a vector of them at least ------------------------------------------------------------------------
+// ---- along channels, a vector of them at least
+// ------------------------------------------------------------------------
 
 // x [N, H, W, C] -> y, offsets (or null) [N, P, Q, C]
 template <class A, class M>
@@ -263,7 +268,8 @@ void max_backward_in_channels(const Pooling& g, const A* dy, const M* offsets, A
   }
 }
 
-// ---- as the table has them --------------------------------------------------------------------------------------------
+// ---- as the table has them
+// --------------------------------------------------------------------------------------------
 
 template <class T, class M>
 void max_forward(const Pooling& g, const T* x, T* y, M* offsets, int64_t begin, int64_t end, char* scratch) {

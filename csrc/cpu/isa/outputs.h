@@ -4,7 +4,8 @@
 
 namespace convlab::CONVLAB_ISA {
 
-// What a vector of outputs reads for an entry of its taps. read(at, f) calls f(value, id - the entry's id), in the order of the window.
+// What a vector of outputs reads for an entry of its taps. read(at, f) calls f(value, id - the entry's id), in the
+// order of the window.
 template <class A, class T> struct OneTap {  // x in lines
   const T* x;
   static constexpr int per_output = 1;  // elements of x from one output to the next
@@ -32,8 +33,8 @@ struct OutputRows {
   int64_t to, to_step, to_end;  // in y. Up to to_end it is written row after row, and may be written too far.
 };
 
-// Calls rows(source, OutputRows) for pieces [begin, end).  x [planes, H, W, inner], with `fill` around it. alike: whether outputs whose
-// windows lie inside x do not ask where in their row they are
+// Calls rows(source, OutputRows) for pieces [begin, end).  x [planes, H, W, inner], with `fill` around it. alike:
+// whether outputs whose windows lie inside x do not ask where in their row they are
 template <class T, class F>
 CONVLAB_INLINE void each_output_rows(const Pooling& g, const T* x, acc_t<T> fill, bool alike, int64_t begin,
                                      int64_t end, char* scratch, F rows) {

@@ -1,6 +1,6 @@
-// Weights [K, C/groups, R, S] <-> [groups, vectors, R, S, depth, L]: the L channels of a vector side by side, for each tap and each
-// channel that the sum runs over. In forward and wgrad the lanes are k and the depth c, in dgrad the other way round. One call, one
-// vector of channels.
+// Weights [K, C/groups, R, S] <-> [groups, vectors, R, S, depth, L]: the L channels of a vector side by side, for each
+// tap and each channel that the sum runs over. In forward and wgrad the lanes are k and the depth c, in dgrad the other
+// way round. One call, one vector of channels.
 #pragma once
 #include "../product.h"
 #include "simd.h"
@@ -9,8 +9,8 @@ namespace convlab::CONVLAB_ISA {
 
 constexpr int kPiecesAhead = 8;
 
-// A piece of a vector's weights whose columns lie side by side in w: [lanes, columns]. Column j <-> row first + j % period * outer +
-// j / period of the packed matrix.
+// A piece of a vector's weights whose columns lie side by side in w: [lanes, columns]. Column j <-> row first + j %
+// period * outer + j / period of the packed matrix.
 struct FilterPiece {
   int64_t at;  // in w
   int columns, period;

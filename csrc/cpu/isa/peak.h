@@ -1,4 +1,5 @@
-// Multiply-adds and nothing else, in as many registers as a tile has: what the machine reaches at most. For the benchmark.
+// Multiply-adds and nothing else, in as many registers as a tile has: what the machine reaches at most. For the
+// benchmark.
 #pragma once
 #include "simd.h"
 

@@ -1,15 +1,16 @@
-// Forward and dgrad, register tiled: a tile of pixels times channels of the target lives in vector registers, and every step
-// multiplies a few pixels' source elements, broadcast, with vectors of packed weights.
+// Forward and dgrad, register tiled: a tile of pixels times channels of the target lives in vector registers, and every
+// step multiplies a few pixels' source elements, broadcast, with vectors of packed weights.
 //
-// What it does    The source is unrolled by addresses alone. Its channels lie innermost, in memory already (channels_last) or in a
-//                 panel of a strip of rows that stays in the second cache; where they are few, planes are read as they lie, and the
-//                 pixels of a row have one address. A tap and a channel are an offset to a pixel's address, and one loop goes over
-//                 the offsets. Pixels come sorted by the taps that reach
-//                 them, so padding costs nothing and the loop has no test. The target of a strip is gathered in a panel as well
-//                 where its memory has another order, and transposed in registers.
-// Against direct  two vectors of weights serve up to 14 pixels, a broadcast serves two vectors: 16 loads for 28 multiply-adds.
-// What bounds it  multiply-adds: both ports busy from about 64 channels on. Below 16 target channels it wastes lanes; `direct`
-//                 wastes none there.
+// What it does    The source is unrolled by addresses alone. Its channels lie innermost, in memory already
+//                 (channels_last) or in a panel of a strip of rows that stays in the second cache; where they are few,
+//                 planes are read as they lie, and the pixels of a row have one address. A tap and a channel are an
+//                 offset to a pixel's address, and one loop goes over the offsets. Pixels come sorted by the taps that
+//                 reach them, so padding costs nothing and the loop has no test. The target of a strip is gathered in a
+//                 panel as well where its memory has another order, and transposed in registers.
+// Against direct  two vectors of weights serve up to 14 pixels, a broadcast serves two vectors: 16 loads for 28
+//                 multiply-adds.
+// What bounds it  multiply-adds: both ports busy from about 64 channels on. Below 16 target channels it wastes lanes;
+//                 `direct` wastes none there.
 #pragma once
 #include "packed_weights.h"
 #include "strips.h"
@@ -19,8 +20,8 @@ namespace convlab::CONVLAB_ISA::register_tiled {
 
 using convlab::register_tiled::Pixel, convlab::register_tiled::Segment, convlab::register_tiled::Term;
 
-// M pixels times NV vectors of channels, from the first pixel and the first vector on. side_by_side: the pixels' source elements are, and
-// one address serves all.
+// M pixels times NV vectors of channels, from the first pixel and the first vector on. side_by_side: the pixels' source
+// elements are, and one address serves all.
 template <class A, int M, int NV, bool side_by_side>
 void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* pixels, const A* weights,
           int64_t vector_stride, const A* bias, A* target, int lanes) {
@@ -138,8 +139,8 @@ struct Into {
   int64_t n, h, w;  // strides
 };
 
-// The terms and pixels of the classes, one after another, as offsets from where the strip's source (`lens`) and target begin; how
-// many segments
+// The terms and pixels of the classes, one after another, as offsets from where the strip's source (`lens`) and target
+// begin; how many segments
 template <class A>
 int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Into& into, Segment* segments, Term* terms,
                 Pixel* pixels) {
@@ -177,8 +178,8 @@ int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Int
   return int(segment - segments);
 }
 
-// The pieces [begin, end) of a product. weights [groups, vectors of width, R, S, depth, L], or null to pack them from w, a tile's
-// vectors at a time; bias [groups, vectors of width, L]
+// The pieces [begin, end) of a product. weights [groups, vectors of width, R, S, depth, L], or null to pack them from
+// w, a tile's vectors at a time; bias [groups, vectors of width, L]
 template <class T>
 void run(const Product& p, const Filters& f, const T* source, const T* w, const acc_t<T>* weights, const acc_t<T>* bias,
          T* target, int64_t begin, int64_t end, char* scratch) {

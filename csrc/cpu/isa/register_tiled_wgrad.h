@@ -1,9 +1,11 @@
-// wgrad, register tiled: a tile of input channels times output channels of one tap lives in vector registers while all pixels of a
-// strip that the tap reaches go by. Each step multiplies a few channels of x, broadcast, with vectors of dy.
+// wgrad, register tiled: a tile of input channels times output channels of one tap lives in vector registers while all
+// pixels of a strip that the tap reaches go by. Each step multiplies a few channels of x, broadcast, with vectors of
+// dy.
 //
-// What it does    x and dy lie with their channels innermost, in memory already or in panels of a strip, as in register_tiled.h. The
-//                 sums of a strip are added to those of the strips before; slices of strips are summed apart, as many as the shape
-//                 asks for, and added up in their order, so the result has the same bits for any number of threads.
+// What it does    x and dy lie with their channels innermost, in memory already or in panels of a strip, as in
+//                 register_tiled.h. The sums of a strip are added to those of the strips before; slices of strips are
+//                 summed apart, as many as the shape asks for, and added up in their order, so the result has the same
+//                 bits for any number of threads.
 // What bounds it  multiply-adds from about 32 x 12 channels on. `direct` is for fewer.
 #pragma once
 #include "register_tiled.h"
@@ -118,8 +120,8 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
     }
 }
 
-// The pieces [begin, end): slices of strips x groups x parts of the tiles of k. Their sums [R, S, C/groups, L] of each vector go to
-// dw where there is one slice, and to sums [slices, groups, vectors of k] where there are more.
+// The pieces [begin, end): slices of strips x groups x parts of the tiles of k. Their sums [R, S, C/groups, L] of each
+// vector go to dw where there is one slice, and to sums [slices, groups, vectors of k] where there are more.
 template <class T>
 void wgrad(const Product& p, const Filters& f, const Axis& vertical, const Axis& horizontal, int slices, const T* dy,
            const T* x, T* dw, acc_t<T>* sums, int64_t begin, int64_t end, char* scratch) {

@@ -1,9 +1,10 @@
-// Vectors of floats or doubles, as wide as this instruction set's registers, and what the kernels do with them beside arithmetic.
-// The compiler's own vector types: the same text for AVX-512, AVX2, SSE2 and NEON. Sums contract to fused multiply-adds where
-// the machine has them.
+// Vectors of floats or doubles, as wide as this instruction set's registers, and what the kernels do with them beside
+// arithmetic. The compiler's own vector types: the same text for AVX-512, AVX2, SSE2 and NEON. Sums contract to fused
+// multiply-adds where the machine has them.
 //
-// A file of csrc/cpu/isa is compiled once for each instruction set, in a namespace of its own (CONVLAB_ISA), and must not emit
-// an inline function of another namespace: the linker would keep one copy for all machines. So: no standard library here.
+// A file of csrc/cpu/isa is compiled once for each instruction set, in a namespace of its own (CONVLAB_ISA), and must
+// not emit an inline function of another namespace: the linker would keep one copy for all machines. So: no standard
+// library here.
 #pragma once
 #if defined(__AVX512F__) || defined(__F16C__)
 #include <immintrin.h>
@@ -99,13 +100,15 @@ template <class A, class T> CONVLAB_INLINE void store_some(T* p, Vec<A> v, int c
   convert_out(lanes, count, p);
 }
 
-// Sums of floats lose a bit of accuracy with every doubling of their length: after about so many terms a chunk is put aside.
+// Sums of floats lose a bit of accuracy with every doubling of their length: after about so many terms a chunk is put
+// aside.
 constexpr int64_t kChunk = 256;
 
 // Sums of so many terms take long enough for the lines they will be written to, asked for beforehand, to arrive.
 constexpr int64_t kTermsToPrefetch = 48;
 
-// ---- transposition ----------------------------------------------------------------------------------------------------
+// ---- transposition
+// ----------------------------------------------------------------------------------------------------
 
 template <int... I> struct indices {};
 template <int N, int... I> struct indices_to : indices_to<N - 1, N - 1, I...> {};
@@ -132,7 +135,8 @@ template <class A, int which, int... I> CONVLAB_INLINE Vec<A> unzip(Vec<A> a, Ve
 #endif
 }
 
-// rows[i][j] <-> rows[j][i]. Each round turns the bits of (i, j) by one place; after log2(L) rounds i and j have changed places.
+// rows[i][j] <-> rows[j][i]. Each round turns the bits of (i, j) by one place; after log2(L) rounds i and j have
+// changed places.
 template <class A> CONVLAB_INLINE void transpose(Vec<A> (&rows)[kLanes<A>]) {
   constexpr int L = kLanes<A>;
   using all = typename indices_to<L>::type;

@@ -23,7 +23,8 @@ template <class T> CONVLAB_INLINE T* take(char*& scratch, int64_t count) {
   return taken;
 }
 
-// The taps of output p that lie inside x, in one dimension. Where the window lies behind x there is none, but there is a first.
+// The taps of output p that lie inside x, in one dimension. Where the window lies behind x there is none, but there is
+// a first.
 struct Inside {
   int begin, end;
 };

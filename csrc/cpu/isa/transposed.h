@@ -1,5 +1,5 @@
-// Copies that transpose a matrix, block by block in registers, and convert between memory's type and the sums': how NCHW tensors
-// get into panels with the channels innermost, and back.
+// Copies that transpose a matrix, block by block in registers, and convert between memory's type and the sums': how
+// NCHW tensors get into panels with the channels innermost, and back.
 #pragma once
 #include "../product.h"
 #include "simd.h"
@@ -17,8 +17,9 @@ template <class A, class T> CONVLAB_INLINE Vec<A> load_apart(const T* from, int 
                      reach > kLanes<A> ? load_some<A>(from + kLanes<A>, reach - kLanes<A>) : Vec<A>{}, all{});
 }
 
-// from [rows, columns], columns 1 or 2 elements apart and rows `from_stride` -> panel [columns, rows], `panel_stride` >= rows apart. Writes up to a vector
-// past the panel's end, and nothing behind the columns before it has written these.
+// from [rows, columns], columns 1 or 2 elements apart and rows `from_stride` -> panel [columns, rows], `panel_stride`
+// >= rows apart. Writes up to a vector past the panel's end, and nothing behind the columns before it has written
+// these.
 template <class A, class T>
 void transpose_in(const T* from, int64_t from_stride, int rows, int columns, A* panel, int64_t panel_stride,
                   int apart = 1) {
