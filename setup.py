@@ -28,8 +28,15 @@ ROOT = os.path.dirname(os.path.abspath(__file__))
 sys.path.append(os.path.join(ROOT, "convlab"))  # not the package: importing that needs what is built here
 import toolchain  # noqa: E402
 
-CXX_FLAGS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
-NVCC_FLAGS = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+CXX_FLAGS = ["-std=c++20", "-Icsrc", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
+NVCC_FLAGS = [
+    "-std=c++20",
+    "-Icsrc",
+    "-O3",
+    "--expt-relaxed-constexpr",
+    "-Xcompiler",
+    "-fPIC,-fvisibility=hidden,-Wall,-Wextra",
+]
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11: toolchain.OLDEST_TORCH
 # The CPU's kernels once for each instruction set; which of them run is decided at run time.
 ISA_FLAGS = {

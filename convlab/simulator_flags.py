@@ -6,6 +6,7 @@ A simulator is one library of instrumented kernels (`kernel_flags`) and a runtim
 
 COMMON = (
     "-std=c++20",
+    "-Icsrc",  # where the compiler runs: in the folder that csrc lies in
     "-fPIC",
     "-fvisibility=hidden",  # the two simulators in one process must not share functions
     "-fno-strict-aliasing",  # device code reinterprets memory freely

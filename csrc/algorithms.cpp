@@ -3,13 +3,13 @@
 #include <iterator>
 
 #include "cpu/choice.h"
-#include "kernels/conv2d_depthwise.h"
-#include "kernels/conv2d_direct.h"
-#include "kernels/conv2d_im2col_gemm.h"
-#include "kernels/conv2d_implicit_gemm.h"
-#include "kernels/conv2d_register_tiled.h"
-#include "kernels/conv2d_small_filter.h"
-#include "kernels/conv2d_tiled.h"
+#include "kernels/conv2d_depthwise_plan.h"
+#include "kernels/conv2d_direct_plan.h"
+#include "kernels/conv2d_im2col_gemm_plan.h"
+#include "kernels/conv2d_implicit_gemm_plan.h"
+#include "kernels/conv2d_register_tiled_plan.h"
+#include "kernels/conv2d_small_filter_plan.h"
+#include "kernels/conv2d_tiled_plan.h"
 
 namespace convlab {
 namespace {

@@ -221,7 +221,7 @@ def sources_of(rung) -> frozenset[str]:
         path = unread.pop()
         if path.name not in found:
             found.add(path.name)
-            unread += [path.parent / name for name in re.findall(r'#include "([^/"]+)"', path.read_text())]
+            unread += [KERNELS / name for name in re.findall(r'#include "kernels/([^/"]+)"', path.read_text())]
     return frozenset(found)
 
 

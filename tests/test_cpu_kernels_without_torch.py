@@ -19,7 +19,6 @@ def compile_with(cxx, folder, *link_flags):
     program = [
         "-O1",
         "-Itests/without_torch",
-        "-I.",
         "-DCONVLAB_ISA=baseline",
         "-c",
         "tests/without_torch/cpu_kernels.cpp",

@@ -14,8 +14,8 @@ CXX = shutil.which(os.environ.get("CXX", "g++"))
 
 OVERRUN = """
 #define CONVLAB_ISA somewhere
-#include "csrc/cpu/scratch.h"
-#include "csrc/cpu/isa/strips.h"
+#include "cpu/scratch.h"
+#include "cpu/isa/strips.h"
 #include <cstdio>
 #include <cstdlib>
 
@@ -48,7 +48,7 @@ def overrun(tmp_path_factory):
         "-std=c++20",
         "-g1",
         "-fsanitize=address",
-        f"-I{ROOT}",
+        f"-I{ROOT / 'csrc'}",
         str(folder / "overrun.cpp"),
         "-o",
         str(folder / "overrun"),

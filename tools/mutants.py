@@ -155,7 +155,7 @@ class Workshop:
 
         def includes(source, seen):
             for name in re.findall(r'#include "([^"]+)"', source.read_text()):
-                path = Path(os.path.normpath(source.parent / name))
+                path = ROOT / "csrc" / name
                 if path not in seen and path.exists():
                     seen.add(path)
                     includes(path, seen)

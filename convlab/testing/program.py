@@ -226,7 +226,7 @@ def _build(folder: Path, source: Path, contract: Contract, dtype, cxx) -> str:
             [glue],
             True,
             cxx,
-            [f"-I{ROOT / 'csrc'}", f"-ffile-prefix-map={source.parent}/=", "-Wno-unused", "-fmax-errors=10", *_HOST],
+            [f"-ffile-prefix-map={source.parent}/=", "-Wno-unused", "-fmax-errors=10", *_HOST],
         )
         return str(linked(folder / "program", kernel + runtime, cxx))
     except CompilerFailed as error:

@@ -1,10 +1,10 @@
 // Average pooling on the CPU: the kernels of csrc/cpu/isa, and what windows are divided by.
-#include "../host/avg_pool2d.h"
+#include "host/avg_pool2d_operators.h"
 
-#include "../host/registration.h"
-#include "integers.h"
-#include "pool2d.h"
-#include "pool2d_plain.h"
+#include "cpu/integers.h"
+#include "cpu/pool2d.h"
+#include "cpu/pool2d_plain.h"
+#include "host/registration.h"
 
 namespace convlab {
 namespace {

@@ -1,7 +1,7 @@
 // What "auto" takes on the CPU. Measured with `python -m convlab.bench cpu conv --algo ...` on two AVX-512 cores.
 // Torch-free.
 #pragma once
-#include "../algorithms.h"
+#include "algorithms.h"
 
 namespace convlab {
 

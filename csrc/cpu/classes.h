@@ -2,8 +2,8 @@
 #pragma once
 #include <vector>
 
-#include "../geometry/tap_classes.h"
-#include "product.h"
+#include "cpu/product.h"
+#include "geometry/tap_classes.h"
 
 namespace convlab {
 

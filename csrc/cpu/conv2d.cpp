@@ -1,13 +1,13 @@
 // Convolution on the CPU: the algorithms by number, spread over threads.
-#include "../host/conv2d.h"
+#include "host/conv2d_operators.h"
 
-#include "../host/registration.h"
-#include "conv2d_depthwise.h"
-#include "conv2d_direct.h"
-#include "conv2d_reference.h"
-#include "conv2d_register_tiled.h"
-#include "integers.h"
-#include "parallel.h"
+#include "cpu/conv2d_depthwise.h"
+#include "cpu/conv2d_direct.h"
+#include "cpu/conv2d_reference.h"
+#include "cpu/conv2d_register_tiled.h"
+#include "cpu/integers.h"
+#include "cpu/parallel.h"
+#include "host/registration.h"
 
 namespace convlab {
 namespace {

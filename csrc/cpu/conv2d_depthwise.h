@@ -5,11 +5,11 @@
 #include <numeric>
 #include <vector>
 
-#include "classes.h"
-#include "depthwise.h"
-#include "kernels.h"
-#include "parallel.h"
-#include "scratch.h"
+#include "cpu/classes.h"
+#include "cpu/depthwise.h"
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
+#include "cpu/scratch.h"
 
 namespace convlab::depthwise {
 

@@ -1,9 +1,9 @@
 // Convolution as a course writes it down: sequential loops over every index, one multiply-add in the middle. Slow and
 // plain; what the other algorithms are explained by. Torch-free.
 #pragma once
-#include "../dtype.h"
-#include "../geometry/conv2d.h"
-#include "product.h"
+#include "cpu/product.h"
+#include "dtype.h"
+#include "geometry/conv2d.h"
 
 namespace convlab::reference {
 

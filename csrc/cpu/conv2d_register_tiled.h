@@ -3,10 +3,10 @@
 #pragma once
 #include <algorithm>
 
-#include "classes.h"
-#include "kernels.h"
-#include "parallel.h"
-#include "scratch.h"
+#include "cpu/classes.h"
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
+#include "cpu/scratch.h"
 
 namespace convlab::register_tiled {
 

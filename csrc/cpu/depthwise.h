@@ -2,7 +2,7 @@
 // same taps everywhere. In forward and dgrad the target is summed; in wgrad target stands for dy and source for x.
 // Torch-free.
 #pragma once
-#include "product.h"
+#include "cpu/product.h"
 
 namespace convlab {
 

@@ -3,9 +3,9 @@
 #pragma once
 #include <limits>
 
-#include "../host/avg_pool2d.h"
-#include "../host/conv2d.h"
-#include "../host/max_pool2d.h"
+#include "host/avg_pool2d_operators.h"
+#include "host/conv2d_operators.h"
+#include "host/max_pool2d_operators.h"
 
 namespace convlab::integers {
 

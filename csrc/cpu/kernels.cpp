@@ -1,5 +1,5 @@
 // Which instruction set's kernels this process uses.
-#include "kernels.h"
+#include "cpu/kernels.h"
 
 #include <chrono>
 #include <cstdlib>

@@ -4,10 +4,10 @@
 #pragma once
 #include <cstdint>
 
-#include "../dtype.h"
-#include "depthwise.h"
-#include "pooling.h"
-#include "product.h"
+#include "cpu/depthwise.h"
+#include "cpu/pooling.h"
+#include "cpu/product.h"
+#include "dtype.h"
 
 namespace convlab {
 

@@ -1,9 +1,9 @@
 // Leaky ReLU and ReLU on the CPU.
-#include "../host/leaky_relu.h"
+#include "host/leaky_relu_operators.h"
 
-#include "../host/registration.h"
-#include "kernels.h"
-#include "parallel.h"
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
+#include "host/registration.h"
 
 namespace convlab {
 namespace {

@@ -1,10 +1,10 @@
 // Max pooling on the CPU: forward and backward in the kernels of csrc/cpu/isa, what follows from the offsets here.
-#include "../host/max_pool2d.h"
+#include "host/max_pool2d_operators.h"
 
-#include "../host/registration.h"
-#include "integers.h"
-#include "pool2d.h"
-#include "pool2d_plain.h"
+#include "cpu/integers.h"
+#include "cpu/pool2d.h"
+#include "cpu/pool2d_plain.h"
+#include "host/registration.h"
 
 namespace convlab {
 namespace {

@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <vector>
 
-#include "../geometry/pool2d.h"
-#include "kernels.h"
-#include "parallel.h"
-#include "scratch.h"
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
+#include "cpu/scratch.h"
+#include "geometry/pool2d.h"
 
 namespace convlab::pooling {
 

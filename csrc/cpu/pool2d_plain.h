@@ -5,9 +5,9 @@
 #include <limits>
 #include <vector>
 
-#include "../dtype.h"
-#include "../geometry/avg_pool2d.h"
-#include "parallel.h"
+#include "cpu/parallel.h"
+#include "dtype.h"
+#include "geometry/avg_pool2d.h"
 
 namespace convlab::pooling::plain {
 

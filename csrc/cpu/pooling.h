@@ -5,7 +5,7 @@
 // whatever the stride, and what lies outside the tensor is there as well. Along one dimension, line t of phase f holds
 // place t stride + f - pad; with r dilation = shift stride + phase, tap r of output p is line p + shift of that phase.
 #pragma once
-#include "../geometry/axis.h"
+#include "geometry/axis.h"
 
 namespace convlab {
 

@@ -4,7 +4,7 @@
 #pragma once
 #include <cstdint>
 
-#include "../geometry/axis.h"
+#include "geometry/axis.h"
 
 namespace convlab {
 

@@ -8,7 +8,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "poison.h"
+#include "cpu/poison.h"
 
 namespace convlab {
 

@@ -1,8 +1,8 @@
 // Average pooling on CUDA.
-#include "../host/avg_pool2d.h"
+#include "host/avg_pool2d_operators.h"
 
-#include "../host/registration.h"
-#include "stream.h"
+#include "cuda/stream.h"
+#include "host/registration.h"
 
 namespace convlab {
 namespace {

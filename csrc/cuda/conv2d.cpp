@@ -1,12 +1,12 @@
 // Convolution on CUDA: the algorithms by number.
-#include "../host/conv2d.h"
+#include "host/conv2d_operators.h"
 
 #include <cstring>
 
-#include "../host/registration.h"
-#include "../kernels/launchers.h"
-#include "../kernels/rung.h"
-#include "stream.h"
+#include "cuda/stream.h"
+#include "host/registration.h"
+#include "kernels/launchers.h"
+#include "kernels/rung.h"
 
 namespace convlab {
 namespace {

@@ -1,8 +1,8 @@
 // Leaky ReLU and ReLU on CUDA.
-#include "../host/leaky_relu.h"
+#include "host/leaky_relu_operators.h"
 
-#include "../host/registration.h"
-#include "stream.h"
+#include "cuda/stream.h"
+#include "host/registration.h"
 
 namespace convlab {
 namespace {

@@ -1,8 +1,8 @@
 // Max pooling on CUDA.
-#include "../host/max_pool2d.h"
+#include "host/max_pool2d_operators.h"
 
-#include "../host/registration.h"
-#include "stream.h"
+#include "cuda/stream.h"
+#include "host/registration.h"
 
 namespace convlab {
 namespace {

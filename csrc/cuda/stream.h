@@ -3,8 +3,8 @@
 #pragma once
 #include <torch/csrc/stable/accelerator.h>
 
-#include "../host/tensors.h"
-#include "../kernels/launchers.h"
+#include "host/tensors.h"
+#include "kernels/launchers.h"
 
 #if defined(CONVLAB_SIMULATED)
 

@@ -7,7 +7,7 @@
 //
 // A copy is visible to its thread after the wait, and to the block after a barrier behind it.
 #pragma once
-#include "device.h"
+#include "device/device.h"
 
 namespace convlab {
 

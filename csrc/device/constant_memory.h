@@ -15,7 +15,7 @@
 #include <map>
 #include <mutex>
 
-#include "device.h"
+#include "device/device.h"
 
 namespace convlab {
 

@@ -14,9 +14,9 @@
 #pragma once
 
 #if defined(__CUDACC__)
-#include "cuda_language.h"
+#include "device/cuda_language.h"
 #else
-#include "../simulator/cuda_on_host.h"
+#include "simulator/cuda_on_host.h"
 #endif
 
 #include <stdexcept>

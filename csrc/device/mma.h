@@ -5,7 +5,7 @@
 //   m16n8k16, 16 bit a: (g, 2t..) (g+8, 2t..) (g, 2t+8..) (g+8, 2t+8..)         b: (2t.., g) (2t+8.., g)     two
 //   elements a register d, c             (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1)
 #pragma once
-#include "device.h"
+#include "device/device.h"
 
 #if defined(__CUDACC__)
 
@@ -71,5 +71,5 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void* 
 }  // namespace convlab
 
 #else
-#include "../simulator/mma.h"
+#include "simulator/warp_mma.h"
 #endif

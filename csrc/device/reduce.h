@@ -1,6 +1,6 @@
 // Sums over a block, in a fixed order.
 #pragma once
-#include "device.h"
+#include "device/device.h"
 
 namespace convlab {
 

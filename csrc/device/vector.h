@@ -5,7 +5,7 @@
 //   float v = load_if(wanted, p);         one element that does not change during the kernel, or 0
 //   Vector<float, 2> v = load_pair_if(wanted, p);      two such, in one access
 #pragma once
-#include "device.h"
+#include "device/device.h"
 
 namespace convlab {
 

@@ -3,8 +3,8 @@
 #pragma once
 #include <algorithm>
 
-#include "pool2d.h"
-#include "ranges.h"
+#include "geometry/pool2d.h"
+#include "geometry/ranges.h"
 
 namespace convlab {
 

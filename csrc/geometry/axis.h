@@ -1,6 +1,6 @@
 // One dimension of a convolution. Torch-free, and plain data.
 #pragma once
-#include "conv2d.h"
+#include "geometry/conv2d.h"
 
 namespace convlab {
 

@@ -5,7 +5,7 @@
 //
 // Padding is never a value: taps outside x do not take part. Torch-free, for host and device.
 #pragma once
-#include "conv2d.h"
+#include "geometry/conv2d.h"
 
 namespace convlab {
 

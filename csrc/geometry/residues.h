@@ -8,7 +8,7 @@
 //
 // A class may have no places, or no taps: then the gradient is zero there. Each tap belongs to one class. Torch-free.
 #pragma once
-#include "conv2d.h"
+#include "geometry/conv2d.h"
 
 namespace convlab {
 

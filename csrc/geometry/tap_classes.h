@@ -12,7 +12,7 @@
 #pragma once
 #include <vector>
 
-#include "axis.h"
+#include "geometry/axis.h"
 
 namespace convlab {
 

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "conv2d.h"
-#include "pool2d.h"
+#include "geometry/conv2d.h"
+#include "geometry/pool2d.h"
 
 namespace convlab {
 

@@ -7,10 +7,10 @@
 // In the simulator each is a copy in simulated device memory, which lasts to the end of the full expression; so in()
 // and out() stand in the call of the kernel's launcher itself.
 #pragma once
-#include "tensors.h"
+#include "host/tensors.h"
 
 #if defined(CONVLAB_SIMULATED)
-#include "../simulator/arguments.h"
+#include "simulator/simulated_arguments.h"
 #else
 
 namespace convlab {

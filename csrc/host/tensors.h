@@ -12,8 +12,8 @@
 #include <optional>
 #include <tuple>
 
-#include "../dtype.h"
-#include "../geometry/validate.h"
+#include "dtype.h"
+#include "geometry/validate.h"
 
 namespace convlab {
 

@@ -1,7 +1,7 @@
 // Adding up the partial sums of a wgrad whose sum was cut into slices: in the order of the slices, so the same bits
 // every time.
 #pragma once
-#include "../device/device.h"
+#include "device/device.h"
 
 namespace convlab {
 

@@ -18,8 +18,8 @@
 //   LeNet S2    backward           4.00      3.36       3.00
 //   ResNet-20   forward     1.00             31.6       4.00
 //   ResNet-20   backward           64.0      2.50       2.50
-#include "../device/device.h"
-#include "launchers.h"
+#include "device/device.h"
+#include "kernels/launchers.h"
 
 namespace convlab {
 namespace {

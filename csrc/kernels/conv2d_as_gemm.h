@@ -19,9 +19,9 @@
 // follows from the shape alone. The bias gradient is the sum of A's rows, made on the way by the blocks of the first
 // column.
 #pragma once
-#include "../geometry/conv2d.h"
-#include "../geometry/residues.h"
-#include "gemm.h"
+#include "geometry/conv2d.h"
+#include "geometry/residues.h"
+#include "kernels/gemm.h"
 
 namespace convlab {
 

@@ -9,8 +9,8 @@
 //                             dy   sectors   at least   conflicts
 //   LeNet C3    bias        1.00      3.60       3.23        1.00
 //   ResNet-20   bias        1.00      3.67       3.67        1.00
-#include "../device/reduce.h"
-#include "launchers.h"
+#include "device/reduce.h"
+#include "kernels/launchers.h"
 
 namespace convlab {
 namespace {

@@ -5,7 +5,7 @@
 //   r*dilation_h = h, ... wgrad    dw[k,r,s]   = sum over n, p, q of dy[n,k,p,q] x[n, k / m, p*stride_h - pad_h +
 //   r*dilation_h, ...]
 //
-// What it does    a thread makes 8 rows x 2 columns of a plane for a filter of 3 x 3 or 5 x 5 (conv2d_depthwise.h lists
+// What it does    a thread makes 8 rows x 2 columns of a plane for a filter of 3 x 3 or 5 x 5 (conv2d_depthwise_plan.h lists
 //                 them): sums and weights are in registers, each row of inputs is loaded once for all the sums that it
 //                 is part of, columns side by side in one access where rows are of even width. Lanes lie beside each
 //                 other in a row, so a warp's accesses are whole lines. A block has one channel, and of it as many
@@ -26,11 +26,11 @@
 //   MobileNet   forward     2.12    896                         8.26       4.43
 //   MobileNet   dgrad               896   2.12                  8.26       4.43
 //   MobileNet   wgrad       2.12          1.00        0.01      9.95       5.20        1.00     0.01
-#include "conv2d_depthwise.h"
+#include "kernels/conv2d_depthwise_plan.h"
 
-#include "../device/vector.h"
-#include "launchers.h"
-#include "windows.h"
+#include "device/vector.h"
+#include "kernels/launchers.h"
+#include "kernels/windows.h"
 
 namespace convlab {
 namespace {

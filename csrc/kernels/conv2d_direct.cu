@@ -20,11 +20,11 @@
 //   ResNet-20   forward      264    235             4.01       2.42
 //   ResNet-20   dgrad               235    264      4.01       2.42
 //   ResNet-20   wgrad        264           264      3.67       3.67        1.00     7.98
-#include "conv2d_direct.h"
+#include "kernels/conv2d_direct_plan.h"
 
-#include "../device/reduce.h"
-#include "launchers.h"
-#include "windows.h"
+#include "device/reduce.h"
+#include "kernels/launchers.h"
+#include "kernels/windows.h"
 
 namespace convlab {
 namespace {

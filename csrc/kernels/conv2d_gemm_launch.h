@@ -1,9 +1,9 @@
 // Launching the three maps of conv2d_as_gemm.h with a given tile: what the matrix rungs share.
 #pragma once
-#include "add_slices.h"
-#include "conv2d_as_gemm.h"
-#include "fill.h"
-#include "launchers.h"
+#include "kernels/add_slices.h"
+#include "kernels/conv2d_as_gemm.h"
+#include "kernels/fill.h"
+#include "kernels/launchers.h"
 
 namespace convlab {
 

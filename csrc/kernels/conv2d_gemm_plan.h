@@ -5,9 +5,9 @@
 #include <climits>
 #include <cmath>
 
-#include "../geometry/residues.h"
-#include "rung.h"
-#include "tile_shapes.h"
+#include "geometry/residues.h"
+#include "kernels/rung.h"
+#include "kernels/tile_shapes.h"
 
 namespace convlab {
 

@@ -8,7 +8,7 @@
 //   forward  y  = pointwise forward of u       dgrad  dx = col2im(pointwise dgrad of dy)       wgrad  dw = pointwise wgrad of dy and u
 //
 // What it does    works through the batch in chunks of as many images as fit a budget of workspace
-//                 (conv2d_im2col_gemm.h), so any N goes. unroll and col2im: one thread an element of what is written;
+//                 (conv2d_im2col_gemm_plan.h), so any N goes. unroll and col2im: one thread an element of what is written;
 //                 col2im gathers, so there are no atomics. wgrad's sums of each chunk are added in order.
 // Against `tiled`  a matrix product is the one kernel everybody knows how to make fast, for every filter size.
 // What bounds it  memory: u is up to R S times x, written once and read once more (19.1 times for LeNet C1, 12.8 for
@@ -22,9 +22,9 @@
 //   ResNet-20   forward     8.27   16.0               8.64      3.97       3.97        1.10     11.2
 //   ResNet-20   dgrad              16.0   18.0        5.53      8.25       3.97        1.09     17.0
 //   ResNet-20   wgrad       8.27          18.0        9.36      3.97       3.97        1.14     11.7
-#include "conv2d_gemm_launch.h"
-#include "tile_shapes.h"
-#include "windows.h"
+#include "kernels/conv2d_gemm_launch.h"
+#include "kernels/tile_shapes.h"
+#include "kernels/windows.h"
 
 namespace convlab {
 namespace {

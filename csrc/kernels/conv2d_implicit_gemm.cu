@@ -14,8 +14,8 @@
 //   ResNet-20   forward     16.5   16.0                         3.34       3.34        1.10     11.2
 //   ResNet-20   dgrad              16.0   16.5                  4.88       3.34        1.10     11.4
 //   ResNet-20   wgrad       16.5          18.0        0.72      3.38       3.38        1.14     11.6
-#include "conv2d_gemm_launch.h"
-#include "tile_shapes.h"
+#include "kernels/conv2d_gemm_launch.h"
+#include "kernels/tile_shapes.h"
 
 namespace convlab {
 namespace {

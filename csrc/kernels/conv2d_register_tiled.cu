@@ -18,8 +18,8 @@
 //   ResNet-20   forward     16.5   2.00                         4.00       4.00        1.00     3.50
 //   ResNet-20   dgrad              2.00   16.5                  4.46       4.00        1.00     3.51
 //   ResNet-20   wgrad       16.5          9.00        0.72      3.62       3.24        1.00     3.70
-#include "conv2d_gemm_launch.h"
-#include "conv2d_register_tiled.h"
+#include "kernels/conv2d_gemm_launch.h"
+#include "kernels/conv2d_register_tiled_plan.h"
 
 namespace convlab {
 namespace {

@@ -1,4 +1,4 @@
-// Convolution for a few small filters, C, K, R and S known to the compiler (conv2d_small_filter.h lists them): stride
+// Convolution for a few small filters, C, K, R and S known to the compiler (conv2d_small_filter_plan.h lists them): stride
 // 1, no dilation, one group, any padding.
 //
 //   forward  y[n,k,p,q]  = bias[k] + sum over c, r, s of x[n, c, p + r - pad, q + s - pad] w[k,c,r,s]
@@ -24,11 +24,11 @@
 //   LeNet C3    forward     5.61   8.00                         6.80       3.48        1.00     1.23
 //   LeNet C3    dgrad              8.00   6.00                  5.56       2.25        1.00     1.20
 //   LeNet C3    wgrad       8.57          6.00        0.11      13.2       3.99        1.00     0.01
-#include "conv2d_small_filter.h"
+#include "kernels/conv2d_small_filter_plan.h"
 
-#include "../device/vector.h"
-#include "add_slices.h"
-#include "launchers.h"
+#include "device/vector.h"
+#include "kernels/add_slices.h"
+#include "kernels/launchers.h"
 
 namespace convlab {
 namespace {

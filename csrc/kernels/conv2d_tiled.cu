@@ -5,7 +5,7 @@
 // forward is this with in = x, out = y. So is dgrad, with in = dy, out = dx, maps and depth exchanged and the taps
 // walked from the last to the first: the flipped filter. With a stride, dgrad's places fall into classes that each see
 // taps of their own (geometry/residues.h): a class is a dense correlation at stride 1, and goes to blocks of its own.
-// conv2d_tiled.h has the numbers.
+// conv2d_tiled_plan.h has the numbers.
 //
 // What it does    a block makes 16 x 16 places of four maps. It loads the tile of the input that they see, halo
 //                 included, a stage of planes at a time; zeros outside. A thread makes one place of the four maps. All
@@ -23,11 +23,11 @@
 //   LeNet C3    dgrad              2.00      3.21       3.21        1.00     3.41
 //   ResNet-20   forward     8.00             4.00       4.00        1.00     1.00
 //   ResNet-20   dgrad              8.00      4.00       4.00        1.00     1.00
-#include "conv2d_tiled.h"
+#include "kernels/conv2d_tiled_plan.h"
 
-#include "../device/constant_memory.h"
-#include "../device/vector.h"
-#include "launchers.h"
+#include "device/constant_memory.h"
+#include "device/vector.h"
+#include "kernels/launchers.h"
 
 namespace convlab {
 namespace {

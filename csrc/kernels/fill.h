@@ -1,7 +1,7 @@
 // Zeros for what a kernel does not write.
 #pragma once
-#include "../device/device.h"
-#include "../device/vector.h"
+#include "device/device.h"
+#include "device/vector.h"
 
 namespace convlab {
 

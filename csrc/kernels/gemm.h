@@ -17,10 +17,10 @@
 // What bounds it  with one output a thread, shared memory: two loads for one multiply-add. With 8 x 8 or 8 x 16 outputs
 //                 a thread, issue slots: four of five instructions of the loop are multiply-adds, or six of seven.
 #pragma once
-#include "../device/device.h"
-#include "../device/vector.h"
-#include "../dtype.h"
-#include "plan.h"
+#include "device/device.h"
+#include "device/vector.h"
+#include "dtype.h"
+#include "kernels/plan.h"
 
 namespace convlab {
 

@@ -2,12 +2,12 @@
 // type, and a stream. Every launcher is asynchronous, allocates nothing, and throws std::runtime_error if the launch
 // fails.
 #pragma once
-#include "../algorithms.h"
-#include "../dtype.h"
-#include "../geometry/avg_pool2d.h"
-#include "../geometry/conv2d.h"
-#include "../geometry/pool2d.h"
-#include "plan.h"
+#include "algorithms.h"
+#include "dtype.h"
+#include "geometry/avg_pool2d.h"
+#include "geometry/conv2d.h"
+#include "geometry/pool2d.h"
+#include "kernels/plan.h"
 
 struct CUstream_st;
 

@@ -18,8 +18,8 @@
 //   LeNet C3    backward           1.00       1.00      12.0       12.0
 //   ResNet-20   forward     1.00                        12.0       12.0
 //   ResNet-20   backward           1.00       1.00      12.0       12.0
-#include "../device/vector.h"
-#include "launchers.h"
+#include "device/vector.h"
+#include "kernels/launchers.h"
 
 #include <type_traits>
 

@@ -19,8 +19,8 @@
 //   LeNet S2    backward           1.00      4.00      2.65       2.13
 //   ResNet-50   forward     2.22                       7.37       3.72
 //   ResNet-50   backward           1.00      8.89      2.06       1.46
-#include "launchers.h"
-#include "windows.h"
+#include "kernels/launchers.h"
+#include "kernels/windows.h"
 
 namespace convlab {
 namespace {

@@ -1,11 +1,11 @@
 // A CUDA rung's decisions about a problem, without CUDA: what it cannot do and why, how it would launch, and whether
-// "auto" wants it. Each rung has them in its header (conv2d_tiled.h and so on); the table in ../algorithms.cpp points
+// "auto" wants it. Each rung has them in its header (conv2d_tiled_plan.h and so on); the table in algorithms.cpp points
 // to them.
 #pragma once
 #include <string>
 
-#include "../algorithms.h"
-#include "plan.h"
+#include "algorithms.h"
+#include "kernels/plan.h"
 
 namespace convlab {
 

@@ -1,6 +1,6 @@
 // The tiles that the matrix rungs are compiled for, and why these.
 #pragma once
-#include "plan.h"
+#include "kernels/plan.h"
 
 namespace convlab {
 

@@ -1,6 +1,6 @@
 // Which outputs see an element of x: what a gradient to x gathers, of a convolution or a pooling.
 #pragma once
-#include "../device/device.h"
+#include "device/device.h"
 
 namespace convlab {
 

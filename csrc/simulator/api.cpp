@@ -1,8 +1,8 @@
-#include "api.h"
+#include "simulator/api.h"
 
 #include <map>
 
-#include "session.h"
+#include "simulator/session.h"
 
 namespace convlab::sim {
 namespace {

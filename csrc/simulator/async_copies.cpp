@@ -1,10 +1,10 @@
-#include "async_copies.h"
+#include "simulator/async_copies.h"
 
 #include <cstring>
 #include <string>
 
-#include "check.h"
-#include "runner.h"
+#include "simulator/check.h"
+#include "simulator/runner.h"
 
 namespace convlab::sim {
 

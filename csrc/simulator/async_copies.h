@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "runtime.h"
+#include "simulator/runtime.h"
 
 namespace convlab::sim {
 

@@ -1,6 +1,6 @@
 // CUDA's atomic functions.
 #pragma once
-#include "runtime.h"
+#include "simulator/runtime.h"
 
 inline float atomicAdd(float* address, float value, CONVLAB_SITE) {
   return convlab::sim::atomic_add(address, value, site);

@@ -1,9 +1,9 @@
 // The functions of runtime.h that make threads meet, and the atomics.
 #include <cstring>
 
-#include "check.h"
-#include "runner.h"
-#include "warp.h"
+#include "simulator/check.h"
+#include "simulator/runner.h"
+#include "simulator/warp.h"
 
 namespace convlab::sim {
 

@@ -1,4 +1,4 @@
-#include "check.h"
+#include "simulator/check.h"
 
 #if defined(CONVLAB_SIM_CHECK)
 
@@ -8,8 +8,8 @@
 #include <cstdlib>
 #include <new>
 
-#include "device_memory.h"
-#include "traffic.h"
+#include "simulator/device_memory.h"
+#include "simulator/traffic.h"
 
 namespace convlab::sim {
 

@@ -2,8 +2,8 @@
 // Compiled kernels report their accesses through the hooks in tsan_hooks.cpp. In the plain build there is nothing to
 // check.
 #pragma once
-#include "device_memory.h"
-#include "runner.h"
+#include "simulator/device_memory.h"
+#include "simulator/runner.h"
 
 namespace convlab::sim {
 

@@ -9,11 +9,11 @@
 #include <type_traits>
 #include <utility>
 
-#include "atomics.h"
-#include "intrinsics.h"
-#include "runtime.h"
-#include "types.h"
-#include "warp.h"
+#include "simulator/atomics.h"
+#include "simulator/intrinsics.h"
+#include "simulator/runtime.h"
+#include "simulator/types.h"
+#include "simulator/warp.h"
 
 #define __global__
 #define __device__

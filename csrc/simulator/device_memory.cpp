@@ -1,4 +1,4 @@
-#include "device_memory.h"
+#include "simulator/device_memory.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -10,8 +10,8 @@
 #include <cstring>
 #include <mutex>
 
-#include "runner.h"
-#include "session.h"
+#include "simulator/runner.h"
+#include "simulator/session.h"
 
 namespace convlab::sim {
 namespace {

@@ -5,8 +5,8 @@
 #include <cstddef>
 #include <string>
 
-#include "race_marks.h"
-#include "runtime.h"
+#include "simulator/race_marks.h"
+#include "simulator/runtime.h"
 
 namespace convlab::sim {
 

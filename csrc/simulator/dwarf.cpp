@@ -1,4 +1,4 @@
-#include "dwarf.h"
+#include "simulator/dwarf.h"
 
 namespace convlab::sim::dwarf {
 namespace {

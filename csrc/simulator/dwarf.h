@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "elf_file.h"
+#include "simulator/elf_file.h"
 
 namespace convlab::sim::dwarf {
 

@@ -1,4 +1,4 @@
-#include "elf_file.h"
+#include "simulator/elf_file.h"
 
 #include <cxxabi.h>
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-#include "faults.h"
+#include "simulator/faults.h"
 
 #include <signal.h>
 #include <ucontext.h>
@@ -6,10 +6,10 @@
 #include <mutex>
 #include <vector>
 
-#include "device_memory.h"
-#include "fiber.h"
-#include "runner.h"
-#include "watchdog.h"
+#include "simulator/device_memory.h"
+#include "simulator/fiber.h"
+#include "simulator/runner.h"
+#include "simulator/watchdog.h"
 
 namespace convlab::sim {
 namespace {

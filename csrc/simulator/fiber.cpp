@@ -1,4 +1,4 @@
-#include "fiber.h"
+#include "simulator/fiber.h"
 
 #include <ucontext.h>
 

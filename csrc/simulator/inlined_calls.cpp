@@ -1,4 +1,4 @@
-#include "inlined_calls.h"
+#include "simulator/inlined_calls.h"
 
 #include <map>
 #include <utility>

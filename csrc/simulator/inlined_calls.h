@@ -2,7 +2,7 @@
 #pragma once
 #include <vector>
 
-#include "line_table.h"
+#include "simulator/line_table.h"
 
 namespace convlab::sim {
 

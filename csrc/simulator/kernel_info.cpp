@@ -1,11 +1,11 @@
-#include "kernel_info.h"
+#include "simulator/kernel_info.h"
 
 #include <cstring>
 #include <map>
 #include <mutex>
 
-#include "elf_file.h"
-#include "source_lines.h"
+#include "simulator/elf_file.h"
+#include "simulator/source_lines.h"
 
 namespace convlab::sim {
 namespace {

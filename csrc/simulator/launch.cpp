@@ -8,12 +8,12 @@
 #include <random>
 #include <thread>
 
-#include "check.h"
-#include "faults.h"
-#include "kernel_info.h"
-#include "runner.h"
-#include "traffic.h"
-#include "watchdog.h"
+#include "simulator/check.h"
+#include "simulator/faults.h"
+#include "simulator/kernel_info.h"
+#include "simulator/runner.h"
+#include "simulator/traffic.h"
+#include "simulator/watchdog.h"
 
 namespace convlab::sim {
 namespace {

@@ -1,8 +1,8 @@
-#include "line_table.h"
+#include "simulator/line_table.h"
 
 #include <algorithm>
 
-#include "source_lines.h"
+#include "simulator/source_lines.h"
 
 namespace convlab::sim {
 

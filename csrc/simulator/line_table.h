@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "dwarf.h"
+#include "simulator/dwarf.h"
 
 namespace convlab::sim {
 

@@ -1,8 +1,8 @@
-#include "mma.h"
+#include "simulator/warp_mma.h"
 
 #include <cstring>
 
-#include "runner.h"
+#include "simulator/runner.h"
 
 namespace convlab::sim {
 namespace {

@@ -1,8 +1,8 @@
-#include "report.h"
+#include "simulator/report.h"
 
-#include "elf_file.h"
-#include "kernel_info.h"
-#include "runner.h"
+#include "simulator/elf_file.h"
+#include "simulator/kernel_info.h"
+#include "simulator/runner.h"
 
 namespace convlab::sim {
 std::string text(uint3 v) {

@@ -2,8 +2,8 @@
 #pragma once
 #include <string>
 
-#include "runtime.h"
-#include "source_lines.h"
+#include "simulator/runtime.h"
+#include "simulator/source_lines.h"
 
 namespace convlab::sim {
 

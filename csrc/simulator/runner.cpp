@@ -1,4 +1,4 @@
-#include "runner.h"
+#include "simulator/runner.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <numeric>
 
-#include "traffic.h"
-#include "warp.h"
+#include "simulator/traffic.h"
+#include "simulator/warp.h"
 
 namespace convlab::sim {
 namespace {

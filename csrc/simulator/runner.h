@@ -4,12 +4,12 @@
 #include <string>
 #include <vector>
 
-#include "async_copies.h"
-#include "fiber.h"
-#include "race_marks.h"
-#include "report.h"
-#include "session.h"
-#include "shared_memory.h"
+#include "simulator/async_copies.h"
+#include "simulator/fiber.h"
+#include "simulator/race_marks.h"
+#include "simulator/report.h"
+#include "simulator/session.h"
+#include "simulator/shared_memory.h"
 
 namespace convlab::sim {
 

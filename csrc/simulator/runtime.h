@@ -9,7 +9,7 @@
 #include <source_location>
 #include <stdexcept>
 
-#include "types.h"
+#include "simulator/types.h"
 
 #define CONVLAB_SITE std::source_location site = std::source_location::current()
 

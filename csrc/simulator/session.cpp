@@ -1,4 +1,4 @@
-#include "session.h"
+#include "simulator/session.h"
 
 namespace convlab::sim {
 

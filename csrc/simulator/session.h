@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "traffic.h"
-#include "types.h"
+#include "simulator/traffic.h"
+#include "simulator/types.h"
 
 namespace convlab::sim {
 

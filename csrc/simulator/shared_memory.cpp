@@ -1,4 +1,4 @@
-#include "shared_memory.h"
+#include "simulator/shared_memory.h"
 
 #include <sys/mman.h>
 
@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "runner.h"
+#include "simulator/runner.h"
 
 namespace convlab::sim {
 namespace {

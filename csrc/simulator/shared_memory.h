@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "runtime.h"
+#include "simulator/runtime.h"
 
 namespace convlab::sim {
 

@@ -1,12 +1,12 @@
-#include "source_lines.h"
+#include "simulator/source_lines.h"
 
 #include <dlfcn.h>
 
 #include <algorithm>
 
-#include "elf_file.h"
-#include "inlined_calls.h"
-#include "line_table.h"
+#include "simulator/elf_file.h"
+#include "simulator/inlined_calls.h"
+#include "simulator/line_table.h"
 
 namespace convlab::sim {
 namespace {

@@ -1,9 +1,9 @@
-#include "traffic.h"
+#include "simulator/traffic.h"
 
 #include <algorithm>
 #include <array>
 
-#include "check.h"
+#include "simulator/check.h"
 
 namespace convlab::sim {
 

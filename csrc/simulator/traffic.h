@@ -12,7 +12,7 @@
 #include <tuple>
 #include <vector>
 
-#include "runtime.h"
+#include "simulator/runtime.h"
 
 namespace convlab::sim {
 

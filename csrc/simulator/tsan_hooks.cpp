@@ -2,7 +2,7 @@
 // that sanitizer is never linked.
 #if defined(CONVLAB_SIM_CHECK)
 
-#include "check.h"
+#include "simulator/check.h"
 
 namespace convlab::sim {
 namespace {

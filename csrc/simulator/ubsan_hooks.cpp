@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <string>
 
-#include "runner.h"
+#include "simulator/runner.h"
 
 namespace {
 

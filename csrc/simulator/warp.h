@@ -3,7 +3,7 @@
 #pragma once
 #include <cstring>
 
-#include "runtime.h"
+#include "simulator/runtime.h"
 
 namespace convlab::sim {
 

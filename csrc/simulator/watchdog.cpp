@@ -1,4 +1,4 @@
-#include "watchdog.h"
+#include "simulator/watchdog.h"
 
 #include <pthread.h>
 #include <time.h>
@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "runner.h"
+#include "simulator/runner.h"
 
 namespace convlab::sim {
 namespace {

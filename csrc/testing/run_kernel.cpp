@@ -15,10 +15,10 @@
 #include <string>
 #include <vector>
 
-#include "../simulator/api.h"
-#include "../simulator/device_memory.h"
-#include "../simulator/session.h"
-#include "kernel_call.h"
+#include "simulator/api.h"
+#include "simulator/device_memory.h"
+#include "simulator/session.h"
+#include "testing/kernel_call.h"
 
 namespace sim = convlab::sim;
 namespace testing = convlab::testing;

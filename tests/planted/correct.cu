@@ -1,5 +1,5 @@
 // Kernels without a bug: the simulator runs them and has nothing to say.
-#include "../../csrc/dtype.h"
+#include "dtype.h"
 #include "planted.h"
 
 namespace planted {

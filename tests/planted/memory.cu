@@ -1,4 +1,4 @@
-#include "../../csrc/dtype.h"
+#include "dtype.h"
 #include "planted.h"
 
 namespace planted {

@@ -1,8 +1,8 @@
 // The planted kernels as a torch operator, to see their reports arrive as Python exceptions:
 //
 //   torch.ops.convlab_planted.run(Tensor in, int index, int order) -> Tensor        the index-th case; float32, 256 elements
-#include "../../csrc/host/arguments.h"
-#include "../../csrc/simulator/session.h"
+#include "host/arguments.h"
+#include "simulator/session.h"
 #include "planted.h"
 
 std::vector<planted::Case>& planted::cases() {

@@ -5,10 +5,10 @@
 #pragma once
 #include <vector>
 
-#include "../../csrc/device/async_copy.h"
-#include "../../csrc/device/device.h"
-#include "../../csrc/device/mma.h"
-#include "../../csrc/device/vector.h"
+#include "device/async_copy.h"
+#include "device/device.h"
+#include "device/mma.h"
+#include "device/vector.h"
 
 namespace planted {
 

@@ -7,10 +7,10 @@
 #include <random>
 #include <string>
 
-#include "../../csrc/simulator/device_memory.h"
-#include "../../csrc/simulator/runtime.h"
-#include "../../csrc/simulator/session.h"
-#include "../../csrc/simulator/watchdog.h"
+#include "simulator/device_memory.h"
+#include "simulator/runtime.h"
+#include "simulator/session.h"
+#include "simulator/watchdog.h"
 #include "planted.h"
 
 namespace sim = convlab::sim;

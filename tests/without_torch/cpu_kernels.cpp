@@ -13,9 +13,9 @@
 #include <random>
 #include <vector>
 
-#include "csrc/cpu/conv2d_direct.h"
-#include "csrc/cpu/conv2d_reference.h"
-#include "csrc/cpu/conv2d_register_tiled.h"
+#include "cpu/conv2d_direct.h"
+#include "cpu/conv2d_reference.h"
+#include "cpu/conv2d_register_tiled.h"
 
 namespace convlab {
 namespace CONVLAB_ISA {

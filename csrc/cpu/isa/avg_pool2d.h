@@ -1,7 +1,7 @@
 // Average pooling, along rows as max pooling (max_pool2d.h), with zeros around x.
 #pragma once
-#include "gradients.h"
-#include "outputs.h"
+#include "cpu/isa/gradients.h"
+#include "cpu/isa/outputs.h"
 
 namespace convlab::CONVLAB_ISA {
 

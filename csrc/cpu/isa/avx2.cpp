@@ -5,4 +5,4 @@ constexpr int kVectorBytes = 32;
 constexpr int kTilePixels = 6, kTileVectors = 2;  // 12 registers of sums, 2 of weights, 1 broadcast
 }  // namespace convlab::avx2
 
-#include "table.h"
+#include "cpu/isa/table.h"

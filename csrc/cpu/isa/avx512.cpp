@@ -5,4 +5,4 @@ constexpr int kVectorBytes = 64;
 constexpr int kTilePixels = 12, kTileVectors = 2;  // 24 registers of sums, 2 of weights, 1 broadcast
 }  // namespace convlab::avx512
 
-#include "table.h"
+#include "cpu/isa/table.h"

@@ -1,8 +1,8 @@
 // The gradient of the bias: dy [N, K, P, Q] summed over all but K. An image's terms are added up before they join the
 // sum, so that its error grows with the root of the images, not of all terms. Bound by reading dy.
 #pragma once
-#include "../product.h"
-#include "simd.h"
+#include "cpu/isa/simd.h"
+#include "cpu/product.h"
 
 namespace convlab::CONVLAB_ISA {
 

@@ -1,7 +1,7 @@
 // A call's scratch memory in arrays.
 #pragma once
-#include "../poison.h"
-#include "../product.h"
+#include "cpu/poison.h"
+#include "cpu/product.h"
 
 namespace convlab::CONVLAB_ISA {
 

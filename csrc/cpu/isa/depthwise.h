@@ -10,8 +10,8 @@
 // What bounds it  multiply-adds and memory, about alike for 3 x 3. For planes, loads astride two cache lines;
 //                 depthwise_window.h, for the usual filters, has none.
 #pragma once
-#include "../depthwise.h"
-#include "transposed.h"
+#include "cpu/depthwise.h"
+#include "cpu/isa/transposed.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
 

@@ -7,7 +7,7 @@
 //                 added up in their order: the same bits for any number of threads.
 // What bounds it  multiply-adds and memory, as forward.
 #pragma once
-#include "depthwise_window.h"
+#include "cpu/isa/depthwise_window.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
 

@@ -9,7 +9,7 @@
 // Against tiles   (depthwise.h) no copy, no load astride two cache lines but where rows themselves begin within a line.
 // What bounds it  multiply-adds; the last vector of a row is seldom full.
 #pragma once
-#include "depthwise.h"
+#include "cpu/isa/depthwise.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
 

@@ -10,8 +10,8 @@
 //                 most of the time. Rows shorter than a vector waste its lanes. With many channels `register_tiled`
 //                 needs fewer loads.
 #pragma once
-#include "strips.h"
-#include "transposed.h"
+#include "cpu/isa/strips.h"
+#include "cpu/isa/transposed.h"
 
 namespace convlab::CONVLAB_ISA::direct {
 

@@ -7,7 +7,7 @@
 // What bounds it  loads: K + V of them for K V multiply-adds, those of x astride two cache lines. For many channels
 //                 `register_tiled` broadcasts instead.
 #pragma once
-#include "direct.h"
+#include "cpu/isa/direct.h"
 
 namespace convlab::CONVLAB_ISA::direct {
 

@@ -1,7 +1,7 @@
 // The gradients of poolings: each element of dx is summed over the outputs whose windows cover it, in their order, and
 // written once.
 #pragma once
-#include "taps.h"
+#include "cpu/isa/taps.h"
 
 namespace convlab::CONVLAB_ISA {
 

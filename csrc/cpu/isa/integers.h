@@ -1,6 +1,6 @@
 // Integers beside the lanes of a vector: in registers one as wide as each lane, in memory bytes or 32 bits each.
 #pragma once
-#include "simd.h"
+#include "cpu/isa/simd.h"
 
 namespace convlab::CONVLAB_ISA {
 

@@ -1,6 +1,6 @@
 // Leaky ReLU and ReLU, element by element. ReLU is not leaky ReLU with slope 0: -inf times 0 is NaN.
 #pragma once
-#include "integers.h"
+#include "cpu/isa/integers.h"
 
 namespace convlab::CONVLAB_ISA {
 

@@ -1,8 +1,8 @@
 // Laying planes out in lines (csrc/cpu/pooling.h). Lines hold the type of the arithmetic, or offsets as they are. A
 // line may be written a vector too far, because the next one is written after it; behind the last there is room.
 #pragma once
-#include "../pooling.h"
-#include "simd.h"
+#include "cpu/isa/simd.h"
+#include "cpu/pooling.h"
 
 namespace convlab::CONVLAB_ISA {
 

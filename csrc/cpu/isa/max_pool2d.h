@@ -7,9 +7,9 @@
 // What bounds it  2 x 2: the second and third cache. 3 x 3 and more: the comparisons, five instructions a tap and
 //                 vector.
 #pragma once
-#include "gradients.h"
-#include "integers.h"
-#include "outputs.h"
+#include "cpu/isa/gradients.h"
+#include "cpu/isa/integers.h"
+#include "cpu/isa/outputs.h"
 
 namespace convlab::CONVLAB_ISA {
 

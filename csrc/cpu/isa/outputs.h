@@ -1,6 +1,6 @@
 // The outputs of poolings, in blocks of rows that have the same taps: where x is read, and how.
 #pragma once
-#include "taps.h"
+#include "cpu/isa/taps.h"
 
 namespace convlab::CONVLAB_ISA {
 

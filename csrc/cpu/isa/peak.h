@@ -1,7 +1,7 @@
 // Multiply-adds and nothing else, in as many registers as a tile has: what the machine reaches at most. For the
 // benchmark.
 #pragma once
-#include "simd.h"
+#include "cpu/isa/simd.h"
 
 namespace convlab::CONVLAB_ISA {
 

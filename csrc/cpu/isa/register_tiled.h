@@ -12,9 +12,9 @@
 // What bounds it  multiply-adds: both ports busy from about 64 channels on. Below 16 target channels it wastes lanes;
 //                 `direct` wastes none there.
 #pragma once
-#include "packed_weights.h"
-#include "strips.h"
-#include "transposed.h"
+#include "cpu/isa/packed_weights.h"
+#include "cpu/isa/strips.h"
+#include "cpu/isa/transposed.h"
 
 namespace convlab::CONVLAB_ISA::register_tiled {
 

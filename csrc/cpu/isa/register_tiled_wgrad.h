@@ -8,7 +8,7 @@
 //                 bits for any number of threads.
 // What bounds it  multiply-adds from about 32 x 12 channels on. `direct` is for fewer.
 #pragma once
-#include "register_tiled.h"
+#include "cpu/isa/register_tiled.h"
 
 namespace convlab::CONVLAB_ISA::register_tiled {
 

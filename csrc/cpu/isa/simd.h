@@ -10,8 +10,8 @@
 #include <immintrin.h>
 #endif
 
-#include "../../dtype.h"
-#include "../poison.h"
+#include "cpu/poison.h"
+#include "dtype.h"
 
 #define CONVLAB_INLINE [[gnu::always_inline]] inline
 
@@ -48,7 +48,7 @@ template <class V> CONVLAB_INLINE void keep(V& v) {
 
 }  // namespace convlab::CONVLAB_ISA
 
-#include "half.h"
+#include "cpu/isa/half.h"
 
 namespace convlab::CONVLAB_ISA {
 

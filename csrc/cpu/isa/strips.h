@@ -1,6 +1,6 @@
 // Strips of the target: rows of one image, or several whole images.
 #pragma once
-#include "carver.h"
+#include "cpu/isa/carver.h"
 
 namespace convlab::CONVLAB_ISA {
 

@@ -1,17 +1,17 @@
 // The table of this instruction set's kernels; the last thing that a file of csrc/cpu/isa includes.
 #pragma once
-#include "../kernels.h"
-#include "avg_pool2d.h"
-#include "bias_grad.h"
-#include "depthwise_wgrad.h"
-#include "direct.h"
-#include "direct_wgrad.h"
-#include "leaky_relu.h"
-#include "max_pool2d.h"
-#include "packed_weights.h"
-#include "peak.h"
-#include "register_tiled.h"
-#include "register_tiled_wgrad.h"
+#include "cpu/isa/avg_pool2d.h"
+#include "cpu/isa/bias_grad.h"
+#include "cpu/isa/depthwise_wgrad.h"
+#include "cpu/isa/direct.h"
+#include "cpu/isa/direct_wgrad.h"
+#include "cpu/isa/leaky_relu.h"
+#include "cpu/isa/max_pool2d.h"
+#include "cpu/isa/packed_weights.h"
+#include "cpu/isa/peak.h"
+#include "cpu/isa/register_tiled.h"
+#include "cpu/isa/register_tiled_wgrad.h"
+#include "cpu/kernels.h"
 
 namespace convlab::CONVLAB_ISA {
 

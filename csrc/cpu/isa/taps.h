@@ -1,7 +1,7 @@
 // The taps of windows.
 #pragma once
-#include "carver.h"
-#include "lines.h"
+#include "cpu/isa/carver.h"
+#include "cpu/isa/lines.h"
 
 namespace convlab::CONVLAB_ISA {
 

@@ -1,8 +1,8 @@
 // Copies that transpose a matrix, block by block in registers, and convert between memory's type and the sums': how
 // NCHW tensors get into panels with the channels innermost, and back.
 #pragma once
-#include "../product.h"
-#include "simd.h"
+#include "cpu/isa/simd.h"
+#include "cpu/product.h"
 
 namespace convlab::CONVLAB_ISA {
 

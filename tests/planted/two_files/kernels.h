@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <exception>
 
-#include "../../../csrc/device/device.h"
+#include "device/device.h"
 
 template <int n> __global__ void __launch_bounds__(n) of_both_files_kernel() {}
 

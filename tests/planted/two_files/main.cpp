@@ -1,4 +1,4 @@
-#include "../../../csrc/simulator/session.h"
+#include "simulator/session.h"
 #include "kernels.h"
 
 int main() {

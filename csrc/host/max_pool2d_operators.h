@@ -11,7 +11,7 @@
 // `offsets` [N, C, P, Q] names the tap that won in each window, r * S + s: uint8 for windows of up to 256 taps, else
 // int32. It lies as x does, or, from a backend without any_layout, contiguous. y lies as x.
 #pragma once
-#include "pool2d.h"
+#include "host/pool2d_operators.h"
 
 namespace convlab {
 

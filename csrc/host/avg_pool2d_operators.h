@@ -6,8 +6,8 @@
 // and static constexpr bool any_layout (tensors.h), and is made from the tensor that the call writes. y is
 // channels_last where x is.
 #pragma once
-#include "../geometry/avg_pool2d.h"
-#include "pool2d.h"
+#include "geometry/avg_pool2d.h"
+#include "host/pool2d_operators.h"
 
 namespace convlab {
 

@@ -6,8 +6,8 @@
 #pragma once
 #include <algorithm>
 
-#include "../geometry/residues.h"
-#include "rung.h"
+#include "geometry/residues.h"
+#include "kernels/rung.h"
 
 namespace convlab {
 

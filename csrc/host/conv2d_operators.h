@@ -12,8 +12,8 @@
 // y is channels_last if x or w is, and so are dx and dw, as torch has it: they are told, because only one of x and w is
 // theirs.
 #pragma once
-#include "../algorithms.h"
-#include "arguments.h"
+#include "algorithms.h"
+#include "host/arguments.h"
 
 namespace convlab {
 

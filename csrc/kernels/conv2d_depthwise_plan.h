@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <climits>
 
-#include "rung.h"
+#include "kernels/rung.h"
 
 namespace convlab {
 

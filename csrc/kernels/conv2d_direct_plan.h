@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "rung.h"
+#include "kernels/rung.h"
 
 namespace convlab {
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <climits>
 
-#include "conv2d_gemm_plan.h"
+#include "kernels/conv2d_gemm_plan.h"
 
 namespace convlab {
 

@@ -1,8 +1,8 @@
 // csrc/host/arguments.h for the simulator: operators take CPU tensors, kernels see copies of them in simulated device
 // memory.
 #pragma once
-#include "../host/tensors.h"
-#include "device_memory.h"
+#include "host/tensors.h"
+#include "simulator/device_memory.h"
 
 namespace convlab {
 

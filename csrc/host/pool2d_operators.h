@@ -1,6 +1,6 @@
 // What the pooling operators have in common.
 #pragma once
-#include "arguments.h"
+#include "host/arguments.h"
 
 namespace convlab {
 

@@ -6,7 +6,7 @@
 #pragma once
 #include <numeric>
 
-#include "arguments.h"
+#include "host/arguments.h"
 
 namespace convlab {
 

@@ -1,6 +1,6 @@
 // The im2col_gemm rung as data: how many images it unrolls at a time, and how it launches.
 #pragma once
-#include "conv2d_gemm_plan.h"
+#include "kernels/conv2d_gemm_plan.h"
 
 namespace convlab {
 

@@ -1,6 +1,6 @@
 // The implicit_gemm rung as data.
 #pragma once
-#include "conv2d_gemm_plan.h"
+#include "kernels/conv2d_gemm_plan.h"
 
 namespace convlab {
 

@@ -1,8 +1,8 @@
 // Tensor core operations on the host; csrc/device/mma.h says what they are. Sums are in float32 in the order of k: the
 // hardware's order and truncation differ.
 #pragma once
-#include "../dtype.h"
-#include "runtime.h"
+#include "dtype.h"
+#include "simulator/runtime.h"
 
 namespace convlab {
 
