@@ -11,6 +11,7 @@ and line, the block and the thread.
 
 import itertools
 import linecache
+import os
 import threading
 import weakref
 from contextlib import contextmanager, nullcontext
@@ -87,6 +88,8 @@ class _Library:
 
 libraries: dict[str, _Library] = {}  # that this process has loaded; none as long as nothing was ever simulated
 _loading = threading.Lock()
+# a fork waits until no thread is loading one: its child would find the lock held for ever
+os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
 _entered = (
     threading.local()
 )  # .simulations: those whose blocks the thread is in, the innermost last; None where there is none again
@@ -203,8 +206,9 @@ def simulate(order: str = "random", seed: int = 0, check: bool = True, count: bo
 
     The backend is fixed at the forward call: a backward that runs after the block, or on another thread, is simulated
     too, and one inside the block of a forward outside it is not. Blocks nest, and the innermost counts. A block holds
-    for the thread that entered it; several threads may simulate at once (checked launches take turns). CUDA tensors are
-    not concerned. Functions compiled by torch.compile run eagerly inside the block.
+    for the thread that entered it; several threads may simulate at once (checked launches take turns). A forked child
+    goes on with a simulation of its own, which begins with what this one has seen; a fork waits for launches that run on
+    other threads. CUDA tensors are not concerned. Functions compiled by torch.compile run eagerly inside the block.
     """
     if order not in ORDERS:
         raise ValueError(f"simulate: order={order!r} must be one of {', '.join(map(repr, ORDERS))}")

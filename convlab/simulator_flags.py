@@ -51,4 +51,4 @@ def kernel_flags(check: bool) -> list[str]:
 
 def link_flags(csrc: str = "csrc") -> list[str]:
     """For whatever kernels are linked into, in any order of its files. csrc: the folder of these sources."""
-    return [f"-Wl,-T,{csrc}/simulator/link.ld", "-pthread", "-ldl"]
+    return [f"-Wl,-T,{csrc}/simulator/link.ld", "-pthread", "-ldl", "-lrt"]

@@ -331,18 +331,8 @@ def test_orders_are_repeatable():
     assert torch.equal(gradient(seed=1), gradient(order="reverse"))  # no atomics: the same bits in every order
 
 
-def test_it_loads_late_and_survives_a_fork():
-    """Importing convlab does not load the simulator; a forked worker can simulate."""
-    code = """
-import os, torch, convlab, convlab.functional as CF
-assert not [line for line in open("/proc/self/maps") if "_sim" in line]
-torch.set_num_threads(1)
-x = torch.randn(1, 1, 6, 6)
-with convlab.simulate():
-    CF.relu(x)
-    if (child := os.fork()) == 0:
-        os._exit(0 if torch.equal(CF.relu(x), torch.relu(x)) else 1)
-    assert os.waitpid(child, 0)[1] == 0
-"""
+def test_it_loads_late():
+    """Importing convlab does not load the simulator."""
+    code = 'import convlab; assert not [line for line in open("/proc/self/maps") if "_sim" in line]'
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "simulator/fork.h"
 #include "simulator/session.h"
 
 namespace convlab::sim {
@@ -25,6 +26,7 @@ std::shared_ptr<Session> find(uint64_t id) {
 }
 
 uint64_t open_session(int order, uint64_t seed, int count, int only_plan) {
+  const ForkWaits until_it_is_done;
   const auto session = std::make_shared<Session>();
   session->order = Order(order), session->seed = seed, session->count = count, session->only_plan = only_plan;
   std::lock_guard lock(sessions().mutex);
@@ -34,21 +36,37 @@ uint64_t open_session(int order, uint64_t seed, int count, int only_plan) {
 }
 
 void close_session(uint64_t id) {
+  const ForkWaits until_it_is_done;
   std::lock_guard lock(sessions().mutex);
   sessions().open.erase(id);
 }
 
 uint64_t enter_session(uint64_t id) {
+  const ForkWaits until_it_is_done;
   const uint64_t before = current_session() ? current_session()->id : 0;
   current_session() = find(id);
   return before;
 }
 
-void launches(uint64_t id, void (*each)(void*, const LaunchRow*), void* context) {
+// A copy, so that nothing is held while the callers' functions run.
+std::vector<LaunchRecord> launches_of(uint64_t id) {
+  const ForkWaits until_it_is_done;
   const auto session = find(id);
-  if (!session) return;
+  if (!session) return {};
   std::lock_guard lock(session->mutex);
-  for (const LaunchRecord& l : session->launches) {
+  return session->launches;
+}
+
+Traffic traffic_of(uint64_t id) {
+  const ForkWaits until_it_is_done;
+  const auto session = find(id);
+  if (!session) return {};
+  std::lock_guard lock(session->mutex);
+  return session->traffic;
+}
+
+void launches(uint64_t id, void (*each)(void*, const LaunchRow*), void* context) {
+  for (const LaunchRecord& l : launches_of(id)) {
     const LaunchRow row{l.kernel.c_str(),
                         l.source.c_str(),
                         {l.grid.x, l.grid.y, l.grid.z},
@@ -59,10 +77,7 @@ void launches(uint64_t id, void (*each)(void*, const LaunchRow*), void* context)
 }
 
 void traffic(uint64_t id, void (*each)(void*, const TrafficRow*), void* context) {
-  const auto session = find(id);
-  if (!session) return;
-  std::lock_guard lock(session->mutex);
-  for (const auto& [at, sums] : session->traffic) {
+  for (const auto& [at, sums] : traffic_of(id)) {
     const TrafficRow row{at.kernel.c_str(), at.kernel_source.c_str(), at.file.c_str(), at.line,    at.memory.c_str(),
                          at.shared,         int(at.access),           sums.requests,   sums.bytes, sums.cost,
                          sums.ideal};

@@ -25,11 +25,22 @@ void warp_collective(const char* what, WarpOperation operation, uint32_t mask, v
 
 void synchronise(void**, uint32_t) {}
 
+namespace {
+
+// What a lane receives from one that takes no part: undefined in CUDA, and a kernel may read it if it does not use it.
+// NaN, or a number that max or min shows where they would drop NaN.
+uint64_t undefined_value(Order order) {
+  constexpr uint64_t kHuge = 0x7b7b7b7b7b7b7b7b, kSign = 0x8080808080808080;
+  return order == Order::random ? kPoison : order == Order::reverse ? kHuge : kHuge ^ kSign;
+}
+
+}  // namespace
+
 void shuffle(void** lanes, uint32_t mask) {
   for (unsigned lane = 0; lane < kWarp; lane++) {
     if (!(mask >> lane & 1)) continue;
     auto& own = *static_cast<Shuffle*>(lanes[lane]);
-    own.out = mask >> own.source & 1 ? static_cast<Shuffle*>(lanes[own.source])->in : kPoison;
+    own.out = mask >> own.source & 1 ? static_cast<Shuffle*>(lanes[own.source])->in : undefined_value(running()->order);
   }
 }
 

@@ -81,7 +81,8 @@ bool concurrent(const Mark& mark, Runner& r, uint16_t thread, bool global) {
     return global && mark.epoch >= r.epochs.launch_began && mark.epoch < r.epochs.block_began;
   if (mark.several) return true;
   if (mark.thread == thread) return false;
-  return mark.thread / kWarp != thread / kWarp || mark.warp_epoch >= r.warp_of(thread).sync_epoch;
+  return mark.thread / kWarp != thread / kWarp ||
+         mark.warp_epoch >= r.warp_of(thread).ordered_before(mark.thread % kWarp);
 }
 
 void race(Runner& r, const char* kind, const char* before, const Mark& mark, const Where& where,

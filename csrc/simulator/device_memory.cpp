@@ -10,6 +10,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "simulator/fork.h"
 #include "simulator/runner.h"
 #include "simulator/session.h"
 
@@ -63,6 +64,7 @@ Buffer* allocate(size_t bytes, unsigned element_bytes, const char* name, const v
   const size_t shift = reinterpret_cast<uintptr_t>(alignment_like) % kAlignment;
   const size_t page_bytes = round_up(bytes + 2 * kAlignment, page());
 
+  const ForkWaits until_it_is_done;
   std::lock_guard lock(allocation_mutex());
   reserve_region();
   const size_t slot_bytes = size_t(1) << region.log_slot_bytes;
@@ -97,6 +99,7 @@ void protect(Buffer* buffer) {
 }
 
 void release(Buffer* buffer) {
+  const ForkWaits until_it_is_done;
   std::lock_guard lock(allocation_mutex());
   madvise(buffer->pages, buffer->page_bytes, MADV_DONTNEED);
   mprotect(buffer->pages, buffer->page_bytes, PROT_NONE);

@@ -79,8 +79,8 @@ void on_signal(int signal, siginfo_t* info, void* machine_state) {
   Runner* r = running();
   const void* pc = interrupted_at(machine_state);
   if (signal == kWatchdogSignal) {
-    // Only where nothing is half done: in a kernel's own code. Elsewhere the watchdog tries again.
-    if (!r || !r->current || r->in_runtime || !r->overdue || !in_kernel_code(pc)) return;
+    // Only where nothing is half done: in a kernel's own code. Elsewhere it comes again.
+    if (!r || !r->watch || !r->watch->overdue() || !r->current || r->in_runtime || !in_kernel_code(pc)) return;
   } else if (!r || !r->current) {  // not a kernel's: to whom it belongs, when the instruction is repeated
     for (int i = 0; i < kCount; i++)
       if (kSignals[i] == signal) sigaction(signal, &handlers().before[i], nullptr);

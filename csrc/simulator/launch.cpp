@@ -10,6 +10,7 @@
 
 #include "simulator/check.h"
 #include "simulator/faults.h"
+#include "simulator/fork.h"
 #include "simulator/kernel_info.h"
 #include "simulator/runner.h"
 #include "simulator/traffic.h"
@@ -153,6 +154,7 @@ class Execution {  // of one launch
 
 void run(const Launch& launch) {
   if (running()) throw Error("convlab simulator: launch inside a kernel");
+  const ForkWaits until_it_is_done;
   check_limits(launch);
   const std::shared_ptr<Session> session = current_session() ? current_session() : std::make_shared<Session>();
   if (session->only_plan) {

@@ -197,10 +197,8 @@ void Runner::collective(const char* what, WarpOperation operation, uint32_t mask
   Thread& self = *current;
   Warp& warp = warp_of(self.index);
   const unsigned lane = self.index % kWarp;
-  const uint32_t needed = mask & warp.lanes;
   const std::string name = what;
   if (!(mask >> lane & 1)) fail({name + ": the calling lane " + std::to_string(lane) + " is not in the mask", site});
-  if (mask & warp.returned) fail({name + ": the mask names lanes that have returned", site});
 
   Gathering* g = nullptr;
   for (unsigned i = 0; i < warp.gathering_count; i++) {
@@ -221,27 +219,30 @@ void Runner::collective(const char* what, WarpOperation operation, uint32_t mask
           std::string("others are in ") + g->what, g->site});
   g->arguments[lane] = arguments;
   g->arrived |= 1u << lane;
-  if (g->arrived != needed) {
-    self.state = State::in_collective;
-    self.waits_in = what;
-    self.site = site;
-    hand_over();
-    return;
-  }
+  if (complete(warp, *g)) return finish(warp, *g, self.index - lane);
+  self.state = State::in_collective;
+  self.waits_in = what;
+  self.site = site;
+  hand_over();
+}
 
-  operation(g->arguments, needed);
-  const unsigned first = self.index - lane;
+bool Runner::complete(const Warp& warp, const Gathering& gathering) const {
+  return gathering.arrived == (gathering.mask & warp.lanes & ~warp.returned);
+}
+
+// Runs the operation and lets those who wait for it go on.
+void Runner::finish(Warp& warp, Gathering& gathering, unsigned first_thread) {
+  gathering.operation(gathering.arguments, gathering.arrived);
   for (unsigned k = 0; k < kWarp; k++) {
-    const unsigned other = order == Order::reverse ? kWarp - 1 - k : k;
-    if (!(needed >> other & 1) || other == lane) continue;
-    threads_[first + other].state = State::ready;
-    queue_[order == Order::random ? queue_length_ : (queue_head_ + queue_length_) % kMaxThreads] =
-        uint16_t(first + other);
+    const unsigned lane = order == Order::reverse ? kWarp - 1 - k : k;
+    Thread& t = threads_[first_thread + lane];
+    if (!(gathering.arrived >> lane & 1) || t.state != State::in_collective) continue;  // the last to arrive runs
+    t.state = State::ready;
+    queue_[order == Order::random ? queue_length_ : (queue_head_ + queue_length_) % kMaxThreads] = t.index;
     queue_length_++;
   }
-  const bool orders_memory = g->operation == synchronise && needed == warp.lanes;
-  *g = warp.gatherings[--warp.gathering_count];
-  if (orders_memory) warp.sync_epoch++;
+  if (gathering.operation == synchronise && gathering.arrived == (warp.lanes & ~warp.returned)) warp.sync_epoch++;
+  gathering = warp.gatherings[--warp.gathering_count];
 }
 
 void Runner::thread_returns() {
@@ -249,8 +250,17 @@ void Runner::thread_returns() {
   if (!current->copies.empty())
     fail({"a thread returns with cp.async copies that it never waited for", current->copies.first_site()});
   current->state = State::returned;
-  warp_of(current->index).returned |= 1u << current->index % kWarp;
   live_--;
+  Warp& warp = warp_of(current->index);
+  const unsigned lane = current->index % kWarp;
+  warp.returned |= 1u << lane;
+  warp.returned_in[lane] = warp.sync_epoch;
+  for (unsigned i = 0; i < warp.gathering_count;) {  // others may have waited for this lane only
+    Gathering& g = warp.gatherings[i];
+    called_from = g.site;
+    if (complete(warp, g)) finish(warp, g, current->index - lane);
+    else i++;
+  }
   Context gone;
   resume(gone, next());
   __builtin_unreachable();

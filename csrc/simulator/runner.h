@@ -29,7 +29,11 @@ struct Thread {  // one CUDA thread
   AsyncCopies copies;
 };
 
-struct Gathering {  // lanes of a warp that meet in one collective
+// Lanes of a warp that meet in one collective. They wait for the lanes of the mask that have not returned: CUDA asks
+// of "all non-exited threads named in mask" that they execute the same intrinsic with the same mask, and it does not
+// matter whether a lane returns before or while the others wait. A value read from a lane that has returned is
+// undefined, see shuffle(); tensor core operations need all lanes.
+struct Gathering {
   uint32_t mask, arrived;
   WarpOperation operation;
   const char* what;
@@ -41,10 +45,15 @@ struct Warp {
   Gathering gatherings[kMaxGatherings];
   unsigned gathering_count;
   uint32_t lanes, returned;
-  uint32_t sync_epoch;  // __syncwarps of the full warp so far: what orders memory between its lanes
+  uint32_t sync_epoch;  // __syncwarps so far of all lanes that had not returned: what orders memory between them
+  uint32_t returned_in[kWarp];  // of a lane that has returned, the sync_epoch when it did: later ones do not order it
+
+  // A lane's accesses in earlier warp epochs come before what the warp does now.
+  uint32_t ordered_before(unsigned lane) const { return returned >> lane & 1 ? returned_in[lane] : sync_epoch; }
 };
 
 struct Buffer;
+class Watch;
 
 class Runner {
  public:
@@ -84,12 +93,14 @@ class Runner {
   Epochs epochs;  // for the race check
   Buffer* last_buffer = nullptr;  // the device buffer last accessed; most accesses are to the same one
   TrafficCounter* counter = nullptr;  // null unless the session counts
-  bool overdue = false;  // the watchdog has lost patience, see watchdog.h
+  Watch* watch = nullptr;  // while the watchdog looks after this runner
 
  private:
   void make_stacks(unsigned threads);
   void fill_queue();
   void release_barrier();
+  bool complete(const Warp& warp, const Gathering& gathering) const;
+  void finish(Warp& warp, Gathering& gathering, unsigned first_thread);
   Thread* next();
   void hand_over();
   void resume(Context& from, Thread* to);

@@ -1,5 +1,5 @@
-// Warp collectives: shuffles, votes, __syncwarp. A lane whose source does not take part receives poison (undefined in
-// CUDA).
+// Warp collectives: shuffles, votes, __syncwarp. What a lane receives whose source takes no part is undefined in CUDA; see
+// shuffle().
 #pragma once
 #include <cstring>
 

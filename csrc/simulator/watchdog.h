@@ -2,6 +2,9 @@
 // or waits for another by polling memory, would hang the process.
 #pragma once
 #include <signal.h>
+#include <time.h>
+
+#include <cstdint>
 
 namespace convlab::sim {
 
@@ -13,14 +16,23 @@ constexpr int kWatchdogSignal = SIGURG;
 // minute, which is far more than a correct kernel takes on the slowest machine.
 double& watchdog_seconds();
 
-class Watch {  // over the calling OS thread while it runs blocks
+// Over the calling OS thread while it runs blocks. A timer interrupts it now and then with the watchdog's signal: there
+// is no watching thread, which a fork would leave behind.
+class Watch {
  public:
   explicit Watch(Runner& runner);
   ~Watch();
   Watch(const Watch&) = delete;
+  bool overdue();  // asked by the signal's handler; the signal comes again
 
  private:
-  Runner* runner_;
+  void interrupt_after(long nanoseconds);
+
+  Runner& runner_;
+  timer_t timer_;
+  bool has_timer_;
+  uint64_t progress_;
+  double since_;  // processor time of the thread when it last made progress
 };
 
 }  // namespace convlab::sim

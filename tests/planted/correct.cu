@@ -146,6 +146,27 @@ PLANTED(tf32, RIGHT {
   return sum;
 });
 
+// Lanes that have returned are waited for by nobody, whatever the mask says. What comes from them is not used, unless
+// they wrote it to memory before a __syncwarp that they took part in.
+__global__ void early_return_kernel(const float* in, float* out) {
+  SHARED(float, a, [64]);
+  const int t = threadIdx.x, lane = t % 32;
+  a[t] = in[t];
+  __syncwarp();
+  out[t] = 0;
+  if (lane >= 20) return;
+  float next = __shfl_down_sync(0xffffffffu, in[t], 1);
+  if (lane == 19) next = 1;
+  const bool all_here = __ballot_sync(0xffffffffu, 1) == 0xfffffu && __all_sync(0xffffffffu, 1);
+  a[t] = next;
+  __syncwarp();
+  out[t] = a[lane ? t - 1 : t] + a[t - lane + 31] + (all_here ? 0 : 9);
+}
+PLANTED(early_return, RIGHT {
+  const int lane = i % 32, before = lane ? i - 1 : i;
+  return lane >= 20 ? 0 : (before % 32 == 19 ? 1 : in[before + 1]) + in[i - lane + 31];
+});
+
 __global__ void async_copies_kernel(const float* in, float* out) {
   SHARED(float, a, [2][64]);
   const int t = threadIdx.x;

@@ -5,10 +5,31 @@ namespace {
 
 __global__ void half_a_warp_kernel(const float* in, float* out) {
   float v = in[threadIdx.x];
-  if (threadIdx.x % 32 < 16) v = __shfl_xor_sync(0xffffffffu, v, 1);  // both: deadlock | the mask names lanes that have returned
+  if (threadIdx.x % 32 < 16) v = __shfl_xor_sync(0xffffffffu, v, 1);  // both: deadlock
+  __syncthreads();  // so the others do not return, which would be as good as taking part
   out[threadIdx.x] = v;
 }
 PLANTED(half_a_warp, nullptr);
+
+// __syncwarp orders the memory of those who take part.
+__global__ void written_before_a_return_kernel(const float* in, float* out) {
+  SHARED(float, a, [64]);
+  const int t = threadIdx.x;
+  a[t] = in[t];
+  if (t % 32 >= 16) return;
+  __syncwarp();
+  out[t] = a[t + 16];  // check: race (read after write) on shared 'a' | uninitialised shared 'a'
+}
+PLANTED(written_before_a_return, nullptr);
+
+__global__ void mma_of_half_a_warp_kernel(const float*, float* out) {
+  if (threadIdx.x % 32 >= 16) return;
+  const uint32_t a[4] = {}, b[2] = {};
+  float c[4] = {};
+  convlab::mma_m16n8k8_tf32(c, a, b, c);  // both: a tensor core operation needs all 32 lanes of the warp
+  out[threadIdx.x] = c[0];
+}
+PLANTED(mma_of_half_a_warp, nullptr);
 
 __global__ void lane_not_in_mask_kernel(const float* in, float* out) {
   out[threadIdx.x] = __shfl_sync(0x0000ffffu, in[threadIdx.x], 0);  // both: __shfl_sync: the calling lane
