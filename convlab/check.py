@@ -19,6 +19,7 @@ from .testing.compare import CheckError
 from .testing.contracts import CONTRACTS
 from .testing.kernel import check_kernel, template
 from .testing.probe import DTYPES
+from .testing.program import dtype_option
 
 
 def main(arguments=None) -> int:
@@ -52,7 +53,7 @@ def main(arguments=None) -> int:
         print(traffic.__doc__.split("\n\n")[1].strip())
         return 0
     if args.new:
-        return _write_template(Path(args.new), args.like)
+        return _write_template(Path(args.new), args.like, dtypes[args.dtype])
     if not args.source:
         parser.error("which kernel? FILE, or --new FILE for one to start from")
     try:
@@ -74,14 +75,14 @@ def main(arguments=None) -> int:
     return 0 if report.ok else 1
 
 
-def _write_template(path: Path, like: str) -> int:
+def _write_template(path: Path, like: str, dtype) -> int:
     try:
         with path.open("x") as file:
-            file.write(template(like).replace("FILE", str(path)))
+            file.write(template(like, dtype).replace("FILE", str(path)))
     except OSError as error:
         print(f"--new {path}: {error.strerror}; name a new file", file=sys.stderr)
         return 1
-    print(f"wrote {path}; check it with   python -m convlab.check {path} --like {like}")
+    print(f"wrote {path}; check it with   python -m convlab.check {path} --like {like}{dtype_option(dtype)}")
     return 0
 
 

@@ -3,6 +3,7 @@ asks of memory."""
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from ..simulator import ORDERS, Launch, TrafficTable
 from .compare import CheckError
 from .contracts import CONTRACTS
 from .probe import expect_same_bits
-from .program import CompileError, Program
+from .program import TYPES, CompileError, Program, dtype_option
 from .traffic import digits, noted, numbers_of, table
 
 __all__ = ["CompileError", "Finding", "KernelReport", "check_kernel", "template"]
@@ -61,6 +62,7 @@ class KernelReport:
     like: str
     dtype: torch.dtype
     problems: int = 0
+    compared: int = 0  # of the problems: those whose results came out in every order; the others broke off
     refused: dict[str, str] = field(default_factory=dict)  # problem -> the kernel's own reason
     findings: list[Finding] = field(default_factory=list)
     launches: list[Launch] = field(default_factory=list)  # of the first problem
@@ -80,12 +82,9 @@ class KernelReport:
         reasons = dict.fromkeys(self.refused.values())
         lines += [f"  {len(self.refused)} more refused: {'; '.join(reasons)}"] if self.refused else []
         for subject in SUBJECTS:
-            found = [f for f in self.findings if f.subject == subject]
-            lines.append(
-                f"  {subject:21}{'none found' if subject != 'results' else 'right'}"
-                if not found
-                else f"  {subject:21}{len(found)} found"
-            )
+            found = sum(f.subject == subject for f in self.findings)
+            verdict = f"{found} found" if found else "none found" if subject != "results" else self._right()
+            lines.append(f"  {subject:21}{verdict}")
         lines += [f"\n{finding}" for finding in self.findings]
         for layer, numbers in self.numbers.items():
             rows = {
@@ -97,6 +96,14 @@ class KernelReport:
             ]
             lines += ["  " + line for line in table(rows, max(map(len, rows)) + 1)]
         return "\n".join(lines)
+
+    def _right(self) -> str:
+        """Of results, when none was wrong."""
+        if not self.compared:
+            return "not compared: every problem broke off before"
+        if self.compared < self.problems:
+            return f"right where they were compared: {self.compared} of {self.problems} problems, the others broke off"
+        return "right"
 
 
 def check_kernel(
@@ -128,7 +135,7 @@ def check_kernel(
     """
     if like not in CONTRACTS:
         raise ValueError(f"check_kernel: like={like!r} must be one of {', '.join(map(repr, CONTRACTS))}")
-    if dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+    if dtype not in TYPES:
         raise ValueError(f"check_kernel: dtype={dtype} must be torch.float32, float64, float16 or bfloat16")
     contract, report = CONTRACTS[like], KernelReport(Path(source).name, like, dtype)
     with Program(Path(source), contract, dtype, cxx) as program, torch.random.fork_rng(devices=[]):
@@ -147,11 +154,38 @@ def check_kernel(
     return report
 
 
-def template(like: str) -> str:
+def template(like: str, dtype=torch.float32) -> str:
     """The text of a file to start from: a correct kernel, a thread an output element."""
     if like not in CONTRACTS:
         raise ValueError(f"template: like={like!r} must be one of {', '.join(map(repr, CONTRACTS))}")
-    return (Path(__file__).parent / "templates" / f"{like}.cuh").read_text()
+    if dtype not in TYPES:
+        raise ValueError(f"template: dtype={dtype} must be torch.float32, float64, float16 or bfloat16")
+    text = (Path(__file__).parent / "templates" / f"{like}.cuh").read_text()
+    element = TYPES[dtype].removeprefix("convlab::")
+    if element == "double":
+        text = re.sub(r"\bfloat\b", "double", text).replace("0.0f", "0.0")
+    elif element != "float":  # of which float is computed
+        text = "".join(map(partial(_stored_as, element), text.splitlines(keepends=True)))
+        text = text.replace('#include "device/device.h"\n', '#include "device/device.h"\n#include "dtype.h"\n')
+    return text.replace(f"--like {like}", f"--like {like}{dtype_option(dtype)}")
+
+
+def _stored_as(element: str, line: str) -> str:
+    """A line of a template where tensors hold `element`: loads become float, what is stored becomes `element`."""
+    if line.startswith("//"):
+        return line
+    line = re.sub(r"\bfloat\*", f"{element}*", line)
+    line = re.sub(r"\b(y|dx|dw)\[i\] = (.*);", rf"\1[i] = {element}(\2);", line)
+    names = r"\b(?:x|w|dy|bias|plane)\["
+    done, rest = "", line
+    while load := re.search(names, rest):
+        end, depth = load.end(), 1
+        while depth:
+            depth += {"[": 1, "]": -1}.get(rest[end], 0)
+            end += 1
+        done += f"{rest[: load.start()]}float({rest[load.start() : end]})"
+        rest = rest[end:]
+    return done + rest
 
 
 def _ask(program: Program, question, report: KernelReport):
@@ -168,6 +202,7 @@ def _ask(program: Program, question, report: KernelReport):
             report.launches = report.launches or list(answer.launches)
             results.append(answer.result)
             message = _wrong(question, results, order)
+            report.compared += bool(message) or order == ORDERS[-1]
         if message:
             _note(report, question.what, message)
             return

@@ -3,6 +3,7 @@
 It is a process of its own, so that whatever the kernel does, it ends nobody else's.
 """
 
+import ctypes
 import os
 import re
 import struct
@@ -19,7 +20,7 @@ from .contracts import Contract, Question
 from .host_compiler import ROOT, RUNTIME, CompilerFailed, compiled, kept, linked
 
 _MAIN = ROOT / "csrc" / "testing" / "run_kernel.cpp"
-_TYPES = {
+TYPES = {
     torch.float32: "float",
     torch.float64: "double",
     torch.float16: "convlab::float16",
@@ -29,7 +30,7 @@ _ACCESS = ("read", "write", "atomic")
 _TIME_LIMIT = 600  # seconds a problem; threads that hang are stopped by the simulator much earlier
 
 # The user's file, and what run_kernel.cpp asks of it. Its functions are called by a template, so that a missing one is
-# one sentence.
+# one error.
 _GLUE = """\
 #include "{source}"
 
@@ -48,7 +49,7 @@ template <class P> concept launches_with_workspace = requires(const P& problem, 
   {name}({arguments}, {ins}, out, workspace, stream);
 }};
 
-static_assert(launches<{problem}> || launches_with_workspace<{problem}>, "CONVLAB there is no such function");
+static_assert(launches<{problem}> || launches_with_workspace<{problem}>, "{missing}");
 
 template <class P> const char* why_not(const P& problem) {{
   if constexpr (has_refusal<P>) return refusal({arguments});
@@ -143,7 +144,10 @@ def _data(data: bytes | None) -> bytes:
 
 
 def _bytes(t: torch.Tensor) -> bytes:
-    return t.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    t = t.contiguous()
+    return ctypes.string_at(
+        t.data_ptr(), t.nbytes
+    )  # torch's own ways are slow, or need NumPy, which torch does not bring
 
 
 def _answer(stdout: bytes, shape, dtype) -> Answer:
@@ -191,10 +195,12 @@ _HINTS = {
     r"__shared__": "shared memory is declared with SHARED(float, name, [16][16]); or DYNAMIC_SHARED(float, name);",
     r"<<<|>>>|expected primary-expression before '<'": "kernels are launched with launch(kernel, grid, block, shared_bytes, stream, arguments...)",
     r"cuda_runtime|cooperative_groups|cuda_fp16": 'include "device/device.h" instead: it has the device language, for nvcc and for the simulator',
+    r"__half|__nv_bfloat16|cuda_fp16|cuda_bf16": 'include "dtype.h" and write float16 or bfloat16; compute in float: float(x[i]), and float16(sum) to store',
     r"cuda(Malloc|Memcpy|Free|DeviceSynchronize)\w*": "the launcher gets device pointers and allocates nothing; for scratch memory define long long workspace_bytes(...)",
     r"cudaMemcpyToSymbol": "constant memory is filled with COPY_TO_SYMBOL(symbol, source, bytes, stream)",
 }
 _SHOWN = 5  # errors
+_MISSING = "the file defines no such launcher"
 # A static in a launcher needs no lock here: the instrumentation would make atomic operations of it, for which there is
 # no hook.
 _HOST = ("-fno-threadsafe-statics",)
@@ -212,11 +218,12 @@ def _build(folder: Path, source: Path, contract: Contract, dtype, cxx) -> str:
             csrc=ROOT / "csrc",
             header=contract.header,
             problem=contract.problem,
-            element=_TYPES[dtype],
+            element=TYPES[dtype],
             name=contract.like,
             arguments=contract.arguments,
             ins=", ".join(["in"] * len(inputs)),
             inputs=", ".join(inputs),
+            missing=_MISSING,
         )
     )
     runtime = kept(RUNTIME, True, cxx) + kept([_MAIN], True, cxx)
@@ -230,18 +237,18 @@ def _build(folder: Path, source: Path, contract: Contract, dtype, cxx) -> str:
         )
         return str(linked(folder / "program", kernel + runtime, cxx))
     except CompilerFailed as error:
-        raise CompileError(_readable(error.said, source, contract)) from None
+        raise CompileError(_readable(error.said, source, contract, dtype)) from None
 
 
-def _readable(said: str, source: Path, contract: Contract) -> str:
+def _readable(said: str, source: Path, contract: Contract, dtype) -> str:
     """The errors in the user's file: where, what, the line; with what to write instead where that is known."""
-    if "CONVLAB there is no such function" in said:
-        return (
-            f"{source.name} does not define the launcher that is checked:\n\n  {contract.signature}\n\n"
-            f"A file to start from: python -m convlab.check --new {source.name} --like {contract.like}"
-        )
     lines, shown, hints = source.read_text(errors="replace").splitlines(), [], []
-    for file, number, what in re.findall(r"^(.+?):(\d+):(?:\d+:)? (?:fatal )?error: (.*)", said, re.M):
+    errors = re.findall(r"^(.+?):(\d+):(?:\d+:)? (?:fatal )?error: (.*)", said, re.M)
+    others = [error for error in errors if _MISSING not in error[2]]
+    if errors and not others:
+        return _no_launcher(source, contract, dtype)
+    own = [error for error in others if Path(error[0]).name == source.name]  # those elsewhere follow from them
+    for file, number, what in own or others:
         text = lines[int(number) - 1].strip() if Path(file).name == source.name else ""
         hints += [advice for pattern, advice in _HINTS.items() if re.search(pattern, what + "\n" + text)]
         shown.append(f"  {Path(file).name}:{number}: {what}" + (f"\n      {text}" if text else ""))
@@ -261,3 +268,36 @@ def _readable(said: str, source: Path, contract: Contract) -> str:
             *(f"  hint: {advice}" for advice in dict.fromkeys(hints)),
         ]
     )
+
+
+def _no_launcher(source: Path, contract: Contract, dtype) -> str:
+    """What is asked for, and what the file has instead: the function of that name, or every launcher that it has."""
+    text = re.sub(
+        r"//[^\n]*|/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m[0]), source.read_text(errors="replace"), flags=re.S
+    )
+    functions = [
+        (m[2], f"  {source.name}:{text.count(chr(10), 0, m.start(1)) + 1}: {' '.join(m[1].split())}")
+        for m in re.finditer(
+            r"^[ \t]*((?:[\w:<>*&,]+\s+)+?[*&]*(\w+)\s*\([^(){};]*\))\s*(?:noexcept\s*)?\{", text, re.M
+        )
+        if "__global__" not in m[1] and "__device__" not in m[1]
+    ]
+    named = [line for name, line in functions if name == contract.like]
+    has = named or [line for _, line in functions if "cudaStream_t" in line]
+    element = TYPES[dtype].removeprefix("convlab::")
+    return "\n".join(
+        [
+            f"{source.name} does not define the launcher that is checked, where T is {element}:\n\n  {contract.signature}\n",
+            *(["It cannot be called as that:" if named else "It defines:", *has, ""] if has else []),
+            f"A file to start from: python -m convlab.check --new {_new_name(source)} --like {contract.like}{dtype_option(dtype)}",
+        ]
+    )
+
+
+def _new_name(source: Path) -> str:
+    return f"{source.stem}_new{source.suffix}"
+
+
+def dtype_option(dtype) -> str:
+    """Of the command, with a blank in front; nothing for what it takes without it."""
+    return "" if dtype == torch.float32 else f" --dtype {str(dtype).removeprefix('torch.')}"

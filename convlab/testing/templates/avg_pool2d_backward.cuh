@@ -1,4 +1,6 @@
-// The gradient of an average pooling. Check it without a GPU:   python -m convlab.check FILE --like avg_pool2d_backward
+// The gradient of an average pooling. Check it without a GPU:
+//
+//   python -m convlab.check FILE --like avg_pool2d_backward
 //
 //   dx[plane, h, v] = sum over the windows (p, q) that cover (h, v) of dy[plane, p, q] / averaged_over(a, p, q)
 //

@@ -1,4 +1,6 @@
-// An average pooling of one's own. Check it without a GPU:   python -m convlab.check FILE --like avg_pool2d_forward
+// An average pooling of one's own. Check it without a GPU:
+//
+//   python -m convlab.check FILE --like avg_pool2d_forward
 //
 //   y[plane, p, q] = (sum over r, s of x[plane, p stride_h - pad_h + r, q stride_w - pad_w + s]) / averaged_over(a, p, q)
 //

@@ -1,5 +1,6 @@
-// The gradient of a convolution to its input. Check it without a GPU:   python -m convlab.check FILE --like
-// conv2d_dgrad
+// The gradient of a convolution to its input. Check it without a GPU:
+//
+//   python -m convlab.check FILE --like conv2d_dgrad
 //
 //   dx[n, c, h, v] = sum over k, r, s of dy[n, k, p, q] w[k, c, r, s]   where p stride_h - pad_h + r dilation_h = h, likewise q
 //

@@ -1,4 +1,6 @@
-// A convolution of one's own. Check it without a GPU:   python -m convlab.check FILE --like conv2d_forward
+// A convolution of one's own. Check it without a GPU:
+//
+//   python -m convlab.check FILE --like conv2d_forward
 //
 //   y[n, k, p, q] = bias[k] + sum over c, r, s of x[n, c, p stride_h - pad_h + r dilation_h, q stride_w - pad_w + s dilation_w] w[k, c, r, s]
 //

@@ -1,5 +1,6 @@
-// The gradient of a convolution to its filters. Check it without a GPU:   python -m convlab.check FILE --like
-// conv2d_wgrad
+// The gradient of a convolution to its filters. Check it without a GPU:
+//
+//   python -m convlab.check FILE --like conv2d_wgrad
 //
 //   dw[k, c, r, s] = sum over n, p, q of dy[n, k, p, q] x[n, c, p stride_h - pad_h + r dilation_h, q stride_w - pad_w + s dilation_w]
 //

@@ -1,4 +1,6 @@
-// The gradient of a leaky ReLU. Check it without a GPU:   python -m convlab.check FILE --like leaky_relu_backward
+// The gradient of a leaky ReLU. Check it without a GPU:
+//
+//   python -m convlab.check FILE --like leaky_relu_backward
 //
 //   dx = x > 0 ? dy : dy slope
 //

@@ -1,4 +1,6 @@
-// A leaky ReLU of one's own. Check it without a GPU:   python -m convlab.check FILE --like leaky_relu_forward
+// A leaky ReLU of one's own. Check it without a GPU:
+//
+//   python -m convlab.check FILE --like leaky_relu_forward
 //
 //   y = x > 0 ? x : x slope
 //

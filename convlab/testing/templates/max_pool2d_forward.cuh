@@ -1,4 +1,6 @@
-// A max pooling of one's own. Check it without a GPU:   python -m convlab.check FILE --like max_pool2d_forward
+// A max pooling of one's own. Check it without a GPU:
+//
+//   python -m convlab.check FILE --like max_pool2d_forward
 //
 //   y[plane, p, q] = max over r, s of x[plane, p stride_h - pad_h + r dilation_h, q stride_w - pad_w + s dilation_w]
 //
