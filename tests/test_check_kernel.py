@@ -162,14 +162,42 @@ def test_what_a_report_says(tmp_path):
         ),
         (
             [("void conv2d_forward(", "void forward(")],
-            ["does not define the launcher", CONTRACTS["conv2d_forward"].signature, "--new mine.cuh"],
+            [
+                "does not define the launcher",
+                "T is float",
+                CONTRACTS["conv2d_forward"].signature,
+                "mine.cuh:{void forward}: void forward(const Conv2d& g, const float* x,",
+                "--new mine_new.cuh",
+            ],
         ),
         (
             [
                 ("const float* bias, float* y, cudaStream_t", "float* y, cudaStream_t"),
-                ("stream, g, x, w, bias, y", "stream, g, x, w, nullptr, y"),
+                ("stream, g, x, w, bias,", "stream, g, x, w, nullptr,"),
             ],
-            ["does not define the launcher"],
+            ["does not define the launcher", "cannot be called", "const float* w, float* y, cudaStream_t stream)"],
+        ),
+        (
+            [
+                (
+                    "const float* w, const float* bias, float* y, cudaStream_t",
+                    "const flaot* w, const float* bias, float* y, cudaStream_t",
+                )
+            ],
+            ["mine.cuh:{const flaot* w}: ‘flaot’ does not name a type", "!does not define", "!cuda_on_host.h"],
+        ),
+        (
+            [("constexpr int kThreads = 256;", "constexpr int kThreads = many;")],
+            ["mine.cuh:{kThreads = many}: ‘many’ was not declared", "!does not define"],
+        ),
+        (
+            [
+                (
+                    "const float* w, const float* bias, float* y, cudaStream_t",
+                    "const __half* w, const float* bias, float* y, cudaStream_t",
+                )
+            ],
+            ["__half", 'include "dtype.h" and write float16', "!does not define"],
         ),
     ],
 )
@@ -180,9 +208,82 @@ def test_compile_errors_are_readable(changes, words, tmp_path):
     said = str(caught.value)
     for word in words:
         if word.startswith("mine.cuh:{"):
-            word = f"mine.cuh:{line_of(source, word[10:-2])}:"
-        assert word in said
+            text, rest = word[10:].split("}", 1)
+            word = f"mine.cuh:{line_of(source, text)}{rest}"
+        assert word.startswith("!") != (word.removeprefix("!") in said), said
     assert len(said.splitlines()) < 20 and "convlab_kernel" not in said and "/tmp" not in said
+
+
+def test_lanes_that_are_left(tmp_path):
+    """What a warp does after some of its lanes have returned is right, until it uses a value of one of those."""
+    legal = (
+        "  y[i] = sum;",
+        "  float next = __shfl_down_sync(0xffffffff, sum, 1);\n"
+        "  const unsigned left = __ballot_sync(0xffffffff, 1), lane = threadIdx.x % 32;\n"
+        "  if (lane == 31 || !(left >> (lane + 1) & 1)) next = sum;\n"
+        "  __syncwarp();\n"
+        "  y[i] = __all_sync(left, next == next) ? sum : 0;",
+    )
+    report = check_kernel(kernel(tmp_path, legal), random_cases=0, count=False)
+    assert report.ok and report.compared == report.problems, report
+    for used in ("max(sum, {})", "min(sum, {})", "sum + 0 * {}"):
+        next_lane = used.format("__shfl_down_sync(0xffffffff, sum, 1)")
+        wrong = (
+            "  y[i] = sum;",
+            f"  const float other = {next_lane};\n  y[i] = threadIdx.x % 32 < 31 && i + 1 == (long long)g.N * g.K * g.P * g.Q ? other : sum;",
+        )
+        report = check_kernel(kernel(tmp_path, wrong), random_cases=0, count=False, most_findings=1)
+        assert [f.subject for f in report.findings] == ["results"], report
+
+
+def test_results_that_were_not_compared(tmp_path):
+    """Where every problem breaks off, nothing is known of the results; where some do, how many are."""
+    report = check_kernel(kernel(tmp_path, ("  y[i] = sum;", "  y[-1] = sum;")), random_cases=0)
+    assert report.problems and not report.compared and "results              not compared" in str(report)
+    some = kernel(tmp_path, ("  y[i] = sum;", "  y[g.dilation_h > 1 ? -1 : i] = sum;"))
+    report = check_kernel(some, random_cases=0)
+    assert 0 < report.compared < report.problems and len(report.findings) == 1
+    assert f"right where they were compared: {report.compared} of {report.problems} problems" in str(report)
+    failing = kernel(
+        tmp_path,
+        ("  y[i] = sum;", "  assert(sum != sum);\n  y[i] = sum;"),
+        ("constexpr int kThreads", "#include <cassert>\nconstexpr int kThreads"),
+    )
+    (finding,) = check_kernel(failing, random_cases=0, most_findings=1).findings
+    assert (
+        finding.message.startswith("assertion failed: sum != sum")
+        and finding.where == f"mine.cuh:{line_of(failing, 'assert(')}"
+    )
+
+
+WITHOUT_NUMPY = """
+import sys, warnings
+sys.modules["numpy"] = None
+warnings.simplefilter("ignore")  # torch's own, of its import
+import torch
+warnings.simplefilter("error")
+from convlab import check
+file = sys.argv[1]
+sys.exit(check.main(["--new", file, "--dtype", "float16"]) or check.main([file, "--dtype", "float16", "--random", "0"]))
+"""
+
+
+def test_without_numpy_in_another_dtype(tmp_path):
+    """NumPy is no dependency: torch does not bring it. --new writes for the dtype that it is given."""
+    source = tmp_path / "mine.cuh"
+    done = subprocess.run([sys.executable, "-c", WITHOUT_NUMPY, source], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"python -m convlab.check {source} --like conv2d_forward --dtype float16\n" in done.stdout
+    assert "conv2d_forward, float16" in done.stdout and "--dtype float16\n" in source.read_text()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("like", CONTRACTS)
+def test_templates_of_other_dtypes(like, dtype, tmp_path):
+    (tmp_path / "mine.cuh").write_text(template(like, dtype))
+    report = check_kernel(tmp_path / "mine.cuh", like, dtype=dtype, random_cases=1, count=False)
+    assert report.ok and report.compared == report.problems >= 5, report
 
 
 def test_what_cannot_be_checked(tmp_path):

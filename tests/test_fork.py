@@ -102,7 +102,6 @@ import multiprocessing
 from torch.utils.data import DataLoader, Dataset
 
 def simulate(check):
-    signal.alarm(60)
     with convlab.simulate(check=check) as sim:
         step()
     return len(sim.launches)
@@ -111,6 +110,7 @@ class Simulated(Dataset):
     def __len__(self):
         return 6
     def __getitem__(self, i):
+        signal.alarm(100)  # workers that hang end, too
         with convlab.simulate(check=bool(i % 2)) as sim:
             y = CF.relu(torch.full((2, 3), i - 2.0))
         assert sim.launches
@@ -119,9 +119,9 @@ class Simulated(Dataset):
 if __name__ == "__main__":
     launches = simulate(True)
     simulate(False)
-    with multiprocessing.get_context("fork").Pool(2) as pool:
+    with multiprocessing.get_context("fork").Pool(2, signal.alarm, (100,)) as pool:
         assert pool.map(simulate, [True, False] * 2) == [launches] * 4
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, signal.alarm, (100,)) as pool:
         assert pool.map(simulate, [True, False]) == [launches] * 2
     with convlab.simulate():
         step()

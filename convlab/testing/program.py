@@ -129,6 +129,8 @@ class Program:
         )
         if done.returncode or len(done.stdout) < 8:
             said = done.stderr.decode(errors="replace").strip()
+            if failed := re.search(r"^\S+: (\S+):(\d+): .*?: Assertion `(.*)' failed", said, re.M):
+                return Answer(report=f"assertion failed: {failed[3]}\n  at {failed[1]}:{failed[2]}")
             return Answer(
                 report=f"the program ended with status {done.returncode}, outside of any kernel{': ' + said if said else ''}"
             )
@@ -195,6 +197,7 @@ _HINTS = {
     r"__shared__": "shared memory is declared with SHARED(float, name, [16][16]); or DYNAMIC_SHARED(float, name);",
     r"<<<|>>>|expected primary-expression before '<'": "kernels are launched with launch(kernel, grid, block, shared_bytes, stream, arguments...)",
     r"cuda_runtime|cooperative_groups|cuda_fp16": 'include "device/device.h" instead: it has the device language, for nvcc and for the simulator',
+    r"__activemask": "a mask of the lanes that are left is __ballot_sync(0xffffffff, 1); __activemask() names those that happen to run together",
     r"__half|__nv_bfloat16|cuda_fp16|cuda_bf16": 'include "dtype.h" and write float16 or bfloat16; compute in float: float(x[i]), and float16(sum) to store',
     r"cuda(Malloc|Memcpy|Free|DeviceSynchronize)\w*": "the launcher gets device pointers and allocates nothing; for scratch memory define long long workspace_bytes(...)",
     r"cudaMemcpyToSymbol": "constant memory is filled with COPY_TO_SYMBOL(symbol, source, bytes, stream)",
