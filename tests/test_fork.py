@@ -3,10 +3,13 @@
 import subprocess
 import sys
 
+import pytest
+
 # What every program here begins with. A child that hangs is ended by its alarm, which is its status then.
 PRELUDE = """
-import os, signal, sys, threading
+import multiprocessing, os, signal, sys, threading
 import torch
+from torch.utils.data import DataLoader, Dataset
 import convlab
 import convlab.functional as CF
 
@@ -18,6 +21,12 @@ w = torch.randint(-3, 4, (4, 2, 3, 3)).float().requires_grad_()
 def step():
     (dw,) = torch.autograd.grad(CF.conv2d(x, w).sum(), w)
     assert torch.equal(dw, torch.autograd.grad(torch.nn.functional.conv2d(x, w).sum(), w)[0])
+
+
+def simulate(check) -> int:
+    with convlab.simulate(check=check) as sim:
+        step()
+    return len(sim.launches)
 
 
 def forked(child) -> int:
@@ -88,27 +97,12 @@ for check in (False, True):
     stop.set()
     for t in threads: t.join()
     assert statuses == [0] * 6, statuses
-"""
-    done = subprocess.run([sys.executable, "-c", PRELUDE + program], capture_output=True, text=True, timeout=150)
-    assert done.returncode == 0, done.stderr
 
-
-def test_worker_processes(tmp_path):
-    """Those of multiprocessing and of a DataLoader, forked and spawned."""
-    (tmp_path / "workers.py").write_text(
-        PRELUDE
-        + """
-import multiprocessing
-from torch.utils.data import DataLoader, Dataset
-
-def simulate(check):
-    with convlab.simulate(check=check) as sim:
-        step()
-    return len(sim.launches)
-
+# ---- workers of multiprocessing and of a DataLoader
 class Simulated(Dataset):
     def __len__(self):
         return 6
+
     def __getitem__(self, i):
         signal.alarm(100)  # workers that hang end, too
         with convlab.simulate(check=bool(i % 2)) as sim:
@@ -116,18 +110,26 @@ class Simulated(Dataset):
         assert sim.launches
         return y
 
+launches = simulate(True)
+with multiprocessing.get_context("fork").Pool(2, signal.alarm, (100,)) as pool:
+    assert pool.map(simulate, [True, False] * 2) == [launches] * 4
+with convlab.simulate():
+    step()
+    batches = list(DataLoader(Simulated(), batch_size=2, num_workers=2, multiprocessing_context="fork", timeout=90))
+assert torch.equal(torch.cat(batches)[:, 0, 0], torch.tensor([0.0, 0, 0, 1, 2, 3]))
+"""
+    done = subprocess.run([sys.executable, "-c", PRELUDE + program], capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.long
+def test_spawned_workers(tmp_path):
+    program = """
 if __name__ == "__main__":
     launches = simulate(True)
-    simulate(False)
-    with multiprocessing.get_context("fork").Pool(2, signal.alarm, (100,)) as pool:
-        assert pool.map(simulate, [True, False] * 2) == [launches] * 4
-    with multiprocessing.get_context("spawn").Pool(1, signal.alarm, (100,)) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, signal.alarm, (200,)) as pool:
         assert pool.map(simulate, [True, False]) == [launches] * 2
-    with convlab.simulate():
-        step()
-        batches = list(DataLoader(Simulated(), batch_size=2, num_workers=2, multiprocessing_context="fork", timeout=60))
-    assert torch.equal(torch.cat(batches)[:, 0, 0], torch.tensor([0.0, 0, 0, 1, 2, 3]))
 """
-    )
-    done = subprocess.run([sys.executable, "workers.py"], cwd=tmp_path, capture_output=True, text=True, timeout=150)
+    (tmp_path / "workers.py").write_text(PRELUDE + program)
+    done = subprocess.run([sys.executable, "workers.py"], cwd=tmp_path, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
