@@ -13,17 +13,14 @@ The form (setup_context, generate_vmap_rule, no once_differentiable) is the one 
 torch.compile(fullgraph=True), torch.export and torch.func together.
 """
 
-import inspect
 from typing import NamedTuple
 
 import torch
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 
 from . import ops, simulator
+from ._fast_apply import apply, asked_for, binds_nothing, needs_autograd, record
 from .arguments import is_channels_last
-
-
-_conv2d_forward = ops.conv2d_forward._op  # the same, without a frame of Python; not for torch.compile
 
 
 class ConvArguments(NamedTuple):
@@ -41,35 +38,11 @@ class PoolArguments(NamedTuple):
     dilation: tuple[int, int]
 
 
-def apply(function: type[Function], *args):
-    """`function.apply(*args)`, or its forward alone where nobody can ask for a derivative, which costs a sixth as
-    much."""
-    if not torch.is_grad_enabled() and forward_ad._current_level < 0:  # as in most backwards
-        return function.forward(*args)
-    if not differentiable(args):
-        return function.forward(*args)
-    return function.apply(*args)
-
-
-def differentiable(args) -> bool:
-    """Whether somebody can ask for a derivative. With forward-mode differentiation active, `.apply` must run: it raises
-    where forward alone would lose the tangent."""
-    if forward_ad._current_level >= 0:
-        return True
-    if torch.is_grad_enabled():
-        for a in args:
-            if isinstance(a, torch.Tensor) and a.requires_grad:
-                return True
-    return False
-
-
 def conv2d(x, w, bias, geometry, algo):
-    """y, differentiable; by a shorter way than `apply`, which costs as much as a small convolution."""
-    if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
-        return apply(Conv2dForward, x, w, bias, ConvArguments(geometry, algo))
-    if torch.is_grad_enabled() and (x.requires_grad or w.requires_grad or (bias is not None and bias.requires_grad)):
-        return Conv2dForward.apply(x, w, bias, ConvArguments(geometry, algo))
-    return _conv2d_forward(x, w, bias, geometry, algo[0])
+    """y, differentiable"""
+    if needs_autograd(x, w, bias):
+        return record(Conv2dForward, x, w, bias, ConvArguments(geometry, algo))
+    return ops.conv2d_forward(x, w, bias, geometry, algo[0])  # without a frame of Python, and a tuple
 
 
 def in_place(function: type[Function], x, *args):
@@ -83,30 +56,13 @@ def in_place(function: type[Function], x, *args):
         or x.is_leaf
         or x._is_view()
         or torch._C._are_functorch_transforms_active()
-        or not differentiable((x,))
+        or not (x.requires_grad and needs_autograd(x))
     ):
         return x.copy_(apply(function, x, *args))
     return function.overwriting.apply(x, *args)
 
 
-class _Signature(inspect.Signature):
-    """`.apply` binds its arguments to forward's signature, for the sake of defaults. No forward here has any, and
-    binding takes longer than the rest of a call."""
-
-    def bind(self, *args, **kwargs):
-        if kwargs or len(args) != len(self.parameters):
-            return super().bind(*args, **kwargs)
-        return _Bound(args)
-
-
-class _Bound(NamedTuple):
-    """What `.apply` wants of an inspect.BoundArguments"""
-
-    args: tuple
-    kwargs: dict = {}
-
-    def apply_defaults(self):
-        pass
+PRIMITIVES: list[type[Function]] = []
 
 
 def primitive(function: type[Function]) -> type[Function]:
@@ -133,7 +89,10 @@ def primitive(function: type[Function]) -> type[Function]:
         staticmethod(backward_where_forward_was),
     )
     function.generate_vmap_rule = True
-    function.forward.__signature__ = _Signature(inspect.signature(function.forward).parameters.values())
+    name = function.__name__
+    function.own_name = staticmethod(lambda: name)  # Dynamo knows no other name of a Function
+    binds_nothing(function)
+    PRIMITIVES.append(function)
     return function
 
 
@@ -160,6 +119,12 @@ def overwritable(function: type[Function]) -> type[Function]:
 # ---- convolution ----------------------------------------------------------------------------------------------------
 
 
+def _only_contiguous(w) -> bool:
+    """Whether w, whose layouts are the same memory (1 x 1, or one channel a group), has the strides of a contiguous
+    tensor: then so has dw, whatever x is, or the strides would differ from the parameter's where a size is 1."""
+    return w.is_contiguous() and w.is_contiguous(memory_format=torch.channels_last) and not is_channels_last(w)
+
+
 @primitive
 class Conv2dForward(Function):
     """x [N, C, H, W], w [K, C/groups, R, S], bias [K] or None -> y [N, K, P, Q]"""
@@ -174,17 +139,18 @@ class Conv2dForward(Function):
         needs_dx, needs_dw, _, _ = ctx.needs_input_grad
         ctx.input_size, ctx.kernel_size = x.shape[2:], w.shape[2:]
         ctx.channels_last = is_channels_last(x) or is_channels_last(w)
+        ctx.dw_channels_last = ctx.channels_last and not _only_contiguous(w)
         ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None)
 
     @staticmethod
     def backward(ctx, dy):
         x, w = ctx.saved_tensors
-        needs_dx, needs_dw, needs_db, _ = ctx.needs_input_grad
+        needs_dw, needs_db, needs_dx = asked_for(ctx, dy, 1, 2, 0)
         dx = dw = db = None
         if needs_dx:
             dx = apply(Conv2dDgrad, dy, w, ctx.input_size, ctx.channels_last, ctx.arguments)
         if needs_dw:
-            dw, db = apply(Conv2dWgrad, dy, x, ctx.kernel_size, needs_db, ctx.channels_last, ctx.arguments)
+            dw, db = apply(Conv2dWgrad, dy, x, ctx.kernel_size, needs_db, ctx.dw_channels_last, ctx.arguments)
         elif needs_db:
             db = apply(Conv2dBiasGrad, dy)
         return dx, dw, db if needs_db else None, None
@@ -200,18 +166,18 @@ class Conv2dDgrad(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        dy, w, _, ctx.channels_last, ctx.arguments = inputs
+        dy, w, _, channels_last, ctx.arguments = inputs
         needs_ddy, needs_dw = ctx.needs_input_grad[:2]
-        ctx.kernel_size = w.shape[2:]
+        ctx.kernel_size, ctx.dw_channels_last = w.shape[2:], channels_last and not _only_contiguous(w)
         ctx.save_for_backward(dy if needs_dw else None, w if needs_ddy else None)
 
     @staticmethod
     def backward(ctx, ddx):
         dy, w = ctx.saved_tensors
-        needs_ddy, needs_dw = ctx.needs_input_grad[:2]
+        needs_dw, needs_ddy = asked_for(ctx, ddx, 1, 0)
         ddy = apply(Conv2dForward, ddx, w, None, ctx.arguments) if needs_ddy else None
         dw = (
-            apply(Conv2dWgrad, dy, ddx, ctx.kernel_size, False, ctx.channels_last, ctx.arguments)[0]
+            apply(Conv2dWgrad, dy, ddx, ctx.kernel_size, False, ctx.dw_channels_last, ctx.arguments)[0]
             if needs_dw
             else None
         )
@@ -229,15 +195,15 @@ class Conv2dWgrad(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        dy, x, _, ctx.with_bias, ctx.channels_last, ctx.arguments = inputs
+        dy, x, _, ctx.with_bias, channels_last, ctx.arguments = inputs
         needs_ddy, needs_dx = ctx.needs_input_grad[:2]
-        ctx.input_size = x.shape[2:]
+        ctx.input_size, ctx.channels_last = x.shape[2:], channels_last or is_channels_last(x)
         ctx.save_for_backward(dy if needs_dx else None, x if needs_ddy else None)
 
     @staticmethod
     def backward(ctx, ddw, ddb):
         dy, x = ctx.saved_tensors
-        needs_ddy, needs_dx = ctx.needs_input_grad[:2]
+        needs_ddy, needs_dx = asked_for(ctx, ddw, 0, 1)
         ddy = apply(Conv2dForward, x, ddw, ddb if ctx.with_bias else None, ctx.arguments) if needs_ddy else None
         dx = apply(Conv2dDgrad, dy, ddw, ctx.input_size, ctx.channels_last, ctx.arguments) if needs_dx else None
         return ddy, dx, None, None, None, None

@@ -3,6 +3,7 @@
 import torch
 
 from . import autograd, ops
+from ._fast_apply import needs_autograd
 from .algorithms import AUTO, Conv2dProblem, numbers_of
 from .arguments import (
     SIGNED_OR_BYTE,
@@ -104,7 +105,7 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
         pair("max_pool2d", "padding", padding),
         pair("max_pool2d", "dilation", dilation),
     )
-    if not return_indices and not autograd.differentiable((input,)):
+    if not return_indices and not needs_autograd(input):
         return ops.max_pool2d_forward(input, *arguments, ceil_mode, False)[0]
     y, offsets = autograd.apply(autograd.MaxPool2d, input, ceil_mode, arguments)
     if not return_indices:
@@ -158,7 +159,7 @@ def leaky_relu(input, negative_slope=0.01, inplace=False):
     _check_input("leaky_relu", input)
     if type(negative_slope) is not float or not -1e38 < negative_slope < 1e38:
         negative_slope = slope("leaky_relu", negative_slope, input.dtype)
-    if autograd.differentiable((input,)):
+    if needs_autograd(input):
         y = autograd.apply(autograd.LeakyReLU, input, negative_slope, bool(inplace))[0]
     else:
         y = ops.leaky_relu_forward(input, negative_slope, False)[0]

@@ -8,10 +8,12 @@ import torch
 from convlab.testing import AWKWARD, POOLS
 from ladder import RUNGS, typical
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 import convlab
 import convlab.functional as CF
-from convlab import autograd
+from convlab import _fast_apply, autograd
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deterministic.*")
 CONVS = [AWKWARD[i] for i in (0, 1, 4, 6, 7, 8)]
@@ -118,3 +120,109 @@ def test_activations_in_place(f, device):
     x.requires_grad_()
     assert gradcheck(lambda x: f(x * 1.5, inplace=True), (x,), fast_mode=True)
     assert gradgradcheck(lambda x: f(x * 1.5, inplace=True), (x,), fast_mode=True)
+
+
+# ---- only what is asked for -----------------------------------------------------------------------------------------
+
+
+class Ran(TorchDispatchMode):
+    """The convolution operators that ran"""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "conv2d" in str(function):
+            bias = "+db" if "wgrad" in str(function) and args[4] else ""
+            self.names.append(str(function).split(".")[1].removeprefix("conv2d_") + bias)
+        return function(*args, **(kwargs or {}))
+
+
+def ran(call):
+    with Ran() as log:
+        call()
+    return sorted(log.names)
+
+
+def asked(loss, inputs, **keywords):
+    return ran(lambda: torch.autograd.grad(loss, inputs, retain_graph=True, **keywords))
+
+
+@pytest.fixture
+def patient():
+    """As in a process that has not yet asked for the gradients of thousands of leaves."""
+    _fast_apply.patience.exceptions = 0
+
+
+def test_backward_computes_what_is_asked_for(patient, device):
+    x, w, v = (small(shape, device) for shape in ((2, 2, 7, 7), (3, 2, 3, 3), (2, 3, 3, 3)))
+    b = small((3,), device)
+    y = CF.conv2d(CF.conv2d(x, w, b), v)  # v's input is no leaf, w's is
+    loss = y.square().sum()
+    assert asked(loss, x) == ["dgrad", "dgrad"]
+    assert asked(loss, v) == ["wgrad"]
+    assert asked(loss, w) == ["dgrad", "wgrad"]
+    assert asked(loss, b) == ["bias_grad", "dgrad"]
+    assert asked(loss, (w, b)) == ["dgrad", "wgrad+db"]
+    assert asked(loss, (x, w, b, v)) == ["dgrad", "dgrad", "wgrad", "wgrad+db"]
+    assert ran(lambda: loss.backward(retain_graph=True)) == ["dgrad", "dgrad", "wgrad", "wgrad+db"]
+    assert ran(lambda: loss.backward(inputs=[x], retain_graph=True)) == ["dgrad", "dgrad"]
+    checkpointed = checkpoint(lambda x: CF.conv2d(x, w, b), x, use_reentrant=False).sum()
+    assert asked(checkpointed, x) == ["dgrad", "forward"]  # forward once more
+    assert asked(torch.func.vmap(lambda x: CF.conv2d(x, w, b))(x[None]).sum(), x) == ["dgrad"]
+    outer = small((), device)
+    outer.register_hook(lambda _: (y.grad_fn.apply(torch.ones_like(y)), None)[1])  # by hand, while another graph runs
+    assert ran(lambda: (outer * 2).backward()) == ["dgrad", "wgrad"]
+
+
+def test_second_backward_computes_what_is_asked_for(patient, device):
+    x, w = small((2, 2, 7, 7), device), small((3, 2, 3, 3), device)
+    dy = small((2, 3, 5, 5), device)
+    dx, dw = torch.autograd.grad(CF.conv2d(x, w), (x, w), dy, create_graph=True)
+    assert asked(dx.sum(), dy) == ["forward"] and asked(dx.sum(), w) == ["wgrad"]
+    assert asked(dw.sum(), dy) == ["forward"] and asked(dw.sum(), x) == ["dgrad"]
+    assert asked(dx.sum() + dw.sum(), (x, w, dy)) == ["dgrad", "forward", "forward", "wgrad"]
+
+
+def test_asking_often_and_in_small_stays_right(patient):
+    """Where asking would cost more than computing, some gradients are computed that nobody wants; never wrong ones."""
+    x, w = small((1, 1, 4, 4), "cpu"), small((1, 1, 2, 2), "cpu")
+    y = CF.conv2d(x, w)
+    for _ in range(_fast_apply.patience.ENOUGH):
+        dx, dw = torch.autograd.grad(y.sum(), (x, w), retain_graph=True)
+    computed = [asked(y.sum(), x) for _ in range(_fast_apply.patience.ENOUGH + 1)]
+    assert computed[0] == ["dgrad", "wgrad"] and computed[-1] == ["dgrad"]
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), (x, w), retain_graph=True), (dx, dw))
+
+
+# ---- strides --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["NCHW", "channels_last"])
+@pytest.mark.parametrize("filter_last", [False, True], ids=["NCHW filter", "channels_last filter"])
+@pytest.mark.parametrize(
+    "filter_, groups",
+    [((4, 3, 1, 1), 1), ((1, 3, 1, 1), 1), ((4, 1, 3, 3), 4), ((4, 1, 3, 3), 1), ((1, 1, 3, 1), 1), ((4, 3, 1, 3), 1)],
+    ids=str,
+)
+def test_strides_of_gradients(filter_, groups, filter_last, channels_last, device):
+    """All of them, those of dimensions of one element too: gradients of parameters lie as the parameters do, or
+    DistributedDataParallel complains and copies; and as torch's do."""
+    layouts = (torch.contiguous_format, torch.channels_last)
+    x, w = torch.randn(2, filter_[1] * groups, 6, 5, device=device), torch.randn(filter_, device=device)
+    x = torch.empty_like(x, memory_format=layouts[channels_last]).copy_(x).requires_grad_()
+    w = torch.empty_like(w, memory_format=layouts[filter_last]).copy_(w).requires_grad_()
+    ours, torchs = (f.conv2d(x, w, groups=groups) for f in (CF, torch.nn.functional))
+    assert ours.stride() == torchs.stride()
+    for dy in (torch.empty(ours.shape, device=device, memory_format=layout).normal_() for layout in layouts):
+        (dx, dw), (torchs_dx, torchs_dw) = (
+            torch.autograd.grad(y, (x, w), dy, retain_graph=True) for y in (ours, torchs)
+        )
+        assert dx.stride() == torchs_dx.stride()
+        either = w.is_contiguous() and w.is_contiguous(memory_format=torch.channels_last)
+        assert dw.stride() == (w if either else torchs_dw).stride()
+        assert torchs_dw.stride() != w.stride() or dw.stride() == w.stride()
+    dx, dw = torch.autograd.grad(ours.square().sum(), (x, w), create_graph=True)
+    ddx, ddw = torch.autograd.grad(dx.square().sum() + dw.square().sum(), (x, w))
+    assert ddw.stride() == dw.stride() and ddx.stride() == dx.stride()

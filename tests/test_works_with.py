@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.func import functional_call, grad, jacrev, vjp, vmap
+from torch.func import functional_call, grad, vmap
 from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
@@ -24,7 +24,6 @@ from convlab.algorithms import names_of
 
 ROOT = Path(__file__).parent.parent
 works_with = pytest.mark.works_with
-TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 
 
 def network(dtype=torch.float64):
@@ -109,19 +108,6 @@ def test_double_backward_of_a_compiled_function():
         torch._dynamo.reset()
 
 
-@works_with("`torch.func.grad` inside `torch.compile` (torch 2.15 and later; earlier ones give zeros)")
-@pytest.mark.skipif(TORCH < (2, 15), reason="torch before 2.15 gives zeros, silently")
-def test_func_grad_inside_compile():
-    w, x = torch.randn(4, 3, 3, 3), torch.randn(2, 3, 8, 8)
-    try:
-        ours = torch.compile(
-            lambda x: grad(lambda x: CF.conv2d(x, w).square().sum())(x), backend="aot_eager", fullgraph=True
-        )(x)
-    finally:
-        torch._dynamo.reset()
-    close(ours, grad(lambda x: F.conv2d(x, w).square().sum())(x), 1e-4)
-
-
 # ---- torch.func
 # -------------------------------------------------------------------------------------------------------
 
@@ -135,25 +121,6 @@ def functions(f):
         lambda x, w: f.leaky_relu(x, 0.2),
         lambda x, w: f.relu(x),
     ]
-
-
-@works_with("`torch.func`: `grad`, grad of grad, `vjp`, `jacrev`, `vmap`")
-@pytest.mark.parametrize("which", range(5), ids=["conv2d", "max_pool2d", "avg_pool2d", "leaky_relu", "relu"])
-@pytest.mark.filterwarnings("ignore:.*performance drop.*", "ignore:.*deterministic.*")
-def test_func(which):
-    ours, torchs = functions(CF)[which], functions(F)[which]
-    x, w = torch.randn(4, 2, 5, 6, dtype=torch.float64), torch.randn(3, 2, 3, 3, dtype=torch.float64)
-    v = torch.randn_like(torchs(x, w))
-    forms = {
-        "grad": lambda f: grad(lambda x: f(x, w).pow(3).sum())(x),
-        "grad of grad": lambda f: grad(lambda x: grad(lambda x: f(x, w).pow(3).sum())(x).sin().sum())(x),
-        "vjp": lambda f: vjp(lambda x: f(x, w), x)[1](v)[0],
-        "jacrev": lambda f: jacrev(lambda x: f(x, w))(x[:1]),
-        "vmap": lambda f: vmap(lambda x: f(x[None], w)[0])(x),
-        "vmap of grad": lambda f: vmap(grad(lambda x: f(x[None], w).pow(2).sum()))(x),
-    }
-    for name, form in forms.items():
-        torch.testing.assert_close(form(ours), form(torchs), rtol=1e-10, atol=1e-10, msg=lambda text: f"{name}: {text}")
 
 
 @works_with("gradients sample by sample: `vmap` over `grad` of a `functional_call`")

@@ -10,7 +10,7 @@
 //   void bias_grad(const Conv2d&, DType, const void* dy, void* db)
 //
 // y is channels_last if x or w is, and so are dx and dw, as torch has it: they are told, because only one of x and w is
-// theirs.
+// theirs. dw of a filter whose layouts are the same memory (1 x 1, or one channel a group) is told what w's strides say.
 #pragma once
 #include "algorithms.h"
 #include "host/arguments.h"
@@ -81,7 +81,7 @@ std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, 
   const Sizes w{dy.size(1), x.size(1) / groups, kernel_size[0], kernel_size[1]};
   const Conv2d g = make_conv2d(op, sizes_of(x), w, geometry);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
-  const Algorithm algorithm = resolve(algo, Backend::id, Pass::wgrad, dtype, g, channels_last);
+  const Algorithm algorithm = resolve(algo, Backend::id, Pass::wgrad, dtype, g, channels_last || is_channels_last(x));
 
   const Tensor dyp = packed<Backend>(dy), xp = packed<Backend>(x);
   Tensor dw = output<Backend>(w, dy.scalar_type(), dy, channels_last),
