@@ -40,32 +40,32 @@ test-long: $(VENV)/.torch nvcc build
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 -m long $(ARGS)
 
 sanitize: build
-	@$(VENV_PYTHON) tools/sanitize.py $(ARGS)
+	@$(VENV_PYTHON) -m tools.sanitize $(ARGS)
 
 bench: build
 	$(VENV_PYTHON) -m convlab.bench cpu $(ARGS)
 
 mutants: build
-	OMP_NUM_THREADS=1 $(VENV_PYTHON) tools/mutants.py $(ARGS)
+	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m tools.mutants $(ARGS)
 
 kernel-notes: build
-	@$(VENV_PYTHON) tools/kernel_notes.py $(ARGS)
+	@$(VENV_PYTHON) -m tools.kernel_notes $(ARGS)
 
 docs: build
 	$(VENV_PYTHON) -m mkdocs build --strict --quiet $(ARGS)
 
 gpu-test:
-	@$(PYTHON) tools/gpu_test.py $(ARGS)
+	@$(PYTHON) -m tools.gpu_test $(ARGS)
 
 # STEP, DRY and BUDGET reach the script through the environment.
 gpu-report:
-	@$(PYTHON) tools/gpu_report.py $(ARGS)
+	@$(PYTHON) -m tools.gpu_report $(ARGS)
 
 build: $(VENV)/.ready
 	@$(VENV_PYTHON) setup.py -q build_ext --inplace
 
 nvcc: $(VENV)/.torch
-	@$(VENV_PYTHON) tools/get_nvcc.py
+	@$(VENV_PYTHON) -m tools.get_nvcc
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis convlab/*.so

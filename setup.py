@@ -9,6 +9,8 @@ CONVLAB_SANITIZE=1         _C and _lab alone, for the CPU, under AddressSanitize
 MAX_JOBS, CXX, CUDA_HOME   as everywhere
 """
 
+from __future__ import annotations
+
 import glob
 import os
 import platform
@@ -18,15 +20,16 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from typing import List, NamedTuple
+from types import SimpleNamespace
+from typing import NamedTuple
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
-sys.path.append(os.path.join(ROOT, "convlab"))  # not the package: importing that needs what is built here
-import toolchain  # noqa: E402
+# By its file: importing the package needs what is built here.
+toolchain = SimpleNamespace(**runpy.run_path(os.path.join(ROOT, "convlab", "toolchain.py")))
 
 CXX_FLAGS = ["-std=c++20", "-Icsrc", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
 NVCC_FLAGS = [
@@ -57,29 +60,29 @@ class Library(NamedTuple):
     """A shared object: its sources as glob patterns, and how each kind is compiled."""
 
     name: str  # the file, under convlab/
-    sources: List[str]
-    cxx_flags: List[str]  # for .cpp
-    cu_flags: List[str]  # for .cu
-    link_flags: List[str]
+    sources: list[str]
+    cxx_flags: list[str]  # for .cpp
+    cu_flags: list[str]  # for .cu
+    link_flags: list[str]
     cu_compiler: str = "nvcc"  # or "cxx": for the simulator
 
 
-def libraries(torch, cxx, nvcc, archs) -> List[Library]:
+def libraries(torch, cxx, nvcc, archs) -> list[Library]:
     # _C: the operators. Python-free, and only the stable ABI of torch; libtorch.so stays needed because it brings
     # libtorch_cuda.so into scope, where there is one.
     ops = Library(
         "_C.so",
         ["csrc/ops.cpp", "csrc/cpu/*.cpp", *isa_sources(), *LADDER],
-        CXX_FLAGS + [STABLE_ABI, "-isystem", torch.include, "-fmacro-prefix-map={}/=".format(torch.include)],
+        [*CXX_FLAGS, STABLE_ABI, "-isystem", torch.include, f"-fmacro-prefix-map={torch.include}/="],
         [],
-        LINK_FLAGS + ["-Wl,-z,defs", "-Wl,--no-as-needed", "-L" + torch.lib, "-ltorch", "-ltorch_cpu"],
+        [*LINK_FLAGS, "-Wl,-z,defs", "-Wl,--no-as-needed", "-L" + torch.lib, "-ltorch", "-ltorch_cpu"],
     )
     if nvcc:
         ops = ops._replace(
-            sources=ops.sources + ["csrc/cuda/*.cpp", "csrc/kernels/*.cu"],
+            sources=[*ops.sources, "csrc/cuda/*.cpp", "csrc/kernels/*.cu"],
             cxx_flags=ops.cxx_flags + [flag for d in nvcc.include for flag in ("-isystem", d)],
-            cu_flags=NVCC_FLAGS + ["-ccbin", cxx.path] + toolchain.gencode(archs),
-            link_flags=ops.link_flags + [nvcc.cudart, "-ldl", "-lrt", "-lpthread"],
+            cu_flags=[*NVCC_FLAGS, "-ccbin", cxx.path, *toolchain.gencode(archs)],
+            link_flags=[*ops.link_flags, nvcc.cudart, "-ldl", "-lrt", "-lpthread"],
         )
 
     # _lab: the pybind11 module, torch-free.
@@ -91,7 +94,7 @@ def libraries(torch, cxx, nvcc, archs) -> List[Library]:
         ["csrc/bindings.cpp", "csrc/simulator_bindings.cpp", *LADDER],
         CXX_FLAGS
         + ["-O1", "-isystem", toolchain.python_include(), "-isystem", pybind11.get_include()]
-        + ['-DCONVLAB_BUILD_{}="{}"'.format(key, value) for key, value in build.items()],
+        + [f'-DCONVLAB_BUILD_{key}="{value}"' for key, value in build.items()],
         [],
         LINK_FLAGS,
     )
@@ -112,9 +115,7 @@ def sanitize():
 
 def isa_sources():
     return [
-        "csrc/cpu/isa/{}.cpp".format(isa)
-        for isa in ISA_FLAGS
-        if platform.machine() in ("x86_64", "AMD64") or isa == "baseline"
+        f"csrc/cpu/isa/{isa}.cpp" for isa in ISA_FLAGS if platform.machine() in ("x86_64", "AMD64") or isa == "baseline"
     ]
 
 
@@ -128,14 +129,14 @@ def simulator(torch, check) -> Library:
     Unlike the others it keeps its lines and symbols, for reports; every path in it is relative to the root."""
     name = "_sim_check" if check else "_sim"
     flags = runpy.run_path("convlab/simulator_flags.py")
-    relative = ["-ffile-prefix-map={}=.".format(ROOT)]
+    relative = [f"-ffile-prefix-map={ROOT}=."]
     host = [
         "-DCONVLAB_SIMULATED",
         "-DCONVLAB_NAMESPACE=convlab" + name,
         STABLE_ABI,
         "-isystem",
         torch.include,
-        "-ffile-prefix-map={}/=".format(torch.include),
+        f"-ffile-prefix-map={torch.include}/=",
     ]
     return Library(
         name + ".so",
@@ -183,9 +184,7 @@ def write_graph(path, cxx, nvcc, libs):
             for pattern in lib.sources:
                 sources = sorted(glob.glob(pattern))
                 if not sources:
-                    raise toolchain.Refusal(
-                        "no source file matches {} in {}: the checkout is not whole".format(pattern, ROOT)
-                    )
+                    raise toolchain.Refusal(f"no source file matches {pattern} in {ROOT}: the checkout is not whole")
                 for source in sources:
                     target = "{}/{}/{}.o".format(folder, lib.name.split(".")[0], source)
                     compiler, flags = (
@@ -213,8 +212,8 @@ def run_ninja(path, jobs, cxx, nvcc):
     said = "".join(said)
     if "unsupported GNU version" in said or "unsupported clang version" in said:
         raise toolchain.Refusal(
-            "nvcc {} does not take {} as its host compiler: install an older g++ and name it in CXX, "
-            "or build for the CPU with CONVLAB_CUDA=0".format(nvcc.version, cxx.version)
+            f"nvcc {nvcc.version} does not take {cxx.version} as its host compiler: install an older g++ and name it in CXX, "
+            "or build for the CPU with CONVLAB_CUDA=0"
         )
     if "Killed" in said:
         raise toolchain.Refusal("a compiler was killed, most likely for want of memory: build again with MAX_JOBS=1")
@@ -236,9 +235,7 @@ class BuildWithNinja(build_ext):
                 print("convlab: nvcc {} does not compile for {}: left out".format(nvcc.version, ", ".join(dropped)))
             if torch.cuda and toolchain.numbers(torch.cuda)[0] != toolchain.numbers(nvcc.version)[0]:
                 print(
-                    "convlab: nvcc is of CUDA {}, torch {} of CUDA {}: it builds and loads, but a GPU needs a driver for both".format(
-                        nvcc.version, torch.version, torch.cuda
-                    )
+                    f"convlab: nvcc is of CUDA {nvcc.version}, torch {torch.version} of CUDA {torch.cuda}: it builds and loads, but a GPU needs a driver for both"
                 )
             print(
                 "convlab: building for the CPU and CUDA: nvcc {} ({}), architectures {}".format(
@@ -246,8 +243,8 @@ class BuildWithNinja(build_ext):
                 )
             )
         else:
-            print("convlab: building for the CPU only: {}".format(reason))
-        print("convlab: torch {}, {}, {} jobs ({})".format(torch.version, cxx.version, jobs, because), flush=True)
+            print(f"convlab: building for the CPU only: {reason}")
+        print(f"convlab: torch {torch.version}, {cxx.version}, {jobs} jobs ({because})", flush=True)
 
         # Kept between builds, also those that pip starts, and apart for each Python.
         folder = ("build/sanitize/" if sanitize() else "build/") + sysconfig.get_config_var("SOABI")
@@ -275,7 +272,7 @@ class BuildPyAnew(build_py):
     """setuptools keeps build/lib, and would put into a wheel what has been deleted from convlab/ since. And the
     kernels' sources go along: reports quote them, and kernels of one's own are compiled against them."""
 
-    SOURCES = ["csrc/*.h", "csrc/device/*", "csrc/geometry/*", "csrc/kernels/*", "csrc/simulator/*", "csrc/testing/*"]
+    SOURCES = ("csrc/*.h", "csrc/device/*", "csrc/geometry/*", "csrc/kernels/*", "csrc/simulator/*", "csrc/testing/*")
 
     def run(self):
         if not self.editable_mode:

@@ -16,7 +16,9 @@ def _is_examined() -> bool:
 
 
 if not _is_examined():
-    from . import ops  # first: loads the operators, or says why it cannot
+    from . import _load
+
+    _load.operators()  # before what follows, which needs them
     from . import functional
     from .algorithms import Algorithm, Conv2dProblem, algorithms
     from .build_info import build_info

@@ -136,14 +136,14 @@ class _Signature(inspect.Signature):
     def bind(self, *args, **kwargs):
         if kwargs or len(args) != len(self.parameters):
             return super().bind(*args, **kwargs)
-        return _Bound(args)
+        return _Bound(args, {})
 
 
 class _Bound(NamedTuple):
     """What `.apply` wants of an inspect.BoundArguments"""
 
     args: tuple
-    kwargs: dict = {}
+    kwargs: dict
 
     def apply_defaults(self):
         pass

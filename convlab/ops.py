@@ -1,56 +1,19 @@
-"""Loads convlab's operators (`torch.ops.convlab`, schemas in csrc/ops.cpp) and gives them fake implementations.
+"""convlab's operators (`torch.ops.convlab`, schemas in csrc/ops.cpp), which _load.py has loaded, and their fake
+implementations.
 
 The operators are private: no autograd, no autocast, no defaults. `convlab.functional` is the way in. Fakes compute
 shapes, dtypes and strides for `torch.compile`, `torch.export` and meta tensors, and must agree with the real operators
 exactly.
 """
 
-from . import libraries
+from collections.abc import Sequence
+from typing import NoReturn
 
-for _name in ("_C", "_lab"):
-    libraries.path_of(_name)  # raises, where they are not there or not whole, before torch takes its time
+import torch
+from torch import Tensor
 
-try:
-    import torch
-except (ImportError, OSError) as error:  # OSError: where torch does not find a library of its own
-    raise ImportError(
-        f"convlab needs torch >= 2.11, and importing torch fails ({error}): pip install 'torch>=2.11'"
-    ) from error
-
-OLDEST_TORCH = (2, 11)
-
-
-def _load() -> None:
-    running = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if running < OLDEST_TORCH:
-        raise ImportError(
-            f"convlab needs torch >= 2.11, this is torch {torch.__version__}: pip install --upgrade torch"
-        )
-    library = libraries.path_of("_C")
-    try:
-        torch.ops.load_library(library)
-    except OSError as error:
-        raise ImportError(
-            f"convlab: {library}{_built_with()} does not load beside torch {torch.__version__} ({error.__cause__ or error}): {libraries.REBUILD}"
-        ) from error
-
-
-def _built_with() -> str:
-    try:
-        from . import _lab
-    except ImportError:
-        return ""
-    return f", built with torch {_lab.build_info()['torch']},"
-
-
-_load()
-
-from .arguments import is_channels_last  # noqa: E402
-
-try:
-    from . import _lab  # noqa: E402  (after torch: its own message would hide a torch that is too old)
-except ImportError as error:
-    raise ImportError(f"convlab: its module _lab does not load ({error}): {libraries.REBUILD}") from error
+from . import _lab, libraries
+from .arguments import is_channels_last
 
 has_cuda = bool(_lab.build_info()["nvcc"])
 
@@ -87,7 +50,7 @@ ALL = (
 )
 
 
-def _refuse_cuda(*args, **kwargs):
+def _refuse_cuda(*args: object, **kwargs: object) -> NoReturn:
     raise RuntimeError(
         "convlab: a CUDA tensor, but convlab was built without CUDA because nvcc was not found; install the CUDA toolkit "
         f"(or pip install nvidia-cuda-nvcc) and build again: CONVLAB_CUDA=1 {libraries.REBUILD}"
@@ -102,28 +65,27 @@ if not has_cuda:
 # ---- fakes ----------------------------------------------------------------------------------------------------------
 
 
-def _is_channels_last(t):
+def _is_channels_last(t: Tensor) -> bool:
     return t.dim() == 4 and is_channels_last(t)
 
 
-def _check_types(op, x, **others):
+def _check_types(op: str, x: Tensor, **others: Tensor) -> None:
     for name, t in others.items():
-        torch._check(
-            t.dtype == x.dtype, lambda: f"{op}: {name} is {t.dtype} but input is {x.dtype}; they must be the same"
-        )
-        torch._check(
-            t.device == x.device,
-            lambda: f"{op}: {name} is on {t.device} but input is on {x.device}; they must be on the same device",
-        )
+        if t.dtype != x.dtype:
+            raise RuntimeError(f"{op}: {name} is {t.dtype} but input is {x.dtype}; they must be the same")
+        if t.device != x.device:
+            raise RuntimeError(
+                f"{op}: {name} is on {t.device} but input is on {x.device}; they must be on the same device"
+            )
 
 
-def _empty(shape, like, channels_last=False, dtype=None):
+def _empty(shape: Sequence[int], like: Tensor, channels_last: bool = False, dtype: torch.dtype | None = None) -> Tensor:
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=memory_format)
 
 
 @torch.library.register_fake("convlab::conv2d_forward")
-def _(x, w, bias, geometry, algo):
+def _(x: Tensor, w: Tensor, bias: Tensor | None, geometry: Sequence[int], algo: int) -> Tensor:
     stride, padding, dilation, groups = geometry[:2], geometry[2:6], geometry[6:8], geometry[8]
     torch._check(
         x.dim() == 4 and w.dim() == 4, lambda: f"conv2d: input {x.shape} and weight {w.shape} must have four dimensions"
@@ -157,22 +119,32 @@ def _(x, w, bias, geometry, algo):
 
 
 @torch.library.register_fake("convlab::conv2d_dgrad")
-def _(dy, w, input_size, geometry, channels_last, algo):
+def _(
+    dy: Tensor, w: Tensor, input_size: Sequence[int], geometry: Sequence[int], channels_last: bool, algo: int
+) -> Tensor:
     return _empty((dy.shape[0], w.shape[1] * geometry[8], *input_size), dy, channels_last)
 
 
 @torch.library.register_fake("convlab::conv2d_wgrad")
-def _(dy, x, kernel_size, geometry, with_bias, channels_last, algo):
+def _(
+    dy: Tensor,
+    x: Tensor,
+    kernel_size: Sequence[int],
+    geometry: Sequence[int],
+    with_bias: bool,
+    channels_last: bool,
+    algo: int,
+) -> tuple[Tensor, Tensor]:
     dw = _empty((dy.shape[1], x.shape[1] // geometry[8], *kernel_size), dy, channels_last)
     return dw, _empty((dy.shape[1] if with_bias else 0,), dy)
 
 
 @torch.library.register_fake("convlab::conv2d_bias_grad")
-def _(dy):
+def _(dy: Tensor) -> Tensor:
     return _empty((dy.shape[1],), dy)
 
 
-def _pool_outputs(size, pad, kernel, stride, dilation, ceil_mode):
+def _pool_outputs(size: int, pad: int, kernel: int, stride: int, dilation: int, ceil_mode: bool) -> int:
     outputs = (size + 2 * pad - dilation * (kernel - 1) - 1 + (stride - 1 if ceil_mode else 0)) // stride + 1
     if ceil_mode and (outputs - 1) * stride >= size + pad:
         outputs = outputs - 1  # the last window must start inside x or its left padding
@@ -184,7 +156,15 @@ def _pool_outputs(size, pad, kernel, stride, dilation, ceil_mode):
 
 
 @torch.library.register_fake("convlab::max_pool2d_forward")
-def _(x, kernel_size, stride, padding, dilation, ceil_mode, with_offsets):
+def _(
+    x: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+    with_offsets: bool,
+) -> tuple[Tensor, Tensor]:
     torch._check(x.dim() == 4, lambda: f"max_pool2d: input must be [N, C, H, W], got {x.shape}")
     outputs = (
         _pool_outputs(x.shape[2 + d], padding[d], kernel_size[d], stride[d], dilation[d], ceil_mode) for d in range(2)
@@ -196,33 +176,73 @@ def _(x, kernel_size, stride, padding, dilation, ceil_mode, with_offsets):
 
 
 @torch.library.register_fake("convlab::max_pool2d_backward")
-def _(dy, offsets, input_size, kernel_size, stride, padding, dilation, channels_last):
+def _(
+    dy: Tensor,
+    offsets: Tensor,
+    input_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    channels_last: bool,
+) -> Tensor:
     return _empty((*dy.shape[:2], *input_size), dy, channels_last)
 
 
 @torch.library.register_fake("convlab::max_pool2d_gather")
-def _(x, offsets, kernel_size, stride, padding, dilation):
+def _(
+    x: Tensor,
+    offsets: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
     return _empty(offsets.shape, x, _is_channels_last(x))
 
 
 @torch.library.register_fake("convlab::max_pool2d_indices")
-def _(offsets, input_size, kernel_size, stride, padding, dilation):
+def _(
+    offsets: Tensor,
+    input_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
     return _empty(offsets.shape, offsets, _is_channels_last(offsets), torch.int64)
 
 
 @torch.library.register_fake("convlab::avg_pool2d_forward")
-def _(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor):
+def _(
+    x: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int,
+) -> Tensor:
     torch._check(x.dim() == 4, lambda: f"avg_pool2d: input must be [N, C, H, W], got {x.shape}")
     outputs = (_pool_outputs(x.shape[2 + d], padding[d], kernel_size[d], stride[d], 1, ceil_mode) for d in range(2))
     return _empty((*x.shape[:2], *outputs), x, _is_channels_last(x))
 
 
 @torch.library.register_fake("convlab::avg_pool2d_backward")
-def _(dy, input_size, kernel_size, stride, padding, count_include_pad, divisor, channels_last):
+def _(
+    dy: Tensor,
+    input_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    count_include_pad: bool,
+    divisor: int,
+    channels_last: bool,
+) -> Tensor:
     return _empty((*dy.shape[:2], *input_size), dy, channels_last)
 
 
-def _like(x):
+def _like(x: Tensor) -> Tensor:
     """What torch's element-wise operators make of x."""
     if x.is_contiguous():
         return torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -232,21 +252,21 @@ def _like(x):
 
 
 @torch.library.register_fake("convlab::leaky_relu_forward")
-def _(x, negative_slope, with_positive):
+def _(x: Tensor, negative_slope: float, with_positive: bool) -> tuple[Tensor, Tensor]:
     positive = torch.empty_like(x, dtype=torch.bool) if with_positive else x.new_empty(0, dtype=torch.bool)
     return _like(x), positive
 
 
 @torch.library.register_fake("convlab::leaky_relu_backward")
-def _(dy, positive, negative_slope):
+def _(dy: Tensor, positive: Tensor, negative_slope: float) -> Tensor:
     return torch.empty_like(positive, dtype=dy.dtype)
 
 
 @torch.library.register_fake("convlab::relu_forward")
-def _(x):
+def _(x: Tensor) -> Tensor:
     return _like(x)
 
 
 @torch.library.register_fake("convlab::relu_backward")
-def _(dy, y):
+def _(dy: Tensor, y: Tensor) -> Tensor:
     return _like(y)

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from typing import List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 OLDEST_TORCH = "2.11"  # the stable ABI that csrc/ is written to
 OLDEST_PYTHON = (3, 10)
@@ -42,7 +42,7 @@ class Refusal(SystemExit):
         super().__init__("convlab: " + sentence)
 
 
-def numbers(version) -> Tuple[int, ...]:
+def numbers(version) -> tuple[int, ...]:
     """'2.15.0+cu132' -> (2, 15, 0)"""
     return tuple(int(n) for n in re.match(r"\d+(?:\.\d+)*", version).group().split("."))
 
@@ -58,7 +58,7 @@ def output(*command) -> str:
 
 class Torch(NamedTuple):
     version: str  # without the local part: 2.15.0
-    cuda: Optional[str]  # 13.2, or None for a CPU-only torch
+    cuda: str | None  # 13.2, or None for a CPU-only torch
     include: str
     lib: str
 
@@ -81,19 +81,15 @@ def torch_facts():
 
 def find_torch() -> Torch:
     facts = torch_facts()
-    again = "pip install 'torch>={}', then pip install --no-build-isolation .".format(OLDEST_TORCH)
+    again = f"pip install 'torch>={OLDEST_TORCH}', then pip install --no-build-isolation ."
     if facts is None:
         raise Refusal(
-            "building needs torch >= {} in this environment ({}), which has none: {}".format(
-                OLDEST_TORCH, sys.prefix, again
-            )
+            f"building needs torch >= {OLDEST_TORCH} in this environment ({sys.prefix}), which has none: {again}"
         )
     root, version = package("torch"), str(facts["__version__"]).split("+")[0]
     if numbers(version) < numbers(OLDEST_TORCH):
         raise Refusal(
-            "building needs torch >= {}, and this environment ({}) has {}: {}".format(
-                OLDEST_TORCH, sys.prefix, version, again
-            )
+            f"building needs torch >= {OLDEST_TORCH}, and this environment ({sys.prefix}) has {version}: {again}"
         )
     return Torch(version, facts.get("cuda"), os.path.join(root, "include"), os.path.join(root, "lib"))
 
@@ -101,7 +97,7 @@ def find_torch() -> Torch:
 def check_machine(environ):
     """Refuses what no installing of Python packages would help."""
     if not sys.platform.startswith("linux"):
-        raise Refusal("builds on Linux; this is {}".format(sys.platform))
+        raise Refusal(f"builds on Linux; this is {sys.platform}")
     if sys.version_info < OLDEST_PYTHON:
         raise Refusal(
             "needs Python >= {}.{}; this is {}.{} ({})".format(*OLDEST_PYTHON, *sys.version_info[:2], sys.executable)
@@ -115,8 +111,8 @@ def check_packages():
     missing = [name for name in ("ninja", "pybind11") if package(name) is None]
     if missing:
         raise Refusal(
-            "building needs {1} in this environment ({0}), which has none: pip install {2}, then pip install --no-build-isolation .".format(
-                sys.prefix, " and ".join(missing), " ".join(missing)
+            "building needs {} in this environment ({}), which has none: pip install {}, then pip install --no-build-isolation .".format(
+                " and ".join(missing), sys.prefix, " ".join(missing)
             )
         )
 
@@ -125,7 +121,7 @@ def python_include() -> str:
     include = sysconfig.get_path("include")
     if not os.path.exists(os.path.join(include, "Python.h")):
         raise Refusal(
-            "Python.h is not in {}: install Python's headers (Debian, Ubuntu: apt install python3-dev)".format(include)
+            f"Python.h is not in {include}: install Python's headers (Debian, Ubuntu: apt install python3-dev)"
         )
     return include
 
@@ -144,16 +140,14 @@ def find_cxx(environ) -> Compiler:
     path = shutil.which(name, path=environ.get("PATH"))
     if path is None:
         raise Refusal(
-            "building needs a C++ compiler, and {} is not on PATH: install it (Debian, Ubuntu: apt install g++), "
-            "or name another in CXX".format(name)
+            f"building needs a C++ compiler, and {name} is not on PATH: install it (Debian, Ubuntu: apt install g++), "
+            "or name another in CXX"
         )
     version = output(path, "--version").splitlines()[0]
     major = output(path, "-dumpversion").split(".")[0].strip()
     if "clang" not in version and major.isdigit() and int(major) < OLDEST_GXX:
         raise Refusal(
-            "building needs g++ >= {} for C++20, and {} is {}: install a newer one and name it in CXX".format(
-                OLDEST_GXX, path, major
-            )
+            f"building needs g++ >= {OLDEST_GXX} for C++20, and {path} is {major}: install a newer one and name it in CXX"
         )
     return Compiler(path, version)
 
@@ -164,17 +158,17 @@ def find_cxx(environ) -> Compiler:
 class Nvcc(NamedTuple):
     path: str
     version: str  # 13.0.88
-    archs: List[str]  # what --list-gpu-arch names: 75, 80, ...
-    include: List[str]
-    cudart: Optional[str]  # libcudart_static.a
-    missing: List[str]  # files that a whole toolkit has
+    archs: list[str]  # what --list-gpu-arch names: 75, 80, ...
+    include: list[str]
+    cudart: str | None  # libcudart_static.a
+    missing: list[str]  # files that a whole toolkit has
 
 
 def nvcc_candidates(environ):
     """Where an nvcc may be, best first, as (where that is in words, path)."""
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         if environ.get(variable):
-            yield "{}={}".format(variable, environ[variable]), os.path.join(environ[variable], "bin", "nvcc")
+            yield f"{variable}={environ[variable]}", os.path.join(environ[variable], "bin", "nvcc")
     yield "PATH", shutil.which("nvcc", path=environ.get("PATH")) or ""
     yield "/usr/local/cuda", "/usr/local/cuda/bin/nvcc"
     try:
@@ -194,15 +188,13 @@ def nvcc_candidates(environ):
     )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def inspect_nvcc(path, cxx) -> Nvcc:
     """Asks nvcc itself where its headers and libraries are: it knows for every layout (toolkit, conda, PyPI, a wrapper
     script)."""
     version = re.search(r"V(\d+\.\d+\.\d+)", output(path, "--version"))
     plan = output(path, "--dryrun", "-ccbin", cxx, "-x", "cu", "-c", os.devnull, "-o", os.devnull)
-    named = {
-        key: re.search(r"^#\$ {}=(.*)$".format(key), plan, re.M) for key in ("INCLUDES", "SYSTEM_INCLUDES", "LIBRARIES")
-    }
+    named = {key: re.search(rf"^#\$ {key}=(.*)$", plan, re.M) for key in ("INCLUDES", "SYSTEM_INCLUDES", "LIBRARIES")}
     directories = {
         key: re.findall(r'"(?:-I|-L)?([^"]+)"', found.group(1)) if found else [] for key, found in named.items()
     }
@@ -217,7 +209,7 @@ def inspect_nvcc(path, cxx) -> Nvcc:
     missing = [
         h
         for h in ("cuda_runtime.h", "nv/target")
-        if not any(os.path.exists(os.path.join(d, h)) for d in include + ["/usr/include"])
+        if not any(os.path.exists(os.path.join(d, h)) for d in [*include, "/usr/include"])
     ]
     if cudart is None:
         missing.append("libcudart_static.a")
@@ -231,12 +223,12 @@ def inspect_nvcc(path, cxx) -> Nvcc:
     )
 
 
-def unusable(nvcc: Nvcc) -> Optional[str]:
+def unusable(nvcc: Nvcc) -> str | None:
     """Why this nvcc cannot compile the kernels, or None."""
     if nvcc.missing:
         return "an nvcc without {} ({})".format(" and ".join(nvcc.missing), nvcc.path)
     if nvcc.version == "unknown" or numbers(nvcc.version)[0] < OLDEST_CUDA:
-        return "an nvcc {} ({}), too old for C++20".format(nvcc.version, nvcc.path)
+        return f"an nvcc {nvcc.version} ({nvcc.path}), too old for C++20"
     return None
 
 
@@ -244,11 +236,11 @@ def wants_cuda(environ) -> str:
     """'auto', '1' or '0'"""
     value = environ.get("CONVLAB_CUDA") or ("1" if environ.get("FORCE_CUDA") == "1" else "auto")
     if value not in ("auto", "1", "0"):
-        raise Refusal("CONVLAB_CUDA is {!r}: expected auto, 1 or 0".format(value))
+        raise Refusal(f"CONVLAB_CUDA is {value!r}: expected auto, 1 or 0")
     return value
 
 
-def choose_nvcc(environ, cxx) -> Tuple[Optional[Nvcc], str]:
+def choose_nvcc(environ, cxx) -> tuple[Nvcc | None, str]:
     """The nvcc to build with, or None and the reason. A GPU, or a torch that sees one, is not asked for."""
     wanted = wants_cuda(environ)
     if wanted == "0":
@@ -263,11 +255,11 @@ def choose_nvcc(environ, cxx) -> Tuple[Optional[Nvcc], str]:
         if reason is None:
             return nvcc, ""
         reasons.append(reason)
-    reason = ", ".join(reasons + ["no nvcc in " + " or ".join(without)] if without else reasons)
+    reason = ", ".join([*reasons, "no nvcc in " + " or ".join(without)] if without else reasons)
     if wanted == "1":
         raise Refusal(
-            "CONVLAB_CUDA=1 asks for the CUDA kernels, but there is {}: install the CUDA toolkit (12 or newer) and set CUDA_HOME, "
-            "or build for the CPU with CONVLAB_CUDA=0".format(reason)
+            f"CONVLAB_CUDA=1 asks for the CUDA kernels, but there is {reason}: install the CUDA toolkit (12 or newer) and set CUDA_HOME, "
+            "or build for the CPU with CONVLAB_CUDA=0"
         )
     return None, reason
 
@@ -281,7 +273,7 @@ def host_compiler_refused(nvcc, cxx) -> str:
     return said.group(1) if done.returncode and said else ""
 
 
-def nvcc_packages(torch_cuda) -> List[str]:
+def nvcc_packages(torch_cuda) -> list[str]:
     """PyPI's packages that make an nvcc of torch's CUDA version (13 for a CPU-only torch). [] where there are none."""
     cuda = torch_cuda or "13"
     return [name.format(cuda, numbers(cuda)[0] + 1) for name in NVCC_PACKAGES] if numbers(cuda)[0] >= 13 else []
@@ -291,7 +283,7 @@ def nvcc_packages(torch_cuda) -> List[str]:
 # ----------------------------------------------------------------------------------------------------
 
 
-def parse_archs(text, known) -> Tuple[List[str], List[str]]:
+def parse_archs(text, known) -> tuple[list[str], list[str]]:
     """'7.5;8.0;9.0+PTX' and the numbers nvcc knows -> those it compiles for, those it does not.
 
     PTX asked of one that is left out goes to the newest that stays, so that later GPUs still have something to compile.
@@ -301,16 +293,14 @@ def parse_archs(text, known) -> Tuple[List[str], List[str]]:
         match = re.fullmatch(r"((\d+)\.(\d)[af]?)(\+PTX)?", arch)
         if match is None:
             raise Refusal(
-                "TORCH_CUDA_ARCH_LIST is {!r}: expected compute capabilities such as {!r}, not {!r}".format(
-                    text, DEFAULT_ARCHS, arch
-                )
+                f"TORCH_CUDA_ARCH_LIST is {text!r}: expected compute capabilities such as {DEFAULT_ARCHS!r}, not {arch!r}"
             )
         name, major, minor, ptx = match.groups()
         (kept if major + minor in known else dropped)[name] = ptx or ""
     if not kept:
         raise Refusal(
             "this nvcc compiles for none of TORCH_CUDA_ARCH_LIST={!r}; it knows {}".format(
-                text, ", ".join("{}.{}".format(n[:-1], n[-1]) for n in known)
+                text, ", ".join(f"{n[:-1]}.{n[-1]}" for n in known)
             )
         )
     newest = max(kept, key=lambda name: (numbers(name), name))
@@ -325,18 +315,18 @@ def runs_on(archs, capability) -> bool:
     gpu = numbers(capability)
     for arch in archs:
         own, special = numbers(arch), re.match(r"[\d.]+[af]", arch)
-        if own == gpu or not special and own <= gpu and (own[0] == gpu[0] or arch.endswith("+PTX")):
+        if own == gpu or (not special and own <= gpu and (own[0] == gpu[0] or arch.endswith("+PTX"))):
             return True
     return False
 
 
-def gencode(archs) -> List[str]:
+def gencode(archs) -> list[str]:
     flags = []
     for arch in archs:
         number = arch.replace("+PTX", "").replace(".", "")
-        flags.append("-gencode=arch=compute_{0},code=sm_{0}".format(number))
+        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
         if arch.endswith("+PTX"):
-            flags.append("-gencode=arch=compute_{0},code=compute_{0}".format(number))
+            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
     return flags
 
 
@@ -351,7 +341,7 @@ def read(path) -> str:
         return ""
 
 
-def free_gb() -> Optional[float]:
+def free_gb() -> float | None:
     """Memory to be had, in GB: the machine's, or what the container's limit leaves. None if unknown."""
     machine = re.search(r"MemAvailable:\s*(\d+) kB", read("/proc/meminfo"))
     known = [int(machine.group(1)) * 1024] if machine else []
@@ -361,15 +351,15 @@ def free_gb() -> Optional[float]:
     return min(known) / 1e9 if known else None
 
 
-def jobs(environ, cores, gigabytes) -> Tuple[int, str]:
+def jobs(environ, cores, gigabytes) -> tuple[int, str]:
     """How many compilers to run at a time, and why."""
     asked = environ.get("MAX_JOBS")
     if asked:
         if not asked.isdigit() or int(asked) < 1:
-            raise Refusal("MAX_JOBS is {!r}: expected a number of jobs, 1 or more".format(asked))
+            raise Refusal(f"MAX_JOBS is {asked!r}: expected a number of jobs, 1 or more")
         return int(asked), "MAX_JOBS"
     fit = cores if gigabytes is None else int(gigabytes / GB_PER_JOB)
-    reason = "{} cores".format(cores) + ("" if gigabytes is None else ", {:.0f} GB free".format(gigabytes))
+    reason = f"{cores} cores" + ("" if gigabytes is None else f", {gigabytes:.0f} GB free")
     return max(1, min(cores, fit)), reason
 
 

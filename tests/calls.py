@@ -62,7 +62,7 @@ class Outcome:
                 self.tensors += torch.autograd.grad(
                     y, [t for t in leaves if isinstance(t, torch.Tensor) and t.requires_grad], dy
                 )
-        except Exception as error:  # whatever torch raises, convlab has to raise as well
+        except Exception as error:  # noqa: BLE001  (whatever torch raises, convlab has to raise as well)
             self.error = error
 
 

@@ -12,15 +12,6 @@ os.environ["CONVLAB_POISON"] = (
 torch.set_num_threads(1)  # tests run side by side, one process a core
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "cuda: needs an NVIDIA GPU and a convlab built with CUDA")
-    config.addinivalue_line(
-        "markers",
-        "works_with(what, gpus=1): shows a row of the README's table of what convlab works with; tools/works_with.py",
-    )
-    config.addinivalue_line("markers", "long: takes minutes; `make test-long` runs these, and `pytest -m long`")
-
-
 def _missing_cuda():
     if not torch.cuda.is_available():
         return "no GPU"
@@ -29,11 +20,7 @@ def _missing_cuda():
     return None if convlab.build_info()["cuda"] else "convlab was built without CUDA"
 
 
-def pytest_collection_modifyitems(config, items):
-    if "long" not in config.option.markexpr:
-        long = [item for item in items if item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in set(long)]
+def pytest_collection_modifyitems(items):
     reason = _missing_cuda()
     for item in items:
         if reason and item.get_closest_marker("cuda"):

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from convlab.testing import DTYPES, Conv, assert_sums_close, conv_in_float64, random_conv
 
 import convlab
 from convlab import ops
+from convlab.testing import DTYPES, Conv, assert_sums_close, conv_in_float64, random_conv
 
 KERNELS = Path(__file__).parent.parent / "csrc" / "kernels"
 RUNGS = [a for a in convlab.algorithms() if "cuda" in a.backends]

@@ -6,10 +6,10 @@ import re
 import ladder
 import pytest
 import torch
-from convlab.testing import AWKWARD, Conv, random_conv
 
 import convlab
 import convlab.functional as CF
+from convlab.testing import AWKWARD, Conv, random_conv
 
 PASSES = {"forward", "dgrad", "wgrad"}
 
@@ -89,7 +89,7 @@ def test_bad_names(algo, error, words):
 def test_an_algorithm_of_the_cpu_on_cuda_tensors():
     x, w = torch.randn(1, 1, 3, 3, device="cuda"), torch.randn(1, 1, 3, 3, device="cuda")
     for algo in ("reference", {"wgrad": "reference"}):
-        with pytest.raises(ValueError, match="reference.*direct"):
+        with pytest.raises(ValueError, match=r"reference.*direct"):
             CF.conv2d(x, w, algo=algo)
 
 
@@ -108,11 +108,11 @@ def test_convert_with_an_algorithm_that_gives_way():
         y = model(x)
         y.sum().backward()
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
-    assert {l.kernel.split("<")[0] for l in sim.launches} == {"gemm_kernel", "add_slices_kernel"}
+    assert {launch.kernel.split("<")[0] for launch in sim.launches} == {"gemm_kernel", "add_slices_kernel"}
     convlab.convert(model, algo={"wgrad": "direct"})
     with convlab.simulate(check=False) as sim:
         model(x).sum().backward()
-    assert any(l.kernel.startswith("wgrad_kernel") for l in sim.launches)
+    assert any(launch.kernel.startswith("wgrad_kernel") for launch in sim.launches)
     assert convlab.convert(model)[0].algo == "auto"
     with pytest.raises(ValueError, match="fastest"):
         convlab.convert(model, algo="fastest")

@@ -1,5 +1,6 @@
 """The build: what the libraries depend on, what a build that cannot be says, how it chooses."""
 
+import ast
 import os
 import re
 import shutil
@@ -116,6 +117,11 @@ def test_old_python_and_other_systems(monkeypatch):
         toolchain.check_machine(os.environ)
 
 
+@pytest.mark.parametrize("file", ["setup.py", "convlab/toolchain.py"])
+def test_what_refuses_an_old_python_can_be_read_by_one(file):
+    ast.parse((ROOT / file).read_text(), feature_version=(3, 7))
+
+
 # ---- nvcc, architectures, jobs
 # ----------------------------------------------------------------------------------------
 
@@ -178,9 +184,9 @@ def test_architectures(text, kept, dropped):
 
 
 def test_architectures_refused():
-    with pytest.raises(SystemExit, match="expected compute capabilities such as .*, not 'Hopper'"):
+    with pytest.raises(SystemExit, match=r"expected compute capabilities such as .*, not 'Hopper'"):
         toolchain.parse_archs("Hopper", KNOWN)
-    with pytest.raises(SystemExit, match="compiles for none of TORCH_CUDA_ARCH_LIST='5.0'; it knows 7.5, .*10.0"):
+    with pytest.raises(SystemExit, match=r"compiles for none of TORCH_CUDA_ARCH_LIST='5.0'; it knows 7.5, .*10.0"):
         toolchain.parse_archs("5.0", KNOWN)
 
 

@@ -289,7 +289,7 @@ def test_templates_of_other_dtypes(like, dtype, tmp_path):
 def test_what_cannot_be_checked(tmp_path):
     with pytest.raises(ValueError, match="like='conv3d' must be one of 'conv2d_forward'"):
         check_kernel(kernel(tmp_path), "conv3d")
-    with pytest.raises(ValueError, match="dtype=torch.int8"):
+    with pytest.raises(ValueError, match=r"dtype=torch.int8"):
         check_kernel(kernel(tmp_path), dtype=torch.int8)
     with pytest.raises(CheckError, match="no such file"):
         check_kernel(tmp_path / "nothing.cuh")
@@ -303,7 +303,7 @@ def test_what_cannot_be_checked(tmp_path):
                 ),
             )
         )
-    with pytest.raises(FileNotFoundError, match="g\\+\\+-none is not on PATH.*apt install"):
+    with pytest.raises(FileNotFoundError, match=r"g\+\+-none is not on PATH.*apt install"):
         check_kernel(kernel(tmp_path), cxx="g++-none")
 
 

@@ -51,13 +51,13 @@ LESS = {
     "make sanitize": 'ARGS="-k watched"',
     "make gpu-test": 'ARGS="tests/test_cuda.py"',
     "make gpu-report": "STEP=subset",
-    "python tools/gpu_report.py": "--step subset",
+    "python -m tools.gpu_report": "--step subset",
 }
 # Without a GPU: the exit status, and what a line says. It is make that ends with 2.
 WITHOUT_A_GPU = {
     "make gpu-test": (2, "sees no GPU: gpu-test needs one"),
     "make gpu-report": (2, "gpu-report: no GPU"),
-    "python tools/gpu_report.py": (3, "gpu-report: no GPU"),
+    "python -m tools.gpu_report": (3, "gpu-report: no GPU"),
     "python -m convlab.bench gpu": (3, "no GPU"),
     "python train_lenet.py --data mnist --device cuda --amp bf16 --channels-last --compile --batch-size 256": (
         2,
@@ -72,7 +72,7 @@ LONG = [
     'make lenet ARGS="--plots pictures"',
     "make test-long",
     "python -m convlab.bench cpu",
-    "python tools/works_with.py --write",
+    "python -m tools.works_with --write",
     "python train_lenet.py --algo all --steps 4 --batch-size 16 --simulate",
     "python train_lenet.py --compare",
     "python train_lenet.py --resume",
@@ -112,8 +112,8 @@ def test_help_names_every_target():
 
 
 def marked(command):
-    marks = [pytest.mark.long] if command in LONG or GPU and command in WITHOUT_A_GPU else []
-    if command.startswith("ncu") or GPU and command in WITHOUT_A_GPU:
+    marks = [pytest.mark.long] if command in LONG or (GPU and command in WITHOUT_A_GPU) else []
+    if command.startswith("ncu") or (GPU and command in WITHOUT_A_GPU):
         marks.append(pytest.mark.cuda)
     return pytest.param(command, marks=marks, id=command.split("\n")[0])
 

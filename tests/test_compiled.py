@@ -3,19 +3,17 @@ add."""
 
 import json
 import re
-import sys
 from pathlib import Path
 
+import compiled_kernels
 import pytest
 
 import convlab
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
-import compiled_kernels  # noqa: E402
+from convlab.explain.compiled import find_tools
 
 LIBRARY = Path(convlab.__file__).with_name("_C.so")
 NVCC = convlab.build_info()["nvcc"]
-AGAIN = "if it is meant, python tools/compiled_kernels.py --write renews the table"
+AGAIN = "if it is meant, python -m tools.compiled_kernels --write renews the table"
 
 # Of kernels of sm_90 whose names begin so, the least share of FFMA in the main loop. Naive index arithmetic in the loop
 # gives 12 %.
@@ -29,7 +27,7 @@ LEAST_FFMA = {
 pytestmark = [
     pytest.mark.skipif(not NVCC, reason="convlab was built without nvcc"),
     pytest.mark.skipif(
-        not compiled_kernels.find_tools(),
+        not find_tools(),
         reason="no cuobjdump and nvdisasm: pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm",
     ),
 ]
@@ -62,7 +60,7 @@ def test_no_spills(found):
 def test_registers_and_shared_memory_are_those_of_the_table(found):
     path = compiled_kernels.table_of(NVCC)
     if not path.exists():
-        pytest.skip(f"no table for nvcc {NVCC}: python tools/compiled_kernels.py --write makes {path.name}")
+        pytest.skip(f"no table for nvcc {NVCC}: python -m tools.compiled_kernels --write makes {path.name}")
     table, now = json.loads(path.read_text()), compiled_kernels.as_table(found)
     built = set(found) & set(compiled_kernels.TABLED_ARCHS)
     table = {kernel: {arch: v for arch, v in by_arch.items() if arch in built} for kernel, by_arch in table.items()}

@@ -5,10 +5,10 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from convlab.testing import AWKWARD, DTYPES, LAYOUTS, Conv, check_conv, check_conv2d, random_conv
 
 import convlab
 import convlab.functional as CF
+from convlab.testing import AWKWARD, DTYPES, LAYOUTS, Conv, check_conv, check_conv2d, random_conv
 
 NAMES = ["auto", *(a.name for a in convlab.algorithms())]
 

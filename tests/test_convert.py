@@ -171,7 +171,7 @@ def test_a_model_that_was_compiled_before():
 
 def test_wrong_arguments():
     for function in (convlab.convert, convlab.restore):
-        with pytest.raises(TypeError, match="model must be a torch.nn.Module, got list"):
+        with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got list"):
             function([nn.ReLU()])
     model = network()
     before = kinds(model)

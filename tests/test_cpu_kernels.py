@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from convlab.testing import Conv, check_conv
 
 import convlab
 import convlab.functional as CF
 from convlab import cpu
+from convlab.testing import Conv, check_conv
 
 ROOT = Path(__file__).parent.parent
 PARITY = [
@@ -109,7 +109,10 @@ def test_random_problems_of_several_tiles(chunk):
         change = [rng.choice([channels_last, torch.clone]) for _ in range(3)]
         x, w, b = conv.tensors(dtype, bias=rng.random() < 0.7)
         dy = torch.randn_like(F.conv2d(x.double(), w.double(), None, *conv.arguments)).to(dtype)
-        run = lambda x, w, b: CF.conv2d(x, w, b, *conv.arguments, algo=algo)  # noqa: E731
+
+        def run(x, w, b):
+            return CF.conv2d(x, w, b, *conv.arguments, algo=algo)
+
         check_conv(run, change[0](x), change[1](w), b, change[2](dy), conv.arguments, f"{conv} {algo} {dtype}")
 
 

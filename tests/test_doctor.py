@@ -140,7 +140,7 @@ def test_a_library_that_is_cut_short(broken, monkeypatch):
         (folder / "convlab" / file).write_bytes(whole)
         assert libraries.fault(name) is None
     (folder / "convlab" / "_sim.so").unlink()
-    with pytest.raises(RuntimeError, match="_sim.so is missing.*pip install"):
+    with pytest.raises(RuntimeError, match=r"_sim.so is missing.*pip install"):
         simulator._Library("_sim")
 
 
@@ -214,7 +214,9 @@ def test_other_programs_of_the_package_are_as_strict_as_an_import(broken):
 
 @works_with("CUDA tensors where convlab was built without CUDA: refused, with the command that builds it")
 def test_cuda_tensors_in_a_build_for_the_cpu():
-    with pytest.raises(RuntimeError, match="built without CUDA because nvcc was not found.*CONVLAB_CUDA=1 pip install"):
+    with pytest.raises(
+        RuntimeError, match=r"built without CUDA because nvcc was not found.*CONVLAB_CUDA=1 pip install"
+    ):
         ops._refuse_cuda()
     for op in ops.ALL:  # by a kernel, or by that refusal
         assert torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CUDA")

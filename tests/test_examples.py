@@ -5,19 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import example_steps
 import pytest
 
 from convlab.testing import check_kernel
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import example_steps  # noqa: E402
 
 
 def test_the_page_is_what_is_found_and_counted():
     """The report, with file and line, and the counted traffic of each step; all of them right."""
     page = (example_steps.FOLDER / "README.md").read_text()
-    assert page == example_steps.page(), "python tools/example_steps.py --write, if it is meant"
+    assert page == example_steps.page(), "python -m tools.example_steps --write, if it is meant"
 
 
 def test_the_bug_is_where_it_is_planted():

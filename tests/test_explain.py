@@ -18,9 +18,8 @@ from ladder import problem_of
 import convlab
 from convlab import simulate
 from convlab.bench import layers
-from convlab.explain import GPUS
+from convlab.explain import GPUS, compiled, counting, explanation, plot
 from convlab.explain import __main__ as command
-from convlab.explain import compiled, counting, explanation, plot
 from convlab.explain.gpus import waves_of
 from convlab.explain.picture import Picture
 from convlab.explain.work import work_of

@@ -1,5 +1,6 @@
 """The GPU's benchmark and report, rehearsed without one: every step runs, and what fails is recorded and survived."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -7,8 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import gpu_counters
+import gpu_report
+import gpu_subset
 import pytest
 import torch
+import works_with
+from gpu_report import Step
 
 import convlab
 from convlab.bench import __main__ as bench
@@ -22,12 +28,6 @@ from convlab.bench.gpu.measure import Options, measure
 from convlab.bench.record import BadRecord
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import gpu_counters  # noqa: E402
-import gpu_report  # noqa: E402
-import gpu_subset  # noqa: E402
-import works_with  # noqa: E402
-from gpu_report import Step  # noqa: E402
 
 PYTHON = sys.executable
 STEPS = ["build", "subset", "test", "memcheck", "racecheck", "ceilings", "counters", "bench"]
@@ -54,7 +54,7 @@ def test_a_dry_run(tmp_path):
     path = tmp_path / "report.json"
     environ = {**os.environ, "DRY": "1", "OMP_NUM_THREADS": "1", "STEP": ""}
     code = subprocess.run(
-        [PYTHON, "tools/gpu_report.py", "--output", str(path)], cwd=ROOT, env=environ, stdout=subprocess.DEVNULL
+        [PYTHON, "-m", "tools.gpu_report", "--output", str(path)], cwd=ROOT, env=environ, stdout=subprocess.DEVNULL
     ).returncode
     report, log = json.loads(path.read_text()), path.with_suffix(".log").read_text()
     assert {name: done["why"] for name, done in report["steps"].items()} == dict.fromkeys(STEPS, "") and code == 0
@@ -278,10 +278,8 @@ def test_a_file_that_is_no_report_is_not_continued(tmp_path):
 def test_the_steps_commands_exist(monkeypatch, capsys):
     """On a GPU nobody is there to correct an option that is misspelled."""
     scripts = {
-        "tools/gpu_counters.py": gpu_counters,
-        "tools/gpu_subset.py": gpu_subset,
-        "tools/gpu_test.py": None,
-        "convlab/toolchain.py": None,
+        "tools.gpu_counters": gpu_counters,
+        "tools.gpu_subset": gpu_subset,
     }
     for step in gpu_report.steps("9.0") + gpu_report.dry_steps():
         for command in step.commands:
@@ -290,7 +288,8 @@ def test_the_steps_commands_exist(monkeypatch, capsys):
                 args = bench.parse(["9" if word == "{seconds}" else word for word in command[3:]])
                 assert set(args.kinds) <= {"ceilings", *gpu_report.KINDS} and args.output == "{data}"
             for i, word in enumerate(command):
-                assert not word.startswith(("tools/", "tests/", "convlab/")) or (ROOT / word).exists()
+                assert not word.startswith(("tests/", "convlab/")) or (ROOT / word).exists()
+                assert not word.startswith("tools.") or importlib.util.find_spec(word)
                 if script := scripts.get(word):  # asked for help behind its own options, it must know them
                     monkeypatch.setattr(sys, "argv", [*command[i:], "--help"])
                     with pytest.raises(SystemExit) as end:
@@ -331,7 +330,7 @@ class HostAsGpu(Device):
     def kernels_of(self, calls):
         for call in calls.values():
             call()
-        return dict.fromkeys(calls, ["a kernel"])
+        return {name: ["a kernel"] for name in calls}
 
 
 CEILINGS = {"copy": 1e9, "ffma": 1e9, "matmul_tf32": 2e9, "matmul_bfloat16": 4e9, "failed": {}}

@@ -5,7 +5,6 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from convlab.testing import AWKWARD, POOLS
 from ladder import RUNGS, typical
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import convlab
 import convlab.functional as CF
 from convlab import _fast_apply, autograd
+from convlab.testing import AWKWARD, POOLS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deterministic.*")
 CONVS = [AWKWARD[i] for i in (0, 1, 4, 6, 7, 8)]
@@ -27,7 +27,10 @@ def small(shape, device):
 def test_conv2d(conv, device):
     conv = conv._replace(N=1)
     x, w, b = (t.requires_grad_() for t in conv.tensors(torch.float64, device))
-    f = lambda x, w, b: CF.conv2d(x, w, b, *conv.arguments)  # noqa: E731
+
+    def f(x, w, b):
+        return CF.conv2d(x, w, b, *conv.arguments)
+
     assert gradcheck(f, (x, w, b), fast_mode=True)
     assert gradgradcheck(f, (x, w, b), fast_mode=True)
 
@@ -40,8 +43,13 @@ def test_dgrad_and_wgrad_of_their_own(conv, device):
     x.requires_grad_(), w.requires_grad_()
     h, v = conv.padding
     a = autograd.ConvArguments((*conv.stride, h, v, h, v, *conv.dilation, conv.groups), (0, 0, 0))
-    dgrad = lambda dy, w: autograd.Conv2dDgrad.apply(dy, w, x.shape[2:], False, a)  # noqa: E731
-    wgrad = lambda dy, x: autograd.Conv2dWgrad.apply(dy, x, w.shape[2:], True, False, a)  # noqa: E731
+
+    def dgrad(dy, w):
+        return autograd.Conv2dDgrad.apply(dy, w, x.shape[2:], False, a)
+
+    def wgrad(dy, x):
+        return autograd.Conv2dWgrad.apply(dy, x, w.shape[2:], True, False, a)
+
     for f, inputs in [(dgrad, (dy, w)), (wgrad, (dy, x)), (autograd.Conv2dBiasGrad.apply, (dy,))]:
         assert gradcheck(f, inputs, fast_mode=True)
         assert gradgradcheck(f, inputs, fast_mode=True)
@@ -99,7 +107,10 @@ def test_max_pool2d(pool, device):
     x = (
         torch.randperm(torch.Size(shape).numel()).double().view(shape).to(device).requires_grad_()
     )  # no two within a step of each other
-    f = lambda x: CF.max_pool2d(x, *pool[1:])  # noqa: E731
+
+    def f(x):
+        return CF.max_pool2d(x, *pool[1:])
+
     assert gradcheck(f, (x,), fast_mode=True)
     assert gradgradcheck(f, (x,), fast_mode=True)
 

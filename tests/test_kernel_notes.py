@@ -1,16 +1,13 @@
 """What the kernels ask of memory, as the course's numbers and the notes on top of the kernels say."""
 
 import sys
-from pathlib import Path
 
+import kernel_notes
 import pytest
+from kernel_notes import Layer
 
 import convlab
 from convlab.testing.traffic import NOTE, digits
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
-import kernel_notes  # noqa: E402
-from kernel_notes import Layer  # noqa: E402
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import random
 
 import pytest
 import torch
-from convlab.testing import AWKWARD, Conv
 from ladder import DTYPES, RUNGS, check_passes, dtypes_of, has_tiles, passes_of, problem_of, random_problem, spans_tiles
+
+from convlab.testing import AWKWARD, Conv
 
 MORE_AWKWARD = [
     Conv(1, 7, 11, 13, 17, 1, 1),  # pointwise, one image

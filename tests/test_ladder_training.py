@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from convlab.testing import AWKWARD, Conv, assert_sums_close
 from ladder import RUNGS, SHARED_BY_ALL, filters_of, passes_of, running_on, sources_of
 
 import convlab
 import convlab.functional as CF
+from convlab.testing import AWKWARD, Conv, assert_sums_close
 
 each_rung = pytest.mark.parametrize("rung", RUNGS, ids=lambda a: a.name)
 

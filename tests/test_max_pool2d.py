@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from convlab.testing import DTYPES, POOLS, Pool, check_max_pool2d
 
 import convlab.functional as CF
+from convlab.testing import DTYPES, POOLS, Pool, check_max_pool2d
 
 
 @pytest.mark.works_with("inputs and gradients that are not contiguous: slices, transposes, expanded")
@@ -27,7 +27,9 @@ def test_awkward_shapes(pool, device):
 
 @pytest.mark.parametrize("chunk", range(4))
 def test_random_problems(chunk, device):
-    with_indices = lambda *t: CF.max_pool2d(*t, return_indices=True)  # noqa: E731
+    def with_indices(*t):
+        return CF.max_pool2d(*t, return_indices=True)
+
     check_max_pool2d(
         with_indices, cases=[], random_cases=50, seed=chunk, dtypes=[DTYPES[chunk]], indices=True, device=device
     )

@@ -6,17 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mutants
 import pytest
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import mutants  # noqa: E402
 
 
 @pytest.mark.skipif(not list(ROOT.glob("build/*/_sim")), reason="the objects of the build are gone: make build")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_five_mutants_are_noticed(seed):
-    command = [sys.executable, "tools/mutants.py", "--sample", "5", "--seed", str(seed), "--jobs", "1"]
+    command = [sys.executable, "-m", "tools.mutants", "--sample", "5", "--seed", str(seed), "--jobs", "1"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
@@ -27,7 +26,7 @@ def test_without_a_build_it_says_so(tmp_path, monkeypatch):
     """And ends: workers that cannot begin would be started again and again."""
     monkeypatch.setattr(mutants, "built", lambda: ROOT / "build" / "of nobody")
     monkeypatch.setattr(sys, "argv", ["mutants.py", "--sample", "1", "--jobs", "1"])
-    with pytest.raises(SystemExit, match="_sim/csrc/kernels/avg_pool2d.cu.o is missing: make build"):
+    with pytest.raises(SystemExit, match=r"_sim/csrc/kernels/avg_pool2d.cu.o is missing: make build"):
         mutants.main()
 
 

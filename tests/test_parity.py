@@ -378,7 +378,7 @@ def test_devices_and_storages_without_kernels():
             CF.relu,
             CF.leaky_relu,
         ):
-            with pytest.raises(NotImplementedError, match="(?i)sparse|mkldnn|quantized"):
+            with pytest.raises(NotImplementedError, match=r"(?i)sparse|mkldnn|quantized"):
                 call(t)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
 from convlab.testing.host_compiler import ROOT, RUNTIME, compiled, kept, linked
 
 FOLDER = ROOT / "tests" / "planted"

@@ -5,10 +5,10 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from convlab.testing import check_conv, random_conv, random_pool
 
 import convlab
 import convlab.functional as CF
+from convlab.testing import check_conv, random_conv, random_pool
 
 ORDERS = ("forward", "reverse", "random")
 CHUNKS = 8  # pieces for the test processes to share

@@ -2,6 +2,7 @@
 as it was."""
 
 import sys
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ from convlab import ops
 class Asked(TorchDispatchMode):
     """The algorithms that the operators are asked for: {(pass, name)}. Their last argument is its number."""
 
-    PASSES = {ops.conv2d_forward: "forward", ops.conv2d_dgrad: "dgrad", ops.conv2d_wgrad: "wgrad"}
-    NAMES = {0: "auto", **{algorithm.number: algorithm.name for algorithm in convlab.algorithms()}}
+    PASSES: ClassVar = {ops.conv2d_forward: "forward", ops.conv2d_dgrad: "dgrad", ops.conv2d_wgrad: "wgrad"}
+    NAMES: ClassVar = {0: "auto", **{algorithm.number: algorithm.name for algorithm in convlab.algorithms()}}
 
     def __init__(self):
         super().__init__()
@@ -154,7 +155,7 @@ def test_forms_of_input_and_compiled_models():
     assert len(convlab.summary(torch.compile(Two(), backend="eager"), x).passes) == 2
     with torch.autocast("cpu", torch.bfloat16):
         assert all(row.error < 0.05 for row in convlab.summary(Two(), x).passes)
-    with pytest.raises(TypeError, match="must be a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"must be a torch.nn.Module"):
         convlab.summary(x, x)
 
 

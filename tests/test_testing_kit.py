@@ -44,7 +44,7 @@ def test_what_a_callable_refuses_is_skipped():
     def nothing(*_):
         raise NotImplementedError("can nothing")
 
-    with pytest.raises(CheckError, match="refused every problem.*can nothing"):
+    with pytest.raises(CheckError, match=r"refused every problem.*can nothing"):
         testing.check_conv2d(nothing)
 
 

@@ -13,9 +13,12 @@ import torch
 for needed in ("sklearn", "torchvision", "tqdm"):
     pytest.importorskip(needed)
 
+import itertools
+
+from scripts import CIFAR, LENET, ROOT, cifar, cifar_train, lenet, log, losses, train_lenet
+
 import convlab
 from convlab.training import ladder, options
-from scripts import CIFAR, LENET, ROOT, cifar, cifar_train, lenet, log, losses, train_lenet
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 TINY = ["--images", "40", "--batch-size", "16"]
@@ -68,7 +71,7 @@ def test_a_tiny_run(tmp_path, name, capsys):
     script(*TINY, *argv, "--out", tmp_path)
     header, epochs = log(tmp_path)
     assert all(0 < loss < 100 for loss in losses(tmp_path)) and len(epochs) == (2 if "--epochs" in argv else 1)
-    for flag, value in zip(argv, argv[1:]):
+    for flag, value in itertools.pairwise(argv):
         if flag in ("--amp", "--lr", "--loss", "--seed", "--layers", "--algo", "--model"):
             assert str(header["options"][flag[2:]]) == value
     for epoch in epochs:
@@ -303,7 +306,7 @@ def test_the_ladder(tmp_path, capsys):
 
 def test_a_rung_that_is_wrong_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(ladder, "AGREE", 0.0)
-    with pytest.raises(SystemExit, match="the loss of .*register_tiled.* is further than 0.0 from torch's"):
+    with pytest.raises(SystemExit, match=r"the loss of .*register_tiled.* is further than 0.0 from torch's"):
         lenet("--simulate", "--algo", "register_tiled", "--steps", 2, "--batch-size", 4, "--out", tmp_path)
 
 

@@ -193,7 +193,7 @@ def test_a_log_that_is_ahead_of_the_checkpoint_is_put_right(tmp_path, monkeypatc
         interrupt_after(patch, 7)
         with pytest.raises(SystemExit):
             lenet(*TINY, "--out", tmp_path)
-    header, epochs = log(tmp_path)
+    _header, epochs = log(tmp_path)
     with open(tmp_path / "log.jsonl", "a") as file:
         file.write(json.dumps({**epochs[0], "epoch": 2}) + "\n" + '{"epo')
     lenet(*TINY, "--out", tmp_path, "--resume")

@@ -165,7 +165,10 @@ def test_gradient_penalty():
 def test_checkpointing(use_reentrant):
     original, ours = pair()
     x = batch().requires_grad_()
-    checkpointed = lambda x: checkpoint(ours, x, use_reentrant=use_reentrant)  # noqa: E731
+
+    def checkpointed(x):
+        return checkpoint(ours, x, use_reentrant=use_reentrant)
+
     checkpointed(x).square().sum().backward()
     for p, g in zip(ours.parameters(), gradients(original, x)):
         close(p.grad, g)
@@ -418,10 +421,9 @@ def test_parametrizations_on_top():
 
 def test_the_readme_says_what_these_tests_show():
     pytest.importorskip("torchvision")
-    sys.path.append(str(ROOT / "tools"))
     import works_with
 
     text = (ROOT / "README.md").read_text()
     assert works_with.updated(text, works_with.rows()) == text, (
-        "python tools/works_with.py --write brings README.md up to date"
+        "python -m tools.works_with --write brings README.md up to date"
     )

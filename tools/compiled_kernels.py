@@ -1,7 +1,7 @@
 """What nvcc made of the kernels, read out of the library that it built: registers, shared memory, stack, and the SASS
 of loops.
 
-    python tools/compiled_kernels.py [--write]      the kernels in convlab/_C.so; --write renews the table that tests compare with
+    python -m tools.compiled_kernels [--write]      the kernels in convlab/_C.so; --write renews the table that tests compare with
 
 The library keeps, for each kernel and architecture, what `ptxas -v` printed when it was compiled: nothing is compiled
 again. A kernel whose stack is 0 has no spills, for that is where spills go. Needs cuobjdump and nvdisasm: the CUDA
@@ -14,15 +14,14 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import NamedTuple
+
+from convlab import toolchain
+from convlab.build_info import build_info
+from convlab.explain.compiled import HERE as TABLES
+from convlab.explain.compiled import NoTools, cuobjdump, readable, resources
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
-from convlab import toolchain  # noqa: E402
-from convlab.build_info import build_info  # noqa: E402
-from convlab.explain.compiled import HERE as TABLES  # noqa: E402
-from convlab.explain.compiled import NoTools, cuobjdump, find_tools, readable, resources  # noqa: E402, F401
-
 TABLED_ARCHS = (
     "7.5",
     "8.0",
@@ -35,7 +34,7 @@ def table_of(nvcc_version: str) -> Path:
     return TABLES / "nvcc-{}.{}.json".format(*toolchain.numbers(nvcc_version))
 
 
-def as_table(found) -> Dict[str, Dict[str, List[int]]]:
+def as_table(found) -> dict[str, dict[str, list[int]]]:
     """What is compared and kept: kernel -> architecture -> [registers, shared]."""
     table = {}
     for arch in TABLED_ARCHS:
@@ -46,7 +45,7 @@ def as_table(found) -> Dict[str, Dict[str, List[int]]]:
 
 def write(table, path):
     # a kernel a line, for reviews
-    lines = ["  {}: {}".format(json.dumps(kernel), json.dumps(by_arch)) for kernel, by_arch in table.items()]
+    lines = [f"  {json.dumps(kernel)}: {json.dumps(by_arch)}" for kernel, by_arch in table.items()]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
@@ -67,7 +66,7 @@ class Loop(NamedTuple):
         return self.multiply_adds / self.instructions
 
 
-def main_loop(sass: List[str]) -> Optional[Loop]:
+def main_loop(sass: list[str]) -> Loop | None:
     """The loop with the most FFMA among those that have no other loop with FFMA inside. `sass`: a kernel's lines."""
     addresses, opcodes, backward = [], [], []
     for line in sass:
@@ -97,7 +96,7 @@ def main_loop(sass: List[str]) -> Optional[Loop]:
     return max(innermost, key=lambda loop: loop.multiply_adds, default=None)
 
 
-def sass(library, arch) -> Dict[str, List[str]]:
+def sass(library, arch) -> dict[str, list[str]]:
     """kernel -> its lines"""
     kernels, kernel = {}, None
     for line in cuobjdump(library, "-sass", "-arch", "sm_" + arch.replace(".", "")).splitlines():
@@ -110,7 +109,7 @@ def sass(library, arch) -> Dict[str, List[str]]:
     return {names[kernel]: lines for kernel, lines in sorted(kernels.items())}
 
 
-def main_loops(library, arch) -> Dict[str, Loop]:
+def main_loops(library, arch) -> dict[str, Loop]:
     """kernel -> its main loop, of those that have one"""
     loops = {kernel: main_loop(lines) for kernel, lines in sass(library, arch).items()}
     return {kernel: loop for kernel, loop in sorted(loops.items()) if loop}
@@ -129,7 +128,7 @@ def main():
     try:
         found = resources(args.library)
     except NoTools as error:
-        sys.exit("compiled_kernels: {}".format(error))
+        sys.exit(f"compiled_kernels: {error}")
     for arch, kernels in found.items():
         for kernel, r in sorted(kernels.items()):
             print("{}  {:3} registers  {:6} bytes shared  {:4} bytes stack  {}".format(arch, *r, kernel))

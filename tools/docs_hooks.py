@@ -12,18 +12,15 @@ to.
 """
 
 import re
-import sys
 from pathlib import Path
 
+import torch
+
+import convlab
+from convlab.testing.contracts import DEPTHWISE_LAYERS, LAYERS
+from convlab.testing.traffic import digits, noted
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import torch  # noqa: E402
-
-import convlab  # noqa: E402
-from convlab.testing.contracts import DEPTHWISE_LAYERS, LAYERS  # noqa: E402
-from convlab.testing.traffic import digits, noted  # noqa: E402
-
 KERNELS = ROOT / "csrc" / "kernels"
 RUNGS = {a.name: a for a in convlab.algorithms()}
 ALL_LAYERS = {**LAYERS, **DEPTHWISE_LAYERS}
@@ -93,7 +90,7 @@ def problem_of(layer):
 def predicted(name: str, layer) -> dict[str, float]:
     """Reads of x and of w over their elements, forward, by counting on the picture. Empty where the picture does not
     tell."""
-    plan, P, Q = RUNGS[name].plan(problem_of(layer), "forward"), *layer.outputs
+    plan = RUNGS[name].plan(problem_of(layer), "forward")
     inside = (
         torch.nn.functional.conv2d(
             torch.ones(1, 1, layer.H, layer.W), torch.ones(1, 1, layer.R, layer.S), padding=layer.padding

@@ -1,16 +1,16 @@
 """Writes examples/conv2d/README.md: the report that finds the bug, and what each step asks of memory, counted.
 
-python tools/example_steps.py           prints it
-python tools/example_steps.py --write   renews it
+python -m tools.example_steps           prints it
+python -m tools.example_steps --write   renews it
 """
 
 import sys
 from pathlib import Path
 
+from convlab.testing import check_kernel
+from convlab.testing.traffic import digits
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
-from convlab.testing import check_kernel  # noqa: E402
-from convlab.testing.traffic import digits  # noqa: E402
 
 FOLDER = ROOT / "examples" / "conv2d"
 LAYER = "LeNet C3"

@@ -2,11 +2,14 @@
 with."""
 
 import os
+import runpy
 import subprocess
 import sys
+from types import SimpleNamespace
 
-sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "convlab"))
-import toolchain  # noqa: E402
+# By its file: this runs before anything is built, and importing the package needs what is built.
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+toolchain = SimpleNamespace(**runpy.run_path(os.path.join(ROOT, "convlab", "toolchain.py")))
 
 
 def main():
@@ -20,9 +23,7 @@ def main():
     packages = toolchain.nvcc_packages(torch.cuda)
     if not packages:
         print(
-            "convlab: {}; PyPI has one for CUDA 13 and later, and torch {} is of CUDA {}".format(
-                reason, torch.version, torch.cuda
-            )
+            f"convlab: {reason}; PyPI has one for CUDA 13 and later, and torch {torch.version} is of CUDA {torch.cuda}"
         )
         return
     print("convlab: {}; installing {}".format(reason, " ".join(packages)), flush=True)

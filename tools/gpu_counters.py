@@ -1,7 +1,7 @@
 """What the hardware counts of each rung on two layers (ncu), beside what the simulator counts of the same calls.
 
-    python tools/gpu_counters.py --output counters.json
-    python tools/gpu_counters.py --output counters.json --dry      without a GPU: the simulator's side alone, of one
+    python -m tools.gpu_counters --output counters.json
+    python -m tools.gpu_counters --output counters.json --dry      without a GPU: the simulator's side alone, of one
     small layer
 
 Needs Nsight Compute's ncu and the permission to read counters. A row is a kernel of a pass, with all of its launches.
@@ -10,6 +10,7 @@ is kept, with the reason.
 """
 
 import argparse
+import contextlib
 import csv
 import io
 import multiprocessing
@@ -26,13 +27,13 @@ from pathlib import Path
 
 import torch
 
+import convlab
+from convlab.bench import record
+from convlab.bench.layers import find
+from convlab.explain.counting import call_of, count, planned_launches
+from convlab.explain.explanation import problem_named
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
-import convlab  # noqa: E402
-from convlab.bench import record  # noqa: E402
-from convlab.bench.layers import find  # noqa: E402
-from convlab.explain.counting import call_of, count, planned_launches  # noqa: E402
-from convlab.explain.explanation import problem_named  # noqa: E402
 
 LAYERS = ("lenet-c3@32", "cifar-32-64@4")  # small enough for the simulator; larger ones repeat what these do
 DRY_LAYERS = ("lenet-c5@1",)
@@ -113,7 +114,8 @@ def profiled(ncu, layer, seconds):
             "--metrics",
             ",".join(METRICS.values()),
             sys.executable,
-            __file__,
+            "-m",
+            "tools.gpu_counters",
             "--target",
             layer,
         ]
@@ -123,9 +125,7 @@ def profiled(ncu, layer, seconds):
     rows = parsed(table)
     if status or not rows:
         raise RuntimeError(
-            "ncu: {}: {}".format(
-                "stopped after {:.0f} s".format(seconds) if status is None else "status {}".format(status), words
-            )
+            "ncu: {}: {}".format(f"stopped after {seconds:.0f} s" if status is None else f"status {status}", words)
         )
     return rows
 
@@ -135,17 +135,20 @@ def run_within(seconds, command, said):
     started and left behind would keep us waiting."""
     with said.open("w") as file:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             return process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
         finally:  # and all it started
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             process.wait()
 
 
@@ -181,7 +184,7 @@ def simulated(traffic, kernel):
             sums["shared_wavefronts"] = sums.get("shared_wavefronts", 0) + row.wavefronts
         elif row.access in ("read", "write"):
             for key, value in (("requests", row.requests), ("sectors", row.sectors)):
-                sums["{}_{}".format(row.access, key)] = sums.get("{}_{}".format(row.access, key), 0) + value
+                sums[f"{row.access}_{key}"] = sums.get(f"{row.access}_{key}", 0) + value
     return sums
 
 
@@ -283,15 +286,11 @@ def main():
             except RuntimeError as error:
                 failed[name], found = str(error), rows_of(name, counts, None)
             rows += found
-            print(
-                "{}: ncu {} s, the simulator {:.1f} s more".format(
-                    name, spent[name], time.monotonic() - start - spent[name]
-                )
-            )
+            print(f"{name}: ncu {spent[name]} s, the simulator {time.monotonic() - start - spent[name]:.1f} s more")
             for row in found:
                 print(line_of(row))
             if name in failed:
-                print("{}: not measured: {}".format(name, failed[name]))
+                print(f"{name}: not measured: {failed[name]}")
             sys.stdout.flush()
             if args.output:
                 record.save({"version": 1, "rows": rows, "failed": failed, "seconds": spent}, args.output)

@@ -16,6 +16,7 @@ The exit status is 0 if every step succeeded, 1 if one did not, 3 without a GPU.
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -27,8 +28,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import List, NamedTuple, Optional
+from types import MappingProxyType
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -47,17 +50,17 @@ class Step(NamedTuple):
     left out."""
 
     name: str
-    commands: List[List[str]]
+    commands: list[list[str]]
     seconds: float
-    needs: Optional[str] = None
-    environ: dict = {}
+    needs: str | None = None
+    environ: Mapping[str, str] = MappingProxyType({})
 
 
-def steps(capability) -> List[Step]:
+def steps(capability) -> list[Step]:
     """For a GPU of a compute capability such as "9.0"."""
     build = {"CONVLAB_CUDA": "1", "TORCH_CUDA_ARCH_LIST": capability}
     sanitizer = ["compute-sanitizer", "--error-exitcode", "9", "--tool"]
-    subset = [PYTHON, "tools/gpu_subset.py"]
+    subset = [PYTHON, "-m", "tools.gpu_subset"]
     return [
         Step(
             "build",
@@ -74,7 +77,8 @@ def steps(capability) -> List[Step]:
             [
                 [
                     PYTHON,
-                    "tools/gpu_test.py",
+                    "-m",
+                    "tools.gpu_test",
                     "-m",
                     "cuda and not long",
                     "-q",
@@ -89,12 +93,12 @@ def steps(capability) -> List[Step]:
         Step("memcheck", [[*sanitizer, "memcheck", *subset]], 60, "compute-sanitizer"),
         Step("racecheck", [[*sanitizer, "racecheck", *subset]], 60, "compute-sanitizer"),
         Step("ceilings", [[*BENCH, "ceilings", "--output", "{data}"]], 40),
-        Step("counters", [[PYTHON, "tools/gpu_counters.py", "--seconds", "90", "--output", "{data}"]], 115),
+        Step("counters", [[PYTHON, "-m", "tools.gpu_counters", "--seconds", "90", "--output", "{data}"]], 115),
         Step("bench", [[*BENCH, "--budget", "{seconds}", "--output", "{data}"]], 400),
     ]
 
 
-def dry_steps() -> List[Step]:
+def dry_steps() -> list[Step]:
     """The same names, with what of them goes without a GPU."""
     layers = [
         "--layers",
@@ -105,7 +109,7 @@ def dry_steps() -> List[Step]:
         "--precision",
         "float32",
     ]
-    subset = [PYTHON, "tools/gpu_subset.py", "--simulated"]
+    subset = [PYTHON, "-m", "tools.gpu_subset", "--simulated"]
     return [
         Step(
             "build",
@@ -117,7 +121,7 @@ def dry_steps() -> List[Step]:
         Step("memcheck", [[PYTHON, "-c", "print('the subset ran in the checking simulator already')"]], 30),
         Step("racecheck", [[PYTHON, "-c", "print('the subset ran in the checking simulator already')"]], 30),
         Step("ceilings", [[*BENCH, "ceilings", "--dry", "--output", "{data}"]], 60),
-        Step("counters", [[PYTHON, "tools/gpu_counters.py", "--dry", "--output", "{data}"]], 60),
+        Step("counters", [[PYTHON, "-m", "tools.gpu_counters", "--dry", "--output", "{data}"]], 60),
         Step("bench", [[*BENCH, *KINDS, "--dry", *layers, "--budget", "{seconds}", "--output", "{data}"]], 120),
     ]
 
@@ -150,7 +154,7 @@ def run_step(step, seconds, log) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "data.json")
         if step.needs and not shutil.which(step.needs):
-            record["why"] = "left out: no {} on PATH".format(step.needs)
+            record["why"] = f"left out: no {step.needs} on PATH"
         elif seconds < LEAST:
             record["why"] = "left out: the time is up"
         else:
@@ -171,7 +175,7 @@ def run_step(step, seconds, log) -> dict:
             try:
                 record["data"] = json.loads(data.read_text())
             except ValueError as error:
-                record["why"] = record["why"] or "wrote no JSON: {}".format(error)
+                record["why"] = record["why"] or f"wrote no JSON: {error}"
                 record["ok"] = False
     return {**record, "seconds": round(time.monotonic() - start, 1), "tail": "".join(said)[-TAIL:]}
 
@@ -197,7 +201,7 @@ def run_command(command, environ, deadline, log, said) -> str:
             start_new_session=True,
         )
     except OSError as error:
-        return "cannot be started: {}".format(error)
+        return f"cannot be started: {error}"
     late = Alarm(process, deadline)
     try:
         for line in process.stdout:
@@ -210,8 +214,8 @@ def run_command(command, environ, deadline, log, said) -> str:
     finally:
         late.cancel()
     if late.rang:
-        return "stopped after {:.0f} s".format(late.seconds)
-    return "" if code == 0 else "killed by signal {}".format(-code) if code < 0 else "exit status {}".format(code)
+        return f"stopped after {late.seconds:.0f} s"
+    return "" if code == 0 else f"killed by signal {-code}" if code < 0 else f"exit status {code}"
 
 
 class Alarm:
@@ -228,10 +232,8 @@ class Alarm:
         self.kill()
 
     def kill(self):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def cancel(self):
         self.timer.cancel()
@@ -244,7 +246,7 @@ class Alarm:
 def save(report, path):
     """At every moment `path` is the old file or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(".{}.{}.tmp".format(path.name, os.getpid()))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(json.dumps(report, indent=1) + "\n")
         os.replace(temporary, path)
@@ -283,9 +285,9 @@ def find_gpu():
     try:
         import torch
     except ImportError as error:
-        return "{} ({}); PYTHON=... names another".format(error, PYTHON)
+        return f"{error} ({PYTHON}); PYTHON=... names another"
     if not torch.cuda.is_available():
-        return "torch sees none in this environment ({})".format(PYTHON)
+        return f"torch sees none in this environment ({PYTHON})"
     return torch.cuda.get_device_name(), "{}.{}".format(*torch.cuda.get_device_capability())
 
 
@@ -323,7 +325,7 @@ def main(argv=None) -> int:
     else:
         found = find_gpu()
         if isinstance(found, str):
-            print("gpu-report: no GPU: {}; DRY=1 goes without".format(found), file=sys.stderr)
+            print(f"gpu-report: no GPU: {found}; DRY=1 goes without", file=sys.stderr)
             return 3
         gpu, todo = found[0], steps(found[1])
     wanted = [name for name in args.step.split(",") if name]
@@ -331,14 +333,14 @@ def main(argv=None) -> int:
         if name not in [step.name for step in todo]:
             parser.error("step {!r} is none of: {}".format(name, ", ".join(step.name for step in todo)))
     folder = Path(tempfile.mkdtemp(prefix="gpu-report-")) if args.dry else RESULTS
-    path = args.output or folder / "{}-{}.json".format(slug(gpu), now()[:10])
+    path = args.output or folder / f"{slug(gpu)}-{now()[:10]}.json"
     log = Log(path.with_suffix(".log"))
-    log.write("gpu-report: {}, {}, into {}\n".format(gpu, now(), path.name))
+    log.write(f"gpu-report: {gpu}, {now()}, into {path.name}\n")
     report = begun(path, gpu)
     for step in todo:
         if wanted and step.name not in wanted:
             continue
-        log.write("\n== {} ==\n".format(step.name))
+        log.write(f"\n== {step.name} ==\n")
         done = run_step(step, args.budget - (time.monotonic() - start), log)
         report["steps"][step.name] = {"when": now(), **done}
         save(report, path)  # after each: what is done stays done
@@ -351,7 +353,7 @@ def main(argv=None) -> int:
             for name, done in ran.items()
         )
     )
-    log.write("wrote {} in {:.0f} s\n".format(os.path.relpath(path), time.monotonic() - start))
+    log.write(f"wrote {os.path.relpath(path)} in {time.monotonic() - start:.0f} s\n")
     return int(not all(done["ok"] for done in ran.values()))
 
 

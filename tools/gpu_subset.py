@@ -1,21 +1,19 @@
 """Every kernel once or twice on small, awkward problems, against float64: what compute-sanitizer watches, which is too
 slow for the suite.
 
-compute-sanitizer --tool racecheck python tools/gpu_subset.py
-python tools/gpu_subset.py --simulated          without a GPU: the checking simulator watches instead
+compute-sanitizer --tool racecheck python -m tools.gpu_subset
+python -m tools.gpu_subset --simulated          without a GPU: the checking simulator watches instead
 """
 
 import argparse
 import sys
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
-import convlab  # noqa: E402
-import convlab.functional as CF  # noqa: E402
+import convlab
+import convlab.functional as CF
 
 # x, w, (stride, padding, dilation, groups): LeNet's C3 for the kernels that are compiled for it, what has edges
 # everywhere, depthwise
@@ -39,7 +37,7 @@ class Subset:
         got = got.detach().cpu().double()
         difference = (got - expected).abs().max().item() if got.numel() else 0.0
         if not difference <= 2e-5 * max(expected.abs().max().item(), 1e-30):
-            sys.exit("gpu_subset: {} is wrong by {:.2e}".format(what, difference))
+            sys.exit(f"gpu_subset: {what} is wrong by {difference:.2e}")
         self.checks += 1
 
     def convolutions(self):
@@ -58,7 +56,7 @@ class Subset:
                 out = CF.conv2d(*given, *arguments, algo=able)
                 got = [out, *torch.autograd.grad(out, given, dy.to(self.device))]
                 for name, g, e in zip(("y", "dx", "dw", "db"), got, expected):
-                    self.compare("{} of {} on x {}, w {}".format(name, rung.name, x_shape, w_shape), g, e)
+                    self.compare(f"{name} of {rung.name} on x {x_shape}, w {w_shape}", g, e)
 
     def others(self):
         x = torch.randn(2, 3, 11, 13)
@@ -82,14 +80,14 @@ def main():
     args = parser.parse_args()
     torch.manual_seed(0)
     if not args.simulated and not torch.cuda.is_available():
-        sys.exit("gpu_subset: torch {} sees no GPU: --simulated goes without".format(torch.__version__))
+        sys.exit(f"gpu_subset: torch {torch.__version__} sees no GPU: --simulated goes without")
     subset = Subset("cpu" if args.simulated else "cuda")
     with convlab.simulate() if args.simulated else nullcontext():
         subset.convolutions()
         subset.others()
     if not args.simulated:
         torch.cuda.synchronize()
-    print("{} outputs of every kernel are right".format(subset.checks))
+    print(f"{subset.checks} outputs of every kernel are right")
 
 
 if __name__ == "__main__":

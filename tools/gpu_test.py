@@ -17,15 +17,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 def main():
     if not torch.cuda.is_available():
         sys.exit(
-            "convlab: torch {} ({}) sees no GPU: gpu-test needs one, and a torch with CUDA".format(
-                torch.__version__, sys.executable
-            )
+            f"convlab: torch {torch.__version__} ({sys.executable}) sees no GPU: gpu-test needs one, and a torch with CUDA"
         )
     capability = "{}.{}".format(*torch.cuda.get_device_capability())
     print(
-        "convlab: testing on {}, compute capability {}, Python {}, torch {}".format(
-            torch.cuda.get_device_name(), capability, sys.version.split()[0], torch.__version__
-        ),
+        f"convlab: testing on {torch.cuda.get_device_name()}, compute capability {capability}, Python {sys.version.split()[0]}, torch {torch.__version__}",
         flush=True,
     )
 

@@ -7,20 +7,20 @@ python -m convlab.check --columns   says how to read them
 """
 
 import argparse
-import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple
+from typing import NamedTuple
+
+import torch
+
+import convlab
+from convlab import ops
+from convlab.explain.counting import call_of, count_call
+from convlab.testing import contracts, traffic
+from convlab.testing.traffic import NAME_WIDTH, NOTE, digits
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
-import torch  # noqa: E402
-
-import convlab  # noqa: E402
-from convlab import ops  # noqa: E402
-from convlab.explain.counting import call_of, count_call  # noqa: E402
-from convlab.testing import contracts, traffic  # noqa: E402
-from convlab.testing.traffic import NAME_WIDTH, NOTE, digits  # noqa: E402
 
 KERNELS = ROOT / "csrc" / "kernels"
 PASSES = ("forward", "dgrad", "wgrad")
@@ -84,7 +84,7 @@ class Case(NamedTuple):
     layer: str
     what: str  # the pass
     run: Callable[[], object]  # calls the operator
-    sizes: Dict[str, int]  # bytes of the tensors that it reads and writes, by the simulator's names
+    sizes: dict[str, int]  # bytes of the tensors that it reads and writes, by the simulator's names
     multiply_adds: int = 0
 
 
@@ -94,7 +94,7 @@ def problem_of(layer: Layer) -> convlab.Conv2dProblem:
         return convlab.Conv2dProblem.of(x, w, padding=layer.padding, groups=layer.groups)
 
 
-def sizes_of(**tensors) -> Dict[str, int]:
+def sizes_of(**tensors) -> dict[str, int]:
     return {name: t.numel() * t.element_size() for name, t in tensors.items()}
 
 
@@ -103,7 +103,7 @@ def case_of(rung, name: str, layer: Layer, pass_: str) -> Case:
     x, w, dy = layer.tensors()
     run = call_of(rung, problem_of(layer), pass_)
     return Case(
-        "conv2d_{}.cu".format(rung.name),
+        f"conv2d_{rung.name}.cu",
         name,
         pass_,
         run,
@@ -164,7 +164,7 @@ def activation_cases(layers) -> Iterator[Case]:
         yield Case("leaky_relu.cu", name, "backward", partial(ops.leaky_relu_backward, dy, x > 0, 0.1), sizes)
 
 
-def all_cases() -> List[Case]:
+def all_cases() -> list[Case]:
     torch.manual_seed(0)
     return [*convolution_cases(LAYERS), *pooling_cases(), *activation_cases(LAYERS)]
 
@@ -173,18 +173,15 @@ def all_cases() -> List[Case]:
 # ------------------------------------------------------------------------------------------------------
 
 
-def numbers_of(case: Case) -> Dict[str, float]:
+def numbers_of(case: Case) -> dict[str, float]:
     """By column; those that have none, are left out."""
     return traffic.numbers_of(count_call(case.run).traffic, case.sizes, case.multiply_adds)
 
 
-def table_of(cases: List[Case]) -> List[str]:
+def table_of(cases: list[Case]) -> list[str]:
     """Lines of text: the columns that have numbers, a row for each case."""
     return traffic.table(
-        {
-            "{:12}{}".format(case.layer, case.what): {c: digits(n) for c, n in numbers_of(case).items()}
-            for case in cases
-        },
+        {f"{case.layer:12}{case.what}": {c: digits(n) for c, n in numbers_of(case).items()} for case in cases},
         NAME_WIDTH,
     )
 
@@ -201,7 +198,7 @@ def split(source: str):
     return lines[:begin], lines[begin:end], lines[end:]
 
 
-def write(source: str, cases: List[Case]):
+def write(source: str, cases: list[Case]):
     before, _, behind = split(source)
     note = [NOTE, *("//   " + line for line in table_of(cases))]
     (KERNELS / source).write_text("\n".join([*before, *note, *behind]) + "\n")
@@ -214,7 +211,7 @@ def main():
     args = parser.parse_args()
     if not args.write:
         print(traffic.__doc__.split("\n\n")[1].strip())
-    by_source: Dict[str, List[Case]] = {}
+    by_source: dict[str, list[Case]] = {}
     for case in all_cases():
         by_source.setdefault(case.source, []).append(case)
     for source, cases in by_source.items():

@@ -1,8 +1,8 @@
 """Breaks the kernels in one place at a time and looks whether the tests notice.
 
     make mutants                                    all
-    python tools/mutants.py --sample 10 --seed 0    some
-    python tools/mutants.py --only gemm.h           those whose place contains this text
+    python -m tools.mutants --sample 10 --seed 0    some
+    python -m tools.mutants --only gemm.h           those whose place contains this text
 
 A mutant is a kernel without one of its barriers, or with one comparison changed (< to <=, == to !=, and so on), in
 device code of csrc/kernels, csrc/geometry and csrc/device/reduce.h. It is compiled for the simulator, plain and
@@ -11,6 +11,7 @@ stand in tests/harmless_mutants.txt, with the reason.
 """
 
 import argparse
+import importlib
 import multiprocessing
 import os
 import random
@@ -24,8 +25,9 @@ import sys
 import sysconfig
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
-from typing import List, NamedTuple, Optional
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 HARMLESS = ROOT / "tests" / "harmless_mutants.txt"
@@ -127,10 +129,10 @@ def built() -> Path:
     return ROOT / "build" / sysconfig.get_config_var("SOABI")
 
 
-def missing_objects() -> List[Path]:
+def missing_objects() -> list[Path]:
     """Of the simulators' kernels."""
     sources = sorted(source.relative_to(ROOT) for source in (ROOT / "csrc" / "kernels").glob("*.cu"))
-    objects = [built() / library / "{}.o".format(source) for library in ("_sim", "_sim_check") for source in sources]
+    objects = [built() / library / f"{source}.o" for library in ("_sim", "_sim_check") for source in sources]
     return [path.relative_to(ROOT) for path in objects if not path.exists()]
 
 
@@ -139,8 +141,7 @@ class Workshop:
 
     def __init__(self):
         os.chdir(ROOT)
-        sys.path.append(str(ROOT / "convlab"))
-        import toolchain
+        from convlab import toolchain
 
         self.setup = runpy.run_path("setup.py", run_name="setup")
         self.torch, self.cxx = toolchain.find_torch(), toolchain.find_cxx(os.environ).path
@@ -150,7 +151,7 @@ class Workshop:
     def close(self):
         shutil.rmtree(self.folder)
 
-    def includers(self, file) -> List[str]:
+    def includers(self, file) -> list[str]:
         """The .cu files that `file` is compiled into, the quickest to compile first."""
 
         def includes(source, seen):
@@ -176,7 +177,7 @@ class Workshop:
         library = self.library(check)
         flags = [
             *library.cu_flags,
-            "-ffile-prefix-map={}=.".format(self.folder),
+            f"-ffile-prefix-map={self.folder}=.",
         ]  # so that what has not changed is the same to the byte
         command = [self.cxx, *flags, "-w", "-c", source, "-o", str(self.target(check))]
         return subprocess.run(command, cwd=self.folder, capture_output=True).returncode == 0
@@ -228,7 +229,7 @@ def problems_of(source, check):
         r for r in ladder.RUNGS if name + ".cu" in used_by(r)
     ]
     if not rungs:
-        for i in range(30 if check else 60):
+        for _ in range(30 if check else 60):
             yield lambda: others.run_problems(rng.randrange(2**32), 5, check, others.POOLINGS_AND_ACTIVATIONS)
         return
     for rung in rungs:
@@ -243,14 +244,13 @@ def problems_of(source, check):
 
         for i, (conv, dtype) in enumerate(draw[:8] + [(c, torch.float32) for c in table + large] + draw[8:]):
             order = ("reverse", "random", "forward")[i % 3]
-            yield lambda: ladder.check_passes(
-                rung, conv, dtype, ladder.passes_of(rung, conv, dtype), check=check, order=order, seed=i
-            )
+            passes_here = ladder.passes_of(rung, conv, dtype)
+            yield partial(ladder.check_passes, rung, conv, dtype, passes_here, check=check, order=order, seed=i)
 
 
 def used_by(rung):
     """Files whose launchers a rung calls."""
-    text = (ROOT / "csrc" / "kernels" / "conv2d_{}.cu".format(rung.name)).read_text()
+    text = (ROOT / "csrc" / "kernels" / f"conv2d_{rung.name}.cu").read_text()
     return {name + ".cu" for name in re.findall(r"\b(conv2d_\w+)\(", text)}
 
 
@@ -265,17 +265,19 @@ def run_problems(folder, source, check, pipe):
 
     torch.manual_seed(1)
     torch.use_deterministic_algorithms(True, warn_only=True)  # new memory is NaN: what a mutant does not write, shows
+    number = -1
     try:
-        for number, problem in enumerate(problems_of(source, check)):
+        for problem in problems_of(source, check):
+            number += 1
             problem()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  (whatever a broken kernel brings about)
         cause = error.__cause__ or error
         os.write(pipe, "problem {}: {}".format(number, " ".join(str(cause).split())[:160]).encode())
         os._exit(1)
     os._exit(0)
 
 
-def noticed(folder, source, check) -> Optional[str]:
+def noticed(folder, source, check) -> str | None:
     """What the tests say about the library in `folder`; None if they pass."""
     read, write = os.pipe()
     child = os.fork()
@@ -288,9 +290,7 @@ def noticed(folder, source, check) -> Optional[str]:
     _, status = os.waitpid(child, 0)
     with os.fdopen(read) as said:
         message = said.read()
-    ended = (
-        signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else "exit {}".format(os.WEXITSTATUS(status))
-    )
+    ended = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
     return None if status == 0 else message or ("hangs" if ended == "SIGXCPU" else ended)
 
 
@@ -338,9 +338,7 @@ def main():
     mutants, left_out = find_mutants()
     barriers = sum(m.is_barrier for m in mutants)
     print(
-        "{} mutants: {} barriers, {} comparisons; {} comparisons of the host left out".format(
-            len(mutants), barriers, len(mutants) - barriers, left_out
-        ),
+        f"{len(mutants)} mutants: {barriers} barriers, {len(mutants) - barriers} comparisons; {left_out} comparisons of the host left out",
         flush=True,
     )
     harmless = read_harmless()
@@ -354,12 +352,13 @@ def main():
 
     missing = missing_objects()
     if missing:  # a worker could only end itself, and the pool would start another, for ever
-        sys.exit("mutants: {} is missing: make build".format(missing[0]))
+        sys.exit(f"mutants: {missing[0]} is missing: make build")
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     import torch
 
     torch.set_num_threads(1)
-    import ladder, test_ladder, test_simulator_random  # noqa: E401, F401  (once, before the workers fork)
+    for name in ("ladder", "test_ladder", "test_simulator_random"):
+        importlib.import_module(name)  # once, before the workers fork
 
     survivors, begin = [], time.monotonic()
     with multiprocessing.get_context("fork").Pool(args.jobs, start_worker) as pool:
@@ -367,30 +366,22 @@ def main():
             if said is None:
                 survivors.append(m)
             verdict = said or ("survives; harmless: " + harmless[m.key] if m.key in harmless else "SURVIVES")
-            print("[{}/{}] {:3.0f} s  {}\n        {}".format(number, len(chosen), seconds, m, verdict), flush=True)
+            print(f"[{number}/{len(chosen)}] {seconds:3.0f} s  {m}\n        {verdict}", flush=True)
         pool.close()
         pool.join()
     unknown = [m for m in survivors if m.key not in harmless]
     wrong = [m for m in chosen if m.key in harmless and m not in survivors]
     print(
-        "{} mutants in {:.0f} s: {} noticed, {} survive, {} of them known as harmless".format(
-            len(chosen),
-            time.monotonic() - begin,
-            len(chosen) - len(survivors),
-            len(survivors),
-            len(survivors) - len(unknown),
-        )
+        f"{len(chosen)} mutants in {time.monotonic() - begin:.0f} s: {len(chosen) - len(survivors)} noticed, {len(survivors)} survive, {len(survivors) - len(unknown)} of them known as harmless"
     )
     for m in unknown:
         print(
-            "no test notices {}\n    was: {}\n    add a problem that does, or say in {} why it is harmless".format(
-                m, m.old_line, HARMLESS.relative_to(ROOT)
-            )
+            f"no test notices {m}\n    was: {m.old_line}\n    add a problem that does, or say in {HARMLESS.relative_to(ROOT)} why it is harmless"
         )
     for m in wrong:
-        print("{} is in {}, but a test notices it".format(m, HARMLESS.relative_to(ROOT)))
+        print(f"{m} is in {HARMLESS.relative_to(ROOT)}, but a test notices it")
     for file, code in gone:
-        print("{} lists what is no longer there: {} ## {}".format(HARMLESS.relative_to(ROOT), file, code))
+        print(f"{HARMLESS.relative_to(ROOT)} lists what is no longer there: {file} ## {code}")
     sys.exit(bool(unknown or wrong or gone))
 
 

@@ -9,9 +9,9 @@ import os
 import subprocess
 import sys
 
+from convlab import toolchain
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.append(os.path.join(ROOT, "convlab"))
-import toolchain  # noqa: E402
 
 BUILD = os.path.join(ROOT, "build", "sanitize")
 TESTS = ["sanitize", "conv2d", "cpu_kernels", "max_pool2d", "avg_pool2d", "leaky_relu", "gradients"]
@@ -23,9 +23,7 @@ def runtime(cxx):
     paths = [toolchain.output(cxx, "-print-file-name=" + name).strip() for name in ("libasan.so", "libstdc++.so.6")]
     if not all(map(os.path.isabs, paths)):
         raise toolchain.Refusal(
-            "sanitize needs AddressSanitizer's library, and {} has none: install g++'s libasan, or name a g++ in CXX".format(
-                cxx
-            )
+            f"sanitize needs AddressSanitizer's library, and {cxx} has none: install g++'s libasan, or name a g++ in CXX"
         )
     return " ".join(paths)
 
@@ -56,19 +54,19 @@ def main():
     # pytest keeps what is written to stderr: reports go to files. Python and torch leave memory to the end of the
     # process.
     reports = os.path.join(BUILD, "report")
-    options = "log_path={}:detect_leaks=0:malloc_context_size=5:print_stacktrace=1".format(reports)
+    options = f"log_path={reports}:detect_leaks=0:malloc_context_size=5:print_stacktrace=1"
     environ.update(LD_PRELOAD=preloaded, ASAN_OPTIONS=options, UBSAN_OPTIONS=options)
     known = instruction_sets(environ)
     asked = [environ["CONVLAB_CPU"]] if environ.get("CONVLAB_CPU") else known
     if not set(asked) <= set(known):
         raise toolchain.Refusal("CONVLAB_CPU is {!r}; this machine runs {}".format(asked[0], ", ".join(known)))
     workers = ["-n", "auto", "--maxprocesses", "4"] if importlib.util.find_spec("xdist") else []
-    tests = [os.path.join(ROOT, "tests", "test_{}.py".format(name)) for name in TESTS]
+    tests = [os.path.join(ROOT, "tests", f"test_{name}.py") for name in TESTS]
     failed = False
     for name in asked:
         for path in glob.glob(reports + ".*"):
             os.remove(path)
-        print("convlab: {} under AddressSanitizer and UBSan".format(name), flush=True)
+        print(f"convlab: {name} under AddressSanitizer and UBSan", flush=True)
         # The package in the working directory is the one that is imported.
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers, *tests, *sys.argv[1:]]
         failed |= (

@@ -1,7 +1,7 @@
 """Does the library that is built here run under other versions of torch? One line for each.
 
-    python tools/smoke_torch_versions.py              # the oldest supported torch and the newest
-    python tools/smoke_torch_versions.py 2.12.1 2.14.1
+    python -m tools.smoke_torch_versions              # the oldest supported torch and the newest
+    python -m tools.smoke_torch_versions 2.12.1 2.14.1
 
 Each version is installed into an environment of its own, with this Python, and thrown away again; convlab/ is taken
 from the checkout as it was built by `python setup.py build_ext --inplace`, not rebuilt.
@@ -12,10 +12,11 @@ import subprocess
 import sys
 import tempfile
 import venv
+from functools import partial
+
+from convlab import toolchain
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.append(os.path.join(ROOT, "convlab"))
-import toolchain  # noqa: E402
 
 
 def smoke():
@@ -41,9 +42,7 @@ def smoke():
             y.square().sum().backward()
             results.append([y.detach()] + [t.grad for t in arguments])
         for expected, actual in zip(*results):
-            torch.testing.assert_close(
-                actual, expected, rtol=1e-4, atol=1e-4, msg=lambda text: "{}: {}".format(name, text)
-            )
+            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4, msg=partial("{}: {}".format, name))
     print(
         "torch {}: {} agree; built with torch {}".format(
             torch.__version__, ", ".join(cases), convlab.build_info()["torch_built"]
@@ -58,19 +57,17 @@ def run_under(version):
         wanted = "torch" if version == "newest" else "torch==" + version
         install = subprocess.run([python, "-m", "pip", "install", "--quiet", wanted], capture_output=True, text=True)
         if install.returncode:
-            print("torch {}: not installed: {}".format(version, install.stderr.strip().splitlines()[-1]), flush=True)
+            print(f"torch {version}: not installed: {install.stderr.strip().splitlines()[-1]}", flush=True)
             return False
         done = subprocess.run(
-            [python, "-W", "ignore", os.path.abspath(__file__), "--here"],
+            [python, "-W", "ignore", "-m", "tools.smoke_torch_versions", "--here"],
             cwd=folder,
             capture_output=True,
             text=True,
             env={**os.environ, "PYTHONPATH": ROOT},
         )
         print(
-            done.stdout.strip()
-            if done.returncode == 0
-            else "torch {}: FAILED\n{}".format(version, done.stderr.strip()),
+            done.stdout.strip() if done.returncode == 0 else f"torch {version}: FAILED\n{done.stderr.strip()}",
             flush=True,
         )
         return done.returncode == 0

@@ -1,7 +1,7 @@
 """The README's table of what convlab works with, from the tests that show it.
 
-    python tools/works_with.py            runs them, those that take long too, and prints the table
-    python tools/works_with.py --write    puts it into README.md
+    python -m tools.works_with            runs them, those that take long too, and prints the table
+    python -m tools.works_with --write    puts it into README.md
 
 A test says what it shows: @pytest.mark.works_with("what"). Several may show the same; it works if all of them pass.
 What does not work is an xfail that says why. What only a GPU shows works if the tests passed there, by the report that
@@ -48,9 +48,9 @@ def rows():
     gpu = shown_on_a_gpu()
     for what, verdicts in found.items():
         verdicts.discard(NOT_SHOWN if len(verdicts) > 1 else None)  # a test on the CPU is enough
-        assert len(verdicts) == 1, "tests of {!r} do not agree: {}".format(what, verdicts)
+        assert len(verdicts) == 1, f"tests of {what!r} do not agree: {verdicts}"
     return {
-        what: "yes, on an {}".format(gpu) if gpu and verdicts == {NOT_SHOWN} else verdicts.pop()
+        what: f"yes, on an {gpu}" if gpu and verdicts == {NOT_SHOWN} else verdicts.pop()
         for what, verdicts in found.items()
     }
 

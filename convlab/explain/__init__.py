@@ -21,10 +21,10 @@ from .picture import Picture
 from .work import Work
 
 __all__ = [
+    "GPUS",
     "Bound",
     "Counted",
     "Explanation",
-    "GPUS",
     "Gpu",
     "KernelLaunch",
     "Pass",

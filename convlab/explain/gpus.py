@@ -62,7 +62,7 @@ class Gpu:
         taken = _up(shared + self.reserved, self.shared_unit)
         if taken > self.shared_a_block + self.reserved:
             return 0
-        return min(limits + [self.shared // taken] if taken else limits)
+        return min([*limits, self.shared // taken] if taken else limits)
 
 
 KB = 1024

@@ -1,7 +1,8 @@
 """How far a result may be from the exact one, and what it suggests where it is farther."""
 
+import itertools
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -104,7 +105,7 @@ def _places(wrong, dims) -> list[str]:
             found.append(f"{name} <= {here[-1]}")
         elif here == [0, size - 1]:
             found.append(f"{name} = 0 or {size - 1}, the edges")
-        elif len({b - a for a, b in zip(here, here[1:])}) == 1:
+        elif len({b - a for a, b in itertools.pairwise(here)}) == 1:
             found.append(f"{name} = {here[0]}, {here[1]} ... {here[-1]}")
     flat = wrong.flatten().nonzero().flatten()
     begin = int(flat[0])

@@ -1,5 +1,6 @@
 """Checking a convolution, its three gradients and its manners, against float64."""
 
+import contextlib
 import random
 from collections.abc import Callable, Iterable
 
@@ -54,10 +55,8 @@ def check_conv2d(
     with poisoned_memory():
         for case in [*cases, *(random_conv(rng) for _ in range(random_cases))]:
             for dtype in dtypes:
-                try:
+                with contextlib.suppress(Refused):
                     _check_case(fn, case, dtype, layouts, gradients, device, checked)
-                except Refused:
-                    pass
     return checked.finish()
 
 
@@ -139,7 +138,10 @@ def _forward(x, w, b, outputs, stride, padding, dilation, groups):
 def instead_of_forward(x, w, b, y64, arguments) -> Alternatives:
     x, w, b = (None if t is None else t.detach().to("cpu", torch.float64) for t in (x, w, b))
     stride, padding, dilation, groups = arguments
-    of = lambda w=w, b=b, s=stride, p=padding, d=dilation: _forward(x, w, b, y64.shape[2:], s, p, d, groups)  # noqa: E731
+
+    def of(w=w, b=b, s=stride, p=padding, d=dilation):
+        return _forward(x, w, b, y64.shape[2:], s, p, d, groups)
+
     return {
         "the bias was left out": lambda: of(b=None) if b is not None else None,
         "the bias was added twice": lambda: of(b=2 * b) if b is not None else None,
@@ -175,7 +177,9 @@ def instead_of_dgrad(x, w, dy, arguments) -> Alternatives:
 
 
 def instead_of_wgrad(x, w, dy, dw, arguments) -> Alternatives:
-    image = lambda n: _gradient(1, x[n : n + 1], w, dy[n : n + 1], arguments)  # noqa: E731
+    def image(n):
+        return _gradient(1, x[n : n + 1], w, dy[n : n + 1], arguments)
+
     return {
         "it was averaged over the batch, not summed": lambda: dw / max(len(x), 1),
         "only the first image was summed": lambda: image(0),

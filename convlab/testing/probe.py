@@ -105,7 +105,7 @@ def expect_tensor(y, like, what: str):
 
 
 def expect_unchanged(tensors, before, what: str):
-    for name, t, copy in zip("x w b".split(), tensors, before):
+    for name, t, copy in zip(["x", "w", "b"], tensors, before):
         if t is not None and not torch.equal(t.detach().nan_to_num(nan=7.0), copy.nan_to_num(nan=7.0)):
             raise CheckError(f"{what} changed its argument {name}")
 

@@ -63,7 +63,10 @@ def noted(source: str) -> dict[tuple[str, str], dict[str, str]]:
     end = next(i for i in range(begin, len(lines)) if not lines[i].startswith("//   "))
     head, *rows = [line.removeprefix("//   ").ljust(200) for line in lines[begin:end]]
     ends = {column: head.index(column) + len(column) for column in COLUMNS if f" {column} " in head}
-    cell = lambda row, end: row[:end].rsplit(None, 1)[-1] if row[end - 1] != " " else ""  # noqa: E731
+
+    def cell(row, end):
+        return row[:end].rsplit(None, 1)[-1] if row[end - 1] != " " else ""
+
     return {
         (row[:12].strip(), row[12:NAME_WIDTH].strip()): {
             column: cell(row, end) for column, end in ends.items() if cell(row, end)

@@ -4,8 +4,6 @@ import json
 import statistics
 import time
 
-import torch
-
 from . import files, session
 from .progress import Progress
 

@@ -10,7 +10,7 @@ from torch import nn
 from . import files
 
 matplotlib.use("Agg")  # before pyplot: no window, no display needed
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 LAYERS = (nn.Conv2d, nn.ReLU, nn.LeakyReLU, nn.MaxPool2d, nn.AvgPool2d, nn.Linear)  # what features.png has a row for
 MAPS = 16  # of a layer, in features.png

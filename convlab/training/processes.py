@@ -66,7 +66,7 @@ class World:
         if first:
             try:
                 result = work()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  (raised below: the others must not wait for ever)
                 problem = error
         if self.size > 1:
             dist.barrier()

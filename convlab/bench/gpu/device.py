@@ -1,5 +1,6 @@
 """Where the benchmark runs: the current GPU, or, in a dry run, the host, with the CUDA kernels in the simulator."""
 
+import itertools
 import subprocess
 import time
 from contextlib import nullcontext
@@ -151,7 +152,7 @@ def _profiled(calls, marked) -> list[str]:
 def split_at(mark, names) -> list[list[str]]:
     """What follows each name that has `mark` in it."""
     starts = [i for i, name in enumerate(names) if mark in name] + [len(names)]
-    return [names[a + 1 : b] for a, b in zip(starts, starts[1:])]
+    return [names[a + 1 : b] for a, b in itertools.pairwise(starts)]
 
 
 def _nvidia_smi() -> dict:

@@ -33,19 +33,28 @@ def _pool_case(device, layer, pass_):
             "float32", layout, _ours(device, by_convlab), profile=False
         )
         ways[f"torch {layout}"] = Way("float32", layout, by_torch)
-    draw = lambda: {"x": torch.randn(layer.x, device=device.type), "dy": torch.randn(layer.y, device=device.type)}  # noqa: E731
+
+    def draw():
+        return {"x": torch.randn(layer.x, device=device.type), "dy": torch.randn(layer.y, device=device.type)}
+
     return Case("pool", layer.name, pass_, "float32", 0, layer.bytes, draw, ways, lambda t: by_torch(t)())
 
 
 def _activation_case(device, layer, pass_):
     by_torch, by_convlab = activations.binders(layer.operation, pass_)
     if pass_ == "forward":
-        by_convlab = lambda t: lambda: ops.leaky_relu_forward(t["x"], activations.SLOPE, True)[0]  # noqa: E731
+
+        def by_convlab(t):
+            return lambda: ops.leaky_relu_forward(t["x"], activations.SLOPE, True)[0]
+
     ways = {
         OURS: Way("float32", "nchw", _ours(device, by_convlab), profile=False),
         "torch nchw": Way("float32", "nchw", by_torch),
     }
-    draw = lambda: {"x": torch.randn(layer.x, device=device.type), "dy": torch.randn(layer.x, device=device.type)}  # noqa: E731
+
+    def draw():
+        return {"x": torch.randn(layer.x, device=device.type), "dy": torch.randn(layer.x, device=device.type)}
+
     return Case(
         "act", layer.name, pass_, "float32", 0, layer.size * 9 // 4, draw, ways, lambda t: by_torch(t)()
     )  # two floats and a byte
