@@ -7,8 +7,8 @@
 
 using namespace convlab;
 
-constexpr int kSide = 16;  // a block makes 16 x 16 outputs, a thread one
-constexpr int kMostTaps = 7;  // along a side of the filter
+constexpr int kSide = 16;           // a block makes 16 x 16 outputs, a thread one
+constexpr int kMostTaps = 7;        // along a side of the filter
 constexpr int kExtent = kSide + kMostTaps - 1;  // of the input tile: outputs and halo
 
 inline const char* refusal(const Conv2d& g) {
