@@ -4,16 +4,21 @@ The table itself is csrc/algorithms.h, which the operators read too.
 """
 
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
 
 import torch
 
 from . import _lab
-from .arguments import is_channels_last, pair, padding4
+from .arguments import IntOrPair, is_channels_last, padding4, pair
 from .simulator import backend_of
 
+Algo: TypeAlias = "str | dict[str, str] | Preferred"
+Sizes = tuple[int, int, int, int]
+Numbers = tuple[int, ...]  # of algorithms, by pass; 0: the operator chooses
 PASSES = ("forward", "dgrad", "wgrad")
-AUTO = (0, 0, 0)  # algorithm numbers by pass; 0: the operator chooses
+AUTO: Numbers = (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -24,9 +29,9 @@ class Conv2dProblem:
     `channels_last` the layout of y.
     """
 
-    x: tuple[int, int, int, int]
-    w: tuple[int, int, int, int]
-    y: tuple[int, int, int, int]
+    x: Sizes
+    w: Sizes
+    y: Sizes
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     dilation: tuple[int, int]
@@ -36,14 +41,22 @@ class Conv2dProblem:
     backend: str
 
     @classmethod
-    def of(cls, input, weight, stride=1, padding=0, dilation=1, groups=1) -> "Conv2dProblem":
+    def of(
+        cls,
+        input: torch.Tensor,
+        weight: torch.Tensor,
+        stride: IntOrPair = 1,
+        padding: IntOrPair | str = 0,
+        dilation: IntOrPair = 1,
+        groups: int = 1,
+    ) -> "Conv2dProblem":
         """The problem that `convlab.functional.conv2d` would be given with these arguments.
 
         input [N, C, H, W] or [C, H, W], weight [K, C/groups, R, S]. Raises RuntimeError for arguments that do not fit
         together.
         """
-        x = tuple(input.shape) if input.dim() == 4 else (1, *input.shape)
-        w = tuple(weight.shape)
+        x = cast("Sizes", tuple(input.shape) if input.dim() == 4 else (1, *input.shape))
+        w = cast("Sizes", tuple(weight.shape))
         stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
         padding = padding4(padding, stride, w[2:], dilation)
         outputs = _lab.conv2d_output_size(x, w, stride, padding, dilation, groups)
@@ -99,7 +112,7 @@ class Algorithm:
         reason = _lab.refusal(self.number, p.backend, pass_, dtype, p.x, p.w, p.stride, p.padding, p.dilation, p.groups)
         return not reason, reason
 
-    def plan(self, problem: Conv2dProblem, pass_: str) -> dict:
+    def plan(self, problem: Conv2dProblem, pass_: str) -> dict[str, Any]:
         """How this algorithm launches for `pass_` of `problem` on a GPU, or under `simulate()`.
 
         Keys: `product` (rows M, columns N and steps K of the matrix product the pass is made of; of its parts, the
@@ -124,7 +137,7 @@ def algorithms() -> tuple[Algorithm, ...]:
     return tuple(_TABLE.values())
 
 
-def numbers_of(algo, backend: str, problem) -> tuple[int, int, int]:
+def numbers_of(algo: Algo, backend: str, problem: Callable[[], Conv2dProblem]) -> Numbers:
     """The algorithm numbers (forward, dgrad, wgrad) that `algo` stands for on `backend`.
 
     `algo` is "auto", a name (for the passes that algorithm has; the others are "auto"), or a dict from passes to names
@@ -144,7 +157,7 @@ def numbers_of(algo, backend: str, problem) -> tuple[int, int, int]:
     return numbers
 
 
-def names_of(algo, problem: Conv2dProblem) -> dict[str, str]:
+def names_of(algo: Algo, problem: Conv2dProblem) -> dict[str, str]:
     """The algorithm that runs each pass of `problem`: "auto" resolved to what the operators take. Raises as
     `numbers_of`."""
     p = problem
@@ -166,19 +179,20 @@ class Preferred:
     ValueError for an unknown name.
     """
 
-    def __init__(self, algo: str | dict, where: str):
+    def __init__(self, algo: str | dict[str, str], where: str) -> None:
         if not isinstance(algo, str):
             self.names = {pass_: name for pass_, name in _checked_dict(algo).items() if name != "auto"}
         else:
             self.names = {pass_: algo for pass_ in PASSES if algo != "auto" and pass_ in _find(algo).passes}
         for name in self.names.values():
             _find(name)
-        self.algo, self.where, self._said = algo, where, set()
+        self.algo, self.where = algo, where
+        self._said: set[tuple[str, str]] = set()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return repr(self.algo)
 
-    def numbers(self, backend: str, problem) -> tuple[int, int, int]:
+    def numbers(self, backend: str, problem: Callable[[], Conv2dProblem]) -> Numbers:
         """The algorithm numbers by pass, 0 where "auto" has to do. While a graph is compiled, shapes are symbols and
         `problem` is not asked."""
         if torch.compiler.is_compiling():
@@ -202,7 +216,7 @@ class Preferred:
         return 0
 
 
-def _checked_dict(algo) -> dict[str, str]:
+def _checked_dict(algo: object) -> dict[str, str]:
     if not isinstance(algo, dict):
         raise TypeError(f"algo must be a name or a dict from passes to names, got {type(algo).__name__}")
     for pass_ in algo:
@@ -211,7 +225,7 @@ def _checked_dict(algo) -> dict[str, str]:
     return algo
 
 
-def _numbers_by_name(algo, backend: str) -> tuple[int, int, int]:
+def _numbers_by_name(algo: str | tuple[tuple[str, str], ...], backend: str) -> Numbers:
     if isinstance(algo, str):
         chosen = _find(algo)
         passes = chosen.passes_by_backend.get(backend, frozenset())
@@ -235,7 +249,7 @@ def _find(name: str) -> Algorithm:
     return _TABLE[name]
 
 
-def _listed(names) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(names)))
 
 
@@ -243,7 +257,7 @@ def _working(backend: str, pass_: str) -> str:
     return _listed(["auto", *(a.name for a in algorithms() if pass_ in a.passes_by_backend.get(backend, ()))])
 
 
-def _insist(numbers: tuple[int, int, int], problem: Conv2dProblem) -> None:
+def _insist(numbers: Numbers, problem: Conv2dProblem) -> None:
     for pass_, number in zip(PASSES, numbers):
         for algorithm in algorithms():
             if algorithm.number == number:

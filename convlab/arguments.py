@@ -1,12 +1,17 @@
 """Normalises the arguments that torch.nn.functional takes in several forms, with torch's classes of error."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+
+IntOrPair = int | Sequence[int]  # one for both, or (height, width)
 
 FLOATS = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
 SIGNED_OR_BYTE = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 
 
-def check_tensors(op: str, **tensors) -> None:
+def check_tensors(op: str, **tensors: object) -> None:
     """Raises TypeError for an argument that is no tensor."""
     for name, value in tensors.items():
         if not isinstance(value, torch.Tensor):
@@ -28,7 +33,7 @@ def check_device(op: str, input: torch.Tensor) -> None:
         )
 
 
-def check_dtype(op: str, input: torch.Tensor, integers=frozenset()) -> None:
+def check_dtype(op: str, input: torch.Tensor, integers: frozenset[torch.dtype] = frozenset()) -> None:
     """Raises NotImplementedError unless input has one of the four floating-point types, or one of `integers` and lies
     on the CPU."""
     if input.dtype in FLOATS or (input.dtype in integers and not input.is_cuda):
@@ -40,7 +45,7 @@ def check_dtype(op: str, input: torch.Tensor, integers=frozenset()) -> None:
     raise NotImplementedError(f"{op}: input is {str(input.dtype).removeprefix('torch.')}, expected {wanted}{also}")
 
 
-def integer(op: str, name: str, value):
+def integer(op: str, name: str, value: Any) -> Any:
     """An int: itself, a numpy integer, an integer tensor of no dimensions, a symbolic int. Raises TypeError for others,
     bool among them."""
     if isinstance(value, torch.SymInt):
@@ -61,32 +66,33 @@ def integer(op: str, name: str, value):
     return value
 
 
-def pair(op: str, name: str, value) -> tuple[int, int]:
+def pair(op: str, name: str, value: Any) -> tuple[int, int]:
     """An int, or a sequence of one or two ints, as (height, width). Raises TypeError for other types, RuntimeError for
     other lengths."""
     if isinstance(value, (tuple, list)):
         if len(value) not in (1, 2):
             raise RuntimeError(f"{op}: {name}={tuple(value)} has {len(value)} values, expected one or two")
-        values = tuple(integer(op, name, v) for v in value)
-        return values if len(values) == 2 else values * 2
-    return (integer(op, name, value),) * 2
+        values = [integer(op, name, v) for v in value]
+        return values[0], values[-1]
+    value = integer(op, name, value)
+    return value, value
 
 
-def window(op: str, kernel_size, stride) -> tuple[tuple[int, int], tuple[int, int]]:
+def window(op: str, kernel_size: Any, stride: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     """A pooling's kernel_size and stride, which defaults to it, as pairs."""
     kernel_size = pair(op, "kernel_size", kernel_size)
     no_stride = stride is None or (isinstance(stride, (tuple, list)) and not stride)
     return kernel_size, kernel_size if no_stride else pair(op, "stride", stride)
 
 
-def flag(op: str, name: str, value) -> bool:
+def flag(op: str, name: str, value: object) -> bool:
     """Raises TypeError for what is no bool."""
     if not isinstance(value, bool):
         raise TypeError(f"{op}: {name} must be a bool, got {value!r}")
     return value
 
 
-def slope(op: str, value, dtype: torch.dtype) -> float:
+def slope(op: str, value: Any, dtype: torch.dtype) -> float:
     """leaky_relu's negative_slope. Raises TypeError for what is no number, RuntimeError for one beyond what `dtype`
     computes in."""
     tensor = isinstance(value, torch.Tensor) and (value.dim() > 0 or value.requires_grad)
@@ -105,7 +111,7 @@ def slope(op: str, value, dtype: torch.dtype) -> float:
     return value
 
 
-def convolution(stride, padding, dilation, groups, kernel_size) -> tuple[int, ...]:
+def convolution(stride: Any, padding: Any, dilation: Any, groups: Any, kernel_size: tuple[int, ...]) -> tuple[int, ...]:
     """A convolution's arguments as its operators take them: stride (height, width), padding (top, left, bottom, right),
     dilation (height, width), groups. Raises what `pair` and `padding4` raise."""
     stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
@@ -113,7 +119,7 @@ def convolution(stride, padding, dilation, groups, kernel_size) -> tuple[int, ..
 
 
 def padding4(
-    padding, stride: tuple[int, int], kernel_size: tuple[int, int], dilation: tuple[int, int]
+    padding: Any, stride: tuple[int, int], kernel_size: tuple[int, ...], dilation: tuple[int, int]
 ) -> tuple[int, int, int, int]:
     """conv2d's padding argument as (top, left, bottom, right).
 

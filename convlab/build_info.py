@@ -1,13 +1,14 @@
 """What this convlab was built with, and what it runs on."""
 
 import platform
+from typing import Any
 
 import torch
 
 from . import _lab, cpu
 
 
-def build_info() -> dict:
+def build_info() -> dict[str, Any]:
     """Facts for a bug report.
 
     Keys: `cuda` (whether the CUDA kernels were compiled), `cuda_archs` (list of compute capabilities), `nvcc`, `cxx`

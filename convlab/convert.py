@@ -1,6 +1,10 @@
 """Swapping torch.nn's layers for convlab's in a model that exists, and back."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
+from torch.nn import Module
 from torch.nn.utils import parametrize
 
 from . import modules
@@ -13,10 +17,10 @@ CONVERTED = {
     torch.nn.LeakyReLU: modules.LeakyReLU,
     torch.nn.ReLU: modules.ReLU,
 }
-ORIGINAL = {ours: torchs for torchs, ours in CONVERTED.items()}
+ORIGINAL: dict[type, Any] = {ours: torchs for torchs, ours in CONVERTED.items()}
 
 
-def convert(model: torch.nn.Module, algo="auto") -> torch.nn.Module:
+def convert(model: Module, algo: str | dict[str, str] = "auto") -> Module:
     """Makes every layer of `model` that is exactly a torch.nn.Conv2d, MaxPool2d, AvgPool2d, LeakyReLU or ReLU one of
     convlab's.
 
@@ -42,7 +46,7 @@ def convert(model: torch.nn.Module, algo="auto") -> torch.nn.Module:
     return model
 
 
-def restore(model: torch.nn.Module) -> torch.nn.Module:
+def restore(model: Module) -> Module:
     """Makes every layer of `model` that is exactly one of convlab's the torch.nn layer it stands for, and returns
     `model`.
 
@@ -57,12 +61,12 @@ def restore(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
-def kind_of(module: torch.nn.Module) -> type:
+def kind_of(module: Module) -> type:
     """The module's class, below what parametrizations make of it: a layer of convlab's stays one."""
     return parametrize.type_before_parametrizations(module)
 
 
-def left_alone(model: torch.nn.Module) -> dict[str, str]:
+def left_alone(model: Module) -> dict[str, str]:
     """The layers of a kind that convlab has which are torch's still: name -> why."""
     return {
         name: reason or "convert() has not seen it"
@@ -71,7 +75,7 @@ def left_alone(model: torch.nn.Module) -> dict[str, str]:
     }
 
 
-def _layers(model):
+def _layers(model: Module) -> Iterator[tuple[str, Any, str | None]]:
     """The layers of a kind that convlab has: name, module, and why it cannot be converted; None if it can, or is
     convlab's."""
     quantized = any(map(_is_quantized, model.modules()))
@@ -80,7 +84,7 @@ def _layers(model):
             yield name, module, None if kind_of(module) in ORIGINAL else _reason_to_leave(module, quantized)
 
 
-def _reason_to_leave(module, quantized: bool) -> str | None:
+def _reason_to_leave(module: Any, quantized: bool) -> str | None:
     if _is_scripted(module):
         return "scripted: convert before torch.jit.script"
     if quantized:
@@ -99,11 +103,11 @@ def _reason_to_leave(module, quantized: bool) -> str | None:
     return None
 
 
-def _is_scripted(module) -> bool:
+def _is_scripted(module: Module) -> bool:
     return isinstance(module, torch.jit.ScriptModule) and module.original_name in {kind.__name__ for kind in CONVERTED}
 
 
-def _is_quantized(module) -> bool:
+def _is_quantized(module: Module) -> bool:
     """A convolution, pooling or activation of integers, or one that imitates them in training. Those called dynamic
     take floats."""
     home, name = type(module).__module__, type(module).__name__
@@ -111,6 +115,6 @@ def _is_quantized(module) -> bool:
     return imitates and ".dynamic." not in home and ("2d" in name or "ReLU" in name)
 
 
-def _check_model(function: str, model) -> None:
-    if not isinstance(model, torch.nn.Module):
+def _check_model(function: str, model: object) -> None:
+    if not isinstance(model, Module):
         raise TypeError(f"{function}: model must be a torch.nn.Module, got {type(model).__name__}")

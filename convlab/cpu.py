@@ -14,9 +14,9 @@ def kernels() -> str:
     """ "avx512", "avx2" or "baseline": the best this machine runs, or what the environment variable CONVLAB_CPU named
     when the first kernel ran. Raises RuntimeError where CONVLAB_CPU names what there is not, or not on this machine."""
     error = ctypes.c_char_p()
-    name = _library.convlab_cpu_kernels(ctypes.byref(error))
+    name: bytes | None = _library.convlab_cpu_kernels(ctypes.byref(error))
     if name is None:
-        raise RuntimeError(error.value.decode())
+        raise RuntimeError((error.value or b"").decode())
     return name.decode()
 
 
@@ -24,4 +24,4 @@ def fma_peak(seconds: float, threads: int) -> float:
     """Floating-point operations a second of float32 multiply-adds in registers, `threads` threads together; takes
     `seconds`."""
     kernels()
-    return _library.convlab_cpu_peak(seconds, threads)
+    return float(_library.convlab_cpu_peak(seconds, threads))

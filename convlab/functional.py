@@ -1,12 +1,17 @@
 """torch.nn.functional's signatures over convlab's kernels."""
 
+from collections.abc import Iterator
+from typing import Any, Literal, overload
+
 import torch
+from torch import Tensor
 
 from . import autograd, ops
 from ._fast_apply import needs_autograd
-from .algorithms import AUTO, Conv2dProblem, numbers_of
+from .algorithms import AUTO, Algo, Conv2dProblem, numbers_of
 from .arguments import (
     SIGNED_OR_BYTE,
+    IntOrPair,
     check_device,
     check_dtype,
     check_tensors,
@@ -20,7 +25,17 @@ from .arguments import (
 from .simulator import backend_of
 
 
-def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, algo="auto"):
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrPair = 1,
+    padding: IntOrPair | str = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    *,
+    algo: Algo = "auto",
+) -> Tensor:
     """2-D convolution, as `torch.nn.functional.conv2d`.
 
     input: [N, C, H, W] or [C, H, W]; weight: [K, C/groups, R, S]; bias: [K] or None. All of one dtype: float32,
@@ -51,6 +66,7 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
         )
     if input.numel() == 0 and algo == "auto":  # nothing to compute: torch knows what becomes of nothing
         return torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    geometry: tuple[int, ...]
     on_cpu = input.is_cpu
     if on_cpu or input.is_cuda:
         device = "cpu" if on_cpu else "cuda"
@@ -79,7 +95,52 @@ def conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, 
     return autograd.conv2d(input, weight, bias, geometry, numbers)
 
 
-def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
+@overload
+def max_pool2d(
+    input: Tensor,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+    return_indices: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def max_pool2d(
+    input: Tensor,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+    *,
+    return_indices: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def max_pool2d(
+    input: Tensor,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]: ...
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """2-D max pooling, as `torch.nn.functional.max_pool2d`.
 
     input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16; on the CPU also uint8 and int8 to int64.
@@ -94,7 +155,9 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
     _check_input("max_pool2d", input, SIGNED_OR_BYTE)
     if input.dim() == 3:
         result = max_pool2d(input.unsqueeze(0), kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-        return tuple(t.squeeze(0) for t in result) if return_indices else result.squeeze(0)
+        if isinstance(result, tuple):
+            return result[0].squeeze(0), result[1].squeeze(0)
+        return result.squeeze(0)
     if input.dim() != 4:
         raise RuntimeError(f"max_pool2d: input must be [N, C, H, W] or [C, H, W], got {tuple(input.shape)}")
     kernel_size, stride = window("max_pool2d", kernel_size, stride)
@@ -115,8 +178,14 @@ def max_pool2d(input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode
 
 
 def avg_pool2d(
-    input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
-):
+    input: Tensor,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = None,
+    padding: IntOrPair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
     """2-D average pooling, as `torch.nn.functional.avg_pool2d`.
 
     input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16; on the CPU also int64, rounded towards
@@ -150,7 +219,7 @@ def avg_pool2d(
     return autograd.apply(autograd.AvgPool2d, input, arguments)
 
 
-def leaky_relu(input, negative_slope=0.01, inplace=False):
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where x > 0, else x * negative_slope, as `torch.nn.functional.leaky_relu`.
 
     input: any shape; float32, float64, float16 or bfloat16. inplace overwrites and returns it; its gradient then needs
@@ -166,7 +235,7 @@ def leaky_relu(input, negative_slope=0.01, inplace=False):
     return input.copy_(y) if inplace else y
 
 
-def relu(input, inplace=False):
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """x where x > 0, else 0, as `torch.nn.functional.relu`: NaN stays NaN, -inf becomes 0.
 
     input: any shape; float32, float64, float16, bfloat16, or integers. inplace overwrites and returns it.
@@ -180,7 +249,7 @@ def relu(input, inplace=False):
     return autograd.in_place(autograd.ReLU, input) if inplace else autograd.apply(autograd.ReLU, input)
 
 
-def _check_input(op: str, input, integers=frozenset()) -> None:
+def _check_input(op: str, input: Tensor, integers: frozenset[torch.dtype] = frozenset()) -> None:
     """That it is a tensor, on a device and of a dtype that there are kernels for."""
     if not isinstance(input, torch.Tensor):
         check_tensors(op, input=input)
@@ -189,12 +258,11 @@ def _check_input(op: str, input, integers=frozenset()) -> None:
         check_dtype(op, input, integers)
 
 
-def _autocast(device: str, *tensors):
+def _autocast(device: str, *tensors: Tensor | None) -> Iterator[Any]:
     """What autocast does to a convolution's tensors: its dtype for every floating one but float64."""
     dtype = torch.get_autocast_dtype(device)
 
-    def cast(t):
-        eligible = t is not None and t.is_floating_point() and t.dtype != torch.float64
-        return t.to(dtype) if eligible else t
+    def cast(t: Tensor | None) -> Tensor | None:
+        return t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
 
     return map(cast, tensors)

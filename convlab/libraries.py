@@ -6,7 +6,7 @@ from pathlib import Path
 
 REBUILD = "pip install --no-build-isolation --force-reinstall --no-deps ."
 FOLDER = Path(__file__).parent
-FILES = {
+FILES: dict[str, str] = {
     "_C": "_C.so",
     "_lab": "_lab" + sysconfig.get_config_var("EXT_SUFFIX"),
     "_sim": "_sim.so",

@@ -14,9 +14,10 @@ import linecache
 import os
 import threading
 import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -66,10 +67,10 @@ class Traffic(NamedTuple):
         return source_line(self.file, self.line)
 
 
-class TrafficTable(list):
+class TrafficTable(list[Traffic]):
     """Traffic rows that print as a table with the source lines quoted."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         return _table(self)
 
 
@@ -107,10 +108,16 @@ class _Redirect(TorchDispatchMode):
     """Hands convlab's operators on CPU tensors to the current simulation, if there is one; everything else goes its
     way."""
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         simulation = current()
         twin = simulation and simulation._library.twins.get(func)
-        if not twin or not all(_is_real_cpu_tensor(a) for a in args if isinstance(a, torch.Tensor)):
+        if (
+            simulation is None
+            or not twin
+            or not all(_is_real_cpu_tensor(a) for a in args if isinstance(a, torch.Tensor))
+        ):
             return func(*args, **(kwargs or {}))
         return simulation._run(twin, args, kwargs or {})
 
@@ -129,7 +136,7 @@ class Simulation:
         self._session = controls.open_session(ORDERS.index(order), seed, count, only_plan)
         weakref.finalize(self, controls.close_session, self._session)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<convlab simulation: order={self.order!r}, seed={self.seed}, check={self.check}, count={self.count}, {len(self.launches)} launches>"
 
     @property
@@ -143,14 +150,13 @@ class Simulation:
         if not self.count:
             raise RuntimeError("sim.traffic: this simulation does not count; use convlab.simulate(count=True)")
         rows = TrafficTable()
-        for *where, space, access, requests, size, cost, ideal in self._library.controls.traffic(self._session):
-            shared = space == "shared"
-            rows.append(
-                Traffic(*where, space, access, requests, size, 0 if shared else cost, cost if shared else 0, ideal)
-            )
+        for row in self._library.controls.traffic(self._session):
+            *what, cost, ideal = row
+            sectors, wavefronts = (0, cost) if row[5] == "shared" else (cost, 0)
+            rows.append(Traffic._make((*what, sectors, wavefronts, ideal)))
         return rows
 
-    def _run(self, op, args, kwargs):
+    def _run(self, op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         controls = self._library.controls
         controls.set_os_threads(torch.get_num_threads())
         before = controls.enter_session(self._session)
@@ -173,7 +179,7 @@ def backend_of(t: torch.Tensor) -> str:
 
 
 @contextmanager
-def resumed(simulation: Simulation | None):
+def resumed(simulation: Simulation | None) -> Iterator[Simulation | None]:
     """Goes through `simulation` (None: through none) for the length of the block, as a backward does with what its
     forward had."""
     if not hasattr(_entered, "simulations"):
@@ -188,7 +194,7 @@ def resumed(simulation: Simulation | None):
 
 
 @contextmanager
-def simulate(order: str = "random", seed: int = 0, check: bool = True, count: bool = False):
+def simulate(order: str = "random", seed: int = 0, check: bool = True, count: bool = False) -> Iterator[Simulation]:
     """Inside the block, convlab's functions and modules on CPU tensors run the CUDA kernels, on the host, forward and
     backward.
 
@@ -214,14 +220,16 @@ def simulate(order: str = "random", seed: int = 0, check: bool = True, count: bo
         raise ValueError(f"simulate: order={order!r} must be one of {', '.join(map(repr, ORDERS))}")
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"simulate: seed={seed!r} must be an int in [0, 2^64)")
-    with resumed(Simulation(order, seed, bool(check or count), bool(count))) as simulation:
+    simulation = Simulation(order, seed, bool(check or count), bool(count))
+    with resumed(simulation):
         yield simulation
 
 
-def launches_of(call) -> list[Launch]:
+def launches_of(call: Callable[[], object]) -> list[Launch]:
     """The launches that `call()`, convlab's functions on CPU tensors, would make: none runs, tensors are not looked at,
     outputs are left as they happen to be."""
-    with resumed(Simulation("forward", 0, check=False, count=False, only_plan=True)) as simulation:
+    simulation = Simulation("forward", 0, check=False, count=False, only_plan=True)
+    with resumed(simulation):
         call()
     return simulation.launches
 
@@ -237,12 +245,12 @@ def source_line(file: str, line: int) -> str:
     return ""
 
 
-def _table(rows) -> str:
+def _table(rows: Iterable[Traffic]) -> str:
     """A block of lines for each kernel: where, what, requests, bytes, the cost of a request against the ideal, the
     source."""
     lines = []
-    for (source, kernel), group in itertools.groupby(rows, key=lambda r: (r.kernel_source, r.kernel)):
-        group = list(group)
+    for (source, kernel), of_kernel in itertools.groupby(rows, key=lambda r: (r.kernel_source, r.kernel)):
+        group = list(of_kernel)
         places = [f"{Path(r.file).name}:{r.line}" for r in group]
         what = [f"{r.access} {r.space} {r.memory}" for r in group]
         place_width, what_width = max(map(len, places)), max(map(len, what))

@@ -3,11 +3,15 @@ torch."""
 
 import io
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import Module
 
 from . import modules, simulator
 from .algorithms import Conv2dProblem, names_of
@@ -41,6 +45,9 @@ class LayerPass:
     error: float
 
 
+Rows = dict[tuple[Any, ...], LayerPass]
+
+
 @dataclass(frozen=True)
 class Summary:
     """What `summary()` returns; prints as a table.
@@ -57,7 +64,7 @@ class Summary:
         """Of all passes together."""
         return sum(row.seconds for row in self.passes)
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [_table([_cells(row) for row in self.passes])] if self.passes else ["no layer of convlab's ran"]
         if self.passes:
             lines.append(f"{len(self.passes)} passes, {1e3 * self.seconds:.3f} ms")
@@ -65,7 +72,7 @@ class Summary:
         return "\n".join(lines)
 
 
-def summary(model: torch.nn.Module, input) -> Summary:
+def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any]) -> Summary:
     """Runs `model` once, and each pass of convlab's layers in it some more times beside torch's.
 
     input: what the model is called with: a tensor, or a tuple or dict of arguments. Passes are those that a step of
@@ -77,7 +84,7 @@ def summary(model: torch.nn.Module, input) -> Summary:
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"summary: model must be a torch.nn.Module, got {type(model).__name__}")
-    rows: dict[tuple, LayerPass] = {}
+    rows: Rows = {}
     handles = []
     try:
         for name, module in model.named_modules():
@@ -96,7 +103,7 @@ def summary(model: torch.nn.Module, input) -> Summary:
 
 
 @contextmanager
-def _unchanged(model):
+def _unchanged(model: Module) -> Iterator[None]:
     """Buffers and the state of the random generators are put back after the block."""
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
@@ -111,7 +118,7 @@ def _unchanged(model):
 # ---- one layer ------------------------------------------------------------------------------------------------------
 
 
-def _count(rows, name, module, args, kwargs) -> None:
+def _count(rows: Rows, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Adds a call of a layer to `rows`, just before it; measures it if it is the first on such an input."""
     input = args[0] if args else kwargs["input"]
     for pass_, wanted in _passes(module, input):
@@ -122,7 +129,7 @@ def _count(rows, name, module, args, kwargs) -> None:
         rows[key] = replace(row, calls=calls, seconds=row.seconds / row.calls * calls)
 
 
-def _passes(module, input):
+def _passes(module: Any, input: Tensor) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The passes that autograd will run, each with what it is the gradient to: the input is 0, parameters 1 and 2."""
     yield "forward", ()
     if not torch.is_grad_enabled():
@@ -134,7 +141,7 @@ def _passes(module, input):
         yield "wgrad", trained
 
 
-def _measured(name, module, input, pass_, wanted) -> LayerPass:
+def _measured(name: str, module: Any, input: Tensor, pass_: str, wanted: tuple[int, ...]) -> LayerPass:
     ours, torchs = _forwards(module)
     with torch.no_grad():
         x = input.detach()
@@ -157,21 +164,23 @@ def _measured(name, module, input, pass_, wanted) -> LayerPass:
     )
 
 
-def _parameters(module):
+def _parameters(module: Any) -> tuple[Tensor | None, ...]:
     return (module.weight, module.bias) if isinstance(module, modules.Conv2d) else ()
 
 
-def _forwards(module):
+def _forwards(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """convlab's and torch's functions of (input, *parameters)."""
     if isinstance(module, modules.Conv2d):
         return module._conv_forward, partial(torch.nn.Conv2d._conv_forward, module)
-    kind = kind_of(module)
+    kind: Any = kind_of(module)
     return partial(kind.forward, module), partial(ORIGINAL[kind].forward, module)
 
 
-def _call(forward, module, x, wanted, dy):
+def _call(
+    forward: Callable[..., Any], module: Any, x: Tensor, wanted: tuple[int, ...], dy: Tensor | None
+) -> Callable[[], Any]:
     """A function that does the pass once: forward, or the gradient to the `wanted` of input and parameters."""
-    tensors = [
+    tensors: list[Any] = [
         t if t is None else t.detach().requires_grad_(i in wanted) for i, t in enumerate((x, *_parameters(module)))
     ]
     if getattr(module, "inplace", False):
@@ -183,11 +192,11 @@ def _call(forward, module, x, wanted, dy):
     return lambda: torch.autograd.grad(y, [tensors[i] for i in wanted], dy, retain_graph=True)
 
 
-def _algorithm(module, x, dtype, pass_):
+def _algorithm(module: Any, x: Tensor, dtype: torch.dtype, pass_: str) -> str | None:
     """dtype: what autocast, if it is on, makes of x's."""
     if not isinstance(module, modules.Conv2d) or not dtype.is_floating_point:
         return None  # there is but one
-    padding = module.padding
+    padding: Any = module.padding
     if module.padding_mode != "zeros":
         x = torch.nn.functional.pad(x, module._reversed_padding_repeated_twice, mode=module.padding_mode)
         padding = 0
@@ -195,13 +204,13 @@ def _algorithm(module, x, dtype, pass_):
     return names_of(module.algo, replace(problem, dtype=dtype))[pass_]
 
 
-def _seconds(call, x) -> float:
+def _seconds(call: Callable[[], Any], x: Tensor) -> float:
     if simulator.current():
         return best(call, _ONCE).seconds
     if not x.is_cuda:
         return best(call, _LIMITS).seconds
 
-    def clock():
+    def clock() -> float:
         torch.cuda.synchronize(x.device)
         return time.perf_counter()
 
@@ -217,7 +226,7 @@ def _cells(row: LayerPass) -> tuple[str, ...]:
     return (row.layer or "the model", row.kind, *sizes, row.pass_, row.algorithm or "", *figures)
 
 
-def _table(rows) -> str:
+def _table(rows: list[tuple[str, ...]]) -> str:
     """Drawn by rich where it is installed."""
     try:
         from rich import box
@@ -235,14 +244,14 @@ def _table(rows) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 
-def _plain_table(rows) -> str:
+def _plain_table(rows: list[tuple[str, ...]]) -> str:
     widths = _widths(rows)
 
-    def line(cells):
+    def line(cells: tuple[str, ...]) -> str:
         return "  ".join(c.ljust(w) if i < _TEXTS else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths)))
 
     return "\n".join(line(cells) for cells in (_HEADINGS, *rows))
 
 
-def _widths(rows):
+def _widths(rows: list[tuple[str, ...]]) -> list[int]:
     return [max(map(len, column)) for column in zip(_HEADINGS, *rows)]

@@ -1,6 +1,7 @@
 """Training steps of two small networks: zero_grad, forward, cross-entropy, backward, SGD; torch's layers and
 convert()'s."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ class Network(NamedTuple):
 
     name: str
     batch: int
-    make: callable
+    make: Callable
     convolutions: tuple[Conv, ...]
     linear: tuple[int, ...]
 
