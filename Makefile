@@ -6,7 +6,9 @@ VENV   ?= .venv
 VENV_PYTHON := $(VENV)/bin/python
 PIP := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: docs help lenet cifar test test-long sanitize bench mutants kernel-notes gpu-test gpu-report build nvcc clean
+CXX_FILES = $(sort $(shell find csrc convlab tests examples -name "*.cpp" -o -name "*.h" -o -name "*.cu" -o -name "*.cuh"))
+
+.PHONY: docs help lenet cifar lint format test test-long sanitize bench mutants kernel-notes gpu-test gpu-report build nvcc clean
 .NOTPARALLEL:
 
 help:
@@ -14,6 +16,8 @@ help:
 	@echo "make cifar      train a larger network on images drawn from a seed; ARGS=\"--data cifar10\" on CIFAR-10"
 	@echo "make test       the tests; without nvcc on the machine, one from PyPI compiles the CUDA kernels"
 	@echo "make test-long  what takes minutes more: ten times as many random problems"
+	@echo "make lint       what ruff, clang-format, mypy, codespell and import-linter find"
+	@echo "make format     lay all files out: ruff and clang-format"
 	@echo "make sanitize   the CPU kernels' tests under AddressSanitizer and UBSan, for each instruction set of this machine"
 	@echo "make bench      time the kernels beside torch's on this machine"
 	@echo "make mutants    break the kernels in one place at a time; a test must notice each"
@@ -38,6 +42,17 @@ test: $(VENV)/.torch nvcc build
 
 test-long: $(VENV)/.torch nvcc build
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 -m long $(ARGS)
+
+# All of them, whatever the first ones say.
+lint: $(VENV)/.lint
+	@export PATH="$(CURDIR)/$(VENV)/bin:$$PATH"; failed=0; \
+	for check in "ruff check --quiet" "ruff format --quiet --check" "clang-format --dry-run -Werror $(CXX_FILES)" \
+	    mypy codespell "lint-imports --no-logo"; do \
+	  $$check || { echo "make lint: $${check%% *} fails"; failed=1; }; \
+	done; exit $$failed
+
+format: $(VENV)/.lint
+	@export PATH="$(CURDIR)/$(VENV)/bin:$$PATH"; ruff check --quiet --fix-only && ruff format --quiet && clang-format -i $(CXX_FILES)
 
 sanitize: build
 	@$(VENV_PYTHON) -m tools.sanitize $(ARGS)
@@ -87,4 +102,9 @@ $(VENV)/.ready: $(VENV)/.torch
 	@mv $(VENV)/.torch $(VENV)/.installing
 	$(PIP) --no-build-isolation -e '.[train,test]'
 	@mv $(VENV)/.installing $(VENV)/.torch
+	@touch $@
+
+# The linters, at the versions that pyproject.toml pins: what they find must not change with the day.
+$(VENV)/.lint: $(VENV)/.ready
+	$(PIP) --no-build-isolation -e '.[lint]'
 	@touch $@

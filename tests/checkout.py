@@ -59,7 +59,7 @@ def give_it_an_environment(folder: Path):
 
 
 def _make_is_content(folder):
-    for name in (".torch", ".ready"):
+    for name in (".torch", ".ready", ".lint"):
         (folder / ".venv" / name).touch()
 
 

@@ -66,6 +66,7 @@ WITHOUT_A_GPU = {
 }
 STATUS = {"python -m convlab.check examples/conv2d/0_with_a_bug.cuh": 1}
 LONG = [
+    "make lint",
     "make bench",
     "make cifar",
     "make kernel-notes",
@@ -91,6 +92,7 @@ NEEDS = {
     "--tensorboard": ["tensorboard"],
     "--compare|--plots|make cifar": ["matplotlib"],
     "make docs": ["mkdocs"],
+    "make (lint|format)": ["clang_format", "codespell_lib", "importlinter", "mypy", "ruff"],
     "make test": ["xdist"],
 }
 
