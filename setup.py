@@ -196,10 +196,22 @@ def write_graph(path, cxx, nvcc, libs):
             graph.build(folder + "/" + lib.name, "link", objects, variables={"flags": shell(lib.link_flags)})
 
 
-def run_ninja(path, jobs, cxx, nvcc):
+def write_compile_commands(graph, path):
+    """For clangd (.clangd) and other tools that read C++. Of what g++ compiles, kernels for the simulators included."""
+    done = subprocess.run([ninja(), "-f", graph, "-t", "compdb", "cxx"], stdout=subprocess.PIPE, check=True)
+    with open(path + ".new", "wb") as f:
+        f.write(done.stdout)
+    os.replace(path + ".new", path)
+
+
+def ninja() -> str:
     import ninja
 
-    command = [os.path.join(ninja.BIN_DIR, "ninja"), "-f", path, "-j", str(jobs)]
+    return os.path.join(ninja.BIN_DIR, "ninja")
+
+
+def run_ninja(path, jobs, cxx, nvcc):
+    command = [ninja(), "-f", path, "-j", str(jobs)]
     said = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -251,6 +263,8 @@ class BuildWithNinja(build_ext):
         os.makedirs(folder, exist_ok=True)
         libs = libraries(torch, cxx, nvcc, archs)
         write_graph(folder + "/build.ninja", cxx, nvcc, libs)
+        if not sanitize():
+            write_compile_commands(folder + "/build.ninja", "build/compile_commands.json")
         run_ninja(folder + "/build.ninja", jobs, cxx, nvcc)
         for lib, extension in zip(libs, self.extensions):
             replace(os.path.join(folder, lib.name), self.get_ext_fullpath(extension.name))
@@ -291,6 +305,7 @@ if __name__ == "__main__":
         toolchain.check_machine(os.environ)
         toolchain.check_packages()
     setup(
+        license="MIT",
         ext_modules=[Extension("convlab." + name, []) for name in ("_C", "_lab", "_sim", "_sim_check")],
         cmdclass={"build_ext": BuildWithNinja, "build_py": BuildPyAnew},
     )

@@ -1,6 +1,7 @@
 """The build: what the libraries depend on, what a build that cannot be says, how it chooses."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -55,6 +56,16 @@ def test_build_info_agrees_with_the_library():
     info = convlab.build_info()
     assert bool(info["cuda"]) == bool(info["nvcc"]) == bool(info["cuda_archs"])
     assert info["cuda"] == ("aoti_torch_get_current_cuda_stream" in binutil("nm", "-D"))
+
+
+@pytest.mark.skipif(not (ROOT / "build" / "compile_commands.json").exists(), reason="the build folder is gone")
+def test_the_commands_for_clangd_have_every_source():
+    commands = json.loads((ROOT / "build" / "compile_commands.json").read_text())
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.c*") if path.suffix in (".cpp", ".cu")}
+    known = {command["file"] for command in commands}
+    assert {file for file in known if not (ROOT / file).exists()} == set()
+    assert {file for file in sources if not file.startswith(("csrc/testing/", "csrc/cpu/isa/"))} <= known
+    assert all("-Icsrc" in command["command"] for command in commands)
 
 
 # ---- refusals
