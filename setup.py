@@ -186,7 +186,7 @@ def write_graph(path, cxx, nvcc, libs):
                 if not sources:
                     raise toolchain.Refusal(f"no source file matches {pattern} in {ROOT}: the checkout is not whole")
                 for source in sources:
-                    target = "{}/{}/{}.o".format(folder, lib.name.split(".")[0], source)
+                    target = f"{folder}/{lib.name.split('.')[0]}/{source}.o"
                     compiler, flags = (
                         (lib.cu_compiler, lib.cu_flags) if source.endswith(".cu") else ("cxx", lib.cxx_flags)
                     )
@@ -229,7 +229,7 @@ def run_ninja(path, jobs, cxx, nvcc):
         )
     if "Killed" in said:
         raise toolchain.Refusal("a compiler was killed, most likely for want of memory: build again with MAX_JOBS=1")
-    raise toolchain.Refusal("the build failed ({}); the first error stands above".format(" ".join(command)))
+    raise toolchain.Refusal(f"the build failed ({' '.join(command)}); the first error stands above")
 
 
 class BuildWithNinja(build_ext):
@@ -244,15 +244,14 @@ class BuildWithNinja(build_ext):
                 os.environ.get("TORCH_CUDA_ARCH_LIST") or toolchain.DEFAULT_ARCHS, nvcc.archs
             )
             if dropped:
-                print("convlab: nvcc {} does not compile for {}: left out".format(nvcc.version, ", ".join(dropped)))
+                print(f"convlab: nvcc {nvcc.version} does not compile for {', '.join(dropped)}: left out")
             if torch.cuda and toolchain.numbers(torch.cuda)[0] != toolchain.numbers(nvcc.version)[0]:
                 print(
                     f"convlab: nvcc is of CUDA {nvcc.version}, torch {torch.version} of CUDA {torch.cuda}: it builds and loads, but a GPU needs a driver for both"
                 )
             print(
-                "convlab: building for the CPU and CUDA: nvcc {} ({}), architectures {}".format(
-                    nvcc.version, nvcc.path, ";".join(archs)
-                )
+                f"convlab: building for the CPU and CUDA: nvcc {nvcc.version} ({nvcc.path}), "
+                f"architectures {';'.join(archs)}"
             )
         else:
             print(f"convlab: building for the CPU only: {reason}")

@@ -111,9 +111,8 @@ def check_packages():
     missing = [name for name in ("ninja", "pybind11") if package(name) is None]
     if missing:
         raise Refusal(
-            "building needs {} in this environment ({}), which has none: pip install {}, then pip install --no-build-isolation .".format(
-                " and ".join(missing), sys.prefix, " ".join(missing)
-            )
+            f"building needs {' and '.join(missing)} in this environment ({sys.prefix}), which has none: "
+            f"pip install {' '.join(missing)}, then pip install --no-build-isolation ."
         )
 
 
@@ -226,7 +225,7 @@ def inspect_nvcc(path, cxx) -> Nvcc:
 def unusable(nvcc: Nvcc) -> str | None:
     """Why this nvcc cannot compile the kernels, or None."""
     if nvcc.missing:
-        return "an nvcc without {} ({})".format(" and ".join(nvcc.missing), nvcc.path)
+        return f"an nvcc without {' and '.join(nvcc.missing)} ({nvcc.path})"
     if nvcc.version == "unknown" or numbers(nvcc.version)[0] < OLDEST_CUDA:
         return f"an nvcc {nvcc.version} ({nvcc.path}), too old for C++20"
     return None
@@ -299,9 +298,8 @@ def parse_archs(text, known) -> tuple[list[str], list[str]]:
         (kept if major + minor in known else dropped)[name] = ptx or ""
     if not kept:
         raise Refusal(
-            "this nvcc compiles for none of TORCH_CUDA_ARCH_LIST={!r}; it knows {}".format(
-                text, ", ".join(f"{n[:-1]}.{n[-1]}" for n in known)
-            )
+            f"this nvcc compiles for none of TORCH_CUDA_ARCH_LIST={text!r}; it knows "
+            + ", ".join(f"{n[:-1]}.{n[-1]}" for n in known)
         )
     newest = max(kept, key=lambda name: (numbers(name), name))
     if any(dropped.values()) and not any(kept.values()):

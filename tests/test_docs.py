@@ -25,6 +25,13 @@ def test_the_pages_build_without_a_warning(tmp_path):
         assert (tmp_path / "ladder" / f"{name}.html").exists()
 
 
+def test_contributing_names_files_that_exist():
+    """NAME stands for that of a kernel, an algorithm, an operator."""
+    named = re.findall(r"`((?:csrc|convlab|docs|tests|benchmarks)/[\w./*]*)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 20
+    assert [path for path in named if not list(ROOT.glob(path.replace("NAME", "*")))] == []
+
+
 # ---- how to add a rung
 # ------------------------------------------------------------------------------------------------
 

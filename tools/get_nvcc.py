@@ -26,7 +26,7 @@ def main():
             f"convlab: {reason}; PyPI has one for CUDA 13 and later, and torch {torch.version} is of CUDA {torch.cuda}"
         )
         return
-    print("convlab: {}; installing {}".format(reason, " ".join(packages)), flush=True)
+    print(f"convlab: {reason}; installing {' '.join(packages)}", flush=True)
     # --force-reinstall: what an interrupted pip left half there counts as installed.
     pip = [
         sys.executable,

@@ -308,11 +308,7 @@ def line_of(row):
         )
         for key in keys
     ]
-    us = (
-        " {:.1f} us".format(row["measured"]["microseconds"])
-        if row["measured"] and "microseconds" in row["measured"]
-        else ""
-    )
+    us = f" {row['measured']['microseconds']:.1f} us" if row["measured"] and "microseconds" in row["measured"] else ""
     return "{layer} {algorithm} {pass} {kernel}:".format(**row) + us + " simulated/measured " + ", ".join(both)
 
 

@@ -182,7 +182,7 @@ def run_step(step, seconds, log) -> dict:
 
 def run_command(command, environ, deadline, log, said) -> str:
     """Runs it, with its output into the log; returns why it failed, or ""."""
-    log.write("$ {}\n".format(" ".join("python" if word == PYTHON else word for word in command)))
+    log.write(f"$ {' '.join('python' if word == PYTHON else word for word in command)}\n")
     environ = {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
@@ -331,7 +331,7 @@ def main(argv=None) -> int:
     wanted = [name for name in args.step.split(",") if name]
     for name in wanted:
         if name not in [step.name for step in todo]:
-            parser.error("step {!r} is none of: {}".format(name, ", ".join(step.name for step in todo)))
+            parser.error(f"step {name!r} is none of: {', '.join(step.name for step in todo)}")
     folder = Path(tempfile.mkdtemp(prefix="gpu-report-")) if args.dry else RESULTS
     path = args.output or folder / f"{slug(gpu)}-{now()[:10]}.json"
     log = Log(path.with_suffix(".log"))
@@ -344,13 +344,12 @@ def main(argv=None) -> int:
         done = run_step(step, args.budget - (time.monotonic() - start), log)
         report["steps"][step.name] = {"when": now(), **done}
         save(report, path)  # after each: what is done stays done
-        log.write("== {}: {} in {} s ==\n".format(step.name, "ok" if done["ok"] else done["why"], done["seconds"]))
+        log.write(f"== {step.name}: {'ok' if done['ok'] else done['why']} in {done['seconds']} s ==\n")
     ran = {name: done for name, done in report["steps"].items() if not wanted or name in wanted}
     log.write(
         "\n"
         + "".join(
-            "{:10} {:>7} s  {}\n".format(name, done["seconds"], "ok" if done["ok"] else done["why"])
-            for name, done in ran.items()
+            f"{name:10} {done['seconds']:>7} s  {'ok' if done['ok'] else done['why']}\n" for name, done in ran.items()
         )
     )
     log.write(f"wrote {os.path.relpath(path)} in {time.monotonic() - start:.0f} s\n")

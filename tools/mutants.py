@@ -53,7 +53,7 @@ class Mutant(NamedTuple):
         return not self.new
 
     def __str__(self):
-        return "{}:{}: {}".format(self.file, self.line, self.new_line or "without " + self.old_line)
+        return f"{self.file}:{self.line}: {self.new_line or 'without ' + self.old_line}"
 
     @property
     def key(self):
@@ -272,7 +272,7 @@ def run_problems(folder, source, check, pipe):
             problem()
     except BaseException as error:  # noqa: BLE001  (whatever a broken kernel brings about)
         cause = error.__cause__ or error
-        os.write(pipe, "problem {}: {}".format(number, " ".join(str(cause).split())[:160]).encode())
+        os.write(pipe, f"problem {number}: {' '.join(str(cause).split())[:160]}".encode())
         os._exit(1)
     os._exit(0)
 
@@ -318,7 +318,7 @@ def try_mutant(m: Mutant):
                 elif workshop.is_changed(source, check):
                     workshop.link(source, check)
                     said = noticed(workshop.folder, source, check)
-                    said = said and "{}, {}: {}".format(Path(source).name, "checking" if check else "plain", said)
+                    said = said and f"{Path(source).name}, {'checking' if check else 'plain'}: {said}"
                 if said:
                     return m, time.monotonic() - begin, said
         return m, time.monotonic() - begin, None

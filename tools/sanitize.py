@@ -59,7 +59,7 @@ def main():
     known = instruction_sets(environ)
     asked = [environ["CONVLAB_CPU"]] if environ.get("CONVLAB_CPU") else known
     if not set(asked) <= set(known):
-        raise toolchain.Refusal("CONVLAB_CPU is {!r}; this machine runs {}".format(asked[0], ", ".join(known)))
+        raise toolchain.Refusal(f"CONVLAB_CPU is {asked[0]!r}; this machine runs {', '.join(known)}")
     workers = ["-n", "auto", "--maxprocesses", "4"] if importlib.util.find_spec("xdist") else []
     tests = [os.path.join(ROOT, "tests", f"test_{name}.py") for name in TESTS]
     failed = False

@@ -44,9 +44,7 @@ def smoke():
         for expected, actual in zip(*results):
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4, msg=partial("{}: {}".format, name))
     print(
-        "torch {}: {} agree; built with torch {}".format(
-            torch.__version__, ", ".join(cases), convlab.build_info()["torch_built"]
-        )
+        f"torch {torch.__version__}: {', '.join(cases)} agree; built with torch {convlab.build_info()['torch_built']}"
     )
 
 

@@ -102,7 +102,7 @@ def check(rows):
         what for what, verdict in rows.items() if verdict.split(":")[0] in ("yes", "no") and what not in outcomes.shown
     ]
     if not_shown:
-        sys.exit("convlab: the tests do not show what they say: {}".format("; ".join(not_shown)))
+        sys.exit(f"convlab: the tests do not show what they say: {'; '.join(not_shown)}")
 
 
 def main():
