@@ -45,14 +45,14 @@ test-long: $(VENV)/.torch nvcc build
 
 # All of them, whatever the first ones say.
 lint: $(VENV)/.lint
-	@export PATH="$(CURDIR)/$(VENV)/bin:$$PATH"; failed=0; \
-	for check in "ruff check --quiet" "ruff format --quiet --check" "clang-format --dry-run -Werror $(CXX_FILES)" \
+	@export PATH="$(abspath $(VENV))/bin:$$PATH"; failed=0; \
+	for check in "ruff check" "ruff format --check" "clang-format --dry-run -Werror $(CXX_FILES)" \
 	    mypy codespell "lint-imports --no-logo"; do \
 	  $$check || { echo "make lint: $${check%% *} fails"; failed=1; }; \
 	done; exit $$failed
 
 format: $(VENV)/.lint
-	@export PATH="$(CURDIR)/$(VENV)/bin:$$PATH"; ruff check --quiet --fix-only && ruff format --quiet && clang-format -i $(CXX_FILES)
+	@export PATH="$(abspath $(VENV))/bin:$$PATH"; ruff check --quiet --fix-only && ruff format --quiet && clang-format -i $(CXX_FILES)
 
 sanitize: build
 	@$(VENV_PYTHON) -m tools.sanitize $(ARGS)
