@@ -26,12 +26,12 @@ def operators() -> None:
     except OSError as error:
         raise ImportError(
             f"convlab: {library}{_built_with()} does not load beside torch {torch.__version__} "
-            f"({error.__cause__ or error}): {libraries.REBUILD}"
+            f"({error.__cause__ or error}): {libraries.rebuild()}"
         ) from error
     try:
         from . import _lab  # noqa: F401  (after torch: its own message would hide a torch that is too old)
     except ImportError as error:
-        raise ImportError(f"convlab: its module _lab does not load ({error}): {libraries.REBUILD}") from error
+        raise ImportError(f"convlab: its module _lab does not load ({error}): {libraries.rebuild()}") from error
 
 
 def _built_with() -> str:

@@ -53,7 +53,7 @@ ALL = (
 def _refuse_cuda(*args: object, **kwargs: object) -> NoReturn:
     raise RuntimeError(
         "convlab: a CUDA tensor, but convlab was built without CUDA because nvcc was not found; install the CUDA toolkit "
-        f"(or pip install nvidia-cuda-nvcc) and build again: CONVLAB_CUDA=1 {libraries.REBUILD}"
+        f"(or pip install nvidia-cuda-nvcc) and build again: {libraries.rebuild('CONVLAB_CUDA=1')}"
     )
 
 

@@ -208,15 +208,72 @@ def test_other_programs_of_the_package_are_as_strict_as_an_import(broken):
     assert done.returncode == 1 and "_C.so is missing" in done.stderr.strip().splitlines()[-1]
 
 
+@pytest.fixture
+def checkout(tmp_path):
+    """A source tree without libraries, and in site/ a convlab that is installed."""
+    folder, site = tmp_path / "checkout", tmp_path / "site"
+    for package in (folder / "convlab", site / "convlab"):
+        package.mkdir(parents=True)
+        for entry in PACKAGE.iterdir():
+            if package.parent == site or entry.suffix != ".so":
+                (package / entry.name).symlink_to(entry)
+    for name in ("setup.py", "train_lenet.py"):
+        shutil.copy(PACKAGE.parent / name, folder)
+    return folder
+
+
+WAYS = {  # to come by the source tree: (folder to run in, arguments)
+    "import": (".", ["-c", "import convlab"]),
+    "script": (".", ["train_lenet.py", "--help"]),
+    "script elsewhere": ("..", ["checkout/train_lenet.py", "--help"]),
+    "program": (".", ["-m", "convlab.bench", "--help"]),
+}
+
+
+@works_with("a checkout that is not built in front of a convlab that is installed: one sentence, with what to do")
+@pytest.mark.parametrize("way", WAYS)
+def test_a_source_tree_in_front_of_an_installation(checkout, way):
+    where, arguments = WAYS[way]
+    site = checkout.parent / "site"
+    done = python(checkout / where, *arguments, PYTHONPATH=str(site))
+    assert done.returncode == 1
+    said = done.stderr.strip().splitlines()[-1]
+    here = f"convlab: {checkout / 'convlab'} is not built, and Python finds it before the convlab that is installed in"
+    assert f"{here} {site / 'convlab'}: " in said and said.endswith("setup.py build_ext --inplace"), said
+    if sys.version_info < (3, 11):
+        assert "run outside of it" in said
+    else:  # what it says helps
+        assert "leave it out with python -P, or build it" in said
+        done = python(checkout / where, "-P", *arguments, PYTHONPATH=str(site))
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_source_tree_in_front_of_an_installation_by_pythonpath(checkout, tmp_path):
+    both = os.pathsep.join([str(checkout), str(checkout.parent / "site")])
+    done = python(tmp_path, "-c", "import convlab", PYTHONPATH=both)
+    assert done.returncode == 1 and f": take {checkout} out of PYTHONPATH, or build it" in done.stderr, done.stderr
+
+
+def test_the_doctor_in_a_source_tree_in_front_of_an_installation(checkout):
+    done = python(checkout, "-m", "convlab.doctor", "--json", PYTHONPATH=str(checkout.parent / "site"))
+    (found,) = (f for f in json.loads(done.stdout)["findings"] if f["verdict"] == "fault")
+    assert done.returncode == 1 and found["name"] == "libraries" and "is not built" in found["found"]
+    assert found["fix"].startswith("leave it out with" if sys.version_info >= (3, 11) else "run outside of it")
+
+
+def test_a_source_tree_that_is_not_built(checkout):
+    """And nothing else is there: it is built where it is."""
+    said = import_error(checkout)
+    assert "_C.so is missing" in said and said.endswith(f"python {checkout / 'setup.py'} build_ext --inplace")
+
+
 # ---- single checks
 # ----------------------------------------------------------------------------------------------------
 
 
 @works_with("CUDA tensors where convlab was built without CUDA: refused, with the command that builds it")
 def test_cuda_tensors_in_a_build_for_the_cpu():
-    with pytest.raises(
-        RuntimeError, match=r"built without CUDA because nvcc was not found.*CONVLAB_CUDA=1 pip install"
-    ):
+    with pytest.raises(RuntimeError, match=r"built without CUDA because nvcc was not found.*CONVLAB_CUDA=1 p"):
         ops._refuse_cuda()
     for op in ops.ALL:  # by a kernel, or by that refusal
         assert torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CUDA")
@@ -233,14 +290,14 @@ def test_cuda_tensors_in_a_build_for_the_cpu():
             TORCH,
             BUILD,
             "compiled for 7.5 8.0 9.0+PTX, which A GPU (7.0) does not run",
-            f"TORCH_CUDA_ARCH_LIST='7.0' CONVLAB_CUDA=1 {REBUILD}",
+            libraries.rebuild("TORCH_CUDA_ARCH_LIST='7.0' CONVLAB_CUDA=1"),
         ),
         (
             "8.9",
             TORCH,
             {**BUILD, "cuda": False, "cuda_archs": []},
             "built without CUDA",
-            f"TORCH_CUDA_ARCH_LIST='8.9' CONVLAB_CUDA=1 {REBUILD}",
+            libraries.rebuild("TORCH_CUDA_ARCH_LIST='8.9' CONVLAB_CUDA=1"),
         ),
         (
             "8.9",

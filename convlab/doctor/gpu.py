@@ -47,7 +47,7 @@ def architectures(gpus: list[Gpu], torch: Torch | None, build: dict | None) -> F
             else "no GPU; not compiled for any",
         )
     archs = ";".join(sorted({gpu.capability for gpu in gpus}))
-    rebuild = f"TORCH_CUDA_ARCH_LIST='{archs}' CONVLAB_CUDA=1 {libraries.REBUILD}"
+    rebuild = libraries.rebuild(f"TORCH_CUDA_ARCH_LIST='{archs}' CONVLAB_CUDA=1")
     if torch and not torch.cuda:
         return fault(
             name,

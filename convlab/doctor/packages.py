@@ -99,7 +99,7 @@ def imported(outcome: child.Outcome, build: dict | None) -> Finding:
     does not."""
     if build is None:
         said, colon, fix = outcome.failure.removeprefix("convlab: ").rpartition(": ")
-        return fault("import convlab", said if colon else outcome.failure, fix if colon else libraries.REBUILD)
+        return fault("import convlab", said if colon else outcome.failure, fix if colon else libraries.rebuild())
     cuda = (
         f"nvcc {build['nvcc']} for {' '.join(build['cuda_archs'])}" if build["cuda"] else "no nvcc: CPU and simulator"
     )
