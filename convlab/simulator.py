@@ -129,11 +129,11 @@ def _is_real_cpu_tensor(t: torch.Tensor) -> bool:
 class Simulation:
     """What `simulate()` yields: how it runs, and what it has seen. It stays readable after the block."""
 
-    def __init__(self, order: str, seed: int, check: bool, count: bool, only_plan: bool = False):
+    def __init__(self, order: str, seed: int, check: bool, count: bool, only_plan: bool = False, one_block_in: int = 1):
         self.order, self.seed, self.check, self.count = order, seed, check, count
         self._library = _library(check)
         controls = self._library.controls
-        self._session = controls.open_session(ORDERS.index(order), seed, count, only_plan)
+        self._session = controls.open_session(ORDERS.index(order), seed, count, only_plan, one_block_in)
         weakref.finalize(self, controls.close_session, self._session)
 
     def __repr__(self) -> str:
@@ -232,6 +232,17 @@ def launches_of(call: Callable[[], object]) -> list[Launch]:
     with resumed(simulation):
         call()
     return simulation.launches
+
+
+def traffic_of_a_sample(call, one_block_in: int, seed: int = 0) -> TrafficTable:
+    """The memory traffic of `call()`, convlab's functions on CPU tensors, from a sample of the blocks that it launches: of
+    so many of a kernel one runs, two at least, and they count for all. `seed` draws them.
+
+    Tensors are not looked at, outputs are left as they happen to be, and neither need be in memory.
+    """
+    with resumed(Simulation("forward", seed, check=True, count=True, one_block_in=one_block_in)) as simulation:
+        call()
+    return simulation.traffic
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------

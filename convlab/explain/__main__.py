@@ -1,12 +1,14 @@
 """Shows what a convolution's CUDA kernels will do: launches, occupancy, work, the roofline. No GPU is needed.
 
 python -m convlab.explain lenet.c3                          every algorithm, every pass, on an H200
-python -m convlab.explain lenet.c3 --algo register_tiled --count        run in the simulator, too, and counted by source
-line python -m convlab.explain resnet-64@256 --gpu A100 --pass forward
+python -m convlab.explain lenet.c3 --algo register_tiled --count        run in the simulator, too, and counted by line
+python -m convlab.explain resnet-64@256 --gpu A100 --pass forward
+python -m convlab.explain resnet-64 --stride 2 --dtype float16          that layer, but for what is said
 python -m convlab.explain --shape 8,3,32,32 --filters 16,5,5 --padding same --plot roofline.png
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 
@@ -29,16 +31,11 @@ def parse(argv=None):
     add("layer", nargs="?", metavar="LAYER", help=f"{names}; NAME@N for a batch of N")
     add("--shape", type=_numbers(4), metavar="N,C,H,W", help="of x, instead of LAYER")
     add("--filters", type=_numbers(3), metavar="K,R,S", help="with --shape")
-    add("--stride", type=_numbers(1, 2), default=(1, 1), metavar="N[,N]", help="with --shape")
-    add("--padding", type=_padding, default=(0, 0), metavar="N[,N]|same|valid", help="with --shape")
-    add("--dilation", type=_numbers(1, 2), default=(1, 1), metavar="N[,N]", help="with --shape")
-    add("--groups", type=int, default=1, help="with --shape")
-    add(
-        "--dtype",
-        choices=[str(dtype).removeprefix("torch.") for dtype in DTYPES],
-        default="float32",
-        help="with --shape",
-    )
+    add("--stride", type=_numbers(1, 2), metavar="N[,N]", help="default: LAYER's, or 1")
+    add("--padding", type=_padding, metavar="N[,N]|same|valid", help="default: LAYER's, or 0")
+    add("--dilation", type=_numbers(1, 2), metavar="N[,N]", help="default: 1")
+    add("--groups", type=int, help="default: LAYER's, or 1")
+    add("--dtype", choices=[str(dtype).removeprefix("torch.") for dtype in DTYPES], help="default: float32")
     add("--algo", default="all", metavar="NAME|all", help="default: all")
     add("--pass", dest="passes", choices=PASSES, action="append", help="default: all three")
     add("--gpu", default="H200", help=f"{', '.join(GPUS)} (default: H200)")
@@ -58,22 +55,37 @@ def parse(argv=None):
     if bool(args.layer) == bool(args.shape) or bool(args.shape) != bool(args.filters):
         parser.error("expected LAYER, or --shape and --filters")
     try:
-        args.layer = _problem(args) if args.shape else find(args.layer)
+        args.title, args.problem = _problem(args)
     except (ValueError, RuntimeError) as error:
         parser.error(str(error))
     return parser, args
 
 
 def _problem(args):
-    N, C, H, W = args.shape
-    K, R, S = args.filters
-    if args.groups < 1 or C % args.groups:
-        raise ValueError(f"--groups {args.groups} does not divide the {C} channels of --shape")
-    x, w = (
-        torch.empty(shape, dtype=getattr(torch, args.dtype), device="meta")
-        for shape in ((N, C, H, W), (K, C // args.groups, R, S))
-    )
-    return Conv2dProblem.of(x, w, args.stride, args.padding, args.dilation, args.groups)
+    """Its name, with what of the layer was changed; "" for a shape of one's own."""
+    given = {n: getattr(args, n) for n in ("stride", "padding", "dilation", "groups", "dtype")}
+    changed = {name: value for name, value in given.items() if value is not None}
+    usual = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "dtype": "float32"}
+    if args.layer:
+        layer = find(args.layer)
+        (N, C, H, W), (K, _, R, S), title = layer.x, layer.w, layer.name
+        usual |= {"stride": layer.stride, "padding": layer.padding, "groups": layer.groups}
+        if changed:
+            title += " with " + ", ".join(f"{name} {_text(value)}" for name, value in changed.items())
+    else:
+        (N, C, H, W), (K, R, S), title = args.shape, args.filters, ""
+    wanted = usual | changed
+    groups, dtype = wanted["groups"], getattr(torch, wanted["dtype"])
+    if groups < 1 or C % groups:
+        raise ValueError(
+            f"--groups {groups} does not divide the {C} channels of {'LAYER' if args.layer else '--shape'}"
+        )
+    x, w = (torch.empty(shape, dtype=dtype, device="meta") for shape in ((N, C, H, W), (K, C // groups, R, S)))
+    return title, Conv2dProblem.of(x, w, wanted["stride"], wanted["padding"], wanted["dilation"], groups)
+
+
+def _text(value):
+    return ",".join(map(str, dict.fromkeys(value))) if isinstance(value, tuple) else value
 
 
 def _numbers(*counts):
@@ -100,8 +112,9 @@ def main(argv=None):
     torch.manual_seed(0)
     try:
         explanation = explain(
-            args.layer, args.algo, passes=args.passes or PASSES, gpu=args.gpu, count=args.count or bool(args.plot)
+            args.problem, args.algo, passes=args.passes or PASSES, gpu=args.gpu, count=args.count or bool(args.plot)
         )
+        explanation = dataclasses.replace(explanation, layer=args.title)
         print(json.dumps(explanation.as_dict(), indent=1) if args.json else explanation)
         if args.plot:
             from .plot import draw

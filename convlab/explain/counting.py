@@ -1,14 +1,15 @@
 """One pass of a convolution through one rung: planned (its launches, without running them) or run in the simulator and
 counted."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from .. import ops
 from ..algorithms import Algorithm, Conv2dProblem
-from ..simulator import Launch, TrafficTable, launches_of, simulate
+from ..simulator import Launch, TrafficTable, launches_of, simulate, traffic_of_a_sample
 
 MEMORIES = {
     "input": "x",
@@ -18,7 +19,7 @@ MEMORIES = {
     "grad_input": "dx",
     "grad_weight": "dw",
 }  # the simulator's names
-COUNTED_FLOPS = 30e6  # of a pass: what a second or two can count
+COUNTED_FLOPS = 12e6  # of a pass: what a second or two can count
 
 
 def call_of(algorithm: Algorithm | None, problem: Conv2dProblem, pass_: str, make=torch.randn) -> Callable:
@@ -46,12 +47,12 @@ def planned_launches(algorithm: Algorithm | None, problem: Conv2dProblem, pass_:
 class Counted:
     """What the simulator counted while a pass ran.
 
-    traffic: by source line; `print` shows it as a table. batch: of the convolution that ran, which may be smaller than
-    that explained.
+    traffic: by source line, of all blocks; `print` shows it as a table. one_block_in: of so many blocks of a kernel one
+    ran, and stands for the others.
     """
 
     traffic: TrafficTable
-    batch: int = 0
+    one_block_in: int = 1
 
     def requested(self, memory: str, access: str = "read") -> int:
         """Bytes that threads ask for, in a tensor by the simulator's name for it (MEMORIES) or in the workspace."""
@@ -107,26 +108,21 @@ class Counted:
         return (row for row in self.traffic if row.space == space)
 
 
-def count(algorithm: Algorithm, problem: Conv2dProblem, pass_: str) -> Counted:
-    """Runs the pass in the simulator."""
-    return count_call(call_of(algorithm, problem, pass_), problem.x[0])
+def count(algorithm: Algorithm, problem: Conv2dProblem, pass_: str, one_block_in: int = 1) -> Counted:
+    """Runs the pass in the simulator, or as many blocks of each of its launches."""
+    if one_block_in == 1:
+        return count_call(call_of(algorithm, problem, pass_))
+    call = call_of(algorithm, problem, pass_, torch.empty)
+    return Counted(traffic_of_a_sample(call, one_block_in), one_block_in)
 
 
-def count_call(call: Callable, batch: int = 0) -> Counted:
+def count_call(call: Callable) -> Counted:
     """Runs any of convlab's functions on CPU tensors in the simulator."""
     with simulate(count=True) as sim:
         call()
-    return Counted(sim.traffic, batch)
+    return Counted(sim.traffic)
 
 
-def with_batch(problem: Conv2dProblem, N: int) -> Conv2dProblem:
-    """The same convolution of N images."""
-    return replace(problem, x=(N, *problem.x[1:]), y=(N, *problem.y[1:]))
-
-
-def countable(problem: Conv2dProblem, flops: int) -> Conv2dProblem:
-    """The problem with as much of its batch as is quickly counted; `flops` is what a pass of it takes. A power of two,
-    or all."""
-    N = problem.x[0]
-    fit = max(int(COUNTED_FLOPS * N / max(flops, 1)), 1)
-    return problem if fit >= N else with_batch(problem, 1 << (fit.bit_length() - 1))
+def countable(flops: int) -> int:
+    """One block in how many is quickly counted of a pass that takes so many operations."""
+    return max(math.ceil(flops / COUNTED_FLOPS), 1)

@@ -13,6 +13,11 @@ from .gpus import SUBPARTITIONS, WARP, Gpu, Waves, gpu_of, waves_of
 from .picture import Picture, picture_of
 from .work import Work, work_of
 
+# Bytes that the first caches move for a sector of global memory, and for a wavefront of shared memory. nvcc makes one
+# load of several where it can, which the simulator cannot know: an H200 counts at least this share of its wavefronts.
+SECTOR, WAVEFRONT = 32, 128
+SURE_OF_WAVEFRONTS = 0.89
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # whose sums the kernels make with float32's multiply-adds
 
 
@@ -49,7 +54,8 @@ class KernelLaunch:
 class Bound:
     """Microseconds that each resource takes at its published rate, by name; the longest is the roof.
 
-    "memory": the least bytes; "arithmetic": multiply-adds; of a rung besides "caches": what was counted, sectors of
+    "memory": the least bytes; "arithmetic": float32's multiply-adds, of a convolution done tap by tap (Winograd's needs
+    fewer, and tensor cores have a rate of their own); of a rung besides "caches": what was counted, sectors of
     global memory and wavefronts of shared memory, through the multiprocessors' first caches.
     """
 
@@ -70,8 +76,8 @@ class Rung:
 
     Modelled: plan (Algorithm.plan), picture, launches, wasted (the share of threads, or of places in tiles, that falls
     over edges; None where the plan does not say). Counted, if asked for: counted. Modelled from the counts:
-    through_caches, bytes of the whole batch that go through the multiprocessors' first caches or shared memory; bound,
-    a time that this rung cannot beat on the GPU.
+    through_caches, bytes that go through the multiprocessors' first caches or shared memory; bound, a time that this
+    rung cannot beat on the GPU.
     """
 
     algorithm: str
@@ -85,17 +91,10 @@ class Rung:
     through_caches: float | None = None
     bound: Bound | None = None
 
-    @property
-    def counted_as_planned(self) -> bool:
-        """Whether the kernels that were counted are those of the whole batch: a small one may get other tiles."""
-        return self.counted is not None and {row.kernel for row in self.counted.traffic} == {
-            launch.kernel for launch in self.launches
-        }
-
 
 @dataclass(frozen=True)
 class Pass:
-    """forward, dgrad or wgrad. work and bound are what it takes whoever does it; chosen: the rung that "auto" takes."""
+    """forward, dgrad or wgrad. work and bound: what it takes tap by tap, whichever rung; chosen: the one "auto" takes."""
 
     name: str
     work: Work
@@ -129,8 +128,8 @@ def explain(layer, algo="all", *, passes=PASSES, gpu="H200", count=False) -> Exp
 
     layer: a name of convlab.bench.layers ("lenet.c3", "resnet-64@256": with that batch), one of its Conv, or a
     Conv2dProblem. algo: an algorithm's name, several, or "all". passes: of "forward", "dgrad", "wgrad". gpu: a name in
-    convlab.explain.gpus, or a Gpu. count: run the kernels in the simulator, too, on as much of the batch as that takes
-    seconds for, and count their memory traffic.
+    convlab.explain.gpus, or a Gpu. count: run the kernels in the simulator, too, as many blocks of each launch as that
+    takes seconds for, and count their memory traffic.
 
     Raises ValueError for an unknown layer, algorithm, pass or GPU, for an empty problem, and for a dtype other than
     float32, float16 and bfloat16.
@@ -183,9 +182,13 @@ def _algorithms(algo) -> list[Algorithm]:
 
 def _pass(problem, pass_, chosen, gpu, count) -> Pass:
     work = work_of(problem, pass_)
-    bound = Bound({"memory": 1e-3 * work.bytes / gpu.bandwidth, "arithmetic": 1e6 * work.flops / gpu.peak})
     rungs = tuple(_rung(algorithm, problem, pass_, work, gpu, count) for algorithm in chosen)
-    return Pass(pass_, work, bound, _auto(problem, pass_), rungs)
+    return Pass(pass_, work, bound_of(work, gpu), _auto(problem, pass_), rungs)
+
+
+def bound_of(work: Work, gpu: Gpu) -> Bound:
+    """Of whichever rung does it."""
+    return Bound({"memory": 1e-3 * work.bytes / gpu.bandwidth, "arithmetic": 1e6 * work.flops / gpu.peak})
 
 
 def _auto(problem, pass_) -> str:
@@ -205,8 +208,8 @@ def _rung(algorithm, problem, pass_, work, gpu, wants_count) -> Rung:
     rung = Rung(algorithm.name, algorithm.technique, "", plan, picture_of(plan, problem, pass_), launches, wasted)
     if not wants_count:
         return rung
-    counted = count(algorithm, countable(problem, work.flops), pass_)
-    through_caches, bound = _bound(rung, counted, problem, work, gpu)
+    counted = count(algorithm, problem, pass_, countable(work.flops))
+    through_caches, bound = _bound(rung, counted, work, gpu)
     return dataclasses.replace(rung, counted=counted, through_caches=through_caches, bound=bound)
 
 
@@ -234,16 +237,17 @@ def main_launch(rung: Rung) -> KernelLaunch:
     return (described or rung.launches)[0]
 
 
-def _bound(rung, counted, problem, work, gpu) -> tuple[float, Bound]:
-    """(bytes through the caches, bound) of the whole batch: what was counted of a part of it grows with the batch."""
-    sector, wavefront = 32, 128  # bytes
-    grown = problem.x[0] / counted.batch
+def _bound(rung, counted, work, gpu) -> tuple[float, Bound]:
+    """(bytes through the caches, bound)."""
     traffic: dict[str, float] = {}
+    sure: dict[str, float] = {}
     for row in counted.traffic:
-        traffic[row.kernel] = traffic.get(row.kernel, 0) + grown * (sector * row.sectors + wavefront * row.wavefronts)
+        sectors, wavefronts = SECTOR * row.sectors, WAVEFRONT * row.wavefronts
+        traffic[row.kernel] = traffic.get(row.kernel, 0) + sectors + wavefronts
+        sure[row.kernel] = sure.get(row.kernel, 0) + sectors + SURE_OF_WAVEFRONTS * wavefronts
     share = {launch.kernel: _share_of_gpu(launch, gpu) for launch in rung.launches}
     main = _share_of_gpu(main_launch(rung), gpu)
-    cycles = sum(size / share.get(kernel, main) / gpu.l1 for kernel, size in traffic.items())
+    cycles = sum(size / share.get(kernel, main) / gpu.l1 for kernel, size in sure.items())
     useful = (1 - (rung.wasted or 0)) * main
     return sum(traffic.values()), Bound(
         {

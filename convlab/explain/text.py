@@ -35,7 +35,7 @@ def _pass(e, p: Pass):
     work, bound = p.work, p.bound
     yield f"{p.name.upper()}   auto takes {p.chosen}"
     yield (
-        f"  at least {_si(work.flops)}FLOP and {_si(work.bytes)}B: {work.intensity:.1f} FLOP a byte. "
+        f"  tap by tap, {_si(work.flops)}FLOP and at least {_si(work.bytes)}B: {work.intensity:.1f} FLOP a byte. "
         f"Bound by {ROOFS[bound.roof]}: {_us(bound.microseconds)} ({_roofs(bound)})  [modelled]"
     )
     yield f"  unrolled, x is {_si(work.unrolled)}B: each element {work.replication:.1f} times  [modelled]"
@@ -50,7 +50,7 @@ def _pass(e, p: Pass):
         title, *drawn = str(rung.picture).split("\n")
         yield from ("    " + line for line in (title + "  [modelled]", *drawn))
         if rung.counted:
-            yield from ("    " + line for line in _counts(e, p, rung))
+            yield from ("    " + line for line in _counts(p, rung))
 
 
 def _launch_table(p: Pass):
@@ -95,22 +95,17 @@ def _launch_table(p: Pass):
     )
 
 
-def _counts(e, p: Pass, rung: Rung):
+def _counts(p: Pass, rung: Rung):
     c = rung.counted
-    part = (
-        ""
-        if c.batch == e.problem.x[0]
-        else f", of {c.batch} images" + ", which get other tiles" * (not rung.counted_as_planned)
-    )
-    grown = e.problem.x[0] / c.batch
+    mark = "[counted]" if c.one_block_in == 1 else "[counted in a sample of the blocks]"
     asked = ", ".join(f"{name} {_si(size)}B" for name, size in c.requested_by_tensor.items())
-    yield f"requested in global memory{part}: {asked}; {grown * c.global_bytes / p.work.bytes:.1f} times the least  [counted]"
+    yield f"requested in global memory: {asked}; {c.global_bytes / p.work.bytes:.1f} times the least  {mark}"
     shared = (
         f"; shared memory: {c.wavefronts:,} wavefronts, {c.conflicts:.2f} times what is free of bank conflicts"
         if c.conflicts
         else ""
     )
-    yield f"each request of a warp: {c.sectors_a_request:.2f} sectors of 32 bytes, ideal {c.least_sectors_a_request:.2f}{shared}  [counted]"
+    yield f"each request of a warp: {c.sectors_a_request:.2f} sectors of 32 bytes, ideal {c.least_sectors_a_request:.2f}{shared}  {mark}"
     yield f"no faster than {_us(rung.bound.microseconds)} ({_roofs(rung.bound)})  [modelled from the counts]"
     yield from str(c.traffic).rstrip().split("\n")
 

@@ -1,4 +1,4 @@
-"""What a pass of a convolution takes, whoever does it: counted from its shapes."""
+"""What a pass of a convolution takes that is done tap by tap, whoever does it: counted from its shapes."""
 
 from dataclasses import dataclass
 

@@ -132,11 +132,10 @@ std::string describe_address(const void* address) {
 
 namespace {
 
-// Whether nothing will run: buffers then are addresses without contents, and may be larger than memory is.
-bool only_plan() { return current_session() && current_session()->only_plan; }
+bool without_data() { return current_session() && current_session()->without_data(); }
 
 Buffer* poisoned(Buffer* buffer) {
-  if (only_plan()) return buffer;
+  if (without_data()) return buffer;
   buffer->initialised = false;
   for (size_t i = 0; i < buffer->bytes; i += sizeof kPoison)
     std::memcpy(buffer->begin + i, &kPoison, std::min(sizeof kPoison, buffer->bytes - i));
@@ -148,15 +147,14 @@ Buffer* poisoned(Buffer* buffer) {
 DeviceCopy DeviceCopy::input(const void* host, size_t bytes, unsigned element_bytes, const char* name) {
   if (!host) return {nullptr, nullptr};  // an optional argument that is absent
   Buffer* buffer = allocate(bytes, element_bytes, name, host);
-  if (only_plan()) return {nullptr, buffer};
-  std::memcpy(buffer->begin, host, bytes);
+  if (!without_data()) std::memcpy(buffer->begin, host, bytes);
   protect(buffer);
   return {nullptr, buffer};
 }
 
 DeviceCopy DeviceCopy::output(void* host, size_t bytes, unsigned element_bytes, const char* name) {
   if (!host) return {nullptr, nullptr};
-  return {only_plan() ? nullptr : host, poisoned(allocate(bytes, element_bytes, name, host))};
+  return {without_data() ? nullptr : host, poisoned(allocate(bytes, element_bytes, name, host))};
 }
 
 DeviceCopy DeviceCopy::scratch(size_t bytes, const char* name) {

@@ -23,6 +23,8 @@ constexpr unsigned kMaxBlockZ = 64, kMaxGridYZ = 65535;
 constexpr uint64_t kMaxGridX = 0x7fffffff;
 // Starting an OS thread takes as long as several small blocks.
 constexpr uint64_t kBlocksWorthAThread = 16;
+// Of a kernel of which only a sample of the blocks runs.
+constexpr uint64_t kLeastSample = 2;
 
 std::string dimensions(dim3 d) {
   return std::to_string(d.x) + " x " + std::to_string(d.y) + " x " + std::to_string(d.z);
@@ -48,6 +50,15 @@ void check_limits(const Launch& l) {
   if (l.grid.y > kMaxGridYZ) refuse("grid.y is " + std::to_string(l.grid.y) + ", at most 65535 is allowed");
   if (l.grid.z > kMaxGridYZ) refuse("grid.z is " + std::to_string(l.grid.z) + ", at most 65535 is allowed");
   if (l.dynamic_shared_bytes > kSharedLimit) refuse("more dynamic shared memory than the 227 KiB a block can have");
+}
+
+// A block of each of `count` runs of neighbouring ones, drawn at random.
+std::vector<uint64_t> sample_of(uint64_t blocks, uint64_t count, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<uint64_t> sample(count);
+  const uint64_t each = blocks / count, longer = blocks % count;  // so many runs have one block more
+  for (uint64_t i = 0; i < count; i++) sample[i] = i * each + std::min(i, longer) + random() % (each + (i < longer));
+  return sample;
 }
 
 // Runners are kept: their stacks and arenas are warm, and in the checking build their epochs go on.
@@ -84,7 +95,9 @@ class Execution {  // of one launch
  public:
   Execution(const Launch& launch, Session& session)
       : launch_(launch), session_(session), blocks_(uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z) {
-    if (session.order == Order::random && blocks_ <= UINT32_MAX) {
+    if (session.one_block_in > 1) {
+      draw_sample();
+    } else if (session.order == Order::random && blocks_ <= UINT32_MAX) {
       permutation_.resize(blocks_);
       std::iota(permutation_.begin(), permutation_.end(), 0u);
       std::shuffle(permutation_.begin(), permutation_.end(), std::mt19937_64(session.seed));
@@ -94,7 +107,7 @@ class Execution {  // of one launch
   void run() {
     uint64_t threads = 1;
     if (!kChecking)
-      threads = std::clamp<uint64_t>(blocks_ / kBlocksWorthAThread, 1, os_threads() ? os_threads() : cores());
+      threads = std::clamp<uint64_t>(runs() / kBlocksWorthAThread, 1, os_threads() ? os_threads() : cores());
     std::vector<std::thread> others;
     for (uint64_t i = 1; i < threads; i++) others.emplace_back([this] { work(); });
     work();
@@ -108,6 +121,21 @@ class Execution {  // of one launch
   }
 
  private:
+  uint64_t runs() const { return session_.one_block_in > 1 ? sample_.size() : blocks_; }
+
+  // As many blocks as are missing to the share that is wanted of this kernel's, over all launches so far.
+  void draw_sample() {
+    const KernelInfo& kernel = kernel_info(launch_.kernel);
+    std::lock_guard lock(session_.mutex);
+    Session::Blocks& all = session_.blocks[{kernel.source, kernel.name}];
+    all.launched += blocks_;
+    const uint64_t share = (all.launched + session_.one_block_in - 1) / session_.one_block_in;
+    const uint64_t wanted = std::max(share, std::min(kLeastSample, all.launched));
+    const uint64_t count = wanted > all.ran ? std::min(wanted - all.ran, blocks_) : 0;
+    if (count) sample_ = sample_of(blocks_, count, session_.seed + all.ran);
+    all.ran += count;
+  }
+
   void work() {
     std::unique_ptr<Runner> runner = pool().take();
     TrafficCounter counter;
@@ -118,8 +146,9 @@ class Execution {  // of one launch
       runner->counter = kChecking && session_.count ? &counter : nullptr;
       running() = runner.get();
       const Watch watch(*runner);
-      for (uint64_t ticket; !stop_ && (ticket = next_++) < blocks_;) {
-        runner->run_block(!permutation_.empty()              ? permutation_[ticket]
+      for (uint64_t ticket; !stop_ && (ticket = next_++) < runs();) {
+        runner->run_block(!sample_.empty()                   ? sample_[ticket]
+                          : !permutation_.empty()            ? permutation_[ticket]
                           : session_.order == Order::reverse ? blocks_ - 1 - ticket
                                                              : ticket);
         std::lock_guard lock(mutex_);
@@ -142,6 +171,7 @@ class Execution {  // of one launch
   Session& session_;
   const uint64_t blocks_;
   std::vector<uint32_t> permutation_;
+  std::vector<uint64_t> sample_;  // the blocks that run, where not all do
   std::atomic<uint64_t> next_{0};
   std::atomic<bool> stop_{false};
   std::mutex mutex_;  // of what follows

@@ -1,9 +1,11 @@
 // What a simulate() block asks for, and what it collects.
 #pragma once
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "simulator/traffic.h"
@@ -27,11 +29,20 @@ struct Session {
   Order order = Order::random;
   uint64_t seed = 0;
   bool count = false;
-  bool only_plan = false;  // launches are recorded and not run; tensors need no memory
+  bool only_plan = false;  // launches are recorded and not run
+  // More than 1: of so many blocks of a kernel, over all launches, one runs, and its traffic counts for all.
+  uint64_t one_block_in = 1;
+
+  // Whether results are not wanted: device buffers then have addresses and no contents, and may be larger than memory.
+  bool without_data() const { return only_plan || one_block_in > 1; }
 
   std::mutex mutex;  // several threads may launch in one session
   std::vector<LaunchRecord> launches;
-  Traffic traffic;
+  Traffic traffic;  // of the blocks that ran
+  struct Blocks {
+    uint64_t launched = 0, ran = 0;
+  };
+  std::map<std::pair<std::string, std::string>, Blocks> blocks;  // by the kernel's source and name, where not all run
 };
 
 // The session that launches of the calling OS thread belong to. Without one: random order, seed 0, nothing is recorded.

@@ -34,6 +34,10 @@ struct TrafficSums {
   uint64_t cost = 0;  // 32-byte sectors (device memory) or wavefronts (shared memory)
   uint64_t ideal = 0;  // the least that the same bytes can cost
   void add(const TrafficSums& o) { requests += o.requests, bytes += o.bytes, cost += o.cost, ideal += o.ideal; }
+  TrafficSums times(double factor) const {
+    const auto scaled = [factor](uint64_t n) { return uint64_t(double(n) * factor + 0.5); };
+    return {scaled(requests), scaled(bytes), scaled(cost), scaled(ideal)};
+  }
 };
 
 using Traffic = std::map<TrafficKey, TrafficSums>;

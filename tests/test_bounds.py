@@ -1,0 +1,76 @@
+"""No bound that convlab.explain prints is above a time that was measured on the GPU it is for."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from convlab.explain import GPUS
+from convlab.explain.explanation import SURE_OF_WAVEFRONTS, bound_of, explain, problem_named
+from convlab.explain.work import work_of
+
+ROOT = Path(__file__).parent.parent
+RECORD = max((ROOT / "benchmarks" / "results").glob("nvidia-h200-*.json"))
+ROWS = json.loads(RECORD.read_text())["steps"]["bench"]["data"]["rows"]
+QUICK = ("direct", "tiled", "register_tiled", "small_filter", "depthwise")  # to count
+
+
+def least(way: dict) -> float:
+    """Microseconds of the fastest call, cold or warm."""
+    return min(way[state]["least"] for state in ("cold", "warm") if way.get(state))
+
+
+def rungs() -> list:
+    """(layer, pass, rung, microseconds) of whatever was timed by itself."""
+    return [
+        (row["layer"], row["pass"], name.removeprefix("convlab "), least(way))
+        for row in ROWS
+        if row["kind"] == "ladder"
+        for name, way in row["ways"].items()
+        if name.startswith("convlab ")
+    ]
+
+
+def check(layer: str, pass_: str, rung: str, measured: float) -> None:
+    (explained,) = explain(layer, rung, passes=[pass_], gpu="H200", count=True).passes[0].rungs
+    assert explained.bound.microseconds <= measured, (layer, pass_, rung, explained.bound, measured)
+
+
+SOME = random.Random(2).sample(
+    [case for case in rungs() if case[2] in QUICK and not case[0].startswith("depthwise")], 3
+)
+
+
+@pytest.mark.parametrize("layer,pass_,rung,measured", SOME)
+def test_a_rung_is_not_faster_than_its_bound(layer, pass_, rung, measured):
+    check(layer, pass_, rung, measured)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("layer,pass_,rung,measured", rungs())
+def test_no_rung_is_faster_than_its_bound(layer, pass_, rung, measured):
+    check(layer, pass_, rung, measured)
+
+
+def test_the_hardware_counts_the_wavefronts_that_a_bound_takes_for_sure():
+    for row in json.loads(RECORD.read_text())["steps"]["counters"]["data"]["rows"]:
+        simulated = row["simulated"].get("shared_wavefronts", 0)
+        assert row["measured"]["shared_wavefronts"] >= SURE_OF_WAVEFRONTS * simulated, row
+
+
+def test_nobody_is_faster_than_the_bound_of_a_pass():
+    """Than memory allows, nobody; than float32's multiply-adds, nobody who does them tap by tap, as all rungs do."""
+    compared = 0
+    for row in ROWS:
+        if row["kind"] not in ("conv", "ladder"):
+            continue
+        problem = replace(problem_named(row["layer"]), dtype=getattr(torch, row["precision"]))
+        bound = bound_of(work_of(problem, row["pass"]), GPUS["H200"])
+        for name, way in row["ways"].items():
+            limit = bound.microseconds if name.startswith("convlab") else bound.by_resource["memory"]
+            assert limit <= least(way), (row["layer"], row["pass"], row["precision"], name, bound)
+            compared += 1
+    assert compared > 600
