@@ -1,14 +1,14 @@
 // Depthwise convolution: one input channel a group, and as many output channels as there are, m = K / C.
 //
 //   forward  y[n,k,p,q]  = bias[k] + sum over r, s of x[n, k / m, p*stride_h - pad_h + r*dilation_h, ...] w[k,r,s]
-//   dgrad    dx[n,c,h,w] = sum over j < m, r, s of dy[n, c m + j, p, q] w[c m + j, r, s]  where p*stride_h - pad_h +
-//   r*dilation_h = h, ... wgrad    dw[k,r,s]   = sum over n, p, q of dy[n,k,p,q] x[n, k / m, p*stride_h - pad_h +
-//   r*dilation_h, ...]
+//   dgrad    dx[n,c,h,w] = sum over j < m, r, s of dy[n, c m + j, p, q] w[c m + j, r, s]
+//                          where p*stride_h - pad_h + r*dilation_h = h, ...
+//   wgrad    dw[k,r,s]   = sum over n, p, q of dy[n,k,p,q] x[n, k / m, p*stride_h - pad_h + r*dilation_h, ...]
 //
-// What it does    a thread makes 8 rows x 2 columns of a plane for a filter of 3 x 3 or 5 x 5 (conv2d_depthwise_plan.h lists
-//                 them): sums and weights are in registers, each row of inputs is loaded once for all the sums that it
-//                 is part of, columns side by side in one access where rows are of even width. Lanes lie beside each
-//                 other in a row, so a warp's accesses are whole lines. A block has one channel, and of it as many
+// What it does    a thread makes 8 rows x 2 columns of a plane for a filter of 3 x 3 or 5 x 5 (conv2d_depthwise_plan.h
+//                 lists them): sums and weights are in registers, each row of inputs is loaded once for all the sums
+//                 that it is part of, columns side by side in one access where rows are of even width. Lanes lie beside
+//                 each other in a row, so a warp's accesses are whole lines. A block has one channel, and of it as many
 //                 images as it takes. dgrad at stride 1 is the same with the filter flipped. wgrad: a block has a
 //                 channel and a slice of its runs, a thread the sums of all taps; they are added by shuffles, and the
 //                 slices' by a warp an element: no atomics, the same bits every time. Other filters, strides and
@@ -28,6 +28,7 @@
 //   MobileNet   wgrad       2.12          1.00        0.01      9.95       5.20        1.00     0.01
 #include "kernels/conv2d_depthwise_plan.h"
 
+#include "device/reduce.h"
 #include "device/vector.h"
 #include "kernels/launchers.h"
 #include "kernels/windows.h"
@@ -35,7 +36,7 @@
 namespace convlab {
 namespace {
 
-constexpr int kThreads = kDepthwiseThreads, kLanes = 32;
+constexpr int kThreads = kDepthwiseThreads;
 constexpr int kBlocksAtOnce = 4;  // a multiprocessor: leaves a thread 128 registers
 
 // A pass as seen by its planes: `in` [images, in_maps, in_h, in_w] becomes `out` [images, out_maps, out_h, out_w],
@@ -91,7 +92,7 @@ __device__ __forceinline__ void load_row(float (&row)[kWidth], const T* p, bool 
 }
 
 // The window of a run of rows x columns, from row `top` and column `left` of a plane on, where `window` points: loads
-// each of its rows once, and calls f(tap, a, b, value) for every tap of every place (a, b) of the run.
+// each of its rows once, and calls f(tap, a, b, value) for every tap of every position (a, b) of the run.
 template <int kFilter, int kStride, int kRows, int kColumns, class T, class F>
 __device__ __forceinline__ void over_window(const T* window, int top, int left, int height, int width, const F& f) {
   constexpr int kWindowRows = (kRows - 1) * kStride + kFilter, kWindowColumns = (kColumns - 1) * kStride + kFilter;
@@ -189,8 +190,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     if (at.row + a < g.out_h) out[a * g.out_w] = T(sums[a]);
 }
 
-// dy [N, K, P, Q], w [K, R, S] -> dx [N, C, H, W], of any stride: an element gathers what its windows give it.  grid
-// (C, pieces)
+// dy [N, K, P, Q], w [K, R, S] -> dx [N, C, H, W], of any stride: an element gathers what its windows give it.
+// grid (C, pieces)
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     depthwise_gather_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
@@ -205,26 +206,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
   for (int j = 0; j < maps; j++, dyk += g.P * g.Q, wk += g.R * g.S)
     over_windows(g, at.row, at.column, [&](int tap, int output) { sum += float(dyk[output]) * float(wk[tap]); });
   dx[((long long)at.image * g.C + c) * (g.H * g.W) + (at.row * g.W + at.column)] = T(sum);
-}
-
-// The block's sums of kSums values a thread: the warps' by a tree of shuffles, the block's in the order of its warps.
-// Calls write(i, sum) for each.
-template <int kSums, class Write>
-__device__ __forceinline__ void leave_sums(const float (&sums)[kSums], const Write& write) {
-  constexpr int kWarps = kThreads / kLanes;
-  SHARED(float, parts, [kWarps][kSums]);
-#pragma unroll
-  for (int i = 0; i < kSums; i++) {
-    float sum = sums[i];
-    for (int apart = kLanes / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, apart);
-    if (threadIdx.x % kLanes == 0) parts[threadIdx.x / kLanes][i] = sum;
-  }
-  __syncthreads();
-  for (int i = threadIdx.x; i < kSums; i += kThreads) {
-    float sum = parts[0][i];
-    for (int warp = 1; warp < kWarps; warp++) sum += parts[warp][i];
-    write(i, sum);
-  }
 }
 
 // dy [N, K, P, Q], x [N, C, H, W] -> partial [K, R S + 1, slices]: sums of each tap, then of dy.  grid (slices, K)
@@ -261,7 +242,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
         xc, top, left, g.H, g.W, [&](int tap, int a, int b, float value) { sums[tap] += d[a][b] * value; });
   }
   partial += (long long)k * (kTaps + 1) * gridDim.x + blockIdx.x;
-  leave_sums(sums, [&](int i, float sum) { partial[i * gridDim.x] = sum; });
+  block_sums<kThreads>(sums, [&](int i, float sum) { partial[i * gridDim.x] = sum; });
 }
 
 // The same for any filter, stride and dilation, kDepthwiseAnyTaps taps a block.  grid (slices, K, taps)
@@ -292,30 +273,29 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     }
   }
   partial += (long long)k * (taps + 1) * gridDim.x + blockIdx.x;
-  leave_sums(sums, [&](int i, float sum) {
+  block_sums<kThreads>(sums, [&](int i, float sum) {
     if (i < kDepthwiseAnyTaps ? tap0 + i < taps : tap0 == 0)
       partial[(long long)(i < kDepthwiseAnyTaps ? tap0 + i : taps) * gridDim.x] = sum;
   });
 }
 
-// partial [K, taps + 1, slices] -> dw [K, taps], db [K] or null: a warp adds up an element.  grid ceil(K (taps + 1) /
-// 4)
+// partial [K, taps + 1, slices] -> dw [K, taps], db [K] or null: a warp adds up an element.
+// grid ceil(K (taps + 1) / 4)
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     depthwise_add_kernel(int K, int taps, int slices, const float* __restrict__ partial, T* dw, T* db) {
-  const long long i = (long long)blockIdx.x * (kThreads / kLanes) + threadIdx.x / kLanes;
+  const long long i = (long long)blockIdx.x * (kThreads / kWarpLanes) + threadIdx.x / kWarpLanes;
   if (i >= (long long)K * (taps + 1)) return;
   float sum = 0;
-  for (int slice = threadIdx.x % kLanes; slice < slices; slice += kLanes) sum += partial[i * slices + slice];
-  for (int apart = kLanes / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, apart);
-  if (threadIdx.x % kLanes) return;
+  for (int slice = threadIdx.x % kWarpLanes; slice < slices; slice += kWarpLanes) sum += partial[i * slices + slice];
+  sum = lanes_sum(sum);
+  if (threadIdx.x % kWarpLanes) return;
   const long long k = i / (taps + 1), tap = i % (taps + 1);
   if (tap < taps) dw[k * taps + tap] = T(sum);
   else if (db) db[k] = T(sum);
 }
 
-// ---- launching
-// --------------------------------------------------------------------------------------------------------
+// ---- launching ----
 
 // Calls f with the element type; float64 is refused.
 template <class F> void with_type(DType dtype, const F& f) {
@@ -392,7 +372,7 @@ void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy_, cons
         }))
       launch(depthwise_wgrad_any_kernel<T>, blocks, dim3(kThreads), 0, stream, g, slice, dy, x, partial);
     const int taps = g.R * g.S;
-    launch(depthwise_add_kernel<T>, blocks_for((long long)g.K * (taps + 1), kThreads / kLanes), dim3(kThreads), 0,
+    launch(depthwise_add_kernel<T>, blocks_for((long long)g.K * (taps + 1), kThreads / kWarpLanes), dim3(kThreads), 0,
            stream, g.K, taps, plan.slices, partial, static_cast<T*>(dw), static_cast<T*>(db));
   });
 }

@@ -1,5 +1,5 @@
-// Convolution for a few small filters, C, K, R and S known to the compiler (conv2d_small_filter_plan.h lists them): stride
-// 1, no dilation, one group, any padding.
+// Convolution for a few small filters, C, K, R and S known to the compiler (conv2d_small_filter_plan.h lists them):
+// stride 1, no dilation, one group, any padding.
 //
 //   forward  y[n,k,p,q]  = bias[k] + sum over c, r, s of x[n, c, p + r - pad, q + s - pad] w[k,c,r,s]
 //   dgrad    dx[n,c,h,w] = sum over k, r, s of dy[n, k, h + pad - r, w + pad - s] w[k,c,r,s]
@@ -26,6 +26,7 @@
 //   LeNet C3    wgrad       8.57          6.00        0.11      13.2       3.99        1.00     0.01
 #include "kernels/conv2d_small_filter_plan.h"
 
+#include "device/reduce.h"
 #include "device/vector.h"
 #include "kernels/add_slices.h"
 #include "kernels/launchers.h"
@@ -48,17 +49,59 @@ __device__ __forceinline__ void store_columns(float* y, const float (&sums)[2], 
   if (left > 1) y[1] = sums[1];
 }
 
+// What one thread makes of an image, rows x columns neighbouring outputs of `maps` maps, and what that takes.
+template <int kAllMaps, int R, int S> struct Piece {
+  static constexpr int maps = small_filter_maps(kAllMaps), rows = small_filter_rows(maps),
+                       columns = small_filter_columns(maps);
+  static_assert(kAllMaps % maps == 0, "every block has all of its maps");
+  static constexpr int window_rows = rows + R - 1, window_columns = columns + S - 1;
+  static constexpr int line = (S * maps + 3) / 4 * 4;  // the weights of one row of taps, in whole 16-byte loads
+  using Sums = float[rows][maps][columns];
+  using Weights = float[R][line];  // of one input channel: [r][s * maps + map]
+};
+
+// Adds to sums what one input channel gives: the window that begins at row `top` and column `left` of its plane, which
+// is in[offset], times its weights, which are in shared memory.
+template <class Piece, int R, int S>
+__device__ __forceinline__ void add_channel(typename Piece::Sums& sums, const float* __restrict__ in, int offset,
+                                            int top, int left, int height, int width,
+                                            const typename Piece::Weights& weights) {
+  float x[Piece::window_rows][Piece::window_columns];
+#pragma unroll
+  for (int i = 0; i < Piece::window_rows; i++)
+#pragma unroll
+    for (int j = 0; j < Piece::window_columns; j++) {
+      const bool inside = unsigned(top + i) < unsigned(height) && unsigned(left + j) < unsigned(width);
+      x[i][j] = load_if(inside, in + (offset + i * width) + j);
+    }
+#pragma unroll
+  for (int r = 0; r < R; r++) {
+    float w[Piece::line];
+#pragma unroll
+    for (int j = 0; j < Piece::line; j += 4) {
+      const float4 four = load4(&weights[r][j]);
+      w[j] = four.x, w[j + 1] = four.y, w[j + 2] = four.z, w[j + 3] = four.w;
+    }
+#pragma unroll
+    for (int s = 0; s < S; s++)
+#pragma unroll
+      for (int i = 0; i < Piece::rows; i++)
+#pragma unroll
+        for (int j = 0; j < Piece::columns; j++)
+#pragma unroll
+          for (int m = 0; m < Piece::maps; m++) sums[i][m][j] += x[i + r][j + s] * w[s * Piece::maps + m];
+  }
+}
+
 // kIn: channels summed over. weight(in, map, r, s) are the filters, bias may be null.
-// grid (pieces of an image, images, maps): a piece is what one thread makes of an image. A block has its pieces of as
-// many images as it has threads for, and goes on to the images that the grid has left over.
+// grid (pieces of an image, images, maps). A block has its pieces of as many images as it has threads for, and goes on
+// to the images that the grid has left over.
 template <int kIn, int kAllMaps, int R, int S, class Weight>
 __device__ __forceinline__ void correlate(const Planes& g, const float* __restrict__ in, const Weight& weight,
                                           const float* __restrict__ bias, float* __restrict__ out) {
-  constexpr int kMaps = small_filter_maps(kAllMaps), kRows = small_filter_rows(kMaps),
-                kColumns = small_filter_columns(kMaps);
-  static_assert(kAllMaps % kMaps == 0, "every block has all of its maps");
-  constexpr int kLine = (S * kMaps + 3) / 4 * 4;  // the weights of one row of taps, in whole 16-byte loads
-  SHARED(float, weights, [kIn][R][kLine]);  // [.., .., s * kMaps + map]
+  using P = Piece<kAllMaps, R, S>;
+  constexpr int kMaps = P::maps, kRows = P::rows, kColumns = P::columns, kLine = P::line;
+  SHARED(float, weights, [kIn][R][kLine]);
   SHARED(float, biases, [kMaps]);
   const int map0 = blockIdx.z * kMaps;
   for (int i = threadIdx.x; i < kIn * R * kLine; i += blockDim.x) {
@@ -84,7 +127,7 @@ __device__ __forceinline__ void correlate(const Planes& g, const float* __restri
   for (int n = first; n < g.N;
        n += images, in += (long long)images * (kIn * in_plane), out += (long long)images * (kAllMaps * out_plane)) {
     load_again();  // the weights: they are too many to stay in registers
-    float sums[kRows][kMaps][kColumns];
+    typename P::Sums sums;
 #pragma unroll
     for (int i = 0; i < kRows; i++)
 #pragma unroll
@@ -93,34 +136,7 @@ __device__ __forceinline__ void correlate(const Planes& g, const float* __restri
         for (int m = 0; m < kMaps; m++) sums[i][m][j] = biases[m];
 
 #pragma unroll 1
-    for (int c = 0; c < kIn; c++) {
-      constexpr int kWindowRows = kRows + R - 1, kWindowColumns = kColumns + S - 1;
-      float x[kWindowRows][kWindowColumns];
-#pragma unroll
-      for (int i = 0; i < kWindowRows; i++)
-#pragma unroll
-        for (int j = 0; j < kWindowColumns; j++) {
-          const bool inside = unsigned(top + i) < unsigned(g.h) && unsigned(left + j) < unsigned(g.w);
-          x[i][j] = load_if(inside, in + (c * in_plane + i * g.w) + j);
-        }
-#pragma unroll
-      for (int r = 0; r < R; r++) {
-        float w[kLine];
-#pragma unroll
-        for (int j = 0; j < kLine; j += 4) {
-          const float4 four = load4(&weights[c][r][j]);
-          w[j] = four.x, w[j + 1] = four.y, w[j + 2] = four.z, w[j + 3] = four.w;
-        }
-#pragma unroll
-        for (int s = 0; s < S; s++)
-#pragma unroll
-          for (int i = 0; i < kRows; i++)
-#pragma unroll
-            for (int j = 0; j < kColumns; j++)
-#pragma unroll
-              for (int m = 0; m < kMaps; m++) sums[i][m][j] += x[i + r][j + s] * w[s * kMaps + m];
-      }
-    }
+    for (int c = 0; c < kIn; c++) add_channel<P, R, S>(sums, in, c * in_plane, top, left, g.h, g.w, weights[c]);
 
 #pragma unroll
     for (int i = 0; i < kRows; i++) {
@@ -156,12 +172,12 @@ template <int C, int K, int R, int S>
 __global__ void __launch_bounds__(kSmallFilterThreads, kSmallFilterWgradResident)
     small_filter_wgrad_kernel(Conv2d g, int slice, const float* __restrict__ dy, const float* __restrict__ x,
                               float* __restrict__ dw, float* __restrict__ db) {
-  constexpr int kMaps = small_filter_wgrad_maps(K, R * S), kSums = kMaps * R * S, kWarps = kSmallFilterThreads / kLanes;
+  constexpr int kMaps = small_filter_wgrad_maps(K, R * S), kTaps = R * S, kSums = kMaps * kTaps;
   constexpr int kColumns = small_filter_wgrad_columns(K, R * S), kWindowColumns = kColumns + S - 1;
   const int c = blockIdx.y % C, k0 = blockIdx.y / C * kMaps;
   const int x_plane = g.H * g.W, y_plane = g.P * g.Q, across = (g.Q + kColumns - 1) / kColumns;
 
-  float sums[kMaps][R][S] = {}, bias_sums[kMaps] = {};
+  float sums[kSums + kMaps] = {};  // of each map's taps, then of its dy
   const long long begin = (long long)blockIdx.x * slice, end = min(begin + slice, (long long)g.N * across);
 #pragma unroll 1
   for (long long i = begin + threadIdx.x; i < end; i += kSmallFilterThreads) {
@@ -194,38 +210,21 @@ __global__ void __launch_bounds__(kSmallFilterThreads, kSmallFilterWgradResident
         for (int m = 0; m < kMaps; m++)
 #pragma unroll
           for (int j = 0; j < kColumns; j++) {
-            bias_sums[m] += d[m][j];
+            sums[kSums + m] += d[m][j];
 #pragma unroll
             for (int r = 0; r < R; r++)
 #pragma unroll
-              for (int s = 0; s < S; s++) sums[m][r][s] += d[m][j] * window[(u + r) % R][j + s];
+              for (int s = 0; s < S; s++) sums[m * kTaps + r * S + s] += d[m][j] * window[(u + r) % R][j + s];
           }
       }
     }
   }
 
-  // the warps' sums by a tree of shuffles, the block's in the order of its warps
-  SHARED(float, parts, [kWarps][kSums + kMaps]);
-  const auto leave = [&](int i, float sum) {
-    for (int apart = kLanes / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, apart);
-    if (threadIdx.x % kLanes == 0) parts[threadIdx.x / kLanes][i] = sum;
-  };
-#pragma unroll
-  for (int m = 0; m < kMaps; m++) {
-#pragma unroll
-    for (int r = 0; r < R; r++)
-#pragma unroll
-      for (int s = 0; s < S; s++) leave((m * R + r) * S + s, sums[m][r][s]);
-    leave(kSums + m, bias_sums[m]);
-  }
-  __syncthreads();
-  dw += (long long)blockIdx.x * (K * C * R * S);
-  for (int i = threadIdx.x; i < kSums + kMaps; i += kSmallFilterThreads) {
-    float sum = parts[0][i];
-    for (int warp = 1; warp < kWarps; warp++) sum += parts[warp][i];
-    if (i < kSums) dw[((k0 + i / (R * S)) * C + c) * (R * S) + i % (R * S)] = sum;
+  dw += (long long)blockIdx.x * (K * C * kTaps);
+  block_sums<kSmallFilterThreads>(sums, [&](int i, float sum) {
+    if (i < kSums) dw[((k0 + i / kTaps) * C + c) * kTaps + i % kTaps] = sum;
     else if (db && c == 0) db[(long long)blockIdx.x * K + k0 + i - kSums] = sum;
-  }
+  });
 }
 
 // Calls f.template operator()<C, K, R, S>() with the filter of the plan.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <climits>
 
+#include "device/warp_lanes.h"
 #include "kernels/rung.h"
 
 namespace convlab {
@@ -38,8 +39,7 @@ constexpr int small_filter_wgrad_columns(int K, int taps) {
   return small_filter_wgrad_maps(K, taps) * taps < kMostTapSums ? 4 : 2;
 }
 
-constexpr int kSmallFilterThreads =
-    128;  // a block; forward and dgrad: at most, an image gets fewer where they fit it better
+constexpr int kSmallFilterThreads = 128;  // a block; forward and dgrad take fewer where those fit an image better
 // Blocks a multiprocessor. They leave a thread 168 registers, for 64 sums and their inputs; wgrad 255, for 100 and two
 // windows.
 constexpr int kSmallFilterResident = 3, kSmallFilterWgradResident = 2;
@@ -47,8 +47,6 @@ constexpr int kSmallFilterResident = 3, kSmallFilterWgradResident = 2;
 // Blocks to start: each walks over images (wgrad: strips of columns) until all are done. Sixteen, for wgrad four, for
 // each of the 132 multiprocessors of an H200; a constant, so that a shape has one order of additions everywhere.
 constexpr long long kSmallFilterBlocks = 16 * 132, kSmallFilterWgradBlocks = 4 * 132;
-
-constexpr int kLanes = 32;
 
 inline int small_filter_index(const Conv2d& g) {
   for (int i = 0; i < kSmallFilterCount; i++) {
@@ -103,7 +101,7 @@ inline Plan small_filter_plan(Pass pass, DType, const Conv2d& g) {
   const long long blocks = std::max(ceil_div(pieces, kSmallFilterThreads), 1LL),
                   pieces_a_block = std::max(ceil_div(pieces, blocks), 1LL);
   plan.images = int(std::clamp<long long>(kSmallFilterThreads / pieces_a_block, 1, std::max(g.N, 1)));
-  plan.threads = int(ceil_div(plan.images * pieces_a_block, kLanes) * kLanes);
+  plan.threads = int(ceil_div(plan.images * pieces_a_block, kWarpLanes) * kWarpLanes);
   plan.tile = {maps, int(plan.images * pieces_a_block) * rows * columns, 1, maps, rows * columns};
   plan.grid[0] = unsigned(blocks);
   plan.grid[2] = unsigned(all_maps / maps);

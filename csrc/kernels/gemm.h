@@ -4,8 +4,9 @@
 // element's address is the sum of two of these:
 //
 //   A[m, k] = a[row(m).a + step(k).a]
-//   B[k, n] = b[column(n).b + step(k).b]  if column(n).h + step(k).h lies in [0, H) and column(n).w + step(k).w in [0,
-//   W); else 0 D[m, n] = d[row(m).d + column(n).d]
+//   B[k, n] = b[column(n).b + step(k).b]    where column(n).h + step(k).h lies in [0, H) and column(n).w + step(k).w
+//                                           in [0, W); 0 elsewhere
+//   D[m, n] = d[row(m).d + column(n).d]
 //
 // So every division is made once a row, once a column, or once a step, in a table in shared memory that the whole block
 // reads: none in the loop. The coordinates h, w carry a convolution's padding.
@@ -18,6 +19,7 @@
 //                 a thread, issue slots: four of five instructions of the loop are multiply-adds, or six of seven.
 #pragma once
 #include "device/device.h"
+#include "device/reduce.h"
 #include "device/vector.h"
 #include "dtype.h"
 #include "kernels/plan.h"
@@ -33,6 +35,10 @@ template <int kM, int kN, int kK, int kRows, int kColumns> struct Tile {
   static_assert(threads % K == 0 && threads % N == 0, "a thread loads from one column of A and one column of B");
   static_assert(M * K % threads == 0, "A is loaded without a remainder");
   static_assert(N * K % threads == 0 && N % (threads / K) == 0, "B is loaded without a remainder");
+
+  // Where this thread is among those that share the tile's outputs: threads of one row first.
+  static __device__ __forceinline__ int thread_row() { return int(threadIdx.x) / (N / columns); }
+  static __device__ __forceinline__ int thread_column() { return int(threadIdx.x) % (N / columns); }
 };
 
 constexpr int kTableSteps = 256;  // steps tabled at a time: 16 bytes each, 4 KB
@@ -74,46 +80,128 @@ __device__ __forceinline__ void read_owned(float (&values)[kOwned], const float*
   }
 }
 
-// Makes sums[rows][columns], this thread's part of the tile whose first row is m0 and first column n0. `part` is what
-// the Map gives this block to do: rows, columns, the steps [begin, end) and the tensors. If row_sums, the sums of A[m,
-// k] over k are stored as well.
+// A tile of A and one of B in shared memory.
+constexpr int kPad = 4;  // floats: the K steps of one row lie in different banks, and fours stay aligned
+template <class Tile> using TileOfA = float[Tile::K][Tile::M + kPad];
+template <class Tile> using TileOfB = float[Tile::K][Tile::N + kPad];
+
+// This thread's outputs, sums[rows][columns], grow by the products of one tile of A and one of B.
+template <class Tile>
+__device__ __forceinline__ void add_products(float (&sums)[Tile::rows][Tile::columns], const TileOfA<Tile>& a,
+                                             const TileOfB<Tile>& b) {
+#pragma unroll
+  for (int k = 0; k < Tile::K; k++) {
+    float fa[Tile::rows], fb[Tile::columns];
+    read_owned<Tile::M>(fa, a[k], Tile::thread_row());
+    read_owned<Tile::N>(fb, b[k], Tile::thread_column());
+#pragma unroll
+    for (int i = 0; i < Tile::rows; i++)
+#pragma unroll
+      for (int j = 0; j < Tile::columns; j++) sums[i][j] += fa[i] * fb[j];
+  }
+}
+
+// What one thread carries of the tiles of A and B: from device memory into its registers (load), and from there to
+// shared memory (store).
+//
+// A is loaded with consecutive threads along the steps. B is loaded along whichever is contiguous in memory: steps, and
+// then the columns a thread loads from come from a table; or columns, and then a thread has one of its own.
 //
 // Rows and columns past the edge load what the last one loads, and are not stored; steps past the end load zeros.
+template <class Tile, class Part> struct Carrier {
+  using T = typename Part::Element;
+  static constexpr bool kAlongSteps = Part::kStepsAlongLanes;
+  static constexpr int M = Tile::M, N = Tile::N, K = Tile::K, threads = Tile::threads;
+  static constexpr int kLoadsA = M * K / threads, kLoadsB = N * K / threads;
+  using RowTable = int[M];  // row(m).a
+  using ColumnTable = Step[kAlongSteps ? N : 1];
+
+  const Part& part;
+  const int m0;
+  const RowTable& rows;
+  const ColumnTable& columns;
+  Column column;  // its own, unless kAlongSteps
+  const T *a, *b;  // where the first step of the table lies
+  float a_next[kLoadsA], b_next[kLoadsB], sums_a[kLoadsA] = {};
+
+  // What the i-th of this thread's loads from a tile brings: A[row_of(i), step_of_a()] and B[step_of(i), column_of(i)].
+  static __device__ __forceinline__ int row_of(int i) { return int(threadIdx.x) / K + i * (threads / K); }
+  static __device__ __forceinline__ int step_of_a() { return int(threadIdx.x) % K; }
+  static __device__ __forceinline__ int step_of(int i) {
+    return kAlongSteps ? step_of_a() : int(threadIdx.x) / N + i * (threads / N);
+  }
+  static __device__ __forceinline__ int column_of(int i) { return kAlongSteps ? row_of(i) : int(threadIdx.x) % N; }
+
+  // Makes the tables, which the block may read behind a barrier.
+  __device__ __forceinline__ Carrier(const Part& part, int m0, long long n0, RowTable& rows, ColumnTable& columns)
+      : part(part), m0(m0), rows(rows), columns(columns) {
+    for (int i = int(threadIdx.x); i < M; i += threads) rows[i] = part.row(min(m0 + i, part.rows - 1)).a;
+    if constexpr (kAlongSteps) {
+      for (int i = int(threadIdx.x); i < N; i += threads) {
+        const Column c = part.column(min(n0 + i, part.columns - 1));
+        columns[i] = Step{0, int(c.b), c.h, c.w};
+      }
+    } else {
+      column = part.column(min(n0 + column_of(0), part.columns - 1));
+      b = settled(part.b(part.begin) + column.b);
+    }
+  }
+
+  // From now on, steps count from k0.
+  __device__ __forceinline__ void begin_table(long long k0) {
+    a = settled(part.a(k0));
+    if constexpr (kAlongSteps) b = settled(part.b(k0));
+  }
+
+  // steps: the tile's, K of them
+  __device__ __forceinline__ void load(const Step* steps) {
+    const Step sa = steps[step_of_a()];
+#pragma unroll
+    for (int i = 0; i < kLoadsA; i++) a_next[i] = load_if(sa.h != kOutside, a + (rows[row_of(i)] + sa.a));
+#pragma unroll
+    for (int i = 0; i < kLoadsB; i++) {
+      const Step s = kAlongSteps ? sa : steps[step_of(i)];
+      const Step c = kAlongSteps ? columns[column_of(i)] : Step{0, 0, column.h, column.w};
+      const bool inside =
+          unsigned(c.h + s.h) < unsigned(part.bounds_h) && unsigned(c.w + s.w) < unsigned(part.bounds_w);
+      b_next[i] = load_if(inside, b + (c.b + s.b));
+    }
+  }
+
+  __device__ __forceinline__ void store(TileOfA<Tile>& a_tile, TileOfB<Tile>& b_tile) const {
+#pragma unroll
+    for (int i = 0; i < kLoadsA; i++) a_tile[step_of_a()][row_of(i)] = a_next[i];
+#pragma unroll
+    for (int i = 0; i < kLoadsB; i++) b_tile[step_of(i)][column_of(i)] = b_next[i];
+  }
+
+  // The sums of A's rows: of what this thread has loaded, and, once all is, of the K threads that loaded from a row.
+  __device__ __forceinline__ void add_rows() {
+#pragma unroll
+    for (int i = 0; i < kLoadsA; i++) sums_a[i] += a_next[i];
+  }
+  __device__ __forceinline__ void store_row_sums() const {
+#pragma unroll
+    for (int i = 0; i < kLoadsA; i++) {
+      const float sum = lanes_sum<K>(sums_a[i]);
+      if (step_of_a() == 0 && m0 + row_of(i) < part.rows) part.store_row_sum(m0 + row_of(i), sum);
+    }
+  }
+};
+
+// Makes sums[rows][columns], this thread's part of the tile whose first row is m0 and first column n0. `part` is what
+// the Map gives this block to do: rows, columns, the steps [begin, end) and the tensors. If row_sums, the sums of
+// A[m, k] over k are stored as well.
 template <class Tile, class Part>
 __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
                                          float (&sums)[Tile::rows][Tile::columns], bool row_sums) {
-  using T = typename Part::Element;
-  constexpr int M = Tile::M, N = Tile::N, K = Tile::K, threads = Tile::threads;
-  constexpr int kPad = 4;  // floats: the K steps of one row lie in different banks, and fours stay aligned
-  SHARED(float, a_tiles, [2][K][M + kPad]);
-  SHARED(float, b_tiles, [2][K][N + kPad]);
+  constexpr int K = Tile::K;
+  SHARED(float, a_tiles, [2][K][Tile::M + kPad]);
+  SHARED(float, b_tiles, [2][K][Tile::N + kPad]);
   SHARED(Step, steps, [kTableSteps + K]);
-  const int tid = threadIdx.x;
-
-  // A is loaded with consecutive threads along the steps. B is loaded along whichever is contiguous in memory: steps,
-  // and then the columns a thread loads from come from a table; or columns, and then a thread has one of its own.
-  constexpr bool kAlongSteps = Part::kStepsAlongLanes;
-  constexpr int kLoadsA = M * K / threads, kLoadsB = N * K / threads;
-  const int a_step = tid % K, a_row = tid / K;
-  const int b_step = kAlongSteps ? tid % K : tid / N, b_column = kAlongSteps ? tid / K : tid % N;
-  const auto row_of_load = [&](int i) { return a_row + i * (threads / K); };
-  const auto step_of_load = [&](int i) { return kAlongSteps ? b_step : b_step + i * (threads / N); };
-  const auto column_of_load = [&](int i) { return kAlongSteps ? b_column + i * (threads / K) : b_column; };
-
-  SHARED(int, row_places, [M]);
-  for (int i = tid; i < M; i += threads) row_places[i] = part.row(min(m0 + i, part.rows - 1)).a;
-  const Column column = part.column(min(n0 + b_column, part.columns - 1));
-  SHARED(Step, places, [kAlongSteps ? N : 1]);
-  if constexpr (kAlongSteps)
-    for (int i = tid; i < N; i += threads) {
-      const Column c = part.column(min(n0 + i, part.columns - 1));
-      places[i] = Step{0, int(c.b), c.h, c.w};
-    }
-
-  const T* column_b = kAlongSteps ? nullptr : settled(part.b(part.begin) + column.b);
-
-  float a_next[kLoadsA], b_next[kLoadsB], sums_a[kLoadsA] = {};
-  const int ty = tid / (N / Tile::columns), tx = tid % (N / Tile::columns);
+  SHARED(int, rows, [Tile::M]);
+  SHARED(Step, columns, [Part::kStepsAlongLanes ? Tile::N : 1]);
+  Carrier<Tile, Part> carrier(part, m0, n0, rows, columns);
 #pragma unroll
   for (int i = 0; i < Tile::rows; i++)
 #pragma unroll
@@ -123,63 +211,38 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
   for (int table = 0; table < tables; table++) {
     const long long k0 = part.begin + (long long)table * kTableSteps;
     const int count = int(min(part.end - k0, (long long)kTableSteps));
-    for (int i = tid; i < kTableSteps + K; i += threads)
+    for (int i = int(threadIdx.x); i < kTableSteps + K; i += Tile::threads)
       steps[i] = i < count ? part.step(k0, i) : Step{0, 0, kOutside, kOutside};
     __syncthreads();
-    const T* a = settled(part.a(k0));
-    const T* b = kAlongSteps ? settled(part.b(k0)) : column_b;
-
-    const auto load = [&](int tile) {
-      const Step sa = steps[tile * K + a_step];
-#pragma unroll
-      for (int i = 0; i < kLoadsA; i++) a_next[i] = load_if(sa.h != kOutside, a + (row_places[row_of_load(i)] + sa.a));
-#pragma unroll
-      for (int i = 0; i < kLoadsB; i++) {
-        const Step s = kAlongSteps ? sa : steps[tile * K + step_of_load(i)];
-        const Step c = kAlongSteps ? places[column_of_load(i)] : Step{0, 0, column.h, column.w};
-        const bool inside =
-            unsigned(c.h + s.h) < unsigned(part.bounds_h) && unsigned(c.w + s.w) < unsigned(part.bounds_w);
-        b_next[i] = load_if(inside, b + (c.b + s.b));
-      }
-      if (row_sums) {
-#pragma unroll
-        for (int i = 0; i < kLoadsA; i++) sums_a[i] += a_next[i];
-      }
-    };
-    const auto store = [&](int half) {
-#pragma unroll
-      for (int i = 0; i < kLoadsA; i++) a_tiles[half][a_step][row_of_load(i)] = a_next[i];
-#pragma unroll
-      for (int i = 0; i < kLoadsB; i++) b_tiles[half][step_of_load(i)][column_of_load(i)] = b_next[i];
-    };
+    carrier.begin_table(k0);
 
     const int tiles = (count + K - 1) / K;
     for (int tile = 0; tile <= tiles; tile++) {
-      load(tile);
-      if (tile > 0) {
-        const int half = (tile - 1) & 1;
-#pragma unroll
-        for (int k = 0; k < K; k++) {
-          float fa[Tile::rows], fb[Tile::columns];
-          read_owned<M>(fa, a_tiles[half][k], ty);
-          read_owned<N>(fb, b_tiles[half][k], tx);
-#pragma unroll
-          for (int i = 0; i < Tile::rows; i++)
-#pragma unroll
-            for (int j = 0; j < Tile::columns; j++) sums[i][j] += fa[i] * fb[j];
-        }
-      }
-      store(tile & 1);
+      carrier.load(steps + tile * K);
+      if (row_sums) carrier.add_rows();
+      if (tile > 0) add_products<Tile>(sums, a_tiles[(tile - 1) & 1], b_tiles[(tile - 1) & 1]);
+      carrier.store(a_tiles[tile & 1], b_tiles[tile & 1]);
       __syncthreads();
     }
   }
+  if (row_sums) carrier.store_row_sums();
+}
 
-  if (row_sums) {
+// Stores those of this thread's outputs that exist, kTogether neighbouring columns at a time.
+template <class Tile, int kTogether, class Part>
+__device__ __forceinline__ void store_sums(const Part& part, int m0, long long n0,
+                                           const float (&sums)[Tile::rows][Tile::columns]) {
 #pragma unroll
-    for (int i = 0; i < kLoadsA; i++) {
-      float sum = sums_a[i];
-      for (int apart = K / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, apart);
-      if (a_step == 0 && m0 + row_of_load(i) < part.rows) part.store_row_sum(m0 + row_of_load(i), sum);
+  for (int j = 0; j < Tile::columns; j += kTogether) {
+    const long long n = n0 + owned<Tile::N, Tile::columns>(Tile::thread_column(), j);
+    if (n >= part.columns) continue;
+    const long long column = part.column(n).d;
+#pragma unroll
+    for (int i = 0; i < Tile::rows; i++) {
+      const int m = m0 + owned<Tile::M, Tile::rows>(Tile::thread_row(), i);
+      if (m >= part.rows) continue;
+      if constexpr (kTogether == 4) part.store4(m, part.row(m).d + column, sums[i] + j);
+      else part.store(m, part.row(m).d + column, sums[i][j]);
     }
   }
 }
@@ -198,34 +261,9 @@ __global__ void __launch_bounds__(Tile::threads, Tile::shape.blocks_at_once())
 
   float sums[Tile::rows][Tile::columns];
   multiply<Tile>(part, m0, n0, sums, part.wants_row_sums && blockIdx.x == 0);
-
-  const int ty = threadIdx.x / (Tile::N / Tile::columns), tx = threadIdx.x % (Tile::N / Tile::columns);
-  const auto each_row = [&](const auto& store) {
-#pragma unroll
-    for (int i = 0; i < Tile::rows; i++) {
-      const int m = m0 + owned<Tile::M, Tile::rows>(ty, i);
-      if (m < part.rows) store(i, m);
-    }
-  };
-  if constexpr (Tile::columns % 4 == 0) {
-    if (part.fours) {  // a thread's columns are neighbours in fours
-#pragma unroll
-      for (int j = 0; j < Tile::columns; j += 4) {
-        const long long n = n0 + owned<Tile::N, Tile::columns>(tx, j);
-        if (n >= part.columns) continue;
-        const long long column = part.column(n).d;
-        each_row([&](int i, int m) { part.store4(m, part.row(m).d + column, sums[i] + j); });
-      }
-      return;
-    }
-  }
-#pragma unroll
-  for (int j = 0; j < Tile::columns; j++) {
-    const long long n = n0 + owned<Tile::N, Tile::columns>(tx, j);
-    if (n >= part.columns) continue;
-    const long long column = part.column(n).d;
-    each_row([&](int i, int m) { part.store(m, part.row(m).d + column, sums[i][j]); });
-  }
+  if constexpr (Tile::columns % 4 == 0)
+    if (part.fours) return store_sums<Tile, 4>(part, m0, n0, sums);  // a thread's columns are neighbours in fours
+  store_sums<Tile, 1>(part, m0, n0, sums);
 }
 
 }  // namespace convlab
