@@ -3,13 +3,13 @@
 //   out[n, map, u, v] = bias[map] + sum over d, i, j of in[n, d, u stride + start + i step, ...] filter[map, d, i, j]
 //
 // forward is this with in = x, out = y. So is dgrad, with in = dy, out = dx, maps and depth exchanged and the taps
-// walked from the last to the first: the flipped filter. With a stride, dgrad's places fall into classes that each see
-// taps of their own (geometry/residues.h): a class is a dense correlation at stride 1, and goes to blocks of its own.
-// conv2d_tiled_plan.h has the numbers.
+// walked from the last to the first: the flipped filter. With a stride, dgrad's positions fall into classes that each
+// see taps of their own (geometry/residues.h): a class is a dense correlation at stride 1, and goes to blocks of its
+// own. conv2d_tiled_plan.h has the numbers.
 //
-// What it does    a block makes 16 x 16 places of four maps. It loads the tile of the input that they see, halo
-//                 included, a stage of planes at a time; zeros outside. A thread makes one place of the four maps. All
-//                 threads want the same weight at the same time, which is what constant memory is for: one access
+// What it does    a block makes 16 x 16 positions of four maps. It loads the tile of the input that they see, halo
+//                 included, a stage of planes at a time; zeros outside. A thread makes one position of the four maps.
+//                 All threads want the same weight at the same time, which is what constant memory is for: one access
 //                 serves the warp.
 // Against direct  an element of x is loaded from device memory once a tile instead of up to R S times for each map, and
 //                 the loop has no tests for the edges.
@@ -38,8 +38,34 @@ __constant__ float constant_filters[kConstantFloats];  // the chunk's: [groups, 
 struct Chunk {
   int group0, filter0, channel0;  // the first; filter and channel inside their group
   int groups, filters, channels;  // how many; filters and channels of each group
-  bool adds;  // to what the chunks before have stored
 };
+
+// Planes of a group that a chunk has filters for: `count` from `first` on, of `in_all`. In constant memory the weights
+// of neighbouring planes lie `apart`.
+struct PlanesOfGroup {
+  int first, count, in_all, apart;
+};
+__device__ __forceinline__ PlanesOfGroup channels_of(const Conv2d& g, const Chunk& c) {
+  return {c.channel0, c.channels, g.Cg(), g.R * g.S};
+}
+__device__ __forceinline__ PlanesOfGroup filters_of(const Conv2d& g, const Chunk& c) {
+  return {c.filter0, c.filters, g.Kg(), c.channels * (g.R * g.S)};
+}
+
+// What a block sees of every input plane, halo included: rows x columns from (top, left) on.
+struct View {
+  int top, left, rows, columns, pitch;
+};
+
+// The view of plane [height, width] to shared memory [rows, pitch]; zeros outside the plane.
+__device__ __forceinline__ void load_view(float* shared, const View& view, const float* plane, int height, int width) {
+  for (int row = threadIdx.y; row < view.rows; row += int(blockDim.y))
+    for (int column = threadIdx.x; column < view.columns; column += kTileSide) {
+      const int h = view.top + row, v = view.left + column;
+      const bool inside = unsigned(h) < unsigned(height) && unsigned(v) < unsigned(width);
+      shared[row * view.pitch + column] = load_if(inside, plane + (inside ? h * width + v : 0));
+    }
+}
 
 // forward: in is x [N, C, H, W], bias is [K] or null, out is y [N, K, P, Q]. dgrad: in is dy, bias null, out is dx.
 // grid (n and the tile, group and maps, residue class), block (16, rows of a tile)
@@ -52,49 +78,40 @@ __global__ void __launch_bounds__(kTiledThreads, kTiledResident)
   const TiledAxis h = tiled_height(forward, blockIdx.z / g.stride_w, g),
                   v = tiled_width(forward, blockIdx.z % g.stride_w, g);
 
-  const int tiles_h = ((forward ? g.P : (g.H - 1) / g.stride_h + 1) + tile_rows - 1) / tile_rows;
-  const int tiles_v = ((forward ? g.Q : (g.W - 1) / g.stride_w + 1) + kTileSide - 1) / kTileSide;
+  const int tiles_h = (most_places(h) + tile_rows - 1) / tile_rows;
+  const int tiles_v = (most_places(v) + kTileSide - 1) / kTileSide;
   const int n = blockIdx.x / tiles_v / tiles_h;
   const int u0 = blockIdx.x / tiles_v % tiles_h * tile_rows, v0 = blockIdx.x % tiles_v * kTileSide;
-  if (u0 >= h.places || v0 >= v.places) return;  // classes differ in size by a place
+  if (u0 >= h.places || v0 >= v.places) return;  // classes differ in size by a position
 
-  const int maps = forward ? chunk.filters : chunk.channels, maps_in_all = forward ? g.Kg() : g.Cg();
-  const int depth = forward ? chunk.channels : chunk.filters, depth_in_all = forward ? g.Cg() : g.Kg();
-  const int bundles = (maps + kMaps - 1) / kMaps;
+  const PlanesOfGroup maps = forward ? filters_of(g, chunk) : channels_of(g, chunk);
+  const PlanesOfGroup depth = forward ? channels_of(g, chunk) : filters_of(g, chunk);
+  const int bundles = (maps.count + kMaps - 1) / kMaps;
   const int group = blockIdx.y / bundles, map0 = blockIdx.y % bundles * kMaps;
-
-  const int taps = g.R * g.S, one_filter = chunk.channels * taps;
-  const int next_map = forward ? one_filter : taps, next_plane = forward ? taps : one_filter;
   int filters[kMaps];  // where the maps' filters begin; for maps past the last, its own
 #pragma unroll
   for (int m = 0; m < kMaps; m++)
-    filters[m] =
-        group * chunk.filters * one_filter + min(map0 + m, maps - 1) * next_map + h.first_tap * g.S + v.first_tap;
+    filters[m] = group * chunk.filters * (chunk.channels * (g.R * g.S)) + min(map0 + m, maps.count - 1) * maps.apart +
+                 h.first_tap * g.S + v.first_tap;
 
-  const int rows = int(tiled_extent(h, tile_rows)), columns = int(tiled_extent(v, kTileSide)),
-            pitch = int(tiled_pitch(columns));
-  const int top = u0 * h.stride + h.start, left = v0 * v.stride + v.start;
-  const long long plane = (long long)h.inputs * v.inputs;
-  const int first_plane = (chunk.group0 + group) * depth_in_all + (forward ? chunk.channel0 : chunk.filter0);
-  const float* planes = in + ((long long)n * g.groups * depth_in_all + first_plane) * plane;
-  const float* corner = tile + (ty * h.stride) * pitch + tx * v.stride;  // of this thread's window
+  const int columns = int(tiled_extent(v, kTileSide));
+  const View view = {u0 * h.stride + h.start, v0 * v.stride + v.start, int(tiled_extent(h, tile_rows)), columns,
+                     int(tiled_pitch(columns))};
+  const long long in_plane = (long long)h.inputs * v.inputs, out_plane = (long long)h.outputs * v.outputs;
+  in += ((long long)n * g.groups * depth.in_all + (chunk.group0 + group) * depth.in_all + depth.first) * in_plane;
+  const float* corner = tile + (ty * h.stride) * view.pitch + tx * v.stride;  // of this thread's window
 
   float sums[kMaps] = {};
-  for (int d0 = 0; d0 < depth; d0 += stage) {
-    const int planes_here = min(stage, depth - d0);
-    for (int d = 0; d < planes_here; d++, planes += plane)
-      for (int row = ty; row < rows; row += tile_rows)
-        for (int column = tx; column < columns; column += kTileSide) {
-          const bool inside = unsigned(top + row) < unsigned(h.inputs) && unsigned(left + column) < unsigned(v.inputs);
-          tile[(d * rows + row) * pitch + column] =
-              load_if(inside, planes + (inside ? (top + row) * v.inputs + left + column : 0));
-        }
+  for (int d0 = 0; d0 < depth.count; d0 += stage) {
+    const int planes_here = min(stage, depth.count - d0);
+    for (int d = 0; d < planes_here; d++, in += in_plane)
+      load_view(tile + d * view.rows * view.pitch, view, in, h.inputs, v.inputs);
     __syncthreads();
     for (int d = 0; d < planes_here; d++)
       for (int i = 0; i < h.taps; i++)
         for (int j = 0; j < v.taps; j++) {
-          const float x = corner[(d * rows + i * h.step) * pitch + j * v.step];
-          const int tap = (d0 + d) * next_plane + i * h.next_tap * g.S + j * v.next_tap;
+          const float x = corner[(d * view.rows + i * h.step) * view.pitch + j * v.step];
+          const int tap = (d0 + d) * depth.apart + i * h.next_tap * g.S + j * v.next_tap;
 #pragma unroll
           for (int m = 0; m < kMaps; m++) sums[m] += x * constant_filters[filters[m] + tap];
         }
@@ -103,14 +120,14 @@ __global__ void __launch_bounds__(kTiledThreads, kTiledResident)
 
   const int u = u0 + ty, w = v0 + tx;
   if (u >= h.places || w >= v.places) return;
-  const int out_width = forward ? g.Q : g.W, place = (h.first + u * h.every) * out_width + v.first + w * v.every;
-  const long long out_plane = forward ? (long long)g.P * g.Q : (long long)g.H * g.W;
-  const int first_map = (chunk.group0 + group) * maps_in_all + (forward ? chunk.filter0 : chunk.channel0) + map0;
+  const int first_map = (chunk.group0 + group) * maps.in_all + maps.first + map0;
+  out += ((long long)n * g.groups * maps.in_all + first_map) * out_plane +
+         ((h.first + u * h.every) * v.outputs + v.first + w * v.every);
 #pragma unroll
-  for (int m = 0; m < kMaps; m++) {
-    if (map0 + m >= maps) break;
-    float* y = out + ((long long)n * g.groups * maps_in_all + first_map + m) * out_plane + place;
-    *y = sums[m] + (chunk.adds ? *y : bias ? bias[first_map + m] : 0.0f);
+  for (int m = 0; m < kMaps; m++, out += out_plane) {
+    if (map0 + m >= maps.count) break;
+    const bool adds = depth.first > 0;  // to what the chunks before have stored
+    *out = sums[m] + (adds ? *out : bias ? bias[first_map + m] : 0.0f);
   }
 }
 
@@ -146,7 +163,7 @@ void launch_tiled(const Plan& plan, const Conv2d& g, const void* in, const void*
     for (int filter = 0; filter == 0 || filter < g.Kg(); filter += filters)
       for (int channel = 0; channel == 0 || channel < g.Cg(); channel += channels)
         launch_chunk({group, filter, channel, std::min(groups, g.groups - group), std::min(filters, g.Kg() - filter),
-                      std::min(channels, g.Cg() - channel), forward ? channel > 0 : filter > 0});
+                      std::min(channels, g.Cg() - channel)});
 }
 
 void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*,

@@ -14,36 +14,33 @@ namespace convlab {
 constexpr int kConstantFloats = 16384;  // all 64 KB of constant memory that a module may have
 constexpr int kTileSide = 16;  // outputs: most planes of small networks are between 8 and 32 wide, and 16 wastes least
 constexpr int kTiledThreads = kTileSide * kTileSide;
-constexpr int kTiledResident =
-    3;  // blocks a multiprocessor, at least: 80 registers a thread, and another block works while one loads
+// Blocks a multiprocessor, at least: 80 registers a thread, and another block works while one loads.
+constexpr int kTiledResident = 3;
 constexpr long long kStageBytes = 16 * 1024;  // of input at a time, so that several blocks share a multiprocessor
 constexpr long long kSharedBytes = 48 * 1024;  // what every GPU gives a block without being asked
 constexpr int kTiledMaps[] = {1, 4};  // a thread, by Plan::variant: one x from shared memory feeds as many sums
 
-// One dimension of a pass. Place u < places of the output, which is element first + u * every of it, is the sum over
-// i < taps of element start + u * stride + i * step of the input times tap first_tap + i * next_tap of the filter.
+// One dimension of a pass. Position u < places of the output, which is element first + u * every of its `outputs`, is
+// the sum over i < taps of element start + u * stride + i * step of the input times tap first_tap + i * next_tap of the
+// filter.
 struct TiledAxis {
-  int places, first, every;
+  int outputs, places, first, every;
   int inputs, start, stride, step;
   int taps, first_tap, next_tap;
 };
 
-// x: `size` elements, y: `outputs`. `residue`: which class of places dgrad makes (geometry/residues.h); forward has
+// x: `size` elements, y: `outputs`. `residue`: which class of positions dgrad makes (geometry/residues.h); forward has
 // one.
 CONVLAB_HD inline TiledAxis tiled_axis(bool forward, int residue, int size, int outputs, int kernel, int stride,
                                        int pad, int dilation) {
-  if (forward) return {outputs, 0, 1, size, -pad, stride, dilation, kernel, 0, 1};
+  if (forward) return {outputs, outputs, 0, 1, size, -pad, stride, dilation, kernel, 0, 1};
   const Residue c = residue_class(residue, size, kernel, stride, pad, dilation);
   const int last = c.taps - 1;  // without taps the steps between them are 0
-  return {c.places,
-          c.first,
-          stride,
-          outputs,
-          c.output0 - last * c.output_every,
-          1,
-          c.output_every,
-          c.taps,
-          c.tap0 + last * c.tap_every,
+  return {size,        c.places,
+          c.first,     stride,
+          outputs,     c.output0 - last * c.output_every,
+          1,           c.output_every,
+          c.taps,      c.tap0 + last * c.tap_every,
           -c.tap_every};
 }
 
@@ -54,7 +51,10 @@ CONVLAB_HD inline TiledAxis tiled_width(bool forward, int residue, const Conv2d&
   return tiled_axis(forward, residue, g.W, g.Q, g.S, g.stride_w, g.pad_w, g.dilation_w);
 }
 
-// Inputs that `outputs` neighbouring places see, halo included.
+// Positions of the class that has most; blocks are counted for these.
+CONVLAB_HD inline int most_places(const TiledAxis& a) { return (a.outputs + a.every - 1) / a.every; }
+
+// Inputs that `outputs` neighbouring positions see, halo included.
 CONVLAB_HD inline long long tiled_extent(const TiledAxis& a, int outputs) {
   return (outputs - 1LL) * a.stride + (a.taps - 1LL) * a.step + 1;
 }
@@ -76,15 +76,14 @@ inline FilterChunk tiled_chunk(const Conv2d& g) {
   return {1, 1, that_fit(plane, g.Cg())};
 }
 
-// The blocks of a launch: tiles of images, maps of groups, classes of places. All launches of a pass have the same.
+// The blocks of a launch: tiles of images, maps of groups, classes of positions. All launches of a pass have the same.
 struct TiledGrid {
   long long x, y, z;
 };
 
 inline TiledGrid tiled_grid(bool forward, const Conv2d& g, const FilterChunk& chunk, int rows, int maps_a_thread) {
-  const long long places_h = forward ? g.P : ceil_div(g.H, g.stride_h),
-                  places_v = forward ? g.Q : ceil_div(g.W, g.stride_w);
-  return {g.N * ceil_div(places_h, rows) * ceil_div(places_v, kTileSide),
+  const TiledAxis h = tiled_height(forward, 0, g), v = tiled_width(forward, 0, g);
+  return {g.N * ceil_div(most_places(h), rows) * ceil_div(most_places(v), kTileSide),
           chunk.groups * ceil_div(forward ? chunk.filters : chunk.channels, maps_a_thread),
           forward ? 1 : (long long)g.stride_h * g.stride_w};
 }
