@@ -32,10 +32,19 @@ LineTable::LineTable(const ElfFile& elf) : elf_(elf) {
   });
 }
 
+// A line program: what its header says, and its unit's files.
+struct LineTable::Program {
+  unsigned address_size, least_instruction;
+  int line_base;
+  unsigned line_range, opcode_base;
+  std::vector<unsigned> operands;  // of each standard opcode, how many
+  const std::vector<unsigned>& files;
+};
+
 void LineTable::read_program(Reader& in, Unit& unit, size_t begin, size_t end) {
   if (unit.version >= 5) unit.address_size = unsigned(in.number(1)), in.skip(1);
   const uint64_t header_length = in.number(unit.offset_size);
-  const size_t program = in.offset() + size_t(header_length);
+  const size_t first_instruction = in.offset() + size_t(header_length);
   const unsigned least_instruction = unsigned(in.number(1));
   if (unit.version >= 4) in.skip(1);  // operations an instruction: VLIW machines only
   in.skip(1);                         // default is_stmt
@@ -44,42 +53,55 @@ void LineTable::read_program(Reader& in, Unit& unit, size_t begin, size_t end) {
   std::vector<unsigned> operands(opcode_base);
   for (unsigned i = 1; i < opcode_base; i++) operands[i] = unsigned(in.number(1));
 
-  std::vector<unsigned>& files = unit_files_[begin];
+  const std::vector<unsigned>& files = unit_files_[begin] = read_files(in, unit);
+  if (line_range == 0) return;
+  in.seek(first_instruction);
+  run({unit.address_size, least_instruction, line_base, line_range, opcode_base, std::move(operands), files}, in, end);
+}
+
+// The unit's files, from the header of its line program.
+std::vector<unsigned> LineTable::read_files(Reader& in, const Unit& unit) {
+  std::vector<unsigned> files;
   if (unit.version >= 5) {
     const auto directories = read_entries(in, unit), entries = read_entries(in, unit);
     for (const auto& [path, directory] : entries)
       files.push_back(file_number(
           joined(directory > 0 && directory < directories.size() ? directories[size_t(directory)].first : "", path)));
-  } else {
-    std::vector<std::string_view> directories{""};
-    while (!in.done()) {
-      const std::string_view directory = in.string();
-      if (directory.empty()) break;
-      directories.push_back(directory);
-    }
-    files.push_back(file_number(""));  // these count from one
-    while (!in.done()) {
-      const std::string_view path = in.string();
-      if (path.empty()) break;
-      const uint64_t directory = in.uleb();
-      in.uleb(), in.uleb();  // time, size
-      files.push_back(file_number(joined(directory < directories.size() ? directories[size_t(directory)] : "", path)));
-    }
+    return files;
   }
-  if (line_range == 0) return;
+  std::vector<std::string_view> directories{""};
+  while (!in.done()) {
+    const std::string_view directory = in.string();
+    if (directory.empty()) break;
+    directories.push_back(directory);
+  }
+  files.push_back(file_number(""));  // these count from one
+  while (!in.done()) {
+    const std::string_view path = in.string();
+    if (path.empty()) break;
+    const uint64_t directory = in.uleb();
+    in.uleb(), in.uleb();  // time, size
+    files.push_back(file_number(joined(directory < directories.size() ? directories[size_t(directory)] : "", path)));
+  }
+  return files;
+}
 
-  in.seek(program);
+// Appends the rows that the program's instructions, up to `end`, make.
+void LineTable::run(const Program& program, Reader& in, size_t end) {
   Row row{0, 1, 1, 0, false};
   size_t sequence = rows_.size();
   const auto emit = [&](bool last) {
-    rows_.push_back(
-        {row.address, row.file < files.size() ? files[row.file] : file_number(""), row.line, row.column, last});
+    rows_.push_back({row.address, row.file < program.files.size() ? program.files[row.file] : file_number(""), row.line,
+                     row.column, last});
+  };
+  const auto addresses_of = [&](unsigned special) {
+    return (special - program.opcode_base) / program.line_range * program.least_instruction;
   };
   while (in.offset() < end) {
     const unsigned opcode = unsigned(in.number(1));
-    if (opcode >= opcode_base) {
-      row.address += (opcode - opcode_base) / line_range * least_instruction;
-      row.line += unsigned(line_base + int((opcode - opcode_base) % line_range));
+    if (opcode >= program.opcode_base) {
+      row.address += addresses_of(opcode);
+      row.line += unsigned(program.line_base + int((opcode - program.opcode_base) % program.line_range));
       emit(false);
       continue;
     }
@@ -88,7 +110,7 @@ void LineTable::read_program(Reader& in, Unit& unit, size_t begin, size_t end) {
         const uint64_t length = in.uleb();
         const size_t next = in.offset() + size_t(length);
         const unsigned extended = unsigned(in.number(1));
-        if (extended == DW_LNE_set_address) row.address = in.number(unit.address_size);
+        if (extended == DW_LNE_set_address) row.address = in.number(program.address_size);
         if (extended == DW_LNE_end_sequence) {
           emit(true);
           if (rows_[sequence].address == 0) rows_.resize(sequence);  // of a function that the linker threw away
@@ -99,14 +121,14 @@ void LineTable::read_program(Reader& in, Unit& unit, size_t begin, size_t end) {
         break;
       }
       case DW_LNS_copy: emit(false); break;
-      case DW_LNS_advance_pc: row.address += in.uleb() * least_instruction; break;
+      case DW_LNS_advance_pc: row.address += in.uleb() * program.least_instruction; break;
       case DW_LNS_advance_line: row.line += unsigned(in.sleb()); break;
       case DW_LNS_set_file: row.file = unsigned(in.uleb()); break;
       case DW_LNS_set_column: row.column = unsigned(in.uleb()); break;
-      case DW_LNS_const_add_pc: row.address += (255 - opcode_base) / line_range * least_instruction; break;
+      case DW_LNS_const_add_pc: row.address += addresses_of(255); break;
       case DW_LNS_fixed_advance_pc: row.address += in.number(2); break;
       default:
-        for (unsigned i = 0; i < operands[opcode]; i++) in.uleb();
+        for (unsigned i = 0; i < program.operands[opcode]; i++) in.uleb();
     }
   }
 }

@@ -11,7 +11,7 @@ namespace convlab::sim {
 
 class LineTable {
  public:
-  struct Row {  // of the line table: the code from `address` on belongs to this place
+  struct Row {  // of the line table: the code from `address` on belongs to this position
     uint64_t address;
     unsigned file, line, column;
     bool end;
@@ -26,7 +26,10 @@ class LineTable {
  private:
   unsigned file_number(const std::string& path);
   std::vector<std::pair<std::string_view, uint64_t>> read_entries(dwarf::Reader& in, const dwarf::Unit& unit);
+  struct Program;
   void read_program(dwarf::Reader& in, dwarf::Unit& unit, size_t begin, size_t end);
+  std::vector<unsigned> read_files(dwarf::Reader& in, const dwarf::Unit& unit);
+  void run(const Program& program, dwarf::Reader& in, size_t end);
 
   const ElfFile& elf_;
   std::vector<std::string> files_;
