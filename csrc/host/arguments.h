@@ -4,8 +4,9 @@
 //   out("y", y)        void*: a tensor that a kernel writes, every element of it
 //   Scratch            memory that lives as long as the object
 //
-// In the simulator each is a copy in simulated device memory, which lasts to the end of the full expression; so in()
-// and out() stand in the call of the kernel's launcher itself.
+// In the simulator each is a copy in simulated device memory, which lasts to the end of the full expression. So in()
+// and out() stand in the call of the kernel's launcher itself, in every build: what they return becomes a pointer only
+// as long as it is a temporary, and `auto p = in("input", x); launcher(p)` does not compile.
 #pragma once
 #include "host/tensors.h"
 
@@ -15,11 +16,22 @@
 
 namespace convlab {
 
-inline const void* in(const char*, const Tensor& t) { return t.const_data_ptr(); }
-inline void* out(const char*, Tensor& t) { return t.mutable_data_ptr(); }
+template <class Pointer> class [[nodiscard]] Argument {
+ public:
+  explicit Argument(Pointer pointer) : pointer_(pointer) {}
+  Argument(const Argument&) = delete;
+  operator Pointer() && { return pointer_; }
 
-inline const void* in_or_null(const char* name, const Tensor* t) { return t ? in(name, *t) : nullptr; }
-inline void* out_or_null(const char* name, Tensor* t) { return t ? out(name, *t) : nullptr; }
+ private:
+  Pointer pointer_;
+};
+using Input = Argument<const void*>;
+using Output = Argument<void*>;
+
+inline Input in(const char*, const Tensor& t) { return Input(t.const_data_ptr()); }
+inline Output out(const char*, Tensor& t) { return Output(t.mutable_data_ptr()); }
+inline Input in_or_null(const char*, const Tensor* t) { return Input(t ? t->const_data_ptr() : nullptr); }
+inline Output out_or_null(const char*, Tensor* t) { return Output(t ? t->mutable_data_ptr() : nullptr); }
 
 class Scratch {
  public:

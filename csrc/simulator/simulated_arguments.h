@@ -20,34 +20,34 @@ inline unsigned element_bytes(const Tensor& t) {
   }
 }
 
-class SimulatedInput {
+class [[nodiscard]] Input {
  public:
-  SimulatedInput(const char* name, const Tensor* t)
+  Input(const char* name, const Tensor* t)
       : copy_(sim::DeviceCopy::input(t ? t->const_data_ptr() : nullptr, t ? size_t(t->numel()) * element_bytes(*t) : 0,
                                      t ? element_bytes(*t) : 1, name)) {}
-  operator const void*() const { return copy_.get(); }
+  operator const void*() && { return copy_.get(); }
 
  private:
   sim::DeviceCopy copy_;
 };
 
-class SimulatedOutput {
+class [[nodiscard]] Output {
  public:
-  SimulatedOutput(const char* name, Tensor* t)
+  Output(const char* name, Tensor* t)
       : copy_(sim::DeviceCopy::output(t ? t->mutable_data_ptr() : nullptr,
                                       t ? size_t(t->numel()) * element_bytes(*t) : 0, t ? element_bytes(*t) : 1,
                                       name)) {}
-  ~SimulatedOutput() { copy_.copy_back(); }
-  operator void*() const { return copy_.get(); }
+  ~Output() { copy_.copy_back(); }
+  operator void*() && { return copy_.get(); }
 
  private:
   sim::DeviceCopy copy_;
 };
 
-inline SimulatedInput in(const char* name, const Tensor& t) { return {name, &t}; }
-inline SimulatedOutput out(const char* name, Tensor& t) { return {name, &t}; }
-inline SimulatedInput in_or_null(const char* name, const Tensor* t) { return {name, t}; }
-inline SimulatedOutput out_or_null(const char* name, Tensor* t) { return {name, t}; }
+inline Input in(const char* name, const Tensor& t) { return {name, &t}; }
+inline Output out(const char* name, Tensor& t) { return {name, &t}; }
+inline Input in_or_null(const char* name, const Tensor* t) { return {name, t}; }
+inline Output out_or_null(const char* name, Tensor* t) { return {name, t}; }
 
 class Scratch {
  public:
