@@ -32,9 +32,8 @@ class ConstantMemoryTurn {
       : stream_(stream), lock_(not_captured(stream, who)), last_reader_(event_of_device()) {
     check_cuda(cudaStreamWaitEvent(stream_, last_reader_, 0), "wait for constant memory");
   }
-  ~ConstantMemoryTurn() {
-    static_cast<void>(cudaEventRecord(last_reader_, stream_));
-  }  // if it fails, so does everything after it
+  // If this fails, so does everything after it.
+  ~ConstantMemoryTurn() { static_cast<void>(cudaEventRecord(last_reader_, stream_)); }
   ConstantMemoryTurn(const ConstantMemoryTurn&) = delete;
 
  private:

@@ -19,7 +19,7 @@ namespace convlab {
 // A block may use this much shared memory without asking the driver first.
 constexpr size_t kSharedBytesByDefault = 48 * 1024;
 
-// What mends a library without code for the current GPU.
+// What to do about a library without code for the current GPU.
 inline std::string no_kernel_image() {
   int device = 0, major = 0, minor = 0;
   cudaGetDevice(&device);

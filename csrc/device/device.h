@@ -4,9 +4,10 @@
 //
 //   SHARED(float, tile, [16][64]);      a static array in shared memory
 //   DYNAMIC_SHARED(float, tile);        a pointer to the dynamic shared memory, 128-byte aligned
-//   COPY_TO_SYMBOL(symbol, source, bytes, stream)      to __constant__ memory, from the device's or the host's; see
-//   constant_memory.h launch(kernel<T>, grid, block, shared_bytes, stream, arguments...)      checked; throws
-//   std::runtime_error
+//   COPY_TO_SYMBOL(symbol, source, bytes, stream);
+//                                       to __constant__ memory, from the device's or the host's; see constant_memory.h
+//   launch(kernel<T>, grid, block, shared_bytes, stream, arguments...);
+//                                       checked; throws std::runtime_error
 //
 // Subset: shared memory only through SHARED and DYNAMIC_SHARED; template arguments of a launched kernel are explicit;
 // min and max take two values of one type; bit casts are the intrinsics (__float_as_uint); every __syncwarp that orders
@@ -24,12 +25,12 @@
 
 namespace convlab {
 
-// Behind it, what has been loaded from memory before is loaded again: for loops in which the compiler would otherwise
+// What was loaded from memory before this is loaded again behind it: for loops in which the compiler would otherwise
 // keep in registers what does not fit there. No instruction.
 __device__ __forceinline__ void load_again() { asm volatile("" ::: "memory"); }
 
-// The pointer, of which the compiler no longer knows how it was computed: an offset to it is one addition, not parts of
-// one from here and there. No instruction.
+// The same pointer, but the compiler no longer knows how it was computed: an offset to it is one addition, not parts of
+// several from here and there. No instruction.
 template <class T> __device__ __forceinline__ const T* settled(const T* pointer) {
 #if defined(__CUDACC__)
   asm volatile("" : "+l"(pointer));

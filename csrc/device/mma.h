@@ -2,8 +2,9 @@
 // as in the PTX ISA; lane = 4 g + t:
 //
 //   m16n8k8, tf32    a: (g, t) (g+8, t) (g, t+4) (g+8, t+4)                     b: (t, g) (t+4, g)
-//   m16n8k16, 16 bit a: (g, 2t..) (g+8, 2t..) (g, 2t+8..) (g+8, 2t+8..)         b: (2t.., g) (2t+8.., g)     two
-//   elements a register d, c             (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1)
+//   m16n8k16, 16 bit a: (g, 2t..) (g+8, 2t..) (g, 2t+8..) (g+8, 2t+8..)         b: (2t.., g) (2t+8.., g)
+//                       two elements a register
+//   d, c                (g, 2t) (g, 2t+1) (g+8, 2t) (g+8, 2t+1)
 #pragma once
 #include "device/device.h"
 

@@ -4,7 +4,7 @@
 
 namespace convlab {
 
-// x has `size` places, y `outputs`.
+// x has `size` positions, y `outputs`.
 struct Axis {
   int size, outputs, kernel, stride, pad, dilation;
 };
@@ -12,7 +12,7 @@ struct Axis {
 inline Axis rows_of(const Conv2d& g) { return {g.H, g.P, g.R, g.stride_h, g.pad_h, g.dilation_h}; }
 inline Axis columns_of(const Conv2d& g) { return {g.W, g.Q, g.S, g.stride_w, g.pad_w, g.dilation_w}; }
 
-// A place of an output, read around a place of its source
+// A position of an output, read around a position of its source
 struct Place {
   int at, base;
 };

@@ -1,5 +1,5 @@
-// Which places of a regular row of them lie inside a tensor, in one dimension. Torch-free; the struct for device code
-// as well.
+// Which of equally spaced positions lie inside a tensor, in one dimension. Torch-free; the struct for device code as
+// well.
 #pragma once
 #include <algorithm>
 

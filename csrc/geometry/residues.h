@@ -6,7 +6,8 @@
 //
 //   h = first + u stride, u < places     r = tap0 + i tap_every, i < taps     p = u + output0 - i output_every
 //
-// A class may have no places, or no taps: then the gradient is zero there. Each tap belongs to one class. Torch-free.
+// A class may have no positions, or no taps: then the gradient is zero there. Each tap belongs to one class.
+// Torch-free.
 #pragma once
 #include "geometry/conv2d.h"
 

@@ -1,12 +1,11 @@
-// The places of an output along one dimension, sorted by the taps that reach them. Within a class all places have the
-// same taps, and the taps lie the same way around a base place of the source: no test and no padding is left for the
-// loops over a class.
+// The positions of an output along one dimension, sorted by the taps that reach them. Within a class all positions have
+// the same taps, and the taps lie the same way around a base position of the source: no test and no padding is left for
+// the loops over a class.
 //
-//   forward   place p, tap r: source h = p stride - pad + r dilation where that lies in x. Inside there is one class, and one for
-//             each way to hang over an edge.
-//   dgrad     place h, tap r: source p = (h + pad - r dilation) / stride where that is whole and lies in dy. The same,
-//   for each
-//             residue of h modulo the stride; what no tap reaches is a class without taps.
+//   forward   position p, tap r: source h = p stride - pad + r dilation where that lies in x. One class is of the
+//             windows that lie inside, and there is one for each way to hang over an edge.
+//   dgrad     position h, tap r: source p = (h + pad - r dilation) / stride where that is whole and lies in dy. The
+//             same for each residue of h modulo the stride; what no tap reaches is a class without taps.
 //
 // Torch-free.
 #pragma once
@@ -21,7 +20,7 @@ struct TapClass {
   std::vector<Place> places;
 };
 
-// source_of(place, tap): a place of the source, or -1
+// source_of(position, tap): a position of the source, or -1
 template <class SourceOf> std::vector<TapClass> tap_classes(int places, int taps, SourceOf source_of) {
   std::vector<TapClass> classes;
   std::vector<int> reached, offsets;
@@ -46,7 +45,7 @@ template <class SourceOf> std::vector<TapClass> tap_classes(int places, int taps
   return classes;
 }
 
-// Places of y, read from x
+// Positions of y, read from x
 inline std::vector<TapClass> forward_classes(const Axis& a) {
   return tap_classes(a.outputs, a.kernel, [&](int p, int r) {
     const int h = p * a.stride - a.pad + r * a.dilation;
@@ -54,7 +53,7 @@ inline std::vector<TapClass> forward_classes(const Axis& a) {
   });
 }
 
-// Places of x, read from y
+// Positions of x, read from y
 inline std::vector<TapClass> dgrad_classes(const Axis& a) {
   return tap_classes(a.size, a.kernel, [&](int h, int r) {
     const int p = h + a.pad - r * a.dilation;

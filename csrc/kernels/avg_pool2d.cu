@@ -6,7 +6,7 @@
 // with n(p, q) as averaged_over() in geometry/avg_pool2d.h says.
 //
 // What it does    one thread an element of what is written. backward gathers from the windows that cover its element,
-//                 so no two threads write the same place: no atomics, no zero-fill before, the same bits every time.
+//                 so no two threads write the same element: no atomics, no zero-fill before, the same bits every time.
 // What bounds it  memory: the windows overlap in L1, so each tensor crosses the bus once; with stride 2 neighbouring
 //                 threads load every other element, and a request takes twice the sectors it needs. Where a window is
 //                 the whole plane, as at the end of a ResNet, each thread walks over a plane of its own, and a request

@@ -1,18 +1,17 @@
 // The three passes of a convolution as matrix products, without ever making the unrolled matrix (a group at a time):
 //
-//              D            rows m      columns n      steps k          A                    B, unrolled from
-//   forward    y            k           n, p, q        c, r, s          w[k, c, r, s]        x[n, c, p stride - pad + r
-//   dilation, ..] dgrad      dx           c           n, h, w        k, r, s          w[k, c, r, s]        dy[n, k, (h
-//   + pad - r dilation) / stride, ..] wgrad      dw           k           c, r, s        n, p, q          dy[n, k, p,
-//   q]       x as in forward, the matrix transposed
+//              D     rows m   columns n   steps k   A                B, unrolled from
+//   forward    y     k        n, p, q     c, r, s   w[k, c, r, s]    x[n, c, p stride - pad + r dilation, ..]
+//   dgrad      dx    c        n, h, w     k, r, s   w[k, c, r, s]    dy[n, k, (h + pad - r dilation) / stride, ..]
+//   wgrad      dw    k        c, r, s     n, p, q   dy[n, k, p, q]   x as in forward, the matrix transposed
 //
 // Each is a Map for gemm.h: a host-made problem, whose part(z) is what the blocks with blockIdx.z = z work on.
 //
-// dgrad with a stride divides only where the division is exact. The places (h, w) of dx fall into stride_h x stride_w
-// residue classes (geometry/residues.h), and each class meets only the taps of its own residue: a class a part, each a
-// dense product, together as much work as forward. A class that meets no tap has no steps and stores zeros; where they
-// are all known beforehand (classes_of), as with 1 x 1 filters and a stride of 2, they are no parts, and dx is filled
-// with zeros first.
+// dgrad with a stride divides only where the division is exact. The positions (h, w) of dx fall into stride_h x
+// stride_w residue classes (geometry/residues.h), and each class meets only the taps of its own residue: a class a
+// part, each a dense product, together as much work as forward. A class that meets no tap has no steps and stores
+// zeros; where they are all known beforehand (classes_of), as with 1 x 1 filters and a stride of 2, they are no parts,
+// and dx is filled with zeros first.
 //
 // wgrad's sum is long (N P Q terms) and its output small, so the sum is cut into slices, a slice a part, each into a
 // plane of float32 partial sums that are then added in order (add_slices.h): deterministic. The number of slices
@@ -32,8 +31,8 @@ template <class T> struct GemmPart {
   int rows;
   long long columns, begin, end;  // of the steps
   int bounds_h, bounds_w;
-  bool
-      fours;  // columns 4 i to 4 i + 3 lie side by side in D, and begin on a multiple of four: they are stored with one instruction
+  // Columns 4 i to 4 i + 3 lie side by side in D, and begin on a multiple of four: one instruction stores them.
+  bool fours;
 
   template <class D> static __device__ void store4_at(D* d, const float* sums, float add) {
     store_vector(d, Vector<D, 4>{{D(sums[0] + add), D(sums[1] + add), D(sums[2] + add), D(sums[3] + add)}});
@@ -150,9 +149,8 @@ template <class T> struct WgradMap {
     Conv2d g;
     float *d_base, *db_base;
 
-    __device__ const T* a(long long k0) const {
-      return this->a_base + k0 / (g.P * g.Q) * g.K * g.P * g.Q;
-    }  // the image of the table's first step
+    // the image of the table's first step
+    __device__ const T* a(long long k0) const { return this->a_base + k0 / (g.P * g.Q) * g.K * g.P * g.Q; }
     __device__ const T* b(long long k0) const { return this->b_base + k0 / (g.P * g.Q) * g.C * g.H * g.W; }
     __device__ Row row(int m) const { return {m * g.P * g.Q, (long long)m * g.Cg() * g.R * g.S}; }
     __device__ Column column(long long n) const {

@@ -7,7 +7,7 @@
 
 namespace convlab {
 
-// A thread makes rows x columns neighbouring places of a plane with a filter x filter window; wgrad: sums over such.
+// A thread makes rows x columns neighbouring positions of a plane with a filter x filter window; wgrad: sums over such.
 struct DepthwiseRun {
   int filter, stride, rows, columns;
 };
@@ -37,7 +37,7 @@ inline int depthwise_variant(Pass pass, const Conv2d& g, bool pairs = true) {
       (pass == Pass::dgrad && strided))
     return kDepthwiseRunCount;
   const int pad_w = pass == Pass::dgrad ? g.S - 1 - g.pad_w : g.pad_w;
-  // rows begin at even places, and so do the pairs of a window
+  // rows begin at even positions, and so do the pairs of a window
   pairs = pairs && g.W % 2 == 0 && g.Q % 2 == 0 && (pad_w - g.S / 2) % 2 == 0;
   int i = 0;
   while (i < kDepthwiseRunCount && (kDepthwiseRuns[i].filter != g.R || kDepthwiseRuns[i].stride != g.stride_h ||

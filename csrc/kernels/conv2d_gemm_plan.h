@@ -1,5 +1,5 @@
-// How the matrix rungs launch, and what they cannot do: im2col_gemm, implicit_gemm and register_tiled, each with tiles
-// of its own.
+// How the matrix rungs launch (im2col_gemm, implicit_gemm and register_tiled, each with tiles of its own), and what
+// they cannot do.
 #pragma once
 #include <algorithm>
 #include <climits>
@@ -14,11 +14,10 @@ namespace convlab {
 // Of an H100 or H200. A constant and not the GPU at hand, so that a shape has one plan everywhere, and one order of
 // additions.
 constexpr long long kMultiprocessors = 132;
-constexpr long long kLeastSlice =
-    256;  // steps of wgrad's sum: less does not pay for the block's start and for adding up its result
+// Steps of wgrad's sum in a slice: less does not pay for the block's start and for adding up its result.
+constexpr long long kLeastSlice = 256;
 
-// A pass as a matrix product (conv2d_as_gemm.h): `parts` independent ones of rows x columns x steps, the largest of
-// them.
+// A pass as matrix products (conv2d_as_gemm.h): `parts` independent ones, the largest of rows x columns x steps.
 struct Product {
   long long rows, columns, steps, parts;
 };
@@ -45,8 +44,8 @@ struct Cover {
 // benchmark's layers, which the cost predicts to 10 % or so (2.05e5 of it a microsecond).
 inline Cover cover(const TileShape& t, const Product& p, long long wanted) {
   constexpr double kLoad = 24;  // loading an element from shared memory, against a multiply-add
-  constexpr double kLatency =
-      24000;  // a step of a block that is alone: memory takes so long that more blocks cost nothing
+  // A step of a block that is alone: memory takes so long that more blocks cost nothing.
+  constexpr double kLatency = 24000;
   constexpr double kStore = 40;  // a float to memory and back, for a sum that is in slices
   constexpr double kTie = 0.05;  // between tiles that wait for memory alike, the one with less to do
   Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, p.steps, 0};

@@ -1,15 +1,18 @@
 // Convolution, im2col and GEMM: unroll the input into a matrix in device memory, then multiply matrices.
 //
-//   unroll   u[n, (c, r, s), p, q] = x[n, c, p stride_h - pad_h + r dilation_h, q stride_w - pad_w + s dilation_w], zeros outside x
+//   unroll   u[n, (c, r, s), p, q] = x[n, c, p stride_h - pad_h + r dilation_h, q stride_w - pad_w + s dilation_w],
+//                                    zeros outside x
 //
 // Over u, every convolution is a pointwise one: 1 x 1 filters, C R S channels, no padding. So all three passes are the
 // products of conv2d_as_gemm.h for that problem, in the shared-memory tiles of gemm.h:
 //
-//   forward  y  = pointwise forward of u       dgrad  dx = col2im(pointwise dgrad of dy)       wgrad  dw = pointwise wgrad of dy and u
+//   forward  y  = pointwise forward of u
+//   dgrad    dx = col2im(pointwise dgrad of dy)
+//   wgrad    dw = pointwise wgrad of dy and u
 //
 // What it does    works through the batch in chunks of as many images as fit a budget of workspace
-//                 (conv2d_im2col_gemm_plan.h), so any N goes. unroll and col2im: one thread an element of what is written;
-//                 col2im gathers, so there are no atomics. wgrad's sums of each chunk are added in order.
+//                 (conv2d_im2col_gemm_plan.h), so any N will do. unroll and col2im: one thread an element of what is
+//                 written; col2im gathers, so there are no atomics. wgrad's sums of each chunk are added in order.
 // Against `tiled`  a matrix product is the one kernel everybody knows how to make fast, for every filter size.
 // What bounds it  memory: u is up to R S times x, written once and read once more (19.1 times for LeNet C1, 12.8 for
 //                 C3).
@@ -46,8 +49,8 @@ __global__ void __launch_bounds__(kThreads)
   u[i] = h >= 0 && h < g.H && v >= 0 && v < g.W ? x[plane * g.H * g.W + h * g.W + v] : 0.0f;
 }
 
-// du [N, C R S, P, Q] -> dx [N, C, H, W]: each element of x gathers the places it was unrolled to.  grid ceil(NCHW /
-// 256)
+// du [N, C R S, P, Q] -> dx [N, C, H, W]: each element of x gathers the positions it was unrolled to.
+// grid ceil(NCHW / 256)
 __global__ void __launch_bounds__(kThreads)
     col2im_kernel(Conv2d g, const float* __restrict__ du, float* __restrict__ dx) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (n, c, h, v)

@@ -5,7 +5,7 @@
 namespace convlab {
 
 // im2col_gemm unrolls as many images at a time as fit this many bytes: more than the 50 to 60 MB of a large GPU's
-// second cache hold gains nothing, and less leaves a large GPU idle between launches.
+// L2 cache hold gains nothing, and less leaves a large GPU idle between launches.
 constexpr long long kUnrolledBytes = 64LL << 20;
 
 // Images that im2col_gemm takes at a time, and g for so many of them over their unrolled input.

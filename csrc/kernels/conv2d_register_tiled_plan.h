@@ -6,9 +6,9 @@
 
 namespace convlab {
 
-// Filters as large as the image make a matrix product of it: those of 1 x 1 on images of one pixel, C R S channels
-// deep, the same elements in memory. Taken for what it was, every place of dx would meet all R S taps, of which one
-// reaches it.
+// A convolution whose filter covers the whole image is a plain matrix product: a 1 x 1 convolution of one pixel with
+// C R S channels, the same elements in memory. As it was given, dgrad would visit R S taps for each element of dx, of
+// which one contributes.
 inline Conv2d without_places(const Conv2d& g) {
   const bool whole = g.P == 1 && g.Q == 1 && g.R == g.H && g.S == g.W && g.pad_h == 0 && g.pad_w == 0;
   return whole && (long long)g.C * g.R * g.S <= INT_MAX ? pointwise(g) : g;

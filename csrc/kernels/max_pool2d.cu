@@ -1,14 +1,14 @@
 // Max pooling: forward, backward, and the gather that the second derivative needs.
 //
-//   forward   y[p,q] = max over taps (r, s) inside x of x[p*stride_h - pad_h + r*dilation_h, ...]; the first of equals wins, NaN
-//             beats everything, and the winner r*S + s is remembered in one byte (int32 for windows of more than 256
-//             taps)
+//   forward   y[p,q] = max over taps (r, s) inside x of x[p*stride_h - pad_h + r*dilation_h, ...]; the first of equals
+//             wins, NaN beats everything, and the winner r*S + s is remembered in one byte (int32 for windows of more
+//             than 256 taps)
 //   backward  dx[h,w] = sum of dy[p,q] over the windows whose winner is (h, w)
 //   gather    y[p,q]  = x at the winner of window (p, q)
 //   indices   torch's form of the winner: h*W + w, int64
 //
 // What it does    one thread an element of what is written. backward gathers from the windows that cover its element,
-//                 so no two threads write the same place: no atomics, no zero-fill before, the same bits every time.
+//                 so no two threads write the same element: no atomics, no zero-fill before, the same bits every time.
 // What bounds it  memory: windows overlap in L1, so each tensor crosses the bus once, though with stride 2 forward's
 //                 requests take twice the sectors that they need. A one-byte winner instead of an int64 index makes
 //                 2x2/2 forward 5.25 bytes an input element instead of 7, backward 5.25 instead of 11 (float32).

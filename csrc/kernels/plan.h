@@ -48,8 +48,8 @@ struct Plan {
   unsigned grid[3] = {1, 1, 1};
   int threads = 0;  // a block
   double useful = 0;  // of what its blocks have room for, the share that exists: the rest falls over edges
-  int plane[2] = {
-      0, 0};  // rows and columns of an output plane that a block makes, of rungs whose tiles are such rectangles
+  // Rows and columns of an output plane that a block makes, of rungs whose tiles are such rectangles.
+  int plane[2] = {0, 0};
   int slices = 1;  // of wgrad's sum, added up by a second kernel
   long long slice = 0;  // steps in each but the last
   int images = 0;  // that a rung takes at a time, where it works in chunks

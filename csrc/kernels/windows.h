@@ -5,7 +5,7 @@
 namespace convlab {
 
 // In one dimension: calls f(tap, output), in ascending order of taps, for each output whose window has that tap on
-// `place`, counted from where the padding begins: where output stride + tap dilation = place.
+// `place`, a position counted from where the padding begins: output stride + tap dilation = place.
 template <class F>
 __device__ __forceinline__ void over_taps(int place, int kernel, int stride, int dilation, int outputs, const F& f) {
   if (dilation == 1) {  // then it is every stride-th tap: one division for all
