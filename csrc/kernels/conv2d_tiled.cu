@@ -57,16 +57,6 @@ struct View {
   int top, left, rows, columns, pitch;
 };
 
-// The view of plane [height, width] to shared memory [rows, pitch]; zeros outside the plane.
-__device__ __forceinline__ void load_view(float* shared, const View& view, const float* plane, int height, int width) {
-  for (int row = threadIdx.y; row < view.rows; row += int(blockDim.y))
-    for (int column = threadIdx.x; column < view.columns; column += kTileSide) {
-      const int h = view.top + row, v = view.left + column;
-      const bool inside = unsigned(h) < unsigned(height) && unsigned(v) < unsigned(width);
-      shared[row * view.pitch + column] = load_if(inside, plane + (inside ? h * width + v : 0));
-    }
-}
-
 // forward: in is x [N, C, H, W], bias is [K] or null, out is y [N, K, P, Q]. dgrad: in is dy, bias null, out is dx.
 // grid (n and the tile, group and maps, residue class), block (16, rows of a tile)
 template <bool forward, int kMaps>
@@ -105,7 +95,12 @@ __global__ void __launch_bounds__(kTiledThreads, kTiledResident)
   for (int d0 = 0; d0 < depth.count; d0 += stage) {
     const int planes_here = min(stage, depth.count - d0);
     for (int d = 0; d < planes_here; d++, in += in_plane)
-      load_view(tile + d * view.rows * view.pitch, view, in, h.inputs, v.inputs);
+      for (int row = ty; row < view.rows; row += tile_rows)
+        for (int column = tx; column < view.columns; column += kTileSide) {
+          const int i = view.top + row, j = view.left + column;
+          const bool inside = unsigned(i) < unsigned(h.inputs) && unsigned(j) < unsigned(v.inputs);
+          tile[(d * view.rows + row) * view.pitch + column] = load_if(inside, in + (inside ? i * v.inputs + j : 0));
+        }
     __syncthreads();
     for (int d = 0; d < planes_here; d++)
       for (int i = 0; i < h.taps; i++)
