@@ -5,33 +5,19 @@ model = convlab.convert(model)                  # swap torch.nn's layers in plac
 y = convlab.functional.conv2d(x, w, padding=1)  # torch.nn.functional's signatures, plus algo=
 """
 
+import importlib
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-
-def _is_examined() -> bool:
-    """Whether this is `python -m convlab.doctor`, which comes by here first and has to run where what follows cannot be
-    imported."""
-    return any(argument.endswith("convlab.doctor") for argument in sys.orig_argv) and sys.argv[:1] == ["-m"]
-
-
-if not _is_examined():
-    from . import _load
-
-    _load.operators()  # before what follows, which needs them
-    from . import functional
-    from .algorithms import Algorithm, Conv2dProblem, algorithms
-    from .build_info import build_info
-    from .convert import convert, restore
-    from .explain import explain
+if TYPE_CHECKING:
+    from . import functional as functional
+    from ._algorithms import Algorithm, Conv2dProblem, algorithms
+    from ._build_info import build_info
+    from ._convert import convert, restore
+    from ._summary import summary
     from .modules import AvgPool2d, Conv2d, LeakyReLU, MaxPool2d, ReLU
     from .simulator import simulate
-    from .summary import summary
-
-try:
-    __version__ = version("convlab")
-except PackageNotFoundError:  # built in place and imported from the source folder
-    __version__ = "0+source"
 
 __all__ = [
     "Algorithm",
@@ -44,9 +30,47 @@ __all__ = [
     "algorithms",
     "build_info",
     "convert",
-    "explain",
     "functional",
     "restore",
     "simulate",
     "summary",
 ]
+_HOMES = {
+    "_algorithms": ("Algorithm", "Conv2dProblem", "algorithms"),
+    "_build_info": ("build_info",),
+    "_convert": ("convert", "restore"),
+    "_summary": ("summary",),
+    "modules": ("AvgPool2d", "Conv2d", "LeakyReLU", "MaxPool2d", "ReLU"),
+    "simulator": ("simulate",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+# Instruments: loaded when somebody asks for them.
+_PACKAGES = ("bench", "doctor", "explain", "layers", "testing", "training")
+
+try:
+    __version__ = version("convlab")
+except PackageNotFoundError:  # built in place and imported from the source folder
+    __version__ = "0+source"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    elif name == "functional" or name in _PACKAGES:
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PACKAGES})
+
+
+# What cannot be loaded says so now. But not while Python looks for the module of `python -m convlab.doctor`, when
+# argv[0] is "-m": the doctor runs where this would fail, and other programs load what they need themselves.
+if sys.argv[:1] != ["-m"]:
+    importlib.import_module("._load", __name__)
+    for _name in __all__:
+        __getattr__(_name)

@@ -1,12 +1,16 @@
 """Loads convlab's operators into torch (`torch.ops.convlab`, schemas in csrc/ops.cpp), or says why that cannot be."""
 
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
 from . import libraries
 
 OLDEST_TORCH = (2, 11)
 
 
-def operators() -> None:
-    """Raises ImportError, with the command that helps, where the libraries or a torch to load them into are missing."""
+def _operators() -> tuple[Path, ModuleType]:
+    """Their library, and the module _lab. Raises ImportError, with the command that helps, where the libraries or a torch to load them into are missing."""
     for name in ("_C", "_lab"):
         libraries.path_of(name)  # raises, where they are not there or not whole, before torch takes its time
     try:
@@ -29,7 +33,7 @@ def operators() -> None:
             f"({error.__cause__ or error}): {libraries.rebuild()}"
         ) from error
     try:
-        from . import _lab  # noqa: F401  (after torch: its own message would hide a torch that is too old)
+        return library, import_module("._lab", __package__)  # after torch, and what it says of one that is too old
     except ImportError as error:
         raise ImportError(f"convlab: its module _lab does not load ({error}): {libraries.rebuild()}") from error
 
@@ -40,3 +44,6 @@ def _built_with() -> str:
     except ImportError:
         return ""
     return f", built with torch {_lab.build_info()['torch']},"
+
+
+library, lab = _operators()

@@ -1,9 +1,10 @@
 """The CPU kernels, as the machine sees them: which instruction set's are in use, and what it could reach."""
 
 import ctypes
-from pathlib import Path
 
-_library = ctypes.CDLL(str(Path(__file__).with_name("_C.so")))  # loaded already, by ops.py
+from ._load import library
+
+_library = ctypes.CDLL(str(library))
 _library.convlab_cpu_kernels.restype = ctypes.c_char_p
 _library.convlab_cpu_kernels.argtypes = [ctypes.POINTER(ctypes.c_char_p)]
 _library.convlab_cpu_peak.restype = ctypes.c_double

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from . import autograd, ops
+from ._algorithms import AUTO, Algo, Conv2dProblem, numbers_of
 from ._fast_apply import needs_autograd
-from .algorithms import AUTO, Algo, Conv2dProblem, numbers_of
 from .arguments import (
     SIGNED_OR_BYTE,
     IntOrPair,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import functional
-from .algorithms import Algo
+from ._algorithms import Algo
 from .arguments import IntOrPair
 
 

@@ -12,7 +12,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from . import _lab, libraries
+from . import libraries
+from ._load import lab as _lab
 from .arguments import is_channels_last
 
 has_cuda = bool(_lab.build_info()["nvcc"])

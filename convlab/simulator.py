@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from . import _lab, ops
+from . import ops
+from ._load import lab as _lab
 from .libraries import FILES, fault
 
 ORDERS = ("forward", "reverse", "random")
@@ -234,13 +235,14 @@ def launches_of(call: Callable[[], object]) -> list[Launch]:
     return simulation.launches
 
 
-def traffic_of_a_sample(call, one_block_in: int, seed: int = 0) -> TrafficTable:
+def traffic_of_a_sample(call: Callable[[], object], one_block_in: int, seed: int = 0) -> TrafficTable:
     """The memory traffic of `call()`, convlab's functions on CPU tensors, from a sample of the blocks that it launches: of
     so many of a kernel one runs, two at least, and they count for all. `seed` draws them.
 
     Tensors are not looked at, outputs are left as they happen to be, and neither need be in memory.
     """
-    with resumed(Simulation("forward", seed, check=True, count=True, one_block_in=one_block_in)) as simulation:
+    simulation = Simulation("forward", seed, check=True, count=True, one_block_in=one_block_in)
+    with resumed(simulation):
         call()
     return simulation.traffic
 

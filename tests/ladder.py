@@ -9,7 +9,6 @@ import math
 import random
 import re
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,9 +25,7 @@ RUNGS = [a for a in convlab.algorithms() if "cuda" in a.backends]
 
 
 def problem_of(conv: Conv, dtype=torch.float32) -> convlab.Conv2dProblem:
-    x = torch.empty(conv.N, conv.C, conv.H, conv.W, dtype=dtype)
-    w = torch.empty(conv.K, conv.C // conv.groups, conv.R, conv.S, dtype=dtype)
-    return replace(convlab.Conv2dProblem.of(x, w, *conv.arguments), backend="cuda")
+    return conv.problem(dtype)
 
 
 def passes_of(rung, conv: Conv, dtype=torch.float32) -> list[str]:

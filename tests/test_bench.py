@@ -13,13 +13,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from convlab import _measure as disturbance
+from convlab import layers
+from convlab._measure import Limits
 from convlab.bench import __main__ as command
-from convlab.bench import ceilings, disturbance, layers, measure, overhead, readme, record, steps, targets, timer
+from convlab.bench import ceilings, measure, overhead, readme, record, steps, targets, timer
 from convlab.bench.case import Case, Contestant, torch_and_ours
 from convlab.bench.cases import KINDS, cases_of
-from convlab.bench.layers import Conv, real_taps
 from convlab.bench.memory import Memory
-from convlab.bench.timer import Limits
+from convlab.layers import Conv, real_taps
 
 FAST = ["--rounds", "2", "--seconds", "0.01", "--patience", "0.01"]
 
@@ -39,7 +41,7 @@ def test_real_taps_against_counting(size, kernel, stride, padding):
 @pytest.mark.parametrize("layer", layers.CONVOLUTIONS, ids=lambda layer: layer.name)
 def test_operations_of_a_layer(layer):
     """A convolution of ones by ones counts its own multiply-adds."""
-    y = F.conv2d(torch.ones(1, *layer.x[1:]), torch.ones(layer.w), None, layer.stride, layer.padding, 1, layer.groups)
+    y = F.conv2d(torch.ones(1, *layer.x[1:]), torch.ones(layer.w), None, *layer.arguments)
     assert y.shape[1:] == layer.y[1:]
     assert layer.flops == 2 * layer.N * y.double().sum()
 
@@ -93,9 +95,9 @@ def test_every_round_times_every_contestant():
 def test_rounds_end_with_the_budget():
     machine = FakeMachine()
     times = machine.time({"one": machine.call("one", 0.1)}, 1000, 2.0)
-    assert timer.FEWEST_ROUNDS < len(times.seconds["one"]) < 20
+    assert disturbance.FEWEST_ROUNDS < len(times.seconds["one"]) < 20
     times = machine.time({"one": machine.call("one", 100)}, 1000, 2.0)
-    assert len(times.seconds["one"]) == timer.FEWEST_ROUNDS
+    assert len(times.seconds["one"]) == disturbance.FEWEST_ROUNDS
 
 
 def test_disturbed_rounds_are_left_out():
@@ -120,7 +122,7 @@ def test_waiting_for_a_core_is_noticed():
     """Two busy processes on one core: each waits for the other."""
     script = """
 import os, time
-from convlab.bench import disturbance
+from convlab import _measure as disturbance
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
 other = os.fork()
 if other == 0:

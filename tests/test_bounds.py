@@ -2,15 +2,15 @@
 
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from convlab.explain import GPUS
-from convlab.explain.explanation import SURE_OF_WAVEFRONTS, bound_of, explain, problem_named
+from convlab.explain.explanation import SURE_OF_WAVEFRONTS, bound_of, explain
 from convlab.explain.work import work_of
+from convlab.layers import find
 
 ROOT = Path(__file__).parent.parent
 RECORD = max((ROOT / "benchmarks" / "results").glob("nvidia-h200-*.json"))
@@ -67,7 +67,7 @@ def test_nobody_is_faster_than_the_bound_of_a_pass():
     for row in ROWS:
         if row["kind"] not in ("conv", "ladder"):
             continue
-        problem = replace(problem_named(row["layer"]), dtype=getattr(torch, row["precision"]))
+        problem = find(row["layer"]).problem(getattr(torch, row["precision"]))
         bound = bound_of(work_of(problem, row["pass"]), GPUS["H200"])
         for name, way in row["ways"].items():
             limit = bound.microseconds if name.startswith("convlab") else bound.by_resource["memory"]

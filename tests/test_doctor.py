@@ -230,7 +230,6 @@ WAYS = {  # to come by the source tree: (folder to run in, arguments)
 }
 
 
-@works_with("a checkout that is not built in front of a convlab that is installed: one sentence, with what to do")
 @pytest.mark.parametrize("way", WAYS)
 def test_a_source_tree_in_front_of_an_installation(checkout, way):
     where, arguments = WAYS[way]

@@ -17,9 +17,8 @@ import torch
 from ladder import problem_of
 
 import convlab
-from convlab import simulate
-from convlab.bench import layers
-from convlab.explain import GPUS, compiled, counting, explanation, plot
+from convlab import layers, simulate
+from convlab.explain import GPUS, compiled, counting, explain, explanation, plot
 from convlab.explain import __main__ as command
 from convlab.explain.gpus import waves_of
 from convlab.explain.picture import Picture
@@ -38,7 +37,7 @@ def of(explained, pass_, name):
 
 
 def counted(layer, pass_, name):
-    return of(convlab.explain(layer, name, passes=[pass_], count=True), pass_, name).counted
+    return of(explain(layer, name, passes=[pass_], count=True), pass_, name).counted
 
 
 # ---- counted ---------------------------------------------------------------------------------------------------------
@@ -83,7 +82,7 @@ def test_requested_bytes_of_register_tiled_by_hand(batch):
 @pytest.mark.parametrize("layer,replication", [("lenet.c1@4", 19.1), ("lenet.c3@4", 12.8), ("lenet.c5@4", 1.0)])
 def test_replication_of_the_unrolled_input(layer, replication):
     """The course's numbers: modelled, and counted of the kernel that unrolls."""
-    explained = convlab.explain(layer, "im2col_gemm", passes="forward", count=True)
+    explained = explain(layer, "im2col_gemm", passes="forward", count=True)
     (p,) = explained.passes
     assert p.work.replication == pytest.approx(replication, abs=0.05)
     asked, elements = p.rungs[0].counted, math.prod(explained.problem.x)
@@ -93,7 +92,7 @@ def test_replication_of_the_unrolled_input(layer, replication):
 def test_the_whole_ladder_is_counted_in_time():
     """Half a minute is promised; processor time, because tests run side by side."""
     before = resource.getrusage(resource.RUSAGE_SELF)
-    explained = convlab.explain("lenet.c3", count=True)
+    explained = explain("lenet.c3", count=True)
     after = resource.getrusage(resource.RUSAGE_SELF)
     assert after.ru_utime - before.ru_utime < 30
     text = str(explained)
@@ -115,7 +114,7 @@ def test_the_whole_ladder_is_counted_in_time():
 )
 def test_a_sample_of_the_blocks_tells_of_all(pass_, name):
     """Of the launches that are meant, kernel by kernel: a smaller batch would get other tiles."""
-    problem, rung = explanation.problem_named("cifar-32-64@1"), next(r for r in RUNGS if r.name == name)
+    problem, rung = layers.find("cifar-32-64@1").problem(), next(r for r in RUNGS if r.name == name)
     whole, part = (counting.count(rung, problem, pass_, one_block_in) for one_block_in in (1, 5))
     assert (whole.one_block_in, part.one_block_in) == (1, 5)
     rows = [{row[:7]: row for row in counted.traffic} for counted in (whole, part)]
@@ -130,7 +129,7 @@ def test_what_is_too_large_to_count_is_counted_in_a_sample(monkeypatch):
     """Of gigabytes that are nowhere, in seconds."""
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
     before = resource.getrusage(resource.RUSAGE_SELF)
-    explained = convlab.explain("resnet-128@2048", "direct", passes=["wgrad"], count=True)
+    explained = explain("resnet-128@2048", "direct", passes=["wgrad"], count=True)
     after = resource.getrusage(resource.RUSAGE_SELF)
     rung = of(explained, "wgrad", "direct")
     assert rung.counted.one_block_in > 10_000 and "[counted in a sample of the blocks]" in str(explained)
@@ -144,6 +143,12 @@ def test_what_is_too_large_to_count_is_counted_in_a_sample(monkeypatch):
 # ---- planned ---------------------------------------------------------------------------------------------------------
 
 SOME = [conv for conv in AWKWARD if conv.N and conv.K * conv.H * conv.W < 8000]
+
+
+def is_recorded(kernel) -> bool:
+    """Whether the tables have an instance of the kernel: of a rung that is new, they have none yet."""
+    name = kernel.split("<")[0]
+    return any(known.split(": ")[-1].split("<")[0] == name for known in compiled._newest_table()[0])
 
 
 @pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.name)
@@ -164,7 +169,10 @@ def test_what_is_planned_is_what_is_launched(rung):
                 planned, sim.launches
             ):  # the compiler may leave out what the simulator keeps, but not add much
                 assert plan.shared_bytes <= launch.shared_bytes
-                registers, static, _ = compiled.resources_of(launch.kernel, launch.source, "8.0")
+                if not (found := compiled.resources_of(launch.kernel, launch.source, "8.0")):
+                    assert not is_recorded(launch.kernel), launch
+                    continue
+                registers, static, _ = found
                 assert 0 < registers <= 255 and abs(plan.shared_bytes + static - launch.shared_bytes) <= 64, (
                     launch,
                     static,
@@ -189,13 +197,13 @@ def test_planning_runs_nothing():
 
 
 def test_wasted_threads_by_hand():
-    explained = convlab.explain("lenet.c3", passes=["forward", "wgrad"])
+    explained = explain("lenet.c3", passes=["forward", "wgrad"])
     wasted = {(p.name, rung.algorithm): rung.wasted for p in explained.passes for rung in p.rungs if not rung.refused}
     assert wasted["forward", "tiled"] == pytest.approx(1 - 100 / 256)  # planes of 10 x 10 in tiles of 16 x 16
     assert wasted["forward", "direct"] == 0 and wasted["forward", "register_tiled"] == 0
     assert wasted["wgrad", "direct"] == pytest.approx(1 - 100 / 256)  # 256 threads share images of 100 pixels
     assert wasted["wgrad", "register_tiled"] == pytest.approx(1 - 150 / 160)  # 150 taps in tiles of 32
-    assert all(0 <= share < 1 for share in wasted.values())
+    assert all(share is None or 0 <= share < 1 for share in wasted.values())  # None: the plan does not say
 
 
 @pytest.mark.parametrize("conv", SOME, ids=str)
@@ -204,7 +212,7 @@ def test_no_rung_wastes_less_than_nothing(conv):
         for pass_ in PASSES:
             if rung.supports(problem_of(conv, torch.float32), pass_)[0]:
                 useful = rung.plan(problem_of(conv, torch.float32), pass_)["useful"]
-                assert 0 < useful <= 1 + 1e-12, (rung.name, pass_, useful)
+                assert useful is None or 0 < useful <= 1 + 1e-12, (rung.name, pass_, useful)
 
 
 def test_work_against_counting():
@@ -307,15 +315,15 @@ def test_resources_are_recorded():
 
 def test_every_gpu_has_its_compiled_kernels():
     for gpu in GPUS:
-        explained = convlab.explain("resnet-64", gpu=gpu)
-        assert all(
-            launch.compiled and launch.waves for p in explained.passes for rung in p.rungs for launch in rung.launches
-        ), gpu
+        explained = explain("resnet-64", gpu=gpu)
+        launches = [launch for p in explained.passes for rung in p.rungs for launch in rung.launches]
+        assert all(launch.compiled and launch.waves for launch in launches if is_recorded(launch.kernel)), gpu
+        assert sum(is_recorded(launch.kernel) for launch in launches) > 12
 
 
 def test_an_unknown_kernel_is_shown_as_such(monkeypatch):
     monkeypatch.setattr(explanation, "resources_of", lambda *_: None)
-    explained = convlab.explain("lenet.c5@1", "direct", passes="forward", count=True)
+    explained = explain("lenet.c5@1", "direct", passes="forward", count=True)
     assert "?" in str(explained) and "unknown" in str(explained)
     assert all(launch.waves is None for p in explained.passes for rung in p.rungs for launch in rung.launches)
 
@@ -323,8 +331,8 @@ def test_an_unknown_kernel_is_shown_as_such(monkeypatch):
 # ---- the answer ------------------------------------------------------------------------------------------------------
 
 
-def test_the_function_and_the_command_share_a_name():
-    assert callable(convlab.explain) and len(convlab.explain("lenet.c1").passes) == 3
+def test_the_function_is_in_the_package_of_the_command():
+    assert convlab.explain.explain is explain and len(explain("lenet.c1").passes) == 3
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "convlab.explain", "lenet.c5", "--algo", "direct"],
         capture_output=True,
@@ -334,9 +342,9 @@ def test_the_function_and_the_command_share_a_name():
 
 
 def test_auto_is_named():
-    assert {p.chosen for p in convlab.explain("lenet.c1").passes} == {"small_filter"}
-    assert {p.chosen for p in convlab.explain("resnet-128").passes} == {"register_tiled"}
-    assert {p.chosen for p in convlab.explain("depthwise-96").passes} == {"depthwise"}
+    assert {p.chosen for p in explain("lenet.c1").passes} == {"small_filter"}
+    assert {p.chosen for p in explain("resnet-128").passes} == {"register_tiled"}
+    assert {p.chosen for p in explain("depthwise-96").passes} == {"depthwise"}
 
 
 def test_layers_are_the_benchmarks():
@@ -354,7 +362,7 @@ def test_layers_are_the_benchmarks():
 
 @pytest.mark.parametrize("conv", [conv for conv in AWKWARD if conv.N], ids=str)
 def test_any_problem_is_explained(conv):
-    explained = convlab.explain(problem_of(conv, torch.float32))
+    explained = explain(problem_of(conv, torch.float32))
     assert all(len(p.rungs) == len(RUNGS) for p in explained.passes) and str(explained)
     again = json.loads(json.dumps(explained.as_dict()))
     assert [p["name"] for p in again["passes"]] == list(PASSES) and again["gpu"]["peak"] == GPUS["H200"].peak
@@ -389,7 +397,7 @@ def test_the_picture_to_scale():
 )
 def test_bad_arguments(layer, arguments, message):
     with pytest.raises(ValueError) as error:
-        convlab.explain(layer, **arguments)
+        explain(layer, **arguments)
     assert message in str(error.value)
 
 
@@ -446,7 +454,7 @@ def test_a_layer_but_for_what_is_said(capsys):
     command.main(["lenet.c3@8", *options, "--algo", "direct", "--pass", "wgrad", "--json"])
     explained = json.loads(capsys.readouterr().out)
     x, w = (torch.empty(shape, dtype=torch.float16) for shape in ((8, 6, 14, 14), (16, 3, 5, 5)))
-    expected = explanation.problem_named(convlab.Conv2dProblem.of(x, w, 2, (1, 2), 2, 2))
+    expected = dataclasses.replace(convlab.Conv2dProblem.of(x, w, 2, (1, 2), 2, 2), backend="cuda")
     assert explained["problem"] == json.loads(json.dumps(explanation._plain(expected)))
     assert explained["layer"] == "lenet-c3@8 with stride 2, padding 1,2, dilation 2, groups 2, dtype float16"
     command.main(
@@ -463,7 +471,7 @@ def test_the_plot(tmp_path):
     pixels = image.imread(tmp_path / "roofline.png")
     assert pixels.shape[0] > 500 and pixels.shape[1] > 500 and pixels.std() > 0.02
     with pytest.raises(ValueError, match="count=True"):
-        plot.draw(convlab.explain("lenet.c5"), tmp_path / "nothing.png")
+        plot.draw(explain("lenet.c5"), tmp_path / "nothing.png")
     assert not (tmp_path / "nothing.png").exists()
 
 

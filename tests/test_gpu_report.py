@@ -17,8 +17,9 @@ import works_with
 from gpu_report import Step
 
 import convlab
+from convlab import layers
 from convlab.bench import __main__ as bench
-from convlab.bench import layers, readme
+from convlab.bench import readme
 from convlab.bench.gpu import ceilings, convolutions, steps, timing
 from convlab.bench.gpu import measure as measure_module
 from convlab.bench.gpu import readme as gpu_readme
@@ -101,7 +102,7 @@ def every_kind_of_row_is_measured(measured, found):
 
 
 def every_rung_is_counted(rows):
-    problem = gpu_counters.problem_named(gpu_counters.DRY_LAYERS[0])
+    problem = gpu_counters.find(gpu_counters.DRY_LAYERS[0]).problem()
     able = {
         (a.name, p)
         for a in convlab.algorithms()
@@ -339,7 +340,7 @@ FAST = Options(timing.Limits(rounds=2, seconds=1e-5, calls=4))
 
 def test_a_row_of_a_convolution(monkeypatch):
     monkeypatch.setattr(measure_module, "COLD_BYTES", 100_000)
-    device, layer = HostAsGpu(), layers.Conv("small", 2, 3, 4, 3, 10, padding=1)
+    device, layer = HostAsGpu(), layers.Conv(2, 3, 10, 10, 4, 3, 3, padding=(1, 1), name="small")
     for pass_ in ("forward", "dgrad", "wgrad"):
         row = measure(convolutions._case(device, layer, pass_, "float32", "auto"), device, FAST, CEILINGS)
         assert "refused" not in row and set(row["ratios"]) == set(row["ways"]) - {"convlab"}

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 import convlab
 import convlab.functional as CF
-from convlab.algorithms import names_of
+from convlab._algorithms import names_of
 
 ROOT = Path(__file__).parent.parent
 works_with = pytest.mark.works_with

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from convlab import toolchain
-from convlab.build_info import build_info
+from convlab._build_info import build_info
 from convlab.explain.compiled import HERE as TABLES
 from convlab.explain.compiled import NoTools, cuobjdump, readable, resources
 

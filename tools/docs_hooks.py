@@ -7,23 +7,20 @@
     {{ ladder }}                     the table of algorithms
     {{ include FILE }}               a file of the tree
 
-Numbers come from convlab.algorithms(), from launch plans, and from the notes that the simulator's counts are written
-to.
+Numbers come from convlab.algorithms(), from launch plans, and from the table of what the simulator counted.
 """
 
+import itertools
 import re
 from pathlib import Path
 
-import torch
-
 import convlab
-from convlab.testing.contracts import DEPTHWISE_LAYERS, LAYERS
+from convlab.layers import NOTED
 from convlab.testing.traffic import digits, noted
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "csrc" / "kernels"
 RUNGS = {a.name: a for a in convlab.algorithms()}
-ALL_LAYERS = {**LAYERS, **DEPTHWISE_LAYERS}
 
 
 def on_page_markdown(markdown, page, **_):
@@ -41,18 +38,10 @@ def on_page_markdown(markdown, page, **_):
 
 
 def about(name: str) -> str:
-    """The paragraphs of the kernel's comment: 'What it does    ...' becomes a row of a table."""
+    """As it stands there."""
     lines = (KERNELS / f"conv2d_{name}.cu").read_text().splitlines()
-    rows = []
-    for line in lines[: next(i for i, line in enumerate(lines) if line.startswith("// What is counted"))]:
-        text = line.removeprefix("//")
-        if start := re.match(r" ((?:What|Against)\b[^:]*?) {2,}(\S.*)", text):
-            rows.append([start[1], start[2]])
-        elif rows and text.startswith(" " * 5):
-            rows[-1][1] += " " + text.strip()
-    return "| | |\n| --- | --- |\n" + "\n".join(
-        f"| **{head}** | {text.replace('|', chr(92) + '|')} |" for head, text in rows
-    )
+    comment = itertools.takewhile(lambda line: line.startswith("//"), lines)
+    return "```text\n" + "\n".join(line.removeprefix("//").removeprefix(" ") for line in comment) + "\n```"
 
 
 def code(file: str, begin: str, end: str) -> str:
@@ -69,11 +58,13 @@ def include(file: str) -> str:
 
 
 def ladder() -> str:
-    rows = [
-        f"| [`{a.name}`](ladder/{a.name}.md) | {a.technique} | {', '.join(sorted(a.passes_by_backend['cuda']))} |"
-        for a in RUNGS.values()
-        if "cuda" in a.backends
-    ]
+    """A rung's name leads to its page, once it has one."""
+    rows = []
+    for a in RUNGS.values():
+        if "cuda" in a.backends:
+            page = f"ladder/{a.name}.md"
+            name = f"[`{a.name}`]({page})" if (ROOT / "docs" / page).exists() else f"`{a.name}`"
+            rows.append(f"| {name} | {a.technique} | {', '.join(sorted(a.passes_by_backend['cuda']))} |")
     return "| algorithm | technique | passes |\n| --- | --- | --- |\n" + "\n".join(rows)
 
 
@@ -81,23 +72,11 @@ def ladder() -> str:
 # ----------------------------------------------------------------------------------------------------------
 
 
-def problem_of(layer):
-    x, w, _ = layer.tensors()
-    with convlab.simulate(check=False):  # as a problem of the CUDA backend
-        return convlab.Conv2dProblem.of(x, w, *layer.arguments)
-
-
 def predicted(name: str, layer) -> dict[str, float]:
     """Reads of x and of w over their elements, forward, by counting on the picture. Empty where the picture does not
     tell."""
-    plan = RUNGS[name].plan(problem_of(layer), "forward")
-    inside = (
-        torch.nn.functional.conv2d(
-            torch.ones(1, 1, layer.H, layer.W), torch.ones(1, 1, layer.R, layer.S), padding=layer.padding
-        )
-        .sum()
-        .item()
-    )
+    plan = RUNGS[name].plan(layer.problem(), "forward")
+    inside = layer.flops // (2 * layer.N * layer.K * layer.w[1])  # taps of a plane
     replication = inside / (layer.H * layer.W)  # of the unrolled input: taps that lie inside x
     if name == "direct":  # every output loads its window and its filter
         return {"x": layer.K * replication, "w": layer.N * inside / (layer.R * layer.S)}
@@ -112,11 +91,12 @@ def predicted(name: str, layer) -> dict[str, float]:
 
 def traffic(name: str) -> str:
     lines = ["| layer | reads of | predicted | counted |", "| --- | --- | --- | --- |"]
-    for title, layer in ALL_LAYERS.items():
-        counted = noted(f"conv2d_{name}.cu").get((title, "forward"), {})
+    counts = noted(f"conv2d_{name}.cu")
+    for layer in NOTED:
+        counted = counts.get((layer.name, "forward"), {})
         foretold = predicted(name, layer) if counted else {}
         lines += [
-            f"| {title} | {t} | {digits(foretold[t]) if t in foretold else ''} | {counted[t]} times |"
+            f"| {layer.name} | {t} | {digits(foretold[t]) if t in foretold else ''} | {digits(counted[t])} times |"
             for t in ("x", "w")
             if t in counted
         ]
@@ -125,12 +105,11 @@ def traffic(name: str) -> str:
         "Counted by the simulator, all columns (`python -m convlab.check --columns` says how to read them):",
         "",
     ]
-    notes = noted(f"conv2d_{name}.cu")
-    columns = list(dict.fromkeys(column for row in notes.values() for column in row))
+    columns = list(dict.fromkeys(column for row in counts.values() for column in row))
     lines += ["| layer | pass | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 2) + "|"]
     lines += [
-        f"| {title} | {pass_} | " + " | ".join(row.get(c, "") for c in columns) + " |"
-        for (title, pass_), row in notes.items()
+        f"| {title} | {pass_} | " + " | ".join(digits(row[c]) if c in row else "" for c in columns) + " |"
+        for (title, pass_), row in counts.items()
     ]
     return "\n".join(lines)
 
@@ -150,8 +129,8 @@ def words(x, y, text, anchor="middle"):
 
 
 def picture(name: str) -> str:
-    layer = next(layer for layer in ALL_LAYERS.values() if RUNGS[name].supports(problem_of(layer), "forward")[0])
-    plan = RUNGS[name].plan(problem_of(layer), "forward")
+    layer = next(layer for layer in NOTED if RUNGS[name].supports(layer.problem(), "forward")[0])
+    plan = RUNGS[name].plan(layer.problem(), "forward")
     draw = matrices if any(plan["product"] or ()) else planes
     return f'<svg viewBox="0 0 720 300" width="720" role="img" aria-label="one block of {name}">{draw(name, layer, plan)}</svg>\n'
 

@@ -29,9 +29,8 @@ import torch
 
 import convlab
 from convlab.bench import record
-from convlab.bench.layers import find
 from convlab.explain.counting import call_of, count, planned_launches
-from convlab.explain.explanation import problem_named
+from convlab.layers import find
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,7 +60,7 @@ MEANS = ("warps_active", "busy", "registers", "waves")
 
 def calls_of(layer, device="cpu"):
     """(rung, pass, problem, a call on tensors of `device`) of whatever the ladder can do."""
-    problem = problem_named(layer)
+    problem = find(layer).problem()
     for rung in convlab.algorithms():
         for pass_ in PASSES:
             if "cuda" in rung.backends and rung.supports(problem, pass_)[0]:
@@ -198,7 +197,7 @@ def counted(layer, rung_name, pass_):
     """What the simulator counts of a call, by kernel."""
     torch.set_num_threads(1)
     rung = next(rung for rung in convlab.algorithms() if rung.name == rung_name)
-    problem = problem_named(layer)
+    problem = find(layer).problem()
     traffic = count(rung, problem, pass_).traffic
     return {launch.kernel: simulated(traffic, launch.kernel) for launch in planned_launches(rung, problem, pass_)}
 
@@ -257,7 +256,7 @@ def main():
     parser.add_argument("--target", metavar="LAYER", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.target:
-        return target(find(args.target))
+        return target(args.target)
     ncu, rows, failed, spent = None if args.dry else find_ncu(), [], {}, {}
     layers, deadline = DRY_LAYERS if args.dry else LAYERS, time.monotonic() + args.seconds
     workers = max(min(len(os.sched_getaffinity(0)) - 1, 12), 1)

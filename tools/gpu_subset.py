@@ -14,17 +14,7 @@ import torch.nn.functional as F
 
 import convlab
 import convlab.functional as CF
-
-# x, w, (stride, padding, dilation, groups): LeNet's C3 for the kernels that are compiled for it, what has edges
-# everywhere, depthwise
-CONVOLUTIONS = [
-    ((1, 6, 14, 14), (16, 6, 5, 5), (1, 0, 1, 1)),
-    ((2, 6, 11, 13), (9, 2, 3, 2), ((2, 3), (1, 2), (1, 2), 3)),
-    ((1, 10, 9, 10), (35, 10, 3, 3), (1, 1, 1, 1)),
-    ((2, 6, 11, 12), (6, 1, 3, 3), (1, 1, 1, 6)),
-    ((2, 3, 13, 9), (6, 1, 5, 5), (2, 2, 1, 3)),
-    ((3, 2, 8, 9), (2, 1, 2, 3), (1, (0, 1), 2, 2)),
-]
+from convlab.layers import SMALL
 
 
 class Subset:
@@ -41,22 +31,22 @@ class Subset:
         self.checks += 1
 
     def convolutions(self):
-        for x_shape, w_shape, arguments in CONVOLUTIONS:
-            x, w, b = torch.randn(x_shape), torch.randn(w_shape), torch.randn(w_shape[0])
+        for layer in SMALL:
+            x, w, b = layer.tensors()
             exact = [t.double().requires_grad_() for t in (x, w, b)]
-            y = F.conv2d(*exact, *arguments)
+            y = F.conv2d(*exact, *layer.arguments)
             dy = torch.randn(y.shape)
             expected = [y.detach(), *torch.autograd.grad(y, exact, dy.double())]
             for rung in convlab.algorithms():
-                problem = convlab.Conv2dProblem.of(x.to(self.device), w.to(self.device), *arguments)
+                problem = convlab.Conv2dProblem.of(x.to(self.device), w.to(self.device), *layer.arguments)
                 able = {pass_: rung.name for pass_ in rung.passes if rung.supports(problem, pass_)[0]}
                 if not able:
                     continue
                 given = [t.to(self.device).requires_grad_() for t in (x, w, b)]
-                out = CF.conv2d(*given, *arguments, algo=able)
+                out = CF.conv2d(*given, *layer.arguments, algo=able)
                 got = [out, *torch.autograd.grad(out, given, dy.to(self.device))]
                 for name, g, e in zip(("y", "dx", "dw", "db"), got, expected):
-                    self.compare(f"{name} of {rung.name} on x {x_shape}, w {w_shape}", g, e)
+                    self.compare(f"{name} of {rung.name} on {layer}", g, e)
 
     def others(self):
         x = torch.randn(2, 3, 11, 13)

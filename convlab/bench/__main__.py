@@ -16,8 +16,9 @@ from pathlib import Path
 
 import torch
 
-from ..algorithms import PASSES, algorithms
-from ..training.arguments import output_file, positive, whole_number
+from .._algorithms import PASSES, algorithms
+from .._command_line import output_file, positive, whole_number
+from .._measure import Limits
 from . import readme, record
 from .case import LAYOUTS
 from .cases import KINDS, cases_of
@@ -25,7 +26,6 @@ from .ceilings import Ceilings
 from .gpu import run as gpu
 from .measure import Options, measure, set_beside
 from .memory import Memory
-from .timer import Limits
 
 QUICK = Limits(rounds=10, seconds=0.3, patience=1)
 

@@ -3,8 +3,8 @@
 import torch
 
 from .. import ops
+from ..layers import ACTIVATIONS
 from .case import OURS, Case, Contestant
-from .layers import ACTIVATIONS
 
 SLOPE = 0.01
 aten = torch.ops.aten

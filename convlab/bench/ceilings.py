@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from .. import cpu
-from .timer import Limits, best
+from .._measure import Limits, best
 
 SECONDS = 0.3  # to look for a ceiling
 PEAK_TRIES = 10

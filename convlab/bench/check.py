@@ -1,29 +1,7 @@
 """Outputs against float64, before anything is timed: a wrong kernel has no speed."""
 
-import torch
-
+from .._measure import Wrong, error_of
 from .case import LAYOUTS, OURS
-
-
-class Wrong(RuntimeError):
-    """convlab's outputs of a case are not what they should be; the message says in what."""
-
-
-def outputs_of(result):
-    """What a call returned, as a list of tensors."""
-    return [result] if isinstance(result, torch.Tensor) else list(result)
-
-
-def error_of(outputs, reference):
-    """The largest difference from `reference` (float64), relative to the reference's largest element; of several
-    outputs the worst."""
-    worst = 0.0
-    for output, expected in zip(outputs, reference, strict=True):
-        if output.shape != expected.shape:
-            raise Wrong(f"an output of {tuple(output.shape)} where {tuple(expected.shape)} is expected")
-        difference = (output.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-300)
-        worst = max(worst, float("inf") if difference.isnan() else difference.item())
-    return worst
 
 
 def check(case, results, reference):

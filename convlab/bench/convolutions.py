@@ -1,12 +1,14 @@
 """Convolutions: forward with bias, dgrad, and wgrad with the bias's gradient."""
 
+import math
+
 import torch
 from torch.nn import functional as F
 
 from .. import ops
-from ..algorithms import PASSES, Conv2dProblem, numbers_of
+from .._algorithms import PASSES, Conv2dProblem, numbers_of
+from ..layers import CONVOLUTIONS
 from .case import LAYOUTS, Case, torch_and_ours
-from .layers import CONVOLUTIONS
 
 
 def cases(algo="auto"):
@@ -18,7 +20,7 @@ def _case(layer, pass_, layout, algo):
     def draw():
         return {
             "x": torch.randn(layer.x),
-            "w": torch.randn(layer.w) * (layer.w[1] * layer.R**2) ** -0.5,
+            "w": torch.randn(layer.w) * math.prod(layer.w[1:]) ** -0.5,
             "bias": torch.randn(layer.K),
             "dy": torch.randn(layer.y),
         }
@@ -26,9 +28,9 @@ def _case(layer, pass_, layout, algo):
     def by_torch(t):
         x, w, bias, dy = t["x"], t["w"], t["bias"], t["dy"]
         if pass_ == "forward":
-            return lambda: F.conv2d(x, w, bias, layer.stride, layer.padding, 1, layer.groups)
+            return lambda: F.conv2d(x, w, bias, *layer.arguments)
         mask = [pass_ == "dgrad", pass_ == "wgrad", pass_ == "wgrad"]
-        rest = [layer.K], [layer.stride] * 2, [layer.padding] * 2, [1, 1], False, [0, 0], layer.groups, mask
+        rest = [layer.K], layer.stride, layer.padding, layer.dilation, False, [0, 0], layer.groups, mask
         backward = torch.ops.aten.convolution_backward.default
         if pass_ == "dgrad":
             return lambda: backward(dy, x, w, *rest)[0]
@@ -36,7 +38,7 @@ def _case(layer, pass_, layout, algo):
 
     def by_convlab(t):
         x, w, bias, dy = t["x"], t["w"], t["bias"], t["dy"]
-        problem = Conv2dProblem.of(x, w, layer.stride, layer.padding, 1, layer.groups)
+        problem = Conv2dProblem.of(x, w, *layer.arguments)
         wanted = algo if isinstance(algo, dict) or algo == "auto" else {pass_: algo}
         number = numbers_of(wanted, "cpu", lambda: problem)[PASSES.index(pass_)]
         geometry = problem.geometry

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import torch
 
+from .._measure import Limits, Wrong, outputs_of
 from .case import OURS, cast, in_layout
 from .ceilings import last_level_cache
-from .check import Wrong, check, outputs_of
-from .timer import Limits, spread, time_paired
+from .check import check
+from .timer import spread, time_paired
 
 
 class Options(NamedTuple):

@@ -13,9 +13,9 @@ import os
 import torch
 from torch.nn import functional as F
 
+from .._measure import outputs_of
 from .case import in_layout
 from .cases import cases_of
-from .check import outputs_of
 
 
 class Memory:

@@ -4,8 +4,8 @@ import torch
 
 from .. import ops
 from ..arguments import is_channels_last
+from ..layers import POOLS
 from .case import LAYOUTS, Case, torch_and_ours
-from .layers import POOLS
 
 aten = torch.ops.aten
 

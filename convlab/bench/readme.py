@@ -7,11 +7,11 @@ Each of the two has a block of the README, between lines that name the JSON.
 import re
 from pathlib import Path
 
-from ..algorithms import PASSES
+from .._algorithms import PASSES
+from ..layers import CONVOLUTIONS
 from . import record
 from .case import OURS
 from .gpu import readme as gpu
-from .layers import CONVOLUTIONS
 from .targets import figures, row_id
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,8 +102,9 @@ def _table(headings, rows):
 
 
 def _shape(layer):
-    words = [f"{layer.N} x {layer.C} x {layer.H} x {layer.H} -> {layer.K}, {layer.R} x {layer.R}"]
-    words += [f"stride {layer.stride}"] * (layer.stride > 1) + [f"padding {layer.padding}"] * (layer.padding > 0)
+    words = [f"{layer.N} x {layer.C} x {layer.H} x {layer.W} -> {layer.K}, {layer.R} x {layer.S}"]
+    words += [f"stride {layer.stride[0]}"] * (layer.stride[0] > 1)
+    words += [f"padding {layer.padding[0]}"] * (layer.padding[0] > 0)
     return ", ".join(words + [f"{layer.groups} groups"] * (layer.groups > 1))
 
 

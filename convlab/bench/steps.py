@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..convert import convert
+from .._convert import convert
+from ..layers import CIFAR, LENET, Conv
 from .case import LAYOUTS, OURS, Case, Contestant
-from .layers import Conv
 
 
 class Network(NamedTuple):
@@ -68,20 +68,8 @@ def cifar():
 
 
 NETWORKS = (
-    Network(
-        "lenet-5",
-        256,
-        lenet5,
-        (Conv("C1", 256, 1, 6, 5, 32), Conv("C3", 256, 6, 16, 5, 14), Conv("C5", 256, 16, 120, 5, 5)),
-        (120, 84, 10),
-    ),
-    Network(
-        "cifar",
-        128,
-        cifar,
-        tuple(Conv(f"{c}-{k}", 128, c, k, 3, h, padding=1) for c, k, h in ((3, 32, 32), (32, 64, 16), (64, 128, 8))),
-        (2048, 256, 10),
-    ),
+    Network("lenet-5", 256, lenet5, LENET, (120, 84, 10)),
+    Network("cifar", 128, cifar, CIFAR, (2048, 256, 10)),
 )
 
 

@@ -11,20 +11,10 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from . import disturbance
+from .._measure import FEWEST_ROUNDS, Limits, best, timed, waited
 
 LEAST = 1.5e-3  # seconds a timing takes at least: thousands of times the clock's resolution and the loop's own cost
-FEWEST_ROUNDS = 5
 CALIBRATION = 0.1  # seconds to look for an undisturbed one
-
-
-class Limits(NamedTuple):
-    """At most so many rounds and about so many seconds, but FEWEST_ROUNDS at the least; up to `patience` seconds for
-    undisturbed ones."""
-
-    rounds: int = 100
-    seconds: float = 2.0
-    patience: float = 10.0
 
 
 class Times(NamedTuple):
@@ -41,9 +31,7 @@ class Times(NamedTuple):
         return [a / b for a, b in zip(self.seconds[over], self.seconds[under])]
 
 
-def time_paired(
-    calls: dict[str, Callable], limits=Limits(), clock=time.perf_counter, waited=disturbance.waited
-) -> Times:
+def time_paired(calls: dict[str, Callable], limits=Limits(), clock=time.perf_counter, waited=waited) -> Times:
     """Times `calls`, functions without arguments by name, against one another.
 
     Who comes first changes from round to round, by a fixed seed.
@@ -53,7 +41,7 @@ def time_paired(
     with _no_garbage_collection():
         repeats = {name: _calibrate(call, clock, waited) for name, call in calls.items()}
         start = clock()
-        while not _enough(limits, len(quiet), len(disturbed), clock() - start):
+        while not limits.reached(len(quiet), len(disturbed), clock() - start):
             shuffle(order)
             timings = {name: _timed_warm(calls[name], repeats[name], clock, waited) for name in order}
             kind = disturbed if any(timing.disturbed for timing in timings.values()) else quiet
@@ -63,14 +51,6 @@ def time_paired(
     return Times(
         {name: [r[name] for r in rounds] for name in calls}, repeats, 0 if too_few else len(disturbed), too_few
     )
-
-
-def _enough(limits, quiet, disturbed, seconds):
-    """Whether so many rounds, after so many seconds, will do."""
-    fewest = min(FEWEST_ROUNDS, limits.rounds)
-    if quiet >= limits.rounds:
-        return True
-    return seconds > limits.seconds and (quiet >= fewest or (quiet + disturbed >= fewest and seconds > limits.patience))
 
 
 @contextmanager
@@ -90,7 +70,7 @@ def _timed_warm(call, repeats, clock, waited):
     """After a call that is not timed, because the one before was somebody else's: caches are his, and threads may have
     gone to sleep."""
     call()
-    return disturbance.timed(_repeated(call, repeats), clock, waited)
+    return timed(_repeated(call, repeats), clock, waited)
 
 
 def _repeated(call, repeats):
@@ -108,15 +88,6 @@ def _calibrate(call, clock, waited):
     while (taken := best(_repeated(call, repeats), Limits(1, 0.0, CALIBRATION), clock, waited).seconds) < LEAST:
         repeats = max(repeats + 1, min(10 * repeats, int(1.1 * repeats * LEAST / max(taken, 1e-9))))
     return repeats
-
-
-def best(call, limits=Limits(), clock=time.perf_counter, waited=disturbance.waited) -> disturbance.Timing:
-    """The shortest of the undisturbed timings of `call()`; where all are disturbed, of those."""
-    quiet, disturbed, start = [], [], clock()
-    while not _enough(limits, len(quiet), len(disturbed), clock() - start):
-        timing = disturbance.timed(call, clock, waited)
-        (disturbed if timing.disturbed else quiet).append(timing)
-    return min(quiet or disturbed)
 
 
 def spread(values) -> dict[str, float]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 import convlab
 import convlab.functional as CF
-from convlab.bench.check import error_of
+from convlab._measure import error_of
 
 CALLS = {
     "conv2d": lambda f, x, w, b, **algo: f.conv2d(

@@ -1,9 +1,8 @@
 """What a convolution's CUDA kernels will do, without a GPU.
 
     python -m convlab.explain lenet.c3 --count
-    convlab.explain("lenet.c3", count=True).passes[0].rungs[0].launches
-
-`convlab.explain` is the function; `from convlab.explain import ...` reaches what is here.
+    from convlab.explain import explain
+    explain("lenet.c3", count=True).passes[0].rungs[0].launches
 
 explanation  explain() and its answer, as data
 gpus         published limits of GPUs; occupancy and waves, modelled

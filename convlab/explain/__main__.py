@@ -14,9 +14,9 @@ import sys
 
 import torch
 
-from ..algorithms import PASSES, Conv2dProblem
-from ..bench.layers import CONVOLUTIONS, GPU_DEPTHWISE, find
-from ..training.arguments import output_file
+from .._algorithms import PASSES, Conv2dProblem
+from .._command_line import output_file
+from ..layers import NAMED, find
 from .explanation import DTYPES, explain
 from .gpus import GPUS
 
@@ -27,13 +27,12 @@ def parse(argv=None):
         "python -m convlab.explain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    names = ", ".join(layer.name for layer in (*CONVOLUTIONS, *GPU_DEPTHWISE))
-    add("layer", nargs="?", metavar="LAYER", help=f"{names}; NAME@N for a batch of N")
+    add("layer", nargs="?", metavar="LAYER", help=f"{', '.join(NAMED)}; NAME@N for a batch of N")
     add("--shape", type=_numbers(4), metavar="N,C,H,W", help="of x, instead of LAYER")
     add("--filters", type=_numbers(3), metavar="K,R,S", help="with --shape")
     add("--stride", type=_numbers(1, 2), metavar="N[,N]", help="default: LAYER's, or 1")
     add("--padding", type=_padding, metavar="N[,N]|same|valid", help="default: LAYER's, or 0")
-    add("--dilation", type=_numbers(1, 2), metavar="N[,N]", help="default: 1")
+    add("--dilation", type=_numbers(1, 2), metavar="N[,N]", help="default: LAYER's, or 1")
     add("--groups", type=int, help="default: LAYER's, or 1")
     add("--dtype", choices=[str(dtype).removeprefix("torch.") for dtype in DTYPES], help="default: float32")
     add("--algo", default="all", metavar="NAME|all", help="default: all")
@@ -69,7 +68,7 @@ def _problem(args):
     if args.layer:
         layer = find(args.layer)
         (N, C, H, W), (K, _, R, S), title = layer.x, layer.w, layer.name
-        usual |= {"stride": layer.stride, "padding": layer.padding, "groups": layer.groups}
+        usual |= dict(zip(("stride", "padding", "dilation", "groups"), layer.arguments))
         if changed:
             title += " with " + ", ".join(f"{name} {_text(value)}" for name, value in changed.items())
     else:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from ..build_info import build_info
+from .._build_info import build_info
 
 HERE = Path(__file__).parent
 LIBRARY = HERE.parent / "_C.so"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from .. import ops
-from ..algorithms import Algorithm, Conv2dProblem
+from .._algorithms import Algorithm, Conv2dProblem
 from ..simulator import Launch, TrafficTable, launches_of, simulate, traffic_of_a_sample
 
 MEMORIES = {

@@ -1,12 +1,13 @@
 """What a convolution's kernels will do on a GPU, as data: explain() puts it together, text.py and plot.py show it."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
 
-from ..algorithms import PASSES, Algorithm, Conv2dProblem, algorithms
-from ..bench.layers import Conv, find
+from .._algorithms import PASSES, Algorithm, Conv2dProblem, algorithms
+from ..layers import Conv, find
 from .compiled import resources_of
 from .counting import Counted, count, countable, planned_launches
 from .gpus import SUBPARTITIONS, WARP, Gpu, Waves, gpu_of, waves_of
@@ -126,7 +127,7 @@ def explain(layer, algo="all", *, passes=PASSES, gpu="H200", count=False) -> Exp
     """What a convolution's CUDA kernels will do, without a GPU: launches, occupancy, work, the roofline, and what they
     ask of memory.
 
-    layer: a name of convlab.bench.layers ("lenet.c3", "resnet-64@256": with that batch), one of its Conv, or a
+    layer: a name of convlab.layers ("lenet.c3", "resnet-64@256": with that batch), one of its Conv, or a
     Conv2dProblem. algo: an algorithm's name, several, or "all". passes: of "forward", "dgrad", "wgrad". gpu: a name in
     convlab.explain.gpus, or a Gpu. count: run the kernels in the simulator, too, as many blocks of each launch as that
     takes seconds for, and count their memory traffic.
@@ -144,23 +145,16 @@ def explain(layer, algo="all", *, passes=PASSES, gpu="H200", count=False) -> Exp
     return Explanation(name, problem, gpu, tuple(_pass(problem, pass_, chosen, gpu, count) for pass_ in wanted))
 
 
-def problem_named(layer) -> Conv2dProblem:
-    """The CUDA backend's problem of a layer, given as to explain()."""
-    return _problem(layer)[1]
-
-
 def _problem(layer) -> tuple[str, Conv2dProblem]:
     """Its name, "" for one that has none, and the problem as the CUDA backend would get it."""
     name = ""
     if isinstance(layer, str):
         layer = find(layer)
     if isinstance(layer, Conv):
-        name, conv = layer.name, layer
-        x, w = (torch.empty(shape, device="meta") for shape in (conv.x, conv.w))
-        layer = Conv2dProblem.of(x, w, conv.stride, conv.padding, 1, conv.groups)
+        name, layer = layer.name, layer.problem()
     if not isinstance(layer, Conv2dProblem):
         raise ValueError(
-            f"explain: layer must be a name, a convlab.bench.layers.Conv or a convlab.Conv2dProblem, got {type(layer).__name__}"
+            f"explain: layer must be a name, a convlab.layers.Conv or a convlab.Conv2dProblem, got {type(layer).__name__}"
         )
     if layer.dtype not in DTYPES:
         raise ValueError(f"explain: the problem is {layer.dtype}, expected one of {', '.join(map(str, DTYPES))}")
@@ -224,7 +218,7 @@ def _launches(planned, gpu) -> tuple[KernelLaunch, ...]:
         if resources := resources_of(launch.kernel, launch.source, gpu.capability):
             registers, static, who = resources
             shared = static + launch.shared_bytes
-            waves = waves_of(gpu, _product(launch.grid), _product(launch.block), registers, shared)
+            waves = waves_of(gpu, math.prod(launch.grid), math.prod(launch.block), registers, shared)
         found.append(
             KernelLaunch(launch.kernel, launch.source, launch.grid, launch.block, n, registers, shared, who, waves)
         )
@@ -264,13 +258,6 @@ def _share_of_gpu(launch, gpu) -> float:
     most = -(-launch.blocks // gpu.sms)  # blocks of the busiest multiprocessor
     warps = min(most, launch.waves.blocks_at_once if launch.waves else most) * -(-launch.threads // WARP)
     return launch.blocks / (most * gpu.sms) * min(1, warps / SUBPARTITIONS)
-
-
-def _product(numbers) -> int:
-    result = 1
-    for number in numbers:
-        result *= number
-    return result
 
 
 def _plain(value):

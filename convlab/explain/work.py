@@ -1,11 +1,12 @@
 """What a pass of a convolution takes that is done tap by tap, whoever does it: counted from its shapes."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 
-from ..algorithms import Conv2dProblem
-from ..bench.layers import real_taps
+from .._algorithms import Conv2dProblem
+from ..layers import real_taps
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ def work_of(problem: Conv2dProblem, pass_: str) -> Work:
     """Of one pass. x [N, C, H, W], w [K, C/groups, R, S]; no bias."""
     (N, C, H, W), (K, Cg, R, S), (_, _, P, Q) = problem.x, problem.w, problem.y
     axes = list(zip((H, W), (P, Q), (R, S), problem.stride, problem.padding[:2], problem.dilation))
-    taps = _product(real_taps(*axis) for axis in axes)
-    seen = _product(_seen(*axis) for axis in axes) if pass_ != "dgrad" else H * W  # dgrad writes zeros, too
+    taps = math.prod(real_taps(*axis) for axis in axes)
+    seen = math.prod(_seen(*axis) for axis in axes) if pass_ != "dgrad" else H * W  # dgrad writes zeros, too
     size = torch.empty((), dtype=problem.dtype).element_size()
     elements = N * C * seen + K * Cg * R * S + N * K * P * Q
     replication = taps / (H * W) if H * W else 0.0
@@ -41,10 +42,3 @@ def _seen(size, outputs, kernel, stride, padding, dilation):
     """How many places of one dimension of x some window reads."""
     places = {q * stride - padding + r * dilation for r in range(kernel) for q in range(outputs)}
     return sum(0 <= place < size for place in places)
-
-
-def _product(numbers):
-    result = 1
-    for number in numbers:
-        result *= number
-    return result

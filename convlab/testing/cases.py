@@ -5,51 +5,7 @@ import math
 import random
 from typing import NamedTuple
 
-import torch
-
-
-class Conv(NamedTuple):
-    """A convolution: x [N, C, H, W], w [K, C/groups, R, S]."""
-
-    N: int
-    C: int
-    H: int
-    W: int
-    K: int
-    R: int
-    S: int
-    stride: tuple = (1, 1)
-    padding: tuple = (0, 0)
-    dilation: tuple = (1, 1)
-    groups: int = 1
-
-    def __str__(self):
-        sizes = f"x{self.N}.{self.C}.{self.H}.{self.W}-w{self.K}.{self.R}.{self.S}"
-        rest = "".join(
-            f"-{k[0]}{v[0]}.{v[1]}"
-            for k, v in zip(("stride", "padding", "dilation"), self[7:10])
-            if v not in ((1, 1), (0, 0))
-        )
-        return sizes + rest + (f"-g{self.groups}" if self.groups > 1 else "")
-
-    @property
-    def arguments(self):
-        return self.stride, self.padding, self.dilation, self.groups
-
-    @property
-    def outputs(self) -> tuple[int, int]:
-        """(P, Q), which may be below 1 for what is no convolution."""
-        sizes = zip((self.H, self.W), (self.R, self.S), self.stride, self.padding, self.dilation)
-        return tuple(
-            (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-            for size, kernel, stride, pad, dilation in sizes
-        )
-
-    def tensors(self, dtype=torch.float32, device="cpu", bias=True):
-        x = torch.randn(self.N, self.C, self.H, self.W, dtype=dtype, device=device)
-        w = torch.randn(self.K, self.C // self.groups, self.R, self.S, dtype=dtype, device=device)
-        return x, w, torch.randn(self.K, dtype=dtype, device=device) if bias else None
-
+from ..layers import Conv
 
 AWKWARD = [
     Conv(2, 3, 7, 11, 5, 3, 3),  # primes

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+from ..layers import noted
 from .cases import AVG_POOLS, AWKWARD, POOLS, Conv, random_avg_pool, random_conv, random_pool
 from .compare import assert_close, assert_sums_close, conv_in_float64
 from .conv2d import instead_of_dgrad, instead_of_forward, instead_of_wgrad
@@ -49,11 +50,6 @@ class Contract(NamedTuple):
 
 # ---- convolution
 # ------------------------------------------------------------------------------------------------------
-
-LAYERS = {"LeNet C3": Conv(32, 6, 14, 14, 16, 5, 5), "ResNet-20": Conv(1, 32, 16, 16, 32, 3, 3, padding=(1, 1))}
-DEPTHWISE_LAYERS = {
-    "MobileNet": Conv(64, 8, 14, 14, 8, 3, 3, padding=(1, 1), groups=8)
-}  # 8 of its 512 channels; for rungs that take no others
 
 
 def _conv_question(pass_: str, case: Conv, dtype, bias=True) -> Question:
@@ -103,7 +99,7 @@ def _conv(pass_: str, arguments: str, inputs) -> Contract:
             yield _conv_question(pass_, case, dtype, bias=i % 3 != 2)
 
     def layers(dtype):
-        return {name: _conv_question(pass_, case, dtype) for name, case in LAYERS.items()}
+        return {layer.name: _conv_question(pass_, layer, dtype) for layer in noted()}
 
     like = f"conv2d_{pass_}"
     return Contract(
@@ -122,15 +118,15 @@ def _conv(pass_: str, arguments: str, inputs) -> Contract:
 # ----------------------------------------------------------------------------------------------------------
 
 
-def _pair(n):
+def pair(n):
     return tuple(n) if isinstance(n, (tuple, list)) else (n, n)
 
 
 def _pool_struct(case, outputs) -> bytes:
-    kernel, padding = _pair(case.kernel_size), _pair(case.padding)
+    kernel, padding = pair(case.kernel_size), pair(case.padding)
     stride, dilation = (
-        _pair(case.kernel_size if case.stride is None else case.stride),
-        _pair(getattr(case, "dilation", 1)),
+        pair(case.kernel_size if case.stride is None else case.stride),
+        pair(getattr(case, "dilation", 1)),
     )
     N, C, H, W = case.shape
     return struct.pack("q12i", N * C, H, W, *outputs, *kernel, *stride, *padding, *dilation)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..algorithms import algorithms
+from .._algorithms import algorithms
 from ..simulator import ORDERS, Launch, TrafficTable
 from .compare import CheckError
 from .contracts import CONTRACTS
@@ -230,13 +230,14 @@ def _note(report: KernelReport, problem: str, message: str):
 
 
 def _ladder(like: str, layer: str) -> dict[str, dict[str, str]]:
-    """Rows of the notes on top of convlab's kernels: name -> column -> digits."""
+    """What was counted of convlab's kernels: name -> column -> digits."""
     kind, _, pass_ = like.rpartition("_")
     if kind != "conv2d":
-        return {f"{kind}.cu": row for row in [noted(f"{kind}.cu").get((layer, pass_))] if row}
-    rows = {
-        a.name: noted(f"conv2d_{a.name}.cu").get((layer, pass_))
-        for a in algorithms()
-        if pass_ in a.passes_by_backend.get("cuda", ())
-    }
-    return {name: row for name, row in rows.items() if row}
+        rows = {f"{kind}.cu": noted(f"{kind}.cu").get((layer, pass_), {})}
+    else:
+        rows = {
+            a.name: noted(f"conv2d_{a.name}.cu").get((layer, pass_), {})
+            for a in algorithms()
+            if pass_ in a.passes_by_backend.get("cuda", ())
+        }
+    return {name: {column: digits(n) for column, n in row.items()} for name, row in rows.items() if row}

@@ -10,9 +10,11 @@ conflicts          wavefronts of shared memory over the least that the same byte
 shared             bytes of shared memory read for each multiply-add
 """
 
+import json
+from pathlib import Path
+
 from ..explain.counting import Counted
 from ..simulator import TrafficTable
-from .host_compiler import ROOT
 
 TENSORS = {
     "input": "x",
@@ -24,8 +26,8 @@ TENSORS = {
 COLUMNS = (*TENSORS.values(), "workspace", "sectors", "at least", "conflicts", "shared")
 NAME_WIDTH = 21  # of a row's name: the layer and the pass
 
-# A note: this line, and what follows of the comment on top of the file.
-NOTE = "// What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it"
+# What was counted of convlab's kernels, which tools/kernel_notes.py writes: file -> rows of layer, pass and columns.
+COUNTS = Path(__file__).with_name("kernel_counts.json")
 
 
 def numbers_of(traffic: TrafficTable, sizes: dict[str, int], multiply_adds: int = 0) -> dict[str, float]:
@@ -54,22 +56,15 @@ def table(rows: dict[str, dict[str, str]], width: int = NAME_WIDTH) -> list[str]
     ]
 
 
-def noted(source: str) -> dict[tuple[str, str], dict[str, str]]:
-    """The note on top of a file of csrc/kernels: (layer, pass) -> column -> digits. Empty if it has none."""
-    lines = (ROOT / "csrc" / "kernels" / source).read_text().splitlines()
-    if NOTE not in lines:
-        return {}
-    begin = lines.index(NOTE) + 1
-    end = next(i for i in range(begin, len(lines)) if not lines[i].startswith("//   "))
-    head, *rows = [line.removeprefix("//   ").ljust(200) for line in lines[begin:end]]
-    ends = {column: head.index(column) + len(column) for column in COLUMNS if f" {column} " in head}
+def noted(source: str) -> dict[tuple[str, str], dict[str, float]]:
+    """What was counted of a file of csrc/kernels: (layer, pass) -> column -> number. Empty if it was not counted."""
+    rows = json.loads(COUNTS.read_text()).get(source, [])
+    return {(row.pop("layer"), row.pop("pass")): row for row in rows}
 
-    def cell(row, end):
-        return row[:end].rsplit(None, 1)[-1] if row[end - 1] != " " else ""
 
-    return {
-        (row[:12].strip(), row[12:NAME_WIDTH].strip()): {
-            column: cell(row, end) for column, end in ends.items() if cell(row, end)
-        }
-        for row in rows
-    }
+def lines_of(counted: dict[tuple[str, str], dict[str, float]]) -> list[str]:
+    """`noted` as the lines of text that stand on top of the kernels."""
+    return table(
+        {f"{layer:12}{pass_}": {c: digits(n) for c, n in row.items()} for (layer, pass_), row in counted.items()},
+        NAME_WIDTH,
+    )

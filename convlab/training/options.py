@@ -8,7 +8,7 @@ import torch
 
 import convlab
 
-from . import arguments
+from .. import _command_line as arguments
 from .initialise import INITIALISERS
 from .losses import LOSSES
 

@@ -1,15 +1,14 @@
 """Convolutions as cuDNN and convlab do them: forward, dgrad, wgrad, without a bias, in each precision."""
 
-from dataclasses import replace
+import math
 
 import torch
 
 from ... import ops
-from ...algorithms import PASSES, algorithms, numbers_of
+from ..._algorithms import PASSES, algorithms, numbers_of
 from ...arguments import is_channels_last
-from ...explain.explanation import problem_named
+from ...layers import GPU_CONVOLUTIONS
 from ..case import LAYOUTS, OURS
-from ..layers import GPU_CONVOLUTIONS
 from .case import Case, Way
 from .precision import dtype_of
 
@@ -49,7 +48,8 @@ def shrunk(layer, device):
     if not device.dry:
         return layer
     few = {} if layer.C <= 16 else {"C": 8, "K": 8, "groups": 8 if layer.groups > 1 else 1}
-    return layer._replace(N=1, H=min(layer.H, max(layer.R, 8)), **few)
+    H, W = min(layer.H, max(layer.R, 8)), min(layer.W, max(layer.S, 8))
+    return layer._replace(N=1, H=H, W=W, **few)
 
 
 def _case(device, layer, pass_, precision, algo):
@@ -64,7 +64,7 @@ def _case(device, layer, pass_, precision, algo):
 
 def _ladder_case(device, layer, pass_):
     ways = {OURS: Way("float32", "nchw", _by_convlab(device, layer, pass_, "auto"), profile=False)}
-    problem = problem_named(layer)
+    problem = layer.problem()
     for rung in algorithms():
         if "cuda" in rung.backends and rung.supports(problem, pass_)[0]:
             ways[f"{OURS} {rung.name}"] = Way(
@@ -78,7 +78,7 @@ def _of(kind, device, layer, pass_, precision, ways):
     def draw():
         return {
             "x": torch.randn(layer.x, device=device.type),
-            "w": torch.randn(layer.w, device=device.type) * (layer.w[1] * layer.R**2) ** -0.5,
+            "w": torch.randn(layer.w, device=device.type) * math.prod(layer.w[1:]) ** -0.5,
             "dy": torch.randn(layer.y, device=device.type),
         }
 
@@ -105,7 +105,7 @@ def _of(kind, device, layer, pass_, precision, ways):
 def _by_torch(layer, pass_):
     def bind(t):
         x, w, dy = t["x"], t["w"], t["dy"]
-        rest = [layer.stride] * 2, [layer.padding] * 2, [1, 1], False, [0, 0], layer.groups
+        rest = layer.stride, layer.padding, layer.dilation, False, [0, 0], layer.groups
         if pass_ == "forward":
             return lambda: torch.ops.aten.convolution.default(x, w, None, *rest)
         backward, wants_dx = torch.ops.aten.convolution_backward.default, pass_ == "dgrad"
@@ -117,7 +117,7 @@ def _by_torch(layer, pass_):
 def _by_convlab(device, layer, pass_, algo):
     def bind(t):
         x, w, dy = t["x"], t["w"], t["dy"]
-        problem = replace(problem_named(layer), dtype=x.dtype)
+        problem = layer.problem(x.dtype)
         number = numbers_of({pass_: algo} if algo != "auto" else algo, "cuda", lambda: problem)[PASSES.index(pass_)]
         geometry, channels_last = problem.geometry, is_channels_last(x)
         return device.ours(

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..._measure import error_of, outputs_of
 from ..case import OURS, cast, in_layout
-from ..check import error_of, outputs_of
 from .ceilings import floor_us
 from .precision import multiplying_in
 from .timing import Limits, series_of, time_paired

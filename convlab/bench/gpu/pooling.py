@@ -4,9 +4,9 @@ float32."""
 import torch
 
 from ... import ops
+from ...layers import GPU_ACTIVATIONS, GPU_POOLS
 from .. import activations, pooling
 from ..case import LAYOUTS, OURS
-from ..layers import GPU_ACTIVATIONS, GPU_POOLS
 from .case import Case, Way
 
 PASSES = ("forward", "backward")

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ...algorithms import PASSES
+from ..._algorithms import PASSES
 from ..case import LAYOUTS, OURS
 from ..record import BadRecord
 from ..targets import geometric_mean

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ...convert import convert
+from ..._convert import convert
 from ..case import LAYOUTS, OURS
 from ..steps import NETWORKS, Network, model_of
 from .case import Case, Way

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 
 import torch
 
-from . import _lab
+from ._load import lab as _lab
 from .arguments import IntOrPair, is_channels_last, padding4, pair
 from .simulator import backend_of
 

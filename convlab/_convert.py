@@ -8,7 +8,7 @@ from torch.nn import Module
 from torch.nn.utils import parametrize
 
 from . import modules
-from .algorithms import Preferred
+from ._algorithms import Preferred
 
 CONVERTED = {
     torch.nn.Conv2d: modules.Conv2d,

@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from . import modules, simulator
-from .algorithms import Conv2dProblem, names_of
-from .bench.check import error_of, outputs_of
-from .bench.timer import Limits, best
-from .convert import ORIGINAL, kind_of, left_alone
+from ._algorithms import Conv2dProblem, names_of
+from ._convert import ORIGINAL, kind_of, left_alone
+from ._measure import Limits, best, error_of, outputs_of
 
 _LIMITS = Limits(rounds=10, seconds=0.02, patience=0.1)  # of a pass of a layer
 _ONCE = Limits(rounds=1, seconds=0.0, patience=0.0)  # under simulate(), where time means nothing

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from . import _lab, cpu
+from . import cpu
+from ._load import lab as _lab
 
 
 def build_info() -> dict[str, Any]:
