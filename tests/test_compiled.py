@@ -65,11 +65,22 @@ def test_registers_and_shared_memory_are_those_of_the_table(found):
     built = set(found) & set(compiled_kernels.TABLED_ARCHS)
     table = {kernel: {arch: v for arch, v in by_arch.items() if arch in built} for kernel, by_arch in table.items()}
     changed = [
-        f"{kernel}: [registers, shared bytes] {table.get(kernel)} -> {now.get(kernel)}"
-        for kernel in sorted(set(table) | set(now))
-        if built and table.get(kernel) != now.get(kernel)
+        f"{kernel}: [registers, shared bytes] {by_arch} -> {now.get(kernel)}"
+        for kernel, by_arch in sorted(table.items())
+        if built and by_arch != now.get(kernel)
     ]
     assert not changed, f"other than {path.name} says; {AGAIN}:\n" + "\n".join(changed)
+
+
+def test_the_table_has_all_kernels_of_a_file_or_none(found):
+    """None: it is new."""
+    path = compiled_kernels.table_of(NVCC)
+    if not path.exists():
+        pytest.skip(f"no table for nvcc {NVCC}")
+    table, now = json.loads(path.read_text()), compiled_kernels.as_table(found)
+    known = {kernel.split("<")[0] for kernel in table}
+    missing = [kernel for kernel in now if kernel not in table and kernel.split("<")[0] in known]
+    assert not missing, f"{path.name} has others like these; {AGAIN}:\n" + "\n".join(missing)
 
 
 def test_main_loops_multiply_and_add(found):

@@ -52,15 +52,12 @@ with convlab.simulate() as sim:
     CF.conv2d(torch.randn(4, 3, 9, 9), w, algo="four_maps")
 assert ["four_maps" in launch.kernel for launch in sim.launches] == [True, False, True], sim.launches
 torch.testing.assert_close(y, torch.nn.functional.conv2d(x, w), rtol=1e-4, atol=1e-4)
-try:
-    import convlab.explain as explain
-except ImportError:
-    explain = None
-if explain:
-    import subprocess
-    said = subprocess.run([sys.executable, "-m", "convlab.explain", "lenet.c3", "--algo", "four_maps"], capture_output=True, text=True)
-    assert said.returncode == 0 and "four_maps" in said.stdout, said.stderr
+import subprocess
+explain = [sys.executable, "-m", "convlab.explain", "lenet.c3", "--algo", "four_maps", "--count"]
+said = subprocess.run(explain, capture_output=True, text=True)
+assert said.returncode == 0 and "four_maps" in said.stdout and "no faster than" in said.stdout, said.stderr
 """
+WALKING = ("test_explain.py", "test_docs.py", "test_compiled.py", "test_kernel_notes.py", "test_algorithms.py")
 
 
 def files_of_the_page() -> dict[str, str]:
@@ -87,15 +84,18 @@ def test_a_rung_takes_three_files():
 @pytest.mark.long
 def test_how_to_add_a_rung(tmp_path):
     """Literally, in a copy of the checkout, the commands of the page too: the table, the chooser, the ladder's tests
-    and explain see it."""
+    and explain see it, and whatever walks the table passes its tests."""
     copy = checkout.copy(tmp_path / "convlab")
     for path, text in files_of_the_page().items():
         (copy / path).write_text(text)
-    build, *others = commands_of(ROOT / "docs" / "add-a-rung.md")
-    assert build == "make build"
+    build, *others, again = commands_of(ROOT / "docs" / "add-a-rung.md")
+    assert build == again == "make build"
     checkout.run(build, copy, CONVLAB_CUDA="0")
     checkout.run(f"python -c '{IN_THE_COPY}'", copy)
     for command in others:
         said = checkout.run(command.replace("make", "make -o build -o nvcc", 1), copy, CONVLAB_CUDA="0")
         assert "make test" not in command or " passed" in said
     assert "What is counted" in (copy / "csrc/kernels/conv2d_four_maps.cu").read_text()
+    checkout.run(again, copy, CONVLAB_CUDA="0")
+    tests = " ".join(f"tests/{name}" for name in WALKING)
+    assert " passed" in checkout.run(f"python -m pytest -q {tests}", copy, CONVLAB_CUDA="0")
