@@ -41,12 +41,13 @@ NVCC_FLAGS = [
     "-fPIC,-fvisibility=hidden,-Wall,-Wextra",
 ]
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # 2.11: toolchain.OLDEST_TORCH
-# The CPU's kernels once for each instruction set; which of them run is decided at run time.
+# csrc/cpu/**/*.kernel.cpp once for each instruction set; which of them run is decided at run time.
 ISA_FLAGS = {
     "avx512": "-mavx512f -mavx512vl -mavx512bw -mavx512dq -mavx2 -mfma -mprefer-vector-width=512",
     "avx2": "-mavx2 -mfma -mf16c",
     "baseline": "-O2",
 }
+KERNEL_FLAGS = ["-ffp-contract=fast"]
 LADDER = ["csrc/algorithms.cpp"]  # the algorithms and their plans, as data: every library's
 # Symbols of a static library stay inside: torch loads a libcudart of its own, and the two must not answer for each
 # other.
@@ -72,7 +73,7 @@ def libraries(torch, cxx, nvcc, archs) -> list[Library]:
     # libtorch_cuda.so into scope, where there is one.
     ops = Library(
         "_C.so",
-        ["csrc/ops.cpp", "csrc/cpu/*.cpp", *isa_sources(), *LADDER],
+        ["csrc/ops.cpp", "csrc/cpu/**/*.cpp", *LADDER],
         [*CXX_FLAGS, STABLE_ABI, "-isystem", torch.include, f"-fmacro-prefix-map={torch.include}/="],
         [],
         [*LINK_FLAGS, "-Wl,-z,defs", "-Wl,--no-as-needed", "-L" + torch.lib, "-ltorch", "-ltorch_cpu"],
@@ -113,15 +114,24 @@ def sanitize():
     return os.environ.get("CONVLAB_SANITIZE") == "1"
 
 
-def isa_sources():
-    return [
-        f"csrc/cpu/isa/{isa}.cpp" for isa in ISA_FLAGS if platform.machine() in ("x86_64", "AMD64") or isa == "baseline"
-    ]
+def instruction_sets():
+    """Those of ISA_FLAGS that this machine may have."""
+    return [isa for isa in ISA_FLAGS if platform.machine() in ("x86_64", "AMD64") or isa == "baseline"]
 
 
-def isa_flags(source):
-    isa = os.path.splitext(os.path.basename(source))[0] if source.startswith("csrc/cpu/isa/") else None
-    return ["-ffp-contract=fast", *ISA_FLAGS[isa].split(), *(SANITIZE_FLAGS if sanitize() else [])] if isa else []
+def isa_flags(isa):
+    """A kernel sees no torch: its flags are not its library's."""
+    return [*CXX_FLAGS, *KERNEL_FLAGS, *ISA_FLAGS[isa].split(), "-DCONVLAB_ISA=" + isa]
+
+
+def objects_of(source, lib):
+    """(object file, rule, flags) for each object that is compiled from a source."""
+    if source.endswith(".kernel.cpp"):
+        more = SANITIZE_FLAGS if sanitize() else []
+        return [(f"{source}.{isa}.o", "cxx", isa_flags(isa) + more) for isa in instruction_sets()]
+    if source.endswith(".cu"):
+        return [(source + ".o", lib.cu_compiler, lib.cu_flags)]
+    return [(source + ".o", "cxx", lib.cxx_flags)]
 
 
 def simulator(torch, check) -> Library:
@@ -182,17 +192,13 @@ def write_graph(path, cxx, nvcc, libs):
         for lib in libs:
             objects = []
             for pattern in lib.sources:
-                sources = sorted(glob.glob(pattern))
+                sources = sorted(glob.glob(pattern, recursive=True))
                 if not sources:
                     raise toolchain.Refusal(f"no source file matches {pattern} in {ROOT}: the checkout is not whole")
                 for source in sources:
-                    target = f"{folder}/{lib.name.split('.')[0]}/{source}.o"
-                    compiler, flags = (
-                        (lib.cu_compiler, lib.cu_flags) if source.endswith(".cu") else ("cxx", lib.cxx_flags)
-                    )
-                    objects += graph.build(
-                        target, compiler, source, variables={"flags": shell(flags + isa_flags(source))}
-                    )
+                    for name, rule, flags in objects_of(source, lib):
+                        target = f"{folder}/{lib.name.split('.')[0]}/{name}"
+                        objects += graph.build(target, rule, source, variables={"flags": shell(flags)})
             graph.build(folder + "/" + lib.name, "link", objects, variables={"flags": shell(lib.link_flags)})
 
 

@@ -195,11 +195,11 @@ def test_register_tiled_refuses_offsets_that_do_not_fit():
 
 def test_kernels_of_one_instruction_set_are_called_by_no_other():
     """A function that two sets share would be linked once, with the instructions of one of them."""
-    objects = sorted(ROOT.glob("build/*/_C/csrc/cpu/isa/*.o"))
+    objects = sorted(ROOT.glob("build/*/_C/csrc/cpu/**/*.kernel.cpp.*.o"))
     if not objects or shutil.which("nm") is None:
         pytest.skip("needs the objects of an in-place build, and nm (binutils)")
     for path in objects:
-        isa = path.name.split(".")[0]
+        isa = path.name.split(".")[-2]
         symbols = subprocess.run(
             ["nm", "-C", "--defined-only", str(path)], check=True, capture_output=True, text=True
         ).stdout.splitlines()

@@ -5,35 +5,33 @@ import os
 import runpy
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 SETUP = runpy.run_path(str(ROOT / "setup.py"))
-KERNELS = "csrc/cpu/isa/baseline.cpp"  # of any machine
+ONE_SET = ["-DCONVLAB_EACH_SET(f, ...)=f(baseline, __VA_ARGS__)"]  # of any machine
 
 
 def compile_with(cxx, folder, *link_flags):
     """The kernels with the flags of the build; the program around them in less time."""
-    program = [
-        "-O1",
-        "-Itests/without_torch",
-        "-DCONVLAB_ISA=baseline",
-        "-c",
-        "tests/without_torch/cpu_kernels.cpp",
+    kernels = [path.relative_to(ROOT) for path in sorted((ROOT / "csrc" / "cpu").rglob("*.kernel.cpp"))]
+    sources = [(path, SETUP["isa_flags"]("baseline")) for path in kernels]
+    sources += [
+        (path, [*SETUP["CXX_FLAGS"], "-O1", "-Itests/without_torch"])
+        for path in ("csrc/cpu/instruction_sets.cpp", "tests/without_torch/cpu_kernels.cpp")
     ]
     commands = [
-        [cxx, *SETUP["CXX_FLAGS"], *flags, "-o", str(folder / f"{i}.o")]
-        for i, flags in enumerate([[*SETUP["isa_flags"](KERNELS), "-c", KERNELS], program])
+        [cxx, *flags, *ONE_SET, "-c", str(source), "-o", str(folder / f"{i}.o")]
+        for i, (source, flags) in enumerate(sources)
     ]
-    compilers = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for command in commands]
-    for compiler in compilers:
-        said = compiler.communicate()[1]
-        assert compiler.returncode == 0, said
-    subprocess.run(
-        [cxx, str(folder / "0.o"), str(folder / "1.o"), "-o", str(folder / "cpu_kernels"), *link_flags], check=True
-    )
+    with ThreadPoolExecutor(4) as compilers:
+        for done in compilers.map(lambda c: subprocess.run(c, cwd=ROOT, stderr=subprocess.PIPE, text=True), commands):
+            assert done.returncode == 0, done.stderr
+    objects = sorted(map(str, folder.glob("*.o")))
+    subprocess.run([cxx, *objects, "-o", str(folder / "cpu_kernels"), *link_flags], check=True)
     return folder / "cpu_kernels"
 
 

@@ -13,9 +13,8 @@ ROOT = Path(__file__).parent.parent
 CXX = shutil.which(os.environ.get("CXX", "g++"))
 
 OVERRUN = """
-#define CONVLAB_ISA somewhere
 #include "cpu/scratch.h"
-#include "cpu/isa/strips.h"
+#include "cpu/workspace.h"
 #include <cstdio>
 #include <cstdlib>
 
@@ -24,7 +23,7 @@ int main(int, char** arguments) {
   const int what = std::atoi(arguments[1]);
   { const CpuScratch larger(CpuScratch::own, 4096); }
   const CpuScratch scratch(CpuScratch::own, 1000);
-  somewhere::Carver carver{scratch.get()};
+  Carver carver{scratch.get()};
   float *first = carver.take<float>(32), *second = carver.take<float>(3), *none = carver.take<float>(0), *rest = carver.take<float>(0);
   if (first[0] == first[0] || none != rest) return 1;  // NaN
   for (int i = 0; i < 32; i++) first[i] = 0;

@@ -57,24 +57,13 @@ struct AvgPoolFunctions {
                    char* scratch);
 };
 
-// Elements [begin, end)
-struct ActivationFunctions {
-  void (*leaky_relu_forward)(double slope, const void* x, void* y, void* positive, int64_t begin,
-                             int64_t end);  // positive may be null
-  void (*leaky_relu_backward)(double slope, const void* dy, const void* positive, void* dx, int64_t begin, int64_t end);
-  void (*relu_forward)(const void* x, void* y, int64_t begin, int64_t end);
-  void (*relu_backward)(const void* dy, const void* y, void* dx, int64_t begin, int64_t end);
-};
-
 struct CpuKernels {
   const char* name;
   int vector_bytes;
   int tile_pixels, tile_vectors;  // of a register tile
-  double (*multiply_add)(int64_t steps);  // as fast as can be; how many operations that were
   ConvFunctions conv[4];  // by DType
   MaxPoolFunctions max_pool[4], max_pool_int[4];
   AvgPoolFunctions avg_pool[4];
-  ActivationFunctions activations[4];
 
   int lanes(DType dtype) const { return vector_bytes / (dtype == DType::float64 ? 8 : 4); }
 };

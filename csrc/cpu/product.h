@@ -4,11 +4,10 @@
 #pragma once
 #include <cstdint>
 
+#include "cpu/workspace.h"
 #include "geometry/axis.h"
 
 namespace convlab {
-
-constexpr int64_t kCacheLine = 64;
 
 struct Strides {
   int64_t n, c, h, w;  // in elements

@@ -2,7 +2,7 @@
 // pass, algorithm and element type, all layouts. Elements are small integers, so that sums are exact in any order and
 // results must be equal. Tensors end, or begin, where memory does: an access past them is a fault.
 //
-//   cpu_kernels SEED PROBLEMS        prints what differs; CONVLAB_ISA names the instruction set that it was compiled with
+//   cpu_kernels SEED PROBLEMS        prints what differs
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -18,13 +18,9 @@
 #include "cpu/conv2d_register_tiled.h"
 
 namespace convlab {
-namespace CONVLAB_ISA {
-extern const CpuKernels kernels;
-}
-
 namespace {
 
-const CpuKernels& kernels = CONVLAB_ISA::kernels;
+const CpuKernels& cpu = cpu_kernels();
 char doing[400];  // what is said of a fault
 int failures = 0;
 
@@ -150,7 +146,7 @@ template <class T> void check(const Problem& problem, Random& random) {
   }
 
   const DType dtype = problem.dtype;
-  const int lanes = kernels.lanes(dtype);
+  const int lanes = cpu.lanes(dtype);
   const Axis rows = rows_of(g), columns = columns_of(g);
   Tensor<T> result_y = tensor(int64_t(g.N) * g.K * g.P * g.Q), result_x = tensor(int64_t(g.N) * g.C * g.H * g.W),
             result_w = tensor(int64_t(g.K) * g.Cg() * g.R * g.S), result_b = tensor(g.K);
@@ -160,13 +156,13 @@ template <class T> void check(const Problem& problem, Random& random) {
                     ys,  1,        1,      1};
     const direct::Columns c = direct::Columns::forward(columns, lanes);
     compare("forward register_tiled", problem, y, result_y,
-            [&](T* to) { register_tiled::run(kernels, dtype, p, over_c, x.get(), w.get(), bias_or_null, to); });
+            [&](T* to) { register_tiled::run(cpu, dtype, p, over_c, x.get(), w.get(), bias_or_null, to); });
     compare("forward direct", problem, y, result_y,
-            [&](T* to) { direct::run(kernels, dtype, p, c, over_c, x.get(), w.get(), bias_or_null, to); });
+            [&](T* to) { direct::run(cpu, dtype, p, c, over_c, x.get(), w.get(), bias_or_null, to); });
     compare("wgrad register_tiled", problem, dw, result_w,
-            [&](T* to) { register_tiled::wgrad(kernels, dtype, p, over_c, rows, columns, dy.get(), x.get(), to); });
+            [&](T* to) { register_tiled::wgrad(cpu, dtype, p, over_c, rows, columns, dy.get(), x.get(), to); });
     compare("wgrad direct", problem, dw, result_w,
-            [&](T* to) { direct::wgrad(kernels, dtype, p, c, over_c, rows, dy.get(), x.get(), to); });
+            [&](T* to) { direct::wgrad(cpu, dtype, p, c, over_c, rows, dy.get(), x.get(), to); });
   }
   {
     const Classes vertical(dgrad_classes(rows)), horizontal(dgrad_classes(columns));
@@ -175,13 +171,13 @@ template <class T> void check(const Problem& problem, Random& random) {
     const direct::Columns c = direct::Columns::dgrad(columns, lanes);
     const T* const none = nullptr;
     compare("dgrad register_tiled", problem, dx, result_x,
-            [&](T* to) { register_tiled::run(kernels, dtype, p, over_k, dy.get(), w.get(), none, to); });
+            [&](T* to) { register_tiled::run(cpu, dtype, p, over_k, dy.get(), w.get(), none, to); });
     compare("dgrad direct", problem, dx, result_x,
-            [&](T* to) { direct::run(kernels, dtype, p, c, over_k, dy.get(), w.get(), none, to); });
+            [&](T* to) { direct::run(cpu, dtype, p, c, over_k, dy.get(), w.get(), none, to); });
   }
   compare("bias gradient", problem, db, result_b, [&](T* to) {
     parallel_over(ys.c == 1 ? (g.K + lanes - 1) / lanes : g.K, g.N * g.P * g.Q, [&](int64_t begin, int64_t end) {
-      kernels.conv[int(dtype)].bias_grad(g.N, int64_t(g.P) * g.Q, ys, g.K, dy.get(), to, begin, end);
+      cpu.conv[int(dtype)].bias_grad(g.N, int64_t(g.P) * g.Q, ys, g.K, dy.get(), to, begin, end);
     });
   });
 }
@@ -206,6 +202,6 @@ int main(int count, char** arguments) {
     const Problem problem = random_problem(random);
     dispatch(problem.dtype, [&](auto tag) { check<typename decltype(tag)::type>(problem, random); });
   }
-  std::printf("%s: %d problems, %d failures\n", kernels.name, problems, failures);
+  std::printf("%s: %d problems, %d failures\n", cpu.name, problems, failures);
   return failures > 0;
 }

@@ -1,8 +1,8 @@
 // The gradient of the bias: dy [N, K, P, Q] summed over all but K. An image's terms are added up before they join the
 // sum, so that its error grows with the root of the images, not of all terms. Bound by reading dy.
 #pragma once
-#include "cpu/isa/simd.h"
 #include "cpu/product.h"
+#include "cpu/simd/vec.h"
 
 namespace convlab::CONVLAB_ISA {
 

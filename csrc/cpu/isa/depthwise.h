@@ -11,7 +11,7 @@
 //                 depthwise_window.h, for the usual filters, has none.
 #pragma once
 #include "cpu/depthwise.h"
-#include "cpu/isa/transposed.h"
+#include "cpu/simd/transpose.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
 
@@ -68,8 +68,7 @@ void tiles(const DepthwiseTaps& taps, int count, const A* source, int64_t step, 
            A* target, int64_t target_step, int lanes) {
   for (int places; count > 0; count -= places, source += places * step, target += places * target_step) {
     places = next_tile(count);
-    tile_of<A>(places, typename indices_to<kPlaces>::type{})(taps, source, step, weights, bias, target, target_step,
-                                                             lanes);
+    tile_of<A>(places, indices_to<kPlaces>{})(taps, source, step, weights, bias, target, target_step, lanes);
   }
 }
 
@@ -189,7 +188,7 @@ void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, co
 template <class A, class T>
 void take_columns(const RowPanel& panel, const T* from, int64_t from_stride, int columns, A* to) {
   constexpr int L = kLanes<A>;
-  using all = typename indices_to<L>::type;
+  using all = indices_to<L>;
   if (panel.phases == 1 && from_stride == 1) {
     to += panel.left;
     if constexpr (sizeof(T) != sizeof(A)) return convert_in(from, columns, to);

@@ -59,7 +59,7 @@ void wgrad_tiles(const DepthwiseTaps& taps, int count, const A* x, int64_t step,
                  A* sums) {
   for (int places; count > 0; count -= places, x += places * step, dy += places * dy_step) {
     places = next_tile(count);
-    wgrad_tile_of<A>(places, typename indices_to<kPlaces>::type{})(taps, x, step, dy, dy_step, sums);
+    wgrad_tile_of<A>(places, indices_to<kPlaces>{})(taps, x, step, dy, dy_step, sums);
   }
 }
 
@@ -182,7 +182,7 @@ void wgrad_planes(const Depthwise& d, int slices, const T* dy, const T* x, acc_t
       clear(own, 2 * size);
       if (d.window) {
         each_band(d, s, see_rows(d, s, x_plane, x_rows), grad.row, [&](const Band<A>& band, int column, int vectors) {
-          using all = typename indices_to<kBand>::type;
+          using all = indices_to<kBand>;
           (d.window == 3 ? window_wgrad_of<A, 3>(vectors, all{}) : window_wgrad_of<A, 5>(vectors, all{}))(
               band, grad.at(s.row0, column), own);
         });

@@ -115,7 +115,7 @@ template <class A, int R, int V> void window(const Band<A>& band, const A* weigh
 #pragma GCC unroll 8
               for (int r = 0; r < R; r++) sums[R - 1 - r][i] += w[r * R + s] * value;
             },
-            typename indices_to<R>::type{});
+            indices_to<R>{});
     }
     if (t >= R - 1) {
 #pragma GCC unroll 8
@@ -165,7 +165,7 @@ template <class A, int R, int V> void window_wgrad(const Band<A>& band, const A*
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++) acc[r * R + s] += grad[R - 1 - r][i] * value;
           },
-          typename indices_to<R>::type{});
+          indices_to<R>{});
   }
 #pragma GCC unroll 32
   for (int i = 0; i < R * R; i++) store<A>(sums + i * L, acc[i]);
@@ -245,7 +245,7 @@ void run_window(const Depthwise& d, const T* source, const acc_t<T>* weights, co
     if constexpr (sizeof(T) == sizeof(A))
       if (d.target_in_place) to = plane, row = d.target.h;
     each_band(d, s, from, row, [&](const Band<A>& band, int column, int vectors) {
-      using all = typename indices_to<kBand>::type;
+      using all = indices_to<kBand>;
       (d.window == 3 ? window_of<A, 3>(vectors, all{}) : window_of<A, 5>(vectors, all{}))(band, w, b, to + column);
     });
     for (int i = 0; i < s.row1 - s.row0 && !d.target_in_place; i++)

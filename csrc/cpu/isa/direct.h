@@ -11,7 +11,7 @@
 //                 needs fewer loads.
 #pragma once
 #include "cpu/isa/strips.h"
-#include "cpu/isa/transposed.h"
+#include "cpu/simd/transpose.h"
 
 namespace convlab::CONVLAB_ISA::direct {
 
@@ -147,7 +147,7 @@ void take_row(const RowPanel& panel, const T* from, int64_t from_stride, int col
   }
   int taken = 0;
   if (panel.phases == 2 && from_stride == 1) {  // even and odd elements, two vectors at a time
-    using all = typename indices_to<kLanes<A>>::type;
+    using all = indices_to<kLanes<A>>;
     A* const even = to + panel.left % 2 * panel.phase_length + panel.left / 2;
     A* const odd = to + (panel.left + 1) % 2 * panel.phase_length + (panel.left + 1) / 2;
     for (; taken + 2 * kLanes<A> <= columns; taken += 2 * kLanes<A>) {

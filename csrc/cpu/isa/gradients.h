@@ -76,7 +76,7 @@ template <class A, class T, class Sum>
 template <class A, int U, class T>
 CONVLAB_INLINE void store_zipped(const Vec<A> (&a)[U], const Vec<A> (&b)[U], int64_t n, T* to, const T* to_end) {
   constexpr int L = kLanes<A>;
-  using all = typename indices_to<L>::type;
+  using all = indices_to<L>;
   if (n >= 2 * U * L || to_end - to >= 2 * U * L) [[likely]] {
 #pragma GCC unroll 2
     for (int u = 0; u < U; u++)

@@ -1,8 +1,8 @@
 // Laying planes out in lines (csrc/cpu/pooling.h). Lines hold the type of the arithmetic, or offsets as they are. A
 // line may be written a vector too far, because the next one is written after it; behind the last there is room.
 #pragma once
-#include "cpu/isa/simd.h"
 #include "cpu/pooling.h"
+#include "cpu/simd/vec.h"
 
 namespace convlab::CONVLAB_ISA {
 
@@ -30,17 +30,10 @@ CONVLAB_INLINE Piece piece_of(const Pooling& g, int64_t index) {
           smaller(g.column_part.end - column, g.column_part.each)};
 }
 
-template <bool first, class A, class B> struct either {
-  using type = A;
-};
-template <class A, class B> struct either<false, A, B> {
-  using type = B;
-};
-
 // from [n] -> to, in vectors of the wider type; loads and stores up to a vector more, where the ends allow it
 template <class To, class From>
 CONVLAB_INLINE void copy_line(const From* from, int64_t n, const From* from_end, To* to, To* to_end) {
-  using V = typename either<(sizeof(To) > sizeof(From)), To, From>::type;
+  using V = std::conditional_t<(sizeof(To) > sizeof(From)), To, From>;
   constexpr int L = kLanes<V>;
   int64_t i = 0;
   for (; i + L <= n; i += L) store_as<V>(to + i, load_as<V>(from + i));
@@ -102,7 +95,7 @@ template <class To, class From>
 CONVLAB_INLINE void lay_pairs(const Row<To, From>& row, const Span& first, const Span& second, int count, To fill,
                               To* even, To* odd) {
   constexpr int L = kLanes<To>;
-  using all = typename indices_to<L>::type;
+  using all = indices_to<L>;
   const int begin = larger(first.begin, second.begin), end = larger(begin, smaller(first.end, second.end));
   fill_line(even, begin, fill), fill_line(odd, begin, fill);
   for (int i = begin; i < end; i += L) {

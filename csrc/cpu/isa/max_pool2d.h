@@ -8,8 +8,8 @@
 //                 vector.
 #pragma once
 #include "cpu/isa/gradients.h"
-#include "cpu/isa/integers.h"
 #include "cpu/isa/outputs.h"
+#include "cpu/simd/integer_lanes.h"
 
 namespace convlab::CONVLAB_ISA {
 

@@ -16,7 +16,7 @@ template <class A, class T> struct TwoTaps {  // x in memory: windows two wide, 
   const T* x;
   static constexpr int per_output = 2;
   template <class F> CONVLAB_INLINE void read(int64_t at, F f) const {
-    using all = typename indices_to<kLanes<A>>::type;
+    using all = indices_to<kLanes<A>>;
     const Vec<A> a = load_as<A>(x + at), b = load_as<A>(x + at + kLanes<A>);
     f(unzip<A, 0>(a, b, all{}), 0);
     f(unzip<A, 1>(a, b, all{}), 1);

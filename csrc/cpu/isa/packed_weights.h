@@ -2,8 +2,8 @@
 // tap and each channel that the sum runs over. In forward and wgrad the lanes are k and the depth c, in dgrad the other
 // way round. One call, one vector of channels.
 #pragma once
-#include "cpu/isa/simd.h"
 #include "cpu/product.h"
+#include "cpu/simd/vec.h"
 
 namespace convlab::CONVLAB_ISA {
 

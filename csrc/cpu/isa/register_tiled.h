@@ -14,7 +14,7 @@
 #pragma once
 #include "cpu/isa/packed_weights.h"
 #include "cpu/isa/strips.h"
-#include "cpu/isa/transposed.h"
+#include "cpu/simd/transpose.h"
 
 namespace convlab::CONVLAB_ISA::register_tiled {
 
@@ -91,7 +91,7 @@ template <class A, int NV, bool side_by_side, int... M> constexpr TileFunction<A
 }
 
 template <class A> TileFunction<A> tile_of(int pixels, int vectors, bool side_by_side) {
-  using sizes = typename indices_to<kTilePixels>::type;
+  using sizes = indices_to<kTilePixels>;
   if (vectors > 1)
     return side_by_side ? tile_of<A, kTileVectors, true>(pixels, sizes{})
                         : tile_of<A, kTileVectors, false>(pixels, sizes{});

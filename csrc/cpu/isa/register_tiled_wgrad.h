@@ -86,7 +86,7 @@ int64_t pair_up(const Axis& vertical, const Axis& horizontal, const Span& rows, 
 template <class A>
 void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, const Strip& s, const Lens<A>& x,
                const Grad<A>& dy, Pair* pairs, int vectors, A* sums) {
-  using sizes = typename indices_to<kTilePixels>::type;
+  using sizes = indices_to<kTilePixels>;
   constexpr int L = kLanes<A>;
   const int64_t vector_stride = int64_t(vertical.kernel) * horizontal.kernel * p.depth * L;
   const auto reached_by = [&](int t) {

@@ -1,6 +1,6 @@
 // Strips of the target: rows of one image, or several whole images.
 #pragma once
-#include "cpu/isa/carver.h"
+#include "cpu/workspace.h"
 
 namespace convlab::CONVLAB_ISA {
 

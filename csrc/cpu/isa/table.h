@@ -5,10 +5,8 @@
 #include "cpu/isa/depthwise_wgrad.h"
 #include "cpu/isa/direct.h"
 #include "cpu/isa/direct_wgrad.h"
-#include "cpu/isa/leaky_relu.h"
 #include "cpu/isa/max_pool2d.h"
 #include "cpu/isa/packed_weights.h"
-#include "cpu/isa/peak.h"
 #include "cpu/isa/register_tiled.h"
 #include "cpu/isa/register_tiled_wgrad.h"
 #include "cpu/kernels.h"
@@ -86,43 +84,21 @@ template <class T> constexpr AvgPoolFunctions avg_pool_functions() {
   };
 }
 
-template <class T> constexpr ActivationFunctions activation_functions() {
-  return {
-      [](double slope, const void* x, void* y, void* positive, int64_t begin, int64_t end) {
-        leaky_relu_forward(slope, static_cast<const T*>(x), static_cast<T*>(y), static_cast<uint8_t*>(positive), begin,
-                           end);
-      },
-      [](double slope, const void* dy, const void* positive, void* dx, int64_t begin, int64_t end) {
-        leaky_relu_backward(slope, static_cast<const T*>(dy), static_cast<const uint8_t*>(positive),
-                            static_cast<T*>(dx), begin, end);
-      },
-      [](const void* x, void* y, int64_t begin, int64_t end) {
-        relu_forward(static_cast<const T*>(x), static_cast<T*>(y), begin, end);
-      },
-      [](const void* dy, const void* y, void* dx, int64_t begin, int64_t end) {
-        relu_backward(static_cast<const T*>(dy), static_cast<const T*>(y), static_cast<T*>(dx), begin, end);
-      },
-  };
-}
-
 #define CONVLAB_TEXT_OF(name) #name
 #define CONVLAB_TEXT(name) CONVLAB_TEXT_OF(name)
 
-extern const CpuKernels kernels;
-const CpuKernels kernels = {CONVLAB_TEXT(CONVLAB_ISA),
-                            kVectorBytes,
-                            kTilePixels,
-                            kTileVectors,
-                            &multiply_add,
-                            {conv_functions<float>(), conv_functions<double>(), conv_functions<float16>(),
-                             conv_functions<bfloat16>()},  // by DType
-                            {max_pool_functions<float, uint8_t>(), max_pool_functions<double, uint8_t>(),
-                             max_pool_functions<float16, uint8_t>(), max_pool_functions<bfloat16, uint8_t>()},
-                            {max_pool_functions<float, int32_t>(), max_pool_functions<double, int32_t>(),
-                             max_pool_functions<float16, int32_t>(), max_pool_functions<bfloat16, int32_t>()},
-                            {avg_pool_functions<float>(), avg_pool_functions<double>(), avg_pool_functions<float16>(),
-                             avg_pool_functions<bfloat16>()},
-                            {activation_functions<float>(), activation_functions<double>(),
-                             activation_functions<float16>(), activation_functions<bfloat16>()}};
+extern const CpuKernels kernels_;
+const CpuKernels kernels_ = {CONVLAB_TEXT(CONVLAB_ISA),
+                             kVectorBytes,
+                             kTilePixels,
+                             kTileVectors,
+                             {conv_functions<float>(), conv_functions<double>(), conv_functions<float16>(),
+                              conv_functions<bfloat16>()},  // by DType
+                             {max_pool_functions<float, uint8_t>(), max_pool_functions<double, uint8_t>(),
+                              max_pool_functions<float16, uint8_t>(), max_pool_functions<bfloat16, uint8_t>()},
+                             {max_pool_functions<float, int32_t>(), max_pool_functions<double, int32_t>(),
+                              max_pool_functions<float16, int32_t>(), max_pool_functions<bfloat16, int32_t>()},
+                             {avg_pool_functions<float>(), avg_pool_functions<double>(), avg_pool_functions<float16>(),
+                              avg_pool_functions<bfloat16>()}};
 
 }  // namespace convlab::CONVLAB_ISA

@@ -1,7 +1,7 @@
 // The taps of windows.
 #pragma once
-#include "cpu/isa/carver.h"
 #include "cpu/isa/lines.h"
+#include "cpu/workspace.h"
 
 namespace convlab::CONVLAB_ISA {
 

@@ -1,8 +1,8 @@
 // Copies that transpose a matrix, block by block in registers, and convert between memory's type and the sums': how
 // NCHW tensors get into panels with the channels innermost, and back.
 #pragma once
-#include "cpu/isa/simd.h"
 #include "cpu/product.h"
+#include "cpu/simd/vec.h"
 
 namespace convlab::CONVLAB_ISA {
 
@@ -12,7 +12,7 @@ constexpr int kPrefetched = 64;  // elements ahead: there are too many rows for 
 template <class A, class T> CONVLAB_INLINE Vec<A> load_apart(const T* from, int apart, int count) {
   if (apart == 1) return load_some<A>(from, count);
   const int reach = 2 * (count < kLanes<A> ? count : kLanes<A>)-1;  // the last of them, and what lies between
-  using all = typename indices_to<kLanes<A>>::type;
+  using all = indices_to<kLanes<A>>;
   return unzip<A, 0>(load_some<A>(from, reach),
                      reach > kLanes<A> ? load_some<A>(from + kLanes<A>, reach - kLanes<A>) : Vec<A>{}, all{});
 }

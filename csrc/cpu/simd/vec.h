@@ -2,20 +2,25 @@
 // arithmetic. The compiler's own vector types: the same text for AVX-512, AVX2, SSE2 and NEON. Sums contract to fused
 // multiply-adds where the machine has them.
 //
-// A file of csrc/cpu/isa is compiled once for each instruction set, in a namespace of its own (CONVLAB_ISA), and must
-// not emit an inline function of another namespace: the linker would keep one copy for all machines. So: no standard
-// library here.
+// A kernel's file is compiled once for each instruction set, in a namespace of its own (CONVLAB_ISA), and must not emit
+// an inline function of another namespace: the linker would keep one copy for all machines. So: of the standard library
+// only what emits none, <type_traits> and <utility>.
 #pragma once
+#include <type_traits>
+#include <utility>
+
 #if defined(__AVX512F__) || defined(__F16C__)
 #include <immintrin.h>
 #endif
 
+#include "cpu/instruction_sets.h"
 #include "cpu/poison.h"
-#include "dtype.h"
 
 #define CONVLAB_INLINE [[gnu::always_inline]] inline
 
 namespace convlab::CONVLAB_ISA {
+
+constexpr int kVectorBytes = kSet.vector_bytes, kTilePixels = kSet.tile_pixels, kTileVectors = kSet.tile_vectors;
 
 template <class A> struct vector_of {
   typedef A type __attribute__((vector_size(kVectorBytes)));
@@ -48,7 +53,7 @@ template <class V> CONVLAB_INLINE void keep(V& v) {
 
 }  // namespace convlab::CONVLAB_ISA
 
-#include "cpu/isa/half.h"
+#include "cpu/simd/half.h"
 
 namespace convlab::CONVLAB_ISA {
 
@@ -110,11 +115,8 @@ constexpr int64_t kTermsToPrefetch = 48;
 // ---- transposition
 // ----------------------------------------------------------------------------------------------------
 
-template <int... I> struct indices {};
-template <int N, int... I> struct indices_to : indices_to<N - 1, N - 1, I...> {};
-template <int... I> struct indices_to<0, I...> {
-  using type = indices<I...>;
-};
+template <int... I> using indices = std::integer_sequence<int, I...>;
+template <int N> using indices_to = std::make_integer_sequence<int, N>;
 
 // The lanes of a and b in turns: of their lower halves (half = 0), or of their upper halves
 template <class A, int half, int... I> CONVLAB_INLINE Vec<A> zip(Vec<A> a, Vec<A> b, indices<I...>) {
@@ -139,7 +141,7 @@ template <class A, int which, int... I> CONVLAB_INLINE Vec<A> unzip(Vec<A> a, Ve
 // changed places.
 template <class A> CONVLAB_INLINE void transpose(Vec<A> (&rows)[kLanes<A>]) {
   constexpr int L = kLanes<A>;
-  using all = typename indices_to<L>::type;
+  using all = indices_to<L>;
 #pragma GCC unroll 8
   for (int round = 1; round < L; round *= 2) {
     Vec<A> turned[L];

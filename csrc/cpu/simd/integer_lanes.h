@@ -1,16 +1,10 @@
 // Integers beside the lanes of a vector: in registers one as wide as each lane, in memory bytes or 32 bits each.
 #pragma once
-#include "cpu/isa/simd.h"
+#include "cpu/simd/vec.h"
 
 namespace convlab::CONVLAB_ISA {
 
-template <class A> struct integer_of {
-  using type = int32_t;
-};
-template <> struct integer_of<double> {
-  using type = int64_t;
-};
-template <class A> using Integer = typename integer_of<A>::type;
+template <class A> using Integer = std::conditional_t<sizeof(A) == 8, int64_t, int32_t>;
 template <class A> using Integers = Vec<Integer<A>>;
 
 template <class A> CONVLAB_INLINE Integers<A> integers(int value) { return Integer<A>(value) - Integers<A>{}; }
@@ -37,7 +31,7 @@ template <class A, class M> CONVLAB_INLINE Integers<A> load_integers(const M* p)
     Vec<uint8_t> v = (Vec<uint8_t>)Vec<uint64_t>{bytes};
 #pragma GCC unroll 3
     for (int width = 1; width < int(sizeof(A)); width *= 2)
-      v = zip<uint8_t, 0>(v, Vec<uint8_t>{}, typename indices_to<kVectorBytes>::type{});
+      v = zip<uint8_t, 0>(v, Vec<uint8_t>{}, indices_to<kVectorBytes>{});
     return (Integers<A>)v;
   }
 }
@@ -54,7 +48,7 @@ template <class A, class M> CONVLAB_INLINE void store_integers(M* p, Integers<A>
     Vec<uint8_t> bytes = (Vec<uint8_t>)v;
 #pragma GCC unroll 3
     for (int width = 1; width < int(sizeof(A)); width *= 2)
-      bytes = unzip<uint8_t, 0>(bytes, Vec<uint8_t>{}, typename indices_to<kVectorBytes>::type{});
+      bytes = unzip<uint8_t, 0>(bytes, Vec<uint8_t>{}, indices_to<kVectorBytes>{});
     __builtin_memcpy(p, &bytes, kLanes<A>);
   }
 }

@@ -1,6 +1,6 @@
 // Leaky ReLU and ReLU, element by element. ReLU is not leaky ReLU with slope 0: -inf times 0 is NaN.
-#pragma once
-#include "cpu/isa/integers.h"
+#include "cpu/activations/leaky_relu.h"
+#include "cpu/simd/integer_lanes.h"
 
 namespace convlab::CONVLAB_ISA {
 
@@ -68,5 +68,10 @@ template <class T> void relu_backward(const T* dy, const T* y, T* dx, int64_t be
   using V = Vec<acc_t<T>>;
   each_element(dy, y, dx, begin, end, [](V grad, V v) { return v <= 0 ? V{} : grad; });
 }
+
+CONVLAB_DEFINE(leaky_relu_forward, leaky_relu_forward)
+CONVLAB_DEFINE(leaky_relu_backward, leaky_relu_backward)
+CONVLAB_DEFINE(relu_forward, relu_forward)
+CONVLAB_DEFINE(relu_backward, relu_backward)
 
 }  // namespace convlab::CONVLAB_ISA

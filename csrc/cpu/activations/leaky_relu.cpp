@@ -1,0 +1,44 @@
+// Leaky ReLU and ReLU on the CPU.
+#include "cpu/activations/leaky_relu.h"
+
+#include "cpu/parallel.h"
+#include "host/leaky_relu_operators.h"
+#include "host/registration.h"
+
+namespace convlab {
+namespace {
+
+struct Cpu {
+  explicit Cpu(const Tensor&) {}
+
+  void leaky_relu_forward(DType dtype, long long elements, double slope, const void* x, void* y, void* positive) const {
+    over_elements(elements, kernels::leaky_relu_forward.of(dtype), slope, x, y, static_cast<uint8_t*>(positive));
+  }
+  void leaky_relu_backward(DType dtype, long long elements, double slope, const void* dy, const void* positive,
+                           void* dx) const {
+    over_elements(elements, kernels::leaky_relu_backward.of(dtype), slope, dy, static_cast<const uint8_t*>(positive),
+                  dx);
+  }
+  void relu_forward(DType dtype, long long elements, const void* x, void* y) const {
+    over_elements(elements, kernels::relu_forward.of(dtype), x, y);
+  }
+  void relu_backward(DType dtype, long long elements, const void* dy, const void* y, void* dx) const {
+    over_elements(elements, kernels::relu_backward.of(dtype), dy, y, dx);
+  }
+
+ private:
+  template <class Function, class... Arguments>
+  static void over_elements(long long elements, Function* f, Arguments... arguments) {
+    parallel_over(elements, 1, [&](int64_t begin, int64_t end) { f(arguments..., begin, end); });
+  }
+};
+
+}  // namespace
+}  // namespace convlab
+
+CONVLAB_REGISTER_CPU(m) {
+  m.impl("leaky_relu_forward", TORCH_BOX(&convlab::leaky_relu_forward<convlab::Cpu>));
+  m.impl("leaky_relu_backward", TORCH_BOX(&convlab::leaky_relu_backward<convlab::Cpu>));
+  m.impl("relu_forward", TORCH_BOX(&convlab::relu_forward<convlab::Cpu>));
+  m.impl("relu_backward", TORCH_BOX(&convlab::relu_backward<convlab::Cpu>));
+}

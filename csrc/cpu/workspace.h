@@ -1,0 +1,46 @@
+// A call's scratch memory in arrays. A kernel lays its arrays out in one function, a template over who gives them:
+//
+//   template <class Memory> Arrays lay_out(Memory& memory, const Problem& p) { return {memory.template take<float>(p.n), ...}; }
+//
+// Measure counts the bytes, Carver cuts a block of so many into the arrays.
+#pragma once
+#include <cstdint>
+
+#include "cpu/poison.h"
+
+namespace convlab {
+
+constexpr int64_t kCacheLine = 64;
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr int kGap = 1;  // at least one poisoned byte behind every array; a vector's worth where it is made of vectors
+#else
+constexpr int kGap = 0;
+#endif
+
+// Arrays begin on cache lines: a vector astride two lines costs two accesses.
+constexpr int64_t bytes_taken(int64_t bytes) {
+  return bytes > 0 ? (bytes + kGap + kCacheLine - 1) / kCacheLine * kCacheLine : 0;
+}
+
+struct Measure {
+  int64_t bytes = 0;
+
+  template <class T> [[gnu::always_inline]] T* take(int64_t count) {
+    bytes += bytes_taken(count * int64_t(sizeof(T)));
+    return nullptr;
+  }
+};
+
+struct Carver {
+  char* at;
+
+  template <class T> [[gnu::always_inline]] T* take(int64_t count) {
+    char *const array = at, *const end = at + count * int64_t(sizeof(T));
+    at += bytes_taken(end - array);
+    ASAN_POISON_MEMORY_REGION(end, at - end);
+    return reinterpret_cast<T*>(array);
+  }
+};
+
+}  // namespace convlab
