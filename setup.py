@@ -48,7 +48,10 @@ ISA_FLAGS = {
     "baseline": "-O2",
 }
 KERNEL_FLAGS = ["-ffp-contract=fast"]
-LADDER = ["csrc/algorithms.cpp"]  # the algorithms and their plans, as data: every library's
+LADDER = [
+    "csrc/algorithms.cpp",
+    "csrc/cpu/instruction_sets.cpp",
+]  # the algorithms and their plans, as data: every library's
 # Symbols of a static library stay inside: torch loads a libcudart of its own, and the two must not answer for each
 # other.
 STRIP = "-Wl,-s"
@@ -73,7 +76,7 @@ def libraries(torch, cxx, nvcc, archs) -> list[Library]:
     # libtorch_cuda.so into scope, where there is one.
     ops = Library(
         "_C.so",
-        ["csrc/ops.cpp", "csrc/cpu/**/*.cpp", *LADDER],
+        ["csrc/ops.cpp", "csrc/cpu/**/*.cpp", "csrc/algorithms.cpp"],
         [*CXX_FLAGS, STABLE_ABI, "-isystem", torch.include, f"-fmacro-prefix-map={torch.include}/="],
         [],
         [*LINK_FLAGS, "-Wl,-z,defs", "-Wl,--no-as-needed", "-L" + torch.lib, "-ltorch", "-ltorch_cpu"],

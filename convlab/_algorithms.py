@@ -59,7 +59,7 @@ class Conv2dProblem:
         w = cast("Sizes", tuple(weight.shape))
         stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
         padding = padding4(padding, stride, w[2:], dilation)
-        outputs = _lab.conv2d_output_size(x, w, stride, padding, dilation, groups)
+        outputs = _lab.conv2d_output_size(x, w, (*stride, *padding, *dilation, groups))
         channels_last = any(t.dim() == 4 and is_channels_last(t) for t in (input, weight))
         return cls(
             x,
@@ -74,6 +74,11 @@ class Conv2dProblem:
             backend_of(input),
         )
 
+    def doing(self, pass_: str) -> "_lab.Problem":
+        """The problem of a pass, as the table of algorithms takes it (csrc/algorithms.h)."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return _lab.Problem(pass_, dtype, self.x, self.w, self.geometry, self.channels_last)
+
     @property
     def geometry(self) -> tuple[int, ...]:
         """stride, padding, dilation and groups, as the operators take them (csrc/ops.cpp)."""
@@ -82,12 +87,20 @@ class Conv2dProblem:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """One rung of the ladder. `passes` and `backends` are what it has at all; `supports` says more."""
+    """One rung of the ladder. `passes` and `backends` are what it has at all; `supports` says more. `techniques`: what
+    it does, in a line for each backend."""
 
     name: str
-    technique: str
+    techniques: dict[str, str] = field(hash=False)
     passes_by_backend: dict[str, frozenset[str]] = field(repr=False, hash=False)
     number: int = field(repr=False)
+
+    @property
+    def technique(self) -> str:
+        """What it does, in a line."""
+        if len(set(self.techniques.values())) == 1:
+            return next(iter(self.techniques.values()))
+        return "; ".join(f"{backend}: {technique}" for backend, technique in self.techniques.items())
 
     @property
     def passes(self) -> frozenset[str]:
@@ -108,27 +121,32 @@ class Algorithm:
         dtype = str(problem.dtype).removeprefix("torch.")
         if dtype not in ("float32", "float64", "float16", "bfloat16"):
             return False, f"has no {pass_} for {dtype}"
-        p = problem
-        reason = _lab.refusal(self.number, p.backend, pass_, dtype, p.x, p.w, p.stride, p.padding, p.dilation, p.groups)
+        reason = _lab.refusal(self.number, problem.backend, problem.doing(pass_))
         return not reason, reason
 
     def plan(self, problem: Conv2dProblem, pass_: str) -> dict[str, Any]:
-        """How this algorithm launches for `pass_` of `problem` on a GPU, or under `simulate()`.
+        """How this algorithm does `pass_` of `problem`. Raises ValueError, with the reason, where `supports` says no.
 
-        Keys: `product` (rows M, columns N and steps K of the matrix product the pass is made of; of its parts, the
-        largest) and `tile` (M, N, K: a block makes M x N of its outputs, K steps at a time), both None where there are
-        no tiles; `grid`, `threads` (a block), `slices` (of wgrad's sum), `images` (at a time; 0: all), `workspace`
-        (bytes). Raises ValueError, with the reason, where `supports` says no.
+        On a GPU, or under `simulate()`, the keys are `product` (rows M, columns N and steps K of the matrix product the
+        pass is made of; of its parts, the largest) and `tile` (M, N, K: a block makes M x N of its outputs, K steps at a
+        time), both None where there are no tiles; `grid`, `threads` (a block), `slices` (of wgrad's sum), `images` (at
+        a time; 0: all), `workspace` (bytes).
+
+        On the CPU: `kernels` (of which instruction set), `strip` (images and rows that are computed at a time; 0: all),
+        `pieces` of work that threads share, `slices` (of wgrad's sum), `workspace` and, for each thread, `scratch`
+        (bytes).
         """
-        p = problem
-        return _lab.plan(
-            self.number, pass_, str(p.dtype).removeprefix("torch."), p.x, p.w, p.stride, p.padding, p.dilation, p.groups
-        )
+        return _lab.plan(self.number, problem.backend, problem.doing(pass_))
 
 
 _TABLE = {
-    name: Algorithm(name, technique, {backend: frozenset(passes) for backend, passes in by_backend.items()}, number)
-    for number, name, technique, by_backend in _lab.algorithms()
+    name: Algorithm(
+        name,
+        {backend: technique for backend, (technique, _) in by_backend.items()},
+        {backend: frozenset(passes) for backend, (_, passes) in by_backend.items()},
+        number,
+    )
+    for number, name, by_backend in _lab.algorithms()
 }
 
 
@@ -160,14 +178,10 @@ def numbers_of(algo: Algo, backend: str, problem: Callable[[], Conv2dProblem]) -
 def names_of(algo: Algo, problem: Conv2dProblem) -> dict[str, str]:
     """The algorithm that runs each pass of `problem`: "auto" resolved to what the operators take. Raises as
     `numbers_of`."""
-    p = problem
-    dtype = str(p.dtype).removeprefix("torch.")
     names = {}
-    for pass_, number in zip(PASSES, numbers_of(algo, p.backend, lambda: p)):
+    for pass_, number in zip(PASSES, numbers_of(algo, problem.backend, lambda: problem)):
         chosen = next((a.name for a in algorithms() if a.number == number), None)
-        names[pass_] = chosen or _lab.choice(
-            p.backend, pass_, dtype, p.x, p.w, p.stride, p.padding, p.dilation, p.groups, p.channels_last
-        )
+        names[pass_] = chosen or _lab.choice(problem.backend, problem.doing(pass_))
     return names
 
 

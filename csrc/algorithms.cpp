@@ -1,8 +1,13 @@
 #include "algorithms.h"
 
 #include <iterator>
+#include <stdexcept>
+#include <type_traits>
 
-#include "cpu/choice.h"
+#include "cpu/conv2d/depthwise/depthwise_plan.h"
+#include "cpu/conv2d/direct/direct_plan.h"
+#include "cpu/conv2d/reference/reference_plan.h"
+#include "cpu/conv2d/register_tiled/register_tiled_plan.h"
 #include "kernels/conv2d_depthwise_plan.h"
 #include "kernels/conv2d_direct_plan.h"
 #include "kernels/conv2d_im2col_gemm_plan.h"
@@ -16,41 +21,35 @@ namespace {
 
 constexpr unsigned kForwardAndDgrad = bit(Pass::forward) | bit(Pass::dgrad);
 
-// The numbers travel through the operators' schemas: never reuse one. "auto" looks at the CUDA rungs from the last row
-// to the first.
+// The numbers travel through the operators' schemas: never reuse one. "auto" looks from the last row to the first.
 constexpr AlgorithmRow kAlgorithms[] = {
-    {Algorithm(1), "reference", "sequential loops, as a course writes them down", {kAllPasses, kNoPass}, nullptr},
-    {Algorithm(2), "direct", "each output element by the definition, in parallel", {kAllPasses, kAllPasses}, &kDirect},
-    {Algorithm(3),
-     "tiled",
-     "input tiles in shared memory, filters in constant memory",
-     {kNoPass, kForwardAndDgrad},
-     &kTiled},
-    {Algorithm(4),
-     "im2col_gemm",
-     "unrolls the input into a matrix, then multiplies in shared-memory tiles",
-     {kNoPass, kAllPasses},
-     &kIm2colGemm},
-    {Algorithm(5),
-     "implicit_gemm",
-     "a matrix product in shared-memory tiles, unrolled while they are loaded",
-     {kNoPass, kAllPasses},
-     &kImplicitGemm},
-    {Algorithm(6),
-     "register_tiled",
-     "the same product, with a tile of outputs in registers",
-     {kAllPasses, kAllPasses},
-     &kRegisterTiled},
-    {Algorithm(7),
-     "small_filter",
-     "kernels compiled for the filters of LeNet and of CIFAR's first layer",
-     {kNoPass, kAllPasses},
-     &kSmallFilter},
-    {Algorithm(8),
-     "depthwise",
-     "each channel by itself, a run of places in registers",
-     {kAllPasses, kAllPasses},
-     &kDepthwise},
+    {.id = 1, .name = "reference", .cpu = {"sequential loops, as a course writes them down", kAllPasses, &reference::rung}},
+    {.id = 2,
+     .name = "direct",
+     .cpu = {"vectors along rows, which are copied between zeros; a tile of channels in registers", kAllPasses,
+             &direct::rung},
+     .cuda = {"each output element by the definition, in parallel", kAllPasses, &kDirect}},
+    {.id = 3,
+     .name = "tiled",
+     .cuda = {"input tiles in shared memory, filters in constant memory", kForwardAndDgrad, &kTiled}},
+    {.id = 4,
+     .name = "im2col_gemm",
+     .cuda = {"unrolls the input into a matrix, then multiplies in shared-memory tiles", kAllPasses, &kIm2colGemm}},
+    {.id = 5,
+     .name = "implicit_gemm",
+     .cuda = {"a matrix product in shared-memory tiles, unrolled while they are loaded", kAllPasses, &kImplicitGemm}},
+    {.id = 6,
+     .name = "register_tiled",
+     .cpu = {"a matrix product unrolled by addresses, with a tile of outputs in registers", kAllPasses,
+             &register_tiled::rung},
+     .cuda = {"the same product, with a tile of outputs in registers", kAllPasses, &kRegisterTiled}},
+    {.id = 7,
+     .name = "small_filter",
+     .cuda = {"kernels compiled for the filters of LeNet and of CIFAR's first layer", kAllPasses, &kSmallFilter}},
+    {.id = 8,
+     .name = "depthwise",
+     .cpu = {"each channel by itself, a run of positions in registers", kAllPasses, &depthwise::rung},
+     .cuda = {"each channel by itself, a run of positions in registers", kAllPasses, &kDepthwise}},
 };
 
 constexpr bool numbers_are_unique() {
@@ -61,12 +60,33 @@ constexpr bool numbers_are_unique() {
 }
 static_assert(numbers_are_unique(), "two algorithms have one number");
 
-Algorithm cuda_choice(Pass pass, DType dtype, const Conv2d& g) {
-  for (const AlgorithmRow* row = std::end(kAlgorithms); row-- != kAlgorithms;)
-    if (row->rung && row->rung->best && refusal(*row, Backend::cuda, pass, dtype, g).empty() &&
-        row->rung->best(pass, g))
-      return row->id;
-  return Algorithm::direct;  // whose plan says why not even it can do this
+template <class Rung> const OnBackend<Rung>& on(const AlgorithmRow& row) {
+  if constexpr (std::is_same_v<Rung, CpuRung>) return row.cpu;
+  else return row.cuda;
+}
+
+template <class Rung> bool can(const OnBackend<Rung>& a, const Problem& p) {
+  return (a.passes & bit(p.pass)) && a.rung->can(p);
+}
+
+template <class Rung> std::string why_not(const OnBackend<Rung>& a, Backend backend, const Problem& p) {
+  if (!(a.passes & bit(p.pass)))
+    return std::string("has no ") + kPassNames[int(p.pass)] + " for " + kBackendNames[int(backend)] + " tensors";
+  return a.rung->can(p) ? "" : a.rung->why_not(p);
+}
+
+[[noreturn]] void refuse(const std::string& why) { throw std::invalid_argument("conv2d: " + why); }
+
+// For "auto". Not even the simplest can do some: the grid of `direct` has an end.
+template <class Rung> const AlgorithmRow& best(Backend backend, const Problem& p) {
+  const AlgorithmRow* simplest = nullptr;
+  for (const AlgorithmRow* row = std::end(kAlgorithms); row-- != kAlgorithms;) {
+    const OnBackend<Rung>& a = on<Rung>(*row);
+    if (!a.rung || !a.rung->best) continue;
+    if (can(a, p) && a.rung->best(p)) return *row;
+    simplest = row;
+  }
+  refuse(std::string("no algorithm can do this: '") + simplest->name + "' " + refusal(*simplest, backend, p));
 }
 
 }  // namespace
@@ -75,26 +95,24 @@ AlgorithmTable algorithms() { return {std::begin(kAlgorithms), std::end(kAlgorit
 
 const AlgorithmRow* find_algorithm(int64_t id) {
   for (const AlgorithmRow& row : kAlgorithms)
-    if (int64_t(row.id) == id) return &row;
+    if (row.id == id) return &row;
   return nullptr;
 }
 
-std::string refusal(const AlgorithmRow& row, Backend backend, Pass pass, DType dtype, const Conv2d& g) {
-  if (!(row.passes[int(backend)] & bit(pass)))
-    return std::string("has no ") + kPassNames[int(pass)] + " for " + kBackendNames[int(backend)] + " tensors";
-  return backend == Backend::cuda ? row.rung->refusal(pass, dtype, g) : cpu_refusal(row.id, g);
+std::string refusal(const AlgorithmRow& row, Backend backend, const Problem& p) {
+  return backend == Backend::cpu ? why_not(row.cpu, backend, p) : why_not(row.cuda, backend, p);
 }
 
-Algorithm resolve(int64_t requested, Backend backend, Pass pass, DType dtype, const Conv2d& g, bool channels_last) {
-  if (requested == int64_t(Algorithm::automatic))
-    return backend == Backend::cuda ? cuda_choice(pass, dtype, g) : cpu_choice(pass, g, channels_last);
-  const AlgorithmRow* row = find_algorithm(requested);
-  if (!row)
-    throw std::invalid_argument("conv2d: algo number " + std::to_string(requested) +
-                                " is not in the table of algorithms");
-  const std::string why = refusal(*row, backend, pass, dtype, g);
-  if (!why.empty()) throw std::invalid_argument(std::string("conv2d: algo '") + row->name + "' " + why);
-  return row->id;
+template <class Rung> Chosen<Rung> resolve(int64_t requested, const Problem& p) {
+  constexpr Backend backend = std::is_same_v<Rung, CpuRung> ? Backend::cpu : Backend::cuda;
+  const AlgorithmRow* row = requested ? find_algorithm(requested) : &best<Rung>(backend, p);
+  if (!row) refuse("algo number " + std::to_string(requested) + " is not in the table of algorithms");
+  const OnBackend<Rung>& chosen = on<Rung>(*row);
+  if (requested && !can(chosen, p)) refuse(std::string("algo '") + row->name + "' " + refusal(*row, backend, p));
+  return {row, chosen.rung, chosen.rung->plan(p)};
 }
+
+template Chosen<CpuRung> resolve(int64_t, const Problem&);
+template Chosen<CudaRung> resolve(int64_t, const Problem&);
 
 }  // namespace convlab

@@ -2,7 +2,6 @@
 // The host side of the backends and Python (convlab.algorithms()) both read this table. Torch-free.
 #pragma once
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 
 #include "dtype.h"
@@ -16,20 +15,59 @@ enum class Pass { forward, dgrad, wgrad };
 constexpr const char* kBackendNames[] = {"cpu", "cuda"};
 constexpr const char* kPassNames[] = {"forward", "dgrad", "wgrad"};
 
-// An algorithm's number in the table (algorithms.cpp). Here are those that the CPU's code asks for by name.
-enum class Algorithm : int64_t { automatic = 0, reference = 1, direct = 2, register_tiled = 6, depthwise = 8 };
-
 constexpr unsigned bit(Pass pass) { return 1u << int(pass); }
 constexpr unsigned kNoPass = 0, kAllPasses = bit(Pass::forward) | bit(Pass::dgrad) | bit(Pass::wgrad);
 
-struct Rung;  // kernels/rung.h
+// Which of an operator's tensors lie channels_last, as kernels see them; a backend that takes NCHW alone need not look.
+struct Layouts {
+  bool first = false, second = false, output = false;
+};
+
+// A pass of a convolution. channels_last: what torch says of the activations that it reads or writes.
+struct Problem {
+  Pass pass;
+  DType dtype;
+  Conv2d g;
+  bool channels_last = false;
+  Layouts layouts{};
+};
+
+// An algorithm on one backend. Where the library has its kernels, these make themselves known as `run`.
+template <class PlanOfRung, class Run> struct Rung {
+  using Plan = PlanOfRung;
+
+  bool (*can)(const Problem&);            // cheap: every call asks
+  std::string (*why_not)(const Problem&);  // the sentence, where it cannot
+  Plan (*plan)(const Problem&);           // how it does what it can
+  bool (*best)(const Problem&);           // whether it is worth its while, where it can; null: never
+  const Run* run = nullptr;
+};
+
+struct Plan;         // kernels/plan.h
+struct ConvKernels;  // kernels/launchers.h
+struct CpuPlan;      // cpu/conv2d/cpu_rung.h
+struct Operands;
+using CudaRung = Rung<Plan, ConvKernels>;
+using CpuRung = Rung<CpuPlan, void(const CpuPlan&, const Problem&, const Operands&)>;
+
+inline bool can_all(const Problem&) { return true; }
+inline std::string no_reason(const Problem&) { return ""; }
+inline bool always_best(const Problem&) { return true; }
+
+template <class Rung> struct OnBackend {
+  const char* technique = "";
+  unsigned passes = kNoPass;  // a bit a Pass
+  const Rung* rung = nullptr;
+};
 
 struct AlgorithmRow {
-  Algorithm id;
+  int64_t id;
   const char* name;
-  const char* technique;
-  unsigned passes[2];  // by Backend, a bit a Pass
-  const Rung* rung;    // its decisions on CUDA; null where it has no pass
+  OnBackend<CpuRung> cpu{};
+  OnBackend<CudaRung> cuda{};
+
+  unsigned passes(Backend backend) const { return backend == Backend::cpu ? cpu.passes : cuda.passes; }
+  const char* technique(Backend backend) const { return backend == Backend::cpu ? cpu.technique : cuda.technique; }
 };
 
 // All of them, the simplest first.
@@ -42,12 +80,18 @@ AlgorithmTable algorithms();
 
 const AlgorithmRow* find_algorithm(int64_t id);  // null if it is not in the table
 
-// Why `row` cannot do this pass of the problem on this backend; empty when it can.
-std::string refusal(const AlgorithmRow& row, Backend backend, Pass pass, DType, const Conv2d&);
+// Why `row` cannot do a problem on this backend; empty when it can.
+std::string refusal(const AlgorithmRow& row, Backend backend, const Problem&);
 
-// The algorithm that `requested` stands for in an operator's arguments: itself, or what is best where it is
-// `automatic`. The layout is that of the activations, where the backend's kernels take both.
+// What runs a problem, and how
+template <class Rung> struct Chosen {
+  const AlgorithmRow* row;
+  const Rung* rung;
+  typename Rung::Plan plan;
+};
+
+// The algorithm with the number `requested`; 0 is "auto": the last row that can do the problem and thinks it best.
 // Throws std::invalid_argument for what is not in the table or cannot do this.
-Algorithm resolve(int64_t requested, Backend backend, Pass pass, DType dtype, const Conv2d& g, bool channels_last);
+template <class Rung> Chosen<Rung> resolve(int64_t requested, const Problem&);
 
 }  // namespace convlab

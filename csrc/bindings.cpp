@@ -3,8 +3,10 @@
 #include <pybind11/stl.h>
 
 #include "algorithms.h"
+#include "cpu/conv2d/cpu_rung.h"
+#include "cpu/instruction_sets.h"
 #include "geometry/validate.h"
-#include "kernels/rung.h"
+#include "kernels/plan.h"
 #include "simulator_bindings.h"
 
 // What the build was made with; setup.py says.
@@ -22,14 +24,14 @@ namespace {
 py::list table() {
   py::list rows;
   for (const AlgorithmRow& row : algorithms()) {
-    py::dict passes;  // backend -> names of passes
-    for (int backend = 0; backend < 2; backend++) {
+    py::dict backends;  // name -> (technique, names of passes)
+    for (const Backend backend : {Backend::cpu, Backend::cuda}) {
       py::list names;
       for (int pass = 0; pass < 3; pass++)
-        if (row.passes[backend] & bit(Pass(pass))) names.append(kPassNames[pass]);
-      if (py::len(names)) passes[kBackendNames[backend]] = names;
+        if (row.passes(backend) & bit(Pass(pass))) names.append(kPassNames[pass]);
+      if (py::len(names)) backends[kBackendNames[int(backend)]] = py::make_tuple(row.technique(backend), names);
     }
-    rows.append(py::make_tuple(int64_t(row.id), row.name, row.technique, passes));
+    rows.append(py::make_tuple(row.id, row.name, backends));
   }
   return rows;
 }
@@ -50,29 +52,26 @@ const AlgorithmRow& row_of(int64_t algo) {
 Pass pass_of(const std::string& name) { return Pass(index_of("pass", name, kPassNames)); }
 DType dtype_of(const std::string& name) { return DType(index_of("dtype", name, kDTypeNames)); }
 
-std::string refusal_of(int64_t algo, const std::string& backend, const std::string& pass, const std::string& dtype,
-                       const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding, const Sizes& dilation,
-                       int64_t groups) {
-  const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
-  return refusal(row_of(algo), Backend(index_of("backend", backend, kBackendNames)), pass_of(pass), dtype_of(dtype), g);
+Backend backend_of(const std::string& name) { return Backend(index_of("backend", name, kBackendNames)); }
+
+Problem problem_of(const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w,
+                   const Sizes& geometry, bool channels_last) {
+  return {.pass = pass_of(pass),
+          .dtype = dtype_of(dtype),
+          .g = make_conv2d("conv2d", x, w, geometry),
+          .channels_last = channels_last,
+          .layouts = {channels_last, channels_last, channels_last}};
 }
 
-std::string choice_of(const std::string& backend, const std::string& pass, const std::string& dtype, const Sizes& x,
-                      const Sizes& w, const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups,
-                      bool channels_last) {
-  const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
-  const Algorithm id = resolve(0, Backend(index_of("backend", backend, kBackendNames)), pass_of(pass), dtype_of(dtype),
-                               g, channels_last);
-  return row_of(int64_t(id)).name;
+std::string refusal_of(int64_t algo, const std::string& backend, const Problem& p) {
+  return refusal(row_of(algo), backend_of(backend), p);
 }
 
-py::dict plan_of(int64_t algo, const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w,
-                 const Sizes& stride, const Sizes& padding, const Sizes& dilation, int64_t groups) {
-  const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
-  const AlgorithmRow& row = row_of(algo);
-  const std::string why = refusal(row, Backend::cuda, pass_of(pass), dtype_of(dtype), g);
-  if (!why.empty()) throw std::invalid_argument(message("algo '", row.name, "' ", why));
-  const Plan plan = row.rung->plan(pass_of(pass), dtype_of(dtype), g);
+std::string choice_of(const std::string& backend, const Problem& p) {
+  return backend_of(backend) == Backend::cpu ? resolve<CpuRung>(0, p).row->name : resolve<CudaRung>(0, p).row->name;
+}
+
+py::dict facts_of(const Plan& plan) {
   py::dict facts;
   facts["tile"] = plan.tile.M ? py::object(py::make_tuple(plan.tile.M, plan.tile.N, plan.tile.K)) : py::none();
   facts["product"] = plan.tile.M ? py::object(py::make_tuple(plan.rows, plan.columns, plan.steps)) : py::none();
@@ -86,9 +85,25 @@ py::dict plan_of(int64_t algo, const std::string& pass, const std::string& dtype
   return facts;
 }
 
-std::pair<int, int> conv2d_output_size(const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding,
-                                       const Sizes& dilation, int64_t groups) {
-  const Conv2d g = make_conv2d("conv2d", x, w, stride, padding, dilation, groups);
+py::dict facts_of(const CpuPlan& plan) {
+  py::dict facts;
+  facts["kernels"] = instruction_set().name;
+  facts["strip"] = py::make_tuple(plan.images_per_strip, plan.rows_per_strip);
+  facts["pieces"] = plan.pieces;
+  facts["slices"] = plan.slices;
+  facts["workspace"] = plan.workspace;
+  facts["scratch"] = plan.scratch;
+  return facts;
+}
+
+py::dict plan_of(int64_t algo, const std::string& backend, const Problem& p) {
+  row_of(algo);
+  return backend_of(backend) == Backend::cpu ? facts_of(resolve<CpuRung>(algo, p).plan)
+                                             : facts_of(resolve<CudaRung>(algo, p).plan);
+}
+
+std::pair<int, int> conv2d_output_size(const Sizes& x, const Sizes& w, const Sizes& geometry) {
+  const Conv2d g = make_conv2d("conv2d", x, w, geometry);
   return {g.P, g.Q};
 }
 
@@ -108,13 +123,16 @@ PYBIND11_MODULE(_lab, m) {
   m.doc() =
       "The torch-free side of convlab: the table of algorithms, the geometry of problems, how the library was built.";
   m.def("algorithms", &convlab::table,
-        "Rows (number, name, technique, {backend: [passes]}) of the table of algorithms.");
+        "Rows (number, name, {backend: (technique, [passes])}) of the table of algorithms.");
+  py::class_<convlab::Problem>(m, "Problem", "A pass of a convolution, without its data.")
+      .def(py::init(&convlab::problem_of), "Raises RuntimeError for arguments that do not fit together.");
   m.def("refusal", &convlab::refusal_of, "Why an algorithm cannot do a pass of a convolution; empty when it can.");
   m.def("choice", &convlab::choice_of, "The name of the algorithm that a pass of a convolution gets from \"auto\".");
-  m.def("plan", &convlab::plan_of,
-        "How a CUDA algorithm launches for a pass of a convolution: {tile, product: (M, N, K) or None, grid, threads, "
-        "useful, plane, slices,\n"
-        "images, workspace}.");
+  m.def(
+      "plan", &convlab::plan_of,
+      "How an algorithm does a pass of a convolution. CUDA: {tile, product: (M, N, K) or None, grid, threads, useful, "
+      "plane, slices,\n"
+      "images, workspace}. CPU: {kernels, strip: (images, rows), pieces, slices, workspace, scratch}.");
   m.def("conv2d_output_size", &convlab::conv2d_output_size,
         "(P, Q) of a convolution. Raises RuntimeError for arguments that do not fit together.");
   convlab::bind_simulator(m);

@@ -13,6 +13,11 @@ namespace convlab {
 
 enum class DType { float32, float64, float16, bfloat16 };
 
+// Bytes of an element, and of what sums of such elements are kept in (acc_t, below)
+constexpr int bytes_of(DType dtype) { return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2; }
+constexpr int sum_bytes(DType dtype) { return dtype == DType::float64 ? 8 : 4; }
+constexpr bool is_sum_type(DType dtype) { return bytes_of(dtype) == sum_bytes(dtype); }
+
 #if defined(__CUDACC__)
 
 using float16 = __half;

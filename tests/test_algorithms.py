@@ -1,5 +1,6 @@
 """An algorithm is an argument: by name, by pass, checked when the forward is called."""
 
+import dataclasses
 import random
 import re
 
@@ -9,6 +10,7 @@ import torch
 
 import convlab
 import convlab.functional as CF
+from convlab import cpu
 from convlab.testing import AWKWARD, Conv, random_conv
 
 PASSES = {"forward", "dgrad", "wgrad"}
@@ -188,6 +190,24 @@ def meta_problem(conv, dtype):
     return convlab.Conv2dProblem(
         conv[:4], w, y, conv.stride, conv.padding * 2, conv.dilation, conv.groups, dtype, False, "cuda"
     )
+
+
+@pytest.mark.parametrize("algo", [a for a in convlab.algorithms() if "cpu" in a.backends], ids=lambda a: a.name)
+def test_a_plan_of_the_cpu_goes_with_support(algo):
+    rng = random.Random(7)
+    for conv in [random_conv(rng) for _ in range(60)] + [c for c in AWKWARD if c.N]:
+        for channels_last in (False, True):
+            problem = meta_problem(conv, rng.choice(ladder.DTYPES))
+            problem = dataclasses.replace(problem, backend="cpu", channels_last=channels_last)
+            for pass_ in algo.passes:
+                ok, reason = algo.supports(problem, pass_)
+                if not ok:
+                    with pytest.raises(ValueError, match=re.escape(reason)):
+                        algo.plan(problem, pass_)
+                    continue
+                plan = algo.plan(problem, pass_)
+                assert plan["kernels"] == cpu.kernels() and plan["slices"] >= 1 and plan["pieces"] >= plan["slices"]
+                assert plan["workspace"] >= 0 and (algo.name == "reference") == (plan["scratch"] == 0)
 
 
 @pytest.mark.parametrize("rung", ladder.RUNGS, ids=lambda a: a.name)

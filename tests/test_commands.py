@@ -39,7 +39,10 @@ COMPILING = [
 ]
 ALONE = ["pip install rich"]
 A_RUNG = [
-    command for command in commands_of(ROOT / "docs" / "add-a-rung.md") if command != "make build"
+    command
+    for page in ("add-a-rung.md", "add-a-cpu-algorithm.md")
+    for command in commands_of(ROOT / "docs" / page)
+    if command not in ("make build", "make sanitize")
 ]  # by test_docs.py
 
 # What takes hours, or the tests' own time again, does a part of it.

@@ -19,9 +19,15 @@ def compile_with(cxx, folder, *link_flags):
     """The kernels with the flags of the build; the program around them in less time."""
     kernels = [path.relative_to(ROOT) for path in sorted((ROOT / "csrc" / "cpu").rglob("*.kernel.cpp"))]
     sources = [(path, SETUP["isa_flags"]("baseline")) for path in kernels]
+    host = [
+        *SETUP["LADDER"],
+        *sorted((ROOT / "csrc/cpu/conv2d").glob("*/*.cpp")),
+        "tests/without_torch/cpu_kernels.cpp",
+    ]
     sources += [
         (path, [*SETUP["CXX_FLAGS"], "-O1", "-Itests/without_torch"])
-        for path in ("csrc/cpu/instruction_sets.cpp", "tests/without_torch/cpu_kernels.cpp")
+        for path in host
+        if not str(path).endswith(".kernel.cpp")
     ]
     commands = [
         [cxx, *flags, *ONE_SET, "-c", str(source), "-o", str(folder / f"{i}.o")]

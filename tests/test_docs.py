@@ -1,4 +1,5 @@
-"""The pages build without a warning, and how to add a rung is what it says. Their commands: test_commands.py."""
+"""The pages build without a warning, and how to add a rung or an algorithm of the CPU is what they say. Their commands:
+test_commands.py."""
 
 import os
 import re
@@ -35,7 +36,7 @@ def test_contributing_names_files_that_exist():
 # ---- how to add a rung
 # ------------------------------------------------------------------------------------------------
 
-IN_THE_COPY = """
+FOUR_MAPS = """
 import sys, torch, convlab, convlab.functional as CF
 sys.path.insert(0, "tests")
 import ladder
@@ -60,9 +61,36 @@ assert said.returncode == 0 and "four_maps" in said.stdout and "no faster than" 
 WALKING = ("test_explain.py", "test_docs.py", "test_compiled.py", "test_kernel_notes.py", "test_algorithms.py")
 
 
-def files_of_the_page() -> dict[str, str]:
-    """What 'how to add a rung' says: path -> text; of the file that exists already, with its lines put in."""
-    page = (ROOT / "docs" / "add-a-rung.md").read_text()
+AXPY = """
+import subprocess, sys, torch, convlab, convlab.functional as CF
+from convlab._algorithms import names_of
+
+axpy = next(a for a in convlab.algorithms() if a.name == "axpy")
+assert axpy.backends == {"cpu"} and axpy.passes == {"forward"}
+for x, w, arguments in [
+    (torch.randn(2, 6, 9, 21), torch.randn(8, 3, 3, 5), dict(stride=(2, 1), padding=(1, 3), dilation=(1, 2), groups=2)),
+    (torch.randn(3, 5, 1, 40), torch.randn(4, 5, 1, 3), dict(padding="same")),
+]:
+    b = torch.randn(w.shape[0])
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for dtype in (torch.float32, torch.float64, torch.bfloat16):
+            xt, wt, bt = x.to(dtype, memory_format=layout), w.to(dtype, memory_format=layout), b.to(dtype)
+            y = CF.conv2d(xt, wt, bt, **arguments, algo="axpy")
+            expected = torch.nn.functional.conv2d(xt.double(), wt.double(), bt.double(), **arguments)
+            torch.testing.assert_close(y.double(), expected, rtol=2e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-3)
+assert names_of("auto", convlab.Conv2dProblem.of(x, w, padding="same"))["forward"] == "axpy"
+strided = convlab.Conv2dProblem.of(torch.empty(1, 1, 1, 9), torch.empty(1, 1, 1, 3), stride=2)
+assert axpy.supports(strided, "forward") == (False, "reads neighbouring columns, and the stride between them is 2")
+assert names_of("auto", strided)["forward"] != "axpy"
+assert axpy.plan(convlab.Conv2dProblem.of(x, w), "forward")["scratch"] > 0
+said = subprocess.run([sys.executable, "-m", "convlab.explain", "lenet.c3"], capture_output=True, text=True)
+assert said.returncode == 0 and "axpy" in said.stdout, said.stderr
+"""
+
+
+def files_of_the_page(page: str) -> dict[str, str]:
+    """What a page says: path -> text; of the file that exists already, with its lines put in."""
+    page = (ROOT / "docs" / page).read_text()
     new = re.findall(r"New file `(\S+)`:\n\n```cpp\n(.*?)```", page, re.S)
     table = re.search(
         r"In `(\S+)`, with the other headers:\n\n```cpp\n(.*?)```\n\nand at the end of `(\w+)`.*?```cpp\n(.*?)```",
@@ -71,31 +99,48 @@ def files_of_the_page() -> dict[str, str]:
     )
     path, include, array, row = table.groups()
     text = (ROOT / path).read_text()
-    first = text.index('#include "kernels/')
+    first = text.index(include.split("/")[0])
     text = text[:first] + include + text[first:]
     end = text.index("};", text.index(f"{array}[]"))
     return {**dict(new), path: text[:end] + row + text[end:]}
 
 
-def test_a_rung_takes_three_files():
-    assert len(files_of_the_page()) == 3
+def followed(page: str, folder, checks: str) -> tuple:
+    """A copy of the checkout after the page and its build, where the checks hold; and what its other commands say."""
+    copy = checkout.copy(folder / "convlab")
+    for path, text in files_of_the_page(page).items():
+        (copy / path).parent.mkdir(exist_ok=True)
+        (copy / path).write_text(text)
+    build, *others = commands_of(ROOT / "docs" / page)
+    assert build == "make build"
+    checkout.run(build, copy, CONVLAB_CUDA="0")
+    checkout.run(f"python -c '{checks}'", copy)
+    for command in others:
+        if command == "make sanitize":
+            continue  # compiles everything once more
+        if command != build:  # built is built
+            command = command.replace("make", "make -o build -o nvcc", 1)
+        said = checkout.run(command, copy, CONVLAB_CUDA="0")
+        assert "make test" not in command or " passed" in said
+    return copy
+
+
+def test_how_many_files_it_takes():
+    assert len(files_of_the_page("add-a-rung.md")) == 3
+    assert len(files_of_the_page("add-a-cpu-algorithm.md")) == 3 + 1  # and the table
 
 
 @pytest.mark.long
 def test_how_to_add_a_rung(tmp_path):
     """Literally, in a copy of the checkout, the commands of the page too: the table, the chooser, the ladder's tests
     and explain see it, and whatever walks the table passes its tests."""
-    copy = checkout.copy(tmp_path / "convlab")
-    for path, text in files_of_the_page().items():
-        (copy / path).write_text(text)
-    build, *others, again = commands_of(ROOT / "docs" / "add-a-rung.md")
-    assert build == again == "make build"
-    checkout.run(build, copy, CONVLAB_CUDA="0")
-    checkout.run(f"python -c '{IN_THE_COPY}'", copy)
-    for command in others:
-        said = checkout.run(command.replace("make", "make -o build -o nvcc", 1), copy, CONVLAB_CUDA="0")
-        assert "make test" not in command or " passed" in said
+    copy = followed("add-a-rung.md", tmp_path, FOUR_MAPS)
     assert "What is counted" in (copy / "csrc/kernels/conv2d_four_maps.cu").read_text()
-    checkout.run(again, copy, CONVLAB_CUDA="0")
     tests = " ".join(f"tests/{name}" for name in WALKING)
     assert " passed" in checkout.run(f"python -m pytest -q {tests}", copy, CONVLAB_CUDA="0")
+
+
+@pytest.mark.long
+def test_how_to_add_a_cpu_algorithm(tmp_path):
+    """The same: the table, the chooser, explain, and the tests of the CPU's kernels see it."""
+    followed("add-a-cpu-algorithm.md", tmp_path, AXPY)

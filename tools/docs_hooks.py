@@ -64,7 +64,7 @@ def ladder() -> str:
         if "cuda" in a.backends:
             page = f"ladder/{a.name}.md"
             name = f"[`{a.name}`]({page})" if (ROOT / "docs" / page).exists() else f"`{a.name}`"
-            rows.append(f"| {name} | {a.technique} | {', '.join(sorted(a.passes_by_backend['cuda']))} |")
+            rows.append(f"| {name} | {a.techniques['cuda']} | {', '.join(sorted(a.passes_by_backend['cuda']))} |")
     return "| algorithm | technique | passes |\n| --- | --- | --- |\n" + "\n".join(rows)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .._algorithms import PASSES, Algorithm, Conv2dProblem, algorithms
+from .._algorithms import PASSES, Algorithm, Conv2dProblem, algorithms, names_of
 from ..layers import Conv, find
 from .compiled import resources_of
 from .counting import Counted, count, countable, planned_launches
@@ -94,14 +94,27 @@ class Rung:
 
 
 @dataclass(frozen=True)
+class CpuRung:
+    """One algorithm of this machine's CPU for one pass. refused: why it cannot do it, else ""; plan: Algorithm.plan."""
+
+    algorithm: str
+    technique: str
+    refused: str
+    plan: dict | None = None
+
+
+@dataclass(frozen=True)
 class Pass:
-    """forward, dgrad or wgrad. work and bound: what it takes tap by tap, whichever rung; chosen: the one "auto" takes."""
+    """forward, dgrad or wgrad. work and bound: what it takes tap by tap, whichever rung; chosen: the one "auto" takes;
+    cpu and chosen_on_cpu: the same on this machine's CPU, where all algorithms were asked for."""
 
     name: str
     work: Work
     bound: Bound
     chosen: str
     rungs: tuple[Rung, ...]
+    cpu: tuple[CpuRung, ...] = ()
+    chosen_on_cpu: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,7 +155,9 @@ def explain(layer, algo="all", *, passes=PASSES, gpu="H200", count=False) -> Exp
         if pass_ not in PASSES:
             raise ValueError(f"explain: passes has {pass_!r}, expected some of {', '.join(map(repr, PASSES))}")
     wanted = [pass_ for pass_ in PASSES if pass_ in passes]
-    return Explanation(name, problem, gpu, tuple(_pass(problem, pass_, chosen, gpu, count) for pass_ in wanted))
+    return Explanation(
+        name, problem, gpu, tuple(_pass(problem, pass_, chosen, gpu, count, algo == "all") for pass_ in wanted)
+    )
 
 
 def _problem(layer) -> tuple[str, Conv2dProblem]:
@@ -174,10 +189,20 @@ def _algorithms(algo) -> list[Algorithm]:
     return [ladder[name] for name in names]
 
 
-def _pass(problem, pass_, chosen, gpu, count) -> Pass:
+def _pass(problem, pass_, chosen, gpu, count, with_cpu) -> Pass:
     work = work_of(problem, pass_)
     rungs = tuple(_rung(algorithm, problem, pass_, work, gpu, count) for algorithm in chosen)
-    return Pass(pass_, work, bound_of(work, gpu), _auto(problem, pass_), rungs)
+    if not with_cpu:
+        return Pass(pass_, work, bound_of(work, gpu), _auto(problem, pass_), rungs)
+    on_cpu = dataclasses.replace(problem, backend="cpu")
+    cpu = tuple(_on_cpu(a, on_cpu, pass_) for a in algorithms() if "cpu" in a.backends)
+    return Pass(pass_, work, bound_of(work, gpu), _auto(problem, pass_), rungs, cpu, names_of("auto", on_cpu)[pass_])
+
+
+def _on_cpu(algorithm, problem, pass_) -> CpuRung:
+    ok, reason = algorithm.supports(problem, pass_)
+    plan = algorithm.plan(problem, pass_) if ok else None
+    return CpuRung(algorithm.name, algorithm.techniques["cpu"], reason, plan)
 
 
 def bound_of(work: Work, gpu: Gpu) -> Bound:
@@ -195,11 +220,13 @@ def _auto(problem, pass_) -> str:
 def _rung(algorithm, problem, pass_, work, gpu, wants_count) -> Rung:
     ok, reason = algorithm.supports(problem, pass_)
     if not ok:
-        return Rung(algorithm.name, algorithm.technique, reason)
+        return Rung(algorithm.name, algorithm.techniques["cuda"], reason)
     plan = algorithm.plan(problem, pass_)
     launches = _launches(planned_launches(algorithm, problem, pass_), gpu)
     wasted = None if plan["useful"] is None else max(0.0, 1 - plan["useful"])
-    rung = Rung(algorithm.name, algorithm.technique, "", plan, picture_of(plan, problem, pass_), launches, wasted)
+    rung = Rung(
+        algorithm.name, algorithm.techniques["cuda"], "", plan, picture_of(plan, problem, pass_), launches, wasted
+    )
     if not wants_count:
         return rung
     counted = count(algorithm, problem, pass_, countable(work.flops))

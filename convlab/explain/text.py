@@ -1,7 +1,7 @@
 """An explanation as text. Every figure says what it is: [modelled], [counted] by the simulator, [compiled], or
 [published]."""
 
-from .explanation import Bound, Explanation, Pass, Rung
+from .explanation import Bound, CpuRung, Explanation, Pass, Rung
 
 ROOFS = {"memory": "memory", "arithmetic": "multiply-adds", "caches": "first caches and shared memory"}
 
@@ -51,6 +51,26 @@ def _pass(e, p: Pass):
         yield from ("    " + line for line in (title + "  [modelled]", *drawn))
         if rung.counted:
             yield from ("    " + line for line in _counts(p, rung))
+
+    if not p.cpu:
+        return
+    yield ""
+    yield f"  On this CPU auto takes {p.chosen_on_cpu}  [modelled]"
+    yield from ("    " + line for line in map(_cpu_line, p.cpu))
+
+
+def _cpu_line(rung: CpuRung) -> str:
+    """How an algorithm of the CPU does a pass."""
+    if rung.refused:
+        return f"{rung.algorithm}: not for this: it {rung.refused}"
+    plan = rung.plan
+    images, rows = plan["strip"]
+    parts = [f"{plan['pieces']} piece(s) of work with kernels for {plan['kernels']}"]
+    parts += [f"strips of {images} image(s) x {rows} rows"] * bool(rows) + [f"{plan['slices']} slices"] * (
+        plan["slices"] > 1
+    )
+    parts += [f"{_si(plan['workspace'])}B together, {_si(plan['scratch'])}B a thread"] * bool(plan["workspace"])
+    return f"{rung.algorithm}: {rung.technique}: {', '.join(parts)}"
 
 
 def _launch_table(p: Pass):

@@ -5,8 +5,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "cpu/kernels.h"
-
 namespace convlab {
 namespace {
 
@@ -47,27 +45,4 @@ int set_in_use() {
 
 const InstructionSet& instruction_set() { return *kAll[set_in_use()]; }
 
-#define CONVLAB_TABLE(set, ...)     \
-  namespace set {                   \
-  extern const CpuKernels kernels_; \
-  }
-CONVLAB_EACH_SET(CONVLAB_TABLE)
-#define CONVLAB_TABLE_OF(set, ...) &set::kernels_,
-const CpuKernels& cpu_kernels() {
-  static const CpuKernels* const all[] = {CONVLAB_EACH_SET(CONVLAB_TABLE_OF)};
-  return *all[set_in_use()];
-}
-
 }  // namespace convlab
-
-// For convlab/cpu.py: the name of the kernels in use; null where CONVLAB_CPU is wrong, and then `error` says how
-extern "C" [[gnu::visibility("default")]] const char* convlab_cpu_kernels(const char** error) {
-  static std::string message;
-  try {
-    return convlab::instruction_set().name;
-  } catch (const std::exception& e) {
-    message = e.what();
-    *error = message.c_str();
-    return nullptr;
-  }
-}

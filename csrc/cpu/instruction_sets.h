@@ -10,7 +10,7 @@ struct InstructionSet {
   int vector_bytes;
   int tile_pixels, tile_vectors;  // of a register tile: its sums, with what they are made of, fill the registers
 
-  constexpr int lanes(DType dtype) const { return vector_bytes / (dtype == DType::float64 ? 8 : 4); }
+  constexpr int lanes(DType dtype) const { return vector_bytes / sum_bytes(dtype); }
 };
 
 namespace avx512 {  // 32 registers: 24 of sums, 2 of weights, 1 broadcast

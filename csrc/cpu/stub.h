@@ -63,6 +63,11 @@ template <auto... f, class Signature> constexpr ByType<Signature> untyped_of(con
   constinit const decltype(convlab::kernels::name)::Functions name##_kernel = \
       untyped_of<f<float>, f<double>, f<float16>, f<bfloat16>>(convlab::kernels::name);
 
+// The same for kernels of what sums are kept in alone
+#define CONVLAB_DEFINE_OF_SUMS(name, f)                                       \
+  constinit const decltype(convlab::kernels::name)::Functions name##_kernel = \
+      untyped_of<f<float>, f<double>>(convlab::kernels::name);
+
 }  // namespace CONVLAB_ISA
 #endif
 

@@ -7,6 +7,10 @@
 #include <cstdint>
 
 #include "cpu/poison.h"
+#include "dtype.h"
+
+// A kernel's file must not emit a function that another instruction set's shares
+#define CONVLAB_INLINE [[gnu::always_inline]] inline
 
 namespace convlab {
 
@@ -26,7 +30,7 @@ constexpr int64_t bytes_taken(int64_t bytes) {
 struct Measure {
   int64_t bytes = 0;
 
-  template <class T> [[gnu::always_inline]] T* take(int64_t count) {
+  template <class T> CONVLAB_INLINE T* take(int64_t count) {
     bytes += bytes_taken(count * int64_t(sizeof(T)));
     return nullptr;
   }
@@ -35,12 +39,25 @@ struct Measure {
 struct Carver {
   char* at;
 
-  template <class T> [[gnu::always_inline]] T* take(int64_t count) {
+  template <class T> CONVLAB_INLINE T* take(int64_t count) {
     char *const array = at, *const end = at + count * int64_t(sizeof(T));
     at += bytes_taken(end - array);
     ASAN_POISON_MEMORY_REGION(end, at - end);
     return reinterpret_cast<T*>(array);
   }
 };
+
+// The bytes that lay_out(memory) takes; or lay_out(memory, A()), where A are what sums of the type are kept in
+template <class F> int64_t measured(const F& lay_out) {
+  Measure memory;
+  lay_out(memory);
+  return memory.bytes;
+}
+template <class F> int64_t measured(DType dtype, const F& lay_out) {
+  return measured([&](Measure& memory) {
+    if (dtype == DType::float64) lay_out(memory, double());
+    else lay_out(memory, float());
+  });
+}
 
 }  // namespace convlab

@@ -111,15 +111,6 @@ inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const 
   return g;
 }
 
-// The same, from lists.
-inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const Sizes& stride, const Sizes& padding,
-                          const Sizes& dilation, int64_t groups) {
-  Sizes geometry(stride);
-  for (const Sizes& more : {padding, dilation, Sizes{groups}})
-    geometry.insert(geometry.end(), more.begin(), more.end());
-  return make_conv2d(op, x, w, geometry);
-}
-
 // x [N, C, H, W]; padding (height, width), the same on both sides.
 inline Pool2d make_pool2d(const char* op, const Sizes& x, const Sizes& kernel_size, const Sizes& stride,
                           const Sizes& padding, const Sizes& dilation, bool ceil_mode) {

@@ -1,24 +1,25 @@
 // The convolution operators up to the backend: check, allocate, choose the algorithm, hand over plain pointers. One
-// text for every backend. A Backend is made from a tensor (it takes the tensor's device and stream) and the operands'
-// Layouts, and has
+// text for every backend. A Backend is made from a tensor, whose device and stream it takes, and has
 //
-//   static constexpr convlab::Backend id;
+//   using Rung = CpuRung or CudaRung;
 //   static constexpr bool any_layout;  // tensors.h: whether tensors may lie channels_last
-//   void forward(Algorithm, const Conv2d&, DType, const void* x, const void* w, const void* bias_or_null, void* y)
-//   void dgrad(Algorithm, const Conv2d&, DType, const void* dy, const void* w, void* dx)
-//   void wgrad(Algorithm, const Conv2d&, DType, const void* dy, const void* x, void* dw, void* db_or_null)
-//   void bias_grad(const Conv2d&, DType, const void* dy, void* db)
+//   void forward(const Chosen<Rung>&, const Problem&, const void* x, const void* w, const void* bias_or_null, void* y)
+//   void dgrad(const Chosen<Rung>&, const Problem&, const void* dy, const void* w, void* dx)
+//   void wgrad(const Chosen<Rung>&, const Problem&, const void* dy, const void* x, void* dw, void* db_or_null)
+//   void bias_grad(const Problem&, const void* dy, void* db)
 //
-// y is channels_last if x or w is, and so are dx and dw, as torch has it: they are told, because only one of x and w is
-// theirs. dw of a filter whose layouts are the same memory (1 x 1, or one channel a group) is told what w's strides say.
+// As in torch, y, dx and dw are channels_last if x or w is. dgrad and wgrad see only one of the two, so they are told. dw
+// of a filter whose layouts are the same memory (1 x 1, or one channel a group) is told what w's strides say.
 #pragma once
 #include "algorithms.h"
 #include "host/arguments.h"
 
 namespace convlab {
 
-inline Layouts layouts(const Tensor& first, const Tensor& second, const Tensor& output) {
-  return {innermost_channels(first), innermost_channels(second), innermost_channels(output)};
+// How an operator's tensors will lie once they are packed, and its output of `sizes` that is to be channels_last or not
+inline Layouts layouts(const Tensor& first, const Tensor& second, const Sizes& sizes, bool channels_last) {
+  const bool both = sizes[1] == 1 || (sizes[2] == 1 && sizes[3] == 1);
+  return {lies_channels_last(first), lies_channels_last(second), channels_last && !both};
 }
 
 // x [N, C, H, W], w [K, C/groups, R, S], bias [K] -> y [N, K, P, Q]
@@ -29,14 +30,15 @@ Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geom
   const Conv2d g = make_conv2d(op, sizes_of(x), sizes_of(w), geometry);
   if (bias) check_sizes(op, {"bias", *bias}, {g.K});
   const bool channels_last = is_channels_last(x) || is_channels_last(w);
-  const Algorithm algorithm = resolve(algo, Backend::id, Pass::forward, dtype, g, channels_last);
+  const Sizes outputs{g.N, g.K, g.P, g.Q};
+  const Problem problem{Pass::forward, dtype, g, channels_last, layouts(x, w, outputs, channels_last)};
+  const auto chosen = resolve<typename Backend::Rung>(algo, problem);
 
-  Tensor y = output<Backend>({g.N, g.K, g.P, g.Q}, x.scalar_type(), x, channels_last);
+  Tensor y = output<Backend>(outputs, x.scalar_type(), x, channels_last);
   if (y.numel() > 0) {
     const Tensor xp = packed<Backend>(x), wp = packed<Backend>(w), bp = bias ? packed<Backend>(*bias) : wp;
-    Backend(x, layouts(xp, wp, y))
-        .forward(algorithm, g, dtype, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr),
-                 out("output", y));
+    Backend(x).forward(chosen, problem, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr),
+                       out("output", y));
   }
   return finished<Backend>(y, channels_last);
 }
@@ -53,13 +55,13 @@ Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool 
   const Sizes x{dy.size(0), w.size(1) * geometry[8], input_size[0], input_size[1]};
   const Conv2d g = make_conv2d(op, x, sizes_of(w), geometry);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
-  const Algorithm algorithm = resolve(algo, Backend::id, Pass::dgrad, dtype, g, channels_last);
+  const Problem problem{Pass::dgrad, dtype, g, channels_last, layouts(dy, w, x, channels_last)};
+  const auto chosen = resolve<typename Backend::Rung>(algo, problem);
 
   Tensor dx = output<Backend>(x, dy.scalar_type(), dy, channels_last);
   if (dx.numel() > 0) {
     const Tensor dyp = packed<Backend>(dy), wp = packed<Backend>(w);
-    Backend(dy, layouts(dyp, wp, dx))
-        .dgrad(algorithm, g, dtype, in("grad_output", dyp), in("weight", wp), out("grad_input", dx));
+    Backend(dy).dgrad(chosen, problem, in("grad_output", dyp), in("weight", wp), out("grad_input", dx));
   }
   return finished<Backend>(dx, channels_last);
 }
@@ -81,17 +83,18 @@ std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, 
   const Sizes w{dy.size(1), x.size(1) / groups, kernel_size[0], kernel_size[1]};
   const Conv2d g = make_conv2d(op, sizes_of(x), w, geometry);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
-  const Algorithm algorithm = resolve(algo, Backend::id, Pass::wgrad, dtype, g, channels_last || is_channels_last(x));
+  const Problem problem{Pass::wgrad, dtype, g, channels_last || is_channels_last(x), layouts(dy, x, w, channels_last)};
+  const auto chosen = resolve<typename Backend::Rung>(algo, problem);
 
   const Tensor dyp = packed<Backend>(dy), xp = packed<Backend>(x);
   Tensor dw = output<Backend>(w, dy.scalar_type(), dy, channels_last),
          db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
   const bool bias = db.numel() > 0;
-  const Backend backend(dy, layouts(dyp, xp, dw));
+  const Backend backend(dy);
   if (dw.numel() > 0)
-    backend.wgrad(algorithm, g, dtype, in("grad_output", dyp), in("input", xp), out("grad_weight", dw),
+    backend.wgrad(chosen, problem, in("grad_output", dyp), in("input", xp), out("grad_weight", dw),
                   out_or_null("grad_bias", bias ? &db : nullptr));
-  else if (bias) backend.bias_grad(g, dtype, in("grad_output", dyp), out("grad_bias", db));
+  else if (bias) backend.bias_grad(problem, in("grad_output", dyp), out("grad_bias", db));
   return {finished<Backend>(dw, channels_last), db};
 }
 
@@ -102,13 +105,14 @@ template <class Backend> Tensor conv2d_bias_grad(Tensor dy) {
   CONVLAB_CHECK(dy.dim() == 4, op, ": grad_output must be [N, K, P, Q], got ", text(sizes_of(dy)));
   check_list(op, "grad_output", sizes_of(dy), 4, 0);
   check_plane(op, "grad_output", dy.size(2), dy.size(3));
-  Conv2d g{};
+  Problem problem{.pass = Pass::wgrad, .dtype = dtype, .g = {}, .layouts = {.first = lies_channels_last(dy)}};
+  Conv2d& g = problem.g;
   g.N = int(dy.size(0)), g.K = int(dy.size(1)), g.P = int(dy.size(2)), g.Q = int(dy.size(3));
 
   Tensor db = empty({g.K}, dy.scalar_type(), dy);
   if (db.numel() > 0) {
     const Tensor dyp = packed<Backend>(dy);
-    Backend(dy, layouts(dyp, dyp, db)).bias_grad(g, dtype, in("grad_output", dyp), out("grad_bias", db));
+    Backend(dy).bias_grad(problem, in("grad_output", dyp), out("grad_bias", db));
   }
   return db;
 }

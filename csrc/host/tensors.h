@@ -162,8 +162,8 @@ inline Tensor as_channels_last(const Tensor& t) {
 // ---- layouts: a backend's kernels take contiguous tensors, or, where it says so (any_layout), dense channels_last
 // ones as well -----
 
-// Whether a tensor that `packed` returned lies channels_last, and not contiguous also
-inline bool innermost_channels(const Tensor& t) { return !t.is_contiguous(); }
+// Whether a tensor lies channels_last, and not contiguous also, once it is packed for a backend that takes both
+inline bool lies_channels_last(const Tensor& t) { return !t.is_contiguous() && is_channels_last(t); }
 
 // `t` as kernels take it
 template <class Backend> Tensor packed(const Tensor& t) {
@@ -187,10 +187,5 @@ Tensor output(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, boo
 template <class Backend> Tensor finished(Tensor t, bool channels_last) {
   return Backend::any_layout || !channels_last ? t : as_channels_last(t);
 }
-
-// Which of an operator's tensors lie channels_last; a backend without any_layout need not look.
-struct Layouts {
-  bool first, second, output;
-};
 
 }  // namespace convlab

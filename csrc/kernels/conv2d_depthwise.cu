@@ -377,7 +377,7 @@ void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy_, cons
   });
 }
 
-const ConvKernels conv2d_depthwise("depthwise", forward, dgrad, wgrad);
+const ConvKernels conv2d_depthwise(kDepthwise, forward, dgrad, wgrad);
 
 }  // namespace
 }  // namespace convlab

@@ -72,7 +72,9 @@ inline long long depthwise_slice(long long pieces, long long slices) {
   return std::max(ceil_div(ceil_div(pieces, slices), kDepthwiseThreads), 1LL) * kDepthwiseThreads;
 }
 
-inline Plan depthwise_plan(Pass pass, DType, const Conv2d& g) {
+inline Plan depthwise_plan(const Problem& p) {
+  const Pass pass = p.pass;
+  const Conv2d& g = p.g;
   Plan plan;
   plan.variant = depthwise_variant(pass, g);
   plan.threads = kDepthwiseThreads;
@@ -96,24 +98,39 @@ inline Plan depthwise_plan(Pass pass, DType, const Conv2d& g) {
   return plan;
 }
 
-inline std::string depthwise_refusal(Pass pass, DType dtype, const Conv2d& g) {
+// Elements of a plane, with rows outside it that a thread may count without loading them
+inline long long depthwise_offsets(const Conv2d& g) {
+  constexpr int kRowsBeyond = 16;
+  return std::max((g.H + kRowsBeyond) * (long long)g.W, (g.P + kRowsBeyond) * (long long)g.Q);
+}
+
+inline long long depthwise_tap_chunks(const Conv2d& g) { return ceil_div((long long)g.R * g.S, kDepthwiseAnyTaps); }
+
+inline bool depthwise_can(const Problem& p) {
+  const Conv2d& g = p.g;
+  return p.dtype != DType::float64 && g.groups == g.C && depthwise_offsets(g) <= INT_MAX &&
+         depthwise_pieces(p.pass, g, kDepthwiseRunCount) <= INT_MAX &&
+         (p.pass != Pass::wgrad || grid_fits(1, g.K, depthwise_tap_chunks(g)));
+}
+
+inline std::string depthwise_why_not(const Problem& p) {
+  const Conv2d& g = p.g;
   const auto text = [](long long n) { return std::to_string(n); };
-  if (dtype == DType::float64) return "is compiled for float32, float16 and bfloat16";
+  if (p.dtype == DType::float64) return "is compiled for float32, float16 and bfloat16";
   if (g.groups != g.C)
     return "has one input channel a group, and " + text(g.groups) + " group(s) of " + text(g.C) + " channels have " +
            text(g.Cg());
-  constexpr int kRowsBeyond = 16;  // rows outside a plane that a thread may count without loading them
-  const long long largest = std::max((g.H + kRowsBeyond) * (long long)g.W, (g.P + kRowsBeyond) * (long long)g.Q);
-  if (largest > INT_MAX) return "keeps 32-bit offsets inside a plane, and one has up to " + text(largest) + " elements";
-  const long long pieces = depthwise_pieces(pass, g, kDepthwiseRunCount);
+  if (depthwise_offsets(g) > INT_MAX)
+    return "keeps 32-bit offsets inside a plane, and one has up to " + text(depthwise_offsets(g)) + " elements";
+  const long long pieces = depthwise_pieces(p.pass, g, kDepthwiseRunCount);
   if (pieces > INT_MAX) return "numbers the pieces of a channel's planes in 32 bits, and there are " + text(pieces);
-  if (pass != Pass::wgrad) return "";
-  return grid_refusal(1, g.K, ceil_div((long long)g.R * g.S, kDepthwiseAnyTaps));
+  return grid_refusal(1, g.K, depthwise_tap_chunks(g));
 }
 
 // Among other groups the matrix rungs multiply mostly zeros or fill their tiles with little; one group is one channel.
-inline bool depthwise_best(Pass, const Conv2d& g) { return g.groups > 1; }
+inline bool depthwise_best(const Problem& p) { return p.g.groups > 1; }
 
-inline constexpr Rung kDepthwise = {depthwise_refusal, depthwise_plan, depthwise_best};
+inline CudaRung kDepthwise{
+    .can = depthwise_can, .why_not = depthwise_why_not, .plan = depthwise_plan, .best = depthwise_best};
 
 }  // namespace convlab

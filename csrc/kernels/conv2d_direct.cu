@@ -127,7 +127,7 @@ void wgrad(const Plan&, const Conv2d& g, DType dtype, const void* dy, const void
   });
 }
 
-const ConvKernels conv2d_direct("direct", forward, dgrad, wgrad);
+const ConvKernels conv2d_direct(kDirect, forward, dgrad, wgrad);
 
 }  // namespace
 }  // namespace convlab

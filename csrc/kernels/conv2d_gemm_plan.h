@@ -18,11 +18,11 @@ constexpr long long kMultiprocessors = 132;
 constexpr long long kLeastSlice = 256;
 
 // A pass as matrix products (conv2d_as_gemm.h): `parts` independent ones, the largest of rows x columns x steps.
-struct Product {
+struct GemmProblem {
   long long rows, columns, steps, parts;
 };
 
-inline Product product_of(Pass pass, const Conv2d& g) {
+inline GemmProblem product_of(Pass pass, const Conv2d& g) {
   const long long taps = (long long)g.R * g.S;
   switch (pass) {
     case Pass::forward: return {g.Kg(), (long long)g.N * g.P * g.Q, g.Cg() * taps, g.groups};
@@ -42,7 +42,7 @@ struct Cover {
 
 // With the sum in about `wanted` slices. The constants are an H200's, fitted to the times of every tile on the
 // benchmark's layers, which the cost predicts to 10 % or so (2.05e5 of it a microsecond).
-inline Cover cover(const TileShape& t, const Product& p, long long wanted) {
+inline Cover cover(const TileShape& t, const GemmProblem& p, long long wanted) {
   constexpr double kLoad = 24;  // loading an element from shared memory, against a multiply-add
   // A step of a block that is alone: memory takes so long that more blocks cost nothing.
   constexpr double kLatency = 24000;
@@ -60,8 +60,13 @@ inline Cover cover(const TileShape& t, const Product& p, long long wanted) {
   return c;
 }
 
+// Whether a launch with this tile has a grid; slices are cut so that they fit.
+inline bool tile_fits(const TileShape& t, const GemmProblem& p) {
+  return grid_fits(ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), p.parts);
+}
+
 // The cheapest; if `sliced`, the sum may be cut so that a multiprocessor gets about 1, 2, 4, 8 or 16 blocks.
-inline Cover best_cover(const TileShape& t, const Product& p, bool sliced) {
+inline Cover best_cover(const TileShape& t, const GemmProblem& p, bool sliced) {
   Cover best = cover(t, p, 1);
   const long long blocks = std::max(best.columns * best.rows * p.parts, 1LL);
   if (sliced)
@@ -73,12 +78,13 @@ inline Cover best_cover(const TileShape& t, const Product& p, bool sliced) {
 }
 
 inline Plan gemm_plan(Pass pass, const Conv2d& g, const Tiles& tiles) {
-  const Product p = product_of(pass, g);
+  const GemmProblem p = product_of(pass, g);
   Plan plan;
-  Cover c{};
+  Cover c{};  // none yet
   for (int i = tiles.first; i < tiles.last; i++) {
+    if (!tile_fits(tiles.table[i], p)) continue;
     const Cover other = best_cover(tiles.table[i], p, pass == Pass::wgrad);
-    if (i == tiles.first || other.cost < c.cost) c = other, plan.variant = i;
+    if (c.slices == 0 || other.cost < c.cost) c = other, plan.variant = i;
   }
   plan.tile = tiles.table[plan.variant];
   plan.rows = p.rows, plan.columns = p.columns, plan.steps = p.steps;
@@ -97,18 +103,32 @@ inline Plan gemm_plan(Pass pass, const Conv2d& g, const Tiles& tiles) {
   return plan;
 }
 
-inline std::string gemm_refusal(Pass pass, const Conv2d& g, const Tiles& tiles) {
-  const long long x_image = (long long)g.C * g.H * g.W, y_image = (long long)g.K * g.P * g.Q,
-                  weights = (long long)g.K * g.Cg() * g.R * g.S;
-  if (weights > INT_MAX)
-    return "keeps 32-bit offsets into the weights, which are " + std::to_string(weights) + " elements";
-  const long long images =
-      pass == Pass::wgrad ? kLeastSlice / std::max((long long)g.P * g.Q, 1LL) + 2 : 1;  // that a table of steps spans
-  if (images * std::max(x_image, y_image) > INT_MAX)
-    return "keeps 32-bit offsets inside " + std::to_string(images) + " image(s), which are " +
-           std::to_string(images * std::max(x_image, y_image)) + " elements";
-  const Plan plan = gemm_plan(pass, g, tiles);
-  return grid_refusal(plan.grid[0], plan.grid[1], plan.grid[2]);
+inline long long gemm_weights(const Conv2d& g) { return (long long)g.K * g.Cg() * g.R * g.S; }
+
+// Images that a table of steps spans, and their elements
+inline long long gemm_images(Pass pass, const Conv2d& g) {
+  return pass == Pass::wgrad ? kLeastSlice / std::max((long long)g.P * g.Q, 1LL) + 2 : 1;
+}
+inline long long gemm_offsets(Pass pass, const Conv2d& g) {
+  return gemm_images(pass, g) * std::max((long long)g.C * g.H * g.W, (long long)g.K * g.P * g.Q);
+}
+
+inline bool gemm_can(Pass pass, const Conv2d& g, const Tiles& tiles) {
+  if (gemm_weights(g) > INT_MAX || gemm_offsets(pass, g) > INT_MAX) return false;
+  const GemmProblem p = product_of(pass, g);
+  return std::any_of(tiles.table + tiles.first, tiles.table + tiles.last,
+                     [&](const TileShape& t) { return tile_fits(t, p); });
+}
+
+inline std::string gemm_why_not(Pass pass, const Conv2d& g, const Tiles& tiles) {
+  if (gemm_weights(g) > INT_MAX)
+    return "keeps 32-bit offsets into the weights, which are " + std::to_string(gemm_weights(g)) + " elements";
+  if (gemm_offsets(pass, g) > INT_MAX)
+    return "keeps 32-bit offsets inside " + std::to_string(gemm_images(pass, g)) + " image(s), which are " +
+           std::to_string(gemm_offsets(pass, g)) + " elements";
+  const GemmProblem p = product_of(pass, g);
+  const TileShape& largest = tiles.table[tiles.first];
+  return grid_refusal(ceil_div(p.columns, largest.N), ceil_div(p.rows, largest.M), p.parts);
 }
 
 inline constexpr const char* kFloat32Only = "is compiled for float32 only";

@@ -26,6 +26,7 @@
 //   ResNet-20   dgrad              16.0   18.0        5.53      8.25       3.97        1.09     17.0
 //   ResNet-20   wgrad       8.27          18.0        9.36      3.97       3.97        1.14     11.7
 #include "kernels/conv2d_gemm_launch.h"
+#include "kernels/conv2d_im2col_gemm_plan.h"
 #include "kernels/tile_shapes.h"
 #include "kernels/windows.h"
 
@@ -115,7 +116,7 @@ void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void*
   if (db) add_slices(chunks * plan.slices, g.K, partial_db, static_cast<float*>(db), stream);
 }
 
-const ConvKernels conv2d_im2col_gemm("im2col_gemm", forward, dgrad, wgrad);
+const ConvKernels conv2d_im2col_gemm(kIm2colGemm, forward, dgrad, wgrad);
 
 }  // namespace
 }  // namespace convlab

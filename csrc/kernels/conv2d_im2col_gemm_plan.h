@@ -19,22 +19,28 @@ inline Conv2d unrolled_chunk(Conv2d g) {
   return pointwise(g);
 }
 
-inline Plan im2col_plan(Pass pass, DType, const Conv2d& g) {
-  const Conv2d chunk = unrolled_chunk(g);
-  Plan plan = gemm_plan(pass, chunk, kSharedTiles);
+inline Plan im2col_plan(const Problem& p) {
+  const Conv2d &g = p.g, chunk = unrolled_chunk(g);
+  Plan plan = gemm_plan(p.pass, chunk, kSharedTiles);
   plan.images = chunk.N;
   plan.workspace =
       plan.workspace * ceil_div(g.N, chunk.N) + (long long)chunk.N * chunk.C * g.P * g.Q * (long long)sizeof(float);
   return plan;
 }
 
-inline std::string im2col_refusal(Pass pass, DType dtype, const Conv2d& g) {
-  if (dtype != DType::float32) return kFloat32Only;
-  if ((long long)g.C * g.R * g.S > INT_MAX)
-    return "unrolls into C R S rows, which are " + std::to_string((long long)g.C * g.R * g.S);
-  return gemm_refusal(pass, unrolled_chunk(g), kSharedTiles);
+inline long long unrolled_rows(const Conv2d& g) { return (long long)g.C * g.R * g.S; }
+
+inline bool im2col_can(const Problem& p) {
+  return p.dtype == DType::float32 && unrolled_rows(p.g) <= INT_MAX &&
+         gemm_can(p.pass, unrolled_chunk(p.g), kSharedTiles);
 }
 
-inline constexpr Rung kIm2colGemm = {im2col_refusal, im2col_plan, nullptr};
+inline std::string im2col_why_not(const Problem& p) {
+  if (p.dtype != DType::float32) return kFloat32Only;
+  if (unrolled_rows(p.g) > INT_MAX) return "unrolls into C R S rows, which are " + std::to_string(unrolled_rows(p.g));
+  return gemm_why_not(p.pass, unrolled_chunk(p.g), kSharedTiles);
+}
+
+inline CudaRung kIm2colGemm{.can = im2col_can, .why_not = im2col_why_not, .plan = im2col_plan, .best = nullptr};
 
 }  // namespace convlab

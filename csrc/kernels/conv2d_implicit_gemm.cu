@@ -15,6 +15,7 @@
 //   ResNet-20   dgrad              16.0   16.5                  4.88       3.34        1.10     11.4
 //   ResNet-20   wgrad       16.5          18.0        0.72      3.38       3.38        1.14     11.6
 #include "kernels/conv2d_gemm_launch.h"
+#include "kernels/conv2d_implicit_gemm_plan.h"
 #include "kernels/tile_shapes.h"
 
 namespace convlab {
@@ -36,7 +37,7 @@ void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void*
   launch_gemm_wgrad<SharedTile, float>(plan, g, dy, x, dw, db, workspace, stream);
 }
 
-const ConvKernels conv2d_implicit_gemm("implicit_gemm", forward, dgrad, wgrad);
+const ConvKernels conv2d_implicit_gemm(kImplicitGemm, forward, dgrad, wgrad);
 
 }  // namespace
 }  // namespace convlab

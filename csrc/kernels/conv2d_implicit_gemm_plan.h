@@ -4,12 +4,17 @@
 
 namespace convlab {
 
-inline std::string implicit_gemm_refusal(Pass pass, DType dtype, const Conv2d& g) {
-  return dtype == DType::float32 ? gemm_refusal(pass, g, kSharedTiles) : kFloat32Only;
+inline bool implicit_gemm_can(const Problem& p) {
+  return p.dtype == DType::float32 && gemm_can(p.pass, p.g, kSharedTiles);
 }
 
-inline Plan implicit_gemm_plan(Pass pass, DType, const Conv2d& g) { return gemm_plan(pass, g, kSharedTiles); }
+inline std::string implicit_gemm_why_not(const Problem& p) {
+  return p.dtype == DType::float32 ? gemm_why_not(p.pass, p.g, kSharedTiles) : kFloat32Only;
+}
 
-inline constexpr Rung kImplicitGemm = {implicit_gemm_refusal, implicit_gemm_plan, nullptr};
+inline Plan implicit_gemm_plan(const Problem& p) { return gemm_plan(p.pass, p.g, kSharedTiles); }
+
+inline CudaRung kImplicitGemm{
+    .can = implicit_gemm_can, .why_not = implicit_gemm_why_not, .plan = implicit_gemm_plan, .best = nullptr};
 
 }  // namespace convlab

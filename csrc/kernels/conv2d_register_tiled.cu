@@ -64,7 +64,7 @@ void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const
   });
 }
 
-const ConvKernels conv2d_register_tiled("register_tiled", forward, dgrad, wgrad);
+const ConvKernels conv2d_register_tiled(kRegisterTiled, forward, dgrad, wgrad);
 
 }  // namespace
 }  // namespace convlab

@@ -19,23 +19,31 @@ inline Tiles register_tiles(Pass pass, DType dtype) {
   return dtype == DType::float32 ? all_of(kImageTiles) : for_16_bits(kImageTiles);
 }
 
-inline std::string register_tiled_refusal(Pass pass, DType dtype, const Conv2d& g) {
-  if (dtype == DType::float64) return "is not compiled for float64";
-  return gemm_refusal(pass, without_places(g), register_tiles(pass, dtype));
+inline bool register_tiled_can(const Problem& p) {
+  return p.dtype != DType::float64 && gemm_can(p.pass, without_places(p.g), register_tiles(p.pass, p.dtype));
 }
 
-inline Plan register_tiled_plan(Pass pass, DType dtype, const Conv2d& g) {
-  return gemm_plan(pass, without_places(g), register_tiles(pass, dtype));
+inline std::string register_tiled_why_not(const Problem& p) {
+  if (p.dtype == DType::float64) return "is not compiled for float64";
+  return gemm_why_not(p.pass, without_places(p.g), register_tiles(p.pass, p.dtype));
 }
 
-inline bool register_tiled_best(Pass pass, const Conv2d& g) {
+inline Plan register_tiled_plan(const Problem& p) {
+  return gemm_plan(p.pass, without_places(p.g), register_tiles(p.pass, p.dtype));
+}
+
+inline bool register_tiled_best(const Problem& p) {
   // A group is a product of its own. One with a smaller filter than this leaves its tiles empty: direct is faster on an
   // H200.
   constexpr long long kLeastFilter = 100, kLeastWgradFilter = 512;
+  const Conv2d& g = p.g;
   const long long filter = (long long)g.Kg() * g.Cg() * g.R * g.S;
-  return g.groups == 1 || filter >= (pass == Pass::wgrad ? kLeastWgradFilter : kLeastFilter);
+  return g.groups == 1 || filter >= (p.pass == Pass::wgrad ? kLeastWgradFilter : kLeastFilter);
 }
 
-inline constexpr Rung kRegisterTiled = {register_tiled_refusal, register_tiled_plan, register_tiled_best};
+inline CudaRung kRegisterTiled{.can = register_tiled_can,
+                               .why_not = register_tiled_why_not,
+                               .plan = register_tiled_plan,
+                               .best = register_tiled_best};
 
 }  // namespace convlab

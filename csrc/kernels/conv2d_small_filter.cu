@@ -266,7 +266,7 @@ void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void*
   if (db) add_slices(plan.slices, g.K, partial_db, static_cast<float*>(db), stream);
 }
 
-const ConvKernels conv2d_small_filter("small_filter", forward, dgrad, wgrad);
+const ConvKernels conv2d_small_filter(kSmallFilter, forward, dgrad, wgrad);
 
 }  // namespace
 }  // namespace convlab

@@ -56,28 +56,40 @@ inline int small_filter_index(const Conv2d& g) {
   return -1;
 }
 
-inline std::string small_filter_refusal(Pass, DType dtype, const Conv2d& g) {
-  if (dtype != DType::float32) return "is compiled for float32 only";
-  const auto text = [](long long n) { return std::to_string(n); };
-  if (small_filter_index(g) >= 0 && g.groups == 1 && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 &&
-      g.dilation_w == 1) {
-    constexpr int kRowsBeyond = 16;  // rows below an image that a thread may count without loading them
-    const long long largest =
-        std::max((g.H + kRowsBeyond) * (long long)g.W * g.C, (g.P + kRowsBeyond) * (long long)g.Q * g.K);
-    if (largest > INT_MAX)
-      return "keeps 32-bit offsets inside an image, and one has up to " + text(largest) + " elements";
-    if ((long long)g.N * g.Q > INT_MAX)
-      return "numbers the columns of all images in 32 bits, and there are " + text((long long)g.N * g.Q);
-    return "";
-  }
-  std::string filters;
-  for (const SmallFilter& f : kSmallFilters)
-    filters +=
-        (filters.empty() ? "" : ", ") + text(f.C) + " to " + text(f.K) + " channels " + text(f.R) + "x" + text(f.S);
-  return "is compiled for the filters " + filters + ", each at stride 1, dilation 1 and one group";
+// Elements of an image, with rows below it that a thread may count without loading them
+inline long long small_filter_offsets(const Conv2d& g) {
+  constexpr int kRowsBeyond = 16;
+  return std::max((g.H + kRowsBeyond) * (long long)g.W * g.C, (g.P + kRowsBeyond) * (long long)g.Q * g.K);
 }
 
-inline Plan small_filter_plan(Pass pass, DType, const Conv2d& g) {
+inline bool small_filter_compiled(const Conv2d& g) {
+  return small_filter_index(g) >= 0 && g.groups == 1 && g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 &&
+         g.dilation_w == 1;
+}
+
+inline bool small_filter_can(const Problem& p) {
+  return p.dtype == DType::float32 && small_filter_compiled(p.g) && small_filter_offsets(p.g) <= INT_MAX &&
+         (long long)p.g.N * p.g.Q <= INT_MAX;
+}
+
+inline std::string small_filter_why_not(const Problem& p) {
+  const auto text = [](long long n) { return std::to_string(n); };
+  if (p.dtype != DType::float32) return "is compiled for float32 only";
+  if (!small_filter_compiled(p.g)) {
+    std::string filters;
+    for (const SmallFilter& f : kSmallFilters)
+      filters +=
+          (filters.empty() ? "" : ", ") + text(f.C) + " to " + text(f.K) + " channels " + text(f.R) + "x" + text(f.S);
+    return "is compiled for the filters " + filters + ", each at stride 1, dilation 1 and one group";
+  }
+  if (small_filter_offsets(p.g) > INT_MAX)
+    return "keeps 32-bit offsets inside an image, and one has up to " + text(small_filter_offsets(p.g)) + " elements";
+  return "numbers the columns of all images in 32 bits, and there are " + text((long long)p.g.N * p.g.Q);
+}
+
+inline Plan small_filter_plan(const Problem& p) {
+  const Pass pass = p.pass;
+  const Conv2d& g = p.g;
   Plan plan;
   plan.variant = small_filter_index(g);
   if (pass == Pass::wgrad) {
@@ -114,6 +126,7 @@ inline Plan small_filter_plan(Pass pass, DType, const Conv2d& g) {
   return plan;
 }
 
-inline constexpr Rung kSmallFilter = {small_filter_refusal, small_filter_plan, always_best};
+inline CudaRung kSmallFilter{
+    .can = small_filter_can, .why_not = small_filter_why_not, .plan = small_filter_plan, .best = always_best};
 
 }  // namespace convlab

@@ -129,8 +129,8 @@ __global__ void __launch_bounds__(kTiledThreads, kTiledResident)
 // For the error of a graph's capture, which the other algorithms stand.
 std::string who() {
   std::string others;
-  for (const ConvKernels* rung = ConvKernels::first(); rung; rung = rung->next)
-    if (rung->name != std::string("tiled")) others += (others.empty() ? "" : ", ") + std::string(rung->name);
+  for (const AlgorithmRow& row : algorithms())
+    if (row.cuda.rung && row.cuda.rung != &kTiled) others += (others.empty() ? "" : ", ") + std::string(row.name);
   return "convlab: conv2d algo 'tiled' (unlike " + others + ")";
 }
 
@@ -170,7 +170,7 @@ void dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void*
   launch_tiled<false>(plan, g, dy, w, nullptr, dx, stream);
 }
 
-const ConvKernels conv2d_tiled("tiled", forward, dgrad, nullptr);
+const ConvKernels conv2d_tiled(kTiled, forward, dgrad, nullptr);
 
 }  // namespace
 }  // namespace convlab

@@ -94,8 +94,9 @@ inline long long tiled_plane_bytes(const TiledAxis& h, const TiledAxis& v, int r
   return bounded(tiled_extent(h, rows)) * tiled_pitch(bounded(tiled_extent(v, kTileSide))) * (long long)sizeof(float);
 }
 
-inline Plan tiled_plan(Pass pass, DType, const Conv2d& g) {
-  const bool forward = pass == Pass::forward;
+inline Plan tiled_plan(const Problem& p) {
+  const Conv2d& g = p.g;
+  const bool forward = p.pass == Pass::forward;
   const TiledAxis h = tiled_height(forward, 0, g),
                   v = tiled_width(forward, 0, g);  // no class has more taps than residue 0
   Plan plan;
@@ -123,20 +124,31 @@ inline Plan tiled_plan(Pass pass, DType, const Conv2d& g) {
   return plan;
 }
 
-inline std::string tiled_refusal(Pass pass, DType dtype, const Conv2d& g) {
-  if (dtype != DType::float32) return "is compiled for float32 only";
-  const Plan plan = tiled_plan(pass, dtype, g);
-  if (plan.chunk.channels == 0 && g.Cg() > 0)
+inline TiledGrid tiled_grid(const Problem& p, const Plan& plan) {
+  return tiled_grid(p.pass == Pass::forward, p.g, plan.chunk, plan.threads / kTileSide, plan.tile.rows);
+}
+
+inline bool tiled_can(const Problem& p) {
+  if (p.dtype != DType::float32) return false;
+  const Plan plan = tiled_plan(p);
+  const TiledGrid grid = tiled_grid(p, plan);
+  return (plan.chunk.channels > 0 || p.g.Cg() == 0) && plan.shared <= kSharedBytes && grid_fits(grid.x, grid.y, grid.z);
+}
+
+inline std::string tiled_why_not(const Problem& p) {
+  if (p.dtype != DType::float32) return "is compiled for float32 only";
+  const Plan plan = tiled_plan(p);
+  if (plan.chunk.channels == 0 && p.g.Cg() > 0)
     return "keeps filters in constant memory, which holds " + std::to_string(kConstantFloats) +
-           " weights, but one plane of a filter has " + std::to_string((long long)g.R * g.S);
+           " weights, but one plane of a filter has " + std::to_string((long long)p.g.R * p.g.S);
   if (plan.shared > kSharedBytes)
     return "keeps its input in shared memory, where a row of " + std::to_string(kTileSide) +
            " outputs with its halo takes more than the " + std::to_string(kSharedBytes) +
            " bytes of a block at this stride, kernel size and dilation";
-  const TiledGrid grid = tiled_grid(pass == Pass::forward, g, plan.chunk, plan.threads / kTileSide, plan.tile.rows);
+  const TiledGrid grid = tiled_grid(p, plan);
   return grid_refusal(grid.x, grid.y, grid.z);
 }
 
-inline constexpr Rung kTiled = {tiled_refusal, tiled_plan, nullptr};
+inline CudaRung kTiled{.can = tiled_can, .why_not = tiled_why_not, .plan = tiled_plan, .best = nullptr};
 
 }  // namespace convlab

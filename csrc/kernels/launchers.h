@@ -25,24 +25,17 @@ using ConvDgrad = void(const Plan&, const Conv2d&, DType, const void* dy, const 
 using ConvWgrad = void(const Plan&, const Conv2d&, DType, const void* dy, const void* x, void* dw, void* db,
                        void* workspace, Stream);
 
-// A rung's launchers, null for a pass that it does not have. conv2d_NAME.cu ends with one, which makes it known.
+// A rung's launchers, null for a pass that it does not have. conv2d_NAME.cu ends with one, which makes them known.
 struct ConvKernels {
-  const char* name;
   ConvForward* forward;
   ConvDgrad* dgrad;
   ConvWgrad* wgrad;
-  const ConvKernels* next;  // in a list that is complete once the library is loaded
 
-  ConvKernels(const char* name, ConvForward* forward, ConvDgrad* dgrad, ConvWgrad* wgrad)
-      : name(name), forward(forward), dgrad(dgrad), wgrad(wgrad), next(first()) {
-    first() = this;
+  ConvKernels(CudaRung& rung, ConvForward* forward, ConvDgrad* dgrad, ConvWgrad* wgrad)
+      : forward(forward), dgrad(dgrad), wgrad(wgrad) {
+    rung.run = this;
   }
   ConvKernels(const ConvKernels&) = delete;
-
-  static const ConvKernels*& first() {
-    static const ConvKernels* list = nullptr;
-    return list;
-  }
 };
 
 // conv2d_bias_grad.cu: db [K] = sum of dy over n, p, q

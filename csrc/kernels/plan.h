@@ -11,9 +11,10 @@ constexpr int kGridX = 0x7fffffff;  // and on grid.x
 
 constexpr long long ceil_div(long long a, long long b) { return (a + b - 1) / b; }
 
-// Why a grid cannot be launched; empty when it can.
+inline bool grid_fits(long long x, long long y, long long z) { return x <= kGridX && y <= kGridYZ && z <= kGridYZ; }
+
+// Why a grid cannot be launched.
 inline std::string grid_refusal(long long x, long long y, long long z) {
-  if (x <= kGridX && y <= kGridYZ && z <= kGridYZ) return "";
   const auto text = [](long long n) { return std::to_string(n); };
   return "would need a grid of " + text(x) + " x " + text(y) + " x " + text(z) + " blocks, and at most " +
          text(kGridX) + " x " + text(kGridYZ) + " x " + text(kGridYZ) + " are possible";

@@ -1,5 +1,5 @@
-// The CPU's convolution kernels of one instruction set against the reference, without torch: random problems, every
-// pass, algorithm and element type, all layouts. Elements are small integers, so that sums are exact in any order and
+// The CPU's convolution algorithms against the reference, without torch: random problems, every pass, algorithm and
+// element type, all layouts. Elements are small integers, so that sums are exact in any order and
 // results must be equal. Tensors end, or begin, where memory does: an access past them is a fault.
 //
 //   cpu_kernels SEED PROBLEMS        prints what differs
@@ -13,14 +13,14 @@
 #include <random>
 #include <vector>
 
-#include "cpu/conv2d_direct.h"
-#include "cpu/conv2d_reference.h"
-#include "cpu/conv2d_register_tiled.h"
+#include "algorithms.h"
+#include "cpu/conv2d/filters.h"
+#include "cpu/conv2d/tap_tables.h"
+#include "cpu/parallel.h"
 
 namespace convlab {
 namespace {
 
-const CpuKernels& cpu = cpu_kernels();
 char doing[400];  // what is said of a fault
 int failures = 0;
 
@@ -59,21 +59,22 @@ template <class T> class Tensor {
   T* data_;
 };
 
-struct Problem {
+struct Sample {
   Conv2d g;
   DType dtype;
   bool x_last, w_last, y_last, bias, at_end;  // x_last: x is channels_last
 };
 
 // Mostly several register tiles, vectors of channels and strips of the smallest instruction set, with remainders
-Problem random_problem(Random& random) {
+Sample random_sample(Random& random) {
   while (true) {
-    Problem problem{};
-    Conv2d& g = problem.g;
+    Sample sample{};
+    Conv2d& g = sample.g;
     g.groups = random.one_in(3) ? random.from(2, 6) : 1;
     g.N = random.one_in(4) ? random.from(1, 40) : random.from(1, 3);
     g.C = g.groups * random.from(1, random.one_in(3) ? 24 : 4),
     g.K = g.groups * random.from(1, random.one_in(2) ? 24 : 6);
+    if (random.one_in(6)) g.C = g.K = g.groups = random.from(1, 24);
     g.H = random.from(1, 40), g.W = random.from(1, 60);
     g.R = random.from(1, 4), g.S = random.from(1, 5);
     g.stride_h = random.from(1, 3), g.stride_w = random.from(1, 3);
@@ -85,34 +86,26 @@ Problem random_problem(Random& random) {
     g.Q = int(conv_outputs(g.W, g.pad_w + random.from(0, g.pad_w), g.S, g.stride_w, g.dilation_w));
     if (g.P < 1 || g.Q < 1 || int64_t(g.N) * g.K * g.P * g.Q * g.Cg() * g.R * g.S > 400000) continue;
     constexpr DType dtypes[] = {DType::float32, DType::float32, DType::float64, DType::float16, DType::bfloat16};
-    problem.dtype = dtypes[random.below(5)];
-    problem.x_last = random.one_in(2), problem.w_last = random.one_in(2), problem.y_last = random.one_in(2);
-    problem.bias = random.one_in(2), problem.at_end = !random.one_in(4);
-    return problem;
+    sample.dtype = dtypes[random.below(5)];
+    sample.x_last = random.one_in(2), sample.w_last = random.one_in(2), sample.y_last = random.one_in(2);
+    sample.bias = random.one_in(2), sample.at_end = !random.one_in(4);
+    return sample;
   }
-}
-
-// As in conv2d.cpp
-Filters filters_of(const Conv2d& g, bool channels_last, bool lanes_are_k) {
-  const int64_t taps = int64_t(g.R) * g.S, k = g.Cg() * taps, c = channels_last ? 1 : taps,
-                tap = channels_last ? g.Cg() : 1;
-  return {g.groups,   lanes_are_k ? g.Kg() : g.Cg(), lanes_are_k ? g.Cg() : g.Kg(), g.R, g.S,
-          g.Kg() * k, lanes_are_k ? k : c,           lanes_are_k ? c : k,           tap};
 }
 
 // run(result) with the work in whole and in single pieces, against what the reference wrote
 template <class T, class F>
-void compare(const char* what, const Problem& problem, const Tensor<T>& expected, Tensor<T>& result, const F& run) {
+void compare(const std::string& what, const Sample& sample, const Tensor<T>& expected, Tensor<T>& result, const F& run) {
   static const char* const dtypes[] = {"float32", "float64", "float16", "bfloat16"};
   for (const int64_t part : {INT64_MAX, int64_t(1)}) {
-    const Conv2d& g = problem.g;
+    const Conv2d& g = sample.g;
     std::snprintf(doing, sizeof doing,
                   "%s %s x %dx%dx%dx%d%s w %dx%dx%d%s y %dx%d%s stride %d %d padding %d %d dilation %d %d groups %d%s, "
                   "%s parts, tensors at the %s of memory\n",
-                  what, dtypes[int(problem.dtype)], g.N, g.C, g.H, g.W, problem.x_last ? " channels_last" : "", g.K,
-                  g.R, g.S, problem.w_last ? " channels_last" : "", g.P, g.Q, problem.y_last ? " channels_last" : "",
+                  what.c_str(), dtypes[int(sample.dtype)], g.N, g.C, g.H, g.W, sample.x_last ? " channels_last" : "", g.K,
+                  g.R, g.S, sample.w_last ? " channels_last" : "", g.P, g.Q, sample.y_last ? " channels_last" : "",
                   g.stride_h, g.stride_w, g.pad_h, g.pad_w, g.dilation_h, g.dilation_w, g.groups,
-                  problem.bias ? " bias" : "", part == 1 ? "single" : "large", problem.at_end ? "end" : "beginning");
+                  sample.bias ? " bias" : "", part == 1 ? "single" : "large", sample.at_end ? "end" : "beginning");
     torch::stable::largest_part = part;
     result.unwrite();
     run(result.get());
@@ -122,62 +115,55 @@ void compare(const char* what, const Problem& problem, const Tensor<T>& expected
   }
 }
 
-template <class T> void check(const Problem& problem, Random& random) {
-  const Conv2d& g = problem.g;
-  const auto tensor = [&](int64_t count) { return Tensor<T>(count, problem.at_end); };
-  Tensor<T> x = tensor(int64_t(g.N) * g.C * g.H * g.W), w = tensor(int64_t(g.K) * g.Cg() * g.R * g.S),
-            bias = tensor(g.K), dy = tensor(int64_t(g.N) * g.K * g.P * g.Q);
+template <class T> void check(const Sample& sample, Random& random) {
+  const Conv2d& g = sample.g;
+  const auto tensor = [&](int64_t count) { return Tensor<T>(count, sample.at_end); };
+  const int64_t x_size = int64_t(g.N) * g.C * g.H * g.W, w_size = int64_t(g.K) * g.Cg() * g.R * g.S,
+                y_size = int64_t(g.N) * g.K * g.P * g.Q;
+  Tensor<T> x = tensor(x_size), w = tensor(w_size), bias = tensor(g.K), dy = tensor(y_size);
   for (Tensor<T>* t : {&x, &w, &bias, &dy}) t->fill(random);
-  const Strides xs = strides_of(g.C, g.H, g.W, problem.x_last), ys = strides_of(g.K, g.P, g.Q, problem.y_last);
-  const Filters over_c = filters_of(g, problem.w_last, true), over_k = filters_of(g, problem.w_last, false);
-  const T* const bias_or_null = problem.bias ? bias.get() : nullptr;
 
-  Tensor<T> y = tensor(int64_t(g.N) * g.K * g.P * g.Q), dx = tensor(int64_t(g.N) * g.C * g.H * g.W),
-            dw = tensor(int64_t(g.K) * g.Cg() * g.R * g.S), db = tensor(g.K);
-  reference::forward(g, xs, over_c, ys, x.get(), w.get(), bias_or_null, y.get());
-  reference::dgrad(g, ys, over_k, xs, dy.get(), w.get(), dx.get());
-  reference::wgrad(g, ys, xs, over_c, dy.get(), x.get(), dw.get());
+  struct Case {
+    Problem problem;
+    Operands operands;
+    int64_t size;
+  };
+  const auto case_of = [&](Pass pass, const T* first, bool first_last, const T* second, bool second_last,
+                           const T* bias, int64_t size, bool last) {
+    return Case{{pass, sample.dtype, g, last, {first_last, second_last, last}}, {first, second, bias, nullptr}, size};
+  };
+  const Case cases[] = {
+      case_of(Pass::forward, x.get(), sample.x_last, w.get(), sample.w_last, sample.bias ? bias.get() : nullptr, y_size,
+              sample.y_last),
+      case_of(Pass::dgrad, dy.get(), sample.y_last, w.get(), sample.w_last, nullptr, x_size, sample.x_last),
+      case_of(Pass::wgrad, dy.get(), sample.y_last, x.get(), sample.x_last, nullptr, w_size, sample.w_last),
+  };
+  for (Case c : cases) {
+    Tensor<T> expected = tensor(c.size), result = tensor(c.size);
+    const auto run = [&](const AlgorithmRow& row, T* to) {
+      c.operands.output = to;
+      row.cpu.rung->run(row.cpu.rung->plan(c.problem), c.problem, c.operands);
+    };
+    run(*find_algorithm(1), expected.get());
+    for (const AlgorithmRow& row : algorithms())
+      if (row.id != 1 && row.cpu.rung && refusal(row, Backend::cpu, c.problem).empty())
+        compare(kPassNames[int(c.problem.pass)] + std::string(" ") + row.name, sample, expected, result,
+                [&](T* to) { run(row, to); });
+  }
+
+  Tensor<T> db = tensor(g.K), result = tensor(g.K);
+  const Strides ys = y_strides(cases[1].problem);
   for (int k = 0; k < g.K; k++) {
     acc_t<T> sum = 0;
     for (int n = 0; n < g.N; n++)
       for (int p = 0; p < g.P; p++)
-        for (int q = 0; q < g.Q; q++) sum += acc_t<T>(dy.get()[reference::at(ys, n, k, p, q)]);
+        for (int q = 0; q < g.Q; q++) sum += acc_t<T>(dy.get()[n * ys.n + k * ys.c + p * ys.h + q * ys.w]);
     db.get()[k] = T(sum);
   }
-
-  const DType dtype = problem.dtype;
-  const int lanes = cpu.lanes(dtype);
-  const Axis rows = rows_of(g), columns = columns_of(g);
-  Tensor<T> result_y = tensor(int64_t(g.N) * g.K * g.P * g.Q), result_x = tensor(int64_t(g.N) * g.C * g.H * g.W),
-            result_w = tensor(int64_t(g.K) * g.Cg() * g.R * g.S), result_b = tensor(g.K);
-  {
-    const Classes vertical(forward_classes(rows)), horizontal(forward_classes(columns));
-    const Product p{g.N, g.groups, g.Cg(), g.Kg(), vertical.view(g.R, g.H, g.P), horizontal.view(g.S, g.W, g.Q), xs,
-                    ys,  1,        1,      1};
-    const direct::Columns c = direct::Columns::forward(columns, lanes);
-    compare("forward register_tiled", problem, y, result_y,
-            [&](T* to) { register_tiled::run(cpu, dtype, p, over_c, x.get(), w.get(), bias_or_null, to); });
-    compare("forward direct", problem, y, result_y,
-            [&](T* to) { direct::run(cpu, dtype, p, c, over_c, x.get(), w.get(), bias_or_null, to); });
-    compare("wgrad register_tiled", problem, dw, result_w,
-            [&](T* to) { register_tiled::wgrad(cpu, dtype, p, over_c, rows, columns, dy.get(), x.get(), to); });
-    compare("wgrad direct", problem, dw, result_w,
-            [&](T* to) { direct::wgrad(cpu, dtype, p, c, over_c, rows, dy.get(), x.get(), to); });
-  }
-  {
-    const Classes vertical(dgrad_classes(rows)), horizontal(dgrad_classes(columns));
-    const Product p{g.N, g.groups, g.Kg(), g.Cg(), vertical.view(g.R, g.P, g.H), horizontal.view(g.S, g.Q, g.W), ys,
-                    xs,  1,        1,      1};
-    const direct::Columns c = direct::Columns::dgrad(columns, lanes);
-    const T* const none = nullptr;
-    compare("dgrad register_tiled", problem, dx, result_x,
-            [&](T* to) { register_tiled::run(cpu, dtype, p, over_k, dy.get(), w.get(), none, to); });
-    compare("dgrad direct", problem, dx, result_x,
-            [&](T* to) { direct::run(cpu, dtype, p, c, over_k, dy.get(), w.get(), none, to); });
-  }
-  compare("bias gradient", problem, db, result_b, [&](T* to) {
+  const int lanes = instruction_set().lanes(sample.dtype);
+  compare("bias gradient", sample, db, result, [&](T* to) {
     parallel_over(ys.c == 1 ? (g.K + lanes - 1) / lanes : g.K, g.N * g.P * g.Q, [&](int64_t begin, int64_t end) {
-      cpu.conv[int(dtype)].bias_grad(g.N, int64_t(g.P) * g.Q, ys, g.K, dy.get(), to, begin, end);
+      kernels::bias_grad.of(sample.dtype)(g.N, int64_t(g.P) * g.Q, ys, g.K, dy.get(), to, begin, end);
     });
   });
 }
@@ -199,9 +185,9 @@ int main(int count, char** arguments) {
   Random random{std::mt19937(unsigned(std::atoi(arguments[1])))};
   const int problems = std::atoi(arguments[2]);
   for (int i = 0; i < problems; i++) {
-    const Problem problem = random_problem(random);
-    dispatch(problem.dtype, [&](auto tag) { check<typename decltype(tag)::type>(problem, random); });
+    const Sample sample = random_sample(random);
+    dispatch(sample.dtype, [&](auto tag) { check<typename decltype(tag)::type>(sample, random); });
   }
-  std::printf("%s: %d problems, %d failures\n", cpu.name, problems, failures);
+  std::printf("%s: %d problems, %d failures\n", instruction_set().name, problems, failures);
   return failures > 0;
 }

@@ -1,7 +1,7 @@
 // Copies that transpose a matrix, block by block in registers, and convert between memory's type and the sums': how
 // NCHW tensors get into panels with the channels innermost, and back.
 #pragma once
-#include "cpu/product.h"
+#include "cpu/conv2d/product.h"
 #include "cpu/simd/vec.h"
 
 namespace convlab::CONVLAB_ISA {

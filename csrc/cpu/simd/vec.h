@@ -14,9 +14,7 @@
 #endif
 
 #include "cpu/instruction_sets.h"
-#include "cpu/poison.h"
-
-#define CONVLAB_INLINE [[gnu::always_inline]] inline
+#include "cpu/workspace.h"
 
 namespace convlab::CONVLAB_ISA {
 
@@ -36,8 +34,6 @@ template <class A> CONVLAB_INLINE void store(A* p, Vec<A> v) {
   *reinterpret_cast<typename vector_of<A>::in_memory*>(p) = v;
 }
 template <class A> CONVLAB_INLINE Vec<A> broadcast(A a) { return a - Vec<A>{}; }
-
-CONVLAB_INLINE int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
 
 // Keeps an address in one register, and does not keep its neighbours' in others
 template <class T> CONVLAB_INLINE void keep(const T*& p) { asm("" : "+r"(p)); }

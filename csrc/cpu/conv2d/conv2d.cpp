@@ -1,0 +1,54 @@
+// Convolution on the CPU: the operators.
+#include "host/conv2d_operators.h"
+
+#include "cpu/conv2d/cpu_rung.h"
+#include "cpu/conv2d/filters.h"
+#include "cpu/conv2d/tap_tables.h"
+#include "cpu/integer_operators.h"
+#include "cpu/parallel.h"
+#include "host/registration.h"
+
+namespace convlab {
+namespace {
+
+struct Cpu {
+  using Rung = CpuRung;
+  static constexpr bool any_layout = true;
+  explicit Cpu(const Tensor&) {}
+
+  void forward(const Chosen<CpuRung>& c, const Problem& p, const void* x, const void* w, const void* bias,
+               void* y) const {
+    c.rung->run(c.plan, p, {.first = x, .second = w, .bias = bias, .output = y});
+  }
+  void dgrad(const Chosen<CpuRung>& c, const Problem& p, const void* dy, const void* w, void* dx) const {
+    c.rung->run(c.plan, p, {.first = dy, .second = w, .bias = nullptr, .output = dx});
+  }
+  void wgrad(const Chosen<CpuRung>& c, const Problem& p, const void* dy, const void* x, void* dw, void* db) const {
+    if (db) bias_grad(p, dy, db);
+    c.rung->run(c.plan, p, {.first = dy, .second = x, .bias = nullptr, .output = dw});
+  }
+
+  void bias_grad(const Problem& p, const void* dy, void* db) const {
+    const Strides strides = y_strides(p);
+    const int64_t plane = int64_t(p.g.P) * p.g.Q, lanes = instruction_set().lanes(p.dtype),
+                  pieces = strides.c == 1 ? (p.g.K + lanes - 1) / lanes : p.g.K;
+    parallel_over(pieces, p.g.N * plane, [&, f = kernels::bias_grad.of(p.dtype)](int64_t begin, int64_t end) {
+      f(p.g.N, plane, strides, p.g.K, dy, db, begin, end);
+    });
+  }
+};
+
+Tensor forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geometry, int64_t algo) {
+  if (integers::is_integer(x)) return integers::conv2d_forward(x, w, bias, geometry);
+  return conv2d_forward<Cpu>(std::move(x), std::move(w), std::move(bias), std::move(geometry), algo);
+}
+
+}  // namespace
+}  // namespace convlab
+
+CONVLAB_REGISTER_CPU(m) {
+  m.impl("conv2d_forward", TORCH_BOX(&convlab::forward));
+  m.impl("conv2d_dgrad", TORCH_BOX(&convlab::conv2d_dgrad<convlab::Cpu>));
+  m.impl("conv2d_wgrad", TORCH_BOX(&convlab::conv2d_wgrad<convlab::Cpu>));
+  m.impl("conv2d_bias_grad", TORCH_BOX(&convlab::conv2d_bias_grad<convlab::Cpu>));
+}

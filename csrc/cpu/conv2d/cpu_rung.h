@@ -1,0 +1,29 @@
+// A convolution algorithm on the CPU. Torch-free.
+#pragma once
+#include <memory>
+
+#include "algorithms.h"
+
+namespace convlab {
+
+// What it decides about a problem before it computes anything
+struct CpuPlan {
+  int images_per_strip = 0, rows_per_strip = 0;  // of what it writes, or of dy in wgrad; 0: all
+  int64_t pieces = 1;  // of work, that threads share
+  int slices = 1;  // of wgrad's sum, added up in their order
+  int64_t workspace = 0, scratch = 0;  // bytes: of all threads together, and of each
+  std::shared_ptr<const void> tables;  // the algorithm's own
+};
+
+struct Operands {
+  const void *first, *second;  // x and w, dy and w, or dy and x
+  const void* bias;  // of forward; may be null
+  void* output;
+};
+
+// Makes an algorithm's `run` known. Each algorithm's .cpp ends with one.
+struct Runs {
+  Runs(CpuRung& rung, void (*run)(const CpuPlan&, const Problem&, const Operands&)) { rung.run = run; }
+};
+
+}  // namespace convlab

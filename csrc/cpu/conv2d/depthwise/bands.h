@@ -1,0 +1,122 @@
+// Depthwise convolution of planes with the usual filters, 3 x 3 and 5 x 5 without stride: a band of up to four vectors
+// of columns slides down the rows.
+//
+// What it does    A row of the source is loaded once, meets all taps and is gone: the sums of as many rows of the
+//                 target as the filter has wait in registers. What taps to the left and right need is shifted out of
+//                 neighbouring vectors, not loaded again. Masks stand for the zeros around a plane where the machine
+//                 has them; elsewhere a strip's rows are copied between zeros, and neighbouring columns are loaded from
+//                 there.
+// Against tiles   (depthwise.kernel.cpp) no copy, no load astride two cache lines but where rows themselves begin within a line.
+// What bounds it  multiply-adds; the last vector of a row is seldom full.
+#pragma once
+#include "cpu/conv2d/depthwise/strip_sources.h"
+
+namespace convlab::CONVLAB_ISA::depthwise {
+
+#if defined(__AVX512F__)
+constexpr bool kMasks = true;
+template <class A> CONVLAB_INLINE Vec<A> load_masked(const A* p, unsigned mask) {
+  if (mask) CONVLAB_TOUCHES(p + __builtin_ctz(mask), __builtin_popcount(mask) * sizeof(A));
+  if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm512_maskz_loadu_ps(__mmask16(mask), p);
+  else return (Vec<A>)_mm512_maskz_loadu_pd(__mmask8(mask), p);
+}
+// Of the vectors a, b, c side by side: the one that begins d elements after b
+template <class A, int d> CONVLAB_INLINE Vec<A> shifted(Vec<A> a, Vec<A> b, Vec<A> c) {
+  const __m512i left = (__m512i)(d < 0 ? a : b), right = (__m512i)(d < 0 ? b : c);
+  if constexpr (d == 0) return b;
+  else if constexpr (sizeof(A) == sizeof(float))
+    return (Vec<A>)_mm512_maskz_alignr_epi32(__mmask16(-1), right, left, (16 + d) % 16);
+  else return (Vec<A>)_mm512_maskz_alignr_epi64(__mmask8(-1), right, left, (8 + d) % 8);
+}
+#else
+constexpr bool kMasks = false;
+template <class A> CONVLAB_INLINE Vec<A> load_masked(const A* p, unsigned) { return load<A>(p); }
+#endif
+
+constexpr int kBand = 4;  // vectors of columns: with three rows of sums and nine weights they fill 32 registers
+
+// Which of the L elements from column `first` on lie in [0, columns)
+inline unsigned inside(int first, int columns, int lanes) {
+  unsigned mask = 0;
+  for (int l = 0; l < lanes; l++) mask |= unsigned(first + l >= 0 && first + l < columns) << l;
+  return mask;
+}
+
+// A band of a plane. Row t of the source, of those in [inside0, inside1), meets rows t, t - 1, ... t - R + 1 of the
+// target. `source`: row 0, where the middle taps of the first column meet it; masks say which lanes of V vectors, and
+// of one before and one after, exist.
+template <class A> struct Band {
+  const A* source;
+  int64_t source_row;
+  int inside0, inside1;
+  unsigned masks[kBand + 2];
+  int64_t target_row;
+  int rows;
+  int last_lanes;  // of the last vector
+};
+
+// The V + 2 vectors of a row, or what neighbouring columns are loaded from
+template <class A, int V> struct RowVectors {
+  const A* from;
+  Vec<A> v[V + 2];
+};
+
+template <class A, int V>
+CONVLAB_INLINE void take_row(RowVectors<A, V>& row, const A* from, const unsigned (&masks)[V + 2]) {
+  constexpr int L = kLanes<A>;
+  row.from = from;
+  if constexpr (kMasks) {
+    row.v[0] = masks[0] ? load_masked<A>(from - L, masks[0]) : Vec<A>{};
+#pragma GCC unroll 8
+    for (int i = 1; i <= V; i++) row.v[i] = load_masked<A>(from + (i - 1) * L, masks[i]);
+    row.v[V + 1] = masks[V + 1] ? load_masked<A>(from + V * L, masks[V + 1]) : Vec<A>{};
+  }
+}
+
+template <class A, int V, int d> CONVLAB_INLINE Vec<A> neighbour(const RowVectors<A, V>& row, int i) {
+  if constexpr (kMasks) return shifted<A, d>(row.v[i], row.v[i + 1], row.v[i + 2]);
+  else return load<A>(row.from + i * kLanes<A> + d);
+}
+
+// f(column of the filter, its vector) for vector i of a row
+template <class A, int R, int V, class F, int... S>
+CONVLAB_INLINE void each_neighbour(const RowVectors<A, V>& row, int i, const F& f, indices<S...>) {
+  (f(S, neighbour<A, V, S - R / 2>(row, i)), ...);
+}
+
+// The rows of a strip that lie inside the source, where they lie or copied between zeros
+template <class A, class T> Lens<const A> see_rows(const Depthwise& d, const Strip& s, const T* plane, A* panel) {
+  if constexpr (kMasks && sizeof(T) == sizeof(A))
+    if (d.source_in_place) return {plane, d.source.h, 1, 0};
+  int first = s.row0 + d.window.row_offset, end = s.row1 + d.window.row_offset + d.window.size - 1;
+  if (first < 0) first = 0;
+  if (end > d.source_rows) end = d.source_rows;
+  for (int h = first; h < end; h++)
+    take_columns(d.panel, plane + h * d.source.h, d.source.w, d.source_columns, panel + (h - first) * d.row);
+  return {panel + d.panel.left, d.row, 1, first};
+}
+
+// f(band, first column, vectors) for each band of a strip
+template <class A, class F>
+void each_band(const Depthwise& d, const Strip& s, const Lens<const A>& source, int64_t target_row, const F& f) {
+  constexpr int L = kLanes<A>;
+  const int vectors = (d.target_columns + L - 1) / L, bands = (vectors + kBand - 1) / kBand,
+            top = s.row0 + d.window.row_offset;
+  for (int i = 0, first = 0; i < bands; i++) {
+    const int v = (vectors - first + bands - i - 1) / (bands - i), column = first * L,
+              from = column + d.window.column_offset + d.window.size / 2;
+    Band<A> band{source.at(top, from),
+                 source.row,
+                 top < 0 ? -top : 0,
+                 d.source_rows - top,
+                 {},
+                 target_row,
+                 s.row1 - s.row0,
+                 first + v < vectors ? L : d.target_columns - (vectors - 1) * L};
+    for (int k = 0; k < v + 2; k++) band.masks[k] = inside(from + (k - 1) * L, d.source_columns, L);
+    f(band, column, v);
+    first += v;
+  }
+}
+
+}  // namespace convlab::CONVLAB_ISA::depthwise

@@ -1,0 +1,142 @@
+// What `depthwise` asks of its kernels: rectangles of the target, each reached by the same taps everywhere. In forward
+// and dgrad the target is summed; in wgrad target stands for dy and source for x. Torch-free, and for kernels as well.
+#pragma once
+#include "cpu/conv2d/product.h"
+#include "cpu/stub.h"
+
+namespace convlab {
+namespace depthwise {
+
+// Target positions at + i at_step, i < count, read source positions around from + i from_step: offsets before .. after
+// relative to that. before > after means no taps.
+struct Places {
+  int count, at, at_step, from, from_step, before, after;
+};
+
+struct Tap {
+  int64_t source;  // elements from the position around which taps lie
+  int64_t weights;  // r S + s
+};
+
+// Taps come in triples first, as far as they go: three whose sources are as far apart as those of neighbouring positions
+// along the tiles, so that one load of the source serves three positions. They have weights w, w + weight_step, w + 2
+// weight_step.
+struct Taps {
+  const Tap* list;
+  int triples, singles;
+  int64_t weight_step;
+};
+
+struct Block {
+  Places rows, columns;
+  bool down;  // whether tiles run down the columns rather than along the rows
+  Taps taps;
+};
+
+// Planes with filters of size x size, no stride and no dilation go without tiles: x or dy at row p + row_offset + r and
+// column q + column_offset + s meets w[r, s], or in dgrad the weight that lies opposite
+struct Window {
+  int size = 0;  // 0: there are tiles
+  int row_offset = 0, column_offset = 0;
+  bool flipped = false;
+};
+
+struct Depthwise {
+  int images, channels, kernel_taps;
+  int source_rows, source_columns, target_rows, target_columns;
+  Strides source, target;  // of the tensors
+  bool planes;  // vectors run along rows, plane by plane, and not over channels
+  Window window{};
+  const Block* blocks = nullptr;
+  int block_count = 0;
+  // Tiles read the source where it lies, and blocks know no padding; or a strip's rows are copied between zeros, which
+  // stand for what taps read outside. A panel's positions are elements of a plane, taken apart by the stride, or pixels
+  // of a vector each.
+  bool source_in_place = false, target_in_place = false;
+  RowPanel panel{};
+  int64_t row = 0, pixel = 0;  // elements between the source's rows and columns, as tiles see them
+  int rows_per_strip = 1;  // of the target
+  int rows_reached = 0;  // of the source, by any strip
+  int vectors_per_piece = 1, slices = 1;  // of wgrad
+
+  int64_t strips() const { return int64_t(images) * ((target_rows + rows_per_strip - 1) / rows_per_strip); }
+};
+
+// The places whose targets lie in [begin, end)
+CONVLAB_INLINE Places clipped(Places p, int begin, int end) {
+  const int skipped = p.at < begin ? (begin - p.at + p.at_step - 1) / p.at_step : 0;
+  const int kept = p.at < end ? (end - 1 - p.at) / p.at_step + 1 : 0;
+  p.count = (kept < p.count ? kept : p.count) - skipped;
+  p.at += skipped * p.at_step, p.from += skipped * p.from_step;
+  return p;
+}
+
+struct RowRange {
+  int first, count;
+};
+
+// The rows of the source, also outside, that taps of the target's rows [row0, row1) reach
+CONVLAB_INLINE RowRange rows_reached(const Depthwise& d, int row0, int row1) {
+  int first = 0, last = 0;
+  bool any = false;
+  for (int i = 0; i < d.block_count; i++) {
+    const Places p = clipped(d.blocks[i].rows, row0, row1);
+    if (p.count <= 0 || p.before > p.after) continue;
+    const int top = p.from + p.before, bottom = p.from + (p.count - 1) * p.from_step + p.after;
+    if (!any || top < first) first = top;
+    if (!any || bottom > last) last = bottom;
+    any = true;
+  }
+  return {first, any ? last - first + 1 : 0};
+}
+
+// The memory that a thread works in: a plane's weights and bias, each broadcast, and panels
+template <class A> struct Bench {
+  A *weights, *bias, *target, *source;
+};
+
+template <class A, class Memory> CONVLAB_INLINE Bench<A> lay_out(Memory& memory, const Depthwise& d, int lanes) {
+  const int64_t columns = d.planes ? round_up(d.target_columns, lanes) : int64_t(d.target_columns) * lanes;
+  return {
+      .weights = memory.template take<A>(d.planes ? d.kernel_taps * int64_t(lanes) : 0),
+      .bias = memory.template take<A>(d.planes ? lanes : 0),
+      .target = memory.template take<A>(d.target_in_place ? 0 : d.rows_per_strip * columns),
+      .source = memory.template take<A>(!d.planes && d.source_in_place ? 0 : d.rows_reached * d.row),
+  };
+}
+
+// wgrad: sums [R S, lanes] of a chunk, of pixels read up to a vector past their end; of planes two, for whole vectors
+// and for the last vector of a row, and their totals
+template <class A> struct WgradBench {
+  A *total, *own, *dy, *x;
+};
+
+template <class A, class Memory>
+CONVLAB_INLINE WgradBench<A> lay_out_wgrad(Memory& memory, const Depthwise& d, int lanes) {
+  const int64_t sums = int64_t(d.kernel_taps) * lanes;
+  const int64_t columns = d.planes ? round_up(d.target_columns, lanes) : int64_t(d.target_columns) * lanes;
+  return {
+      .total = memory.template take<A>(d.planes ? 2 * sums : 0),
+      .own = memory.template take<A>(d.planes ? 2 * sums : sums + lanes),
+      .dy = memory.template take<A>(!d.planes && d.target_in_place ? 0 : d.rows_per_strip * columns),
+      .x = memory.template take<A>(!d.planes && d.source_in_place ? 0 : d.rows_reached * d.row),
+  };
+}
+
+}  // namespace depthwise
+
+// The pieces [begin, end): strips x vectors of channels, or x channels. weights [vectors, R S, lanes] of pixels,
+// [channels, R S] of planes
+using DepthwiseFunction = void(const depthwise::Depthwise&, const void* source, const void* weights, const void* bias,
+                               void* target, int64_t begin, int64_t end, char* scratch);
+CONVLAB_KERNEL(depthwise_pixels, DepthwiseFunction);
+CONVLAB_KERNEL(depthwise_planes, DepthwiseFunction);
+CONVLAB_KERNEL(depthwise_window, DepthwiseFunction);
+
+// The pieces [begin, end): slices x parts of the vectors of channels, or x channels. sums [slices, as weights]
+using DepthwiseWgradFunction = void(const depthwise::Depthwise&, const void* dy, const void* x, void* sums,
+                                    int64_t begin, int64_t end, char* scratch);
+CONVLAB_KERNEL(depthwise_pixels_wgrad, DepthwiseWgradFunction);
+CONVLAB_KERNEL(depthwise_planes_wgrad, DepthwiseWgradFunction);
+
+}  // namespace convlab

@@ -1,0 +1,256 @@
+// Depthwise convolution, forward and dgrad: each channel by itself. A tile is a run of places, one vector each: side by
+// side in a row or one below the other. Vectors run over channels, or along the rows of a plane.
+//
+// What it does    Three taps that lie along a tile share its loads: M + 2 of them feed 3 M multiply-adds, with three
+//                 vectors of weights in registers. The other taps load for themselves. channels_last is read where it
+//                 lies; places come sorted by the taps that reach them, so padding costs nothing. Where pixels lie so
+//                 far apart that the L1 would not hold them, for other types and for planes, a strip's rows
+//                 are first copied between zeros.
+// Against direct  a third to a half of the loads, and channels_last without gathering.
+// What bounds it  multiply-adds and memory, about alike for 3 x 3. For planes, loads astride two cache lines;
+//                 bands.h, for the usual filters, has none.
+#include "cpu/conv2d/depthwise/bands.h"
+
+namespace convlab::CONVLAB_ISA::depthwise {
+
+// M places of `lanes` channels or columns, `step` elements apart in the source. weights [R S, L]
+template <class A, int M>
+void tile(const Taps& taps, const A* source, int64_t step, const A* weights, const A* bias, A* target,
+          int64_t target_step, int lanes) {
+  constexpr int L = kLanes<A>;
+  Vec<A> sums[M];
+#pragma GCC unroll 16
+  for (int m = 0; m < M; m++) sums[m] = load<A>(bias);
+
+  const Tap* tap = taps.list;
+  for (const Tap* end = tap + taps.triples; tap < end; tap++) {
+    const A *w = weights + tap->weights * L, *x = source + tap->source;
+    const Vec<A> w0 = load<A>(w), w1 = load<A>(w + taps.weight_step * L), w2 = load<A>(w + 2 * taps.weight_step * L);
+#pragma GCC unroll 16
+    for (int j = 0; j < M + 2; j++, x += step) {
+      Vec<A> value = load<A>(x);
+      keep(value);
+      if (j < M) sums[j < M ? j : 0] += w0 * value;
+      if (j >= 1 && j <= M) sums[j >= 1 && j <= M ? j - 1 : 0] += w1 * value;
+      if (j >= 2) sums[j >= 2 ? j - 2 : 0] += w2 * value;
+    }
+  }
+  for (const Tap* end = tap + taps.singles; tap < end; tap++) {
+    const Vec<A> w = load<A>(weights + tap->weights * L);
+    const A* x = source + tap->source;
+#pragma GCC unroll 16
+    for (int m = 0; m < M; m++, x += step) sums[m] += w * load<A>(x);
+  }
+
+#pragma GCC unroll 16
+  for (int m = 0; m < M; m++, target += target_step) store_some<A>(target, sums[m], lanes);
+}
+
+template <class A> using TileFunction = void (*)(const Taps&, const A*, int64_t, const A*, const A*, A*, int64_t, int);
+
+template <class A, int... M> constexpr TileFunction<A> tile_of(int places, indices<M...>) {
+  constexpr TileFunction<A> all[] = {&tile<A, M + 1>...};
+  return all[places - 1];
+}
+
+template <class A>
+void tiles(const Taps& taps, int count, const A* source, int64_t step, const A* weights, const A* bias, A* target,
+           int64_t target_step, int lanes) {
+  for (int places; count > 0; count -= places, source += places * step, target += places * target_step) {
+    places = next_tile(count);
+    tile_of<A>(places, indices_to<kPlaces>{})(taps, source, step, weights, bias, target, target_step, lanes);
+  }
+}
+
+// ---- vectors over channels
+
+template <class A, class T> void give_pixels(const A* panel, int columns, int lanes, T* to, const Strides& strides) {
+  constexpr int L = kLanes<A>;
+  if (strides.c != 1) return give_back(panel, L, 1, columns, lanes, to, strides);
+  for (int j = 0; j < columns; j++, panel += L, to += strides.w) convert_out(panel, lanes, to);
+}
+
+// The pieces [begin, end): images x strips x vectors of channels. weights [vectors, R S, L]; bias [channels, at least
+// L]
+template <class T>
+void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
+                int64_t begin, int64_t end, char* scratch) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L;
+  Carver carver{scratch};
+  const auto [none, nor_bias, out, panel] = lay_out<A>(carver, d, L);
+  int64_t zeroed = 0;
+  for (int64_t piece = begin; piece < end; piece++) {
+    const int64_t vector = piece % vectors;
+    const int channel = first_channel(d.channels, vector, L);
+    const Strip s = strip_of(d, piece / vectors);
+    if (!d.source_in_place) clear_for(d, s, panel, zeroed);
+    const Lens<const A> from = see_pixels(d, s, source + s.image * d.source.n + channel * d.source.c, lanes, panel);
+    T* const image = target + s.image * d.target.n + channel * d.target.c;
+    Lens<A> to{out, int64_t(d.target_columns) * L, L, s.row0};
+    if constexpr (sizeof(T) == sizeof(A))
+      if (d.target_in_place) to = {image, d.target.h, d.target.w, 0};
+
+    const A *const w = weights + vector * d.kernel_taps * L, *const b = bias + channel;
+    for (int i = 0; i < d.block_count; i++) {
+      const Block& block = d.blocks[i];
+      const Places r = clipped(block.rows, s.row0, s.row1), &c = block.columns;
+      if (block.down)
+        for (int j = 0; j < c.count && r.count > 0; j++)
+          tiles<A>(block.taps, r.count, from.at(r.from, c.from + j * c.from_step), r.from_step * from.row, w, b,
+                   to.at(r.at, c.at + j * c.at_step), r.at_step * to.row, L);
+      else
+        for (int j = 0; j < r.count; j++)
+          tiles<A>(block.taps, c.count, from.at(r.from + j * r.from_step, c.from), c.from_step * from.column, w, b,
+                   to.at(r.at + j * r.at_step, c.at), c.at_step * to.column, L);
+    }
+    for (int row = s.row0; row < s.row1 && !d.target_in_place; row++)
+      give_pixels(to.at(row, 0), d.target_columns, lanes, image + row * d.target.h, d.target);
+  }
+}
+
+// ---- vectors along rows
+
+// panel [columns] -> every so many columns of a row
+template <class A, class T> void give_columns(const A* from, int count, T* to, int64_t step) {
+  if (step == 1) return convert_out(from, count, to);
+  for (int i = 0; i < count; i++) to[i * step] = T(from[i]);
+}
+
+// The pieces [begin, end): images x strips x channels. weights [channels, R S]
+template <class T>
+void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
+                int64_t begin, int64_t end, char* scratch) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  Carver carver{scratch};
+  const auto [w, b, out, panel] = lay_out<A>(carver, d, L);
+  const int64_t out_row = round_up(d.target_columns, L);
+  int64_t zeroed = 0;
+  for (int64_t piece = begin; piece < end; piece++) {
+    const int64_t channel = piece % d.channels;
+    const Strip s = strip_of(d, piece / d.channels);
+    clear_for(d, s, panel, zeroed);
+    const Lens<const A> from = see_plane(d, s, source + s.image * d.source.n + channel * d.source.c, panel);
+    for (int t = 0; t < d.kernel_taps; t++) store<A>(w + t * L, broadcast<A>(weights[channel * d.kernel_taps + t]));
+    store<A>(b, broadcast<A>(bias[channel]));
+
+    T* const plane = target + s.image * d.target.n + channel * d.target.c;
+    for (int i = 0; i < d.block_count; i++) {
+      const Block& block = d.blocks[i];
+      const Places r = clipped(block.rows, s.row0, s.row1), &c = block.columns;
+      if (r.count <= 0) continue;
+      A* to = out;
+      int64_t row = out_row;
+      if constexpr (sizeof(T) == sizeof(A))
+        if (d.target_in_place) to = plane + r.at * d.target.h + c.at, row = r.at_step * d.target.h;
+      for (int q = 0; q < c.count; q += L) {
+        if (q + L > c.count && c.count > L) q = c.count - L;
+        tiles<A>(block.taps, r.count, from.at(r.from, c.from + q), r.from_step * from.row, w, b, to + q, row,
+                 c.count < L ? c.count : L);
+      }
+      for (int j = 0; j < r.count && !d.target_in_place; j++)
+        give_columns(out + j * out_row, c.count,
+                     plane + (r.at + int64_t(j) * r.at_step) * d.target.h + c.at * d.target.w, c.at_step * d.target.w);
+    }
+  }
+}
+
+// ---- windows
+
+// weights [R R, L]
+template <class A, int R, int V> void window(const Band<A>& band, const A* weights, const A* bias, A* target) {
+  constexpr int L = kLanes<A>;
+  Vec<A> w[R * R], sums[R][V];
+#pragma GCC unroll 32
+  for (int i = 0; i < R * R; i++) w[i] = load<A>(weights + i * L);
+  const Vec<A> start = load<A>(bias);
+  unsigned masks[V + 2];  // not read again after every store
+#pragma GCC unroll 8
+  for (int i = 0; i < V + 2; i++) masks[i] = band.masks[i];
+  const int rows = band.rows, inside0 = band.inside0, inside1 = band.inside1, last_lanes = band.last_lanes;
+  const int64_t source_row = band.source_row, target_row = band.target_row;
+  const A* from = band.source;
+#pragma GCC unroll 8
+  for (int k = 0; k < R; k++)
+#pragma GCC unroll 8
+    for (int i = 0; i < V; i++) sums[k][i] = start;
+
+  for (int t = 0; t < rows + R - 1; t++, from += source_row) {
+    if (t >= inside0 && t < inside1) {
+      RowVectors<A, V> row;
+      take_row<A, V>(row, from, masks);
+#pragma GCC unroll 8
+      for (int i = 0; i < V; i++)
+        each_neighbour<A, R>(
+            row, i,
+            [&](int s, Vec<A> value) __attribute__((always_inline)) {
+              keep(value);
+#pragma GCC unroll 8
+              for (int r = 0; r < R; r++) sums[R - 1 - r][i] += w[r * R + s] * value;
+            },
+            indices_to<R>{});
+    }
+    if (t >= R - 1) {
+#pragma GCC unroll 8
+      for (int i = 0; i < V; i++) store_some<A>(target + i * L, sums[0][i], i < V - 1 ? L : last_lanes);
+      target += target_row;
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < V; i++) {
+#pragma GCC unroll 8
+      for (int k = 0; k + 1 < R; k++) sums[k][i] = sums[k + 1][i];
+      sums[R - 1][i] = start;
+    }
+  }
+}
+
+template <class A> using WindowFunction = void (*)(const Band<A>&, const A*, const A*, A*);
+template <class A, int R, int... V> constexpr WindowFunction<A> window_of(int vectors, indices<V...>) {
+  constexpr WindowFunction<A> all[] = {&window<A, R, V + 1>...};
+  return all[vectors - 1];
+}
+
+// The pieces [begin, end): images x strips x channels. weights [channels, R R]
+template <class T>
+void run_window(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
+                int64_t begin, int64_t end, char* scratch) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  Carver carver{scratch};
+  const auto [w, b, out, panel] = lay_out<A>(carver, d, L);
+  const int64_t out_row = round_up(d.target_columns, L);
+  clear(panel, kMasks && d.source_in_place ? 0 : (d.rows_per_strip + d.window.size - 1) * d.row);
+  for (int64_t piece = begin; piece < end; piece++) {
+    const int64_t channel = piece % d.channels;
+    const Strip s = strip_of(d, piece / d.channels);
+    const Lens<const A> from = see_rows(d, s, source + s.image * d.source.n + channel * d.source.c, panel);
+    for (int t = 0; t < d.kernel_taps; t++)
+      store<A>(w + t * L,
+               broadcast<A>(weights[channel * d.kernel_taps + (d.window.flipped ? d.kernel_taps - 1 - t : t)]));
+    store<A>(b, broadcast<A>(bias[channel]));
+
+    T* const plane = target + s.image * d.target.n + channel * d.target.c + s.row0 * d.target.h;
+    A* to = out;
+    int64_t row = out_row;
+    if constexpr (sizeof(T) == sizeof(A))
+      if (d.target_in_place) to = plane, row = d.target.h;
+    each_band(d, s, from, row, [&](const Band<A>& band, int column, int vectors) {
+      using all = indices_to<kBand>;
+      (d.window.size == 3 ? window_of<A, 3>(vectors, all{}) : window_of<A, 5>(vectors, all{}))(band, w, b, to + column);
+    });
+    for (int i = 0; i < s.row1 - s.row0 && !d.target_in_place; i++)
+      give_columns(out + i * out_row, d.target_columns, plane + i * d.target.h, d.target.w);
+  }
+}
+
+}  // namespace convlab::CONVLAB_ISA::depthwise
+
+namespace convlab::CONVLAB_ISA {
+
+CONVLAB_DEFINE(depthwise_pixels, depthwise::run_pixels)
+CONVLAB_DEFINE(depthwise_planes, depthwise::run_planes)
+CONVLAB_DEFINE(depthwise_window, depthwise::run_window)
+
+}  // namespace convlab::CONVLAB_ISA

@@ -1,0 +1,251 @@
+// Depthwise wgrad: each tap's weight is the sum over all places of dy times the source under the tap.
+//
+// What it does    A tile's vectors of dy stay in registers while all taps go by, three at a time where one load of x
+//                 serves three; places, blocks and panels are those of forward, or bands those of bands.h. Sums of a tap are vectors, of channels or of columns; the lanes of columns are
+//                 added up at the end. Sums of about kChunk terms are put aside. Slices of strips are summed apart and
+//                 added up in their order: the same bits for any number of threads.
+// What bounds it  multiply-adds and memory, as forward.
+#include "cpu/conv2d/depthwise/bands.h"
+
+namespace convlab::CONVLAB_ISA::depthwise {
+
+// sums [R S, L] += over M places: dy times x. Two sums a tap, so that additions need not wait for one another.
+template <class A, int M>
+void wgrad_tile(const Taps& taps, const A* x, int64_t step, const A* dy, int64_t dy_step, A* sums) {
+  constexpr int L = kLanes<A>;
+  Vec<A> grad[M];
+#pragma GCC unroll 16
+  for (int m = 0; m < M; m++, dy += dy_step) grad[m] = load<A>(dy), keep(grad[m]);
+
+  const Tap* tap = taps.list;
+  for (const Tap* end = tap + taps.triples; tap < end; tap++) {
+    const A* from = x + tap->source;
+    A* const to = sums + tap->weights * L;
+    Vec<A> acc[3][2] = {};
+#pragma GCC unroll 3
+    for (int k = 0; k < 3; k++) acc[k][0] = load<A>(to + k * taps.weight_step * L);
+#pragma GCC unroll 16
+    for (int j = 0; j < M + 2; j++, from += step) {
+      Vec<A> value = load<A>(from);
+      keep(value);
+#pragma GCC unroll 3
+      for (int k = 0; k < 3; k++)
+        if (j >= k && j - k < M) acc[k][(j - k) % 2] += grad[j >= k && j - k < M ? j - k : 0] * value;
+    }
+#pragma GCC unroll 3
+    for (int k = 0; k < 3; k++) store<A>(to + k * taps.weight_step * L, acc[k][0] + acc[k][1]);
+  }
+  for (const Tap* end = tap + taps.singles; tap < end; tap++) {
+    const A* from = x + tap->source;
+    A* const to = sums + tap->weights * L;
+    Vec<A> acc[2] = {load<A>(to), Vec<A>{}};
+#pragma GCC unroll 16
+    for (int m = 0; m < M; m++, from += step) acc[m % 2] += grad[m] * load<A>(from);
+    store<A>(to, acc[0] + acc[1]);
+  }
+}
+
+template <class A> using WgradTileFunction = void (*)(const Taps&, const A*, int64_t, const A*, int64_t, A*);
+
+template <class A, int... M> constexpr WgradTileFunction<A> wgrad_tile_of(int places, indices<M...>) {
+  constexpr WgradTileFunction<A> all[] = {&wgrad_tile<A, M + 1>...};
+  return all[places - 1];
+}
+
+template <class A>
+void wgrad_tiles(const Taps& taps, int count, const A* x, int64_t step, const A* dy, int64_t dy_step, A* sums) {
+  for (int places; count > 0; count -= places, x += places * step, dy += places * dy_step) {
+    places = next_tile(count);
+    wgrad_tile_of<A>(places, indices_to<kPlaces>{})(taps, x, step, dy, dy_step, sums);
+  }
+}
+
+template <class A> void add(const A* from, int64_t count, A* to) {
+  for (int64_t i = 0; i < count; i++) to[i] += from[i];
+}
+
+// The pieces [begin, end): slices of strips x parts of the vectors of channels. sums [slices, vectors, R S, L]
+template <class T>
+void wgrad_pixels(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, int64_t begin, int64_t end,
+                  char* scratch) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L;
+  const int64_t parts = (vectors + d.vectors_per_piece - 1) / d.vectors_per_piece, strips = d.strips(),
+                size = int64_t(d.kernel_taps) * L;
+  Carver carver{scratch};
+  const auto [none, own, dy_panel, x_panel] = lay_out_wgrad<A>(carver, d, L);
+  int64_t zeroed = 0;
+  for (int64_t piece = begin; piece < end; piece++) {
+    const int64_t slice = piece / parts, first = piece % parts * d.vectors_per_piece;
+    const int64_t last = first + d.vectors_per_piece < vectors ? first + d.vectors_per_piece : vectors;
+    clear(sums + (slice * vectors + first) * size, (last - first) * size);
+    for (int64_t strip = strips * slice / d.slices; strip < strips * (slice + 1) / d.slices; strip++)
+      for (int64_t vector = first; vector < last; vector++) {
+        const int channel = first_channel(d.channels, vector, L);
+        const Strip s = strip_of(d, strip);
+        if (!d.source_in_place) clear_for(d, s, x_panel, zeroed);
+        const Lens<const A> from = see_pixels(d, s, x + s.image * d.source.n + channel * d.source.c, lanes, x_panel);
+        const T* const image = dy + s.image * d.target.n + channel * d.target.c;
+        Lens<const A> grad{dy_panel, int64_t(d.target_columns) * L, L, s.row0};
+        if constexpr (sizeof(T) == sizeof(A))
+          if (d.target_in_place) grad = {image, d.target.h, d.target.w, 0};
+        for (int row = s.row0; row < s.row1 && !d.target_in_place; row++)
+          take_pixels(image + row * d.target.h, d.target, d.target_columns, lanes,
+                      dy_panel + (row - s.row0) * grad.row);
+
+        const auto put_aside = [&] {
+          add(own + (d.channels > L ? vector * L - channel : 0), size, sums + (slice * vectors + vector) * size);
+          clear(own, size);
+        };
+        clear(own, size);
+        int64_t terms = 0;
+        for (int i = 0; i < d.block_count; i++) {
+          const Block& block = d.blocks[i];
+          const Places r = clipped(block.rows, s.row0, s.row1), &c = block.columns;
+          for (int j = 0; j < (block.down ? c.count : r.count); j++) {
+            if (block.down)
+              wgrad_tiles<A>(block.taps, r.count, from.at(r.from, c.from + j * c.from_step), r.from_step * from.row,
+                             grad.at(r.at, c.at + j * c.at_step), r.at_step * grad.row, own);
+            else
+              wgrad_tiles<A>(block.taps, c.count, from.at(r.from + j * r.from_step, c.from), c.from_step * from.column,
+                             grad.at(r.at + j * r.at_step, c.at), c.at_step * grad.column, own);
+            terms += block.down ? r.count : c.count;
+            if (terms >= kChunk) put_aside(), terms = 0;
+          }
+        }
+        put_aside();
+      }
+  }
+}
+
+// sums [taps, L] -> their lanes added up, for each tap; `rest`: the same, of which only lanes first, first + 1, ... end
+// - 1 count
+template <class A> void add_lanes(const A* sums, const A* rest, int first, int end, int taps, A* to) {
+  constexpr int L = kLanes<A>;
+  A counted[L];
+  for (int l = 0; l < L; l++) counted[l] = l >= first && l < end ? A(1) : A(0);
+  const auto counts = load<A>(counted) != Vec<A>{};
+  for (int t = 0; t < taps; t += L) {
+    Vec<A> block[L];
+#pragma GCC unroll 16
+    for (int l = 0; l < L; l++)
+      block[l] =
+          t + l < taps ? load<A>(sums + (t + l) * L) + (counts ? load<A>(rest + (t + l) * L) : Vec<A>{}) : Vec<A>{};
+    transpose<A>(block);
+#pragma GCC unroll 16
+    for (int step = L / 2; step >= 1; step /= 2)
+#pragma GCC unroll 16
+      for (int l = 0; l < step; l++) block[l] += block[l + step];
+    store_some<A>(to + t, block[0], taps - t);
+  }
+}
+
+// sums [R R, L] += dy times x
+template <class A, int R, int V> void window_wgrad(const Band<A>& band, const A* dy, A* sums) {
+  constexpr int L = kLanes<A>;
+  Vec<A> acc[R * R], grad[R][V] = {};
+#pragma GCC unroll 32
+  for (int i = 0; i < R * R; i++) acc[i] = load<A>(sums + i * L);
+  A counted[L];  // lanes past the end of a row may hold anything in x, infinity too: they must not meet dy's zeros
+  for (int l = 0; l < L; l++) counted[l] = l < band.last_lanes ? A(1) : A(0);
+  const auto counts = load<A>(counted) != Vec<A>{};
+  const unsigned mask = inside(0, band.last_lanes, L);
+  unsigned masks[V + 2];
+#pragma GCC unroll 8
+  for (int i = 0; i < V + 2; i++) masks[i] = band.masks[i];
+  const A* from = band.source;
+  for (int t = 0; t < band.rows + R - 1; t++, from += band.source_row, dy += band.target_row) {
+#pragma GCC unroll 8
+    for (int i = 0; i < V; i++) {
+#pragma GCC unroll 8
+      for (int k = 0; k + 1 < R; k++) grad[k][i] = grad[k + 1][i];
+      grad[R - 1][i] = t >= band.rows ? Vec<A>{} : i < V - 1 ? load<A>(dy + i * L) : load_masked<A>(dy + i * L, mask);
+    }
+    if (t < band.inside0 || t >= band.inside1) continue;
+    RowVectors<A, V> row;
+    take_row<A, V>(row, from, masks);
+#pragma GCC unroll 8
+    for (int i = 0; i < V; i++)
+      each_neighbour<A, R>(
+          row, i,
+          [&](int s, Vec<A> value) __attribute__((always_inline)) {
+            if (i == V - 1) value = counts ? value : Vec<A>{};
+            keep(value);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) acc[r * R + s] += grad[R - 1 - r][i] * value;
+          },
+          indices_to<R>{});
+  }
+#pragma GCC unroll 32
+  for (int i = 0; i < R * R; i++) store<A>(sums + i * L, acc[i]);
+}
+
+template <class A> using WindowWgradFunction = void (*)(const Band<A>&, const A*, A*);
+
+template <class A, int R, int... V> constexpr WindowWgradFunction<A> window_wgrad_of(int vectors, indices<V...>) {
+  constexpr WindowWgradFunction<A> all[] = {&window_wgrad<A, R, V + 1>...};
+  return all[vectors - 1];
+}
+
+// The pieces [begin, end): slices of strips x channels. sums [slices, channels, R S]
+template <class T>
+void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, int64_t begin, int64_t end,
+                  char* scratch) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  const int64_t strips = d.strips(), size = int64_t(d.kernel_taps) * L;
+  const int columns = d.target_columns, rest = columns % L;
+  const bool dy_in_place = d.target_in_place && (d.window.size ? kMasks || rest == 0 : columns >= L);
+  Carver carver{scratch};
+  const auto [total, own, dy_rows, x_rows] = lay_out_wgrad<A>(carver, d, L);
+  const RowPanel dy_panel{0, 1, int(round_up(columns, L))};
+  if (!dy_in_place) clear(dy_rows, d.rows_per_strip * dy_panel.length());
+  int64_t zeroed = 0;
+  for (int64_t piece = begin; piece < end; piece++) {
+    const int64_t slice = piece / d.channels, channel = piece % d.channels;
+    clear(total, 2 * size);
+    for (int64_t strip = strips * slice / d.slices; strip < strips * (slice + 1) / d.slices; strip++) {
+      const Strip s = strip_of(d, strip);
+      const T *const x_plane = x + s.image * d.source.n + channel * d.source.c, *const dy_plane = dy +
+                                                                                                  s.image * d.target.n +
+                                                                                                  channel * d.target.c;
+      Lens<const A> grad{dy_rows, dy_panel.length(), 1, s.row0};
+      if constexpr (sizeof(T) == sizeof(A))
+        if (dy_in_place) grad = {dy_plane, d.target.h, 1, 0};
+      for (int row = s.row0; row < s.row1 && !dy_in_place; row++)
+        take_columns(dy_panel, dy_plane + row * d.target.h, d.target.w, columns, dy_rows + (row - s.row0) * grad.row);
+      clear_for(d, s, x_rows, zeroed);
+
+      clear(own, 2 * size);
+      if (d.window.size) {
+        each_band(d, s, see_rows(d, s, x_plane, x_rows), grad.row, [&](const Band<A>& band, int column, int vectors) {
+          using all = indices_to<kBand>;
+          (d.window.size == 3 ? window_wgrad_of<A, 3>(vectors, all{}) : window_wgrad_of<A, 5>(vectors, all{}))(
+              band, grad.at(s.row0, column), own);
+        });
+      } else {
+        const Lens<const A> from = see_plane(d, s, x_plane, x_rows);
+        const Places r = clipped(d.blocks[0].rows, s.row0, s.row1);
+        for (int q = 0; q < columns; q += L) {
+          const bool last = q + L > columns;
+          if (last && columns > L) q = columns - L;
+          wgrad_tiles<A>(d.blocks[0].taps, r.count, from.at(r.from, q), r.from_step * from.row, grad.at(r.at, q),
+                         grad.row, own + (last ? size : 0));
+        }
+      }
+      add(own, 2 * size, total);
+    }
+    add_lanes(total, total + size, columns > L ? L - rest : 0, columns > L ? L : rest, d.kernel_taps,
+              sums + piece * d.kernel_taps);
+  }
+}
+
+}  // namespace convlab::CONVLAB_ISA::depthwise
+
+namespace convlab::CONVLAB_ISA {
+
+CONVLAB_DEFINE(depthwise_pixels_wgrad, depthwise::wgrad_pixels)
+CONVLAB_DEFINE(depthwise_planes_wgrad, depthwise::wgrad_planes)
+
+}  // namespace convlab::CONVLAB_ISA

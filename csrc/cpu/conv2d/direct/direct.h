@@ -1,0 +1,115 @@
+// What `direct` asks of its kernels. Torch-free, and for kernels as well.
+#pragma once
+#include "cpu/conv2d/product.h"
+#include "cpu/stub.h"
+
+namespace convlab {
+namespace direct {
+
+// Targets first, first + step, ... of a row, and where the first of them finds its taps in a row of the panel
+struct ColumnPhase {
+  int first, step, count;
+  const int *taps, *places;
+  int tap_count;
+};
+
+struct RowProduct {
+  Product product;  // its columns have no classes: the zeros of the panel stand for them
+  Axis vertical;
+  RowPanel panel;
+  const ColumnPhase* phases;
+  int phase_count;
+  int bundle = 1;  // groups whose source is brought into the panel at once
+  bool in_place = false;  // the source's rows are as good as a panel: whole vectors, no padding, no stride
+  int slices = 1;  // of wgrad's strips
+};
+
+CONVLAB_INLINE int taps_of_phases(const RowProduct& rp) {
+  int taps = 0;
+  for (int i = 0; i < rp.phase_count; i++) taps += rp.phases[i].tap_count;
+  return taps;
+}
+
+// Target channels of a tile: the largest of these that `left` of them fill comes next, and weights are packed so.
+constexpr int kChannels[] = {8, 6, 4, 3, 2, 1};
+
+CONVLAB_INLINE constexpr int channels_of_tile(int left) {
+  for (int k : kChannels)
+    if (k <= left) return k;
+  return 1;
+}
+
+struct Term {  // of the sums, for one channel of the source and one tap
+  int64_t source, weights;  // offsets: from a slot's first element, and in vectors of K weights
+};
+
+struct Slot {  // a vector of targets
+  int64_t source, target;
+  int lanes;
+};
+
+// The memory that a thread works in, on vectors of `lanes` elements A
+template <class A> struct Bench {
+  Term* terms;  // of all classes of rows and phases of columns
+  int64_t* first;  // of each of these, and one past the last: [classes phases + 1]
+  Slot* slots;
+  A* turned;  // a row of the source with its channels outermost
+  A* panel;  // the source's rows
+};
+
+template <class A, class Memory> CONVLAB_INLINE Bench<A> lay_out(Memory& memory, const RowProduct& rp, int lanes) {
+  const Product& p = rp.product;
+  const int channels = rp.bundle * p.depth;
+  return {
+      .terms = memory.template take<Term>(int64_t(p.depth) * taps_of_classes(p.rows) * taps_of_phases(rp)),
+      .first = memory.template take<int64_t>(p.rows.count * rp.phase_count + 1),
+      .slots = memory.template take<Slot>(int64_t(p.images_per_strip) * p.rows_per_strip *
+                                          ((p.columns.target + lanes - 1) / lanes + rp.phase_count)),
+      .turned = memory.template take<A>(channels * round_up(p.columns.source, lanes) + lanes),
+      .panel =
+          memory.template take<A>(int64_t(p.images_per_strip) * channels * p.rows.source * rp.panel.length() + lanes),
+  };
+}
+
+struct Step {  // a vector of dy and the vector of x that tap (0, 0) meets there; offsets in elements
+  int dy, x;
+};
+
+// The rows of x, also outside, that `rows` rows of dy meet
+CONVLAB_INLINE int rows_met(const Axis& a, int rows) { return (rows - 1) * a.stride + (a.kernel - 1) * a.dilation + 1; }
+
+template <class A> struct WgradBench {
+  int64_t* places;  // of the taps, in x
+  Step* steps;
+  A* sums;  // [width, depth R S, lanes]
+  A *dy, *turned, *x;
+};
+
+template <class A, class Memory>
+CONVLAB_INLINE WgradBench<A> lay_out_wgrad(Memory& memory, const RowProduct& rp, int lanes) {
+  const Product& p = rp.product;
+  const int64_t taps = int64_t(p.depth) * p.rows.kernel * p.columns.kernel, row = round_up(p.columns.target, lanes),
+                images = p.images_per_strip;
+  return {
+      .places = memory.template take<int64_t>(taps),
+      .steps = memory.template take<Step>(p.rows_per_strip * row / lanes),
+      .sums = memory.template take<A>(p.width * taps * lanes),
+      .dy = memory.template take<A>(images * p.width * p.rows_per_strip * row),
+      .turned = memory.template take<A>(p.depth * round_up(p.columns.source, lanes) + lanes),
+      .x = memory.template take<A>(images * p.depth * rows_met(rp.vertical, p.rows_per_strip) * rp.panel.length() +
+                                   lanes),
+  };
+}
+
+}  // namespace direct
+
+// w and bias (or null) -> [groups, tiles of channels, depth, R S, channels] and [groups, width]
+CONVLAB_KERNEL(direct_pack, void(const Filters&, const void* w, const void* bias, void* packed, void* packed_bias));
+CONVLAB_KERNEL(direct, void(const direct::RowProduct&, const void* source, const void* packed, const void* packed_bias,
+                            void* target, int64_t begin, int64_t end, char* scratch));
+CONVLAB_KERNEL(direct_wgrad, void(const direct::RowProduct&, const void* dy, const void* x, void* partial,
+                                  int64_t begin, int64_t end, char* scratch));
+// partial [slices, groups, width, depth R S] -> dw
+CONVLAB_KERNEL(direct_add_slices, void(const Filters&, int slices, const void* partial, void* dw));
+
+}  // namespace convlab

@@ -1,0 +1,265 @@
+// Convolution along rows, direct: vectors over neighbouring columns of the target, a tile of channels times vectors in
+// registers, and weights one at a time.
+//
+// What it does    A strip's rows of the source are copied between zeros, which stand for the padding left and right,
+//                 and taken apart by the stride, so that every load is a plain vector. Rows come sorted by the taps
+//                 that reach them: nothing is spent on padding above and below. No channel has to fill a vector, so one
+//                 input channel or three, or few per group, cost what they should.
+// Against reference  vector registers, several sums at once, all cores; no test per multiply-add.
+// What bounds it  loads that straddle cache lines, two accesses each: with one target channel (depthwise) they take
+//                 most of the time. Rows shorter than a vector waste its lanes. With many channels `register_tiled`
+//                 needs fewer loads.
+#include "cpu/conv2d/direct/row_panels.h"
+#include "cpu/conv2d/direct/tile_table.h"
+
+namespace convlab::CONVLAB_ISA::direct {
+
+constexpr int64_t kBlockBytes = 24 << 10;  // of source rows: half an L1 cache
+
+// What a tile reads and writes; strides in elements
+template <class A> struct Tiles {
+  const Term* terms;
+  int64_t term_count;
+  const A* panel;
+  const A *weights, *bias;  // [depth, R S, K], [K]
+  A* target;
+  int64_t target_channel;
+};
+
+// K target channels times V vectors
+template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots) {
+  Vec<A> sums[K][V], put_aside[K][V];
+  bool any_aside = false;
+#pragma GCC unroll 8
+  for (int k = 0; k < K; k++)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++) sums[k][v] = broadcast<A>(at.bias[k]);
+  const A* x[V];
+#pragma GCC unroll 8
+  for (int v = 0; v < V; v++) {
+    x[v] = at.panel + slots[v].source;
+#pragma GCC unroll 8
+    for (int k = 0; k < K; k++)
+      if (at.term_count >= kTermsToPrefetch) __builtin_prefetch(at.target + k * at.target_channel + slots[v].target, 1);
+  }
+  for (int64_t begin = 0, end; begin < at.term_count; begin = end) {
+    end = begin + kChunk < at.term_count ? begin + kChunk : at.term_count;
+    for (int64_t t = begin; t < end; t++) {
+      const A* const w = at.weights + at.terms[t].weights * K;
+      Vec<A> row[V];
+#pragma GCC unroll 8
+      for (int v = 0; v < V; v++) row[v] = load<A>(x[v] + at.terms[t].source);
+#pragma GCC unroll 8
+      for (int k = 0; k < K; k++) {
+        Vec<A> weight = broadcast<A>(w[k]);
+        if (V > 1) keep(weight);
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) sums[k][v] += weight * row[v];
+      }
+    }
+    if (end == at.term_count) break;
+#pragma GCC unroll 8
+    for (int k = 0; k < K; k++)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; v++) {
+        put_aside[k][v] = any_aside ? put_aside[k][v] + sums[k][v] : sums[k][v];
+        sums[k][v] = Vec<A>{};
+      }
+    any_aside = true;
+  }
+  if (any_aside)
+#pragma GCC unroll 8
+    for (int k = 0; k < K; k++)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; v++) sums[k][v] += put_aside[k][v];
+#pragma GCC unroll 8
+  for (int k = 0; k < K; k++)
+#pragma GCC unroll 8
+    for (int v = 0; v < V; v++)
+      store_some<A>(at.target + k * at.target_channel + slots[v].target, sums[k][v], slots[v].lanes);
+}
+
+template <class A> using TileFunction = void (*)(const Tiles<A>&, const Slot*);
+
+template <class A> struct TileOf {
+  using Function = TileFunction<A>;
+  template <int K, int V> static constexpr Function of() { return &tile<A, K, V>; }
+};
+
+// The largest tile of `channels` channels for up to `slots` slots; how many it takes goes to `taken`
+template <class A> TileFunction<A> tile_of(int channels, int64_t slots, int& taken) {
+  return largest_tile<TileOf<A>, 8, 6, 4, 3, 2, 1>(channels, slots, taken);
+}
+
+// A tile whose targets do not lie side by side, or are of another type
+template <class A, class T>
+void spread(TileFunction<A> f, Tiles<A> at, const Slot* slots, int count, int channels, T* to, int64_t channel,
+            int64_t step) {
+  constexpr int L = kLanes<A>;
+  A sums[kSums * L];
+  Slot near[8] = {};
+  for (int v = 0; v < count; v++) near[v] = {slots[v].source, v * L, L};
+  at.target = sums, at.target_channel = count * L;
+  f(at, near);
+  for (int v = 0; v < count; v++) {
+    T* const first = to + slots[v].target;
+    if (channel == 1) {  // the channels of a pixel lie side by side; a tile may have more of them than a vector
+      for (int k = 0; k < channels; k += L)
+        transpose_some(sums + k * at.target_channel + v * L, at.target_channel, channels - k < L ? channels - k : L,
+                       slots[v].lanes, first + k, step);
+    } else {
+      for (int k = 0; k < channels; k++)
+        for (int l = 0; l < slots[v].lanes; l++)
+          first[k * channel + l * step] = T(sums[k * at.target_channel + v * L + l]);
+    }
+  }
+}
+
+// A strip's rows of the source, in a panel or in place; strides in elements
+template <class A> struct Field {
+  const A* data;
+  int64_t image, channel, row;
+  int n0, row0;  // data is at this image and row
+};
+
+template <class A, class T>
+Field<A> look(const RowProduct& rp, const T* source, const Strip& s, int channels, A* panel, A* turned,
+              int64_t& zeroed) {
+  const Product& p = rp.product;
+  if constexpr (sizeof(T) == sizeof(A))
+    if (rp.in_place) return {source, p.source.n, p.source.c, p.source.h, 0, 0};
+  int first, rows;
+  rows_reached(p, s, first, rows);
+  const int64_t length = rp.panel.length(), channel = rows * length, image = channels * channel;
+  for (; zeroed < image * (s.n1 - s.n0) + kLanes<A>; zeroed++) panel[zeroed] = 0;
+  take_rows(rp, source, s, channels, first, rows, panel, turned);
+  return {panel, image, channel, length, s.n0, first};
+}
+
+// What the terms and the panel of a bench are good for
+struct Prepared {
+  int64_t channel = -1, row = -1;  // the field's strides that the terms are for
+  int64_t zeroed = 0;  // elements of the panel that are zero or have been written
+};
+
+template <class A> void find_terms(const RowProduct& rp, const Field<A>& field, const Bench<A>& b, Prepared& prepared) {
+  if (prepared.channel == field.channel && prepared.row == field.row) return;
+  prepared.channel = field.channel, prepared.row = field.row;
+  const Product& p = rp.product;
+  const int64_t kernel_taps = int64_t(p.rows.kernel) * p.columns.kernel;
+  Term* term = b.terms;
+  int64_t* first = b.first;
+  for (int rc = 0; rc < p.rows.count; rc++)
+    for (int phase = 0; phase < rp.phase_count; phase++) {
+      const TapClassView& vertical = p.rows.classes[rc];
+      const ColumnPhase& horizontal = rp.phases[phase];
+      *first++ = term - b.terms;
+      for (int c = 0; c < p.depth; c++)
+        for (int i = 0; i < vertical.tap_count; i++)
+          for (int j = 0; j < horizontal.tap_count; j++)
+            *term++ = {c * field.channel + vertical.offsets[i] * field.row + horizontal.places[j],
+                       c * kernel_taps + int64_t(vertical.taps[i]) * p.columns.kernel + horizontal.taps[j]};
+    }
+  *first = term - b.terms;
+}
+
+// One strip's targets of one group. weights [tiles of channels, depth, R S, channels]; bias [width]
+template <class T>
+void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& field, const acc_t<T>* weights,
+               const acc_t<T>* bias, T* target, const Bench<acc_t<T>>& b, Prepared& prepared) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  const Product& p = rp.product;
+  const int64_t kernel_taps = int64_t(p.rows.kernel) * p.columns.kernel;
+  // All channels of the target go over a block of slots while its source is in the first cache
+  const int64_t tile_slots = kSums / channels_of_tile(p.width),
+                fit = kBlockBytes / (int64_t(p.depth) * p.rows.kernel * kVectorBytes);
+  const int64_t block = fit > tile_slots ? fit / tile_slots * tile_slots : tile_slots;
+  find_terms(rp, field, b, prepared);
+
+  for (int rc = 0; rc < p.rows.count; rc++)
+    for (int phase = 0; phase < rp.phase_count; phase++) {
+      const TapClassView& vertical = p.rows.classes[rc];
+      const ColumnPhase& horizontal = rp.phases[phase];
+      const int64_t* const first = b.first + rc * rp.phase_count + phase;
+      int64_t count = 0;
+      for (int n = s.n0; n < s.n1; n++)
+        for (int i = 0; i < vertical.place_count; i++) {
+          const Place& row = vertical.places[i];
+          if (row.at < s.row0 || row.at >= s.row1) continue;
+          const int64_t from =
+              (n - field.n0) * field.image + (vertical.tap_count ? row.base - field.row0 : 0) * field.row;
+          const int64_t to = n * p.target.n + row.at * p.target.h;
+          for (int q = 0; q < horizontal.count; q += L)
+            b.slots[count++] = {from + q, to + (horizontal.first + int64_t(q) * horizontal.step) * p.target.w,
+                                horizontal.count - q < L ? horizontal.count - q : L};
+        }
+
+      for (int64_t begin = 0; begin < count; begin += block) {
+        const int64_t end = begin + block < count ? begin + block : count;
+        Tiles<A> at{b.terms + first[0], first[1] - first[0], field.data, weights, bias, nullptr, p.target.c};
+        for (int k = 0, channels; k < p.width;
+             k += channels, at.weights += channels * p.depth * kernel_taps, at.bias += channels) {
+          channels = channels_of_tile(p.width - k);
+          T* const to = target + k * p.target.c;
+          int taken = 1;
+          for (int64_t i = begin; i < end; i += taken) {
+            const TileFunction<A> f = tile_of<A>(channels, end - i, taken);
+            if constexpr (sizeof(T) == sizeof(A))
+              if (p.target.w == 1 && horizontal.step == 1) {
+                at.target = to;
+                f(at, b.slots + i);
+                continue;
+              }
+            spread<A>(f, at, b.slots + i, taken, channels, to, p.target.c, horizontal.step * p.target.w);
+          }
+        }
+      }
+    }
+}
+
+// The pieces [begin, end): strips x bundles of groups
+template <class T>
+void run(const RowProduct& rp, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target, int64_t begin,
+         int64_t end, char* scratch) {
+  using A = acc_t<T>;
+  const Product& p = rp.product;
+  const int bundles = (p.groups + rp.bundle - 1) / rp.bundle;
+  const int64_t kernel_taps = int64_t(p.rows.kernel) * p.columns.kernel;
+  Carver carver{scratch};
+  const Bench<A> bench = lay_out<A>(carver, rp, kLanes<A>);
+  Prepared prepared;
+
+  for (int64_t piece = begin; piece < end; piece++) {
+    const int first = int(piece % bundles) * rp.bundle,
+              groups = first + rp.bundle < p.groups ? rp.bundle : p.groups - first;
+    const Strip s = strip_of(p, piece / bundles);
+    Field<A> field = look<A>(rp, source + int64_t(first) * p.depth * p.source.c, s, groups * p.depth, bench.panel,
+                             bench.turned, prepared.zeroed);
+    for (int group = first; group < first + groups; group++, field.data += p.depth * field.channel)
+      run_group<T>(rp, s, field, weights + int64_t(group) * p.width * p.depth * kernel_taps,
+                   bias + int64_t(group) * p.width, target + int64_t(group) * p.width * p.target.c, bench, prepared);
+  }
+}
+
+template <class T> void pack(const Filters& f, const T* w, const T* bias, acc_t<T>* packed, acc_t<T>* packed_bias) {
+  using A = acc_t<T>;
+  for (int group = 0; group < f.groups; group++)
+    for (int k = 0, channels; k < f.width; k += channels) {
+      channels = channels_of_tile(f.width - k);
+      for (int d = 0; d < f.depth; d++)
+        for (int tap = 0; tap < f.R * f.S; tap++)
+          for (int i = 0; i < channels; i++)
+            *packed++ = A(w[group * f.group + (k + i) * f.lane + d * f.depth_stride + tap * f.tap]);
+    }
+  for (int64_t i = 0; i < int64_t(f.groups) * f.width; i++) packed_bias[i] = bias ? A(bias[i]) : A(0);
+}
+
+}  // namespace convlab::CONVLAB_ISA::direct
+
+namespace convlab::CONVLAB_ISA {
+
+CONVLAB_DEFINE(direct, direct::run)
+CONVLAB_DEFINE(direct_pack, direct::pack)
+
+}  // namespace convlab::CONVLAB_ISA

@@ -1,0 +1,24 @@
+// Packing and unpacking weights: what algorithms share. A vector's weights are [R S, depth, lanes].
+#pragma once
+#include "cpu/conv2d/product.h"
+#include "cpu/stub.h"
+
+namespace convlab {
+
+// The vectors [begin, end) of all groups
+CONVLAB_KERNEL(pack_weights, void(const Filters&, const void* w, void* packed, int64_t begin, int64_t end));
+// From the sum of `slices` that lie `slice` elements apart
+CONVLAB_KERNEL(unpack_weights, void(const Filters&, const void* packed, int slices, int64_t slice, void* w,
+                                    int64_t begin, int64_t end));
+
+// bias [groups, width], or null -> [groups, padded], with zeros
+CONVLAB_KERNEL(pack_bias, void(const void* bias, int64_t groups, int64_t width, int64_t padded, void* packed));
+
+// sums [slices, count] -> their sum, in their order
+CONVLAB_KERNEL(add_slices, void(const void* sums, int slices, int64_t count, void* sum));
+
+// dy [N, K, P, Q] -> db [K]: the pieces [begin, end) are vectors of channels where these lie innermost, else channels
+CONVLAB_KERNEL(bias_grad, void(int images, int64_t plane, const Strides& dy_strides, int channels, const void* dy,
+                               void* db, int64_t begin, int64_t end));
+
+}  // namespace convlab

@@ -1,0 +1,108 @@
+// Weights [K, C/groups, R, S] <-> [groups, vectors, R, S, depth, L]: the L channels of a vector side by side, for each
+// tap and each channel that the sum runs over. In forward and wgrad the lanes are k and the depth c, in dgrad the other
+// way round. One call, one vector of channels.
+#pragma once
+#include "cpu/conv2d/product.h"
+#include "cpu/simd/vec.h"
+
+namespace convlab::CONVLAB_ISA {
+
+constexpr int kPiecesAhead = 8;
+
+// A piece of a vector's weights whose columns lie side by side in w: [lanes, columns]. Column j <-> row first + j %
+// period * outer + j / period of the packed matrix.
+struct FilterPiece {
+  int64_t at;  // in w
+  int columns, period;
+  int64_t first, outer;
+
+  int64_t row(int j) const { return first + j % period * outer + j / period; }
+};
+
+template <class A, class T>
+void columns_to_rows(const T* w, const FilterPiece& piece, int64_t lane_stride, int lanes, A* packed) {
+  constexpr int L = kLanes<A>;
+  for (int j = 0; j < piece.columns; j += L) {
+    Vec<A> block[L];
+#pragma GCC unroll 16
+    for (int l = 0; l < L; l++) {
+      const T* const from = w + piece.at + l * lane_stride + j;
+      block[l] = l < lanes ? load_some<A>(from, piece.columns - j) : Vec<A>{};
+    }
+    transpose<A>(block);
+#pragma GCC unroll 16
+    for (int l = 0; l < L; l++)
+      if (j + l < piece.columns) store<A>(packed + piece.row(j + l) * L, block[l]);
+  }
+}
+
+// The same backwards, where the packed matrix is the sum of `slices`, in their order
+template <class A, class T>
+void rows_to_columns(const A* packed, int slices, int64_t slice, const FilterPiece& piece, T* w, int64_t lane_stride,
+                     int lanes) {
+  constexpr int L = kLanes<A>;
+  for (int j = 0; j < piece.columns; j += L) {
+    Vec<A> block[L];
+    for (int l = 0; l < L; l++) {
+      block[l] = Vec<A>{};
+      for (int i = 0; i < slices && j + l < piece.columns; i++)
+        block[l] += load<A>(packed + i * slice + piece.row(j + l) * L);
+    }
+    transpose<A>(block);
+    for (int l = 0; l < lanes; l++) store_some<A>(w + piece.at + l * lane_stride + j, block[l], piece.columns - j);
+  }
+}
+
+// The pieces of a vector of channels, unless the lanes lie side by side themselves
+inline int filter_pieces(const Filters& f) {
+  return f.tap == 1 && f.depth_stride == f.R * f.S ? 1 : f.depth_stride == 1 ? f.R * f.S : f.depth;
+}
+
+inline FilterPiece filter_piece(const Filters& f, int i) {
+  const int taps = f.R * f.S;
+  if (f.tap == 1 && f.depth_stride == taps) return {0, f.depth * taps, taps, 0, f.depth};  // [lane, depth, R, S]
+  if (f.depth_stride == 1) return {i * f.tap, f.depth, f.depth, int64_t(i) * f.depth, 1};  // [lane, R, S, depth]
+  return {i * f.depth_stride, taps, taps, i, f.depth};  // [depth, lane, R, S]
+}
+
+// The vectors [begin, end) of all groups -> packed, from its start on
+template <class T> void pack_weights(const Filters& f, const T* w, acc_t<T>* packed, int64_t begin, int64_t end) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  const int vectors = (f.width + L - 1) / L, taps = f.R * f.S;
+  for (int64_t i = begin; i < end; i++) {
+    const int first = int(i % vectors) * L, lanes = f.width - first < L ? f.width - first : L;
+    const T* from = w + i / vectors * f.group + first * f.lane;
+    A* to = packed + (i - begin) * taps * f.depth * L;
+    if (f.lane == 1)
+      for (int t = 0; t < taps; t++)
+        for (int d = 0; d < f.depth; d++, to += L)
+          store<A>(to, load_some<A>(from + t * f.tap + d * f.depth_stride, lanes));
+    else
+      for (int j = 0; j < filter_pieces(f); j++) {
+        // What the hardware does not foresee: sixteen rows at once, or jumps from page to page
+        const bool rows = f.lane > f.depth_stride;
+        const T* const ahead = from + (rows ? 0 : filter_piece(f, j + kPiecesAhead).at);
+        for (int64_t i = 0; i < lanes * f.lane && !(rows && j); i += 64 / int(sizeof(T))) __builtin_prefetch(ahead + i);
+        columns_to_rows<A>(from, filter_piece(f, j), f.lane, lanes, to);
+      }
+  }
+}
+
+// packed [slices, vectors, R, S, depth, L], slices `slice` apart -> w, the vectors [begin, end) of all groups
+template <class T>
+void unpack_weights(const Filters& f, const acc_t<T>* packed, int slices, int64_t slice, T* w, int64_t begin,
+                    int64_t end) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  const int vectors = (f.width + L - 1) / L;
+  const int64_t vector = int64_t(f.R) * f.S * f.depth * L;
+  for (int64_t i = begin; i < end; i++) {
+    const int first = int(i % vectors) * L, lanes = f.width - first < L ? f.width - first : L;
+    T* to = w + i / vectors * f.group + first * f.lane;
+    for (int j = 0; j < filter_pieces(f); j++)
+      rows_to_columns<A>(packed + (i - begin) * vector, slices, slice, filter_piece(f, j), to, f.lane, lanes);
+  }
+}
+
+}  // namespace convlab::CONVLAB_ISA

@@ -1,0 +1,17 @@
+// An algorithm's pieces of work, spread over threads.
+#pragma once
+#include "cpu/conv2d/cpu_rung.h"
+#include "cpu/parallel.h"
+#include "cpu/scratch.h"
+
+namespace convlab {
+
+// Calls f(begin, end, scratch) over parts of the plan's pieces, which are `work` multiply-adds together.
+template <class F> void over_pieces(const CpuPlan& plan, int64_t work, const F& f) {
+  parallel_over(plan.pieces, work / plan.pieces, [&](int64_t begin, int64_t end) {
+    const CpuScratch own(CpuScratch::own, plan.scratch);
+    f(begin, end, own.get());
+  });
+}
+
+}  // namespace convlab

@@ -1,0 +1,42 @@
+#include "cpu/conv2d/filters.h"
+#include "cpu/conv2d/pieces.h"
+#include "cpu/conv2d/register_tiled/register_tiled_plan.h"
+
+namespace convlab::register_tiled {
+namespace {
+
+void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
+  const Tables& tables = *static_cast<const Tables*>(plan.tables.get());
+  const TiledProduct& t = tables.t;
+  const CpuScratch memory(CpuScratch::shared, plan.workspace);
+  Carver carver{memory.get()};
+  const Shared shared = lay_out_shared(carver, tables, p);
+  const int64_t groups = t.product.groups, vectors = groups * tables.channels.vectors,
+                elements = weights_of_vector(t, tables.channels), bytes = elements * sum_bytes(p.dtype);
+  if (p.pass == Pass::wgrad) {
+    over_pieces(plan, t.product.multiply_adds(),
+                [&, f = kernels::register_tiled_wgrad.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
+                  f(t, o.first, o.second, o.output, shared.weights, begin, end, scratch);
+                });
+    if (t.slices == 1) return;
+    return parallel_over(
+        vectors, elements * t.slices, [&, f = kernels::unpack_weights.of(p.dtype)](int64_t begin, int64_t end) {
+          f(t.filters, shared.weights + begin * bytes, t.slices, vectors * elements, o.output, begin, end);
+        });
+  }
+  kernels::pack_bias.of(p.dtype)(o.bias, groups, t.filters.width, tables.channels.vectors * tables.channels.lanes,
+                                 shared.bias);
+  if (!t.packs_weights)
+    parallel_over(vectors, elements, [&, f = kernels::pack_weights.of(p.dtype)](int64_t begin, int64_t end) {
+      f(t.filters, o.second, shared.weights + begin * bytes, begin, end);
+    });
+  over_pieces(plan, t.product.multiply_adds(),
+              [&, f = kernels::register_tiled.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
+                f(t, o.first, o.second, shared.weights, shared.bias, o.output, begin, end, scratch);
+              });
+}
+
+const Runs registered(rung, run);
+
+}  // namespace
+}  // namespace convlab::register_tiled

@@ -1,0 +1,121 @@
+// What `register_tiled` asks of its kernels. Torch-free, and for kernels as well.
+#pragma once
+#include "cpu/conv2d/product.h"
+#include "cpu/stub.h"
+
+namespace convlab {
+namespace register_tiled {
+
+struct TiledProduct {
+  Product product;
+  Filters filters;
+  Axis vertical, horizontal;
+  int panels_per_piece = 1;  // register tiles of channels
+  int slices = 1;  // of wgrad's strips
+  bool in_planes = false;  // the source's planes are read where they lie
+  bool packs_weights = false;  // a piece packs the weights of its channels, which no other meets
+};
+
+struct Term {  // of the sums, for one tap and one channel of the source
+  int source;  // from the pixel's base, in elements
+  int weights;  // rows of a vector
+};
+
+struct Pixel {
+  int64_t source, target;  // offsets in elements
+};
+
+struct Segment {  // the pixels of one class
+  int64_t term, term_count, pixel, pixel_count;
+  int64_t run;  // so many belong together: all of them, or, if their source elements lie side by side, those of a row
+  bool side_by_side;
+};
+
+struct Pair {  // a pixel of dy and the element of x that the tap meets there; offsets in elements
+  int x, dy;
+};
+
+// How an instruction set cuts the channels that a group writes
+struct Channels {
+  int lanes, vectors, tile_vectors, panels;  // of a vector; in all; of a register tile; and such tiles
+
+  CONVLAB_INLINE Channels(const TiledProduct& t, const InstructionSet& set, int lanes)
+      : lanes(lanes),
+        vectors((t.product.width + lanes - 1) / lanes),
+        tile_vectors(set.tile_vectors),
+        panels((vectors + tile_vectors - 1) / tile_vectors) {}
+  CONVLAB_INLINE int parts(const TiledProduct& t) const {
+    return (panels + t.panels_per_piece - 1) / t.panels_per_piece;
+  }
+};
+
+// Elements of a vector of channels' weights
+CONVLAB_INLINE int64_t weights_of_vector(const TiledProduct& t, const Channels& c) {
+  return int64_t(t.filters.R) * t.filters.S * t.filters.depth * c.lanes;
+}
+
+CONVLAB_INLINE int64_t pixels_of_strip(const Product& p) {
+  return int64_t(p.images_per_strip) * p.rows_per_strip * p.columns.target;
+}
+
+// The source's channels are read where they lie: they lie innermost, or the planes are read
+CONVLAB_INLINE bool source_in_place(const TiledProduct& t) {
+  return t.product.same_type && (t.product.source.c == 1 || t.in_planes);
+}
+
+CONVLAB_INLINE int64_t source_of_strip(const TiledProduct& t, const Channels& c) {
+  const Product& p = t.product;
+  if (source_in_place(t)) return 0;
+  return int64_t(p.images_per_strip) * p.rows.source * p.columns.source * p.depth + c.lanes;
+}
+
+// The memory that a thread works in
+template <class A> struct Bench {
+  Segment* segments;
+  Term* terms;
+  Pixel* pixels;
+  A *target, *weights, *source;  // panels
+};
+
+template <class A, class Memory>
+CONVLAB_INLINE Bench<A> lay_out(Memory& memory, const TiledProduct& t, const Channels& c) {
+  const Product& p = t.product;
+  const int64_t pixels = pixels_of_strip(p);
+  return {
+      .segments = memory.template take<Segment>(p.rows.count * p.columns.count),
+      .terms = memory.template take<Term>(int64_t(taps_of_classes(p.rows)) * taps_of_classes(p.columns) * p.depth),
+      .pixels = memory.template take<Pixel>(pixels),
+      .target = memory.template take<A>(p.same_type && p.target.c == 1 ? 0 : pixels * c.tile_vectors * c.lanes),
+      .weights = memory.template take<A>(t.packs_weights ? c.tile_vectors * weights_of_vector(t, c) : 0),
+      .source = memory.template take<A>(source_of_strip(t, c)),
+  };
+}
+
+template <class A> struct WgradBench {
+  Pair* pairs;
+  A *dy, *sums, *x;
+};
+
+template <class A, class Memory>
+CONVLAB_INLINE WgradBench<A> lay_out_wgrad(Memory& memory, const TiledProduct& t, const Channels& c) {
+  const int64_t pixels = pixels_of_strip(t.product);
+  return {
+      .pairs = memory.template take<Pair>(pixels),
+      .dy = memory.template take<A>(pixels * c.tile_vectors * c.lanes),
+      .sums = memory.template take<A>(
+          t.slices == 1 ? int64_t(t.panels_per_piece) * c.tile_vectors * weights_of_vector(t, c) : 0),
+      .x = memory.template take<A>(source_of_strip(t, c)),
+  };
+}
+
+}  // namespace register_tiled
+
+// weights: packed, or null where each piece packs them from w
+CONVLAB_KERNEL(register_tiled,
+               void(const register_tiled::TiledProduct&, const void* source, const void* w, const void* weights,
+                    const void* bias, void* target, int64_t begin, int64_t end, char* scratch));
+// sums: of slices [slices, groups, vectors, R S, depth, lanes], or null where dw is written at once
+CONVLAB_KERNEL(register_tiled_wgrad, void(const register_tiled::TiledProduct&, const void* dy, const void* x, void* dw,
+                                          void* sums, int64_t begin, int64_t end, char* scratch));
+
+}  // namespace convlab

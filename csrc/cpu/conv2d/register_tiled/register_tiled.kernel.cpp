@@ -1,0 +1,220 @@
+// Forward and dgrad, register tiled: a tile of pixels times channels of the target lives in vector registers, and every
+// step multiplies a few pixels' source elements, broadcast, with vectors of packed weights.
+//
+// What it does    The source is unrolled by addresses alone. Its channels lie innermost, in memory already
+//                 (channels_last) or in a panel of a strip of rows that stays in the L2; where they are few,
+//                 planes are read as they lie, and the pixels of a row have one address. A tap and a channel are an
+//                 offset to a pixel's address, and one loop goes over the offsets. Pixels come sorted by the taps that
+//                 reach them, so padding costs nothing and the loop has no test. The target of a strip is gathered in a
+//                 panel as well where its memory has another order, and transposed in registers.
+// Against direct  two vectors of weights serve up to 14 pixels, a broadcast serves two vectors: 16 loads for 28
+//                 multiply-adds.
+// What bounds it  multiply-adds: both ports busy from about 64 channels on. Below 16 target channels it wastes lanes;
+//                 `direct` wastes none there.
+#include "cpu/conv2d/packed_weights.h"
+#include "cpu/conv2d/register_tiled/source_of_strip.h"
+
+namespace convlab::CONVLAB_ISA::register_tiled {
+
+// M pixels times NV vectors of channels, from the first pixel and the first vector on. side_by_side: the pixels' source
+// elements are, and one address serves all.
+template <class A, int M, int NV, bool side_by_side>
+void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* pixels, const A* weights,
+          int64_t vector_stride, const A* bias, A* target, int lanes) {
+  constexpr int L = kLanes<A>, kBases = side_by_side ? 1 : M;
+  Vec<A> sums[M][NV], put_aside[M][NV];
+  const A* x[kBases];
+#pragma GCC unroll 32
+  for (int m = 0; m < kBases; m++) x[m] = source + pixels[m].source;
+#pragma GCC unroll 32
+  for (int m = 0; m < M; m++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) {
+      sums[m][v] = load<A>(bias + v * L);
+      if (term_count >= kTermsToPrefetch) __builtin_prefetch(target + pixels[m].target + v * L, 1);
+    }
+  }
+
+  for (int64_t begin = 0, end; begin < term_count; begin = end) {
+    end = begin + kChunk < term_count ? begin + kChunk : term_count;
+    for (int64_t t = begin; t < end; t++) {
+      const Term term = terms[t];
+      const int64_t at = term.source;
+      const A* const w = weights + int64_t(term.weights) * L;
+      Vec<A> row[NV];
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) row[v] = load<A>(w + v * vector_stride);
+      const A* first = x[0] + at;
+      if (side_by_side) keep(first);
+#pragma GCC unroll 32
+      for (int m = 0; m < M; m++) {
+        Vec<A> value = broadcast<A>(side_by_side ? first[m] : x[m % kBases][at]);
+        if (NV > 1) keep(value);
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) sums[m][v] += value * row[v];
+      }
+    }
+    if (begin > 0)
+#pragma GCC unroll 32
+      for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) sums[m][v] += put_aside[m][v];
+    if (end < term_count)
+#pragma GCC unroll 32
+      for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) put_aside[m][v] = sums[m][v], sums[m][v] = Vec<A>{};
+  }
+
+  if (lanes == NV * L)
+#pragma GCC unroll 32
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) store<A>(target + pixels[m].target + v * L, sums[m][v]);
+  else
+#pragma GCC unroll 32
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) store_some<A>(target + pixels[m].target + v * L, sums[m][v], lanes - v * L);
+}
+
+template <class A>
+using TileFunction = void (*)(const Term*, int64_t, const A*, const Pixel*, const A*, int64_t, const A*, A*, int);
+
+template <class A, int NV, bool side_by_side, int... M> constexpr TileFunction<A> tile_of(int pixels, indices<M...>) {
+  constexpr TileFunction<A> all[] = {&tile<A, M + 1, NV, side_by_side>...};
+  return all[pixels - 1];
+}
+
+template <class A> TileFunction<A> tile_of(int pixels, int vectors, bool side_by_side) {
+  using sizes = indices_to<kTilePixels>;
+  if (vectors > 1)
+    return side_by_side ? tile_of<A, kTileVectors, true>(pixels, sizes{})
+                        : tile_of<A, kTileVectors, false>(pixels, sizes{});
+  return side_by_side ? tile_of<A, 1, true>(pixels, sizes{}) : tile_of<A, 1, false>(pixels, sizes{});
+}
+
+// All pixels of one class, each run in tiles of nearly equal size
+template <class A>
+void tiles(const Segment& g, const Term* terms, const A* source, const Pixel* pixels, const A* weights,
+           int64_t vector_stride, const A* bias, A* target, int vectors, int lanes) {
+  const int64_t parts = (g.run + kTilePixels - 1) / kTilePixels;
+  for (int64_t run = 0; run < g.pixel_count; run += g.run)
+    for (int64_t part = 0; part < parts; part++) {
+      const int64_t begin = g.run * part / parts, end = g.run * (part + 1) / parts;
+      const TileFunction<A> f = tile_of<A>(int(end - begin), vectors, g.side_by_side);
+      f(terms + g.term, g.term_count, source, pixels + g.pixel + run + begin, weights, vector_stride, bias, target,
+        lanes);
+    }
+}
+
+// Where the strip's target goes, from its first row on: into memory itself, or a panel [pixels, vectors of a tile]
+struct Into {
+  int64_t n, h, w;  // strides
+};
+
+// The terms and pixels of the classes, one after another, as offsets from where the strip's source (`lens`) and target
+// begin; how many segments
+template <class A>
+int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Into& into, Segment* segments, Term* terms,
+                Pixel* pixels) {
+  Segment* segment = segments;
+  Term* term = terms;
+  Pixel* pixel = pixels;
+  for (int rc = 0; rc < p.rows.count; rc++)
+    for (int cc = 0; cc < p.columns.count; cc++) {
+      const TapClassView &vertical = p.rows.classes[rc], &horizontal = p.columns.classes[cc];
+      Pixel* const first_pixel = pixel;
+      for (int n = s.n0; n < s.n1; n++)
+        for (int i = 0; i < vertical.place_count; i++) {
+          const Place& row = vertical.places[i];
+          if (row.at < s.row0 || row.at >= s.row1) continue;
+          const int64_t from = (n - s.n0) * lens.n + (row.base - lens.row0) * lens.h,
+                        to = (n - s.n0) * into.n + (row.at - s.row0) * into.h;
+          for (int j = 0; j < horizontal.place_count; j++)
+            *pixel++ = {from + horizontal.places[j].base * lens.w, to + horizontal.places[j].at * into.w};
+        }
+      if (pixel == first_pixel) continue;
+      Term* const first_term = term;
+      for (int i = 0; i < vertical.tap_count; i++)
+        for (int j = 0; j < horizontal.tap_count; j++) {
+          const int source = int(vertical.offsets[i] * lens.h + horizontal.offsets[j] * lens.w);
+          const int weights = (vertical.taps[i] * p.columns.kernel + horizontal.taps[j]) * p.depth;
+          for (int c = 0; c < p.depth; c++) *term++ = {source + c * int(lens.c), weights + c};
+        }
+      const int across = horizontal.place_count, first_base = horizontal.places[0].base;
+      const bool side_by_side =
+          lens.w == 1 && across > 1 && horizontal.places[across - 1].base - first_base == across - 1;
+      const int64_t count = pixel - first_pixel;
+      *segment++ = {first_term - terms, term - first_term, first_pixel - pixels, count, side_by_side ? across : count,
+                    side_by_side};
+    }
+  return int(segment - segments);
+}
+
+// The pieces [begin, end): strips x groups x parts of the channels. weights [groups, vectors of width, R, S, depth, L], or null to pack them from
+// w, a tile's vectors at a time; bias [groups, vectors of width, L]
+template <class T>
+void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
+         int64_t begin, int64_t end, char* scratch) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>, kPanel = kTileVectors * L;
+  const Product& p = t.product;
+  const Channels channels(t, kSet, L);
+  const int vectors = channels.vectors, panels = channels.panels, parts = channels.parts(t);
+  const int64_t vector_stride = weights_of_vector(t, channels);
+  const bool in_memory = sizeof(T) == sizeof(A) && p.target.c == 1;
+  Carver carver{scratch};
+  const auto [segments, terms, pixels, out, own_weights, source_panel] = lay_out<A>(carver, t, channels);
+
+  int64_t prepared = -1;
+  const bool whole_images = p.rows_per_strip == p.rows.target;
+  int segment_count = 0, images_sorted = 0;
+  Lens<A> lens{};
+  Strip s{};
+  for (int64_t piece = begin; piece < end; piece++) {
+    const int part = int(piece % parts), group = int(piece / parts % p.groups);
+    const int64_t columns = p.columns.target;
+    if (prepared != piece / parts) {
+      prepared = piece / parts;
+      s = strip_of(p, prepared / p.groups);
+      lens = look<A>(t, source, s, group, source_panel);
+      const bool sorted = segment_count && whole_images && s.n1 - s.n0 == images_sorted;  // for the strip before
+      if (!sorted) {
+        const Into into = in_memory ? Into{p.target.n, p.target.h, p.target.w}
+                                    : Into{(s.row1 - s.row0) * columns * kPanel, columns * kPanel, kPanel};
+        segment_count = sort_pixels(p, s, lens, into, segments, terms, pixels);
+        images_sorted = s.n1 - s.n0;
+      }
+    }
+    for (int i = part * t.panels_per_piece; i < (part + 1) * t.panels_per_piece && i < panels; i++) {
+      const int k0 = i * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel,
+                tile_vectors = (lanes + L - 1) / L;
+      T* const to = target + (int64_t(group) * p.width + k0) * p.target.c;
+      A* tile_target = out;
+      if constexpr (sizeof(T) == sizeof(A))
+        if (in_memory) tile_target = to + s.n0 * p.target.n + s.row0 * p.target.h;
+      const int64_t vector = int64_t(group) * vectors + i * kTileVectors;
+      if (t.packs_weights) pack_weights<T>(t.filters, w, own_weights, vector, vector + tile_vectors);
+      const A* const tile_weights = t.packs_weights ? own_weights : weights + vector * vector_stride;
+      for (const Segment* g = segments; g < segments + segment_count; g++)
+        tiles<A>(*g, terms, lens.data, pixels, tile_weights, vector_stride, bias + vector * L, tile_target,
+                 tile_vectors, in_memory ? lanes : kPanel);
+      if (in_memory) continue;
+      const int rows = s.row1 - s.row0;
+      for (int n = s.n0; n < s.n1; n++)
+        for (int v = 0; v < tile_vectors; v++)
+          give_back(out + (n - s.n0) * rows * columns * kPanel + v * L, kPanel, rows, int(columns),
+                    lanes - v * L < L ? lanes - v * L : L,
+                    to + n * p.target.n + s.row0 * p.target.h + v * L * p.target.c, p.target);
+    }
+  }
+}
+
+}  // namespace convlab::CONVLAB_ISA::register_tiled
+
+namespace convlab::CONVLAB_ISA {
+
+CONVLAB_DEFINE(register_tiled, register_tiled::run)
+
+}  // namespace convlab::CONVLAB_ISA

@@ -1,0 +1,140 @@
+// `register_tiled` up to its kernels: how a problem is cut into strips, panels and slices, and when it is best.
+#pragma once
+#include <algorithm>
+
+#include "cpu/conv2d/register_tiled/register_tiled.h"
+#include "cpu/conv2d/tap_tables.h"
+
+namespace convlab::register_tiled {
+
+// A strip of the source should leave room in an L2 of 1 MB for the weights of a tile and the target.
+constexpr int64_t kStripBytes = 256 << 10;
+constexpr int64_t kStripPixels = 1024;  // of the target: 16 bytes each in the table of addresses, 128 in its panel
+constexpr int64_t kFewPixels = 128;  // of the target: a strip of less takes several images
+constexpr int kPlanes = 16;  // channels of the source: fewer planes are faster read where they lie than packed
+constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; more where strips are small anyway
+constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices together
+
+// When "auto" takes it; measured with `python -m convlab.bench cpu conv --algo ...` on two AVX-512 cores
+constexpr int kNarrow = 12;  // target channels a group: fewer waste too many of the sixteen lanes they are given
+constexpr int kShallow = 4;  // source channels a group: fewer make loops too short to pay for a tile, and for
+                             // transposing its target where that lies NCHW
+constexpr int kLarge = 25;  // taps: so many share what it costs `direct` to turn dy's rows
+
+// Offsets within an image have 32 bits
+inline bool can(const Problem& p) {
+  const Conv2d& g = p.g;
+  return int64_t(g.C) * g.H * g.W <= INT32_MAX && int64_t(g.K) * g.P * g.Q <= INT32_MAX;
+}
+inline std::string why_not(const Problem&) { return "takes images of up to 2^31 - 1 elements"; }
+
+inline bool best(const Problem& p) {
+  const Conv2d& g = p.g;
+  const int width = p.pass == Pass::dgrad ? g.Cg() : g.Kg(), depth = p.pass == Pass::dgrad ? g.Kg() : g.Cg();
+  if (width < kNarrow) return false;
+  if (p.channels_last) return p.pass != Pass::wgrad || depth > kShallow || g.R * g.S < kLarge;
+  // `direct` reads and writes planes where they lie if filters are 1 x 1
+  const bool planes_in_place = is_pointwise(g) && g.H * g.W % 16 == 0 && p.pass != Pass::wgrad;
+  return depth > kShallow && !planes_in_place;
+}
+
+// Cuts the target's rows into strips; element: bytes of a sum
+inline void cut(Product& p, int64_t element) {
+  const int64_t image = int64_t(p.rows.source) * p.columns.source * p.depth * element;
+  const int64_t pixels = std::max<int64_t>(1, int64_t(p.rows.target) * p.columns.target);
+  const int64_t fit = std::min(kStripBytes / std::max<int64_t>(1, image), kStripPixels / pixels);
+  p.images_per_strip = int(std::clamp<int64_t>(fit, 1, std::max<int64_t>(1, p.images / kPiecesWanted)));
+  if (pixels * p.images_per_strip < kFewPixels)
+    p.images_per_strip = int(std::clamp<int64_t>(std::min(fit, kFewPixels / pixels), 1, std::max(1, p.images)));
+  p.rows_per_strip = p.rows.target;
+  if (fit >= 1) return;
+  // the rows of the source that a strip needs beside its own: about a kernel's
+  const int64_t strips = std::max((image + kStripBytes - 1) / kStripBytes, (pixels + kStripPixels - 1) / kStripPixels);
+  p.rows_per_strip = int(std::max<int64_t>(1, (p.rows.target + strips - 1) / strips));
+}
+
+// What kernels take, and all it points to
+struct Tables {
+  Strides x, y;
+  TapTables taps;
+  TiledProduct t;
+  Channels channels;
+
+  // dgrad writes all of x; the others need not look at what no filter meets
+  static Conv2d shape(const Problem& p, Strides& x) {
+    Conv2d g = p.g;
+    if (p.pass != Pass::dgrad) leave_out_skipped(g, x);
+    return g;
+  }
+
+  explicit Tables(const Problem& p)
+      : x(x_strides(p)),
+        y(y_strides(p)),
+        taps(shape(p, x), p.pass, true),
+        t{.product = taps.product(p.dtype, x, y),
+          .filters = filters_of(p),
+          .vertical = taps.vertical,
+          .horizontal = taps.horizontal},
+        channels(t, instruction_set(), instruction_set().lanes(p.dtype)) {
+    Product& product = t.product;
+    const int64_t groups = product.groups, panels = channels.panels;
+    cut(product, sum_bytes(p.dtype));
+    int64_t pieces = product.strips();
+    if (p.pass == Pass::wgrad) {
+      pieces = std::max<int64_t>(1, std::min({kPiecesWanted / groups, pieces, kSliceBytes / slice_bytes(p.dtype)}));
+      for (int64_t even = pieces; even > pieces / 2; even--)  // slices of equally many strips, if there are such
+        if (product.strips() % even == 0) {
+          pieces = even;
+          break;
+        }
+      t.slices = int(pieces);
+    } else {
+      t.in_planes = product.depth <= kPlanes && product.same_type && product.source.w == 1;
+      t.packs_weights = pieces == 1;  // and go no further than that thread's cache
+    }
+    const int64_t parts = std::clamp<int64_t>(kPiecesWanted / std::max<int64_t>(1, pieces * groups), 1, panels);
+    t.panels_per_piece = int((panels + parts - 1) / parts);
+  }
+  int64_t slice_bytes(DType dtype) const {
+    return t.product.groups * channels.vectors * weights_of_vector(t, channels) * sum_bytes(dtype);
+  }
+  int64_t pieces(Pass pass) const {
+    return (pass == Pass::wgrad ? t.slices : t.product.strips()) * t.product.groups * channels.parts(t);
+  }
+};
+
+// Of all threads together: w and bias packed, or wgrad's slices
+struct Shared {
+  char *weights, *bias;
+};
+
+template <class Memory> Shared lay_out_shared(Memory& memory, const Tables& tables, const Problem& p) {
+  const TiledProduct& t = tables.t;
+  const bool wgrad = p.pass == Pass::wgrad;
+  const int copies = wgrad ? (t.slices == 1 ? 0 : t.slices) : !t.packs_weights;
+  const int64_t bias = int64_t(t.product.groups) * tables.channels.vectors * instruction_set().vector_bytes;
+  return {memory.template take<char>(copies * tables.slice_bytes(p.dtype)),
+          memory.template take<char>(wgrad ? 0 : bias)};
+}
+
+inline CpuPlan plan(const Problem& problem) {
+  const Problem p = with_rows_of_vectors(problem);
+  const auto tables = std::make_shared<const Tables>(p);
+  const TiledProduct& t = tables->t;
+  return {.images_per_strip = t.product.images_per_strip,
+          .rows_per_strip = t.product.rows_per_strip,
+          .pieces = tables->pieces(p.pass),
+          .slices = t.slices,
+          .workspace = measured([&](Measure& memory) { lay_out_shared(memory, *tables, p); }),
+          .scratch = measured(p.dtype,
+                              [&](Measure& memory, auto sum) {
+                                using A = decltype(sum);
+                                if (p.pass == Pass::wgrad) lay_out_wgrad<A>(memory, t, tables->channels);
+                                else lay_out<A>(memory, t, tables->channels);
+                              }),
+          .tables = tables};
+}
+
+inline CpuRung rung{.can = can, .why_not = why_not, .plan = plan, .best = best};
+
+}  // namespace convlab::register_tiled

@@ -1,0 +1,175 @@
+// wgrad, register tiled: a tile of input channels times output channels of one tap lives in vector registers while all
+// pixels of a strip that the tap reaches go by. Each step multiplies a few channels of x, broadcast, with vectors of
+// dy.
+//
+// What it does    x and dy lie with their channels innermost, in memory already or in panels of a strip, as in
+//                 register_tiled.h. The sums of a strip are added to those of the strips before; slices of strips are
+//                 summed apart, as many as the shape asks for, and added up in their order, so the result has the same
+//                 bits for any number of threads.
+// What bounds it  multiply-adds from about 32 x 12 channels on. `direct` is for fewer.
+#include "cpu/conv2d/packed_weights.h"
+#include "cpu/conv2d/register_tiled/source_of_strip.h"
+
+namespace convlab::CONVLAB_ISA::register_tiled {
+
+// sums [J, NV vectors] of channels c and k += ; rows of L, vectors `vector_stride` apart
+template <class A, int J, int NV>
+void wgrad_tile(const Pair* pairs, int64_t count, const A* x, const A* dy, A* sums, int64_t vector_stride) {
+  constexpr int L = kLanes<A>;
+  Vec<A> acc[J][NV] = {};
+  for (int64_t i = 0; i < count; i++) {
+    const A *const xp = x + pairs[i].x, *const dyp = dy + pairs[i].dy;
+    Vec<A> grad[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) grad[v] = load<A>(dyp + v * L);
+#pragma GCC unroll 32
+    for (int j = 0; j < J; j++) {
+      Vec<A> value = broadcast<A>(xp[j]);
+      if (NV > 1) keep(value);
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) acc[j][v] += value * grad[v];
+    }
+  }
+#pragma GCC unroll 32
+  for (int j = 0; j < J; j++)
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++)
+      store<A>(sums + j * L + v * vector_stride, load<A>(sums + j * L + v * vector_stride) + acc[j][v]);
+}
+
+template <class A> using WgradTileFunction = void (*)(const Pair*, int64_t, const A*, const A*, A*, int64_t);
+
+template <class A, int NV, int... J> constexpr WgradTileFunction<A> wgrad_tile_of(int channels, indices<J...>) {
+  constexpr WgradTileFunction<A> all[] = {&wgrad_tile<A, J + 1, NV>...};
+  return all[channels - 1];
+}
+
+struct Span {
+  int begin, end;
+};
+
+// The places of y, from `begin` to `end`, whose tap lies inside x
+inline Span reached(int begin, int end, int size, int stride, int first) {
+  if (first < 0 && begin < (-first + stride - 1) / stride) begin = (-first + stride - 1) / stride;
+  const int last = first < size ? (size - 1 - first) / stride + 1 : 0;
+  if (end > last) end = last;
+  return {begin, begin < end ? end : begin};
+}
+
+// A strip of dy, in memory or in a panel [pixels, vectors of a tile]; strides in elements
+template <class A> struct Grad {
+  const A* data;
+  int64_t n, h, w;
+};
+
+// The rectangle of a strip's pixels that a tap reaches, from its first pixel and what that meets in x on
+template <class A>
+int64_t pair_up(const Axis& vertical, const Axis& horizontal, const Span& rows, const Span& columns, const Strip& s,
+                const Lens<A>& x, const Grad<A>& dy, Pair* pairs) {
+  Pair* pair = pairs;
+  for (int n = 0; n < s.n1 - s.n0; n++)
+    for (int p = rows.begin; p < rows.end; p++) {
+      const int64_t from = n * x.n + int64_t(p - rows.begin) * vertical.stride * x.h,
+                    grad = n * dy.n + (p - rows.begin) * dy.h;
+      for (int q = columns.begin; q < columns.end; q++)
+        *pair++ = {int(from + int64_t(q - columns.begin) * horizontal.stride * x.w),
+                   int(grad + (q - columns.begin) * dy.w)};
+    }
+  return pair - pairs;
+}
+
+// The sums of one strip's pixels, for the vectors of one tile of k: sums [vectors, R, S, C/groups, L] +=
+template <class A>
+void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, const Strip& s, const Lens<A>& x,
+               const Grad<A>& dy, Pair* pairs, int vectors, A* sums) {
+  using sizes = indices_to<kTilePixels>;
+  constexpr int L = kLanes<A>;
+  const int64_t vector_stride = int64_t(vertical.kernel) * horizontal.kernel * p.depth * L;
+  const auto reached_by = [&](int t) {
+    return reached(0, horizontal.outputs, horizontal.size, horizontal.stride, t * horizontal.dilation - horizontal.pad);
+  };
+  int height = 0, width = 0;  // of the rectangle that is paired up
+  int64_t count = 0;
+  for (int r = 0; r < vertical.kernel; r++)
+    for (int t = 0, taps; t < horizontal.kernel; t += taps, sums += taps * p.depth * L) {
+      const int h0 = r * vertical.dilation - vertical.pad, w0 = t * horizontal.dilation - horizontal.pad;
+      const Span rows = reached(s.row0, s.row1, vertical.size, vertical.stride, h0), columns = reached_by(t);
+      // Neighbouring taps whose channels of x lie side by side, and that reach the same pixels, count as more channels.
+      for (taps = 1; t + taps < horizontal.kernel && horizontal.dilation * x.w == p.depth; taps++) {
+        const Span next = reached_by(t + taps);
+        if (next.begin != columns.begin || next.end != columns.end) break;
+      }
+      if (rows.end - rows.begin != height || columns.end - columns.begin != width) {
+        height = rows.end - rows.begin, width = columns.end - columns.begin;
+        count = pair_up(vertical, horizontal, rows, columns, s, x, dy, pairs);
+      }
+      if (!count) continue;
+      const A* const from = x.data + (s.n0 - x.n0) * x.n + (int64_t(rows.begin) * vertical.stride + h0 - x.row0) * x.h +
+                            (int64_t(columns.begin) * horizontal.stride + w0) * x.w;
+      const A* const grad = dy.data + (rows.begin - s.row0) * dy.h + columns.begin * dy.w;
+      const int depth = taps * p.depth, parts = (depth + kTilePixels - 1) / kTilePixels;
+      for (int part = 0; part < parts; part++) {
+        const int c = int(int64_t(depth) * part / parts), channels = int(int64_t(depth) * (part + 1) / parts) - c;
+        (vectors == 1 ? wgrad_tile_of<A, 1>(channels, sizes{}) : wgrad_tile_of<A, kTileVectors>(channels, sizes{}))(
+            pairs, count, from + c, grad, sums + c * L, vector_stride);
+      }
+    }
+}
+
+// The pieces [begin, end): slices of strips x groups x parts of the tiles of k. Their sums [R, S, C/groups, L] of each
+// vector go to dw where there is one slice, and to sums [slices, groups, vectors of k] where there are more.
+template <class T>
+void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums, int64_t begin, int64_t end,
+           char* scratch) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>, kPanel = kTileVectors * L;
+  const Product& p = t.product;
+  const Axis &vertical = t.vertical, &horizontal = t.horizontal;
+  const Channels channels(t, kSet, L);
+  const int vectors = channels.vectors, panels = channels.panels, parts = channels.parts(t), slices = t.slices,
+            columns = horizontal.outputs;
+  const int64_t vector_stride = weights_of_vector(t, channels), strips = p.strips();
+  Carver carver{scratch};
+  const auto [pairs, dy_panel, own_sums, x_panel] = lay_out_wgrad<A>(carver, t, channels);
+
+  for (int64_t piece = begin; piece < end; piece++) {
+    const int group = int(piece / parts % p.groups), first = int(piece % parts) * t.panels_per_piece;
+    const int last = first + t.panels_per_piece < panels ? first + t.panels_per_piece : panels;
+    const int first_vector = first * kTileVectors,
+              end_vector = last * kTileVectors < vectors ? last * kTileVectors : vectors;
+    const int64_t slice = piece / parts / p.groups;
+    A* const piece_sums =
+        slices == 1 ? own_sums : sums + ((slice * p.groups + group) * vectors + first_vector) * vector_stride;
+    for (int64_t i = 0; i < (end_vector - first_vector) * vector_stride; i++) piece_sums[i] = 0;
+
+    for (int64_t strip = strips * slice / slices; strip < strips * (slice + 1) / slices; strip++) {
+      const Strip s = strip_of(p, strip);
+      const Lens<A> lens = look<A>(t, x, s, group, x_panel);
+      const int rows = s.row1 - s.row0;
+      for (int panel = first; panel < last; panel++) {
+        const int k0 = panel * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel;
+        const T* from = dy + (int64_t(group) * p.width + k0) * p.target.c + s.n0 * p.target.n + s.row0 * p.target.h;
+        Grad<A> grad{dy_panel, int64_t(rows) * columns * kPanel, int64_t(columns) * kPanel, kPanel};
+        bool in_memory = false;
+        if constexpr (sizeof(T) == sizeof(A))
+          if (p.target.c == 1 && lanes % L == 0) in_memory = true, grad = {from, p.target.n, p.target.h, p.target.w};
+        for (int n = s.n0; n < s.n1 && !in_memory; n++)
+          take_in(from + (n - s.n0) * p.target.n, p.target, rows, columns, lanes, dy_panel + (n - s.n0) * grad.n,
+                  kPanel);
+        add_strip(p, vertical, horizontal, s, lens, grad, pairs, (lanes + L - 1) / L,
+                  piece_sums + int64_t(panel - first) * kTileVectors * vector_stride);
+      }
+    }
+    if (slices == 1)
+      unpack_weights<T>(t.filters, own_sums, 1, 0, dw, int64_t(group) * vectors + first_vector,
+                        int64_t(group) * vectors + end_vector);
+  }
+}
+
+}  // namespace convlab::CONVLAB_ISA::register_tiled
+
+namespace convlab::CONVLAB_ISA {
+
+CONVLAB_DEFINE(register_tiled_wgrad, register_tiled::wgrad)
+
+}  // namespace convlab::CONVLAB_ISA

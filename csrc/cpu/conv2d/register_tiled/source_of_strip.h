@@ -1,0 +1,34 @@
+// A strip's source with its channels innermost: where it lies, or copied to a panel.
+#pragma once
+#include "cpu/conv2d/register_tiled/register_tiled.h"
+#include "cpu/conv2d/strips.h"
+#include "cpu/simd/transpose.h"
+
+namespace convlab::CONVLAB_ISA::register_tiled {
+
+using namespace convlab::register_tiled;
+
+// The strip's source channels of one group: where they lie, and how
+template <class A> struct Lens {
+  const A* data;
+  int64_t n, c, h, w;  // strides
+  int row0, n0;  // data is at this row and image
+};
+
+template <class A, class T> Lens<A> look(const TiledProduct& t, const T* source, const Strip& s, int group, A* panel) {
+  const Product& p = t.product;
+  source += group * p.depth * p.source.c;
+  if constexpr (sizeof(T) == sizeof(A))
+    if (source_in_place(t))
+      return {source + s.n0 * p.source.n, p.source.n, p.source.c, p.source.h, p.source.w, 0, s.n0};
+  const int columns = p.columns.source;
+  int first, rows;
+  rows_reached(p, s, first, rows);
+  const Lens<A> lens{panel, int64_t(rows) * columns * p.depth, 1, int64_t(columns) * p.depth, p.depth, first, s.n0};
+  for (int n = s.n0; n < s.n1; n++)
+    take_in(source + n * p.source.n + first * p.source.h, p.source, rows, columns, p.depth, panel + (n - s.n0) * lens.n,
+            lens.w);
+  return lens;
+}
+
+}  // namespace convlab::CONVLAB_ISA::register_tiled

@@ -1,0 +1,115 @@
+// From a problem to what kernels take: strides, filters, and tap classes that own what a Product points to.
+#pragma once
+#include <vector>
+
+#include "cpu/conv2d/cpu_rung.h"
+#include "cpu/conv2d/product.h"
+#include "cpu/instruction_sets.h"
+#include "geometry/tap_classes.h"
+
+namespace convlab {
+
+// Channel `channel` of an image begins `channel` strides.c after the image
+inline Strides strides_of(int64_t channels, int64_t rows, int64_t columns, bool channels_last) {
+  if (channels_last) return {channels * rows * columns, 1, columns * channels, channels};
+  return {channels * rows * columns, rows * columns, columns, 1};
+}
+inline Strides x_strides(const Problem& p) {
+  const bool last = p.pass == Pass::forward ? p.layouts.first
+                    : p.pass == Pass::dgrad ? p.layouts.output
+                                            : p.layouts.second;
+  return strides_of(p.g.C, p.g.H, p.g.W, last);
+}
+inline Strides y_strides(const Problem& p) {
+  return strides_of(p.g.K, p.g.P, p.g.Q, p.pass == Pass::forward ? p.layouts.output : p.layouts.first);
+}
+
+// The weights of a pass whose vectors are over k (forward, wgrad) or over c (dgrad)
+inline Filters filters_of(const Problem& p) {
+  const Conv2d& g = p.g;
+  const bool over_k = p.pass != Pass::dgrad,
+             channels_last = p.pass == Pass::wgrad ? p.layouts.output : p.layouts.second;
+  const int64_t taps = int64_t(g.R) * g.S, k = g.Cg() * taps, c = channels_last ? 1 : taps;
+  return {.groups = g.groups,
+          .width = over_k ? g.Kg() : g.Cg(),
+          .depth = over_k ? g.Cg() : g.Kg(),
+          .R = g.R,
+          .S = g.S,
+          .group = g.Kg() * k,
+          .lane = over_k ? k : c,
+          .depth_stride = over_k ? c : k,
+          .tap = channels_last ? g.Cg() : 1};
+}
+
+inline bool is_pointwise(const Conv2d& g) {
+  return g.R == 1 && g.S == 1 && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 && g.pad_w == 0;
+}
+
+// For 1 x 1 filters a contiguous plane can be cut into rows of any length: here the longest of up to 512 elements that
+// fill whole vectors.
+inline Problem with_rows_of_vectors(Problem p) {
+  constexpr int kLongest = 512;
+  Conv2d& g = p.g;
+  const int plane = g.H * g.W, lanes = instruction_set().lanes(p.dtype);
+  if (p.pass == Pass::wgrad || !is_pointwise(g) || g.P != g.H || g.Q != g.W || p.layouts.first || p.layouts.output ||
+      plane % lanes)
+    return p;
+  int rows = plane / lanes;
+  for (int i = 1; i * lanes <= kLongest; i++)
+    if (plane / lanes % i == 0) rows = plane / lanes / i;
+  g.H = g.P = rows, g.W = g.Q = plane / rows;
+  return p;
+}
+
+// The rows and columns of x that filters of one row or column never meet, left out.
+inline void leave_out_skipped(Conv2d& g, Strides& x) {
+  if (g.R == 1 && g.pad_h == 0 && (g.P - 1) * g.stride_h < g.H) x.h *= g.stride_h, g.H = g.P, g.stride_h = 1;
+  if (g.S == 1 && g.pad_w == 0 && (g.Q - 1) * g.stride_w < g.W) x.w *= g.stride_w, g.W = g.Q, g.stride_w = 1;
+}
+
+class Classes {
+ public:
+  explicit Classes(std::vector<TapClass> all) : classes_(std::move(all)) {
+    for (const TapClass& c : classes_)
+      views_.push_back({c.taps.data(), c.offsets.data(), int(c.taps.size()), c.places.data(), int(c.places.size())});
+  }
+  AxisView view(int kernel, int source, int target) const {
+    return {views_.data(), int(views_.size()), kernel, source, target};
+  }
+
+ private:
+  std::vector<TapClass> classes_;
+  std::vector<TapClassView> views_;
+};
+
+// Owns what its product points to. Columns have no classes where zeros stand for what taps read outside.
+struct TapTables {
+  Conv2d g;
+  bool backwards;  // dgrad: source and target have changed over
+  Axis vertical, horizontal;
+  Classes rows, columns;
+
+  TapTables(const Conv2d& shape, Pass pass, bool with_columns)
+      : g(shape),
+        backwards(pass == Pass::dgrad),
+        vertical(rows_of(g)),
+        horizontal(columns_of(g)),
+        rows(backwards ? dgrad_classes(vertical) : forward_classes(vertical)),
+        columns(!with_columns ? std::vector<TapClass>()
+                : backwards   ? dgrad_classes(horizontal)
+                              : forward_classes(horizontal)) {}
+
+  Product product(DType dtype, const Strides& x, const Strides& y) const {
+    return {.images = g.N,
+            .groups = g.groups,
+            .depth = backwards ? g.Kg() : g.Cg(),
+            .width = backwards ? g.Cg() : g.Kg(),
+            .rows = backwards ? rows.view(g.R, g.P, g.H) : rows.view(g.R, g.H, g.P),
+            .columns = backwards ? columns.view(g.S, g.Q, g.W) : columns.view(g.S, g.W, g.Q),
+            .source = backwards ? y : x,
+            .target = backwards ? x : y,
+            .same_type = is_sum_type(dtype)};
+  }
+};
+
+}  // namespace convlab

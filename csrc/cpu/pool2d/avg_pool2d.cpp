@@ -1,0 +1,93 @@
+// Average pooling on the CPU: the operators, and what windows are divided by.
+#include "host/avg_pool2d_operators.h"
+
+#include "cpu/integer_operators.h"
+#include "cpu/pool2d/plain.h"
+#include "cpu/pool2d/pooling_plan.h"
+#include "host/registration.h"
+
+namespace convlab {
+namespace {
+
+using namespace pooling::plain;
+using pooling::Pass;
+using pooling::Plan;
+
+// averaged_over() as a product: what a pooling of one row, or of one column, has
+class Factors {
+ public:
+  explicit Factors(const AvgPool2d& a) {
+    AvgPool2d rows = a, columns = a;
+    rows.window.W = rows.window.Q = rows.window.S = rows.window.stride_w = 1, rows.window.pad_w = 0;
+    columns.window.H = columns.window.P = columns.window.R = columns.window.stride_h = 1, columns.window.pad_h = 0;
+    for (int p = 0; p < a.window.P; p++) rows_.push_back(double(averaged_over(rows, p, 0)));
+    for (int q = 0; q < a.window.Q; q++) columns_.push_back(a.divisor ? 1.0 : double(averaged_over(columns, 0, q)));
+  }
+  Averages view() const {
+    return {rows_.data(), columns_.data(),
+            std::adjacent_find(columns_.begin(), columns_.end(), std::not_equal_to<double>()) == columns_.end()};
+  }
+
+ private:
+  std::vector<double> rows_, columns_;
+};
+
+struct Cpu {
+  static constexpr bool any_layout = true;
+  const int64_t inner;  // channels of a place where the tensors lie channels_last, else 1
+  explicit Cpu(const Tensor& output) : inner(is_channels_last(output) ? output.size(1) : 1) {}
+
+  void forward(const AvgPool2d& a, DType dtype, const void* x, void* y) const {
+    if (in_lines(Pass::forward, a.window))
+      return run(Pass::forward, a, dtype, kernels::average_forward.of(dtype), x, y);
+    dispatch(dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      each_slab(a.window, inner,
+                [&](const Slab& slab) { average_forward(a, static_cast<const T*>(x), static_cast<T*>(y), slab); });
+    });
+  }
+
+  void backward(const AvgPool2d& a, DType dtype, const void* dy, void* dx) const {
+    if (in_lines(Pass::backward, a.window))
+      return run(Pass::backward, a, dtype, kernels::average_backward.of(dtype), dy, dx);
+    dispatch(dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      each_slab(a.window, inner, [&, memory = std::vector<acc_t<T>>()](const Slab& slab) mutable {
+        average_backward(a, static_cast<const T*>(dy), static_cast<T*>(dx), slab, memory);
+      });
+    });
+  }
+
+ private:
+  static bool in_lines(Pass pass, const Pool2d& g) { return phases(pass, g) <= pooling::kMostPhases; }
+
+  void run(Pass pass, const AvgPool2d& a, DType dtype, AverageFunction* f, const void* from, void* to) const {
+    const Factors factors(a);
+    const Averages averages = factors.view();
+    Plan(pass, a.window, inner, dtype, pooling::Way::lines)
+        .run(
+            [&](auto& memory, auto sum, const Pooling& p, int lanes) {
+              using A = decltype(sum);
+              pooling::average_memory<A>(memory, pass == Pass::backward, p, averages, lanes);
+            },
+            [&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+              f(p, averages, from, to, begin, end, scratch);
+            });
+  }
+};
+
+Tensor forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, bool ceil_mode, bool count_include_pad,
+               int64_t divisor) {
+  if (x.scalar_type() == ScalarType::Long)
+    return integers::avg_pool2d_forward(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor);
+  return avg_pool2d_forward<Cpu>(std::move(x), std::move(kernel_size), std::move(stride), std::move(padding), ceil_mode,
+                                 count_include_pad, divisor);
+}
+
+}  // namespace
+}  // namespace convlab
+
+CONVLAB_REGISTER_CPU(m) {
+  m.impl("avg_pool2d_forward", TORCH_BOX(&convlab::forward));
+  m.impl("avg_pool2d_backward", TORCH_BOX(&convlab::avg_pool2d_backward<convlab::Cpu>));
+}
