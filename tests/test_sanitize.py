@@ -24,7 +24,8 @@ int main(int, char** arguments) {
   { const CpuScratch larger(CpuScratch::own, 4096); }
   const CpuScratch scratch(CpuScratch::own, 1000);
   Carver carver{scratch.get()};
-  float *first = carver.take<float>(32), *second = carver.take<float>(3), *none = carver.take<float>(0), *rest = carver.take<float>(0);
+  float *first, *second, *none, *rest;
+  carver.take(first, 32), carver.take(second, 3), carver.take(none, 0), carver.take(rest, 0);
   if (first[0] == first[0] || none != rest) return 1;  // NaN
   for (int i = 0; i < 32; i++) first[i] = 0;
   for (int i = 0; i < 3; i++) second[i] = 0;

@@ -19,6 +19,6 @@ template <class T> double multiply_add(int64_t steps) {
   return double(steps) * kSums * kLanes<A> * 2;
 }
 
-CONVLAB_DEFINE(multiply_add, multiply_add)
-
 }  // namespace convlab::CONVLAB_ISA
+
+CONVLAB_DEFINE(multiply_add, multiply_add)

@@ -58,15 +58,13 @@ template <auto... f, class Signature> constexpr ByType<Signature> untyped_of(con
   return {{&Untyped<f, Signature>::call...}};
 }
 
-// In namespace convlab::CONVLAB_ISA: f<T> is the kernel for elements of type T
-#define CONVLAB_DEFINE(name, f)                                               \
+// At file scope: f<T> is the kernel for elements of type T
+#define CONVLAB_DEFINE(name, f) CONVLAB_DEFINE_FOR(name, f<float>, f<double>, f<float16>, f<bfloat16>)
+#define CONVLAB_DEFINE_FOR(name, ...)                                         \
+  namespace convlab::CONVLAB_ISA {                                            \
   constinit const decltype(convlab::kernels::name)::Functions name##_kernel = \
-      untyped_of<f<float>, f<double>, f<float16>, f<bfloat16>>(convlab::kernels::name);
-
-// The same for kernels of what sums are kept in alone
-#define CONVLAB_DEFINE_OF_SUMS(name, f)                                       \
-  constinit const decltype(convlab::kernels::name)::Functions name##_kernel = \
-      untyped_of<f<float>, f<double>>(convlab::kernels::name);
+      untyped_of<__VA_ARGS__>(convlab::kernels::name);                        \
+  }
 
 }  // namespace CONVLAB_ISA
 #endif

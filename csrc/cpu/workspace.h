@@ -1,6 +1,10 @@
 // A call's scratch memory in arrays. A kernel lays its arrays out in one function, a template over who gives them:
 //
-//   template <class Memory> Arrays lay_out(Memory& memory, const Problem& p) { return {memory.template take<float>(p.n), ...}; }
+//   template <class Memory> Bench lay_out(Memory& memory, const Problem& p) {
+//     Bench b;
+//     memory.take(b.sums, p.n), memory.take(b.rows, p.rows * p.n);
+//     return b;
+//   }
 //
 // Measure counts the bytes, Carver cuts a block of so many into the arrays.
 #pragma once
@@ -30,20 +34,20 @@ constexpr int64_t bytes_taken(int64_t bytes) {
 struct Measure {
   int64_t bytes = 0;
 
-  template <class T> CONVLAB_INLINE T* take(int64_t count) {
+  template <class T> CONVLAB_INLINE void take(T*& array, int64_t count) {
+    array = nullptr;
     bytes += bytes_taken(count * int64_t(sizeof(T)));
-    return nullptr;
   }
 };
 
 struct Carver {
   char* at;
 
-  template <class T> CONVLAB_INLINE T* take(int64_t count) {
-    char *const array = at, *const end = at + count * int64_t(sizeof(T));
-    at += bytes_taken(end - array);
+  template <class T> CONVLAB_INLINE void take(T*& array, int64_t count) {
+    array = reinterpret_cast<T*>(at);
+    char* const end = at + count * int64_t(sizeof(T));
+    at += bytes_taken(end - at);
     ASAN_POISON_MEMORY_REGION(end, at - end);
-    return reinterpret_cast<T*>(array);
   }
 };
 

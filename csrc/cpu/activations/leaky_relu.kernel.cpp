@@ -4,24 +4,14 @@
 
 namespace convlab::CONVLAB_ISA {
 
-// out[i] = f(in[i]), begin <= i < end
-template <class T, class F> CONVLAB_INLINE void each_element(const T* in, T* out, int64_t begin, int64_t end, F f) {
+// out[i] = f(in[i], ...), begin <= i < end
+template <class T, class F, class... In>
+CONVLAB_INLINE void each_element(T* out, int64_t begin, int64_t end, F f, const In*... in) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   int64_t i = begin;
-  for (; i + L <= end; i += L) store_as<A>(out + i, f(load_as<A>(in + i)));
-  if (i < end) store_some<A>(out + i, f(load_some<A>(in + i, int(end - i))), int(end - i));
-}
-
-// out[i] = f(in[i], other[i])
-template <class T, class F>
-CONVLAB_INLINE void each_element(const T* in, const T* other, T* out, int64_t begin, int64_t end, F f) {
-  using A = acc_t<T>;
-  constexpr int L = kLanes<A>;
-  int64_t i = begin;
-  for (; i + L <= end; i += L) store_as<A>(out + i, f(load_as<A>(in + i), load_as<A>(other + i)));
-  if (i < end)
-    store_some<A>(out + i, f(load_some<A>(in + i, int(end - i)), load_some<A>(other + i, int(end - i))), int(end - i));
+  for (; i + L <= end; i += L) store_as<A>(out + i, f(load_as<A>(in + i)...));
+  if (i < end) store_some<A>(out + i, f(load_some<A>(in + i, int(end - i))...), int(end - i));
 }
 
 // positive[i] = x[i] > 0, where wanted: what backward has to know of x, in a quarter of its memory or less
@@ -30,7 +20,7 @@ void leaky_relu_forward(double slope, const T* x, T* y, uint8_t* positive, int64
   using A = acc_t<T>;
   using V = Vec<A>;
   const A s = A(slope);
-  if (!positive) return each_element(x, y, begin, end, [s](V v) { return v > 0 ? v : v * s; });
+  if (!positive) return each_element(y, begin, end, [s](V v) { return v > 0 ? v : v * s; }, x);
   constexpr int L = kLanes<A>;
   int64_t i = begin;
   for (; i + L <= end; i += L) {
@@ -61,17 +51,17 @@ void leaky_relu_backward(double slope, const T* dy, const uint8_t* positive, T* 
 
 template <class T> void relu_forward(const T* x, T* y, int64_t begin, int64_t end) {
   using V = Vec<acc_t<T>>;
-  each_element(x, y, begin, end, [](V v) { return v <= 0 ? V{} : v; });  // NaN stays
+  each_element(y, begin, end, [](V v) { return v <= 0 ? V{} : v; }, x);  // NaN stays
 }
 
 template <class T> void relu_backward(const T* dy, const T* y, T* dx, int64_t begin, int64_t end) {
   using V = Vec<acc_t<T>>;
-  each_element(dy, y, dx, begin, end, [](V grad, V v) { return v <= 0 ? V{} : grad; });
+  each_element(dx, begin, end, [](V grad, V v) { return v <= 0 ? V{} : grad; }, dy, y);
 }
+
+}  // namespace convlab::CONVLAB_ISA
 
 CONVLAB_DEFINE(leaky_relu_forward, leaky_relu_forward)
 CONVLAB_DEFINE(leaky_relu_backward, leaky_relu_backward)
 CONVLAB_DEFINE(relu_forward, relu_forward)
 CONVLAB_DEFINE(relu_backward, relu_backward)
-
-}  // namespace convlab::CONVLAB_ISA

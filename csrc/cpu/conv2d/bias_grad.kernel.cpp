@@ -43,6 +43,6 @@ void bias_grad(int images, int64_t plane, const Strides& strides, int channels, 
   }
 }
 
-CONVLAB_DEFINE(bias_grad, bias_grad)
-
 }  // namespace convlab::CONVLAB_ISA
+
+CONVLAB_DEFINE(bias_grad, bias_grad)

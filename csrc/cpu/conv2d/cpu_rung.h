@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "algorithms.h"
+#include "cpu/workspace.h"
 
 namespace convlab {
 
@@ -13,6 +14,15 @@ struct CpuPlan {
   int slices = 1;  // of wgrad's sum, added up in their order
   int64_t workspace = 0, scratch = 0;  // bytes: of all threads together, and of each
   std::shared_ptr<const void> tables;  // the algorithm's own
+};
+
+// Memory of all threads together: packed weights, or wgrad's slices of sums; and the packed bias
+struct Shared {
+  char *weights, *bias;
+
+  template <class Memory> Shared(Memory& memory, int64_t weight_bytes, int64_t bias_bytes) {
+    memory.take(weights, weight_bytes), memory.take(bias, bias_bytes);
+  }
 };
 
 struct Operands {

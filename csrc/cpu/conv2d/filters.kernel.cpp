@@ -18,9 +18,9 @@ template <class T> void add_slices(const acc_t<T>* sums, int slices, int64_t cou
   }
 }
 
+}  // namespace convlab::CONVLAB_ISA
+
 CONVLAB_DEFINE(pack_weights, pack_weights)
 CONVLAB_DEFINE(unpack_weights, unpack_weights)
 CONVLAB_DEFINE(pack_bias, pack_bias)
 CONVLAB_DEFINE(add_slices, add_slices)
-
-}  // namespace convlab::CONVLAB_ISA

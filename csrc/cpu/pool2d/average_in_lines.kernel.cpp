@@ -100,7 +100,7 @@ void average_backward(const Pooling& g, const Averages& averages, const T* dy, T
   each_gradient_rows(g, dx, begin, end, bench.gradients, lay, Shares<A>{lines});
 }
 
+}  // namespace convlab::CONVLAB_ISA
+
 CONVLAB_DEFINE(average_forward, average_forward)
 CONVLAB_DEFINE(average_backward, average_backward)
-
-}  // namespace convlab::CONVLAB_ISA

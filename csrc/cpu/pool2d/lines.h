@@ -58,6 +58,11 @@ struct Lines {
   int phase_count;
 };
 
+// What `outputs` from `first` on read
+CONVLAB_INLINE Lines lines_of(const PoolAxis& a, int first, int outputs) {
+  return {a.size, a.stride, a.pad, first, outputs + a.reach, a.phases, a.phase_count};
+}
+
 CONVLAB_INLINE void find_spans(const Lines& l, Span* spans) {
   for (int i = 0; i < l.phase_count; i++) {
     const int first = l.begin * l.stride + l.phases[i] - l.pad;

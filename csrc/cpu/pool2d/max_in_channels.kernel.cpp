@@ -5,8 +5,7 @@ namespace convlab::CONVLAB_ISA {
 
 // x [N, H, W, C] -> y, offsets (or null) [N, P, Q, C]
 template <class A, class M>
-void max_forward_in_channels(const Pooling& g, const A* x, A* y, M* offsets, int64_t begin, int64_t end,
-                             char* scratch) {
+void forward_of_channels(const Pooling& g, const A* x, A* y, M* offsets, int64_t begin, int64_t end, char* scratch) {
   const Axis &rows = g.rows, &columns = g.columns;
   const int64_t C = g.inner, x_row = columns.size * C;
   const OneTap<A, A> source{x};
@@ -59,8 +58,8 @@ template <class A, class M>
 
 // dy, offsets [N, P, Q, C] -> dx [N, H, W, C]
 template <class A, class M>
-void max_backward_in_channels(const Pooling& g, const A* dy, const M* offsets, A* dx, int64_t begin, int64_t end,
-                              char* scratch) {
+void backward_of_channels(const Pooling& g, const A* dy, const M* offsets, A* dx, int64_t begin, int64_t end,
+                          char* scratch) {
   const Axis &rows = g.rows, &columns = g.columns;
   const int64_t C = g.inner, dy_row = columns.outputs * C, row = columns.size * C;
   const Won<A, M> won{dy, offsets};
@@ -77,14 +76,21 @@ void max_backward_in_channels(const Pooling& g, const A* dy, const M* offsets, A
   }
 }
 
-template <class A> constexpr auto forward_in_channels_of_bytes = &max_forward_in_channels<A, uint8_t>;
-template <class A> constexpr auto forward_in_channels_of_ints = &max_forward_in_channels<A, int32_t>;
-template <class A> constexpr auto backward_in_channels_of_bytes = &max_backward_in_channels<A, uint8_t>;
-template <class A> constexpr auto backward_in_channels_of_ints = &max_backward_in_channels<A, int32_t>;
+template <class A>
+void max_forward_in_channels(const Pooling& g, const A* x, A* y, void* offsets, int64_t begin, int64_t end,
+                             char* scratch) {
+  if (g.byte_offsets) forward_of_channels(g, x, y, static_cast<uint8_t*>(offsets), begin, end, scratch);
+  else forward_of_channels(g, x, y, static_cast<int32_t*>(offsets), begin, end, scratch);
+}
 
-CONVLAB_DEFINE_OF_SUMS(max_channels_forward, forward_in_channels_of_bytes)
-CONVLAB_DEFINE_OF_SUMS(max_channels_forward_int, forward_in_channels_of_ints)
-CONVLAB_DEFINE_OF_SUMS(max_channels_backward, backward_in_channels_of_bytes)
-CONVLAB_DEFINE_OF_SUMS(max_channels_backward_int, backward_in_channels_of_ints)
+template <class A>
+void max_backward_in_channels(const Pooling& g, const A* dy, const void* offsets, A* dx, int64_t begin, int64_t end,
+                              char* scratch) {
+  if (g.byte_offsets) backward_of_channels(g, dy, static_cast<const uint8_t*>(offsets), dx, begin, end, scratch);
+  else backward_of_channels(g, dy, static_cast<const int32_t*>(offsets), dx, begin, end, scratch);
+}
 
 }  // namespace convlab::CONVLAB_ISA
+
+CONVLAB_DEFINE_FOR(max_channels_forward, max_forward_in_channels<float>, max_forward_in_channels<double>)
+CONVLAB_DEFINE_FOR(max_channels_backward, max_backward_in_channels<float>, max_backward_in_channels<double>)

@@ -5,14 +5,14 @@ namespace convlab::CONVLAB_ISA {
 
 // x [planes, H, W, inner] -> y, offsets (or null) [planes, P, Q, inner]
 template <class T, class M>
-void max_forward_in_lines(const Pooling& g, const T* x, T* y, M* offsets, int64_t begin, int64_t end, char* scratch) {
+void forward_of_lines(const Pooling& g, const T* x, T* y, M* offsets, int64_t begin, int64_t end, char* scratch) {
   using A = acc_t<T>;
   Carver carver{scratch};
-  IntegerOf<A>* first = first_taps_memory<A>(carver, g, kLanes<A>);
-  if (g.columns.pad == 0) first = nullptr;
+  const auto bench = max_forward_memory<A>(carver, g, kLanes<A>);
+  Integer<A>* const first = g.columns.pad > 0 ? bench.first : nullptr;
   for (int64_t i = 0; first && i < g.columns.outputs * g.inner; i++)
     first[i] = inside(g.columns, int(i / g.inner)).begin;
-  each_output_rows(g, x, -A(__builtin_inff()), !first, begin, end, outputs_memory<A>(carver, g),
+  each_output_rows(g, x, -A(__builtin_inff()), !first, begin, end, bench.outputs,
                    [&](const auto& source, const OutputRows& rows) {
                      largest_rows<A>(source, rows, rows.first_tap * g.columns.kernel,
                                      first ? first + rows.column * g.inner : nullptr, y, offsets);
@@ -21,11 +21,14 @@ void max_forward_in_lines(const Pooling& g, const T* x, T* y, M* offsets, int64_
 
 // dy, offsets [planes, P, Q, inner] -> dx [planes, H, W, inner]
 template <class T, class M>
-void max_backward_in_lines(const Pooling& g, const T* dy, const M* offsets, T* dx, int64_t begin, int64_t end,
-                           char* scratch) {
+void backward_of_lines(const Pooling& g, const T* dy, const M* offsets, T* dx, int64_t begin, int64_t end,
+                       char* scratch) {
   using A = acc_t<T>;
   Carver carver{scratch};
-  const auto bench = max_backward_memory<A, M>(carver, g, kLanes<A>);
+  const auto bench = max_backward_memory<A>(carver, g, kLanes<A>);
+  M* lines_of_offsets;
+  if constexpr (sizeof(M) == 1) lines_of_offsets = bench.byte_offsets;
+  else lines_of_offsets = bench.int_offsets;
   const int64_t P = g.rows.outputs, row = g.columns.outputs * g.inner;
   Won<A, M> won;
   const auto lay = [&](const Piece& p) {
@@ -39,21 +42,28 @@ void max_backward_in_lines(const Pooling& g, const T* dy, const M* offsets, T* d
         return Laid{p.plane * P * row, P * row, row};
       }
     }
-    won = {bench.dy, bench.offsets};
-    lay_out_outputs(g, p, offsets, bench.offsets, bench.offsets + g.phase);
+    won = {bench.dy, lines_of_offsets};
+    lay_out_outputs(g, p, offsets, lines_of_offsets, lines_of_offsets + g.phase);
     return lay_out_outputs(g, p, dy, bench.dy, bench.dy + g.phase);
   };
   each_gradient_rows(g, dx, begin, end, bench.gradients, lay, won);
 }
 
-template <class T> constexpr auto forward_in_lines_of_bytes = &max_forward_in_lines<T, uint8_t>;
-template <class T> constexpr auto forward_in_lines_of_ints = &max_forward_in_lines<T, int32_t>;
-template <class T> constexpr auto backward_in_lines_of_bytes = &max_backward_in_lines<T, uint8_t>;
-template <class T> constexpr auto backward_in_lines_of_ints = &max_backward_in_lines<T, int32_t>;
+template <class T>
+void max_forward_in_lines(const Pooling& g, const T* x, T* y, void* offsets, int64_t begin, int64_t end,
+                          char* scratch) {
+  if (g.byte_offsets) forward_of_lines(g, x, y, static_cast<uint8_t*>(offsets), begin, end, scratch);
+  else forward_of_lines(g, x, y, static_cast<int32_t*>(offsets), begin, end, scratch);
+}
 
-CONVLAB_DEFINE(max_lines_forward, forward_in_lines_of_bytes)
-CONVLAB_DEFINE(max_lines_forward_int, forward_in_lines_of_ints)
-CONVLAB_DEFINE(max_lines_backward, backward_in_lines_of_bytes)
-CONVLAB_DEFINE(max_lines_backward_int, backward_in_lines_of_ints)
+template <class T>
+void max_backward_in_lines(const Pooling& g, const T* dy, const void* offsets, T* dx, int64_t begin, int64_t end,
+                           char* scratch) {
+  if (g.byte_offsets) backward_of_lines(g, dy, static_cast<const uint8_t*>(offsets), dx, begin, end, scratch);
+  else backward_of_lines(g, dy, static_cast<const int32_t*>(offsets), dx, begin, end, scratch);
+}
 
 }  // namespace convlab::CONVLAB_ISA
+
+CONVLAB_DEFINE(max_lines_forward, max_forward_in_lines)
+CONVLAB_DEFINE(max_lines_backward, max_backward_in_lines)

@@ -38,16 +38,13 @@ struct Cpu {
   void forward(const Pool2d& g, DType dtype, const void* x, void* y, void* offsets) const {
     const Way way = way_of(Pass::forward, g, dtype);
     if (way == Way::plain) return forward_plain(g, dtype, x, y, offsets);
-    const bool bytes = offsets_fit_a_byte(g), lines = way == Way::lines;
-    const auto f = (lines   ? bytes ? kernels::max_lines_forward : kernels::max_lines_forward_int
-                    : bytes ? kernels::max_channels_forward
-                            : kernels::max_channels_forward_int)
-                       .of(dtype);
+    const bool lines = way == Way::lines;
+    const auto f = (lines ? kernels::max_lines_forward : kernels::max_channels_forward).of(dtype);
     Plan(Pass::forward, g, inner, dtype, way)
         .run(
             [&](auto& memory, auto sum, const Pooling& p, int lanes) {
               using A = decltype(sum);
-              if (lines) pooling::first_taps_memory<A>(memory, p, lanes), pooling::outputs_memory<A>(memory, p);
+              if (lines) pooling::max_forward_memory<A>(memory, p, lanes);
               else pooling::channels_memory(memory, p, false);
             },
             [&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
@@ -58,18 +55,14 @@ struct Cpu {
   void backward(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
     const Way way = way_of(Pass::backward, g, dtype);
     if (way == Way::plain) return backward_plain(g, dtype, dy, offsets, dx);
-    const bool bytes = offsets_fit_a_byte(g), lines = way == Way::lines;
-    const auto f = (lines   ? bytes ? kernels::max_lines_backward : kernels::max_lines_backward_int
-                    : bytes ? kernels::max_channels_backward
-                            : kernels::max_channels_backward_int)
-                       .of(dtype);
+    const bool lines = way == Way::lines;
+    const auto f = (lines ? kernels::max_lines_backward : kernels::max_channels_backward).of(dtype);
     Plan(Pass::backward, g, inner, dtype, way)
         .run(
             [&](auto& memory, auto sum, const Pooling& p, int lanes) {
               using A = decltype(sum);
-              if (!lines) return void(pooling::channels_memory(memory, p, true));
-              if (bytes) pooling::max_backward_memory<A, uint8_t>(memory, p, lanes);
-              else pooling::max_backward_memory<A, int32_t>(memory, p, lanes);
+              if (lines) pooling::max_backward_memory<A>(memory, p, lanes);
+              else pooling::channels_memory(memory, p, true);
             },
             [&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
               f(p, dy, offsets, dx, begin, end, scratch);

@@ -24,13 +24,20 @@ template <class A, class T> struct TwoTaps {  // x in memory: windows two wide, 
 };
 
 struct OutputRows {
-  int p, rows;                // output row p of its plane, and how many like it
-  int first_tap;              // of the window's rows, inside x
-  Taps taps;
-  int64_t at, step;           // of the first row in x, and to the next
-  int column;                 // output column,
-  int64_t n;                  // and elements from there on
-  int64_t to, to_step, to_end;  // in y. Up to to_end it is written row after row, and may be written too far.
+  int p, rows;  // output row p of its plane, and how many like it
+  int first_tap = 0;  // of the window's rows, inside x
+  Taps taps{};
+  int64_t at = 0, step = 0;  // of the first row in x, and to the next
+  int column = 0;  // output column,
+  int64_t n = 0;  // and elements from there on
+  int64_t to = 0, to_step = 0, to_end = 0;  // in y. Up to to_end it is written row after row, and may be too far.
+
+  // Of a window's taps, `entries` a row, those in the rows inside x
+  CONVLAB_INLINE OutputRows& over(const Inside& inside, const Tap* all, int entries) {
+    first_tap = inside.begin;
+    taps = {all + inside.begin * entries, (inside.end - inside.begin) * int64_t(entries)};
+    return *this;
+  }
 };
 
 // Calls rows(source, OutputRows) for pieces [begin, end).  x [planes, H, W, inner], with `fill` around it. alike:
@@ -66,15 +73,8 @@ CONVLAB_INLINE void each_output_rows(const Pooling& g, const T* x, acc_t<T> fill
                  smaller(g.rows.size, (piece.row + piece.rows) * g.rows.stride + R * g.rows.dilation) * x_row) >=
             2 * kLanes<A>;
     if (!as_it_lies) {
-      const Lines rows_laid{g.rows.size,   g.rows.stride,     g.rows.pad, piece.row, piece.rows + g.rows.reach,
-                            g.rows.phases, g.rows.phase_count};
-      const Lines columns_laid{g.columns.size,
-                               g.columns.stride,
-                               g.columns.pad,
-                               piece.column,
-                               piece.columns + g.columns.reach,
-                               g.columns.phases,
-                               phases};
+      const Lines rows_laid = lines_of(g.rows, piece.row, piece.rows),
+                  columns_laid = lines_of(g.columns, piece.column, piece.columns);
       find_spans(columns_laid, spans);
       lay_out(g, rows_laid, columns_laid, spans, piece.planes, from, x_end, fill, lines, lines + in_all);
     }
@@ -85,19 +85,10 @@ CONVLAB_INLINE void each_output_rows(const Pooling& g, const T* x, acc_t<T> fill
     const int like_first = whole_windows(g.rows, piece.row, piece.row + piece.rows);
     if (alike && !as_it_lies && g.line == y_row && like_first == piece.rows &&
         (piece.planes == 1 || g.plane == P * y_row)) {
-      const Inside taps = inside(g.rows, piece.row);
       const int64_t all = last - first + n;
-      rows(OneTap<A, A>{lines}, OutputRows{piece.row,
-                                           1,
-                                           taps.begin,
-                                           {in_lines + taps.begin * S, (taps.end - taps.begin) * int64_t(S)},
-                                           0,
-                                           0,
-                                           0,
-                                           all,
-                                           first,
-                                           0,
-                                           first + all});
+      rows(OneTap<A, A>{lines},
+           OutputRows{.p = piece.row, .rows = 1, .n = all, .to = first, .to_end = first + all}.over(
+               inside(g.rows, piece.row), in_lines, S));
       continue;
     }
     for (int64_t plane = 0; plane < piece.planes; plane++)
@@ -105,33 +96,22 @@ CONVLAB_INLINE void each_output_rows(const Pooling& g, const T* x, acc_t<T> fill
         const int p = piece.row + i;
         const Inside taps = inside(g.rows, p);
         count = piece.columns == Q ? whole_windows(g.rows, p, piece.row + piece.rows) : 1;
-        const int64_t to = first + (plane * P + i) * y_row, to_end = (piece.columns == Q ? last : to) + n,
-                      entries = taps.end - taps.begin;
-        if (as_it_lies)
-          rows(TwoTaps<A, T>{from},
-               OutputRows{p,
-                          count,
-                          taps.begin,
-                          {in_memory + taps.begin, entries},
-                          plane * x_plane + (p * g.rows.stride - g.rows.pad) * x_row + 2 * piece.column,
-                          g.rows.stride * x_row,
-                          piece.column,
-                          n,
-                          to,
-                          y_row,
-                          to_end});
-        else
-          rows(OneTap<A, A>{lines}, OutputRows{p,
-                                               count,
-                                               taps.begin,
-                                               {in_lines + taps.begin * S, entries * S},
-                                               plane * g.plane + i * g.line,
-                                               g.line,
-                                               piece.column,
-                                               n,
-                                               to,
-                                               y_row,
-                                               to_end});
+        const int64_t to = first + (plane * P + i) * y_row;
+        OutputRows run{.p = p,
+                       .rows = count,
+                       .column = piece.column,
+                       .n = n,
+                       .to = to,
+                       .to_step = y_row,
+                       .to_end = (piece.columns == Q ? last : to) + n};
+        if (as_it_lies) {
+          run.at = plane * x_plane + (p * g.rows.stride - g.rows.pad) * x_row + 2 * piece.column;
+          run.step = g.rows.stride * x_row;
+          rows(TwoTaps<A, T>{from}, run.over(taps, in_memory, 1));
+        } else {
+          run.at = plane * g.plane + i * g.line, run.step = g.line;
+          rows(OneTap<A, A>{lines}, run.over(taps, in_lines, S));
+        }
       }
   }
 }

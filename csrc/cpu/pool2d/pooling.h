@@ -36,6 +36,7 @@ struct Pooling {
   PoolAxis rows, columns;
   PoolPart row_part, column_part;
   bool side_by_side;  // windows cover x from its first column on without overlaps or gaps
+  bool byte_offsets;  // max pooling's: of a byte, or of an int
   int64_t line, plane, phase;  // elements from one line, plane and phase to the next
 };
 
@@ -71,10 +72,12 @@ template <class A> struct OutputBench {
 };
 
 template <class A, class Memory> CONVLAB_INLINE OutputBench<A> outputs_memory(Memory& memory, const Pooling& g) {
-  return {.in_lines = memory.template take<Tap>(int64_t(g.rows.kernel) * g.columns.kernel),
-          .in_memory = memory.template take<Tap>(g.rows.kernel),
-          .spans = memory.template take<Span>(g.columns.phase_count),
-          .lines = memory.template take<A>(int64_t(g.rows.phase_count) * g.columns.phase_count * g.phase)};
+  OutputBench<A> b;
+  memory.take(b.in_lines, int64_t(g.rows.kernel) * g.columns.kernel);
+  memory.take(b.in_memory, g.rows.kernel);
+  memory.take(b.spans, g.columns.phase_count);
+  memory.take(b.lines, int64_t(g.rows.phase_count) * g.columns.phase_count * g.phase);
+  return b;
 }
 
 template <class A> struct GradientBench {
@@ -89,34 +92,48 @@ template <class A, class Memory>
 CONVLAB_INLINE GradientBench<A> gradients_memory(Memory& memory, const Pooling& g, int lanes) {
   const PoolAxis &rows = g.rows, &columns = g.columns;
   const int64_t all_taps = int64_t(rows.kernel) * columns.kernel;
-  return {.of_columns = memory.template take<Tap>(columns.kernel),
-          .of_rows = memory.template take<Tap>(rows.kernel),
-          .across = memory.template take<Taps>(columns.stride),
-          .down = memory.template take<Taps>(rows.stride),
-          .whole_taps = memory.template take<Tap>(all_taps),
-          .some_taps = memory.template take<Tap>(all_taps),
-          .row_taps = memory.template take<Tap>(rows.kernel),
-          .whole = memory.template take<Taps>(int64_t(rows.stride) * columns.stride),
-          .some = memory.template take<Taps>(columns.stride),
-          .buffers = memory.template take<A>(columns.stride * g.line + lanes)};
+  GradientBench<A> b;
+  memory.take(b.of_columns, columns.kernel);
+  memory.take(b.of_rows, rows.kernel);
+  memory.take(b.across, columns.stride);
+  memory.take(b.down, rows.stride);
+  memory.take(b.whole_taps, all_taps);
+  memory.take(b.some_taps, all_taps);
+  memory.take(b.row_taps, rows.kernel);
+  memory.take(b.whole, int64_t(rows.stride) * columns.stride);
+  memory.take(b.some, columns.stride);
+  memory.take(b.buffers, columns.stride * g.line + lanes);
+  return b;
 }
 
-// Of the windows' first taps inside x, by element of a row
+template <class A> struct MaxForwardBench {
+  IntegerOf<A>* first;  // the windows' first taps inside x, by element of a row
+  OutputBench<A> outputs;
+};
+
 template <class A, class Memory>
-CONVLAB_INLINE IntegerOf<A>* first_taps_memory(Memory& memory, const Pooling& g, int lanes) {
-  return memory.template take<IntegerOf<A>>(g.columns.pad > 0 ? g.columns.outputs * g.inner + lanes : 0);
+CONVLAB_INLINE MaxForwardBench<A> max_forward_memory(Memory& memory, const Pooling& g, int lanes) {
+  MaxForwardBench<A> b;
+  memory.take(b.first, g.columns.pad > 0 ? g.columns.outputs * g.inner + lanes : 0);
+  b.outputs = outputs_memory<A>(memory, g);
+  return b;
 }
 
-// dy and offsets in lines, and what gradients take
-template <class A, class M> struct MaxBackwardBench {
+template <class A> struct MaxBackwardBench {  // lines of dy and of offsets
   A* dy;
-  M* offsets;
+  uint8_t* byte_offsets;
+  int32_t* int_offsets;
   GradientBench<A> gradients;
 };
 
-template <class A, class M, class Memory>
-CONVLAB_INLINE MaxBackwardBench<A, M> max_backward_memory(Memory& memory, const Pooling& g, int lanes) {
-  return {memory.template take<A>(g.phase), memory.template take<M>(g.phase), gradients_memory<A>(memory, g, lanes)};
+template <class A, class Memory>
+CONVLAB_INLINE MaxBackwardBench<A> max_backward_memory(Memory& memory, const Pooling& g, int lanes) {
+  MaxBackwardBench<A> b;
+  memory.take(b.dy, g.phase);
+  memory.take(b.byte_offsets, g.byte_offsets ? g.phase : 0);
+  memory.take(b.int_offsets, g.byte_offsets ? 0 : g.phase);
+  b.gradients = gradients_memory<A>(memory, g, lanes);
+  return b;
 }
 
 template <class A> struct AverageBench {
@@ -128,12 +145,12 @@ template <class A> struct AverageBench {
 template <class A, class Memory>
 CONVLAB_INLINE AverageBench<A> average_memory(Memory& memory, bool backward, const Pooling& g, const Averages& a,
                                               int lanes) {
-  AverageBench<A> bench{};
-  bench.divisors = memory.template take<A>(a.equal_columns ? 0 : g.columns.outputs * g.inner + 2 * lanes);
-  bench.dy = memory.template take<A>(backward ? g.phase : 0);
-  if (backward) bench.gradients = gradients_memory<A>(memory, g, lanes);
-  else bench.outputs = outputs_memory<A>(memory, g);
-  return bench;
+  AverageBench<A> b{};
+  memory.take(b.divisors, a.equal_columns ? 0 : g.columns.outputs * g.inner + 2 * lanes);
+  memory.take(b.dy, backward ? g.phase : 0);
+  if (backward) b.gradients = gradients_memory<A>(memory, g, lanes);
+  else b.outputs = outputs_memory<A>(memory, g);
+  return b;
 }
 
 struct ChannelBench {
@@ -142,29 +159,27 @@ struct ChannelBench {
 };
 
 template <class Memory> CONVLAB_INLINE ChannelBench channels_memory(Memory& memory, const Pooling& g, bool backward) {
-  return {.window = memory.template take<Tap>(backward ? 0 : int64_t(g.rows.kernel) * g.columns.kernel),
-          .of_rows = memory.template take<Tap>(backward ? g.rows.kernel : 0),
-          .of_columns = memory.template take<Tap>(backward ? int64_t(g.columns.size) * g.columns.kernel : 0),
-          .by_column = memory.template take<Taps>(backward ? g.columns.size : 0)};
+  ChannelBench b;
+  memory.take(b.window, backward ? 0 : int64_t(g.rows.kernel) * g.columns.kernel);
+  memory.take(b.of_rows, backward ? g.rows.kernel : 0);
+  memory.take(b.of_columns, backward ? int64_t(g.columns.size) * g.columns.kernel : 0);
+  memory.take(b.by_column, backward ? g.columns.size : 0);
+  return b;
 }
 
 }  // namespace pooling
 
 using pooling::Averages, pooling::Pooling;
 
-// Of max pooling, for offsets of a byte, or of an int; forward's may be null
+// Of max pooling; forward's offsets may be null. Along channels for elements of the type of the sums alone
 using MaxForward = void(const Pooling&, const void* x, void* y, void* offsets, int64_t begin, int64_t end,
                         char* scratch);
 using MaxBackward = void(const Pooling&, const void* dy, const void* offsets, void* dx, int64_t begin, int64_t end,
                          char* scratch);
 CONVLAB_KERNEL(max_lines_forward, MaxForward);
-CONVLAB_KERNEL(max_lines_forward_int, MaxForward);
 CONVLAB_KERNEL(max_lines_backward, MaxBackward);
-CONVLAB_KERNEL(max_lines_backward_int, MaxBackward);
 CONVLAB_KERNEL(max_channels_forward, MaxForward);
-CONVLAB_KERNEL(max_channels_forward_int, MaxForward);
 CONVLAB_KERNEL(max_channels_backward, MaxBackward);
-CONVLAB_KERNEL(max_channels_backward_int, MaxBackward);
 
 using AverageFunction = void(const Pooling&, const Averages&, const void* from, void* to, int64_t begin, int64_t end,
                              char* scratch);

@@ -62,7 +62,7 @@ class Plan {
     g_.planes = problem.planes / inner, g_.inner = inner;
     g_.rows = rows_.axis(rows_of(problem)), g_.columns = columns_.axis(columns_of(problem));
     g_.row_part = lines_of(g_.rows), g_.column_part = lines_of(g_.columns);
-    g_.side_by_side = side_by_side(problem);
+    g_.side_by_side = side_by_side(problem), g_.byte_offsets = offsets_fit_a_byte(problem);
     if (way == Way::channels) cut_rows();
     else cut_lines();
   }

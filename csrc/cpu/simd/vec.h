@@ -20,6 +20,9 @@ namespace convlab::CONVLAB_ISA {
 
 constexpr int kVectorBytes = kSet.vector_bytes, kTilePixels = kSet.tile_pixels, kTileVectors = kSet.tile_vectors;
 
+template <int... I> using indices = std::integer_sequence<int, I...>;
+template <int N> using indices_to = std::make_integer_sequence<int, N>;
+
 template <class A> struct vector_of {
   typedef A type __attribute__((vector_size(kVectorBytes)));
   typedef A in_memory __attribute__((vector_size(kVectorBytes), aligned(alignof(A)), may_alias));
@@ -108,11 +111,13 @@ constexpr int64_t kChunk = 256;
 // Sums of so many terms take long enough for the lines they will be written to, asked for beforehand, to arrive.
 constexpr int64_t kTermsToPrefetch = 48;
 
-// ---- transposition
-// ----------------------------------------------------------------------------------------------------
-
-template <int... I> using indices = std::integer_sequence<int, I...>;
-template <int N> using indices_to = std::make_integer_sequence<int, N>;
+// f(n), for 1 <= n <= N, where f takes a number that the compiler knows and returns a function of that size
+template <int N, class F> CONVLAB_INLINE auto of_size(int n, F f) {
+  return [&]<int... I>(indices<I...>) __attribute__((always_inline)) {
+    constexpr decltype(f(std::integral_constant<int, 1>())) all[] = {F()(std::integral_constant<int, I + 1>())...};
+    return all[n - 1];
+  }(indices_to<N>());
+}
 
 // The lanes of a and b in turns: of their lower halves (half = 0), or of their upper halves
 template <class A, int half, int... I> CONVLAB_INLINE Vec<A> zip(Vec<A> a, Vec<A> b, indices<I...>) {

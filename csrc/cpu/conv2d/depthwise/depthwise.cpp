@@ -49,7 +49,7 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
   const Depthwise& d = t.d;
   const CpuScratch memory(CpuScratch::shared, plan.workspace);
   Carver carver{memory.get()};
-  const Shared shared = lay_out_shared(carver, t, p);
+  const Shared shared(carver, t.weight_bytes, t.bias_bytes);
   if (p.pass == Pass::wgrad) return wgrad(plan, t, p, o, shared);
   pack(t, p, o, shared);
   const auto f = (d.window.size ? kernels::depthwise_window

@@ -97,12 +97,12 @@ template <class A> struct Bench {
 
 template <class A, class Memory> CONVLAB_INLINE Bench<A> lay_out(Memory& memory, const Depthwise& d, int lanes) {
   const int64_t columns = d.planes ? round_up(d.target_columns, lanes) : int64_t(d.target_columns) * lanes;
-  return {
-      .weights = memory.template take<A>(d.planes ? d.kernel_taps * int64_t(lanes) : 0),
-      .bias = memory.template take<A>(d.planes ? lanes : 0),
-      .target = memory.template take<A>(d.target_in_place ? 0 : d.rows_per_strip * columns),
-      .source = memory.template take<A>(!d.planes && d.source_in_place ? 0 : d.rows_reached * d.row),
-  };
+  Bench<A> b;
+  memory.take(b.weights, d.planes ? d.kernel_taps * int64_t(lanes) : 0);
+  memory.take(b.bias, d.planes ? lanes : 0);
+  memory.take(b.target, d.target_in_place ? 0 : d.rows_per_strip * columns);
+  memory.take(b.source, !d.planes && d.source_in_place ? 0 : d.rows_reached * d.row);
+  return b;
 }
 
 // wgrad: sums [R S, lanes] of a chunk, of pixels read up to a vector past their end; of planes two, for whole vectors
@@ -115,12 +115,12 @@ template <class A, class Memory>
 CONVLAB_INLINE WgradBench<A> lay_out_wgrad(Memory& memory, const Depthwise& d, int lanes) {
   const int64_t sums = int64_t(d.kernel_taps) * lanes;
   const int64_t columns = d.planes ? round_up(d.target_columns, lanes) : int64_t(d.target_columns) * lanes;
-  return {
-      .total = memory.template take<A>(d.planes ? 2 * sums : 0),
-      .own = memory.template take<A>(d.planes ? 2 * sums : sums + lanes),
-      .dy = memory.template take<A>(!d.planes && d.target_in_place ? 0 : d.rows_per_strip * columns),
-      .x = memory.template take<A>(!d.planes && d.source_in_place ? 0 : d.rows_reached * d.row),
-  };
+  WgradBench<A> b;
+  memory.take(b.total, d.planes ? 2 * sums : 0);
+  memory.take(b.own, d.planes ? 2 * sums : sums + lanes);
+  memory.take(b.dy, !d.planes && d.target_in_place ? 0 : d.rows_per_strip * columns);
+  memory.take(b.x, !d.planes && d.source_in_place ? 0 : d.rows_reached * d.row);
+  return b;
 }
 
 }  // namespace depthwise

@@ -46,19 +46,13 @@ void tile(const Taps& taps, const A* source, int64_t step, const A* weights, con
   for (int m = 0; m < M; m++, target += target_step) store_some<A>(target, sums[m], lanes);
 }
 
-template <class A> using TileFunction = void (*)(const Taps&, const A*, int64_t, const A*, const A*, A*, int64_t, int);
-
-template <class A, int... M> constexpr TileFunction<A> tile_of(int places, indices<M...>) {
-  constexpr TileFunction<A> all[] = {&tile<A, M + 1>...};
-  return all[places - 1];
-}
-
 template <class A>
 void tiles(const Taps& taps, int count, const A* source, int64_t step, const A* weights, const A* bias, A* target,
            int64_t target_step, int lanes) {
   for (int places; count > 0; count -= places, source += places * step, target += places * target_step) {
     places = next_tile(count);
-    tile_of<A>(places, indices_to<kPlaces>{})(taps, source, step, weights, bias, target, target_step, lanes);
+    of_size<kPlaces>(places, [](auto m) { return &tile<A, m>; })(taps, source, step, weights, bias, target, target_step,
+                                                                 lanes);
   }
 }
 
@@ -206,12 +200,6 @@ template <class A, int R, int V> void window(const Band<A>& band, const A* weigh
   }
 }
 
-template <class A> using WindowFunction = void (*)(const Band<A>&, const A*, const A*, A*);
-template <class A, int R, int... V> constexpr WindowFunction<A> window_of(int vectors, indices<V...>) {
-  constexpr WindowFunction<A> all[] = {&window<A, R, V + 1>...};
-  return all[vectors - 1];
-}
-
 // The pieces [begin, end): images x strips x channels. weights [channels, R R]
 template <class T>
 void run_window(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
@@ -237,8 +225,9 @@ void run_window(const Depthwise& d, const T* source, const acc_t<T>* weights, co
     if constexpr (sizeof(T) == sizeof(A))
       if (d.target_in_place) to = plane, row = d.target.h;
     each_band(d, s, from, row, [&](const Band<A>& band, int column, int vectors) {
-      using all = indices_to<kBand>;
-      (d.window.size == 3 ? window_of<A, 3>(vectors, all{}) : window_of<A, 5>(vectors, all{}))(band, w, b, to + column);
+      const auto f = d.window.size == 3 ? of_size<kBand>(vectors, [](auto v) { return &window<A, 3, v>; })
+                                        : of_size<kBand>(vectors, [](auto v) { return &window<A, 5, v>; });
+      f(band, w, b, to + column);
     });
     for (int i = 0; i < s.row1 - s.row0 && !d.target_in_place; i++)
       give_columns(out + i * out_row, d.target_columns, plane + i * d.target.h, d.target.w);
@@ -247,10 +236,6 @@ void run_window(const Depthwise& d, const T* source, const acc_t<T>* weights, co
 
 }  // namespace convlab::CONVLAB_ISA::depthwise
 
-namespace convlab::CONVLAB_ISA {
-
 CONVLAB_DEFINE(depthwise_pixels, depthwise::run_pixels)
 CONVLAB_DEFINE(depthwise_planes, depthwise::run_planes)
 CONVLAB_DEFINE(depthwise_window, depthwise::run_window)
-
-}  // namespace convlab::CONVLAB_ISA

@@ -100,6 +100,7 @@ struct Tables {
   int lanes;
   int64_t element, vectors;  // of channels
   Depthwise d{};
+  int64_t weight_bytes, bias_bytes;  // shared
 
   explicit Tables(const Problem& p)
       : lanes(instruction_set().lanes(p.dtype)), element(sum_bytes(p.dtype)), vectors((p.g.C + lanes - 1) / lanes) {
@@ -127,7 +128,11 @@ struct Tables {
     for (int row = 0; row < d.target_rows; row += d.rows_per_strip)
       d.rows_reached =
           std::max(d.rows_reached, rows_reached(d, row, std::min(d.target_rows, row + d.rows_per_strip)).count);
-    if (p.pass == Pass::wgrad) slice();
+    const int64_t channels = vectors * lanes * element;
+    weight_bytes = (d.planes ? g.C * element : channels) * d.kernel_taps, bias_bytes = channels;
+    if (p.pass != Pass::wgrad) return;
+    slice();
+    weight_bytes *= d.slices, bias_bytes = 0;
   }
   Tables(const Tables&) = delete;
 
@@ -216,18 +221,6 @@ struct Tables {
   std::vector<Tap> taps_;
 };
 
-// Of all threads together: w and bias packed, or wgrad's slices
-struct Shared {
-  char *weights, *bias;
-};
-
-template <class Memory> Shared lay_out_shared(Memory& memory, const Tables& t, const Problem& p) {
-  const int64_t channels = t.vectors * t.lanes * t.element,
-                weights = (t.d.planes ? p.g.C * t.element : channels) * t.d.kernel_taps;
-  return {memory.template take<char>(t.d.slices * weights),
-          memory.template take<char>(p.pass == Pass::wgrad ? 0 : channels)};
-}
-
 inline bool can(const Problem& p) { return p.g.groups == p.g.C && p.g.K == p.g.C; }
 
 inline std::string why_not(const Problem& p) {
@@ -245,7 +238,7 @@ inline CpuPlan plan(const Problem& problem) {
           .rows_per_strip = d.rows_per_strip,
           .pieces = tables->pieces(p.pass),
           .slices = d.slices,
-          .workspace = measured([&](Measure& memory) { lay_out_shared(memory, *tables, p); }),
+          .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
           .scratch = measured(p.dtype,
                               [&](Measure& memory, auto sum) {
                                 using A = decltype(sum);

@@ -45,18 +45,11 @@ void wgrad_tile(const Taps& taps, const A* x, int64_t step, const A* dy, int64_t
   }
 }
 
-template <class A> using WgradTileFunction = void (*)(const Taps&, const A*, int64_t, const A*, int64_t, A*);
-
-template <class A, int... M> constexpr WgradTileFunction<A> wgrad_tile_of(int places, indices<M...>) {
-  constexpr WgradTileFunction<A> all[] = {&wgrad_tile<A, M + 1>...};
-  return all[places - 1];
-}
-
 template <class A>
 void wgrad_tiles(const Taps& taps, int count, const A* x, int64_t step, const A* dy, int64_t dy_step, A* sums) {
   for (int places; count > 0; count -= places, x += places * step, dy += places * dy_step) {
     places = next_tile(count);
-    wgrad_tile_of<A>(places, indices_to<kPlaces>{})(taps, x, step, dy, dy_step, sums);
+    of_size<kPlaces>(places, [](auto m) { return &wgrad_tile<A, m>; })(taps, x, step, dy, dy_step, sums);
   }
 }
 
@@ -181,13 +174,6 @@ template <class A, int R, int V> void window_wgrad(const Band<A>& band, const A*
   for (int i = 0; i < R * R; i++) store<A>(sums + i * L, acc[i]);
 }
 
-template <class A> using WindowWgradFunction = void (*)(const Band<A>&, const A*, A*);
-
-template <class A, int R, int... V> constexpr WindowWgradFunction<A> window_wgrad_of(int vectors, indices<V...>) {
-  constexpr WindowWgradFunction<A> all[] = {&window_wgrad<A, R, V + 1>...};
-  return all[vectors - 1];
-}
-
 // The pieces [begin, end): slices of strips x channels. sums [slices, channels, R S]
 template <class T>
 void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, int64_t begin, int64_t end,
@@ -220,9 +206,9 @@ void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
       clear(own, 2 * size);
       if (d.window.size) {
         each_band(d, s, see_rows(d, s, x_plane, x_rows), grad.row, [&](const Band<A>& band, int column, int vectors) {
-          using all = indices_to<kBand>;
-          (d.window.size == 3 ? window_wgrad_of<A, 3>(vectors, all{}) : window_wgrad_of<A, 5>(vectors, all{}))(
-              band, grad.at(s.row0, column), own);
+          const auto f = d.window.size == 3 ? of_size<kBand>(vectors, [](auto v) { return &window_wgrad<A, 3, v>; })
+                                            : of_size<kBand>(vectors, [](auto v) { return &window_wgrad<A, 5, v>; });
+          f(band, grad.at(s.row0, column), own);
         });
       } else {
         const Lens<const A> from = see_plane(d, s, x_plane, x_rows);
@@ -243,9 +229,5 @@ void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
 
 }  // namespace convlab::CONVLAB_ISA::depthwise
 
-namespace convlab::CONVLAB_ISA {
-
 CONVLAB_DEFINE(depthwise_pixels_wgrad, depthwise::wgrad_pixels)
 CONVLAB_DEFINE(depthwise_planes_wgrad, depthwise::wgrad_planes)
-
-}  // namespace convlab::CONVLAB_ISA

@@ -8,7 +8,7 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
   const Tables& t = *static_cast<const Tables*>(plan.tables.get());
   const CpuScratch memory(CpuScratch::shared, plan.workspace);
   Carver carver{memory.get()};
-  const Shared shared = lay_out_shared(carver, t, p);
+  const Shared shared(carver, t.weight_bytes, t.bias_bytes);
   if (p.pass == Pass::wgrad) {
     over_pieces(plan, t.rp.product.multiply_adds(),
                 [&, f = kernels::direct_wgrad.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {

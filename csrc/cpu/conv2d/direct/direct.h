@@ -60,15 +60,14 @@ template <class A> struct Bench {
 template <class A, class Memory> CONVLAB_INLINE Bench<A> lay_out(Memory& memory, const RowProduct& rp, int lanes) {
   const Product& p = rp.product;
   const int channels = rp.bundle * p.depth;
-  return {
-      .terms = memory.template take<Term>(int64_t(p.depth) * taps_of_classes(p.rows) * taps_of_phases(rp)),
-      .first = memory.template take<int64_t>(p.rows.count * rp.phase_count + 1),
-      .slots = memory.template take<Slot>(int64_t(p.images_per_strip) * p.rows_per_strip *
-                                          ((p.columns.target + lanes - 1) / lanes + rp.phase_count)),
-      .turned = memory.template take<A>(channels * round_up(p.columns.source, lanes) + lanes),
-      .panel =
-          memory.template take<A>(int64_t(p.images_per_strip) * channels * p.rows.source * rp.panel.length() + lanes),
-  };
+  Bench<A> b;
+  memory.take(b.terms, int64_t(p.depth) * taps_of_classes(p.rows) * taps_of_phases(rp));
+  memory.take(b.first, p.rows.count * rp.phase_count + 1);
+  memory.take(b.slots, int64_t(p.images_per_strip) * p.rows_per_strip *
+                           ((p.columns.target + lanes - 1) / lanes + rp.phase_count));
+  memory.take(b.turned, channels * round_up(p.columns.source, lanes) + lanes);
+  memory.take(b.panel, int64_t(p.images_per_strip) * channels * p.rows.source * rp.panel.length() + lanes);
+  return b;
 }
 
 struct Step {  // a vector of dy and the vector of x that tap (0, 0) meets there; offsets in elements
@@ -90,15 +89,14 @@ CONVLAB_INLINE WgradBench<A> lay_out_wgrad(Memory& memory, const RowProduct& rp,
   const Product& p = rp.product;
   const int64_t taps = int64_t(p.depth) * p.rows.kernel * p.columns.kernel, row = round_up(p.columns.target, lanes),
                 images = p.images_per_strip;
-  return {
-      .places = memory.template take<int64_t>(taps),
-      .steps = memory.template take<Step>(p.rows_per_strip * row / lanes),
-      .sums = memory.template take<A>(p.width * taps * lanes),
-      .dy = memory.template take<A>(images * p.width * p.rows_per_strip * row),
-      .turned = memory.template take<A>(p.depth * round_up(p.columns.source, lanes) + lanes),
-      .x = memory.template take<A>(images * p.depth * rows_met(rp.vertical, p.rows_per_strip) * rp.panel.length() +
-                                   lanes),
-  };
+  WgradBench<A> b;
+  memory.take(b.places, taps);
+  memory.take(b.steps, p.rows_per_strip * row / lanes);
+  memory.take(b.sums, p.width * taps * lanes);
+  memory.take(b.dy, images * p.width * p.rows_per_strip * row);
+  memory.take(b.turned, p.depth * round_up(p.columns.source, lanes) + lanes);
+  memory.take(b.x, images * p.depth * rows_met(rp.vertical, p.rows_per_strip) * rp.panel.length() + lanes);
+  return b;
 }
 
 }  // namespace direct

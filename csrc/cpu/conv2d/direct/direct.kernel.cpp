@@ -257,9 +257,5 @@ template <class T> void pack(const Filters& f, const T* w, const T* bias, acc_t<
 
 }  // namespace convlab::CONVLAB_ISA::direct
 
-namespace convlab::CONVLAB_ISA {
-
 CONVLAB_DEFINE(direct, direct::run)
 CONVLAB_DEFINE(direct_pack, direct::pack)
-
-}  // namespace convlab::CONVLAB_ISA

@@ -78,6 +78,7 @@ struct Tables {
   TapTables taps;
   Columns columns;
   RowProduct rp;
+  int64_t weight_bytes, bias_bytes;  // shared
 
   explicit Tables(const Problem& p)
       : filters(filters_of(p)),
@@ -92,11 +93,14 @@ struct Tables {
     const int lanes = instruction_set().lanes(p.dtype);
     const int64_t element = sum_bytes(p.dtype), length = columns.panel.length();
     Product& product = rp.product;
+    const int64_t width = int64_t(filters.groups) * filters.width * element;
+    weight_bytes = width * filters.depth * filters.R * filters.S, bias_bytes = width;
     if (p.pass == Pass::wgrad) {
       const int64_t dy =
           channels_of_tile(product.width) * product.rows.target * round_up(product.columns.target, lanes);
       cut(product, (product.depth * int64_t(product.rows.source) * length + dy) * element, kWgradBytes);
       rp.slices = int(std::clamp<int64_t>(kSlices / product.groups, 1, std::max<int64_t>(1, product.strips())));
+      weight_bytes *= rp.slices, bias_bytes = 0;
       return;
     }
     if (product.source.c == 1) rp.bundle = std::clamp(kBundledChannels / product.depth, 1, product.groups);
@@ -104,18 +108,6 @@ struct Tables {
     rp.in_place = columns.in_place && product.same_type && product.source.w == 1;
   }
 };
-
-// Of all threads together: w and bias packed, or wgrad's slices
-struct Shared {
-  char *weights, *bias;
-};
-
-template <class Memory> Shared lay_out_shared(Memory& memory, const Tables& t, const Problem& p) {
-  const int64_t channels = int64_t(p.g.groups) * t.filters.width * sum_bytes(p.dtype),
-                weights = channels * t.filters.depth * p.g.R * p.g.S;
-  return {memory.template take<char>(t.rp.slices * weights),
-          memory.template take<char>(p.pass == Pass::wgrad ? 0 : channels)};
-}
 
 inline CpuPlan plan(const Problem& problem) {
   const Problem p = with_rows_of_vectors(problem);
@@ -127,7 +119,7 @@ inline CpuPlan plan(const Problem& problem) {
           .rows_per_strip = rp.product.rows_per_strip,
           .pieces = wgrad ? int64_t(rp.slices) * groups : rp.product.strips() * ((groups + rp.bundle - 1) / rp.bundle),
           .slices = rp.slices,
-          .workspace = measured([&](Measure& memory) { lay_out_shared(memory, *tables, p); }),
+          .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
           .scratch = measured(p.dtype,
                               [&](Measure& memory, auto sum) {
                                 using A = decltype(sum);

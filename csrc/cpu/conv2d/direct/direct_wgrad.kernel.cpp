@@ -175,9 +175,5 @@ template <class T> void add_slices(const Filters& f, int slices, const acc_t<T>*
 
 }  // namespace convlab::CONVLAB_ISA::direct
 
-namespace convlab::CONVLAB_ISA {
-
 CONVLAB_DEFINE(direct_wgrad, direct::wgrad)
 CONVLAB_DEFINE(direct_add_slices, direct::add_slices)
-
-}  // namespace convlab::CONVLAB_ISA

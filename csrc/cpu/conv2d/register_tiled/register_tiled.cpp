@@ -10,7 +10,7 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
   const TiledProduct& t = tables.t;
   const CpuScratch memory(CpuScratch::shared, plan.workspace);
   Carver carver{memory.get()};
-  const Shared shared = lay_out_shared(carver, tables, p);
+  const Shared shared(carver, tables.weight_bytes, tables.bias_bytes);
   const int64_t groups = t.product.groups, vectors = groups * tables.channels.vectors,
                 elements = weights_of_vector(t, tables.channels), bytes = elements * sum_bytes(p.dtype);
   if (p.pass == Pass::wgrad) {

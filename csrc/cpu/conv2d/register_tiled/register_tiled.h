@@ -81,14 +81,14 @@ template <class A, class Memory>
 CONVLAB_INLINE Bench<A> lay_out(Memory& memory, const TiledProduct& t, const Channels& c) {
   const Product& p = t.product;
   const int64_t pixels = pixels_of_strip(p);
-  return {
-      .segments = memory.template take<Segment>(p.rows.count * p.columns.count),
-      .terms = memory.template take<Term>(int64_t(taps_of_classes(p.rows)) * taps_of_classes(p.columns) * p.depth),
-      .pixels = memory.template take<Pixel>(pixels),
-      .target = memory.template take<A>(p.same_type && p.target.c == 1 ? 0 : pixels * c.tile_vectors * c.lanes),
-      .weights = memory.template take<A>(t.packs_weights ? c.tile_vectors * weights_of_vector(t, c) : 0),
-      .source = memory.template take<A>(source_of_strip(t, c)),
-  };
+  Bench<A> b;
+  memory.take(b.segments, p.rows.count * p.columns.count);
+  memory.take(b.terms, int64_t(taps_of_classes(p.rows)) * taps_of_classes(p.columns) * p.depth);
+  memory.take(b.pixels, pixels);
+  memory.take(b.target, p.same_type && p.target.c == 1 ? 0 : pixels * c.tile_vectors * c.lanes);
+  memory.take(b.weights, t.packs_weights ? c.tile_vectors * weights_of_vector(t, c) : 0);
+  memory.take(b.source, source_of_strip(t, c));
+  return b;
 }
 
 template <class A> struct WgradBench {
@@ -99,13 +99,12 @@ template <class A> struct WgradBench {
 template <class A, class Memory>
 CONVLAB_INLINE WgradBench<A> lay_out_wgrad(Memory& memory, const TiledProduct& t, const Channels& c) {
   const int64_t pixels = pixels_of_strip(t.product);
-  return {
-      .pairs = memory.template take<Pair>(pixels),
-      .dy = memory.template take<A>(pixels * c.tile_vectors * c.lanes),
-      .sums = memory.template take<A>(
-          t.slices == 1 ? int64_t(t.panels_per_piece) * c.tile_vectors * weights_of_vector(t, c) : 0),
-      .x = memory.template take<A>(source_of_strip(t, c)),
-  };
+  WgradBench<A> b;
+  memory.take(b.pairs, pixels);
+  memory.take(b.dy, pixels * c.tile_vectors * c.lanes);
+  memory.take(b.sums, t.slices == 1 ? int64_t(t.panels_per_piece) * c.tile_vectors * weights_of_vector(t, c) : 0);
+  memory.take(b.x, source_of_strip(t, c));
+  return b;
 }
 
 }  // namespace register_tiled

@@ -78,20 +78,9 @@ void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* p
       for (int v = 0; v < NV; v++) store_some<A>(target + pixels[m].target + v * L, sums[m][v], lanes - v * L);
 }
 
-template <class A>
-using TileFunction = void (*)(const Term*, int64_t, const A*, const Pixel*, const A*, int64_t, const A*, A*, int);
-
-template <class A, int NV, bool side_by_side, int... M> constexpr TileFunction<A> tile_of(int pixels, indices<M...>) {
-  constexpr TileFunction<A> all[] = {&tile<A, M + 1, NV, side_by_side>...};
-  return all[pixels - 1];
-}
-
-template <class A> TileFunction<A> tile_of(int pixels, int vectors, bool side_by_side) {
-  using sizes = indices_to<kTilePixels>;
-  if (vectors > 1)
-    return side_by_side ? tile_of<A, kTileVectors, true>(pixels, sizes{})
-                        : tile_of<A, kTileVectors, false>(pixels, sizes{});
-  return side_by_side ? tile_of<A, 1, true>(pixels, sizes{}) : tile_of<A, 1, false>(pixels, sizes{});
+template <class A, bool side_by_side> auto tile_of(int pixels, int vectors) {
+  return vectors > 1 ? of_size<kTilePixels>(pixels, [](auto m) { return &tile<A, m, kTileVectors, side_by_side>; })
+                     : of_size<kTilePixels>(pixels, [](auto m) { return &tile<A, m, 1, side_by_side>; });
 }
 
 // All pixels of one class, each run in tiles of nearly equal size
@@ -102,7 +91,8 @@ void tiles(const Segment& g, const Term* terms, const A* source, const Pixel* pi
   for (int64_t run = 0; run < g.pixel_count; run += g.run)
     for (int64_t part = 0; part < parts; part++) {
       const int64_t begin = g.run * part / parts, end = g.run * (part + 1) / parts;
-      const TileFunction<A> f = tile_of<A>(int(end - begin), vectors, g.side_by_side);
+      const int size = int(end - begin);
+      const auto f = g.side_by_side ? tile_of<A, true>(size, vectors) : tile_of<A, false>(size, vectors);
       f(terms + g.term, g.term_count, source, pixels + g.pixel + run + begin, weights, vector_stride, bias, target,
         lanes);
     }
@@ -213,8 +203,4 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
 
 }  // namespace convlab::CONVLAB_ISA::register_tiled
 
-namespace convlab::CONVLAB_ISA {
-
 CONVLAB_DEFINE(register_tiled, register_tiled::run)
-
-}  // namespace convlab::CONVLAB_ISA

@@ -59,6 +59,7 @@ struct Tables {
   TapTables taps;
   TiledProduct t;
   Channels channels;
+  int64_t weight_bytes, bias_bytes;  // shared
 
   // dgrad writes all of x; the others need not look at what no filter meets
   static Conv2d shape(const Problem& p, Strides& x) {
@@ -79,43 +80,30 @@ struct Tables {
     Product& product = t.product;
     const int64_t groups = product.groups, panels = channels.panels;
     cut(product, sum_bytes(p.dtype));
+    weight_bytes = groups * channels.vectors * weights_of_vector(t, channels) * sum_bytes(p.dtype);
+    bias_bytes = groups * channels.vectors * instruction_set().vector_bytes;
     int64_t pieces = product.strips();
     if (p.pass == Pass::wgrad) {
-      pieces = std::max<int64_t>(1, std::min({kPiecesWanted / groups, pieces, kSliceBytes / slice_bytes(p.dtype)}));
+      pieces = std::max<int64_t>(1, std::min({kPiecesWanted / groups, pieces, kSliceBytes / weight_bytes}));
       for (int64_t even = pieces; even > pieces / 2; even--)  // slices of equally many strips, if there are such
         if (product.strips() % even == 0) {
           pieces = even;
           break;
         }
       t.slices = int(pieces);
+      weight_bytes *= t.slices == 1 ? 0 : t.slices, bias_bytes = 0;
     } else {
       t.in_planes = product.depth <= kPlanes && product.same_type && product.source.w == 1;
       t.packs_weights = pieces == 1;  // and go no further than that thread's cache
+      if (t.packs_weights) weight_bytes = 0;
     }
     const int64_t parts = std::clamp<int64_t>(kPiecesWanted / std::max<int64_t>(1, pieces * groups), 1, panels);
     t.panels_per_piece = int((panels + parts - 1) / parts);
-  }
-  int64_t slice_bytes(DType dtype) const {
-    return t.product.groups * channels.vectors * weights_of_vector(t, channels) * sum_bytes(dtype);
   }
   int64_t pieces(Pass pass) const {
     return (pass == Pass::wgrad ? t.slices : t.product.strips()) * t.product.groups * channels.parts(t);
   }
 };
-
-// Of all threads together: w and bias packed, or wgrad's slices
-struct Shared {
-  char *weights, *bias;
-};
-
-template <class Memory> Shared lay_out_shared(Memory& memory, const Tables& tables, const Problem& p) {
-  const TiledProduct& t = tables.t;
-  const bool wgrad = p.pass == Pass::wgrad;
-  const int copies = wgrad ? (t.slices == 1 ? 0 : t.slices) : !t.packs_weights;
-  const int64_t bias = int64_t(t.product.groups) * tables.channels.vectors * instruction_set().vector_bytes;
-  return {memory.template take<char>(copies * tables.slice_bytes(p.dtype)),
-          memory.template take<char>(wgrad ? 0 : bias)};
-}
 
 inline CpuPlan plan(const Problem& problem) {
   const Problem p = with_rows_of_vectors(problem);
@@ -125,7 +113,7 @@ inline CpuPlan plan(const Problem& problem) {
           .rows_per_strip = t.product.rows_per_strip,
           .pieces = tables->pieces(p.pass),
           .slices = t.slices,
-          .workspace = measured([&](Measure& memory) { lay_out_shared(memory, *tables, p); }),
+          .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
           .scratch = measured(p.dtype,
                               [&](Measure& memory, auto sum) {
                                 using A = decltype(sum);

@@ -37,13 +37,6 @@ void wgrad_tile(const Pair* pairs, int64_t count, const A* x, const A* dy, A* su
       store<A>(sums + j * L + v * vector_stride, load<A>(sums + j * L + v * vector_stride) + acc[j][v]);
 }
 
-template <class A> using WgradTileFunction = void (*)(const Pair*, int64_t, const A*, const A*, A*, int64_t);
-
-template <class A, int NV, int... J> constexpr WgradTileFunction<A> wgrad_tile_of(int channels, indices<J...>) {
-  constexpr WgradTileFunction<A> all[] = {&wgrad_tile<A, J + 1, NV>...};
-  return all[channels - 1];
-}
-
 struct Span {
   int begin, end;
 };
@@ -82,7 +75,6 @@ int64_t pair_up(const Axis& vertical, const Axis& horizontal, const Span& rows, 
 template <class A>
 void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, const Strip& s, const Lens<A>& x,
                const Grad<A>& dy, Pair* pairs, int vectors, A* sums) {
-  using sizes = indices_to<kTilePixels>;
   constexpr int L = kLanes<A>;
   const int64_t vector_stride = int64_t(vertical.kernel) * horizontal.kernel * p.depth * L;
   const auto reached_by = [&](int t) {
@@ -110,8 +102,10 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
       const int depth = taps * p.depth, parts = (depth + kTilePixels - 1) / kTilePixels;
       for (int part = 0; part < parts; part++) {
         const int c = int(int64_t(depth) * part / parts), channels = int(int64_t(depth) * (part + 1) / parts) - c;
-        (vectors == 1 ? wgrad_tile_of<A, 1>(channels, sizes{}) : wgrad_tile_of<A, kTileVectors>(channels, sizes{}))(
-            pairs, count, from + c, grad, sums + c * L, vector_stride);
+        const auto f = vectors == 1
+                           ? of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, 1>; })
+                           : of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, kTileVectors>; });
+        f(pairs, count, from + c, grad, sums + c * L, vector_stride);
       }
     }
 }
@@ -168,8 +162,4 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
 
 }  // namespace convlab::CONVLAB_ISA::register_tiled
 
-namespace convlab::CONVLAB_ISA {
-
 CONVLAB_DEFINE(register_tiled_wgrad, register_tiled::wgrad)
-
-}  // namespace convlab::CONVLAB_ISA
