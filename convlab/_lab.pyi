@@ -4,48 +4,14 @@ from typing import Any
 
 Sizes = Sequence[int]
 
-def algorithms() -> list[tuple[int, str, str, dict[str, list[str]]]]: ...
-def refusal(
-    algo: int,
-    backend: str,
-    pass_: str,
-    dtype: str,
-    x: Sizes,
-    w: Sizes,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
-    groups: int,
-    /,
-) -> str: ...
-def choice(
-    backend: str,
-    pass_: str,
-    dtype: str,
-    x: Sizes,
-    w: Sizes,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
-    groups: int,
-    channels_last: bool,
-    /,
-) -> str: ...
-def plan(
-    algo: int,
-    pass_: str,
-    dtype: str,
-    x: Sizes,
-    w: Sizes,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
-    groups: int,
-    /,
-) -> dict[str, Any]: ...
-def conv2d_output_size(
-    x: Sizes, w: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int, /
-) -> tuple[int, int]: ...
+class Problem:
+    def __init__(self, pass_: str, dtype: str, x: Sizes, w: Sizes, geometry: Sizes, channels_last: bool, /) -> None: ...
+
+def algorithms() -> list[tuple[int, str, dict[str, tuple[str, list[str]]]]]: ...
+def refusal(algo: int, backend: str, problem: Problem, /) -> str: ...
+def choice(backend: str, problem: Problem, /) -> str: ...
+def plan(algo: int, backend: str, problem: Problem, /) -> dict[str, Any]: ...
+def conv2d_output_size(x: Sizes, w: Sizes, geometry: Sizes, /) -> tuple[int, int]: ...
 def build_info() -> dict[str, str]: ...
 
 class Simulator:

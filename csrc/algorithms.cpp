@@ -23,7 +23,9 @@ constexpr unsigned kForwardAndDgrad = bit(Pass::forward) | bit(Pass::dgrad);
 
 // The numbers travel through the operators' schemas: never reuse one. "auto" looks from the last row to the first.
 constexpr AlgorithmRow kAlgorithms[] = {
-    {.id = 1, .name = "reference", .cpu = {"sequential loops, as a course writes them down", kAllPasses, &reference::rung}},
+    {.id = 1,
+     .name = "reference",
+     .cpu = {"sequential loops, as a course writes them down", kAllPasses, &reference::rung}},
     {.id = 2,
      .name = "direct",
      .cpu = {"vectors along rows, which are copied between zeros; a tile of channels in registers", kAllPasses,
