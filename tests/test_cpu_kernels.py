@@ -193,16 +193,30 @@ def test_register_tiled_refuses_offsets_that_do_not_fit():
     assert tiled.supports(huge, "forward") == (False, "takes images of up to 2^31 - 1 elements")
 
 
+def weak_symbols() -> list[tuple[str, str, str, int]]:
+    """(instruction set, source, name, size) of what the kernels' objects of the build in place have, if others may
+    replace it."""
+    found = []
+    for path in sorted(ROOT.glob("build/*/_C/csrc/cpu/**/*.kernel.cpp.*.o")):
+        source, isa, _ = str(path).split("/_C/")[1].rsplit(".", 2)
+        if not (ROOT / source).exists() or shutil.which("nm") is None:
+            continue  # of an older build
+        said = subprocess.run(["nm", "-CS", "--defined-only", str(path)], check=True, capture_output=True, text=True)
+        lines = [line.split(None, 3) for line in said.stdout.splitlines()]
+        found += [(isa, source, line[3], int(line[1], 16)) for line in lines if len(line) == 4 and line[2] in "WVu"]
+    if not found:
+        pytest.skip("needs the objects of an in-place build, and nm (binutils)")
+    return found
+
+
 def test_kernels_of_one_instruction_set_are_called_by_no_other():
     """A function that two sets share would be linked once, with the instructions of one of them."""
-    objects = sorted(ROOT.glob("build/*/_C/csrc/cpu/**/*.kernel.cpp.*.o"))
-    if not objects or shutil.which("nm") is None:
-        pytest.skip("needs the objects of an in-place build, and nm (binutils)")
-    for path in objects:
-        isa = path.name.split(".")[-2]
-        symbols = subprocess.run(
-            ["nm", "-C", "--defined-only", str(path)], check=True, capture_output=True, text=True
-        ).stdout.splitlines()
-        shared = [line for line in symbols if line.split()[1] in "WVu" and f"convlab::{isa}::" not in line]
-        assert not shared, f"{path.name}: {shared}"
-        assert any(f"convlab::{isa}::" in line for line in symbols)
+    shared = [symbol for symbol in weak_symbols() if f"convlab::{symbol[0]}::" not in symbol[2]]
+    assert not shared
+
+
+def test_functions_of_one_name_are_one_function():
+    """Two that differ, in two files, would be linked once: one file would run the other's."""
+    first = {}
+    for isa, source, name, size in weak_symbols():
+        assert first.setdefault((isa, name), (size, source))[0] == size, f"{name} in {source} and {first[isa, name][1]}"
