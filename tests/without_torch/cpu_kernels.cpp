@@ -95,15 +95,16 @@ Sample random_sample(Random& random) {
 
 // run(result) with the work in whole and in single pieces, against what the reference wrote
 template <class T, class F>
-void compare(const std::string& what, const Sample& sample, const Tensor<T>& expected, Tensor<T>& result, const F& run) {
+void compare(const std::string& what, const Sample& sample, const Tensor<T>& expected, Tensor<T>& result,
+             const F& run) {
   static const char* const dtypes[] = {"float32", "float64", "float16", "bfloat16"};
   for (const int64_t part : {INT64_MAX, int64_t(1)}) {
     const Conv2d& g = sample.g;
     std::snprintf(doing, sizeof doing,
                   "%s %s x %dx%dx%dx%d%s w %dx%dx%d%s y %dx%d%s stride %d %d padding %d %d dilation %d %d groups %d%s, "
                   "%s parts, tensors at the %s of memory\n",
-                  what.c_str(), dtypes[int(sample.dtype)], g.N, g.C, g.H, g.W, sample.x_last ? " channels_last" : "", g.K,
-                  g.R, g.S, sample.w_last ? " channels_last" : "", g.P, g.Q, sample.y_last ? " channels_last" : "",
+                  what.c_str(), dtypes[int(sample.dtype)], g.N, g.C, g.H, g.W, sample.x_last ? " channels_last" : "",
+                  g.K, g.R, g.S, sample.w_last ? " channels_last" : "", g.P, g.Q, sample.y_last ? " channels_last" : "",
                   g.stride_h, g.stride_w, g.pad_h, g.pad_w, g.dilation_h, g.dilation_w, g.groups,
                   sample.bias ? " bias" : "", part == 1 ? "single" : "large", sample.at_end ? "end" : "beginning");
     torch::stable::largest_part = part;
@@ -128,8 +129,8 @@ template <class T> void check(const Sample& sample, Random& random) {
     Operands operands;
     int64_t size;
   };
-  const auto case_of = [&](Pass pass, const T* first, bool first_last, const T* second, bool second_last,
-                           const T* bias, int64_t size, bool last) {
+  const auto case_of = [&](Pass pass, const T* first, bool first_last, const T* second, bool second_last, const T* bias,
+                           int64_t size, bool last) {
     return Case{{pass, sample.dtype, g, last, {first_last, second_last, last}}, {first, second, bias, nullptr}, size};
   };
   const Case cases[] = {
