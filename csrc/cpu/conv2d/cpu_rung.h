@@ -13,7 +13,7 @@ struct CpuPlan {
   int64_t pieces = 1;  // of work, that threads share
   int slices = 1;  // of wgrad's sum, added up in their order
   int64_t workspace = 0, scratch = 0;  // bytes: of all threads together, and of each
-  std::shared_ptr<const void> tables;  // the algorithm's own
+  std::shared_ptr<const void> tables{};  // the algorithm's own
 };
 
 // Memory of all threads together: packed weights, or wgrad's slices of sums; and the packed bias
