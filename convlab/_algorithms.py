@@ -19,6 +19,8 @@ Sizes = tuple[int, int, int, int]
 Numbers = tuple[int, ...]  # of algorithms, by pass; 0: the operator chooses
 PASSES = ("forward", "dgrad", "wgrad")
 AUTO: Numbers = (0, 0, 0)
+_AUTOMATIC = {"none": 0, "ieee": -1, "tf32": -2, "bf16": -2}  # Rounding of csrc/algorithms.h
+_fp32_precision: Callable[[str, str], str] = torch._C._get_fp32_precision_getter
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,14 @@ def algorithms() -> tuple[Algorithm, ...]:
     return tuple(_TABLE.values())
 
 
+@torch.compiler.assume_constant_result
+def automatic() -> int:
+    """The number of "auto" on the CPU, as torch's switch for convolutions there has it,
+    `torch.backends.mkldnn.conv.fp32_precision`: by default sums may be rounded on another way ("none": winograd_2x2),
+    with "ieee" not, with "tf32" or "bf16" more coarsely (winograd_4x4). A compiled graph keeps what it found."""
+    return _AUTOMATIC[_fp32_precision("mkldnn", "conv")]  # of torch.backends: the same, in a tenth of the time
+
+
 def numbers_of(algo: Algo, backend: str, problem: Callable[[], Conv2dProblem]) -> Numbers:
     """The algorithm numbers (forward, dgrad, wgrad) that `algo` stands for on `backend`.
 
@@ -181,7 +191,9 @@ def names_of(algo: Algo, problem: Conv2dProblem) -> dict[str, str]:
     names = {}
     for pass_, number in zip(PASSES, numbers_of(algo, problem.backend, lambda: problem)):
         chosen = next((a.name for a in algorithms() if a.number == number), None)
-        names[pass_] = chosen or _lab.choice(problem.backend, problem.doing(pass_))
+        names[pass_] = chosen or _lab.choice(
+            problem.backend, problem.doing(pass_), automatic() if problem.backend == "cpu" else 0
+        )
     return names
 
 

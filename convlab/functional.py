@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import autograd, ops
-from ._algorithms import AUTO, Algo, Conv2dProblem, numbers_of
+from ._algorithms import AUTO, Algo, Conv2dProblem, automatic, numbers_of
 from ._fast_apply import needs_autograd
 from .arguments import (
     SIGNED_OR_BYTE,
@@ -44,6 +44,10 @@ def conv2d(
     stride, dilation: int or (height, width). padding: int, (height, width), "valid", or "same" (stride 1 only).
     algo: "auto", the name of one of `convlab.algorithms()`, or a dict such as {"forward": "direct", "wgrad":
     "reference"}. A name applies to the passes that algorithm has; a dict is strict for what it names.
+    On the CPU "auto" takes winograd_2x2 for float32 where it is faster, unless
+    torch.backends.mkldnn.conv.fp32_precision is "ieee", and winograd_4x4 where that is "tf32" or "bf16". Rounding is
+    then shared by a tile of outputs: small ones beside large ones are less exact, and with winograd_4x4 exact zeros
+    become 1e-6.
 
     Returns [N, K, P, Q] or [K, P, Q], with P = floor((H + 2 padding - dilation (R - 1) - 1) / stride) + 1 and Q alike;
     in channels_last if input or weight is.
@@ -92,6 +96,8 @@ def conv2d(
         numbers = numbers_of(
             algo, backend_of(input), lambda: Conv2dProblem.of(input, weight, stride, padding, dilation, groups)
         )
+    if on_cpu and (auto := automatic()):
+        numbers = tuple(number or auto for number in numbers)
     return autograd.conv2d(input, weight, bias, geometry, numbers)
 
 

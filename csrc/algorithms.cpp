@@ -8,6 +8,7 @@
 #include "cpu/conv2d/direct/direct_plan.h"
 #include "cpu/conv2d/reference/reference_plan.h"
 #include "cpu/conv2d/register_tiled/register_tiled_plan.h"
+#include "cpu/conv2d/winograd/winograd_plan.h"
 #include "kernels/conv2d_depthwise_plan.h"
 #include "kernels/conv2d_direct_plan.h"
 #include "kernels/conv2d_im2col_gemm_plan.h"
@@ -52,6 +53,12 @@ constexpr AlgorithmRow kAlgorithms[] = {
      .name = "depthwise",
      .cpu = {"each channel by itself, a run of positions in registers", kAllPasses, &depthwise::rung},
      .cuda = {"each channel by itself, a run of positions in registers", kAllPasses, &kDepthwise}},
+    {.id = 9,
+     .name = "winograd_2x2",
+     .cpu = {"tiles of 2 x 2 outputs by 16 products a channel instead of 36", kAllPasses, &winograd::rung_2x2}},
+    {.id = 10,
+     .name = "winograd_4x4",
+     .cpu = {"tiles of 4 x 4 outputs by 36 products a channel instead of 144", kAllPasses, &winograd::rung_4x4}},
 };
 
 constexpr bool numbers_are_unique() {
@@ -107,10 +114,16 @@ std::string refusal(const AlgorithmRow& row, Backend backend, const Problem& p) 
 
 template <class Rung> Chosen<Rung> resolve(int64_t requested, const Problem& p) {
   constexpr Backend backend = std::is_same_v<Rung, CpuRung> ? Backend::cpu : Backend::cuda;
-  const AlgorithmRow* row = requested ? find_algorithm(requested) : &best<Rung>(backend, p);
+  if (requested <= 0 && requested >= int64_t(Rounding::tf32)) {
+    Problem allowed = p;
+    allowed.rounding = Rounding(requested);
+    const AlgorithmRow& row = best<Rung>(backend, allowed);
+    return {&row, on<Rung>(row).rung, on<Rung>(row).rung->plan(p)};
+  }
+  const AlgorithmRow* row = find_algorithm(requested);
   if (!row) refuse("algo number " + std::to_string(requested) + " is not in the table of algorithms");
   const OnBackend<Rung>& chosen = on<Rung>(*row);
-  if (requested && !can(chosen, p)) refuse(std::string("algo '") + row->name + "' " + refusal(*row, backend, p));
+  if (!can(chosen, p)) refuse(std::string("algo '") + row->name + "' " + refusal(*row, backend, p));
   return {row, chosen.rung, chosen.rung->plan(p)};
 }
 

@@ -23,6 +23,13 @@ struct Layouts {
   bool first = false, second = false, output = false;
 };
 
+// What "auto" may do to float32: the numbers that stand for it in an operator's arguments
+enum class Rounding : int64_t {
+  usual = 0,   // errors up to twice those of torch
+  exact = -1,  // every product of the definition is made
+  tf32 = -2,   // errors up to five times those of torch
+};
+
 // A pass of a convolution. channels_last: what torch says of the activations that it reads or writes.
 struct Problem {
   Pass pass;
@@ -30,6 +37,7 @@ struct Problem {
   Conv2d g;
   bool channels_last = false;
   Layouts layouts{};
+  Rounding rounding = Rounding::usual;  // asked by `best` alone
 };
 
 // An algorithm on one backend. Where the library has its kernels, these make themselves known as `run`.
@@ -90,7 +98,7 @@ template <class Rung> struct Chosen {
   typename Rung::Plan plan;
 };
 
-// The algorithm with the number `requested`; 0 is "auto": the last row that can do the problem and thinks it best.
+// The algorithm with the number `requested`; a Rounding is "auto": the last row that can do the problem and thinks it best.
 // Throws std::invalid_argument for what is not in the table or cannot do this.
 template <class Rung> Chosen<Rung> resolve(int64_t requested, const Problem&);
 

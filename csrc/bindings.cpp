@@ -4,6 +4,7 @@
 
 #include "algorithms.h"
 #include "cpu/conv2d/cpu_rung.h"
+#include "cpu/conv2d/winograd/points.h"
 #include "cpu/instruction_sets.h"
 #include "geometry/validate.h"
 #include "kernels/plan.h"
@@ -67,8 +68,9 @@ std::string refusal_of(int64_t algo, const std::string& backend, const Problem& 
   return refusal(row_of(algo), backend_of(backend), p);
 }
 
-std::string choice_of(const std::string& backend, const Problem& p) {
-  return backend_of(backend) == Backend::cpu ? resolve<CpuRung>(0, p).row->name : resolve<CudaRung>(0, p).row->name;
+std::string choice_of(const std::string& backend, const Problem& p, int64_t automatic) {
+  return backend_of(backend) == Backend::cpu ? resolve<CpuRung>(automatic, p).row->name
+                                             : resolve<CudaRung>(automatic, p).row->name;
 }
 
 py::dict facts_of(const Plan& plan) {
@@ -102,6 +104,33 @@ py::dict plan_of(int64_t algo, const std::string& backend, const Problem& p) {
                                              : facts_of(resolve<CudaRung>(algo, p).plan);
 }
 
+// A matrix of Fraction as lists of (numerator, denominator)
+template <class M> py::list rows_of(const M& matrix) {
+  py::list rows;
+  for (const auto& row : matrix) {
+    py::list entries;
+    for (const auto& f : row) entries.append(py::make_tuple(f.over, f.under));
+    rows.append(entries);
+  }
+  return rows;
+}
+
+template <int m, int n> py::dict winograd_matrices_of() {
+  static constexpr winograd::AllMatrices<m, n> all;
+  py::dict matrices;
+  matrices["input"] = rows_of(all.input), matrices["filter"] = rows_of(all.filter);
+  matrices["output"] = rows_of(all.output);
+  return matrices;
+}
+
+py::dict winograd_matrices(int m, int n) {
+  if (m == 2) return n == 1 ? winograd_matrices_of<2, 1>() : winograd_matrices_of<2, 2>();
+  return n == 1   ? winograd_matrices_of<4, 1>()
+         : n == 2 ? winograd_matrices_of<4, 2>()
+         : n == 3 ? winograd_matrices_of<4, 3>()
+                  : winograd_matrices_of<4, 4>();
+}
+
 std::pair<int, int> conv2d_output_size(const Sizes& x, const Sizes& w, const Sizes& geometry) {
   const Conv2d g = make_conv2d("conv2d", x, w, geometry);
   return {g.P, g.Q};
@@ -127,7 +156,10 @@ PYBIND11_MODULE(_lab, m) {
   py::class_<convlab::Problem>(m, "Problem", "A pass of a convolution, without its data.")
       .def(py::init(&convlab::problem_of), "Raises RuntimeError for arguments that do not fit together.");
   m.def("refusal", &convlab::refusal_of, "Why an algorithm cannot do a pass of a convolution; empty when it can.");
-  m.def("choice", &convlab::choice_of, "The name of the algorithm that a pass of a convolution gets from \"auto\".");
+  m.def("winograd_matrices", &convlab::winograd_matrices,
+        "input, filter and output of winograd's tiles (m: 2 or 4) with n of m outputs along a side.");
+  m.def("choice", &convlab::choice_of,
+        "The name of the algorithm that a pass of a convolution gets from \"auto\", by a number of `automatic`.");
   m.def(
       "plan", &convlab::plan_of,
       "How an algorithm does a pass of a convolution. CUDA: {tile, product: (M, N, K) or None, grid, threads, useful, "

@@ -100,12 +100,10 @@ def test_random_problems_of_several_tiles(chunk):
     rng = random.Random(f"several tiles {chunk}")
     for _ in range(12):
         conv, algo = several_tiles(rng), rng.choice(["auto", "register_tiled", "direct", *ALGORITHMS])
-        if (
-            algo != "auto"
-            and not next(a for a in convlab.algorithms() if a.name == algo).supports(problem(conv), "forward")[0]
-        ):
-            algo = "auto"
         dtype = rng.choice([torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16])
+        if algo != "auto":
+            algorithm = next(a for a in convlab.algorithms() if a.name == algo)
+            algo = algo if algorithm.supports(problem(conv, dtype), "forward")[0] else "auto"
         change = [rng.choice([channels_last, torch.clone]) for _ in range(3)]
         x, w, b = conv.tensors(dtype, bias=rng.random() < 0.7)
         dy = torch.randn_like(F.conv2d(x.double(), w.double(), None, *conv.arguments)).to(dtype)
@@ -129,8 +127,8 @@ def test_direct_with_more_channels_than_lanes(channels, dtype):
         )
 
 
-def problem(conv: Conv):
-    x, w, _ = conv.tensors()
+def problem(conv: Conv, dtype=torch.float32):
+    x, w, _ = conv.tensors(dtype)
     return convlab.Conv2dProblem.of(x, w, *conv.arguments)
 
 

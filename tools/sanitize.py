@@ -14,7 +14,7 @@ from convlab import toolchain
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 BUILD = os.path.join(ROOT, "build", "sanitize")
-TESTS = ["sanitize", "conv2d", "cpu_kernels", "max_pool2d", "avg_pool2d", "leaky_relu", "gradients"]
+TESTS = ["sanitize", "conv2d", "cpu_kernels", "max_pool2d", "avg_pool2d", "leaky_relu", "gradients", "winograd"]
 LINES = 40  # of a report
 
 
