@@ -6,7 +6,7 @@ import torch
 import convlab
 import convlab.functional as CF
 from convlab import ops
-from convlab.algorithms import Conv2dProblem, names_of
+from convlab._algorithms import Conv2dProblem, names_of
 
 CHOICE = {"none": "winograd_2x2", "ieee": "register_tiled", "tf32": "winograd_4x4", "bf16": "winograd_4x4"}
 GEOMETRY = (1, 1, 1, 1, 1, 1, 1, 1, 1)
