@@ -258,7 +258,7 @@ def test_the_same_bits_for_threads_and_batches(algo, shape):
 
 @pytest.mark.parametrize("algo", NAMES)
 def test_gradients_of_any_order(algo):
-    x, w, dy, geometry = make(1, 3, 4, 6, 5)
+    x, w, dy, _geometry = make(1, 3, 4, 6, 5)
     run_it = lambda x, w: CF.conv2d(x, w, padding=1, algo=algo)  # noqa: E731
 
     def gradients(function, x, w, dy):
