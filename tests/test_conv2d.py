@@ -10,7 +10,8 @@ import convlab
 import convlab.functional as CF
 from convlab.testing import AWKWARD, DTYPES, LAYOUTS, Conv, check_conv, check_conv2d, random_conv
 
-NAMES = ["auto", *(a.name for a in convlab.algorithms())]
+# winograd_4x4 shares its rounding within a tile: tests/test_winograd.py says what it may be off by
+NAMES = ["auto", *(a.name for a in convlab.algorithms() if a.name != "winograd_4x4")]
 
 
 def runs(algo, conv: Conv, device, dtype=torch.float32):
