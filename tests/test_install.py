@@ -9,12 +9,21 @@ from pathlib import Path
 import checkout
 import pytest
 
-UNSEEN = ("numpy", "convlab", "__editable__", "__pycache__", "pip", "_distutils_hack", "distutils-precedence")
+UNSEEN = (
+    "numpy",
+    "torchvision",
+    "convlab",
+    "__editable__",
+    "__pycache__",
+    "pip",
+    "_distutils_hack",
+    "distutils-precedence",
+)
 
 
 def fresh_environment(folder: Path) -> Path:
-    """Its Python. It sees this process's torch, what that needs and what builds; of numpy, without which torch does, it
-    knows nothing."""
+    """Its Python. It sees this process's torch, what that needs and what builds; of numpy, without which torch does, and of
+    torchvision, which needs it, it knows nothing."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     seen = folder / "seen"
     seen.mkdir()
