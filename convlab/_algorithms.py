@@ -6,13 +6,16 @@ The table itself is csrc/algorithms.h, which the operators read too.
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 
 from ._load import lab as _lab
 from .arguments import IntOrPair, is_channels_last, padding4, pair
 from .simulator import backend_of
+
+if TYPE_CHECKING:
+    from ._lab import Problem
 
 Algo: TypeAlias = "str | dict[str, str] | Preferred"
 Sizes = tuple[int, int, int, int]
@@ -76,7 +79,7 @@ class Conv2dProblem:
             backend_of(input),
         )
 
-    def doing(self, pass_: str) -> "_lab.Problem":
+    def doing(self, pass_: str) -> "Problem":
         """The problem of a pass, as the table of algorithms takes it (csrc/algorithms.h)."""
         dtype = str(self.dtype).removeprefix("torch.")
         return _lab.Problem(pass_, dtype, self.x, self.w, self.geometry, self.channels_last)
