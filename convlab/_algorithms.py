@@ -160,12 +160,15 @@ def algorithms() -> tuple[Algorithm, ...]:
     return tuple(_TABLE.values())
 
 
-@torch.compiler.assume_constant_result
 def automatic() -> int:
     """The number of "auto" on the CPU, as torch's switch for convolutions there has it,
     `torch.backends.mkldnn.conv.fp32_precision`: by default sums may be rounded on another way ("none": winograd_2x2),
     with "ieee" not, with "tf32" or "bf16" more coarsely (winograd_4x4). A compiled graph keeps what it found."""
     return _AUTOMATIC[_fp32_precision("mkldnn", "conv")]  # of torch.backends: the same, in a tenth of the time
+
+
+# What torch.compiler.assume_constant_result does, which imports Dynamo for it: a second, and files of its cache.
+automatic.__dict__["_dynamo_marked_constant"] = True
 
 
 def numbers_of(algo: Algo, backend: str, problem: Callable[[], Conv2dProblem]) -> Numbers:

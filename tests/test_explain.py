@@ -500,11 +500,11 @@ def test_bad_commands(argv, message, capsys):
 
 def test_the_cpu_beside_the_gpu():
     """Its algorithms are shown where all are asked for: "auto"'s is one that can, and a plan is Algorithm.plan's."""
-    explained = convlab.explain("lenet.c3")
+    explained = explain("lenet.c3")
     for p in explained.passes:
         able = {rung.algorithm for rung in p.cpu if not rung.refused}
         assert p.chosen_on_cpu in able and "reference" in able
         assert all(bool(rung.refused) == (rung.plan is None) for rung in p.cpu)
         assert {rung.algorithm: rung.refused for rung in p.cpu}["depthwise"].startswith("has one input")
         assert f"On this CPU auto takes {p.chosen_on_cpu}" in str(explained)
-    assert "CPU" not in str(convlab.explain("lenet.c3", "direct"))
+    assert "CPU" not in str(explain("lenet.c3", "direct"))

@@ -14,11 +14,8 @@ static torch::stable::Tensor run(torch::stable::Tensor x, int64_t index, int64_t
   convlab::sim::current_session() = std::make_shared<convlab::sim::Session>();
   convlab::sim::current_session()->order = convlab::sim::Order(order);
   torch::stable::Tensor y = torch::stable::empty_like(x);
-  const auto in = convlab::in("in", x);
-  {
-    const auto out = convlab::out("out", y);
-    planted::cases().at(size_t(index)).run(static_cast<const float*>(static_cast<const void*>(in)), static_cast<float*>(static_cast<void*>(out)));
-  }
+  planted::cases().at(size_t(index)).run(static_cast<const float*>(static_cast<const void*>(convlab::in("in", x))),
+                                         static_cast<float*>(static_cast<void*>(convlab::out("out", y))));
   return y;
 }
 
