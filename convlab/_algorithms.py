@@ -193,7 +193,7 @@ def numbers_of(algo: Algo, backend: str, problem: Callable[[], Conv2dProblem]) -
 
 def names_of(algo: Algo, problem: Conv2dProblem) -> dict[str, str]:
     """The algorithm that runs each pass of `problem`: "auto" resolved to what the operators take. Raises as
-    `numbers_of`."""
+    `numbers_of`, and ValueError for a pass that no algorithm can do, with the simplest one's reason."""
     names = {}
     for pass_, number in zip(PASSES, numbers_of(algo, problem.backend, lambda: problem)):
         chosen = next((a.name for a in algorithms() if a.number == number), None)
