@@ -33,22 +33,7 @@ leaky_relu_backward = torch.ops.convlab.leaky_relu_backward.default
 relu_forward = torch.ops.convlab.relu_forward.default
 relu_backward = torch.ops.convlab.relu_backward.default
 
-ALL = (
-    conv2d_forward,
-    conv2d_dgrad,
-    conv2d_wgrad,
-    conv2d_bias_grad,
-    max_pool2d_forward,
-    max_pool2d_backward,
-    max_pool2d_gather,
-    max_pool2d_indices,
-    avg_pool2d_forward,
-    avg_pool2d_backward,
-    leaky_relu_forward,
-    leaky_relu_backward,
-    relu_forward,
-    relu_backward,
-)
+ALL = tuple(op for op in globals().values() if isinstance(op, torch._ops.OpOverload))
 
 
 def _refuse_cuda(*args: object, **kwargs: object) -> NoReturn:

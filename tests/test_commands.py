@@ -40,7 +40,7 @@ COMPILING = [
 ALONE = ["pip install rich"]
 A_RUNG = [
     command
-    for page in ("add-a-rung.md", "add-a-cpu-algorithm.md")
+    for page in ("add-a-rung.md", "add-a-cpu-algorithm.md", "add-an-operator.md")
     for command in commands_of(ROOT / "docs" / page)
     if command not in ("make build", "make sanitize")
 ]  # by test_docs.py

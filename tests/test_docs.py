@@ -1,4 +1,4 @@
-"""The pages build without a warning, and how to add a rung or an algorithm of the CPU is what they say. Their commands:
+"""The pages build without a warning, and how to add a rung, an algorithm of the CPU or an operator is what they say. Their commands:
 test_commands.py."""
 
 import os
@@ -88,21 +88,28 @@ assert said.returncode == 0 and "axpy" in said.stdout, said.stderr
 """
 
 
+BLOCK = r"\n\n```\w+\n(.*?)```"
+
+
 def files_of_the_page(page: str) -> dict[str, str]:
-    """What a page says: path -> text; of the file that exists already, with its lines put in."""
+    """What a page says: path -> text, of files that exist already with its lines put in."""
     page = (ROOT / "docs" / page).read_text()
-    new = re.findall(r"New file `(\S+)`:\n\n```cpp\n(.*?)```", page, re.S)
-    table = re.search(
-        r"In `(\S+)`, with the other headers:\n\n```cpp\n(.*?)```\n\nand at the end of `(\w+)`.*?```cpp\n(.*?)```",
-        page,
-        re.S,
-    )
-    path, include, array, row = table.groups()
-    text = (ROOT / path).read_text()
-    first = text.index(include.split("/")[0])
-    text = text[:first] + include + text[first:]
-    end = text.index("};", text.index(f"{array}[]"))
-    return {**dict(new), path: text[:end] + row + text[end:]}
+    files = dict(re.findall(r"New\s+file\s+`(\S+)`:" + BLOCK, page, re.S))
+
+    def put(path, code, position):
+        text = files[path] if path in files else (ROOT / path).read_text()
+        at = position(text)
+        files[path] = text[:at] + code + text[at:]
+
+    header = r"In `(\S+)`, with the other headers:" + BLOCK + r"\n\nand at the end of `(\w+)`[^`]*?:" + BLOCK
+    for path, include, array, row in re.findall(header, page, re.S):
+        put(path, include, lambda text, include=include: text.index(include.split("/")[0]))
+        put(path, row, lambda text, array=array: text.index("};", text.index(f"{array}[]")))
+    for path, line, code in re.findall(r"[Ii]n\s+`(\S+)`,\s+under\s+`([^`]+)`:" + BLOCK, page, re.S):
+        put(path, code, lambda text, line=line: text.index("\n", text.index(line)) + 1)
+    for path, code in re.findall(r"At\s+the\s+end\s+of\s+`(\S+)`:" + BLOCK, page, re.S):
+        put(path, "\n\n" + code, len)
+    return files
 
 
 def followed(page: str, folder, checks: str) -> tuple:
@@ -128,6 +135,7 @@ def followed(page: str, folder, checks: str) -> tuple:
 def test_how_many_files_it_takes():
     assert len(files_of_the_page("add-a-rung.md")) == 3
     assert len(files_of_the_page("add-a-cpu-algorithm.md")) == 3 + 1  # and the table
+    assert len(files_of_the_page("add-an-operator.md")) == 7 + 7  # and what lists them
 
 
 @pytest.mark.long
@@ -144,3 +152,10 @@ def test_how_to_add_a_rung(tmp_path):
 def test_how_to_add_a_cpu_algorithm(tmp_path):
     """The same: the table, the chooser, explain, and the tests of the CPU's kernels see it."""
     followed("add-a-cpu-algorithm.md", tmp_path, AXPY)
+
+
+@pytest.mark.long
+def test_how_to_add_an_operator(tmp_path):
+    """The same: its tests, the operators' and the table of counts see it."""
+    copy = followed("add-an-operator.md", tmp_path, "")
+    assert "What is counted" in (copy / "csrc/kernels/softshrink.cu").read_text()
