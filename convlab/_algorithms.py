@@ -6,6 +6,7 @@ The table itself is csrc/algorithms.h, which the operators read too.
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
@@ -60,23 +61,38 @@ class Conv2dProblem:
         input [N, C, H, W] or [C, H, W], weight [K, C/groups, R, S]. Raises RuntimeError for arguments that do not fit
         together.
         """
-        x = cast("Sizes", tuple(input.shape) if input.dim() == 4 else (1, *input.shape))
-        w = cast("Sizes", tuple(weight.shape))
+        x = tuple(input.shape) if input.dim() == 4 else (1, *input.shape)
         stride, dilation = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
-        padding = padding4(padding, stride, w[2:], dilation)
-        outputs = _lab.conv2d_output_size(x, w, (*stride, *padding, *dilation, groups))
+        padding = padding4(padding, stride, weight.shape[2:], dilation)
         channels_last = any(t.dim() == 4 and is_channels_last(t) for t in (input, weight))
+        geometry = (*stride, *padding, *dilation, groups)
+        return cls._of_sizes(x, tuple(weight.shape), geometry, input.dtype, channels_last, backend_of(input))
+
+    @classmethod
+    def _of_sizes(
+        cls,
+        x: tuple[int, ...],
+        w: tuple[int, ...],
+        geometry: tuple[int, ...],
+        dtype: torch.dtype,
+        channels_last: bool,
+        backend: str,
+    ) -> "Conv2dProblem":
+        """From sizes and the operators' geometry (csrc/ops.cpp)."""
+        x, w = cast("Sizes", x), cast("Sizes", w)
+        stride, padding, dilation = geometry[:2], cast("Sizes", geometry[2:6]), geometry[6:8]
+        y = x[0], w[0], *_lab.conv2d_output_size(x, w, geometry)
         return cls(
             x,
             w,
-            (x[0], w[0], *outputs),
-            stride,
+            y,
+            cast("tuple[int, int]", stride),
             padding,
-            dilation,
-            groups,
-            input.dtype,
+            cast("tuple[int, int]", dilation),
+            geometry[8],
+            dtype,
             channels_last,
-            backend_of(input),
+            backend,
         )
 
     def doing(self, pass_: str) -> "Problem":
@@ -171,23 +187,44 @@ def automatic() -> int:
 automatic.__dict__["_dynamo_marked_constant"] = True
 
 
-def numbers_of(algo: Algo, backend: str, problem: Callable[[], Conv2dProblem]) -> Numbers:
+def numbers_of(algo: Algo, backend: str, problem: Conv2dProblem | None) -> Numbers:
     """The algorithm numbers (forward, dgrad, wgrad) that `algo` stands for on `backend`.
 
     `algo` is "auto", a name (for the passes that algorithm has; the others are "auto"), or a dict from passes to names
-    (strict for what it names). `problem()` makes the Conv2dProblem; while a graph is compiled, shapes are symbols and
-    it is not asked.
+    (strict for what it names). problem: None while a graph is compiled, when shapes are symbols; then nobody asks what
+    an algorithm can do, and the operator refuses what it cannot.
 
     Raises ValueError for an unknown name, and for a pass that the algorithm cannot do, with the reason and the names
     that can.
     """
-    if isinstance(algo, str) and algo == "auto":
-        return AUTO
+    return AUTO if algo == "auto" else _numbers_of(_as_key(algo), backend, problem)
+
+
+def numbers_for(algo: Algo, input: torch.Tensor, weight: torch.Tensor, geometry: tuple[int, ...]) -> Numbers:
+    """`numbers_of` for a call of conv2d with input [N, C, H, W] and weight [K, C/groups, R, S]: what a name means for
+    a problem is remembered. geometry: as in csrc/ops.cpp."""
+    backend = backend_of(input)
+    if torch.compiler.is_compiling():
+        return numbers_of(algo, backend, None)
+    channels_last = is_channels_last(input) or is_channels_last(weight)
+    question = _as_key(algo), input.shape, weight.shape, geometry, input.dtype, channels_last, backend
+    try:
+        return _remembered(*question)
+    except TypeError:  # sizes that are symbols have no hash
+        return _remembered.__wrapped__(*question)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(algo: "_Key", *problem: Any) -> Numbers:
+    return _numbers_of(algo, problem[-1], Conv2dProblem._of_sizes(*problem))
+
+
+def _numbers_of(algo: "_Key", backend: str, problem: Conv2dProblem | None) -> Numbers:
     if isinstance(algo, Preferred):
         return algo.numbers(backend, problem)
-    numbers = _numbers_by_name(algo if isinstance(algo, str) else tuple(sorted(_checked_dict(algo).items())), backend)
-    if not torch.compiler.is_compiling():
-        _insist(numbers, problem())
+    numbers = _numbers_by_name(algo, backend)
+    if problem:
+        _insist(numbers, problem)
     return numbers
 
 
@@ -195,7 +232,7 @@ def names_of(algo: Algo, problem: Conv2dProblem) -> dict[str, str]:
     """The algorithm that runs each pass of `problem`: "auto" resolved to what the operators take. Raises as
     `numbers_of`, and ValueError for a pass that no algorithm can do, with the simplest one's reason."""
     names = {}
-    for pass_, number in zip(PASSES, numbers_of(algo, problem.backend, lambda: problem)):
+    for pass_, number in zip(PASSES, numbers_of(algo, problem.backend, problem)):
         chosen = next((a.name for a in algorithms() if a.number == number), None)
         names[pass_] = chosen or _lab.choice(
             problem.backend, problem.doing(pass_), automatic() if problem.backend == "cpu" else 0
@@ -224,15 +261,14 @@ class Preferred:
     def __repr__(self) -> str:
         return repr(self.algo)
 
-    def numbers(self, backend: str, problem: Callable[[], Conv2dProblem]) -> Numbers:
-        """The algorithm numbers by pass, 0 where "auto" has to do. While a graph is compiled, shapes are symbols and
-        `problem` is not asked."""
-        if torch.compiler.is_compiling():
+    def numbers(self, backend: str, problem: Conv2dProblem | None) -> Numbers:
+        """The algorithm numbers by pass, 0 where "auto" has to do; `problem` as for `numbers_of`."""
+        if problem is None:
             return tuple(
                 _find(n).number if (n := self.names.get(p)) and p in _find(n).passes_by_backend.get(backend, ()) else 0
                 for p in PASSES
             )
-        return tuple(self._number(pass_, problem()) if pass_ in self.names else 0 for pass_ in PASSES)
+        return tuple(self._number(pass_, problem) if pass_ in self.names else 0 for pass_ in PASSES)
 
     def _number(self, pass_: str, problem: Conv2dProblem) -> int:
         algorithm = _find(self.names[pass_])
@@ -246,6 +282,13 @@ class Preferred:
                 stacklevel=2,
             )
         return 0
+
+
+_Key = str | tuple[tuple[str, str], ...] | Preferred
+
+
+def _as_key(algo: Algo) -> _Key:
+    return algo if isinstance(algo, (str, Preferred)) else tuple(sorted(_checked_dict(algo).items()))
 
 
 def _checked_dict(algo: object) -> dict[str, str]:

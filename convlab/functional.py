@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import autograd, ops
-from ._algorithms import AUTO, Algo, Conv2dProblem, automatic, numbers_of
+from ._algorithms import AUTO, Algo, automatic, numbers_for
 from ._fast_apply import needs_autograd
 from .arguments import (
     SIGNED_OR_BYTE,
@@ -22,7 +22,6 @@ from .arguments import (
     slope,
     window,
 )
-from .simulator import backend_of
 
 
 def conv2d(
@@ -90,12 +89,7 @@ def conv2d(
             raise NotImplementedError(
                 f"conv2d: dilation={dilation} with {input.dtype}: of the integers, only int64 has it"
             )
-    if algo == "auto":
-        numbers = AUTO
-    else:
-        numbers = numbers_of(
-            algo, backend_of(input), lambda: Conv2dProblem.of(input, weight, stride, padding, dilation, groups)
-        )
+    numbers = AUTO if algo == "auto" else numbers_for(algo, input, weight, geometry)
     if on_cpu and (auto := automatic()):
         numbers = tuple(number or auto for number in numbers)
     return autograd.conv2d(input, weight, bias, geometry, numbers)

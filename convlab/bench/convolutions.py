@@ -40,7 +40,7 @@ def _case(layer, pass_, layout, algo):
         x, w, bias, dy = t["x"], t["w"], t["bias"], t["dy"]
         problem = Conv2dProblem.of(x, w, *layer.arguments)
         wanted = algo if isinstance(algo, dict) or algo == "auto" else {pass_: algo}
-        number = numbers_of(wanted, "cpu", lambda: problem)[PASSES.index(pass_)]
+        number = numbers_of(wanted, "cpu", problem)[PASSES.index(pass_)]
         geometry = problem.geometry
         if pass_ == "forward":
             return lambda: ops.conv2d_forward(x, w, bias, geometry, number)

@@ -118,7 +118,7 @@ def _by_convlab(device, layer, pass_, algo):
     def bind(t):
         x, w, dy = t["x"], t["w"], t["dy"]
         problem = layer.problem(x.dtype)
-        number = numbers_of({pass_: algo} if algo != "auto" else algo, "cuda", lambda: problem)[PASSES.index(pass_)]
+        number = numbers_of({pass_: algo} if algo != "auto" else algo, "cuda", problem)[PASSES.index(pass_)]
         geometry, channels_last = problem.geometry, is_channels_last(x)
         return device.ours(
             {
