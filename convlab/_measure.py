@@ -7,6 +7,7 @@ whole time slice.
 """
 
 import os
+import resource
 import time
 from typing import NamedTuple
 
@@ -31,23 +32,32 @@ def waited():
 
 
 class Timing(NamedTuple):
+    """faults: pages that the system lent the process meanwhile. A fresh page costs as much as copying some of them, so
+    that memory that is taken and given back in every call can take longer than the work."""
+
     seconds: float
     disturbed: bool
+    faults: int = 0
 
 
 def timed(call, clock, waited=waited):
     """How long `call()` takes, and whether that was disturbed."""
-    before, start = waited(), clock()
+    faults, before, start = page_faults(), waited(), clock()
     call()
     seconds = clock() - start
-    return Timing(seconds, waited() - before > TOLERATED * seconds)
+    return Timing(seconds, waited() - before > TOLERATED * seconds, page_faults() - faults)
+
+
+def page_faults():
+    """Of the process so far that needed no disk."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 FEWEST_ROUNDS = 5
 
 
 class Limits(NamedTuple):
-    """At most so many rounds and about so many seconds, but FEWEST_ROUNDS at the least; up to `patience` seconds for
+    """At most so many rounds and about so many seconds, but at least FEWEST_ROUNDS; up to `patience` seconds for
     undisturbed ones."""
 
     rounds: int = 100
@@ -69,6 +79,11 @@ def best(call, limits=Limits(), clock=time.perf_counter, waited=waited) -> Timin
         timing = timed(call, clock, waited)
         (disturbed if timing.disturbed else quiet).append(timing)
     return min(quiet or disturbed)
+
+
+def one_line(error, longest=500):
+    """An exception as a line of text."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:longest]
 
 
 class Wrong(RuntimeError):

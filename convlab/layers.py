@@ -34,11 +34,8 @@ class Conv(NamedTuple):
 
     def __str__(self) -> str:
         sizes = f"x{self.N}.{self.C}.{self.H}.{self.W}-w{self.K}.{self.R}.{self.S}"
-        rest = "".join(
-            f"-{word}{pair[0]}.{pair[1]}"
-            for word, pair in (("s", self.stride), ("p", self.padding), ("d", self.dilation))
-            if pair not in ((1, 1), (0, 0))
-        )
+        pairs = (("s", self.stride, 1), ("p", self.padding, 0), ("d", self.dilation, 1))
+        rest = "".join(f"-{word}{a}.{b}" for word, (a, b), usual in pairs if (a, b) != (usual, usual))
         return self.name or sizes + rest + (f"-g{self.groups}" if self.groups > 1 else "")
 
     @property
@@ -149,13 +146,15 @@ class Activation(NamedTuple):
         return self.N, self.C, self.H, self.H
 
     @property
-    def size(self) -> int:
-        """Bytes of x."""
-        return FLOAT * math.prod(self.x)
+    def passes(self) -> tuple[str, ...]:
+        """Leaky ReLU that will not be differentiated, inference, keeps nothing for backward."""
+        return (*(("inference",) if self.operation == "leaky_relu" else ()), "forward", "backward")
 
     def bytes(self, pass_: str) -> int:
-        """forward reads x and writes y; backward reads dy and x (or y) and writes dx."""
-        return self.size * (2 if pass_ == "forward" else 3)
+        """What convlab's kernels move: two floats an element, dy and dx or x and y; and beside them what forward keeps
+        for backward, which is a byte of leaky ReLU, and y of ReLU, which is there already."""
+        kept = {"inference": 0, "forward": 1, "backward": 1} if self.operation == "leaky_relu" else {"backward": FLOAT}
+        return (2 * FLOAT + kept.get(pass_, 0)) * math.prod(self.x)
 
 
 # ---- convolutions by name -------------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """The benchmark measures what it says: work counted as it is, contestants paired, wrong outputs refused, runs kept
 whole."""
 
-import dataclasses
+import contextlib
 import itertools
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -13,17 +14,24 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from convlab import _files, layers
 from convlab import _measure as disturbance
-from convlab import layers
-from convlab._measure import Limits
-from convlab.bench import __main__ as command
-from convlab.bench import ceilings, measure, overhead, readme, record, steps, targets, timer
-from convlab.bench.case import Case, Contestant, torch_and_ours
-from convlab.bench.cases import KINDS, cases_of
-from convlab.bench.memory import Memory
+from convlab._measure import Limits, Timing
+from convlab.bench import command, device, measure, networks, readme, record, report, timer
+from convlab.bench.case import HEAD, OURS, Case, Way
+from convlab.bench.cases import Problems, cases_of, zoo
 from convlab.layers import Conv, real_taps
 
 FAST = ["--rounds", "2", "--seconds", "0.01", "--patience", "0.01"]
+QUICK = Limits(2, 0.01, 0.01)
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Nothing here is measured: other tests run beside these."""
+    monkeypatch.setattr(timer, "CALIBRATION", 0)
 
 
 # ---- what there is to do ---------------------------------------------------------------------------------------------
@@ -47,7 +55,7 @@ def test_operations_of_a_layer(layer):
 
 
 def test_steps_count_every_convolution():
-    for network in steps.NETWORKS:
+    for network in networks.NETWORKS:
         x = torch.zeros(1, *network.convolutions[0].x[1:])
         sizes = []
         for module in network.make():
@@ -61,12 +69,21 @@ def test_steps_count_every_convolution():
 # ---- timing ----------------------------------------------------------------------------------------------------------
 
 
-class FakeMachine:
+class FakeMachine(device.Cpu):
     """A clock that calls put forward, and a count of the time that other programs took."""
 
-    def __init__(self):
+    cools = False
+
+    def __init__(self, *limits):
+        super().__init__(1, limits=Limits(*limits))
         self.now = self.lost = 0.0
         self.order = []
+
+    def clock(self):
+        return self.now
+
+    def waited(self):
+        return self.lost
 
     def call(self, name, seconds, lost=lambda: 0.0):
         def call():
@@ -77,42 +94,67 @@ class FakeMachine:
 
         return call
 
-    def time(self, calls, *limits):
-        return timer.time_paired(calls, Limits(*limits), clock=lambda: self.now, waited=lambda: self.lost)
+    def time(self, calls):
+        series = {name: timer.series_of(self, [call], contextlib.nullcontext, False) for name, call in calls.items()}
+        return timer.time_paired(self, series, self.limits)
 
 
-def test_every_round_times_every_contestant():
-    machine = FakeMachine()
-    times = machine.time({"slow": machine.call("slow", 3e-3), "fast": machine.call("fast", 1e-5)}, 20, 60)
-    assert times.seconds["slow"] == pytest.approx([3e-3] * 20) and times.seconds["fast"] == pytest.approx([1e-5] * 20)
+def seconds(times, name):
+    return [r[name].seconds / times.series[name].calls for r in times.rounds]
+
+
+def test_every_round_times_everybody():
+    machine = FakeMachine(20, 60)
+    times = machine.time({"slow": machine.call("slow", 3e-3), "fast": machine.call("fast", 1e-5)})
+    assert seconds(times, "slow") == pytest.approx([3e-3] * 20) and seconds(times, "fast") == pytest.approx([1e-5] * 20)
     assert times.ratios("slow", "fast") == pytest.approx([300] * 20)
-    assert times.repeats["slow"] == 1 and times.repeats["fast"] * 1e-5 >= timer.LEAST
+    assert times.series["slow"].calls == 1 and times.series["fast"].calls * 1e-5 >= machine.least
     assert (times.left_out, times.disturbed) == (0, False)
     turns = [name for name, _ in itertools.groupby(machine.order)]
     assert sum(a == b for a, b in zip(turns[-20::2], turns[-18::2])) > 5, "who is first changes only now and then"
 
 
 def test_rounds_end_with_the_budget():
-    machine = FakeMachine()
-    times = machine.time({"one": machine.call("one", 0.1)}, 1000, 2.0)
-    assert disturbance.FEWEST_ROUNDS < len(times.seconds["one"]) < 20
-    times = machine.time({"one": machine.call("one", 100)}, 1000, 2.0)
-    assert len(times.seconds["one"]) == disturbance.FEWEST_ROUNDS
+    machine = FakeMachine(1000, 2.0)
+    assert disturbance.FEWEST_ROUNDS < len(machine.time({"one": machine.call("one", 0.11)}).rounds) < 20
+    assert len(machine.time({"one": machine.call("one", 100)}).rounds) == disturbance.FEWEST_ROUNDS
 
 
 def test_disturbed_rounds_are_left_out():
-    machine, turn = FakeMachine(), itertools.count()
-    times = machine.time({"one": machine.call("one", 2e-3, lambda: 8e-3 if next(turn) % 5 == 0 else 0.0)}, 30, 60, 60)
-    assert times.seconds["one"] == pytest.approx([2e-3] * 30)
+    machine, turn = FakeMachine(30, 60, 60), itertools.count()
+    times = machine.time({"one": machine.call("one", 2e-3, lambda: 8e-3 if next(turn) % 5 == 0 else 0.0)})
+    assert seconds(times, "one") == pytest.approx([2e-3] * 30)
     assert times.left_out > 3 and not times.disturbed
 
 
 def test_patience_ends_and_the_row_is_marked():
-    machine = FakeMachine()
-    times = machine.time({"one": machine.call("one", 2e-3, lambda: 8e-3)}, 30, 0.1, 1.0)
+    machine = FakeMachine(30, 0.1, 1.0)
+    times = machine.time({"one": machine.call("one", 2e-3, lambda: 8e-3)})
     assert times.disturbed and times.left_out == 0
-    assert times.seconds["one"] and min(times.seconds["one"]) == pytest.approx(1e-2)
+    assert times.rounds and min(seconds(times, "one")) == pytest.approx(1e-2)
     assert machine.now < 2
+
+
+def test_series_rotate():
+    """As many calls as take the time that is wanted, each as often as the others, and outputs are kept meanwhile."""
+    machine, alive = FakeMachine(), set()
+
+    class Output:
+        def __init__(self, i):
+            machine.now += 1e-4
+            alive.add(i)
+            self.i = i
+            most.append(len(alive))
+
+        def __del__(self):
+            alive.discard(self.i)
+
+    most, calls = [], [lambda i=i: Output(i) for i in range(7)]
+    series = timer.series_of(machine, calls, contextlib.nullcontext, False)
+    assert series.calls == 21 and series.calls * 1e-4 >= machine.least
+    most.clear()
+    series.run()
+    assert len(most) == 21 and max(most) == 7
 
 
 @pytest.mark.skipif(
@@ -145,32 +187,41 @@ def test_spread():
     assert timer.spread([7.0]) == {"median": 7, "q1": 7, "q3": 7, "least": 7}
 
 
+def test_page_faults_are_counted():
+    """256 fresh pages, of memory that is given back in every call."""
+    pages = b"x" * (256 * mmap.PAGESIZE)
+
+    def run():
+        mmap.mmap(-1, len(pages)).write(pages)
+
+    series = {"fresh": timer.Series(run, 1)}
+    assert timer.time_paired(device.Cpu(1), series, QUICK).of("fresh")["faults"] >= 256
+
+
 def test_a_disturbed_ceiling_is_looked_for_again(monkeypatch):
-    timings = iter([disturbance.Timing(4.0, True), disturbance.Timing(2.0, False)])
-    monkeypatch.setattr(ceilings, "best", lambda *_: next(timings))
-    found = ceilings.Ceilings()
-    slow = found.bandwidth(2**24 - 5)
-    assert found.record()["disturbed"]
-    assert found.bandwidth(2**24 - 5) == 2 * slow == found.bandwidth(2**24) == 2**24 / 2
-    assert not found.record()["disturbed"]
+    timings = iter([Timing(4.0, True), Timing(2.0, False)])
+    monkeypatch.setattr(device, "best", lambda *_: next(timings))
+    cpu = device.Cpu(1)
+    slow = cpu.floor(0, 2**24 - 5, "float32")
+    assert cpu.ceilings()["disturbed"] and cpu.ceilings()["threads"] == 1
+    assert cpu.floor(0, 2**24 - 5, "float32") == slow / 2 and cpu.floor(0, 2**24, "float32") == 2e6
+    assert not cpu.ceilings()["disturbed"] and cpu.ceilings()["copy"] == {str(2**24): 2**23}
 
 
 # ---- outputs ---------------------------------------------------------------------------------------------------------
 
 
-def doubling(ours, layout="nchw"):
+def doubling(ours, layout="nchw", layer="doubling", **more):
     """The case of 2 x, as `ours` does it."""
-    return Case(
-        "conv",
-        "doubling",
-        "forward",
-        layout,
-        1000,
-        1000,
-        lambda: {"x": torch.randn(2, 3, 4, 5)},
-        torch_and_ours(layout, lambda t: lambda: 2 * t["x"], lambda t: lambda: ours(t["x"])),
-        reference=lambda t: 2 * t["x"],
-    )
+    torchs = lambda t: lambda: 2 * t["x"]  # noqa: E731
+    ways = {OURS: Way(layout, lambda t: lambda: ours(t["x"])), "torch nchw": Way("nchw", torchs)} | more
+    draw = lambda: {"x": torch.randn(2, 3, 4, 5)}  # noqa: E731
+    return Case("conv", layer, "forward", layout, "float32", 1000, 1000, draw, ways, torchs)
+
+
+def row_of(case, cold=False):
+    cpu = device.Cpu(torch.get_num_threads(), cold, QUICK)
+    return measure.measure(case, cpu, measure.Options(QUICK))
 
 
 def nan_somewhere(x):
@@ -179,7 +230,7 @@ def nan_somewhere(x):
     return y
 
 
-def crash(x):
+def crash(*_):
     raise ValueError("no such thing")
 
 
@@ -195,98 +246,64 @@ def crash(x):
 )
 def test_wrong_outputs_are_refused_before_timing(ours, message, monkeypatch):
     monkeypatch.setattr(measure, "time_paired", lambda *_: pytest.fail("was timed"))
-    row = measure.measure(doubling(ours), measure.Options())
-    assert message in row["refused"] and "times" not in row
-    figures = targets.figures([row])
-    assert figures and not any(figure.reached for figure in figures)
+    row = row_of(doubling(ours))
+    assert message in row["refused"] and "ways" not in row
+    assert report.groups([row]) == {} and "refused" in report.all_rows([row])[1][0]
 
 
 def test_a_peer_that_fails_is_recorded():
-    case = doubling(lambda x: 2 * x)
-    case.contestants["torch.compile"] = Contestant("nchw", lambda t: lambda: crash(t))
-    row = measure.measure(case, measure.Options(Limits(2, 0.01, 0.01)))
-    assert "failed" in row["times"]["torch.compile"] and "torch.compile" not in row["ratios"]
-    assert row["times"]["convlab"]["error"] < 1e-7
+    row = row_of(doubling(lambda x: 2 * x, **{"torch.compile": Way("nchw", lambda t: crash)}))
+    assert row["ways"]["torch.compile"] == {"failed": "ValueError: no such thing"}
+    assert row["ways"][OURS]["error"] < 1e-7 and row["ways"]["torch nchw"]["warm"]["ratio"] > 0
 
 
 def test_cold_data_rotates(monkeypatch):
-    monkeypatch.setattr(measure, "last_level_cache", lambda: 5000)
+    monkeypatch.setattr(device, "last_level_cache", lambda: 5000)
     seen = set()
 
     def ours(x):
         seen.add(x.data_ptr())
         return 2 * x
 
-    limits = Limits(2, 0.01, 0.01)
-    measure.measure(doubling(ours), measure.Options(limits, cold=True))
-    assert len(seen) == 1 + 2 * 5000 // 1000 + 1
+    row = row_of(doubling(ours), cold=True)
+    assert len(seen) == 2 * 5000 // 1000 + 2 and set(row["ways"][OURS]) == {"error", "cold"}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "step"])
-def test_outputs_of_every_kind_pass(kind, monkeypatch):
-    """Of each kind's smallest layer, in every pass and layout: the contestants answer the same question."""
-    monkeypatch.setattr(
-        measure,
-        "time_paired",
-        lambda calls, _: timer.Times({name: [1.0] for name in calls}, dict.fromkeys(calls, 1), 0, False),
-    )
-    smallest = {"conv": "lenet-c5", "pool": "max-lenet", "activation": "leaky_relu-1mb"}[kind]
-    rows = [measure.measure(case, measure.Options()) for case in cases_of(kind) if case.layer == smallest]
-    assert len(rows) == {"conv": 6, "pool": 4, "activation": 2}[kind]
-    assert [row.get("refused") for row in rows] == [None] * len(rows)
+@pytest.mark.parametrize("layer,rows", [("lenet-c5", 6), ("max-lenet", 4), ("leaky_relu-1mb", 3), ("relu-1mb", 2)])
+def test_outputs_of_every_kind_pass(layer, rows, monkeypatch):
+    """Of each kind's smallest layer, in every pass and layout: everybody answers the same question."""
+    one = lambda device, series, _: timer.Times(series, [dict.fromkeys(series, Timing(1.0, False))], 0, False)  # noqa: E731
+    monkeypatch.setattr(measure, "time_paired", one)
+    found = [row_of(case) for case in cases_of(zoo("cpu"), "cpu") if case.layer == layer]
+    assert [row.get("refused") for row in found] == [None] * rows
 
 
-# ---- targets ---------------------------------------------------------------------------------------------------------
+def test_both_devices_time_the_same_operators():
+    """Whatever both have is the same row but for the batch, and takes as many bytes an element."""
+
+    def cases(backend):
+        found = [case for case in cases_of(zoo(backend), backend) if case.kind in ("pool", "activation")]
+        return {
+            tuple(case.layer.split("@")[0] if key == "layer" else case.head[key] for key in HEAD): case
+            for case in found
+        }
+
+    def work(case):
+        with torch.device("meta"):
+            return case.bytes / case.draw()["x"].numel(), set(case.ways)
+
+    cpu, gpu = cases("cpu"), cases("cuda")
+    both = set(cpu) & set(gpu)
+    assert len(both) == 16 and all(work(cpu[key]) == work(gpu[key]) for key in both)
+    assert {key[2] for key in gpu if key[0] == "activation"} == {"inference", "forward", "backward"}
 
 
-def conv_row(name, ratio, torch_share, our_share=0.5, pass_="forward", layout="nchw"):
-    ratios = {peer: {"median": ratio * factor} for peer, factor in (("torch nchw", 2), ("torch channels_last", 1))}
-    return {
-        "kind": "conv",
-        "layer": name,
-        "pass": pass_,
-        "layout": layout,
-        "flops": 1,
-        "bytes": 1,
-        "ratios": ratios,
-        "best": "torch channels_last",
-        "share": {"convlab": our_share, "torch channels_last": torch_share},
-    }
-
-
-def test_near_the_peak_a_draw_is_enough():
-    rows = [
-        conv_row("a", 0.93, 0.86),
-        conv_row("b", 0.99, 0.84),
-        conv_row("c", 4.0, 0.3),
-        conv_row("d", 0.91, 0.9, layout="channels_last"),
-    ]
-    found = {figure.name: figure for figure in targets.figures(rows)}
-    near = found["convolutions, NCHW, each against torch's best, where that is above 85 % of peak"]
-    elsewhere = found["convolutions, NCHW, each against torch's best, elsewhere"]
-    assert near.reached and near.rows == 1 and near.value == 0.93
-    assert not elsewhere.reached and elsewhere.misses == ["conv b forward nchw"]
-    assert found["convolutions, NCHW, against torch's best"].value == pytest.approx((0.93 * 0.99 * 4) ** (1 / 3))
-    assert found["convolutions, NCHW, against torch NCHW"].reached
-    assert not found["convolutions, channels_last, each against torch's best"].reached
-
-
-def test_share_of_peak_is_asked_of_the_wide_layers():
-    rows = [
-        conv_row(name, 1, 0.9, 0.91 if name != "resnet-256" else 0.89, pass_)
-        for name in targets.PEAK_LAYERS
-        for pass_ in ("dgrad", "wgrad")
-    ]
-    (figure,) = (figure for figure in targets.figures(rows) if "share of FMA peak" in figure.name)
-    assert figure.misses == ["conv resnet-256 dgrad nchw"] and figure.rows == len(targets.PEAK_LAYERS)
-
-
-def test_the_layers_named_in_targets_exist():
-    assert set(targets.PEAK_LAYERS) <= {layer.name for layer in layers.CONVOLUTIONS}
-    leaky = [
-        case for case in cases_of("activation") if case.layer.startswith("leaky_relu") and case.bytes >= 2 * targets.MB8
-    ]
-    assert len(leaky) >= 4
+def test_cases_of_any_problems():
+    """Not of the zoo alone: of whatever convolutions somebody has."""
+    layer = Conv(1, 4, 7, 6, 6, 3, 2, (2, 1), (1, 0), (1, 2), 2)
+    found = cases_of(Problems((layer,), (layer,)), "cpu")
+    assert {case.kind for case in found} == {"conv", "ladder"} and {case.layer for case in found} == {str(layer)}
+    assert [row_of(case).get("refused") for case in found] == [None] * 9
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -294,7 +311,6 @@ def test_the_layers_named_in_targets_exist():
 
 def run(*argv):
     """The exit status."""
-    pytest.importorskip("rich")
     threads = torch.get_num_threads()
     try:
         command.main(list(map(str, argv)))
@@ -305,122 +321,141 @@ def run(*argv):
     return 0
 
 
-def test_a_run_is_recorded_and_compared(tmp_path, capsys):
+def test_a_run_is_recorded_and_compared(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     path = tmp_path / "results" / "run.json"
-    chosen = [
-        "cpu",
-        "conv",
-        "pool",
-        "--layers",
-        "lenet-c5",
-        "max-lenet",
-        "--passes",
-        "forward",
-        "--layout",
-        "nchw",
-        *FAST,
-    ]
+    chosen = ["cpu", "conv", "pool", "lenet-c5", "max-lenet", "forward", "nchw", *FAST]
     assert run(*chosen, "--output", path) == 0
-    kept = json.loads(path.read_text())
-    assert kept == record.load(path) and os.listdir(path.parent) == ["run.json"]
-    assert (
-        kept["complete"]
-        and kept["machine"]["threads"] == 1
-        and kept["machine"]["cpu"]
-        and kept["ceilings"]["peak_gflops"] > 0
-    )
-    assert [targets.row_id(row) for row in kept["rows"]] == [
-        "conv lenet-c5 forward nchw",
-        "pool max-lenet forward nchw",
+    kept = record.load(path)
+    assert os.listdir(path.parent) == ["run.json"] and kept["complete"] and kept["machine"]["cpu"]
+    assert [ceilings["threads"] for ceilings in kept["ceilings"]] == [1, 2]
+    assert all(ceilings["fma"] > 1e9 and ceilings["copy"] for ceilings in kept["ceilings"])
+    assert [record.row_id(row) for row in kept["rows"]] == [
+        "conv lenet-c5 forward nchw float32 1 thread",
+        "conv lenet-c5 forward nchw float32 2 threads",
+        "pool max-lenet forward nchw float32 1 thread",
+        "pool max-lenet forward nchw float32 2 threads",
     ]
     for row in kept["rows"]:
-        assert set(row["times"]) == {"convlab", "torch nchw", "torch channels_last"}
-        assert all(t["q1"] <= t["median"] <= t["q3"] and t["error"] >= 0 for t in row["times"].values())
-        assert row["floor"] > 0 and row["share"]["convlab"] > 0 and row["best"] in row["ratios"]
+        assert set(row["ways"]) == {"convlab", "torch nchw", "torch channels_last"} and row["floor"]["float32"] > 0
+        for name, way in row["ways"].items():
+            t = way["warm"]
+            assert t["least"] <= t["q1"] <= t["median"] <= t["q3"] and way["error"] >= 0 and t["faults"] >= 0
+            assert name == OURS or t["ratio_q1"] <= t["ratio"] <= t["ratio_q3"]
     said = capsys.readouterr()
-    assert "lenet-c5" in said.out and "targets" in said.out and f"wrote {path}" in said.out and not said.err
-    assert run(*chosen, "--no-save", "--filter", "pool", "--compare", path) == 0
+    assert "LeNet's convolutions, threads: 2" in said.out and "page faults" in said.out and f"wrote {path}" in said.out
+    assert "wanted" not in said.out and said.err.count("us, convlab") >= 4  # a line a row, as it comes
+    assert run(*chosen, "--no-save", "max-lenet", "--threads", "1", "--compare", path) == 0
     said = capsys.readouterr().out
-    assert "compared with" in said and "lenet-c5" not in said
+    assert "compared with" in said and "times as fast" in said and "2 threads" not in said.split("compared with")[1]
+
+
+def test_a_record_is_printed(capsys):
+    assert run("lenet-c5", "wgrad", "nchw", "--threads", "1", "--json", *FAST) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["layer"], row["pass"], row["threads"]) == ("lenet-c5", "wgrad", 1)
+
+
+def test_any_convolution(capsys):
+    problem = ["--shape", "2,6,9,9", "--filters", "8,3,3", "--padding", "1", "--groups", "2"]
+    assert run(*problem, "dgrad", "channels_last", "--threads", "1", "--json", *FAST) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["layer"] == "x2.6.9.9-w8.3.3-p1.1-g2" and "refused" not in row
 
 
 def test_a_step_is_measured(monkeypatch, capsys):
-    lenet = steps.NETWORKS[0]
-    monkeypatch.setattr(
-        steps, "NETWORKS", [lenet._replace(batch=2, convolutions=tuple(c._replace(N=2) for c in lenet.convolutions))]
-    )
-    assert run("cpu", "step", "--no-compile", "--no-save", *FAST) == 0
-    assert "LeNet-5 step" in capsys.readouterr().out
+    monkeypatch.setattr(command.cases, "zoo", lambda _: Problems(networks=(networks.LENET_5.batched(2),)))
+    assert run("step", "nchw", "--no-compile", "--json", "--threads", "1", *FAST) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["layer"] == "lenet-5@2" and set(row["ways"]) == {"convlab", "torch nchw", "torch channels_last"}
+
+
+def with_cases(monkeypatch, *found):
+    monkeypatch.setattr(command.cases, "cases_of", lambda *_: list(found))
 
 
 def test_what_has_no_time_says_why(monkeypatch, capsys):
-    case = doubling(lambda x: 2 * x)
-    case.contestants["torch.compile"] = Contestant("nchw", lambda t: lambda: crash(t))
-    monkeypatch.setattr(command, "cases_of", lambda *_: [case])
-    assert run("cpu", "conv", "--no-save", *FAST) == 0
-    assert "failed: conv doubling forward nchw: torch.compile: ValueError: no such thing" in capsys.readouterr().out
+    with_cases(monkeypatch, doubling(lambda x: 2 * x, **{"torch.compile": Way("nchw", lambda t: crash)}))
+    assert run("cpu", "conv", "--no-save", "--threads", "1", *FAST) == 0
+    line = "failed: conv doubling forward nchw float32 1 thread: torch.compile: ValueError: no such thing"
+    assert line in capsys.readouterr().out
+
+
+def test_without_rich_a_line_says_what_draws_the_tables(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "rich", None)
+    with_cases(monkeypatch, doubling(lambda x: 2 * x))
+    assert run("--no-save", "--threads", "1", *FAST) == 0
+    assert "not installed: pip install rich" in capsys.readouterr().out
+
+
+def test_without_torch_a_sentence_says_so():
+    script = "import sys, runpy; sys.modules['torch'] = None; sys.argv[0] = '-m'; runpy.run_module('convlab.bench')"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and not done.stdout and "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.endswith("pip install 'torch>=2.11'\n"), done.stderr
 
 
 def test_overhead(capsys):
-    assert run("overhead", "--no-save", *FAST) == 0
+    pytest.importorskip("rich")
+    assert run("overhead", "--no-save", "--threads", "1", *FAST) == 0
     out = capsys.readouterr().out
-    assert all(case.pass_ in out for case in overhead.cases()) and "floor" not in out
+    assert "overhead tiny forward nchw" in out and "overhead tiny forward+backward nchw" in out
 
 
 def test_a_refused_row_is_the_exit_status(monkeypatch, capsys):
-    monkeypatch.setattr(command, "cases_of", lambda *_: [doubling(lambda x: 3 * x)])
-    assert run("cpu", "--no-save", *FAST) == 1
-    assert "refused: conv doubling forward nchw: its error against float64" in capsys.readouterr().out
+    with_cases(monkeypatch, doubling(lambda x: 3 * x))
+    assert run("cpu", "--no-save", "--threads", "1", *FAST) == 1
+    line = "refused: conv doubling forward nchw float32 1 thread: convlab: its error against float64"
+    assert line in capsys.readouterr().out
 
 
 def test_disturbed_rows_are_measured_again(monkeypatch, tmp_path):
     disturbed = {"first": iter([True, True]), "second": iter([False]), "third": iter([True, False])}
-    taken = []
+    taken, right = [], measure.measure
 
-    def fake(case, options):
+    def fake(case, *rest):
         taken.append(case.layer)
-        row = measure.measure(case, options)
-        return row | {"disturbed": next(disturbed[case.layer])}
+        return right(case, *rest) | {"disturbed": next(disturbed[case.layer])}
 
     monkeypatch.setattr(command, "measure", fake)
-    monkeypatch.setattr(
-        command,
-        "cases_of",
-        lambda *_: [dataclasses.replace(doubling(lambda x: 2 * x), layer=name) for name in disturbed],
-    )
-    assert run("cpu", "conv", "--output", tmp_path / "run.json", *FAST) == 0
+    with_cases(monkeypatch, *(doubling(lambda x: 2 * x, layer=name) for name in disturbed))
+    assert run("cpu", "conv", "--threads", "1", "--output", tmp_path / "run.json", *FAST) == 0
     assert taken == ["first", "second", "third", "first", "third"]
-    assert [(row["layer"], row["disturbed"]) for row in record.load(tmp_path / "run.json")["rows"]] == [
-        ("first", True),
-        ("second", False),
-        ("third", False),
-    ]
+    rows = record.load(tmp_path / "run.json")["rows"]
+    assert {row["layer"]: row["disturbed"] for row in rows} == {"first": True, "second": False, "third": False}
 
 
 def test_an_interrupted_run_keeps_its_rows(monkeypatch, tmp_path):
     def interrupt(x):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "cases_of", lambda *_: [doubling(lambda x: 2 * x), doubling(interrupt)])
-    assert run("cpu", "conv", "--output", tmp_path / "run.json", *FAST) == 130
+    with_cases(monkeypatch, doubling(lambda x: 2 * x), doubling(interrupt))
+    assert run("cpu", "conv", "--threads", "1", "--output", tmp_path / "run.json", *FAST) == 130
     kept = record.load(tmp_path / "run.json")
-    assert not kept["complete"] and len(kept["rows"]) == 1
+    assert not kept["complete"] and len(kept["rows"]) == 1 and kept["left_out"] == 1
 
 
 @pytest.mark.parametrize(
     "argv,message",
     [
-        (["cpu", "convolution"], "'convolution' is not measured, choose from: conv, pool"),
-        (["cpu", "--layers", "resnet-46"], "'resnet-46' is none of: lenet-c1, "),
-        (["cpu", "conv", "--layers", "max-lenet"], "'max-lenet' is none of: lenet-c1, "),
-        (["cpu", "pool", "--passes", "wgrad"], "nothing to measure"),
-        (["cpu", "--filter", "nowhere"], "nothing to measure"),
-        (["cpu", "--algo", "tiled"], "'tiled' is no algorithm for the CPU, choose from: auto, "),
+        (["cpu", "convolution"], "'convolution' describes no row; there are kind: conv, pool"),
+        (["cpu", "resnet-46"], "'resnet-46' describes no row"),
+        (["cpu", "pool", "wgrad"], "nothing to measure: no row is all of 'pool wgrad'"),
+        (["cpu", "conv", "max-lenet"], "nothing to measure"),
+        (["cpu", "--algo", "tiled"], "'tiled' is no algorithm for cpu, choose from: auto, "),
         (["cpu", "--rounds", "0"], "'0' is no whole number from 1 up"),
         (["cpu", "--seconds", "-1"], "'-1' is no number above 0"),
         (["cpu", "--compare", "nowhere.json"], "nowhere.json cannot be read as the JSON of a run"),
         (["cpu", "--compare", __file__], "cannot be read as the JSON of a run"),
         (["cpu", "--no-save", "--output", "x.json"], "leave one of them out"),
+        (["cpu", "--dry"], "argument --dry: goes with gpu only"),
+        (["gpu", "--dry", "--threads", "2"], "argument --threads: goes with cpu and overhead only"),
+        (["--shape", "1,2,3"], "'1,2,3': expected whole numbers from 1 up, N,C,H,W"),
+        (["--shape", "1,2,3,4"], "one goes with the other"),
+        (["--shape", "1,2,3,4", "--filters", "1,5,5"], "arguments --shape and --filters: "),
+        (["gpu", "--dry", "pools"], "'pools' describes no row; there are kind: conv, ladder"),
+        (["gpu", "--dry", "conv", "lenet-c9"], "'lenet-c9' describes no row"),
     ],
 )
 def test_bad_arguments(argv, message, capsys):
@@ -430,97 +465,145 @@ def test_bad_arguments(argv, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_record_of_another_format_is_refused(tmp_path):
-    (tmp_path / "old.json").write_text('{"version": 0, "rows": []}')
-    with pytest.raises(record.BadRecord, match=r"is no record of `python -m convlab.bench`"):
+@pytest.mark.parametrize(
+    "words,layers_",
+    [
+        (["conv", "resnet-64"], {"resnet-64"}),
+        (["conv", "cifar"], {"cifar-3-32", "cifar-32-64", "cifar-64-128"}),
+        (["step", "cifar"], {"cifar"}),
+        (["depthwise", "relu-1mb"], {"depthwise-96", "relu-1mb"}),
+    ],
+)
+def test_words_choose_rows(words, layers_):
+    assert {case.layer for case in command.parse(["cpu", *words]).cases} == layers_
+
+
+# ---- records ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_comes_back_as_it_was(tmp_path):
+    row = row_of(doubling(lambda x: 2 * x))
+    row["ways"]["torch nchw"]["kernels"] = ["b<float>", "a", "b<float>"]
+    kept = {"version": record.VERSION, "command": "cpu", "rows": [row, doubling(crash).head | {"refused": "it"}]}
+    record.save(kept, tmp_path / "run.json")
+    again, text = record.load(tmp_path / "run.json"), (tmp_path / "run.json").read_text()
+    for way in again["rows"][0]["ways"].values():
+        assert way["warm"].pop("ratio", None) is not None or way["warm"].pop("ratio_q1", None) is None
+    assert again["rows"][0]["ways"]["torch nchw"]["kernels"] == ["b<float>", "a", "b<float>"]
+    assert again["rows"][0]["ways"][OURS]["warm"]["median"] == record.rounded(row["ways"][OURS]["warm"]["median"])
+    assert again["rows"][1] == kept["rows"][1] and text.count("b<float>") == 1
+
+
+def test_json_in_lines():
+    value = {"short": [1, 2], "long": [{"a": "x" * 80, "b": [i]} for i in range(5)], "empty": {}, "text": "y" * 300}
+    text = _files.compact(value)
+    assert json.loads(text) == value and _files.compact({"a": [1]}) == '{"a": [1]}'
+    assert len(text.splitlines()) == 6 and max(map(len, text.splitlines()[:3])) <= _files.WIDTH
+
+
+@pytest.mark.parametrize(
+    "text", ['{"version": 1, "rows": []}', '{"version": 2}', '{"command": "gpu-report", "steps": {}}']
+)
+def test_a_record_of_another_format_is_refused(text, tmp_path):
+    (tmp_path / "old.json").write_text(text)
+    with pytest.raises(record.BadRecord, match=r"has no record of `python -m convlab.bench`"):
         record.load(tmp_path / "old.json")
 
 
 def test_an_error_while_saving_leaves_the_old_record(tmp_path):
     path = tmp_path / "run.json"
     record.save({"rows": []}, path)
+    before = path.read_text()
     with pytest.raises(TypeError):
-        record.save({"rows": [object()]}, path)
-    assert json.loads(path.read_text()) == {"rows": []} and os.listdir(tmp_path) == ["run.json"]
+        record.save({"rows": [{"x": object()}]}, path)
+    assert path.read_text() == before and os.listdir(tmp_path) == ["run.json"]
 
 
-# ---- memory ----------------------------------------------------------------------------------------------------------
+def test_results_in_git_are_compact():
+    assert sum(len(path.read_text().splitlines()) for path in RESULTS.glob("*.json")) < 3000
 
 
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="Linux only")
-def test_memory_of_a_call():
-    """Leaky ReLU takes its output, 8 MiB, and nothing beside it."""
-    (case,) = (case for case in cases_of("activation") if case.id == "activation leaky_relu-8mb forward nchw")
-    with Memory() as memory:
-        counted = memory.of(case)
-    assert set(counted) == {"convlab", "torch nchw"}
-    for of in counted.values():
-        assert of["outputs"] == 8 * 2**20 and of["outputs"] - 2**16 <= of["peak"] < of["outputs"] + 2**20
+def test_the_cpus_record_has_its_rows():
+    kept = record.load(RESULTS / "cpu.json")
+    kinds = [row["kind"] for row in kept["rows"]]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"conv": 96, "pool": 24, "activation": 16, "step": 4}
+    rows = {record.row_id(row): row["ways"] for row in kept["rows"]}
+    c1 = rows["conv lenet-c1 forward nchw float32 2 threads"]
+    assert c1["convlab"] == {"error": 3.0783e-07, "warm": c1["convlab"]["warm"]}
+    assert [c1["convlab"]["warm"][key] for key in ("median", "q1", "q3", "least")] == [63.251, 62.42, 64.346, 60.648]
+    assert [c1["torch nchw"]["warm"][key] for key in ("ratio", "ratio_q1", "ratio_q3")] == [3.4321, 3.172, 3.5678]
+    step = rows["step cifar step channels_last float32 2 threads"]
+    assert step["convlab"]["warm"]["median"] == 28997 and step["torch channels_last"]["warm"]["ratio"] == 1.192
 
 
 # ---- the README ------------------------------------------------------------------------------------------------------
 
 
 def test_the_readme_says_what_was_measured():
-    text = (readme.ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text()
     source = readme.source_of(text)
-    assert readme.contents_of(text) == (readme.tables(record.load(readme.ROOT / source)) if source else readme.NOT_YET)
+    assert readme.contents_of(text) == readme.tables(record.read(ROOT / source))
 
 
-def whole_run():
-    rows = [
-        conv_row(layer.name, 1.5, 0.5, pass_=pass_)
-        for layer in layers.CONVOLUTIONS
-        for pass_ in ("forward", "dgrad", "wgrad")
-    ]
-    for row in rows:
-        row["rate"] = {"convlab": 123.4}
-    options = dict.fromkeys(("filter", "layers", "passes", "layout", "kinds", "cold")) | {"algo": "auto"}
-    ceilings = {"peak_gflops": 500.0}
-    machine = {"cpu": "A processor", "threads": 2, "capability": "AVX512", "torch": "2.11"}
-    return {
+@pytest.fixture
+def whole_run(tmp_path):
+    """A run, as its file has it."""
+
+    def row(layer, pass_, layout):
+        ways = {OURS: {"warm": {"median": 2.0}}}
+        ratios = {"torch nchw": 3.0, "torch channels_last": 1.5}
+        ways |= {name: {"warm": {"median": 2 * ratio, "ratio": ratio}} for name, ratio in ratios.items()}
+        head = ("conv", layer.name, pass_, layout, "float32")
+        return dict(zip(HEAD, head)) | {"threads": 2, "flops": 246800, "bytes": 1, "ways": ways, "disturbed": False}
+
+    product = itertools.product(layers.CONVOLUTIONS, ("forward", "dgrad", "wgrad"), ("nchw", "channels_last"))
+    kept = {
+        "version": record.VERSION,
         "command": "cpu",
         "complete": True,
-        "options": options,
-        "machine": machine,
-        "ceilings": ceilings,
-        "rows": rows,
+        "dry": False,
+        "options": dict.fromkeys(("words", "shape", "cold")) | {"algo": "auto"},
+        "machine": {"cpu": "A processor", "capability": "AVX512", "torch": "2.11"},
+        "ceilings": [{"threads": 1, "fma": 2e11}, {"threads": 2, "fma": 5e11}],
+        "rows": [row(*of) for of in product],
     }
+    record.save(kept, tmp_path / "run.json")
+    return json.loads((tmp_path / "run.json").read_text())
 
 
-def test_the_readme_is_written_from_a_run():
+def test_the_readme_is_written_from_a_run(whole_run):
     before = "above\n<!-- measured: nothing -->\nNot measured yet.\n<!-- end of what was measured -->\nbelow\n"
-    after = readme.updated(before, whole_run(), "benchmarks/results/run.json")
+    after = readme.updated(before, whole_run, "benchmarks/results/run.json")
     assert after.startswith("above\n") and after.endswith("-->\nbelow\n")
     assert readme.source_of(before) is None and readme.source_of(after) == "benchmarks/results/run.json"
-    assert "| 64 x 1 x 32 x 32 -> 6, 5 x 5 | 123 GFLOP/s, 1.50 |" in after
-    assert readme.contents_of(after) == readme.tables(whole_run())
+    assert "A processor, 2 threads, AVX512, float32, torch 2.11: a peak of 500 GFLOP/s." in after
+    assert "| 64 x 1 x 32 x 32 -> 6, 5 x 5 | 123 GFLOP/s, 1.50 | 123 GFLOP/s, 1.50 |" in after
+    assert "| ResNet's convolutions in nchw | 1.50 (1.50 to 1.50) | 3.00 (3.00 to 3.00) |" in after
+    assert readme.contents_of(after) == readme.tables(whole_run) and "wanted" not in after
 
 
-def test_the_readme_says_that_rows_were_disturbed():
-    kept = whole_run()
-    assert "disturbed" not in readme.tables(kept)
-    kept["rows"][0]["disturbed"] = True
-    assert "Other programs disturbed 1 of 48 rows." in readme.tables(kept)
+def test_the_readme_says_that_rows_were_disturbed(whole_run):
+    assert "disturbed" not in readme.tables(whole_run)
+    whole_run["rows"][0]["disturbed"] = True
+    assert "Other programs disturbed 1 of 96 rows." in readme.tables(whole_run)
 
 
-def test_the_readme_takes_whole_runs_only():
-    for option, value in {"layers": ["lenet-c1"], "cold": True, "algo": "direct"}.items():
-        part = whole_run()
-        part["options"][option] = value
-        with pytest.raises(record.BadRecord, match="whole runs"):
-            readme.tables(part)
+@pytest.mark.parametrize("option,value", [("words", ["lenet-c1"]), ("cold", True), ("algo", "direct")])
+def test_the_readme_takes_whole_runs_only(whole_run, option, value):
     with pytest.raises(record.BadRecord, match="no block"):
-        readme.updated("# a README without it", whole_run(), "run.json")
+        readme.updated("# a README without it", whole_run, "run.json")
+    whole_run["options"][option] = value
+    with pytest.raises(record.BadRecord, match="whole runs"):
+        readme.tables(whole_run)
 
 
 def test_a_step_in_float64_has_no_error():
     """The same weights for everyone: otherwise the networks would have nothing in common."""
-    network = steps.NETWORKS[0]
-    models = [steps.model_of(network, layout, torch.float64) for layout in ("nchw", "channels_last")]
+    models = [networks.model_of(networks.LENET_5, layout, torch.float64) for layout in ("nchw", "channels_last")]
     assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters()))
 
 
-def test_layer_names_are_unique():
-    names = [layer.name for layer in (*layers.CONVOLUTIONS, *layers.POOLS, *layers.ACTIVATIONS, *steps.NETWORKS)]
-    assert len(names) == len(set(names)) and all(isinstance(layer, Conv) for layer in layers.CONVOLUTIONS)
+def test_names_of_rows_are_unique():
+    for backend in ("cpu", "cuda"):
+        heads = [tuple(case.head.values()) for case in cases_of(zoo(backend), backend)]
+        assert len(heads) == len(set(heads)) > 100

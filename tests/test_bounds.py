@@ -1,12 +1,12 @@
 """No bound that convlab.explain prints is above a time that was measured on the GPU it is for."""
 
-import json
 import random
 from pathlib import Path
 
 import pytest
 import torch
 
+from convlab.bench import record
 from convlab.explain import GPUS
 from convlab.explain.explanation import SURE_OF_WAVEFRONTS, bound_of, explain
 from convlab.explain.work import work_of
@@ -14,7 +14,7 @@ from convlab.layers import find
 
 ROOT = Path(__file__).parent.parent
 RECORD = max((ROOT / "benchmarks" / "results").glob("nvidia-h200-*.json"))
-ROWS = json.loads(RECORD.read_text())["steps"]["bench"]["data"]["rows"]
+ROWS = record.load(RECORD)["rows"]
 QUICK = ("direct", "tiled", "register_tiled", "small_filter", "depthwise")  # to count
 
 
@@ -56,7 +56,7 @@ def test_no_rung_is_faster_than_its_bound(layer, pass_, rung, measured):
 
 
 def test_the_hardware_counts_the_wavefronts_that_a_bound_takes_for_sure():
-    for row in json.loads(RECORD.read_text())["steps"]["counters"]["data"]["rows"]:
+    for row in record.read(RECORD)["steps"]["counters"]["data"]["rows"]:
         simulated = row["simulated"].get("shared_wavefronts", 0)
         assert row["measured"]["shared_wavefronts"] >= SURE_OF_WAVEFRONTS * simulated, row
 

@@ -18,20 +18,25 @@ from gpu_report import Step
 
 import convlab
 from convlab import layers
-from convlab.bench import __main__ as bench
-from convlab.bench import readme
-from convlab.bench.gpu import ceilings, convolutions, steps, timing
-from convlab.bench.gpu import measure as measure_module
-from convlab.bench.gpu import readme as gpu_readme
-from convlab.bench.gpu.case import Case, Way
-from convlab.bench.gpu.device import MARK, Device, split_at
-from convlab.bench.gpu.measure import Options, measure
+from convlab._measure import Limits
+from convlab.bench import cases, gpu, measure, networks, readme, record, report, timer
+from convlab.bench import command as bench
+from convlab.bench.case import Case, Way
+from convlab.bench.gpu import MARK, Gpu, split_at
 from convlab.bench.record import BadRecord
 
 ROOT = Path(__file__).parent.parent
 
 PYTHON = sys.executable
 STEPS = ["build", "subset", "test", "memcheck", "racecheck", "ceilings", "counters", "bench"]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Nothing here is measured: other tests run beside these."""
+    monkeypatch.setattr(timer, "CALIBRATION", 0)
+
+
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
@@ -62,41 +67,30 @@ def test_a_dry_run(tmp_path):
     assert list(report["steps"]) == STEPS == [step.name for step in gpu_report.steps("9.0")]
     assert all(done["ok"] and done["commands"] and f"== {name}: ok" in log for name, done in report["steps"].items())
     assert "outputs of every kernel are right" in report["steps"]["subset"]["tail"]
-    every_kind_of_row_is_measured(report["steps"]["bench"]["data"], report["steps"]["ceilings"]["data"]["ceilings"])
+    every_kind_of_row_is_measured(record.load(path), report["steps"]["ceilings"]["data"]["ceilings"][0])
     every_rung_is_counted(report["steps"]["counters"]["data"]["rows"])
     the_readme_shows_it(report, path)
 
 
 def every_kind_of_row_is_measured(measured, found):
     assert measured["complete"] and measured["dry"] and (measured["left_out"], measured["why_left_out"]) == (0, "")
-    rows = {(row["kind"], row["layer"], row["pass"]): row for row in measured["rows"]}
-    assert {kind for kind, _, _ in rows} == set(gpu_report.KINDS) and [row.get("refused") for row in rows.values()] == [
-        None
-    ] * len(rows)
-    row = rows["conv", "lenet-c3@1024", "wgrad"]
-    assert set(row["ways"]) == {
-        "convlab",
-        "torch nchw",
-        "torch channels_last",
-        "torch nchw tf32",
-        "torch channels_last tf32",
-    }
+    rows = {(row["kind"], row["layer"], row["pass"], row["layout"]): row for row in measured["rows"]}
+    assert {kind for kind, *_ in rows} == set(gpu_report.KINDS)
+    assert [row.get("refused") for row in rows.values()] == [None] * len(rows)
+    row = rows["conv", "lenet-c3@1024", "wgrad", "nchw"]
+    peers = {f"torch {layout}{tf32}" for layout in ("nchw", "channels_last") for tf32 in ("", " tf32")}
+    assert set(row["ways"]) == {"convlab", *peers}
     for way in row["ways"].values():
-        assert (
-            all(way[heat]["median"] > 0 and not way[heat]["captured"] for heat in ("cold", "warm"))
-            and way["error"] < 1e-4
-        )
-    assert {"convlab direct", "convlab tiled", "convlab small_filter"} < set(
-        rows["ladder", "lenet-c3@1024", "forward"]["ways"]
-    )
-    assert set(rows["pool", "max-lenet@1024", "backward"]["ways"]) == {
-        "convlab",
-        "convlab channels_last",
-        "torch nchw",
-        "torch channels_last",
-    }
-    assert set(rows["act", "leaky_relu-lenet@1024", "forward"]["ways"]) == {"convlab", "torch nchw"}
-    step = rows["step", "lenet-5@1024", "step"]
+        assert all(way[heat]["median"] > 0 and not way[heat]["captured"] for heat in ("cold", "warm"))
+        assert way["error"] < 1e-4
+    ladder = set(rows["ladder", "lenet-c3@1024", "forward", "nchw"]["ways"])
+    assert {"convlab direct", "convlab tiled", "convlab small_filter"} < ladder
+    for layout in ("nchw", "channels_last"):
+        pool = rows["pool", "max-lenet@1024", "backward", layout]
+        assert set(pool["ways"]) == {"convlab", "torch nchw", "torch channels_last"}
+    activations = {key[2]: set(row["ways"]) for key, row in rows.items() if key[0] == "activation"}
+    assert activations == {key: {"convlab", "torch nchw"} for key in ("inference", "forward", "backward")}
+    step = rows["step", "lenet-5@1024", "step", "nchw"]
     assert "torch channels_last graph" in step["ways"] and "cold" not in step["ways"]["convlab"]
     assert found["copy"] > 0 and found["ffma"] is None and "ffma" in found["failed"] and found["matmul_tf32"] > 0
 
@@ -118,70 +112,55 @@ def every_rung_is_counted(rows):
 
 def the_readme_shows_it(report, path):
     with pytest.raises(BadRecord, match="a dry one"):
-        gpu_readme.tables(report)
+        readme.tables(report)
     data = report["steps"]["bench"]["data"]
-    data |= {
-        "dry": False,
-        "options": data["options"] | {"layers": None, "precision": None},
-        "left_out": 3,
-        "why_left_out": "the GPU took a nap",
-    }
-    data["ceilings"] |= {"ffma": 6e13, "matmul_tf32": 4e14, "matmul_bfloat16": 8e14, "copy": 4.3e12}
-    path.write_text(json.dumps(report))
+    why = "the GPU took a nap"
+    data |= {"dry": False, "options": data["options"] | {"words": []}, "left_out": 3, "why_left_out": why}
+    data["ceilings"][0] |= {"ffma": 6e13, "matmul_tf32": 4e14, "matmul_bfloat16": 8e14, "copy": 4.3e12}
     before = (
         "a\n<!-- measured on a GPU: nothing -->\nNot measured yet.\n<!-- end of what was measured on a GPU -->\nz\n"
     )
-    after = readme.updated(before, readme.load(path), "benchmarks/results/report.json")
+    after = readme.updated(before, report, "benchmarks/results/report.json")
     assert after.startswith("a\n<!-- measured on a GPU: benchmarks/results/report.json -->\n") and after.endswith(
         "-->\nz\n"
     )
-    assert (
-        "copy 4,300 GB/s, multiply-adds 60 TFLOP/s" in after
-        and "3 rows were left out: the GPU took a nap." in after
-        and "failed" not in after
-    )
+    assert "copy 4,300 GB/s, multiply-adds 60 TFLOP/s" in after and "failed" not in after
+    assert "3 rows were left out: the GPU took a nap." in after
     lines = {
         line.split(" | ")[0].strip("| "): line.count(" | ") for line in after.splitlines() if line.startswith("| ")
     }
-    assert (
-        lines["lenet-c3@1024"] > 3
-        and lines["max-lenet@1024"] == lines["leaky_relu-lenet@1024"] == 4
-        and lines["lenet-5@1024, float32"] > 3
-    )
+    assert lines["lenet-c3@1024"] > 3 and lines["max-lenet@1024"] == lines["leaky_relu-lenet@1024"] == 5
+    assert lines["lenet-5@1024, float32"] > 3
     assert after.splitlines()[2].startswith("On an ") and "| LeNet's convolutions | " in after
-    rungs, steps_ = (
-        next(line for line in after.splitlines() if line.startswith(f"| {head}")) for head in ("rungs", "training step")
+    rungs, steps = (
+        next(line for line in after.splitlines() if line.startswith(f"| {head}"))
+        for head in ("rungs", "training step,")
     )
-    assert " | small_filter | " in rungs and "graph |" not in steps_.split("CUDA graph", 1)[1]
+    assert " | small_filter | " in rungs and "graph |" not in steps.split("CUDA graph", 1)[1]
     assert "Counted by the hardware" not in after
     counted = report["steps"]["counters"]
     counted |= {"ok": False, "why": "stopped after 9 s"}
+    shared = {"shared_wavefronts": 10}
     counted["data"]["rows"] = [
         {
             "layer": "a",
-            "simulated": {"read_requests": 5, "read_sectors": 9, "shared_wavefronts": 10},
+            "simulated": {"read_requests": 5, "read_sectors": 9} | shared,
             "measured": {"read_requests": 5, "read_sectors": 8},
         },
         {
             "layer": "a",
-            "simulated": {"read_requests": 7, "shared_wavefronts": 10},
+            "simulated": {"read_requests": 7} | shared,
             "measured": {"read_requests": 7, "shared_wavefronts": 10.5},
         },
         {"layer": "b", "simulated": {"read_requests": 7}, "measured": None},
     ]
     place = next(i for i, row in enumerate(data["rows"]) if row["kind"] == "conv")
-    data["rows"][place] = {key: data["rows"][place][key] for key in ("kind", "layer", "pass", "precision")} | {
-        "refused": "MemoryError: x"
-    }
-    path.write_text(json.dumps(report))
-    after = gpu_readme.tables(gpu_readme.load(path))
-    assert (
-        "in the 2 kernels of the rungs on a: " in after
-        and "in 2 of 3 counts; wavefronts of shared memory are within 10 % in 1 of 1." in after
-    )
+    data["rows"][place] |= {"refused": "MemoryError: x"}
+    del data["rows"][place]["ways"]
+    after = readme.tables(report)
+    assert "in the 2 kernels of the rungs on a: " in after
+    assert "in 2 of 3 counts; wavefronts of shared memory are within 10 % in 1 of 1." in after
     assert "failed: counters (stopped after 9 s)" in after and "1 rows were refused" in after and "| refused |" in after
-    with pytest.raises(BadRecord, match="no block"):
-        readme.updated("# a README without it", report, "report.json")
 
 
 # ---- the report ------------------------------------------------------------------------------------------------------
@@ -269,8 +248,8 @@ def test_a_file_that_is_no_report_is_not_continued(tmp_path):
     for text in (
         "{",
         "[]",
-        '{"version": 0, "command": "gpu-report", "steps": {}}',
-        '{"version": 1, "command": "cpu", "steps": {}}',
+        '{"version": 1, "command": "gpu-report", "steps": {}}',
+        '{"version": 2, "command": "cpu", "steps": {}}',
     ):
         (tmp_path / "old.json").write_text(text)
         assert gpu_report.begun(tmp_path / "old.json", "a GPU")["steps"] == {}
@@ -286,8 +265,9 @@ def test_the_steps_commands_exist(monkeypatch, capsys):
         for command in step.commands:
             assert command[0] in (PYTHON, "compute-sanitizer")
             if command[1:3] == ["-m", "convlab.bench"]:
-                args = bench.parse(["9" if word == "{seconds}" else word for word in command[3:]])
-                assert set(args.kinds) <= {"ceilings", *gpu_report.KINDS} and args.output == "{data}"
+                words = ["9" if word == "{seconds}" else word for word in command[3:] if word != "{data}"]
+                words.remove("--output")
+                assert bench.parse(words).command == "gpu"
             for i, word in enumerate(command):
                 assert not word.startswith(("tests/", "convlab/")) or (ROOT / word).exists()
                 assert not word.startswith("tools.") or importlib.util.find_spec(word)
@@ -301,26 +281,26 @@ def test_the_steps_commands_exist(monkeypatch, capsys):
 # ---- the benchmark ---------------------------------------------------------------------------------------------------
 
 
-class HostAsGpu(Device):
+class HostAsGpu(Gpu):
     """What the benchmark asks of a GPU, answered by the host: graphs are calls, and the CPU's kernels run."""
 
-    def __init__(self):
-        self.dry, self.type, self.captures = False, "cpu", 0
+    type = "cpu"
+    least, most = 1e-5, 4
 
-    def synchronize(self):
+    def __init__(self, **ceilings):
+        super().__init__()
+        self._ceilings, self.captures = CEILINGS | ceilings, 0
+
+    def check(self):
         pass
 
-    clean = synchronize
+    clean = check
+    timing = gpu.Cpu.timing
 
-    def seconds(self, call):
-        start = time.perf_counter()
-        call()
-        return time.perf_counter() - start
-
-    def captured(self, call, warm=3):
+    def captured(self, run):
         self.captures += 1
-        call()
-        return type("Graph", (), {"replay": staticmethod(call)})
+        run()
+        return run
 
     def cache_bytes(self):
         return 10_000
@@ -335,15 +315,17 @@ class HostAsGpu(Device):
 
 
 CEILINGS = {"copy": 1e9, "ffma": 1e9, "matmul_tf32": 2e9, "matmul_bfloat16": 4e9, "failed": {}}
-FAST = Options(timing.Limits(rounds=2, seconds=1e-5, calls=4))
+FAST = measure.Options(Limits(rounds=2, seconds=0.01, patience=0.01))
 
 
 def test_a_row_of_a_convolution(monkeypatch):
-    monkeypatch.setattr(measure_module, "COLD_BYTES", 100_000)
+    monkeypatch.setattr(gpu, "COLD_BYTES", 100_000)
     device, layer = HostAsGpu(), layers.Conv(2, 3, 10, 10, 4, 3, 3, padding=(1, 1), name="small")
     for pass_ in ("forward", "dgrad", "wgrad"):
-        row = measure(convolutions._case(device, layer, pass_, "float32", "auto"), device, FAST, CEILINGS)
-        assert "refused" not in row and set(row["ratios"]) == set(row["ways"]) - {"convlab"}
+        case = cases.convolution(layer, pass_, "nchw", "float32", "cuda")
+        row = measure.measure(case, device, FAST)
+        assert "refused" not in row
+        assert {n for n, way in row["ways"].items() if "ratio" in way["cold"]} == set(row["ways"]) - {"convlab"}
         assert row["floor"] == {
             "float32": pytest.approx(1e6 * max(layer.flops / 1e9, row["bytes"] / 1e9)),
             "tf32": pytest.approx(1e6 * max(layer.flops / 2e9, row["bytes"] / 1e9)),
@@ -351,103 +333,89 @@ def test_a_row_of_a_convolution(monkeypatch):
         for way in row["ways"].values():
             assert way["cold"]["captured"] and way["warm"]["captured"] and way["error"] < 1e-5
             assert way["cold"]["calls"] >= 100_000 // row["bytes"]  # every copy once at least
-    half = measure(convolutions._case(device, layer, "forward", "bfloat16", "auto"), device, FAST, CEILINGS)
-    assert (
-        set(half["ways"]) == {"convlab", "torch nchw", "torch channels_last"}
-        and 1e-4 < half["ways"]["convlab"]["error"] < 2e-2
-    )
+        assert {n for n, way in row["ways"].items() if "kernels" in way} == set(row["ways"]) - {"convlab"}
+    half = measure.measure(cases.convolution(layer, "forward", "nchw", "bfloat16", "cuda"), device, FAST)
+    assert set(half["ways"]) == {"convlab", "torch nchw", "torch channels_last"}
+    assert 1e-4 < half["ways"]["convlab"]["error"] < 2e-2 and set(half["floor"]) == {"bfloat16"}
 
 
 def test_a_row_of_a_step():
-    device = HostAsGpu()
-    network = steps.batched(steps.NETWORKS[0], 2, device)
-    row = measure(steps._case(device, network, "float32", False), device, FAST, CEILINGS)
+    case = networks.step(networks.LENET_5.batched(2), "nchw", "float32", "cuda", compiled=False)
+    row = measure.measure(case, HostAsGpu(), FAST)
     assert "refused" not in row and all("warm" in way and "cold" not in way for way in row["ways"].values())
     captured = {name for name, way in row["ways"].items() if way["warm"]["captured"]}
     assert captured == {name for name in row["ways"] if name.endswith("graph")} and "convlab graph" in captured
+    assert {name for name, way in row["ways"].items() if "ratio" not in way["warm"]} == {"convlab", "convlab graph"}
 
 
 def doubling(ways):
-    return Case(
-        "test",
-        "doubling",
-        "forward",
-        "float32",
-        100,
-        1000,
-        lambda: {"x": torch.randn(2, 3, 4, 5)},
-        ways,
-        lambda t: 2 * t["x"],
-    )
+    draw = lambda: {"x": torch.randn(2, 3, 4, 5)}  # noqa: E731
+    return Case("test", "doubling", "forward", "nchw", "float32", 100, 1000, draw, ways, lambda t: lambda: 2 * t["x"])
 
 
-def by(function, **more):
-    return Way("float32", "nchw", lambda t: lambda: function(t["x"]), **more)
+def by(function, *precision, **more):
+    return Way("nchw", lambda t: lambda: function(t["x"]), *precision, **more)
 
 
 def crash(x):
     raise ValueError("no such thing")
 
 
+def row_of(device=None, **ways):
+    ways = {name.replace("_", " "): way for name, way in ways.items()}
+    return measure.measure(doubling(ways), device or HostAsGpu(), FAST)
+
+
 def test_a_wrong_kernel_is_refused_and_a_failing_peer_recorded():
-    row = measure(
-        doubling({"convlab": by(lambda x: 2.1 * x), "torch nchw": by(lambda x: 2 * x)}), HostAsGpu(), FAST, CEILINGS
-    )
-    assert "its error against float64" in row["refused"] and "ratios" not in row
-    row = measure(doubling({"convlab": by(crash), "torch nchw": by(lambda x: 2 * x)}), HostAsGpu(), FAST, CEILINGS)
-    assert row["refused"] == "convlab: ValueError: no such thing"
-    row = measure(doubling({"convlab": by(lambda x: 2 * x), "torch nchw": by(crash)}), HostAsGpu(), FAST, CEILINGS)
-    assert (
-        "refused" not in row
-        and row["ways"]["torch nchw"] == {"failed": "ValueError: no such thing"}
-        and not row["ratios"]
-    )
-    missing = measure(doubling({"convlab": by(lambda x: 2 * x)}), HostAsGpu(), FAST, CEILINGS | {"copy": None})
+    right, wrong, failing = by(lambda x: 2 * x), by(lambda x: 2.1 * x), by(crash)
+    row = row_of(convlab=wrong, torch_nchw=right)
+    assert "its error against float64" in row["refused"] and "ways" not in row
+    assert row_of(convlab=failing, torch_nchw=right)["refused"] == "convlab: ValueError: no such thing"
+    row = row_of(convlab=right, torch_nchw=failing)
+    assert "refused" not in row and row["ways"]["torch nchw"] == {"failed": "ValueError: no such thing"}
+    missing = row_of(HostAsGpu(copy=None), convlab=right)
     assert missing["floor"] == {"float32": None} and missing["ways"]["convlab"]["warm"]["median"] > 0
+    assert "refused" in row_of(**{"convlab": right, "convlab other": wrong, "torch nchw": right})
 
 
 def test_what_cannot_be_captured_is_called():
     class Uncaptured(HostAsGpu):
-        def captured(self, call, warm=3):
+        def captured(self, run):
             raise RuntimeError("cannot be captured into a CUDA graph")
 
-    row = measure(
-        doubling({"convlab": by(lambda x: 2 * x), "torch nchw": by(lambda x: 2 * x, capture=False)}),
-        Uncaptured(),
-        FAST,
-        CEILINGS,
-    )
-    ours, theirs = row["ways"]["convlab"]["cold"], row["ways"]["torch nchw"]["cold"]
-    assert not ours["captured"] and "cannot be captured" in ours["why_not"] and theirs["why_not"] == "not asked for"
+    row = row_of(Uncaptured(), convlab=by(lambda x: 2 * x), torch_nchw=by(lambda x: 2 * x, capture=False))
+    ours, theirs = row["ways"]["convlab"], row["ways"]["torch nchw"]
+    assert not ours["cold"]["captured"] and "cannot be captured" in ours["not_captured"]
+    assert not theirs["cold"]["captured"] and "not_captured" not in theirs
 
 
 def test_precisions_are_set_for_calls_and_put_back():
     seen, cudnn = [], torch.backends.cudnn
     before = cudnn.allow_tf32, cudnn.benchmark
-    way = Way(
-        "tf32",
-        "nchw",
-        lambda t: lambda: (seen.append((cudnn.allow_tf32, cudnn.benchmark)), 2 * t["x"])[1],
-        capture=False,
-    )
-    strict = Way(
-        "float32",
-        "nchw",
-        lambda t: lambda: (seen.append((not cudnn.allow_tf32, cudnn.benchmark)), 2 * t["x"])[1],
-        capture=False,
-    )
-    measure(doubling({"convlab": strict, "torch nchw tf32": way}), HostAsGpu(), FAST, CEILINGS)
-    assert (
-        len(seen) > 10 and all(seen == (True, True) for seen in seen) and (cudnn.allow_tf32, cudnn.benchmark) == before
-    )
+
+    def told(tf32):
+        return lambda x: (seen.append((cudnn.allow_tf32 == tf32, cudnn.benchmark)), 2 * x)[1]
+
+    row_of(convlab=by(told(False), capture=False), torch_nchw_tf32=by(told(True), "tf32", capture=False))
+    assert len(seen) > 10 and set(seen) == {(True, True)} and (cudnn.allow_tf32, cudnn.benchmark) == before
 
 
-def test_slow_calls_get_fewer_rounds():
-    def measured(seconds):
-        series = {"a": timing.Series(lambda: time.sleep(seconds), 1, False, "")}
-        return timing.time_paired(HostAsGpu(), series, timing.Limits(rounds=7, patience=0.1))[0]["a"]
+def test_a_lost_gpu_ends_the_run(monkeypatch, capsys):
+    """CUDA repeats an error for every later call of the process: rows after it would say nothing of their kernels."""
 
-    assert measured(0).rounds == 7 and measured(0.06).rounds == timing.FEWEST
+    class Lost(HostAsGpu):
+        def lost(self):
+            return True
+
+    monkeypatch.setattr(bench, "devices_of", lambda args: [Lost()])
+    found = [doubling({"convlab": by(function)}) for function in (lambda x: 2 * x, crash, lambda x: 2 * x)]
+    monkeypatch.setattr(bench.cases, "cases_of", lambda *_: found)
+    monkeypatch.setattr(HostAsGpu, "facts", lambda self: {})
+    with pytest.raises(SystemExit) as end:
+        bench.main(["gpu", "--json"])
+    kept = json.loads(capsys.readouterr().out)
+    assert end.value.code == 1 and len(kept["rows"]) == 2 and not kept["complete"]
+    assert (kept["left_out"], kept["why_left_out"]) == (1, "the GPU took no more calls of the process")
 
 
 def test_kernels_are_told_apart():
@@ -461,46 +429,23 @@ def test_the_benchmark_is_told_what_time_it_has(monkeypatch, tmp_path):
     assert 100 - gpu_report.MARGIN - 10 < int(report["steps"]["bench"]["tail"].split()[1]) <= 100 - gpu_report.MARGIN
 
 
-def test_series_rotate():
-    """As many calls as take the time that is wanted, each as often as the others."""
-    called = []
-    series = timing.series_of(HostAsGpu(), [lambda i=i: called.append(i) for i in range(3)], timing.Limits(1, 1.0, 10))
-    called.clear()
-    series.run()
-    assert series.calls == len(called) == 12 and called == [0, 1, 2] * 4
-
-
-def test_the_layers_are_those_of_the_targets():
-    names = [layer.name for layer in layers.GPU_CONVOLUTIONS]
-    assert len(names) == len(set(names)) and set(convolutions.LADDER) < set(names)
+def test_the_layers_of_a_gpu():
+    problems = cases.zoo("cuda")
+    names = [layer.name for layer in problems.convolutions]
+    assert len(names) == len(set(names)) and {layer.name for layer in problems.ladder} == {
+        *("lenet-c1@1024", "lenet-c3@1024", "cifar-32-64@512", "resnet-128@64", "resnet-stem@64"),
+        "depthwise-128-56@64",
+    }
     assert {"lenet-c1@10000", "cifar-64-128@512", "resnet-stem@256", "resnet-1x1-s2@64", "depthwise-512-14@256"} < set(
         names
     )
-    assert {(n, b) for n, batches in steps.BATCHES.items() for b in batches} == {
-        ("lenet-5", 1024),
-        ("lenet-5", 10000),
-        ("cifar", 512),
-    }
-
-
-@pytest.mark.parametrize(
-    "argv,message",
-    [
-        (["gpu", "--dry", "pools"], "'pools' is not measured, choose from: ceilings, conv"),
-        (["gpu", "--dry", "conv", "--layers", "lenet-c9"], "nothing to measure"),
-        (["gpu", "--dry", "--no-save", "--output", "x.json"], "leave one of them out"),
-    ],
-)
-def test_bad_commands(argv, message, capsys):
-    with pytest.raises(SystemExit) as end:
-        bench.main(argv)
-    assert end.value.code == 2 and message in capsys.readouterr().err
+    assert {network.name for network in problems.networks} == {"lenet-5@1024", "lenet-5@10000", "cifar@512"}
 
 
 @pytest.mark.parametrize("arch", ["75", "90"])
 def test_the_loop_of_multiply_adds_compiles(arch, tmp_path):
     try:
-        library = ceilings.compile_ffma(tmp_path, arch)
+        library = gpu.compile_ffma(tmp_path, arch)
     except RuntimeError as error:
         if "needs nvcc" in str(error):
             pytest.skip(str(error))
@@ -512,30 +457,20 @@ def test_the_loop_of_multiply_adds_compiles(arch, tmp_path):
 def test_on_a_gpu(tmp_path):
     """Short, and of the small layers: a benchmark that does not run shows before the long one."""
     path = tmp_path / "run.json"
-    chosen = [
-        "--layers",
-        "lenet-c3@1024",
-        "lenet-5@1024",
-        "max-lenet@1024",
-        "leaky_relu-lenet@1024",
-        "--quick",
-        "--no-compile",
-    ]
+    words = ["lenet-c3@1024", "lenet-5@1024", "max-lenet@1024", "leaky_relu-lenet@1024"]
     with pytest.raises(SystemExit) as end:
-        bench.main(["gpu", *chosen, "--output", str(path)])
-    kept = json.loads(path.read_text())
+        bench.main(["gpu", *words, "--quick", "--no-compile", "--output", str(path)])
+    kept = record.load(path)
     assert end.value.code == 0, [row["refused"] for row in kept["rows"] if "refused" in row]
-    assert (
-        kept["complete"]
-        and not kept["ceilings"]["failed"]
-        and all(kept["ceilings"][key] > 1e11 for key in ("copy", "ffma", "matmul_tf32"))
-    )
+    ceilings = kept["ceilings"][0]
+    assert kept["complete"] and not ceilings["failed"]
+    assert all(ceilings[key] > 1e11 for key in ("copy", "ffma", "matmul_tf32"))
     for row in kept["rows"]:
         for name, way in row["ways"].items():
             assert "failed" not in way, (row["layer"], name, way)
             if row["kind"] != "step" and not name.endswith(" tiled"):
-                assert way["cold"]["captured"], (name, way["cold"]["why_not"])
-        if row["kind"] in ("conv", "pool", "act", "step"):
+                assert way["cold"]["captured"], (name, way["not_captured"])
+        if row["kind"] in ("conv", "pool", "activation", "step"):
             kernels = [way["kernels"] for way in row["ways"].values() if "kernels" in way]
             assert kernels and all(kernels) and not any(MARK in kernel for names in kernels for kernel in names), row[
                 "layer"
@@ -639,59 +574,86 @@ def test_an_ncu_that_works(monkeypatch, tmp_path):
 # ---- the README ------------------------------------------------------------------------------------------------------
 
 
+RECORD = ROOT / "benchmarks" / "results" / "nvidia-h200-2026-11-20.json"
+
+
+def test_the_h200s_record_has_its_rows():
+    """What was measured stays what it was, however it is written down."""
+    read, kept = record.read(RECORD), record.load(RECORD)
+    rows = {tuple(row[key] for key in ("kind", "layer", "pass", "precision", "layout")): row for row in kept["rows"]}
+    kinds = [kind for kind, *_ in rows]
+    counts = {"conv": 150, "ladder": 18, "pool": 16, "activation": 6, "step": 6}
+    assert {kind: kinds.count(kind) for kind in kinds} == counts and len(kept["rows"]) == 196
+    assert list(read["steps"]) == STEPS and len(read["steps"]["counters"]["data"]["rows"]) == 44
+    assert sum(len(row["ways"]) for row in rows.values()) == 843
+    c1 = rows["conv", "lenet-c1@1024", "forward", "float32", "nchw"]
+    assert c1["floor"] == {"float32": 5.4927, "tf32": 5.4927} and c1["flops"] == 240844800
+    ours, theirs = c1["ways"]["convlab"], c1["ways"]["torch nchw"]
+    assert [ours["cold"][key] for key in ("median", "q1", "q3", "least")] == [17.883, 17.421, 18.119, 17.346]
+    assert [theirs["cold"][key] for key in ("ratio", "ratio_q1", "ratio_q3")] == [2.7367, 2.6954, 2.7727]
+    assert theirs["warm"]["median"] == 52.912 and theirs["warm"]["calls"] == 4 and theirs["warm"]["captured"]
+    assert len(theirs["kernels"]) == 5 and theirs["kernels"][0].startswith(
+        "void flip_filter<float, float>(float*, float"
+    )
+    rung = rows["ladder", "resnet-128@64", "wgrad", "float32", "nchw"]["ways"]["convlab direct"]
+    assert rung["cold"]["median"] == 18766 and "kernels" not in rung
+    assert kept["left_out"] == 6 and kept["ceilings"][0]["copy"] == 4.2716e12
+    names = [name for row in rows.values() for way in row["ways"].values() for name in way.get("kernels", ())]
+    assert len(set(names)) == 322 and RECORD.read_text().count("void flip_filter<float, float>") == 1
+
+
 def test_the_readme_says_what_was_measured_on_a_gpu():
     text = (ROOT / "README.md").read_text()
     source = readme.source_of(text, readme.GPU)
-    expected = gpu_readme.tables(gpu_readme.load(ROOT / source)) if source else readme.NOT_YET
-    assert readme.contents_of(text, readme.GPU) == expected
+    assert readme.contents_of(text, readme.GPU) == readme.tables(record.read(ROOT / source))
 
 
-def a_row(kind, layer, precision, **ratios):
+def a_row(kind, layer, precision, layout="nchw", **medians):
     """Of a report: convlab took 2 us, and the others that many times as long."""
-    ways = {
-        "convlab": 1,
-        **{name.replace("_", " ").replace("channels last", "channels_last"): ratio for name, ratio in ratios.items()},
-    }
+    medians = {"convlab": 1, **medians}
+    named = lambda name: name.replace("_", " ").replace("channels last", "channels_last")  # noqa: E731
     heat = "warm" if kind == "step" else "cold"
-    return {
-        "kind": kind,
-        "layer": layer,
-        "precision": precision,
-        "ways": {name: {heat: {"median": 2 * ratio}, "warm": {"median": 2 * ratio}} for name, ratio in ways.items()},
-        "ratios": {name: {heat: {"median": ratio}} for name, ratio in ways.items() if name != "convlab"},
-    }
+    ways = {}
+    for name, times in medians.items():
+        base = medians.get("convlab_graph") if name.endswith("graph") else 1
+        ratio = {} if name.startswith("convlab") else {"ratio": times / base}
+        ways[named(name)] = {heat: {"median": 2 * times} | ratio}
+    head = {"kind": kind, "layer": layer, "pass": "forward", "precision": precision, "layout": layout}
+    return head | {"ways": ways}
 
 
 def test_the_readme_says_first_what_is_faster_and_what_is_not():
+    refused = a_row("conv", "cifar-3-32@8", "float32") | {"refused": "wrong"}
+    del refused["ways"]
+    steps = {"convlab_graph": 0.5, "torch_nchw": 0.75, "torch_nchw_graph": 1.0, "torch_nchw_tf32_graph": 0.25}
     rows = [
         a_row("conv", "lenet-c1@8", "float32", torch_nchw=4.0, torch_channels_last=8.0, torch_nchw_tf32=0.5),
         a_row("conv", "lenet-c3@8", "float32", torch_nchw=9.0),
         a_row("conv", "resnet-64@8", "float32", torch_nchw=0.5),
         a_row("conv", "lenet-c1@8", "bfloat16", torch_nchw=0.25),
         a_row("ladder", "lenet-c1@8", "float32", torch_nchw=99.0),
-        a_row("pool", "max-lenet@8", "float32", torch_nchw=2.0, torch_channels_last=3.0, convlab_channels_last=6.0),
-        a_row(
-            "step",
-            "lenet-5@8",
-            "float32",
-            convlab_graph=0.5,
-            torch_nchw=0.75,
-            torch_nchw_graph=1.0,
-            torch_nchw_tf32_graph=0.25,
-        ),
-        {"kind": "conv", "layer": "cifar-3-32@8", "precision": "float32", "refused": "wrong"},
+        a_row("pool", "max-lenet@8", "float32", torch_nchw=2.0, torch_channels_last=3.0),
+        a_row("pool", "max-lenet@8", "float32", "channels_last", torch_nchw=1.0, torch_channels_last=0.5),
+        a_row("step", "lenet-5@8", "float32", **steps),
+        refused,
     ]
-    sentence, table = gpu_readme._in_all("NVIDIA X", rows).split("\n\n")
+    sentence = readme._sentence({"machine": {"gpu": "NVIDIA X"}, "rows": rows})
     assert sentence == (
         "On an NVIDIA X, in float32 and by geometric means, faster than torch at its best: training steps as CUDA graphs (2.00 times), LeNet's "
-        "convolutions (6.00 times), pooling in nchw (2.00 times); slower: training steps called one by one (0.75 times), ResNet's convolutions "
-        "(0.50 times), pooling in channels_last (0.50 times)."
+        "convolutions (6.00 times), max pooling in nchw (2.00 times); slower: training steps called one by one (0.75 times), ResNet's convolutions "
+        "(0.50 times), max pooling in channels_last (0.50 times)."
     )
-    cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in table.splitlines()[2:]}
-    assert cells["LeNet's convolutions"] == ["6.00 (4.00 to 9.00)", "2.12 (0.50 to 9.00)", "0.25 (0.25 to 0.25)"]
-    assert cells["training steps as CUDA graphs"] == ["2.00 (2.00 to 2.00)", "0.50 (0.50 to 0.50)", "-"]
-    assert cells["pooling in nchw"][1:] == ["-", "-"] and len(cells) == 6
-    assert gpu_readme._in_all("NVIDIA X", []) == ""
+    headings, lines = report.in_all(rows)
+    cells = {name: dict(zip(headings[1:], rest)) for name, *rest in lines}
+    assert cells["LeNet's convolutions, float32"] == {
+        "torch at its best": "6.00 (4.00 to 9.00)",
+        "torch in the same layout": "6.00 (4.00 to 9.00)",
+        "torch also in TF32": "0.50 (0.50 to 0.50)",
+    }
+    assert cells["LeNet's convolutions, bfloat16"]["torch at its best"] == "0.25 (0.25 to 0.25)"
+    assert cells["training steps as CUDA graphs"]["torch also in TF32"] == "0.50 (0.50 to 0.50)"
+    assert cells["max pooling in channels_last"]["torch also in TF32"] == "-" and len(cells) == 7
+    assert readme._sentence({"machine": {"gpu": "NVIDIA X"}, "rows": []}) == ""
 
 
 def test_what_a_report_shows_to_work(monkeypatch):
@@ -699,18 +661,16 @@ def test_what_a_report_shows_to_work(monkeypatch):
     marks = {"cuda": pytest.mark.cuda.mark, "works_with": pytest.mark.works_with("streams").mark}
     assert works_with.verdict(marks) == works_with.NOT_SHOWN
     assert works_with.verdict(marks | {"works_with": pytest.mark.works_with("two", gpus=2).mark}) == works_with.ON_GPUS
-    for gpu, verdict in ((None, works_with.NOT_SHOWN), ("NVIDIA H200", "yes, on an NVIDIA H200")):
-        monkeypatch.setattr(works_with, "shown_on_a_gpu", lambda gpu=gpu: gpu)
+    for name, verdict in ((None, works_with.NOT_SHOWN), ("NVIDIA H200", "yes, on an NVIDIA H200")):
+        monkeypatch.setattr(works_with, "shown_on_a_gpu", lambda name=name: name)
         rows = works_with.rows()
         assert rows["CUDA streams and graphs"] == verdict and rows["several GPUs in one process"] == works_with.ON_GPUS
         assert rows["out of memory: an error with the number of bytes, and what needs none"] == "yes"
 
 
 def test_the_readme_takes_reports_only(tmp_path):
-    with pytest.raises(BadRecord, match="is no report"):
-        gpu_readme.load(ROOT / "benchmarks" / "results" / "cpu.json")
     (tmp_path / "half.json").write_text("{")
     with pytest.raises(BadRecord, match="cannot be read"):
-        readme.load(tmp_path / "half.json")
-    with pytest.raises(BadRecord, match="no benchmark"):
-        gpu_readme.tables({"command": "gpu-report", "steps": {"bench": {"data": None}}})
+        record.read(tmp_path / "half.json")
+    with pytest.raises(BadRecord, match=r"has no record of `python -m convlab.bench`"):
+        readme.tables({"command": "gpu-report", "steps": {"bench": {"data": None}}})

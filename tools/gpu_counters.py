@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 
 import convlab
-from convlab.bench import record
+from convlab._files import write_json
 from convlab.explain.counting import call_of, count, planned_launches
 from convlab.layers import find
 
@@ -292,7 +292,7 @@ def main():
                 print(f"{name}: not measured: {failed[name]}")
             sys.stdout.flush()
             if args.output:
-                record.save({"version": 1, "rows": rows, "failed": failed, "seconds": spent}, args.output)
+                write_json(args.output, {"version": 1, "rows": rows, "failed": failed, "seconds": spent})
     return int(bool(failed))
 
 

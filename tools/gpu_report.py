@@ -1,7 +1,8 @@
 """Everything that a machine with an NVIDIA GPU can tell about convlab, in one command: built, tested, sanitized,
 measured, counted.
 
-    make gpu-report                         all steps, into benchmarks/results/GPU-DATE.json and a log beside it
+    make gpu-report                         all steps, into benchmarks/results/GPU-DATE.json and a log beside it, which
+    git does not keep
     make gpu-report STEP=bench,counters     these; what a file of the same day has of other steps stays
     make gpu-report DRY=1                   without a GPU: each step's command on the host and in the simulator, nothing
     under benchmarks/
@@ -21,6 +22,7 @@ import datetime
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -35,13 +37,14 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-VERSION = 1  # of the format
+VERSION = 2  # of the format
 LEAST = 10  # seconds: with less left, a step is not begun
 MARGIN = 25  # seconds that a step is told less than it has: to begin, and for the row at which its time is up
-TAIL = 4000  # characters of a step's output that its record keeps; the log has all
+TAIL = {True: 200, False: 4000}  # characters of a step's output that its record keeps, by success; the log has all
 PYTHON = sys.executable
 BENCH = [PYTHON, "-m", "convlab.bench", "gpu"]
-KINDS = ["conv", "ladder", "pool", "act", "step"]  # of its rows
+KINDS = ["conv", "ladder", "pool", "activation", "step"]  # of its rows
+write_json = runpy.run_path(str(ROOT / "convlab" / "_files.py"))["write_json"]  # before convlab is built
 
 
 class Step(NamedTuple):
@@ -100,15 +103,7 @@ def steps(capability) -> list[Step]:
 
 def dry_steps() -> list[Step]:
     """The same names, with what of them goes without a GPU."""
-    layers = [
-        "--layers",
-        "lenet-c3@1024",
-        "lenet-5@1024",
-        "max-lenet@1024",
-        "leaky_relu-lenet@1024",
-        "--precision",
-        "float32",
-    ]
+    layers = ["lenet-c3@1024", "lenet-5@1024", "max-lenet@1024", "leaky_relu-lenet@1024", "float32"]
     subset = [PYTHON, "-m", "tools.gpu_subset", "--simulated"]
     return [
         Step(
@@ -122,7 +117,7 @@ def dry_steps() -> list[Step]:
         Step("racecheck", [[PYTHON, "-c", "print('the subset ran in the checking simulator already')"]], 30),
         Step("ceilings", [[*BENCH, "ceilings", "--dry", "--output", "{data}"]], 60),
         Step("counters", [[PYTHON, "-m", "tools.gpu_counters", "--dry", "--output", "{data}"]], 60),
-        Step("bench", [[*BENCH, *KINDS, "--dry", *layers, "--budget", "{seconds}", "--output", "{data}"]], 120),
+        Step("bench", [[*BENCH, *KINDS, *layers, "--dry", "--budget", "{seconds}", "--output", "{data}"]], 120),
     ]
 
 
@@ -177,7 +172,7 @@ def run_step(step, seconds, log) -> dict:
             except ValueError as error:
                 record["why"] = record["why"] or f"wrote no JSON: {error}"
                 record["ok"] = False
-    return {**record, "seconds": round(time.monotonic() - start, 1), "tail": "".join(said)[-TAIL:]}
+    return {**record, "seconds": round(time.monotonic() - start, 1), "tail": "".join(said)[-TAIL[record["ok"]] :]}
 
 
 def run_command(command, environ, deadline, log, said) -> str:
@@ -241,17 +236,6 @@ class Alarm:
 
 # ---- the report
 # -------------------------------------------------------------------------------------------------------
-
-
-def save(report, path):
-    """At every moment `path` is the old file or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def begun(path, gpu) -> dict:
@@ -343,7 +327,7 @@ def main(argv=None) -> int:
         log.write(f"\n== {step.name} ==\n")
         done = run_step(step, args.budget - (time.monotonic() - start), log)
         report["steps"][step.name] = {"when": now(), **done}
-        save(report, path)  # after each: what is done stays done
+        write_json(path, report)  # after each: what is done stays done
         log.write(f"== {step.name}: {'ok' if done['ok'] else done['why']} in {done['seconds']} s ==\n")
     ran = {name: done for name, done in report["steps"].items() if not wanted or name in wanted}
     log.write(

@@ -1,4 +1,4 @@
-"""One row of the table before it is measured."""
+"""A case: what is measured, before it is. It becomes a row of the record."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,41 +8,54 @@ import torch
 
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 OURS = "convlab"
+HEAD = ("kind", "layer", "pass", "layout", "precision")  # what tells rows apart, with the number of threads
 
 
-class Contestant(NamedTuple):
+class Way(NamedTuple):
     """Somebody's way to do a case. `bind` takes the case's tensors in this layout; calling what it returns does the
-    work once."""
+    work once.
+
+    precision: of multiplications. "tf32" is float32 tensors multiplied in ten bits on tensor cores. capture: whether
+    its calls are put into a graph, where a device has graphs.
+    """
 
     layout: str
     bind: Callable[[dict[str, torch.Tensor]], Callable[[], Any]]
+    precision: str = "float32"
+    capture: bool = True
 
 
 @dataclass(frozen=True)
 class Case:
-    """`draw()` makes the tensors, by name; `reference` what the outputs should be, in float64, from the tensors in
-    float64.
+    """`draw()` makes the tensors, by name and in float32, on torch's default device. Ways get them in `dtype`;
+    `reference`, bound to them in float64 like a way, says what the outputs should be.
 
-    contestants: convlab's under "convlab", torch's under "torch nchw" and so on. flops and bytes: what the work takes
-    at the least. grad: whether autograd records the calls. slack: how much more than twice torch's error is forgiven,
-    relative.
+    ways: convlab's begin with "convlab", the one that the others are compared with is "convlab" itself, or "convlab X"
+    for "torch nchw X"; torch's are "torch nchw", "torch channels_last tf32", "torch.compile nchw" and so on. flops,
+    bytes: what the work takes at least. grad: whether autograd records the calls. slack: how much more than twice
+    torch's worst error in the same precision is forgiven, relative to the largest output. kernels: whether the names of
+    the kernels that torch runs are of interest.
     """
 
     kind: str
     layer: str
     pass_: str
     layout: str
+    precision: str
     flops: int
     bytes: int
     draw: Callable[[], dict[str, torch.Tensor]]
-    contestants: dict[str, Contestant]
-    reference: Callable[[dict[str, torch.Tensor]], Any]
+    ways: dict[str, Way]
+    reference: Callable[[dict[str, torch.Tensor]], Callable[[], Any]]
+    dtype: torch.dtype = torch.float32
     grad: bool = False
     slack: float = 1.2e-7  # one rounding of the largest output
+    kernels: bool = True
 
     @property
-    def id(self):
-        return f"{self.kind} {self.layer} {self.pass_} {self.layout}"
+    def head(self):
+        """What its row begins with."""
+        return dict(zip(HEAD, (self.kind, self.layer, self.pass_, self.layout, self.precision)))
 
 
 def in_layout(tensors, layout):
@@ -57,9 +70,3 @@ def in_layout(tensors, layout):
 def cast(tensors, dtype):
     """The same tensors with every float among them in `dtype`."""
     return {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-
-
-def torch_and_ours(layout, torch_bind, our_bind):
-    """The contestants of most cases: convlab in the case's layout, torch in either."""
-    peers = {f"torch {name}": Contestant(name, torch_bind) for name in LAYOUTS}
-    return {OURS: Contestant(layout, our_bind), **peers}

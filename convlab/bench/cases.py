@@ -1,15 +1,227 @@
-"""All cases, by kind."""
+"""Problems become cases. Which problems: the zoo's, or whatever convolutions somebody has, from a command line or a
+file."""
 
-from . import activations, convolutions, overhead, pooling, steps
+import dataclasses
+import math
+from functools import partial
+from itertools import product
+from typing import NamedTuple
 
-KINDS = ("conv", "pool", "activation", "step")  # of the CPU's benchmark; "overhead" is one of its own
+import torch
+from torch.nn import functional as F
+
+from .. import functional as CF
+from .. import layers, ops
+from .._algorithms import PASSES, Conv2dProblem, algorithms, numbers_of
+from ..arguments import is_channels_last
+from .case import LAYOUTS, OURS, Case, Way
+from .networks import GPU_NETWORKS, NETWORKS, Network, step
+
+KINDS = ("conv", "ladder", "pool", "activation", "step")
+LADDER = ("lenet-c1", "lenet-c3", "cifar-32-64", "resnet-128", "resnet-stem", "depthwise-128-56")
+SLOPE = 0.01  # of leaky ReLU
+SLACK = {"cpu": 1.2e-7, "float32": 2e-5, "bfloat16": 2e-2}  # a GPU adds in another order than torch; wrong is wronger
+aten = torch.ops.aten
 
 
-def cases_of(kind, algo="auto", compiled=True):
-    """The cases of a kind. algo: what convlab's convolutions run; compiled: whether torch.compile takes part in
-    training steps."""
-    if kind == "conv":
-        return convolutions.cases(algo)
-    if kind == "step":
-        return steps.cases(algo, compiled)
-    return {"pool": pooling, "activation": activations, "overhead": overhead}[kind].cases()
+class Problems(NamedTuple):
+    """What to make cases of. ladder: the convolutions on which every rung is timed by itself."""
+
+    convolutions: tuple[layers.Conv, ...] = ()
+    ladder: tuple[layers.Conv, ...] = ()
+    pools: tuple[layers.Pool, ...] = ()
+    activations: tuple[layers.Activation, ...] = ()
+    networks: tuple[Network, ...] = ()
+
+
+def zoo(backend) -> Problems:
+    """On a GPU the same layers as on a CPU and others, in batches that fill one."""
+    if backend == "cpu":
+        return Problems(layers.CONVOLUTIONS, (), layers.POOLS, layers.ACTIVATIONS, NETWORKS)
+    named = {layer.name.partition("@")[0]: layer for layer in reversed(layers.GPU_CONVOLUTIONS)}  # in the small batch
+    rungs = tuple(named[name] for name in LADDER)
+    return Problems(layers.GPU_CONVOLUTIONS, rungs, layers.GPU_POOLS, layers.GPU_ACTIVATIONS, GPU_NETWORKS)
+
+
+def cases_of(problems: Problems, backend, algo="auto", compiled=True) -> list[Case]:
+    """algo: what convlab's convolutions run. compiled: whether torch.compile takes part in training steps."""
+    cpu = backend == "cpu"
+    layouts, precisions = (LAYOUTS, ["float32"]) if cpu else (["nchw"], ["float32", "bfloat16"])
+    convolutions = product(precisions, problems.convolutions, layouts, PASSES)
+    steps = product(problems.networks, layouts, precisions)
+    return [
+        *(convolution(layer, pass_, layout, p, backend, algo) for p, layer, layout, pass_ in convolutions),
+        *(ladder(layer, pass_, backend) for layer, pass_ in product(problems.ladder, PASSES)),
+        *(pooling(*of) for of in product(problems.pools, LAYOUTS, ("forward", "backward"))),
+        *(activation(layer, pass_) for layer in problems.activations for pass_ in layer.passes),
+        *(step(network, layout, p, backend, algo, compiled) for network, layout, p in steps),
+    ]
+
+
+# ---- convolutions ----------------------------------------------------------------------------------------------------
+
+
+def convolution(layer, pass_, layout, precision, backend, algo="auto") -> Case:
+    """torch's in either layout. On a CPU forward adds the bias, and wgrad makes its gradient, too."""
+    ways = {OURS: Way(layout, _by_convlab(layer, pass_, backend, algo), precision)}
+    ways |= {f"torch {name}": Way(name, _by_torch(layer, pass_), precision) for name in LAYOUTS}
+    if backend == "cuda" and precision == "float32":  # what torch does unasked
+        ways |= {f"torch {name} tf32": Way(name, _by_torch(layer, pass_), "tf32") for name in LAYOUTS}
+    return _convolution("conv", layer, pass_, layout, precision, backend, ways)
+
+
+def ladder(layer, pass_, backend) -> Case:
+    """Every rung, beside the one that "auto" takes."""
+    ways = {OURS: Way("nchw", _by_convlab(layer, pass_, backend, "auto"))}
+    for rung in algorithms():
+        if backend in rung.backends and rung.supports(layer.problem(backend=backend), pass_)[0]:
+            ways[f"{OURS} {rung.name}"] = Way("nchw", _by_convlab(layer, pass_, backend, rung.name))
+    ways["torch nchw"] = Way("nchw", _by_torch(layer, pass_))
+    return _convolution("ladder", layer, pass_, "nchw", "float32", backend, ways)
+
+
+def _convolution(kind, layer, pass_, layout, precision, backend, ways):
+    bias, dtype = backend == "cpu", torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+    def draw():
+        t = {"x": torch.randn(layer.x), "w": torch.randn(layer.w), "dy": torch.randn(layer.y)}
+        t["w"] *= math.prod(layer.w[1:]) ** -0.5
+        return t | ({"bias": torch.randn(layer.K)} if bias else {})
+
+    elements = sum(map(math.prod, (layer.x, layer.w, layer.y))) + layer.K * bias
+    head, work = (kind, str(layer), pass_, layout, precision), (layer.flops, dtype.itemsize * elements)
+    slack = SLACK["cpu" if backend == "cpu" else precision]
+    return Case(*head, *work, draw, ways, _by_torch(layer, pass_), dtype, slack=slack, kernels=kind == "conv")
+
+
+def _by_torch(layer, pass_):
+    def bind(t):
+        x, w, dy, bias = t["x"], t["w"], t["dy"], t.get("bias")
+        if pass_ == "forward":
+            return lambda: F.conv2d(x, w, bias, *layer.arguments)
+        wgrad, has_bias = pass_ == "wgrad", bias is not None
+        sizes = [layer.K] if has_bias else None
+        mask = [not wgrad, wgrad, wgrad and has_bias]
+        wanted = slice(1, 2 + has_bias) if wgrad else slice(1)
+        rest = sizes, layer.stride, layer.padding, layer.dilation, False, [0, 0], layer.groups, mask
+        return lambda: aten.convolution_backward.default(dy, x, w, *rest)[wanted]
+
+    return bind
+
+
+def _by_convlab(layer, pass_, backend, algo):
+    def bind(t):
+        x, w, dy, bias = t["x"], t["w"], t["dy"], t.get("bias")
+        problem = dataclasses.replace(Conv2dProblem.of(x, w, *layer.arguments), backend=backend)
+        wanted = algo if algo == "auto" else {pass_: algo}
+        number = numbers_of(wanted, backend, problem)[PASSES.index(pass_)]
+        geometry, channels_last, outputs = problem.geometry, problem.channels_last, 1 + (bias is not None)
+        if pass_ == "forward":
+            return lambda: ops.conv2d_forward(x, w, bias, geometry, number)
+        if pass_ == "dgrad":
+            return lambda: ops.conv2d_dgrad(dy, w, x.shape[2:], geometry, channels_last, number)
+        rest = geometry, bias is not None, channels_last, number
+        return lambda: ops.conv2d_wgrad(dy, x, w.shape[2:], *rest)[:outputs]
+
+    return bind
+
+
+# ---- pooling, leaky ReLU and ReLU ------------------------------------------------------------------------------------
+
+
+def pooling(layer, layout, pass_) -> Case:
+    """Max pooling remembers the winners, as in training: a byte an output."""
+    by_torch, by_convlab = (partial(bind, layer, pass_) for bind in _POOLINGS[layer.operation])
+    ways = {OURS: Way(layout, by_convlab)} | {f"torch {name}": Way(name, by_torch) for name in LAYOUTS}
+    head, draw = ("pool", layer.name, pass_, layout, "float32"), _drawer(x=layer.x, dy=layer.y)
+    return Case(*head, 0, layer.bytes, draw, ways, by_torch)
+
+
+def _drawer(**shapes):
+    return lambda: {name: torch.randn(shape) for name, shape in shapes.items()}
+
+
+def _window(layer):
+    return [layer.kernel] * 2, [layer.stride] * 2, [layer.padding] * 2
+
+
+def _max_by_torch(layer, pass_, t):
+    x, dy, window = t["x"], t["dy"], (*_window(layer), [1, 1], False)
+    if pass_ == "forward":
+        return lambda: aten.max_pool2d_with_indices.default(x, *window)[0]
+    indices = aten.max_pool2d_with_indices.default(x, *window)[1]
+    return lambda: aten.max_pool2d_with_indices_backward.default(dy, x, *window, indices)
+
+
+def _max_by_convlab(layer, pass_, t):
+    x, dy, window = t["x"], t["dy"], (*_window(layer), [1, 1])
+    if pass_ == "forward":
+        return lambda: ops.max_pool2d_forward(x, *window, False, True)[0]
+    offsets = ops.max_pool2d_forward(x, *window, False, True)[1]
+    return lambda: ops.max_pool2d_backward(dy, offsets, x.shape[2:], *window, is_channels_last(x))
+
+
+def _average_by_torch(layer, pass_, t):
+    x, dy, window = t["x"], t["dy"], (*_window(layer), False, True, None)
+    if pass_ == "forward":
+        return lambda: aten.avg_pool2d.default(x, *window)
+    return lambda: aten.avg_pool2d_backward.default(dy, x, *window)
+
+
+def _average_by_convlab(layer, pass_, t):
+    x, dy, window = t["x"], t["dy"], _window(layer)
+    if pass_ == "forward":
+        return lambda: ops.avg_pool2d_forward(x, *window, False, True, 0)
+    return lambda: ops.avg_pool2d_backward(dy, x.shape[2:], *window, True, 0, is_channels_last(x))
+
+
+_POOLINGS = {"max": (_max_by_torch, _max_by_convlab), "average": (_average_by_torch, _average_by_convlab)}
+
+
+def activation(layer, pass_) -> Case:
+    """Leaky ReLU's forward keeps for backward where x is positive, a byte an element; inference keeps nothing."""
+    by_torch, by_convlab = _ACTIVATIONS[layer.operation, pass_]
+    head, draw = ("activation", layer.name, pass_, "nchw", "float32"), _drawer(x=layer.x, dy=layer.x)
+    ways = {OURS: Way("nchw", by_convlab), "torch nchw": Way("nchw", by_torch)}
+    return Case(*head, 0, layer.bytes(pass_), draw, ways, by_torch)
+
+
+def _leaky_relu_backward(t):
+    dy, positive = t["dy"], t["x"] > 0  # what forward remembers
+    return lambda: ops.leaky_relu_backward(dy, positive, SLOPE)
+
+
+def _on(call, *names_and_rest):
+    """Binds a call to the tensors that are named and what else it takes."""
+    return lambda t: partial(call, *(t[a] if isinstance(a, str) else a for a in names_and_rest))
+
+
+_LEAKY = _on(aten.leaky_relu.default, "x", SLOPE)
+_ACTIVATIONS = {  # torch's and convlab's
+    ("leaky_relu", "inference"): (_LEAKY, lambda t: lambda: ops.leaky_relu_forward(t["x"], SLOPE, False)[0]),
+    ("leaky_relu", "forward"): (_LEAKY, lambda t: lambda: ops.leaky_relu_forward(t["x"], SLOPE, True)[0]),
+    ("leaky_relu", "backward"): (_on(aten.leaky_relu_backward.default, "dy", "x", SLOPE, False), _leaky_relu_backward),
+    ("relu", "forward"): (_on(aten.relu.default, "x"), _on(ops.relu_forward, "x")),
+    ("relu", "backward"): (_on(aten.threshold_backward.default, "dy", "x", 0), _on(ops.relu_backward, "dy", "x")),
+}
+
+
+# ---- what a call costs -----------------------------------------------------------------------------------------------
+
+
+def overhead(pass_) -> Case:
+    """A call before any arithmetic, through the functions that people call."""
+    layer, grad = layers.TINY, pass_ != "forward"
+
+    def by(conv2d):
+        def bind(t):
+            x, w, bias = inputs = [t[name].clone().requires_grad_(grad) for name in ("x", "w", "bias")]
+            if grad:
+                return lambda: torch.autograd.grad(conv2d(x, w, bias), inputs, t["dy"])
+            return lambda: conv2d(x, w, bias)
+
+        return bind
+
+    head, draw = ("overhead", str(layer), pass_, "nchw", "float32"), _drawer(x=layer.x, w=layer.w, bias=[1], dy=layer.y)
+    ways = {OURS: Way("nchw", by(CF.conv2d)), "torch nchw": Way("nchw", by(F.conv2d))}
+    return Case(*head, 0, 0, draw, ways, by(F.conv2d), grad=grad, slack=1e-6)

@@ -1,107 +1,146 @@
-"""A case becomes a row: check, then time; and the row is set beside the ceilings."""
+"""A case becomes a row: outputs are checked against float64, because a wrong kernel has no speed; then it is timed."""
 
-import itertools
+import gc
+import time
 from typing import NamedTuple
 
 import torch
 
-from .._measure import Limits, Wrong, outputs_of
-from .case import OURS, cast, in_layout
-from .ceilings import last_level_cache
-from .check import check
-from .timer import spread, time_paired
+from .._measure import Limits, Wrong, error_of, one_line, outputs_of
+from .case import LAYOUTS, OURS, cast, in_layout
+from .timer import series_of, spread, time_paired
 
 
 class Options(NamedTuple):
-    """limits: how long a case is timed. cold: go round more data than the last-level cache holds."""
+    """limits: how long a case is timed. kernels: whether names of kernels are recorded."""
 
     limits: Limits = Limits()
-    cold: bool = False
+    kernels: bool = True
 
 
-def measure(case, options):
-    """The row of a case, ready for JSON. Times are in microseconds.
+def measure(case, device, options) -> dict:
+    """The row of a case, ready for JSON.
 
-    times: by contestant, median, quartiles and least, repeats and error; or {"failed": why}.
-    ratios: by torch's contestants, the median and quartiles over rounds of their time in convlab's: above 1, convlab is
-    faster. best: the fastest of torch's. rounds, left_out, disturbed: how many were used, how many not because another
-    program took a core, and whether, for want of others, such rounds are among the used. A row whose "refused" says why
-    has none of these.
+    Beside the case's own words: floor, by precision, the least microseconds that flops and bytes take on this device;
+    left_out and disturbed, how many rounds were not used because another program took a core, and whether, for want of
+    others, such rounds were; seconds that the row itself took; and ways, by name. Of each: error, against float64;
+    kernels, the names of those that torch ran; and by "cold" or "warm" its times in microseconds a call (median, q1, q3
+    and least over rounds, each of so many calls, captured into a graph or not), page faults a call, and of all but
+    convlab's own the ratio, above 1 where convlab is faster: median and quartiles over rounds. A way that has "failed"
+    says why and has none of these; a row whose "refused" says what is wrong with convlab's outputs has no ways.
     """
-    row = {
-        "kind": case.kind,
-        "layer": case.layer,
-        "pass": case.pass_,
-        "layout": case.layout,
-        "flops": case.flops,
-        "bytes": case.bytes,
-    }
-    with torch.set_grad_enabled(case.grad):
-        try:
-            calls, errors, failed = _prepare(case, options)
-        except Wrong as wrong:
-            return row | {"refused": str(wrong)}
-        times = time_paired(calls, options.limits)
-    in_us = {name: [1e6 * s for s in seconds] for name, seconds in times.seconds.items()}
-    row["times"] = {
-        name: spread(us) | {"repeats": times.repeats[name], "error": errors[name]} for name, us in in_us.items()
-    }
-    row["ratios"] = {name: spread(times.ratios(name, OURS)) for name in calls if name != OURS}
-    row["best"] = min(row["ratios"], key=lambda name: row["times"][name]["median"])
-    row["times"] |= {name: {"failed": why} for name, why in failed.items()}
-    return row | {"rounds": len(in_us[OURS]), "left_out": times.left_out, "disturbed": times.disturbed}
+    start = time.perf_counter()
+    row = case.head | device.head | {"flops": case.flops, "bytes": case.bytes}
+    try:
+        with torch.set_grad_enabled(case.grad):
+            row |= _measured(case, device, options)
+    except Exception as error:  # noqa: BLE001  (out of memory, say: the other rows can still be measured)
+        row["refused"] = str(error) if isinstance(error, Wrong) else one_line(error)
+    finally:
+        gc.collect()
+        device.clean()
+    set_floor(row, device)
+    return row | {"seconds": time.perf_counter() - start}
 
 
-def set_beside(row, ceilings):
-    """Adds to a row what the ceilings say of it.
-
-    floor: microseconds that its flops and bytes take at the least. rate: GFLOP/s, or GB/s where there is no arithmetic,
-    by contestant; share: of the peak, or of a copy's bandwidth.
-    """
-    if "refused" in row or not (row["flops"] or row["bytes"]):
-        return
-    row["floor"] = 1e6 * ceilings.floor(row["flops"], row["bytes"])
-    ceiling = ceilings.peak if row["flops"] else ceilings.bandwidth(row["bytes"])
-    medians = {name: times["median"] / 1e6 for name, times in row["times"].items() if "failed" not in times}
-    row["rate"] = {name: (row["flops"] or row["bytes"]) / seconds / 1e9 for name, seconds in medians.items()}
-    row["share"] = {name: 1e9 * rate / ceiling for name, rate in row["rate"].items()}
+def set_floor(row, device):
+    """Sets a row beside the device's ceilings."""
+    row["floor"] = {row["precision"]: device.floor(row["flops"], row["bytes"], row["precision"])}
+    if any(name.endswith("tf32") for name in row.get("ways", ())):
+        row["floor"]["tf32"] = device.floor(row["flops"], row["bytes"], "tf32")
 
 
-def _prepare(case, options):
-    """(what to time by contestant, their errors, why others of torch's cannot be timed). Raises Wrong."""
+def base_of(name):
+    """The way of convlab's that `name` is compared with."""
+    return f"{OURS} graph" if name.endswith(" graph") else OURS
+
+
+def _measured(case, device, options):
     torch.manual_seed(0)
-    drawn = case.draw()
-    calls, results, failed = {}, {}, {}
-    bind = _binder(case, drawn)
-    for name in case.contestants:
+    drawn = _draw(case, device)
+    laid = _laid(case, drawn)
+    reference = [t.double() for t in outputs_of(case.reference(cast(drawn, torch.float64))())]
+    ways, calls = {}, {}
+    for name, way in case.ways.items():
         try:
-            calls[name] = bind(name)
-            results[name] = [t.clone() for t in outputs_of(calls[name]())]
-        except Exception as error:  # whatever it raises, the others can still be measured
-            why = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-            if name == OURS:
-                raise Wrong(why) from error
-            calls.pop(name, None)
-            failed[name] = why
-    errors = check(case, results, outputs_of(case.reference(cast(drawn, torch.float64))))
-    if options.cold and case.bytes:
-        binders = [bind] + [_binder(case, case.draw()) for _ in range(2 * last_level_cache() // case.bytes + 1)]
-        calls = {name: _rotation([bind(name) for bind in binders]) for name in calls}
-    return calls, errors, failed
+            with device.setting(name, way.precision):
+                call = way.bind(laid[way.layout])
+                outputs = outputs_of(call())
+            ways[name] = {"error": error_of(outputs, reference)}
+            if name.startswith(OURS) and not case.grad:
+                _check_layout(outputs, way.layout)
+            calls[name] = call
+        except Exception as error:
+            ways[name] = {"failed": one_line(error)}
+            if name.startswith(OURS):
+                raise Wrong(f"{name}: {error if isinstance(error, Wrong) else one_line(error)}") from error
+    _check_errors(case, ways)
+    del reference, drawn
+    settings = {name: lambda name=name: device.setting(name, case.ways[name].precision) for name in calls}
+    if options.kernels and case.kernels:
+        theirs = {
+            name: _within(settings[name], call)
+            for name, call in calls.items()
+            if not (name.startswith(OURS) or name.endswith(" graph"))
+        }
+        for name, kernels in device.kernels_of(theirs).items():
+            ways[name]["kernels"] = kernels
+    left_out, disturbed = 0, False
+    for heat, sets in device.heats(case).items():
+        more = [_laid(case, _draw(case, device)) for _ in range(sets - 1)]
+        series = {}
+        for name, call in calls.items():
+            way = case.ways[name]
+            with settings[name]():
+                rotation = [call, *(way.bind(tensors[way.layout]) for tensors in more)]
+            series[name] = series_of(device, rotation, settings[name], way.capture)
+            if series[name].why_not:
+                ways[name]["not_captured"] = series[name].why_not
+        times = time_paired(device, series, options.limits)
+        left_out, disturbed = left_out + times.left_out, disturbed or times.disturbed
+        for name in calls:
+            ways[name][heat] = times.of(name)
+            if name not in (OURS, f"{OURS} graph"):
+                ratio = spread(times.ratios(name, base_of(name)))
+                ways[name][heat] |= {"ratio": ratio["median"], "ratio_q1": ratio["q1"], "ratio_q3": ratio["q3"]}
+    return {"ways": ways, "left_out": left_out, "disturbed": disturbed}
 
 
-def _binder(case, tensors):
-    """Binds contestants, by name, to `tensors`: the same ones for all of a layout."""
-    laid = {layout: in_layout(tensors, layout) for layout in {c.layout for c in case.contestants.values()}}
-    return lambda name: case.contestants[name].bind(laid[case.contestants[name].layout])
+def _draw(case, device):
+    with torch.device(device.type):
+        return case.draw()
 
 
-def _rotation(calls):
-    """Calls one after the other, and keeps the outputs of each until its next turn, so that they rotate, too."""
-    kept, turn = [None] * len(calls), itertools.cycle(range(len(calls)))
+def _laid(case, drawn):
+    """The tensors as ways take them, by layout."""
+    tensors = cast(drawn, case.dtype)
+    return {layout: in_layout(tensors, layout) for layout in {way.layout for way in case.ways.values()}}
 
-    def call():
-        i = next(turn)
-        kept[i] = calls[i]()
 
-    return call
+def _within(setting, call):
+    def run():
+        with setting():
+            return call()
+
+    return run
+
+
+def _check_layout(outputs, layout):
+    for output in outputs:
+        if output.dim() == 4 and not output.is_contiguous(memory_format=LAYOUTS[layout]):
+            raise Wrong(f"its output {tuple(output.shape)} has strides {output.stride()}, which is not {layout}")
+
+
+def _check_errors(case, ways):
+    """Raises Wrong if the error of one of convlab's ways is more than twice torch's worst in the same precision."""
+    theirs = [
+        way["error"]
+        for name, way in ways.items()
+        if not name.startswith(OURS) and "error" in way and case.ways[name].precision == case.precision
+    ]
+    bound = 2 * max(theirs, default=0) + case.slack
+    for name, way in ways.items():
+        if name.startswith(OURS) and not way["error"] <= bound:
+            raise Wrong(
+                f"{name}: its error against float64 is {way['error']:.2e}, more than twice torch's: {bound:.2e}"
+            )

@@ -1,22 +1,38 @@
-"""The tables of README.md, generated from the JSON of a run on a CPU or of `make gpu-report`: never typed, and a test
-compares them.
+"""The tables of README.md, generated from records: never typed, and a test compares them.
 
 Each of the two has a block of the README, between lines that name the JSON.
 """
 
 import re
+import statistics
+import sys
 from pathlib import Path
 
-from .._algorithms import PASSES
+from .. import _files
 from ..layers import CONVOLUTIONS
-from . import record
+from . import record, report
 from .case import OURS
-from .gpu import readme as gpu
-from .targets import figures, row_id
+from .record import ROOT, BadRecord
 
-ROOT = Path(__file__).resolve().parents[2]
 NOT_YET = "Not measured yet."
 CPU, GPU = "measured", "measured on a GPU"  # the blocks
+
+
+def write(name=None):
+    """Writes README.md's tables from the JSON called `name`, or from that of a CPU that it names itself."""
+    path = ROOT / "README.md"
+    try:
+        text = path.read_text()
+        name = name or source_of(text)
+        if name is None:
+            raise BadRecord("README.md names no run yet: give the JSON of one")
+        source = Path(name).resolve()
+        if not source.is_relative_to(ROOT):
+            raise BadRecord(f"{name} lies outside of {ROOT}: README.md can only name what is in it")
+        _files.write(path, updated(text, record.read(source), source.relative_to(ROOT).as_posix()))
+    except (OSError, BadRecord) as error:
+        sys.exit(f"python -m convlab.bench readme: {error}")
+    print(f"wrote the tables of {path} from {name}")
 
 
 def source_of(text, block=CPU):
@@ -31,74 +47,64 @@ def contents_of(text, block=CPU):
     return _block(text, block).group(2).strip()
 
 
-def load(path):
-    """The record of a run on a CPU or of a GPU's report. Raises BadRecord."""
-    try:
-        return gpu.load(path)
-    except record.BadRecord:
-        return record.load(path)
-
-
-def updated(text, kept, name):
-    """The README with the block written anew that `kept`, which lies in `name`, is for."""
-    block = GPU if kept["command"] == gpu.COMMAND else CPU
-    match, new = _block(text, block), (gpu.tables if block == GPU else tables)(kept)
-    return (
-        f"{text[: match.start()]}<!-- {block}: {name} -->\n{new}\n<!-- end of what was {block} -->{text[match.end() :]}"
-    )
-
-
-def tables(kept):
-    """A CPU's block. Raises BadRecord for a run that is not whole, or not of what convlab does unasked."""
-    options = kept["options"]
-    selects = any(options[key] for key in ("filter", "layers", "passes", "layout", "kinds"))
-    if kept["command"] != "cpu" or not kept["complete"] or selects or options["cold"] or options["algo"] != "auto":
-        raise record.BadRecord(
-            "the README shows whole runs: python -m convlab.bench cpu, without a selection of rows, --cold or --algo"
-        )
-    rows = {row_id(row): row for row in kept["rows"]}
-    return "\n".join(
-        [
-            _conditions(kept),
-            "",
-            *_table(
-                ["NCHW convolution, N x C x H x W -> K", "forward", "dgrad", "wgrad"],
-                (
-                    [_shape(layer), *(_rate(rows[f"conv {layer.name} {pass_} nchw"]) for pass_ in PASSES)]
-                    for layer in CONVOLUTIONS
-                ),
-            ),
-            "",
-            *_table(
-                ["in all", "reached", "wanted"],
-                ([figure.name, _value(figure), figure.target] for figure in figures(kept["rows"])),
-            ),
-        ]
-    )
-
-
-def _conditions(kept):
-    machine, ceilings = kept["machine"], kept["ceilings"]
-    disturbed = sum(row.get("disturbed", False) for row in kept["rows"])
-    return (
-        f"{machine['cpu']}, {machine['threads']} threads, {machine['capability']}, float32, torch {machine['torch']}: a peak of "
-        f"{ceilings['peak_gflops']:.0f} GFLOP/s. Behind each rate, how many times faster than the best of torch, NCHW and channels_last."
-        + f" Other programs disturbed {disturbed} of {len(kept['rows'])} rows."
-        * bool(disturbed)
-    )
+def updated(text, read, name):
+    """The README with the block written anew that `read`, the JSON which lies in `name`, is for."""
+    block = GPU if read.get("command") == record.REPORT else CPU
+    match = _block(text, block)
+    new = f"<!-- {block}: {name} -->\n{tables(read, name)}\n<!-- end of what was {block} -->"
+    return text[: match.start()] + new + text[match.end() :]
 
 
 def _block(text, block):
     match = re.search(rf"<!-- {block}: ([^\n]*?) -->\n(.*?)<!-- end of what was {block} -->", text, re.DOTALL)
     if match is None:
-        raise record.BadRecord(
-            f"the README has no block between <!-- {block}: ... --> and <!-- end of what was {block} -->"
-        )
+        raise BadRecord(f"the README has no block between <!-- {block}: ... --> and <!-- end of what was {block} -->")
     return match
 
 
-def _table(headings, rows):
-    return [f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *rows)]
+def tables(read, name="the file") -> str:
+    """A block, from the JSON of a run on a CPU or of a GPU's report. Raises BadRecord for a run that is dry, or not of
+    what convlab does unasked."""
+    gpu = read.get("command") == record.REPORT
+    kept = (read["steps"].get("bench", {}).get("data") or {}) if gpu else read
+    kept = record.opened(kept, name)
+    whole = kept["command"] == ("gpu" if gpu else "cpu") and not kept["dry"] and (gpu or kept["complete"])
+    if (
+        not whole
+        or any(kept["options"][key] for key in ("words", "shape", "cold"))
+        or kept["options"]["algo"] != "auto"
+    ):
+        raise BadRecord(f"the README shows whole runs: {name} has a dry one, a selection of rows, --cold or --algo")
+    parts = _gpu(read, kept) if gpu else _cpu(kept)
+    return "\n\n".join(part if isinstance(part, str) else _markdown(*part) for part in parts if part)
+
+
+def _markdown(headings, lines):
+    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *lines))
+
+
+# ---- a CPU -----------------------------------------------------------------------------------------------------------
+
+
+def _cpu(kept):
+    m, c = kept["machine"], kept["ceilings"][-1]
+    rows = [row for row in kept["rows"] if row["threads"] == c["threads"]]
+    layers = {layer.name: _shape(layer) for layer in CONVOLUTIONS}
+    convolutions = [row for row in rows if row["kind"] == "conv" and row["layout"] == "nchw" and row["layer"] in layers]
+    disturbed = sum(row.get("disturbed", False) for row in rows)
+    return [
+        f"{m['cpu']}, {c['threads']} threads, {m['capability']}, float32, torch {m['torch']}: a peak of "
+        f"{c['fma'] / 1e9:.0f} GFLOP/s. Behind each rate, how many times faster than the best of torch, NCHW and "
+        "channels_last." + f" Other programs disturbed {disturbed} of {len(rows)} rows." * bool(disturbed),
+        report.pivot(
+            "NCHW convolution, N x C x H x W -> K",
+            convolutions,
+            lambda row: layers[row["layer"]],
+            lambda row: row["pass"],
+            _rate,
+        ),
+        report.in_all(kept["rows"]),
+    ]
 
 
 def _shape(layer):
@@ -111,10 +117,101 @@ def _shape(layer):
 def _rate(row):
     if "refused" in row:
         return "refused"
-    return f"{row['rate'][OURS]:.0f} GFLOP/s, {row['ratios'][row['best']]['median']:.2f}"
+    rate = row["flops"] / report.times_of(row, OURS)["median"] / 1e3
+    return f"{rate:.0f} GFLOP/s, {report.ratio_of(row, report.peers_of(row)):.2f}"
 
 
-def _value(figure):
-    if figure.value is None:
-        return "-"
-    return f"{figure.value:.2f}" + (f", {len(figure.misses)} of {figure.rows} below" if figure.misses else "")
+# ---- a GPU -----------------------------------------------------------------------------------------------------------
+
+
+def _gpu(read, kept):
+    rows = kept["rows"]
+    by = {kind: [row for row in rows if row["kind"] == kind] for kind in ("conv", "pool", "activation", "step")}
+    steps = [(row, name) for row in by["step"] for name in row.get("ways", ())]
+    return [
+        _sentence(kept),
+        report.in_all(rows),
+        _conditions(read, kept),
+        report.pivot(
+            "float32 convolution @ batch",
+            [row for row in by["conv"] if row["precision"] == "float32"],
+            lambda row: row["layer"],
+            lambda row: row["pass"],
+            _cell,
+        ),
+        report.pivot(
+            "float32 pooling and leaky ReLU @ batch",
+            by["pool"] + by["activation"],
+            lambda row: row["layer"],
+            lambda row: f"{row['pass']} {row['layout']}",
+            _cell,
+        ),
+        report.rungs(rows),
+        _counted(read),
+        report.pivot(
+            "training step, us: eager / CUDA graph",
+            steps,
+            lambda item: f"{item[0]['layer']}, {item[0]['precision']}",
+            lambda item: item[1].removesuffix(" graph"),
+            lambda item: report.time_of(*item),
+        ),
+    ]
+
+
+def _sentence(kept):
+    found = report.groups([row for row in kept["rows"] if row["precision"] == "float32"])
+    means = {name: statistics.geometric_mean(ratios["torch at its best"]) for name, ratios in found.items()}
+    said = [
+        f"{word}: {', '.join(found)}"
+        for word, faster in (("faster than torch at its best", True), ("slower", False))
+        if (found := [f"{name} ({mean:.2f} times)" for name, mean in means.items() if (mean >= 1) == faster])
+    ]
+    return f"On an {kept['machine']['gpu']}, in float32 and by geometric means, {'; '.join(said)}." if said else ""
+
+
+def _conditions(read, kept):
+    m, left = kept["machine"], kept["left_out"]
+    driver = f", driver {m['state']['driver_version']}" if m.get("state") else ""
+    refused = sum("refused" in row for row in kept["rows"])
+    failed = [f"{name} ({done['why']})" for name, done in read["steps"].items() if not done["ok"]]
+    return (
+        f"{m['gpu']}{driver}, torch {m['torch']}, CUDA {m['cuda']}, cuDNN {m['cudnn']}, {kept['when'][:10]}. Ceilings, "
+        f"measured: {', '.join(report.ceilings_of(kept['ceilings'][0]))}. Single calls are timed in CUDA graphs, on more "
+        "data than the L2 cache holds, torch's with `cudnn.benchmark`. Each cell below shows the time in microseconds, "
+        "how much of it the roofline takes, which is operations and bytes at the ceilings, and how many times as fast as "
+        "torch at its best that is, in either layout."
+        + f" {refused} rows were refused for wrong outputs or errors." * bool(refused)
+        + f" {left} rows were left out: {kept['why_left_out']}." * bool(left)
+        + f" Steps of the report that failed: {', '.join(failed)}." * bool(failed)
+    )
+
+
+def _cell(row):
+    """Microseconds, the floor's share of them, and how many times as fast as torch at its best."""
+    ours = report.times_of(row, OURS).get("median")
+    if ours is None:
+        return "refused"
+    floor, ratio = report.floor_of(row), report.ratio_of(row, report.peers_of(row))
+    share = [f"{100 * floor / ours:.0f} %"] if floor else []
+    return ", ".join([report.us(ours), *share, *([f"{ratio:.2f}"] if ratio else [])])
+
+
+def _counted(read):
+    """A sentence: the simulator's counts of the rungs' kernels beside the hardware's."""
+    rows = [row for row in (read["steps"].get("counters", {}).get("data") or {}).get("rows", ()) if row["measured"]]
+    pairs = [
+        (key, row["simulated"][key], row["measured"][key])
+        for row in rows
+        for key in row["simulated"]
+        if key in row["measured"]
+    ]
+    same = [a == b for key, a, b in pairs if key != "shared_wavefronts"]
+    close = [0.9 <= b / a <= 1.1 for key, a, b in pairs if key == "shared_wavefronts" and a]
+    if not same or not close:
+        return ""
+    return (
+        f"Counted by the hardware (`ncu`) in the {len(rows)} kernels of the rungs on "
+        f"{' and '.join(dict.fromkeys(row['layer'] for row in rows))}: requests and sectors of device memory are what "
+        f"the simulator counts, to the last one, in {sum(same)} of {len(same)} counts; wavefronts of shared memory are "
+        f"within 10 % in {sum(close)} of {len(close)}."
+    )

@@ -1,4 +1,4 @@
-"""A run as JSON."""
+"""A run as JSON: compact in its file, with rows of dicts in memory."""
 
 import datetime
 import json
@@ -9,11 +9,15 @@ from pathlib import Path
 
 import torch
 
-from .. import __version__, build_info
-from .ceilings import last_level_cache
+from .. import __version__, _files, build_info
+from .case import HEAD
+from .device import last_level_cache
 
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path("benchmarks/results")
-VERSION = 1  # of the format
+VERSION = 2  # of the format
+REPORT = "gpu-report"  # the command of a report, whose steps hold the record of a run
+TIMES = ("median", "q1", "q3", "least", "ratio", "ratio_q1", "ratio_q3", "rounds", "calls", "captured", "faults")
 INFLUENTIAL = ("OMP_", "GOMP_", "KMP_", "CONVLAB_", "ONEDNN_", "DNNL_")  # environment variables
 
 
@@ -21,12 +25,81 @@ class BadRecord(RuntimeError):
     """A file is no record of a run; the message names it and says why."""
 
 
+def save(record, path):
+    """Times become lists, in the order of TIMES; names of kernels stand in the file once, and ways have their places."""
+    names = {}
+    kernel = lambda name: names.setdefault(name, len(names))  # noqa: E731
+    rows = [_row(row, _listed, lambda kernels: [kernel(name) for name in kernels]) for row in record["rows"]]
+    _files.write_json(path, record | {"times": TIMES, "kernels": list(names), "rows": rows})
+
+
+def load(path):
+    """The record in `path`, or that in the report there. Raises BadRecord."""
+    record = read(path)
+    if record.get("command") == REPORT:
+        record = (record.get("steps", {}).get("bench") or {}).get("data") or {}
+    return opened(record, path)
+
+
+def opened(record, path):
+    """A record as it stands in the file `path`, with rows of dicts. Raises BadRecord."""
+    if record.get("version") != VERSION or "rows" not in record:
+        raise BadRecord(f"{path} has no record of `python -m convlab.bench` of format {VERSION}")
+    record = dict(record)
+    times, names = record.pop("times"), record.pop("kernels")
+    named = lambda values: dict(zip(times, values))  # noqa: E731
+    return record | {"rows": [_row(row, named, lambda at: [names[i] for i in at]) for row in record["rows"]]}
+
+
+def read(path) -> dict:
+    """The JSON in `path`. Raises BadRecord."""
+    try:
+        record = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise BadRecord(f"{path} cannot be read as the JSON of a run: {error}") from error
+    if not isinstance(record, dict):
+        raise BadRecord(f"{path} is no record of a run: it holds a {type(record).__name__}")
+    return record
+
+
+def _row(row, times, kernels):
+    """A row with the times of its ways, and the kernels, as these functions make them."""
+    change = {"cold": times, "warm": times, "kernels": kernels}
+    ways = {
+        name: {key: change[key](value) if key in change else value for key, value in way.items()}
+        for name, way in row.get("ways", {}).items()
+    }
+    head = {key: value for key, value in row.items() if key != "ways"}
+    return rounded(head | ({"ways": ways} if ways else {}))
+
+
+def _listed(times):
+    values = [times.get(key) for key in TIMES]
+    while values[-1] is None:
+        values.pop()
+    return values
+
+
+def rounded(value):
+    """The same with floats to five digits: what is beyond is noise."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def row_id(row):
+    """What tells it from others, in words."""
+    threads = f" {row['threads']} thread{'s' * (row['threads'] > 1)}" if "threads" in row else ""
+    return " ".join(row[key] for key in HEAD) + threads
+
+
 def machine():
     """Hardware, versions and state of the machine now."""
     return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "last_level_cache": last_level_cache(),
         "load_before": os.getloadavg()[0],
@@ -48,39 +121,6 @@ def default_path(command, when):
     return FOLDER / f"{command}-{when[:19].replace(':', '')}.json"
 
 
-def save(record, path):
-    """Writes the record: at every moment `path` is the old file or the new one, whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(record, indent=1) + "\n")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def load(path):
-    """The record in `path`. Raises BadRecord."""
-    try:
-        record = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise BadRecord(f"{path} cannot be read as the JSON of a run: {error}") from error
-    if not isinstance(record, dict) or record.get("version") != VERSION or "rows" not in record:
-        raise BadRecord(f"{path} is no record of `python -m convlab.bench` of format {VERSION}")
-    return record
-
-
-def rounded(value):
-    """The same with floats to five digits: what is beyond is noise."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}")
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    return [rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
 def _cpu_name():
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -93,8 +133,7 @@ def _cpu_name():
 
 def _commit():
     """What git calls the source this runs from, or None outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
+    if not (ROOT / ".git").exists():
         return None
-    run = subprocess.run(["git", "-C", root, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    run = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     return run.stdout.strip() or None

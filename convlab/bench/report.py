@@ -1,205 +1,246 @@
-"""A run as tables for a terminal."""
+"""A run as tables: lists of cells, which rich draws for a terminal, and Markdown has between its bars (readme.py)."""
 
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+import statistics
 
 from .case import OURS
-from .targets import figures, row_id
+from .measure import base_of
+from .record import row_id
 
-TITLES = {
-    "conv": "convolutions (float32, with bias)",
-    "pool": "pooling",
-    "activation": "activations",
-    "step": "training steps",
-    "overhead": "a call that has next to nothing to do",
+FAMILIES = {
+    "lenet": "LeNet's convolutions",
+    "cifar": "the CIFAR network's convolutions",
+    "resnet": "ResNet's convolutions",
+    "depthwise": "depthwise convolutions",
+    "grouped": "grouped convolutions",
+    "max": "max pooling",
+    "average": "average pooling",
+    "leaky_relu": "leaky ReLU",
+    "relu": "ReLU",
 }
-NARROWEST, WIDEST = (
-    150,
-    250,
-)  # columns: in a narrower terminal lines wrap, which loses nothing; where there is no terminal, they need not
+WIDTH = 250  # columns, where there is no terminal
 
 
-def console():
-    """Tables go to stdout."""
-    terminal = Console()
-    return Console(width=max(NARROWEST, terminal.width) if terminal.is_terminal else WIDEST)
+# ---- of a row --------------------------------------------------------------------------------------------------------
 
 
-def progress():
-    """On a terminal's stderr; nothing elsewhere."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    terminal = Console(stderr=True)
-    return Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
+def times_of(row, name) -> dict:
+    """The times of a way that count: cold where there are such; empty where there are none."""
+    way = row.get("ways", {}).get(name, {})
+    return way.get("cold") or way.get("warm") or {}
 
 
-def print_run(out, kept, old=None):
-    """All there is to say about a run: tables, targets, and what changed since the run `old`."""
-    _print_machine(out, kept["machine"], kept["ceilings"], kept["options"])
-    _print_rows(out, kept["rows"])
-    _print_memory(out, kept["rows"])
-    _print_figures(out, kept["rows"])
-    if old:
-        _print_comparison(out, old, kept)
+def best_of(row, peers, name=OURS):
+    """Of `peers`, the fastest beside convlab's `name`; None where none was timed."""
+    ratios = {peer: ratio for peer in peers if base_of(peer) == name and (ratio := times_of(row, peer).get("ratio"))}
+    return min(ratios, key=ratios.get, default=None)
 
 
-def _print_machine(out, machine, ceilings, options):
-    """What it was measured on."""
-    commit = f" ({machine['commit']})" if machine["commit"] else ""
-    out.print(
-        f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores, {machine['capability']}; "
-        f"torch {machine['torch']}, convlab {machine['convlab']}{commit}",
-        highlight=False,
-    )
-    if ceilings:
-        parts = []
-        if ceilings["peak_gflops"]:
-            parts.append(f"{ceilings['peak_gflops']:.0f} GFLOP/s")
-        if ceilings["copy_gbps"]:
-            copies = ", ".join(f"{int(size) / 2**20:g}: {rate:.0f}" for size, rate in ceilings["copy_gbps"].items())
-            parts.append("copies of so many MiB at so many GB/s: " + copies)
-        too_low = " (too low: other programs took the processor)" * ceilings["disturbed"]
-        out.print(f"ceilings: {'; '.join(parts)}{too_low}", highlight=False, soft_wrap=True)
-    out.print(
-        "data: "
-        + ("cold, in rotation over twice the last-level cache" if options["cold"] else "warm, the same in every call"),
-        highlight=False,
-    )
+def ratio_of(row, peers, name=OURS):
+    """How many times as fast as the fastest of `peers` convlab's `name` is, or None."""
+    best = best_of(row, peers, name)
+    return best and times_of(row, best)["ratio"]
 
 
-def _print_rows(out, rows):
-    """A table for each kind of row. `?` behind a time: other programs disturbed it."""
-    for kind, title in TITLES.items():
-        of_kind = [row for row in rows if row["kind"] == kind]
-        if of_kind:
-            out.print(_table(kind, title, of_kind))
-    for line in _unmeasured(rows):
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
-    disturbed = [row_id(row) for row in rows if row.get("disturbed")]
-    if disturbed:
-        out.print(
-            f"[yellow]? other programs took the processor during {len(disturbed)} of {len(rows)} rows: measure them again on an idle machine[/]"
-        )
+def peers_of(row, precision=""):
+    """torch's ways in the row's precision, or in the one called that."""
+    names = [name for name in row.get("ways", ()) if not name.startswith(OURS)]
+    return [name for name in names if (" tf32" in name) == bool(precision)]
 
 
-def _unmeasured(rows):
-    """A line for each contestant without a time, with the reason."""
-    for row in rows:
-        if "refused" in row:
-            yield f"refused: {row_id(row)}: {row['refused']}"
-        for name, times in row.get("times", {}).items():
-            if "failed" in times:
-                yield f"failed: {row_id(row)}: {name}: {times['failed']}"
+def floor_of(row):
+    return row.get("floor", {}).get(row["precision"])
 
 
-def _table(kind, title, rows):
-    peers = list(dict.fromkeys(name for row in rows for name in row.get("times", {}) if name != OURS))
-    has_ceiling = any("share" in row for row in rows)
-    rate = "GB/s" if kind in ("pool", "activation") else "GFLOP/s"
-    table = Table(title=title, box=box.SIMPLE, title_justify="left", pad_edge=False)
-    for heading in ("layer", "pass", "layout"):
-        table.add_column(heading, no_wrap=True)
-    for heading in (
-        "convlab us",
-        "+-",
-        *(["floor us", rate, "of ceiling"] if has_ceiling else []),
-        *(f"{name} us" for name in peers),
-    ):
-        table.add_column(heading, justify="right")
-    table.add_column("torch's best / convlab", justify="right")
-    table.add_column("quartiles", justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(row["layer"], row["pass"], row["layout"], *_cells(row, peers, has_ceiling))
-    return table
+def us(microseconds):
+    return f"{microseconds:,.0f}" if microseconds >= 99.95 else f"{microseconds:.3g}"
 
 
-def _cells(row, peers, has_ceiling):
+def time_of(row, name):
+    times = times_of(row, name)
+    return us(times["median"]) if times else "failed" if "failed" in row.get("ways", {}).get(name, {}) else "-"
+
+
+def line_of(row) -> str:
+    """A row while a run goes on."""
     if "refused" in row:
-        return ["[red]refused[/]"]
-    ours, ratio = row["times"][OURS], row["ratios"][row["best"]]
-    cells = [
-        f"{ours['median']:.1f}" + ("?" if row["disturbed"] else ""),
-        f"{50 * (ours['q3'] - ours['q1']) / ours['median']:.0f}%",
-    ]
-    if has_ceiling:
-        cells += [f"{row['floor']:.1f}", f"{row['rate'][OURS]:.1f}", f"{100 * row['share'][OURS]:.0f}%"]
-    for name in peers:
-        times = row["times"].get(name, {"failed": ""})
-        cells.append("failed" if "failed" in times else f"{times['median']:.1f}" + ("*" if name == row["best"] else ""))
-    colour = "green" if ratio["median"] >= 1 else "red"
-    return [*cells, f"[{colour}]{ratio['median']:.2f}x[/]", f"{ratio['q1']:.2f}-{ratio['q3']:.2f}"]
+        return f"{row_id(row)}: refused: {row['refused']}"
+    ways = []
+    for name in row["ways"]:
+        times, ratio = row["ways"][name], times_of(row, name).get("ratio")
+        warm = f" ({us(times['warm']['median'])} warm)" if "cold" in times and "warm" in times else ""
+        ways.append(f"{name} {time_of(row, name)}{warm}" + (f" [{ratio:.2f}]" if ratio else ""))
+    floor = f"floor {us(floor_of(row))} us, " if floor_of(row) else ""
+    return f"{row_id(row)}: {floor}{'; '.join(ways)}{'; disturbed' * row['disturbed']}; {row['seconds']:.1f} s"
 
 
-def _print_figures(out, rows):
-    """What was wanted, what the measured rows reach, and which of them fall short."""
-    found = figures(rows)
-    if not found:
-        return
-    table = Table(title="targets, of the rows that were measured", box=box.SIMPLE, title_justify="left", pad_edge=False)
-    for heading, justify in (
-        ("figure", "left"),
-        ("rows", "right"),
-        ("target", "right"),
-        ("value", "right"),
-        ("reached", "left"),
-    ):
-        table.add_column(heading, justify=justify)
-    for figure in found:
-        value = "-" if figure.value is None else f"{figure.value:.2f}" + "?" * bool(figure.disturbed)
-        reached = (
-            "[green]yes[/]"
-            if figure.reached
-            else "[red]no[/]" + (f", {len(figure.misses)} short" if figure.misses else "")
-        )
-        table.add_row(figure.name, str(figure.rows), figure.target, value, reached)
-    out.print(table)
-    for figure in found:
-        if figure.misses:
-            out.print(
-                f"short of {figure.target} ({figure.name}): {', '.join(figure.misses)}", highlight=False, soft_wrap=True
-            )
+# ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _print_memory(out, rows):
-    """What a call takes beside the tensors it is given; workspace is what of that is not outputs."""
-    rows = [row for row in rows if "memory" in row]
-    if not rows:
-        return
-    names = list(dict.fromkeys(name for row in rows for name in row["memory"]))
-    table = Table(
-        title="memory of a call, MiB: at its peak (of that workspace)",
-        box=box.SIMPLE,
-        title_justify="left",
-        pad_edge=False,
+def pivot(corner, items, line, column, cell):
+    """(headings, lines) of a table with a line and a column for each of what these functions make of `items`."""
+    cells, columns = {}, {}
+    for item in items:
+        columns[column(item)] = None
+        cells.setdefault(line(item), {}).setdefault(column(item), []).append(cell(item))
+    text = {name: {c: " / ".join(f) for c, f in found.items() if set(f) != {"-"}} for name, found in cells.items()}
+    return [corner, *columns], [[name, *(found.get(c, "-") for c in columns)] for name, found in text.items()]
+
+
+def rungs(rows):
+    """(headings, lines): microseconds of every rung, of rows of the ladder."""
+    rows = [row for row in rows if row["kind"] == "ladder" and "ways" in row]
+    names = [name for name in dict.fromkeys(name for row in rows for name in row["ways"]) if name != OURS]
+    return pivot(
+        "rungs, us: forward / dgrad / wgrad",
+        [(row, name) for name in names for row in rows],
+        lambda item: item[0]["layer"] + f", threads: {item[0].get('threads')}" * ("threads" in item[0]),
+        lambda item: item[1].removeprefix(f"{OURS} "),
+        lambda item: time_of(*item),
     )
-    table.add_column("row", no_wrap=True)
-    for name in names:
-        table.add_column(name, justify="right")
+
+
+def all_rows(rows):
+    """(headings, lines): convlab beside torch at its best. `?` behind a time: other programs disturbed it."""
+    headings = ["row", "convlab us", "+-", "of floor", "rate", "torch at its best", "us", "times as fast", "quartiles"]
+    return [*headings, "page faults a call", "torch's"], [[row_id(row), *_cells(row)] for row in rows]
+
+
+def _cells(row):
+    if "refused" in row:
+        return ["refused"]
+    ours, best, floor = times_of(row, OURS), best_of(row, peers_of(row)), floor_of(row)
+    theirs, work = times_of(row, best), row["flops"] or row["bytes"]
+    return [
+        us(ours["median"]) + "?" * row["disturbed"],
+        f"{50 * (ours['q3'] - ours['q1']) / ours['median']:.0f} %",
+        f"{100 * floor / ours['median']:.0f} %" if floor else "-",
+        f"{work / ours['median'] / 1e3:.0f} {'GFLOP/s' if row['flops'] else 'GB/s'}" if work else "-",
+        best or "-",
+        time_of(row, best),
+        f"{theirs['ratio']:.2f}" if theirs else "-",
+        f"{theirs['ratio_q1']:.2f}-{theirs['ratio_q3']:.2f}" if theirs.get("ratio_q1") else "-",
+        *(f"{times['faults']:.3g}" if times.get("faults") is not None else "-" for times in (ours, theirs)),
+    ]
+
+
+def in_all(rows):
+    """(headings, lines): geometric means over groups of rows of how many times as fast as torch convlab is."""
+    items = [(name, column, r) for name, found in groups(rows).items() for column, r in found.items()]
+    corner, text = "times as fast as torch: mean (least to most)", "{:.2f} ({:.2f} to {:.2f})".format
+    mean = statistics.geometric_mean
+    return pivot(corner, items, lambda i: i[0], lambda i: i[1], lambda i: text(mean(i[2]), min(i[2]), max(i[2])))
+
+
+def groups(rows) -> dict[str, dict[str, list[float]]]:
+    """{what is timed: {beside which torch: ratios}}."""
+    found = {}
+    kinds = ("step", "conv", "pool", "activation")
+    rows = sorted((row for row in rows if row["kind"] in kinds), key=lambda row: kinds.index(row["kind"]))
+    several = {
+        (kind, key): len({row.get(key) for row in rows if row["kind"] == kind}) > 1
+        for kind in kinds
+        for key in ("layout", "precision", "threads")
+    }
     for row in rows:
-        cells = (
-            f"{m['peak'] / 2**20:.1f} ({max(0, m['peak'] - m['outputs']) / 2**20:.1f})" if m else ""
-            for m in map(row["memory"].get, names)
-        )
-        table.add_row(row_id(row), *cells)
-    out.print(table)
+        what = FAMILIES.get(row["layer"].split("-")[0], "other convolutions")
+        whats = {OURS: "training steps" if row["kind"] == "step" else what}
+        if f"{OURS} graph" in row.get("ways", ()):
+            whats = {f"{OURS} graph": "training steps as CUDA graphs", OURS: "training steps called one by one"}
+        for ours, what in whats.items():
+            for key, word in (("layout", " in {}"), ("precision", ", {}"), ("threads", ", threads: {}")):
+                what += word.format(row.get(key)) * several[row["kind"], key]
+            peers, layout = [*peers_of(row), *peers_of(row, " tf32")], f"torch {row['layout']}"
+            for column, beside in (
+                ("torch at its best", peers_of(row)),
+                ("torch in the same layout", [layout, f"{layout} graph"]),
+                ("torch also in TF32", peers if peers != peers_of(row) else []),
+            ):
+                if ratio := ratio_of(row, beside, ours):
+                    found.setdefault(what, {}).setdefault(column, []).append(ratio)
+    return found
 
 
-def _print_comparison(out, old, new):
-    """convlab's times and ratios beside those of an older run."""
-    before = {row_id(row): row for row in old["rows"] if "times" in row}
-    pairs = [(before[row_id(row)], row) for row in new["rows"] if "times" in row and row_id(row) in before]
-    table = Table(title=f"compared with the run of {old['when']}", box=box.SIMPLE, title_justify="left", pad_edge=False)
-    table.add_column("row", no_wrap=True)
-    for heading in ("us before", "us now", "faster by", "torch's best / convlab before", "now"):
-        table.add_column(heading, justify="right")
-    for then, row in pairs:
-        was, now = (r["times"][OURS]["median"] for r in (then, row))
-        ratios = (f"{r['ratios'][r['best']]['median']:.2f}" for r in (then, row))
-        table.add_row(
-            row_id(row), f"{was:.1f}", f"{now:.1f}", f"[{'green' if now <= was else 'red'}]{was / now:.2f}x[/]", *ratios
-        )
-    out.print(table)
-    for key in ("cpu", "threads", "capability", "torch"):
-        if old["machine"][key] != new["machine"][key]:
-            out.print(f"[yellow]not the same {key}: {old['machine'][key]} then, {new['machine'][key]} now[/]")
+def compared(old, new):
+    """(headings, lines): each row beside the older record's."""
+    before = {row_id(row): row for row in old["rows"] if times_of(row, OURS)}
+    lines = []
+    for row in new["rows"]:
+        then = before.get(row_id(row))
+        if then and times_of(row, OURS):
+            was, now = (times_of(r, OURS)["median"] for r in (then, row))
+            ratios = (ratio_of(r, peers_of(r)) for r in (then, row))
+            lines.append(
+                [row_id(row), us(was), us(now), f"{was / now:.2f}", *(f"{r:.2f}" if r else "-" for r in ratios)]
+            )
+    return ["row", "us before", "us now", "times as fast", "torch's best / convlab before", "now"], lines
+
+
+# ---- for a terminal --------------------------------------------------------------------------------------------------
+
+
+def print_run(kept, old=None):
+    """All there is to say about a run: what it was measured on, tables, and what changed since the run `old`."""
+    rows = kept["rows"]
+    print("\n".join(facts(kept)))
+    tables = {"": all_rows(rows), "rung by rung": rungs(rows), "in all": in_all(rows)}
+    if old:
+        tables[f"compared with the run of {old['when']}"] = compared(old, kept)
+    try:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        print("python -m convlab.bench draws its tables with rich, which is not installed: pip install rich")
+    else:
+        terminal = Console()
+        console = Console(width=max(150, terminal.width) if terminal.is_terminal else WIDTH)
+        for title, (headings, lines) in tables.items():
+            if lines:
+                table = Table(title=title, box=box.SIMPLE, title_justify="left", pad_edge=False)
+                for place, heading in enumerate(headings):
+                    table.add_column(heading, justify="left" if place == 0 else "right")
+                for line in lines:
+                    table.add_row(*line)
+                console.print(table, highlight=False, markup=False)
+    print("\n".join(missing(kept)), end="\n" * bool(missing(kept)))
+
+
+def facts(kept):
+    """Lines: the machine, and what it reaches."""
+    m = kept["machine"]
+    commit = f" ({m['commit']})" if m["commit"] else ""
+    state = "".join(f", {key} {value}" for key, value in m.get("state", {}).items())
+    yield f"{m.get('gpu') or m['cpu']}, {m['capability']}, torch {m['torch']}, convlab {m['convlab']}{commit}{state}"
+    for c in kept["ceilings"]:
+        threads = f" of {c['threads']} threads" if "threads" in c else ""
+        yield f"ceilings{threads}: {', '.join(ceilings_of(c)) or 'none was needed'}"
+        yield from (f"no ceiling {name}: {why}" for name, why in c.get("failed", {}).items())
+        if c.get("disturbed"):
+            yield "they are too low: other programs took the processor"
+    if kept["dry"]:
+        yield "a rehearsal: on the host and in the simulator; the times mean nothing"
+
+
+def ceilings_of(c):
+    """The words of a device's ceilings."""
+    if "threads" in c:
+        copies = ", ".join(f"{int(size) / 2**20:g} MiB: {rate / 1e9:,.0f}" for size, rate in c["copy"].items())
+        peak = [f"multiply-adds {c['fma'] / 1e9:,.0f} GFLOP/s"] if c["fma"] else []
+        return peak + [f"copies, GB/s by size: {copies}"] * bool(copies)
+    words = {"ffma": "multiply-adds"} | {f"matmul_{p}": f"cuBLAS {p}" for p in ("float32", "tf32", "bfloat16")}
+    rates = [f"{word} {c[key] / 1e12:.0f} TFLOP/s" for key, word in words.items() if c.get(key)]
+    return ([f"copy {c['copy'] / 1e9:,.0f} GB/s"] if c["copy"] else []) + rates
+
+
+def missing(kept):
+    """Lines: what has no time, or no good one, and why."""
+    rows = kept["rows"]
+    found = [f"refused: {row_id(row)}: {row['refused']}" for row in rows if "refused" in row]
+    for row in rows:
+        ways = row.get("ways", {}).items()
+        found += [f"failed: {row_id(row)}: {name}: {way['failed']}" for name, way in ways if "failed" in way]
+    if disturbed := sum(row.get("disturbed", False) for row in rows):
+        found.append(f"? other programs took the processor during {disturbed} of {len(rows)} rows: measure them again")
+    if kept["left_out"]:
+        found.append(f"{kept['left_out']} rows were left out: {kept['why_left_out']}")
+    return found
