@@ -12,6 +12,7 @@ import gpu_counters
 import gpu_report
 import gpu_subset
 import pytest
+import readme
 import torch
 import works_with
 from gpu_report import Step
@@ -19,7 +20,7 @@ from gpu_report import Step
 import convlab
 from convlab import layers
 from convlab._measure import Limits
-from convlab.bench import cases, gpu, measure, networks, readme, record, report, timer
+from convlab.bench import cases, gpu, measure, networks, record, report, timer
 from convlab.bench import command as bench
 from convlab.bench.case import Case, Way
 from convlab.bench.gpu import MARK, Gpu, split_at
@@ -288,7 +289,7 @@ class HostAsGpu(Gpu):
     least, most = 1e-5, 4
 
     def __init__(self, **ceilings):
-        super().__init__()
+        super().__init__(Limits(rounds=2, seconds=0.01, patience=0.01))
         self._ceilings, self.captures = CEILINGS | ceilings, 0
 
     def check(self):
@@ -315,7 +316,6 @@ class HostAsGpu(Gpu):
 
 
 CEILINGS = {"copy": 1e9, "ffma": 1e9, "matmul_tf32": 2e9, "matmul_bfloat16": 4e9, "failed": {}}
-FAST = measure.Options(Limits(rounds=2, seconds=0.01, patience=0.01))
 
 
 def test_a_row_of_a_convolution(monkeypatch):
@@ -323,7 +323,7 @@ def test_a_row_of_a_convolution(monkeypatch):
     device, layer = HostAsGpu(), layers.Conv(2, 3, 10, 10, 4, 3, 3, padding=(1, 1), name="small")
     for pass_ in ("forward", "dgrad", "wgrad"):
         case = cases.convolution(layer, pass_, "nchw", "float32", "cuda")
-        row = measure.measure(case, device, FAST)
+        row = measure.measure(case, device)
         assert "refused" not in row
         assert {n for n, way in row["ways"].items() if "ratio" in way["cold"]} == set(row["ways"]) - {"convlab"}
         assert row["floor"] == {
@@ -334,14 +334,14 @@ def test_a_row_of_a_convolution(monkeypatch):
             assert way["cold"]["captured"] and way["warm"]["captured"] and way["error"] < 1e-5
             assert way["cold"]["calls"] >= 100_000 // row["bytes"]  # every copy once at least
         assert {n for n, way in row["ways"].items() if "kernels" in way} == set(row["ways"]) - {"convlab"}
-    half = measure.measure(cases.convolution(layer, "forward", "nchw", "bfloat16", "cuda"), device, FAST)
+    half = measure.measure(cases.convolution(layer, "forward", "nchw", "bfloat16", "cuda"), device)
     assert set(half["ways"]) == {"convlab", "torch nchw", "torch channels_last"}
     assert 1e-4 < half["ways"]["convlab"]["error"] < 2e-2 and set(half["floor"]) == {"bfloat16"}
 
 
 def test_a_row_of_a_step():
     case = networks.step(networks.LENET_5.batched(2), "nchw", "float32", "cuda", compiled=False)
-    row = measure.measure(case, HostAsGpu(), FAST)
+    row = measure.measure(case, HostAsGpu())
     assert "refused" not in row and all("warm" in way and "cold" not in way for way in row["ways"].values())
     captured = {name for name, way in row["ways"].items() if way["warm"]["captured"]}
     assert captured == {name for name in row["ways"] if name.endswith("graph")} and "convlab graph" in captured
@@ -363,7 +363,7 @@ def crash(x):
 
 def row_of(device=None, **ways):
     ways = {name.replace("_", " "): way for name, way in ways.items()}
-    return measure.measure(doubling(ways), device or HostAsGpu(), FAST)
+    return measure.measure(doubling(ways), device or HostAsGpu())
 
 
 def test_a_wrong_kernel_is_refused_and_a_failing_peer_recorded():
@@ -457,9 +457,9 @@ def test_the_loop_of_multiply_adds_compiles(arch, tmp_path):
 def test_on_a_gpu(tmp_path):
     """Short, and of the small layers: a benchmark that does not run shows before the long one."""
     path = tmp_path / "run.json"
-    words = ["lenet-c3@1024", "lenet-5@1024", "max-lenet@1024", "leaky_relu-lenet@1024"]
+    layers_ = "lenet-c3@1024,lenet-5@1024,max-lenet@1024,leaky_relu-lenet@1024"
     with pytest.raises(SystemExit) as end:
-        bench.main(["gpu", *words, "--quick", "--no-compile", "--output", str(path)])
+        bench.main(["gpu", layers_, "--quick", "--no-compile", "--output", str(path)])
     kept = record.load(path)
     assert end.value.code == 0, [row["refused"] for row in kept["rows"] if "refused" in row]
     ceilings = kept["ceilings"][0]

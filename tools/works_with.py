@@ -25,7 +25,7 @@ NOT_SHOWN, ON_GPUS = "only a GPU shows it", "only a machine with several GPUs sh
 
 def shown_on_a_gpu():
     """The GPU on which the report that README.md names passed all tests, or None."""
-    from convlab.bench import readme
+    from tools import readme
 
     source = readme.source_of((ROOT / "README.md").read_text(), readme.GPU)
     report = json.loads((ROOT / source).read_text()) if source else {"steps": {}}

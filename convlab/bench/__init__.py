@@ -6,6 +6,6 @@ device     where: a CPU; gpu: an NVIDIA GPU, and a rehearsal without one
 timer      paired, interleaved timing
 measure    check, then time, then set beside the device's ceilings: a case becomes a row
 record     a run as JSON
-report     a run as tables, for a terminal and for README.md (readme)
+report     a run as tables
 command    the command line
 """

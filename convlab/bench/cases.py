@@ -25,19 +25,21 @@ aten = torch.ops.aten
 
 
 class Problems(NamedTuple):
-    """What to make cases of. ladder: the convolutions on which every rung is timed by itself."""
+    """What to make cases of. ladder: the convolutions on which every rung is timed by itself; tiny: those by which what a
+    call costs is told."""
 
     convolutions: tuple[layers.Conv, ...] = ()
     ladder: tuple[layers.Conv, ...] = ()
     pools: tuple[layers.Pool, ...] = ()
     activations: tuple[layers.Activation, ...] = ()
     networks: tuple[Network, ...] = ()
+    tiny: tuple[layers.Conv, ...] = ()
 
 
 def zoo(backend) -> Problems:
     """On a GPU the same layers as on a CPU and others, in batches that fill one."""
     if backend == "cpu":
-        return Problems(layers.CONVOLUTIONS, (), layers.POOLS, layers.ACTIVATIONS, NETWORKS)
+        return Problems(layers.CONVOLUTIONS, (), layers.POOLS, layers.ACTIVATIONS, NETWORKS, (layers.TINY,))
     named = {layer.name.partition("@")[0]: layer for layer in reversed(layers.GPU_CONVOLUTIONS)}  # in the small batch
     rungs = tuple(named[name] for name in LADDER)
     return Problems(layers.GPU_CONVOLUTIONS, rungs, layers.GPU_POOLS, layers.GPU_ACTIVATIONS, GPU_NETWORKS)
@@ -55,6 +57,7 @@ def cases_of(problems: Problems, backend, algo="auto", compiled=True) -> list[Ca
         *(pooling(*of) for of in product(problems.pools, LAYOUTS, ("forward", "backward"))),
         *(activation(layer, pass_) for layer in problems.activations for pass_ in layer.passes),
         *(step(network, layout, p, backend, algo, compiled) for network, layout, p in steps),
+        *(overhead(layer, pass_) for layer in problems.tiny for pass_ in ("forward", "forward+backward")),
     ]
 
 
@@ -209,9 +212,9 @@ _ACTIVATIONS = {  # torch's and convlab's
 # ---- what a call costs -----------------------------------------------------------------------------------------------
 
 
-def overhead(pass_) -> Case:
+def overhead(layer, pass_) -> Case:
     """A call before any arithmetic, through the functions that people call."""
-    layer, grad = layers.TINY, pass_ != "forward"
+    grad = pass_ != "forward"
 
     def by(conv2d):
         def bind(t):

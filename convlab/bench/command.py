@@ -1,21 +1,20 @@
 """Times convlab's kernels beside torch's, on this machine.
 
 python -m convlab.bench cpu                              all of it, with one thread and with all
-python -m convlab.bench cpu conv resnet-64 forward dgrad nchw    the rows that these words describe
-python -m convlab.bench cpu step --threads 1
+python -m convlab.bench cpu conv resnet-64 forward,dgrad nchw    the rows that have all of these words
 python -m convlab.bench cpu --shape 8,64,56,56 --filters 128,3,3 --padding 1      any convolution
 python -m convlab.bench cpu --compare OLD.json           beside an older record
 python -m convlab.bench overhead                         what a call costs
 python -m convlab.bench gpu                              the CUDA kernels beside cuDNN, on an NVIDIA GPU
-python -m convlab.bench readme [RUN.json]                README.md's tables, from a record
 
-A word is a kind of row (conv, ladder, pool, activation, step), a layer or a part of its name, a pass, a layout or a
-precision.
+A word is a kind of row (conv, ladder, pool, activation, step, overhead), a layer or a part of its name, a pass, a
+layout or a precision; a,b is either of them.
 """
 
 import argparse
 import gc
 import json
+import re
 import sys
 import time
 import warnings
@@ -26,13 +25,12 @@ import torch
 from .._algorithms import algorithms
 from .._command_line import output_file, positive, whole_number
 from ..layers import Conv
-from . import cases, gpu, readme, record, report
+from . import cases, gpu, record, report
 from .case import HEAD
 from .device import Cpu
-from .measure import Options, measure, set_floor
+from .measure import measure, set_floor
 
-COMMANDS = ("cpu", "gpu", "overhead", "readme")
-ONLY = {"threads": "cpu overhead", "cold": "cpu", "budget": "gpu", "dry": "gpu", "no_kernels": "gpu"}
+ONLY = {"threads": "cpu", "cold": "cpu", "budget": "gpu", "dry": "gpu"}
 NO_GPU, INTERRUPTED = 3, 130  # exit statuses
 
 
@@ -42,7 +40,7 @@ def parse(argv=None):
         "python -m convlab.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("words", nargs="*", metavar="WORD", help=f"{', '.join(COMMANDS)} (default: cpu), then what to measure")
+    add("words", nargs="*", metavar="WORD", help="cpu (default) or gpu, then what to measure")
     add("--shape", type=partial(_sizes, "N,C,H,W"), metavar="N,C,H,W", help="this convolution instead of the zoo's")
     add("--filters", type=partial(_sizes, "K,R,S"), metavar="K,R,S", help="its filters")
     for name, least in (("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)):
@@ -51,34 +49,28 @@ def parse(argv=None):
     add("--threads", type=whole_number(1), help="CPU: default: a row with one and a row with all of torch's")
     add("--cold", action="store_true", help="CPU: go round more data than the last-level cache holds")
     add("--no-compile", action="store_true", help="leave torch.compile out of the training steps")
-    add(
-        "--rounds",
-        type=whole_number(1),
-        help=f"at most (default: {Cpu.limits.rounds}, on a GPU {gpu.Gpu.limits.rounds})",
-    )
+    add("--rounds", type=whole_number(1), help="at most (default: 100, on a GPU 15)")
     add("--seconds", type=positive, help="about so long a row (default: 2, on a GPU 0.5)")
     add("--patience", type=positive, metavar="SECONDS", help="so long a row until a few rounds are undisturbed")
     add("--quick", action="store_true", help="a few rounds")
     add("--budget", type=positive, metavar="SECONDS", help="GPU: begin no row after so long")
-    add("--no-kernels", action="store_true", help="GPU: do not record the names of kernels")
     add("--dry", action="store_true", help="GPU: without one, tiny layers on the host and in the simulator")
     add("--compare", metavar="OLD.json", help="each row beside that run's, or that of a gpu-report")
     add("--json", action="store_true", help="print the record, no tables; write no file without --output")
     add("--output", type=output_file, metavar="FILE", help=f"default: {record.FOLDER}/COMMAND-TIME.json")
     add("--no-save", action="store_true", help="write no file")
     args = parser.parse_intermixed_args(argv)
-    args.command = args.words.pop(0) if args.words[:1] and args.words[0] in COMMANDS else "cpu"
+    args.command = args.words.pop(0) if args.words and args.words[0] in ("cpu", "gpu") else "cpu"
     args.error = parser.error
-    if args.command != "readme":
-        _check(args)
+    _complete(args)
     return args
 
 
-def _check(args):
-    """Completes `args` with cases and the run to compare with; ends the program where there are none."""
-    for option, commands in ONLY.items():
-        if getattr(args, option) and args.command not in commands.split():
-            args.error(f"argument --{option.replace('_', '-')}: goes with {' and '.join(commands.split())} only")
+def _complete(args):
+    """Adds the cases and the run to compare with; ends the program where there are none."""
+    for option, command in ONLY.items():
+        if getattr(args, option) and args.command != command:
+            args.error(f"argument --{option}: goes with {command} only")
     if args.no_save and args.output:
         args.error("argument --output: a run with --no-save is not written; leave one of them out")
     backend = "cuda" if args.command == "gpu" else "cpu"
@@ -89,13 +81,10 @@ def _check(args):
         args.old = record.load(args.compare) if args.compare else None
     except record.BadRecord as error:
         args.error(f"argument --compare: {error}")
-    if args.command == "overhead":
-        found = [cases.overhead(pass_) for pass_ in ("forward", "forward+backward")]
-    else:
-        problems = _one_convolution(args) if args.shape or args.filters else cases.zoo(backend)
-        if args.dry:
-            problems = cases.Problems(*(tuple(map(gpu.small, layers)) for layers in problems))
-        found = cases.cases_of(problems, backend, args.algo, not (args.no_compile or args.dry))
+    problems = _one_convolution(args) if args.shape or args.filters else cases.zoo(backend)
+    if args.dry:
+        problems = cases.Problems(*(tuple(map(gpu.small, layers)) for layers in problems))
+    found = cases.cases_of(problems, backend, args.algo, not (args.no_compile or args.dry))
     ceilings_alone = args.command == "gpu" and args.words == ["ceilings"]
     args.cases = [] if ceilings_alone else chosen(found, args.words, args.error)
 
@@ -109,36 +98,27 @@ def _one_convolution(args):
         layer.problem()
     except (RuntimeError, ValueError) as error:
         args.error(f"arguments --shape and --filters: {error}")
-    return cases.Problems((layer,), (layer,) * ("ladder" in args.words))
+    return cases.Problems((layer,), (layer,) * any("ladder" in word for word in args.words))
 
 
 def _sizes(names, text):
-    try:
-        sizes = [int(part) for part in text.split(",")]
-    except ValueError:
-        sizes = []
-    if len(sizes) != len(names.split(",")) or min(sizes) < 1:
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text) or text.count(",") != names.count(","):
         raise argparse.ArgumentTypeError(f"{text!r}: expected whole numbers from 1 up, {names}")
-    return sizes
+    return [int(size) for size in text.split(",")]
 
 
 def chosen(found, words, error):
-    """The cases that have, of each of their words, one of those in `words`; every case without any."""
+    """The cases that have all of `words`; ends the program where there are none."""
     values = {key: list(dict.fromkeys(case.head[key] for case in found)) for key in HEAD}
-    fields = [key for key in HEAD if key != "layer"]
-    wanted = {key: [word for word in words if word in values[key]] for key in fields}
-    left = [case for case in found if all(case.head[key] in (wanted[key] or values[key]) for key in fields)]
-    layers = []
-    for word in words:
-        if not any(word in values[key] for key in fields):
-            if not any(word in name for name in values["layer"]):
-                choices = "; ".join(f"{key}: {', '.join(values[key])}" for key in HEAD)
-                error(f"argument WORD: {word!r} describes no row; there are {choices}")
-            names = [case.layer for case in left]
-            layers += [word] if word in names else [name for name in names if word in name] or [word]
-    left = [case for case in left if case.layer in (layers or [case.layer])]
+
+    def has(case, word):
+        """A part of a layer's name will do where no layer is called that."""
+        return word in case.head.values() or (word in case.layer and word not in values["layer"])
+
+    left = [case for case in found if all(any(has(case, word) for word in either.split(",")) for either in words)]
     if not left:
-        error(f"nothing to measure: no row is all of {' '.join(words)!r}")
+        choices = "; ".join(f"{key}: {', '.join(values[key])}" for key in HEAD)
+        error(f"nothing to measure: no row has all of {' '.join(words)!r}; there are {choices}")
     return left
 
 
@@ -156,20 +136,11 @@ def devices_of(args):
 def run(args, devices, path=None):
     """The record of a run, which is also written to `path`, after each row. An interrupt ends it early, with the rows
     there are."""
-    options = ("words", "shape", "filters", "algo", "cold", "no_compile", "budget")
-    kept = {
-        "version": record.VERSION,
-        "command": args.command,
-        "when": record.now(),
-        "complete": False,
-        "left_out": len(args.cases) * len(devices),
-        "why_left_out": "interrupted",
-        "dry": args.dry,
-        "machine": record.machine() | devices[0].facts(),
-        "options": devices[0].limits._asdict() | {key: getattr(args, key) for key in options},
-        "ceilings": [],
-        "rows": [],
-    }
+    chosen_ = ("words", "shape", "filters", "algo", "cold", "no_compile", "budget")
+    kept = {"version": record.VERSION, "command": args.command, "when": record.now(), "complete": False}
+    kept |= {"left_out": 0, "why_left_out": "interrupted", "dry": args.dry}
+    kept["machine"] = record.machine() | devices[0].facts()
+    kept["options"] = devices[0].limits._asdict() | {key: getattr(args, key) for key in chosen_}
     rows = {}  # by the places of case and device, so that they stay in order
 
     def keep():
@@ -211,7 +182,7 @@ def _measure_all(args, devices, rows, keep) -> str:
                 if args.budget and time.monotonic() - start > args.budget:
                     return "ran out of time"
                 gc.freeze()  # what there is stays: to look for garbage among all of torch takes tenths of a second
-                rows[place] = measure(case, device, Options(device.limits, not args.no_kernels))
+                rows[place] = measure(case, device)
                 print(report.line_of(rows[place]) + " (again)" * again, file=sys.stderr, flush=True)
                 keep()
                 if "refused" in rows[place] and device.lost():
@@ -221,15 +192,17 @@ def _measure_all(args, devices, rows, keep) -> str:
 
 def main(argv=None):
     args = parse(argv)
-    if args.command == "readme":
-        return readme.write(*args.words[:1])
     try:
         devices = devices_of(args)
     except gpu.NoGpu as error:
         print(f"python -m convlab.bench gpu: {error}", file=sys.stderr)
         sys.exit(NO_GPU)
-    unwritten = args.no_save or (args.json and not args.output)
-    path = None if unwritten else args.output or record.default_path(args.command, record.now())
+    usual = (
+        None
+        if args.no_save or args.json
+        else record.FOLDER / f"{args.command}-{record.now()[:19]}.json".replace(":", "")
+    )
+    path = args.output or usual
     kept = run(args, devices, path)
     if args.json:
         print(json.dumps(record.rounded(kept)))

@@ -22,11 +22,11 @@ def last_level_cache():
 
 
 class Cpu:
-    """So many threads of the machine's. type: torch's name of it. backend: whose kernels convlab runs. least: seconds
-    that a timing takes at least, thousands of times the clock's resolution and the loop's own cost; most: calls of a
-    timing. cools: whether a call that is not timed comes before each timing. graphs: whether it has any."""
+    """So many threads of the machine's. type: torch's name of it. least: seconds that a timing takes at least, thousands
+    of times the clock's resolution and the loop's own cost; most: calls of a timing. cools: whether a call that is not
+    timed comes before each timing. graphs: whether it has any."""
 
-    type = backend = "cpu"
+    type = "cpu"
     least, most = 1.5e-3, 10**6
     cools, graphs = True, False
     clock, waited = staticmethod(time.perf_counter), staticmethod(waited)

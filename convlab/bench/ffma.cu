@@ -5,8 +5,7 @@
 namespace {
 
 constexpr int kThreads = 256, kBlocksEach = 8;  // 64 warps a multiprocessor where it holds so many
-constexpr int kChains = 16;  // a thread: more than the four cycles that a result takes, times what else is not hidden
-constexpr int kSteps = 64;  // unrolled, so that counting is noise
+constexpr int kChains = 16, kSteps = 64;  // more results under way than the four cycles of one; steps are unrolled
 
 __global__ void __launch_bounds__(kThreads) ffma_kernel(int loops, float a, float b, float* out) {
   float x[kChains];

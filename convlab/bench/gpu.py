@@ -8,10 +8,9 @@ the host, and where the GPU is faster than the host, that is what is measured.
 import ctypes
 import itertools
 import os
-import shutil
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ import torch
 from .. import ops
 from .._measure import Limits, Timing, one_line
 from ..simulator import simulate
+from ..toolchain import nvcc_candidates
 from .case import OURS
 from .device import Cpu
 
@@ -36,7 +36,7 @@ class NoGpu(RuntimeError):
 class Gpu(Cpu):
     """The current one."""
 
-    type = backend = "cuda"
+    type = "cuda"
     least, most = 0.4e-3, 200
     cools, graphs = False, True
     limits, quick = Limits(rounds=15, seconds=0.5, patience=0.5), Limits(rounds=3, seconds=0.5, patience=0.5)
@@ -145,10 +145,10 @@ class Gpu(Cpu):
         reason in "failed" where something stood against it."""
         if self._ceilings is None:
             self._ceilings, failed = {}, {}
-            measures = {"copy": self._copy, "ffma": self._ffma}
             for name in ("copy", "ffma", "matmul_float32", "matmul_tf32", "matmul_bfloat16"):
+                measure, _, precision = name.partition("_")
                 try:
-                    self._ceilings[name] = measures.get(name, lambda name=name: self._matmul(name[7:]))()
+                    self._ceilings[name] = getattr(self, f"_{measure}")(*filter(None, [precision]))
                 except Exception as error:  # noqa: BLE001  (without one ceiling, the others still say something)
                     self._ceilings[name], failed[name] = None, one_line(error, 300)
                 self.clean()
@@ -194,12 +194,9 @@ class Rehearsal(Gpu):
 
     @contextmanager
     def setting(self, name, precision):
-        with super().setting(name, precision):
-            if name.startswith(OURS):
-                with simulate(order="forward", check=False):
-                    yield
-            else:
-                yield
+        ours = simulate(order="forward", check=False) if name.startswith(OURS) else nullcontext()
+        with super().setting(name, precision), ours:
+            yield
 
     def heats(self, case):
         return {"warm": 1} if case.grad else {"cold": 2, "warm": 1}
@@ -210,8 +207,8 @@ class Rehearsal(Gpu):
     def facts(self):
         return {"gpu": "dry run", "cuda": torch.version.cuda, "cudnn": None}
 
-    def _matmul(self, precision, n=128):
-        return super()._matmul(precision, n)
+    def _matmul(self, precision):
+        return super()._matmul(precision, 128)
 
     def _ffma(self):
         raise RuntimeError("a dry run has no GPU to run ffma.cu on")
@@ -230,13 +227,12 @@ def small(layer):
 def compile_ffma(folder: Path, arch: str) -> Path:
     """The library that ffma.cu makes for an architecture such as "90". Raises RuntimeError without nvcc, or with what
     nvcc said."""
-    homes = [Path(root, "bin", "nvcc") for root in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")) if root]
-    found = [str(path) for path in homes if path.exists()] + [shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"]
-    if not Path(found[0]).exists():
+    nvcc = next((path for _, path in nvcc_candidates(os.environ) if os.path.exists(path)), None)
+    if nvcc is None:
         raise RuntimeError("ffma.cu needs nvcc, which is not on PATH")
     target = folder / "ffma.so"
     options = ["-O3", "-shared", "-Xcompiler", "-fPIC", f"-gencode=arch=compute_{arch},code=sm_{arch}"]
-    done = subprocess.run([found[0], *options, str(SOURCE), "-o", str(target)], capture_output=True, text=True)
+    done = subprocess.run([nvcc, *options, str(SOURCE), "-o", str(target)], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"nvcc does not compile ffma.cu: {done.stderr.strip()[-500:]}")
     return target
@@ -264,18 +260,10 @@ def split_at(mark, names) -> list[list[str]]:
 
 def _nvidia_smi() -> dict:
     """The driver, and the GPU's clocks, temperature and power now; empty where nvidia-smi is missing."""
-    fields = [
-        "driver_version",
-        "clocks.sm",
-        "clocks.mem",
-        "clocks.max.sm",
-        "temperature.gpu",
-        "power.draw",
-        "persistence_mode",
-    ]
-    command = ["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv,noheader"]
+    fields = "driver_version,clocks.sm,clocks.mem,clocks.max.sm,temperature.gpu,power.draw,persistence_mode"
+    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-        return dict(zip(fields, (part.strip() for part in said.splitlines()[0].split(","))))
+        return dict(zip(fields.split(","), (part.strip() for part in said.splitlines()[0].split(","))))
     except (OSError, IndexError, subprocess.SubprocessError):
         return {}

@@ -2,23 +2,16 @@
 
 import gc
 import time
-from typing import NamedTuple
+from functools import partial
 
 import torch
 
-from .._measure import Limits, Wrong, error_of, one_line, outputs_of
+from .._measure import Wrong, error_of, one_line, outputs_of
 from .case import LAYOUTS, OURS, cast, in_layout
 from .timer import series_of, spread, time_paired
 
 
-class Options(NamedTuple):
-    """limits: how long a case is timed. kernels: whether names of kernels are recorded."""
-
-    limits: Limits = Limits()
-    kernels: bool = True
-
-
-def measure(case, device, options) -> dict:
+def measure(case, device) -> dict:
     """The row of a case, ready for JSON.
 
     Beside the case's own words: floor, by precision, the least microseconds that flops and bytes take on this device;
@@ -31,12 +24,14 @@ def measure(case, device, options) -> dict:
     """
     start = time.perf_counter()
     row = case.head | device.head | {"flops": case.flops, "bytes": case.bytes}
+    gc.disable()  # its pauses hit whoever happens to be running
     try:
         with torch.set_grad_enabled(case.grad):
-            row |= _measured(case, device, options)
+            row |= _measured(case, device)
     except Exception as error:  # noqa: BLE001  (out of memory, say: the other rows can still be measured)
         row["refused"] = str(error) if isinstance(error, Wrong) else one_line(error)
     finally:
+        gc.enable()
         gc.collect()
         device.clean()
     set_floor(row, device)
@@ -45,9 +40,8 @@ def measure(case, device, options) -> dict:
 
 def set_floor(row, device):
     """Sets a row beside the device's ceilings."""
-    row["floor"] = {row["precision"]: device.floor(row["flops"], row["bytes"], row["precision"])}
-    if any(name.endswith("tf32") for name in row.get("ways", ())):
-        row["floor"]["tf32"] = device.floor(row["flops"], row["bytes"], "tf32")
+    tf32 = ["tf32"] * any(" tf32" in name for name in row.get("ways", ()))
+    row["floor"] = {p: device.floor(row["flops"], row["bytes"], p) for p in (row["precision"], *tf32)}
 
 
 def base_of(name):
@@ -55,7 +49,7 @@ def base_of(name):
     return f"{OURS} graph" if name.endswith(" graph") else OURS
 
 
-def _measured(case, device, options):
+def _measured(case, device):
     torch.manual_seed(0)
     drawn = _draw(case, device)
     laid = _laid(case, drawn)
@@ -67,8 +61,8 @@ def _measured(case, device, options):
                 call = way.bind(laid[way.layout])
                 outputs = outputs_of(call())
             ways[name] = {"error": error_of(outputs, reference)}
-            if name.startswith(OURS) and not case.grad:
-                _check_layout(outputs, way.layout)
+            if name.startswith(OURS):
+                _check_layout(outputs, way.layout, case)
             calls[name] = call
         except Exception as error:
             ways[name] = {"failed": one_line(error)}
@@ -76,15 +70,13 @@ def _measured(case, device, options):
                 raise Wrong(f"{name}: {error if isinstance(error, Wrong) else one_line(error)}") from error
     _check_errors(case, ways)
     del reference, drawn
-    settings = {name: lambda name=name: device.setting(name, case.ways[name].precision) for name in calls}
-    if options.kernels and case.kernels:
-        theirs = {
-            name: _within(settings[name], call)
-            for name, call in calls.items()
-            if not (name.startswith(OURS) or name.endswith(" graph"))
-        }
-        for name, kernels in device.kernels_of(theirs).items():
-            ways[name]["kernels"] = kernels
+    settings = {name: partial(device.setting, name, case.ways[name].precision) for name in calls}
+    if case.kernels:
+        theirs = [name for name in calls if not (name.startswith(OURS) or name.endswith(" graph"))]
+        for name, names in device.kernels_of(
+            {name: partial(_within, settings[name], calls[name]) for name in theirs}
+        ).items():
+            ways[name]["kernels"] = names
     left_out, disturbed = 0, False
     for heat, sets in device.heats(case).items():
         more = [_laid(case, _draw(case, device)) for _ in range(sets - 1)]
@@ -96,7 +88,7 @@ def _measured(case, device, options):
             series[name] = series_of(device, rotation, settings[name], way.capture)
             if series[name].why_not:
                 ways[name]["not_captured"] = series[name].why_not
-        times = time_paired(device, series, options.limits)
+        times = time_paired(device, series, device.limits)
         left_out, disturbed = left_out + times.left_out, disturbed or times.disturbed
         for name in calls:
             ways[name][heat] = times.of(name)
@@ -118,29 +110,24 @@ def _laid(case, drawn):
 
 
 def _within(setting, call):
-    def run():
-        with setting():
-            return call()
-
-    return run
+    with setting():
+        return call()
 
 
-def _check_layout(outputs, layout):
+def _check_layout(outputs, layout, case):
     for output in outputs:
-        if output.dim() == 4 and not output.is_contiguous(memory_format=LAYOUTS[layout]):
+        if not case.grad and output.dim() == 4 and not output.is_contiguous(memory_format=LAYOUTS[layout]):
             raise Wrong(f"its output {tuple(output.shape)} has strides {output.stride()}, which is not {layout}")
 
 
 def _check_errors(case, ways):
     """Raises Wrong if the error of one of convlab's ways is more than twice torch's worst in the same precision."""
-    theirs = [
-        way["error"]
+    errors = {
+        name: way["error"]
         for name, way in ways.items()
-        if not name.startswith(OURS) and "error" in way and case.ways[name].precision == case.precision
-    ]
-    bound = 2 * max(theirs, default=0) + case.slack
-    for name, way in ways.items():
-        if name.startswith(OURS) and not way["error"] <= bound:
-            raise Wrong(
-                f"{name}: its error against float64 is {way['error']:.2e}, more than twice torch's: {bound:.2e}"
-            )
+        if case.ways[name].precision == case.precision and "error" in way
+    }
+    bound = 2 * max((error for name, error in errors.items() if not name.startswith(OURS)), default=0) + case.slack
+    for name, error in errors.items():
+        if name.startswith(OURS) and not error <= bound:
+            raise Wrong(f"{name}: its error against float64 is {error:.2e}, more than twice torch's: {bound:.2e}")

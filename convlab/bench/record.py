@@ -28,8 +28,12 @@ class BadRecord(RuntimeError):
 def save(record, path):
     """Times become lists, in the order of TIMES; names of kernels stand in the file once, and ways have their places."""
     names = {}
-    kernel = lambda name: names.setdefault(name, len(names))  # noqa: E731
-    rows = [_row(row, _listed, lambda kernels: [kernel(name) for name in kernels]) for row in record["rows"]]
+
+    def listed(times):
+        values = [times.get(key) for key in TIMES]
+        return values[: len(TIMES) - next(i for i, value in enumerate(reversed(values)) if value is not None)]
+
+    rows = [_row(row, listed, lambda found: [names.setdefault(n, len(names)) for n in found]) for row in record["rows"]]
     _files.write_json(path, record | {"times": TIMES, "kernels": list(names), "rows": rows})
 
 
@@ -57,9 +61,7 @@ def read(path) -> dict:
         record = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise BadRecord(f"{path} cannot be read as the JSON of a run: {error}") from error
-    if not isinstance(record, dict):
-        raise BadRecord(f"{path} is no record of a run: it holds a {type(record).__name__}")
-    return record
+    return record if isinstance(record, dict) else {}
 
 
 def _row(row, times, kernels):
@@ -71,13 +73,6 @@ def _row(row, times, kernels):
     }
     head = {key: value for key, value in row.items() if key != "ways"}
     return rounded(head | ({"ways": ways} if ways else {}))
-
-
-def _listed(times):
-    values = [times.get(key) for key in TIMES]
-    while values[-1] is None:
-        values.pop()
-    return values
 
 
 def rounded(value):
@@ -116,19 +111,10 @@ def now():
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
-def default_path(command, when):
-    """Where the run of `command` that began at `when` is recorded, unless one says otherwise."""
-    return FOLDER / f"{command}-{when[:19].replace(':', '')}.json"
-
-
 def _cpu_name():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    info = Path("/proc/cpuinfo")
+    named = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    return named[0].split(":", 1)[1].strip() if named else platform.processor()
 
 
 def _commit():

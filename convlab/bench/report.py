@@ -1,4 +1,4 @@
-"""A run as tables: lists of cells, which rich draws for a terminal, and Markdown has between its bars (readme.py)."""
+"""A run as tables: lists of cells, which rich draws for a terminal, and Markdown has between bars."""
 
 import statistics
 
@@ -6,21 +6,10 @@ from .case import OURS
 from .measure import base_of
 from .record import row_id
 
-FAMILIES = {
-    "lenet": "LeNet's convolutions",
-    "cifar": "the CIFAR network's convolutions",
-    "resnet": "ResNet's convolutions",
-    "depthwise": "depthwise convolutions",
-    "grouped": "grouped convolutions",
-    "max": "max pooling",
-    "average": "average pooling",
-    "leaky_relu": "leaky ReLU",
-    "relu": "ReLU",
-}
+FAMILIES = {"lenet": "LeNet's", "cifar": "the CIFAR network's", "resnet": "ResNet's"}
+FAMILIES |= {"leaky_relu": "leaky ReLU", "relu": "ReLU"}
+WORDS = {"step": "training steps", "conv": " convolutions", "pool": " pooling", "activation": ""}  # behind a family
 WIDTH = 250  # columns, where there is no terminal
-
-
-# ---- of a row --------------------------------------------------------------------------------------------------------
 
 
 def times_of(row, name) -> dict:
@@ -71,9 +60,6 @@ def line_of(row) -> str:
         ways.append(f"{name} {time_of(row, name)}{warm}" + (f" [{ratio:.2f}]" if ratio else ""))
     floor = f"floor {us(floor_of(row))} us, " if floor_of(row) else ""
     return f"{row_id(row)}: {floor}{'; '.join(ways)}{'; disturbed' * row['disturbed']}; {row['seconds']:.1f} s"
-
-
-# ---- tables ----------------------------------------------------------------------------------------------------------
 
 
 def pivot(corner, items, line, column, cell):
@@ -134,7 +120,7 @@ def in_all(rows):
 def groups(rows) -> dict[str, dict[str, list[float]]]:
     """{what is timed: {beside which torch: ratios}}."""
     found = {}
-    kinds = ("step", "conv", "pool", "activation")
+    kinds = list(WORDS)
     rows = sorted((row for row in rows if row["kind"] in kinds), key=lambda row: kinds.index(row["kind"]))
     several = {
         (kind, key): len({row.get(key) for row in rows if row["kind"] == kind}) > 1
@@ -142,11 +128,11 @@ def groups(rows) -> dict[str, dict[str, list[float]]]:
         for key in ("layout", "precision", "threads")
     }
     for row in rows:
-        what = FAMILIES.get(row["layer"].split("-")[0], "other convolutions")
-        whats = {OURS: "training steps" if row["kind"] == "step" else what}
+        family = row["layer"].split("-")[0]
+        names = {OURS: FAMILIES.get(family, family) * (row["kind"] != "step") + WORDS[row["kind"]]}
         if f"{OURS} graph" in row.get("ways", ()):
-            whats = {f"{OURS} graph": "training steps as CUDA graphs", OURS: "training steps called one by one"}
-        for ours, what in whats.items():
+            names = {f"{OURS} graph": "training steps as CUDA graphs", OURS: "training steps called one by one"}
+        for ours, what in names.items():
             for key, word in (("layout", " in {}"), ("precision", ", {}"), ("threads", ", threads: {}")):
                 what += word.format(row.get(key)) * several[row["kind"], key]
             peers, layout = [*peers_of(row), *peers_of(row, " tf32")], f"torch {row['layout']}"
@@ -173,9 +159,6 @@ def compared(old, new):
                 [row_id(row), us(was), us(now), f"{was / now:.2f}", *(f"{r:.2f}" if r else "-" for r in ratios)]
             )
     return ["row", "us before", "us now", "times as fast", "torch's best / convlab before", "now"], lines
-
-
-# ---- for a terminal --------------------------------------------------------------------------------------------------
 
 
 def print_run(kept, old=None):

@@ -3,12 +3,10 @@
 Rounds in which another program took a core are left out, as long as enough others remain.
 """
 
-import gc
 import itertools
 import random
 import statistics
 from collections.abc import Callable
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from .._measure import FEWEST_ROUNDS, Timing, one_line
@@ -98,31 +96,18 @@ def time_paired(device, series: dict[str, Series], limits) -> Times:
     """Times all series against one another. Who comes first changes from round to round, by a fixed seed."""
     order, shuffle = list(series), random.Random(0).shuffle
     quiet, disturbed = [], []
-    with _no_garbage_collection():
-        start = device.clock()
-        while not limits.reached(len(quiet), len(disturbed), device.clock() - start):
-            shuffle(order)
-            timings = {}
-            for name in order:
-                if series[name].warm:
-                    series[name].warm()
-                timings[name] = device.timing(series[name].run)
-            (disturbed if any(timing.disturbed for timing in timings.values()) else quiet).append(timings)
+    start = device.clock()
+    while not limits.reached(len(quiet), len(disturbed), device.clock() - start):
+        shuffle(order)
+        timings = {}
+        for name in order:
+            if series[name].warm:
+                series[name].warm()
+            timings[name] = device.timing(series[name].run)
+        (disturbed if any(timing.disturbed for timing in timings.values()) else quiet).append(timings)
     if len(quiet) < min(FEWEST_ROUNDS, limits.rounds):
         return Times(series, quiet + disturbed, 0, bool(disturbed))
     return Times(series, quiet, len(disturbed), False)
-
-
-@contextmanager
-def _no_garbage_collection():
-    """Its pauses hit whoever happens to be running."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def spread(values) -> dict[str, float]:

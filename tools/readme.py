@@ -1,4 +1,7 @@
-"""The tables of README.md, generated from records: never typed, and a test compares them.
+"""README.md's tables of what was measured, from records: never typed, and a test compares them.
+
+    python -m tools.readme                  from the records that README.md names
+    python -m tools.readme RECORD.json      from that of a run on a CPU, or of make gpu-report
 
 Each of the two has a block of the README, between lines that name the JSON.
 """
@@ -8,31 +11,28 @@ import statistics
 import sys
 from pathlib import Path
 
-from .. import _files
-from ..layers import CONVOLUTIONS
-from . import record, report
-from .case import OURS
-from .record import ROOT, BadRecord
+from convlab import _files
+from convlab.bench import record, report
+from convlab.bench.case import OURS
+from convlab.bench.record import ROOT, BadRecord
+from convlab.layers import CONVOLUTIONS
 
-NOT_YET = "Not measured yet."
 CPU, GPU = "measured", "measured on a GPU"  # the blocks
 
 
-def write(name=None):
-    """Writes README.md's tables from the JSON called `name`, or from that of a CPU that it names itself."""
+def main(argv):
+    """Writes README.md's tables from the JSON that is named, or from those that README.md names itself."""
     path = ROOT / "README.md"
     try:
         text = path.read_text()
-        name = name or source_of(text)
-        if name is None:
-            raise BadRecord("README.md names no run yet: give the JSON of one")
-        source = Path(name).resolve()
-        if not source.is_relative_to(ROOT):
-            raise BadRecord(f"{name} lies outside of {ROOT}: README.md can only name what is in it")
-        _files.write(path, updated(text, record.read(source), source.relative_to(ROOT).as_posix()))
+        for name in argv or filter(None, (source_of(text, block) for block in (CPU, GPU))):
+            source = Path(name).resolve()
+            if not source.is_relative_to(ROOT):
+                raise BadRecord(f"{name} lies outside of {ROOT}: README.md can only name what is in it")
+            text = updated(text, record.read(source), source.relative_to(ROOT).as_posix())
+        _files.write(path, text)
     except (OSError, BadRecord) as error:
-        sys.exit(f"python -m convlab.bench readme: {error}")
-    print(f"wrote the tables of {path} from {name}")
+        sys.exit(f"python -m tools.readme: {error}")
 
 
 def source_of(text, block=CPU):
@@ -215,3 +215,7 @@ def _counted(read):
         f"the simulator counts, to the last one, in {sum(same)} of {len(same)} counts; wavefronts of shared memory are "
         f"within 10 % in {sum(close)} of {len(close)}."
     )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
