@@ -358,7 +358,7 @@ def by(function, *precision, **more):
 
 
 def crash(x):
-    raise ValueError("no such thing")
+    raise RuntimeError("no such thing")
 
 
 def row_of(device=None, **ways):
@@ -370,9 +370,9 @@ def test_a_wrong_kernel_is_refused_and_a_failing_peer_recorded():
     right, wrong, failing = by(lambda x: 2 * x), by(lambda x: 2.1 * x), by(crash)
     row = row_of(convlab=wrong, torch_nchw=right)
     assert "its error against float64" in row["refused"] and "ways" not in row
-    assert row_of(convlab=failing, torch_nchw=right)["refused"] == "convlab: ValueError: no such thing"
+    assert row_of(convlab=failing, torch_nchw=right)["refused"] == "convlab: RuntimeError: no such thing"
     row = row_of(convlab=right, torch_nchw=failing)
-    assert "refused" not in row and row["ways"]["torch nchw"] == {"failed": "ValueError: no such thing"}
+    assert "refused" not in row and row["ways"]["torch nchw"] == {"failed": "RuntimeError: no such thing"}
     missing = row_of(HostAsGpu(copy=None), convlab=right)
     assert missing["floor"] == {"float32": None} and missing["ways"]["convlab"]["warm"]["median"] > 0
     assert "refused" in row_of(**{"convlab": right, "convlab other": wrong, "torch nchw": right})
@@ -404,9 +404,12 @@ def test_a_lost_gpu_ends_the_run(monkeypatch, capsys):
     """CUDA repeats an error for every later call of the process: rows after it would say nothing of their kernels."""
 
     class Lost(HostAsGpu):
+        clean = Gpu.clean
+
         def lost(self):
             return True
 
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: crash(None))
     monkeypatch.setattr(bench, "devices_of", lambda args: [Lost()])
     found = [doubling({"convlab": by(function)}) for function in (lambda x: 2 * x, crash, lambda x: 2 * x)]
     monkeypatch.setattr(bench.cases, "cases_of", lambda *_: found)

@@ -1,4 +1,4 @@
-"""A case: what is measured, before it is. It becomes a row of the record."""
+"""A case: what is measured, before it is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ class Case:
     """`draw()` makes the tensors, by name and in float32, on torch's default device. Ways get them in `dtype`;
     `reference`, bound to them in float64 like a way, says what the outputs should be.
 
-    ways: convlab's begin with "convlab", the one that the others are compared with is "convlab" itself, or "convlab X"
-    for "torch nchw X"; torch's are "torch nchw", "torch channels_last tf32", "torch.compile nchw" and so on. flops,
+    ways: convlab's begin with "convlab", the one that the others are compared with is "convlab" itself, or "convlab graph"
+    for graphs; torch's are "torch nchw", "torch channels_last tf32", "torch.compile nchw" and so on. flops,
     bytes: what the work takes at least. grad: whether autograd records the calls. slack: how much more than twice
     torch's worst error in the same precision is forgiven, relative to the largest output. kernels: whether the names of
     the kernels that torch runs are of interest.

@@ -158,8 +158,10 @@ def run(args, devices, path=None):
         pass
     finally:
         gc.unfreeze()
-    for (_, place), row in rows.items():  # once more: a ceiling that was disturbed may be known better by now
-        set_floor(row, devices[place])
+    for place, device in enumerate(devices):  # once more: a ceiling that was disturbed may be known better by now
+        device.use()
+        for row in [row for (_, of), row in rows.items() if of == place]:
+            set_floor(row, device)
     keep()
     return kept
 

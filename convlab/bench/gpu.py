@@ -10,7 +10,7 @@ import itertools
 import os
 import subprocess
 import tempfile
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -26,11 +26,10 @@ MB = 2**20
 MARK = "spin_kernel"  # torch.cuda._sleep's
 COLD_BYTES = 200 * MB  # that cold calls go round, at least; twice the cache, where that is more
 COPY_BYTES, PRODUCT, TRIES = 2**31, 8192, 10  # of the ceilings: bytes read, rows and columns, timings
-SOURCE = Path(__file__).with_name("ffma.cu")
 
 
 class NoGpu(RuntimeError):
-    """There is no GPU that convlab could run on; the message is one line."""
+    """There is none that convlab could run on; the message is one line."""
 
 
 class Gpu(Cpu):
@@ -51,9 +50,6 @@ class Gpu(Cpu):
             raise NoGpu(f"no GPU: torch {torch.__version__} sees none")
         if not ops.has_cuda:
             raise NoGpu("convlab was built without CUDA: build it on this machine with CONVLAB_CUDA=1")
-
-    def use(self):
-        self.ceilings()
 
     def timing(self, run) -> Timing:
         """How long the device is busy; it knows of no disturbance."""
@@ -117,7 +113,8 @@ class Gpu(Cpu):
             return {}
 
     def clean(self):
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # where the GPU was lost
+            torch.cuda.empty_cache()
 
     def lost(self):
         """CUDA then repeats the error for every call."""
@@ -155,6 +152,8 @@ class Gpu(Cpu):
             self._ceilings["failed"] = failed
         return self._ceilings
 
+    use = ceilings
+
     def _copy(self):
         size = min(COPY_BYTES, self.free_bytes() // 4)
         source = torch.randint(0, 127, (size,), dtype=torch.int8, device=self.type)
@@ -186,11 +185,8 @@ class Rehearsal(Gpu):
     least, most = 0, 1
     limits = quick = Limits(rounds=1, seconds=0, patience=0)
 
-    def check(self):
-        pass
-
     timing, kernels_of = Cpu.timing, Cpu.kernels_of
-    clean = lost = lambda self: False
+    check = clean = lost = lambda self: False
 
     @contextmanager
     def setting(self, name, precision):
@@ -205,7 +201,7 @@ class Rehearsal(Gpu):
         return 16 * MB
 
     def facts(self):
-        return {"gpu": "dry run", "cuda": torch.version.cuda, "cudnn": None}
+        return {"gpu": "a rehearsal without a GPU, whose times mean nothing", "cuda": torch.version.cuda, "cudnn": None}
 
     def _matmul(self, precision):
         return super()._matmul(precision, 128)
@@ -232,7 +228,9 @@ def compile_ffma(folder: Path, arch: str) -> Path:
         raise RuntimeError("ffma.cu needs nvcc, which is not on PATH")
     target = folder / "ffma.so"
     options = ["-O3", "-shared", "-Xcompiler", "-fPIC", f"-gencode=arch=compute_{arch},code=sm_{arch}"]
-    done = subprocess.run([nvcc, *options, str(SOURCE), "-o", str(target)], capture_output=True, text=True)
+    done = subprocess.run(
+        [nvcc, *options, str(Path(__file__).with_name("ffma.cu")), "-o", str(target)], capture_output=True, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"nvcc does not compile ffma.cu: {done.stderr.strip()[-500:]}")
     return target

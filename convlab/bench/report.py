@@ -9,7 +9,6 @@ from .record import row_id
 FAMILIES = {"lenet": "LeNet's", "cifar": "the CIFAR network's", "resnet": "ResNet's"}
 FAMILIES |= {"leaky_relu": "leaky ReLU", "relu": "ReLU"}
 WORDS = {"step": "training steps", "conv": " convolutions", "pool": " pooling", "activation": ""}  # behind a family
-WIDTH = 250  # columns, where there is no terminal
 
 
 def times_of(row, name) -> dict:
@@ -176,7 +175,7 @@ def print_run(kept, old=None):
         print("python -m convlab.bench draws its tables with rich, which is not installed: pip install rich")
     else:
         terminal = Console()
-        console = Console(width=max(150, terminal.width) if terminal.is_terminal else WIDTH)
+        console = Console(width=max(150, terminal.width) if terminal.is_terminal else 250)
         for title, (headings, lines) in tables.items():
             if lines:
                 table = Table(title=title, box=box.SIMPLE, title_justify="left", pad_edge=False)
@@ -196,12 +195,9 @@ def facts(kept):
     yield f"{m.get('gpu') or m['cpu']}, {m['capability']}, torch {m['torch']}, convlab {m['convlab']}{commit}{state}"
     for c in kept["ceilings"]:
         threads = f" of {c['threads']} threads" if "threads" in c else ""
-        yield f"ceilings{threads}: {', '.join(ceilings_of(c)) or 'none was needed'}"
+        low = "; too low: other programs took the processor" * c.get("disturbed", False)
+        yield f"ceilings{threads}: {', '.join(ceilings_of(c)) or 'none was needed'}{low}"
         yield from (f"no ceiling {name}: {why}" for name, why in c.get("failed", {}).items())
-        if c.get("disturbed"):
-            yield "they are too low: other programs took the processor"
-    if kept["dry"]:
-        yield "a rehearsal: on the host and in the simulator; the times mean nothing"
 
 
 def ceilings_of(c):
@@ -218,10 +214,9 @@ def ceilings_of(c):
 def missing(kept):
     """Lines: what has no time, or no good one, and why."""
     rows = kept["rows"]
+    ways = [(row, name, way) for row in rows for name, way in row.get("ways", {}).items()]
     found = [f"refused: {row_id(row)}: {row['refused']}" for row in rows if "refused" in row]
-    for row in rows:
-        ways = row.get("ways", {}).items()
-        found += [f"failed: {row_id(row)}: {name}: {way['failed']}" for name, way in ways if "failed" in way]
+    found += [f"failed: {row_id(row)}: {name}: {way['failed']}" for row, name, way in ways if "failed" in way]
     if disturbed := sum(row.get("disturbed", False) for row in rows):
         found.append(f"? other programs took the processor during {disturbed} of {len(rows)} rows: measure them again")
     if kept["left_out"]:
