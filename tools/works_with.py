@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from convlab._files import write
+
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- works with -->\n).*?(<!-- end of works with -->)", re.DOTALL)
 NOT_SHOWN, ON_GPUS = "only a GPU shows it", "only a machine with several GPUs shows it"
@@ -115,8 +117,7 @@ def main():
     readme = ROOT / "README.md"
     text = updated(readme.read_text(), shown)
     if args.write:
-        (ROOT / "README.md.new").write_text(text)
-        os.replace(ROOT / "README.md.new", readme)
+        write(readme, text)
     else:
         print(BLOCK.search(text).group())
 
