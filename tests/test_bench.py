@@ -270,11 +270,20 @@ def test_cold_data_rotates(monkeypatch):
     assert len(seen) == 2 * 5000 // 1000 + 2 and set(row["ways"][OURS]) == {"error", "cold"}
 
 
+@pytest.fixture
+def untimed(monkeypatch):
+    """Whoever is to be timed takes a second."""
+
+    def times(device, series, limits):
+        return timer.Times(series, [dict.fromkeys(series, Timing(1.0, False))], 0, False)
+
+    monkeypatch.setattr(measure, "series_of", lambda device, calls, *_: timer.Series(calls[0], 1))
+    monkeypatch.setattr(measure, "time_paired", times)
+
+
 @pytest.mark.parametrize("layer,rows", [("lenet-c5", 6), ("max-lenet", 4), ("leaky_relu-1mb", 3), ("relu-1mb", 2)])
-def test_outputs_of_every_kind_pass(layer, rows, monkeypatch):
+def test_outputs_of_every_kind_pass(layer, rows, untimed):
     """Of each kind's smallest layer, in every pass and layout: everybody answers the same question."""
-    one = lambda device, series, _: timer.Times(series, [dict.fromkeys(series, Timing(1.0, False))], 0, False)  # noqa: E731
-    monkeypatch.setattr(measure, "time_paired", one)
     found = [row_of(case) for case in cases_of(zoo("cpu"), "cpu") if case.layer == layer]
     assert [row.get("refused") for row in found] == [None] * rows
 
@@ -299,7 +308,7 @@ def test_both_devices_time_the_same_operators():
     assert {key[2] for key in gpu if key[0] == "activation"} == {"inference", "forward", "backward"}
 
 
-def test_cases_of_any_problems():
+def test_cases_of_any_problems(untimed):
     """Not of the zoo alone: of whatever convolutions somebody has."""
     layer = Conv(1, 4, 7, 6, 6, 3, 2, (2, 1), (1, 0), (1, 2), 2)
     found = cases_of(Problems((layer,), (layer,)), "cpu")

@@ -60,7 +60,7 @@ def parse(argv=None):
     add("--output", type=output_file, metavar="FILE", help=f"default: {record.FOLDER}/COMMAND-TIME.json")
     add("--no-save", action="store_true", help="write no file")
     args = parser.parse_intermixed_args(argv)
-    args.command = args.words.pop(0) if args.words and args.words[0] in ("cpu", "gpu") else "cpu"
+    args.command = args.words.pop(0) if args.words[:1] in (["cpu"], ["gpu"]) else "cpu"
     args.error = parser.error
     _complete(args)
     return args
