@@ -358,7 +358,8 @@ def test_a_run_is_recorded_and_compared(tmp_path, capsys, monkeypatch):
     assert "wanted" not in said.out and said.err.count("us, convlab") >= 4  # a line a row, as it comes
     assert run(*chosen, "--no-save", "max-lenet", "--threads", "1", "--compare", path) == 0
     said = capsys.readouterr().out
-    assert "compared with" in said and "times as fast" in said and "2 threads" not in said.split("compared with")[1]
+    assert f"compared with the run of {kept['when']} on {kept['machine']['cpu']}" in said
+    assert "times as fast" in said and "2 threads" not in said.split("compared with")[1]
 
 
 def test_a_record_is_printed(capsys):

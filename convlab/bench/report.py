@@ -166,7 +166,7 @@ def print_run(kept, old=None):
     print("\n".join(facts(kept)))
     tables = {"": all_rows(rows), "rung by rung": rungs(rows), "in all": in_all(rows)}
     if old:
-        tables[f"compared with the run of {old['when']}"] = compared(old, kept)
+        tables[f"compared with the run of {old['when']} on {next(facts(old))}"] = compared(old, kept)
     try:
         from rich import box
         from rich.console import Console
@@ -194,7 +194,7 @@ def facts(kept):
     state = "".join(f", {key} {value}" for key, value in m.get("state", {}).items())
     yield f"{m.get('gpu') or m['cpu']}, {m['capability']}, torch {m['torch']}, convlab {m['convlab']}{commit}{state}"
     for c in kept["ceilings"]:
-        threads = f" of {c['threads']} threads" if "threads" in c else ""
+        threads = f", threads: {c['threads']}" if "threads" in c else ""
         low = "; too low: other programs took the processor" * c.get("disturbed", False)
         yield f"ceilings{threads}: {', '.join(ceilings_of(c)) or 'none was needed'}{low}"
         yield from (f"no ceiling {name}: {why}" for name, why in c.get("failed", {}).items())
