@@ -8,21 +8,22 @@ python cifar_train.py --model resnet --device cuda --amp bf16 --channels-last --
 torchrun --nproc-per-node 4 cifar_train.py --device cuda --workers 2
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait leave their core to others
+
 from collections import OrderedDict
 
+import torch
 from torch import nn
 
 import convlab
-from convlab.training import data, options, session
+from convlab import training
+from convlab.training import LOSSES, data, initialise, options
 
 EPOCHS = {"auto": 12, "cifar10": 12, "builtin": 12}
 LEARNING_RATE = {"adamw": 0.002, "sgd": 0.05}  # for batches of 64
 MAX_SHIFT = 4  # pixels of 32
-LOADERS = {
-    "auto": lambda args: data.cifar10_or_drawn(args.data_dir, args.images),
-    "cifar10": lambda args: data.cifar10(args.data_dir),
-    "builtin": lambda args: data.drawn(args.images),
-}
 
 
 def convnet(layers=convlab):
@@ -88,24 +89,52 @@ def resnet(layers=convlab):
 MODELS = {"convnet": convnet, "resnet": resnet}
 
 
+def load(args):
+    """(training set, test set): images [N, 3, 32, 32] from -2 to 2, labels [N]."""
+    if args.data == "builtin":
+        return data.drawn(args.images)
+    return data.cifar10(args.data_dir) if args.data == "cifar10" else data.cifar10_or_drawn(args.data_dir, args.images)
+
+
+def train(run):
+    """The training. Yields each step's loss and right answers, and after each epoch the score on the test images.
+
+    It runs from one yield to the next: between them convlab.training saves, logs, stops, or lets another training have
+    its turn. With torchrun, each process has its part of a batch's n images, and the gradients are added up.
+    """
+    args = run.args
+    torch.manual_seed(args.seed)
+    model = initialise(MODELS[args.model](run.layers), args.init)
+    network = run.network(model)  # the model as --device, --amp, --compile ... want it
+    batches = run.batches(max_shift=MAX_SHIFT, flip=True)
+    if args.optimizer == "sgd":
+        optimizer = torch.optim.SGD(model.parameters(), args.lr, momentum=0.9, weight_decay=1e-3)
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), args.lr, weight_decay=5e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=run.steps)
+    scaler = torch.amp.GradScaler(args.device.type, enabled=args.amp == "fp16")
+    loss_of = LOSSES[args.loss]
+    run.keep(optimizer=optimizer, schedule=schedule, scaler=scaler)  # in checkpoints; with --resume it comes from one
+
+    for epoch in run.epochs(batches):
+        for images, labels, n in epoch:
+            outputs = network(images)
+            loss = loss_of(outputs, labels).sum() / n
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            schedule.step()
+            yield loss, outputs.argmax(1) == labels
+        yield run.score(loss_of)
+
+
 def parse(argv=None):
     """The command line's choices, see `--help`."""
-    return options.parse(
-        options.parser(__doc__, EPOCHS, out="runs/cifar", batch_size=64, lr=LEARNING_RATE, models=MODELS), argv
-    )
-
-
-def task(args):
-    """What is trained, as convlab/training/session.py wants it."""
-    return session.Task(
-        args.model,
-        lambda args: LOADERS[args.data](args),
-        lambda args, layers: MODELS[args.model](layers),
-        MAX_SHIFT,
-        flip=True,
-    )
+    parser = options.parser(__doc__, EPOCHS, out="runs/cifar", batch_size=64, lr=LEARNING_RATE, models=MODELS)
+    return options.parse(parser, argv)
 
 
 if __name__ == "__main__":
     args = parse()
-    session.main(task(args), args)
+    training.main(args.model, load, train, args)

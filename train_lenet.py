@@ -9,12 +9,18 @@ python train_lenet.py --algo all --steps 4 --simulate   # the first steps throug
 torchrun --nproc-per-node 2 train_lenet.py              # two processes, the same losses
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait leave their core to others
+
 from collections import OrderedDict
 
+import torch
 from torch import nn
 
 import convlab
-from convlab.training import data, options, session
+from convlab import training
+from convlab.training import LOSSES, data, initialise, options
 
 EPOCHS = {"digits": 25, "mnist": 5}  # 2275 and 18750 steps of 16 images
 LEARNING_RATE = {"sgd": 0.02, "adamw": 0.002}  # for batches of 16
@@ -45,11 +51,41 @@ def lenet5(layers=convlab):
 
 
 def load(args):
-    """(training set, test set): see convlab/training/data.py."""
+    """(training set, test set): images [N, 1, 32, 32] from 0 (paper) to 1 (ink), labels [N]."""
     return data.digits() if args.data == "digits" else data.mnist(args.data_dir)
 
 
-TASK = session.Task("LeNet-5", load, lambda args, layers: lenet5(layers), MAX_SHIFT)
+def train(run):
+    """The training. Yields each step's loss and right answers, and after each epoch the score on the test images.
+
+    It runs from one yield to the next: between them convlab.training saves, logs, stops, or lets another training have
+    its turn. With torchrun, each process has its part of a batch's n images, and the gradients are added up.
+    """
+    args = run.args
+    torch.manual_seed(args.seed)
+    model = initialise(lenet5(run.layers), args.init)
+    network = run.network(model)  # the model as --device, --amp, --compile ... want it
+    batches = run.batches(max_shift=MAX_SHIFT)
+    if args.optimizer == "sgd":
+        optimizer = torch.optim.SGD(model.parameters(), args.lr, momentum=0.9, weight_decay=1e-3)
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), args.lr, weight_decay=5e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=run.steps)
+    scaler = torch.amp.GradScaler(args.device.type, enabled=args.amp == "fp16")
+    loss_of = LOSSES[args.loss]
+    run.keep(optimizer=optimizer, schedule=schedule, scaler=scaler)  # in checkpoints; with --resume it comes from one
+
+    for epoch in run.epochs(batches):
+        for images, labels, n in epoch:
+            outputs = network(images)
+            loss = loss_of(outputs, labels).sum() / n
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            schedule.step()
+            yield loss, outputs.argmax(1) == labels
+        yield run.score(loss_of)
 
 
 def parse(argv=None):
@@ -58,4 +94,4 @@ def parse(argv=None):
 
 
 if __name__ == "__main__":
-    session.main(TASK, parse())
+    training.main("LeNet-5", load, train, parse())

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from convlab.training import session
+from convlab import training
 
 ROOT = Path(__file__).resolve().parent.parent
 LENET, CIFAR = ROOT / "train_lenet.py", ROOT / "cifar_train.py"
@@ -24,13 +24,13 @@ train_lenet, cifar_train = _load(LENET), _load(CIFAR)
 
 def lenet(*argv):
     """What `train_lenet.py ARGV` does."""
-    session.main(train_lenet.TASK, train_lenet.parse([str(a) for a in argv]))
+    training.main("LeNet-5", train_lenet.load, train_lenet.train, train_lenet.parse([str(a) for a in argv]))
 
 
 def cifar(*argv):
     """What `cifar_train.py ARGV` does."""
     args = cifar_train.parse([str(a) for a in argv])
-    session.main(cifar_train.task(args), args)
+    training.main(args.model, cifar_train.load, cifar_train.train, args)
 
 
 def log(folder):

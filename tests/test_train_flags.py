@@ -293,7 +293,7 @@ def test_the_ladder(tmp_path, capsys):
     args = train_lenet.parse(
         ["--algo", "all", "--simulate", "--steps", "2", "--batch-size", "2", "--seed", "7", "--out", str(tmp_path)]
     )
-    rows = ladder.ladder(train_lenet.TASK, args, options.algorithms_asked_for(args), train_lenet.load(args)[0])
+    rows = ladder.ladder(train_lenet.train, args, options.algorithms_asked_for(args), train_lenet.load(args))
     assert [row.algorithm for row in rows] == ["torch.nn", *CUDA_RUNGS] and len(rows) > 5
     assert all(row.loss == pytest.approx(rows[0].loss, rel=1e-5) for row in rows)
     assert any(row.loss != rows[0].loss for row in rows)  # other sums, other roundings: they were not all the same code

@@ -1,5 +1,6 @@
 """train_lenet.py: its network, with convlab's layers and torch's, and its data."""
 
+import copy
 import itertools
 import re
 
@@ -13,8 +14,8 @@ import torchvision
 from scripts import lenet, train_lenet
 from tiny_data import idx, write_mnist
 
-from convlab.training import session
 from convlab.training.data import MNIST_FILES, DataError, digits, mnist
+from convlab.training.run import Run
 
 
 @pytest.fixture
@@ -23,15 +24,31 @@ def arguments(tmp_path):
     return lambda *argv: train_lenet.parse(["--out", str(tmp_path), *argv])
 
 
-def prepare(args):
-    return session.prepare(train_lenet.TASK, args, train_lenet.load(args)[0])
+class Watched(Run):
+    """`initial`: the weights before the first step."""
+
+    def keep(self, **parts):
+        super().keep(**parts)
+        self.initial = copy.deepcopy(self.model.state_dict())
+
+
+def begin(args):
+    """A run, and the generator that trains it."""
+    run = Watched(args, train_lenet.load(args))
+    return run, train_lenet.train(run)
+
+
+def after_a_step(args):
+    run, steps = begin(args)
+    next(steps)
+    return run
 
 
 # The network: convlab's layers and torch's
 
 
 def first_losses(args, steps):
-    return [result[0].item() for result in itertools.islice(prepare(args).steps(), steps)]
+    return [loss.item() for loss, _ in itertools.islice(begin(args)[1], steps)]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -48,7 +65,7 @@ ATEN_LAYER = re.compile(
 
 
 def aten_layers_in_a_step(args):
-    steps = prepare(args).steps()
+    _, steps = begin(args)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         next(steps)
     return {event.key for event in profile.key_averages() if ATEN_LAYER.match(event.key)}
@@ -69,11 +86,12 @@ def test_a_step_runs_no_aten_layer(arguments):
 
 def test_seed_decides_and_layers_do_not(arguments):
     first, same, other = (
-        prepare(arguments(*argv)) for argv in (["--seed", "1"], ["--seed", "1", "--layers", "torch"], ["--seed", "2"])
+        after_a_step(arguments(*argv))
+        for argv in (["--seed", "1"], ["--seed", "1", "--layers", "torch"], ["--seed", "2"])
     )
-    torch.testing.assert_close(first.model.state_dict(), same.model.state_dict(), rtol=0, atol=0)
-    assert not torch.equal(first.model[0].weight, other.model[0].weight)
-    (x1, y1, _), (x2, y2, _), (x3, _, _) = (next(training.batches.epoch(0)) for training in (first, same, other))
+    torch.testing.assert_close(first.initial, same.initial, rtol=0, atol=0)
+    assert not torch.equal(first.initial["C1.weight"], other.initial["C1.weight"])
+    (x1, y1, _), (x2, y2, _), (x3, _, _) = (next(run.data.epoch(0)) for run in (first, same, other))
     assert torch.equal(x1, x2) and torch.equal(y1, y2) and not torch.equal(x1, x3)
 
 
@@ -90,7 +108,7 @@ def test_network_is_lenet5():
 
 
 def test_algo_reaches_the_layers(arguments):
-    model = prepare(arguments("--algo", "reference")).model
+    model = after_a_step(arguments("--algo", "reference")).model
     assert [str(model.get_submodule(name).algo) for name in ("C1", "C3", "C5")] == ["'reference'"] * 3
 
 

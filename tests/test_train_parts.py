@@ -15,12 +15,11 @@ for needed in ("sklearn", "torchvision", "tqdm"):
 
 from convlab.training import progress
 from convlab.training.batches import Batches, shifted
+from convlab.training.choices import LOSSES, initialise
 from convlab.training.data import ImageSet
-from convlab.training.initialise import initialise
-from convlab.training.loop import evaluate
-from convlab.training.losses import LOSSES
+from convlab.training.kept import Signals
 from convlab.training.progress import Progress
-from convlab.training.run import Signals
+from convlab.training.score import evaluate
 
 
 def test_label_distance_is_the_formula():
@@ -70,7 +69,7 @@ def test_evaluate_counts_every_image_once():
         def forward(self, images):
             return outputs[images.flatten().long()]
 
-    score = evaluate(Table(), ImageSet(torch.arange(23.0).reshape(23, 1, 1, 1), labels), batch_size=5)
+    score = evaluate(Table(), ImageSet(torch.arange(23.0).reshape(23, 1, 1, 1), labels), at_once=5)
     assert score.accuracy == pytest.approx((outputs.argmax(1) == labels).double().mean().item())
     assert score.loss == pytest.approx(F.cross_entropy(outputs, labels).item(), rel=1e-5)
     for label, answer in itertools.product(range(10), range(10)):
@@ -87,7 +86,7 @@ def test_dead_units_are_those_no_image_makes_positive():
         model[3].bias.copy_(torch.tensor([1.0, -1.0, -1.0, -1.0, 1.0]))
     images = torch.zeros(9, 1, 8, 8)
     images[7, 0, 3, 5] = 1
-    score = evaluate(model, ImageSet(images, torch.zeros(9, dtype=torch.int64)), batch_size=4)
+    score = evaluate(model, ImageSet(images, torch.zeros(9, dtype=torch.int64)), at_once=4)
     assert score.dead == {"1": 0.5, "4": pytest.approx(0.6)}
     assert not model[1]._forward_hooks and not model[4]._forward_hooks
 
@@ -186,9 +185,9 @@ def test_a_second_ctrl_c_breaks_off():
 
     before = signal.getsignal(signal.SIGINT)
     with Signals() as signals:
-        assert not signals.received
+        assert signals.number is None
         signal.raise_signal(signal.SIGINT)
-        assert signals.received and signals.number == signal.SIGINT
+        assert signals.number == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before

@@ -17,7 +17,8 @@ for needed in ("sklearn", "torchvision", "tqdm"):
 
 from scripts import LENET, ROOT, cifar, lenet, log, losses, train_lenet
 
-from convlab.training import checkpoint, session
+from convlab.training import checkpoint
+from convlab.training.run import Run
 
 TINY = ["--images", 40, "--batch-size", 8, "--epochs", 3]  # 5 steps an epoch
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -25,16 +26,17 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 def interrupt_after(monkeypatch, steps, number=signal.SIGINT):
     """Sends the signal to this process during the step after `steps` of them."""
-    from convlab.training.loop import Training
+    epochs = Run.epochs
 
-    train_on = Training.train_on
+    def counted(self, batches):
+        for epoch in epochs(self, batches):
+            yield (interrupted(batch) if self.done == steps + 1 else batch for batch in epoch)
 
-    def counted(self, *batch):
-        if self.done == steps:
-            os.kill(os.getpid(), number)
-        return train_on(self, *batch)
+    def interrupted(batch):
+        os.kill(os.getpid(), number)
+        return batch
 
-    monkeypatch.setattr(Training, "train_on", counted)
+    monkeypatch.setattr(Run, "epochs", counted)
 
 
 def stopped_and_resumed(monkeypatch, script, folder, options, steps, number=signal.SIGINT):
@@ -92,12 +94,13 @@ def test_resumed_equals_uninterrupted_with_everything(tmp_path, monkeypatch):
     torch.testing.assert_close(a["model"], b["model"], rtol=0, atol=0)
 
 
-def test_ctrl_c_before_there_is_anything_to_save(tmp_path):
+def test_ctrl_c_before_there_is_anything_to_save(tmp_path, monkeypatch):
     def load(args):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(train_lenet, "load", load)
     with pytest.raises(SystemExit) as exit:
-        session.main(train_lenet.TASK._replace(load=load), train_lenet.parse(["--out", str(tmp_path)]))
+        lenet("--out", tmp_path)
     assert exit.value.code == 130 and not (tmp_path / "last.pt").exists()
 
 

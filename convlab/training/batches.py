@@ -42,48 +42,32 @@ class Batches:
 
     def epoch(self, number, first=0):
         """Yields (images [B, C, H, W], labels [B], n) from batch `first` on; n is B of all processes together."""
-        epoch = _Epoch(self, number)
-        if not self.workers:
-            yield from (epoch[i] for i in range(first, len(self)))
-        else:
-            own = torch.Generator()  # a DataLoader draws a number, by default from where weights and dropout come from
-            yield from DataLoader(
-                epoch,
-                batch_size=None,
-                sampler=range(first, len(self)),
-                num_workers=self.workers,
-                generator=own,
-                worker_init_fn=_leave_signals_to_the_trainer,
-            )
+        images = len(self.data.labels)
+        generator = torch.Generator().manual_seed(random.Random(f"{self.seed}, epoch {number}").getrandbits(32))
+        order = torch.randperm(images, generator=generator)
+        shifts = torch.randint(-self.max_shift, self.max_shift + 1, (images, 2), generator=generator)
+        flips = torch.rand(images, generator=generator) < (0.5 if self.flip else 0)
+        parts = list(zip(*(drawn.split(self.batch_size) for drawn in (order, shifts, flips))))[first:]
+        if not self.workers:  # a DataLoader without any costs 60 us a batch
+            yield from map(self._batch, parts)
+            return
+        yield from DataLoader(
+            parts,
+            batch_size=None,
+            collate_fn=self._batch,
+            num_workers=self.workers,
+            generator=torch.Generator(),  # not the one that weights and dropout come from
+            worker_init_fn=_leave_signals_to_the_trainer,
+        )
 
-
-class _Epoch(torch.utils.data.Dataset):
-    """The batches of one epoch, each to be had by its number."""
-
-    def __init__(self, batches, number):
-        self.batches = batches
-        images = len(batches.data.labels)
-        generator = torch.Generator().manual_seed(random.Random(f"{batches.seed}, epoch {number}").getrandbits(32))
-        self.order = torch.randperm(images, generator=generator)
-        self.shifts = torch.randint(-batches.max_shift, batches.max_shift + 1, (images, 2), generator=generator)
-        self.flips = torch.rand(images, generator=generator) < (0.5 if batches.flip else 0)
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __getitem__(self, i):
-        b = self.batches
-        whole = slice(i * b.batch_size, (i + 1) * b.batch_size)
-        images, labels = b.data.images, b.data.labels
-
-        def mine(drawn):
-            return drawn[whole][b.rank :: b.processes].to(labels.device)
-
-        index = mine(self.order)
-        batch = shifted(images[index], mine(self.shifts), b.max_shift)
-        if b.flip:
-            batch = torch.where(mine(self.flips)[:, None, None, None], batch.flip(3), batch)
-        return batch, labels[index], len(self.order[whole])
+    def _batch(self, drawn):
+        """This process's part of the batch with that (order [B], shifts [B, 2], flips [B])."""
+        labels = self.data.labels
+        index, shifts, flips = (d[self.rank :: self.processes].to(labels.device) for d in drawn)
+        batch = shifted(self.data.images[index], shifts, self.max_shift)
+        if self.flip:
+            batch = torch.where(flips[:, None, None, None], batch.flip(3), batch)
+        return batch, labels[index], len(drawn[0])
 
 
 def _leave_signals_to_the_trainer(worker):
@@ -97,14 +81,8 @@ def shifted(images, shifts, max_shift):
 
     images [N, C, H, W]; shifts [N, 2] int64, pixels (down, right), none beyond +-max_shift. Returns [N, C, H, W].
     """
-    n, c, h, w = images.shape
-
-    def along(size):
-        return torch.arange(size, device=images.device)
-
+    n, c, h, w = (torch.arange(size, device=images.device) for size in images.shape)
+    rows = h + max_shift - shifts[:, :1]  # [N, H], into the padded images
+    columns = w + max_shift - shifts[:, 1:]  # [N, W]
     padded = F.pad(images, [max_shift] * 4)
-    rows = along(h) + max_shift - shifts[:, :1]  # [N, H], into padded
-    columns = along(w) + max_shift - shifts[:, 1:]  # [N, W]
-    return padded[
-        along(n)[:, None, None, None], along(c)[:, None, None], rows[:, None, :, None], columns[:, None, None, :]
-    ]
+    return padded[n[:, None, None, None], c[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]

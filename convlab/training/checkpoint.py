@@ -5,9 +5,10 @@ import zipfile
 import torch
 
 from . import files
-from .errors import CheckpointError
+from .errors import CheckpointError, one_line
 
 FORMAT = "convlab training, 1"
+_REMEDY = "It is left as it is: move it away, or name another folder with --out"
 
 
 def save(contents, path):
@@ -29,16 +30,9 @@ def load(path):
     except FileNotFoundError:
         raise
     except Exception as error:  # what torch.load raises depends on the byte the damage begins at
-        raise CheckpointError(f"{path} is damaged, or no checkpoint at all ({_one_line(error)}). {_REMEDY}") from error
+        raise CheckpointError(f"{path} is damaged, or no checkpoint at all ({one_line(error)}). {_REMEDY}") from error
     if damaged:
         raise CheckpointError(f"{path} is damaged (in {damaged}). {_REMEDY}")
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by this version of convlab's training scripts. {_REMEDY}")
     return contents
-
-
-_REMEDY = "It is left as it is: move it away, or name another folder with --out"
-
-
-def _one_line(error):
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

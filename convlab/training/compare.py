@@ -1,82 +1,74 @@
 """torch's layers and convlab's, trained side by side from the same seed."""
 
+import itertools
 import json
 import statistics
 import time
 
-from . import files, session
+from . import files
 from .progress import Progress
+from .run import Run
+from .score import Score
 
 KINDS = ("torch", "convlab")
 
 
-def compare(task, args, train_set, test_set, world):
+def compare(name, train, args, sets, world):
     """Trains both, step by step in turns, prints a line for each epoch, draws compare.png and writes compare.jsonl.
 
     The picture goes to args.plots if that is given, else to args.out with the numbers. Returns every step's loss, by
     kind.
     """
-    trainings = {kind: session.prepare(task, args, train_set, world, layers=kind) for kind in KINDS}
-    losses, seconds = {kind: [] for kind in KINDS}, {kind: [] for kind in KINDS}
-    first = trainings["torch"]
-    per_epoch = len(first.batches)
-    lines = []
-    with Progress(first.of, shown=world.leads) as progress:
-        progress.line(
-            f"{task.name} on {world.device}: torch's layers and convlab's in turns, {first.of} steps of {args.batch_size} images"
-        )
-        while first.done < first.of:
-            since = len(losses["torch"])
-            steps = {kind: training.steps() for kind, training in trainings.items()}
-            while True:
-                order = KINDS if len(losses["torch"]) % 2 else KINDS[::-1]
-                made = [_timed(steps[kind], losses[kind], seconds[kind], world) for kind in order]
-                if not all(made):
-                    break
+    runs = {kind: Run(args, sets, world, layers=kind) for kind in KINDS}
+    trainings = {kind: train(run) for kind, run in runs.items()}
+    losses, seconds, lines = {kind: [] for kind in KINDS}, {kind: [] for kind in KINDS}, []
+    steps, per_epoch = runs["torch"].steps, runs["torch"].per_epoch
+
+    def next_of(kind):
+        start = time.perf_counter()
+        result = next(trainings[kind], None)
+        if result and not isinstance(result, Score):
+            losses[kind].append(world.sum(result[0].detach()).item())  # waits for a GPU
+            seconds[kind].append(time.perf_counter() - start)
+        return result
+
+    with Progress(steps, shown=world.leads) as progress:
+        what = f"{steps} steps of {args.batch_size} images"
+        progress.line(f"{name} on {world.device}: torch's layers and convlab's in turns, {what}")
+        since = 0
+        for kinds in itertools.cycle((KINDS[::-1], KINDS)):
+            results = {kind: next_of(kind) for kind in kinds}
+            if None in results.values():
+                break
+            if not isinstance(results["torch"], Score):
                 progress.step()
-            line = {"epoch": first.epoch}
-            for kind, training in trainings.items():
-                rate = args.batch_size / statistics.median(seconds[kind][since:])
-                line[kind] = {
+                continue
+            lines.append({"epoch": len(lines) + 1})
+            for kind in KINDS:
+                lines[-1][kind] = {
                     "losses": losses[kind][since:],
-                    "test_accuracy": training.score(test_set).accuracy,
-                    "images_per_second": rate,
+                    "test_accuracy": results[kind].accuracy,
+                    "images_per_second": args.batch_size / statistics.median(seconds[kind][since:]),
                 }
-            lines.append(line)
-            progress.line(_described(line, -(-first.of // per_epoch)))
+            since = len(losses["torch"])
+            progress.line(_described(lines[-1], -(-steps // per_epoch)))
         if world.leads:
             from . import pictures
 
             rates = {kind: args.batch_size / statistics.median(seconds[kind]) for kind in KINDS}
             apart = max(abs(a - b) / abs(a) for a, b in list(zip(*losses.values()))[:20])
-            title = (
-                f"{task.name} on {world.device}: convlab {rates['convlab'] / rates['torch']:.2f} times as fast as torch"
-            )
-            files.replace(
-                args.out / "compare.jsonl",
-                lambda file: file.writelines(json.dumps(line).encode() + b"\n" for line in lines),
-            )
+            title = f"{name} on {world.device}: convlab {rates['convlab'] / rates['torch']:.2f} times as fast as torch"
+            numbers = args.out / "compare.jsonl"
+            files.replace(numbers, "".join(json.dumps(line) + "\n" for line in lines).encode())
             path = pictures.draw_comparison(args.plots or args.out, title, losses, rates, per_epoch)
             progress.line(f"the first losses, up to 20, differ by {apart:.1e} at most, relatively")
-            progress.line(f"{title}\ndrew {path}, kept {args.out / 'compare.jsonl'}")
+            progress.line(f"{title}\ndrew {path}, kept {numbers}")
     return losses
 
 
-def _timed(steps, losses, seconds, world):
-    """Takes one step, and notes its loss and its seconds; whether there was one."""
-    start = time.perf_counter()
-    result = next(steps, None)
-    if result is None:
-        return False
-    losses.append(world.sum(result)[0].item())  # waits for a GPU
-    seconds.append(time.perf_counter() - start)
-    return True
-
-
 def _described(line, epochs):
-    kinds = "  ".join(
-        f"{kind}: train loss {statistics.mean(line[kind]['losses']):.4f} test accuracy {100 * line[kind]['test_accuracy']:5.2f} % "
-        f"{line[kind]['images_per_second']:.0f} images/s"
-        for kind in KINDS
-    )
-    return f"epoch {line['epoch']:{len(str(epochs))}}/{epochs}  {kinds}"
+    said = f"epoch {line['epoch']:{len(str(epochs))}}/{epochs}"
+    for kind in KINDS:
+        loss, (_, accuracy, rate) = statistics.mean(line[kind]["losses"]), line[kind].values()
+        said += f"  {kind}: train loss {loss:.4f} test accuracy {100 * accuracy:5.2f} % {rate:.0f} images/s"
+    return said

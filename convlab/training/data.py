@@ -1,7 +1,6 @@
 """Images to train on, as two tensors: all of them fit in memory."""
 
 import socket
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,11 +8,12 @@ import torch
 from torch.nn import functional as F
 
 from . import shapes
-from .errors import DataError
+from .errors import DataError, one_line
 
 SIZE = 32  # height and width every network here takes: LeNet-5's
 MNIST_FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 TIMEOUT = 20  # seconds that a server may be silent
+_REMEDY = "Delete them and run again (what is absent is downloaded), or train on --data"
 
 
 class AbsentError(DataError):
@@ -94,12 +94,10 @@ def mnist(folder):
     except ImportError as error:
         raise DataError("--data mnist needs torchvision: pip install torchvision") from error
     raw = (Path(folder) / "MNIST" / "raw").absolute()
-    absent = [name for name in MNIST_FILES if not (raw / name).is_file()]
-    if absent:
+    if absent := [name for name in MNIST_FILES if not (raw / name).is_file()]:
         advice = "Put the four files there, name their folder with --data-dir (the one that holds MNIST/raw), or train on --data digits"
-        with _downloading(f"no MNIST in {raw} (missing: {', '.join(absent)})", advice):
-            MNIST(folder, download=True)
-    return _mnist_part(MNIST, folder, raw, train=True), _mnist_part(MNIST, folder, raw, train=False)
+        _download(MNIST, folder, f"no MNIST in {raw} (missing: {', '.join(absent)})", advice)
+    return tuple(_mnist_part(MNIST, folder, raw, train) for train in (True, False))
 
 
 def _mnist_part(MNIST, folder, raw, train):
@@ -108,19 +106,16 @@ def _mnist_part(MNIST, folder, raw, train):
     try:
         part = MNIST(folder, train=train)
         pixels, labels = part.data, part.targets
+        if len(pixels) == 0 or pixels.shape[1:] != (28, 28):
+            raise ValueError(f"images are {_by(pixels.shape)}, expected N x 28 x 28")
+        if labels.shape != pixels.shape[:1]:
+            raise ValueError(f"{len(pixels)} images but labels are {_by(labels.shape)}")
+        if labels.max() > 9:
+            raise ValueError(f"a label is {labels.max().item()}, expected 0 to 9")
     except Exception as error:  # what a damaged file raises depends on the byte the damage begins at
         raise DataError(
-            f"damaged MNIST in {raw}: {names} cannot be read ({_one_line(error)}). {_REMEDY} digits"
+            f"damaged MNIST in {raw}: {names} cannot be read ({one_line(error)}). {_REMEDY} digits"
         ) from error
-    problem = None
-    if len(pixels) == 0 or pixels.shape[1:] != (28, 28):
-        problem = f"images are {_by(pixels.shape)}, expected N x 28 x 28"
-    elif labels.shape != pixels.shape[:1]:
-        problem = f"{len(pixels)} images but labels are {_by(labels.shape)}"
-    elif labels.max() > 9:
-        problem = f"a label is {labels.max().item()}, expected 0 to 9"
-    if problem:
-        raise DataError(f"damaged MNIST in {raw}: in {names}, {problem}. {_REMEDY} digits")
     margin = (SIZE - 28) // 2
     return ImageSet(F.pad(pixels.unsqueeze(1).float() / 255, [margin] * 4), labels, source=f"MNIST in {raw}")
 
@@ -147,11 +142,8 @@ def cifar10(folder):
         if path.is_file() and (path != archive or absent) and not check_integrity(str(path), md5):
             raise DataError(f"damaged CIFAR-10: {path} is not the file that was published. {_REMEDY} builtin")
     if absent:
-        with _downloading(
-            f"no CIFAR-10 in {where}",
-            "Put its files there, name the folder above with --data-dir, or train on --data builtin",
-        ):
-            CIFAR10(folder, download=True)
+        advice = "Put its files there, name the folder above with --data-dir, or train on --data builtin"
+        _download(CIFAR10, folder, f"no CIFAR-10 in {where}", advice)
     return tuple(_cifar10_part(CIFAR10(folder, train=train), where) for train in (True, False))
 
 
@@ -168,25 +160,17 @@ def cifar10_or_drawn(folder, images=None):
         return drawn(images, why=f": {error.why}")
 
 
-@contextmanager
-def _downloading(what, advice):
-    """Turns what goes wrong in the block into an AbsentError, and a server's silence too."""
+def _download(dataset, folder, what, advice):
+    """Has torchvision fetch a data set. What goes wrong, a server's silence too, becomes an AbsentError."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:
-        yield
+        dataset(folder, download=True)
     except Exception as error:  # a download has too many ways to fail (OSError, HTTPException, EOFError ...)
-        raise AbsentError(f"{what} and it could not be downloaded ({_one_line(error)})", advice) from error
+        raise AbsentError(f"{what} and it could not be downloaded ({one_line(error)})", advice) from error
     finally:
         socket.setdefaulttimeout(before)
 
 
-_REMEDY = "Delete them and run again (what is absent is downloaded), or train on --data"
-
-
 def _by(shape):
     return " x ".join(map(str, shape))
-
-
-def _one_line(error):
-    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -11,3 +11,8 @@ class DataError(TrainingError):
 
 class CheckpointError(TrainingError):
     """A file is not the checkpoint it should be, or not this run's."""
+
+
+def one_line(error):
+    """Another library's error, to be quoted."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -8,8 +8,8 @@ from pathlib import Path
 from .errors import TrainingError
 
 
-def replace(path, write):
-    """Puts what write(file) writes, bytes, in the place of `path`.
+def replace(path, content):
+    """Puts `content`, bytes or a function that writes them to a file, in the place of `path`.
 
     At every moment `path` is the old file or the new one, whole: the new one is written beside it, reaches the disk,
     and then takes its place. An error on the way leaves the old file, and nothing beside it.
@@ -18,23 +18,18 @@ def replace(path, write):
     temporary = path.with_name(f".{path.name}.tmp")  # one name: the next time takes away what a kill left
     try:
         with open(temporary, "wb") as file:
-            write(file)
+            content(file) if callable(content) else file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder):
-    """Makes the renaming last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(folder)  # the renaming lasts through a power cut
     finally:
-        os.close(handle)
+        os.close(folder)
 
 
 @contextmanager
@@ -43,11 +38,9 @@ def sole_use_of(folder):
     the process."""
     with open(Path(folder) / ".lock", "w") as file:
         try:
-            fcntl.lockf(
-                file, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # not inherited: a worker that outlives its trainer holds nothing
+            # Not inherited: a worker that outlives its trainer holds nothing.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise TrainingError(
-                f"another training run is writing to {folder}: name another folder with --out"
-            ) from error
+            message = f"another training run is writing to {folder}: name another folder with --out"
+            raise TrainingError(message) from error
         yield

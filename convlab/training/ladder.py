@@ -11,10 +11,10 @@ import torch
 
 import convlab
 
-from . import session
+from .choices import LOSSES
 from .errors import TrainingError
-from .processes import World
 from .progress import Progress
+from .run import Run
 
 STEPS = 4
 AGREE = 1e-5  # relative: how far float32 losses may be from torch's
@@ -30,13 +30,13 @@ class Row(NamedTuple):
     seconds: float
 
 
-def ladder(task, args, names, train_set):
+def ladder(train, args, names, sets):
     """Prints a row for torch's layers and one for each of the algorithms `names`; returns the rows.
 
     Under args.simulate convlab's CUDA kernels run in the simulator, and the memory traffic of the last step is counted.
     Raises TrainingError if a loss is not torch's.
     """
-    args.steps = args.steps or STEPS
+    args.steps = min(args.steps or STEPS, -(-len(sets[0].labels) // args.batch_size))  # an epoch at most
     rows, notes = [], []
     with Progress(args.steps * (len(names) + 1)) as progress:
         progress.line(
@@ -46,7 +46,7 @@ def ladder(task, args, names, train_set):
         for name in [None, *names]:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                rows.append(_row(task, args, name, train_set, progress))
+                rows.append(_row(train, args, name, sets, progress))
             notes += [str(w.message) for w in caught if str(w.message).startswith("convlab:")]
             progress.line(_described(rows[-1], rows[0]))
         for note in _merged(notes):
@@ -57,29 +57,28 @@ def ladder(task, args, names, train_set):
     return rows
 
 
-def _row(task, args, name, train_set, progress):
+def _row(train, args, name, sets, progress):
     """The Row of algorithm `name`; None: of torch's layers, never simulated."""
-    world = World(args.device)
-    training = session.prepare(task, args, train_set, world, layers="convlab" if name else "torch", algo=name)
-    simulated = args.simulate and name
-    batches = list(zip(range(training.of), training.batches.epoch(0)))
-    seconds, traffic = [], None
-    for i, batch in batches:
-        counted = simulated and i == len(batches) - 1
+    run = Run(args, sets, layers="convlab" if name else "torch", algo=name)
+    training, seconds, traffic = train(run), [], None
+    while run.done < args.steps:
+        counted = name and args.simulate and run.done == args.steps - 1
         start = time.perf_counter()
-        with convlab.simulate(check=counted, count=counted) if simulated else nullcontext() as sim:
-            result = training.train_on(*batch)
-        result.tolist()  # waits for a GPU
+        simulated = convlab.simulate(check=counted, count=counted) if name and args.simulate else nullcontext()
+        with simulated as sim:
+            loss, _ = next(training)
+        loss.item()  # waits for a GPU
         if counted:
             traffic = sum(32 * row.sectors for row in sim.traffic if row.space == "global")
-        if not counted or len(batches) == 1:
+        if not counted or args.steps == 1:
             seconds.append(time.perf_counter() - start)
         progress.step()
     if name:
-        convlab.convert(training.model, "auto")
+        convlab.convert(run.model, "auto")
+    images, labels, n = next(run.data.epoch(0, run.done - 1))
     with torch.no_grad():  # in float64 and by the same code for every row: what differs are the weights
-        images, labels, n = batch
-        loss = training.loss(training.model.double()(images.to(args.device).double()), labels.to(args.device)).sum() / n
+        outputs = run.model.double()(images.to(args.device).double())
+        loss = LOSSES[args.loss](outputs, labels.to(args.device)).sum() / n
     return Row(name or "torch.nn", loss.item(), traffic, statistics.median(seconds))
 
 

@@ -1,7 +1,6 @@
 """The run in numbers: a line of JSON for each epoch, and the same for TensorBoard."""
 
 import json
-from pathlib import Path
 
 import torch
 
@@ -15,9 +14,8 @@ class Log:
     """
 
     def __init__(self, folder, header, history, tensorboard=False):
-        self.path = Path(folder) / "log.jsonl"
-        files.replace(self.path, lambda file: file.writelines(_line(of).encode() for of in [header, *history]))
-        self.board = None
+        self.path, self.board = folder / "log.jsonl", None
+        files.replace(self.path, "".join(map(_line, [header, *history])).encode())
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -28,20 +26,10 @@ class Log:
         with open(self.path, "a") as file:
             file.write(_line(epoch))
         if self.board:
-            for name, value in epoch.items():
-                if name == "dead":
-                    for layer, share in value.items():
-                        self.board.add_scalar(f"dead units/{layer}", share, epoch["epoch"])
-                elif name not in ("epoch", "losses"):
-                    self.board.add_scalar(name, value, epoch["epoch"])
+            numbers = {name: value for name, value in epoch.items() if name not in ("epoch", "losses", "dead")}
+            for name, value in (numbers | {f"dead units/{name}": v for name, v in epoch["dead"].items()}).items():
+                self.board.add_scalar(name, value, epoch["epoch"])
             self.board.flush()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        if self.board:
-            self.board.close()
 
 
 def _line(of):

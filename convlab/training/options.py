@@ -9,10 +9,8 @@ import torch
 import convlab
 
 from .. import _command_line as arguments
-from .initialise import INITIALISERS
-from .losses import LOSSES
-
-AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+from .choices import INITIALISERS, LOSSES
+from .run import AMP
 
 
 def parser(doc, epochs, out, batch_size, lr, models=()):
@@ -23,52 +21,30 @@ def parser(doc, epochs, out, batch_size, lr, models=()):
     if there are several.
     """
     result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    group = result.add_argument_group
+    default, n = "(default: %(default)s)", {"metavar": "N", "type": arguments.whole_number(1)}
+    n0, folder = {**n, "type": arguments.whole_number(0)}, {"metavar": "DIR", "type": arguments.output_folder}
 
-    add = result.add_argument_group("what is trained, on what").add_argument
+    add = group("what is trained, on what").add_argument
     add("--data", choices=epochs, default=next(iter(epochs)), help="default: %(default)s")
-    add("--data-dir", metavar="DIR", default="data", help="where downloaded data lies or goes (default: %(default)s)")
+    add("--data-dir", metavar="DIR", default="data", help=f"where downloaded data lies or goes {default}")
     add("--images", metavar="N", type=arguments.whole_number(10), help="use the first N images of each part only")
     if models:
-        add("--model", choices=models, default=next(iter(models)), help="the network (default: %(default)s)")
+        add("--model", choices=models, default=next(iter(models)), help=f"the network {default}")
     add("--init", choices=INITIALISERS, default="default", help="the weights at the start; default: torch's own")
-    add(
-        "--seed",
-        metavar="N",
-        type=arguments.whole_number(0),
-        default=0,
-        help="for weights, order and shifts (default: 0)",
-    )
+    add("--seed", **n0, default=0, help=f"for weights, order and shifts {default}")
 
-    add = result.add_argument_group("how").add_argument
-    add(
-        "--epochs",
-        metavar="N",
-        type=arguments.whole_number(1),
-        help=f"passes over the training images (default: {_listed(epochs)})",
-    )
-    add("--steps", metavar="N", type=arguments.whole_number(1), help="stop after N steps, if that is sooner")
-    add(
-        "--batch-size",
-        metavar="N",
-        type=arguments.whole_number(1),
-        default=batch_size,
-        help="images in a step, of all processes together (default: %(default)s)",
-    )
+    add = group("how").add_argument
+    add("--epochs", **n, help=f"passes over the training images (default: {_listed(epochs)})")
+    add("--steps", **n, help="stop after N steps, if that is sooner")
+    add("--batch-size", **n, default=batch_size, help=f"images in a step, of all processes together {default}")
     add("--optimizer", choices=lr, default=next(iter(lr)), help="default: %(default)s")
-    add(
-        "--lr",
-        metavar="RATE",
-        type=arguments.positive,
-        help=f"the highest of the one-cycle schedule (default: {_listed(lr)})",
-    )
-    add(
-        "--loss",
-        choices=LOSSES,
-        default="cross-entropy",
-        help="or the expected squared distance of labels (default: %(default)s)",
-    )
+    highest = f"the highest of the one-cycle schedule (default: {_listed(lr)})"
+    add("--lr", metavar="RATE", type=arguments.positive, help=highest)
+    distance = f"or the expected squared distance of labels {default}"
+    add("--loss", choices=LOSSES, default="cross-entropy", help=distance)
 
-    add = result.add_argument_group("by whose code, where").add_argument
+    add = group("by whose code, where").add_argument
     add("--layers", choices=["convlab", "torch"], default="convlab", help="whose layers; same weights, same batches")
     add("--algo", metavar="NAME", help="the convolutions' algorithm, where it can; all: a table of what each one does")
     add("--simulate", action="store_true", help="through the CUDA kernels in the simulator: a table, as for --algo all")
@@ -77,32 +53,13 @@ def parser(doc, epochs, out, batch_size, lr, models=()):
     add("--amp", choices=AMP, help="automatic mixed precision")
     add("--compile", metavar="BACKEND", nargs="?", const="inductor", help="torch.compile (backend: inductor)")
     add("--channels-last", action="store_true", help="keep images and filters in NHWC order")
-    add(
-        "--workers",
-        metavar="N",
-        type=arguments.whole_number(0),
-        default=0,
-        help="processes that prepare batches (default: 0)",
-    )
+    add("--workers", **n0, default=0, help=f"processes that prepare batches {default}")
 
-    add = result.add_argument_group("what is kept").add_argument
-    add(
-        "--out",
-        metavar="DIR",
-        type=arguments.output_folder,
-        default=out,
-        help="for last.pt, best.pt, log.jsonl (default: %(default)s)",
-    )
+    add = group("what is kept").add_argument
+    add("--out", **folder, default=out, help=f"for last.pt, best.pt, log.jsonl {default}")
     add("--resume", action="store_true", help="continue the run in --out where it was, or begin if there is none")
-    add(
-        "--save-every", metavar="N", type=arguments.whole_number(1), help="save every N steps too, not only every epoch"
-    )
-    add(
-        "--plots",
-        metavar="DIR",
-        type=arguments.output_folder,
-        help="draw curves, filters, feature maps and errors into DIR",
-    )
+    add("--save-every", **n, help="save every N steps too, not only every epoch")
+    add("--plots", **folder, help="draw curves, filters, feature maps and errors into DIR")
     add("--tensorboard", action="store_true", help="log for TensorBoard too, into --out")
     result.set_defaults(defaults=(epochs, lr), prog=result.prog)
     return result
@@ -117,35 +74,31 @@ def _listed(values):
 def parse(parser, argv=None):
     """The choices; what makes no sense ends the program with a line that says why."""
     args = parser.parse_args(argv)
-    backend = "cuda" if args.simulate else args.device.type
-    names = [a.name for a in convlab.algorithms() if backend in a.backends]
+    names, torchs = _algorithms(args), args.layers == "torch"
     table = args.simulate or args.algo == "all"
-    if args.algo is not None and args.layers == "torch":
-        parser.error("argument --algo: torch's layers have no choice of algorithm; leave out --layers torch")
+
+    def refuse(message):
+        parser.error(f"argument {message}")
+
+    if args.algo and torchs:
+        refuse("--algo: torch's layers have no choice of algorithm; leave out --layers torch")
     if args.algo not in (None, "auto", "all", *names):
-        parser.error(
-            f"argument --algo: {args.algo!r} is no algorithm for {backend}, choose from: all, auto, {', '.join(names)}"
-        )
-    if args.simulate and (args.device.type != "cpu" or args.layers == "torch" or args.compile):
-        parser.error(
-            "argument --simulate: it runs convlab's layers, uncompiled, on the CPU; leave out --device, --layers, --compile"
-        )
-    if args.compare and (table or args.layers == "torch"):
-        parser.error(
-            "argument --compare: both kinds of layers are trained; leave out --simulate, --algo all and --layers"
-        )
+        choices = f"choose from: all, auto, {', '.join(names)}"
+        refuse(f"--algo: {args.algo!r} is no algorithm for {_backend(args)}, {choices}")
+    if args.simulate and (args.device.type != "cpu" or torchs or args.compile):
+        refuse("--simulate: it runs convlab's layers, uncompiled, on the CPU; leave out --device, --layers, --compile")
+    if args.compare and (table or torchs):
+        refuse("--compare: both kinds of layers are trained; leave out --simulate, --algo all and --layers")
     if table and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        parser.error("argument --simulate, --algo: a table is made by one process, without torchrun")
+        refuse("--simulate, --algo: a table is made by one process, without torchrun")
     if (table or args.compare) and args.resume:
-        parser.error("argument --resume: --compare, --simulate and --algo all keep no checkpoints")
-    if args.compile and args.compile not in (backends := torch.compiler.list_backends(exclude_tags=())):
-        parser.error(
-            f"argument --compile: {args.compile!r} is no backend of torch.compile, choose from: {', '.join(backends)}"
-        )
+        refuse("--resume: --compare, --simulate and --algo all keep no checkpoints")
+    if args.compile and args.compile not in (known := torch.compiler.list_backends(exclude_tags=())):
+        refuse(f"--compile: {args.compile!r} is no backend of torch.compile, choose from: {', '.join(known)}")
     if (args.plots or args.compare) and not find_spec("matplotlib"):
-        parser.error("argument --plots, --compare: pictures need matplotlib: pip install matplotlib")
+        refuse("--plots, --compare: pictures need matplotlib: pip install matplotlib")
     if args.tensorboard and not find_spec("tensorboard"):
-        parser.error("argument --tensorboard: pip install tensorboard")
+        refuse("--tensorboard: pip install tensorboard")
     epochs, lr = args.defaults
     args.epochs = args.epochs or epochs[args.data]
     args.lr = args.lr or lr[args.optimizer]
@@ -153,9 +106,14 @@ def parse(parser, argv=None):
     return args
 
 
+def _backend(args):
+    return "cuda" if args.simulate else args.device.type
+
+
+def _algorithms(args):
+    return [a.name for a in convlab.algorithms() if _backend(args) in a.backends]
+
+
 def algorithms_asked_for(args):
     """The names a table is made of: every one that the backend has for --algo all, or the one."""
-    if args.algo != "all":
-        return [args.algo or "auto"]
-    backend = "cuda" if args.simulate else args.device.type
-    return [a.name for a in convlab.algorithms() if backend in a.backends]
+    return _algorithms(args) if args.algo == "all" else [args.algo or "auto"]

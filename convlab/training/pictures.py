@@ -1,11 +1,13 @@
 """Pictures of a trained network: how it learned, what it looks for, what it sees, where it errs."""
 
+from functools import partial
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from . import files
 
@@ -36,7 +38,7 @@ def draw(folder, name, model, history, score, test_set):
 
 def save(figure, path):
     """Writes a PNG, closes the figure, returns the path."""
-    files.replace(path, lambda file: figure.savefig(file, format="png", dpi=DPI))
+    files.replace(path, partial(figure.savefig, format="png", dpi=DPI))
     plt.close(figure)
     return path
 
@@ -47,21 +49,16 @@ def _figure(width, height):
 
 def _curves(loss, accuracy, history):
     epochs = [line["epoch"] for line in history]
-    at, steps = [], []
-    for line in history:
-        n = len(line["losses"])
-        at += [line["epoch"] - 1 + (i + 0.5) / n for i in range(n)]
-        steps += line["losses"].tolist()
-    loss.plot(at, steps, color="C0", alpha=0.2, linewidth=0.7, label="each step")
-    loss.plot(epochs, [line["train_loss"] for line in history], "C0.-", label="training images")
-    loss.plot(epochs, [line["test_loss"] for line in history], "C1.-", label="test images")
-    loss.set(
-        xlabel="epoch", ylabel="loss", xlim=(0, None), ylim=(0, 1.05 * max(line["train_loss"] for line in history))
-    )
-    accuracy.plot(epochs, [100 * line["train_accuracy"] for line in history], "C0.-", label="training images")
-    accuracy.plot(epochs, [100 * line["test_accuracy"] for line in history], "C1.-", label="test images")
-    accuracy.set(xlabel="epoch", ylabel="accuracy, %", xlim=(0, None), ylim=(None, 100))
+    steps = [line["losses"] for line in history]
+    at = torch.cat([epoch - 1 + (torch.arange(len(of)) + 0.5) / len(of) for epoch, of in zip(epochs, steps)])
+    loss.plot(at, torch.cat(steps), color="C0", alpha=0.2, linewidth=0.7, label="each step")
+    for part, name, style in (("train", "training images", "C0.-"), ("test", "test images", "C1.-")):
+        loss.plot(epochs, [line[f"{part}_loss"] for line in history], style, label=name)
+        accuracy.plot(epochs, [100 * line[f"{part}_accuracy"] for line in history], style, label=name)
+    loss.set(ylabel="loss", ylim=(0, 1.05 * max(line["train_loss"] for line in history)))
+    accuracy.set(ylabel="accuracy, %", ylim=(None, 100))
     for axes in (loss, accuracy):
+        axes.set(xlabel="epoch", xlim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend()
 
@@ -74,24 +71,18 @@ def _filters(axes, model):
     weight = weight / weight.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
     K, C, R, S = weight.shape
     columns = max(c for c in range(1, 9) if K % c == 0 and c * c <= 2 * K)
-    if C == 3:
-        axes.imshow(_mosaic((weight.permute(0, 2, 3, 1) + 1) / 2, columns))
-    else:
-        axes.imshow(_mosaic(weight.mean(1), columns), cmap="RdBu_r", vmin=-1, vmax=1)
+    tiles = (weight + 1) / 2 if C == 3 else weight.mean(1, keepdim=True)
+    axes.imshow(_mosaic(tiles, columns), cmap="RdBu_r", vmin=-1, vmax=1)
     axes.set_title(f"the {K} filters of {layer}, {R} x {S}", fontsize=10)
     axes.axis("off")
 
 
 def _mosaic(tiles, columns):
-    """[n, h, w] or [n, h, w, 3] as one array, in rows of `columns`, a pixel of white between."""
-    n, h, w = tiles.shape[:3]
-    rows = -(-n // columns)
-    colours = tiles.shape[3:]
-    out = np.full((rows * (h + 1) - 1, columns * (w + 1) - 1, *colours), 1.0 if colours else np.nan, dtype=np.float32)
-    for i, tile in enumerate(tiles.numpy()):
-        y, x = i // columns * (h + 1), i % columns * (w + 1)
-        out[y : y + h, x : x + w] = tile
-    return out
+    """Tiles [n, 1 or 3, h, w], a multiple of `columns`, as imshow wants a picture of them, a pixel of white between."""
+    c = tiles.shape[1]
+    tiles = F.pad(tiles, (0, 1, 0, 1), value=1.0 if c == 3 else torch.nan)
+    rows = tiles.unflatten(0, (-1, columns)).permute(0, 3, 1, 4, 2)  # [rows, h + 1, columns, w + 1, c]
+    return rows.flatten(2, 3).flatten(0, 1)[:-1, :-1].squeeze(2).numpy()
 
 
 @torch.no_grad()
@@ -110,10 +101,9 @@ def _features(model, test_set):
         hook.remove()
     figure = _figure(9, 0.62 * (len(outputs) + 1) + 0.5)
     rows = figure.subplots(len(outputs) + 1, 1)
-    shown = (image[0] - image.min()) / (image.max() - image.min()).clamp(min=1e-6)
-    _row(rows[0], "image", shown.permute(1, 2, 0)[None] if len(shown) == 3 else shown)
+    _row(rows[0], "image", (image - image.min()) / (image.max() - image.min()).clamp(min=1e-6))
     for axes, (name, (module, y)) in zip(rows[1:], outputs.items()):
-        maps = y[:MAPS] if y.dim() == 3 and y[0].numel() > 1 else y.flatten()[None, None]
+        maps = y[:MAPS, None] if y.dim() == 3 and y[0].numel() > 1 else y.flatten()[None, None, None]
         _row(axes, f"{name}, {type(module).__name__}\n{' x '.join(map(str, y.shape))}", maps)
     best = int(answer.argmax())
     figure.suptitle(
@@ -123,22 +113,14 @@ def _features(model, test_set):
 
 
 def _row(axes, label, tiles):
-    """A row of tiles from the left edge, `label` beside it; of vectors, a strip of cells."""
-    strip = tiles.shape[1] == 1
-    if (
-        label != "image"
-    ):  # a weak map is made brighter, up to FAINT times: its own greatest value is white, or the layer's
-        greatest = tiles.abs().amax((1, 2), keepdim=True)
+    """A row of tiles [n, 1 or 3, h, w] from the left edge, `label` beside it; of vectors, a strip of cells."""
+    strip, cmap = tiles.shape[2] == 1, "gray" if label == "image" else "magma"
+    if label != "image":  # a weak map is made brighter, up to FAINT times: white is its greatest value, or the layer's
+        greatest = tiles.abs().amax((1, 2, 3), keepdim=True)
         tiles = tiles / torch.maximum(greatest, greatest.amax() / FAINT).clamp(min=1e-12)
-    picture = tiles[0].numpy() if strip else _mosaic(tiles, len(tiles))
-    width = 1.0 if strip else len(tiles) / MAPS
-    axes.imshow(
-        picture,
-        cmap="gray" if label == "image" else "magma",
-        aspect="auto",
-        interpolation="nearest",
-        extent=(0, width, 0.3, 0.7) if strip else (0, width, 0, 1),
-    )
+    extent = (0, 1, 0.3, 0.7) if strip else (0, len(tiles) / MAPS, 0, 1)
+    picture = tiles[0, 0].numpy() if strip else _mosaic(tiles, len(tiles))
+    axes.imshow(picture, cmap=cmap, aspect="auto", interpolation="nearest", extent=extent)
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
@@ -151,15 +133,8 @@ def _confusion(score, names):
     share = counts / counts.sum(1, keepdims=True).clip(min=1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for label, answer in np.argwhere(counts):
-        axes.text(
-            answer,
-            label,
-            counts[label, answer],
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="white" if share[label, answer] > 0.5 else "black",
-        )
+        colour = "white" if share[label, answer] > 0.5 else "black"
+        axes.text(answer, label, counts[label, answer], ha="center", va="center", fontsize=8, color=colour)
     axes.set_xticks(range(len(names)), names)
     if max(map(len, names)) > 2:
         plt.setp(axes.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
@@ -175,15 +150,13 @@ def draw_comparison(folder, title, losses, rates, per_epoch):
     """
     figure = _figure(9, 3.6)
     curves, bars = figure.subplots(1, 2, width_ratios=[2, 1])
-    for (name, values), style in zip(
-        losses.items(), ({"linewidth": 3, "alpha": 0.45}, {"linewidth": 1, "color": "black"})
-    ):
+    styles = {"linewidth": 3, "alpha": 0.45}, {"linewidth": 1, "color": "black"}
+    for (name, values), style in zip(losses.items(), styles):
         window = max(1, len(values) // 200)
         smooth = np.convolve(values, np.ones(window) / window, "valid")
         curves.plot((np.arange(len(smooth)) + window) / per_epoch, smooth, label=name, **style)
-    curves.set(
-        xlabel="epoch", ylabel="training loss" + (f", mean of {window} steps" if window > 1 else ""), ylim=(0, None)
-    )
+    what = "training loss" + f", mean of {window} steps" * (window > 1)
+    curves.set(xlabel="epoch", ylabel=what, ylim=(0, None))
     curves.grid(alpha=0.3)
     curves.legend()
     drawn = bars.bar(rates.keys(), rates.values(), color=["C0", "black"], width=0.6)

@@ -15,10 +15,11 @@ class World:
     """
 
     def __init__(self, device=torch.device("cpu")):
-        self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        self.device = device
-        if self.size > 1 and device.type == "cuda":
-            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        self.rank, self.local_rank, self.size = (
+            int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1))
+        )
+        gpu = device.type == "cuda" and self.size > 1
+        self.device = torch.device("cuda", self.local_rank) if gpu else device
 
     @property
     def leads(self):
@@ -39,8 +40,11 @@ class World:
             dist.destroy_process_group()
 
     def wrapped(self, model):
-        """`model`, with gradients averaged over the processes by its backward."""
-        return torch.nn.parallel.DistributedDataParallel(model) if self.size > 1 else model
+        """`model`, with gradients added up over the processes by its backward."""
+        if self.size > 1:
+            model = torch.nn.parallel.DistributedDataParallel(model)
+            model.register_comm_hook(None, _added_up)
+        return model
 
     def sum(self, tensor):
         """The sum over the processes, in each of them."""
@@ -51,7 +55,7 @@ class World:
 
     def any(self, flag):
         """Whether `flag` is true in one of the processes."""
-        return bool(self.sum(torch.tensor(int(flag)))) if self.size > 1 else flag
+        return bool(self.sum(torch.tensor(bool(flag), dtype=torch.int)))
 
     def copy_from_the_first(self, tensors):
         """Makes `tensors` what they are in process 0."""
@@ -61,15 +65,15 @@ class World:
 
     def first_one_then_the_others(self, work):
         """work(), in the first process of each machine before the others: what it downloads, they find."""
-        first = int(os.environ.get("LOCAL_RANK", 0)) == 0
-        problem = result = None
-        if first:
-            try:
-                result = work()
-            except Exception as error:  # noqa: BLE001  (raised below: the others must not wait for ever)
-                problem = error
-        if self.size > 1:
-            dist.barrier()
-        if problem:
-            raise problem
-        return result if first else work()
+        try:
+            if self.local_rank == 0:
+                return work()
+        finally:  # also where that fails: the others must not wait for ever
+            if self.size > 1:
+                dist.barrier()
+        return work()
+
+
+def _added_up(_, bucket):
+    """Of a bucket of gradients the sum over the processes; DistributedDataParallel's own is the mean."""
+    return dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(lambda done: done.value()[0])

@@ -10,7 +10,6 @@ import math
 
 import torch
 
-NAMES = ("disc", "ring", "square", "triangle", "cross", "star", "crescent", "stripes", "checks", "dots")
 SIZE = 32
 _CHUNK = 500  # images drawn at once: their planes stay in the cache
 
@@ -61,9 +60,9 @@ def _images(classes, generator):
     stretch = rng.between(0.85, 1.15)
     cover = torch.empty(len(classes), SIZE, SIZE)
     grain = rng.between(7.5, 11)  # radians of a texture in a figure's radius
-    for label, figure in enumerate(_FIGURES):
+    for label, name in enumerate(NAMES):
         of = classes == label
-        cover[of] = figure(u[of] * stretch[of], v[of] / stretch[of], grain[of])
+        cover[of] = _cover(name, u[of] * stretch[of], v[of] / stretch[of], grain[of])
     # A colour apart from the background's: as far away as `contrast` says, in a random direction.
     direction = rng.colour() - background
     direction = direction / direction.abs().amax(1, keepdim=True).clamp(min=1e-3)
@@ -107,8 +106,7 @@ def _ink(distance, radius=0.58):
     return (0.5 - distance * (radius * SIZE / 2)).clamp(0, 1)
 
 
-# ---- the figures: how much of each pixel [n, 32, 32] they cover, by its place (u, v) in units of the figure's radius
-# -------------
+# ---- the figures: how much of each pixel [n, 32, 32] they cover, by its position (u, v) in units of the figure's radius
 
 
 def _polygon(u, v, sides):
@@ -117,28 +115,12 @@ def _polygon(u, v, sides):
     return torch.stack([u * math.cos(a) + v * math.sin(a) for a in angles]).amax(0) - math.cos(math.pi / sides)
 
 
-def _disc(u, v, grain):
-    return _ink(torch.hypot(u, v) - 0.85)
-
-
-def _ring(u, v, grain):
-    return _ink((torch.hypot(u, v) - 0.75).abs() - 0.2)
-
-
-def _square(u, v, grain):
-    return _ink(_polygon(u, v, 4))
-
-
-def _triangle(u, v, grain):
-    return _ink(_polygon(u, v, 3))
-
-
-def _cross(u, v, grain):
+def _cross(u, v):
     u, v = u.abs(), v.abs()
-    return _ink(torch.maximum(torch.maximum(u, v) - 0.95, torch.minimum(u, v) - 0.27))
+    return torch.maximum(torch.maximum(u, v) - 0.95, torch.minimum(u, v) - 0.27)
 
 
-def _star(u, v, grain):
+def _star(u, v):
     """Five points: the tips at 1, the corners between them at 0.4."""
     sector = 2 * math.pi / 5
     angle = (torch.remainder(torch.atan2(v, u), sector) - sector / 2).abs()  # 0 between two tips, sector / 2 at a tip
@@ -146,23 +128,7 @@ def _star(u, v, grain):
     a, b = r * angle.cos(), r * angle.sin()  # the edge runs from (0.4, 0) to the tip
     tip = math.cos(sector / 2), math.sin(sector / 2)
     normal = tip[1], 0.4 - tip[0]
-    return _ink(((a - 0.4) * normal[0] + b * normal[1]) / math.hypot(*normal))
-
-
-def _crescent(u, v, grain):
-    return _ink(torch.maximum(torch.hypot(u, v) - 0.95, 0.72 - torch.hypot(u - 0.5, v)))
-
-
-def _stripes(u, v, grain):
-    return _patch(u, v) * _wave(u, grain)
-
-
-def _checks(u, v, grain):
-    return _patch(u, v) * _wave(u, 0.7 * grain).sub(_wave(v, 0.7 * grain)).abs()
-
-
-def _dots(u, v, grain):
-    return _patch(u, v) * (1.5 * (grain * u).cos() + 1.5 * (grain * v).cos() - 0.5).clamp(0, 1)
+    return ((a - 0.4) * normal[0] + b * normal[1]) / math.hypot(*normal)
 
 
 def _wave(u, grain):
@@ -175,4 +141,22 @@ def _patch(u, v):
     return _ink((u**4 + v**4) ** 0.25 - 1)
 
 
-_FIGURES = (_disc, _ring, _square, _triangle, _cross, _star, _crescent, _stripes, _checks, _dots)
+_SHAPES = {  # the distance from the edge
+    "disc": lambda u, v: torch.hypot(u, v) - 0.85,
+    "ring": lambda u, v: (torch.hypot(u, v) - 0.75).abs() - 0.2,
+    "square": lambda u, v: _polygon(u, v, 4),
+    "triangle": lambda u, v: _polygon(u, v, 3),
+    "cross": _cross,
+    "star": _star,
+    "crescent": lambda u, v: torch.maximum(torch.hypot(u, v) - 0.95, 0.72 - torch.hypot(u - 0.5, v)),
+}
+_TEXTURES = {  # how much is covered
+    "stripes": lambda u, v, grain: _wave(u, grain),
+    "checks": lambda u, v, grain: _wave(u, 0.7 * grain).sub(_wave(v, 0.7 * grain)).abs(),
+    "dots": lambda u, v, grain: (1.5 * (grain * u).cos() + 1.5 * (grain * v).cos() - 0.5).clamp(0, 1),
+}
+NAMES = (*_SHAPES, *_TEXTURES)
+
+
+def _cover(name, u, v, grain):
+    return _ink(_SHAPES[name](u, v)) if name in _SHAPES else _patch(u, v) * _TEXTURES[name](u, v, grain)
