@@ -28,13 +28,11 @@ help:
 	@echo "make build      compile what changed"
 	@echo "make clean      remove what was built; the environment $(VENV) stays"
 
-# Threads that wait for one another give their core away after some microseconds: with libgomp's default, another busy program
-# makes training twenty times slower, not twice.
 lenet: build
-	GOMP_SPINCOUNT=3000 $(VENV_PYTHON) train_lenet.py $(ARGS)
+	$(VENV_PYTHON) train_lenet.py $(ARGS)
 
 cifar: build
-	GOMP_SPINCOUNT=3000 $(VENV_PYTHON) cifar_train.py --data builtin --plots runs/cifar/pictures $(ARGS)
+	$(VENV_PYTHON) cifar_train.py --data builtin --plots runs/cifar/pictures $(ARGS)
 
 # A worker for each core, four at most, each with one thread.
 test: $(VENV)/.torch nvcc build

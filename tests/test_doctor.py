@@ -97,7 +97,7 @@ def test_a_good_installation():
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and lines[-1] == "nothing at fault", done.stdout + done.stderr
     verdicts = {line[6:30].strip(): line[:6].strip() for line in lines[:-2]}
-    for name in ("Python", "torch", "libraries", "built with", "instruction set", "memory"):
+    for name in ("Python", "torch", "libraries", "built with", "instruction set", "memory", "threads"):
         assert verdicts.pop(name) in ("ok", "note")
     for name in ("driver", "GPU architecture", "host compiler", "nvcc", "ninja", "torchvision"):
         assert verdicts.pop(name)
@@ -201,6 +201,16 @@ def test_a_torch_that_cannot_be_imported(broken):
     (folder / "torch" / "__init__.py").write_text("import os\nos.abort()\n")
     findings, at_fault = doctor(folder)
     assert at_fault == ["torch"] and "SIGABRT" in findings["torch"]["found"]
+
+
+def test_how_threads_wait(monkeypatch):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    assert packages.threads().verdict == "note" and packages.threads().fix == "export OMP_WAIT_POLICY=PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert packages.threads() == ("threads", "ok", "wait as OMP_WAIT_POLICY=PASSIVE says", "")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "3000")
+    assert packages.threads().found == "wait as GOMP_SPINCOUNT=3000 says"
 
 
 def test_other_programs_of_the_package_are_as_strict_as_an_import(broken):

@@ -121,6 +121,23 @@ def test_compiled_by_inductor(tmp_path):
 
 
 @pytest.mark.parametrize("script", [LENET, CIFAR])
+@pytest.mark.parametrize("said, policy", [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_wait_passively_unless_told_otherwise(script, said, policy):
+    """OpenMP reads the environment when torch is imported: here, who imports it sees what is there then."""
+    watch = (
+        "import os, runpy, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch': sys.exit(os.environ.get('OMP_WAIT_POLICY'))\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        f"runpy.run_path({str(script)!r}, run_name='__main__')"
+    )
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "OMP_WAIT_POLICY"} | said
+    run = subprocess.run([sys.executable, "-c", watch], env=environment, capture_output=True, text=True)
+    assert run.stderr.strip() == policy
+
+
+@pytest.mark.parametrize("script", [LENET, CIFAR])
 def test_help_reads(script):
     """Two scripts of under 150 lines, whose --help says what each option is for in a terminal's width."""
     run = subprocess.run(

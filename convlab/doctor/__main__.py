@@ -22,6 +22,7 @@ def examine():
     yield packages.python()
     finding, torch = packages.torch()
     yield finding
+    yield packages.threads()
     whole = packages.own_libraries()
     yield whole
     build, tests = None, []

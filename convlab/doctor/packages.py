@@ -1,4 +1,4 @@
-"""Python, torch, torchvision, and convlab's own libraries."""
+"""Python, torch and its threads, torchvision, and convlab's own libraries."""
 
 import json
 import os
@@ -104,6 +104,15 @@ def imported(outcome: child.Outcome, build: dict | None) -> Finding:
         f"nvcc {build['nvcc']} for {' '.join(build['cuda_archs'])}" if build["cuda"] else "no nvcc: CPU and simulator"
     )
     return ok("built with", f"torch {build['torch_built']}, {build['cxx']}, {cuda}")
+
+
+def threads() -> Finding:
+    """How torch's threads wait for one another, which GNU's OpenMP reads when torch is imported."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):  # the first counts where both are set
+        if name in os.environ:
+            return ok("threads", f"wait as {name}={os.environ[name]} says")
+    found = "wait busily for one another: beside another busy program small networks train several times slower"
+    return note("threads", found, "export OMP_WAIT_POLICY=PASSIVE")
 
 
 def instruction_set(build: dict) -> Finding:
