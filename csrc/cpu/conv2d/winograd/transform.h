@@ -46,28 +46,26 @@ CONVLAB_INLINE Floats plus(Floats sum, float c, Floats x) {
 }
 CONVLAB_INLINE Floats times(float c, Floats x) { return c == 1 ? x : c == -1 ? -x : c * x; }
 
+// The even (parity 0) or the odd columns' share of a row of `input`, but for its factor
+template <int m, int n> CONVLAB_INLINE Floats half_of_input(int i, int parity, const Floats (&x)[m + 2]) {
+  const InputRow<m>& row = kCoefficients<m, n>.input[i];
+  Floats sum = x[row.last[parity]];
+#pragma GCC unroll 8
+  for (int j = m + 1; j >= 0; j--)
+    if (j % 2 == parity && j < row.last[parity]) sum = plus(sum, row.ratio[j], x[j]);
+  return sum;
+}
+
 // x [n + 2] -> t, the points of tiles with n outputs
 template <int m, int n> CONVLAB_INLINE void transform_input(const Floats (&x)[m + 2], Floats (&t)[m + 2]) {
-#pragma GCC unroll 8
-  for (int i = 0; i < m + 2; i++) {
+  constexpr const auto& rows = kCoefficients<m, n>.input;
+  t[0] = times(rows[0].factor[0], half_of_input<m, n>(0, 0, x));
+  if (has_point(m, n, m + 1)) t[m + 1] = times(rows[m + 1].factor[1], half_of_input<m, n>(m + 1, 1, x));
+#pragma GCC unroll 4
+  for (int i = 1; i < m; i += 2) {
     if (!has_point(m, n, i)) continue;
-    const InputRow<m>& row = kCoefficients<m, n>.input[i];
-    Floats parts[2] = {};
-#pragma GCC unroll 2
-    for (int part = 0; part < 2; part++) {
-      if (row.last[part] < 0) continue;
-      parts[part] = x[row.last[part]];
-#pragma GCC unroll 8
-      for (int j = m + 1; j >= 0; j--)
-        if (j % 2 == part && j < row.last[part]) parts[part] = plus(parts[part], row.ratio[j], x[j]);
-    }
-    if (i == 0 || i == m + 1) {
-      t[i] = times(row.factor[i % 2], parts[i % 2]);
-    } else {
-      const Floats even = times(row.factor[0], parts[0]);
-      t[i] = plus(even, row.factor[1], parts[1]), t[i + 1] = plus(even, -row.factor[1], parts[1]);
-      i++;
-    }
+    const Floats even = times(rows[i].factor[0], half_of_input<m, n>(i, 0, x)), odd = half_of_input<m, n>(i, 1, x);
+    t[i] = plus(even, rows[i].factor[1], odd), t[i + 1] = plus(even, -rows[i].factor[1], odd);
   }
 }
 
