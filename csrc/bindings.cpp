@@ -4,7 +4,8 @@
 
 #include "algorithms.h"
 #include "cpu/conv2d/cpu_rung.h"
-#include "cpu/conv2d/winograd/points.h"
+#include "cpu/conv2d/winograd/counts.h"
+#include "cpu/conv2d/winograd/winograd_plan.h"
 #include "cpu/instruction_sets.h"
 #include "geometry/validate.h"
 #include "kernels/plan.h"
@@ -131,6 +132,12 @@ py::dict winograd_matrices(int m, int n) {
                   : winograd_matrices_of<4, 4>();
 }
 
+std::pair<int64_t, int64_t> winograd_counts(int m, const Problem& p) {
+  const winograd::Counts counts =
+      winograd::count(m == 2 ? winograd::tiling_of<2>(p) : winograd::tiling_of<4>(p), p.pass == Pass::wgrad);
+  return {counts.products, counts.additions};
+}
+
 std::pair<int, int> conv2d_output_size(const Sizes& x, const Sizes& w, const Sizes& geometry) {
   const Conv2d g = make_conv2d("conv2d", x, w, geometry);
   return {g.P, g.Q};
@@ -158,6 +165,8 @@ PYBIND11_MODULE(_lab, m) {
   m.def("refusal", &convlab::refusal_of, "Why an algorithm cannot do a pass of a convolution; empty when it can.");
   m.def("winograd_matrices", &convlab::winograd_matrices,
         "input, filter and output of winograd's tiles (m: 2 or 4) with n of m outputs along a side.");
+  m.def("winograd_counts", &convlab::winograd_counts,
+        "(products, additions of the transformations) of a pass in tiles of m x m outputs, m 2 or 4.");
   m.def("choice", &convlab::choice_of,
         "The name of the algorithm that a pass of a convolution gets from \"auto\", by a number of `automatic`.");
   m.def(

@@ -387,7 +387,7 @@ def test_the_picture_to_scale():
     [
         ("lenet.c2", {}, "layer 'lenet.c2' is none of: lenet-c1, "),
         ("lenet.c1@x", {}, "expected a batch of 1 or more"),
-        ("lenet.c1", {"algo": "reference"}, "algo='reference' is no algorithm for CUDA"),
+        ("lenet.c1", {"algo": "fast"}, "algo='fast' is no algorithm; choose 'all' or"),
         ("lenet.c1", {"passes": ["backward"]}, "'backward', expected some of 'forward', 'dgrad', 'wgrad'"),
         ("lenet.c1", {"gpu": "V100"}, "gpu='V100' is none whose limits convlab knows: T4, "),
         (7, {}, "got int"),
@@ -481,7 +481,7 @@ def test_the_plot(tmp_path):
         ([], "expected LAYER, or --shape and --filters"),
         (["lenet.c1", "--shape", "1,1,8,8"], "expected LAYER, or --shape and --filters"),
         (["lenet-c9"], "'lenet-c9' is none of"),
-        (["lenet.c1", "--algo", "fast"], "algo='fast' is no algorithm for CUDA"),
+        (["lenet.c1", "--algo", "fast"], "algo='fast' is no algorithm"),
         (["lenet.c1", "--gpu", "GTX"], "gpu='GTX' is none"),
         (["--shape", "1,1,8", "--filters", "1,3,3"], "'1,1,8' is not 4 whole number(s)"),
         (["--shape", "1,3,8,8", "--filters", "1,3,3", "--groups", "2"], "--groups 2 does not divide the 3 channels"),
@@ -508,3 +508,39 @@ def test_the_cpu_beside_the_gpu():
         assert {rung.algorithm: rung.refused for rung in p.cpu}["depthwise"].startswith("has one input")
         assert f"On this CPU auto takes {p.chosen_on_cpu}" in str(explained)
     assert "CPU" not in str(explain("lenet.c3", "direct"))
+
+
+def test_an_algorithm_of_the_cpu_alone():
+    (p,) = explain("resnet-64", "winograd_2x2", passes="forward").passes
+    assert not p.rungs and [rung.algorithm for rung in p.cpu] == ["winograd_2x2"]
+    with pytest.raises(ValueError, match="nothing was counted"):
+        plot.draw(explain("resnet-64", "winograd_2x2"), "nothing.png")
+
+
+def test_multiplications_of_winograd_by_hand():
+    """3 -> 5 channels of 4 x 4, padding 1: four tiles of 2 x 2, 16 points each. One dimension's transformation takes 4
+    additions of inputs, 3 of a filter and 4 of outputs; inputs have theirs along a row of tiles' 4 columns, then along
+    4 rows of each tile; filters along 3 and 4, outputs along 4 and 2."""
+    x, w = torch.empty(1, 3, 4, 4), torch.empty(5, 3, 3, 3)
+    explained = explain(convlab.Conv2dProblem.of(x, w, 1, 1), "winograd_2x2")
+    inputs, outputs, filters = 2 * 4 * 4 + 4 * 4 * 4, 4 * (4 + 2) * 4, (3 + 4) * 3
+    gradients, sums = 4 * (2 + 4) * 2, (4 + 3) * (2 + 1 + 1)  # wgrad: taps of dy, 2 additions; three outputs
+    for p in explained.passes:
+        counted = p.cpu[0].multiplied
+        assert counted.definition == 15 * (3 * 4 - 2) ** 2 and counted.products == 15 * 4 * 16
+        assert (
+            counted.additions
+            == {
+                "forward": 3 * inputs + 5 * outputs + 15 * filters,
+                "dgrad": 5 * inputs + 3 * outputs + 15 * filters,
+                "wgrad": 3 * inputs + 5 * gradients + 15 * sums,
+            }[p.name]
+        )
+    assert "960 products for the 1.5 k multiplications of the definition, 1.56 times fewer" in str(explained)
+
+
+@pytest.mark.parametrize("size,points", [(7, 11), (8, 12), (13, 21), (14, 22), (5, 9), (6, 10)])
+def test_points_that_edge_tiles_of_winograd_leave_out(size, points):
+    x, w = torch.empty(2, 16, size, size), torch.empty(48, 16, 3, 3)
+    for p in explain(convlab.Conv2dProblem.of(x, w, 1, 1), "winograd_4x4").passes:
+        assert p.cpu[0].multiplied.products == 2 * 16 * 48 * points**2

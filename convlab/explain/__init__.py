@@ -8,6 +8,7 @@ explanation  explain() and its answer, as data
 gpus         published limits of GPUs; occupancy and waves, modelled
 compiled     registers and shared memory, as the compiler reported them
 work         operations, bytes and replication, from the shapes
+multiplied   what Winograd's tiles save of the multiplications
 counting     a pass planned, or run and counted by the simulator
 picture      blocks over outputs
 text, plot   the answer on a terminal, and the roofline
@@ -16,6 +17,7 @@ text, plot   the answer on a terminal, and the roofline
 from .counting import Counted
 from .explanation import Bound, Explanation, KernelLaunch, Pass, Rung, explain
 from .gpus import GPUS, Gpu, Waves
+from .multiplied import Multiplied
 from .picture import Picture
 from .work import Work
 
@@ -26,6 +28,7 @@ __all__ = [
     "Explanation",
     "Gpu",
     "KernelLaunch",
+    "Multiplied",
     "Pass",
     "Picture",
     "Rung",

@@ -3,6 +3,7 @@
 python -m convlab.explain lenet.c3                          every algorithm, every pass, on an H200
 python -m convlab.explain lenet.c3 --algo register_tiled --count        run in the simulator, too, and counted by line
 python -m convlab.explain resnet-64@256 --gpu A100 --pass forward
+python -m convlab.explain resnet-64 --algo winograd_2x2                 multiplications saved, on this machine's CPU
 python -m convlab.explain resnet-64 --stride 2 --dtype float16          that layer, but for what is said
 python -m convlab.explain --shape 8,3,32,32 --filters 16,5,5 --padding same --plot roofline.png
 """

@@ -1,4 +1,4 @@
-"""What a convolution's kernels will do on a GPU, as data: explain() puts it together, text.py and plot.py show it."""
+"""What a convolution's kernels will do, as data: explain() puts it together, text.py and plot.py show it."""
 
 import dataclasses
 import math
@@ -11,6 +11,7 @@ from ..layers import Conv, find
 from .compiled import resources_of
 from .counting import Counted, count, countable, planned_launches
 from .gpus import SUBPARTITIONS, WARP, Gpu, Waves, gpu_of, waves_of
+from .multiplied import Multiplied, multiplied
 from .picture import Picture, picture_of
 from .work import Work, work_of
 
@@ -95,18 +96,21 @@ class Rung:
 
 @dataclass(frozen=True)
 class CpuRung:
-    """One algorithm of this machine's CPU for one pass. refused: why it cannot do it, else ""; plan: Algorithm.plan."""
+    """One algorithm of this machine's CPU for one pass. refused: why it cannot do it, else ""; plan: Algorithm.plan;
+    multiplied: of Winograd's, what it saves."""
 
     algorithm: str
     technique: str
     refused: str
     plan: dict | None = None
+    multiplied: Multiplied | None = None
 
 
 @dataclass(frozen=True)
 class Pass:
     """forward, dgrad or wgrad. work and bound: what it takes tap by tap, whichever rung; chosen: the one "auto" takes;
-    cpu and chosen_on_cpu: the same on this machine's CPU, where all algorithms were asked for."""
+    cpu and chosen_on_cpu: the same on this machine's CPU, of all algorithms if all were asked for, else of those that
+    have no CUDA kernels."""
 
     name: str
     work: Work
@@ -141,7 +145,7 @@ def explain(layer, algo="all", *, passes=PASSES, gpu="H200", count=False) -> Exp
     ask of memory.
 
     layer: a name of convlab.layers ("lenet.c3", "resnet-64@256": with that batch), one of its Conv, or a
-    Conv2dProblem. algo: an algorithm's name, several, or "all". passes: of "forward", "dgrad", "wgrad". gpu: a name in
+    Conv2dProblem. algo: an algorithm's name, several, or "all"; of one that is the CPU's alone, its plan there. passes: of "forward", "dgrad", "wgrad". gpu: a name in
     convlab.explain.gpus, or a Gpu. count: run the kernels in the simulator, too, as many blocks of each launch as that
     takes seconds for, and count their memory traffic.
 
@@ -179,30 +183,33 @@ def _problem(layer) -> tuple[str, Conv2dProblem]:
 
 
 def _algorithms(algo) -> list[Algorithm]:
-    ladder = {a.name: a for a in algorithms() if "cuda" in a.backends}
+    ladder = {a.name: a for a in algorithms()}
     names = list(ladder) if algo == "all" else [algo] if isinstance(algo, str) else list(algo)
     for name in names:
         if name not in ladder:
             raise ValueError(
-                f"explain: algo={name!r} is no algorithm for CUDA; choose 'all' or of {', '.join(map(repr, ladder))}"
+                f"explain: algo={name!r} is no algorithm; choose 'all' or of {', '.join(map(repr, ladder))}"
             )
     return [ladder[name] for name in names]
 
 
-def _pass(problem, pass_, chosen, gpu, count, with_cpu) -> Pass:
+def _pass(problem, pass_, chosen, gpu, count, all_of_cpu) -> Pass:
     work = work_of(problem, pass_)
-    rungs = tuple(_rung(algorithm, problem, pass_, work, gpu, count) for algorithm in chosen)
-    if not with_cpu:
-        return Pass(pass_, work, bound_of(work, gpu), _auto(problem, pass_), rungs)
+    rungs = tuple(_rung(a, problem, pass_, work, gpu, count) for a in chosen if "cuda" in a.backends)
     on_cpu = dataclasses.replace(problem, backend="cpu")
-    cpu = tuple(_on_cpu(a, on_cpu, pass_) for a in algorithms() if "cpu" in a.backends)
-    return Pass(pass_, work, bound_of(work, gpu), _auto(problem, pass_), rungs, cpu, names_of("auto", on_cpu)[pass_])
+    wanted = [a for a in chosen if "cpu" in a.backends and (all_of_cpu or "cuda" not in a.backends)]
+    cpu = tuple(_on_cpu(a, on_cpu, pass_, work) for a in wanted)
+    chosen_on_cpu = names_of("auto", on_cpu)[pass_] if cpu else ""
+    return Pass(pass_, work, bound_of(work, gpu), _auto(problem, pass_), rungs, cpu, chosen_on_cpu)
 
 
-def _on_cpu(algorithm, problem, pass_) -> CpuRung:
+def _on_cpu(algorithm, problem, pass_, work) -> CpuRung:
+    technique = algorithm.techniques["cpu"]
     ok, reason = algorithm.supports(problem, pass_)
-    plan = algorithm.plan(problem, pass_) if ok else None
-    return CpuRung(algorithm.name, algorithm.techniques["cpu"], reason, plan)
+    if not ok:
+        return CpuRung(algorithm.name, technique, reason)
+    plan = algorithm.plan(problem, pass_)
+    return CpuRung(algorithm.name, technique, "", plan, multiplied(algorithm.name, problem, pass_, work))
 
 
 def bound_of(work: Work, gpu: Gpu) -> Bound:

@@ -2,6 +2,7 @@
 [published]."""
 
 from .explanation import Bound, CpuRung, Explanation, Pass, Rung
+from .multiplied import Multiplied
 
 ROOFS = {"memory": "memory", "arithmetic": "multiply-adds", "caches": "first caches and shared memory"}
 
@@ -24,6 +25,8 @@ def _head(e):
     ]
     rest += [f"{p.groups} groups"] * (p.groups > 1) + [str(p.dtype).removeprefix("torch.")]
     yield f"{e.layer + ': ' if e.layer else ''}x {_shape(p.x)}, w {_shape(p.w)} -> y {_shape(p.y)}, {', '.join(rest)}"
+    if not any(one.rungs for one in e.passes):
+        return
     yield (
         f"{gpu.name}: compute capability {gpu.capability}, {gpu.sms} multiprocessors at {gpu.clock:g} GHz, {gpu.peak / 1e12:.1f} TFLOP/s of float32, "
         f"{gpu.bandwidth:,g} GB/s, second cache {gpu.l2} MB  [published]"
@@ -33,14 +36,16 @@ def _head(e):
 def _pass(e, p: Pass):
     """The lines of a pass."""
     work, bound = p.work, p.bound
-    yield f"{p.name.upper()}   auto takes {p.chosen}"
+    yield f"{p.name.upper()}   auto takes {p.chosen}" if p.rungs else p.name.upper()
+    roof = f". Bound by {ROOFS[bound.roof]}: {_us(bound.microseconds)} ({_roofs(bound)})" if p.rungs else ""
     yield (
-        f"  tap by tap, {_si(work.flops)}FLOP and at least {_si(work.bytes)}B: {work.intensity:.1f} FLOP a byte. "
-        f"Bound by {ROOFS[bound.roof]}: {_us(bound.microseconds)} ({_roofs(bound)})  [modelled]"
+        f"  tap by tap, {_si(work.flops)}FLOP and at least {_si(work.bytes)}B: {work.intensity:.1f} FLOP a byte{roof}"
+        "  [modelled]"
     )
     yield f"  unrolled, x is {_si(work.unrolled)}B: each element {work.replication:.1f} times  [modelled]"
-    yield ""
-    yield from ("  " + line for line in _launch_table(p))
+    if p.rungs:
+        yield ""
+        yield from ("  " + line for line in _launch_table(p))
     for rung in p.rungs:
         yield ""
         yield f"  {rung.algorithm}: {rung.technique}"
@@ -56,7 +61,19 @@ def _pass(e, p: Pass):
         return
     yield ""
     yield f"  On this CPU auto takes {p.chosen_on_cpu}  [modelled]"
-    yield from ("    " + line for line in map(_cpu_line, p.cpu))
+    for rung in p.cpu:
+        yield f"    {_cpu_line(rung)}"
+        if rung.multiplied:
+            yield f"      {_multiplied_line(rung.multiplied)}"
+
+
+def _multiplied_line(m: Multiplied) -> str:
+    """What Winograd saves, and what it pays."""
+    products, definition, additions = (_si(n).strip() for n in (m.products, m.definition, m.additions))
+    return (
+        f"{products} products for the {definition} multiplications of the definition, {m.saved:.2f} times fewer, "
+        f"and {additions} additions of transformations  [modelled]"
+    )
 
 
 def _cpu_line(rung: CpuRung) -> str:
