@@ -169,7 +169,9 @@ LIMITS = {"winograd_2x2": 2, "winograd_4x4": 5}  # what the README says of the r
 
 
 @pytest.mark.parametrize("algo", NAMES)
-@pytest.mark.parametrize("shape", [(2, 64, 64, 28, 28), (1, 300, 64, 14, 14), (8, 32, 64, 16, 16)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(2, 64, 64, 28, 28), (1, 300, 64, 14, 14), (8, 32, 64, 16, 16), (1, 16, 48, 28, 28)], ids=str
+)
 def test_rms_error(algo, shape):
     for rectified in (False, True):
         x, w, dy, geometry = make(*shape)

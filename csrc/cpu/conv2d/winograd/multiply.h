@@ -4,8 +4,8 @@
 
 namespace convlab::CONVLAB_ISA::winograd {
 
-// Sums of 32 channels are short enough for their rounding, which the outputs' transformation amplifies, to stay below
-// that of a direct convolution. With 32 registers a tile has two sets of sums, for even and odd channels, and is added
+// Sums of 32 channels, or in wgrad of 32 tiles, are short enough for their rounding, which the outputs' transformation
+// amplifies, to stay below that of a direct convolution. With 32 registers a tile has two sets of sums, for even and odd channels, and is added
 // to memory half as often.
 constexpr int kChain = 32;
 constexpr bool kManyRegisters = kTilePixels > 8;
@@ -126,13 +126,16 @@ void accumulate_all(const Runs& runs, const Stack& inputs, int tiles, int c0, in
     for (int c = c0, channels; c < c1; c += channels) {
       const int left = least(kBlock - c % kBlock, c1 - c), parts = (left + kRows - 1) / kRows;
       channels = (left + parts - 1) / parts;
-      const Accumulate f =
-          vectors == 1 ? (add ? accumulate_of<1, true>(channels, sizes{}) : accumulate_of<1, false>(channels, sizes{}))
-                       : (add ? accumulate_of<kTileVectors, true>(channels, sizes{})
-                              : accumulate_of<kTileVectors, false>(channels, sizes{}));
-      f(inputs.at + i * inputs.stride + (c / kBlock * int64_t(tiles) + run.begin) * kBlock + c % kBlock,
-        grads.at + i * grads.stride + run.begin * kPanel, run.end - run.begin,
-        sums.at + i * sums.stride + (c - c0) * kPanel);
+      for (int t = run.begin; t < run.end || t == run.begin; t += kChain) {
+        const bool more = add || t > run.begin;
+        const Accumulate f = vectors == 1 ? (more ? accumulate_of<1, true>(channels, sizes{})
+                                                  : accumulate_of<1, false>(channels, sizes{}))
+                                          : (more ? accumulate_of<kTileVectors, true>(channels, sizes{})
+                                                  : accumulate_of<kTileVectors, false>(channels, sizes{}));
+        f(inputs.at + i * inputs.stride + (c / kBlock * int64_t(tiles) + t) * kBlock + c % kBlock,
+          grads.at + i * grads.stride + t * kPanel, least(kChain, run.end - t),
+          sums.at + i * sums.stride + (c - c0) * kPanel);
+      }
     }
   }
 }

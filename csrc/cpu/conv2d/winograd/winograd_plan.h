@@ -37,19 +37,21 @@ inline std::string why_not(const Problem& p) {
 }
 
 // When "auto" takes it, whatever the batch: where the products save more than the transformations cost, which go with
-// the sum of the channels. Measured against register_tiled with AVX2, and in a prototype with AVX-512, whose lanes
-// transform twice as fast.
-constexpr int kFewChannels = 16;  // of source or target, a group
-constexpr int kChannels2x2 = 96, kChannels4x4 = 64;  // of both together; half of it with AVX-512
+// the sum of the channels. Measured against register_tiled and direct with AVX2, on some 180 layers; with AVX-512 in a
+// prototype alone, whose vectors of 16 are the fewest channels that it tried.
+constexpr int kFewChannels = 8;  // of source or target, a group; at least a vector
+constexpr int kChannels2x2 = 40;  // of both together
+constexpr int kSource2x2 = 16;  // products of fewer are short beside what they add to
 constexpr int kSmallPlane = 4, kSmallWgradPlane = 5;  // rows or columns of the target
 
 template <int m> bool best(const Problem& p) {
   const Conv2d& g = p.g;
   if (m == 4 ? p.rounding != Rounding::tf32 : p.rounding == Rounding::exact) return false;
-  const int channels = (m == 4 ? kChannels4x4 : kChannels2x2) * 32 / std::max(32, instruction_set().vector_bytes);
-  const int rows = p.pass == Pass::dgrad ? g.H : g.P, columns = p.pass == Pass::dgrad ? g.W : g.Q;
-  return std::min(g.Cg(), g.Kg()) >= kFewChannels && g.Cg() + g.Kg() >= channels &&
-         std::min(rows, columns) >= (p.pass == Pass::wgrad ? kSmallWgradPlane : kSmallPlane);
+  const bool dgrad = p.pass == Pass::dgrad, wgrad = p.pass == Pass::wgrad;
+  const int source = dgrad ? g.Kg() : g.Cg(), few = std::max(kFewChannels, instruction_set().lanes(DType::float32));
+  if (m == 2 && (g.Cg() + g.Kg() < kChannels2x2 || (!wgrad && source < kSource2x2))) return false;
+  return std::min(g.Cg(), g.Kg()) >= few &&
+         std::min(dgrad ? g.H : g.P, dgrad ? g.W : g.Q) >= (wgrad ? kSmallWgradPlane : kSmallPlane);
 }
 
 template <int m> Tiling tiling_of(const Problem& p) {
