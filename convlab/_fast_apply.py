@@ -25,7 +25,8 @@ def needs_autograd(*args) -> bool:
     `requires_grad` alone does not tell. Inside vmap it is always False, whatever is differentiated outside: with any of
     functorch's transforms active, `.apply` must see the call. With forward-mode differentiation active too: there it
     raises, where forward alone would lose the tangent. And a tensor that a transform wrapped may outlive it (`vjp`
-    calls backward when it is over), and then hides what its content requires.
+    calls backward when it is over), and then hides what its content requires. torch.jit.trace records operators, and
+    of a Function what no file can hold.
     """
     if forward_ad._current_level >= 0 or _functorch_is_active():
         return True
@@ -34,7 +35,7 @@ def needs_autograd(*args) -> bool:
             if isinstance(a, torch.Tensor) and (
                 a.requires_grad or (not torch.compiler.is_compiling() and _is_wrapped(a))
             ):
-                return True
+                return not torch.jit.is_tracing()
     return False
 
 

@@ -20,16 +20,30 @@ def check_tensors(op: str, **tensors: object) -> None:
 
 def check_device(op: str, input: torch.Tensor) -> None:
     """Raises NotImplementedError for a tensor on a device, or in a storage, that convlab has no kernels for."""
-    if input.is_cpu and input.layout is torch.strided and not input.is_quantized:
+    if input.is_cpu and input.layout is torch.strided and not input.is_quantized and not input.is_nested:
         return
     if input.device.type not in ("cpu", "cuda", "meta"):
         raise NotImplementedError(
             f"{op}: input is on {input.device}; convlab has kernels for cpu and cuda: use input.cpu()"
         )
-    if input.layout is not torch.strided or input.is_quantized:
-        kind = "quantized" if input.is_quantized else str(input.layout).removeprefix("torch.")
+    check_storage(op, input=input)
+
+
+def check_storage(op: str, **tensors: torch.Tensor | None) -> None:
+    """Raises NotImplementedError for an argument that is not plain memory of numbers with strides."""
+    for name, t in tensors.items():
+        if t is None:
+            continue
+        if t.is_quantized:
+            kind, instead = f"quantized ({str(t.dtype).removeprefix('torch.')})", f"use {name}.dequantize()"
+        elif t.is_nested:
+            kind, instead = "nested", f"use {name}.unbind() or torch.nested.to_padded_tensor({name}, 0)"
+        elif t.layout is not torch.strided:
+            kind, instead = str(t.layout).removeprefix("torch.").removeprefix("_"), f"use {name}.to_dense()"
+        else:
+            continue
         raise NotImplementedError(
-            f"{op}: input is {kind}; convlab's kernels take plain tensors: use input.to_dense() or input.dequantize()"
+            f"{op}: {name} is {kind}, expected a plain tensor (torch.strided, not quantized): {instead}"
         )
 
 

@@ -5,10 +5,12 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
+from torch.overrides import has_torch_function_unary, has_torch_function_variadic
 
 from . import autograd, ops
 from ._algorithms import AUTO, Algo, automatic, numbers_for
 from ._fast_apply import needs_autograd
+from ._overrides import explained, overridden
 from .arguments import (
     SIGNED_OR_BYTE,
     IntOrPair,
@@ -55,6 +57,9 @@ def conv2d(
     for an algo that is unknown or cannot do this problem, NotImplementedError for dtypes, devices and storages without
     kernels.
     """
+    if has_torch_function_variadic(input, weight, bias):
+        tensors = (input, weight, bias)
+        return overridden(conv2d, tensors, *tensors, stride, padding, dilation, groups, algo=algo)
     if not (
         isinstance(input, torch.Tensor)
         and isinstance(weight, torch.Tensor)
@@ -92,7 +97,10 @@ def conv2d(
     numbers = AUTO if algo == "auto" else numbers_for(algo, input, weight, geometry)
     if on_cpu and (auto := automatic()):
         numbers = tuple(number or auto for number in numbers)
-    return autograd.conv2d(input, weight, bias, geometry, numbers)
+    try:
+        return autograd.conv2d(input, weight, bias, geometry, numbers)
+    except NotImplementedError as error:
+        raise explained(error, "conv2d", input=input, weight=weight, bias=bias) from None
 
 
 @overload
@@ -152,6 +160,10 @@ def max_pool2d(
 
     Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the wrong type.
     """
+    if has_torch_function_unary(input):
+        return overridden(
+            max_pool2d, (input,), input, kernel_size, stride, padding, dilation, ceil_mode, return_indices=return_indices
+        )
     _check_input("max_pool2d", input, SIGNED_OR_BYTE)
     if input.dim() == 3:
         result = max_pool2d(input.unsqueeze(0), kernel_size, stride, padding, dilation, ceil_mode, return_indices)
@@ -168,9 +180,12 @@ def max_pool2d(
         pair("max_pool2d", "padding", padding),
         pair("max_pool2d", "dilation", dilation),
     )
-    if not return_indices and not needs_autograd(input):
-        return ops.max_pool2d_forward(input, *arguments, ceil_mode, False)[0]
-    y, offsets = autograd.apply(autograd.MaxPool2d, input, ceil_mode, arguments)
+    try:
+        if not return_indices and not needs_autograd(input):
+            return ops.max_pool2d_forward(input, *arguments, ceil_mode, False)[0]
+        y, offsets = autograd.apply(autograd.MaxPool2d, input, ceil_mode, arguments)
+    except NotImplementedError as error:
+        raise explained(error, "max_pool2d", input=input) from None
     if not return_indices:
         return y
     indices = ops.max_pool2d_indices(offsets, input.shape[2:], *arguments)
@@ -196,6 +211,10 @@ def avg_pool2d(
     Returns [N, C, P, Q] or [C, P, Q]. Raises RuntimeError for arguments that do not fit together, TypeError for
     arguments of the wrong type.
     """
+    if has_torch_function_unary(input):
+        return overridden(
+            avg_pool2d, (input,), input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+        )
     _check_input("avg_pool2d", input, frozenset((torch.int64,)))
     if input.dim() == 3:
         return avg_pool2d(
@@ -216,7 +235,10 @@ def avg_pool2d(
     arguments = autograd.AvgPoolArguments(
         kernel_size, stride, pair("avg_pool2d", "padding", padding), ceil_mode, count_include_pad, divisor
     )
-    return autograd.apply(autograd.AvgPool2d, input, arguments)
+    try:
+        return autograd.apply(autograd.AvgPool2d, input, arguments)
+    except NotImplementedError as error:
+        raise explained(error, "avg_pool2d", input=input) from None
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -225,13 +247,18 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     input: any shape; float32, float64, float16 or bfloat16. inplace overwrites and returns it; its gradient then needs
     negative_slope >= 0 (RuntimeError from backward otherwise).
     """
+    if has_torch_function_unary(input):
+        return overridden(leaky_relu, (input,), input, negative_slope, inplace=inplace)
     _check_input("leaky_relu", input)
     if type(negative_slope) is not float or not -1e38 < negative_slope < 1e38:
         negative_slope = slope("leaky_relu", negative_slope, input.dtype)
-    if needs_autograd(input):
-        y = autograd.apply(autograd.LeakyReLU, input, negative_slope, bool(inplace))[0]
-    else:
-        y = ops.leaky_relu_forward(input, negative_slope, False)[0]
+    try:
+        if needs_autograd(input):
+            y = autograd.apply(autograd.LeakyReLU, input, negative_slope, bool(inplace))[0]
+        else:
+            y = ops.leaky_relu_forward(input, negative_slope, False)[0]
+    except NotImplementedError as error:
+        raise explained(error, "leaky_relu", input=input) from None
     return input.copy_(y) if inplace else y
 
 
@@ -240,13 +267,17 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
     input: any shape; float32, float64, float16, bfloat16, or integers. inplace overwrites and returns it.
     """
+    if has_torch_function_unary(input):
+        return overridden(relu, (input,), input, inplace=inplace)
     check_tensors("relu", input=input)
-    if not input.dtype.is_floating_point and not input.dtype.is_complex and input.dtype is not torch.bool:
-        return (
-            torch.clamp_min_(input, 0) if inplace else torch.clamp_min(input, 0)
-        )  # on every device, and without gradients
+    if input.dtype in SIGNED_OR_BYTE:  # on every device, and without gradients
+        check_device("relu", input)
+        return torch.clamp_min_(input, 0) if inplace else torch.clamp_min(input, 0)
     _check_input("relu", input)
-    return autograd.in_place(autograd.ReLU, input) if inplace else autograd.apply(autograd.ReLU, input)
+    try:
+        return autograd.in_place(autograd.ReLU, input) if inplace else autograd.apply(autograd.ReLU, input)
+    except NotImplementedError as error:
+        raise explained(error, "relu", input=input) from None
 
 
 def _check_input(op: str, input: Tensor, integers: frozenset[torch.dtype] = frozenset()) -> None:
