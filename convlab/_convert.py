@@ -7,6 +7,7 @@ import torch
 from torch.nn import Module
 from torch.nn.utils import parametrize
 
+from . import _fusion as _fusion  # tells torch
 from . import modules
 from ._algorithms import Preferred
 
@@ -86,7 +87,7 @@ def _layers(model: Module) -> Iterator[tuple[str, Any, str | None]]:
 
 def _reason_to_leave(module: Any, quantized: bool) -> str | None:
     if _is_scripted(module):
-        return "scripted: convert before torch.jit.script"
+        return "scripted: convert before, and use torch.jit.trace instead of torch.jit.script"
     if quantized:
         return "quantized" if _is_quantized(module) else "its model is quantized, and so may its input be"
     if parametrize.is_parametrized(module):

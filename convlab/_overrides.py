@@ -48,6 +48,6 @@ def check_tracer(tracer: Any) -> None:
 
 
 CONVERT_AFTER_QUANTIZATION = (
-    "quantization replaces torch.nn's layers, not convlab's: call convlab.restore(model) before it is prepared, and "
-    "convlab.convert(model) after; that takes what stays float"
+    "quantization replaces torch.nn's layers, not convlab's: call convlab.restore(model) before the model is prepared; "
+    "after it was quantized, convlab.convert() takes the parts of it that stay float"
 )

@@ -162,7 +162,15 @@ def max_pool2d(
     """
     if has_torch_function_unary(input):
         return overridden(
-            max_pool2d, (input,), input, kernel_size, stride, padding, dilation, ceil_mode, return_indices=return_indices
+            max_pool2d,
+            (input,),
+            input,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            ceil_mode,
+            return_indices=return_indices,
         )
     _check_input("max_pool2d", input, SIGNED_OR_BYTE)
     if input.dim() == 3:

@@ -2,7 +2,7 @@
 kernels."""
 
 import copy
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from . import functional
 from ._algorithms import Algo
 from ._overrides import CONVERT_AFTER_QUANTIZATION, check_tracer
 from .arguments import IntOrPair
+
+_Size = int | tuple[int, int]
 
 
 class _QConfig:
@@ -60,13 +62,13 @@ class Conv2d(_Layer, torch.nn.Conv2d):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: IntOrPair,
-        stride: IntOrPair = 1,
-        padding: IntOrPair | str = 0,
-        dilation: IntOrPair = 1,
+        kernel_size: _Size,
+        stride: _Size = 1,
+        padding: _Size | str = 0,
+        dilation: _Size = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
         device: Any = None,
         dtype: torch.dtype | None = None,
         *,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import libraries
+from ._flops import count_flops
 from ._load import lab as _lab
 from .arguments import is_channels_last
 
@@ -34,6 +35,8 @@ relu_forward = torch.ops.convlab.relu_forward.default
 relu_backward = torch.ops.convlab.relu_backward.default
 
 ALL = tuple(op for op in globals().values() if isinstance(op, torch._ops.OpOverload))
+
+count_flops(torch.ops.convlab)
 
 
 def _refuse_cuda(*args: object, **kwargs: object) -> NoReturn:

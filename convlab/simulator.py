@@ -23,6 +23,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import ops
+from ._flops import count_flops, renew_counters
 from ._load import lab as _lab
 from .libraries import FILES, fault
 
@@ -85,6 +86,7 @@ class _Library:
         torch.ops.load_library(path)
         self.controls = _lab.Simulator(str(path))
         namespace = getattr(torch.ops, f"convlab{name}")
+        count_flops(namespace)
         self.twins = {op: getattr(namespace, op._schema.name.split("::")[1]).default for op in ops.ALL}
 
 
@@ -222,6 +224,7 @@ def simulate(order: str = "random", seed: int = 0, check: bool = True, count: bo
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"simulate: seed={seed!r} must be an int in [0, 2^64)")
     simulation = Simulation(order, seed, bool(check or count), bool(count))
+    renew_counters()
     with resumed(simulation):
         yield simulation
 
