@@ -24,7 +24,7 @@ def overridden(function: Callable[..., Any], tensors: tuple[Any, ...], *args: An
     return torch.overrides.handle_torch_function(function, tensors, *args, **kwargs)
 
 
-def explained(error: NotImplementedError, op: str, **tensors: torch.Tensor | None) -> NotImplementedError:
+def explained(error: Exception, op: str, **tensors: torch.Tensor | None) -> Exception:
     """What to say where torch found no kernel for these tensors: the reason, where it is known; else what torch says."""
     try:
         check_storage(op, **tensors)

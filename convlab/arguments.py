@@ -47,15 +47,18 @@ def check_storage(op: str, **tensors: torch.Tensor | None) -> None:
         )
 
 
-def check_dtype(op: str, input: torch.Tensor, integers: frozenset[torch.dtype] = frozenset()) -> None:
-    """Raises NotImplementedError unless input has one of the four floating-point types, or one of `integers` and lies
-    on the CPU."""
-    if input.dtype in FLOATS or (input.dtype in integers and not input.is_cuda):
+def check_dtype(
+    op: str, input: torch.Tensor, integers: frozenset[torch.dtype] = frozenset(), backend: str = "cpu"
+) -> None:
+    """Raises NotImplementedError unless input has one of the four floating-point types, or one of `integers` and the
+    backend, whose kernels will run, is not "cuda"."""
+    if input.dtype in FLOATS or (input.dtype in integers and backend != "cuda"):
         return
     wanted = ", ".join(
         str(t).removeprefix("torch.") for t in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
     )
-    also = f"; on the CPU also {', '.join(sorted(str(t).removeprefix('torch.') for t in integers))}" if integers else ""
+    where = "on the CPU, not simulated, also" if input.is_cpu and backend == "cuda" else "on the CPU also"
+    also = f"; {where} {', '.join(sorted(str(t).removeprefix('torch.') for t in integers))}" if integers else ""
     raise NotImplementedError(f"{op}: input is {str(input.dtype).removeprefix('torch.')}, expected {wanted}{also}")
 
 

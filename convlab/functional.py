@@ -89,7 +89,7 @@ def conv2d(
         geometry = convolution(stride, padding, dilation, groups, weight.shape[2:])
     if not on_cpu or input.dtype is not torch.float32:
         check_device("conv2d", input)
-        check_dtype("conv2d", input, SIGNED_OR_BYTE)
+        check_dtype("conv2d", input, SIGNED_OR_BYTE, backend_of(input))
         if not input.is_floating_point() and input.dtype is not torch.int64 and geometry[6:8] != (1, 1):
             raise NotImplementedError(
                 f"conv2d: dilation={dilation} with {input.dtype}: of the integers, only int64 has it"
@@ -99,7 +99,7 @@ def conv2d(
         numbers = tuple(number or auto for number in numbers)
     try:
         return autograd.conv2d(input, weight, bias, geometry, numbers)
-    except NotImplementedError as error:
+    except RuntimeError as error:  # of which NotImplementedError is one
         raise explained(error, "conv2d", input=input, weight=weight, bias=bias) from None
 
 
@@ -294,7 +294,7 @@ def _check_input(op: str, input: Tensor, integers: frozenset[torch.dtype] = froz
         check_tensors(op, input=input)
     if not input.is_cpu or input.dtype is not torch.float32:
         check_device(op, input)
-        check_dtype(op, input, integers)
+        check_dtype(op, input, integers, backend_of(input))
 
 
 def _autocast(device: str, *tensors: Tensor | None) -> Iterator[Any]:

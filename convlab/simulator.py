@@ -12,6 +12,7 @@ and line, the block and the thread.
 import itertools
 import linecache
 import os
+import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import ops
@@ -116,17 +119,13 @@ class _Redirect(TorchDispatchMode):
     ) -> Any:
         simulation = current()
         twin = simulation and simulation._library.twins.get(func)
-        if (
-            simulation is None
-            or not twin
-            or not all(_is_real_cpu_tensor(a) for a in args if isinstance(a, torch.Tensor))
-        ):
+        if simulation is None or not twin:
+            return func(*args, **(kwargs or {}))
+        if any(not issubclass(kind, (FakeTensor, FunctionalTensor)) for kind in types):
+            return NotImplemented  # tensors that hold others: their own __torch_dispatch__ comes back here with those
+        if types or any(a.device.type != "cpu" for a in args if isinstance(a, torch.Tensor)):
             return func(*args, **(kwargs or {}))
         return simulation._run(twin, args, kwargs or {})
-
-
-def _is_real_cpu_tensor(t: torch.Tensor) -> bool:
-    return t.device.type == "cpu" and type(t) in (torch.Tensor, torch.nn.Parameter)
 
 
 class Simulation:
@@ -162,11 +161,15 @@ class Simulation:
     def _run(self, op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         controls = self._library.controls
         controls.set_os_threads(torch.get_num_threads())
-        before = controls.enter_session(self._session)
+        interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # or: somebody knows better
+        before = controls.enter_session(self._session, interruptible)
         try:
             return op(*args, **kwargs)
+        except RuntimeError:
+            controls.raise_if_interrupted()
+            raise
         finally:
-            controls.enter_session(before)
+            controls.enter_session(before, False)
 
 
 def current() -> Simulation | None:
@@ -218,6 +221,12 @@ def simulate(order: str = "random", seed: int = 0, check: bool = True, count: bo
     for the thread that entered it; several threads may simulate at once (checked launches take turns). A forked child
     goes on with a simulation of its own, which begins with what this one has seen; a fork waits for launches that run on
     other threads. CUDA tensors are not concerned. Functions compiled by torch.compile run eagerly inside the block.
+
+    Tensor subclasses keep their types: those that hold other tensors are simulated where they call convlab with them.
+    What runs no kernel of convlab's on a GPU makes no launch here: relu of integers, conv2d of an empty input, FakeTensor;
+    and what a GPU has no kernels for raises NotImplementedError: integers elsewhere. Activation checkpointing computes
+    again where the backward runs, inside the block or not. Ctrl-C ends a launch with KeyboardInterrupt, unless the
+    program handles SIGINT itself.
     """
     if order not in ORDERS:
         raise ValueError(f"simulate: order={order!r} must be one of {', '.join(map(repr, ORDERS))}")

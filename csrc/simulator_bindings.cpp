@@ -30,7 +30,12 @@ class Simulator {
     return api_->open_session(order, seed, count, only_plan, one_block_in);
   }
   void close_session(uint64_t session) { api_->close_session(session); }
-  uint64_t enter_session(uint64_t session) { return api_->enter_session(session); }
+  uint64_t enter_session(uint64_t session, bool interruptible) { return api_->enter_session(session, interruptible); }
+  void raise_if_interrupted() {
+    if (!api_->interrupted()) return;
+    if (!PyErr_CheckSignals()) PyErr_SetNone(PyExc_KeyboardInterrupt);  // another thread than the main one
+    throw py::error_already_set();
+  }
   void set_os_threads(unsigned threads) { api_->set_os_threads(threads); }
 
   py::list launches(uint64_t session) {
@@ -69,7 +74,9 @@ void bind_simulator(py::module_& m) {
            py::arg("only_plan"), py::arg("one_block_in"))
       .def("close_session", &Simulator::close_session)
       .def("enter_session", &Simulator::enter_session,
-           "Makes it the calling thread's (0: none); returns the one before.")
+           "Makes it the calling thread's (0: none), whose launches SIGINT then ends or does not; returns the one "
+           "before.")
+      .def("raise_if_interrupted", &Simulator::raise_if_interrupted, "KeyboardInterrupt, if SIGINT came since.")
       .def("launches", &Simulator::launches, "Rows (kernel, source, grid, block, shared bytes).")
       .def("traffic", &Simulator::traffic,
            "Rows (kernel, kernel source, file, line, memory, space, access, requests, bytes, cost, ideal).")

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "simulator/fork.h"
+#include "simulator/interrupt.h"
 #include "simulator/session.h"
 
 namespace convlab::sim {
@@ -42,12 +43,15 @@ void close_session(uint64_t id) {
   sessions().open.erase(id);
 }
 
-uint64_t enter_session(uint64_t id) {
+uint64_t enter_session(uint64_t id, int interruptible) {
   const ForkWaits until_it_is_done;
   const uint64_t before = current_session() ? current_session()->id : 0;
   current_session() = find(id);
+  let_interrupt(interruptible);
   return before;
 }
+
+int interrupted() { return Interrupt::here().came(); }
 
 // A copy, so that nothing is held while the callers' functions run.
 std::vector<LaunchRecord> launches_of(uint64_t id) {
@@ -97,6 +101,6 @@ void set_os_threads(unsigned threads) { os_threads() = threads; }
 
 const convlab::sim::Api* convlab_simulator() {
   using namespace convlab::sim;
-  static const Api api{open_session, close_session, enter_session, launches, traffic, set_os_threads};
+  static const Api api{open_session, close_session, enter_session, interrupted, launches, traffic, set_os_threads};
   return &api;
 }

@@ -27,8 +27,10 @@ struct Api {
   // one_block_in: more than 1 runs one of so many blocks; inputs are not read, and outputs stay as they are
   uint64_t (*open_session)(int order, uint64_t seed, int count, int only_plan, uint64_t one_block_in);
   void (*close_session)(uint64_t session);
-  // Makes it the session of the calling OS thread's launches; 0 for none. Returns the one before.
-  uint64_t (*enter_session)(uint64_t session);
+  // Makes it the session of the calling OS thread's launches; 0 for none. Returns the one before. interruptible: SIGINT
+  // ends those launches.
+  uint64_t (*enter_session)(uint64_t session, int interruptible);
+  int (*interrupted)();  // whether SIGINT came to the calling OS thread since, and ended a launch or will
   // Call `each` with every row. Pointers are valid during the call.
   void (*launches)(uint64_t session, void (*each)(void* context, const LaunchRow* row), void* context);
   void (*traffic)(uint64_t session, void (*each)(void* context, const TrafficRow* row), void* context);

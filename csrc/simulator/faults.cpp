@@ -22,6 +22,7 @@ struct Fault {  // of the calling OS thread, from the handler to the landing
   int signal;
   const void* address;
   Where where;
+  Watch::End end;  // what the watchdog said
 };
 thread_local Fault fault;
 
@@ -36,7 +37,8 @@ Handlers& handlers() {
   return h;
 }
 
-[[noreturn]] void report_overdue(const Where& interrupted) {
+[[noreturn]] void report_watchdog(Watch::End end, const Where& interrupted) {
+  if (end == Watch::End::interrupted) fail({"the launch was interrupted", interrupted});
   char seconds[32];
   snprintf(seconds, sizeof seconds, "%g", watchdog_seconds());
   fail({std::string("a thread has run for ") + seconds +
@@ -53,7 +55,7 @@ void land() {
     case SIGFPE: fail({"integer division by zero, or the quotient overflows", f.where});
     case SIGILL:
     case SIGTRAP: fail({"the kernel executed a trap", f.where});
-    case kWatchdogSignal: report_overdue(f.where);
+    case kWatchdogSignal: report_watchdog(f.end, f.where);
     default:
       fail({f.address ? "illegal memory access: " + describe_address(f.address)
                       : "illegal memory access: null, not an address at all, or a misaligned vector",
@@ -78,16 +80,18 @@ bool in_kernel_code(const void* pc) { return pc >= this_library_begins && pc < t
 void on_signal(int signal, siginfo_t* info, void* machine_state) {
   Runner* r = running();
   const void* pc = interrupted_at(machine_state);
+  Watch::End end{};
   if (signal == kWatchdogSignal) {
     // Only where nothing is half done: in a kernel's own code. Elsewhere it comes again.
-    if (!r || !r->watch || !r->watch->overdue() || !r->current || r->in_runtime || !in_kernel_code(pc)) return;
+    if (!r || !r->watch || (end = r->watch->end()) == Watch::End::no) return;
+    if (!r->current || r->in_runtime || !in_kernel_code(pc)) return;
   } else if (!r || !r->current) {  // not a kernel's: to whom it belongs, when the instruction is repeated
     for (int i = 0; i < kCount; i++)
       if (kSignals[i] == signal) sigaction(signal, &handlers().before[i], nullptr);
     return;
   }
   fault = {signal, signal == SIGSEGV || signal == SIGBUS ? info->si_addr : nullptr,
-           r->in_runtime ? r->called_from : Where(static_cast<const char*>(pc) + 1)};
+           r->in_runtime ? r->called_from : Where(static_cast<const char*>(pc) + 1), end};
   r->in_runtime = true;
   const unsigned thread = r->current->index;
   redirect(machine_state, r->stack_bottom(thread), r->stack_top(thread), land);

@@ -11,6 +11,7 @@
 #include "simulator/check.h"
 #include "simulator/faults.h"
 #include "simulator/fork.h"
+#include "simulator/interrupt.h"
 #include "simulator/kernel_info.h"
 #include "simulator/runner.h"
 #include "simulator/traffic.h"
@@ -145,8 +146,10 @@ class Execution {  // of one launch
       runner->begin_launch(launch_, session_);
       runner->counter = kChecking && session_.count ? &counter : nullptr;
       running() = runner.get();
-      const Watch watch(*runner);
+      const Watch watch(*runner, interrupt_);
       for (uint64_t ticket; !stop_ && (ticket = next_++) < runs();) {
+        if (interrupt_.came())
+          throw Error("convlab simulator: the launch was interrupted\n  kernel " + kernel_info(launch_.kernel).title());
         runner->run_block(!sample_.empty()                   ? sample_[ticket]
                           : !permutation_.empty()            ? permutation_[ticket]
                           : session_.order == Order::reverse ? blocks_ - 1 - ticket
@@ -170,6 +173,7 @@ class Execution {  // of one launch
   const Launch& launch_;
   Session& session_;
   const uint64_t blocks_;
+  const Interrupt interrupt_ = Interrupt::here();
   std::vector<uint32_t> permutation_;
   std::vector<uint64_t> sample_;  // the blocks that run, where not all do
   std::atomic<uint64_t> next_{0};

@@ -31,7 +31,8 @@ double& watchdog_seconds() {
   return seconds;
 }
 
-Watch::Watch(Runner& runner) : runner_(runner), progress_(runner.progress()), since_(processor_seconds()) {
+Watch::Watch(Runner& runner, const Interrupt& interrupt)
+    : runner_(runner), interrupt_(interrupt), progress_(runner.progress()), since_(processor_seconds()) {
   watchdog_seconds();  // reads the environment, which a signal handler must not
   sigevent event{};
   event.sigev_notify = SIGEV_THREAD_ID;
@@ -54,12 +55,12 @@ void Watch::interrupt_after(long nanoseconds) {
   }
 }
 
-bool Watch::overdue() {
+Watch::End Watch::end() {
   const double now = processor_seconds();
   if (const uint64_t progress = runner_.progress(); progress != progress_) progress_ = progress, since_ = now;
-  const bool late = now - since_ > watchdog_seconds();
-  interrupt_after(late ? kInsisting : kPeriod);
-  return late;
+  const End end = interrupt_.came() ? End::interrupted : now - since_ > watchdog_seconds() ? End::overdue : End::no;
+  interrupt_after(end == End::no ? kPeriod : kInsisting);
+  return end;
 }
 
 }  // namespace convlab::sim

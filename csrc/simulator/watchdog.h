@@ -1,10 +1,12 @@
-// Ends a thread that runs on and on. Threads of a block are switched only where they meet, so one that loops forever,
+// Ends a thread that runs on and on, or that is interrupted. Threads of a block are switched only where they meet, so one that loops forever,
 // or waits for another by polling memory, would hang the process.
 #pragma once
 #include <signal.h>
 #include <time.h>
 
 #include <cstdint>
+
+#include "simulator/interrupt.h"
 
 namespace convlab::sim {
 
@@ -20,15 +22,18 @@ double& watchdog_seconds();
 // is no watching thread, which a fork would leave behind.
 class Watch {
  public:
-  explicit Watch(Runner& runner);
+  Watch(Runner& runner, const Interrupt& interrupt);
   ~Watch();
   Watch(const Watch&) = delete;
-  bool overdue();  // asked by the signal's handler; the signal comes again
+  // Whether the thread must end, and why. Asked by the signal's handler; the signal comes again.
+  enum class End { no, overdue, interrupted };
+  End end();
 
  private:
   void interrupt_after(long nanoseconds);
 
   Runner& runner_;
+  const Interrupt interrupt_;
   timer_t timer_;
   bool has_timer_;
   uint64_t progress_;
