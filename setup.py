@@ -85,7 +85,7 @@ def libraries(torch, cxx, nvcc, archs) -> list[Library]:
         ops = ops._replace(
             sources=[*ops.sources, "csrc/cuda/*.cpp", "csrc/kernels/*.cu"],
             cxx_flags=ops.cxx_flags + [flag for d in nvcc.include for flag in ("-isystem", d)],
-            cu_flags=[*NVCC_FLAGS, "-ccbin", cxx.path, *toolchain.gencode(archs)],
+            cu_flags=[*NVCC_FLAGS, "-ccbin", cxx.path, *host_flags(cxx), *toolchain.gencode(archs)],
             link_flags=[*ops.link_flags, nvcc.cudart, "-ldl", "-lrt", "-lpthread"],
         )
 
@@ -111,6 +111,11 @@ def libraries(torch, cxx, nvcc, archs) -> list[Library]:
             lab,
         ]
     return [ops, lab] + [simulator(torch, check) for check in (False, True)]
+
+
+def host_flags(cxx):
+    """For nvcc: what CXX says behind the compiler's name."""
+    return [word for flag in cxx.flags for word in ("-Xcompiler", flag)]
 
 
 def sanitize():
@@ -183,15 +188,16 @@ def write_graph(path, cxx, nvcc, libs):
         graph = Writer(f)
         graph.comment("written by setup.py")
         graph.variable("builddir", folder)
-        for rule, compiler in (("cxx", cxx.path), ("nvcc", nvcc.path if nvcc else "")):
+        compiler = [*cxx.launcher, cxx.path, *cxx.flags]
+        for rule, command in (("cxx", compiler), ("nvcc", [nvcc.path] if nvcc else [""])):
             graph.rule(
                 rule,
-                shell([compiler]) + " $flags -MD -MF $out.d -c $in -o $out",
+                shell(command) + " $flags -MD -MF $out.d -c $in -o $out",
                 depfile="$out.d",
                 deps="gcc",
                 description=rule + " $in",
             )
-        graph.rule("link", shell([cxx.path]) + " -o $out $in $flags", description="link $out")
+        graph.rule("link", shell(compiler) + " -o $out $in $flags", description="link $out")
         for lib in libs:
             objects = []
             for pattern in lib.sources:

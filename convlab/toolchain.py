@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,19 @@ OLDEST_PYTHON = (3, 10)
 OLDEST_GXX = 11  # C++20 with std::source_location and std::bit_cast
 OLDEST_CUDA = 12  # C++20
 DEFAULT_ARCHS = "7.5;8.0;8.6;8.9;9.0+PTX"  # PTX of the last: newer GPUs compile it when they load it
+NAMED_ARCHS = {  # torch's names for them, in torch.utils.cpp_extension
+    "Volta": "7.0+PTX",
+    "Volta+Tegra": "7.2",
+    "Turing": "7.5+PTX",
+    "Ampere": "8.0;8.6+PTX",
+    "Ampere+Tegra": "8.7",
+    "Ada": "8.9+PTX",
+    "Hopper": "9.0+PTX",
+    "Blackwell": "10.0;10.3;12.0;12.1+PTX",
+    "Blackwell+Tegra": "11.0",
+    "Rubin": "10.7+PTX",
+}
+LAUNCHERS = ("ccache", "sccache", "distcc", "icecc", "buildcache")  # of compilers, as the first word of CXX
 GB_PER_JOB = 1.0  # measured: 0.4 for the largest file
 
 # PyPI's nvcc and what it compiles against, for CUDA 13 and later: {0} is torch's CUDA version, {1} the next major one.
@@ -132,23 +146,34 @@ def python_include() -> str:
 class Compiler(NamedTuple):
     path: str
     version: str  # the first line of --version
+    launcher: list[str]  # ccache, in front of it
+    flags: list[str]  # behind it
 
 
 def find_cxx(environ) -> Compiler:
-    name = environ.get("CXX", "g++")
-    path = shutil.which(name, path=environ.get("PATH"))
-    if path is None:
-        raise Refusal(
-            f"building needs a C++ compiler, and {name} is not on PATH: install it (Debian, Ubuntu: apt install g++), "
-            "or name another in CXX"
-        )
-    version = output(path, "--version").splitlines()[0]
+    """What CXX names: a compiler, maybe behind a launcher, maybe with flags. g++ where it names nothing."""
+    named = environ.get("CXX", "").strip() or "g++"
+    search = environ.get("PATH")
+    words = [named] if shutil.which(named, path=search) else shlex.split(named)  # a path may have blanks
+    launcher = []
+    while len(words) > 1 and os.path.basename(words[0]) in LAUNCHERS and not words[1].startswith("-"):
+        launcher.append(words.pop(0))
+    for name in [*launcher, words[0]]:
+        if shutil.which(name, path=search) is None:
+            raise Refusal(
+                f"building needs a C++ compiler, and {name} is not on PATH: install it (Debian, Ubuntu: apt install g++), "
+                "or name another in CXX"
+            )
+    path = shutil.which(words[0], path=search)
+    version = (output(path, "--version").splitlines() or [""])[0]
     major = output(path, "-dumpversion").split(".")[0].strip()
-    if "clang" not in version and major.isdigit() and int(major) < OLDEST_GXX:
+    if not major.isdigit():
+        raise Refusal(f"building needs a C++ compiler, and {path} does not say its version: name another in CXX")
+    if "clang" not in version and int(major) < OLDEST_GXX:
         raise Refusal(
             f"building needs g++ >= {OLDEST_GXX} for C++20, and {path} is {major}: install a newer one and name it in CXX"
         )
-    return Compiler(path, version)
+    return Compiler(path, version, launcher, words[1:])
 
 
 # ---- nvcc -------------------------------------------------------------------------------------------------------------
@@ -283,16 +308,18 @@ def nvcc_packages(torch_cuda) -> list[str]:
 
 
 def parse_archs(text, known) -> tuple[list[str], list[str]]:
-    """'7.5;8.0;9.0+PTX' and the numbers nvcc knows -> those it compiles for, those it does not.
+    """'7.5;8.0;9.0+PTX' or 'Ampere', and the numbers nvcc knows -> those it compiles for, those it does not.
 
     PTX asked of one that is left out goes to the newest that stays, so that later GPUs still have something to compile.
     """
     kept, dropped = {}, {}
-    for arch in re.split(r"[;,\s]+", text.strip()):
+    wanted = [NAMED_ARCHS.get(name, name) for name in re.split(r"[;,\s]+", text) if name] or [DEFAULT_ARCHS]
+    for arch in ";".join(wanted).split(";"):
         match = re.fullmatch(r"((\d+)\.(\d)[af]?)(\+PTX)?", arch)
         if match is None:
             raise Refusal(
-                f"TORCH_CUDA_ARCH_LIST is {text!r}: expected compute capabilities such as {DEFAULT_ARCHS!r}, not {arch!r}"
+                f"TORCH_CUDA_ARCH_LIST is {text!r}: expected compute capabilities such as {DEFAULT_ARCHS!r} or "
+                f"names ({', '.join(NAMED_ARCHS)}), not {arch!r}"
             )
         name, major, minor, ptx = match.groups()
         (kept if major + minor in known else dropped)[name] = ptx or ""

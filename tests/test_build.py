@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -133,6 +134,77 @@ def test_what_refuses_an_old_python_can_be_read_by_one(file):
     ast.parse((ROOT / file).read_text(), feature_version=(3, 7))
 
 
+# ---- the compiler that CXX names
+
+
+def executable(path, answers):
+    """A script that answers `-dumpversion` and `--version`, and runs what is behind a launcher's name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{answers}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def on_path(tmp_path):
+    executable(tmp_path / "bin" / "ccache", 'exec "$@"')
+    executable(tmp_path / "bin" / "g++", "echo 13")
+    return {"PATH": str(tmp_path / "bin")}
+
+
+@pytest.mark.parametrize(
+    "cxx, launcher, flags",
+    [
+        (None, [], []),
+        ("", [], []),
+        (" g++ ", [], []),
+        ("ccache g++", ["ccache"], []),
+        ("g++ -m64 '-DA=B C'", [], ["-m64", "-DA=B C"]),
+        ("ccache g++ -march=native", ["ccache"], ["-march=native"]),
+    ],
+)
+def test_cxx(cxx, launcher, flags, on_path, tmp_path):
+    found = toolchain.find_cxx({**on_path, **({} if cxx is None else {"CXX": cxx})})
+    assert found == (str(tmp_path / "bin" / "g++"), "13", launcher, flags)
+
+
+def test_cxx_with_a_blank_in_its_path(on_path, tmp_path):
+    path = executable(tmp_path / "my tools" / "g++", "echo 12.2")
+    assert toolchain.find_cxx({**on_path, "CXX": path}) == (path, "12.2", [], [])
+    assert toolchain.find_cxx({**on_path, "CXX": f"ccache '{path}' -O1"}) == (path, "12.2", ["ccache"], ["-O1"])
+
+
+def test_cxx_that_is_no_compiler(on_path, tmp_path):
+    executable(tmp_path / "bin" / "true", "exit 0")
+    executable(tmp_path / "bin" / "old", "echo 9")
+    for cxx, said in {
+        "true": "true does not say its version",
+        "ccache": "ccache does not say its version",
+        "ccache clang++": "clang\\+\\+ is not on PATH",
+        "sccache g++": "sccache is not on PATH",
+        "old": "g\\+\\+ >= 11 .*old is 9",
+    }.items():
+        with pytest.raises(SystemExit, match=said):
+            toolchain.find_cxx({**on_path, "CXX": cxx})
+
+
+def test_launcher_and_flags_reach_every_rule(tmp_path, monkeypatch):
+    """But not the launcher that of nvcc, whose host compiler is a path and flags."""
+    monkeypatch.chdir(ROOT)
+    setup = runpy.run_path("setup.py")
+    cxx = toolchain.Compiler("/bin/g++", "13", ["ccache"], ["-m64"])
+    nvcc = toolchain.Nvcc("/bin/nvcc", "13.0.88", KNOWN, [], "libcudart_static.a", [])
+    libraries = setup["libraries"](toolchain.Torch("2.14", "13.0", "include", "lib"), cxx, nvcc, ["8.0"])
+    setup["write_graph"](str(tmp_path / "build.ninja"), cxx, nvcc, libraries)
+    graph = re.sub(r"\$\n *", "", (tmp_path / "build.ninja").read_text())
+    commands = dict(re.findall(r"^rule (\w+)\n  command = (.*)", graph, re.M))
+    assert commands["cxx"].startswith("ccache /bin/g++ -m64 $flags")
+    assert commands["link"].startswith("ccache /bin/g++ -m64 -o $out")
+    assert commands["nvcc"].startswith("/bin/nvcc $flags")
+    kernels = re.findall(r"^build .*: nvcc .*\n  flags = (.*)", graph, re.M)
+    assert kernels and all("-ccbin /bin/g++ -Xcompiler -m64" in flags for flags in kernels)
+
+
 # ---- nvcc, architectures, jobs
 # ----------------------------------------------------------------------------------------
 
@@ -188,6 +260,12 @@ def test_nvcc_from_pypi_is_of_torchs_cuda():
         ("7.0;8.0", ["8.0"], ["7.0"]),
         ("8.0;9.0;12.0+PTX", ["8.0", "9.0+PTX"], ["12.0"]),
         ("10.0;9.0;12.0+PTX", ["10.0+PTX", "9.0"], ["12.0"]),
+        ("8.6;", ["8.6"], []),
+        (" ; 8.0,, 9.0 ", ["8.0", "9.0"], []),
+        ("Ampere", ["8.0", "8.6+PTX"], []),
+        ("Turing;Hopper 10.0a", ["7.5+PTX", "9.0+PTX", "10.0a"], []),
+        ("Volta;8.0", ["8.0+PTX"], ["7.0"]),
+        ("", ["7.5", "8.0", "8.6", "9.0+PTX"], ["8.9"]),
     ],
 )
 def test_architectures(text, kept, dropped):
@@ -195,8 +273,10 @@ def test_architectures(text, kept, dropped):
 
 
 def test_architectures_refused():
-    with pytest.raises(SystemExit, match=r"expected compute capabilities such as .*, not 'Hopper'"):
-        toolchain.parse_archs("Hopper", KNOWN)
+    with pytest.raises(
+        SystemExit, match=r"expected compute capabilities such as .* or names \(.*Hopper.*\), not 'Fermi'"
+    ):
+        toolchain.parse_archs("8.0;Fermi", KNOWN)
     with pytest.raises(SystemExit, match=r"compiles for none of TORCH_CUDA_ARCH_LIST='5.0'; it knows 7.5, .*10.0"):
         toolchain.parse_archs("5.0", KNOWN)
 
