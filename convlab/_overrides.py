@@ -12,7 +12,10 @@ from .arguments import check_storage
 
 
 def overridden(function: Callable[..., Any], tensors: tuple[Any, ...], *args: Any, **kwargs: Any) -> Any:
-    """What the first of `tensors`, or the mode, that has `__torch_function__` makes of the call."""
+    """What the first of `tensors`, or the mode, that has `__torch_function__` makes of the call.
+
+    Not for Dynamo, which asks them where it meets an operator: it takes them for asking again inside of their own call.
+    """
     for t in tensors:
         if isinstance(t, Proxy):
             check_tracer(t.tracer)

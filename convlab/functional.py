@@ -57,7 +57,7 @@ def conv2d(
     for an algo that is unknown or cannot do this problem, NotImplementedError for dtypes, devices and storages without
     kernels.
     """
-    if has_torch_function_variadic(input, weight, bias):
+    if has_torch_function_variadic(input, weight, bias) and not torch.compiler.is_compiling():
         tensors = (input, weight, bias)
         return overridden(conv2d, tensors, *tensors, stride, padding, dilation, groups, algo=algo)
     if not (
@@ -72,7 +72,10 @@ def conv2d(
         raise RuntimeError(
             f"conv2d: input must be [N, C, H, W] or [C, H, W] and weight [K, C/groups, R, S], got {tuple(input.shape)} and {tuple(weight.shape)}"
         )
-    if input.numel() == 0 and algo == "auto":  # nothing to compute: torch knows what becomes of nothing
+    elements = input.numel()  # to torch.jit.trace a tensor, which cannot be asked
+    if (
+        not isinstance(elements, torch.Tensor) and elements == 0 and algo == "auto"
+    ):  # torch knows what becomes of nothing
         return torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     geometry: tuple[int, ...]
     on_cpu = input.is_cpu
@@ -160,7 +163,7 @@ def max_pool2d(
 
     Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the wrong type.
     """
-    if has_torch_function_unary(input):
+    if has_torch_function_unary(input) and not torch.compiler.is_compiling():
         return overridden(
             max_pool2d,
             (input,),
@@ -219,7 +222,7 @@ def avg_pool2d(
     Returns [N, C, P, Q] or [C, P, Q]. Raises RuntimeError for arguments that do not fit together, TypeError for
     arguments of the wrong type.
     """
-    if has_torch_function_unary(input):
+    if has_torch_function_unary(input) and not torch.compiler.is_compiling():
         return overridden(
             avg_pool2d, (input,), input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
         )
@@ -255,7 +258,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     input: any shape; float32, float64, float16 or bfloat16. inplace overwrites and returns it; its gradient then needs
     negative_slope >= 0 (RuntimeError from backward otherwise).
     """
-    if has_torch_function_unary(input):
+    if has_torch_function_unary(input) and not torch.compiler.is_compiling():
         return overridden(leaky_relu, (input,), input, negative_slope, inplace=inplace)
     _check_input("leaky_relu", input)
     if type(negative_slope) is not float or not -1e38 < negative_slope < 1e38:
@@ -275,7 +278,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
     input: any shape; float32, float64, float16, bfloat16, or integers. inplace overwrites and returns it.
     """
-    if has_torch_function_unary(input):
+    if has_torch_function_unary(input) and not torch.compiler.is_compiling():
         return overridden(relu, (input,), input, inplace=inplace)
     check_tensors("relu", input=input)
     if input.dtype in SIGNED_OR_BYTE:  # on every device, and without gradients

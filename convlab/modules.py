@@ -30,6 +30,9 @@ class _QConfig:
             raise NotImplementedError(f"convlab.{type(layer).__name__}: {CONVERT_AFTER_QUANTIZATION}")
         layer.__dict__["qconfig"] = None
 
+    def __delete__(self, layer: Any) -> None:
+        layer.__dict__.pop("qconfig", None)
+
 
 class _Layer(torch.nn.Module):
     """What PyTorch's tools find in a layer of convlab's where they look for torch.nn's."""
