@@ -8,7 +8,7 @@ PIP := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check
 
 CXX_FILES = $(sort $(shell find csrc convlab tests examples -name "*.cpp" -o -name "*.h" -o -name "*.cu" -o -name "*.cuh"))
 
-.PHONY: docs help lenet cifar lint format test test-long sanitize bench mutants kernel-notes gpu-test gpu-report build nvcc clean
+.PHONY: docs help lenet cifar lint format test test-long test-versions sanitize bench mutants kernel-notes gpu-test gpu-report build nvcc clean
 .NOTPARALLEL:
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make cifar      train a larger network on images drawn from a seed; ARGS=\"--data cifar10\" on CIFAR-10"
 	@echo "make test       the tests; without nvcc on the machine, one from PyPI compiles the CUDA kernels"
 	@echo "make test-long  what takes minutes more: ten times as many random problems"
+	@echo "make test-versions  the core of the tests on the oldest torch and on the newest; downloads and keeps both, 12 GB"
 	@echo "make lint       what ruff, clang-format, mypy, codespell and import-linter find"
 	@echo "make format     lay all files out: ruff and clang-format"
 	@echo "make sanitize   the CPU kernels' tests under AddressSanitizer and UBSan, for each instruction set of this machine"
@@ -40,6 +41,9 @@ test: $(VENV)/.torch nvcc build
 
 test-long: $(VENV)/.torch nvcc build
 	OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 -m long $(ARGS)
+
+test-versions: build
+	@$(VENV_PYTHON) -m tools.torch_versions $(ARGS)
 
 # All of them, whatever the first ones say.
 lint: $(VENV)/.lint

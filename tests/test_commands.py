@@ -49,6 +49,7 @@ A_RUNG = [
 LESS = {
     "make test": 'ARGS="tests/test_build.py"',
     "make test-long": 'ARGS="tests/test_train_resume.py -k ctrl_c_in_a_terminal"',
+    "make test-versions": 'ARGS="--here tests/test_flops.py"',
     "make bench": 'ARGS="conv lenet-c3 --quick --no-save"',
     "make mutants": 'ARGS="--sample 2"',
     "make sanitize": 'ARGS="-k watched"',
@@ -87,6 +88,7 @@ SAYS = {
     "make cifar": "test accuracy 9",
     "make test": " passed",
     "make test-long": " passed",
+    "make test-versions": "torch this: passed",
     "python cifar_train.py --data cifar10 --optimizer sgd --init he --workers 2 --save-every 500 --tensorboard": "20 training and 3 test images, CIFAR-10 in",
     "python train_lenet.py --resume": "resumed runs/lenet/last.pt after",
 }
