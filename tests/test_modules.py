@@ -1,6 +1,7 @@
 """convlab's layers are torch.nn's: arguments, repr, parameters, results; and convert() swaps one for the other."""
 
 import copy
+import inspect
 import io
 import pickle
 
@@ -132,3 +133,25 @@ def test_parity_of_the_whole_argument_list():
             assert ours == ["input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"]
         else:
             assert ours == list(signature(getattr(nn.functional, name)).parameters)
+
+
+@pytest.mark.parametrize("name", ["Conv2d", "MaxPool2d", "AvgPool2d", "LeakyReLU", "ReLU"])
+def test_signatures_are_torchs(name):
+    """By which torch and others decide what to hand on: nn.utils.skip_init, a layer's name in a configuration file."""
+    ours, torchs = (dict(inspect.signature(getattr(home, name)).parameters) for home in (convlab, nn))
+    if name == "Conv2d":
+        assert ours.pop("algo").kind is inspect.Parameter.KEYWORD_ONLY
+    assert list(ours) == list(torchs)
+    assert [(p.kind, p.default) for p in ours.values()] == [(p.kind, p.default) for p in torchs.values()]
+
+
+def test_skip_init():
+    layer = nn.utils.skip_init(convlab.Conv2d, 3, 4, (3, 2), padding="same", dtype=torch.float64, algo="direct")
+    assert type(layer) is convlab.Conv2d and layer.weight.dtype is torch.float64 and layer.algo == "direct"
+    reference = nn.Conv2d(3, 4, (3, 2), padding="same", dtype=torch.float64)
+    layer.load_state_dict(reference.state_dict())
+    x = torch.randn(2, 3, 6, 7, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), reference(x))
+    for name, arguments in {"MaxPool2d": (2,), "ReLU": ()}.items():  # torch's refuse as well: nothing to leave out
+        with pytest.raises(RuntimeError, match="must support a 'device' arg"):
+            nn.utils.skip_init(getattr(convlab, name), *arguments)

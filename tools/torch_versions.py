@@ -49,7 +49,7 @@ PACKAGES = ["pytest", "pytest-xdist", "hypothesis", "numpy"]
 def environment(version: str) -> str:
     """The Python of an environment with this torch: the one that is there, or made now. Of the newest, brought up to
     date. Raises RuntimeError, with what pip says, where that cannot be."""
-    folder = ROOT / "build" / "versions" / version
+    folder = ROOT / "build" / "versions" / version.removesuffix(".*")
     if not (folder / ".whole").exists():
         venv.create(folder, with_pip=True, clear=True)
     python = folder / "bin" / "python"
