@@ -24,6 +24,7 @@ from .arguments import (
     slope,
     window,
 )
+from .simulator import backend_of
 
 
 def conv2d(

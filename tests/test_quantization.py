@@ -46,7 +46,7 @@ def qconfig():
 @pytest.mark.parametrize(
     "fused", [["conv", "norm"], ["conv", "norm", "act"], ["second", "act"], ["norm", "act"]], ids=" ".join
 )
-@pytest.mark.parametrize("converted", [{"conv"}, {"act"}, {"conv", "act", "second"}], ids=" ".join)
+@pytest.mark.parametrize("converted", [("conv",), ("act",), ("conv", "act", "second")], ids=" ".join)
 def test_fuse_modules(fused, converted):
     model, x = network(), batch()
     expected = quantization.fuse_modules(model, [fused])(x)
@@ -60,7 +60,7 @@ def test_fuse_modules(fused, converted):
     assert calls[0] == "before" and calls[-1] == "after"
     assert all(type(getattr(ours, name)) is nn.Identity for name in fused[1:])
     kinds = {type(module) for module in ours.modules()}
-    assert not converted & set(fused) or kinds & {convlab.Conv2d, convlab.ReLU}
+    assert not {*converted} & {*fused} or kinds & {convlab.Conv2d, convlab.ReLU}
 
 
 def test_fuse_modules_in_training_is_as_torchs():
