@@ -22,14 +22,18 @@ _engine_runs = torch._C._will_engine_execute_node
 def needs_autograd(*args) -> bool:
     """Whether anybody may want a derivative through a call with these arguments. The one place that decides it.
 
-    `requires_grad` alone does not tell. Inside vmap it is always False, whatever is differentiated outside: with any of
-    functorch's transforms active, `.apply` must see the call. With forward-mode differentiation active too: there it
-    raises, where forward alone would lose the tangent. And a tensor that a transform wrapped may outlive it (`vjp`
-    calls backward when it is over), and then hides what its content requires. torch.jit.trace records operators, and
-    of a Function what no file can hold.
+    `requires_grad` alone does not tell. Inside vmap it is always False, whatever is differentiated outside, and a
+    tangent does not set it: with any of functorch's transforms active, or forward mode, _levels.py must see the call.
     """
-    if forward_ad._current_level >= 0 or _functorch_is_active():
-        return True
+    return forward_ad._current_level >= 0 or _functorch_is_active() or requires_grad(*args)
+
+
+def requires_grad(*args) -> bool:
+    """Whether autograd must record a call with these arguments, where no transform is active.
+
+    A tensor that a transform wrapped may outlive it (`vjp` calls backward when it is over), and then hides what its
+    content requires. torch.jit.trace records operators; a Function is what no file can hold.
+    """
     if torch.is_grad_enabled():
         for a in args:
             if isinstance(a, torch.Tensor) and (
@@ -46,23 +50,17 @@ def apply(function: type[Function], *args):
 
 
 def record(function: type[Function], *args):
-    """`function.apply(*args)`, also where torch needs help with it."""
-    if _functorch_is_active() and torch.compiler.is_compiling():
-        from ._in_graph import APPLY  # here, because it imports torch._dynamo, which is there now anyway
-
-        return APPLY[function.own_name()](*args)
-    if forward_ad._current_level >= 0:
-        return _apply_in_forward_mode(function, *args)
-    return function.apply(*args)
-
-
-def _apply_in_forward_mode(function: type[Function], *args):
-    try:
+    """`function.apply(*args)`, also under transforms and in forward mode."""
+    if not _functorch_is_active() and forward_ad._current_level < 0:
         return function.apply(*args)
-    except (AssertionError, ValueError) as error:  # where vmap's rule for jvp fails at arguments that are no tensors
-        raise NotImplementedError(
-            f"convlab: {function.__name__} has no jvp, so no forward-mode derivative; use reverse mode"
-        ) from error
+    # here, because these need what needs this, and the first torch._dynamo, which is there where a graph is compiled
+    if torch.compiler.is_dynamo_compiling():
+        from ._in_graph import CALL
+
+        return CALL[function.own_name()](*args)
+    from ._levels import call
+
+    return call(function, args)
 
 
 # ---- what a backward asks for ---------------------------------------------------------------------------------------
@@ -114,8 +112,6 @@ def asked_for(ctx, dy, *tensors: int) -> list[bool]:
 
 def _is_running(ctx) -> bool:
     """Not where somebody calls a node by hand during the backward of another graph."""
-    while hasattr(ctx, "_pt_inner_ctx"):  # vmap's wrapping
-        ctx = ctx._pt_inner_ctx
     return torch._C._current_autograd_node() is ctx
 
 

@@ -2,20 +2,20 @@
 
 Dynamo drops a Function's backward unless a tensor requires a gradient, which inside a transform none does (torch 2.14:
 derivatives are zero, silently). A function allowed in the graph it does not look into: AOTAutograd calls it with the
-transforms' levels in place, and traces what `.apply` does.
+transforms' levels in place, and traces what _levels.py does.
 """
 
 import torch
 
-from . import autograd
+from . import _levels, autograd
 
 
 def _in_graph(function):
     @torch.compiler.allow_in_graph
-    def apply_in_graph(*args):
-        return function.apply(*args)
+    def call_in_graph(*args):
+        return _levels.call(function, args)
 
-    return apply_in_graph
+    return call_in_graph
 
 
-APPLY = {function.own_name(): _in_graph(function) for function in autograd.PRIMITIVES}
+CALL = {function.own_name(): _in_graph(function) for function in autograd.PRIMITIVES}

@@ -9,17 +9,23 @@ Convolution is bilinear, and every derivative of its three passes is one of them
 so each backward applies the other Functions, and derivatives of any order need no new kernel. Max pooling closes as a
 pair (scatter to the winners, gather from them), so does average pooling, the activations each with itself.
 
-The form (setup_context, generate_vmap_rule, no once_differentiable) is the one that passes gradcheck, gradgradcheck,
-torch.compile(fullgraph=True), torch.export and torch.func together.
+Forward-mode derivatives need no new kernel either: what is linear has itself for a `tangent`, the convolutions are
+linear in each of two arguments, and max pooling gathers, the activations mask their argument's tangent.
+
+The form (setup_context, no jvp, no once_differentiable) is the one that passes gradcheck, gradgradcheck,
+torch.compile(fullgraph=True) and torch.export together. torch.func's transforms and forward mode are _levels.py's, of
+`tangent` and `batch`.
 """
 
 from typing import NamedTuple
 
 import torch
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 
 from . import ops, simulator
+from ._batching import BIAS, W, X, Y, channel_by_channel, convolution, elementwise, image_by_image
 from ._fast_apply import apply, asked_for, binds_nothing, needs_autograd, record
+from ._levels import is_functionalized
 from .arguments import is_channels_last
 
 
@@ -55,19 +61,28 @@ def in_place(function: type[Function], x, *args):
         torch.compiler.is_compiling()
         or x.is_leaf
         or x._is_view()
+        or forward_ad._current_level >= 0
         or torch._C._are_functorch_transforms_active()
         or not (x.requires_grad and needs_autograd(x))
     ):
-        return x.copy_(apply(function, x, *args))
+        return overwrite(x, apply(function, x, *args))
     return function.overwriting.apply(x, *args)
+
+
+def overwrite(x, y):
+    """x.copy_(y), also where `functionalize` would make of copy_ what has neither a derivative nor a rule for vmap (torch
+    2.14)."""
+    if torch.compiler.is_compiling() or not is_functionalized():
+        return x.copy_(y)
+    return x.masked_fill_(torch.ones((), dtype=torch.bool, device=x.device), -0.0).add_(y)
 
 
 PRIMITIVES: list[type[Function]] = []
 
 
 def primitive(function: type[Function]) -> type[Function]:
-    """Marks a Function as one of ours: vmap by tracing its forward, a signature that costs little, and a backward that
-    goes where the forward went: into a simulation, or not."""
+    """Marks a Function as one of ours: a signature that costs little, and a backward that goes where the forward went:
+    into a simulation, or not."""
     setup_context, backward = function.setup_context, function.backward
 
     def setup_and_remember(ctx, inputs, output):
@@ -88,7 +103,6 @@ def primitive(function: type[Function]) -> type[Function]:
         staticmethod(setup_and_remember),
         staticmethod(backward_where_forward_was),
     )
-    function.generate_vmap_rule = True
     name = function.__name__
     function.own_name = staticmethod(lambda: name)  # Dynamo knows no other name of a Function
     binds_nothing(function)
@@ -129,6 +143,8 @@ def _only_contiguous(w) -> bool:
 class Conv2dForward(Function):
     """x [N, C, H, W], w [K, C/groups, R, S], bias [K] or None -> y [N, K, P, Q]"""
 
+    batch = staticmethod(convolution((X, W, BIAS), (Y,), 0))
+
     @staticmethod
     def forward(x, w, bias, a: ConvArguments):
         return ops.conv2d_forward(x, w, bias, a.geometry, a.algo[0])
@@ -141,6 +157,16 @@ class Conv2dForward(Function):
         ctx.channels_last = is_channels_last(x) or is_channels_last(w)
         ctx.dw_channels_last = ctx.channels_last and not _only_contiguous(w)
         ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None)
+
+    @staticmethod
+    def tangent(args, tangents, y):
+        (x, w, _, a), (tx, tw, tbias, _) = args, tangents
+        terms = [] if tx is None else [apply(Conv2dForward, tx, w, None, a)]
+        if tw is not None:
+            terms.append(apply(Conv2dForward, x, tw, tbias, a))
+        elif tbias is not None:
+            terms.append(tbias[:, None, None].expand_as(y))
+        return sum(terms[1:], terms[0])
 
     @staticmethod
     def backward(ctx, dy):
@@ -160,6 +186,8 @@ class Conv2dForward(Function):
 class Conv2dDgrad(Function):
     """dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W], where input_size is (H, W)"""
 
+    batch = staticmethod(convolution((Y, W), (X,), 1))
+
     @staticmethod
     def forward(dy, w, input_size, channels_last, a: ConvArguments):
         return ops.conv2d_dgrad(dy, w, input_size, a.geometry, channels_last, a.algo[1])
@@ -170,6 +198,14 @@ class Conv2dDgrad(Function):
         needs_ddy, needs_dw = ctx.needs_input_grad[:2]
         ctx.kernel_size, ctx.dw_channels_last = w.shape[2:], channels_last and not _only_contiguous(w)
         ctx.save_for_backward(dy if needs_dw else None, w if needs_ddy else None)
+
+    @staticmethod
+    def tangent(args, tangents, _):
+        (dy, w, *others), (tdy, tw, *_) = args, tangents
+        terms = [] if tdy is None else [apply(Conv2dDgrad, tdy, w, *others)]
+        if tw is not None:
+            terms.append(apply(Conv2dDgrad, dy, tw, *others))
+        return sum(terms[1:], terms[0])
 
     @staticmethod
     def backward(ctx, ddx):
@@ -189,6 +225,8 @@ class Conv2dWgrad(Function):
     """dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless
     with_bias"""
 
+    batch = staticmethod(convolution((Y, X), (W, BIAS), 2))
+
     @staticmethod
     def forward(dy, x, kernel_size, with_bias, channels_last, a: ConvArguments):
         return ops.conv2d_wgrad(dy, x, kernel_size, a.geometry, with_bias, channels_last, a.algo[2])
@@ -199,6 +237,15 @@ class Conv2dWgrad(Function):
         needs_ddy, needs_dx = ctx.needs_input_grad[:2]
         ctx.input_size, ctx.channels_last = x.shape[2:], channels_last or is_channels_last(x)
         ctx.save_for_backward(dy if needs_dx else None, x if needs_ddy else None)
+
+    @staticmethod
+    def tangent(args, tangents, _):
+        (dy, x, kernel_size, with_bias, *others), (tdy, tx, *_) = args, tangents
+        tdw, tdb = (None, None) if tdy is None else apply(Conv2dWgrad, tdy, x, kernel_size, with_bias, *others)
+        if tx is not None:
+            term, _ = apply(Conv2dWgrad, dy, tx, kernel_size, False, *others)
+            tdw = term if tdw is None else tdw + term
+        return tdw, tdb
 
     @staticmethod
     def backward(ctx, ddw, ddb):
@@ -212,6 +259,8 @@ class Conv2dWgrad(Function):
 @primitive
 class Conv2dBiasGrad(Function):
     """dy [N, K, P, Q] -> db [K]"""
+
+    batch = staticmethod(channel_by_channel)
 
     @staticmethod
     def forward(dy):
@@ -233,6 +282,8 @@ class Conv2dBiasGrad(Function):
 class MaxPool2d(Function):
     """x [N, C, H, W] -> y [N, C, P, Q] and offsets [N, C, P, Q], which tap of its window won"""
 
+    batch = staticmethod(image_by_image)
+
     @staticmethod
     def forward(x, ceil_mode, a: PoolArguments):
         return ops.max_pool2d_forward(x, *a, ceil_mode, True)
@@ -245,6 +296,10 @@ class MaxPool2d(Function):
         ctx.save_for_backward(output[1])
 
     @staticmethod
+    def tangent(args, tangents, output):
+        return apply(MaxPool2dGather, tangents[0], output[1], args[2]), None
+
+    @staticmethod
     def backward(ctx, dy, _):
         (offsets,) = ctx.saved_tensors
         return apply(MaxPool2dBackward, dy, offsets, ctx.input_size, ctx.channels_last, ctx.arguments), None, None
@@ -253,6 +308,8 @@ class MaxPool2d(Function):
 @primitive
 class MaxPool2dBackward(Function):
     """dy, offsets [N, C, P, Q] -> dx [N, C, H, W]: each dy at its winner"""
+
+    batch = staticmethod(image_by_image)
 
     @staticmethod
     def forward(dy, offsets, input_size, channels_last, a: PoolArguments):
@@ -273,6 +330,8 @@ class MaxPool2dBackward(Function):
 class MaxPool2dGather(Function):
     """x [N, C, H, W], offsets [N, C, P, Q] -> y [N, C, P, Q]: x at the winners"""
 
+    batch = staticmethod(image_by_image)
+
     @staticmethod
     def forward(x, offsets, a: PoolArguments):
         return ops.max_pool2d_gather(x, offsets, *a)
@@ -287,6 +346,29 @@ class MaxPool2dGather(Function):
     def backward(ctx, dy):
         (offsets,) = ctx.saved_tensors
         return apply(MaxPool2dBackward, dy, offsets, ctx.input_size, ctx.channels_last, ctx.arguments), None, None
+
+
+@primitive
+class MaxPool2dIndices(Function):
+    """offsets [N, C, P, Q] -> the int64 positions h * W + w of the winners in x [N, C, H, W], where input_size is (H, W),
+    in the layout of y"""
+
+    batch = staticmethod(image_by_image)
+
+    @staticmethod
+    def forward(offsets, input_size, channels_last, a: PoolArguments):
+        indices = ops.max_pool2d_indices(offsets, input_size, *a)
+        if channels_last and not is_channels_last(indices):  # on CUDA, where offsets never are
+            return indices.clone(memory_format=torch.channels_last)
+        return indices
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx, _):
+        return None, None, None, None
 
 
 # ---- average pooling ------------------------------------------------------------------------------------------------
@@ -305,6 +387,8 @@ class AvgPoolArguments(NamedTuple):
 class AvgPool2d(Function):
     """x [N, C, H, W] -> y [N, C, P, Q]"""
 
+    batch = staticmethod(image_by_image)
+
     @staticmethod
     def forward(x, a: AvgPoolArguments):
         return ops.avg_pool2d_forward(x, *a)
@@ -322,6 +406,8 @@ class AvgPool2d(Function):
 @primitive
 class AvgPool2dBackward(Function):
     """dy [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)"""
+
+    batch = staticmethod(image_by_image)
 
     @staticmethod
     def forward(dy, input_size, channels_last, a: AvgPoolArguments):
@@ -349,6 +435,8 @@ class LeakyReLU(Function):
     this.
     """
 
+    batch = staticmethod(elementwise)
+
     @staticmethod
     def forward(x, negative_slope, inplace):
         return ops.leaky_relu_forward(x, negative_slope, True)
@@ -358,6 +446,10 @@ class LeakyReLU(Function):
         _, ctx.negative_slope, ctx.inplace = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def tangent(args, tangents, output):
+        return apply(LeakyReLUBackward, tangents[0], output[1], args[1]), None
 
     @staticmethod
     def backward(ctx, dy, _):
@@ -372,6 +464,8 @@ class LeakyReLU(Function):
 @primitive
 class LeakyReLUBackward(Function):
     """dx = positive ? dy : dy slope"""
+
+    batch = staticmethod(elementwise)
 
     @staticmethod
     def forward(dy, positive, negative_slope):
@@ -393,6 +487,8 @@ class LeakyReLUBackward(Function):
 class ReLU(Function):
     """y = x > 0 ? x : 0, NaN stays"""
 
+    batch = staticmethod(elementwise)
+
     @staticmethod
     def forward(x):
         return ops.relu_forward(x)
@@ -400,6 +496,10 @@ class ReLU(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         ctx.save_for_backward(output)
+
+    @staticmethod
+    def tangent(_, tangents, y):
+        return apply(ReLUBackward, tangents[0], y)
 
     @staticmethod
     def backward(ctx, dy):
@@ -410,6 +510,8 @@ class ReLU(Function):
 @primitive
 class ReLUBackward(Function):
     """dx = y <= 0 ? 0 : dy"""
+
+    batch = staticmethod(elementwise)
 
     @staticmethod
     def forward(dy, y):

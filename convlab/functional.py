@@ -20,6 +20,7 @@ from .arguments import (
     convolution,
     flag,
     integer,
+    is_channels_last,
     pair,
     slope,
     window,
@@ -200,8 +201,7 @@ def max_pool2d(
         raise explained(error, "max_pool2d", input=input) from None
     if not return_indices:
         return y
-    indices = ops.max_pool2d_indices(offsets, input.shape[2:], *arguments)
-    return y, torch.empty_like(y, dtype=torch.int64).copy_(indices)  # in y's layout, as torch has them
+    return y, autograd.apply(autograd.MaxPool2dIndices, offsets, input.shape[2:], is_channels_last(y), arguments)
 
 
 def avg_pool2d(
@@ -271,7 +271,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
             y = ops.leaky_relu_forward(input, negative_slope, False)[0]
     except NotImplementedError as error:
         raise explained(error, "leaky_relu", input=input) from None
-    return input.copy_(y) if inplace else y
+    return autograd.overwrite(input, y) if inplace else y
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
