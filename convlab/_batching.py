@@ -37,18 +37,24 @@ def channel_by_channel(function, size, dims, args):
 
 def first(t, dim, size):
     """t with the batch as its first dimension, repeated if it has none"""
-    return t.expand(size, *t.shape) if dim is None else t.movedim(dim, 0)
+    return t.expand(size, *t.shape) if dim is None else t if dim == 0 else t.movedim(dim, 0)
 
 
 def fold(t, axis, groups=1):
     """t [B, ...] with B inside of dimension `axis` of the rest, inside of its `groups` groups: groups x B x others"""
+    if groups == 1:
+        return (t.movedim(0, axis) if axis else t).flatten(axis, axis + 1)
     inside = t.unflatten(axis + 1, (groups, t.shape[axis + 1] // groups)).movedim(0, axis + 1)
     return inside.flatten(axis, axis + 2)
 
 
 def unfold(t, size, axis, groups=1):
     """What `fold` folded: [B, ...]"""
-    inside = t.unflatten(axis, (groups, size, t.shape[axis] // (groups * size)))
+    others, before, after = t.shape[axis] // (groups * size), t.shape[:axis], t.shape[axis + 1 :]
+    if groups == 1:
+        inside = t.reshape(*before, size, others, *after)
+        return inside.movedim(axis, 0) if axis else inside
+    inside = t.reshape(*before, groups, size, others, *after)
     return inside.movedim(axis + 1, 0).flatten(axis + 1, axis + 2)
 
 

@@ -24,16 +24,11 @@ def needs_autograd(*args) -> bool:
 
     `requires_grad` alone does not tell. Inside vmap it is always False, whatever is differentiated outside, and a
     tangent does not set it: with any of functorch's transforms active, or forward mode, _levels.py must see the call.
-    """
-    return forward_ad._current_level >= 0 or _functorch_is_active() or requires_grad(*args)
-
-
-def requires_grad(*args) -> bool:
-    """Whether autograd must record a call with these arguments, where no transform is active.
-
-    A tensor that a transform wrapped may outlive it (`vjp` calls backward when it is over), and then hides what its
+    And a tensor that a transform wrapped may outlive it (`vjp` calls backward when it is over), and then hides what its
     content requires. torch.jit.trace records operators; a Function is what no file can hold.
     """
+    if forward_ad._current_level >= 0 or _functorch_is_active():
+        return True
     if torch.is_grad_enabled():
         for a in args:
             if isinstance(a, torch.Tensor) and (

@@ -29,16 +29,17 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.autograd.function import Function, _SingleLevelFunction
 
-from ._fast_apply import apply, requires_grad
+from ._fast_apply import apply
 
 
 def call(function: type[Function], args):
     """`function` of args, at the level that is innermost now"""
+    args = _each(unwrap_if_dead, args)
     top = peek_interpreter_stack()
     if top is None:
         return _eager(function, args)
     interpreter = coerce_cinterpreter(top)
-    return _LEVELS[interpreter.key()](interpreter, function, _each(unwrap_if_dead, args))
+    return _LEVELS[interpreter.key()](interpreter, function, args)
 
 
 def _each(change, values):
@@ -52,7 +53,9 @@ def _eager(function, args):
     may_be_dual = forward_ad._current_level >= 0 or torch.compiler.is_compiling()  # in a graph, the level is not there
     if may_be_dual and any(t is not None for t in _tangents(args)):
         return _own(function, "dual", _dual).apply(*args)
-    return function.apply(*args) if requires_grad(*args) else function.forward(*args)
+    if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
+        return function.apply(*args)
+    return function.forward(*args)
 
 
 def _own(function, name, make):
