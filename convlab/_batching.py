@@ -1,7 +1,7 @@
 """What vmap makes of a Function: one call for all of the batch, which is folded into a dimension there is.
 
-A rule is `rule(function, size, dims, args)`: `dims` has the batch's dimension of each of args, None where it has none.
-It returns what the Function returns, and the batch's dimension of each output.
+A rule is the class method `batch(size, dims, args)` of a Function: `dims` has the batch's dimension of each of args,
+None where it has none. It returns what the Function returns, and the batch's dimension of each output.
 """
 
 from typing import NamedTuple

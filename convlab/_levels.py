@@ -84,13 +84,6 @@ def _tangents(args):
     ]
 
 
-def _pushed(function, primals, tangents, y):
-    """The tangents of y, which is `function` of primals: None where there are none"""
-    if hasattr(function, "tangent"):
-        return function.tangent(primals, tangents, y)
-    return None if tangents[0] is None else apply(function, tangents[0], *primals[1:])  # linear in its first argument
-
-
 def _dual(function):
     """`function` with a jvp, as torch wants it, for eager forward mode: there the backward's node keeps dual tensors, so
     that it has a tangent, too. It cannot be in `function`, or Dynamo would refuse that."""
@@ -105,9 +98,8 @@ def _dual(function):
         def jvp(ctx, *tangents):
             inputs, output = ctx.call
             del ctx.call  # which has an output of this very node
-            return _pushed(
-                function, _each(lambda a: forward_ad.unpack_dual(a, level=0).primal, inputs), tangents, output
-            )
+            primals = _each(lambda a: forward_ad.unpack_dual(a, level=0).primal, inputs)
+            return function.tangent(primals, tangents, output)
 
     return Dual
 
@@ -124,7 +116,7 @@ def _jvp(interpreter, function, args):
     primals, tangents = (_each(lambda a: _unwrap_for_grad(a, level), values) for values in (duals, _tangents(duals)))
     with interpreter.lower():
         y = apply(function, *primals)
-        tangents = _pushed(function, primals, tangents, y) if any(t is not None for t in tangents) else None
+        tangents = function.tangent(primals, tangents, y) if any(t is not None for t in tangents) else None
     return _duals(y, tangents, lambda y: _wrap_for_grad(y, level))
 
 
@@ -137,7 +129,7 @@ def _vmap(interpreter, function, args):
     with interpreter.lower():
         if all(d is None for d in dims):
             return apply(function, *values)
-        outputs, out_dims = function.batch(function, interpreter.batch_size(), dims, values)
+        outputs, out_dims = function.batch(interpreter.batch_size(), dims, values)
     if not isinstance(outputs, tuple):
         return _add_batch_dim(outputs, out_dims, level)
     return tuple(y if d is None else _add_batch_dim(y, d, level) for y, d in zip(outputs, out_dims))

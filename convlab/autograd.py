@@ -82,7 +82,10 @@ PRIMITIVES: list[type[Function]] = []
 
 def primitive(function: type[Function]) -> type[Function]:
     """Marks a Function as one of ours: a signature that costs little, and a backward that goes where the forward went:
-    into a simulation, or not."""
+    into a simulation, or not.
+
+    It has a rule for vmap, `batch` (_batching.py), and one for forward mode: `tangent` of its arguments, their tangents
+    (None: no tangent) and its output."""
     setup_context, backward = function.setup_context, function.backward
 
     def setup_and_remember(ctx, inputs, output):
@@ -108,6 +111,11 @@ def primitive(function: type[Function]) -> type[Function]:
     binds_nothing(function)
     PRIMITIVES.append(function)
     return function
+
+
+def linear(function, args, tangents, _):
+    """The tangent of what is linear in its first argument, where no other one has a derivative."""
+    return None if tangents[0] is None else apply(function, tangents[0], *args[1:])
 
 
 def overwritable(function: type[Function]) -> type[Function]:
@@ -143,7 +151,7 @@ def _only_contiguous(w) -> bool:
 class Conv2dForward(Function):
     """x [N, C, H, W], w [K, C/groups, R, S], bias [K] or None -> y [N, K, P, Q]"""
 
-    batch = staticmethod(convolution((X, W, BIAS), (Y,), 0))
+    batch = classmethod(convolution((X, W, BIAS), (Y,), 0))
 
     @staticmethod
     def forward(x, w, bias, a: ConvArguments):
@@ -158,12 +166,12 @@ class Conv2dForward(Function):
         ctx.dw_channels_last = ctx.channels_last and not _only_contiguous(w)
         ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None)
 
-    @staticmethod
-    def tangent(args, tangents, y):
+    @classmethod
+    def tangent(cls, args, tangents, y):
         (x, w, _, a), (tx, tw, tbias, _) = args, tangents
-        terms = [] if tx is None else [apply(Conv2dForward, tx, w, None, a)]
+        terms = [] if tx is None else [apply(cls, tx, w, None, a)]
         if tw is not None:
-            terms.append(apply(Conv2dForward, x, tw, tbias, a))
+            terms.append(apply(cls, x, tw, tbias, a))
         elif tbias is not None:
             terms.append(tbias[:, None, None].expand_as(y))
         return sum(terms[1:], terms[0])
@@ -186,7 +194,7 @@ class Conv2dForward(Function):
 class Conv2dDgrad(Function):
     """dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W], where input_size is (H, W)"""
 
-    batch = staticmethod(convolution((Y, W), (X,), 1))
+    batch = classmethod(convolution((Y, W), (X,), 1))
 
     @staticmethod
     def forward(dy, w, input_size, channels_last, a: ConvArguments):
@@ -199,12 +207,12 @@ class Conv2dDgrad(Function):
         ctx.kernel_size, ctx.dw_channels_last = w.shape[2:], channels_last and not _only_contiguous(w)
         ctx.save_for_backward(dy if needs_dw else None, w if needs_ddy else None)
 
-    @staticmethod
-    def tangent(args, tangents, _):
+    @classmethod
+    def tangent(cls, args, tangents, _):
         (dy, w, *others), (tdy, tw, *_) = args, tangents
-        terms = [] if tdy is None else [apply(Conv2dDgrad, tdy, w, *others)]
+        terms = [] if tdy is None else [apply(cls, tdy, w, *others)]
         if tw is not None:
-            terms.append(apply(Conv2dDgrad, dy, tw, *others))
+            terms.append(apply(cls, dy, tw, *others))
         return sum(terms[1:], terms[0])
 
     @staticmethod
@@ -225,7 +233,7 @@ class Conv2dWgrad(Function):
     """dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless
     with_bias"""
 
-    batch = staticmethod(convolution((Y, X), (W, BIAS), 2))
+    batch = classmethod(convolution((Y, X), (W, BIAS), 2))
 
     @staticmethod
     def forward(dy, x, kernel_size, with_bias, channels_last, a: ConvArguments):
@@ -238,12 +246,12 @@ class Conv2dWgrad(Function):
         ctx.input_size, ctx.channels_last = x.shape[2:], channels_last or is_channels_last(x)
         ctx.save_for_backward(dy if needs_dx else None, x if needs_ddy else None)
 
-    @staticmethod
-    def tangent(args, tangents, _):
+    @classmethod
+    def tangent(cls, args, tangents, _):
         (dy, x, kernel_size, with_bias, *others), (tdy, tx, *_) = args, tangents
-        tdw, tdb = (None, None) if tdy is None else apply(Conv2dWgrad, tdy, x, kernel_size, with_bias, *others)
+        tdw, tdb = (None, None) if tdy is None else apply(cls, tdy, x, kernel_size, with_bias, *others)
         if tx is not None:
-            term, _ = apply(Conv2dWgrad, dy, tx, kernel_size, False, *others)
+            term, _ = apply(cls, dy, tx, kernel_size, False, *others)
             tdw = term if tdw is None else tdw + term
         return tdw, tdb
 
@@ -260,7 +268,7 @@ class Conv2dWgrad(Function):
 class Conv2dBiasGrad(Function):
     """dy [N, K, P, Q] -> db [K]"""
 
-    batch = staticmethod(channel_by_channel)
+    batch, tangent = classmethod(channel_by_channel), classmethod(linear)
 
     @staticmethod
     def forward(dy):
@@ -282,7 +290,7 @@ class Conv2dBiasGrad(Function):
 class MaxPool2d(Function):
     """x [N, C, H, W] -> y [N, C, P, Q] and offsets [N, C, P, Q], which tap of its window won"""
 
-    batch = staticmethod(image_by_image)
+    batch = classmethod(image_by_image)
 
     @staticmethod
     def forward(x, ceil_mode, a: PoolArguments):
@@ -295,8 +303,8 @@ class MaxPool2d(Function):
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
 
-    @staticmethod
-    def tangent(args, tangents, output):
+    @classmethod
+    def tangent(cls, args, tangents, output):
         return apply(MaxPool2dGather, tangents[0], output[1], args[2]), None
 
     @staticmethod
@@ -309,7 +317,7 @@ class MaxPool2d(Function):
 class MaxPool2dBackward(Function):
     """dy, offsets [N, C, P, Q] -> dx [N, C, H, W]: each dy at its winner"""
 
-    batch = staticmethod(image_by_image)
+    batch, tangent = classmethod(image_by_image), classmethod(linear)
 
     @staticmethod
     def forward(dy, offsets, input_size, channels_last, a: PoolArguments):
@@ -330,7 +338,7 @@ class MaxPool2dBackward(Function):
 class MaxPool2dGather(Function):
     """x [N, C, H, W], offsets [N, C, P, Q] -> y [N, C, P, Q]: x at the winners"""
 
-    batch = staticmethod(image_by_image)
+    batch, tangent = classmethod(image_by_image), classmethod(linear)
 
     @staticmethod
     def forward(x, offsets, a: PoolArguments):
@@ -353,7 +361,7 @@ class MaxPool2dIndices(Function):
     """offsets [N, C, P, Q] -> the int64 positions h * W + w of the winners in x [N, C, H, W], where input_size is (H, W),
     in the layout of y"""
 
-    batch = staticmethod(image_by_image)
+    batch, tangent = classmethod(image_by_image), classmethod(linear)
 
     @staticmethod
     def forward(offsets, input_size, channels_last, a: PoolArguments):
@@ -387,7 +395,7 @@ class AvgPoolArguments(NamedTuple):
 class AvgPool2d(Function):
     """x [N, C, H, W] -> y [N, C, P, Q]"""
 
-    batch = staticmethod(image_by_image)
+    batch, tangent = classmethod(image_by_image), classmethod(linear)
 
     @staticmethod
     def forward(x, a: AvgPoolArguments):
@@ -407,7 +415,7 @@ class AvgPool2d(Function):
 class AvgPool2dBackward(Function):
     """dy [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)"""
 
-    batch = staticmethod(image_by_image)
+    batch, tangent = classmethod(image_by_image), classmethod(linear)
 
     @staticmethod
     def forward(dy, input_size, channels_last, a: AvgPoolArguments):
@@ -435,7 +443,7 @@ class LeakyReLU(Function):
     this.
     """
 
-    batch = staticmethod(elementwise)
+    batch = classmethod(elementwise)
 
     @staticmethod
     def forward(x, negative_slope, inplace):
@@ -447,8 +455,8 @@ class LeakyReLU(Function):
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
 
-    @staticmethod
-    def tangent(args, tangents, output):
+    @classmethod
+    def tangent(cls, args, tangents, output):
         return apply(LeakyReLUBackward, tangents[0], output[1], args[1]), None
 
     @staticmethod
@@ -465,7 +473,7 @@ class LeakyReLU(Function):
 class LeakyReLUBackward(Function):
     """dx = positive ? dy : dy slope"""
 
-    batch = staticmethod(elementwise)
+    batch, tangent = classmethod(elementwise), classmethod(linear)
 
     @staticmethod
     def forward(dy, positive, negative_slope):
@@ -487,7 +495,7 @@ class LeakyReLUBackward(Function):
 class ReLU(Function):
     """y = x > 0 ? x : 0, NaN stays"""
 
-    batch = staticmethod(elementwise)
+    batch = classmethod(elementwise)
 
     @staticmethod
     def forward(x):
@@ -497,8 +505,8 @@ class ReLU(Function):
     def setup_context(ctx, inputs, output):
         ctx.save_for_backward(output)
 
-    @staticmethod
-    def tangent(_, tangents, y):
+    @classmethod
+    def tangent(cls, _, tangents, y):
         return apply(ReLUBackward, tangents[0], y)
 
     @staticmethod
@@ -511,7 +519,7 @@ class ReLU(Function):
 class ReLUBackward(Function):
     """dx = y <= 0 ? 0 : dy"""
 
-    batch = staticmethod(elementwise)
+    batch, tangent = classmethod(elementwise), classmethod(linear)
 
     @staticmethod
     def forward(dy, y):

@@ -94,6 +94,12 @@ BATCHED = {  # a Function, the shapes of its tensors (as types: of what else tha
 }
 
 
+def test_every_function_has_both_rules():
+    """Of its own: a derivative that is linear only by default would be wrong in silence."""
+    assert {function for function, *_ in BATCHED.values()} <= set(autograd.PRIMITIVES)
+    assert all({"batch", "tangent"} <= vars(function).keys() for function in autograd.PRIMITIVES)
+
+
 def tensor(shape):
     if not isinstance(shape[0], torch.dtype):
         return torch.randn(shape, dtype=torch.float64)
@@ -189,7 +195,6 @@ FORWARD = {
     "torch.autograd.functional": lambda f, *a: torch.autograd.functional.jacobian(
         lambda x: f(x, *a[1:]), a[0], strategy="forward-mode", vectorize=True
     ),
-    "linearize": lambda f, *a: torch.func.linearize(f, *a)[1](*(t.cos() for t in a)),
 }
 
 
@@ -205,6 +210,14 @@ def test_forward_mode(name, form):
         pytest.skip("torch's own cannot do it")
     assert torchs.any()
     close(FORWARD[form](FUNCTIONS[name][0](CF), *tensors), torchs, f"{form} of {name}")
+
+
+@pytest.mark.parametrize("name", ["conv2d", "max_pool2d with indices"])
+def test_linearize(name):
+    """It traces a jvp, and folds what is constant."""
+    tensors = tensors_of(name)
+    ours, torchs = (torch.func.linearize(FUNCTIONS[name][0](f), *tensors)[1] for f in (CF, F))
+    close(ours(*tensors), torchs(*tensors), f"linearize of {name}")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -344,7 +357,7 @@ def check_compiled(name, form):
 @pytest.mark.works_with("`torch.compile` around `torch.func`'s transforms, forward mode too, and inside of them")
 @pytest.mark.parametrize(
     "name, form",
-    [("conv2d", "grad of grad"), ("relu", "vmap"), ("max_pool2d", "vmap of grad"), ("conv2d", "jvp")],
+    [("conv2d", "grad of grad"), ("max_pool2d", "vmap of grad"), ("conv2d", "jvp")],
 )
 def test_compiled(name, form):
     check_compiled(name, form)
