@@ -2,14 +2,12 @@
 #include "host/avg_pool2d_operators.h"
 
 #include "cpu/integer_operators.h"
-#include "cpu/pool2d/plain.h"
 #include "cpu/pool2d/pooling_plan.h"
 #include "host/registration.h"
 
 namespace convlab {
 namespace {
 
-using namespace pooling::plain;
 using pooling::Pass;
 using pooling::Plan;
 
@@ -24,8 +22,7 @@ class Factors {
     for (int q = 0; q < a.window.Q; q++) columns_.push_back(a.divisor ? 1.0 : double(averaged_over(columns, 0, q)));
   }
   Averages view() const {
-    return {rows_.data(), columns_.data(),
-            std::adjacent_find(columns_.begin(), columns_.end(), std::not_equal_to<double>()) == columns_.end()};
+    return {rows_.data(), columns_.data()};
   }
 
  private:
@@ -34,45 +31,23 @@ class Factors {
 
 struct Cpu {
   static constexpr bool any_layout = true;
-  const int64_t inner;  // channels of a place where the tensors lie channels_last, else 1
-  explicit Cpu(const Tensor& output) : inner(is_channels_last(output) ? output.size(1) : 1) {}
+  const int64_t channels;  // of a position where the tensors lie channels_last, else 1
+  explicit Cpu(const Tensor& output) : channels(is_channels_last(output) ? output.size(1) : 1) {}
 
   void forward(const AvgPool2d& a, DType dtype, const void* x, void* y) const {
-    if (in_lines(Pass::forward, a.window))
-      return run(Pass::forward, a, dtype, kernels::average_forward.of(dtype), x, y);
-    dispatch(dtype, [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      each_slab(a.window, inner,
-                [&](const Slab& slab) { average_forward(a, static_cast<const T*>(x), static_cast<T*>(y), slab); });
-    });
+    run(Pass::forward, a, dtype, kernels::average_forward.of(dtype), x, y);
   }
-
   void backward(const AvgPool2d& a, DType dtype, const void* dy, void* dx) const {
-    if (in_lines(Pass::backward, a.window))
-      return run(Pass::backward, a, dtype, kernels::average_backward.of(dtype), dy, dx);
-    dispatch(dtype, [&](auto tag) {
-      using T = typename decltype(tag)::type;
-      each_slab(a.window, inner, [&, memory = std::vector<acc_t<T>>()](const Slab& slab) mutable {
-        average_backward(a, static_cast<const T*>(dy), static_cast<T*>(dx), slab, memory);
-      });
-    });
+    run(Pass::backward, a, dtype, kernels::average_backward.of(dtype), dy, dx);
   }
 
  private:
-  static bool in_lines(Pass pass, const Pool2d& g) { return phases(pass, g) <= pooling::kMostPhases; }
-
-  void run(Pass pass, const AvgPool2d& a, DType dtype, AverageFunction* f, const void* from, void* to) const {
+  template <class F> void run(Pass pass, const AvgPool2d& a, DType dtype, F* f, const void* from, void* to) const {
     const Factors factors(a);
     const Averages averages = factors.view();
-    Plan(pass, a.window, inner, dtype, pooling::Way::lines)
-        .run(
-            [&](auto& memory, auto sum, const Pooling& p, int lanes) {
-              using A = decltype(sum);
-              pooling::average_memory<A>(memory, pass == Pass::backward, p, averages, lanes);
-            },
-            [&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
-              f(p, averages, from, to, begin, end, scratch);
-            });
+    Plan(pass, a.window, channels, dtype).run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+      f(p, averages, from, to, begin, end, scratch);
+    });
   }
 };
 

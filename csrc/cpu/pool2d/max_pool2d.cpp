@@ -2,143 +2,92 @@
 #include "host/max_pool2d_operators.h"
 
 #include "cpu/integer_operators.h"
-#include "cpu/pool2d/plain.h"
 #include "cpu/pool2d/pooling_plan.h"
 #include "host/registration.h"
 
 namespace convlab {
 namespace {
 
-using namespace pooling::plain;
 using pooling::Pass;
 using pooling::Plan;
-using pooling::Way;
 
-// In backward, gathering asks every window that may cover an element, for a vector of elements at a time. Scattering
-// adds up what each window gives, one by one, but costs no more where windows overlap more. Gathering is the faster one
-//   along rows, for few windows over an element, and rows that fill vectors
-//   along channels, for few taps a window
-constexpr int kGatheredWindows = 3, kGatheredTaps = 16;
-constexpr double kFilledVectors = 2.5;
-
-template <class F> void dispatch_offset(const Pool2d& g, F&& f) {
-  if (offsets_fit_a_byte(g)) f(type_tag<uint8_t>{});
-  else f(type_tag<int32_t>{});
-}
-
-template <class F> void dispatch_both(DType dtype, const Pool2d& g, F&& f) {
-  dispatch(dtype, [&](auto tag) { dispatch_offset(g, [&](auto offset_tag) { f(tag, offset_tag); }); });
-}
+// In backward, gathering asks every window over a position for a vector of channels, and costs more the more taps there
+// are; scattering adds up what each window gives, element by element.
+constexpr int kGatheredTaps = 16;
+constexpr int kScattered = 16;  // channels: a cache line of floats
 
 struct Cpu {
   static constexpr bool any_layout = true;
-  const int64_t inner;  // channels of a place where the tensors lie channels_last, else 1
-  explicit Cpu(const Tensor& output) : inner(is_channels_last(output) ? output.size(1) : 1) {}
+  const int64_t channels;  // of a position where the tensors lie channels_last, else 1
+  explicit Cpu(const Tensor& output) : channels(is_channels_last(output) ? output.size(1) : 1) {}
 
   void forward(const Pool2d& g, DType dtype, const void* x, void* y, void* offsets) const {
-    const Way way = way_of(Pass::forward, g, dtype);
-    if (way == Way::plain) return forward_plain(g, dtype, x, y, offsets);
-    const bool lines = way == Way::lines;
-    const auto f = (lines ? kernels::max_lines_forward : kernels::max_channels_forward).of(dtype);
-    Plan(Pass::forward, g, inner, dtype, way)
-        .run(
-            [&](auto& memory, auto sum, const Pooling& p, int lanes) {
-              using A = decltype(sum);
-              if (lines) pooling::max_forward_memory<A>(memory, p, lanes);
-              else pooling::channels_memory(memory, p, false);
-            },
-            [&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
-              f(p, x, y, offsets, begin, end, scratch);
-            });
+    Plan(Pass::forward, g, channels, dtype).run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+      kernels::max_forward.of(dtype)(p, x, y, offsets, begin, end, scratch);
+    });
   }
 
   void backward(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
-    const Way way = way_of(Pass::backward, g, dtype);
-    if (way == Way::plain) return backward_plain(g, dtype, dy, offsets, dx);
-    const bool lines = way == Way::lines;
-    const auto f = (lines ? kernels::max_lines_backward : kernels::max_channels_backward).of(dtype);
-    Plan(Pass::backward, g, inner, dtype, way)
-        .run(
-            [&](auto& memory, auto sum, const Pooling& p, int lanes) {
-              using A = decltype(sum);
-              if (lines) pooling::max_backward_memory<A>(memory, p, lanes);
-              else pooling::channels_memory(memory, p, true);
-            },
-            [&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
-              f(p, dy, offsets, dx, begin, end, scratch);
-            });
+    if (channels < instruction_set().lanes(dtype) || g.R * g.S > kGatheredTaps)
+      return scatter(g, dtype, dy, offsets, dx);
+    Plan(Pass::backward, g, channels, dtype).run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+      kernels::max_gather.of(dtype)(p, dy, offsets, dx, begin, end, scratch);
+    });
   }
 
   void gather(const Pool2d& g, DType dtype, const void* x, const void* offsets, void* y) const {
-    dispatch_both(dtype, g, [&](auto tag, auto offset_tag) {
+    dispatch(dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      using Offset = typename decltype(offset_tag)::type;
-      const T* xt = static_cast<const T*>(x);
-      const Offset* winners = static_cast<const Offset*>(offsets);
-      T* yt = static_cast<T*>(y);
-      const TapPlaces places(g);
-      over_outputs(g, [&](int64_t plane, int p, int q, int64_t first) {
-        for (int64_t i = first; i < first + inner; i++) {
-          const int64_t at = places.inside(p, q, winners[i]);
-          yt[i] = at >= 0 ? xt[(plane * g.H * g.W + at) * inner + i - first] : T(0.0f);
-        }
+      const T* const xt = static_cast<const T*>(x);
+      T* const yt = static_cast<T*>(y);
+      each_winner(g, offsets, [&](int64_t i, int64_t first, int64_t h, int64_t w) {
+        const bool inside = h >= 0 && h < g.H && w >= 0 && w < g.W;
+        yt[i] = inside ? xt[first + (h * g.W + w) * channels] : T(0.0f);
       });
     });
   }
 
   void indices(const Pool2d& g, const void* offsets, long long* out) const {
-    dispatch_offset(g, [&](auto offset_tag) {
-      const auto* winners = static_cast<const typename decltype(offset_tag)::type*>(offsets);
-      const TapPlaces places(g);
-      over_outputs(g, [&](int64_t, int p, int q, int64_t first) {
-        for (int64_t i = first; i < first + inner; i++) out[i] = places.index(p, q, winners[i]);
-      });
-    });
+    each_winner(g, offsets, [&](int64_t i, int64_t, int64_t h, int64_t w) { out[i] = h * g.W + w; });
   }
 
  private:
-  void forward_plain(const Pool2d& g, DType dtype, const void* x, void* y, void* offsets) const {
-    dispatch_both(dtype, g, [&](auto tag, auto offset_tag) {
-      using T = typename decltype(tag)::type;
-      using Offset = typename decltype(offset_tag)::type;
-      each_slab(g, inner, [&](const Slab& slab) {
-        max_forward(g, static_cast<const T*>(x), static_cast<T*>(y), static_cast<Offset*>(offsets), slab);
-      });
+  void scatter(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
+    pooling::Scattering s{pooling::rows_of(g), pooling::columns_of(g), g.planes, channels, offsets_fit_a_byte(g)};
+    s.width = std::max(g.pad_w + g.W, (g.Q - 1) * g.stride_w + (g.S - 1) * g.dilation_w + 1);
+    const int reach = (g.R - 1) * g.dilation_h,
+              all = std::max(g.pad_h + g.H, (g.P - 1) * g.stride_h + reach + 1);
+    const int64_t row = int64_t(s.width) * sum_bytes(dtype);
+    s.channels_each = int(std::clamp<int64_t>(pooling::kMostBytes / (row * all), 1, std::min<int64_t>(channels, kScattered)));
+    s.rows_each = int(std::clamp<int64_t>(std::max<int64_t>(pooling::kMostBytes / (row * s.channels_each) - 2 * reach, 4 * reach), 1, g.H));
+    const int64_t blocks = g.planes / channels * pooling::parts(channels, s.channels_each);
+    s.rows_each = pooling::split(blocks, g.H, s.rows_each, std::max(1, 4 * reach));
+    s.height = std::min(all, s.rows_each + 2 * reach + 1) + g.pad_h;
+    const int64_t pieces = blocks * pooling::parts(g.H, s.rows_each);
+    const int64_t scratch = measured(
+        dtype, [&](Measure& memory, auto sum) { pooling::scatter_memory<decltype(sum)>(memory, s); });
+    parallel_over(pieces, pooling::bytes_of(g, dtype) / pieces, [&](int64_t begin, int64_t end) {
+      const CpuScratch own(CpuScratch::own, scratch);
+      kernels::max_scatter.of(dtype)(s, dy, offsets, dx, begin, end, own.get());
     });
   }
 
-  void backward_plain(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
-    dispatch_both(dtype, g, [&](auto tag, auto offset_tag) {
-      using T = typename decltype(tag)::type;
-      const auto* winners = static_cast<const typename decltype(offset_tag)::type*>(offsets);
-      const TapPlaces places(g);
-      const std::vector<int64_t> scaled = places.places(Sums<T>::step(inner));
-      const bool all_reach = places.all_reach();
-      each_slab(g, inner, [&, memory = std::vector<acc_t<T>>()](const Slab& slab) mutable {
-        max_backward(g, places, scaled, all_reach, static_cast<const T*>(dy), winners, static_cast<T*>(dx), slab,
-                     memory);
-      });
-    });
+  // Calls f(output, first element of its plane's image or row of planes, h, w) with where the winners lie in x, which
+  // may be outside, from several threads
+  template <class F> void each_winner(const Pool2d& g, const void* offsets, const F& f) const {
+    if (offsets_fit_a_byte(g)) each_winner(g, static_cast<const uint8_t*>(offsets), f);
+    else each_winner(g, static_cast<const int32_t*>(offsets), f);
   }
-
-  Way way_of(Pass pass, const Pool2d& g, DType dtype) const {
-    const int lanes = instruction_set().lanes(dtype);
-    const bool lines = pooling::phases(pass, g) <= pooling::kMostPhases,
-               channels = inner >= lanes && is_sum_type(dtype);
-    if (pass == Pass::forward) return channels ? Way::channels : lines ? Way::lines : Way::plain;
-    const bool rows = lines && inner == 1 && g.stride_w <= 2;
-    if (pooling::side_by_side(g) && (rows || (lines && inner >= lanes))) return Way::lines;
-    if (channels && (inner == lanes || inner >= 2 * lanes))
-      return g.R * g.S <= kGatheredTaps ? Way::channels : Way::plain;
-    const bool few = g.R * g.S <= kGatheredWindows * g.stride_h * g.stride_w && g.Q >= kFilledVectors * lanes;
-    return rows && few ? Way::lines : Way::plain;
-  }
-
-  // Calls f(plane, p, q, first element) for all outputs, from several threads
-  template <class F> void over_outputs(const Pool2d& g, const F& f) const {
-    parallel_over(g.planes / inner * g.P, g.Q * inner, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i++)
-        for (int q = 0; q < g.Q; q++) f(i / g.P, int(i % g.P), q, (i * g.Q + q) * inner);
+  template <class Offset, class F> void each_winner(const Pool2d& g, const Offset* offsets, const F& f) const {
+    parallel_over(g.planes / channels * g.P, g.Q * channels, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; row++)
+        for (int q = 0; q < g.Q; q++)
+          for (int64_t c = 0; c < channels; c++) {
+            const int64_t i = (row * g.Q + q) * channels + c;
+            const int named = int(offsets[i]), tap = named >= 0 && named < g.R * g.S ? named : 0;  // the caller's data
+            f(i, row / g.P * channels * g.H * g.W + c, int64_t(row % g.P) * g.stride_h - g.pad_h + tap / g.S * g.dilation_h,
+              int64_t(q) * g.stride_w - g.pad_w + tap % g.S * g.dilation_w);
+          }
     });
   }
 };

@@ -1,0 +1,194 @@
+// The walk over a pass's targets, and the panels of tensors that are not walked in place.
+#pragma once
+#include "cpu/pool2d/pooling.h"
+#include "cpu/simd/integer_lanes.h"
+
+namespace convlab::CONVLAB_ISA {
+
+using namespace convlab::pooling;
+
+CONVLAB_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+CONVLAB_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// What a vector of targets reads: rows times columns of the source, `row` and `column` elements apart
+struct Taps {
+  int rows, columns;
+  int64_t row, column;
+  int first, row_tap, column_tap;  // the first tap, and from one to the next
+  bool begun, ends;  // the target holds what was read before; this is the last of it
+};
+
+// f(where, tap), in the order of the window
+template <class F> CONVLAB_INLINE void each_tap(const Taps& taps, int64_t at, F f) {
+  int tap_of_row = taps.first;
+  for (int r = 0; r < taps.rows; r++, at += taps.row, tap_of_row += taps.row_tap) {
+    int64_t where = at;
+    int tap = tap_of_row;
+    for (int s = 0; s < taps.columns; s++, where += taps.column, tap += taps.column_tap) f(where, tap);
+  }
+}
+
+// An Operation makes U vectors of the target of what their taps read: op.run<U>(taps, at, step, to, to_step), where
+// they lie `step` apart in the source and `to_step` in the target. op.begin(t, u): the target's position.
+template <class A, class Op>
+[[gnu::noinline]] void vectors(const Op& op, const Taps& taps, int64_t at, int64_t step, int64_t to, int64_t to_step,
+                               int64_t count) {
+  for (; count >= 4; count -= 4, at += 4 * step, to += 4 * to_step) op.template run<4>(taps, at, step, to, to_step);
+  if (count & 2) op.template run<2>(taps, at, step, to, to_step), at += 2 * step, to += 2 * to_step;
+  if (count & 1) op.template run<1>(taps, at, step, to, to_step);
+}
+
+// Where a row and a position of a tensor begin
+struct Steps {
+  int64_t row, pixel;
+};
+
+// Rows [t0, t1) of the target, of what rows [s0, s1) of the source have for them. Both begin with the first of these
+// rows. `channels` in place, or panels.
+template <class A, class Op>
+void walk(const Pooling& g, Op& op, const Steps& from, const Steps& to, int64_t channels, int t0, int t1, int s0,
+          int s1) {
+  constexpr int L = kLanes<A>;
+  const PoolAxis &rows = g.rows, &columns = g.columns;
+  for (int t = t0; t < t1; t++) {
+    Reads down = rows.reads[t];
+    const int skipped = down.first < s0 ? int(smaller(down.count, (s0 - down.first + rows.step - 1) / rows.step)) : 0;
+    down.first += skipped * rows.step, down.count -= skipped, down.tap += skipped * rows.tap_step;
+    const int last = down.first + (down.count - 1) * rows.step;
+    if (last >= s1) down.count = down.first < s1 ? (s1 - 1 - down.first) / rows.step + 1 : 0;
+    for (int phase = 0; phase < (g.in_place ? 1 : columns.period); phase++)
+      for (int u = phase, alike; u < columns.targets; u += alike) {
+        const Reads across = columns.reads[u];
+        const Taps taps{down.count,
+                        across.count,
+                        rows.step * from.row,
+                        columns.step * from.pixel,
+                        down.tap * g.row_of_taps + across.tap,
+                        rows.tap_step * g.row_of_taps,
+                        columns.tap_step,
+                        skipped > 0,
+                        last >= s0 && last < s1};
+        const int64_t at = (down.first - s0) * from.row + across.first * from.pixel,
+                      target = (t - t0) * to.row + u * to.pixel;
+        op.begin(t, u);
+        if (g.in_place) {
+          vectors<A>(op, taps, at, L, target, L, channels / L);
+          if (channels % L) op.template run<1>(taps, at + channels - L, L, target + channels - L, L);
+          alike = 1;
+        } else {
+          vectors<A>(op, taps, at, columns.advance * L, target, columns.period * L, across.alike);
+          alike = across.alike * columns.period;
+        }
+      }
+  }
+}
+
+// ---- panels ----
+
+// A vector of planes of a tensor, from some position on: where they lie, and how far apart their elements
+template <class A> struct Planes {
+  int64_t at[kLanes<A>], pixel;
+  int count;
+
+  Planes(const Pooling& g, int64_t first, int64_t places, int64_t place) : pixel(g.channels) {
+    count = int(smaller(kLanes<A>, g.planes - first));
+    for (int l = 0; l < kLanes<A>; l++) {
+      const int64_t plane = first + smaller(l, count - 1);
+      at[l] = pixel == 1 ? plane * places + place : plane / pixel * places * pixel + plane % pixel + place * pixel;
+    }
+  }
+};
+
+template <class A, class T> CONVLAB_INLINE Vec<A> load_lanes(const T* p) {
+  if constexpr (std::is_integral_v<T>) return (Vec<A>)load_integers<A>(p);
+  else return load_as<A>(p);
+}
+template <class A, class T> CONVLAB_INLINE void store_lanes(T* p, Vec<A> v) {
+  if constexpr (std::is_integral_v<T>) store_integers<A>(p, (Integers<A>)v);
+  else store_as<A>(p, v);
+}
+
+// n elements of each plane -> panel [n, L]
+template <class A, class T, class P> void take_in(const Planes<A>& planes, const T* from, int64_t n, P* panel) {
+  constexpr int L = kLanes<A>;
+  if (planes.pixel == 1 && n >= L) {
+    for (int64_t i = 0; i < n; i += L) {
+      i = smaller(i, n - L);
+      Vec<A> block[L];
+#pragma GCC unroll 16
+      for (int l = 0; l < L; l++) block[l] = load_lanes<A>(from + planes.at[l] + i);
+      transpose<A>(block);
+#pragma GCC unroll 16
+      for (int l = 0; l < L; l++) store_lanes<A>(panel + (i + l) * L, block[l]);
+    }
+  } else {
+    for (int64_t i = 0; i < n; i++)
+      for (int l = 0; l < L; l++) panel[i * L + l] = P(from[planes.at[l] + i * planes.pixel]);
+  }
+}
+
+// panel [n, L] -> n elements of each plane
+template <class A, class T, class P> void give_back(const Planes<A>& planes, const P* panel, int64_t n, T* to) {
+  constexpr int L = kLanes<A>;
+  if (planes.pixel == 1 && n >= L) {
+    for (int64_t i = 0; i < n; i += L) {
+      i = smaller(i, n - L);
+      Vec<A> block[L];
+#pragma GCC unroll 16
+      for (int l = 0; l < L; l++) block[l] = load_lanes<A>(panel + (i + l) * L);
+      transpose<A>(block);
+#pragma GCC unroll 16
+      for (int l = 0; l < L; l++)
+        if (l < planes.count) store_lanes<A>(to + planes.at[l] + i, block[l]);
+    }
+  } else {
+    for (int64_t i = 0; i < n; i++)
+      for (int l = 0; l < planes.count; l++) to[planes.at[l] + i * planes.pixel] = T(panel[i * L + l]);
+  }
+}
+
+// ---- pieces ----
+
+struct Piece {
+  int64_t image, channel, channels;  // in place
+  int64_t plane;  // in panels
+  int t0, t1;  // rows of the target
+  int s0, s1;  // rows of the source that these read
+};
+
+CONVLAB_INLINE Piece piece_of(const Pooling& g, int64_t index, int lanes) {
+  Piece p{};
+  const int64_t strips = (g.rows.targets + g.rows_each - 1) / g.rows_each, block = index / strips;
+  p.t0 = int(index % strips) * g.rows_each, p.t1 = int(smaller(p.t0 + g.rows_each, g.rows.targets));
+  if (g.in_place) {
+    const int64_t blocks = g.channels / g.channels_each;  // the last has what is left as well
+    p.image = block / blocks, p.channel = block % blocks * g.channels_each;
+    p.channels = block % blocks == blocks - 1 ? g.channels - p.channel : g.channels_each;
+  } else {
+    p.plane = block * lanes;
+  }
+  p.s0 = g.rows.sources, p.s1 = 0;
+  for (int t = p.t0; t < p.t1; t++) {
+    const Reads& r = g.rows.reads[t];
+    if (r.count == 0) continue;
+    p.s0 = int(smaller(p.s0, r.first)), p.s1 = int(larger(p.s1, r.first + (r.count - 1) * g.rows.step + 1));
+  }
+  p.s0 = int(smaller(p.s0, p.s1));
+  return p;
+}
+
+// Calls of_rows(s0, s1) for what a panel holds at a time of the piece's source
+template <class F> CONVLAB_INLINE void each_panel(const Pooling& g, const Piece& p, F of_rows) {
+  int s = p.s0;
+  do {
+    const int end = int(smaller(s + g.sources_each, p.s1));
+    of_rows(s, end), s = end;
+  } while (s < p.s1);
+}
+
+// The first element of a piece's channels in row `row` of a tensor of rows [height] of `width` positions, in place
+CONVLAB_INLINE int64_t in_place(const Pooling& g, const Piece& p, int height, int width, int row) {
+  return (p.image * height + row) * width * g.channels + p.channel;
+}
+
+}  // namespace convlab::CONVLAB_ISA
