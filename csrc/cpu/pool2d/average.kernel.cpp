@@ -5,8 +5,10 @@ namespace convlab::CONVLAB_ISA {
 
 template <class A> CONVLAB_INLINE A divisor_of(const Averages& a, int p, int q) { return A(a.rows[p]) * A(a.columns[q]); }
 
-// Sums, divided where they are complete and `averages` says by what
-template <class A, class From, class To> struct Sum {
+// Sums, divided where they are complete and `averages` says by what. kSource columns of the source, side by side, give
+// one of the target; kTarget of the target get the same.
+template <class A, class From, class To, int kFrom = 1, int kTo = 1> struct Sum {
+  static constexpr int kSource = kFrom, kTarget = kTo;
   const From* from;
   To* to;
   const Averages* averages = nullptr;
@@ -23,37 +25,46 @@ template <class A, class From, class To> struct Sum {
     for (int u = 0; u < U; u++) sum[u] = taps.begun ? load_as<A>(to + target + u * target_step) : Vec<A>{};
     each_tap(taps, at, [&](int64_t where, int) __attribute__((always_inline)) {
 #pragma GCC unroll 4
-      for (int u = 0; u < U; u++) sum[u] += load_as<A>(from + where + u * step);
+      for (int u = 0; u < U; u++) {
+        sum[u] += load_column<A, kFrom, 0>(from + where + u * step);
+        if constexpr (kFrom == 2) sum[u] += load_column<A, kFrom, 1>(from + where + u * step);
+      }
     });
 #pragma GCC unroll 4
-    for (int u = 0; u < U; u++)
-      store_as<A>(to + target + u * target_step, averages && taps.ends ? sum[u] / divisor : sum[u]);
+    for (int u = 0; u < U; u++) {
+      const Vec<A> v = averages && taps.ends ? sum[u] / divisor : sum[u];
+      store_columns<A, kTo>(to + target + u * target_step, v, v);
+    }
   }
 };
+
+// x -> y, in place
+template <class A, int kWide, class T>
+void forward_in_place(const Pooling& g, const Piece& p, const Averages& averages, const T* x, T* y) {
+  using Op = Sum<A, T, T, kWide>;
+  walk_in_place<A>(g, p, Op{x + source_of<Op>(g, p), y + target_of<Op>(g, p), &averages});
+}
 
 // x -> y
 template <class T>
 void average_forward(const Pooling& g, const Averages& averages, const T* x, T* y, int64_t begin, int64_t end,
                      char* scratch) {
   using A = acc_t<T>;
-  constexpr int L = kLanes<A>;
-  const int H = g.rows.sources, W = g.columns.sources, P = g.rows.targets, Q = g.columns.targets;
-  const int64_t C = g.channels;
+  const int64_t W = g.columns.sources, Q = g.columns.targets;
   Carver carver{scratch};
-  const auto bench = pool_memory<A>(carver, g, L);
+  const auto bench = pool_memory<A>(carver, g, kLanes<A>);
   for (int64_t i = begin; i < end; i++) {
-    const Piece p = piece_of(g, i, L);
+    const Piece p = piece_of(g, i, kLanes<A>);
     if (g.in_place) {
-      Sum<A, T, T> op{x + in_place(g, p, H, W, 0), y + in_place(g, p, P, Q, p.t0), &averages};
-      walk<A>(g, op, {W * C, C}, {Q * C, C}, p.channels, p.t0, p.t1, 0, H);
+      if (g.pairs) forward_in_place<A, 2>(g, p, averages, x, y);
+      else forward_in_place<A, 1>(g, p, averages, x, y);
       continue;
     }
     each_panel(g, p, [&](int s0, int s1) {
-      take_in(Planes<A>(g, p.plane, int64_t(H) * W, int64_t(s0) * W), x, int64_t(s1 - s0) * W, bench.source);
-      Sum<A, A, A> op{bench.source, bench.target, &averages};
-      walk<A>(g, op, {int64_t(W) * L, L}, {int64_t(Q) * L, L}, L, p.t0, p.t1, s0, s1);
+      take_in(Planes<A>(g, p.plane, g.rows.sources * W, s0 * W), x, (s1 - s0) * W, bench.source);
+      walk_panels<A>(g, p, Sum<A, A, A>{bench.source, bench.target, &averages}, s0, s1);
     });
-    give_back(Planes<A>(g, p.plane, int64_t(P) * Q, int64_t(p.t0) * Q), bench.target, int64_t(p.t1 - p.t0) * Q, y);
+    give_back(Planes<A>(g, p.plane, g.rows.targets * Q, p.t0 * Q), bench.target, (p.t1 - p.t0) * Q, y);
   }
 }
 
@@ -63,31 +74,35 @@ void average_backward(const Pooling& g, const Averages& averages, const T* dy, T
                       char* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
-  const int H = g.rows.targets, W = g.columns.targets, P = g.rows.sources, Q = g.columns.sources;
-  const int64_t C = g.channels;
+  const int64_t W = g.columns.targets, Q = g.columns.sources;
   Carver carver{scratch};
   const auto bench = pool_memory<A>(carver, g, L);
   for (int64_t i = begin; i < end; i++) {
     const Piece p = piece_of(g, i, L);
     const int64_t n = g.in_place ? p.channels : L;
     A* shares = bench.source;
-    if (!g.in_place)
-      take_in(Planes<A>(g, p.plane, int64_t(P) * Q, int64_t(p.s0) * Q), dy, int64_t(p.s1 - p.s0) * Q, shares);
+    if (!g.in_place) take_in(Planes<A>(g, p.plane, g.rows.sources * Q, p.s0 * Q), dy, (p.s1 - p.s0) * Q, shares);
     for (int r = p.s0; r < p.s1; r++)
       for (int q = 0; q < Q; q++, shares += n) {
         const A divisor = divisor_of<A>(averages, r, q);
-        const T* const from = dy + in_place(g, p, P, Q, r) + q * C;
+        const T* const from = dy + ((p.image * g.rows.sources + r) * Q + q) * g.source_pixel + p.channel;
         if (!g.in_place) store<A>(shares, load<A>(shares) / divisor);
         else
-          for (int64_t c = 0; c < n; c += L) c = smaller(c, n - L), store<A>(shares + c, load_as<A>(from + c) / divisor);
+          for (int64_t c = 0; c < n; c += L)
+            c = smaller(c, n - L), store<A>(shares + c, load_as<A>(from + c) / divisor);
       }
-    if (g.in_place) {
-      Sum<A, A, T> op{bench.source, dx + in_place(g, p, H, W, p.t0)};
-      walk<A>(g, op, {Q * n, n}, {W * C, C}, n, p.t0, p.t1, p.s0, p.s1);
+    const auto in_place = [&](auto op) {
+      op.to += target_of<decltype(op)>(g, p);
+      walk<A>(g, op, n, g.target_pixel, n, p.t0, p.t1, p.s0, p.s1);
+    };
+    if (g.pairs) {
+      in_place(Sum<A, A, T, 1, 2>{bench.source, dx});
+      clear_odd_column(g, p, dx);
+    } else if (g.in_place) {
+      in_place(Sum<A, A, T>{bench.source, dx});
     } else {
-      Sum<A, A, A> op{bench.source, bench.target};
-      walk<A>(g, op, {int64_t(Q) * L, L}, {int64_t(W) * L, L}, L, p.t0, p.t1, p.s0, p.s1);
-      give_back(Planes<A>(g, p.plane, int64_t(H) * W, int64_t(p.t0) * W), bench.target, int64_t(p.t1 - p.t0) * W, dx);
+      walk_panels<A>(g, p, Sum<A, A, A>{bench.source, bench.target}, p.s0, p.s1);
+      give_back(Planes<A>(g, p.plane, g.rows.targets * W, p.t0 * W), bench.target, (p.t1 - p.t0) * W, dx);
     }
   }
 }

@@ -21,8 +21,8 @@ class Factors {
     for (int p = 0; p < a.window.P; p++) rows_.push_back(double(averaged_over(rows, p, 0)));
     for (int q = 0; q < a.window.Q; q++) columns_.push_back(a.divisor ? 1.0 : double(averaged_over(columns, 0, q)));
   }
-  Averages view() const {
-    return {rows_.data(), columns_.data()};
+  Averages view(bool turned) const {
+    return turned ? Averages{columns_.data(), rows_.data()} : Averages{rows_.data(), columns_.data()};
   }
 
  private:
@@ -44,8 +44,9 @@ struct Cpu {
  private:
   template <class F> void run(Pass pass, const AvgPool2d& a, DType dtype, F* f, const void* from, void* to) const {
     const Factors factors(a);
-    const Averages averages = factors.view();
-    Plan(pass, a.window, channels, dtype).run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+    const Plan plan(pass, a.window, channels, dtype);
+    const Averages averages = factors.view(plan.turned());
+    plan.run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
       f(p, averages, from, to, begin, end, scratch);
     });
   }

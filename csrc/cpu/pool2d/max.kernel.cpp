@@ -4,7 +4,8 @@
 namespace convlab::CONVLAB_ISA {
 
 // x -> y, and which tap won, unless M is void
-template <class A, class T, class M> struct Largest {
+template <class A, class T, class M, int kWide = 1> struct Largest {
+  static constexpr int kSource = kWide, kTarget = 1;
   const T* x;
   T* y;
   M* offsets;
@@ -21,13 +22,16 @@ template <class A, class T, class M> struct Largest {
       if constexpr (!std::is_void_v<M>)
         winner[u] = taps.begun ? load_integers<A>(offsets + to + u * to_step) : integers<A>(taps.first);
     }
+    const auto take = [&](int u, Vec<A> value, int tap) __attribute__((always_inline)) {
+      const auto stays = ~(value > best[u]) & (value == value);
+      best[u] = stays ? best[u] : value;
+      if constexpr (!std::is_void_v<M>) winner[u] = stays ? winner[u] : integers<A>(tap);
+    };
     each_tap(taps, at, [&](int64_t where, int tap) __attribute__((always_inline)) {
 #pragma GCC unroll 4
       for (int u = 0; u < U; u++) {
-        const Vec<A> value = load_as<A>(x + where + u * step);
-        const auto wins = (value > best[u]) | (value != value);
-        best[u] = wins ? value : best[u];
-        if constexpr (!std::is_void_v<M>) winner[u] = wins ? integers<A>(tap) : winner[u];
+        take(u, load_column<A, kWide, 0>(x + where + u * step), tap);
+        if constexpr (kWide == 2) take(u, load_column<A, kWide, 1>(x + where + u * step), tap + 1);
       }
     });
 #pragma GCC unroll 4
@@ -38,34 +42,37 @@ template <class A, class T, class M> struct Largest {
   }
 };
 
+template <class A, int kWide, class T, class M>
+void forward_in_place(const Pooling& g, const Piece& p, const T* x, T* y, M* offsets) {
+  Largest<A, T, M, kWide> op{x, y, offsets};
+  op.x += source_of<decltype(op)>(g, p), op.y += target_of<decltype(op)>(g, p);
+  if constexpr (!std::is_void_v<M>) op.offsets += target_of<decltype(op)>(g, p);
+  walk_in_place<A>(g, p, op);
+}
+
 // x -> y, offsets
 template <class T, class M>
 void forward(const Pooling& g, const T* x, T* y, M* offsets, int64_t begin, int64_t end, char* scratch) {
   using A = acc_t<T>;
-  using Panel = std::conditional_t<std::is_void_v<M>, uint8_t, M>;
-  constexpr int L = kLanes<A>;
-  const int H = g.rows.sources, W = g.columns.sources, P = g.rows.targets, Q = g.columns.targets;
-  const int64_t C = g.channels;
+  using Winner = std::conditional_t<std::is_void_v<M>, uint8_t, M>;
+  const int64_t W = g.columns.sources, Q = g.columns.targets;
   Carver carver{scratch};
-  const auto bench = pool_memory<A>(carver, g, L);
+  const auto bench = pool_memory<A>(carver, g, kLanes<A>);
   for (int64_t i = begin; i < end; i++) {
-    const Piece p = piece_of(g, i, L);
+    const Piece p = piece_of(g, i, kLanes<A>);
     if (g.in_place) {
-      const int64_t to = in_place(g, p, P, Q, p.t0);
-      Largest<A, T, M> op{x + in_place(g, p, H, W, 0), y + to, offsets};
-      if constexpr (!std::is_void_v<M>) op.offsets += to;
-      walk<A>(g, op, {W * C, C}, {Q * C, C}, p.channels, p.t0, p.t1, 0, H);
+      if (g.pairs) forward_in_place<A, 2>(g, p, x, y, offsets);
+      else forward_in_place<A, 1>(g, p, x, y, offsets);
       continue;
     }
-    const Planes<A> to(g, p.plane, int64_t(P) * Q, int64_t(p.t0) * Q);
-    Panel* const winners = reinterpret_cast<Panel*>(bench.offsets);
+    Winner* const winners = reinterpret_cast<Winner*>(bench.offsets);
     each_panel(g, p, [&](int s0, int s1) {
-      take_in(Planes<A>(g, p.plane, int64_t(H) * W, int64_t(s0) * W), x, int64_t(s1 - s0) * W, bench.source);
-      Largest<A, A, M> op{bench.source, bench.target, winners};
-      walk<A>(g, op, {int64_t(W) * L, L}, {int64_t(Q) * L, L}, L, p.t0, p.t1, s0, s1);
+      take_in(Planes<A>(g, p.plane, g.rows.sources * W, s0 * W), x, (s1 - s0) * W, bench.source);
+      walk_panels<A>(g, p, Largest<A, A, M>{bench.source, bench.target, static_cast<M*>(winners)}, s0, s1);
     });
-    give_back(to, bench.target, int64_t(p.t1 - p.t0) * Q, y);
-    if constexpr (!std::is_void_v<M>) give_back(to, winners, int64_t(p.t1 - p.t0) * Q, offsets);
+    const Planes<A> to(g, p.plane, g.rows.targets * Q, p.t0 * Q);
+    give_back(to, bench.target, (p.t1 - p.t0) * Q, y);
+    if constexpr (!std::is_void_v<M>) give_back(to, winners, (p.t1 - p.t0) * Q, offsets);
   }
 }
 
@@ -76,50 +83,54 @@ void max_forward(const Pooling& g, const T* x, T* y, void* offsets, int64_t begi
   else forward(g, x, y, static_cast<int32_t*>(offsets), begin, end, scratch);
 }
 
+// ---- the gradient, asking each window: in place, and of windows of few taps, whose offsets are bytes ----
+
 // dy, offsets -> dx: what taps won
-template <class A, class T, class M> struct Won {
+template <class A, class T, int kWide> struct Won {
+  static constexpr int kSource = 1, kTarget = kWide;
   const T* dy;
-  const M* offsets;
+  const uint8_t* offsets;
   T* dx;
 
   void begin(int, int) {}
 
   template <int U>
   CONVLAB_INLINE void run(const Taps& taps, int64_t at, int64_t step, int64_t to, int64_t to_step) const {
-    Vec<A> sum[U] = {};
+    Vec<A> sum[kWide][U] = {};
     each_tap(taps, at, [&](int64_t where, int tap) __attribute__((always_inline)) {
 #pragma GCC unroll 4
       for (int u = 0; u < U; u++) {
         const Vec<A> v = load_as<A>(dy + where + u * step);
-        sum[u] += load_integers<A>(offsets + where + u * step) == integers<A>(tap) ? v : Vec<A>{};
+        const Integers<A> winner = load_integers<A>(offsets + where + u * step);
+#pragma GCC unroll 2
+        for (int s = 0; s < kWide; s++) sum[s][u] += winner == integers<A>(tap + s) ? v : Vec<A>{};
       }
     });
 #pragma GCC unroll 4
-    for (int u = 0; u < U; u++) store_as<A>(dx + to + u * to_step, sum[u]);
+    for (int u = 0; u < U; u++) store_columns<A, kWide>(dx + to + u * to_step, sum[0][u], sum[kWide - 1][u]);
   }
 };
 
-// In place
-template <class T, class M>
-void gather(const Pooling& g, const T* dy, const M* offsets, T* dx, int64_t begin, int64_t end) {
+template <int kWide, class T>
+void gather(const Pooling& g, const T* dy, const uint8_t* offsets, T* dx, int64_t begin, int64_t end) {
   using A = acc_t<T>;
-  const int H = g.rows.targets, W = g.columns.targets, P = g.rows.sources, Q = g.columns.sources;
-  const int64_t C = g.channels;
+  using Op = Won<A, T, kWide>;
   for (int64_t i = begin; i < end; i++) {
     const Piece p = piece_of(g, i, kLanes<A>);
-    const int64_t from = in_place(g, p, P, Q, 0);
-    Won<A, T, M> op{dy + from, offsets + from, dx + in_place(g, p, H, W, p.t0)};
-    walk<A>(g, op, {Q * C, C}, {W * C, C}, p.channels, p.t0, p.t1, 0, P);
+    const int64_t from = source_of<Op>(g, p);
+    const Op op{dy + from, offsets + from, dx + target_of<Op>(g, p)};
+    walk_in_place<A>(g, p, op);
+    if (kWide == 2) clear_odd_column(g, p, dx);
   }
 }
 
 template <class T>
-void max_gather(const Pooling& g, const T* dy, const void* offsets, T* dx, int64_t begin, int64_t end, char*) {
-  if (g.byte_offsets) gather(g, dy, static_cast<const uint8_t*>(offsets), dx, begin, end);
-  else gather(g, dy, static_cast<const int32_t*>(offsets), dx, begin, end);
+void max_gather(const Pooling& g, const T* dy, const uint8_t* offsets, T* dx, int64_t begin, int64_t end, char*) {
+  if (g.pairs) gather<2>(g, dy, offsets, dx, begin, end);
+  else gather<1>(g, dy, offsets, dx, begin, end);
 }
 
-// ---- by windows ----
+// ---- the gradient, window by window ----
 
 // Offsets are the caller's data: what is none of the window's counts as the first.
 CONVLAB_INLINE int32_t place_of(const int32_t* places, int64_t, uint8_t offset) { return places[offset]; }
@@ -127,22 +138,27 @@ CONVLAB_INLINE int32_t place_of(const int32_t* places, int64_t taps, int32_t off
   return places[uint32_t(offset) < taps ? offset : 0];
 }
 
-// A row of outputs of n channels, `pixel` apart. Sums of an output's first tap begin at `sums`, of the next `step` on.
-template <int kChannels, class A, class T, class M>
-[[gnu::noinline]] void scatter_row(const int32_t* places, int64_t taps, const T* dy, const M* offsets, int64_t pixel,
-                                   int outputs, int some, A* sums, int64_t step) {
+// `rows` of `outputs` outputs of n channels, `pixel` apart. Sums of an output's first tap begin at `sums`, of the next
+// column and row `step` and `row_step` further.
+template <int kChannels, class T, class M, class S>
+[[gnu::noinline]] void scatter_rows(const int32_t* places, int64_t taps, const T* dy, const M* offsets, int64_t pixel,
+                                    int rows, int outputs, int some, S* first, int64_t step, int64_t row_step) {
+  using A = acc_t<T>;
   const int n = kChannels ? kChannels : some;
-  for (int q = 0; q < outputs; q++, dy += pixel, offsets += pixel, sums += step)
-    for (int c = 0; c < n; c++) sums[place_of(places, taps, offsets[c]) + c] += A(dy[c]);
+  for (int p = 0; p < rows; p++, first += row_step) {
+    S* sums = first;
+    for (int q = 0; q < outputs; q++, dy += pixel, offsets += pixel, sums += step)
+      for (int c = 0; c < n; c++) {
+        S& sum = sums[place_of(places, taps, offsets[c]) + c];
+        sum = S(A(sum) + A(dy[c]));
+      }
+  }
 }
 
-// n elements, with a vector's room behind `from`
-template <class A, class T> CONVLAB_INLINE void copy_out(const A* from, int64_t n, T* to) {
+// n sums -> to; may write a vector too far, up to to_end
+template <class A, class T> CONVLAB_INLINE void copy_out(const A* from, int64_t n, T* to, const T* to_end) {
   constexpr int L = kLanes<A>;
-  int64_t i = 0;
-  for (; i + L <= n; i += L) store_as<A>(to + i, load<A>(from + i));
-  if (i < n && n > L) i = n - L, store_as<A>(to + i, load<A>(from + i)), i = n;
-  for (; i < n; i++) to[i] = T(from[i]);
+  for (int64_t i = 0; i < n; i += L) store_some<A>(to + i, load<A>(from + i), int(smaller(to_end - to - i, L)));
 }
 
 template <class T, class M>
@@ -154,42 +170,49 @@ void scatter(const Scattering& g, const T* dy, const M* offsets, T* dx, int64_t 
   Carver carver{scratch};
   const auto bench = scatter_memory<A>(carver, g);
   const int64_t strips = (H + g.rows_each - 1) / g.rows_each, blocks = (C + g.channels_each - 1) / g.channels_each;
-  int n_of_places = 0;
+  const int reach = (rows.kernel - 1) * rows.dilation;
+  int64_t laid = 0, strip = begin % strips, block = begin / strips % blocks, image = begin / strips / blocks;
   for (int64_t i = begin; i < end; i++) {
-    const int h0 = int(i % strips) * g.rows_each, h1 = int(smaller(h0 + g.rows_each, H));
-    const int64_t image = i / strips / blocks, channel = i / strips % blocks * g.channels_each;
+    const int h0 = int(strip * g.rows_each), h1 = int(smaller(h0 + g.rows_each, H));
+    const int64_t channel = block * g.channels_each;
     const int n = int(smaller(g.channels_each, C - channel));
-    if (n != n_of_places) {
-      n_of_places = n;
+    const int64_t pixel = g.in_place ? C : n, row = g.width * pixel;
+    if (laid != pixel) {
+      laid = pixel;
       int32_t* place = bench.places;
       for (int r = 0; r < rows.kernel; r++)
-        for (int s = 0; s < columns.kernel; s++)
-          *place++ = (r * rows.dilation * g.width + s * columns.dilation) * n;
+        for (int s = 0; s < columns.kernel; s++) *place++ = int32_t(r * rows.dilation * row + s * columns.dilation * pixel);
       for (int64_t t = taps; t < 256; t++) *place++ = 0;
     }
     // the outputs whose windows reach rows [h0, h1), and the rows that these windows reach
-    const int reach = (rows.kernel - 1) * rows.dilation;
     const int p0 = int(larger(0, (h0 + rows.pad - reach + rows.stride - 1) / rows.stride)),
               p1 = int(smaller(P, (h1 - 1 + rows.pad) / rows.stride + 1));
     const int top = int(smaller(h0, p0 * rows.stride - rows.pad)),
               bottom = int(larger(h1, (p1 - 1) * rows.stride - rows.pad + reach + 1));
-    const int64_t row = int64_t(g.width) * n;
-    __builtin_memset(bench.sums, 0, sizeof(A) * size_t((bottom - top) * row));
-    for (int p = p0; p < p1; p++) {
-      const int64_t from = (image * P + p) * Q * C + channel;
-      A* const sums = bench.sums + (p * rows.stride - rows.pad - top) * row;
-      (n == 1 ? scatter_row<1, A, T, M> : scatter_row<0, A, T, M>)(bench.places, taps, dy + from, offsets + from, C, Q,
-                                                                   n, sums, columns.stride * n);
-    }
-    const A* from = bench.sums + (h0 - top) * row + columns.pad * n;
+    const int64_t from = (image * P + p0) * Q * C + channel;
     T* to = dx + (image * H + h0) * W * C + channel;
-    if (n == C && g.width == W) copy_out(from, (h1 - h0) * row, to);
-    else
-      for (int h = h0; h < h1; h++, from += row, to += W * C) {
-        if (n == C) copy_out(from, W * C, to);
+    const auto add_to = [&](auto* sums) {
+      if (n == C) __builtin_memset(sums, 0, sizeof *sums * size_t((bottom - top) * row));
+      else
+        for (int64_t k = 0; k < int64_t(bottom - top) * g.width; k++) __builtin_memset(sums + k * pixel, 0, sizeof *sums * n);
+      using S = std::remove_pointer_t<decltype(sums)>;
+      const auto f = n == 1 && C == 1 ? scatter_rows<1, T, M, S> : scatter_rows<0, T, M, S>;
+      f(bench.places, taps, dy + from, offsets + from, C, p1 - p0, Q, n,
+        sums + (p0 * rows.stride - rows.pad - top) * row, columns.stride * pixel, rows.stride * row);
+    };
+    if (g.in_place) {
+      add_to(to);
+    } else {
+      add_to(bench.sums);
+      const A* sums = bench.sums + (h0 - top) * row + columns.pad * n;
+      const T* const to_end = to + (h1 - h0) * W * C;
+      for (int h = h0; h < h1; h++, sums += row, to += W * C)
+        if (n == C) copy_out(sums, W * C, to, to_end);
         else
-          for (int w = 0; w < W; w++) copy_out(from + w * n, n, to + w * C);
-      }
+          for (int w = 0; w < W; w++) copy_out(sums + w * n, n, to + w * C, to + w * C + n);
+    }
+    if (++strip == strips) strip = 0, block++;
+    if (block == blocks) block = 0, image++;
   }
 }
 

@@ -28,9 +28,9 @@ struct Cpu {
   }
 
   void backward(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
-    if (channels < instruction_set().lanes(dtype) || g.R * g.S > kGatheredTaps)
-      return scatter(g, dtype, dy, offsets, dx);
-    Plan(Pass::backward, g, channels, dtype).run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+    const Plan plan(Pass::backward, g, channels, dtype);
+    if (!plan.pooling().in_place || g.R * g.S > kGatheredTaps) return scatter(g, dtype, dy, offsets, dx);
+    plan.run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
       kernels::max_gather.of(dtype)(p, dy, offsets, dx, begin, end, scratch);
     });
   }
@@ -53,17 +53,31 @@ struct Cpu {
 
  private:
   void scatter(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
-    pooling::Scattering s{pooling::rows_of(g), pooling::columns_of(g), g.planes, channels, offsets_fit_a_byte(g)};
-    s.width = std::max(g.pad_w + g.W, (g.Q - 1) * g.stride_w + (g.S - 1) * g.dilation_w + 1);
-    const int reach = (g.R - 1) * g.dilation_h,
-              all = std::max(g.pad_h + g.H, (g.P - 1) * g.stride_h + reach + 1);
-    const int64_t row = int64_t(s.width) * sum_bytes(dtype);
-    s.channels_each = int(std::clamp<int64_t>(pooling::kMostBytes / (row * all), 1, std::min<int64_t>(channels, kScattered)));
-    s.rows_each = int(std::clamp<int64_t>(std::max<int64_t>(pooling::kMostBytes / (row * s.channels_each) - 2 * reach, 4 * reach), 1, g.H));
-    const int64_t blocks = g.planes / channels * pooling::parts(channels, s.channels_each);
-    s.rows_each = pooling::split(blocks, g.H, s.rows_each, std::max(1, 4 * reach));
-    s.height = std::min(all, s.rows_each + 2 * reach + 1) + g.pad_h;
-    const int64_t pieces = blocks * pooling::parts(g.H, s.rows_each);
+    const Axis rows = pooling::rows_of(g), columns = pooling::columns_of(g);
+    const int reach = (g.R - 1) * g.dilation_h;
+    pooling::Scattering s{.rows = rows,
+                          .columns = columns,
+                          .channels = channels,
+                          .in_place = false,
+                          .byte_offsets = offsets_fit_a_byte(g),
+                          .channels_each = int(channels),
+                          .rows_each = g.H,
+                          .width = pooling::reached(columns),
+                          .height = pooling::reached(rows)};
+    // where windows lie inside dx, that has room for them, and the precision where they do not overlap
+    s.in_place = s.width == g.W && s.height == g.H && int64_t(g.H) * g.W * channels <= INT32_MAX &&
+                 (is_sum_type(dtype) || (reach < g.stride_h && columns.pad + (g.S - 1) * g.dilation_w < g.stride_w));
+    const int64_t images = g.planes / channels, row = int64_t(s.width) * sum_bytes(dtype);
+    if (s.in_place) {
+      s.channels_each = pooling::split(images, channels, channels, kScattered);
+    } else {
+      s.channels_each = int(std::clamp<int64_t>(pooling::kMostBytes / (row * s.height), 1, std::min<int64_t>(channels, kScattered)));
+      const int64_t fit = pooling::kMostBytes / (row * s.channels_each) - 2 * reach;
+      s.rows_each = int(std::clamp<int64_t>(std::max<int64_t>(fit, pooling::kHalos * reach), 1, g.H));
+      s.rows_each = pooling::split(images * pooling::parts(channels, s.channels_each), g.H, s.rows_each, std::max(1, pooling::kHalos * reach));
+      s.height = std::min(s.height, s.rows_each + 2 * reach + 1);
+    }
+    const int64_t pieces = images * pooling::parts(channels, s.channels_each) * pooling::parts(g.H, s.rows_each);
     const int64_t scratch = measured(
         dtype, [&](Measure& memory, auto sum) { pooling::scatter_memory<decltype(sum)>(memory, s); });
     parallel_over(pieces, pooling::bytes_of(g, dtype) / pieces, [&](int64_t begin, int64_t end) {

@@ -3,8 +3,11 @@
 // All passes are one: each position of a target (y, or dx) is made of those positions of a source (x, or dy) that the
 // window's taps join it with. Vectors lie along channels, so that windows, strides and edges are the same to all lanes.
 //
-//   in place    channels_last tensors of at least a vector of channels are read and written where they lie
+//   in place    channels_last tensors of at least a vector of channels are read and written where they lie; and so are
+//               rows of NCHW where windows are one column wide, which makes channels of columns, or two side by side
 //   in panels   of others, a vector of planes is transposed into scratch memory, some rows at a time, and back
+//
+// Max pooling's gradient adds up what each window gives (Scattering), where asking each window costs more.
 #pragma once
 #include "cpu/stub.h"
 #include "cpu/workspace.h"
@@ -28,11 +31,11 @@ struct PoolAxis {
 
 struct Pooling {
   PoolAxis rows, columns;
-  int row_of_taps;  // taps from one row of the window to the next
-  int64_t planes, channels;  // N C planes; channels_last C, else 1
-  bool in_place, byte_offsets;
-  int channels_each;  // of a piece, in place
-  int rows_each, sources_each;  // rows of the target that a piece has, and of the source that a panel holds
+  int64_t planes, channels;  // N C planes; C where channels lie side by side, else 1
+  int64_t source_pixel, target_pixel;  // elements from a position to the next, in place
+  bool in_place, pairs, byte_offsets;  // pairs: a channel is two columns of x and dx
+  int channels_each, rows_each;  // of a piece: channels, in place, and rows of the target
+  int sources_each;  // rows of the source that a panel holds
 };
 
 // An average pooling divides window (p, q) by rows[p] columns[q].
@@ -40,12 +43,12 @@ struct Averages {
   const double *rows, *columns;
 };
 
-// Max pooling's gradient by windows: what each gives is added up in planes with room for whole windows
+// Max pooling's gradient by windows: what each gives is added up in planes that have room for whole windows.
 struct Scattering {
   Axis rows, columns;
-  int64_t planes, channels;
-  bool byte_offsets;
-  int channels_each, rows_each;  // of a piece: channels of an image, rows of dx
+  int64_t channels;
+  bool in_place, byte_offsets;  // in_place: dx itself has the sums
+  int channels_each, rows_each;  // of a piece: channels of an image, and rows of dx
   int width, height;  // of a plane of sums
 };
 
@@ -72,7 +75,7 @@ template <class A, class Memory> CONVLAB_INLINE ScatterBench<A> scatter_memory(M
   const int64_t taps = int64_t(g.rows.kernel) * g.columns.kernel;
   ScatterBench<A> b;
   memory.take(b.places, taps > 256 ? taps : 256);
-  memory.take(b.sums, int64_t(g.width) * g.height * g.channels_each + 16);
+  memory.take(b.sums, g.in_place ? 0 : int64_t(g.width) * g.height * g.channels_each + kCacheLine);
   memory.take(b.dy, int64_t(g.columns.outputs) * g.channels_each);
   return b;
 }

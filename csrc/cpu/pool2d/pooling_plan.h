@@ -13,7 +13,7 @@ namespace convlab::pooling {
 
 constexpr int64_t kPieceBytes = 128 << 10;  // that a piece reads and writes, in an L2
 constexpr int64_t kMostBytes = 512 << 10;  // where less would be read several times
-constexpr int64_t kHalos = 4;  // rows of a piece for one that its neighbour reads as well
+constexpr int kHalos = 4;  // rows of a piece for one that its neighbour reads as well
 constexpr int64_t kPieces = 16;  // that there should be at least
 constexpr int64_t kBytesPerWork = 8;  // of parallel.h's unit: vectors go through memory that fast
 
@@ -22,28 +22,34 @@ enum class Pass { forward, backward };
 inline Axis rows_of(const Pool2d& g) { return {g.H, g.P, g.R, g.stride_h, g.pad_h, g.dilation_h}; }
 inline Axis columns_of(const Pool2d& g) { return {g.W, g.Q, g.S, g.stride_w, g.pad_w, g.dilation_w}; }
 
+// Positions from the first that a window reaches, which may be padding, to the last of x or of a window
+inline int reached(const Axis& a) {
+  return std::max(a.pad + a.size, (a.outputs - 1) * a.stride + (a.kernel - 1) * a.dilation + 1);
+}
+
 // One dimension of a pass
 class AxisTable {
  public:
-  AxisTable(Pass pass, const Axis& a) {
+  // tap r is number r `scale`
+  AxisTable(Pass pass, const Axis& a, int scale) {
     if (pass == Pass::forward) {
       reads_.resize(a.outputs);
       for (int p = 0; p < a.outputs; p++) {
         const int start = p * a.stride - a.pad, tap = start < 0 ? (-start + a.dilation - 1) / a.dilation : 0;
         const int end = start < a.size ? std::min(a.kernel, (a.size - 1 - start) / a.dilation + 1) : 0;
-        reads_[p] = {start + tap * a.dilation, std::max(0, end - tap), tap, 1};
+        reads_[p] = {start + tap * a.dilation, std::max(0, end - tap), tap * scale, 1};
       }
-      axis_ = {nullptr, a.outputs, a.size, a.dilation, 1, 1, a.stride};
+      axis_ = {nullptr, a.outputs, a.size, a.dilation, scale, 1, a.stride};
     } else {  // the windows over each position, ascending
       reads_.resize(a.size, {0, 0, 0, 1});
       for (int p = 0; p < a.outputs; p++)
         for (int r = 0; r < a.kernel; r++) {
           const int h = p * a.stride - a.pad + r * a.dilation;
           if (h < 0 || h >= a.size) continue;
-          if (reads_[h].count++ == 0) reads_[h].first = p, reads_[h].tap = r;
+          if (reads_[h].count++ == 0) reads_[h].first = p, reads_[h].tap = r * scale;
         }
       const int common = std::gcd(a.stride, a.dilation);
-      axis_ = {nullptr, a.size, a.outputs, a.dilation / common, -a.stride / common, a.stride, 1};
+      axis_ = {nullptr, a.size, a.outputs, a.dilation / common, -a.stride / common * scale, a.stride, 1};
     }
     for (int t = axis_.targets - 1 - axis_.period; t >= 0; t--) {
       const Reads &next = reads_[t + axis_.period], &mine = reads_[t];
@@ -71,45 +77,62 @@ inline int64_t bytes_of(const Pool2d& g, DType dtype) {
   return (int64_t(g.H) * g.W + int64_t(g.P) * g.Q) * g.planes * bytes_of(dtype);
 }
 
+// Windows one column wide, or two side by side, whose rows of outputs fill a vector: columns are channels, and rows
+// columns
+inline bool rows_as_channels(const Pool2d& g, int64_t channels, int64_t lanes) {
+  return channels < lanes && channels * g.Q >= lanes && (g.S == 1 || (g.S == 2 && channels == 1)) &&
+         g.S == g.stride_w && g.dilation_w == 1 && g.pad_w == 0 && int64_t(g.S) * g.Q <= g.W;
+}
+
 // One pass over tensors of `channels` side by side: C, or 1
 class Plan {
  public:
   Plan(Pass pass, const Pool2d& problem, int64_t channels, DType dtype)
-      : rows_(pass, pooling::rows_of(problem)),
-        columns_(pass, pooling::columns_of(problem)),
+      : turned_(rows_as_channels(problem, channels, instruction_set().lanes(dtype))),
+        rows_(pass, turned_ ? Axis{1, 1, 1, 1, 0, 1} : pooling::rows_of(problem), problem.S),
+        columns_(pass, turned_ ? pooling::rows_of(problem) : pooling::columns_of(problem), turned_ ? problem.S : 1),
         dtype_(dtype),
         bytes_(bytes_of(problem, dtype)) {
-    const int lanes = instruction_set().lanes(dtype);
-    const Axis a = pooling::rows_of(problem);
-    g_ = {rows_.axis(), columns_.axis(), problem.S, problem.planes, channels, channels >= lanes,
-          offsets_fit_a_byte(problem)};
+    const bool forward = pass == Pass::forward;
+    const int64_t lanes = instruction_set().lanes(dtype), images = problem.planes / channels;
+    g_.rows = rows_.axis(), g_.columns = columns_.axis();
+    g_.planes = problem.planes, g_.channels = g_.source_pixel = g_.target_pixel = channels;
+    if (turned_) {
+      g_.source_pixel *= forward ? problem.W : problem.Q, g_.target_pixel *= forward ? problem.Q : problem.W;
+      g_.channels *= problem.Q;
+    }
+    g_.in_place = g_.channels >= lanes, g_.pairs = turned_ && problem.S == 2;
+    g_.byte_offsets = offsets_fit_a_byte(problem);
+
     // rows of the source that `count` of the target read, at most
-    const int64_t extent = (a.kernel - 1) * a.dilation / (pass == Pass::forward ? 1 : a.stride) + 2;
-    const auto sources = [&](int64_t count) {
-      return std::min<int64_t>(g_.rows.sources, (count - 1) * g_.rows.advance / g_.rows.period + extent);
+    const Axis a = turned_ ? Axis{1, 1, 1, 1, 0, 1} : pooling::rows_of(problem);
+    const int extent = (a.kernel - 1) * a.dilation / (forward ? 1 : a.stride) + 2;
+    const auto sources = [&](int count) {
+      return int(std::min<int64_t>(g_.rows.sources, int64_t(count - 1) * g_.rows.advance / g_.rows.period + extent));
     };
-    const int64_t lanes_bytes = lanes * sum_bytes(dtype),
-                  row = g_.in_place ? channels * sum_bytes(dtype) : lanes_bytes;
+    const int64_t position = (g_.in_place ? g_.channels : lanes) * sum_bytes(dtype);
     const auto fit = [&](int64_t bytes) {
-      int64_t count = g_.rows.targets;
-      while (count > 1 && (sources(count) * g_.columns.sources + count * g_.columns.targets) * row > bytes) count = count / 2;
+      int count = g_.rows.targets;
+      while (count > 1 &&
+             position * (int64_t(sources(count)) * g_.columns.sources + int64_t(count) * g_.columns.targets) > bytes)
+        count = (count + 1) / 2;
       return count;
     };
-    g_.channels_each = int(channels);
-    g_.rows_each = int(std::max(fit(kPieceBytes), std::min(fit(kMostBytes), kHalos * extent)));
-    g_.rows_each = std::min(g_.rows_each, g_.rows.targets);
-    if (g_.in_place) {
-      const int64_t strips = parts(g_.rows.targets, g_.rows_each) * problem.planes / channels;
-      g_.channels_each = split(strips, channels, channels, 4 * lanes);
-    } else {
-      g_.rows_each = split(parts(problem.planes, lanes), g_.rows.targets, g_.rows_each, std::max<int64_t>(1, kHalos * (extent - 2)));
-    }
-    g_.sources_each = int(sources(g_.rows_each));
-    if (pass == Pass::forward)
-      g_.sources_each = int(g_.in_place ? 0 : std::clamp<int64_t>(kMostBytes / (g_.columns.sources * row), 1, g_.sources_each));
+    g_.rows_each = std::max(fit(kPieceBytes), std::min(fit(kMostBytes), kHalos * extent));
+    g_.channels_each = int(g_.channels);
+    if (g_.in_place)
+      g_.channels_each = split(images * parts(g_.rows.targets, g_.rows_each), g_.channels, g_.channels, 4 * lanes);
+    else g_.rows_each = split(parts(problem.planes, lanes), g_.rows.targets, g_.rows_each, kHalos * extent);
+    g_.sources_each = sources(g_.rows_each);
+    if (forward && g_.in_place) g_.sources_each = 0;
+    else if (forward)
+      g_.sources_each = int(std::clamp<int64_t>(kMostBytes / (g_.columns.sources * position), 1, g_.sources_each));
     pieces_ = parts(g_.rows.targets, g_.rows_each) *
-              (g_.in_place ? problem.planes / channels * (channels / g_.channels_each) : parts(problem.planes, lanes));
+              (g_.in_place ? images * (g_.channels / g_.channels_each) : parts(problem.planes, lanes));
   }
+
+  const Pooling& pooling() const { return g_; }
+  bool turned() const { return turned_; }  // rows are columns of the pooling
 
   // Calls f(g, begin, end, scratch) for all pieces, from several threads
   template <class F> void run(const F& f) const {
@@ -123,6 +146,7 @@ class Plan {
   }
 
  private:
+  bool turned_;
   AxisTable rows_, columns_;
   DType dtype_;
   int64_t bytes_, pieces_;

@@ -10,11 +10,23 @@ using namespace convlab::pooling;
 CONVLAB_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 CONVLAB_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
+// Elements p[0], p[kWide], ...: of the first (which = 0) or second column of pairs, or all
+template <class A, int kWide, int which, class T> CONVLAB_INLINE Vec<A> load_column(const T* p) {
+  if constexpr (kWide == 1) return load_as<A>(p);
+  else return unzip<A, which>(load_as<A>(p), load_as<A>(p + kLanes<A>), indices_to<kLanes<A>>{});
+}
+// Both columns of pairs, or first alone
+template <class A, int kWide, class T> CONVLAB_INLINE void store_columns(T* p, Vec<A> first, Vec<A> second) {
+  using all = indices_to<kLanes<A>>;
+  if constexpr (kWide == 1) store_as<A>(p, first);
+  else store_as<A>(p, zip<A, 0>(first, second, all{})), store_as<A>(p + kLanes<A>, zip<A, 1>(first, second, all{}));
+}
+
 // What a vector of targets reads: rows times columns of the source, `row` and `column` elements apart
 struct Taps {
-  int rows, columns;
+  int rows, columns = 0;
   int64_t row, column;
-  int first, row_tap, column_tap;  // the first tap, and from one to the next
+  int first = 0, row_tap, column_tap;  // the first tap, and from one to the next
   bool begun, ends;  // the target holds what was read before; this is the last of it
 };
 
@@ -29,56 +41,58 @@ template <class F> CONVLAB_INLINE void each_tap(const Taps& taps, int64_t at, F 
 }
 
 // An Operation makes U vectors of the target of what their taps read: op.run<U>(taps, at, step, to, to_step), where
-// they lie `step` apart in the source and `to_step` in the target. op.begin(t, u): the target's position.
+// they lie `step` apart in the source and `to_step` in the target. A lane is Op::kSource elements of the source wide,
+// and Op::kTarget of the target. op.begin(t, u): the target's position.
 template <class A, class Op>
-[[gnu::noinline]] void vectors(const Op& op, const Taps& taps, int64_t at, int64_t step, int64_t to, int64_t to_step,
-                               int64_t count) {
+CONVLAB_INLINE void vectors(const Op& op, const Taps& taps, int64_t at, int64_t step, int64_t to, int64_t to_step,
+                            int64_t count) {
   for (; count >= 4; count -= 4, at += 4 * step, to += 4 * to_step) op.template run<4>(taps, at, step, to, to_step);
   if (count & 2) op.template run<2>(taps, at, step, to, to_step), at += 2 * step, to += 2 * to_step;
   if (count & 1) op.template run<1>(taps, at, step, to, to_step);
 }
 
-// Where a row and a position of a tensor begin
-struct Steps {
-  int64_t row, pixel;
-};
+// `count` positions with the same taps: vectors. Copies of op and taps, so that no store can change them.
+template <class A, class Op>
+[[gnu::noinline]] void run_panel(Op op, Taps taps, int64_t at, int64_t step, int64_t to, int64_t to_step, int count) {
+  vectors<A>(op, taps, at, step, to, to_step, count);
+}
+
+// The same, each of n >= L channels
+template <class A, class Op>
+[[gnu::noinline]] void run_in_place(Op op, Taps taps, int64_t at, int64_t step, int64_t to, int64_t to_step, int count,
+                                    int64_t n) {
+  constexpr int L = kLanes<A>;
+  for (; count > 0; count--, at += step, to += to_step) {
+    vectors<A>(op, taps, at, L * Op::kSource, to, L * Op::kTarget, n / L);
+    if (n % L) op.template run<1>(taps, at + (n - L) * Op::kSource, 0, to + (n - L) * Op::kTarget, 0);
+  }
+}
 
 // Rows [t0, t1) of the target, of what rows [s0, s1) of the source have for them. Both begin with the first of these
-// rows. `channels` in place, or panels.
+// rows, and have `pixel` and `to_pixel` elements a position: n channels in place, or panels.
 template <class A, class Op>
-void walk(const Pooling& g, Op& op, const Steps& from, const Steps& to, int64_t channels, int t0, int t1, int s0,
-          int s1) {
-  constexpr int L = kLanes<A>;
+void walk(const Pooling& g, Op op, int64_t pixel, int64_t to_pixel, int64_t n, int t0, int t1, int s0, int s1) {
   const PoolAxis &rows = g.rows, &columns = g.columns;
+  const int64_t row = columns.sources * pixel;
   for (int t = t0; t < t1; t++) {
     Reads down = rows.reads[t];
     const int skipped = down.first < s0 ? int(smaller(down.count, (s0 - down.first + rows.step - 1) / rows.step)) : 0;
     down.first += skipped * rows.step, down.count -= skipped, down.tap += skipped * rows.tap_step;
     const int last = down.first + (down.count - 1) * rows.step;
     if (last >= s1) down.count = down.first < s1 ? (s1 - 1 - down.first) / rows.step + 1 : 0;
-    for (int phase = 0; phase < (g.in_place ? 1 : columns.period); phase++)
-      for (int u = phase, alike; u < columns.targets; u += alike) {
+    Taps taps{.rows = down.count, .row = rows.step * row, .column = columns.step * pixel, .row_tap = rows.tap_step,
+              .column_tap = columns.tap_step, .begun = skipped > 0, .ends = last >= s0 && last < s1};
+    for (int phase = 0; phase < smaller(columns.period, columns.targets); phase++)
+      for (int u = phase; u < columns.targets;) {
         const Reads across = columns.reads[u];
-        const Taps taps{down.count,
-                        across.count,
-                        rows.step * from.row,
-                        columns.step * from.pixel,
-                        down.tap * g.row_of_taps + across.tap,
-                        rows.tap_step * g.row_of_taps,
-                        columns.tap_step,
-                        skipped > 0,
-                        last >= s0 && last < s1};
-        const int64_t at = (down.first - s0) * from.row + across.first * from.pixel,
-                      target = (t - t0) * to.row + u * to.pixel;
+        taps.columns = across.count, taps.first = down.tap + across.tap;
+        const int64_t at = (down.first - s0) * row + across.first * pixel,
+                      to = ((t - t0) * columns.targets + u) * to_pixel;
+        const int64_t step = columns.advance * pixel, to_step = columns.period * to_pixel;
         op.begin(t, u);
-        if (g.in_place) {
-          vectors<A>(op, taps, at, L, target, L, channels / L);
-          if (channels % L) op.template run<1>(taps, at + channels - L, L, target + channels - L, L);
-          alike = 1;
-        } else {
-          vectors<A>(op, taps, at, columns.advance * L, target, columns.period * L, across.alike);
-          alike = across.alike * columns.period;
-        }
+        if (g.in_place) run_in_place<A>(op, taps, at, step, to, to_step, across.alike, n);
+        else run_panel<A>(op, taps, at, step, to, to_step, across.alike);
+        u += across.alike * columns.period;
       }
   }
 }
@@ -90,6 +104,7 @@ template <class A> struct Planes {
   int64_t at[kLanes<A>], pixel;
   int count;
 
+  // of planes of `places` elements, from element `place` on
   Planes(const Pooling& g, int64_t first, int64_t places, int64_t place) : pixel(g.channels) {
     count = int(smaller(kLanes<A>, g.planes - first));
     for (int l = 0; l < kLanes<A>; l++) {
@@ -99,6 +114,7 @@ template <class A> struct Planes {
   }
 };
 
+// Integers go the way of floats' bits.
 template <class A, class T> CONVLAB_INLINE Vec<A> load_lanes(const T* p) {
   if constexpr (std::is_integral_v<T>) return (Vec<A>)load_integers<A>(p);
   else return load_as<A>(p);
@@ -186,9 +202,28 @@ template <class F> CONVLAB_INLINE void each_panel(const Pooling& g, const Piece&
   } while (s < p.s1);
 }
 
-// The first element of a piece's channels in row `row` of a tensor of rows [height] of `width` positions, in place
-CONVLAB_INLINE int64_t in_place(const Pooling& g, const Piece& p, int height, int width, int row) {
-  return (p.image * height + row) * width * g.channels + p.channel;
+// Where a piece begins in the source and the target, in place
+template <class Op> CONVLAB_INLINE int64_t source_of(const Pooling& g, const Piece& p) {
+  return p.image * g.rows.sources * g.columns.sources * g.source_pixel + p.channel * Op::kSource;
+}
+template <class Op> CONVLAB_INLINE int64_t target_of(const Pooling& g, const Piece& p) {
+  return (p.image * g.rows.targets + p.t0) * g.columns.targets * g.target_pixel + p.channel * Op::kTarget;
+}
+
+template <class A, class Op> CONVLAB_INLINE void walk_in_place(const Pooling& g, const Piece& p, const Op& op) {
+  walk<A>(g, op, g.source_pixel, g.target_pixel, p.channels, p.t0, p.t1, 0, g.rows.sources);
+}
+template <class A, class Op>
+CONVLAB_INLINE void walk_panels(const Pooling& g, const Piece& p, const Op& op, int s0, int s1) {
+  walk<A>(g, op, kLanes<A>, kLanes<A>, 0, p.t0, p.t1, s0, s1);
+}
+
+// Columns of dx that no pair covers: the last of an odd number, and what lies behind the windows
+template <class T> CONVLAB_INLINE void clear_odd_column(const Pooling& g, const Piece& p, T* dx) {
+  if (p.channel + p.channels < g.channels) return;
+  const int64_t rows = int64_t(g.columns.targets);
+  for (int64_t h = p.image * rows; h < (p.image + 1) * rows; h++)
+    for (int64_t w = 2 * g.channels; w < g.target_pixel; w++) dx[h * g.target_pixel + w] = T(0.0f);
 }
 
 }  // namespace convlab::CONVLAB_ISA

@@ -24,6 +24,9 @@ template <class A, class M> CONVLAB_INLINE Integers<A> load_integers(const M* p)
 #if defined(__AVX512F__)
   else if constexpr (sizeof(A) == 4)
     return (Integers<A>)_mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__AVX2__)
+  else if constexpr (sizeof(A) == 4)
+    return (Integers<A>)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 #endif
   else {
     uint64_t bytes = 0;
@@ -41,6 +44,12 @@ template <class A, class M> CONVLAB_INLINE void store_integers(M* p, Integers<A>
 #if defined(__AVX512F__)
   else if constexpr (sizeof(A) == 4)
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v));
+#elif defined(__AVX2__)
+  else if constexpr (sizeof(M) == 1 && sizeof(A) == 4) {
+    const __m256i bytes = _mm256_shuffle_epi8((__m256i)v, _mm256_set1_epi32(0x0c080400));  // of each half, in its first
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p),
+                     _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
+  }
 #endif
   else if constexpr (sizeof(M) != 1 || kVectorBytes == 64)
     *reinterpret_cast<typename beside<A, M>::in_memory*>(p) = __builtin_convertvector(v, typename beside<A, M>::type);
