@@ -3,26 +3,34 @@
 
 namespace convlab::CONVLAB_ISA {
 
-template <class A> CONVLAB_INLINE A divisor_of(const Averages& a, int p, int q) { return A(a.rows[p]) * A(a.columns[q]); }
+// v of window (p, q) is divided
+template <class A> struct Division {
+  A by, inverse;
+  bool multiplies;
 
-// Sums, divided where they are complete and `averages` says by what. kSource columns of the source, side by side, give
-// one of the target; kTarget of the target get the same.
-template <class A, class From, class To, int kFrom = 1, int kTo = 1> struct Sum {
+  Division(const Averages& a, int p, int q)
+      : by(A(a.rows[p]) * A(a.columns[q])), inverse(1 / by), multiplies(a.powers_of_two) {}
+  CONVLAB_INLINE Vec<A> operator()(Vec<A> v) const { return multiplies ? v * inverse : v / by; }
+};
+
+// Sums of `from`, divided once they are complete, unless kDivides is false. kFrom columns of `from`, side by side, give
+// one of `to`; kTo of `to` get the same.
+template <class A, class From, class To, bool kDivides, int kFrom, int kTo> struct Sum {
   static constexpr int kSource = kFrom, kTarget = kTo;
   const From* from;
   To* to;
-  const Averages* averages = nullptr;
-  A divisor = 1;
+  const Averages& averages;
+  Division<A> division{averages, 0, 0};
 
   void begin(int p, int q) {
-    if (averages) divisor = divisor_of<A>(*averages, p, q);
+    if constexpr (kDivides) division = Division<A>(averages, p, q);
   }
 
   template <int U>
   CONVLAB_INLINE void run(const Taps& taps, int64_t at, int64_t step, int64_t target, int64_t target_step) const {
     Vec<A> sum[U];
 #pragma GCC unroll 4
-    for (int u = 0; u < U; u++) sum[u] = taps.begun ? load_as<A>(to + target + u * target_step) : Vec<A>{};
+    for (int u = 0; u < U; u++) sum[u] = kDivides && taps.begun ? load_as<A>(to + target + u * target_step) : Vec<A>{};
     each_tap(taps, at, [&](int64_t where, int) __attribute__((always_inline)) {
 #pragma GCC unroll 4
       for (int u = 0; u < U; u++) {
@@ -32,7 +40,7 @@ template <class A, class From, class To, int kFrom = 1, int kTo = 1> struct Sum 
     });
 #pragma GCC unroll 4
     for (int u = 0; u < U; u++) {
-      const Vec<A> v = averages && taps.ends ? sum[u] / divisor : sum[u];
+      const Vec<A> v = kDivides && taps.ends ? division(sum[u]) : sum[u];
       store_columns<A, kTo>(to + target + u * target_step, v, v);
     }
   }
@@ -41,8 +49,8 @@ template <class A, class From, class To, int kFrom = 1, int kTo = 1> struct Sum 
 // x -> y, in place
 template <class A, int kWide, class T>
 void forward_in_place(const Pooling& g, const Piece& p, const Averages& averages, const T* x, T* y) {
-  using Op = Sum<A, T, T, kWide>;
-  walk_in_place<A>(g, p, Op{x + source_of<Op>(g, p), y + target_of<Op>(g, p), &averages});
+  using Op = Sum<A, T, T, true, kWide, 1>;
+  walk_in_place<A>(g, p, Op{x + source_of<Op>(g, p), y + target_of<Op>(g, p), averages});
 }
 
 // x -> y
@@ -62,7 +70,7 @@ void average_forward(const Pooling& g, const Averages& averages, const T* x, T* 
     }
     each_panel(g, p, [&](int s0, int s1) {
       take_in(Planes<A>(g, p.plane, g.rows.sources * W, s0 * W), x, (s1 - s0) * W, bench.source);
-      walk_panels<A>(g, p, Sum<A, A, A>{bench.source, bench.target, &averages}, s0, s1);
+      walk_panels<A>(g, p, Sum<A, A, A, true, 1, 1>{bench.source, bench.target, averages}, s0, s1);
     });
     give_back(Planes<A>(g, p.plane, g.rows.targets * Q, p.t0 * Q), bench.target, (p.t1 - p.t0) * Q, y);
   }
@@ -84,24 +92,24 @@ void average_backward(const Pooling& g, const Averages& averages, const T* dy, T
     if (!g.in_place) take_in(Planes<A>(g, p.plane, g.rows.sources * Q, p.s0 * Q), dy, (p.s1 - p.s0) * Q, shares);
     for (int r = p.s0; r < p.s1; r++)
       for (int q = 0; q < Q; q++, shares += n) {
-        const A divisor = divisor_of<A>(averages, r, q);
+        const Division<A> divided(averages, r, q);
         const T* const from = dy + ((p.image * g.rows.sources + r) * Q + q) * g.source_pixel + p.channel;
-        if (!g.in_place) store<A>(shares, load<A>(shares) / divisor);
+        if (!g.in_place) store<A>(shares, divided(load<A>(shares)));
         else
           for (int64_t c = 0; c < n; c += L)
-            c = smaller(c, n - L), store<A>(shares + c, load_as<A>(from + c) / divisor);
+            c = smaller(c, n - L), store<A>(shares + c, divided(load_as<A>(from + c)));
       }
     const auto in_place = [&](auto op) {
       op.to += target_of<decltype(op)>(g, p);
       walk<A>(g, op, n, g.target_pixel, n, p.t0, p.t1, p.s0, p.s1);
     };
     if (g.pairs) {
-      in_place(Sum<A, A, T, 1, 2>{bench.source, dx});
+      in_place(Sum<A, A, T, false, 1, 2>{bench.source, dx, averages});
       clear_odd_column(g, p, dx);
     } else if (g.in_place) {
-      in_place(Sum<A, A, T>{bench.source, dx});
+      in_place(Sum<A, A, T, false, 1, 1>{bench.source, dx, averages});
     } else {
-      walk_panels<A>(g, p, Sum<A, A, A>{bench.source, bench.target}, p.s0, p.s1);
+      walk_panels<A>(g, p, Sum<A, A, A, false, 1, 1>{bench.source, bench.target, averages}, p.s0, p.s1);
       give_back(Planes<A>(g, p.plane, g.rows.targets * W, p.t0 * W), bench.target, (p.t1 - p.t0) * W, dx);
     }
   }

@@ -22,7 +22,10 @@ class Factors {
     for (int q = 0; q < a.window.Q; q++) columns_.push_back(a.divisor ? 1.0 : double(averaged_over(columns, 0, q)));
   }
   Averages view(bool turned) const {
-    return turned ? Averages{columns_.data(), rows_.data()} : Averages{rows_.data(), columns_.data()};
+    int exponent;
+    const auto power = [&](double d) { return std::abs(std::frexp(d, &exponent)) == 0.5; };
+    const bool powers = std::all_of(rows_.begin(), rows_.end(), power) && std::all_of(columns_.begin(), columns_.end(), power);
+    return turned ? Averages{columns_.data(), rows_.data(), powers} : Averages{rows_.data(), columns_.data(), powers};
   }
 
  private:

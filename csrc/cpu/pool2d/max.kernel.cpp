@@ -138,20 +138,48 @@ CONVLAB_INLINE int32_t place_of(const int32_t* places, int64_t taps, int32_t off
   return places[uint32_t(offset) < taps ? offset : 0];
 }
 
-// `rows` of `outputs` outputs of n channels, `pixel` apart. Sums of an output's first tap begin at `sums`, of the next
-// column and row `step` and `row_step` further.
+// By offset, how far from a window's first tap a tap is, of positions `row` and `pixel` elements apart
+CONVLAB_INLINE void lay_places(const Scattering& g, int64_t row, int64_t pixel, int32_t* places) {
+  int taps = 0;
+  for (int r = 0; r < g.rows.kernel; r++)
+    for (int s = 0; s < g.columns.kernel; s++)
+      places[taps++] = int32_t(r * g.rows.dilation * row + s * g.columns.dilation * pixel);
+  for (; taps < 256; taps++) places[taps] = 0;  // whatever a byte names is there
+}
+
+// dy, offsets: rows of outputs, each of n channels, `pixel` apart. The first output's sums of tap 0 begin at `first`, of
+// `all` that there are, those of the next column and row `step` and `row_step` further.
 template <int kChannels, class T, class M, class S>
-[[gnu::noinline]] void scatter_rows(const int32_t* places, int64_t taps, const T* dy, const M* offsets, int64_t pixel,
-                                    int rows, int outputs, int some, S* first, int64_t step, int64_t row_step) {
+[[gnu::noinline]] void scatter_rows(const Scattering& g, const int32_t* places, const T* dy, const M* offsets,
+                                    int64_t pixel, int rows, int some, S* sums, int64_t all, int64_t first,
+                                    int64_t step, int64_t row_step) {
   using A = acc_t<T>;
-  const int n = kChannels ? kChannels : some;
-  for (int p = 0; p < rows; p++, first += row_step) {
-    S* sums = first;
-    for (int q = 0; q < outputs; q++, dy += pixel, offsets += pixel, sums += step)
-      for (int c = 0; c < n; c++) {
-        S& sum = sums[place_of(places, taps, offsets[c]) + c];
-        sum = S(A(sum) + A(dy[c]));
-      }
+  const int n = kChannels ? kChannels : some, Q = g.columns.outputs;
+  const int64_t taps = int64_t(g.rows.kernel) * g.columns.kernel;
+  for (int p = 0; p < rows; p++, first += row_step)
+    for (int64_t q = 0, window = first; q < Q; q++, window += step, dy += pixel, offsets += pixel)
+      for (int c = 0; c < n; c++)
+        if (const int64_t at = window + place_of(places, taps, offsets[c]) + c; uint64_t(at) < uint64_t(all))
+          sums[at] = S(A(sums[at]) + A(dy[c]));
+}
+
+template <class T, class M>
+void scatter_in_place(const Scattering& g, const T* dy, const M* offsets, T* dx, int64_t begin, int64_t end,
+                      int32_t* places) {
+  const int64_t C = g.channels, blocks = C / g.channels_each, positions = int64_t(g.rows.size) * g.columns.size,
+                outputs = int64_t(g.rows.outputs) * g.columns.outputs, row = g.columns.size * C;
+  lay_places(g, row, C, places);
+  for (int64_t i = begin; i < end; i++) {
+    const int64_t image = i / blocks, channel = i % blocks * g.channels_each,
+                  n = i % blocks == blocks - 1 ? C - channel : g.channels_each;
+    const int64_t from = image * outputs * C + channel;
+    T* const to = dx + image * positions * C + channel;
+    if (n == C) __builtin_memset(to, 0, sizeof(T) * size_t(positions * C));
+    else
+      for (int64_t k = 0; k < positions; k++) __builtin_memset(to + k * C, 0, sizeof(T) * size_t(n));
+    (C == 1 ? scatter_rows<1, T, M, T> : scatter_rows<0, T, M, T>)(
+        g, places, dy + from, offsets + from, C, g.rows.outputs, int(n), to, positions * C - channel,
+        -g.rows.pad * row - g.columns.pad * C, g.columns.stride * C, g.rows.stride * row);
   }
 }
 
@@ -164,53 +192,39 @@ template <class A, class T> CONVLAB_INLINE void copy_out(const A* from, int64_t 
 template <class T, class M>
 void scatter(const Scattering& g, const T* dy, const M* offsets, T* dx, int64_t begin, int64_t end, char* scratch) {
   using A = acc_t<T>;
-  const Axis &rows = g.rows, &columns = g.columns;
-  const int H = rows.size, W = columns.size, P = rows.outputs, Q = columns.outputs;
-  const int64_t C = g.channels, taps = int64_t(rows.kernel) * columns.kernel;
   Carver carver{scratch};
-  const auto bench = scatter_memory<A>(carver, g);
-  const int64_t strips = (H + g.rows_each - 1) / g.rows_each, blocks = (C + g.channels_each - 1) / g.channels_each;
+  const auto [places, sums] = scatter_memory<A>(carver, g);
+  if (g.in_place) return scatter_in_place(g, dy, offsets, dx, begin, end, places);
+  const Axis& rows = g.rows;
+  const int H = rows.size, W = g.columns.size, P = rows.outputs, Q = g.columns.outputs;
   const int reach = (rows.kernel - 1) * rows.dilation;
-  int64_t laid = 0, strip = begin % strips, block = begin / strips % blocks, image = begin / strips / blocks;
+  const int64_t C = g.channels, blocks = (C + g.channels_each - 1) / g.channels_each,
+                strips = (H + g.rows_each - 1) / g.rows_each;
+  int64_t strip = begin % strips, block = begin / strips % blocks, image = begin / strips / blocks, laid = 0;
   for (int64_t i = begin; i < end; i++) {
     const int h0 = int(strip * g.rows_each), h1 = int(smaller(h0 + g.rows_each, H));
-    const int64_t channel = block * g.channels_each;
-    const int n = int(smaller(g.channels_each, C - channel));
-    const int64_t pixel = g.in_place ? C : n, row = g.width * pixel;
-    if (laid != pixel) {
-      laid = pixel;
-      int32_t* place = bench.places;
-      for (int r = 0; r < rows.kernel; r++)
-        for (int s = 0; s < columns.kernel; s++) *place++ = int32_t(r * rows.dilation * row + s * columns.dilation * pixel);
-      for (int64_t t = taps; t < 256; t++) *place++ = 0;
-    }
+    const int64_t channel = block * g.channels_each, n = smaller(g.channels_each, C - channel), row = g.width * n;
+    if (laid != n) lay_places(g, row, n, places), laid = n;
     // the outputs whose windows reach rows [h0, h1), and the rows that these windows reach
     const int p0 = int(larger(0, (h0 + rows.pad - reach + rows.stride - 1) / rows.stride)),
               p1 = int(smaller(P, (h1 - 1 + rows.pad) / rows.stride + 1));
     const int top = int(smaller(h0, p0 * rows.stride - rows.pad)),
               bottom = int(larger(h1, (p1 - 1) * rows.stride - rows.pad + reach + 1));
-    const int64_t from = (image * P + p0) * Q * C + channel;
+    const int64_t all = (bottom - top) * row, from = (image * P + p0) * Q * C + channel;
+    __builtin_memset(sums, 0, sizeof(A) * size_t(all));
+    (C == 1 ? scatter_rows<1, T, M, A> : scatter_rows<0, T, M, A>)(
+        g, places, dy + from, offsets + from, C, p1 - p0, int(n), sums, all,
+        (p0 * rows.stride - rows.pad - top) * row, g.columns.stride * n, rows.stride * row);
+    const A* inside = sums + (h0 - top) * row + g.columns.pad * n;
     T* to = dx + (image * H + h0) * W * C + channel;
-    const auto add_to = [&](auto* sums) {
-      if (n == C) __builtin_memset(sums, 0, sizeof *sums * size_t((bottom - top) * row));
-      else
-        for (int64_t k = 0; k < int64_t(bottom - top) * g.width; k++) __builtin_memset(sums + k * pixel, 0, sizeof *sums * n);
-      using S = std::remove_pointer_t<decltype(sums)>;
-      const auto f = n == 1 && C == 1 ? scatter_rows<1, T, M, S> : scatter_rows<0, T, M, S>;
-      f(bench.places, taps, dy + from, offsets + from, C, p1 - p0, Q, n,
-        sums + (p0 * rows.stride - rows.pad - top) * row, columns.stride * pixel, rows.stride * row);
-    };
-    if (g.in_place) {
-      add_to(to);
-    } else {
-      add_to(bench.sums);
-      const A* sums = bench.sums + (h0 - top) * row + columns.pad * n;
-      const T* const to_end = to + (h1 - h0) * W * C;
-      for (int h = h0; h < h1; h++, sums += row, to += W * C)
-        if (n == C) copy_out(sums, W * C, to, to_end);
+    const T* const to_end = to + (h1 - h0) * W * C;
+    if (n == C && g.width == W) copy_out(inside, (h1 - h0) * row, to, to_end);
+    else
+      for (int h = h0; h < h1; h++, inside += row, to += W * C) {
+        if (n == C) copy_out(inside, W * C, to, to_end);
         else
-          for (int w = 0; w < W; w++) copy_out(sums + w * n, n, to + w * C, to + w * C + n);
-    }
+          for (int w = 0; w < W; w++) copy_out(inside + w * n, n, to + w * C, to + w * C + n);
+      }
     if (++strip == strips) strip = 0, block++;
     if (block == blocks) block = 0, image++;
   }

@@ -64,9 +64,11 @@ struct Cpu {
                           .rows_each = g.H,
                           .width = pooling::reached(columns),
                           .height = pooling::reached(rows)};
-    // where windows lie inside dx, that has room for them, and the precision where they do not overlap
-    s.in_place = s.width == g.W && s.height == g.H && int64_t(g.H) * g.W * channels <= INT32_MAX &&
-                 (is_sum_type(dtype) || (reach < g.stride_h && columns.pad + (g.S - 1) * g.dilation_w < g.stride_w));
+    // In place where every window has a tap inside dx, and the sums of what several windows give have dx's precision
+    const bool inside = s.width == g.W && s.height == g.H;
+    s.in_place = (inside || (g.dilation_h == 1 && g.dilation_w == 1)) &&
+                 (is_sum_type(dtype) || (inside && reach < g.stride_h && (g.S - 1) * g.dilation_w < g.stride_w)) &&
+                 int64_t(g.H) * g.W * channels <= INT32_MAX;
     const int64_t images = g.planes / channels, row = int64_t(s.width) * sum_bytes(dtype);
     if (s.in_place) {
       s.channels_each = pooling::split(images, channels, channels, kScattered);
@@ -77,7 +79,8 @@ struct Cpu {
       s.rows_each = pooling::split(images * pooling::parts(channels, s.channels_each), g.H, s.rows_each, std::max(1, pooling::kHalos * reach));
       s.height = std::min(s.height, s.rows_each + 2 * reach + 1);
     }
-    const int64_t pieces = images * pooling::parts(channels, s.channels_each) * pooling::parts(g.H, s.rows_each);
+    const int64_t pieces = s.in_place ? images * (channels / s.channels_each)
+                                      : images * pooling::parts(channels, s.channels_each) * pooling::parts(g.H, s.rows_each);
     const int64_t scratch = measured(
         dtype, [&](Measure& memory, auto sum) { pooling::scatter_memory<decltype(sum)>(memory, s); });
     parallel_over(pieces, pooling::bytes_of(g, dtype) / pieces, [&](int64_t begin, int64_t end) {

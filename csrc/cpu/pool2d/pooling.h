@@ -41,6 +41,7 @@ struct Pooling {
 // An average pooling divides window (p, q) by rows[p] columns[q].
 struct Averages {
   const double *rows, *columns;
+  bool powers_of_two;  // all of them: then multiplying by the inverse gives the same bits in less time
 };
 
 // Max pooling's gradient by windows: what each gives is added up in planes that have room for whole windows.
@@ -67,8 +68,8 @@ template <class A, class Memory> CONVLAB_INLINE PoolBench<A> pool_memory(Memory&
 }
 
 template <class A> struct ScatterBench {
-  int32_t* places;  // of taps, from that of the first
-  A *sums, *dy;
+  int32_t* places;
+  A* sums;
 };
 
 template <class A, class Memory> CONVLAB_INLINE ScatterBench<A> scatter_memory(Memory& memory, const Scattering& g) {
@@ -76,7 +77,6 @@ template <class A, class Memory> CONVLAB_INLINE ScatterBench<A> scatter_memory(M
   ScatterBench<A> b;
   memory.take(b.places, taps > 256 ? taps : 256);
   memory.take(b.sums, g.in_place ? 0 : int64_t(g.width) * g.height * g.channels_each + kCacheLine);
-  memory.take(b.dy, int64_t(g.columns.outputs) * g.channels_each);
   return b;
 }
 

@@ -51,27 +51,46 @@ CONVLAB_INLINE void vectors(const Op& op, const Taps& taps, int64_t at, int64_t 
   if (count & 1) op.template run<1>(taps, at, step, to, to_step);
 }
 
-// `count` positions with the same taps: vectors. Copies of op and taps, so that no store can change them.
+// Where a row of the target and what it reads begin, and their positions' elements
+struct Row {
+  int t;
+  int64_t at, pixel, to, to_pixel;
+};
+
+// A row of panels: vectors of positions that read alike. Copies of op and taps, so that no store can change them.
 template <class A, class Op>
-[[gnu::noinline]] void run_panel(Op op, Taps taps, int64_t at, int64_t step, int64_t to, int64_t to_step, int count) {
-  vectors<A>(op, taps, at, step, to, to_step, count);
+[[gnu::noinline]] void row_of_panels(Op op, Taps taps, const PoolAxis& columns, const Row& row) {
+  const int first = taps.first;
+  for (int phase = 0; phase < smaller(columns.period, columns.targets); phase++)
+    for (int u = phase; u < columns.targets;) {
+      const Reads across = columns.reads[u];
+      taps.columns = across.count, taps.first = first + across.tap;
+      op.begin(row.t, u);
+      vectors<A>(op, taps, row.at + across.first * row.pixel, columns.advance * row.pixel, row.to + u * row.to_pixel,
+                 columns.period * row.to_pixel, across.alike);
+      u += across.alike * columns.period;
+    }
 }
 
-// The same, each of n >= L channels
+// A row in place: vectors along n >= L channels
 template <class A, class Op>
-[[gnu::noinline]] void run_in_place(Op op, Taps taps, int64_t at, int64_t step, int64_t to, int64_t to_step, int count,
-                                    int64_t n) {
+[[gnu::noinline]] void row_in_place(Op op, Taps taps, const PoolAxis& columns, const Row& row, int64_t n) {
   constexpr int L = kLanes<A>;
-  for (; count > 0; count--, at += step, to += to_step) {
+  const int first = taps.first;
+  for (int u = 0; u < columns.targets; u++) {
+    const Reads across = columns.reads[u];
+    const int64_t at = row.at + across.first * row.pixel, to = row.to + u * row.to_pixel, last = n - L;
+    taps.columns = across.count, taps.first = first + across.tap;
+    op.begin(row.t, u);
     vectors<A>(op, taps, at, L * Op::kSource, to, L * Op::kTarget, n / L);
-    if (n % L) op.template run<1>(taps, at + (n - L) * Op::kSource, 0, to + (n - L) * Op::kTarget, 0);
+    if (n % L) op.template run<1>(taps, at + last * Op::kSource, 0, to + last * Op::kTarget, 0);
   }
 }
 
 // Rows [t0, t1) of the target, of what rows [s0, s1) of the source have for them. Both begin with the first of these
 // rows, and have `pixel` and `to_pixel` elements a position: n channels in place, or panels.
 template <class A, class Op>
-void walk(const Pooling& g, Op op, int64_t pixel, int64_t to_pixel, int64_t n, int t0, int t1, int s0, int s1) {
+void walk(const Pooling& g, const Op& op, int64_t pixel, int64_t to_pixel, int64_t n, int t0, int t1, int s0, int s1) {
   const PoolAxis &rows = g.rows, &columns = g.columns;
   const int64_t row = columns.sources * pixel;
   for (int t = t0; t < t1; t++) {
@@ -80,20 +99,17 @@ void walk(const Pooling& g, Op op, int64_t pixel, int64_t to_pixel, int64_t n, i
     down.first += skipped * rows.step, down.count -= skipped, down.tap += skipped * rows.tap_step;
     const int last = down.first + (down.count - 1) * rows.step;
     if (last >= s1) down.count = down.first < s1 ? (s1 - 1 - down.first) / rows.step + 1 : 0;
-    Taps taps{.rows = down.count, .row = rows.step * row, .column = columns.step * pixel, .row_tap = rows.tap_step,
-              .column_tap = columns.tap_step, .begun = skipped > 0, .ends = last >= s0 && last < s1};
-    for (int phase = 0; phase < smaller(columns.period, columns.targets); phase++)
-      for (int u = phase; u < columns.targets;) {
-        const Reads across = columns.reads[u];
-        taps.columns = across.count, taps.first = down.tap + across.tap;
-        const int64_t at = (down.first - s0) * row + across.first * pixel,
-                      to = ((t - t0) * columns.targets + u) * to_pixel;
-        const int64_t step = columns.advance * pixel, to_step = columns.period * to_pixel;
-        op.begin(t, u);
-        if (g.in_place) run_in_place<A>(op, taps, at, step, to, to_step, across.alike, n);
-        else run_panel<A>(op, taps, at, step, to, to_step, across.alike);
-        u += across.alike * columns.period;
-      }
+    const Taps taps{.rows = down.count,
+                    .row = rows.step * row,
+                    .column = columns.step * pixel,
+                    .first = down.tap,
+                    .row_tap = rows.tap_step,
+                    .column_tap = columns.tap_step,
+                    .begun = skipped > 0,
+                    .ends = last >= s0 && last < s1};
+    const Row of_target{t, (down.first - s0) * row, pixel, (t - t0) * columns.targets * to_pixel, to_pixel};
+    if (g.in_place) row_in_place<A>(op, taps, columns, of_target, n);
+    else row_of_panels<A>(op, taps, columns, of_target);
   }
 }
 
