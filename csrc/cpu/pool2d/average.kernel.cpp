@@ -16,7 +16,7 @@ template <class A> struct Division {
 // Sums of `from`, divided once they are complete, unless kDivides is false. kFrom columns of `from`, side by side, give
 // one of `to`; kTo of `to` get the same.
 template <class A, class From, class To, bool kDivides, int kFrom, int kTo> struct Sum {
-  static constexpr int kSource = kFrom, kTarget = kTo;
+  static constexpr int kSource = kFrom, kTarget = kTo, kUnrolled = 8;
   const From* from;
   To* to;
   const Averages& averages;
@@ -29,16 +29,16 @@ template <class A, class From, class To, bool kDivides, int kFrom, int kTo> stru
   template <int U>
   CONVLAB_INLINE void run(const Taps& taps, int64_t at, int64_t step, int64_t target, int64_t target_step) const {
     Vec<A> sum[U];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int u = 0; u < U; u++) sum[u] = kDivides && taps.begun ? load_as<A>(to + target + u * target_step) : Vec<A>{};
     each_tap(taps, at, [&](int64_t where, int) __attribute__((always_inline)) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int u = 0; u < U; u++) {
         sum[u] += load_column<A, kFrom, 0>(from + where + u * step);
         if constexpr (kFrom == 2) sum[u] += load_column<A, kFrom, 1>(from + where + u * step);
       }
     });
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int u = 0; u < U; u++) {
       const Vec<A> v = kDivides && taps.ends ? division(sum[u]) : sum[u];
       store_columns<A, kTo>(to + target + u * target_step, v, v);
@@ -76,6 +76,28 @@ void average_forward(const Pooling& g, const Averages& averages, const T* x, T* 
   }
 }
 
+// n elements of one value; may write a vector too far, up to to_end
+template <class A, class T> CONVLAB_INLINE void fill(T* to, int64_t n, A value, const T* to_end) {
+  for (int64_t i = 0; i < n; i += kLanes<A>)
+    store_some<A>(to + i, broadcast<A>(value), int(smaller(to_end - to - i, kLanes<A>)));
+}
+
+// A plane of windows side by side: each element of dx is one window's share. dy [P, Q] -> dx [H, W]; may write a vector
+// too far, up to to_end. Memory: shares [Q]
+template <class A, class T>
+void spread(const Pooling& g, const Averages& averages, const T* dy, T* dx, const T* to_end, A* shares) {
+  const int P = g.rows.sources, Q = g.columns.sources, W = g.columns.targets;
+  const T* const end = dx + int64_t(g.rows.targets) * W;
+  for (int p = 0; p < P; p++, dy += Q) {
+    for (int q = 0; q < Q; q++) shares[q] = A(dy[q]) / Division<A>(averages, p, q).by;
+    for (int r = 0; r < g.rows.period; r++, dx += W) {
+      for (int q = 0; q < Q; q++) fill(dx + q * g.columns.period, g.columns.period, shares[q], to_end);
+      fill(dx + Q * g.columns.period, W - Q * g.columns.period, A(0), to_end);
+    }
+  }
+  fill(dx, end - dx, A(0), to_end);
+}
+
 // dy, divided, -> dx
 template <class T>
 void average_backward(const Pooling& g, const Averages& averages, const T* dy, T* dx, int64_t begin, int64_t end,
@@ -87,6 +109,12 @@ void average_backward(const Pooling& g, const Averages& averages, const T* dy, T
   const auto bench = pool_memory<A>(carver, g, L);
   for (int64_t i = begin; i < end; i++) {
     const Piece p = piece_of(g, i, L);
+    if (g.side_by_side) {
+      const int64_t end = smaller(p.plane + L, g.planes), outputs = g.rows.sources * Q, size = g.rows.targets * W;
+      for (int64_t plane = p.plane; plane < end; plane++)
+        spread<A>(g, averages, dy + plane * outputs, dx + plane * size, dx + end * size, bench.source);
+      continue;
+    }
     const int64_t n = g.in_place ? p.channels : L;
     A* shares = bench.source;
     if (!g.in_place) take_in(Planes<A>(g, p.plane, g.rows.sources * Q, p.s0 * Q), dy, (p.s1 - p.s0) * Q, shares);
@@ -96,8 +124,7 @@ void average_backward(const Pooling& g, const Averages& averages, const T* dy, T
         const T* const from = dy + ((p.image * g.rows.sources + r) * Q + q) * g.source_pixel + p.channel;
         if (!g.in_place) store<A>(shares, divided(load<A>(shares)));
         else
-          for (int64_t c = 0; c < n; c += L)
-            c = smaller(c, n - L), store<A>(shares + c, divided(load_as<A>(from + c)));
+          for (int64_t c = 0; c < n; c += L) c = smaller(c, n - L), store<A>(shares + c, divided(load_as<A>(from + c)));
       }
     const auto in_place = [&](auto op) {
       op.to += target_of<decltype(op)>(g, p);

@@ -24,7 +24,8 @@ class Factors {
   Averages view(bool turned) const {
     int exponent;
     const auto power = [&](double d) { return std::abs(std::frexp(d, &exponent)) == 0.5; };
-    const bool powers = std::all_of(rows_.begin(), rows_.end(), power) && std::all_of(columns_.begin(), columns_.end(), power);
+    const bool powers =
+        std::all_of(rows_.begin(), rows_.end(), power) && std::all_of(columns_.begin(), columns_.end(), power);
     return turned ? Averages{columns_.data(), rows_.data(), powers} : Averages{rows_.data(), columns_.data(), powers};
   }
 

@@ -5,7 +5,7 @@ namespace convlab::CONVLAB_ISA {
 
 // x -> y, and which tap won, unless M is void
 template <class A, class T, class M, int kWide = 1> struct Largest {
-  static constexpr int kSource = kWide, kTarget = 1;
+  static constexpr int kSource = kWide, kTarget = 1, kUnrolled = 4;
   const T* x;
   T* y;
   M* offsets;
@@ -87,7 +87,7 @@ void max_forward(const Pooling& g, const T* x, T* y, void* offsets, int64_t begi
 
 // dy, offsets -> dx: what taps won
 template <class A, class T, int kWide> struct Won {
-  static constexpr int kSource = 1, kTarget = kWide;
+  static constexpr int kSource = 1, kTarget = kWide, kUnrolled = 4;
   const T* dy;
   const uint8_t* offsets;
   T* dx;
@@ -151,10 +151,11 @@ CONVLAB_INLINE void lay_places(const Scattering& g, int64_t row, int64_t pixel, 
 // `all` that there are, those of the next column and row `step` and `row_step` further.
 template <int kChannels, class T, class M, class S>
 [[gnu::noinline]] void scatter_rows(const Scattering& g, const int32_t* places, const T* dy, const M* offsets,
-                                    int64_t pixel, int rows, int some, S* sums, int64_t all, int64_t first,
+                                    int64_t some_pixel, int rows, int some, S* sums, int64_t all, int64_t first,
                                     int64_t step, int64_t row_step) {
   using A = acc_t<T>;
   const int n = kChannels ? kChannels : some, Q = g.columns.outputs;
+  const int64_t pixel = kChannels ? kChannels : some_pixel;
   const int64_t taps = int64_t(g.rows.kernel) * g.columns.kernel;
   for (int p = 0; p < rows; p++, first += row_step)
     for (int64_t q = 0, window = first; q < Q; q++, window += step, dy += pixel, offsets += pixel)
@@ -163,23 +164,31 @@ template <int kChannels, class T, class M, class S>
           sums[at] = S(A(sums[at]) + A(dy[c]));
 }
 
+constexpr int64_t kCleared = 256 << 10;  // bytes at a time: few calls, and they are in an L2 when they are added to
+
 template <class T, class M>
 void scatter_in_place(const Scattering& g, const T* dy, const M* offsets, T* dx, int64_t begin, int64_t end,
                       int32_t* places) {
   const int64_t C = g.channels, blocks = C / g.channels_each, positions = int64_t(g.rows.size) * g.columns.size,
                 outputs = int64_t(g.rows.outputs) * g.columns.outputs, row = g.columns.size * C;
+  const int64_t together = larger(1, kCleared / (positions * C * int64_t(sizeof(T))));  // images
+  int64_t block = begin % blocks, image = begin / blocks, cleared = image;
   lay_places(g, row, C, places);
   for (int64_t i = begin; i < end; i++) {
-    const int64_t image = i / blocks, channel = i % blocks * g.channels_each,
-                  n = i % blocks == blocks - 1 ? C - channel : g.channels_each;
+    const int64_t channel = block * g.channels_each, n = block == blocks - 1 ? C - channel : g.channels_each;
     const int64_t from = image * outputs * C + channel;
     T* const to = dx + image * positions * C + channel;
-    if (n == C) __builtin_memset(to, 0, sizeof(T) * size_t(positions * C));
-    else
+    if (n < C) {
       for (int64_t k = 0; k < positions; k++) __builtin_memset(to + k * C, 0, sizeof(T) * size_t(n));
-    (C == 1 ? scatter_rows<1, T, M, T> : scatter_rows<0, T, M, T>)(
-        g, places, dy + from, offsets + from, C, g.rows.outputs, int(n), to, positions * C - channel,
-        -g.rows.pad * row - g.columns.pad * C, g.columns.stride * C, g.rows.stride * row);
+    } else if (image == cleared) {
+      cleared = smaller(cleared + together, end);
+      __builtin_memset(to, 0, sizeof(T) * size_t((cleared - image) * positions * C));
+    }
+    (C == 1 ? scatter_rows<1, T, M, T> : scatter_rows<0, T, M, T>)(g, places, dy + from, offsets + from, C,
+                                                                   g.rows.outputs, int(n), to, positions * C - channel,
+                                                                   -g.rows.pad * row - g.columns.pad * C,
+                                                                   g.columns.stride * C, g.rows.stride * row);
+    if (++block == blocks) block = 0, image++;
   }
 }
 
@@ -212,9 +221,10 @@ void scatter(const Scattering& g, const T* dy, const M* offsets, T* dx, int64_t 
               bottom = int(larger(h1, (p1 - 1) * rows.stride - rows.pad + reach + 1));
     const int64_t all = (bottom - top) * row, from = (image * P + p0) * Q * C + channel;
     __builtin_memset(sums, 0, sizeof(A) * size_t(all));
-    (C == 1 ? scatter_rows<1, T, M, A> : scatter_rows<0, T, M, A>)(
-        g, places, dy + from, offsets + from, C, p1 - p0, int(n), sums, all,
-        (p0 * rows.stride - rows.pad - top) * row, g.columns.stride * n, rows.stride * row);
+    (C == 1 ? scatter_rows<1, T, M, A> : scatter_rows<0, T, M, A>)(g, places, dy + from, offsets + from, C, p1 - p0,
+                                                                   int(n), sums, all,
+                                                                   (p0 * rows.stride - rows.pad - top) * row,
+                                                                   g.columns.stride * n, rows.stride * row);
     const A* inside = sums + (h0 - top) * row + g.columns.pad * n;
     T* to = dx + (image * H + h0) * W * C + channel;
     const T* const to_end = to + (h1 - h0) * W * C;

@@ -71,18 +71,21 @@ struct Cpu {
                  int64_t(g.H) * g.W * channels <= INT32_MAX;
     const int64_t images = g.planes / channels, row = int64_t(s.width) * sum_bytes(dtype);
     if (s.in_place) {
-      s.channels_each = pooling::split(images, channels, channels, kScattered);
+      s.channels_each = pooling::split(pooling::kBlocks, images, channels, channels, 8 * kScattered);
     } else {
-      s.channels_each = int(std::clamp<int64_t>(pooling::kMostBytes / (row * s.height), 1, std::min<int64_t>(channels, kScattered)));
+      s.channels_each =
+          int(std::clamp<int64_t>(pooling::kMostBytes / (row * s.height), 1, std::min<int64_t>(channels, kScattered)));
       const int64_t fit = pooling::kMostBytes / (row * s.channels_each) - 2 * reach;
       s.rows_each = int(std::clamp<int64_t>(std::max<int64_t>(fit, pooling::kHalos * reach), 1, g.H));
-      s.rows_each = pooling::split(images * pooling::parts(channels, s.channels_each), g.H, s.rows_each, std::max(1, pooling::kHalos * reach));
+      s.rows_each = pooling::split(pooling::kPieces, images * pooling::parts(channels, s.channels_each), g.H,
+                                   s.rows_each, std::max(1, pooling::kHalos * reach));
       s.height = std::min(s.height, s.rows_each + 2 * reach + 1);
     }
-    const int64_t pieces = s.in_place ? images * (channels / s.channels_each)
-                                      : images * pooling::parts(channels, s.channels_each) * pooling::parts(g.H, s.rows_each);
-    const int64_t scratch = measured(
-        dtype, [&](Measure& memory, auto sum) { pooling::scatter_memory<decltype(sum)>(memory, s); });
+    const int64_t pieces = s.in_place
+                               ? images * (channels / s.channels_each)
+                               : images * pooling::parts(channels, s.channels_each) * pooling::parts(g.H, s.rows_each);
+    const int64_t scratch =
+        measured(dtype, [&](Measure& memory, auto sum) { pooling::scatter_memory<decltype(sum)>(memory, s); });
     parallel_over(pieces, pooling::bytes_of(g, dtype) / pieces, [&](int64_t begin, int64_t end) {
       const CpuScratch own(CpuScratch::own, scratch);
       kernels::max_scatter.of(dtype)(s, dy, offsets, dx, begin, end, own.get());
@@ -102,7 +105,8 @@ struct Cpu {
           for (int64_t c = 0; c < channels; c++) {
             const int64_t i = (row * g.Q + q) * channels + c;
             const int named = int(offsets[i]), tap = named >= 0 && named < g.R * g.S ? named : 0;  // the caller's data
-            f(i, row / g.P * channels * g.H * g.W + c, int64_t(row % g.P) * g.stride_h - g.pad_h + tap / g.S * g.dilation_h,
+            f(i, row / g.P * channels * g.H * g.W + c,
+              int64_t(row % g.P) * g.stride_h - g.pad_h + tap / g.S * g.dilation_h,
               int64_t(q) * g.stride_w - g.pad_w + tap % g.S * g.dilation_w);
           }
     });

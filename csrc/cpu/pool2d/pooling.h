@@ -34,6 +34,7 @@ struct Pooling {
   int64_t planes, channels;  // N C planes; C where channels lie side by side, else 1
   int64_t source_pixel, target_pixel;  // elements from a position to the next, in place
   bool in_place, pairs, byte_offsets;  // pairs: a channel is two columns of x and dx
+  bool side_by_side;  // windows have neither gaps nor overlaps, and lie inside: planes of an average's gradient
   int channels_each, rows_each;  // of a piece: channels, in place, and rows of the target
   int sources_each;  // rows of the source that a panel holds
 };
@@ -59,11 +60,12 @@ template <class A> struct PoolBench {
 };
 
 template <class A, class Memory> CONVLAB_INLINE PoolBench<A> pool_memory(Memory& memory, const Pooling& g, int lanes) {
-  const int64_t n = g.in_place ? g.channels_each + g.channels % g.channels_each : lanes;
+  const int64_t n = g.in_place ? g.channels_each + g.channels % g.channels_each : lanes,
+                targets = g.in_place || g.side_by_side ? 0 : n * g.rows_each * g.columns.targets;
   PoolBench<A> b;
   memory.take(b.source, n * g.sources_each * g.columns.sources);
-  memory.take(b.target, g.in_place ? 0 : n * g.rows_each * g.columns.targets);
-  memory.take(b.offsets, g.in_place ? 0 : n * g.rows_each * g.columns.targets);
+  memory.take(b.target, targets);
+  memory.take(b.offsets, targets);
   return b;
 }
 
@@ -85,8 +87,8 @@ template <class A, class Memory> CONVLAB_INLINE ScatterBench<A> scatter_memory(M
 using pooling::Averages, pooling::Pooling, pooling::Scattering;
 
 // Pieces [begin, end). Forward's offsets may be null.
-CONVLAB_KERNEL(max_forward, void(const Pooling&, const void* x, void* y, void* offsets, int64_t begin, int64_t end,
-                                 char* scratch));
+CONVLAB_KERNEL(max_forward,
+               void(const Pooling&, const void* x, void* y, void* offsets, int64_t begin, int64_t end, char* scratch));
 CONVLAB_KERNEL(max_gather, void(const Pooling&, const void* dy, const void* offsets, void* dx, int64_t begin,
                                 int64_t end, char* scratch));
 CONVLAB_KERNEL(max_scatter, void(const Scattering&, const void* dy, const void* offsets, void* dx, int64_t begin,

@@ -14,7 +14,7 @@ namespace convlab::pooling {
 constexpr int64_t kPieceBytes = 128 << 10;  // that a piece reads and writes, in an L2
 constexpr int64_t kMostBytes = 512 << 10;  // where less would be read several times
 constexpr int kHalos = 4;  // rows of a piece for one that its neighbour reads as well
-constexpr int64_t kPieces = 16;  // that there should be at least
+constexpr int64_t kPieces = 16, kBlocks = 4;  // that there should be at least: strips of rows, blocks of channels
 constexpr int64_t kBytesPerWork = 8;  // of parallel.h's unit: vectors go through memory that fast
 
 enum class Pass { forward, backward };
@@ -67,9 +67,9 @@ class AxisTable {
 
 inline int64_t parts(int64_t count, int64_t each) { return (count + each - 1) / each; }
 
-// Halves `each` until there are enough pieces, but not to less than `least`
-inline int split(int64_t pieces_of_all, int64_t count, int64_t each, int64_t least) {
-  while (pieces_of_all * parts(count, each) < kPieces && each >= 2 * least) each = parts(each, 2 * least) * least;
+// Halves `each` until there are so many pieces, but not to less than `least`
+inline int split(int64_t pieces, int64_t pieces_of_all, int64_t count, int64_t each, int64_t least) {
+  while (pieces_of_all * parts(count, each) < pieces && each >= 2 * least) each = parts(each, 2 * least) * least;
   return int(each);
 }
 
@@ -103,6 +103,9 @@ class Plan {
     }
     g_.in_place = g_.channels >= lanes, g_.pairs = turned_ && problem.S == 2;
     g_.byte_offsets = offsets_fit_a_byte(problem);
+    g_.side_by_side = !forward && channels == 1 && !g_.in_place && problem.R == problem.stride_h &&
+                      problem.S == problem.stride_w && reached(pooling::rows_of(problem)) == problem.H &&
+                      reached(pooling::columns_of(problem)) == problem.W;
 
     // rows of the source that `count` of the target read, at most
     const Axis a = turned_ ? Axis{1, 1, 1, 1, 0, 1} : pooling::rows_of(problem);
@@ -121,10 +124,12 @@ class Plan {
     g_.rows_each = std::max(fit(kPieceBytes), std::min(fit(kMostBytes), kHalos * extent));
     g_.channels_each = int(g_.channels);
     if (g_.in_place)
-      g_.channels_each = split(images * parts(g_.rows.targets, g_.rows_each), g_.channels, g_.channels, 4 * lanes);
-    else g_.rows_each = split(parts(problem.planes, lanes), g_.rows.targets, g_.rows_each, kHalos * extent);
+      g_.channels_each =
+          split(kBlocks, images * parts(g_.rows.targets, g_.rows_each), g_.channels, g_.channels, 8 * lanes);
+    else g_.rows_each = split(kPieces, parts(problem.planes, lanes), g_.rows.targets, g_.rows_each, kHalos * extent);
     g_.sources_each = sources(g_.rows_each);
-    if (forward && g_.in_place) g_.sources_each = 0;
+    if (g_.side_by_side) g_.rows_each = g_.rows.targets, g_.sources_each = 1;
+    else if (forward && g_.in_place) g_.sources_each = 0;
     else if (forward)
       g_.sources_each = int(std::clamp<int64_t>(kMostBytes / (g_.columns.sources * position), 1, g_.sources_each));
     pieces_ = parts(g_.rows.targets, g_.rows_each) *

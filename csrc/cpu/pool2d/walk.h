@@ -42,11 +42,13 @@ template <class F> CONVLAB_INLINE void each_tap(const Taps& taps, int64_t at, F 
 
 // An Operation makes U vectors of the target of what their taps read: op.run<U>(taps, at, step, to, to_step), where
 // they lie `step` apart in the source and `to_step` in the target. A lane is Op::kSource elements of the source wide,
-// and Op::kTarget of the target. op.begin(t, u): the target's position.
+// and Op::kTarget of the target; U is Op::kUnrolled, or less at the end. op.begin(t, u): the target's position.
 template <class A, class Op>
 CONVLAB_INLINE void vectors(const Op& op, const Taps& taps, int64_t at, int64_t step, int64_t to, int64_t to_step,
                             int64_t count) {
-  for (; count >= 4; count -= 4, at += 4 * step, to += 4 * to_step) op.template run<4>(taps, at, step, to, to_step);
+  constexpr int U = Op::kUnrolled;
+  for (; count >= U; count -= U, at += U * step, to += U * to_step) op.template run<U>(taps, at, step, to, to_step);
+  if (U > 4 && count & 4) op.template run<4>(taps, at, step, to, to_step), at += 4 * step, to += 4 * to_step;
   if (count & 2) op.template run<2>(taps, at, step, to, to_step), at += 2 * step, to += 2 * to_step;
   if (count & 1) op.template run<1>(taps, at, step, to, to_step);
 }
