@@ -59,9 +59,10 @@ struct Row {
   int64_t at, pixel, to, to_pixel;
 };
 
-// A row of panels: vectors of positions that read alike. Copies of op and taps, so that no store can change them.
+// A row of few channels: vectors of them at positions that read alike. Copies of op and taps, so that no store can
+// change them.
 template <class A, class Op>
-[[gnu::noinline]] void row_of_panels(Op op, Taps taps, const PoolAxis& columns, const Row& row) {
+[[gnu::noinline]] void row_of_positions(Op op, Taps taps, const PoolAxis& columns, const Row& row) {
   const int first = taps.first;
   for (int phase = 0; phase < smaller(columns.period, columns.targets); phase++)
     for (int u = phase; u < columns.targets;) {
@@ -74,9 +75,9 @@ template <class A, class Op>
     }
 }
 
-// A row in place: vectors along n >= L channels
+// A row of n channels, position by position
 template <class A, class Op>
-[[gnu::noinline]] void row_in_place(Op op, Taps taps, const PoolAxis& columns, const Row& row, int64_t n) {
+[[gnu::noinline]] void row_of_channels(Op op, Taps taps, const PoolAxis& columns, const Row& row, int64_t n) {
   constexpr int L = kLanes<A>;
   const int first = taps.first;
   for (int u = 0; u < columns.targets; u++) {
@@ -93,6 +94,7 @@ template <class A, class Op>
 // rows, and have `pixel` and `to_pixel` elements a position: n channels in place, or panels.
 template <class A, class Op>
 void walk(const Pooling& g, const Op& op, int64_t pixel, int64_t to_pixel, int64_t n, int t0, int t1, int s0, int s1) {
+  constexpr int L = kLanes<A>;
   const PoolAxis &rows = g.rows, &columns = g.columns;
   const int64_t row = columns.sources * pixel;
   for (int t = t0; t < t1; t++) {
@@ -109,9 +111,14 @@ void walk(const Pooling& g, const Op& op, int64_t pixel, int64_t to_pixel, int64
                     .column_tap = columns.tap_step,
                     .begun = skipped > 0,
                     .ends = last >= s0 && last < s1};
-    const Row of_target{t, (down.first - s0) * row, pixel, (t - t0) * columns.targets * to_pixel, to_pixel};
-    if (g.in_place) row_in_place<A>(op, taps, columns, of_target, n);
-    else row_of_panels<A>(op, taps, columns, of_target);
+    Row of_target{t, (down.first - s0) * row, pixel, (t - t0) * columns.targets * to_pixel, to_pixel};
+    if (n >= Op::kUnrolled * L) row_of_channels<A>(op, taps, columns, of_target, n);
+    else
+      for (int64_t c = 0, done = 0; c < n; c += L) {
+        c = smaller(c, n - L);
+        of_target.at += (c - done) * Op::kSource, of_target.to += (c - done) * Op::kTarget, done = c;
+        row_of_positions<A>(op, taps, columns, of_target);
+      }
   }
 }
 
@@ -233,7 +240,7 @@ template <class A, class Op> CONVLAB_INLINE void walk_in_place(const Pooling& g,
 }
 template <class A, class Op>
 CONVLAB_INLINE void walk_panels(const Pooling& g, const Piece& p, const Op& op, int s0, int s1) {
-  walk<A>(g, op, kLanes<A>, kLanes<A>, 0, p.t0, p.t1, s0, s1);
+  walk<A>(g, op, kLanes<A>, kLanes<A>, kLanes<A>, p.t0, p.t1, s0, s1);
 }
 
 // Columns of dx that no pair covers: the last of an odd number, and what lies behind the windows
