@@ -59,8 +59,7 @@ struct Row {
   int64_t at, pixel, to, to_pixel;
 };
 
-// A row of few channels: vectors of them at positions that read alike. Copies of op and taps, so that no store can
-// change them.
+// A row of L channels: vectors of positions that read alike. Copies of op and taps, so that no store can change them.
 template <class A, class Op>
 [[gnu::noinline]] void row_of_positions(Op op, Taps taps, const PoolAxis& columns, const Row& row) {
   const int first = taps.first;
@@ -75,7 +74,7 @@ template <class A, class Op>
     }
 }
 
-// A row of n channels, position by position
+// A row of n >= L channels: vectors of each position's
 template <class A, class Op>
 [[gnu::noinline]] void row_of_channels(Op op, Taps taps, const PoolAxis& columns, const Row& row, int64_t n) {
   constexpr int L = kLanes<A>;
@@ -94,7 +93,6 @@ template <class A, class Op>
 // rows, and have `pixel` and `to_pixel` elements a position: n channels in place, or panels.
 template <class A, class Op>
 void walk(const Pooling& g, const Op& op, int64_t pixel, int64_t to_pixel, int64_t n, int t0, int t1, int s0, int s1) {
-  constexpr int L = kLanes<A>;
   const PoolAxis &rows = g.rows, &columns = g.columns;
   const int64_t row = columns.sources * pixel;
   for (int t = t0; t < t1; t++) {
@@ -111,14 +109,9 @@ void walk(const Pooling& g, const Op& op, int64_t pixel, int64_t to_pixel, int64
                     .column_tap = columns.tap_step,
                     .begun = skipped > 0,
                     .ends = last >= s0 && last < s1};
-    Row of_target{t, (down.first - s0) * row, pixel, (t - t0) * columns.targets * to_pixel, to_pixel};
-    if (n >= Op::kUnrolled * L) row_of_channels<A>(op, taps, columns, of_target, n);
-    else
-      for (int64_t c = 0, done = 0; c < n; c += L) {
-        c = smaller(c, n - L);
-        of_target.at += (c - done) * Op::kSource, of_target.to += (c - done) * Op::kTarget, done = c;
-        row_of_positions<A>(op, taps, columns, of_target);
-      }
+    const Row of_target{t, (down.first - s0) * row, pixel, (t - t0) * columns.targets * to_pixel, to_pixel};
+    if (n > kLanes<A>) row_of_channels<A>(op, taps, columns, of_target, n);
+    else row_of_positions<A>(op, taps, columns, of_target);
   }
 }
 
