@@ -112,10 +112,13 @@ class Pool(NamedTuple):
     kernel: int = 2
     stride: int = 2
     padding: int = 0
+    ceil_mode: bool = False
 
     @property
     def P(self) -> int:
-        return (self.H + 2 * self.padding - self.kernel) // self.stride + 1
+        room = self.H + 2 * self.padding - self.kernel
+        outputs = (room + (self.stride - 1) * self.ceil_mode) // self.stride + 1
+        return outputs - ((outputs - 1) * self.stride >= self.H + self.padding)  # a window must begin inside
 
     @property
     def x(self) -> tuple[int, int, int, int]:

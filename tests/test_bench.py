@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from convlab import _files, layers
 from convlab import _measure as disturbance
 from convlab._measure import Limits, Timing
-from convlab.bench import command, device, measure, networks, record, report, timer
+from convlab.bench import command, device, measure, networks, record, report, survey, timer
 from convlab.bench.case import HEAD, OURS, Case, Way
 from convlab.bench.cases import Problems, cases_of, zoo
 from convlab.layers import Conv, real_taps
@@ -373,6 +373,27 @@ def test_any_convolution(capsys):
     assert run(*problem, "dgrad", "channels_last", "--threads", "1", "--json", *FAST) == 0
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert row["layer"] == "x2.6.9.9-w8.3.3-p1.1-g2" and "refused" not in row
+
+
+def test_the_survey_is_of_problems_that_torch_has(capsys):
+    """Sizes are torch's, names tell rows apart, and a draw is the same for a seed."""
+    problems = survey.problems()
+    assert [len(rows) for rows in problems[:4:2]] == [886, 116] and len(problems.activations) == 238
+    for pool in problems.pools:
+        window = pool.kernel, pool.stride, pool.padding
+        torchs = F.max_pool2d(torch.empty(pool.x, device="meta"), *window, ceil_mode=pool.ceil_mode)
+        assert pool.operation == "average" or torchs.shape == pool.y, pool
+    assert all(min(layer.outputs) > 0 for layer in problems.convolutions)
+    names = [str(layer) for layer in problems.convolutions] + [p.name for p in (*problems.pools, *problems.activations)]
+    assert len(set(names)) == len(names)
+    drawn = [command.parse(["survey", "conv", "--sample", "3", "--seed", str(seed)]).cases for seed in (1, 1, 2)]
+    first, again, other = ([case.head for case in cases] for cases in drawn)
+    assert len(first) == 3 and first == again != other
+    assert run("survey", "relu-x1.16.55", "forward", "--threads", "1", "--no-save", *FAST) == 0
+    assert "relu-x1.16.55" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command.parse(["survey", "nothing"])
+    assert len(capsys.readouterr().err) < 5000  # not a thousand names
 
 
 def test_a_step_is_measured(monkeypatch, capsys):

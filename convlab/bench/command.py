@@ -5,6 +5,7 @@ python -m convlab.bench cpu conv resnet-64 forward,dgrad nchw    the rows that h
 python -m convlab.bench cpu --shape 8,64,56,56 --filters 128,3,3 --padding 1      any convolution
 python -m convlab.bench cpu --compare OLD.json           beside an older record
 python -m convlab.bench overhead                         what a call costs
+python -m convlab.bench survey --sample 100              some of what twenty of torchvision's models are made of, or all
 python -m convlab.bench gpu                              the CUDA kernels beside cuDNN, on an NVIDIA GPU
 
 A word is a kind of row (conv, ladder, pool, activation, step, overhead), a layer or a part of its name, a pass, a
@@ -14,6 +15,7 @@ layout or a precision; a,b is either of them.
 import argparse
 import gc
 import json
+import random
 import re
 import sys
 import time
@@ -25,7 +27,7 @@ import torch
 from .._algorithms import algorithms
 from .._command_line import output_file, positive, whole_number
 from ..layers import Conv
-from . import cases, gpu, record, report
+from . import cases, gpu, record, report, survey
 from .case import HEAD
 from .device import Cpu
 from .measure import measure, set_floor
@@ -53,6 +55,10 @@ def parse(argv=None):
     add("--seconds", type=positive, help="about so long a row (default: 2, on a GPU 0.5)")
     add("--patience", type=positive, metavar="SECONDS", help="so long a row until a few rounds are undisturbed")
     add("--quick", action="store_true", help="a few rounds")
+    add(
+        "--sample", type=whole_number(1), metavar="ROWS", help="so many of the rows, drawn at random, of the survey say"
+    )
+    add("--seed", type=whole_number(0), default=0, help="of the draw (default: 0)")
     add("--budget", type=positive, metavar="SECONDS", help="GPU: begin no row after so long")
     add("--dry", action="store_true", help="GPU: without one, tiny layers on the host and in the simulator")
     add("--compare", metavar="OLD.json", help="each row beside that run's, or that of a gpu-report")
@@ -81,12 +87,20 @@ def _complete(args):
         args.old = record.load(args.compare) if args.compare else None
     except record.BadRecord as error:
         args.error(f"argument --compare: {error}")
-    problems = _one_convolution(args) if args.shape or args.filters else cases.zoo(backend)
+    if surveys := args.command == "cpu" and args.words[:1] == ["survey"]:
+        args.words.pop(0)
+    if args.shape or args.filters:
+        problems = _one_convolution(args)
+    else:
+        problems = survey.problems() if surveys else cases.zoo(backend)
     if args.dry:
         problems = cases.Problems(*(tuple(map(gpu.small, layers)) for layers in problems))
     found = cases.cases_of(problems, backend, args.algo, not (args.no_compile or args.dry))
     ceilings_alone = args.command == "gpu" and args.words == ["ceilings"]
     args.cases = [] if ceilings_alone else chosen(found, args.words, args.error)
+    if args.sample and args.sample < len(args.cases):
+        places = sorted(random.Random(args.seed).sample(range(len(args.cases)), args.sample))
+        args.cases = [args.cases[place] for place in places]
 
 
 def _one_convolution(args):
@@ -117,9 +131,14 @@ def chosen(found, words, error):
 
     left = [case for case in found if all(any(has(case, word) for word in either.split(",")) for either in words)]
     if not left:
-        choices = "; ".join(f"{key}: {', '.join(values[key])}" for key in HEAD)
+        choices = "; ".join(f"{key}: {_listed(values[key])}" for key in HEAD)
         error(f"nothing to measure: no row has all of {' '.join(words)!r}; there are {choices}")
     return left
+
+
+def _listed(values, most=60):
+    more = len(values) - most
+    return ", ".join(values[:most]) + f" and {more} more" * (more > 0)
 
 
 def devices_of(args):
@@ -136,7 +155,7 @@ def devices_of(args):
 def run(args, devices, path=None):
     """The record of a run, which is also written to `path`, after each row. An interrupt ends it early, with the rows
     there are."""
-    chosen_ = ("words", "shape", "filters", "algo", "cold", "no_compile", "budget")
+    chosen_ = ("words", "shape", "filters", "algo", "cold", "no_compile", "sample", "seed", "budget")
     kept = {"version": record.VERSION, "command": args.command, "when": record.now(), "complete": False}
     kept |= {"left_out": 0, "why_left_out": "interrupted", "dry": args.dry}
     kept["machine"] = record.machine() | devices[0].facts()

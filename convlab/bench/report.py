@@ -127,7 +127,7 @@ def groups(rows) -> dict[str, dict[str, list[float]]]:
         for key in ("layout", "precision", "threads")
     }
     for row in rows:
-        family = row["layer"].split("-")[0]
+        family = row["pass"] if row["layer"].startswith("x") else row["layer"].split("-")[0]  # x8.64.56.56: no name
         names = {OURS: FAMILIES.get(family, family) * (row["kind"] != "step") + WORDS[row["kind"]]}
         if f"{OURS} graph" in row.get("ways", ()):
             names = {f"{OURS} graph": "training steps as CUDA graphs", OURS: "training steps called one by one"}
