@@ -20,12 +20,13 @@ template <class Tile, int... V> struct Sizes {
   template <int K> static constexpr Sizes of() { return {{tile_or_null<Tile, K, V>()...}}; }
 };
 
-// Of the tiles of `channels` channels the largest that up to `left` fill; how many it takes goes to `taken`
+// Of the tiles of `channels` channels the largest that up to `left` fill; how many it takes goes to `taken`. The table is
+// static: a local one would be copied to the stack by every call.
 template <class Tile, int... V> typename Tile::Function largest_tile(int channels, int64_t left, int& taken) {
   using Row = Sizes<Tile, V...>;
-  constexpr Row rows[] = {Row::template of<8>(), Row::template of<6>(), Row::template of<4>(),
-                          Row::template of<3>(), Row::template of<2>(), Row::template of<1>()};  // kChannels
-  constexpr int sizes[] = {V...};
+  static constexpr Row rows[] = {Row::template of<8>(), Row::template of<6>(), Row::template of<4>(),
+                                 Row::template of<3>(), Row::template of<2>(), Row::template of<1>()};  // kChannels
+  static constexpr int sizes[] = {V...};
   int row = 0;
   while (kChannels[row] != channels) row++;
   for (int i = 0;; i++)
