@@ -3,6 +3,7 @@
 #pragma once
 #include <limits>
 
+#include "cpu/conv2d/reference/loops.h"
 #include "host/avg_pool2d_operators.h"
 #include "host/conv2d_operators.h"
 #include "host/max_pool2d_operators.h"
@@ -40,28 +41,11 @@ inline Tensor conv2d_forward(const Tensor& x, const Tensor& w, const std::option
   Tensor y = empty({g.N, g.K, g.P, g.Q}, x.scalar_type(), x);
   const Tensor xc = torch::stable::contiguous(x), wc = torch::stable::contiguous(w),
                bc = bias ? torch::stable::contiguous(*bias) : wc;
+  const Problem p{.pass = Pass::forward, .dtype = {}, .g = g};
   dispatch(x.scalar_type(), [&](auto tag) {
-    using T = std::remove_pointer_t<decltype(tag)>;
-    const T* const filters = elements<T>(wc);
-    T* out = elements<T>(y);
-    for (int64_t n = 0; n < g.N; n++)
-      for (int k = 0; k < g.K; k++)
-        for (int p = 0; p < g.P; p++)
-          for (int q = 0; q < g.Q; q++) {
-            uint64_t sum = bias ? uint64_t(elements<T>(bc)[k]) : 0;  // unsigned, because it may overflow
-            for (int c = 0; c < g.Cg(); c++) {
-              const T* const plane = elements<T>(xc) + (n * g.C + k / g.Kg() * g.Cg() + c) * g.H * g.W;
-              for (int r = 0; r < g.R; r++)
-                for (int s = 0; s < g.S; s++) {
-                  const int h = p * g.stride_h - g.pad_h + r * g.dilation_h,
-                            v = q * g.stride_w - g.pad_w + s * g.dilation_w;
-                  if (h < 0 || h >= g.H || v < 0 || v >= g.W) continue;
-                  sum += uint64_t(plane[int64_t(h) * g.W + v]) *
-                         uint64_t(filters[((int64_t(k) * g.Cg() + c) * g.R + r) * g.S + s]);
-                }
-            }
-            *out++ = T(sum);
-          }
+    using T = std::remove_pointer_t<decltype(tag)>;  // sums are unsigned, because they may overflow
+    reference::forward<T, uint64_t>(g, x_strides(p), filters_of(p), y_strides(p), elements<T>(xc), elements<T>(wc),
+                                    bias ? elements<T>(bc) : nullptr, elements<T>(y));
   });
   return laid(y, is_channels_last(x) || is_channels_last(w));
 }

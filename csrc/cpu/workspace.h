@@ -1,10 +1,11 @@
-// A call's scratch memory in arrays. A kernel lays its arrays out in one function, a template over who gives them:
+// A call's scratch memory in arrays. What takes them is a constructor, a template over who gives them:
 //
-//   template <class Memory> Bench lay_out(Memory& memory, const Problem& p) {
-//     Bench b;
-//     memory.take(b.sums, p.n), memory.take(b.rows, p.rows * p.n);
-//     return b;
-//   }
+//   template <class A> struct Bench {
+//     A *sums, *rows;
+//     template <class Memory> CONVLAB_INLINE Bench(Memory& memory, const Problem& p) {
+//       memory.take(sums, p.n), memory.take(rows, p.rows * p.n);
+//     }
+//   };
 //
 // Measure counts the bytes, Carver cuts a block of so many into the arrays.
 #pragma once
@@ -51,7 +52,8 @@ struct Carver {
   }
 };
 
-// The bytes that lay_out(memory) takes; or lay_out(memory, A()), where A are what sums of the type are kept in
+// The bytes that lay_out(memory) takes; or lay_out(memory, A()), where A are what sums of the type are kept in; or
+// Bench<A>(memory, arguments...)
 template <class F> int64_t measured(const F& lay_out) {
   Measure memory;
   lay_out(memory);
@@ -62,6 +64,10 @@ template <class F> int64_t measured(DType dtype, const F& lay_out) {
     if (dtype == DType::float64) lay_out(memory, double());
     else lay_out(memory, float());
   });
+}
+template <template <class> class Bench, class... Arguments>
+int64_t measured(DType dtype, const Arguments&... arguments) {
+  return measured(dtype, [&](Measure& memory, auto sum) { Bench<decltype(sum)>(memory, arguments...); });
 }
 
 }  // namespace convlab

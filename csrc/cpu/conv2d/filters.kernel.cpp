@@ -10,12 +10,17 @@ template <class T> void pack_bias(const T* bias, int64_t groups, int64_t width, 
       *packed++ = bias && i < width ? acc_t<T>(bias[group * width + i]) : acc_t<T>(0);
 }
 
-template <class T> void add_slices(const acc_t<T>* sums, int slices, int64_t count, T* to) {
-  for (int64_t i = 0; i < count; i++) {
-    acc_t<T> sum = 0;
-    for (int s = 0; s < slices; s++) sum += sums[s * count + i];
-    to[i] = T(sum);
-  }
+template <class T> void add_slices(const Filters& f, const acc_t<T>* sums, int slices, T* w) {
+  const int taps = f.R * f.S;
+  const int64_t count = int64_t(f.groups) * f.width * f.depth * taps;
+  for (int group = 0; group < f.groups; group++)
+    for (int lane = 0; lane < f.width; lane++)
+      for (int d = 0; d < f.depth; d++)
+        for (int tap = 0; tap < taps; tap++, sums++) {
+          acc_t<T> sum = 0;
+          for (int slice = 0; slice < slices; slice++) sum += sums[slice * count];
+          w[group * f.group + lane * f.lane + d * f.depth_stride + tap * f.tap] = T(sum);
+        }
 }
 
 }  // namespace convlab::CONVLAB_ISA

@@ -28,10 +28,15 @@ struct TapClassView {
 };
 
 struct AxisView {
-  const TapClassView* classes;
-  int count;
   int kernel;  // taps in all
   int source, target;  // places
+  const TapClassView* classes = nullptr;
+  int count = 0;
+};
+
+// Target places at + i at_step, i < count, read source places around from + i from_step
+struct Places {
+  int count, at, at_step, from, from_step;
 };
 
 CONVLAB_INLINE int taps_of_classes(const AxisView& axis) {

@@ -51,9 +51,8 @@ inline Problem with_rows_of_vectors(Problem p) {
   constexpr int kLongest = 512;
   Conv2d& g = p.g;
   const int plane = g.H * g.W, lanes = instruction_set().lanes(p.dtype);
-  if (p.pass == Pass::wgrad || !is_pointwise(g) || g.P != g.H || g.Q != g.W || p.layouts.first || p.layouts.output ||
-      plane % lanes)
-    return p;
+  const bool contiguous = !p.layouts.first && !(p.pass == Pass::wgrad ? p.layouts.second : p.layouts.output);
+  if (!is_pointwise(g) || g.P != g.H || g.Q != g.W || !contiguous || plane % lanes) return p;
   int rows = plane / lanes;
   for (int i = 1; i * lanes <= kLongest; i++)
     if (plane / lanes % i == 0) rows = plane / lanes / i;
@@ -67,15 +66,30 @@ inline void leave_out_skipped(Conv2d& g, Strides& x) {
   if (g.S == 1 && g.pad_w == 0 && (g.Q - 1) * g.stride_w < g.W) x.w *= g.stride_w, g.W = g.Q, g.stride_w = 1;
 }
 
+// What a pass computes, before its taps are sorted into classes
+inline Product product_of(const Conv2d& g, Pass pass, DType dtype, const Strides& x, const Strides& y) {
+  Product p{.images = g.N,
+            .groups = g.groups,
+            .depth = g.Cg(),
+            .width = g.Kg(),
+            .rows = {g.R, g.H, g.P},
+            .columns = {g.S, g.W, g.Q},
+            .source = x,
+            .target = y,
+            .same_type = is_sum_type(dtype)};
+  if (pass != Pass::dgrad) return p;
+  std::swap(p.depth, p.width), std::swap(p.source, p.target);
+  std::swap(p.rows.source, p.rows.target), std::swap(p.columns.source, p.columns.target);
+  return p;
+}
+
 class Classes {
  public:
   explicit Classes(std::vector<TapClass> all) : classes_(std::move(all)) {
     for (const TapClass& c : classes_)
       views_.push_back({c.taps.data(), c.offsets.data(), int(c.taps.size()), c.places.data(), int(c.places.size())});
   }
-  AxisView view(int kernel, int source, int target) const {
-    return {views_.data(), int(views_.size()), kernel, source, target};
-  }
+  void show(AxisView& axis) const { axis.classes = views_.data(), axis.count = int(views_.size()); }
 
  private:
   std::vector<TapClass> classes_;
@@ -84,31 +98,22 @@ class Classes {
 
 // Owns what its product points to. Columns have no classes where zeros stand for what taps read outside.
 struct TapTables {
-  Conv2d g;
-  bool backwards;  // dgrad: source and target have changed over
   Axis vertical, horizontal;
   Classes rows, columns;
+  Product product;
 
-  TapTables(const Conv2d& shape, Pass pass, bool with_columns)
-      : g(shape),
-        backwards(pass == Pass::dgrad),
-        vertical(rows_of(g)),
+  TapTables(const Conv2d& g, Pass pass, DType dtype, const Strides& x, const Strides& y, bool with_columns)
+      : vertical(rows_of(g)),
         horizontal(columns_of(g)),
-        rows(backwards ? dgrad_classes(vertical) : forward_classes(vertical)),
-        columns(!with_columns ? std::vector<TapClass>()
-                : backwards   ? dgrad_classes(horizontal)
-                              : forward_classes(horizontal)) {}
+        rows(classes_of(pass, vertical)),
+        columns(with_columns ? classes_of(pass, horizontal) : std::vector<TapClass>()),
+        product(product_of(g, pass, dtype, x, y)) {
+    rows.show(product.rows), columns.show(product.columns);
+  }
 
-  Product product(DType dtype, const Strides& x, const Strides& y) const {
-    return {.images = g.N,
-            .groups = g.groups,
-            .depth = backwards ? g.Kg() : g.Cg(),
-            .width = backwards ? g.Cg() : g.Kg(),
-            .rows = backwards ? rows.view(g.R, g.P, g.H) : rows.view(g.R, g.H, g.P),
-            .columns = backwards ? columns.view(g.S, g.Q, g.W) : columns.view(g.S, g.W, g.Q),
-            .source = backwards ? y : x,
-            .target = backwards ? x : y,
-            .same_type = is_sum_type(dtype)};
+ private:
+  static std::vector<TapClass> classes_of(Pass pass, const Axis& a) {
+    return pass == Pass::dgrad ? dgrad_classes(a) : forward_classes(a);
   }
 };
 

@@ -14,7 +14,6 @@
 namespace convlab::CONVLAB_ISA::depthwise {
 
 #if defined(__AVX512F__)
-constexpr bool kMasks = true;
 template <class A> CONVLAB_INLINE Vec<A> load_masked(const A* p, unsigned mask) {
   if (mask) CONVLAB_TOUCHES(p + __builtin_ctz(mask), __builtin_popcount(mask) * sizeof(A));
   if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm512_maskz_loadu_ps(__mmask16(mask), p);
@@ -29,7 +28,6 @@ template <class A, int d> CONVLAB_INLINE Vec<A> shifted(Vec<A> a, Vec<A> b, Vec<
   else return (Vec<A>)_mm512_maskz_alignr_epi64(__mmask8(-1), right, left, (8 + d) % 8);
 }
 #else
-constexpr bool kMasks = false;
 template <class A> CONVLAB_INLINE Vec<A> load_masked(const A* p, unsigned) { return load<A>(p); }
 #endif
 
@@ -62,7 +60,7 @@ template <class A, int V> struct RowVectors {
 };
 
 template <class A, int V>
-CONVLAB_INLINE void take_row(RowVectors<A, V>& row, const A* from, const unsigned (&masks)[V + 2]) {
+CONVLAB_INLINE void load_row(RowVectors<A, V>& row, const A* from, const unsigned (&masks)[V + 2]) {
   constexpr int L = kLanes<A>;
   row.from = from;
   if constexpr (kMasks) {
@@ -84,23 +82,11 @@ CONVLAB_INLINE void each_neighbour(const RowVectors<A, V>& row, int i, const F& 
   (f(S, neighbour<A, V, S - R / 2>(row, i)), ...);
 }
 
-// The rows of a strip that lie inside the source, where they lie or copied between zeros
-template <class A, class T> Lens<const A> see_rows(const Depthwise& d, const Strip& s, const T* plane, A* panel) {
-  if constexpr (kMasks && sizeof(T) == sizeof(A))
-    if (d.source_in_place) return {plane, d.source.h, 1, 0};
-  int first = s.row0 + d.window.row_offset, end = s.row1 + d.window.row_offset + d.window.size - 1;
-  if (first < 0) first = 0;
-  if (end > d.source_rows) end = d.source_rows;
-  for (int h = first; h < end; h++)
-    take_columns(d.panel, plane + h * d.source.h, d.source.w, d.source_columns, panel + (h - first) * d.row);
-  return {panel + d.panel.left, d.row, 1, first};
-}
-
 // f(band, first column, vectors) for each band of a strip
 template <class A, class F>
 void each_band(const Depthwise& d, const Strip& s, const Lens<const A>& source, int64_t target_row, const F& f) {
   constexpr int L = kLanes<A>;
-  const int vectors = (d.target_columns + L - 1) / L, bands = (vectors + kBand - 1) / kBand,
+  const int columns = d.product.columns.target, vectors = (columns + L - 1) / L, bands = (vectors + kBand - 1) / kBand,
             top = s.row0 + d.window.row_offset;
   for (int i = 0, first = 0; i < bands; i++) {
     const int v = (vectors - first + bands - i - 1) / (bands - i), column = first * L,
@@ -108,12 +94,12 @@ void each_band(const Depthwise& d, const Strip& s, const Lens<const A>& source, 
     Band<A> band{source.at(top, from),
                  source.row,
                  top < 0 ? -top : 0,
-                 d.source_rows - top,
+                 d.product.rows.source - top,
                  {},
                  target_row,
                  s.row1 - s.row0,
-                 first + v < vectors ? L : d.target_columns - (vectors - 1) * L};
-    for (int k = 0; k < v + 2; k++) band.masks[k] = inside(from + (k - 1) * L, d.source_columns, L);
+                 first + v < vectors ? L : columns - (vectors - 1) * L};
+    for (int k = 0; k < v + 2; k++) band.masks[k] = inside(from + (k - 1) * L, d.product.columns.source, L);
     f(band, column, v);
     first += v;
   }

@@ -5,30 +5,23 @@
 namespace convlab::depthwise {
 namespace {
 
-// Of neighbouring channels, w [channels, 1, R, S]
-Filters filters_of(const Conv2d& g, int channels) {
-  const int taps = g.R * g.S;
-  return {.groups = 1,
-          .width = channels,
-          .depth = 1,
-          .R = g.R,
-          .S = g.S,
-          .group = 0,
-          .lane = taps,
-          .depth_stride = taps,
-          .tap = 1};
+// Of neighbouring channels as one group, w [channels, 1, R, S]
+Filters filters_of(const Problem& p, int channels) {
+  Filters f = convlab::filters_of(p);
+  f.groups = 1, f.width = channels, f.lane = f.depth_stride = f.group, f.tap = 1;
+  return f;
 }
 
 void wgrad(const CpuPlan& plan, const Tables& t, const Problem& p, const Operands& o, const Shared& shared) {
   const Depthwise& d = t.d;
   const auto f = (d.planes ? kernels::depthwise_planes_wgrad : kernels::depthwise_pixels_wgrad).of(p.dtype);
-  over_pieces(
-      plan, int64_t(p.g.N) * p.g.P * p.g.Q * d.kernel_taps * p.g.C,
-      [&](int64_t begin, int64_t end, char* scratch) { f(d, o.first, o.second, shared.weights, begin, end, scratch); });
-  if (d.planes)
-    return kernels::add_slices.of(p.dtype)(shared.weights, d.slices, int64_t(p.g.C) * d.kernel_taps, o.output);
-  kernels::unpack_weights.of(p.dtype)(filters_of(p.g, p.g.C), shared.weights, d.slices,
-                                      t.vectors * d.kernel_taps * t.lanes, o.output, 0, t.vectors);
+  over_pieces(plan, d.product.multiply_adds(), [&](int64_t begin, int64_t end, char* scratch) {
+    f(d, o.first, o.second, shared.weights, begin, end, scratch);
+  });
+  const Filters filters = filters_of(p, p.g.C);
+  if (d.planes) return kernels::add_slices.of(p.dtype)(filters, shared.weights, d.slices, o.output);
+  kernels::unpack_weights.of(p.dtype)(filters, shared.weights, d.slices, t.vectors * d.kernel_taps * t.lanes, o.output,
+                                      0, t.vectors);
 }
 
 void pack(const Tables& t, const Problem& p, const Operands& o, const Shared& shared) {
@@ -37,9 +30,9 @@ void pack(const Tables& t, const Problem& p, const Operands& o, const Shared& sh
   pack_bias(o.bias, 1, p.g.C, channels, shared.bias);
   if (t.d.planes) return pack_bias(o.second, 1, p.g.C * taps, p.g.C * taps, shared.weights);
   const auto pack_weights = kernels::pack_weights.of(p.dtype);
-  pack_weights(filters_of(p.g, p.g.C), o.second, shared.weights, 0, t.vectors);
+  pack_weights(filters_of(p, p.g.C), o.second, shared.weights, 0, t.vectors);
   if (p.g.C > t.lanes)  // the last vector covers part of the one before
-    pack_weights(filters_of(p.g, t.lanes),
+    pack_weights(filters_of(p, t.lanes),
                  static_cast<const char*>(o.second) + (p.g.C - t.lanes) * taps * bytes_of(p.dtype),
                  shared.weights + (t.vectors - 1) * taps * t.lanes * t.element, 0, 1);
 }
@@ -52,14 +45,10 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
   const Shared shared(carver, t.weight_bytes, t.bias_bytes);
   if (p.pass == Pass::wgrad) return wgrad(plan, t, p, o, shared);
   pack(t, p, o, shared);
-  const auto f = (d.window.size ? kernels::depthwise_window
-                  : d.planes    ? kernels::depthwise_planes
-                                : kernels::depthwise_pixels)
-                     .of(p.dtype);
-  over_pieces(plan, int64_t(d.images) * d.target_rows * d.target_columns * d.kernel_taps * d.channels,
-              [&](int64_t begin, int64_t end, char* scratch) {
-                f(d, o.first, shared.weights, shared.bias, o.output, begin, end, scratch);
-              });
+  const auto f = (d.planes ? kernels::depthwise_planes : kernels::depthwise_pixels).of(p.dtype);
+  over_pieces(plan, d.product.multiply_adds(), [&](int64_t begin, int64_t end, char* scratch) {
+    f(d, o.first, shared.weights, shared.bias, o.output, begin, end, scratch);
+  });
 }
 
 const Runs registered(rung, run);

@@ -7,12 +7,6 @@
 namespace convlab {
 namespace depthwise {
 
-// Target positions at + i at_step, i < count, read source positions around from + i from_step: offsets before .. after
-// relative to that. before > after means no taps.
-struct Places {
-  int count, at, at_step, from, from_step, before, after;
-};
-
 struct Tap {
   int64_t source;  // elements from the position around which taps lie
   int64_t weights;  // r S + s
@@ -29,6 +23,7 @@ struct Taps {
 
 struct Block {
   Places rows, columns;
+  int before, after;  // rows of the source that are read, around each of `rows`; before > after: none
   bool down;  // whether tiles run down the columns rather than along the rows
   Taps taps;
 };
@@ -42,9 +37,8 @@ struct Window {
 };
 
 struct Depthwise {
-  int images, channels, kernel_taps;
-  int source_rows, source_columns, target_rows, target_columns;
-  Strides source, target;  // of the tensors
+  Product product;
+  int channels, kernel_taps;
   bool planes;  // vectors run along rows, plane by plane, and not over channels
   Window window{};
   const Block* blocks = nullptr;
@@ -55,11 +49,8 @@ struct Depthwise {
   bool source_in_place = false, target_in_place = false;
   RowPanel panel{};
   int64_t row = 0, pixel = 0;  // elements between the source's rows and columns, as tiles see them
-  int rows_per_strip = 1;  // of the target
   int rows_reached = 0;  // of the source, by any strip
   int vectors_per_piece = 1, slices = 1;  // of wgrad
-
-  int64_t strips() const { return int64_t(images) * ((target_rows + rows_per_strip - 1) / rows_per_strip); }
 };
 
 // The places whose targets lie in [begin, end)
@@ -81,8 +72,8 @@ CONVLAB_INLINE RowRange rows_reached(const Depthwise& d, int row0, int row1) {
   bool any = false;
   for (int i = 0; i < d.block_count; i++) {
     const Places p = clipped(d.blocks[i].rows, row0, row1);
-    if (p.count <= 0 || p.before > p.after) continue;
-    const int top = p.from + p.before, bottom = p.from + (p.count - 1) * p.from_step + p.after;
+    if (p.count <= 0 || d.blocks[i].before > d.blocks[i].after) continue;
+    const int top = p.from + d.blocks[i].before, bottom = p.from + (p.count - 1) * p.from_step + d.blocks[i].after;
     if (!any || top < first) first = top;
     if (!any || bottom > last) last = bottom;
     any = true;
@@ -90,38 +81,24 @@ CONVLAB_INLINE RowRange rows_reached(const Depthwise& d, int row0, int row1) {
   return {first, any ? last - first + 1 : 0};
 }
 
-// The memory that a thread works in: a plane's weights and bias, each broadcast, and panels
+// The memory that a thread works in, for sums of type A in vectors of `lanes`: panels of a strip; forward and dgrad also
+// a plane's weights and bias, each broadcast. wgrad also sums [R S, lanes] of a chunk, of pixels read up to a vector
+// past their end; of planes two, for whole vectors and for the last vector of a row, and their totals.
 template <class A> struct Bench {
-  A *weights, *bias, *target, *source;
+  A *weights, *bias, *total, *sums, *target, *source;
+
+  template <class Memory> CONVLAB_INLINE Bench(Memory& memory, const Depthwise& d, int lanes, bool wgrad) {
+    const int64_t taps = int64_t(d.kernel_taps) * lanes, columns = d.product.columns.target;
+    memory.take(weights, d.planes && !wgrad ? taps : 0);
+    memory.take(bias, d.planes && !wgrad ? lanes : 0);
+    memory.take(total, d.planes && wgrad ? 2 * taps : 0);
+    memory.take(sums, !wgrad ? 0 : d.planes ? 2 * taps : taps + lanes);
+    memory.take(target, d.target_in_place && !(d.planes && wgrad)
+                            ? 0
+                            : d.product.rows_per_strip * (d.planes ? round_up(columns, lanes) : columns * lanes));
+    memory.take(source, !d.planes && d.source_in_place ? 0 : d.rows_reached * d.row);
+  }
 };
-
-template <class A, class Memory> CONVLAB_INLINE Bench<A> lay_out(Memory& memory, const Depthwise& d, int lanes) {
-  const int64_t columns = d.planes ? round_up(d.target_columns, lanes) : int64_t(d.target_columns) * lanes;
-  Bench<A> b;
-  memory.take(b.weights, d.planes ? d.kernel_taps * int64_t(lanes) : 0);
-  memory.take(b.bias, d.planes ? lanes : 0);
-  memory.take(b.target, d.target_in_place ? 0 : d.rows_per_strip * columns);
-  memory.take(b.source, !d.planes && d.source_in_place ? 0 : d.rows_reached * d.row);
-  return b;
-}
-
-// wgrad: sums [R S, lanes] of a chunk, of pixels read up to a vector past their end; of planes two, for whole vectors
-// and for the last vector of a row, and their totals
-template <class A> struct WgradBench {
-  A *total, *own, *dy, *x;
-};
-
-template <class A, class Memory>
-CONVLAB_INLINE WgradBench<A> lay_out_wgrad(Memory& memory, const Depthwise& d, int lanes) {
-  const int64_t sums = int64_t(d.kernel_taps) * lanes;
-  const int64_t columns = d.planes ? round_up(d.target_columns, lanes) : int64_t(d.target_columns) * lanes;
-  WgradBench<A> b;
-  memory.take(b.total, d.planes ? 2 * sums : 0);
-  memory.take(b.own, d.planes ? 2 * sums : sums + lanes);
-  memory.take(b.dy, !d.planes && d.target_in_place ? 0 : d.rows_per_strip * columns);
-  memory.take(b.x, !d.planes && d.source_in_place ? 0 : d.rows_reached * d.row);
-  return b;
-}
 
 }  // namespace depthwise
 
@@ -131,7 +108,6 @@ using DepthwiseFunction = void(const depthwise::Depthwise&, const void* source, 
                                void* target, int64_t begin, int64_t end, char* scratch);
 CONVLAB_KERNEL(depthwise_pixels, DepthwiseFunction);
 CONVLAB_KERNEL(depthwise_planes, DepthwiseFunction);
-CONVLAB_KERNEL(depthwise_window, DepthwiseFunction);
 
 // The pieces [begin, end): slices x parts of the vectors of channels, or x channels. sums [slices, as weights]
 using DepthwiseWgradFunction = void(const depthwise::Depthwise&, const void* dy, const void* x, void* sums,

@@ -56,103 +56,6 @@ void tiles(const Taps& taps, int count, const A* source, int64_t step, const A* 
   }
 }
 
-// ---- vectors over channels
-
-template <class A, class T> void give_pixels(const A* panel, int columns, int lanes, T* to, const Strides& strides) {
-  constexpr int L = kLanes<A>;
-  if (strides.c != 1) return give_back(panel, L, 1, columns, lanes, to, strides);
-  for (int j = 0; j < columns; j++, panel += L, to += strides.w) convert_out(panel, lanes, to);
-}
-
-// The pieces [begin, end): images x strips x vectors of channels. weights [vectors, R S, L]; bias [channels, at least
-// L]
-template <class T>
-void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
-                int64_t begin, int64_t end, char* scratch) {
-  using A = acc_t<T>;
-  constexpr int L = kLanes<A>;
-  const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L;
-  Carver carver{scratch};
-  const auto [none, nor_bias, out, panel] = lay_out<A>(carver, d, L);
-  int64_t zeroed = 0;
-  for (int64_t piece = begin; piece < end; piece++) {
-    const int64_t vector = piece % vectors;
-    const int channel = first_channel(d.channels, vector, L);
-    const Strip s = strip_of(d, piece / vectors);
-    if (!d.source_in_place) clear_for(d, s, panel, zeroed);
-    const Lens<const A> from = see_pixels(d, s, source + s.image * d.source.n + channel * d.source.c, lanes, panel);
-    T* const image = target + s.image * d.target.n + channel * d.target.c;
-    Lens<A> to{out, int64_t(d.target_columns) * L, L, s.row0};
-    if constexpr (sizeof(T) == sizeof(A))
-      if (d.target_in_place) to = {image, d.target.h, d.target.w, 0};
-
-    const A *const w = weights + vector * d.kernel_taps * L, *const b = bias + channel;
-    for (int i = 0; i < d.block_count; i++) {
-      const Block& block = d.blocks[i];
-      const Places r = clipped(block.rows, s.row0, s.row1), &c = block.columns;
-      if (block.down)
-        for (int j = 0; j < c.count && r.count > 0; j++)
-          tiles<A>(block.taps, r.count, from.at(r.from, c.from + j * c.from_step), r.from_step * from.row, w, b,
-                   to.at(r.at, c.at + j * c.at_step), r.at_step * to.row, L);
-      else
-        for (int j = 0; j < r.count; j++)
-          tiles<A>(block.taps, c.count, from.at(r.from + j * r.from_step, c.from), c.from_step * from.column, w, b,
-                   to.at(r.at + j * r.at_step, c.at), c.at_step * to.column, L);
-    }
-    for (int row = s.row0; row < s.row1 && !d.target_in_place; row++)
-      give_pixels(to.at(row, 0), d.target_columns, lanes, image + row * d.target.h, d.target);
-  }
-}
-
-// ---- vectors along rows
-
-// panel [columns] -> every so many columns of a row
-template <class A, class T> void give_columns(const A* from, int count, T* to, int64_t step) {
-  if (step == 1) return convert_out(from, count, to);
-  for (int i = 0; i < count; i++) to[i * step] = T(from[i]);
-}
-
-// The pieces [begin, end): images x strips x channels. weights [channels, R S]
-template <class T>
-void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
-                int64_t begin, int64_t end, char* scratch) {
-  using A = acc_t<T>;
-  constexpr int L = kLanes<A>;
-  Carver carver{scratch};
-  const auto [w, b, out, panel] = lay_out<A>(carver, d, L);
-  const int64_t out_row = round_up(d.target_columns, L);
-  int64_t zeroed = 0;
-  for (int64_t piece = begin; piece < end; piece++) {
-    const int64_t channel = piece % d.channels;
-    const Strip s = strip_of(d, piece / d.channels);
-    clear_for(d, s, panel, zeroed);
-    const Lens<const A> from = see_plane(d, s, source + s.image * d.source.n + channel * d.source.c, panel);
-    for (int t = 0; t < d.kernel_taps; t++) store<A>(w + t * L, broadcast<A>(weights[channel * d.kernel_taps + t]));
-    store<A>(b, broadcast<A>(bias[channel]));
-
-    T* const plane = target + s.image * d.target.n + channel * d.target.c;
-    for (int i = 0; i < d.block_count; i++) {
-      const Block& block = d.blocks[i];
-      const Places r = clipped(block.rows, s.row0, s.row1), &c = block.columns;
-      if (r.count <= 0) continue;
-      A* to = out;
-      int64_t row = out_row;
-      if constexpr (sizeof(T) == sizeof(A))
-        if (d.target_in_place) to = plane + r.at * d.target.h + c.at, row = r.at_step * d.target.h;
-      for (int q = 0; q < c.count; q += L) {
-        if (q + L > c.count && c.count > L) q = c.count - L;
-        tiles<A>(block.taps, r.count, from.at(r.from, c.from + q), r.from_step * from.row, w, b, to + q, row,
-                 c.count < L ? c.count : L);
-      }
-      for (int j = 0; j < r.count && !d.target_in_place; j++)
-        give_columns(out + j * out_row, c.count,
-                     plane + (r.at + int64_t(j) * r.at_step) * d.target.h + c.at * d.target.w, c.at_step * d.target.w);
-    }
-  }
-}
-
-// ---- windows
-
 // weights [R R, L]
 template <class A, int R, int V> void window(const Band<A>& band, const A* weights, const A* bias, A* target) {
   constexpr int L = kLanes<A>;
@@ -174,7 +77,7 @@ template <class A, int R, int V> void window(const Band<A>& band, const A* weigh
   for (int t = 0; t < rows + R - 1; t++, from += source_row) {
     if (t >= inside0 && t < inside1) {
       RowVectors<A, V> row;
-      take_row<A, V>(row, from, masks);
+      load_row<A, V>(row, from, masks);
 #pragma GCC unroll 8
       for (int i = 0; i < V; i++)
         each_neighbour<A, R>(
@@ -200,37 +103,91 @@ template <class A, int R, int V> void window(const Band<A>& band, const A* weigh
   }
 }
 
-// The pieces [begin, end): images x strips x channels. weights [channels, R R]
+template <class A, class T> void give_pixels(const A* panel, int columns, int lanes, T* to, const Strides& strides) {
+  constexpr int L = kLanes<A>;
+  if (strides.c != 1) return give_back(panel, L, 1, columns, lanes, to, strides);
+  for (int j = 0; j < columns; j++, panel += L, to += strides.w) convert_out(panel, lanes, to);
+}
+
+// The pieces [begin, end): images x strips x vectors of channels. weights [vectors, R S, L]; bias [channels, at least
+// L]
 template <class T>
-void run_window(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
+void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
                 int64_t begin, int64_t end, char* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
+  const Product& p = d.product;
+  const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L;
   Carver carver{scratch};
-  const auto [w, b, out, panel] = lay_out<A>(carver, d, L);
-  const int64_t out_row = round_up(d.target_columns, L);
-  clear(panel, kMasks && d.source_in_place ? 0 : (d.rows_per_strip + d.window.size - 1) * d.row);
+  const Bench<A> bench(carver, d, L, false);
+  int64_t zeroed = 0;
+  for (int64_t piece = begin; piece < end; piece++) {
+    const int64_t vector = piece % vectors;
+    const int channel = first_channel(d.channels, vector, L);
+    const Strip s = strip_of(p, piece / vectors);
+    const Lens<const A> from =
+        see(d, s, source + s.n0 * p.source.n + channel * p.source.c, lanes, bench.source, zeroed);
+    T* const image = target + s.n0 * p.target.n + channel * p.target.c;
+    Lens<A> to{bench.target, int64_t(p.columns.target) * L, L, s.row0};
+    if constexpr (sizeof(T) == sizeof(A))
+      if (d.target_in_place) to = {image, p.target.h, p.target.w, 0};
+    each_run(d, s, from, to, [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
+      tiles<A>(taps, count, x, step, weights + vector * d.kernel_taps * L, bias + channel, y, y_step, L);
+    });
+    for (int row = s.row0; row < s.row1 && !d.target_in_place; row++)
+      give_pixels(to.at(row, 0), p.columns.target, lanes, image + row * p.target.h, p.target);
+  }
+}
+
+// panel [columns] -> every so many columns of a row
+template <class A, class T> void give_columns(const A* from, int count, T* to, int64_t step) {
+  if (step == 1) return convert_out(from, count, to);
+  for (int i = 0; i < count; i++) to[i * step] = T(from[i]);
+}
+
+// The pieces [begin, end): images x strips x channels. weights [channels, R S]
+template <class T>
+void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
+                int64_t begin, int64_t end, char* scratch) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  const Product& p = d.product;
+  Carver carver{scratch};
+  const Bench<A> bench(carver, d, L, false);
+  const int64_t out_row = round_up(p.columns.target, L);
+  int64_t zeroed = 0;
   for (int64_t piece = begin; piece < end; piece++) {
     const int64_t channel = piece % d.channels;
-    const Strip s = strip_of(d, piece / d.channels);
-    const Lens<const A> from = see_rows(d, s, source + s.image * d.source.n + channel * d.source.c, panel);
+    const Strip s = strip_of(p, piece / d.channels);
+    const Lens<const A> from = see(d, s, source + s.n0 * p.source.n + channel * p.source.c, 1, bench.source, zeroed);
     for (int t = 0; t < d.kernel_taps; t++)
-      store<A>(w + t * L,
+      store<A>(bench.weights + t * L,
                broadcast<A>(weights[channel * d.kernel_taps + (d.window.flipped ? d.kernel_taps - 1 - t : t)]));
-    store<A>(b, broadcast<A>(bias[channel]));
+    store<A>(bench.bias, broadcast<A>(bias[channel]));
 
-    T* const plane = target + s.image * d.target.n + channel * d.target.c + s.row0 * d.target.h;
-    A* to = out;
-    int64_t row = out_row;
-    if constexpr (sizeof(T) == sizeof(A))
-      if (d.target_in_place) to = plane, row = d.target.h;
-    each_band(d, s, from, row, [&](const Band<A>& band, int column, int vectors) {
-      const auto f = d.window.size == 3 ? of_size<kBand>(vectors, [](auto v) { return &window<A, 3, v>; })
-                                        : of_size<kBand>(vectors, [](auto v) { return &window<A, 5, v>; });
-      f(band, w, b, to + column);
-    });
-    for (int i = 0; i < s.row1 - s.row0 && !d.target_in_place; i++)
-      give_columns(out + i * out_row, d.target_columns, plane + i * d.target.h, d.target.w);
+    T* const plane = target + s.n0 * p.target.n + channel * p.target.c;
+    for (const Block* block = d.blocks; block < d.blocks + d.block_count; block++) {
+      const Places r = clipped(block->rows, s.row0, s.row1), &c = block->columns;
+      if (r.count <= 0) continue;
+      A* to = bench.target;
+      int64_t row = out_row;
+      if constexpr (sizeof(T) == sizeof(A))
+        if (d.target_in_place) to = plane + r.at * p.target.h + c.at, row = r.at_step * p.target.h;
+      if (d.window.size)
+        each_band(d, s, from, row, [&](const Band<A>& band, int column, int vectors) {
+          const auto f = d.window.size == 3 ? of_size<kBand>(vectors, [](auto v) { return &window<A, 3, v>; })
+                                            : of_size<kBand>(vectors, [](auto v) { return &window<A, 5, v>; });
+          f(band, bench.weights, bench.bias, to + column);
+        });
+      for (int q = 0; q < c.count && !d.window.size; q += L) {
+        if (q + L > c.count && c.count > L) q = c.count - L;
+        tiles<A>(block->taps, r.count, from.at(r.from, c.from + q), r.from_step * from.row, bench.weights, bench.bias,
+                 to + q, row, c.count < L ? c.count : L);
+      }
+      for (int j = 0; j < r.count && !d.target_in_place; j++)
+        give_columns(bench.target + j * out_row, c.count,
+                     plane + (r.at + int64_t(j) * r.at_step) * p.target.h + c.at * p.target.w, c.at_step * p.target.w);
+    }
   }
 }
 
@@ -238,4 +195,3 @@ void run_window(const Depthwise& d, const T* source, const acc_t<T>* weights, co
 
 CONVLAB_DEFINE(depthwise_pixels, depthwise::run_pixels)
 CONVLAB_DEFINE(depthwise_planes, depthwise::run_planes)
-CONVLAB_DEFINE(depthwise_window, depthwise::run_window)

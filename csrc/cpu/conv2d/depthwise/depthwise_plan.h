@@ -1,10 +1,10 @@
 // `depthwise` up to its kernels: where taps lie, which of them share loads, and how a problem is cut into strips and
 // slices.
 #pragma once
-#include <algorithm>
 #include <numeric>
 
 #include "cpu/conv2d/depthwise/depthwise.h"
+#include "cpu/conv2d/parts.h"
 #include "cpu/conv2d/tap_tables.h"
 
 namespace convlab::depthwise {
@@ -13,77 +13,6 @@ constexpr int64_t kPanelBytes = 24 << 10;  // of a strip between zeros: it stays
 constexpr int64_t kCacheSets = 64;  // of the L1
 constexpr int64_t kSourceWays = 8;  // of it, for pixels that tiles read and write where they lie
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; of wgrad's slices, no more than these
-
-// Places and taps of one axis; offsets, which rise, count places of the source from `from`
-struct Part {
-  Places places;
-  std::vector<int> taps, offsets;
-};
-
-// Where padding costs nothing: runs of evenly spaced places of a class
-inline std::vector<Part> without_padding(const std::vector<TapClass>& classes) {
-  std::vector<Part> parts;
-  for (const TapClass& c : classes) {
-    std::vector<int> taps = c.taps, offsets = c.offsets;
-    if (offsets.size() > 1 && offsets[1] < 0)
-      std::reverse(taps.begin(), taps.end()), std::reverse(offsets.begin(), offsets.end());
-    const int before = offsets.empty() ? 0 : offsets.front(), after = offsets.empty() ? -1 : offsets.back();
-    for (size_t i = 0, end; i < c.places.size(); i = end) {
-      const Place first = c.places[i], next = c.places[std::min(i + 1, c.places.size() - 1)];
-      const int at_step = std::max(1, next.at - first.at), from_step = next.base - first.base;
-      for (end = i + 1; end < c.places.size(); end++)
-        if (c.places[end].at - c.places[end - 1].at != at_step ||
-            c.places[end].base - c.places[end - 1].base != from_step)
-          break;
-      parts.push_back({{int(end - i), first.at, at_step, first.base, from_step, before, after}, taps, offsets});
-    }
-  }
-  return parts;
-}
-
-// Where zeros stand for padding. forward: place p meets tap r at p stride - pad + r dilation
-inline std::vector<Part> with_padding(const Axis& a) {
-  Part part{{a.outputs, 0, 1, -a.pad, a.stride, 0, (a.kernel - 1) * a.dilation}, {}, {}};
-  for (int r = 0; r < a.kernel; r++) part.taps.push_back(r), part.offsets.push_back(r * a.dilation);
-  return {part};
-}
-
-// dgrad: places h = first, first + stride, ... meet tap r at p = (h + pad - r dilation) / stride, where that is whole
-inline std::vector<Part> with_padding_backwards(const Axis& a) {
-  std::vector<Part> parts;
-  for (int first = 0; first < std::min(a.stride, a.size); first++) {
-    Part part{{(a.size - first + a.stride - 1) / a.stride, first, a.stride, 0, 1, 0, -1}, {}, {}};
-    for (int r = a.kernel - 1; r >= 0; r--) {
-      const int p = first + a.pad - r * a.dilation;
-      if (p % a.stride == 0) part.taps.push_back(r), part.offsets.push_back(p / a.stride);
-    }
-    if (!part.taps.empty()) part.places.before = part.offsets.front(), part.places.after = part.offsets.back();
-    parts.push_back(part);
-  }
-  return parts;
-}
-
-// A row of the source between zeros, whose first element begins a vector of `unit` elements, with room for whole
-// vectors. Afterwards the parts' offsets are places of the row.
-inline RowPanel panel_of(std::vector<Part>& parts, int columns, int unit, int phases) {
-  int least = 0;
-  for (const Part& part : parts)
-    if (!part.taps.empty()) least = std::min(least, part.places.from + part.places.before);
-  const int left = int(round_up(-least, int64_t(unit) * phases));
-  int64_t length = (left + round_up(columns, int64_t(unit) * phases)) / phases;
-  for (const Part& part : parts)
-    length = std::max(length, (left + part.places.from + part.places.after) / phases +
-                                  (round_up(part.places.count, unit) - 1) * part.places.from_step / phases + 1);
-  const RowPanel panel{left, phases, int(round_up(length, unit))};
-  for (Part& part : parts) {
-    for (int& offset : part.offsets) {
-      const int place = left + part.places.from + offset;
-      offset = place % phases * panel.phase_length + place / phases;
-    }
-    part.places.from = 0, part.places.from_step /= phases;
-  }
-  return panel;
-}
 
 // Whether vectors run over channels: they lie innermost in the target. Otherwise they run along rows.
 inline bool over_channels(const Conv2d& g, const Strides& target) { return target.c == 1 && g.C > 1; }
@@ -105,41 +34,38 @@ struct Tables {
   explicit Tables(const Problem& p)
       : lanes(instruction_set().lanes(p.dtype)), element(sum_bytes(p.dtype)), vectors((p.g.C + lanes - 1) / lanes) {
     const Conv2d& g = p.g;
-    const bool backwards = p.pass == Pass::dgrad;
+    const bool backwards = p.pass == Pass::dgrad, same_type = is_sum_type(p.dtype);
     const Strides x = x_strides(p), y = y_strides(p);
-    d = {.images = g.N,
-         .channels = g.C,
-         .kernel_taps = g.R * g.S,
-         .source_rows = backwards ? g.P : g.H,
-         .source_columns = backwards ? g.Q : g.W,
-         .target_rows = backwards ? g.H : g.P,
-         .target_columns = backwards ? g.W : g.Q,
-         .source = backwards ? y : x,
-         .target = backwards ? x : y,
-         .planes = !over_channels(g, p.pass == Pass::forward ? y : x)};
-    if (d.planes) take_planes(g, backwards, is_sum_type(p.dtype));
-    else take_pixels(g, backwards, is_sum_type(p.dtype));
+    d.product = product_of(g, p.pass, p.dtype, x, y);
+    d.channels = g.C, d.kernel_taps = g.R * g.S;
+    d.planes = !over_channels(g, p.pass == Pass::forward ? y : x);
+    if (d.planes) take_planes(g, backwards, same_type);
+    else take_pixels(g, backwards, same_type);
 
-    const int64_t pieces = std::max<int64_t>(1, g.N * (d.planes ? g.C : vectors));
-    const int64_t strips =
-        std::max((kPiecesWanted + pieces - 1) / pieces,
-                 d.source_in_place ? 1 : (d.source_rows * d.row * element + kPanelBytes - 1) / kPanelBytes);
-    d.rows_per_strip = int(std::max<int64_t>(1, (d.target_rows + strips - 1) / std::max<int64_t>(1, strips)));
-    for (int row = 0; row < d.target_rows; row += d.rows_per_strip)
+    Product& product = d.product;
+    const int64_t pieces = std::max<int64_t>(1, g.N * (d.planes ? g.C : vectors)), rows = product.rows.target;
+    const int64_t strips = std::max<int64_t>(
+        {1, (kPiecesWanted + pieces - 1) / pieces,
+         d.source_in_place ? 1 : (product.rows.source * d.row * element + kPanelBytes - 1) / kPanelBytes});
+    product.rows_per_strip = int(std::max<int64_t>(1, (rows + strips - 1) / strips));
+    for (int row = 0; row < rows; row += product.rows_per_strip)
       d.rows_reached =
-          std::max(d.rows_reached, rows_reached(d, row, std::min(d.target_rows, row + d.rows_per_strip)).count);
+          std::max(d.rows_reached, rows_reached(d, row, std::min(int(rows), row + product.rows_per_strip)).count);
     const int64_t channels = vectors * lanes * element;
     weight_bytes = (d.planes ? g.C * element : channels) * d.kernel_taps, bias_bytes = channels;
     if (p.pass != Pass::wgrad) return;
-    slice();
+    const int64_t most = d.planes ? kPiecesWanted / d.channels : kPiecesWanted;
+    d.slices = int(std::clamp<int64_t>(most, 1, std::max<int64_t>(1, product.strips())));
+    const int64_t wanted = std::min(vectors, (kPiecesWanted + d.slices - 1) / d.slices);
+    d.vectors_per_piece = int((vectors + wanted - 1) / wanted);
     weight_bytes *= d.slices, bias_bytes = 0;
   }
   Tables(const Tables&) = delete;
 
-  int64_t parts() const { return (vectors + d.vectors_per_piece - 1) / d.vectors_per_piece; }
   int64_t pieces(Pass pass) const {
-    if (pass == Pass::wgrad) return d.slices * (d.planes ? d.channels : parts());
-    return d.strips() * (d.planes ? d.channels : vectors);
+    if (d.planes) return d.channels * (pass == Pass::wgrad ? d.slices : d.product.strips());
+    return pass == Pass::wgrad ? d.slices * ((vectors + d.vectors_per_piece - 1) / d.vectors_per_piece)
+                               : d.product.strips() * vectors;
   }
 
  private:
@@ -150,29 +76,29 @@ struct Tables {
                   .row_offset = backwards ? g.pad_h - (g.R - 1) : -g.pad_h,
                   .column_offset = backwards ? g.pad_w - (g.S - 1) : -g.pad_w,
                   .flipped = backwards};
-    d.source_in_place = d.window.size && same_type && d.source.w == 1;
-    d.target_in_place = same_type && d.target.w == 1 && (!backwards || g.stride_w == 1);
+    d.source_in_place = d.window.size && same_type && d.product.source.w == 1;
+    d.target_in_place = same_type && d.product.target.w == 1 && (!backwards || g.stride_w == 1);
     add_padded(g, backwards, lanes, backwards ? 1 : g.stride_w, 1);
   }
 
   void take_pixels(const Conv2d& g, bool backwards, bool same_type) {
+    const Product& p = d.product;
     const bool vectors_lie = same_type && g.C >= lanes;
     d.source_in_place =
-        vectors_lie && d.source.c == 1 && stays_in_cache(d.source.w * element, int64_t(d.source_columns) * (g.R + 1));
-    d.target_in_place = vectors_lie && d.target.c == 1;
+        vectors_lie && p.source.c == 1 && stays_in_cache(p.source.w * element, int64_t(p.columns.source) * (g.R + 1));
+    d.target_in_place = vectors_lie && p.target.c == 1;
     if (!d.source_in_place) return add_padded(g, backwards, 1, 1, lanes);
     const auto classes = backwards ? dgrad_classes : forward_classes;
-    d.row = d.source.h, d.pixel = d.source.w;
-    add(without_padding(classes(rows_of(g))), without_padding(classes(columns_of(g))), g.S);
+    d.row = p.source.h, d.pixel = p.source.w;
+    add(rising(without_padding(classes(rows_of(g)))), rising(without_padding(classes(columns_of(g)))), g.S);
   }
 
   // In a panel whose rows begin vectors of `unit`, and whose positions are `pixel` elements
   void add_padded(const Conv2d& g, bool backwards, int unit, int phases, int pixel) {
-    const auto padded = backwards ? with_padding_backwards : with_padding;
-    std::vector<Part> columns = padded(columns_of(g));
-    d.panel = panel_of(columns, d.source_columns, unit, phases);
+    std::vector<Part> columns = rising(with_padding(columns_of(g), backwards));
+    d.panel = panel_of(columns, d.product.columns.source, unit, unit, phases);
     d.pixel = pixel, d.row = d.panel.length() * pixel;
-    add(padded(rows_of(g)), columns, g.S);
+    add(rising(with_padding(rows_of(g), backwards)), columns, g.S);
   }
 
   void add(const std::vector<Part>& rows, const std::vector<Part>& columns, int S) {
@@ -182,8 +108,8 @@ struct Tables {
     blocks_.reserve(rows.size() * columns.size()), taps_.reserve(row_taps * column_taps);
     for (const Part& r : rows)
       for (const Part& c : columns) {
-        const bool down = d.planes || r.places.count > c.places.count;
-        blocks_.push_back({r.places, c.places, down,
+        const bool down = d.planes || r.places.count > c.places.count, none = r.offsets.empty();
+        blocks_.push_back({r.places, c.places, none ? 0 : r.offsets.front(), none ? -1 : r.offsets.back(), down,
                            down ? taps_of(r, S, d.row, c, 1, d.pixel) : taps_of(c, 1, d.pixel, r, S, d.row)});
       }
     d.blocks = blocks_.data(), d.block_count = int(blocks_.size());
@@ -210,13 +136,6 @@ struct Tables {
     return all;
   }
 
-  void slice() {
-    const int64_t most = d.planes ? kPiecesWanted / d.channels : kPiecesWanted;
-    d.slices = int(std::clamp<int64_t>(most, 1, std::max<int64_t>(1, d.strips())));
-    const int64_t wanted = std::min(vectors, (kPiecesWanted + d.slices - 1) / d.slices);
-    d.vectors_per_piece = int((vectors + wanted - 1) / wanted);
-  }
-
   std::vector<Block> blocks_;
   std::vector<Tap> taps_;
 };
@@ -231,20 +150,15 @@ inline std::string why_not(const Problem& p) {
 }
 
 inline CpuPlan plan(const Problem& problem) {
-  const Problem p = with_rows_of_vectors(problem);
+  const Problem p = problem.pass == Pass::wgrad ? problem : with_rows_of_vectors(problem);
   const auto tables = std::make_shared<const Tables>(p);
   const Depthwise& d = tables->d;
   return {.images_per_strip = 1,
-          .rows_per_strip = d.rows_per_strip,
+          .rows_per_strip = d.product.rows_per_strip,
           .pieces = tables->pieces(p.pass),
           .slices = d.slices,
           .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
-          .scratch = measured(p.dtype,
-                              [&](Measure& memory, auto sum) {
-                                using A = decltype(sum);
-                                if (p.pass == Pass::wgrad) lay_out_wgrad<A>(memory, d, tables->lanes);
-                                else lay_out<A>(memory, d, tables->lanes);
-                              }),
+          .scratch = measured<Bench>(p.dtype, d, tables->lanes, p.pass == Pass::wgrad),
           .tables = tables};
 }
 

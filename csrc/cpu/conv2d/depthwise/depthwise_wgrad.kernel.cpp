@@ -63,11 +63,12 @@ void wgrad_pixels(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
                   char* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
+  const Product& p = d.product;
   const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L;
-  const int64_t parts = (vectors + d.vectors_per_piece - 1) / d.vectors_per_piece, strips = d.strips(),
+  const int64_t parts = (vectors + d.vectors_per_piece - 1) / d.vectors_per_piece, strips = p.strips(),
                 size = int64_t(d.kernel_taps) * L;
   Carver carver{scratch};
-  const auto [none, own, dy_panel, x_panel] = lay_out_wgrad<A>(carver, d, L);
+  const Bench<A> bench(carver, d, L, true);
   int64_t zeroed = 0;
   for (int64_t piece = begin; piece < end; piece++) {
     const int64_t slice = piece / parts, first = piece % parts * d.vectors_per_piece;
@@ -76,37 +77,28 @@ void wgrad_pixels(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
     for (int64_t strip = strips * slice / d.slices; strip < strips * (slice + 1) / d.slices; strip++)
       for (int64_t vector = first; vector < last; vector++) {
         const int channel = first_channel(d.channels, vector, L);
-        const Strip s = strip_of(d, strip);
-        if (!d.source_in_place) clear_for(d, s, x_panel, zeroed);
-        const Lens<const A> from = see_pixels(d, s, x + s.image * d.source.n + channel * d.source.c, lanes, x_panel);
-        const T* const image = dy + s.image * d.target.n + channel * d.target.c;
-        Lens<const A> grad{dy_panel, int64_t(d.target_columns) * L, L, s.row0};
+        const Strip s = strip_of(p, strip);
+        const Lens<const A> from = see(d, s, x + s.n0 * p.source.n + channel * p.source.c, lanes, bench.source, zeroed);
+        const T* const image = dy + s.n0 * p.target.n + channel * p.target.c;
+        Lens<const A> grad{bench.target, int64_t(p.columns.target) * L, L, s.row0};
         if constexpr (sizeof(T) == sizeof(A))
-          if (d.target_in_place) grad = {image, d.target.h, d.target.w, 0};
+          if (d.target_in_place) grad = {image, p.target.h, p.target.w, 0};
         for (int row = s.row0; row < s.row1 && !d.target_in_place; row++)
-          take_pixels(image + row * d.target.h, d.target, d.target_columns, lanes,
-                      dy_panel + (row - s.row0) * grad.row);
+          take_pixels(image + row * p.target.h, p.target, p.columns.target, lanes,
+                      bench.target + (row - s.row0) * grad.row);
 
         const auto put_aside = [&] {
-          add(own + (d.channels > L ? vector * L - channel : 0), size, sums + (slice * vectors + vector) * size);
-          clear(own, size);
+          add(bench.sums + (d.channels > L ? vector * L - channel : 0), size, sums + (slice * vectors + vector) * size);
+          clear(bench.sums, size);
         };
-        clear(own, size);
+        clear(bench.sums, size);
         int64_t terms = 0;
-        for (int i = 0; i < d.block_count; i++) {
-          const Block& block = d.blocks[i];
-          const Places r = clipped(block.rows, s.row0, s.row1), &c = block.columns;
-          for (int j = 0; j < (block.down ? c.count : r.count); j++) {
-            if (block.down)
-              wgrad_tiles<A>(block.taps, r.count, from.at(r.from, c.from + j * c.from_step), r.from_step * from.row,
-                             grad.at(r.at, c.at + j * c.at_step), r.at_step * grad.row, own);
-            else
-              wgrad_tiles<A>(block.taps, c.count, from.at(r.from + j * r.from_step, c.from), c.from_step * from.column,
-                             grad.at(r.at + j * r.at_step, c.at), c.at_step * grad.column, own);
-            terms += block.down ? r.count : c.count;
-            if (terms >= kChunk) put_aside(), terms = 0;
-          }
-        }
+        each_run(d, s, from, grad,
+                 [&](const Taps& taps, int count, const A* x, int64_t step, const A* dy, int64_t dy_step) {
+                   wgrad_tiles<A>(taps, count, x, step, dy, dy_step, bench.sums);
+                   terms += count;
+                   if (terms >= kChunk) put_aside(), terms = 0;
+                 });
         put_aside();
       }
   }
@@ -157,7 +149,7 @@ template <class A, int R, int V> void window_wgrad(const Band<A>& band, const A*
     }
     if (t < band.inside0 || t >= band.inside1) continue;
     RowVectors<A, V> row;
-    take_row<A, V>(row, from, masks);
+    load_row<A, V>(row, from, masks);
 #pragma GCC unroll 8
     for (int i = 0; i < V; i++)
       each_neighbour<A, R>(
@@ -180,49 +172,46 @@ void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
                   char* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
-  const int64_t strips = d.strips(), size = int64_t(d.kernel_taps) * L;
-  const int columns = d.target_columns, rest = columns % L;
+  const Product& p = d.product;
+  const Block& block = d.blocks[0];  // forward's only one
+  const int64_t strips = p.strips(), size = int64_t(d.kernel_taps) * L;
+  const int columns = p.columns.target, rest = columns % L;
   const bool dy_in_place = d.target_in_place && (d.window.size ? kMasks || rest == 0 : columns >= L);
   Carver carver{scratch};
-  const auto [total, own, dy_rows, x_rows] = lay_out_wgrad<A>(carver, d, L);
+  const Bench<A> bench(carver, d, L, true);
   const RowPanel dy_panel{0, 1, int(round_up(columns, L))};
-  if (!dy_in_place) clear(dy_rows, d.rows_per_strip * dy_panel.length());
+  if (!dy_in_place) clear(bench.target, p.rows_per_strip * dy_panel.length());
   int64_t zeroed = 0;
   for (int64_t piece = begin; piece < end; piece++) {
     const int64_t slice = piece / d.channels, channel = piece % d.channels;
-    clear(total, 2 * size);
+    clear(bench.total, 2 * size);
     for (int64_t strip = strips * slice / d.slices; strip < strips * (slice + 1) / d.slices; strip++) {
-      const Strip s = strip_of(d, strip);
-      const T *const x_plane = x + s.image * d.source.n + channel * d.source.c, *const dy_plane = dy +
-                                                                                                  s.image * d.target.n +
-                                                                                                  channel * d.target.c;
-      Lens<const A> grad{dy_rows, dy_panel.length(), 1, s.row0};
+      const Strip s = strip_of(p, strip);
+      const T* const plane = dy + s.n0 * p.target.n + channel * p.target.c;
+      Lens<const A> grad{bench.target, dy_panel.length(), 1, s.row0};
       if constexpr (sizeof(T) == sizeof(A))
-        if (dy_in_place) grad = {dy_plane, d.target.h, 1, 0};
+        if (dy_in_place) grad = {plane, p.target.h, 1, 0};
       for (int row = s.row0; row < s.row1 && !dy_in_place; row++)
-        take_columns(dy_panel, dy_plane + row * d.target.h, d.target.w, columns, dy_rows + (row - s.row0) * grad.row);
-      clear_for(d, s, x_rows, zeroed);
+        take_row(dy_panel, plane + row * p.target.h, p.target.w, columns, bench.target + (row - s.row0) * grad.row);
+      const Lens<const A> from = see(d, s, x + s.n0 * p.source.n + channel * p.source.c, 1, bench.source, zeroed);
 
-      clear(own, 2 * size);
-      if (d.window.size) {
-        each_band(d, s, see_rows(d, s, x_plane, x_rows), grad.row, [&](const Band<A>& band, int column, int vectors) {
+      clear(bench.sums, 2 * size);
+      if (d.window.size)
+        each_band(d, s, from, grad.row, [&](const Band<A>& band, int column, int vectors) {
           const auto f = d.window.size == 3 ? of_size<kBand>(vectors, [](auto v) { return &window_wgrad<A, 3, v>; })
                                             : of_size<kBand>(vectors, [](auto v) { return &window_wgrad<A, 5, v>; });
-          f(band, grad.at(s.row0, column), own);
+          f(band, grad.at(s.row0, column), bench.sums);
         });
-      } else {
-        const Lens<const A> from = see_plane(d, s, x_plane, x_rows);
-        const Places r = clipped(d.blocks[0].rows, s.row0, s.row1);
-        for (int q = 0; q < columns; q += L) {
-          const bool last = q + L > columns;
-          if (last && columns > L) q = columns - L;
-          wgrad_tiles<A>(d.blocks[0].taps, r.count, from.at(r.from, q), r.from_step * from.row, grad.at(r.at, q),
-                         grad.row, own + (last ? size : 0));
-        }
+      const Places r = clipped(block.rows, s.row0, s.row1);
+      for (int q = 0; q < columns && !d.window.size; q += L) {
+        const bool last = q + L > columns;
+        if (last && columns > L) q = columns - L;
+        wgrad_tiles<A>(block.taps, r.count, from.at(r.from, q), r.from_step * from.row, grad.at(r.at, q), grad.row,
+                       bench.sums + (last ? size : 0));
       }
-      add(own, 2 * size, total);
+      add(bench.sums, 2 * size, bench.total);
     }
-    add_lanes(total, total + size, columns > L ? L - rest : 0, columns > L ? L : rest, d.kernel_taps,
+    add_lanes(bench.total, bench.total + size, columns > L ? L - rest : 0, columns > L ? L : rest, d.kernel_taps,
               sums + piece * d.kernel_taps);
   }
 }

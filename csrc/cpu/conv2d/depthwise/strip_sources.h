@@ -1,11 +1,18 @@
-// A strip's source: where it lies, or copied between zeros.
+// A strip's source: where it lies, or copied between zeros; and the places of its target, run by run.
 #pragma once
 #include "cpu/conv2d/depthwise/depthwise.h"
+#include "cpu/conv2d/strips.h"
 #include "cpu/simd/transpose.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
 
 using namespace convlab::depthwise;
+
+#if defined(__AVX512F__)
+constexpr bool kMasks = true;  // stand for the zeros around planes in memory
+#else
+constexpr bool kMasks = false;
+#endif
 
 // Places of a tile: the rows of the usual networks are multiples of 7. With 32 registers 14 sums fit beside three
 // weights.
@@ -13,17 +20,6 @@ constexpr int kPlaces = kTilePixels * kTileVectors >= 24 ? 14 : 7;
 
 // The next tile's places, of `left`: as many as fit, but for two tiles of nearly equal size at the end
 inline int next_tile(int left) { return left >= 2 * kPlaces ? kPlaces : left > kPlaces ? (left + 1) / 2 : left; }
-
-struct Strip {
-  int image, row0, row1;  // of the target
-};
-
-inline Strip strip_of(const Depthwise& d, int64_t index) {
-  const int in_image = (d.target_rows + d.rows_per_strip - 1) / d.rows_per_strip,
-            row0 = int(index % in_image) * d.rows_per_strip;
-  return {int(index / in_image), row0,
-          row0 + d.rows_per_strip < d.target_rows ? row0 + d.rows_per_strip : d.target_rows};
-}
 
 // Something of a strip: its rows and columns lie so many elements apart, and its data begin at row `row0`
 template <class A> struct Lens {
@@ -36,14 +32,6 @@ template <class A> struct Lens {
 template <class A> void clear(A* elements, int64_t count) {
   for (int64_t i = 0; i < count; i++) elements[i] = 0;
 }
-
-// Clears what a strip's rows will lie in, unless it has been
-template <class A> void clear_for(const Depthwise& d, const Strip& s, A* panel, int64_t& zeroed) {
-  for (const int64_t reached = rows_reached(d, s.row0, s.row1).count * d.row; zeroed < reached; zeroed++)
-    panel[zeroed] = 0;
-}
-
-// ---- vectors over channels
 
 // The last vector covers part of the one before, so that none is short of channels
 inline int first_channel(int channels, int64_t vector, int lanes) {
@@ -61,60 +49,40 @@ template <class A, class T> void take_pixels(const T* from, const Strides& strid
   }
 }
 
-// The source of a strip's vector of channels, which begins at `from` in the image: where it lies, or copied to a panel
-// of zeros
+// The rows that a strip's taps reach, of a plane or of `lanes` channels that begin at `from`: where they lie, or copied
+// to a panel, of which `zeroed` elements are zero or have been written. Windows count columns from the source's first.
 template <class A, class T>
-Lens<const A> see_pixels(const Depthwise& d, const Strip& s, const T* from, int lanes, A* panel) {
+CONVLAB_INLINE Lens<const A> see(const Depthwise& d, const Strip& s, const T* from, int lanes, A* panel,
+                                 int64_t& zeroed) {
+  const Strides& strides = d.product.source;
   if constexpr (sizeof(T) == sizeof(A))
-    if (d.source_in_place) return {from, d.row, d.pixel, 0};
+    if (d.source_in_place && (kMasks || !d.planes)) return {from, strides.h, strides.w, 0};
   const RowRange rows = rows_reached(d, s.row0, s.row1);
+  for (; zeroed < rows.count * d.row; zeroed++) panel[zeroed] = 0;
   for (int i = 0; i < rows.count; i++) {
-    const int h = rows.first + i;
-    if (h < 0 || h >= d.source_rows) clear(panel + i * d.row, d.row);
+    const int h = rows.first + i, columns = d.product.columns.source;
+    A* const to = panel + i * d.row;
+    if (h < 0 || h >= d.product.rows.source) clear(to, d.row);
+    else if (d.planes) take_row(d.panel, from + h * strides.h, strides.w, columns, to);
+    else take_pixels(from + h * strides.h, strides, columns, lanes, to + d.panel.left * d.pixel);
+  }
+  return {panel + (d.window.size ? d.panel.left : 0), d.row, d.pixel, rows.first};
+}
+
+// f(taps, count, source, its step, target, its step) for each run of a strip's places
+template <class From, class To, class F>
+void each_run(const Depthwise& d, const Strip& s, const Lens<From>& from, const Lens<To>& to, const F& f) {
+  for (const Block* block = d.blocks; block < d.blocks + d.block_count; block++) {
+    const Places r = clipped(block->rows, s.row0, s.row1), &c = block->columns;
+    if (block->down)
+      for (int j = 0; j < c.count && r.count > 0; j++)
+        f(block->taps, r.count, from.at(r.from, c.from + j * c.from_step), r.from_step * from.row,
+          to.at(r.at, c.at + j * c.at_step), r.at_step * to.row);
     else
-      take_pixels(from + h * d.source.h, d.source, d.source_columns, lanes, panel + i * d.row + d.panel.left * d.pixel);
+      for (int j = 0; j < r.count; j++)
+        f(block->taps, c.count, from.at(r.from + j * r.from_step, c.from), c.from_step * from.column,
+          to.at(r.at + j * r.at_step, c.at), c.at_step * to.column);
   }
-  return {panel, d.row, d.pixel, rows.first};
-}
-
-// ---- vectors along rows
-
-// A row of the source -> its phases in a panel's row, whose other elements are zero already. Panels have room for whole
-// vectors.
-template <class A, class T>
-void take_columns(const RowPanel& panel, const T* from, int64_t from_stride, int columns, A* to) {
-  constexpr int L = kLanes<A>;
-  using all = indices_to<L>;
-  if (panel.phases == 1 && from_stride == 1) {
-    to += panel.left;
-    if constexpr (sizeof(T) != sizeof(A)) return convert_in(from, columns, to);
-    int u = 0;
-    for (; u + L <= columns; u += L) store<A>(to + u, load_as<A>(from + u));
-    if (u < columns) store<A>(to + u, load_some<A>(from + u, columns - u));
-  } else if (panel.phases == 2 && from_stride == 1) {
-    to += panel.left / 2;
-    for (int u = 0; u < columns; u += 2 * L, to += L) {
-      const Vec<A> a = load_some<A>(from + u, columns - u),
-                   b = columns - u > L ? load_some<A>(from + u + L, columns - u - L) : Vec<A>{};
-      store<A>(to, unzip<A, 0>(a, b, all{}));
-      store<A>(to + panel.phase_length, unzip<A, 1>(a, b, all{}));
-    }
-  } else {
-    to += panel.left / panel.phases;
-    for (int u = 0; u < columns; u++)
-      to[u % panel.phases * panel.phase_length + u / panel.phases] = A(from[u * from_stride]);
-  }
-}
-
-// The rows of a plane -> panel [rows, length]
-template <class A, class T> Lens<const A> see_plane(const Depthwise& d, const Strip& s, const T* plane, A* panel) {
-  const RowRange rows = rows_reached(d, s.row0, s.row1);
-  for (int i = 0; i < rows.count; i++) {
-    const int h = rows.first + i;
-    if (h < 0 || h >= d.source_rows) clear(panel + i * d.row, d.row);
-    else take_columns(d.panel, plane + h * d.source.h, d.source.w, d.source_columns, panel + i * d.row);
-  }
-  return {panel, d.row, 1, rows.first};
 }
 
 }  // namespace convlab::CONVLAB_ISA::depthwise

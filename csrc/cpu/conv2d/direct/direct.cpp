@@ -1,4 +1,5 @@
 #include "cpu/conv2d/direct/direct_plan.h"
+#include "cpu/conv2d/filters.h"
 #include "cpu/conv2d/pieces.h"
 
 namespace convlab::direct {
@@ -14,7 +15,7 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
                 [&, f = kernels::direct_wgrad.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
                   f(t.rp, o.first, o.second, shared.weights, begin, end, scratch);
                 });
-    return kernels::direct_add_slices.of(p.dtype)(t.filters, plan.slices, shared.weights, o.output);
+    return kernels::add_slices.of(p.dtype)(t.filters, shared.weights, plan.slices, o.output);
   }
   kernels::direct_pack.of(p.dtype)(t.filters, o.second, o.bias, shared.weights, shared.bias);
   over_pieces(plan, t.rp.product.multiply_adds(),

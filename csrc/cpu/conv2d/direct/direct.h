@@ -6,9 +6,9 @@
 namespace convlab {
 namespace direct {
 
-// Targets first, first + step, ... of a row, and where the first of them finds its taps in a row of the panel
+// Every so many targets of a row, and where the first of them finds its taps in a row of the panel
 struct ColumnPhase {
-  int first, step, count;
+  Places targets;
   const int *taps, *places;
   int tap_count;
 };
@@ -16,9 +16,9 @@ struct ColumnPhase {
 struct RowProduct {
   Product product;  // its columns have no classes: the zeros of the panel stand for them
   Axis vertical;
-  RowPanel panel;
-  const ColumnPhase* phases;
-  int phase_count;
+  RowPanel panel{};
+  const ColumnPhase* phases = nullptr;
+  int phase_count = 0;
   int bundle = 1;  // groups whose source is brought into the panel at once
   bool in_place = false;  // the source's rows are as good as a panel: whole vectors, no padding, no stride
   int slices = 1;  // of wgrad's strips
@@ -55,20 +55,18 @@ template <class A> struct Bench {
   Slot* slots;
   A* turned;  // a row of the source with its channels outermost
   A* panel;  // the source's rows
-};
 
-template <class A, class Memory> CONVLAB_INLINE Bench<A> lay_out(Memory& memory, const RowProduct& rp, int lanes) {
-  const Product& p = rp.product;
-  const int channels = rp.bundle * p.depth;
-  Bench<A> b;
-  memory.take(b.terms, int64_t(p.depth) * taps_of_classes(p.rows) * taps_of_phases(rp));
-  memory.take(b.first, p.rows.count * rp.phase_count + 1);
-  memory.take(b.slots, int64_t(p.images_per_strip) * p.rows_per_strip *
+  template <class Memory> CONVLAB_INLINE Bench(Memory& memory, const RowProduct& rp, int lanes) {
+    const Product& p = rp.product;
+    const int channels = rp.bundle * p.depth;
+    memory.take(terms, int64_t(p.depth) * taps_of_classes(p.rows) * taps_of_phases(rp));
+    memory.take(first, p.rows.count * rp.phase_count + 1);
+    memory.take(slots, int64_t(p.images_per_strip) * p.rows_per_strip *
                            ((p.columns.target + lanes - 1) / lanes + rp.phase_count));
-  memory.take(b.turned, channels * round_up(p.columns.source, lanes) + lanes);
-  memory.take(b.panel, int64_t(p.images_per_strip) * channels * p.rows.source * rp.panel.length() + lanes);
-  return b;
-}
+    memory.take(turned, channels * round_up(p.columns.source, lanes) + lanes);
+    memory.take(panel, int64_t(p.images_per_strip) * channels * p.rows.source * rp.panel.length() + lanes);
+  }
+};
 
 struct Step {  // a vector of dy and the vector of x that tap (0, 0) meets there; offsets in elements
   int dy, x;
@@ -82,22 +80,19 @@ template <class A> struct WgradBench {
   Step* steps;
   A* sums;  // [width, depth R S, lanes]
   A *dy, *turned, *x;
-};
 
-template <class A, class Memory>
-CONVLAB_INLINE WgradBench<A> lay_out_wgrad(Memory& memory, const RowProduct& rp, int lanes) {
-  const Product& p = rp.product;
-  const int64_t taps = int64_t(p.depth) * p.rows.kernel * p.columns.kernel, row = round_up(p.columns.target, lanes),
-                images = p.images_per_strip;
-  WgradBench<A> b;
-  memory.take(b.places, taps);
-  memory.take(b.steps, p.rows_per_strip * row / lanes);
-  memory.take(b.sums, p.width * taps * lanes);
-  memory.take(b.dy, images * p.width * p.rows_per_strip * row);
-  memory.take(b.turned, p.depth * round_up(p.columns.source, lanes) + lanes);
-  memory.take(b.x, images * p.depth * rows_met(rp.vertical, p.rows_per_strip) * rp.panel.length() + lanes);
-  return b;
-}
+  template <class Memory> CONVLAB_INLINE WgradBench(Memory& memory, const RowProduct& rp, int lanes) {
+    const Product& p = rp.product;
+    const int64_t taps = int64_t(p.depth) * p.rows.kernel * p.columns.kernel, row = round_up(p.columns.target, lanes),
+                  images = p.images_per_strip;
+    memory.take(places, taps);
+    memory.take(steps, p.rows_per_strip * row / lanes);
+    memory.take(sums, p.width * taps * lanes);
+    memory.take(dy, images * p.width * p.rows_per_strip * row);
+    memory.take(turned, p.depth * round_up(p.columns.source, lanes) + lanes);
+    memory.take(x, images * p.depth * rows_met(rp.vertical, p.rows_per_strip) * rp.panel.length() + lanes);
+  }
+};
 
 }  // namespace direct
 
@@ -105,9 +100,8 @@ CONVLAB_INLINE WgradBench<A> lay_out_wgrad(Memory& memory, const RowProduct& rp,
 CONVLAB_KERNEL(direct_pack, void(const Filters&, const void* w, const void* bias, void* packed, void* packed_bias));
 CONVLAB_KERNEL(direct, void(const direct::RowProduct&, const void* source, const void* packed, const void* packed_bias,
                             void* target, int64_t begin, int64_t end, char* scratch));
+// partial [slices, groups, width, depth R S]
 CONVLAB_KERNEL(direct_wgrad, void(const direct::RowProduct&, const void* dy, const void* x, void* partial,
                                   int64_t begin, int64_t end, char* scratch));
-// partial [slices, groups, width, depth R S] -> dw
-CONVLAB_KERNEL(direct_add_slices, void(const Filters&, int slices, const void* partial, void* dw));
 
 }  // namespace convlab

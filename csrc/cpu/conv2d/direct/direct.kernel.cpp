@@ -10,7 +10,6 @@
 //                 most of the time. Rows shorter than a vector waste its lanes. With many channels `register_tiled`
 //                 needs fewer loads.
 #include "cpu/conv2d/direct/row_panels.h"
-#include "cpu/conv2d/direct/tile_table.h"
 
 namespace convlab::CONVLAB_ISA::direct {
 
@@ -81,16 +80,6 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
 
 template <class A> using TileFunction = void (*)(const Tiles<A>&, const Slot*);
 
-template <class A> struct TileOf {
-  using Function = TileFunction<A>;
-  template <int K, int V> static constexpr Function of() { return &tile<A, K, V>; }
-};
-
-// The largest tile of `channels` channels for up to `slots` slots; how many it takes goes to `taken`
-template <class A> TileFunction<A> tile_of(int channels, int64_t slots, int& taken) {
-  return largest_tile<TileOf<A>, 8, 6, 4, 3, 2, 1>(channels, slots, taken);
-}
-
 // A tile whose targets do not lie side by side, or are of another type
 template <class A, class T>
 void spread(TileFunction<A> f, Tiles<A> at, const Slot* slots, int count, int channels, T* to, int64_t channel,
@@ -113,27 +102,6 @@ void spread(TileFunction<A> f, Tiles<A> at, const Slot* slots, int count, int ch
           first[k * channel + l * step] = T(sums[k * at.target_channel + v * L + l]);
     }
   }
-}
-
-// A strip's rows of the source, in a panel or in place; strides in elements
-template <class A> struct Field {
-  const A* data;
-  int64_t image, channel, row;
-  int n0, row0;  // data is at this image and row
-};
-
-template <class A, class T>
-Field<A> look(const RowProduct& rp, const T* source, const Strip& s, int channels, A* panel, A* turned,
-              int64_t& zeroed) {
-  const Product& p = rp.product;
-  if constexpr (sizeof(T) == sizeof(A))
-    if (rp.in_place) return {source, p.source.n, p.source.c, p.source.h, 0, 0};
-  int first, rows;
-  rows_reached(p, s, first, rows);
-  const int64_t length = rp.panel.length(), channel = rows * length, image = channels * channel;
-  for (; zeroed < image * (s.n1 - s.n0) + kLanes<A>; zeroed++) panel[zeroed] = 0;
-  take_rows(rp, source, s, channels, first, rows, panel, turned);
-  return {panel, image, channel, length, s.n0, first};
 }
 
 // What the terms and the panel of a bench are good for
@@ -180,7 +148,7 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
   for (int rc = 0; rc < p.rows.count; rc++)
     for (int phase = 0; phase < rp.phase_count; phase++) {
       const TapClassView& vertical = p.rows.classes[rc];
-      const ColumnPhase& horizontal = rp.phases[phase];
+      const Places& across = rp.phases[phase].targets;
       const int64_t* const first = b.first + rc * rp.phase_count + phase;
       int64_t count = 0;
       for (int n = s.n0; n < s.n1; n++)
@@ -190,9 +158,9 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
           const int64_t from =
               (n - field.n0) * field.image + (vertical.tap_count ? row.base - field.row0 : 0) * field.row;
           const int64_t to = n * p.target.n + row.at * p.target.h;
-          for (int q = 0; q < horizontal.count; q += L)
-            b.slots[count++] = {from + q, to + (horizontal.first + int64_t(q) * horizontal.step) * p.target.w,
-                                horizontal.count - q < L ? horizontal.count - q : L};
+          for (int q = 0; q < across.count; q += L)
+            b.slots[count++] = {from + q, to + (across.at + int64_t(q) * across.at_step) * p.target.w,
+                                across.count - q < L ? across.count - q : L};
         }
 
       for (int64_t begin = 0; begin < count; begin += block) {
@@ -204,14 +172,15 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
           T* const to = target + k * p.target.c;
           int taken = 1;
           for (int64_t i = begin; i < end; i += taken) {
-            const TileFunction<A> f = tile_of<A>(channels, end - i, taken);
+            const TileFunction<A> f =
+                largest_tile<8, 6, 4, 3, 2, 1>(channels, end - i, taken, [](auto k, auto v) { return &tile<A, k, v>; });
             if constexpr (sizeof(T) == sizeof(A))
-              if (p.target.w == 1 && horizontal.step == 1) {
+              if (p.target.w == 1 && across.at_step == 1) {
                 at.target = to;
                 f(at, b.slots + i);
                 continue;
               }
-            spread<A>(f, at, b.slots + i, taken, channels, to, p.target.c, horizontal.step * p.target.w);
+            spread<A>(f, at, b.slots + i, taken, channels, to, p.target.c, across.at_step * p.target.w);
           }
         }
       }
@@ -227,15 +196,17 @@ void run(const RowProduct& rp, const T* source, const acc_t<T>* weights, const a
   const int bundles = (p.groups + rp.bundle - 1) / rp.bundle;
   const int64_t kernel_taps = int64_t(p.rows.kernel) * p.columns.kernel;
   Carver carver{scratch};
-  const Bench<A> bench = lay_out<A>(carver, rp, kLanes<A>);
+  const Bench<A> bench(carver, rp, kLanes<A>);
   Prepared prepared;
 
   for (int64_t piece = begin; piece < end; piece++) {
     const int first = int(piece % bundles) * rp.bundle,
               groups = first + rp.bundle < p.groups ? rp.bundle : p.groups - first;
     const Strip s = strip_of(p, piece / bundles);
-    Field<A> field = look<A>(rp, source + int64_t(first) * p.depth * p.source.c, s, groups * p.depth, bench.panel,
-                             bench.turned, prepared.zeroed);
+    int first_row, rows;
+    rows_reached(p, s, first_row, rows);
+    Field<A> field = look<A>(rp, source + int64_t(first) * p.depth * p.source.c, s, groups * p.depth, first_row, rows,
+                             bench.panel, bench.turned, prepared.zeroed);
     for (int group = first; group < first + groups; group++, field.data += p.depth * field.channel)
       run_group<T>(rp, s, field, weights + int64_t(group) * p.width * p.depth * kernel_taps,
                    bias + int64_t(group) * p.width, target + int64_t(group) * p.width * p.target.c, bench, prepared);

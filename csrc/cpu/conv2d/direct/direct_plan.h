@@ -1,8 +1,7 @@
 // `direct` up to its kernels: where taps lie in the rows of a panel, and how a problem is cut into strips.
 #pragma once
-#include <algorithm>
-
 #include "cpu/conv2d/direct/direct.h"
+#include "cpu/conv2d/parts.h"
 #include "cpu/conv2d/tap_tables.h"
 
 namespace convlab::direct {
@@ -11,58 +10,6 @@ constexpr int64_t kPanelBytes = 96 << 10;  // of a strip's source rows: more wou
 constexpr int64_t kWgradBytes = 64 << 10;  // of a strip's x and of dy for a tile of channels: all taps meet them again
 constexpr int kBundledChannels = 16;  // of neighbouring groups, where channels lie innermost: a cache line of them
 constexpr int64_t kSlices = 16;  // of wgrad's sums, where there are as many strips
-
-// The columns of a product as rows of a panel; `lanes` a vector
-struct Columns {
-  RowPanel panel;
-  std::vector<std::vector<int>> taps, places;
-  std::vector<ColumnPhase> phases;
-  bool in_place = false;
-
-  static Columns forward(const Axis& a, int lanes) {
-    Columns c;
-    const int reach = (a.kernel - 1) * a.dilation;
-    c.panel = {a.pad, a.stride, (a.outputs + lanes - 1) / lanes * lanes + reach / a.stride + 1};
-    c.add(0, 1, a.outputs);
-    for (int s = 0; s < a.kernel; s++)
-      c.reach(s, s * a.dilation % a.stride * c.panel.phase_length + s * a.dilation / a.stride);
-    return c.viewed(a, lanes);
-  }
-
-  // Targets v = first, first + stride, ... of x meet tap s at dy's q = (v + pad - s dilation) / stride, where that is
-  // whole
-  static Columns dgrad(const Axis& a, int lanes) {
-    Columns c;
-    int least = 0, most = 0;
-    for (int first = 0; first < std::min(a.stride, a.size); first++) {
-      c.add(first, a.stride, (a.size - first + a.stride - 1) / a.stride);
-      for (int s = 0; s < a.kernel; s++) {
-        const int q = first + a.pad - s * a.dilation;
-        if (q % a.stride != 0) continue;
-        c.reach(s, q / a.stride);
-        least = std::min(least, q / a.stride), most = std::max(most, q / a.stride);
-      }
-    }
-    for (auto& places : c.places)
-      for (int& place : places) place -= least;
-    const int longest = c.phases.empty() ? 0 : c.phases[0].count;
-    c.panel = {-least, 1, -least + most + (longest + lanes - 1) / lanes * lanes};
-    return c.viewed(a, lanes);
-  }
-
- private:
-  void add(int first, int step, int count) {
-    phases.push_back({first, step, count, nullptr, nullptr, 0});
-    taps.emplace_back(), places.emplace_back();
-  }
-  void reach(int tap, int place) { taps.back().push_back(tap), places.back().push_back(place); }
-  Columns viewed(const Axis& a, int lanes) {
-    for (size_t i = 0; i < phases.size(); i++)
-      phases[i].taps = taps[i].data(), phases[i].places = places[i].data(), phases[i].tap_count = int(taps[i].size());
-    in_place = a.kernel == 1 && a.stride == 1 && a.pad == 0 && a.outputs == a.size && a.outputs % lanes == 0;
-    return std::move(*this);
-  }
-};
 
 // Cuts the target's rows into strips of about `bytes`
 inline void cut(Product& p, int64_t image_bytes, int64_t bytes) {
@@ -76,26 +23,29 @@ inline void cut(Product& p, int64_t image_bytes, int64_t bytes) {
 struct Tables {
   Filters filters;
   TapTables taps;
-  Columns columns;
+  std::vector<Part> columns;
+  std::vector<ColumnPhase> phases;
   RowProduct rp;
   int64_t weight_bytes, bias_bytes;  // shared
 
   explicit Tables(const Problem& p)
       : filters(filters_of(p)),
-        taps(p.g, p.pass, false),
-        columns(
-            (taps.backwards ? Columns::dgrad : Columns::forward)(taps.horizontal, instruction_set().lanes(p.dtype))),
-        rp{.product = taps.product(p.dtype, x_strides(p), y_strides(p)),
-           .vertical = taps.vertical,
-           .panel = columns.panel,
-           .phases = columns.phases.data(),
-           .phase_count = int(columns.phases.size())} {
+        taps(p.g, p.pass, p.dtype, x_strides(p), y_strides(p), false),
+        columns(with_padding(taps.horizontal, p.pass == Pass::dgrad)),
+        rp{.product = taps.product, .vertical = taps.vertical} {
     const int lanes = instruction_set().lanes(p.dtype);
-    const int64_t element = sum_bytes(p.dtype), length = columns.panel.length();
+    const Axis& across = taps.horizontal;
     Product& product = rp.product;
-    const int64_t width = int64_t(filters.groups) * filters.width * element;
+    rp.panel = panel_of(columns, product.columns.source, 1, lanes, p.pass == Pass::dgrad ? 1 : across.stride);
+    for (const Part& c : columns) phases.push_back({c.places, c.taps.data(), c.offsets.data(), int(c.taps.size())});
+    rp.phases = phases.data(), rp.phase_count = int(phases.size());
+    const int64_t element = sum_bytes(p.dtype), length = rp.panel.length(),
+                  width = int64_t(filters.groups) * filters.width * element;
     weight_bytes = width * filters.depth * filters.R * filters.S, bias_bytes = width;
+    rp.in_place = across.kernel == 1 && across.stride == 1 && across.pad == 0 && across.outputs == across.size &&
+                  across.outputs % lanes == 0 && product.same_type && product.source.w == 1;
     if (p.pass == Pass::wgrad) {
+      rp.in_place &= taps.vertical.pad == 0 && rows_met(taps.vertical, product.rows.target) <= product.rows.source;
       const int64_t dy =
           channels_of_tile(product.width) * product.rows.target * round_up(product.columns.target, lanes);
       cut(product, (product.depth * int64_t(product.rows.source) * length + dy) * element, kWgradBytes);
@@ -105,7 +55,6 @@ struct Tables {
     }
     if (product.source.c == 1) rp.bundle = std::clamp(kBundledChannels / product.depth, 1, product.groups);
     cut(product, rp.bundle * product.depth * int64_t(product.rows.source) * length * element, kPanelBytes);
-    rp.in_place = columns.in_place && product.same_type && product.source.w == 1;
   }
 };
 
@@ -120,12 +69,7 @@ inline CpuPlan plan(const Problem& problem) {
           .pieces = wgrad ? int64_t(rp.slices) * groups : rp.product.strips() * ((groups + rp.bundle - 1) / rp.bundle),
           .slices = rp.slices,
           .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
-          .scratch = measured(p.dtype,
-                              [&](Measure& memory, auto sum) {
-                                using A = decltype(sum);
-                                if (wgrad) lay_out_wgrad<A>(memory, rp, lanes);
-                                else lay_out<A>(memory, rp, lanes);
-                              }),
+          .scratch = wgrad ? measured<WgradBench>(p.dtype, rp, lanes) : measured<Bench>(p.dtype, rp, lanes),
           .tables = tables};
 }
 

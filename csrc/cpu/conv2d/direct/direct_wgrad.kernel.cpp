@@ -7,7 +7,6 @@
 // What bounds it  loads: K + V of them for K V multiply-adds, those of x astride two cache lines. For many channels
 //                 `register_tiled` broadcasts instead.
 #include "cpu/conv2d/direct/row_panels.h"
-#include "cpu/conv2d/direct/tile_table.h"
 
 namespace convlab::CONVLAB_ISA::direct {
 
@@ -54,19 +53,6 @@ void wgrad_tile(const Steps& steps, const A* dy, int64_t dy_channel, const A* x,
     }
 }
 
-template <class A>
-using WgradTileFunction = void (*)(const Steps&, const A*, int64_t, const A*, const int64_t*, A*, int64_t);
-
-template <class A> struct WgradTileOf {
-  using Function = WgradTileFunction<A>;
-  template <int K, int V> static constexpr Function of() { return &wgrad_tile<A, K, V>; }
-};
-
-template <class A> struct Grad {  // a strip of dy; strides in elements
-  const A* data;
-  int64_t image, channel, row;
-};
-
 // dy [images, channels, rows, columns] -> panel, with rows of whole vectors, zero past their end
 template <class A, class T>
 void take_grad(const T* dy, const Strides& strides, int images, int channels, int rows, int columns, A* panel) {
@@ -106,11 +92,11 @@ void wgrad(const RowProduct& rp, const T* dy, const T* x, acc_t<T>* partial, int
   const Product& p = rp.product;
   const Axis& vertical = rp.vertical;
   const int slices = rp.slices;
-  const ColumnPhase& horizontal = rp.phases[0];
-  const int vectors = (horizontal.count + L - 1) / L, tap_count = p.depth * p.rows.kernel * p.columns.kernel;
-  const int64_t length = rp.panel.length(), strips = p.strips();
+  const int columns = p.columns.target, vectors = (columns + L - 1) / L,
+            tap_count = p.depth * p.rows.kernel * p.columns.kernel;
+  const int64_t strips = p.strips();
   Carver carver{scratch};
-  const auto [places, steps, sums, dy_panel, turned, x_panel] = lay_out_wgrad<A>(carver, rp, L);
+  const auto [places, steps, sums, dy_panel, turned, x_panel] = WgradBench<A>(carver, rp, L);
   int64_t zeroed = 0;
 
   for (int64_t piece = begin; piece < end; piece++) {
@@ -121,59 +107,49 @@ void wgrad(const RowProduct& rp, const T* dy, const T* x, acc_t<T>* partial, int
       const Strip s = strip_of(p, strip);
       const int rows = s.row1 - s.row0, first = s.row0 * vertical.stride - vertical.pad;
       const int x_rows = rows_met(vertical, rows);
-      const int64_t x_channel = x_rows * length, row = int64_t(vectors) * L;
-      for (; zeroed < x_channel * p.depth * (s.n1 - s.n0) + L; zeroed++) x_panel[zeroed] = 0;
-      take_rows(rp, x + int64_t(group) * p.depth * p.source.c, s, p.depth, first, x_rows, x_panel, turned);
+      const int64_t row = int64_t(vectors) * L;
+      const Field<A> field =
+          look<A>(rp, x + int64_t(group) * p.depth * p.source.c, s, p.depth, first, x_rows, x_panel, turned, zeroed);
       const T* const from = dy + int64_t(group) * p.width * p.target.c + s.n0 * p.target.n + s.row0 * p.target.h;
-      Grad<A> grad{dy_panel, p.width * rows * row, rows * row, row};
+      Field<A> grad{dy_panel, p.width * rows * row, rows * row, row, s.n0, s.row0};
       bool in_place = false;
       if constexpr (sizeof(T) == sizeof(A))
         if (p.target.w == 1) {  // a row's last vector reaches into the next row, but must not reach past the tensor
           const int64_t last_row =
               (s.n1 - 1) * p.target.n + (int64_t(group + 1) * p.width - 1) * p.target.c + (s.row1 - 1) * p.target.h;
           if (last_row + row <= p.images * p.target.n)
-            in_place = true, grad = {from, p.target.n, p.target.c, p.target.h};
+            in_place = true, grad = {from, p.target.n, p.target.c, p.target.h, s.n0, s.row0};
         }
-      if (!in_place) take_grad<A>(from, p.target, s.n1 - s.n0, p.width, rows, horizontal.count, dy_panel);
+      if (!in_place) take_grad<A>(from, p.target, s.n1 - s.n0, p.width, rows, columns, dy_panel);
       int tap = 0;
       for (int c = 0; c < p.depth; c++)
         for (int r = 0; r < p.rows.kernel; r++)
           for (int t = 0; t < p.columns.kernel; t++)
-            places[tap++] = c * x_channel + int64_t(r) * vertical.dilation * length + horizontal.places[t];
+            places[tap++] = c * field.channel + int64_t(r) * vertical.dilation * field.row + rp.phases[0].places[t];
 
-      const int whole = horizontal.count / L;
-      Steps all{steps, steps + rows * whole, rows * whole, whole < vectors ? rows : 0, horizontal.count % L};
+      const int whole = columns / L;
+      Steps all{steps, steps + rows * whole, rows * whole, whole < vectors ? rows : 0, columns % L};
       for (int row = 0; row < rows; row++)
         for (int i = 0; i < vectors; i++)
           steps[i < whole ? row * whole + i : rows * whole + row] = {int(row * grad.row + i * L),
-                                                                     int(row * vertical.stride * length + i * L)};
-      for (int n = 0; n < s.n1 - s.n0; n++)
+                                                                     int(row * vertical.stride * field.row + i * L)};
+      for (int n = s.n0; n < s.n1; n++) {
+        const A* const image = field.data + (n - field.n0) * field.image + (first - field.row0) * field.row;
         for (int k = 0, channels; k < p.width; k += channels) {
           channels = channels_of_tile(p.width - k);
           for (int t = 0, taken = 1; t < tap_count; t += taken) {
-            const WgradTileFunction<A> f =
-                largest_tile<WgradTileOf<A>, 9, 6, 4, 3, 2, 1>(channels, tap_count - t, taken);
-            f(all, grad.data + n * grad.image + k * grad.channel, grad.channel, x_panel + n * p.depth * x_channel,
-              places + t, sums + (int64_t(k) * tap_count + t) * L, int64_t(tap_count) * L);
+            const auto f = largest_tile<9, 6, 4, 3, 2, 1>(channels, tap_count - t, taken,
+                                                          [](auto k, auto v) { return &wgrad_tile<A, k, v>; });
+            f(all, grad.data + (n - grad.n0) * grad.image + k * grad.channel, grad.channel, image, places + t,
+              sums + (int64_t(k) * tap_count + t) * L, int64_t(tap_count) * L);
           }
         }
+      }
     }
     add_lanes(sums, int64_t(p.width) * tap_count, partial + piece * p.width * tap_count);
-  }
-}
-
-template <class T> void add_slices(const Filters& f, int slices, const acc_t<T>* partial, T* dw) {
-  const int64_t kernel_taps = int64_t(f.R) * f.S, taps = f.depth * kernel_taps, all = f.groups * f.width * taps;
-  for (int64_t i = 0; i < all; i++) {
-    acc_t<T> sum = 0;
-    for (int slice = 0; slice < slices; slice++) sum += partial[slice * all + i];
-    const int64_t channel = i / taps;
-    dw[channel / f.width * f.group + channel % f.width * f.lane + i / kernel_taps % f.depth * f.depth_stride +
-       i % kernel_taps * f.tap] = T(sum);
   }
 }
 
 }  // namespace convlab::CONVLAB_ISA::direct
 
 CONVLAB_DEFINE(direct_wgrad, direct::wgrad)
-CONVLAB_DEFINE(direct_add_slices, direct::add_slices)

@@ -1,4 +1,5 @@
-// A strip's rows of the source, copied between zeros and taken apart by the stride.
+// What direct's kernels share: a strip's rows of the source, copied between zeros and taken apart by the stride; and
+// tiles by size.
 #pragma once
 #include "cpu/conv2d/direct/direct.h"
 #include "cpu/conv2d/strips.h"
@@ -8,50 +9,25 @@ namespace convlab::CONVLAB_ISA::direct {
 
 using namespace convlab::direct;
 
-// A row of the source -> its phases between zeros; the zeros are there already
-template <class A, class T>
-void take_row(const RowPanel& panel, const T* from, int64_t from_stride, int columns, A* to) {
-  const int end = panel.phases * panel.phase_length - panel.left;
-  if (columns > end) columns = end;
-  if (panel.phases == 1) {
-    to += panel.left;
-    if (from_stride == 1) {
-      int u = 0;
-      for (; u + kLanes<A> <= columns; u += kLanes<A>) store<A>(to + u, load_as<A>(from + u));
-      for (; u < columns; u++) to[u] = A(from[u]);
-    } else {
-      for (int u = 0; u < columns; u++) to[u] = A(from[u * from_stride]);
-    }
-    return;
-  }
-  int taken = 0;
-  if (panel.phases == 2 && from_stride == 1) {  // even and odd elements, two vectors at a time
-    using all = indices_to<kLanes<A>>;
-    A* const even = to + panel.left % 2 * panel.phase_length + panel.left / 2;
-    A* const odd = to + (panel.left + 1) % 2 * panel.phase_length + (panel.left + 1) / 2;
-    for (; taken + 2 * kLanes<A> <= columns; taken += 2 * kLanes<A>) {
-      const Vec<A> a = load_as<A>(from + taken), b = load_as<A>(from + taken + kLanes<A>);
-      store<A>(even + taken / 2, unzip<A, 0>(a, b, all{}));
-      store<A>(odd + taken / 2, unzip<A, 1>(a, b, all{}));
-    }
-  }
-  for (int phase = 0; phase < panel.phases; phase++) {
-    int u = (phase - panel.left) % panel.phases;  // the first source element of this phase
-    if (u < 0) u += panel.phases;
-    if (u < taken) u += (taken - u + panel.phases - 1) / panel.phases * panel.phases;
-    A* row = to + phase * panel.phase_length + (u + panel.left) / panel.phases;
-    for (; u < columns; u += panel.phases) *row++ = A(from[u * from_stride]);
-  }
-}
+// A strip's rows of the source, in a panel or in place; strides in elements
+template <class A> struct Field {
+  const A* data;
+  int64_t image, channel, row;
+  int n0, row0;  // data is at this image and row
+};
 
-// The source rows [first, first + rows) of a strip's images and of so many channels -> panel [images, channels, rows,
-// length]. Rows outside the source stay zero. turned: a row with its channels outermost, where they lie innermost;
-// elements apart: turned_length
+// The source rows [first, first + rows), also outside, of a strip's images and of so many channels: in place, or copied
+// to a panel [images, channels, rows, length], of which `zeroed` elements are zero or have been written. turned: a row
+// with its channels outermost, where they lie innermost.
 template <class A, class T>
-void take_rows(const RowProduct& rp, const T* source, const Strip& s, int channels, int first, int rows, A* panel,
-               A* turned) {
+Field<A> look(const RowProduct& rp, const T* source, const Strip& s, int channels, int first, int rows, A* panel,
+              A* turned, int64_t& zeroed) {
   const Product& p = rp.product;
-  const int64_t length = rp.panel.length(), turned_length = round_up(p.columns.source, kLanes<A>);
+  if constexpr (sizeof(T) == sizeof(A))
+    if (rp.in_place) return {source, p.source.n, p.source.c, p.source.h, 0, 0};
+  const int64_t length = rp.panel.length(), channel = rows * length, image = channels * channel,
+                turned_length = round_up(p.columns.source, kLanes<A>);
+  for (; zeroed < image * (s.n1 - s.n0) + kLanes<A>; zeroed++) panel[zeroed] = 0;
   for (int n = s.n0; n < s.n1; n++)
     for (int row = 0; row < rows; row++) {
       const int h = first + row;
@@ -59,13 +35,38 @@ void take_rows(const RowProduct& rp, const T* source, const Strip& s, int channe
       const bool inside = h >= 0 && h < p.rows.source, turn = p.source.c == 1 && p.source.w != 1;
       if (inside && turn) transpose_in(from, p.source.w, p.columns.source, channels, turned, turned_length);
       for (int c = 0; c < channels; c++) {
-        A* const to = panel + ((int64_t(n - s.n0) * channels + c) * rows + row) * length;
+        A* const to = panel + (n - s.n0) * image + c * channel + row * length;
         if (!inside)
           for (int i = 0; i < length; i++) to[i] = 0;
         else if (turn) take_row(rp.panel, turned + c * turned_length, 1, p.columns.source, to);
         else take_row(rp.panel, from + c * p.source.c, p.source.w, p.columns.source, to);
       }
     }
+  return {panel, image, channel, length, s.n0, first};
+}
+
+constexpr int kSums = kTilePixels * kTileVectors;  // registers for sums
+
+template <int N> using number = std::integral_constant<int, N>;
+
+// f(K, V), whose sums are K times V vectors, where these fit
+template <class F, int K, int V> constexpr auto tile_or_null() -> decltype(F()(number<1>(), number<1>())) {
+  if constexpr (K * V <= kSums) return F()(number<K>(), number<V>());
+  else return nullptr;
+}
+
+// Of the tiles f(K, V) of K = `channels` channels, one of kChannels, the largest that up to `left` fill; V goes to
+// `taken`. The tables are static: a local one would be copied to the stack by every call.
+template <int... V, class F> auto largest_tile(int channels, int64_t left, int& taken, F) {
+  using Tile = decltype(F()(number<1>(), number<1>()));
+  static constexpr int sizes[] = {V...};
+  static constexpr Tile tiles[][sizeof...(V)] = {{tile_or_null<F, 8, V>()...}, {tile_or_null<F, 6, V>()...},
+                                                 {tile_or_null<F, 4, V>()...}, {tile_or_null<F, 3, V>()...},
+                                                 {tile_or_null<F, 2, V>()...}, {tile_or_null<F, 1, V>()...}};
+  int row = 0;
+  while (kChannels[row] != channels) row++;
+  for (int i = 0;; i++)
+    if (tiles[row][i] && sizes[i] <= left) return taken = sizes[i], tiles[row][i];
 }
 
 }  // namespace convlab::CONVLAB_ISA::direct

@@ -75,37 +75,31 @@ template <class A> struct Bench {
   Term* terms;
   Pixel* pixels;
   A *target, *weights, *source;  // panels
-};
 
-template <class A, class Memory>
-CONVLAB_INLINE Bench<A> lay_out(Memory& memory, const TiledProduct& t, const Channels& c) {
-  const Product& p = t.product;
-  const int64_t pixels = pixels_of_strip(p);
-  Bench<A> b;
-  memory.take(b.segments, p.rows.count * p.columns.count);
-  memory.take(b.terms, int64_t(taps_of_classes(p.rows)) * taps_of_classes(p.columns) * p.depth);
-  memory.take(b.pixels, pixels);
-  memory.take(b.target, p.same_type && p.target.c == 1 ? 0 : pixels * c.tile_vectors * c.lanes);
-  memory.take(b.weights, t.packs_weights ? c.tile_vectors * weights_of_vector(t, c) : 0);
-  memory.take(b.source, source_of_strip(t, c));
-  return b;
-}
+  template <class Memory> CONVLAB_INLINE Bench(Memory& memory, const TiledProduct& t, const Channels& c) {
+    const Product& p = t.product;
+    const int64_t count = pixels_of_strip(p);
+    memory.take(segments, p.rows.count * p.columns.count);
+    memory.take(terms, int64_t(taps_of_classes(p.rows)) * taps_of_classes(p.columns) * p.depth);
+    memory.take(pixels, count);
+    memory.take(target, p.same_type && p.target.c == 1 ? 0 : count * c.tile_vectors * c.lanes);
+    memory.take(weights, t.packs_weights ? c.tile_vectors * weights_of_vector(t, c) : 0);
+    memory.take(source, source_of_strip(t, c));
+  }
+};
 
 template <class A> struct WgradBench {
   Pair* pairs;
   A *dy, *sums, *x;
-};
 
-template <class A, class Memory>
-CONVLAB_INLINE WgradBench<A> lay_out_wgrad(Memory& memory, const TiledProduct& t, const Channels& c) {
-  const int64_t pixels = pixels_of_strip(t.product);
-  WgradBench<A> b;
-  memory.take(b.pairs, pixels);
-  memory.take(b.dy, pixels * c.tile_vectors * c.lanes);
-  memory.take(b.sums, t.slices == 1 ? int64_t(t.panels_per_piece) * c.tile_vectors * weights_of_vector(t, c) : 0);
-  memory.take(b.x, source_of_strip(t, c));
-  return b;
-}
+  template <class Memory> CONVLAB_INLINE WgradBench(Memory& memory, const TiledProduct& t, const Channels& c) {
+    const int64_t pixels = pixels_of_strip(t.product);
+    memory.take(pairs, pixels);
+    memory.take(dy, pixels * c.tile_vectors * c.lanes);
+    memory.take(sums, t.slices == 1 ? int64_t(t.panels_per_piece) * c.tile_vectors * weights_of_vector(t, c) : 0);
+    memory.take(x, source_of_strip(t, c));
+  }
+};
 
 }  // namespace register_tiled
 

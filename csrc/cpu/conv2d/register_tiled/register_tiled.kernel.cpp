@@ -155,7 +155,7 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
   const int64_t vector_stride = weights_of_vector(t, channels);
   const bool in_memory = sizeof(T) == sizeof(A) && p.target.c == 1;
   Carver carver{scratch};
-  const auto [segments, terms, pixels, out, own_weights, source_panel] = lay_out<A>(carver, t, channels);
+  const auto [segments, terms, pixels, out, own_weights, source_panel] = Bench<A>(carver, t, channels);
 
   int64_t prepared = -1;
   const bool whole_images = p.rows_per_strip == p.rows.target;

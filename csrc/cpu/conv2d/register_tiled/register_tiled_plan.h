@@ -15,11 +15,12 @@ constexpr int kPlanes = 16;  // channels of the source: fewer planes are faster 
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; more where strips are small anyway
 constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices together
 
-// When "auto" takes it; measured with `python -m convlab.bench cpu conv --algo ...` on two AVX-512 cores
-constexpr int kNarrow = 12;  // target channels a group: fewer waste too many of the sixteen lanes they are given
+// When "auto" takes it; measured on two AVX-512 cores, and on two of AVX2 alone
+constexpr int kNarrow = 12;  // target channels a group, or a vector's lanes: fewer waste too many of them
 constexpr int kShallow = 4;  // source channels a group: fewer make loops too short to pay for a tile, and for
                              // transposing its target where that lies NCHW
-constexpr int kLarge = 25;  // taps: so many share what it costs `direct` to turn dy's rows
+constexpr int kDeep = 16;  // source channels a group: so many pay for them also where a tile is narrow
+constexpr int kManyTerms = 48;  // channels times taps: so many make loops long enough, and in wgrad half as many again
 
 // Offsets within an image have 32 bits
 inline bool can(const Problem& p) {
@@ -30,12 +31,18 @@ inline std::string why_not(const Problem&) { return "takes images of up to 2^31 
 
 inline bool best(const Problem& p) {
   const Conv2d& g = p.g;
-  const int width = p.pass == Pass::dgrad ? g.Cg() : g.Kg(), depth = p.pass == Pass::dgrad ? g.Kg() : g.Cg();
-  if (width < kNarrow) return false;
-  if (p.channels_last) return p.pass != Pass::wgrad || depth > kShallow || g.R * g.S < kLarge;
+  const bool wgrad = p.pass == Pass::wgrad;
+  const int width = p.pass == Pass::dgrad ? g.Cg() : g.Kg(), depth = p.pass == Pass::dgrad ? g.Kg() : g.Cg(),
+            full = std::min(kNarrow, instruction_set().lanes(p.dtype));
+  const int64_t terms = int64_t(depth) * g.R * g.S;
+  if (p.channels_last) {  // `direct` takes rows apart into planes, in wgrad those of dy as well, and group by group
+    if (g.R * g.S == 1 && depth > kShallow) return true;
+    return wgrad ? depth > 1 && width >= (g.groups > 1 ? full / 2 : full) : width >= full;
+  }
   // `direct` reads and writes planes where they lie if filters are 1 x 1
-  const bool planes_in_place = is_pointwise(g) && g.H * g.W % 16 == 0 && p.pass != Pass::wgrad;
-  return depth > kShallow && !planes_in_place;
+  if (is_pointwise(g) && g.H * g.W % 16 == 0 && !wgrad) return false;
+  if (width < kNarrow) return width >= full && depth > kDeep;
+  return depth > kShallow || (wgrad ? depth > 1 && 2 * terms > 3 * kManyTerms : terms >= kManyTerms);
 }
 
 // Cuts the target's rows into strips; element: bytes of a sum
@@ -71,11 +78,8 @@ struct Tables {
   explicit Tables(const Problem& p)
       : x(x_strides(p)),
         y(y_strides(p)),
-        taps(shape(p, x), p.pass, true),
-        t{.product = taps.product(p.dtype, x, y),
-          .filters = filters_of(p),
-          .vertical = taps.vertical,
-          .horizontal = taps.horizontal},
+        taps(shape(p, x), p.pass, p.dtype, x, y, true),
+        t{.product = taps.product, .filters = filters_of(p), .vertical = taps.vertical, .horizontal = taps.horizontal},
         channels(t, instruction_set(), instruction_set().lanes(p.dtype)) {
     Product& product = t.product;
     const int64_t groups = product.groups, panels = channels.panels;
@@ -106,7 +110,7 @@ struct Tables {
 };
 
 inline CpuPlan plan(const Problem& problem) {
-  const Problem p = with_rows_of_vectors(problem);
+  const Problem p = problem.pass == Pass::wgrad ? problem : with_rows_of_vectors(problem);
   const auto tables = std::make_shared<const Tables>(p);
   const TiledProduct& t = tables->t;
   return {.images_per_strip = t.product.images_per_strip,
@@ -114,12 +118,8 @@ inline CpuPlan plan(const Problem& problem) {
           .pieces = tables->pieces(p.pass),
           .slices = t.slices,
           .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
-          .scratch = measured(p.dtype,
-                              [&](Measure& memory, auto sum) {
-                                using A = decltype(sum);
-                                if (p.pass == Pass::wgrad) lay_out_wgrad<A>(memory, t, tables->channels);
-                                else lay_out<A>(memory, t, tables->channels);
-                              }),
+          .scratch = p.pass == Pass::wgrad ? measured<WgradBench>(p.dtype, t, tables->channels)
+                                           : measured<Bench>(p.dtype, t, tables->channels),
           .tables = tables};
 }
 

@@ -124,8 +124,10 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
             columns = horizontal.outputs;
   const int64_t vector_stride = weights_of_vector(t, channels), strips = p.strips();
   Carver carver{scratch};
-  const auto [pairs, dy_panel, own_sums, x_panel] = lay_out_wgrad<A>(carver, t, channels);
+  const auto [pairs, dy_panel, own_sums, x_panel] = WgradBench<A>(carver, t, channels);
 
+  int64_t seen = -1;  // the strip and group that the lens is of: parts of their channels come one after another
+  Lens<A> lens{};
   for (int64_t piece = begin; piece < end; piece++) {
     const int group = int(piece / parts % p.groups), first = int(piece % parts) * t.panels_per_piece;
     const int last = first + t.panels_per_piece < panels ? first + t.panels_per_piece : panels;
@@ -138,7 +140,8 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
 
     for (int64_t strip = strips * slice / slices; strip < strips * (slice + 1) / slices; strip++) {
       const Strip s = strip_of(p, strip);
-      const Lens<A> lens = look<A>(t, x, s, group, x_panel);
+      if (seen != strip * p.groups + group) lens = look<A>(t, x, s, group, x_panel);
+      seen = strip * p.groups + group;
       const int rows = s.row1 - s.row0;
       for (int panel = first; panel < last; panel++) {
         const int k0 = panel * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel;
