@@ -1,7 +1,6 @@
-// Strips of the target: rows of one image, or several whole images; and the rows of the source that they read.
+// Strips of the target: rows of one image, or several whole images.
 #pragma once
 #include "cpu/conv2d/product.h"
-#include "cpu/simd/vec.h"
 
 namespace convlab::CONVLAB_ISA {
 
@@ -30,34 +29,6 @@ inline void rows_reached(const Product& p, const Strip& s, int& first, int& rows
       }
   }
   rows = last < first ? 0 : last - first + 1;
-}
-
-// A row of the source -> its phases between zeros; the zeros are there already
-template <class A, class T>
-void take_row(const RowPanel& panel, const T* from, int64_t from_stride, int columns, A* to) {
-  constexpr int L = kLanes<A>;
-  using all = indices_to<L>;
-  const int64_t end = panel.length() - panel.left;
-  if (columns > end) columns = int(end);
-  int taken = 0;
-  if (panel.phases == 1 && from_stride == 1) {
-    for (; taken + L <= columns; taken += L) store<A>(to + panel.left + taken, load_as<A>(from + taken));
-  } else if (panel.phases == 2 && from_stride == 1) {  // even and odd elements, two vectors at a time
-    A* const even = to + panel.left % 2 * panel.phase_length + panel.left / 2;
-    A* const odd = to + (panel.left + 1) % 2 * panel.phase_length + (panel.left + 1) / 2;
-    for (; taken + 2 * L <= columns; taken += 2 * L) {
-      const Vec<A> a = load_as<A>(from + taken), b = load_as<A>(from + taken + L);
-      store<A>(even + taken / 2, unzip<A, 0>(a, b, all{}));
-      store<A>(odd + taken / 2, unzip<A, 1>(a, b, all{}));
-    }
-  }
-  int phase = (panel.left + taken) % panel.phases;
-  A* place = to + phase * panel.phase_length + (panel.left + taken) / panel.phases;
-  for (; taken < columns; taken++) {
-    *place = A(from[taken * from_stride]);
-    place += panel.phase_length;
-    if (++phase == panel.phases) phase = 0, place += 1 - panel.length();
-  }
 }
 
 }  // namespace convlab::CONVLAB_ISA

@@ -14,9 +14,6 @@ constexpr int64_t kCacheSets = 64;  // of the L1
 constexpr int64_t kSourceWays = 8;  // of it, for pixels that tiles read and write where they lie
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; of wgrad's slices, no more than these
 
-// Whether vectors run over channels: they lie innermost in the target. Otherwise they run along rows.
-inline bool over_channels(const Conv2d& g, const Strides& target) { return target.c == 1 && g.C > 1; }
-
 // Whether the L1 holds the rows that a row of the target needs, of one vector a pixel: pixels a multiple of many lines
 // apart share few of its sets.
 inline bool stays_in_cache(int64_t pixel_bytes, int64_t pixels) {
@@ -38,7 +35,7 @@ struct Tables {
     const Strides x = x_strides(p), y = y_strides(p);
     d.product = product_of(g, p.pass, p.dtype, x, y);
     d.channels = g.C, d.kernel_taps = g.R * g.S;
-    d.planes = !over_channels(g, p.pass == Pass::forward ? y : x);
+    d.planes = (p.pass == Pass::forward ? y : x).c != 1 || g.C == 1;
     if (d.planes) take_planes(g, backwards, same_type);
     else take_pixels(g, backwards, same_type);
 

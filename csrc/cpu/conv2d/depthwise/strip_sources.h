@@ -49,6 +49,33 @@ template <class A, class T> void take_pixels(const T* from, const Strides& strid
   }
 }
 
+// A row of the source -> its phases in a panel's row, whose other elements are zero already. Panels have room for whole
+// vectors.
+template <class A, class T>
+void take_columns(const RowPanel& panel, const T* from, int64_t from_stride, int columns, A* to) {
+  constexpr int L = kLanes<A>;
+  using all = indices_to<L>;
+  if (panel.phases == 1 && from_stride == 1) {
+    to += panel.left;
+    if constexpr (sizeof(T) != sizeof(A)) return convert_in(from, columns, to);
+    int u = 0;
+    for (; u + L <= columns; u += L) store<A>(to + u, load_as<A>(from + u));
+    if (u < columns) store<A>(to + u, load_some<A>(from + u, columns - u));
+  } else if (panel.phases == 2 && from_stride == 1) {
+    to += panel.left / 2;
+    for (int u = 0; u < columns; u += 2 * L, to += L) {
+      const Vec<A> a = load_some<A>(from + u, columns - u),
+                   b = columns - u > L ? load_some<A>(from + u + L, columns - u - L) : Vec<A>{};
+      store<A>(to, unzip<A, 0>(a, b, all{}));
+      store<A>(to + panel.phase_length, unzip<A, 1>(a, b, all{}));
+    }
+  } else {
+    to += panel.left / panel.phases;
+    for (int u = 0; u < columns; u++)
+      to[u % panel.phases * panel.phase_length + u / panel.phases] = A(from[u * from_stride]);
+  }
+}
+
 // The rows that a strip's taps reach, of a plane or of `lanes` channels that begin at `from`: where they lie, or copied
 // to a panel, of which `zeroed` elements are zero or have been written. Windows count columns from the source's first.
 template <class A, class T>
@@ -63,7 +90,7 @@ CONVLAB_INLINE Lens<const A> see(const Depthwise& d, const Strip& s, const T* fr
     const int h = rows.first + i, columns = d.product.columns.source;
     A* const to = panel + i * d.row;
     if (h < 0 || h >= d.product.rows.source) clear(to, d.row);
-    else if (d.planes) take_row(d.panel, from + h * strides.h, strides.w, columns, to);
+    else if (d.planes) take_columns(d.panel, from + h * strides.h, strides.w, columns, to);
     else take_pixels(from + h * strides.h, strides, columns, lanes, to + d.panel.left * d.pixel);
   }
   return {panel + (d.window.size ? d.panel.left : 0), d.row, d.pixel, rows.first};

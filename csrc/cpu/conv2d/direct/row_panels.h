@@ -9,6 +9,42 @@ namespace convlab::CONVLAB_ISA::direct {
 
 using namespace convlab::direct;
 
+// A row of the source -> its phases between zeros; the zeros are there already
+template <class A, class T>
+void take_row(const RowPanel& panel, const T* from, int64_t from_stride, int columns, A* to) {
+  const int end = panel.phases * panel.phase_length - panel.left;
+  if (columns > end) columns = end;
+  if (panel.phases == 1) {
+    to += panel.left;
+    if (from_stride == 1) {
+      int u = 0;
+      for (; u + kLanes<A> <= columns; u += kLanes<A>) store<A>(to + u, load_as<A>(from + u));
+      for (; u < columns; u++) to[u] = A(from[u]);
+    } else {
+      for (int u = 0; u < columns; u++) to[u] = A(from[u * from_stride]);
+    }
+    return;
+  }
+  int taken = 0;
+  if (panel.phases == 2 && from_stride == 1) {  // even and odd elements, two vectors at a time
+    using all = indices_to<kLanes<A>>;
+    A* const even = to + panel.left % 2 * panel.phase_length + panel.left / 2;
+    A* const odd = to + (panel.left + 1) % 2 * panel.phase_length + (panel.left + 1) / 2;
+    for (; taken + 2 * kLanes<A> <= columns; taken += 2 * kLanes<A>) {
+      const Vec<A> a = load_as<A>(from + taken), b = load_as<A>(from + taken + kLanes<A>);
+      store<A>(even + taken / 2, unzip<A, 0>(a, b, all{}));
+      store<A>(odd + taken / 2, unzip<A, 1>(a, b, all{}));
+    }
+  }
+  for (int phase = 0; phase < panel.phases; phase++) {
+    int u = (phase - panel.left) % panel.phases;  // the first source element of this phase
+    if (u < 0) u += panel.phases;
+    if (u < taken) u += (taken - u + panel.phases - 1) / panel.phases * panel.phases;
+    A* row = to + phase * panel.phase_length + (u + panel.left) / panel.phases;
+    for (; u < columns; u += panel.phases) *row++ = A(from[u * from_stride]);
+  }
+}
+
 // A strip's rows of the source, in a panel or in place; strides in elements
 template <class A> struct Field {
   const A* data;
