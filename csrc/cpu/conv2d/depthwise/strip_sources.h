@@ -89,7 +89,7 @@ CONVLAB_INLINE Lens<const A> see(const Depthwise& d, const Strip& s, const T* fr
   for (int i = 0; i < rows.count; i++) {
     const int h = rows.first + i, columns = d.product.columns.source;
     A* const to = panel + i * d.row;
-    if (h < 0 || h >= d.product.rows.source) clear(to, d.row);
+    if (h < 0 || h >= d.product.rows.source) clear(to, d.window.size ? 0 : d.row);  // windows leave them out
     else if (d.planes) take_columns(d.panel, from + h * strides.h, strides.w, columns, to);
     else take_pixels(from + h * strides.h, strides, columns, lanes, to + d.panel.left * d.pixel);
   }
