@@ -111,6 +111,24 @@ template <class A, class T, int kWide> struct Won {
   }
 };
 
+// The same of windows of 2 x 2 side by side: a vector of outputs is read once for the two rows that it is spread over.
+template <class T>
+[[gnu::noinline]] void spread(const Pooling& g, const Piece& p, const T* dy, const uint8_t* offsets, T* dx) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  for (int r = 0; r < g.columns.sources; r++, dy += g.source_pixel, offsets += g.source_pixel, dx += 2 * g.target_pixel)
+    for (int64_t q = 0; q < p.channels; q += L) {
+      q = smaller(q, p.channels - L);
+      const Vec<A> v = load_as<A>(dy + q);
+      const Integers<A> winner = load_integers<A>(offsets + q);
+      const auto won = [&](int tap) { return winner == integers<A>(tap) ? v : Vec<A>{}; };
+      store_columns<A, 2>(dx + 2 * q, won(0), won(1));
+      store_columns<A, 2>(dx + g.target_pixel + 2 * q, won(2), won(3));
+    }
+  if (g.columns.targets % 2)
+    for (int64_t w = 0; w < 2 * p.channels; w++) dx[w] = T(0.0f);
+}
+
 template <int kWide, class T>
 void gather(const Pooling& g, const T* dy, const uint8_t* offsets, T* dx, int64_t begin, int64_t end) {
   using A = acc_t<T>;
@@ -119,7 +137,8 @@ void gather(const Pooling& g, const T* dy, const uint8_t* offsets, T* dx, int64_
     const Piece p = piece_of(g, i, kLanes<A>);
     const int64_t from = source_of<Op>(g, p);
     const Op op{dy + from, offsets + from, dx + target_of<Op>(g, p)};
-    walk_in_place<A>(g, p, op);
+    if (kWide == 2 && g.fours) spread(g, p, op.dy, op.offsets, op.dx);
+    else walk_in_place<A>(g, p, op);
     if (kWide == 2) clear_odd_column(g, p, dx);
   }
 }

@@ -102,6 +102,8 @@ class Plan {
       g_.channels *= problem.Q;
     }
     g_.in_place = g_.channels >= lanes, g_.pairs = turned_ && problem.S == 2;
+    g_.fours = g_.pairs && problem.R == 2 && problem.stride_h == 2 && problem.dilation_h == 1 && problem.pad_h == 0 &&
+               problem.P == problem.H / 2;
     g_.byte_offsets = offsets_fit_a_byte(problem);
     g_.side_by_side = !forward && channels == 1 && !g_.in_place && problem.R == problem.stride_h &&
                       problem.S == problem.stride_w && reached(pooling::rows_of(problem)) == problem.H &&

@@ -13,13 +13,12 @@ CONVLAB_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 // Elements p[0], p[kWide], ...: of the first (which = 0) or second column of pairs, or all
 template <class A, int kWide, int which, class T> CONVLAB_INLINE Vec<A> load_column(const T* p) {
   if constexpr (kWide == 1) return load_as<A>(p);
-  else return unzip<A, which>(load_as<A>(p), load_as<A>(p + kLanes<A>), indices_to<kLanes<A>>{});
+  else return unzip<A, which>(load_as<A>(p), load_as<A>(p + kLanes<A>));
 }
 // Both columns of pairs, or first alone
 template <class A, int kWide, class T> CONVLAB_INLINE void store_columns(T* p, Vec<A> first, Vec<A> second) {
-  using all = indices_to<kLanes<A>>;
   if constexpr (kWide == 1) store_as<A>(p, first);
-  else store_as<A>(p, zip<A, 0>(first, second, all{})), store_as<A>(p + kLanes<A>, zip<A, 1>(first, second, all{}));
+  else store_as<A>(p, zip<A, 0>(first, second)), store_as<A>(p + kLanes<A>, zip<A, 1>(first, second));
 }
 
 // What a vector of targets reads: rows times columns of the source, `row` and `column` elements apart

@@ -33,8 +33,7 @@ template <class A, class M> CONVLAB_INLINE Integers<A> load_integers(const M* p)
     __builtin_memcpy(&bytes, p, kLanes<A>);
     Vec<uint8_t> v = (Vec<uint8_t>)Vec<uint64_t>{bytes};
 #pragma GCC unroll 3
-    for (int width = 1; width < int(sizeof(A)); width *= 2)
-      v = zip<uint8_t, 0>(v, Vec<uint8_t>{}, indices_to<kVectorBytes>{});
+    for (int width = 1; width < int(sizeof(A)); width *= 2) v = zip<uint8_t, 0>(v, Vec<uint8_t>{});
     return (Integers<A>)v;
   }
 }
@@ -56,8 +55,7 @@ template <class A, class M> CONVLAB_INLINE void store_integers(M* p, Integers<A>
   else {
     Vec<uint8_t> bytes = (Vec<uint8_t>)v;
 #pragma GCC unroll 3
-    for (int width = 1; width < int(sizeof(A)); width *= 2)
-      bytes = unzip<uint8_t, 0>(bytes, Vec<uint8_t>{}, indices_to<kVectorBytes>{});
+    for (int width = 1; width < int(sizeof(A)); width *= 2) bytes = unzip<uint8_t, 0>(bytes, Vec<uint8_t>{});
     __builtin_memcpy(p, &bytes, kLanes<A>);
   }
 }

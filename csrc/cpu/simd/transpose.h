@@ -12,9 +12,8 @@ constexpr int kPrefetched = 64;  // elements ahead: there are too many rows for 
 template <class A, class T> CONVLAB_INLINE Vec<A> load_apart(const T* from, int apart, int count) {
   if (apart == 1) return load_some<A>(from, count);
   const int reach = 2 * (count < kLanes<A> ? count : kLanes<A>)-1;  // the last of them, and what lies between
-  using all = indices_to<kLanes<A>>;
   return unzip<A, 0>(load_some<A>(from, reach),
-                     reach > kLanes<A> ? load_some<A>(from + kLanes<A>, reach - kLanes<A>) : Vec<A>{}, all{});
+                     reach > kLanes<A> ? load_some<A>(from + kLanes<A>, reach - kLanes<A>) : Vec<A>{});
 }
 
 // from [rows, columns], columns 1 or 2 elements apart and rows `from_stride` -> panel [columns, rows], `panel_stride`

@@ -119,41 +119,69 @@ template <int N, class F> CONVLAB_INLINE auto of_size(int n, F f) {
   }(indices_to<N>());
 }
 
-// The lanes of a and b in turns: of their lower halves (half = 0), or of their upper halves
-template <class A, int half, int... I> CONVLAB_INLINE Vec<A> zip(Vec<A> a, Vec<A> b, indices<I...>) {
-  constexpr int L = kLanes<A>;
+// Lane l of the result is lane from(l) of a and b, where b's lanes are counted on from a's.
+template <class A, class From> CONVLAB_INLINE Vec<A> shuffle(Vec<A> a, Vec<A> b, From) {
+  return [&]<int... I>(indices<I...>) __attribute__((always_inline)) {
 #if __has_builtin(__builtin_shufflevector)
-  return __builtin_shufflevector(a, b, (half * L / 2 + I / 2 + I % 2 * L)...);
+    return __builtin_shufflevector(a, b, From()(I)...);
 #else
-  return __builtin_shuffle(a, b, decltype(a < b){(half * L / 2 + I / 2 + I % 2 * L)...});
+    return __builtin_shuffle(a, b, decltype(a < b){From()(I)...});
 #endif
+  }(indices_to<kLanes<A>>());
+}
+
+// The lanes of a and b alternately: of their lower halves (half = 0), or of their upper halves
+template <class A, int half> CONVLAB_INLINE Vec<A> zip(Vec<A> a, Vec<A> b) {
+  return shuffle<A>(a, b, [](int l) { return half * kLanes<A> / 2 + l / 2 + l % 2 * kLanes<A>; });
 }
 
 // The even (which = 0) or odd lanes of a and b
-template <class A, int which, int... I> CONVLAB_INLINE Vec<A> unzip(Vec<A> a, Vec<A> b, indices<I...>) {
-#if __has_builtin(__builtin_shufflevector)
-  return __builtin_shufflevector(a, b, (2 * I + which)...);
-#else
-  return __builtin_shuffle(a, b, decltype(a < b){(2 * I + which)...});
-#endif
+template <class A, int which> CONVLAB_INLINE Vec<A> unzip(Vec<A> a, Vec<A> b) {
+  return shuffle<A>(a, b, [](int l) { return 2 * l + which; });
 }
 
-// rows[i][j] <-> rows[j][i]. Each round turns the bits of (i, j) by one place; after log2(L) rounds i and j have
-// changed places.
-template <class A> CONVLAB_INLINE void transpose(Vec<A> (&rows)[kLanes<A>]) {
+// Blocks of step x step lanes change places across the diagonals of blocks twice as large; then larger ones.
+template <class A, int step> CONVLAB_INLINE void exchange_blocks(Vec<A> (&rows)[kLanes<A>]) {
   constexpr int L = kLanes<A>;
-  using all = indices_to<L>;
-#pragma GCC unroll 8
-  for (int round = 1; round < L; round *= 2) {
-    Vec<A> turned[L];
+  if constexpr (step < L) {
 #pragma GCC unroll 16
-    for (int i = 0; i < L / 2; i++) {
-      turned[2 * i] = zip<A, 0>(rows[i], rows[i + L / 2], all{});
-      turned[2 * i + 1] = zip<A, 1>(rows[i], rows[i + L / 2], all{});
+    for (int i = 0; i < L; i++) {
+      if (i & step) continue;
+      const Vec<A> a = rows[i], b = rows[i + step];
+      rows[i] = shuffle<A>(a, b, [](int l) { return l & step ? l - step + L : l; });
+      rows[i + step] = shuffle<A>(a, b, [](int l) { return l & step ? l + L : l + step; });
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < L; i++) rows[i] = turned[i];
+    exchange_blocks<A, 2 * step>(rows);
   }
+}
+
+// Four rows at a time, each quad of lanes: as exchange_blocks<A, 1> and <A, 2> do it, in fewer instructions
+template <class A> CONVLAB_INLINE void transpose_quads(Vec<A> (&rows)[kLanes<A>]) {
+  constexpr int L = kLanes<A>;
+#pragma GCC unroll 4
+  for (int q = 0; q < L; q += 4) {
+    Vec<A> pairs[4];
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+      const Vec<A> a = rows[q + 2 * i], b = rows[q + 2 * i + 1];
+      pairs[i] = shuffle<A>(a, b, [](int l) { return l / 4 * 4 + l % 4 / 2 + l % 2 * L; });
+      pairs[2 + i] = shuffle<A>(a, b, [](int l) { return l / 4 * 4 + 2 + l % 4 / 2 + l % 2 * L; });
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+      const Vec<A> a = pairs[2 * i], b = pairs[2 * i + 1];
+      rows[q + 2 * i] = shuffle<A>(a, b, [](int l) { return l / 4 * 4 + l % 2 + l % 4 / 2 * L; });
+      rows[q + 2 * i + 1] = shuffle<A>(a, b, [](int l) { return l / 4 * 4 + 2 + l % 2 + l % 4 / 2 * L; });
+    }
+  }
+}
+
+// rows[i][j] <-> rows[j][i]. An instruction of AVX2 works on 16 bytes at a time, and few reach across: so first blocks of
+// 16 bytes a row are transposed where they are, then they change places.
+template <class A> CONVLAB_INLINE void transpose(Vec<A> (&rows)[kLanes<A>]) {
+  constexpr int kPerBlock = 16 / sizeof(A);
+  if constexpr (kPerBlock == 4) transpose_quads<A>(rows);
+  exchange_blocks<A, kPerBlock == 4 ? 4 : 1>(rows);
 }
 
 }  // namespace convlab::CONVLAB_ISA

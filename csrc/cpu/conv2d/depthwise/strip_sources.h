@@ -54,7 +54,6 @@ template <class A, class T> void take_pixels(const T* from, const Strides& strid
 template <class A, class T>
 void take_columns(const RowPanel& panel, const T* from, int64_t from_stride, int columns, A* to) {
   constexpr int L = kLanes<A>;
-  using all = indices_to<L>;
   if (panel.phases == 1 && from_stride == 1) {
     to += panel.left;
     if constexpr (sizeof(T) != sizeof(A)) return convert_in(from, columns, to);
@@ -66,8 +65,8 @@ void take_columns(const RowPanel& panel, const T* from, int64_t from_stride, int
     for (int u = 0; u < columns; u += 2 * L, to += L) {
       const Vec<A> a = load_some<A>(from + u, columns - u),
                    b = columns - u > L ? load_some<A>(from + u + L, columns - u - L) : Vec<A>{};
-      store<A>(to, unzip<A, 0>(a, b, all{}));
-      store<A>(to + panel.phase_length, unzip<A, 1>(a, b, all{}));
+      store<A>(to, unzip<A, 0>(a, b));
+      store<A>(to + panel.phase_length, unzip<A, 1>(a, b));
     }
   } else {
     to += panel.left / panel.phases;

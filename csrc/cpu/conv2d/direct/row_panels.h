@@ -27,13 +27,12 @@ void take_row(const RowPanel& panel, const T* from, int64_t from_stride, int col
   }
   int taken = 0;
   if (panel.phases == 2 && from_stride == 1) {  // even and odd elements, two vectors at a time
-    using all = indices_to<kLanes<A>>;
     A* const even = to + panel.left % 2 * panel.phase_length + panel.left / 2;
     A* const odd = to + (panel.left + 1) % 2 * panel.phase_length + (panel.left + 1) / 2;
     for (; taken + 2 * kLanes<A> <= columns; taken += 2 * kLanes<A>) {
       const Vec<A> a = load_as<A>(from + taken), b = load_as<A>(from + taken + kLanes<A>);
-      store<A>(even + taken / 2, unzip<A, 0>(a, b, all{}));
-      store<A>(odd + taken / 2, unzip<A, 1>(a, b, all{}));
+      store<A>(even + taken / 2, unzip<A, 0>(a, b));
+      store<A>(odd + taken / 2, unzip<A, 1>(a, b));
     }
   }
   for (int phase = 0; phase < panel.phases; phase++) {

@@ -40,7 +40,7 @@ inline void put_transposed(const float* panel, int rows, int columns, float* to,
     Floats block[kWidth];
 #pragma GCC unroll 16
     for (int l = 0; l < kWidth; l++) block[l] = l < count ? load<float>(panel + (j + l) * kBlock) : Floats{};
-    transpose_block(block);
+    transpose<float>(block);
 #pragma GCC unroll 16
     for (int l = 0; l < kWidth; l++)
       if (l < rows) {
