@@ -300,15 +300,17 @@ class BuildPyAnew(build_py):
     """setuptools keeps build/lib, and would put into a wheel what has been deleted from convlab/ since. And the
     kernels' sources go along: reports quote them, and kernels of one's own are compiled against them."""
 
-    SOURCES = ("csrc/*.h", "csrc/device/*", "csrc/geometry/*", "csrc/kernels/*", "csrc/simulator/*", "csrc/testing/*")
+    SOURCES = (
+        "csrc/*.h",
+        *(f"csrc/{folder}/**/*" for folder in ("device", "geometry", "kernels", "simulator", "testing")),
+    )
 
     def run(self):
         if not self.editable_mode:
             shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
-        for source in (
-            [] if self.editable_mode else sorted(path for pattern in self.SOURCES for path in glob.glob(pattern))
-        ):
+        sources = (path for pattern in self.SOURCES for path in glob.glob(pattern, recursive=True))
+        for source in [] if self.editable_mode else sorted(filter(os.path.isfile, sources)):
             target = os.path.join(self.build_lib, "convlab", source)
             self.mkpath(os.path.dirname(target))
             self.copy_file(source, target)

@@ -1,8 +1,10 @@
 """Grades a CUDA kernel of one's own without a GPU: races, bounds, uninitialised reads, wrong results, memory traffic.
 Needs g++.
 
-    python -m convlab.check --new my_kernel.cuh --like conv2d_forward    a file to start from
-    python -m convlab.check my_kernel.cuh --like conv2d_forward
+    python -m convlab.check --new my_kernel.cu --like conv2d_forward    a file to start from
+    python -m convlab.check my_kernel.cu --like conv2d_forward
+
+It is written in plain CUDA C++ (--new FILE.cu), or over convlab's csrc/device/device.h (--new FILE.cuh).
 
 Ends with 0 if nothing is wrong, with 1 if something is, or if the kernel does not compile.
 """
@@ -19,7 +21,7 @@ from .testing.compare import CheckError
 from .testing.contracts import CONTRACTS
 from .testing.kernel import check_kernel, template
 from .testing.probe import DTYPES
-from .testing.program import dtype_option
+from .testing.program import PLAIN_TYPES, dtype_option, nvcc_says
 
 
 def main(arguments=None) -> int:
@@ -27,9 +29,7 @@ def main(arguments=None) -> int:
     parser = argparse.ArgumentParser(
         "python -m convlab.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "source", nargs="?", metavar="FILE", help="the kernel and its launcher, written over csrc/device/device.h"
-    )
+    parser.add_argument("source", nargs="?", metavar="FILE", help="the kernel and its launcher")
     parser.add_argument(
         "--like",
         default="conv2d_forward",
@@ -40,17 +40,27 @@ def main(arguments=None) -> int:
     parser.add_argument(
         "--dtype", default="float32", choices=dtypes, help="the tensors' element type (default: float32)"
     )
-    parser.add_argument("--new", metavar="FILE", help="write a correct kernel to start from, and stop")
+    parser.add_argument(
+        "--new", metavar="FILE", help="write a correct kernel to start from, and stop; FILE.cu: in plain CUDA"
+    )
+    parser.add_argument("--forms", action="store_true", help="list what the launcher may take, and stop")
     parser.add_argument(
         "--random", type=int, default=8, metavar="N", help="random problems after the awkward ones (default: 8)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random problems and of all data (default: 0)")
     parser.add_argument("--no-count", action="store_true", help="leave the memory traffic out")
     parser.add_argument("--lines", action="store_true", help="show the memory traffic by source line too")
+    parser.add_argument("--nvcc", action="store_true", help="say whether nvcc compiles the file as it is, too")
     parser.add_argument("--columns", action="store_true", help="say how to read the table of memory traffic, and stop")
     args = parser.parse_args(arguments)
     if args.columns:
         print(traffic.__doc__.split("\n\n")[1].strip())
+        return 0
+    if args.forms:
+        contract, element = CONTRACTS[args.like], PLAIN_TYPES[dtypes[args.dtype]][0]
+        print("in plain CUDA, with or without a cudaStream_t at the end and with or without the bias:")
+        print(*("  " + signature for signature in contract.plain_signatures(element)), sep="\n")
+        print(f"over device/device.h, where T is {args.dtype}:\n  {contract.signature}")
         return 0
     if args.new:
         return _write_template(Path(args.new), args.like, dtypes[args.dtype])
@@ -65,20 +75,31 @@ def main(arguments=None) -> int:
             seed=args.seed,
             count=not args.no_count,
             cxx=os.environ.get("CXX", "g++"),
+            progress=_show if sys.stderr.isatty() else None,
         )
     except (CheckError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1
+    finally:
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr)
     print(report)
+    if args.nvcc:
+        print(f"\n{nvcc_says(Path(args.source))}")
     for layer, rows in report.traffic.items() if args.lines else ():
         print(f"\n{layer}, by source line", rows, sep="\n")
     return 0 if report.ok else 1
 
 
+def _show(done: int, problem: str):
+    """In one line of a terminal."""
+    print(f"\r\033[K{done} problems done; {problem}"[:100], end="", file=sys.stderr, flush=True)
+
+
 def _write_template(path: Path, like: str, dtype) -> int:
     try:
         with path.open("x") as file:
-            file.write(template(like, dtype).replace("FILE", str(path)))
+            file.write(template(like, dtype, plain=path.suffix == ".cu").replace("FILE", str(path)))
     except OSError as error:
         print(f"--new {path}: {error.strerror}; name a new file", file=sys.stderr)
         return 1

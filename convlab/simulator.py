@@ -50,7 +50,8 @@ class Traffic(NamedTuple):
 
     requests: of warps; bytes: that their threads asked for together. In global memory a request moves `sectors` of 32
     bytes, in shared memory it takes `wavefronts`, one if it is free of bank conflicts; the other of the two is 0.
-    `ideal` is the least number of sectors or wavefronts that the same bytes could take.
+    `ideal` is the least number of sectors or wavefronts that the same bytes could take. `apart`: how many bytes
+    neighbouring threads are apart in most requests, where that was counted.
     """
 
     kernel: str
@@ -65,6 +66,7 @@ class Traffic(NamedTuple):
     sectors: int
     wavefronts: int
     ideal: int
+    apart: int = 0
 
     @property
     def source(self) -> str:

@@ -139,20 +139,11 @@ def test_what_a_report_says(tmp_path):
     "changes,words",
     [
         ([("  y[i] = sum;", "  y[i] = some;")], ["mine.cuh:{y[i] = some}:", "some", "y[i] = some;"]),
-        ([(BEGIN, BEGIN + "  __shared__ float tile[16];\n")], ["__shared__", "SHARED(float, name, [16][16])"]),
         (
-            [
-                (
-                    "  launch(my_kernel, blocks_for",
-                    "  my_kernel<<<1, 2>>>(g, x, w, bias, y);\n  launch(my_kernel, blocks_for",
-                )
-            ],
-            ["launch(kernel, grid, block"],
+            [(BEGIN, BEGIN + "  cudaMallocPitch(0, 0, 0, 0);\n")],
+            ["mine.cuh:{cudaMallocPitch}: cudaMallocPitch", "has no pitch"],
         ),
-        (
-            [('#include "device/device.h"', "#include <cuda_runtime.h>")],
-            ["cuda_runtime.h", 'include "device/device.h"'],
-        ),
+        ([(BEGIN, BEGIN + "  cudaOdd();\n")], ["cudaOdd", "those that launchers use"]),
         (
             [
                 ("  y[i] = sum;", "  y[i] = elsewhere(sum);"),
@@ -197,7 +188,7 @@ def test_what_a_report_says(tmp_path):
                     "const __half* w, const float* bias, float* y, cudaStream_t",
                 )
             ],
-            ["__half", 'include "dtype.h" and write float16', "!does not define"],
+            ["__half", "#include <cuda_fp16.h> has __half", "!does not define"],
         ),
     ],
 )

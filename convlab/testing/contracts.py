@@ -5,9 +5,10 @@ All tensors are contiguous NCHW of one element type T. Pointers are to device me
 """
 
 import random
+import re
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,18 +35,47 @@ class Question(NamedTuple):
         return {name: t.numel() * t.element_size() for name, t in self.inputs.items() if t is not None}
 
 
+class Form(NamedTuple):
+    """What a launcher in plain CUDA may take behind its tensors, beside convlab's struct: numbers, and no more problems
+    than they can tell."""
+
+    numbers: str  # as its parameters are declared
+    arguments: str  # made of `problem`
+    fitted: Callable[[Any], Any]  # the problem that they can tell, made of any
+
+
 class Contract(NamedTuple):
-    """What a launcher promises. `questions(dtype, random_cases, seed)` yields what it is asked, simple problems
-    first."""
+    """What a launcher promises. `questions(dtype, random_cases, seed, form, with_bias)` yields what it is asked, simple
+    problems first."""
 
     like: str
-    signature: str
+    signature: str  # with convlab's struct
+    tensors: str  # of the launcher in plain CUDA, in front of the numbers of a form
+    forms: dict[str, Form]  # the longest first
     header: str  # of csrc/, for the problem's struct
     problem: str  # the struct
     arguments: str  # of the launcher, made of `problem`
     inputs: tuple[str, ...]
-    questions: Callable[[torch.dtype, int, int], Iterator[Question]]
-    layers: Callable[[torch.dtype], dict[str, Question]]  # whose traffic is counted
+    questions: Callable[..., Iterator[Question]]
+    layers: Callable[..., dict[str, Question]]  # of a dtype, form, with_bias: whose traffic is counted
+
+    def fitted(self, form: str) -> Callable[[Any], Any]:
+        return self.forms[form].fitted if form else lambda case: case
+
+    def plain_signatures(self, element: str) -> list[str]:
+        """Of launchers in plain CUDA, the shortest first."""
+        tensors = re.sub(r"\bT\b", element, self.tensors)
+        return [f"void {self.like}({tensors}, {form.numbers})" for form in reversed(self.forms.values())]
+
+
+def _numbers(names: str, of: str = "problem") -> tuple[str, str]:
+    """Parameters, and their arguments: fields of the problem, of which one may stand for both dimensions."""
+    fields = {"stride": "stride_h", "pad": "pad_h", "size": "R"}
+    words = names.split()
+    return (
+        ", ".join(f"int {word}" for word in words),
+        ", ".join(f"{'problem' if word in ('N', 'C') else of}.{fields.get(word, word)}" for word in words),
+    )
 
 
 # ---- convolution
@@ -91,20 +121,58 @@ def _conv_question(pass_: str, case: Conv, dtype, bias=True) -> Question:
     return Question(f"{case}{'' if bias else ', no bias'}", problem, inputs, output, compare, macs)
 
 
-def _conv(pass_: str, arguments: str, inputs) -> Contract:
-    def questions(dtype, random_cases, seed):
-        rng = random.Random(seed)
-        cases = [*(case for case in AWKWARD if case.N), *(random_conv(rng) for _ in range(random_cases))]
-        for i, case in enumerate(cases):
-            yield _conv_question(pass_, case, dtype, bias=i % 3 != 2)
+_ONE = (1, 1)
+_CONV_FORMS = {
+    "any convolution": Form(
+        *_numbers("N C H W K R S stride_h stride_w pad_h pad_w dilation_h dilation_w groups"), lambda case: case
+    ),
+    "strides and paddings": Form(
+        *_numbers("N C H W K R S stride_h stride_w pad_h pad_w"), lambda case: case._replace(dilation=_ONE, groups=1)
+    ),
+    "one stride and padding": Form(
+        *_numbers("N C H W K R S stride pad"),
+        lambda case: case._replace(
+            stride=(case.stride[0],) * 2, padding=(case.padding[0],) * 2, dilation=_ONE, groups=1
+        ),
+    ),
+    "no stride, no padding": Form(
+        *_numbers("N C H W K R S"), lambda case: case._replace(stride=_ONE, padding=(0, 0), dilation=_ONE, groups=1)
+    ),
+}
 
-    def layers(dtype):
-        return {layer.name: _conv_question(pass_, layer, dtype) for layer in noted()}
+
+def _fitted(cases, draw, random_cases: int, fit, is_one) -> list:
+    """Each problem as the form can tell it, once; and as many random ones."""
+    fixed = [case for case in dict.fromkeys(map(fit, cases)) if is_one(case)]
+    drawn = []
+    while len(drawn) < random_cases:
+        drawn += filter(is_one, [fit(draw())])
+    return fixed + drawn
+
+
+def _conv(pass_: str, arguments: str, inputs) -> Contract:
+    def questions(dtype, random_cases, seed, form="", with_bias=True):
+        rng = random.Random(seed)
+        cases = _fitted(
+            (case for case in AWKWARD if case.N),
+            lambda: random_conv(rng),
+            random_cases,
+            contract.fitted(form),
+            lambda case: min(case.outputs) > 0,
+        )
+        for i, case in enumerate(cases):
+            yield _conv_question(pass_, case, dtype, bias=with_bias and i % 3 != 2)
+
+    def layers(dtype, form="", with_bias=True):
+        fit = contract.fitted(form)
+        return {layer.name: _conv_question(pass_, layer, dtype, with_bias) for layer in noted() if fit(layer) == layer}
 
     like = f"conv2d_{pass_}"
-    return Contract(
+    contract = Contract(
         like,
         f"void {like}(const Conv2d& g, {arguments}, cudaStream_t stream)",
+        arguments,
+        _CONV_FORMS,
         "geometry/conv2d.h",
         "Conv2d",
         "problem",
@@ -112,6 +180,7 @@ def _conv(pass_: str, arguments: str, inputs) -> Contract:
         questions,
         layers,
     )
+    return contract
 
 
 # ---- pooling
@@ -139,7 +208,8 @@ def _max_pool_question(case, dtype) -> Question:
     def compare(actual, what):
         assert_close(actual, y, None, what, "ncpq")
 
-    return Question(f"max_pool2d {case}", _pool_struct(case, y.shape[2:]), {"input": x}, ("output", y.shape), compare)
+    problem = _pool_struct(case, y.shape[2:]) + struct.pack("2i", *case.shape[:2])
+    return Question(f"max_pool2d {case}", problem, {"input": x}, ("output", y.shape), compare)
 
 
 def _avg_pool_question(backward: bool, case, dtype) -> Question:
@@ -160,28 +230,79 @@ def _avg_pool_question(backward: bool, case, dtype) -> Question:
         )
 
     problem = _pool_struct(case, y.shape[2:]) + struct.pack("?7xq", case.count_include_pad, case.divisor_override or 0)
+    problem += struct.pack("2i", *case.shape[:2])
     inputs = {"grad_output": dy} if backward else {"input": x.detach().to(dtype)}
     return Question(
         f"avg_pool2d {case}", problem, inputs, ("grad_input", x.shape) if backward else ("output", y.shape), compare
     )
 
 
-def _pooling(like: str, signature: str, header: str, problem: str, inputs, cases, random_case, ask, layers) -> Contract:
-    def questions(dtype, random_cases, seed):
+def _pool_forms(of: str, *dilation: str) -> dict[str, Form]:
+    """Of max pooling, or of average pooling, which counts its padding; the last window ends inside x."""
+
+    def plain(case, **changed):
+        averaged = {} if dilation else {"count_include_pad": True, "divisor_override": None}
+        return case._replace(ceil_mode=False, **averaged, **changed)
+
+    def square(case, stride: bool, padding: bool):
+        size = pair(case.kernel_size)[0]
+        changed = {"dilation": 1} if dilation else {}
+        return plain(
+            case,
+            kernel_size=size,
+            stride=pair(case.stride)[0] if stride and case.stride is not None else size,
+            padding=min(pair(case.padding)[0], size // 2) if padding else 0,
+            **changed,
+        )
+
+    numbers = {
+        "any window": ("N C H W R S stride_h stride_w pad_h pad_w" + "".join(dilation), plain),
+        "a size, a stride and a padding": ("N C H W size stride pad", lambda case: square(case, True, True)),
+        "a size and a stride": ("N C H W size stride", lambda case: square(case, True, False)),
+        "a size": ("N C H W size", lambda case: square(case, False, False)),
+    }
+    return {name: Form(*_numbers(words, of), fit) for name, (words, fit) in numbers.items()}
+
+
+def _is_pooling(case) -> bool:
+    """Whether it has an output, and no window that misses x."""
+    sizes = zip(case.shape[2:], *map(pair, (case.kernel_size, case.padding, getattr(case, "dilation", 1))))
+    return all(size + 2 * pad >= dilation * (taps - 1) + 1 for size, taps, pad, dilation in sizes)
+
+
+def _same_pooling(a, b) -> bool:
+    return all(
+        pair(x or a.kernel_size) == pair(y or b.kernel_size) if name == "stride" else pair(x) == pair(y)
+        for name, x, y in zip(a._fields, a, b)
+    )
+
+
+def _pooling(
+    like: str, tensors: str, header: str, struct_: str, forms, inputs, cases, random_case, ask, layers
+) -> Contract:
+    def questions(dtype, random_cases, seed, form="", with_bias=True):
         rng = random.Random(seed)
-        for case in [*(case for case in cases if case.shape[0]), *(random_case(rng) for _ in range(random_cases))]:
+        fixed = (case for case in cases if case.shape[0])
+        for case in _fitted(fixed, lambda: random_case(rng), random_cases, contract.fitted(form), _is_pooling):
             yield ask(case, dtype)
 
-    return Contract(
+    def counted(dtype, form="", with_bias=True):
+        cases = {name: contract.fitted(form)(case) for name, case in layers.items()}
+        return {name: ask(case, dtype) for name, case in cases.items() if _same_pooling(case, layers[name])}
+
+    contract = Contract(
         like,
-        signature,
+        f"void {like}(const {struct_}& {'a' if struct_ == 'AvgPool2d' else 'g'}, {tensors}, cudaStream_t stream)",
+        tensors,
+        forms,
         header,
-        problem,
+        f"OfImages<{struct_}>",
         "problem",
         inputs,
         questions,
-        lambda dtype: {name: ask(case, dtype) for name, case in layers.items()},
+        counted,
     )
+    return contract
 
 
 MAX_LAYERS = {
@@ -219,18 +340,28 @@ def _leaky_relu_question(backward: bool, elements: int, dtype, slope=0.1) -> Que
 def _leaky_relu(pass_: str, arguments: str, inputs) -> Contract:
     backward = pass_ == "backward"
 
-    def questions(dtype, random_cases, seed):
+    def questions(dtype, random_cases, seed, form="", with_bias=True):
         rng = random.Random(seed)
         for elements in [1, 31, 257, 1024, 4099, *(rng.randint(1, 5000) for _ in range(random_cases))]:
             yield _leaky_relu_question(backward, elements, dtype)
 
-    def layers(dtype):
+    def layers(dtype, form="", with_bias=True):
         return {"LeNet C3": _leaky_relu_question(backward, 32 * 16 * 10 * 10, dtype)}
 
     signature = f"void leaky_relu_{pass_}(long long elements, double negative_slope, {arguments}, cudaStream_t stream)"
     names = "problem.elements, problem.negative_slope"
+    forms = {"elements": Form("int n, float slope", names, lambda case: case)}
     return Contract(
-        f"leaky_relu_{pass_}", signature, "testing/elements.h", "Elements", names, inputs, questions, layers
+        f"leaky_relu_{pass_}",
+        signature,
+        arguments,
+        forms,
+        "testing/elements.h",
+        "Elements",
+        names,
+        inputs,
+        questions,
+        layers,
     )
 
 
@@ -242,9 +373,10 @@ CONTRACTS = {
         _conv("wgrad", "const T* dy, const T* x, T* dw", ("grad_output", "input")),
         _pooling(
             "max_pool2d_forward",
-            "void max_pool2d_forward(const Pool2d& g, const T* x, T* y, cudaStream_t stream)",
-            "geometry/pool2d.h",
+            "const T* x, T* y",
+            "testing/pools.h",
             "Pool2d",
+            _pool_forms("problem", " dilation_h dilation_w"),
             ("input",),
             POOLS,
             random_pool,
@@ -253,9 +385,10 @@ CONTRACTS = {
         ),
         _pooling(
             "avg_pool2d_forward",
-            "void avg_pool2d_forward(const AvgPool2d& g, const T* x, T* y, cudaStream_t stream)",
-            "geometry/avg_pool2d.h",
+            "const T* x, T* y",
+            "testing/pools.h",
             "AvgPool2d",
+            _pool_forms("problem.window"),
             ("input",),
             AVG_POOLS,
             random_avg_pool,
@@ -264,9 +397,10 @@ CONTRACTS = {
         ),
         _pooling(
             "avg_pool2d_backward",
-            "void avg_pool2d_backward(const AvgPool2d& g, const T* dy, T* dx, cudaStream_t stream)",
-            "geometry/avg_pool2d.h",
+            "const T* dy, T* dx",
+            "testing/pools.h",
             "AvgPool2d",
+            _pool_forms("problem.window"),
             ("grad_output",),
             AVG_POOLS,
             random_avg_pool,

@@ -24,14 +24,16 @@ class CompilerFailed(Exception):
         self.said = said
 
 
-def compiled(folder: Path, sources: list[Path], check: bool, cxx="g++", extra=()) -> list[str]:
+def compiled(folder: Path, sources: list[Path], check: bool, cxx="g++", extra=(), said: list[str] | None = None):
     """Object files of kernels (.cu) and host code (.cpp), which may include anything of csrc/. Reports name sources
-    relative to the root."""
+    relative to the root. What the compiler says is appended to `said`."""
 
     def compile_one(source: Path) -> str:
         target = folder / (source.name + ".o")
         kind = (simulator_flags.kernel_flags if source.suffix == ".cu" else simulator_flags.runtime_flags)(check)
-        _run([cxx, *kind, *extra, f"-ffile-prefix-map={ROOT}=.", "-c", _name(source), "-o", str(target)])
+        heard = _run([cxx, *kind, *extra, f"-ffile-prefix-map={ROOT}=.", "-c", _name(source), "-o", str(target)])
+        if said is not None:
+            said.append(heard)
         return str(target)
 
     with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 4)) as pool:
@@ -57,7 +59,9 @@ def kept(sources: list[Path], check: bool, cxx="g++", extra=()) -> list[str]:
     state = hashlib.sha256(
         repr((version, simulator_flags.runtime_flags(check), extra, [_name(s) for s in sources])).encode()
     )
-    for path in sorted(path for folder in ("simulator", "testing") for path in (ROOT / "csrc" / folder).glob("*.*")):
+    for path in sorted(
+        path for folder in ("simulator", "simulator/plain", "testing") for path in (ROOT / "csrc" / folder).glob("*.*")
+    ):
         state.update(path.read_bytes())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convlab"
     folder = cache / f"simulator-{state.hexdigest()[:20]}"
@@ -75,7 +79,8 @@ def kept(sources: list[Path], check: bool, cxx="g++", extra=()) -> list[str]:
     return [str(folder / (source.name + ".o")) for source in sources]
 
 
-def _run(command: list[str]):
+def _run(command: list[str]) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
     if done.returncode:
         raise CompilerFailed(command, done.stderr + done.stdout)
+    return done.stderr

@@ -2,6 +2,7 @@
 asks of memory."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,11 @@ from ..simulator import ORDERS, Launch, TrafficTable
 from .compare import CheckError
 from .contracts import CONTRACTS
 from .probe import expect_same_bits
-from .program import TYPES, CompileError, Program, dtype_option
-from .traffic import digits, noted, numbers_of, table
+from .program import PLAIN_TYPES, TYPES, CompileError, Program, dtype_option
+from .traffic import advice, digits, noted, numbers_of, table
+
+_MOST_WARNINGS, _MOST_LINES = 8, 12
+ENDLESS = "has run for"  # as the simulator says it
 
 __all__ = ["CompileError", "Finding", "KernelReport", "check_kernel", "template"]
 
@@ -33,7 +37,8 @@ SUBJECTS = {
     ),
     "barriers": ("barrier", "deadlock", "warp", "has run for"),
     "arithmetic": ("division", "overflow", "shift", "misaligned"),
-    "results": ("differs", "are wrong", "other bits", "shape"),
+    "results": ("differs", "are wrong", "other bits", "shape (", "assertion failed"),
+    "host code": ("host code", "cudaM", "cudaF", "the launcher threw", "the program ended"),
     "launches": ("",),
 }
 
@@ -65,6 +70,9 @@ class KernelReport:
     compared: int = 0  # of the problems: those whose results came out in every order; the others broke off
     refused: dict[str, str] = field(default_factory=dict)  # problem -> the kernel's own reason
     findings: list[Finding] = field(default_factory=list)
+    stopped: str = ""  # why it ended early; empty if it did not
+    warnings: list[str] = field(default_factory=list)  # of the compiler, about the file
+    printed: str = ""  # by the kernel and its launcher, of the first problem of which they print
     launches: list[Launch] = field(default_factory=list)  # of the first problem
     traffic: dict[str, TrafficTable] = field(default_factory=dict)  # layer -> by source line
     numbers: dict[str, dict[str, float]] = field(
@@ -86,6 +94,9 @@ class KernelReport:
             verdict = f"{found} found" if found else "none found" if subject != "results" else self._right()
             lines.append(f"  {subject:21}{verdict}")
         lines += [f"\n{finding}" for finding in self.findings]
+        lines += [f"\n{self.stopped}"] if self.stopped else []
+        lines += ["\nthe compiler warns", *("  " + warning for warning in self.warnings)] if self.warnings else []
+        lines += [f"\n{self.printed}"] if self.printed else []
         for layer, numbers in self.numbers.items():
             rows = {
                 self.source: {column: digits(number) for column, number in numbers.items()},
@@ -95,6 +106,7 @@ class KernelReport:
                 f"\nwhat it asks of memory for {layer}, beside convlab's kernels (python -m convlab.check --columns says how to read it)"
             ]
             lines += ["  " + line for line in table(rows, max(map(len, rows)) + 1)]
+            lines += ["  " + line for line in advice(self.traffic[layer])]
         return "\n".join(lines)
 
     def _right(self) -> str:
@@ -116,18 +128,19 @@ def check_kernel(
     count: bool = True,
     most_findings: int = 5,
     cxx: str = "g++",
+    progress: Callable[[int, str], None] | None = None,
 ) -> KernelReport:
     """Compiles a CUDA kernel for the checking simulator and grades it. Needs g++ and no GPU.
 
-    source: a file, written over csrc/device/device.h, that defines the launcher which `like` names. `template(like)` is
-    one to start
-        from. It may also define `const char* refusal(const Conv2d& g)`, which returns why the kernel cannot do a
-        problem, or nullptr; and `long long workspace_bytes(const Conv2d& g)`, for scratch memory, a `void*` before the
-        launcher's stream.
+    source: a file, in plain CUDA or over csrc/device/device.h, that defines the launcher which `like` names;
+        `template(like)` is one to start from. It may also define `const char* refusal(...)` of the launcher's struct or
+        numbers, which returns why the kernel cannot do a problem, or nullptr; over device.h
+        `long long workspace_bytes(const Conv2d& g)` too, for scratch memory, a `void*` before the launcher's stream.
     like: a key of `convlab.testing.CONTRACTS`: conv2d_forward, conv2d_dgrad, conv2d_wgrad, max_pool2d_forward, and so
     on. random_cases, seed: how many random problems follow the awkward ones.
     count: whether to count the memory traffic of two layers, if nothing is wrong.
-    most_findings: how many different ones are collected before it stops.
+    most_findings: how many different ones are collected before it stops; an endless loop stops it at once.
+    progress: called before each problem with how many have been done, and which is next.
 
     Every problem runs with threads and blocks in three orders, which must give the same bits. Returns a KernelReport.
     Raises CompileError, with the first errors at the lines of the source; ValueError for what `like` or `dtype` cannot
@@ -140,13 +153,23 @@ def check_kernel(
     contract, report = CONTRACTS[like], KernelReport(Path(source).name, like, dtype)
     with Program(Path(source), contract, dtype, cxx) as program, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for question in contract.questions(dtype, random_cases, seed):
+        report.warnings = program.warnings[:_MOST_WARNINGS]
+        form = (program.form, program.with_bias)
+        for question in contract.questions(dtype, random_cases, seed, *form):
+            if progress:
+                progress(report.problems + len(report.refused), question.what)
             _ask(program, question, report)
-            if len(report.findings) >= most_findings:
+            if report.findings and ENDLESS in report.findings[-1].message:
+                report.stopped = (
+                    f"stopped after {question.what}: a kernel that does not end takes its time with every problem"
+                )
+            if report.stopped or len(report.findings) >= most_findings:
                 return report
         if not report.problems:
             raise CheckError(f"{report.source} refuses every problem: {next(iter(report.refused.values()))}")
-        for layer, question in contract.layers(dtype).items() if count and report.ok else ():
+        for layer, question in contract.layers(dtype, *form).items() if count and report.ok else ():
+            if progress:
+                progress(report.problems + len(report.refused), layer)
             answer = program.run(question, count=True)
             if answer.result is not None:
                 report.traffic[layer] = answer.traffic
@@ -154,19 +177,21 @@ def check_kernel(
     return report
 
 
-def template(like: str, dtype=torch.float32) -> str:
-    """The text of a file to start from: a correct kernel, a thread an output element."""
+def template(like: str, dtype=torch.float32, plain: bool = False) -> str:
+    """The text of a file to start from: a correct kernel, a thread an output element; in plain CUDA, or over
+    csrc/device/device.h."""
     if like not in CONTRACTS:
         raise ValueError(f"template: like={like!r} must be one of {', '.join(map(repr, CONTRACTS))}")
     if dtype not in TYPES:
         raise ValueError(f"template: dtype={dtype} must be torch.float32, float64, float16 or bfloat16")
-    text = (Path(__file__).parent / "templates" / f"{like}.cuh").read_text()
-    element = TYPES[dtype].removeprefix("convlab::")
+    text = (Path(__file__).parent / "templates" / f"{like}{'.cu' if plain else '.cuh'}").read_text()
+    element, header = PLAIN_TYPES[dtype] if plain else (TYPES[dtype].removeprefix("convlab::"), "")
     if element == "double":
         text = re.sub(r"\bfloat\b", "double", text).replace("0.0f", "0.0")
     elif element != "float":  # of which float is computed
         text = "".join(map(partial(_stored_as, element), text.splitlines(keepends=True)))
         text = text.replace('#include "device/device.h"\n', '#include "device/device.h"\n#include "dtype.h"\n')
+        text = text.replace("#include <cuda_runtime.h>\n", f"#include <{header}>\n#include <cuda_runtime.h>\n")
     return text.replace(f"--like {like}", f"--like {like}{dtype_option(dtype)}")
 
 
@@ -198,6 +223,7 @@ def _ask(program: Program, question, report: KernelReport):
             return
         report.problems += order == ORDERS[0]
         message = answer.report
+        report.printed = report.printed or _printed(question.what, answer)
         if not message:
             report.launches = report.launches or list(answer.launches)
             results.append(answer.result)
@@ -206,6 +232,16 @@ def _ask(program: Program, question, report: KernelReport):
         if message:
             _note(report, question.what, message)
             return
+
+
+def _printed(problem: str, answer) -> str:
+    """What the kernel and its launcher printed."""
+    said = [("the kernel", answer.printed), ("the launcher", answer.said)]
+    return "\n".join(
+        "\n  ".join([f"{who} printed, of {problem}", *text.splitlines()[:_MOST_LINES]])
+        for who, text in said
+        if text.strip()
+    )
 
 
 def _wrong(question, results, order) -> str:

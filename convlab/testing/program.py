@@ -6,9 +6,11 @@ It is a process of its own, so that whatever the kernel does, it ends nobody els
 import ctypes
 import os
 import re
+import shutil
 import struct
 import subprocess
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,50 +20,62 @@ from ..simulator import ORDERS, Launch, Traffic, TrafficTable
 from .compare import CheckError
 from .contracts import Contract, Question
 from .host_compiler import ROOT, RUNTIME, CompilerFailed, compiled, kept, linked
+from .plain_cuda import is_plain, translated
 
-_MAIN = ROOT / "csrc" / "testing" / "run_kernel.cpp"
+_MAIN = [ROOT / "csrc" / "testing" / "run_kernel.cpp", ROOT / "csrc" / "simulator" / "plain" / "runtime.cpp"]
 TYPES = {
     torch.float32: "float",
     torch.float64: "double",
     torch.float16: "convlab::float16",
     torch.bfloat16: "convlab::bfloat16",
 }
+# The same in plain CUDA, and the header that has it.
+PLAIN_TYPES = {
+    torch.float32: ("float", ""),
+    torch.float64: ("double", ""),
+    torch.float16: ("__half", "cuda_fp16.h"),
+    torch.bfloat16: ("__nv_bfloat16", "cuda_bf16.h"),
+}
 _ACCESS = ("read", "write", "atomic")
 _TIME_LIMIT = 600  # seconds a problem; threads that hang are stopped by the simulator much earlier
 
-# The user's file, and what run_kernel.cpp asks of it. Its functions are called by a template, so that a missing one is
-# one error.
+# The user's file, and what run_kernel.cpp asks of it. Its functions are called by templates, so that a missing one is
+# one error. A call stands for each form of the launcher's arguments; the first that compiles is taken.
 _GLUE = """\
+#include <array>
+
+#include "simulator/plain/cuda_runtime.h"
 #include "{source}"
 
 #include "{csrc}/{header}"
 #include "{csrc}/testing/kernel_call.h"
+{plain_header}
 
 namespace convlab_kernel {{
 
 using namespace convlab;
 using T = {element};
+using E = {plain_element};  // of T's bits, as plain CUDA has it
 
-template <class P> concept has_refusal = requires(const P& problem) {{ refusal({arguments}); }};
-template <class P> concept has_workspace = requires(const P& problem) {{ workspace_bytes({arguments}); }};
-template <class P> concept launches = requires(const P& problem, const T* in, T* out, cudaStream_t stream) {{ {name}({arguments}, {ins}, out, stream); }};
-template <class P> concept launches_with_workspace = requires(const P& problem, const T* in, T* out, void* workspace, cudaStream_t stream) {{
-  {name}({arguments}, {ins}, out, workspace, stream);
-}};
+template <class P> constexpr int form_of() {{
+{choose}
+  return -1;
+}}
+template <class P> constexpr int kForm = form_of<P>();
 
-static_assert(launches<{problem}> || launches_with_workspace<{problem}>, "{missing}");
+static_assert(kForm<{problem}> >= 0, "{missing}");
 
 template <class P> const char* why_not(const P& problem) {{
-  if constexpr (has_refusal<P>) return refusal({arguments});
-  else return nullptr;
+{refuse}
+  return nullptr;
 }}
 template <class P> long long scratch_bytes(const P& problem) {{
-  if constexpr (has_workspace<P>) return workspace_bytes({arguments});
+  if constexpr (requires {{ workspace_bytes({arguments}); }}) return workspace_bytes({arguments});
   else return 0;
 }}
-template <class P> void run(const P& problem, const void* const* inputs, T* out, [[maybe_unused]] void* workspace) {{
-  if constexpr (launches<P>) {name}({arguments}, {inputs}, out, nullptr);
-  else if constexpr (launches_with_workspace<P>) {name}({arguments}, {inputs}, out, workspace, nullptr);
+template <class P>
+void run(const P& problem, const void* const* inputs, void* output, [[maybe_unused]] void* workspace) {{
+{calls}
 }}
 
 }}  // namespace convlab_kernel
@@ -69,10 +83,11 @@ template <class P> void run(const P& problem, const void* const* inputs, T* out,
 namespace convlab::testing {{
 
 const size_t kProblemBytes = sizeof({problem});
+const char* form() {{ return std::array{{{forms}}}[convlab_kernel::kForm<{problem}>]; }}
 const char* refusal(const void* problem) {{ return convlab_kernel::why_not(*static_cast<const {problem}*>(problem)); }}
 long long workspace_bytes(const void* problem) {{ return convlab_kernel::scratch_bytes(*static_cast<const {problem}*>(problem)); }}
 void run(const void* problem, const void* const* inputs, void* output, void* workspace) {{
-  convlab_kernel::run(*static_cast<const {problem}*>(problem), inputs, static_cast<convlab_kernel::T*>(output), workspace);
+  convlab_kernel::run(*static_cast<const {problem}*>(problem), inputs, output, workspace);
 }}
 
 }}  // namespace convlab::testing
@@ -92,16 +107,24 @@ class Answer(NamedTuple):
     report: str = ""
     launches: tuple[Launch, ...] = ()
     traffic: TrafficTable = TrafficTable()
+    printed: str = ""  # by kernels
+    said: str = ""  # by the launcher
 
 
 class Program:
-    """`with Program(source, contract, dtype) as program: program.run(question)`. Raises CompileError."""
+    """`with Program(source, contract, dtype) as program: program.run(question)`. Raises CompileError.
+
+    form: of the launcher's arguments, a key of contract.forms; with_bias: whether it takes one; warnings: the
+    compiler's."""
 
     def __init__(self, source: Path, contract: Contract, dtype=torch.float32, cxx="g++"):
         self.dtype = dtype
+        self.warnings: list[str] = []
         self._folder = tempfile.TemporaryDirectory(prefix="convlab-")
         try:
-            self._program = _build(Path(self._folder.name), source, contract, dtype, cxx)
+            self._program = _build(Path(self._folder.name), source, contract, dtype, cxx, self.warnings)
+            form = subprocess.run([self._program, "form"], capture_output=True, text=True, check=True).stdout.strip()
+            self.form, self.with_bias = form.removesuffix(_NO_BIAS), not form.endswith(_NO_BIAS)
         except BaseException:
             self._folder.cleanup()
             raise
@@ -134,7 +157,7 @@ class Program:
             return Answer(
                 report=f"the program ended with status {done.returncode}, outside of any kernel{': ' + said if said else ''}"
             )
-        return _answer(done.stdout, shape, self.dtype)
+        return _answer(done.stdout, shape, self.dtype)._replace(said=done.stderr.decode(errors="replace").strip())
 
 
 def _numbers(*values) -> bytes:
@@ -161,12 +184,18 @@ def _answer(stdout: bytes, shape, dtype) -> Answer:
         data, rest = rest[8 : 8 + length], rest[8 + length :]
         return data
 
+    def text(data: bytes) -> str:
+        return data.decode(errors="replace")
+
     if kind == 1:
-        return Answer(refusal=take().decode())
+        return Answer(refusal=take().decode(), printed=text(take()))
     if kind in (2, 3):
-        text = take().decode(errors="replace")
+        what = text(take())
         return Answer(
-            report=text.removeprefix("convlab simulator: ") if kind == 2 else f"the launcher threw an exception: {text}"
+            report=what.removeprefix("convlab simulator: ")
+            if kind == 2
+            else f"the launcher threw an exception: {what}",
+            printed=text(take()),
         )
     result = torch.frombuffer(bytearray(take()), dtype=dtype).view(shape)
     launches = tuple(
@@ -174,15 +203,26 @@ def _answer(stdout: bytes, shape, dtype) -> Answer:
     )
     traffic = TrafficTable()
     for kernel, kernel_source, file, line, memory, space, *numbers in _rows(take()):
-        access, requests, size, cost, ideal = map(int, numbers)
+        access, requests, size, cost, ideal, apart = map(int, numbers)
         shared = space == "shared"
         costs = (0, cost) if shared else (cost, 0)
         traffic.append(
             Traffic(
-                kernel, kernel_source, file, int(line), memory, space, _ACCESS[access], requests, size, *costs, ideal
+                kernel,
+                kernel_source,
+                file,
+                int(line),
+                memory,
+                space,
+                _ACCESS[access],
+                requests,
+                size,
+                *costs,
+                ideal,
+                apart,
             )
         )
-    return Answer(result, launches=launches, traffic=traffic)
+    return Answer(result, launches=launches, traffic=traffic, printed=text(take()))
 
 
 def _rows(text: bytes) -> list[list[str]]:
@@ -192,54 +232,131 @@ def _rows(text: bytes) -> list[list[str]]:
 # ---- compiling
 # --------------------------------------------------------------------------------------------------------
 
-# What is not of the device language, and what to write instead.
+# What is missing, and what to write.
 _HINTS = {
-    r"__shared__": "shared memory is declared with SHARED(float, name, [16][16]); or DYNAMIC_SHARED(float, name);",
-    r"<<<|>>>|expected primary-expression before '<'": "kernels are launched with launch(kernel, grid, block, shared_bytes, stream, arguments...)",
-    r"cuda_runtime|cooperative_groups|cuda_fp16": 'include "device/device.h" instead: it has the device language, for nvcc and for the simulator',
-    r"__activemask": "a mask of the lanes that are left is __ballot_sync(0xffffffff, 1); __activemask() names those that happen to run together",
-    r"__half|__nv_bfloat16|cuda_fp16|cuda_bf16": 'include "dtype.h" and write float16 or bfloat16; compute in float: float(x[i]), and float16(sum) to store',
-    r"cuda(Malloc|Memcpy|Free|DeviceSynchronize)\w*": "the launcher gets device pointers and allocates nothing; for scratch memory define long long workspace_bytes(...)",
-    r"cudaMemcpyToSymbol": "constant memory is filled with COPY_TO_SYMBOL(symbol, source, bytes, stream)",
+    r"__half|half2|\bhalf\b": "#include <cuda_fp16.h> has __half",
+    r"bfloat16": "#include <cuda_bf16.h> has __nv_bfloat16",
+    r"nvcuda|wmma": "#include <mma.h> has nvcuda::wmma",
+    r"cooperative_groups": "cooperative groups are not simulated: write __syncthreads() and __shfl_down_sync(0xffffffff, value, 1)",
+    r"(cub|thrust|cublas|cudnn|cufft|cutlass)[\w/]*[./]": "libraries are not simulated: check the kernel without them",
+    r"\bcuda[A-Z]\w*": "of CUDA's host functions there are those that launchers use: cudaMalloc, cudaMemset, cudaMemcpy, cudaFree, cudaMemcpyToSymbol, cudaGetLastError",
 }
 _SHOWN = 5  # errors
 _MISSING = "the file defines no such launcher"
-# A static in a launcher needs no lock here: the instrumentation would make atomic operations of it, for which there is
-# no hook.
-_HOST = ("-fno-threadsafe-statics",)
+_NO_BIAS = ", no bias"
+_FLAGS = (
+    "-Icsrc/simulator/plain",  # <cuda_runtime.h> and its kind
+    "-Wno-unused",
+    "-fmax-errors=10",
+    # A static in a launcher needs no lock here: the instrumentation would make atomic operations of it, for which there
+    # is no hook.
+    "-fno-threadsafe-statics",
+    "-fno-builtin-printf",  # stays what it is, so that the linker can give it to the simulator
+    "-U_FORTIFY_SOURCE",
+)
+_LINK_FLAGS = ("-Wl,--wrap=printf", "-Wl,--wrap=__assert_fail")
+_POISONED_LOCALS = "-ftrivial-auto-var-init=pattern"  # what was never written, is not by chance 0
 
 
-def _build(folder: Path, source: Path, contract: Contract, dtype, cxx) -> str:
+@lru_cache
+def _knows(cxx: str, flag: str) -> bool:
+    return not subprocess.run([cxx, flag, "-fsyntax-only", "-x", "c++", os.devnull], capture_output=True).returncode
+
+
+def _forms(contract: Contract) -> list[tuple[str, str, str, str]]:
+    """What the launcher may take: a name, the arguments in words of what `requires` declares, and in those of what a run
+    has; and the arguments of its refusal()."""
+
+    def tensors(type_: str, declared: str, out: str, left_out: int = 0) -> tuple[str, str]:
+        n = len(contract.inputs) - left_out
+        return (
+            ", ".join([declared] * n + [out]),
+            ", ".join(
+                [*(f"static_cast<const {type_}*>(inputs[{i}])" for i in range(n)), f"static_cast<{type_}*>(output)"]
+            ),
+        )
+
+    own = contract.arguments
+    forms = []
+    for workspace in ("", ", workspace"):
+        declared, given = tensors("T", "in", "out")
+        forms.append(("", f"{own}, {declared}{workspace}, stream", f"{own}, {given}{workspace}, nullptr", own))
+    for name, form in contract.forms.items():
+        for without_bias in range(1 + ("bias" in contract.inputs)):
+            declared, given = tensors("E", "plain_in", "plain_out", without_bias)
+            for stream in (", stream", ""):
+                numbers = f", {form.arguments}"
+                forms.append(
+                    (
+                        name + _NO_BIAS * without_bias,
+                        declared + numbers + stream,
+                        given + numbers + stream.replace("stream", "nullptr"),
+                        form.arguments,
+                    )
+                )
+    return forms
+
+
+def _glue(source: Path, contract: Contract, dtype) -> str:
+    forms, name = _forms(contract), contract.like
+    declared = (
+        "const P& problem, const T* in, T* out, const E* plain_in, E* plain_out, void* workspace, cudaStream_t stream"
+    )
+    plain_element, plain_header = PLAIN_TYPES[dtype]
+    refuse = {arguments: i for i, (_, _, _, arguments) in enumerate(forms)}
+    return _GLUE.format(
+        source=source,
+        csrc=ROOT / "csrc",
+        header=contract.header,
+        problem=contract.problem,
+        element=TYPES[dtype],
+        plain_element=plain_element,
+        plain_header=plain_header and f'#include "{ROOT}/csrc/simulator/plain/{plain_header}"',
+        arguments=contract.arguments,
+        missing=_MISSING,
+        choose="\n".join(
+            f"  if constexpr (requires({declared}) {{ {name}({call}); }}) return {i};"
+            for i, (_, call, _, _) in enumerate(forms)
+        ),
+        calls="\n".join(
+            f"  if constexpr (kForm<P> == {i}) static_cast<void>({name}({call}));"
+            for i, (_, _, call, _) in enumerate(forms)
+        ),
+        refuse="\n".join(
+            f"  if constexpr (requires {{ refusal({arguments}); }}) return refusal({arguments});"
+            for arguments in refuse
+        ),
+        forms=", ".join(f'"{form}"' for form, *_ in forms),
+    )
+
+
+def _build(folder: Path, source: Path, contract: Contract, dtype, cxx, warnings: list[str]) -> str:
     source = source.resolve()
     if not source.is_file():
         raise CompileError(f"{source}: there is no such file")
-    glue = folder / "kernel.cu"
-    inputs = [f"static_cast<const T*>(inputs[{i}])" for i in range(len(contract.inputs))]
-    glue.write_text(
-        _GLUE.format(
-            source=source,
-            csrc=ROOT / "csrc",
-            header=contract.header,
-            problem=contract.problem,
-            element=TYPES[dtype],
-            name=contract.like,
-            arguments=contract.arguments,
-            ins=", ".join(["in"] * len(inputs)),
-            inputs=", ".join(inputs),
-            missing=_MISSING,
-        )
-    )
-    runtime = kept(RUNTIME, True, cxx) + kept([_MAIN], True, cxx)
+    glue, said = folder / "kernel.cu", []
+    text, unsupported = translated(source, contract.like, folder)
+    glue.write_text(_glue(text, contract, dtype))
+    runtime = kept(RUNTIME, True, cxx) + kept(_MAIN, True, cxx)
     try:
         kernel = compiled(
             folder,
             [glue],
             True,
             cxx,
-            [f"-ffile-prefix-map={source.parent}/=", "-Wno-unused", "-fmax-errors=10", *_HOST],
+            [f"-ffile-prefix-map={source.parent}/=", *_FLAGS, *[_POISONED_LOCALS] * _knows(cxx, _POISONED_LOCALS)],
+            said,
         )
-        return str(linked(folder / "program", kernel + runtime, cxx))
+        warnings += dict.fromkeys(
+            f"{Path(m[1]).name}:{m[2]}: {m[3]}"
+            for m in re.finditer(r"^(.+?):(\d+):\d+: warning: (.*)", "".join(said), re.M)
+            if Path(m[1]).name == source.name
+        )
+        return str(linked(folder / "program", kernel + runtime, cxx, _LINK_FLAGS))
     except CompilerFailed as error:
+        if unsupported:
+            what = "\n".join(map(str, unsupported))
+            raise CompileError(f"{source.name} does not compile, and has what is not simulated:\n{what}") from None
         raise CompileError(_readable(error.said, source, contract, dtype)) from None
 
 
@@ -290,11 +407,28 @@ def _no_launcher(source: Path, contract: Contract, dtype) -> str:
     element = TYPES[dtype].removeprefix("convlab::")
     return "\n".join(
         [
-            f"{source.name} does not define the launcher that is checked, where T is {element}:\n\n  {contract.signature}\n",
+            f"{source.name} does not define the launcher that is checked. In plain CUDA one of these, with or without a cudaStream_t at the end:\n",
+            *(f"  {signature}" for signature in contract.plain_signatures(PLAIN_TYPES[dtype][0])),
+            f"\nor over device/device.h, where T is {element}:\n\n  {contract.signature}\n",
             *(["It cannot be called as that:" if named else "It defines:", *has, ""] if has else []),
             f"A file to start from: python -m convlab.check --new {_new_name(source)} --like {contract.like}{dtype_option(dtype)}",
         ]
     )
+
+
+def nvcc_says(source: Path) -> str:
+    """Whether nvcc compiles the file, and its first error where it does not."""
+    if not shutil.which("nvcc"):
+        return "nvcc is not on PATH"
+    over_device_h = (
+        [] if is_plain(source.read_text(errors="replace")) else ["-I", str(ROOT / "csrc"), "--extended-lambda"]
+    )
+    command = ["nvcc", "-std=c++20", "-arch=sm_80", "-c", str(source), "-x", "cu", *over_device_h, "-o", os.devnull]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if not done.returncode:
+        return f"nvcc compiles {source.name} as it is"
+    error = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+    return f"nvcc does not compile {source.name}: {error}"
 
 
 def _new_name(source: Path) -> str:

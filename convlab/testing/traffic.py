@@ -56,6 +56,34 @@ def table(rows: dict[str, dict[str, str]], width: int = NAME_WIDTH) -> list[str]
     ]
 
 
+# From how many times the least on an access is worth a word, and which part of all such costs it must be.
+_WASTEFUL, _OF_ALL = 2.0, 0.1
+_MOST_ADVICE = 4
+
+
+def advice(traffic: TrafficTable) -> list[str]:
+    """In words, the lines whose accesses are far from the least, the most expensive first."""
+    found = []
+    for shared in (False, True):
+        rows = [row for row in traffic if (row.space == "shared") == shared]
+        cost = {True: lambda row: row.wavefronts, False: lambda row: row.sectors}[shared]
+        total = sum(map(cost, rows))
+        for row in rows:
+            if row.requests and cost(row) >= max(_WASTEFUL * row.ideal, _OF_ALL * total):
+                found.append((cost(row) - row.ideal, _advice(row, cost(row), shared)))
+    return [words for _, words in sorted(found, key=lambda pair: -pair[0])[:_MOST_ADVICE]]
+
+
+def _advice(row, cost: int, shared: bool) -> str:
+    verb = {"read": "reads of", "write": "writes to", "atomic": "atomics on"}[row.access]
+    where = f"{row.file}:{row.line}: {verb} '{row.memory}'"
+    far, least = digits(cost / row.requests), digits(row.ideal / row.requests)
+    apart = f": neighbouring threads are {row.apart} bytes apart" if row.apart else ""
+    if shared:
+        return f"{where} take {far} turns at the banks of shared memory where {least} would do{apart}"
+    return f"{where} move {far} sectors a request where {least} would do{apart}"
+
+
 def noted(source: str) -> dict[tuple[str, str], dict[str, float]]:
     """What was counted of a file of csrc/kernels: (layer, pass) -> column -> number. Empty if it was not counted."""
     rows = json.loads(COUNTS.read_text()).get(source, [])

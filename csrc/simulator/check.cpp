@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <new>
+#include <utility>
 
 #include "simulator/device_memory.h"
 #include "simulator/traffic.h"
@@ -87,6 +88,7 @@ bool concurrent(const Mark& mark, Runner& r, uint16_t thread, bool global) {
 
 void race(Runner& r, const char* kind, const char* before, const Mark& mark, const Where& where,
           const std::string& element) {
+  if (r.read_too_early) fail({});
   const bool other_block = mark.epoch < r.epochs.block_began || mark.other_block >= r.epochs.launch_began;
   const std::string who = other_block    ? "a thread of another block"
                           : mark.several ? "several threads"
@@ -106,6 +108,23 @@ Mark mark_now(Runner& r, const Mark& old, const Where& where, uint16_t thread, b
           atomic};
 }
 
+// In shared memory not the end yet: if another thread writes it in the same interval, what is wrong is the barrier.
+void read_of_uninitialised(Runner& r, const Piece& piece, size_t granule, Access access, const Where& where) {
+  Report report{"read of uninitialised " + piece.text(granule), where};
+  if (piece.global || access == Access::atomic) fail(std::move(report));
+  if (!r.read_too_early)
+    r.read_too_early = EarlyRead{std::move(report), r.thread_id(r.current->index), &piece.granules[granule]};
+}
+
+void written_after(Runner& r, const std::string& element, const Where& where) {
+  const EarlyRead early = *r.read_too_early;
+  const std::string writer = text(r.thread_id(r.current->index));
+  r.read_too_early.reset();
+  builtins.thread = early.thread;
+  fail({"race (read before write) on " + element + ": a barrier is missing between the write and the read",
+        early.report.where, "written by thread " + writer + ", unordered, and only afterwards,", where});
+}
+
 void touch(Runner& r, const Piece& piece, size_t bytes, Access access, const Where& where) {
   const uint16_t thread = r.current->index;
   const size_t unit = piece.element.unit;
@@ -113,7 +132,10 @@ void touch(Runner& r, const Piece& piece, size_t bytes, Access access, const Whe
     Granule& g = piece.granules[i];
     if (access != Access::write && piece.needs_write_before_read &&
         (piece.global ? g.write.epoch == 0 : g.write.epoch < r.epochs.block_began))
-      fail({"read of uninitialised " + piece.text(i), where});
+      read_of_uninitialised(r, piece, i, access, where);
+    if (access != Access::read && r.read_too_early && r.read_too_early->granule == &g &&
+        concurrent(g.read, r, thread, piece.global))
+      written_after(r, piece.text(i), where);
     if (access == Access::read) {
       if (concurrent(g.write, r, thread, piece.global))
         return race(r, "read after write", "written", g.write, where, piece.text(i));
@@ -147,6 +169,11 @@ void check_shared(Runner& r, const char* p, size_t bytes, Access access, const W
   const SharedMemory::Array* array = r.shared.array_at(offset, bytes);
   if (!array) {
     const SharedMemory::Array* near = r.shared.nearest(offset);
+    if (near && !near->key && !near->bytes)
+      fail({std::string(verb(access)) +
+                " of dynamic shared memory out of bounds: the launch gave the block none (the third argument of "
+                "<<<grid, block, bytes>>>)",
+            where});
     fail({std::string("shared memory out of bounds: ") + verb(access) + " of " + std::to_string(bytes) + " bytes" +
               (near ? " at byte " + std::to_string(std::ptrdiff_t(offset) - std::ptrdiff_t(near->begin)) + " of '" +
                           near->name + "', which has " + std::to_string(near->bytes)
@@ -225,10 +252,42 @@ void check_access(Runner& r, const void* address, size_t bytes, Access access, c
   if (r.shared.contains(p)) return check_shared(r, p, bytes, access, where);
   if (in_device_memory(p)) return check_global(r, p, bytes, access, where);
   static const Segments segments;
-  if (access == Access::read && (is_argument(r, p, bytes) || segments.contain(p, bytes))) return;
+  if (access == Access::read && is_argument(r, p, bytes)) return;
+  const bool variable = segments.contain(p, bytes);
+  if (access == Access::read && variable) return;
   fail({std::string(verb(access)) + " of " + std::to_string(bytes) + " bytes at " + describe_address(p) +
-            ": neither shared, nor device, nor constant memory",
+            ": neither shared, nor device, nor constant memory" +
+            (variable ? ", but a variable of the file: hand the kernel a pointer to memory of cudaMalloc" : ""),
         where});
+}
+
+void written_by_the_host(Buffer& buffer, size_t offset, size_t bytes) {
+  Granule* const granules = buffer.shadow.of(buffer.bytes / buffer.element.unit + 1);
+  constexpr uint32_t kBeforeEveryLaunch = 1;
+  for (size_t i = offset / buffer.element.unit; i * buffer.element.unit < offset + bytes; i++)
+    if (!granules[i].write.epoch) granules[i].write.epoch = kBeforeEveryLaunch;
+}
+
+namespace {
+
+constinit thread_local struct {
+  const void *address, *where;
+  Access access;
+} host_access{};
+
+}  // namespace
+
+void note_host_access(const void* address, Access access, const void* return_address) {
+  if (!host_access.address) host_access = {address, return_address, access};
+}
+
+void fail_if_the_host_touched_device_memory() {
+  if (!host_access.address) return;
+  const auto found = std::exchange(host_access, {});
+  const Buffer* b = buffer_at(static_cast<const char*>(found.address));
+  fail({std::string("host code ") + (found.access == Access::read ? "reads" : "writes") + " device memory" +
+            (b ? ", '" + b->name + "'" : "") + ": only kernels can, and cudaMemcpy",
+        found.where});
 }
 
 Place place_of_mark(uint32_t place) { return unpack(place).place(); }

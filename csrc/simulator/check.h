@@ -26,6 +26,14 @@ void check_access(Runner& runner, const void* address, size_t bytes, Access acce
 // The place that a Mark or a TrafficCounter keeps as a number.
 Place place_of_mark(uint32_t place);
 
+// Host code that dereferences a pointer to device memory: noted, since the hooks cannot throw, and told by the next
+// launch, or whoever asks.
+void note_host_access(const void* address, Access access, const void* return_address);
+void fail_if_the_host_touched_device_memory();  // throws Error
+
+// So much of a buffer has contents now, whoever reads it.
+void written_by_the_host(Buffer& buffer, size_t offset, size_t bytes);
+
 // The marks in the runner's epochs must not outlive their numbers.
 void begin_checked_launch(Runner& runner);
 
@@ -34,6 +42,7 @@ void begin_checked_launch(Runner& runner);
 constexpr bool kChecking = false;
 inline void check_access(Runner&, const void*, size_t, Access, const Where&) {}
 inline void begin_checked_launch(Runner&) {}
+inline void fail_if_the_host_touched_device_memory() {}
 Place place_of_mark(uint32_t place);  // nothing asks
 
 #endif

@@ -48,7 +48,8 @@ inline void __trap(CONVLAB_SITE) { convlab::sim::trap(site); }
   T* const name =               \
       static_cast<T*>(::convlab::sim::dynamic_shared(::convlab::sim::kElement<T>, std::source_location::current()))
 
-#define COPY_TO_SYMBOL(symbol, source, bytes, stream) (void(stream), void(std::memcpy(&(symbol), source, bytes)))
+#define COPY_TO_SYMBOL(symbol, source, bytes, stream) \
+  (void(stream), ::convlab::sim::copy_to_symbol(&(symbol), source, bytes))
 
 namespace convlab {
 

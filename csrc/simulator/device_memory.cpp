@@ -108,6 +108,8 @@ void release(Buffer* buffer) {
   delete buffer;
 }
 
+void copy_to_symbol(void* symbol, const void* source, size_t bytes) { std::memcpy(symbol, source, bytes); }
+
 void forget_marks() {
   std::lock_guard lock(allocation_mutex());
   for (auto& slot : region.slots)
@@ -157,9 +159,8 @@ DeviceCopy DeviceCopy::output(void* host, size_t bytes, unsigned element_bytes, 
   return {without_data() ? nullptr : host, poisoned(allocate(bytes, element_bytes, name, host))};
 }
 
-DeviceCopy DeviceCopy::scratch(size_t bytes, const char* name) {
-  constexpr unsigned kSmallestElement = 2;
-  return {nullptr, poisoned(allocate(bytes, kSmallestElement, name, nullptr))};
+DeviceCopy DeviceCopy::scratch(size_t bytes, const char* name, unsigned element_bytes) {
+  return {nullptr, poisoned(allocate(bytes, element_bytes, name, nullptr))};
 }
 
 DeviceCopy::DeviceCopy(DeviceCopy&& other) noexcept : host_(other.host_), buffer_(other.buffer_) {

@@ -54,9 +54,9 @@ std::string describe_address(const void* p);
 class DeviceCopy {
  public:
   // to be read (element_bytes: 1, 2, 4 or 8); to be written: full of NaN (0x7fff...) until a kernel writes it;
-  // scratch is an output that nobody wants, of elements of any size
+  // scratch is an output that nobody wants, of elements of 2 bytes or more
   static DeviceCopy input(const void* host, size_t bytes, unsigned element_bytes, const char* name);
-  static DeviceCopy scratch(size_t bytes, const char* name);
+  static DeviceCopy scratch(size_t bytes, const char* name, unsigned element_bytes = 2);
   static DeviceCopy output(void* host, size_t bytes, unsigned element_bytes, const char* name);
   DeviceCopy(DeviceCopy&& other) noexcept;
   DeviceCopy(const DeviceCopy&) = delete;

@@ -28,11 +28,26 @@ unsigned launch_bounds_of(const char* kernel) {
 
 }  // namespace
 
-const KernelInfo& kernel_info(const void* kernel) {
-  static std::mutex mutex;
-  static std::map<const void*, KernelInfo> known;
+namespace {
+
+std::mutex mutex;  // of what is known
+
+std::map<const void*, KernelInfo>& known() {
+  static std::map<const void*, KernelInfo> all;
+  return all;
+}
+
+}  // namespace
+
+void name_kernel(const void* kernel, const std::string& name, Site launched_from) {
   std::lock_guard lock(mutex);
-  const auto [at, fresh] = known.try_emplace(kernel);
+  known().try_emplace(
+      kernel, KernelInfo{name, normal(launched_from.file_name()) + ":" + std::to_string(launched_from.line()), 0});
+}
+
+const KernelInfo& kernel_info(const void* kernel) {
+  std::lock_guard lock(mutex);
+  const auto [at, fresh] = known().try_emplace(kernel);
   if (fresh) {
     const char* code = static_cast<const char*>(kernel);
     const unsigned bounds = launch_bounds_of(code);

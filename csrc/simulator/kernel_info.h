@@ -2,6 +2,8 @@
 #pragma once
 #include <string>
 
+#include "simulator/runtime.h"
+
 namespace convlab::sim {
 
 struct KernelInfo {
@@ -12,5 +14,8 @@ struct KernelInfo {
 };
 
 const KernelInfo& kernel_info(const void* kernel);
+
+// What to say of it, where the compiled library does not have its name.
+void name_kernel(const void* kernel, const std::string& name, Site launched_from);
 
 }  // namespace convlab::sim

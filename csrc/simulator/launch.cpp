@@ -187,7 +187,8 @@ class Execution {  // of one launch
 }  // namespace
 
 void run(const Launch& launch) {
-  if (running()) throw Error("convlab simulator: launch inside a kernel");
+  if (running()) fail({"launch inside a kernel"});
+  fail_if_the_host_touched_device_memory();
   const ForkWaits until_it_is_done;
   check_limits(launch);
   const std::shared_ptr<Session> session = current_session() ? current_session() : std::make_shared<Session>();

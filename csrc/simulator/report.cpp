@@ -18,8 +18,14 @@ Place Where::place() const {
 
 void fail(Report report) {
   Runner* r = running();
-  if (!r || !r->current) throw Error("convlab simulator: " + report.what);
+  if (!r || !r->current)
+    throw Error("convlab simulator: " + report.what +
+                (report.where.known() ? "\n  at " + text(report.where.place()) : ""));
   r->in_runtime = true;
+  if (r->read_too_early) {  // whatever came of it
+    builtins.thread = r->read_too_early->thread;
+    r->abandon(r->read_too_early->report);
+  }
   r->abandon(std::move(report));
 }
 

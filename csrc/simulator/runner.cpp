@@ -79,6 +79,7 @@ void Runner::run_block(uint64_t block) {
   random_state_ = mix(mix(seed_) + block) | 1;  // of the block, not of the OS thread that happens to run it
   shared.begin_block(launch_->dynamic_shared_bytes);
   live_ = count_, waiting_ = 0, failed_ = false;
+  read_too_early.reset();
   epochs.block_began = ++epochs.now;
 
   unsigned i = 0;
@@ -130,6 +131,7 @@ void Runner::fill_queue() {
 // The thread to run next, or null when the block has finished.
 Thread* Runner::next() {
   if (queue_length_ == 0) {
+    if (read_too_early) fail({});
     if (live_ == 0) return nullptr;
     release_barrier();
   }

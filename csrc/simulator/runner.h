@@ -1,6 +1,7 @@
 // Runs the blocks of a launch, one after the other, on the OS thread it belongs to. The threads of a block are fibers
 // that hand over to each other directly, and only where the language makes them meet: at barriers and warp collectives.
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -52,6 +53,13 @@ struct Warp {
   uint32_t ordered_before(unsigned lane) const { return returned >> lane & 1 ? returned_in[lane] : sync_epoch; }
 };
 
+// A read of shared memory that nobody had written. Who writes it before the next barrier has raced with it.
+struct EarlyRead {
+  Report report;
+  uint3 thread;
+  const void* granule;
+};
+
 struct Buffer;
 class Watch;
 
@@ -94,6 +102,7 @@ class Runner {
   Buffer* last_buffer = nullptr;  // the device buffer last accessed; most accesses are to the same one
   TrafficCounter* counter = nullptr;  // null unless the session counts
   Watch* watch = nullptr;  // while the watchdog looks after this runner
+  std::optional<EarlyRead> read_too_early;  // in this interval between barriers, the first
 
  private:
   void make_stacks(unsigned threads);

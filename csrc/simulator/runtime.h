@@ -65,6 +65,8 @@ unsigned lane_id();
 enum class Access : uint8_t { read, write, atomic };
 void note_access(const void* address, size_t bytes, Access access, Site site);  // for the checking build; else nothing
 
+void copy_to_symbol(void* symbol, const void* source, size_t bytes);  // by the host, for whom it is no access
+
 float atomic_add(float* address, float value, Site site);
 double atomic_add(double* address, double value, Site site);
 int atomic_add(int* address, int value, Site site);

@@ -55,7 +55,7 @@ void* SharedMemory::static_array(const void* key, size_t bytes, Element element,
   if (static_bytes_ > kStaticSharedLimit)
     fail({"static shared memory: with '" + std::string(name) + "' (" + std::to_string(bytes) +
               " bytes) the block has " + std::to_string(static_bytes_) +
-              " bytes, more than the 48 KiB that static arrays may take; use DYNAMIC_SHARED",
+              " bytes, more than the 48 KiB that static arrays may take; use DYNAMIC_SHARED (extern __shared__)",
           site});
   if (static_bytes_ + dynamic_bytes_ > kSharedLimit)
     fail({"shared memory: " + std::to_string(static_bytes_) + " static and " + std::to_string(dynamic_bytes_) +
@@ -66,9 +66,15 @@ void* SharedMemory::static_array(const void* key, size_t bytes, Element element,
   return arena_ + begin;
 }
 
-void* SharedMemory::dynamic_array(Element element, Site site) {
-  if (!dynamic_bytes_)
-    fail({"DYNAMIC_SHARED in a kernel that was launched with 0 bytes of dynamic shared memory", site});
+void* SharedMemory::dynamic_array(Element element, Site site, bool may_be_absent) {
+  if (!dynamic_bytes_) {
+    if (!may_be_absent)
+      fail({"DYNAMIC_SHARED in a kernel that was launched with 0 bytes of dynamic shared memory", site});
+    for (const Array& a : arrays_)
+      if (!a.key) return arena_ + a.begin;
+    arrays_.push_back({nullptr, "dynamic shared memory", reserve(0), 0, element});
+    return arena_ + arrays_.back().begin;
+  }
   Element& known =
       arrays_[0]
           .element;  // a kernel may see the same memory as arrays of several types: the finest unit tells them all apart

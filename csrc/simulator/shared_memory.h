@@ -28,7 +28,8 @@ class SharedMemory {
 
   void begin_block(size_t dynamic_bytes);
   void* static_array(const void* key, size_t bytes, Element element, const char* name, Site site);
-  void* dynamic_array(Element element, Site site);
+  // may_be_absent: a kernel may name it, if it does not touch it, where the launch gave it no bytes
+  void* dynamic_array(Element element, Site site, bool may_be_absent = false);
 
   bool contains(const char* p) const { return p >= arena_ && p < arena_ + kArena; }
   size_t offset_of(const char* p) const { return size_t(p - arena_); }

@@ -49,6 +49,14 @@ template <class F> unsigned sum_over_groups(const uintptr_t* address, uint32_t l
   return sum;
 }
 
+// Between the first two neighbouring lanes; 0 where there are none.
+uint64_t distance_of(const uintptr_t* address, uint32_t lanes) {
+  const uint32_t pairs = lanes & lanes >> 1;
+  if (!pairs) return 0;
+  const uintptr_t *a = address + __builtin_ctz(pairs), *b = a + 1;
+  return *a < *b ? *b - *a : *a - *b;
+}
+
 }  // namespace
 
 unsigned sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
@@ -104,7 +112,8 @@ void TrafficCounter::end_interval() {
         if (!q.lanes) continue;
         stream.sums.add({1, uint64_t(__builtin_popcount(q.lanes)) * q.bytes,
                          (stream.shared ? wavefronts_of : sectors_of)(q.address, q.lanes, q.bytes),
-                         (stream.shared ? ideal_wavefronts_of : ideal_sectors_of)(q.address, q.lanes, q.bytes)});
+                         (stream.shared ? ideal_wavefronts_of : ideal_sectors_of)(q.address, q.lanes, q.bytes),
+                         distance_of(q.address, q.lanes), 1});
       }
       requests.clear();
     }

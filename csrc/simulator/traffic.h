@@ -33,10 +33,17 @@ struct TrafficSums {
   uint64_t bytes = 0;  // that the lanes asked for
   uint64_t cost = 0;  // 32-byte sectors (device memory) or wavefronts (shared memory)
   uint64_t ideal = 0;  // the least that the same bytes can cost
-  void add(const TrafficSums& o) { requests += o.requests, bytes += o.bytes, cost += o.cost, ideal += o.ideal; }
+  // How many bytes neighbouring lanes are apart, in most requests, and by how many more than in the others.
+  uint64_t apart = 0, votes = 0;
+  void add(const TrafficSums& o) {
+    requests += o.requests, bytes += o.bytes, cost += o.cost, ideal += o.ideal;
+    if (o.apart == apart) votes += o.votes;
+    else if (o.votes > votes) apart = o.apart, votes = o.votes - votes;
+    else votes -= o.votes;
+  }
   TrafficSums times(double factor) const {
     const auto scaled = [factor](uint64_t n) { return uint64_t(double(n) * factor + 0.5); };
-    return {scaled(requests), scaled(bytes), scaled(cost), scaled(ideal)};
+    return {scaled(requests), scaled(bytes), scaled(cost), scaled(ideal), apart, votes};
   }
 };
 

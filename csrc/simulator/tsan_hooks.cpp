@@ -10,8 +10,11 @@ namespace {
 inline __attribute__((always_inline)) void access(const void* address, size_t bytes, Access kind,
                                                   const void* return_address) {
   Runner* r = running();
-  if (!r || !r->current || r->in_runtime)
-    return;  // host code, or library code that the runtime shares with the kernels
+  if (!r || !r->current) {  // host code
+    if (in_device_memory(static_cast<const char*>(address))) note_host_access(address, kind, return_address);
+    return;
+  }
+  if (r->in_runtime) return;  // library code that the runtime shares with the kernels
   if (is_private_or_input(*r, static_cast<const char*>(address), bytes, kind)) return;
   InRuntime guard(*r, return_address);
   check_access(*r, address, bytes, kind, return_address);

@@ -3,20 +3,25 @@
 //
 //   request   int64 order, seed, count; problem; int64 inputs, of each: int64 element_bytes, name, data; element_bytes, name, output
 //   answer    int64 0, output, launches, traffic (rows of text)  |  1, refusal  |  2, the simulator's report  |  3,
-//   another exception
+//   another exception; then what kernels printed
+//
+// run_kernel form: writes which of its arguments the launcher takes instead.
 //
 // What has no data (an absent bias) has length -1.
 #include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "simulator/api.h"
+#include "simulator/check.h"
 #include "simulator/device_memory.h"
+#include "simulator/plain/runtime.h"
 #include "simulator/session.h"
 #include "testing/kernel_call.h"
 
@@ -77,7 +82,7 @@ std::string rows_of_traffic(const sim::Session& session) {
   for (const auto& [at, sums] : session.traffic) {
     rows += at.kernel + '\t' + at.kernel_source + '\t' + at.file + '\t' + std::to_string(at.line) + '\t' + at.memory +
             '\t' + (at.shared ? "shared" : "global");
-    for (uint64_t n : {uint64_t(at.access), sums.requests, sums.bytes, sums.cost, sums.ideal})
+    for (uint64_t n : {uint64_t(at.access), sums.requests, sums.bytes, sums.cost, sums.ideal, sums.apart})
       rows += '\t' + std::to_string(n);
     rows += '\n';
   }
@@ -115,6 +120,7 @@ void answer(FILE* to) {
     std::vector<const void*> pointers;
     for (const sim::DeviceCopy& copy : inputs) pointers.push_back(copy.get());
     testing::run(problem.bytes.data(), pointers.data(), output.get(), workspace.get());
+    sim::fail_if_the_host_touched_device_memory();
     output.copy_back();
   } catch (const sim::Error& error) {
     return begin_answer(reported), write_text(to, error.what());
@@ -129,9 +135,11 @@ void answer(FILE* to) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  if (argc > 1 && !strcmp(argv[1], "form")) return puts(testing::form()) < 0;
   FILE* to = fdopen(dup(1), "wb");
   dup2(2, 1);  // what the kernel prints does not get between
   answer(to);
+  write_text(to, sim::plain::printed());
   return fclose(to) == 0 ? 0 : 1;
 }

@@ -1,0 +1,2 @@
+#pragma once
+#include "simulator/plain/cuda_runtime.h"

@@ -1,0 +1,126 @@
+"""Plain CUDA as students write it: the right kernels pass, the mistakes are named at their lines, and nvcc compiles what
+the simulator runs."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from student_kernels import CORRECT, DTYPES, FOLDER, LIKE, MISTAKES, changed, complaints
+
+from convlab.testing import CompileError, check_kernel
+from convlab.testing.plain_cuda import translated
+from convlab.testing.program import nvcc_says
+
+SAMPLE = random.Random(4).sample(sorted(MISTAKES), 4)  # the others are long
+
+
+def dtype_of(file: str) -> torch.dtype:
+    return getattr(torch, DTYPES.get(file, "float32"))
+
+
+def check(folder: Path, file: str, changes=(), **options):
+    source = folder / f"{file}.cu"
+    source.write_text(changed(file, changes))
+    return source, check_kernel(source, LIKE[file], dtype=dtype_of(file), **options)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SAMPLE else pytest.param(name, marks=pytest.mark.long) for name in MISTAKES]
+)
+def test_mistakes(name, tmp_path):
+    mistake = MISTAKES[name]
+    source, report = check(tmp_path, mistake.file, mistake.changes, random_cases=0, most_findings=1)
+    assert not complaints(mistake, source, report)
+    assert name != "uninitialised sum" or any("‘sum’" in warning for warning in report.warnings)
+    assert name != "endless loop" or (report.stopped and report.problems == 1)
+
+
+CUDA = """\
+#include <cuda_runtime.h>
+// __shared__ float x[3]; k<<<1, 2>>>()
+#include "beside.h"
+static __constant__ float w[16];
+template <int T> __global__ void k(float* x) {
+  __shared__ float tile[T][T + 1], other[3],
+      last;
+  __align__(16) static __shared__ std::array<float, 3> a;
+  extern __shared__ float4 buffer[];
+  printf("<<<%d>>> __shared__", 3);
+}
+void launcher(float* x) {
+  a::k<(3 > 2)><<<dim3(1, 2), 3>>>(
+      x);
+}
+"""
+CPP = """\
+#include <cuda_runtime.h>
+// __shared__ float x[3]; k<<<1, 2>>>()
+#include "BESIDE"
+ __constant__ float w[16];
+template <int T> __global__ void k(float* x) {
+  struct convlab_shared_1 {  float tile[T][T + 1], other[3],
+      last; }; CONVLAB_SHARED(convlab_shared_1, tile) CONVLAB_SHARED(convlab_shared_1, other) CONVLAB_SHARED(convlab_shared_1, last)
+  struct convlab_shared_2 { __align__(16)   std::array<float, 3> a; }; CONVLAB_SHARED(convlab_shared_2, a)
+  struct convlab_shared_3 {   float4 buffer[1]; }; CONVLAB_DYNAMIC_SHARED(convlab_shared_3, buffer)
+  printf("<<<%d>>> __shared__", 3);
+}
+void __attribute__((optimize("O0"))) launcher(float* x) {
+  CONVLAB_LAUNCH(a::k<(3 > 2)>)(dim3(1, 2), 3)(
+      x);
+}
+"""
+
+
+def test_the_translation_keeps_lines(tmp_path):
+    source, folder = tmp_path / "mine.cu", tmp_path / "translated"
+    folder.mkdir()
+    source.write_text(CUDA)
+    (tmp_path / "beside.h").write_text("__shared__ int n;\n")
+    copy, unsupported = translated(source, "launcher", folder)
+    beside = next(folder.glob("*_beside.h"))
+    assert copy.read_text() == f'#line 1 "{source}"\n' + CPP.replace("BESIDE", str(beside))
+    assert [str(u) for u in unsupported] == [
+        "  beside.h:1: shared memory outside of a function\n      declare it in the kernel that uses it"
+    ]
+
+
+# What is put into the basic kernel, and what is said of it.
+NOT_SIMULATED = {
+    '  asm volatile("bar.sync 0;");\n': "basic.cu:12: asm\n      inline PTX is not simulated",
+    "  __shared__ float tile = 0;\n": "basic.cu:12: shared memory with an initial value",
+}
+
+
+@pytest.mark.parametrize("line", NOT_SIMULATED)
+def test_what_is_not_simulated_is_named(line, tmp_path):
+    with pytest.raises(CompileError) as caught:
+        check(tmp_path, "basic", [("  float sum = 0.0f;\n", line + "  float sum = 0.0f;\n")])
+    assert NOT_SIMULATED[line] in str(caught.value)
+
+
+def test_there_are_enough():
+    assert len(CORRECT) + len(MISTAKES) >= 40 and {m.file for m in MISTAKES.values()} == set(LIKE)
+    assert {path.stem for path in FOLDER.glob("*.cu")} == set(LIKE)
+
+
+@pytest.mark.parametrize("file", ["wmma", *(pytest.param(f, marks=pytest.mark.long) for f in CORRECT if f != "wmma")])
+def test_right_ones(file, tmp_path):
+    _, report = check(tmp_path, file, random_cases=1)
+    assert report.ok and report.compared == report.problems >= 7 and report.traffic and not report.warnings, report
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("file", CORRECT)
+def test_silent_in_every_order(file, tmp_path):
+    for seed in range(20):
+        _, report = check(tmp_path, file, random_cases=2, seed=seed, count=False)
+        assert report.ok, f"seed {seed}\n{report}"
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
+@pytest.mark.parametrize("file", LIKE)
+def test_nvcc_compiles_them_unchanged(file):
+    assert nvcc_says(FOLDER / f"{file}.cu") == f"nvcc compiles {file}.cu as it is"
