@@ -157,7 +157,7 @@ class Simulation:
         for row in self._library.controls.traffic(self._session):
             *what, cost, ideal = row
             sectors, wavefronts = (0, cost) if row[5] == "shared" else (cost, 0)
-            rows.append(Traffic._make((*what, sectors, wavefronts, ideal)))
+            rows.append(Traffic._make((*what, sectors, wavefronts, ideal, 0)))
         return rows
 
     def _run(self, op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -40,7 +40,7 @@ LAUNCH_TILED = "conv_tiled<<<grid, block>>>"
 MISTAKES = {
     # the direct convolution
     "no guard": Mistake(
-        "basic", [("  if (p >= P || q >= Q) return;\n", "")], "bounds", "'input'|'output'", "x[((n * C"
+        "basic", [("  if (p >= P || q >= Q) return;\n", "")], "bounds|races", "'input'|'output'", "x[((n * C|y[((n * K"
     ),
     "guard off by one": Mistake(
         "basic", [("p >= P || q >= Q", "p > P || q > Q")], "bounds|races", "'input'|'output'", "x[((n * C|y[((n * K"
@@ -82,8 +82,8 @@ MISTAKES = {
         "tiled",
         [("    __syncthreads();  // used\n", "")],
         "races",
-        "race (write after read)",
-        "tile[i][j] =|filter[ty][tx] =",
+        "race (write after read)|race (read after write)",
+        "tile[i][j] =|filter[ty][tx] =|sum += tile",
     ),
     "return before a barrier": Mistake(
         "tiled",
@@ -119,7 +119,7 @@ MISTAKES = {
             )
         ],
         "barriers|races",
-        "barrier divergence|race (read before write)",
+        "barrier divergence|race (read",
         "__syncthreads|sum += tile",
     ),
     # dynamic shared memory
@@ -196,7 +196,7 @@ MISTAKES = {
             )
         ],
         "host code",
-        "cudaMemcpy in the wrong direction: from device memory, 'input', to device memory",
+        "cudaMemcpy in the wrong direction: from device memory, 'input' to device memory",
         "cudaMemcpy(columns",
     ),
     # fused
@@ -292,9 +292,20 @@ MISTAKES = {
                 "    if (lane < offset) sum += __shfl_down_sync(0xffffffff, sum, offset);",
             )
         ],
-        "barriers",
-        "deadlock|warp",
-        "__shfl_down_sync",
+        "results",
+        "are wrong",
+    ),
+    "a barrier too early": Mistake(
+        "words",
+        [
+            (
+                "  T other = writers == 0 ? values[threadIdx.x] : T(0);\n  __syncthreads();\n  return other;",
+                "  T other = values[threadIdx.x];\n  __syncthreads();\n  return writers == 0 ? other : T(0);",
+            )
+        ],
+        "races",
+        "race (read after write) on shared 'writers'|race (write after read) on shared 'writers'",
+        "return writers == 0|writers = 0;",
     ),
     # atomics
     "any order": Mistake("wgrad_atomics", [], "results", "other bits"),

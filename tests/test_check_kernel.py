@@ -11,6 +11,7 @@ import torch
 
 from convlab import check, testing
 from convlab.testing import CONTRACTS, CheckError, CompileError, check_kernel, host_compiler, template
+from convlab.testing.program import nvcc_says
 
 TEMPLATE = template("conv2d_forward")
 
@@ -269,12 +270,23 @@ def test_without_numpy_in_another_dtype(tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("plain", [False, True], ids=["device.h", "plain"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("like", CONTRACTS)
-def test_templates_of_other_dtypes(like, dtype, tmp_path):
-    (tmp_path / "mine.cuh").write_text(template(like, dtype))
-    report = check_kernel(tmp_path / "mine.cuh", like, dtype=dtype, random_cases=1, count=False)
+def test_templates_of_other_dtypes(like, dtype, plain, tmp_path):
+    source = tmp_path / "mine.cu"
+    source.write_text(template(like, dtype, plain))
+    report = check_kernel(source, like, dtype=dtype, random_cases=1, count=False)
     assert report.ok and report.compared == report.problems >= 5, report
+    assert not plain or not shutil.which("nvcc") or nvcc_says(source) == "nvcc compiles mine.cu as it is"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("like", CONTRACTS)
+def test_plain_templates_are_right(like, tmp_path):
+    (tmp_path / "mine.cu").write_text(template(like, plain=True))
+    report = check_kernel(tmp_path / "mine.cu", like, random_cases=2)
+    assert report.ok and report.compared == report.problems >= 7 and report.numbers, report
 
 
 def test_what_cannot_be_checked(tmp_path):
@@ -340,6 +352,15 @@ def test_the_command(tmp_path, capsys):
     assert check.main([str(source)]) == 1 and "does not define the launcher" in capsys.readouterr().err
     source.write_text(source.read_text().replace("x[i] > 0", "x[i + 1] > 0"))
     assert check.main([str(source), "--like", "leaky_relu_forward"]) == 1 and "bounds" in capsys.readouterr().out
+    source = tmp_path / "plain.cu"
+    assert check.main(["--new", str(source), "--like", "leaky_relu_backward"]) == 0 and "<<<" in source.read_text()
+    assert check.main([str(source), "--like", "leaky_relu_backward", "--random", "0", "--no-count"]) == 0
+    capsys.readouterr()
+    assert check.main(["--forms", "--dtype", "float16"]) == 0
+    assert (
+        "void conv2d_forward(const __half* x, const __half* w, const __half* bias_or_null, __half* y, int N, int C,"
+        in (capsys.readouterr().out)
+    )
     assert check.main(["--columns"]) == 0 and "how often each byte" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         check.main([])

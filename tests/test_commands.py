@@ -190,10 +190,8 @@ def run(command, folder, status=0, **environment):
 
 
 def prepare(command, folder):
-    if " my_kernel.cuh" in command and "--new" not in command:
-        checkout.run(
-            "python -m convlab.check --new my_kernel.cuh " + " ".join(re.findall(r"--like \w+", command)), folder
-        )
+    if (name := re.search(r" (my_kernel\.\w+)", command)) and "--new" not in command:
+        checkout.run(f"python -m convlab.check --new {name[1]} " + " ".join(re.findall(r"--like \w+", command)), folder)
     if "--data mnist" in command:
         import tiny_data
 

@@ -88,8 +88,8 @@ def test_the_translation_keeps_lines(tmp_path):
 
 # What is put into the basic kernel, and what is said of it.
 NOT_SIMULATED = {
-    '  asm volatile("bar.sync 0;");\n': "basic.cu:12: asm\n      inline PTX is not simulated",
-    "  __shared__ float tile = 0;\n": "basic.cu:12: shared memory with an initial value",
+    '  asm volatile("bar.sync 0;");\n': "basic.cu:11: asm\n      inline PTX is not simulated",
+    "  __shared__ float tile = 0;\n": "basic.cu:11: shared memory with an initial value",
 }
 
 
@@ -100,6 +100,24 @@ def test_what_is_not_simulated_is_named(line, tmp_path):
     assert NOT_SIMULATED[line] in str(caught.value)
 
 
+def test_what_is_said_beside_findings(tmp_path):
+    """What kernel and launcher print, and where neighbouring threads read what lies far apart."""
+    changes = [
+        ("  int q = blockIdx.x * blockDim.x + threadIdx.x;", "  int q = blockIdx.x * blockDim.x + threadIdx.y;"),
+        ("  int p = blockIdx.y * blockDim.y + threadIdx.y;", "  int p = blockIdx.y * blockDim.y + threadIdx.x;"),
+        ("  if (bias) sum += bias[k];", '  if (p == 1) printf("sum %g\\n", sum);\n  if (bias) sum += bias[k];'),
+        ("  dim3 block(TILE, TILE);", '  printf("%d images\\n", N);\n  dim3 block(TILE, TILE);'),
+    ]
+    seen = []
+    _, report = check(tmp_path, "basic", changes, random_cases=0, progress=lambda done, what: seen.append((done, what)))
+    assert report.ok and report.compared == report.problems, report
+    kernel, launcher = report.printed.split("\nthe launcher")
+    assert kernel.startswith("the kernel printed, of x2.3.7.11-w5.3.3\n  block (0,0,0), thread (1,0,0): sum ")
+    assert len(kernel.splitlines()) == 12 and "\n  and 80 more" in kernel and "  2 images" in launcher
+    assert "basic.cu:15: reads of 'input' move" in str(report) and "are 56 bytes apart" in str(report)
+    assert seen[0] == (0, "x2.3.7.11-w5.3.3") and seen[-1] == (report.problems, "LeNet C3")
+
+
 def test_there_are_enough():
     assert len(CORRECT) + len(MISTAKES) >= 40 and {m.file for m in MISTAKES.values()} == set(LIKE)
     assert {path.stem for path in FOLDER.glob("*.cu")} == set(LIKE)
@@ -108,7 +126,7 @@ def test_there_are_enough():
 @pytest.mark.parametrize("file", ["wmma", *(pytest.param(f, marks=pytest.mark.long) for f in CORRECT if f != "wmma")])
 def test_right_ones(file, tmp_path):
     _, report = check(tmp_path, file, random_cases=1)
-    assert report.ok and report.compared == report.problems >= 7 and report.traffic and not report.warnings, report
+    assert report.ok and report.compared == report.problems >= 6 and report.traffic and not report.warnings, report
 
 
 @pytest.mark.long

@@ -228,6 +228,9 @@ def _ask(program: Program, question, report: KernelReport):
             report.launches = report.launches or list(answer.launches)
             results.append(answer.result)
             message = _wrong(question, results, order)
+            message += "".join(
+                f"\n  suggests: {warning}" for warning in report.warnings if message and "uninitialized" in warning
+            )
             report.compared += bool(message) or order == ORDERS[-1]
         if message:
             _note(report, question.what, message)

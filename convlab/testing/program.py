@@ -264,8 +264,8 @@ def _knows(cxx: str, flag: str) -> bool:
 
 
 def _forms(contract: Contract) -> list[tuple[str, str, str, str]]:
-    """What the launcher may take: a name, the arguments in words of what `requires` declares, and in those of what a run
-    has; and the arguments of its refusal()."""
+    """What the launcher may take, four texts each: a name; the arguments as `requires` declares them, and as a run has
+    them; and those of its refusal()."""
 
     def tensors(type_: str, declared: str, out: str, left_out: int = 0) -> tuple[str, str]:
         n = len(contract.inputs) - left_out
@@ -354,10 +354,10 @@ def _build(folder: Path, source: Path, contract: Contract, dtype, cxx, warnings:
         )
         return str(linked(folder / "program", kernel + runtime, cxx, _LINK_FLAGS))
     except CompilerFailed as error:
+        what = [_readable(error.said, source, contract, dtype)] if " error: " in error.said or not unsupported else []
         if unsupported:
-            what = "\n".join(map(str, unsupported))
-            raise CompileError(f"{source.name} does not compile, and has what is not simulated:\n{what}") from None
-        raise CompileError(_readable(error.said, source, contract, dtype)) from None
+            what.append("\n".join([f"{source.name} has what is not simulated:", *map(str, unsupported)]))
+        raise CompileError("\n\n".join(what)) from None
 
 
 def _readable(said: str, source: Path, contract: Contract, dtype) -> str:
@@ -403,7 +403,7 @@ def _no_launcher(source: Path, contract: Contract, dtype) -> str:
         if "__global__" not in m[1] and "__device__" not in m[1]
     ]
     named = [line for name, line in functions if name == contract.like]
-    has = named or [line for _, line in functions if "cudaStream_t" in line]
+    has = named or [line for _, line in functions if "*" in line.split("(", 1)[1]]
     element = TYPES[dtype].removeprefix("convlab::")
     return "\n".join(
         [

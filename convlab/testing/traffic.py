@@ -56,8 +56,8 @@ def table(rows: dict[str, dict[str, str]], width: int = NAME_WIDTH) -> list[str]
     ]
 
 
-# From how many times the least on an access is worth a word, and which part of all such costs it must be.
-_WASTEFUL, _OF_ALL = 2.0, 0.1
+# An access is worth a word from so many times the least on, and so much above it a request, if it is such a part of all.
+_WASTEFUL, _ABOVE, _OF_ALL = 2.0, 1.5, 0.1
 _MOST_ADVICE = 4
 
 
@@ -69,7 +69,8 @@ def advice(traffic: TrafficTable) -> list[str]:
         cost = {True: lambda row: row.wavefronts, False: lambda row: row.sectors}[shared]
         total = sum(map(cost, rows))
         for row in rows:
-            if row.requests and cost(row) >= max(_WASTEFUL * row.ideal, _OF_ALL * total):
+            least = max(_WASTEFUL * row.ideal, row.ideal + _ABOVE * row.requests, _OF_ALL * total)
+            if row.requests and cost(row) >= least:
                 found.append((cost(row) - row.ideal, _advice(row, cost(row), shared)))
     return [words for _, words in sorted(found, key=lambda pair: -pair[0])[:_MOST_ADVICE]]
 

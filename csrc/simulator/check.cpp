@@ -88,7 +88,7 @@ bool concurrent(const Mark& mark, Runner& r, uint16_t thread, bool global) {
 
 void race(Runner& r, const char* kind, const char* before, const Mark& mark, const Where& where,
           const std::string& element) {
-  if (r.read_too_early) fail({});
+  r.read_too_early.reset();  // it is the race that is to be told
   const bool other_block = mark.epoch < r.epochs.block_began || mark.other_block >= r.epochs.launch_began;
   const std::string who = other_block    ? "a thread of another block"
                           : mark.several ? "several threads"
@@ -109,20 +109,20 @@ Mark mark_now(Runner& r, const Mark& old, const Where& where, uint16_t thread, b
 }
 
 // In shared memory not the end yet: if another thread writes it in the same interval, what is wrong is the barrier.
-void read_of_uninitialised(Runner& r, const Piece& piece, size_t granule, Access access, const Where& where) {
+[[gnu::noinline, gnu::cold]] void read_of_uninitialised(Runner& r, const Piece& piece, size_t granule, Access access,
+                                                        const Where& where) {
   Report report{"read of uninitialised " + piece.text(granule), where};
   if (piece.global || access == Access::atomic) fail(std::move(report));
-  if (!r.read_too_early)
-    r.read_too_early = EarlyRead{std::move(report), r.thread_id(r.current->index), &piece.granules[granule]};
+  if (!r.read_too_early) r.read_too_early = EarlyRead{std::move(report), r.thread_id(r.current->index)};
 }
 
-void written_after(Runner& r, const std::string& element, const Where& where) {
-  const EarlyRead early = *r.read_too_early;
+[[gnu::noinline, gnu::cold]] void written_after(Runner& r, const Mark& read, const std::string& element,
+                                                const Where& where) {
   const std::string writer = text(r.thread_id(r.current->index));
   r.read_too_early.reset();
-  builtins.thread = early.thread;
+  builtins.thread = r.thread_id(read.thread);
   fail({"race (read before write) on " + element + ": a barrier is missing between the write and the read",
-        early.report.where, "written by thread " + writer + ", unordered, and only afterwards,", where});
+        unpack(read.place), "written by thread " + writer + ", unordered, and only afterwards,", where});
 }
 
 void touch(Runner& r, const Piece& piece, size_t bytes, Access access, const Where& where) {
@@ -133,9 +133,6 @@ void touch(Runner& r, const Piece& piece, size_t bytes, Access access, const Whe
     if (access != Access::write && piece.needs_write_before_read &&
         (piece.global ? g.write.epoch == 0 : g.write.epoch < r.epochs.block_began))
       read_of_uninitialised(r, piece, i, access, where);
-    if (access != Access::read && r.read_too_early && r.read_too_early->granule == &g &&
-        concurrent(g.read, r, thread, piece.global))
-      written_after(r, piece.text(i), where);
     if (access == Access::read) {
       if (concurrent(g.write, r, thread, piece.global))
         return race(r, "read after write", "written", g.write, where, piece.text(i));
@@ -148,8 +145,10 @@ void touch(Runner& r, const Piece& piece, size_t bytes, Access access, const Whe
       const bool both_atomic = access == Access::atomic && g.write.atomic;
       if (!both_atomic && concurrent(g.write, r, thread, piece.global))
         return race(r, "write after write", "written", g.write, where, piece.text(i));
-      if (concurrent(g.read, r, thread, piece.global))
+      if (concurrent(g.read, r, thread, piece.global)) {
+        if (r.read_too_early && g.write.epoch < r.epochs.block_began) written_after(r, g.read, piece.text(i), where);
         return race(r, "write after read", "read", g.read, where, piece.text(i));
+      }
       const bool several =
           both_atomic && g.write.epoch == r.epochs.now && (g.write.several || g.write.thread != thread);
       g.write = mark_now(r, g.write, where, thread, several, access == Access::atomic);

@@ -100,6 +100,10 @@ void Runner::run_block(uint64_t block) {
   fill_queue();
   resume(main_, next());  // comes back when the block has finished or failed
   current = nullptr, in_runtime = false;
+  if (read_too_early && !failed_) {
+    failed_ = true, report_ = read_too_early->report;
+    builtins.thread = read_too_early->thread;
+  }
   if (failed_) {
     const Report report = std::move(report_);
     std::string message = "convlab simulator: " + report.what;
@@ -131,7 +135,6 @@ void Runner::fill_queue() {
 // The thread to run next, or null when the block has finished.
 Thread* Runner::next() {
   if (queue_length_ == 0) {
-    if (read_too_early) fail({});
     if (live_ == 0) return nullptr;
     release_barrier();
   }
@@ -149,6 +152,7 @@ Thread* Runner::next() {
 }
 
 void Runner::release_barrier() {
+  if (read_too_early) fail({});
   const Thread* first = nullptr;  // that waits
   for (unsigned i = 0; i < count_ && !first; i++)
     if (threads_[i].state != State::returned) first = &threads_[i];

@@ -57,7 +57,6 @@ struct Warp {
 struct EarlyRead {
   Report report;
   uint3 thread;
-  const void* granule;
 };
 
 struct Buffer;
@@ -102,7 +101,6 @@ class Runner {
   Buffer* last_buffer = nullptr;  // the device buffer last accessed; most accesses are to the same one
   TrafficCounter* counter = nullptr;  // null unless the session counts
   Watch* watch = nullptr;  // while the watchdog looks after this runner
-  std::optional<EarlyRead> read_too_early;  // in this interval between barriers, the first
 
  private:
   void make_stacks(unsigned threads);
@@ -132,6 +130,9 @@ class Runner {
   char *own_stack_ = nullptr, *own_stack_end_ = nullptr;
   size_t stack_bytes_ = 0;
   unsigned capacity_ = 0;  // stacks
+
+ public:
+  std::optional<EarlyRead> read_too_early;  // in this interval between barriers, the first; rarely touched, so last
 };
 
 // The runner whose block the calling OS thread runs, or null.

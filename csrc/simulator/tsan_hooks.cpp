@@ -7,13 +7,15 @@
 namespace convlab::sim {
 namespace {
 
+__attribute__((noinline, cold)) void by_the_host(const void* address, Access kind, const void* return_address) {
+  if (in_device_memory(static_cast<const char*>(address))) note_host_access(address, kind, return_address);
+}
+
 inline __attribute__((always_inline)) void access(const void* address, size_t bytes, Access kind,
                                                   const void* return_address) {
   Runner* r = running();
-  if (!r || !r->current) {  // host code
-    if (in_device_memory(static_cast<const char*>(address))) note_host_access(address, kind, return_address);
-    return;
-  }
+  if (!r || !r->current) [[unlikely]]
+    return by_the_host(address, kind, return_address);
   if (r->in_runtime) return;  // library code that the runtime shares with the kernels
   if (is_private_or_input(*r, static_cast<const char*>(address), bytes, kind)) return;
   InRuntime guard(*r, return_address);

@@ -7,7 +7,7 @@ __global__ void missing_barrier_after_load_kernel(const float* in, float* out) {
   SHARED(float, tile, [64]);
   const int t = threadIdx.x;
   tile[t] = in[t];
-  out[t] = tile[(t + 37) % 64];  // check: race (read after write) on shared 'tile' | uninitialised shared 'tile'
+  out[t] = tile[(t + 37) % 64];  // check: race (read after write) on shared 'tile' | race (read before write) on shared 'tile'
 }
 PLANTED(missing_barrier_after_load, RIGHT { return in[(i + 37) % 64]; });
 
@@ -39,7 +39,7 @@ __global__ void missing_syncwarp_kernel(const float* in, float* out) {
   SHARED(float, a, [64]);
   const int t = threadIdx.x;
   a[t] = in[t];        // check: race (write after read) on shared 'a'
-  out[t] = a[t ^ 1];   // check: race (read after write) on shared 'a' | uninitialised shared 'a'
+  out[t] = a[t ^ 1];   // check: race (read after write) on shared 'a' | race (read before write) on shared 'a'
 }
 PLANTED(missing_syncwarp, RIGHT { return in[i ^ 1]; });
 

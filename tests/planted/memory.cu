@@ -124,7 +124,7 @@ __global__ void race_in_a_conversion_kernel(const float* in, float* out) {
   SHARED(convlab::float16, a, [64]);
   const int t = threadIdx.x;
   a[t] = convlab::float16(in[t]);  // check: race (write after read) on shared 'a'
-  out[t] = float(a[t ^ 1]);        // check: race (read after write) on shared 'a' | uninitialised shared 'a'
+  out[t] = float(a[t ^ 1]);        // check: race (read after write) on shared 'a' | race (read before write) on shared 'a'
 }
 PLANTED(race_in_a_conversion, nullptr);
 

@@ -1,6 +1,6 @@
 // nvcuda::wmma: fragments of matrices that a warp holds together. Which lane holds which element is nobody's business
-// but the implementation's; here element number i of a matrix, row by row, is x[i / 32] of lane i % 32. Products are
-// exact and summed in float32 in the order of k; the hardware's order differs.
+// but the implementation's: element_of and lane_of, so that few lanes load what they may have written themselves.
+// Products are exact and summed in float32 in the order of k; the hardware's order differs.
 #pragma once
 #include "simulator/plain/cuda_bf16.h"
 #include "simulator/plain/cuda_fp16.h"
@@ -52,12 +52,17 @@ template <class F> void fill_fragment(F& f, typename F::storage_element_type val
   for (auto& x : f.x) x = value;
 }
 
+// The number, row by row, of what is x[e] of a lane; and which lane has element i, as x[i / 32].
+constexpr int element_of(int e, int lane) { return e * 32 + (5 * lane + 7 * e + 3) % 32; }
+constexpr int lane_of(int i) { return 13 * (i % 32 + 64 * 7 - 7 * (i / 32) - 3) % 32; }  // 5 * 13 = 1 (mod 32)
+static_assert(lane_of(element_of(0, 0)) == 0 && lane_of(element_of(7, 31)) == 31 && lane_of(element_of(15, 8)) == 8);
+
 // Called by every lane, each of which moves its own elements: index(row, column) is where an element lies.
 template <class F, class Move>
 __attribute__((always_inline)) inline void each_element(F&, bool by_column, unsigned ldm, Move move) {
   const int lane = int(::convlab::sim::lane_id());
   for (int e = 0; e < F::num_elements; e++) {
-    const int i = e * 32 + lane, row = i / F::columns, column = i % F::columns;
+    const int i = element_of(e, lane), row = i / F::columns, column = i % F::columns;
     move(e, by_column ? size_t(column) * ldm + row : size_t(row) * ldm + column);
   }
 }
@@ -102,7 +107,7 @@ template <class D, class A, class B, class C> struct Operands {
     ::convlab::sim::plain::meet(lanes, mask);
     using Sum = std::conditional_t<std::is_integral_v<typename C::element_type>, int, float>;
     constexpr int m = D::rows, n = D::columns, k = A::columns;
-    const auto of = [&](int i) -> Operands& { return *static_cast<Operands*>(lanes[i % 32]); };
+    const auto of = [&](int i) -> Operands& { return *static_cast<Operands*>(lanes[lane_of(i)]); };
     Sum a[m * k], b[k * n], sums[m * n];
     for (int i = 0; i < m * k; i++) a[i] = value<A>("A", of(i).a->x[i / 32]);
     for (int i = 0; i < k * n; i++) b[i] = value<B>("B", of(i).b->x[i / 32]);
