@@ -52,6 +52,7 @@ LESS = {
     "make test-versions": 'ARGS="--here tests/test_flops.py"',
     "make bench": 'ARGS="conv lenet-c3 --quick --no-save"',
     "make mutants": 'ARGS="--sample 2"',
+    "python -m convlab.bench survey --sample 100": "--sample 2 --quick --no-save",
     "make sanitize": 'ARGS="-k watched"',
     "make gpu-test": 'ARGS="tests/test_cuda.py"',
     "make gpu-report": "STEP=subset",

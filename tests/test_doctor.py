@@ -1,5 +1,5 @@
 """`import convlab` and `python -m convlab.doctor` on installations that are right and that are not: what is wrong, and
-what mends it."""
+what fixes it."""
 
 import json
 import os
@@ -90,7 +90,7 @@ def old_torch(folder, version="2.10.1+cu128"):
 
 
 @works_with(
-    "any machine: `python -m convlab.doctor` finds what is wrong with an installation, and the command that mends it"
+    "any machine: `python -m convlab.doctor` finds what is wrong with an installation, and the command that fixes it"
 )
 def test_a_good_installation():
     done = subprocess.run([sys.executable, "-m", "convlab.doctor"], capture_output=True, text=True, cwd=PACKAGE.parent)

@@ -90,7 +90,7 @@ def test_replication_of_the_unrolled_input(layer, replication):
 
 
 def test_the_whole_ladder_is_counted_in_time():
-    """Half a minute is promised; processor time, because tests run side by side."""
+    """Half a minute is promised; CPU time, because tests run side by side."""
     before = resource.getrusage(resource.RUSAGE_SELF)
     explained = explain("lenet.c3", count=True)
     after = resource.getrusage(resource.RUSAGE_SELF)

@@ -23,7 +23,7 @@ def warm():
 
 
 class CtrlC:
-    """Comes as soon as a launch takes processor time."""
+    """Comes as soon as a launch takes CPU time."""
 
     def __init__(self, after=0.2):
         self.timer = threading.Timer(after, self.press)

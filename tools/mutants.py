@@ -1,4 +1,4 @@
-"""Breaks the kernels in one place at a time and looks whether the tests notice.
+"""Breaks the kernels in one place at a time and checks that the tests notice.
 
     make mutants                                    all
     python -m tools.mutants --sample 10 --seed 0    some
@@ -32,7 +32,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 HARMLESS = ROOT / "tests" / "harmless_mutants.txt"
 SWAPS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
-PROBLEMS_SECONDS = 20  # of processor time: whose problems take longer, hangs; others take 8 at most
+PROBLEMS_SECONDS = 20  # of CPU time: whose problems take longer, hangs; others take 8 at most
 
 
 # ---- finding them

@@ -1,4 +1,4 @@
-"""Examines this installation: one line for each thing that matters, with its verdict, and the command that mends it.
+"""Examines this installation: one line for each thing that matters, with its verdict, and the command that fixes it.
 
     python -m convlab.doctor            ends with status 1 if something is at fault
     python -m convlab.doctor --json     the same for programs: {"ok": ..., "findings": [{"name", "verdict", "found",

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """verdict: "ok"; "note" where something is missing that not everybody needs; "fault". fix: the command that mends
+    """verdict: "ok"; "note" where something is missing that not everybody needs; "fault". fix: the command that fixes
     it, or ""."""
 
     name: str

@@ -15,7 +15,7 @@ from .multiplied import Multiplied, multiplied
 from .picture import Picture, picture_of
 from .work import Work, work_of
 
-# Bytes that the first caches move for a sector of global memory, and for a wavefront of shared memory. nvcc makes one
+# Bytes that the L1 caches move for a sector of global memory, and for a wavefront of shared memory. nvcc makes one
 # load of several where it can, which the simulator cannot know: an H200 counts at least this share of its wavefronts.
 SECTOR, WAVEFRONT = 32, 128
 SURE_OF_WAVEFRONTS = 0.89
@@ -58,7 +58,7 @@ class Bound:
 
     "memory": the least bytes; "arithmetic": float32's multiply-adds, of a convolution done tap by tap (Winograd's needs
     fewer, and tensor cores have a rate of their own); of a rung besides "caches": what was counted, sectors of
-    global memory and wavefronts of shared memory, through the multiprocessors' first caches.
+    global memory and wavefronts of shared memory, through the multiprocessors' L1 caches.
     """
 
     by_resource: dict[str, float]
@@ -78,7 +78,7 @@ class Rung:
 
     Modelled: plan (Algorithm.plan), picture, launches, wasted (the share of threads, or of places in tiles, that falls
     over edges; None where the plan does not say). Counted, if asked for: counted. Modelled from the counts:
-    through_caches, bytes that go through the multiprocessors' first caches or shared memory; bound, a time that this
+    through_caches, bytes that go through the multiprocessors' L1 caches or shared memory; bound, a time that this
     rung cannot beat on the GPU.
     """
 

@@ -17,7 +17,7 @@ class Gpu:
     """Limits from NVIDIA's data sheets, architecture papers and the CUDA programming guide; none is measured.
 
     sms, clock (boost, GHz), lanes (float32 multiply-adds a cycle and multiprocessor), bandwidth (of memory, GB/s), l2
-    (MB). Of a multiprocessor: l1 (bytes a cycle from its first cache or shared memory), shared (bytes, blocks
+    (MB). Of a multiprocessor: l1 (bytes a cycle from its L1 cache or shared memory), shared (bytes, blocks
     together), threads, blocks. Of a block: shared_a_block (bytes), reserved (bytes of shared memory that the driver
     takes), shared_unit (bytes it gets its shared memory in).
     """

@@ -48,12 +48,12 @@ def draw(e: Explanation, path) -> None:
 
 
 def _roofs(gpu):
-    """GFLOP/s of multiply-adds, GB/s of memory and of the first caches."""
+    """GFLOP/s of multiply-adds, GB/s of memory and of the L1 caches."""
     return gpu.peak / 1e9, gpu.bandwidth, gpu.l1 * gpu.cycles / 1e9
 
 
 def _points(p):
-    """(rung, operations a byte through the first caches, GFLOP/s at best) of the counted rungs."""
+    """(rung, operations a byte through the L1 caches, GFLOP/s at best) of the counted rungs."""
     counted = [rung for rung in p.rungs if rung.counted]
     return [
         (rung, p.work.flops / rung.through_caches, 1e-3 * p.work.flops / rung.bound.microseconds) for rung in counted
@@ -72,7 +72,7 @@ def _panel(axes, e, p, colours, left, right, low):
     peak, memory, caches = _roofs(e.gpu)
     work = p.work
     axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, peak * 3), title=p.name)
-    for name, bandwidth, style in (("memory", memory, "-"), ("first caches", caches, "--")):
+    for name, bandwidth, style in (("memory", memory, "-"), ("L1 caches", caches, "--")):
         ridge = peak / bandwidth
         axes.plot([left, ridge], [left * bandwidth, peak], style, color="#444444", lw=1.4)
         x, above = max(left, low / bandwidth) * 1.2, 1.3
@@ -119,7 +119,7 @@ def _panel(axes, e, p, colours, left, right, low):
             ls="none",
             label=f"{rung.algorithm}: {rung.bound.microseconds:.3g} us by {rung.bound.roof}",
         )
-    axes.set_xlabel("operations a byte: rungs through the first caches, the star from memory", fontsize=8)
+    axes.set_xlabel("operations a byte: rungs through the L1 caches, the star from memory", fontsize=8)
     axes.grid(which="major", color="#dddddd", lw=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

@@ -4,7 +4,7 @@
 from .explanation import Bound, CpuRung, Explanation, Pass, Rung
 from .multiplied import Multiplied
 
-ROOFS = {"memory": "memory", "arithmetic": "multiply-adds", "caches": "first caches and shared memory"}
+ROOFS = {"memory": "memory", "arithmetic": "multiply-adds", "caches": "L1 caches and shared memory"}
 
 
 def rendered(e: Explanation) -> str:
@@ -29,7 +29,7 @@ def _head(e):
         return
     yield (
         f"{gpu.name}: compute capability {gpu.capability}, {gpu.sms} multiprocessors at {gpu.clock:g} GHz, {gpu.peak / 1e12:.1f} TFLOP/s of float32, "
-        f"{gpu.bandwidth:,g} GB/s, second cache {gpu.l2} MB  [published]"
+        f"{gpu.bandwidth:,g} GB/s, L2 cache {gpu.l2} MB  [published]"
     )
 
 

@@ -10,7 +10,7 @@ namespace {
 
 struct Cuda {
   using Rung = CudaRung;
-  static constexpr bool any_layout = false;
+  static constexpr bool takes_channels_last = false;
   const Tensor& like;
   CurrentStream stream;
   explicit Cuda(const Tensor& t) : like(t), stream(t) {}

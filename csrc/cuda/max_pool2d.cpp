@@ -8,7 +8,7 @@ namespace convlab {
 namespace {
 
 struct Cuda {
-  static constexpr bool any_layout = false;
+  static constexpr bool takes_channels_last = false;
   CurrentStream stream;
   explicit Cuda(const Tensor& t) : stream(t) {}
 

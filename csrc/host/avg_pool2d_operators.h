@@ -1,9 +1,9 @@
-// The average pooling operators up to the backend; see conv2d.h. A Backend has
+// The average pooling operators up to the backend; see conv2d_operators.h. An Impl has
 //
 //   void forward(const AvgPool2d&, DType, const void* x, void* y)
 //   void backward(const AvgPool2d&, DType, const void* dy, void* dx)
 //
-// and static constexpr bool any_layout (tensors.h), and is made from the tensor that the call writes. y is
+// and static constexpr bool takes_channels_last (tensors.h), and is made from the tensor that the call writes. y is
 // channels_last where x is.
 #pragma once
 #include "geometry/avg_pool2d.h"
@@ -12,7 +12,7 @@
 namespace convlab {
 
 // x [N, C, H, W] -> y [N, C, P, Q]
-template <class Backend>
+template <class Impl>
 Tensor avg_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, bool ceil_mode,
                           bool count_include_pad, int64_t divisor) {
   const char* op = "avg_pool2d";
@@ -20,28 +20,28 @@ Tensor avg_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes paddi
   const Pool2d g = make_pool2d(op, sizes_of(x), kernel_size, stride, padding, {1, 1}, ceil_mode);
 
   const bool channels_last = is_channels_last(x);
-  Tensor y = output<Backend>({x.size(0), x.size(1), g.P, g.Q}, x.scalar_type(), x, channels_last);
+  Tensor y = output<Impl>({x.size(0), x.size(1), g.P, g.Q}, x.scalar_type(), x, channels_last);
   if (y.numel() > 0) {
-    const Tensor xp = packed<Backend>(x);
-    Backend(y).forward({g, count_include_pad, divisor}, dtype, in("input", xp), out("output", y));
+    const Tensor xp = packed<Impl>(x);
+    Impl(y).forward({g, count_include_pad, divisor}, dtype, in("input", xp), out("output", y));
   }
-  return finished<Backend>(y, channels_last);
+  return to_requested_layout<Impl>(y, channels_last);
 }
 
 // dy [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)
-template <class Backend>
+template <class Impl>
 Tensor avg_pool2d_backward(Tensor dy, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding,
                            bool count_include_pad, int64_t divisor, bool channels_last) {
   const char* op = "avg_pool2d_backward";
   const DType dtype = dtype_of(op, {"grad_output", dy});
   const Pool2d g = pool2d_from_outputs(op, sizes_of(dy), input_size, kernel_size, stride, padding, {1, 1});
 
-  Tensor dx = output<Backend>({dy.size(0), dy.size(1), g.H, g.W}, dy.scalar_type(), dy, channels_last);
+  Tensor dx = output<Impl>({dy.size(0), dy.size(1), g.H, g.W}, dy.scalar_type(), dy, channels_last);
   if (dx.numel() > 0) {
-    const Tensor dyp = packed_as<Backend>(dy, channels_last);
-    Backend(dx).backward({g, count_include_pad, divisor}, dtype, in("grad_output", dyp), out("grad_input", dx));
+    const Tensor dyp = packed_as<Impl>(dy, channels_last);
+    Impl(dx).backward({g, count_include_pad, divisor}, dtype, in("grad_output", dyp), out("grad_input", dx));
   }
-  return finished<Backend>(dx, channels_last);
+  return to_requested_layout<Impl>(dx, channels_last);
 }
 
 }  // namespace convlab

@@ -1,8 +1,8 @@
 // The convolution operators up to the backend: check, allocate, choose the algorithm, hand over plain pointers. One
-// text for every backend. A Backend is made from a tensor, whose device and stream it takes, and has
+// text for every backend. An Impl is made from a tensor, whose device and stream it takes, and has
 //
 //   using Rung = CpuRung or CudaRung;
-//   static constexpr bool any_layout;  // tensors.h: whether tensors may lie channels_last
+//   static constexpr bool takes_channels_last;  // tensors.h: whether tensors may lie channels_last
 //   void forward(const Chosen<Rung>&, const Problem&, const void* x, const void* w, const void* bias_or_null, void* y)
 //   void dgrad(const Chosen<Rung>&, const Problem&, const void* dy, const void* w, void* dx)
 //   void wgrad(const Chosen<Rung>&, const Problem&, const void* dy, const void* x, void* dw, void* db_or_null)
@@ -23,7 +23,7 @@ inline Layouts layouts(const Tensor& first, const Tensor& second, const Sizes& s
 }
 
 // x [N, C, H, W], w [K, C/groups, R, S], bias [K] -> y [N, K, P, Q]
-template <class Backend>
+template <class Impl>
 Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geometry, int64_t algo) {
   const char* op = "conv2d";
   const DType dtype = common_dtype(op, {{"input", x}, {"weight", w}, {"bias", bias ? *bias : w}});
@@ -32,19 +32,19 @@ Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geom
   const bool channels_last = is_channels_last(x) || is_channels_last(w);
   const Sizes outputs{g.N, g.K, g.P, g.Q};
   const Problem problem{Pass::forward, dtype, g, channels_last, layouts(x, w, outputs, channels_last)};
-  const auto chosen = resolve<typename Backend::Rung>(algo, problem);
+  const auto chosen = resolve<typename Impl::Rung>(algo, problem);
 
-  Tensor y = output<Backend>(outputs, x.scalar_type(), x, channels_last);
+  Tensor y = output<Impl>(outputs, x.scalar_type(), x, channels_last);
   if (y.numel() > 0) {
-    const Tensor xp = packed<Backend>(x), wp = packed<Backend>(w), bp = bias ? packed<Backend>(*bias) : wp;
-    Backend(x).forward(chosen, problem, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr),
-                       out("output", y));
+    const Tensor xp = packed<Impl>(x), wp = packed<Impl>(w), bp = bias ? packed<Impl>(*bias) : wp;
+    Impl(x).forward(chosen, problem, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr),
+                    out("output", y));
   }
-  return finished<Backend>(y, channels_last);
+  return to_requested_layout<Impl>(y, channels_last);
 }
 
 // dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W], where input_size is (H, W)
-template <class Backend>
+template <class Impl>
 Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool channels_last, int64_t algo) {
   const char* op = "conv2d_dgrad";
   const DType dtype = common_dtype(op, {{"grad_output", dy}, {"weight", w}});
@@ -56,19 +56,19 @@ Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool 
   const Conv2d g = make_conv2d(op, x, sizes_of(w), geometry);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
   const Problem problem{Pass::dgrad, dtype, g, channels_last, layouts(dy, w, x, channels_last)};
-  const auto chosen = resolve<typename Backend::Rung>(algo, problem);
+  const auto chosen = resolve<typename Impl::Rung>(algo, problem);
 
-  Tensor dx = output<Backend>(x, dy.scalar_type(), dy, channels_last);
+  Tensor dx = output<Impl>(x, dy.scalar_type(), dy, channels_last);
   if (dx.numel() > 0) {
-    const Tensor dyp = packed<Backend>(dy), wp = packed<Backend>(w);
-    Backend(dy).dgrad(chosen, problem, in("grad_output", dyp), in("weight", wp), out("grad_input", dx));
+    const Tensor dyp = packed<Impl>(dy), wp = packed<Impl>(w);
+    Impl(dy).dgrad(chosen, problem, in("grad_output", dyp), in("weight", wp), out("grad_input", dx));
   }
-  return finished<Backend>(dx, channels_last);
+  return to_requested_layout<Impl>(dx, channels_last);
 }
 
 // dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless
 // with_bias
-template <class Backend>
+template <class Impl>
 std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, Sizes geometry, bool with_bias,
                                         bool channels_last, int64_t algo) {
   const char* op = "conv2d_wgrad";
@@ -84,22 +84,22 @@ std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, 
   const Conv2d g = make_conv2d(op, sizes_of(x), w, geometry);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
   const Problem problem{Pass::wgrad, dtype, g, channels_last || is_channels_last(x), layouts(dy, x, w, channels_last)};
-  const auto chosen = resolve<typename Backend::Rung>(algo, problem);
+  const auto chosen = resolve<typename Impl::Rung>(algo, problem);
 
-  const Tensor dyp = packed<Backend>(dy), xp = packed<Backend>(x);
-  Tensor dw = output<Backend>(w, dy.scalar_type(), dy, channels_last),
+  const Tensor dyp = packed<Impl>(dy), xp = packed<Impl>(x);
+  Tensor dw = output<Impl>(w, dy.scalar_type(), dy, channels_last),
          db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
   const bool bias = db.numel() > 0;
-  const Backend backend(dy);
+  const Impl backend(dy);
   if (dw.numel() > 0)
     backend.wgrad(chosen, problem, in("grad_output", dyp), in("input", xp), out("grad_weight", dw),
                   out_or_null("grad_bias", bias ? &db : nullptr));
   else if (bias) backend.bias_grad(problem, in("grad_output", dyp), out("grad_bias", db));
-  return {finished<Backend>(dw, channels_last), db};
+  return {to_requested_layout<Impl>(dw, channels_last), db};
 }
 
 // dy [N, K, P, Q] -> db [K]
-template <class Backend> Tensor conv2d_bias_grad(Tensor dy) {
+template <class Impl> Tensor conv2d_bias_grad(Tensor dy) {
   const char* op = "conv2d_bias_grad";
   const DType dtype = dtype_of(op, {"grad_output", dy});
   CONVLAB_CHECK(dy.dim() == 4, op, ": grad_output must be [N, K, P, Q], got ", text(sizes_of(dy)));
@@ -111,8 +111,8 @@ template <class Backend> Tensor conv2d_bias_grad(Tensor dy) {
 
   Tensor db = empty({g.K}, dy.scalar_type(), dy);
   if (db.numel() > 0) {
-    const Tensor dyp = packed<Backend>(dy);
-    Backend(dy).bias_grad(problem, in("grad_output", dyp), out("grad_bias", db));
+    const Tensor dyp = packed<Impl>(dy);
+    Impl(dy).bias_grad(problem, in("grad_output", dyp), out("grad_bias", db));
   }
   return db;
 }

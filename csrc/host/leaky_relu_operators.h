@@ -1,4 +1,4 @@
-// The activation operators up to the backend; see conv2d.h. A Backend has
+// The activation operators up to the backend; see conv2d_operators.h. An Impl has
 //
 //   void relu_forward(DType, long long elements, const void* x, void* y), and so on, as in launchers.h
 //
@@ -55,39 +55,39 @@ inline Tensor in_order_of(const Tensor& x, const Tensor& t) {
 }
 
 // y = run(x), element by element
-template <class Backend, class Run> Tensor elementwise(const char* op, const Tensor& x, Run run) {
+template <class Impl, class Run> Tensor elementwise(const char* op, const Tensor& x, Run run) {
   const DType dtype = dtype_of(op, {"input", x});
   const Tensor xd = dense(x);
   Tensor y = output_like(xd);
-  if (x.numel() > 0) run(Backend(x), dtype, in("input", xd), out("output", y));
+  if (x.numel() > 0) run(Impl(x), dtype, in("input", xd), out("output", y));
   return y;
 }
 
 // dx = run(dy, other), element by element, in the layout of `other`
-template <class Backend, class Run> Tensor elementwise(const char* op, const Tensor& dy, const Tensor& other, Run run) {
+template <class Impl, class Run> Tensor elementwise(const char* op, const Tensor& dy, const Tensor& other, Run run) {
   const DType dtype = common_dtype(op, {{"grad_output", dy}, {"input", other}});
   check_sizes(op, {"grad_output", dy}, sizes_of(other));
   const Tensor xd = dense(other), dyd = in_order_of(xd, dy);
   Tensor dx = output_like(xd);
-  if (other.numel() > 0) run(Backend(other), dtype, in("grad_output", dyd), in("input", xd), out("grad_input", dx));
+  if (other.numel() > 0) run(Impl(other), dtype, in("grad_output", dyd), in("input", xd), out("grad_input", dx));
   return dx;
 }
 
 // x -> y, and where x > 0, a bool an element, or [0] unless with_positive
-template <class Backend>
+template <class Impl>
 std::tuple<Tensor, Tensor> leaky_relu_forward(Tensor x, double negative_slope, bool with_positive) {
   const DType dtype = dtype_of("leaky_relu", {"input", x});
   const Tensor xd = dense(x);
   Tensor y = output_like(xd),
          positive = with_positive ? empty_as(xd, ScalarType::Bool) : empty({0}, ScalarType::Bool, x);
   if (x.numel() > 0)
-    Backend(x).leaky_relu_forward(dtype, x.numel(), negative_slope, in("input", xd), out("output", y),
-                                  out_or_null("positive", with_positive ? &positive : nullptr));
+    Impl(x).leaky_relu_forward(dtype, x.numel(), negative_slope, in("input", xd), out("output", y),
+                               out_or_null("positive", with_positive ? &positive : nullptr));
   return {y, positive};
 }
 
 // dy, positive -> dx, in the layout of `positive`
-template <class Backend> Tensor leaky_relu_backward(Tensor dy, Tensor positive, double negative_slope) {
+template <class Impl> Tensor leaky_relu_backward(Tensor dy, Tensor positive, double negative_slope) {
   const char* op = "leaky_relu_backward";
   const DType dtype = dtype_of(op, {"grad_output", dy});
   CONVLAB_CHECK(positive.scalar_type() == ScalarType::Bool, op, ": positive is ", name_of(positive.scalar_type()),
@@ -97,22 +97,22 @@ template <class Backend> Tensor leaky_relu_backward(Tensor dy, Tensor positive, 
   const Tensor pd = dense(positive), dyd = in_order_of(pd, dy);
   Tensor dx = empty_as(pd, dy.scalar_type());
   if (dy.numel() > 0)
-    Backend(dy).leaky_relu_backward(dtype, dy.numel(), negative_slope, in("grad_output", dyd), in("positive", pd),
-                                    out("grad_input", dx));
+    Impl(dy).leaky_relu_backward(dtype, dy.numel(), negative_slope, in("grad_output", dyd), in("positive", pd),
+                                 out("grad_input", dx));
   return dx;
 }
 
-template <class Backend> Tensor relu_forward(Tensor x) {
-  return elementwise<Backend>("relu", x, [&](Backend backend, DType dtype, const void* in, void* out) {
+template <class Impl> Tensor relu_forward(Tensor x) {
+  return elementwise<Impl>("relu", x, [&](Impl backend, DType dtype, const void* in, void* out) {
     backend.relu_forward(dtype, x.numel(), in, out);
   });
 }
 
-template <class Backend> Tensor relu_backward(Tensor dy, Tensor y) {
-  return elementwise<Backend>("relu_backward", dy, y,
-                              [&](Backend backend, DType dtype, const void* grad, const void* in, void* out) {
-                                backend.relu_backward(dtype, y.numel(), grad, in, out);
-                              });
+template <class Impl> Tensor relu_backward(Tensor dy, Tensor y) {
+  return elementwise<Impl>("relu_backward", dy, y,
+                           [&](Impl backend, DType dtype, const void* grad, const void* in, void* out) {
+                             backend.relu_backward(dtype, y.numel(), grad, in, out);
+                           });
 }
 
 }  // namespace convlab

@@ -1,15 +1,15 @@
-// The max pooling operators up to the backend; see conv2d.h. A Backend has
+// The max pooling operators up to the backend; see conv2d_operators.h. An Impl has
 //
 //   void forward(const Pool2d&, DType, const void* x, void* y, void* offsets_or_null)
 //   void backward(const Pool2d&, DType, const void* dy, const void* offsets, void* dx)
 //   void gather(const Pool2d&, DType, const void* x, const void* offsets, void* y)
 //   void indices(const Pool2d&, const void* offsets, long long* indices)
 //
-// and static constexpr bool any_layout (tensors.h), and is made from the tensor that the call writes: all of its
+// and static constexpr bool takes_channels_last (tensors.h), and is made from the tensor that the call writes: all of its
 // tensors lie alike.
 //
 // `offsets` [N, C, P, Q] names the tap that won in each window, r * S + s: uint8 for windows of up to 256 taps, else
-// int32. It lies as x does, or, from a backend without any_layout, contiguous. y lies as x.
+// int32. It lies as x does, or, from a backend without takes_channels_last, contiguous. y lies as x.
 #pragma once
 #include "host/pool2d_operators.h"
 
@@ -24,7 +24,7 @@ inline void check_offsets(const char* op, const Pool2d& g, const Tensor& offsets
 }
 
 // x [N, C, H, W] -> y [N, C, P, Q], and offsets [N, C, P, Q], or [0] unless with_offsets
-template <class Backend>
+template <class Impl>
 std::tuple<Tensor, Tensor> max_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
                                               bool ceil_mode, bool with_offsets) {
   const char* op = "max_pool2d";
@@ -33,19 +33,19 @@ std::tuple<Tensor, Tensor> max_pool2d_forward(Tensor x, Sizes kernel_size, Sizes
   const Sizes outputs{x.size(0), x.size(1), g.P, g.Q};
 
   const bool channels_last = is_channels_last(x);
-  Tensor y = output<Backend>(outputs, x.scalar_type(), x, channels_last);
+  Tensor y = output<Impl>(outputs, x.scalar_type(), x, channels_last);
   Tensor offsets =
-      with_offsets ? output<Backend>(outputs, offset_type(g), x, channels_last) : empty({0}, offset_type(g), x);
+      with_offsets ? output<Impl>(outputs, offset_type(g), x, channels_last) : empty({0}, offset_type(g), x);
   if (y.numel() > 0) {
-    const Tensor xp = packed<Backend>(x);
-    Backend(y).forward(g, dtype, in("input", xp), out("output", y),
-                       out_or_null("offsets", with_offsets ? &offsets : nullptr));
+    const Tensor xp = packed<Impl>(x);
+    Impl(y).forward(g, dtype, in("input", xp), out("output", y),
+                    out_or_null("offsets", with_offsets ? &offsets : nullptr));
   }
-  return {finished<Backend>(y, channels_last), offsets};
+  return {to_requested_layout<Impl>(y, channels_last), offsets};
 }
 
 // dy, offsets [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)
-template <class Backend>
+template <class Impl>
 Tensor max_pool2d_backward(Tensor dy, Tensor offsets, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding,
                            Sizes dilation, bool channels_last) {
   const char* op = "max_pool2d_backward";
@@ -54,16 +54,16 @@ Tensor max_pool2d_backward(Tensor dy, Tensor offsets, Sizes input_size, Sizes ke
   const Sizes x{dy.size(0), dy.size(1), g.H, g.W};
   check_offsets(op, g, offsets, x);
 
-  Tensor dx = output<Backend>(x, dy.scalar_type(), dy, channels_last);
+  Tensor dx = output<Impl>(x, dy.scalar_type(), dy, channels_last);
   if (dx.numel() > 0) {
-    const Tensor dyp = packed_as<Backend>(dy, channels_last), winners = packed_as<Backend>(offsets, channels_last);
-    Backend(dx).backward(g, dtype, in("grad_output", dyp), in("offsets", winners), out("grad_input", dx));
+    const Tensor dyp = packed_as<Impl>(dy, channels_last), winners = packed_as<Impl>(offsets, channels_last);
+    Impl(dx).backward(g, dtype, in("grad_output", dyp), in("offsets", winners), out("grad_input", dx));
   }
-  return finished<Backend>(dx, channels_last);
+  return to_requested_layout<Impl>(dx, channels_last);
 }
 
 // x [N, C, H, W], offsets [N, C, P, Q] -> y [N, C, P, Q]: x at the winners
-template <class Backend>
+template <class Impl>
 Tensor max_pool2d_gather(Tensor x, Tensor offsets, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation) {
   const char* op = "max_pool2d_gather";
   const DType dtype = dtype_of(op, {"input", x});
@@ -73,17 +73,17 @@ Tensor max_pool2d_gather(Tensor x, Tensor offsets, Sizes kernel_size, Sizes stri
   check_offsets(op, g, offsets, sizes_of(x));
 
   const bool channels_last = is_channels_last(x);
-  Tensor y = output<Backend>(sizes_of(offsets), x.scalar_type(), x, channels_last);
+  Tensor y = output<Impl>(sizes_of(offsets), x.scalar_type(), x, channels_last);
   if (y.numel() > 0) {
-    const Tensor xp = packed<Backend>(x), winners = packed_as<Backend>(offsets, channels_last);
-    Backend(y).gather(g, dtype, in("input", xp), in("offsets", winners), out("output", y));
+    const Tensor xp = packed<Impl>(x), winners = packed_as<Impl>(offsets, channels_last);
+    Impl(y).gather(g, dtype, in("input", xp), in("offsets", winners), out("output", y));
   }
-  return finished<Backend>(y, channels_last);
+  return to_requested_layout<Impl>(y, channels_last);
 }
 
 // offsets [N, C, P, Q] -> indices [N, C, P, Q] int64: h * W + w of the winners, where input_size is (H, W); they lie as
 // offsets
-template <class Backend>
+template <class Impl>
 Tensor max_pool2d_indices(Tensor offsets, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding,
                           Sizes dilation) {
   const char* op = "max_pool2d_indices";
@@ -91,13 +91,13 @@ Tensor max_pool2d_indices(Tensor offsets, Sizes input_size, Sizes kernel_size, S
   check_offsets(op, g, offsets, sizes_of(offsets));
 
   const bool channels_last = is_channels_last(offsets);
-  Tensor indices = output<Backend>(sizes_of(offsets), ScalarType::Long, offsets, channels_last);
+  Tensor indices = output<Impl>(sizes_of(offsets), ScalarType::Long, offsets, channels_last);
   if (indices.numel() > 0) {
-    const Tensor winners = packed<Backend>(offsets);
-    Backend(indices).indices(g, in("offsets", winners),
-                             static_cast<long long*>(static_cast<void*>(out("indices", indices))));
+    const Tensor winners = packed<Impl>(offsets);
+    Impl(indices).indices(g, in("offsets", winners),
+                          static_cast<long long*>(static_cast<void*>(out("indices", indices))));
   }
-  return finished<Backend>(indices, channels_last);
+  return to_requested_layout<Impl>(indices, channels_last);
 }
 
 }  // namespace convlab

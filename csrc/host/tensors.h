@@ -159,16 +159,16 @@ inline Tensor as_channels_last(const Tensor& t) {
   return out;
 }
 
-// ---- layouts: a backend's kernels take contiguous tensors, or, where it says so (any_layout), dense channels_last
+// ---- layouts: a backend's kernels take contiguous tensors, or, where it says so (takes_channels_last), dense channels_last
 // ones as well -----
 
 // Whether a tensor lies channels_last, and not contiguous also, once it is packed for a backend that takes both
 inline bool lies_channels_last(const Tensor& t) { return !t.is_contiguous() && is_channels_last(t); }
 
 // `t` as kernels take it
-template <class Backend> Tensor packed(const Tensor& t) {
+template <class Impl> Tensor packed(const Tensor& t) {
   if (t.is_contiguous()) return t;
-  if constexpr (Backend::any_layout)
+  if constexpr (Impl::takes_channels_last)
     if (is_channels_last(t)) {
       const int64_t C = t.size(1), W = t.size(3), row = C * W, expected[] = {t.size(2) * row, 1, row, C};
       for (int d = 0; d < 4; d++)
@@ -178,14 +178,13 @@ template <class Backend> Tensor packed(const Tensor& t) {
   return torch::stable::contiguous(t);
 }
 
-// An output for kernels to write; `finished` gives it the layout it should have.
-template <class Backend>
-Tensor output(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, bool channels_last) {
+// An output for kernels to write; `to_requested_layout` gives it the layout it should have.
+template <class Impl> Tensor output(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, bool channels_last) {
   return empty(sizes, dtype, device_of,
-               Backend::any_layout && channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+               Impl::takes_channels_last && channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
-template <class Backend> Tensor finished(Tensor t, bool channels_last) {
-  return Backend::any_layout || !channels_last ? t : as_channels_last(t);
+template <class Impl> Tensor to_requested_layout(Tensor t, bool channels_last) {
+  return Impl::takes_channels_last || !channels_last ? t : as_channels_last(t);
 }
 
 }  // namespace convlab

@@ -75,7 +75,7 @@ struct Piece {  // of memory, with its marks
   }
 };
 
-// Whether what `mark` tells of may happen at the same time as what `thread` does now.
+// Whether what `mark` describes may happen at the same time as what `thread` does now.
 bool concurrent(const Mark& mark, Runner& r, uint16_t thread, bool global) {
   if (global && mark.other_block >= r.epochs.launch_began) return true;
   if (mark.epoch != r.epochs.now)

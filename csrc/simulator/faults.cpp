@@ -42,7 +42,7 @@ Handlers& handlers() {
   char seconds[32];
   snprintf(seconds, sizeof seconds, "%g", watchdog_seconds());
   fail({std::string("a thread has run for ") + seconds +
-            " s of processor time without reaching a barrier, a warp operation or its end: an endless loop, or a wait "
+            " s of CPU time without reaching a barrier, a warp operation or its end: an endless loop, or a wait "
             "for another thread"
             " (here a thread runs until it waits at one of those)",
         interrupted});

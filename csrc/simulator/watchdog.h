@@ -14,7 +14,7 @@ class Runner;
 
 constexpr int kWatchdogSignal = SIGURG;
 
-// Processor time that a thread may take from one meeting with others to the next: CONVLAB_SIMULATOR_TIME_LIMIT, or a
+// CPU time that a thread may take from one meeting with others to the next: CONVLAB_SIMULATOR_TIME_LIMIT, or a
 // minute, which is far more than a correct kernel takes on the slowest machine.
 double& watchdog_seconds();
 
@@ -37,7 +37,7 @@ class Watch {
   timer_t timer_;
   bool has_timer_;
   uint64_t progress_;
-  double since_;  // processor time of the thread when it last made progress
+  double since_;  // CPU time of the thread when it last made progress
 };
 
 }  // namespace convlab::sim

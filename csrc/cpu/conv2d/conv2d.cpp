@@ -13,7 +13,7 @@ namespace {
 
 struct Cpu {
   using Rung = CpuRung;
-  static constexpr bool any_layout = true;
+  static constexpr bool takes_channels_last = true;
   explicit Cpu(const Tensor&) {}
 
   void forward(const Chosen<CpuRung>& c, const Problem& p, const void* x, const void* w, const void* bias,

@@ -34,7 +34,7 @@ class Factors {
 };
 
 struct Cpu {
-  static constexpr bool any_layout = true;
+  static constexpr bool takes_channels_last = true;
   const int64_t channels;  // of a position where the tensors lie channels_last, else 1
   explicit Cpu(const Tensor& output) : channels(is_channels_last(output) ? output.size(1) : 1) {}
 

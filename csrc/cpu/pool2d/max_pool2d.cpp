@@ -17,7 +17,7 @@ constexpr int kGatheredTaps = 16;
 constexpr int kScattered = 16;  // channels: a cache line of floats
 
 struct Cpu {
-  static constexpr bool any_layout = true;
+  static constexpr bool takes_channels_last = true;
   const int64_t channels;  // of a position where the tensors lie channels_last, else 1
   explicit Cpu(const Tensor& output) : channels(is_channels_last(output) ? output.size(1) : 1) {}
 

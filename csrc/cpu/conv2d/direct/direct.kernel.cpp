@@ -139,7 +139,7 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
   constexpr int L = kLanes<A>;
   const Product& p = rp.product;
   const int64_t kernel_taps = int64_t(p.rows.kernel) * p.columns.kernel;
-  // All channels of the target go over a block of slots while its source is in the first cache
+  // All channels of the target go over a block of slots while its source is in the L1 cache
   const int64_t tile_slots = kSums / channels_of_tile(p.width),
                 fit = kBlockBytes / (int64_t(p.depth) * p.rows.kernel * kVectorBytes);
   const int64_t block = fit > tile_slots ? fit / tile_slots * tile_slots : tile_slots;
