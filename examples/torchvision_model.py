@@ -9,8 +9,8 @@ import torchvision
 import convlab
 
 torch.manual_seed(0)
-model = torchvision.models.resnet18(num_classes=10)
-x, labels = torch.randn(2, 3, 64, 64), torch.tensor([3, 7])
+model = torchvision.models.resnet18(num_classes=10).double()  # in float32 a rounding error may turn a sign before a ReLU
+x, labels = torch.randn(2, 3, 64, 64, dtype=torch.float64), torch.tensor([3, 7])
 
 
 def step():
@@ -29,6 +29,4 @@ print(f"loss {loss:.6f} through torch, {its_loss:.6f} through convlab")
 print(
     f"gradient of conv1.weight: the largest difference is {(gradient - its_gradient).abs().max() / gradient.abs().max():.1e} of the largest element"
 )
-assert abs(loss - its_loss) < 1e-4 and torch.allclose(
-    gradient, its_gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item()
-)
+assert abs(loss - its_loss) < 1e-9 and (gradient - its_gradient).abs().max() < 1e-9 * gradient.abs().max()

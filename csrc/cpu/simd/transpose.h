@@ -20,8 +20,8 @@ template <class A, class T> CONVLAB_INLINE Vec<A> load_apart(const T* from, int 
 // >= rows apart. Writes up to a vector past the panel's end, and nothing behind the columns before it has written
 // these.
 template <class A, class T>
-void transpose_in(const T* from, int64_t from_stride, int rows, int columns, A* panel, int64_t panel_stride,
-                  int apart = 1) {
+[[gnu::noinline]] void transpose_in(const T* from, int64_t from_stride, int rows, int columns, A* panel,
+                                    int64_t panel_stride, int apart = 1) {
   constexpr int L = kLanes<A>;
   for (int j = 0; j < columns; j += L) {
     if (j + L > columns && columns > L) j = columns - L;  // the last block again covers part of the one before
@@ -44,7 +44,8 @@ void transpose_in(const T* from, int64_t from_stride, int rows, int columns, A* 
 
 // panel [rows, L], rows `panel_stride` apart -> to [columns, rows], `to_stride` apart, for the first `columns` <= L
 template <class A, class T>
-void transpose_out(const A* panel, int64_t panel_stride, int rows, int columns, T* to, int64_t to_stride) {
+[[gnu::noinline]] void transpose_out(const A* panel, int64_t panel_stride, int rows, int columns, T* to,
+                                     int64_t to_stride) {
   constexpr int L = kLanes<A>;
   if (rows < L) {
     for (int i = 0; i < rows; i++)

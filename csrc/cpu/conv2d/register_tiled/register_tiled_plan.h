@@ -15,7 +15,7 @@ constexpr int kPlanes = 16;  // channels of the source: fewer planes are faster 
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; more where strips are small anyway
 constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices together
 
-// When "auto" takes it; measured on two AVX-512 cores, and on two of AVX2 alone
+// When "auto" takes it; measured on two cores of AVX2, the first two numbers on two of AVX-512 as well
 constexpr int kNarrow = 12;  // target channels a group, or a vector's lanes: fewer waste too many of them
 constexpr int kShallow = 4;  // source channels a group: fewer make loops too short to pay for a tile, and for
                              // transposing its target where that lies NCHW
