@@ -9,7 +9,8 @@ import torchvision
 import convlab
 
 torch.manual_seed(0)
-model = torchvision.models.resnet18(num_classes=10).double()  # in float32 a rounding error may turn a sign before a ReLU
+# float64: with two images, a rounding error of float32 may turn a sign before a ReLU
+model = torchvision.models.resnet18(num_classes=10).double()
 x, labels = torch.randn(2, 3, 64, 64, dtype=torch.float64), torch.tensor([3, 7])
 
 
