@@ -55,8 +55,9 @@ struct Depthwise {
 
 // The places whose targets lie in [begin, end)
 CONVLAB_INLINE Places clipped(Places p, int begin, int end) {
-  const int skipped = p.at < begin ? (begin - p.at + p.at_step - 1) / p.at_step : 0;
-  const int kept = p.at < end ? (end - 1 - p.at) / p.at_step + 1 : 0;
+  const auto steps = [&](int rows) { return p.at_step == 1 ? rows : rows / p.at_step; };  // a plane of 7 x 7 is small
+  const int skipped = p.at < begin ? steps(begin - p.at + p.at_step - 1) : 0;
+  const int kept = p.at < end ? steps(end - 1 - p.at) + 1 : 0;
   p.count = (kept < p.count ? kept : p.count) - skipped;
   p.at += skipped * p.at_step, p.from += skipped * p.from_step;
   return p;
