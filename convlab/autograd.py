@@ -74,7 +74,7 @@ def overwrite(x, y):
     2.14)."""
     if torch.compiler.is_compiling() or not is_functionalized():
         return x.copy_(y)
-    return x.masked_fill_(torch.ones((), dtype=torch.bool, device=x.device), -0.0).add_(y)
+    return x.fill_(-0.0).add_(y)  # -0.0 + y is y, whatever its sign
 
 
 PRIMITIVES: list[type[Function]] = []
