@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import figures
 import pytest
-import readme
 import torch
 from torch.nn import functional as F
 
@@ -568,13 +568,25 @@ def test_the_cpus_record_has_its_rows():
     assert step["convlab"]["warm"]["median"] == 28997 and step["torch channels_last"]["warm"]["ratio"] == 1.192
 
 
-# ---- the README ------------------------------------------------------------------------------------------------------
+# ---- the page ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_readme_says_what_was_measured():
-    text = (ROOT / "README.md").read_text()
-    source = readme.source_of(text)
-    assert readme.contents_of(text) == readme.tables(record.read(ROOT / source))
+def test_the_page_says_what_was_measured():
+    text = figures.PAGE.read_text()
+    source = figures.source_of(text)
+    assert figures.contents_of(text) == figures.tables(record.read(ROOT / source))
+
+
+def test_the_readme_has_the_pages_bars():
+    readme = figures.README.read_text()
+    assert figures.with_bars(readme, figures.PAGE.read_text()) == readme, "python -m tools.figures draws them"
+    assert figures.with_bars("<!-- how fast -->\n<!-- end of how fast -->", figures.PAGE.read_text()) in readme
+
+
+def test_a_bar(whole_run):
+    of, line, *_ = figures.bars(whole_run).splitlines()
+    assert of == "A processor, AVX512, 2 threads, torch 2.11, float32"
+    assert line == "  " + "LeNet's convolutions".ljust(36) + "█" * 10 + "│" + "█" * 5 + " 1.50"
 
 
 @pytest.fixture
@@ -603,30 +615,30 @@ def whole_run(tmp_path):
     return json.loads((tmp_path / "run.json").read_text())
 
 
-def test_the_readme_is_written_from_a_run(whole_run):
+def test_the_page_is_written_from_a_run(whole_run):
     before = "above\n<!-- measured: nothing -->\nNot measured yet.\n<!-- end of what was measured -->\nbelow\n"
-    after = readme.updated(before, whole_run, "benchmarks/results/run.json")
+    after = figures.updated(before, whole_run, "benchmarks/results/run.json")
     assert after.startswith("above\n") and after.endswith("-->\nbelow\n")
-    assert readme.source_of(before) is None and readme.source_of(after) == "benchmarks/results/run.json"
+    assert figures.source_of(before) is None and figures.source_of(after) == "benchmarks/results/run.json"
     assert "A processor, 2 threads, AVX512, float32, torch 2.11: a peak of 500 GFLOP/s." in after
     assert "| 64 x 1 x 32 x 32 -> 6, 5 x 5 | 123 GFLOP/s, 1.50 | 123 GFLOP/s, 1.50 |" in after
     assert "| ResNet's convolutions in nchw | 1.50 (1.50 to 1.50) | 3.00 (3.00 to 3.00) |" in after
-    assert readme.contents_of(after) == readme.tables(whole_run) and "wanted" not in after
+    assert figures.contents_of(after) == figures.tables(whole_run) and "wanted" not in after
 
 
-def test_the_readme_says_that_rows_were_disturbed(whole_run):
-    assert "disturbed" not in readme.tables(whole_run)
+def test_the_page_says_that_rows_were_disturbed(whole_run):
+    assert "disturbed" not in figures.tables(whole_run)
     whole_run["rows"][0]["disturbed"] = True
-    assert "Other programs disturbed 1 of 96 rows." in readme.tables(whole_run)
+    assert "Other programs disturbed 1 of 96 rows." in figures.tables(whole_run)
 
 
 @pytest.mark.parametrize("option,value", [("words", ["lenet-c1"]), ("cold", True), ("algo", "direct")])
-def test_the_readme_takes_whole_runs_only(whole_run, option, value):
+def test_the_page_takes_whole_runs_only(whole_run, option, value):
     with pytest.raises(record.BadRecord, match="no block"):
-        readme.updated("# a README without it", whole_run, "run.json")
+        figures.updated("# a page without it", whole_run, "run.json")
     whole_run["options"][option] = value
     with pytest.raises(record.BadRecord, match="whole runs"):
-        readme.tables(whole_run)
+        figures.tables(whole_run)
 
 
 def test_a_step_in_float64_has_no_error():

@@ -133,7 +133,7 @@ def test_commands(command, tmp_path):
     look_for_what_it_needs(command)
     folder = checkout.copy(tmp_path / "convlab")
     prepare(command, folder)
-    readme = (folder / "README.md").read_text()
+    pages = {path: path.read_text() for path in [folder / "README.md", *(folder / "docs").glob("*.md")]}
     status, says = STATUS.get(command, 0), SAYS.get(command, "")
     if command in WITHOUT_A_GPU and not GPU:
         status, says = WITHOUT_A_GPU[command]
@@ -141,7 +141,7 @@ def test_commands(command, tmp_path):
     assert says in said and counts_in(said) >= counts_shown(command)
     if command == "make clean":
         assert not list((folder / "convlab").glob("*.so"))
-    assert (folder / "README.md").read_text() == readme  # what writes into it finds it true
+    assert {path: path.read_text() for path in pages} == pages  # what writes into them finds them true
 
 
 def counts_in(text):
@@ -151,13 +151,13 @@ def counts_in(text):
 
 
 def counts_shown(command):
-    """Those that the README shows behind a command."""
-    _, _, behind = (ROOT / "README.md").read_text().partition(f"$ {command}\n")
+    """Those that the page on training shows behind a command."""
+    _, _, behind = (ROOT / "docs" / "training.md").read_text().partition(f"$ {command}\n")
     return counts_in(behind.split("```")[0])
 
 
 def test_counts_are_found():
-    """So that the README's are compared."""
+    """So that the page's are compared."""
     assert len(counts_shown("python train_lenet.py --algo all --steps 4 --batch-size 16 --simulate")) == 7
 
 

@@ -17,6 +17,8 @@ def test_the_page_is_what_is_found_and_counted():
     """The report, with file and line, and the counted traffic of each step; all of them right."""
     page = (example_steps.FOLDER / "README.md").read_text()
     assert page == example_steps.page(), "python -m tools.example_steps --write, if it is meant"
+    shown = (ROOT / "README.md").read_text().split("0_with_a_bug.cuh\n", 1)[1].split("\n```")[0]
+    assert f"```\n{shown}\n" in page  # as it begins
 
 
 def test_the_bug_is_where_it_is_planted():

@@ -401,12 +401,11 @@ def test_bad_arguments(layer, arguments, message):
     assert message in str(error.value)
 
 
-def test_the_readme_shows_what_is_printed(capsys):
+def test_the_page_shows_what_is_printed(capsys):
     if convlab.build_info()["nvcc"] and not compiled._table_of_the_build()[0]:
-        pytest.skip("built by another nvcc than the README's figures are from: registers may differ")
-    text = (Path(__file__).parent.parent / "README.md").read_text()
-    section = text.split("## What a kernel will do")[1].split("\n## ")[0]
-    typed, printed = section.split("```\n")[1::2]
+        pytest.skip("built by another nvcc than the page's figures are from: registers may differ")
+    text = (Path(__file__).parent.parent / "docs" / "explain.md").read_text()
+    typed, printed = text.split("```\n")[1::2]
     command.main(typed.split("convlab.explain ")[1].split())
     assert capsys.readouterr().out == printed
 

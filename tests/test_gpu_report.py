@@ -8,11 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import figures
 import gpu_counters
 import gpu_report
 import gpu_subset
 import pytest
-import readme
 import torch
 import works_with
 from gpu_report import Step
@@ -70,7 +70,7 @@ def test_a_dry_run(tmp_path):
     assert "outputs of every kernel are right" in report["steps"]["subset"]["tail"]
     every_kind_of_row_is_measured(record.load(path), report["steps"]["ceilings"]["data"]["ceilings"][0])
     every_rung_is_counted(report["steps"]["counters"]["data"]["rows"])
-    the_readme_shows_it(report, path)
+    the_page_shows_it(report, path)
 
 
 def every_kind_of_row_is_measured(measured, found):
@@ -111,9 +111,9 @@ def every_rung_is_counted(rows):
     )  # x and w, 400 steps, 120 outputs in 4 warps
 
 
-def the_readme_shows_it(report, path):
+def the_page_shows_it(report, path):
     with pytest.raises(BadRecord, match="a dry one"):
-        readme.tables(report)
+        figures.tables(report)
     data = report["steps"]["bench"]["data"]
     why = "the GPU took a nap"
     data |= {"dry": False, "options": data["options"] | {"words": []}, "left_out": 3, "why_left_out": why}
@@ -121,7 +121,7 @@ def the_readme_shows_it(report, path):
     before = (
         "a\n<!-- measured on a GPU: nothing -->\nNot measured yet.\n<!-- end of what was measured on a GPU -->\nz\n"
     )
-    after = readme.updated(before, report, "benchmarks/results/report.json")
+    after = figures.updated(before, report, "benchmarks/results/report.json")
     assert after.startswith("a\n<!-- measured on a GPU: benchmarks/results/report.json -->\n") and after.endswith(
         "-->\nz\n"
     )
@@ -158,7 +158,7 @@ def the_readme_shows_it(report, path):
     place = next(i for i, row in enumerate(data["rows"]) if row["kind"] == "conv")
     data["rows"][place] |= {"refused": "MemoryError: x"}
     del data["rows"][place]["ways"]
-    after = readme.tables(report)
+    after = figures.tables(report)
     assert "in the 2 kernels of the rungs on a: " in after
     assert "in 2 of 3 counts; wavefronts of shared memory are within 10 % in 1 of 1." in after
     assert "failed: counters (stopped after 9 s)" in after and "1 rows were refused" in after and "| refused |" in after
@@ -574,7 +574,7 @@ def test_an_ncu_that_works(monkeypatch, tmp_path):
     )
 
 
-# ---- the README ------------------------------------------------------------------------------------------------------
+# ---- the page ---------------------------------------------------------------------------------------------------------
 
 
 RECORD = ROOT / "benchmarks" / "results" / "nvidia-h200-2026-11-20.json"
@@ -605,10 +605,10 @@ def test_the_h200s_record_has_its_rows():
     assert len(set(names)) == 322 and RECORD.read_text().count("void flip_filter<float, float>") == 1
 
 
-def test_the_readme_says_what_was_measured_on_a_gpu():
-    text = (ROOT / "README.md").read_text()
-    source = readme.source_of(text, readme.GPU)
-    assert readme.contents_of(text, readme.GPU) == readme.tables(record.read(ROOT / source))
+def test_the_page_says_what_was_measured_on_a_gpu():
+    text = figures.PAGE.read_text()
+    source = figures.source_of(text, figures.GPU)
+    assert figures.contents_of(text, figures.GPU) == figures.tables(record.read(ROOT / source))
 
 
 def a_row(kind, layer, precision, layout="nchw", **medians):
@@ -625,7 +625,7 @@ def a_row(kind, layer, precision, layout="nchw", **medians):
     return head | {"ways": ways}
 
 
-def test_the_readme_says_first_what_is_faster_and_what_is_not():
+def test_the_page_says_first_what_is_faster_and_what_is_not():
     refused = a_row("conv", "cifar-3-32@8", "float32") | {"refused": "wrong"}
     del refused["ways"]
     steps = {"convlab_graph": 0.5, "torch_nchw": 0.75, "torch_nchw_graph": 1.0, "torch_nchw_tf32_graph": 0.25}
@@ -640,7 +640,7 @@ def test_the_readme_says_first_what_is_faster_and_what_is_not():
         a_row("step", "lenet-5@8", "float32", **steps),
         refused,
     ]
-    sentence = readme._sentence({"machine": {"gpu": "NVIDIA X"}, "rows": rows})
+    sentence = figures._sentence({"machine": {"gpu": "NVIDIA X"}, "rows": rows})
     assert sentence == (
         "On an NVIDIA X, in float32 and by geometric means, faster than torch at its best: training steps as CUDA graphs (2.00 times), LeNet's "
         "convolutions (6.00 times), max pooling in nchw (2.00 times); slower: training steps called one by one (0.75 times), ResNet's convolutions "
@@ -656,11 +656,11 @@ def test_the_readme_says_first_what_is_faster_and_what_is_not():
     assert cells["LeNet's convolutions, bfloat16"]["torch at its best"] == "0.25 (0.25 to 0.25)"
     assert cells["training steps as CUDA graphs"]["torch also in TF32"] == "0.50 (0.50 to 0.50)"
     assert cells["max pooling in channels_last"]["torch also in TF32"] == "-" and len(cells) == 7
-    assert readme._sentence({"machine": {"gpu": "NVIDIA X"}, "rows": []}) == ""
+    assert figures._sentence({"machine": {"gpu": "NVIDIA X"}, "rows": []}) == ""
 
 
 def test_what_a_report_shows_to_work(monkeypatch):
-    """README.md's table of what convlab works with says of tests that only a GPU runs whether one did."""
+    """The table of what convlab works with says of tests that only a GPU runs whether one did."""
     marks = {"cuda": pytest.mark.cuda.mark, "works_with": pytest.mark.works_with("streams").mark}
     assert works_with.verdict(marks) == works_with.NOT_SHOWN
     assert works_with.verdict(marks | {"works_with": pytest.mark.works_with("two", gpus=2).mark}) == works_with.ON_GPUS
@@ -671,9 +671,9 @@ def test_what_a_report_shows_to_work(monkeypatch):
         assert rows["out of memory: an error with the number of bytes, and what needs none"] == "yes"
 
 
-def test_the_readme_takes_reports_only(tmp_path):
+def test_the_page_takes_reports_only(tmp_path):
     (tmp_path / "half.json").write_text("{")
     with pytest.raises(BadRecord, match="cannot be read"):
         record.read(tmp_path / "half.json")
     with pytest.raises(BadRecord, match=r"has no record of `python -m convlab.bench`"):
-        readme.tables({"command": "gpu-report", "steps": {"bench": {"data": None}}})
+        figures.tables({"command": "gpu-report", "steps": {"bench": {"data": None}}})

@@ -157,10 +157,10 @@ def test_the_course_page_names_every_option():
 
 
 def test_the_commands_that_are_shown_exist(tmp_path, monkeypatch):
-    """Those of the README and of the scripts' own descriptions."""
+    """Those of the page and of the scripts' own descriptions."""
     monkeypatch.setattr(options.arguments, "device", torch.device)  # also where there is no GPU
     monkeypatch.chdir(tmp_path)
-    texts = [(ROOT / "README.md").read_text(), train_lenet.__doc__, cifar_train.__doc__]
+    texts = [(ROOT / "docs" / "training.md").read_text(), train_lenet.__doc__, cifar_train.__doc__]
     commands = [
         line.partition("#")[0]
         for text in texts

@@ -165,7 +165,7 @@ def test_inputs_of_networks(algo, kind):
         check(pass_, algo, x, w, dy, geometry, what=kind)
 
 
-LIMITS = {"winograd_2x2": 2, "winograd_4x4": 5}  # what the README says of the rms error, in torch's
+LIMITS = {"winograd_2x2": 2, "winograd_4x4": 5}  # what docs/compatibility.md says of the rms error, in torch's
 
 
 @pytest.mark.parametrize("algo", NAMES)

@@ -404,11 +404,11 @@ def test_parametrizations_on_top():
         close(change(ours)(x), expected)
 
 
-def test_the_readme_says_what_these_tests_show():
+def test_the_page_says_what_these_tests_show():
     pytest.importorskip("torchvision")
     import works_with
 
-    text = (ROOT / "README.md").read_text()
+    text = works_with.PAGE.read_text()
     assert works_with.updated(text, works_with.rows()) == text, (
-        "python -m tools.works_with --write brings README.md up to date"
+        "python -m tools.works_with --write brings docs/compatibility.md up to date"
     )

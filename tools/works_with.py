@@ -1,11 +1,11 @@
-"""The README's table of what convlab works with, from the tests that show it.
+"""The table in docs/compatibility.md of what convlab works with, from the tests that show it.
 
     python -m tools.works_with            runs them, those that take long too, and prints the table
-    python -m tools.works_with --write    puts it into README.md
+    python -m tools.works_with --write    puts it into the page
 
 A test says what it shows: @pytest.mark.works_with("what"). Several may show the same; it works if all of them pass.
 What does not work is an xfail that says why. What only a GPU shows works if the tests passed there, by the report that
-the README's GPU section is made from.
+docs/performance.md is made from.
 """
 
 import argparse
@@ -21,15 +21,16 @@ import pytest
 from convlab._files import write
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "compatibility.md"
 BLOCK = re.compile(r"(<!-- works with -->\n).*?(<!-- end of works with -->)", re.DOTALL)
 NOT_SHOWN, ON_GPUS = "only a GPU shows it", "only a machine with several GPUs shows it"
 
 
 def shown_on_a_gpu():
-    """The GPU on which the report that README.md names passed all tests, or None."""
-    from tools import readme
+    """The GPU on which the report that docs/performance.md names passed all tests, or None."""
+    from tools import figures
 
-    source = readme.source_of((ROOT / "README.md").read_text(), readme.GPU)
+    source = figures.source_of(figures.PAGE.read_text(), figures.GPU)
     report = json.loads((ROOT / source).read_text()) if source else {"steps": {}}
     return report["gpu"] if report["steps"].get("test", {}).get("ok") else None
 
@@ -70,8 +71,8 @@ def verdict(marks):
 
 
 def updated(text, rows):
-    """The README with its table written anew."""
-    assert BLOCK.search(text), "README.md has no block between <!-- works with --> and <!-- end of works with -->"
+    """The page with its table written anew."""
+    assert BLOCK.search(text), "the page has no block between <!-- works with --> and <!-- end of works with -->"
     lines = ["| | works |", "| --- | --- |"] + ["| {} | {} |".format(*row) for row in rows.items()]
     return BLOCK.sub(lambda match: match.group(1) + "\n".join(lines) + "\n" + match.group(2), text)
 
@@ -109,15 +110,14 @@ def check(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/compatibility.md")
     args = parser.parse_args()
     os.chdir(ROOT)
     shown = rows()
     check(shown)
-    readme = ROOT / "README.md"
-    text = updated(readme.read_text(), shown)
+    text = updated(PAGE.read_text(), shown)
     if args.write:
-        write(readme, text)
+        write(PAGE, text)
     else:
         print(BLOCK.search(text).group())
 

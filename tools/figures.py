@@ -1,9 +1,10 @@
-"""README.md's tables of what was measured, from records: never typed, and a test compares them.
+"""The tables of docs/performance.md and the bars of README.md, from records of what was measured: never typed, and a test
+compares them.
 
-    python -m tools.readme                  from the records that README.md names
-    python -m tools.readme RECORD.json      from that of a run on a CPU, or of make gpu-report
+    python -m tools.figures                  from the records that the page names
+    python -m tools.figures RECORD.json      from that of a run on a CPU, or of make gpu-report
 
-Each of the two has a block of the README, between lines that name the JSON.
+Each of the two has a block of the page, between lines that name the JSON.
 """
 
 import re
@@ -17,38 +18,41 @@ from convlab.bench.case import OURS
 from convlab.bench.record import ROOT, BadRecord
 from convlab.layers import CONVOLUTIONS
 
+PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"
 CPU, GPU = "measured", "measured on a GPU"  # the blocks
+BARS = re.compile(r"(<!-- how fast -->\n).*?(<!-- end of how fast -->)", re.DOTALL)
 
 
 def main(argv):
-    """Writes README.md's tables from the JSON that is named, or from those that README.md names itself."""
-    path = ROOT / "README.md"
+    """Writes the page's tables from the JSON that is named, or from those that the page names itself; then the bars."""
     try:
-        text = path.read_text()
+        text = PAGE.read_text()
         for name in argv or filter(None, (source_of(text, block) for block in (CPU, GPU))):
             source = Path(name).resolve()
             if not source.is_relative_to(ROOT):
-                raise BadRecord(f"{name} lies outside of {ROOT}: README.md can only name what is in it")
+                raise BadRecord(f"{name} lies outside of {ROOT}: {PAGE.name} can only name what is in it")
             text = updated(text, record.read(source), source.relative_to(ROOT).as_posix())
-        _files.write(path, text)
+        readme = with_bars(README.read_text(), text)
+        _files.write(PAGE, text)
+        _files.write(README, readme)
     except (OSError, BadRecord) as error:
-        sys.exit(f"python -m tools.readme: {error}")
+        sys.exit(f"python -m tools.figures: {error}")
 
 
 def source_of(text, block=CPU):
-    """The JSON that the README's block names, or None while nothing has been measured. Raises BadRecord without a
+    """The JSON that the page's block names, or None while nothing has been measured. Raises BadRecord without a
     block."""
     name = _block(text, block).group(1)
     return None if name == "nothing" else name
 
 
 def contents_of(text, block=CPU):
-    """What stands in the README's block."""
+    """What stands in the page's block."""
     return _block(text, block).group(2).strip()
 
 
 def updated(text, read, name):
-    """The README with the block written anew that `read`, the JSON which lies in `name`, is for."""
+    """The page with the block written anew that `read`, the JSON which lies in `name`, is for."""
     block = GPU if read.get("command") == record.REPORT else CPU
     match = _block(text, block)
     new = f"<!-- {block}: {name} -->\n{tables(read, name)}\n<!-- end of what was {block} -->"
@@ -58,8 +62,37 @@ def updated(text, read, name):
 def _block(text, block):
     match = re.search(rf"<!-- {block}: ([^\n]*?) -->\n(.*?)<!-- end of what was {block} -->", text, re.DOTALL)
     if match is None:
-        raise BadRecord(f"the README has no block between <!-- {block}: ... --> and <!-- end of what was {block} -->")
+        raise BadRecord(f"the page has no block between <!-- {block}: ... --> and <!-- end of what was {block} -->")
     return match
+
+
+def with_bars(readme, page):
+    """The README with its bars drawn anew, from the records that the page names."""
+    drawn = [bars(record.read(ROOT / name)) for block in (CPU, GPU) if (name := source_of(page, block))]
+    return BARS.sub(lambda match: match[1] + "```text\n" + "\n\n".join(drawn) + "\n```\n" + match[2], readme)
+
+
+def bars(read, one=10) -> str:
+    """A line for each kind of what a record has in float32: how many times as fast as torch at its best convlab is, by the
+    geometric mean over both layouts; torch is a bar of `one` characters, which a line marks in those that are longer."""
+    gpu = read.get("command") == record.REPORT
+    kept = record.opened(read["steps"]["bench"]["data"] if gpu else read, "the file")
+    most = max(row.get("threads", 0) for row in kept["rows"])
+    rows = [row for row in kept["rows"] if row["precision"] == "float32" and row.get("threads", 0) == most]
+    ratios = {}
+    for name, found in report.groups(rows).items():
+        ratios.setdefault(re.sub(" in (nchw|channels_last)", "", name), []).extend(found["torch at its best"])
+    m = kept["machine"]
+    of = (
+        f"{m['gpu']}, CUDA {m['cuda']}, cuDNN {m['cudnn']}" if gpu else f"{m['cpu']}, {m['capability']}, {most} threads"
+    )
+    lines = [f"{of}, torch {m['torch']}, float32"]
+    for name, found in ratios.items():
+        mean = statistics.geometric_mean(found)
+        bar = "█" * round(one * min(mean, 4))
+        bar = bar[:one] + "│" + bar[one:] if len(bar) > one else bar.ljust(one) + "│"
+        lines.append(f"  {name:36}{bar} {mean:.2f}")
+    return "\n".join(lines)
 
 
 def tables(read, name="the file") -> str:
@@ -74,7 +107,7 @@ def tables(read, name="the file") -> str:
         or any(kept["options"][key] for key in ("words", "shape", "cold"))
         or kept["options"]["algo"] != "auto"
     ):
-        raise BadRecord(f"the README shows whole runs: {name} has a dry one, a selection of rows, --cold or --algo")
+        raise BadRecord(f"the page shows whole runs: {name} has a dry one, a selection of rows, --cold or --algo")
     parts = _gpu(read, kept) if gpu else _cpu(kept)
     return "\n\n".join(part if isinstance(part, str) else _markdown(*part) for part in parts if part)
 
