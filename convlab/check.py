@@ -16,10 +16,13 @@ from pathlib import Path
 
 import torch
 
+from ._pipe import run
+from .explain.page import page_file
 from .testing import traffic
 from .testing.compare import CheckError
 from .testing.contracts import CONTRACTS
 from .testing.kernel import check_kernel, template
+from .testing.page import page_of
 from .testing.probe import DTYPES
 from .testing.program import PLAIN_TYPES, dtype_option, nvcc_says
 
@@ -50,6 +53,12 @@ def main(arguments=None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the random problems and of all data (default: 0)")
     parser.add_argument("--no-count", action="store_true", help="leave the memory traffic out")
     parser.add_argument("--lines", action="store_true", help="show the memory traffic by source line too")
+    parser.add_argument(
+        "--html",
+        type=page_file,
+        metavar="FILE",
+        help="write the report as a page as well, that needs no network: the source with what its lines ask of memory, findings at their lines, pictures",
+    )
     parser.add_argument("--nvcc", action="store_true", help="say whether nvcc compiles the file as it is, too")
     parser.add_argument("--columns", action="store_true", help="say how to read the table of memory traffic, and stop")
     args = parser.parse_args(arguments)
@@ -66,6 +75,8 @@ def main(arguments=None) -> int:
         return _write_template(Path(args.new), args.like, dtypes[args.dtype])
     if not args.source:
         parser.error("which kernel? FILE, or --new FILE for one to start from")
+    if sys.stderr.isatty():
+        print(f"compiling {args.source}", end="", file=sys.stderr, flush=True)
     try:
         report = check_kernel(
             args.source,
@@ -88,6 +99,9 @@ def main(arguments=None) -> int:
         print(f"\n{nvcc_says(Path(args.source))}")
     for layer, rows in report.traffic.items() if args.lines else ():
         print(f"\n{layer}, by source line", rows, sep="\n")
+    if args.html:
+        args.html.write_text(page_of(report, args.source))
+        print(f"\nwrote {args.html}", file=sys.stderr)
     return 0 if report.ok else 1
 
 
@@ -109,4 +123,4 @@ def _write_template(path: Path, like: str, dtype) -> int:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    sys.exit(main())
+    run(main)

@@ -44,6 +44,26 @@ def fault(name: str) -> str | None:
     return None
 
 
+SIMULATED = ("kernels", "device", "geometry", "cuda", "simulator")  # folders of csrc/, of which simulators are built
+
+
+def newer_sources() -> str | None:
+    """That sources of the simulators were changed after they were built, whose reports then name lines of files that
+    are gone; None if none was, or where convlab is installed and its sources lie still."""
+    built = [path.stat().st_mtime for name in ("_sim", "_sim_check") if (path := FOLDER / FILES[name]).exists()]
+    if not (built and _in_source_tree()):
+        return None
+    csrc = FOLDER.parent / "csrc"
+    sources = (path for folder in SIMULATED for path in (csrc / folder).rglob("*.*") if path.suffix != ".md")
+    newest = max(sources, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None or newest.stat().st_mtime <= min(built):
+        return None
+    return (
+        f"convlab: {newest.relative_to(FOLDER.parent)} was changed after the simulator was built, so reports quote "
+        f"lines that may have moved: {rebuild()}"
+    )
+
+
 def path_of(name: str) -> Path:
     """The file of the library `name`. Raises ImportError, with what fixes it, where that is missing or not whole."""
     if reason := fault(name):

@@ -14,6 +14,7 @@ import linecache
 import os
 import signal
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -28,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from . import ops
 from ._flops import count_flops, renew_counters
 from ._load import lab as _lab
-from .libraries import FILES, fault
+from .libraries import FILES, fault, newer_sources
 
 ORDERS = ("forward", "reverse", "random")
 _PACKAGE = Path(__file__).parent
@@ -87,6 +88,8 @@ class _Library:
     def __init__(self, name: str):
         if reason := fault(name):
             raise RuntimeError(reason)
+        if reason := newer_sources():
+            warnings.warn(reason, stacklevel=2)
         path = _PACKAGE / FILES[name]
         torch.ops.load_library(path)
         self.controls = _lab.Simulator(str(path))

@@ -462,6 +462,12 @@ def test_a_layer_but_for_what_is_said(capsys):
     assert "w 96 x 1 x 3 x 3 -> y 1 x 96 x 28 x 28, stride 2, padding 1, 96 groups" in capsys.readouterr().out
 
 
+def test_ends_quietly_where_nobody_reads_on():
+    command = f"set -o pipefail; '{sys.executable}' -m convlab.explain lenet.c3 --pass forward | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("lenet-c3: ") and done.stdout.count("\n") == 1 and done.stderr == ""
+
+
 def test_the_plot(tmp_path):
     pytest.importorskip("matplotlib")
     from matplotlib import image
@@ -469,6 +475,10 @@ def test_the_plot(tmp_path):
     command.main(["lenet.c5@2", "--plot", str(tmp_path / "roofline.png"), "--pass", "forward"])
     pixels = image.imread(tmp_path / "roofline.png")
     assert pixels.shape[0] > 500 and pixels.shape[1] > 500 and pixels.std() > 0.02
+    drawn = plot.figure_of(explain("lenet.c5@2", "direct", passes="forward", count=True))
+    drawn.canvas.draw()
+    title, whole = drawn._suptitle.get_window_extent(), drawn.bbox
+    assert whole.x0 <= title.x0 and title.x1 <= whole.x1 and title.y1 <= whole.y1  # nothing of one panel's is cut off
     with pytest.raises(ValueError, match="count=True"):
         plot.draw(explain("lenet.c5"), tmp_path / "nothing.png")
     assert not (tmp_path / "nothing.png").exists()

@@ -1,6 +1,7 @@
 """The simulator's libraries are in every install, need only the stable ABI of torch, and bring the sources that reports
 quote."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import convlab
+from convlab import libraries
 
 ROOT = Path(__file__).parent.parent
 LIBRARIES = [Path(convlab.__file__).with_name(name) for name in ("_sim.so", "_sim_check.so")]
@@ -40,6 +42,23 @@ def test_the_page_shows_real_output():
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == output.strip()
+
+
+def test_sources_that_are_newer_than_the_library_are_named(tmp_path, monkeypatch):
+    """Of a source tree, and only what a simulator is built of."""
+    package, kernel = tmp_path / "convlab", tmp_path / "csrc" / "kernels" / "mine.cu"
+    other = tmp_path / "csrc" / "cpu" / "other.cpp"
+    monkeypatch.setattr(libraries, "FOLDER", package)
+    for path in (package / "_sim.so", package / "_sim_check.so", kernel, other, tmp_path / "setup.py"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (1000, 1000))
+    os.utime(other, (2000, 2000))
+    assert libraries.newer_sources() is None
+    os.utime(kernel, (2000, 2000))
+    assert "csrc/kernels/mine.cu was changed after the simulator was built" in libraries.newer_sources()
+    (tmp_path / "setup.py").unlink()  # installed
+    assert libraries.newer_sources() is None
 
 
 LENET_STEP = """

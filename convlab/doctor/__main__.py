@@ -9,8 +9,8 @@ A note is something that not everybody needs, such as nvcc where convlab is buil
 
 import argparse
 import json
-import sys
 
+from .._pipe import run
 from . import building, child, gpu, packages
 from .finding import Finding, fault, ok
 
@@ -26,7 +26,7 @@ def examine():
     whole = packages.own_libraries()
     yield whole
     build, tests = None, []
-    if torch and whole.verdict == "ok":
+    if torch and whole.verdict != "fault":
         outcome = child.run("-m", "convlab.doctor.selftest")
         said = [json.loads(line) for line in outcome.lines if line.startswith("{")]
         build = next((line["build"] for line in said if "build" in line), None)
@@ -86,4 +86,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

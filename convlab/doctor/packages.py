@@ -91,6 +91,9 @@ def own_libraries() -> Finding:
         if reason := libraries.fault(name):
             said, _, fix = reason.removeprefix("convlab: ").rpartition(": ")
             return fault("libraries", said, fix)
+    if reason := libraries.newer_sources():
+        said, _, fix = reason.removeprefix("convlab: ").rpartition(": ")
+        return note("libraries", said, fix)
     return ok("libraries", f"{', '.join(libraries.FILES)} in {libraries.FOLDER}")
 
 

@@ -6,6 +6,7 @@ python -m convlab.explain resnet-64@256 --gpu A100 --pass forward
 python -m convlab.explain resnet-64 --algo winograd_2x2                 multiplications saved, on this machine's CPU
 python -m convlab.explain resnet-64 --stride 2 --dtype float16          that layer, but for what is said
 python -m convlab.explain --shape 8,3,32,32 --filters 16,5,5 --padding same --plot roofline.png
+python -m convlab.explain lenet.c3 --algo register_tiled --html page.html
 """
 
 import argparse
@@ -17,9 +18,11 @@ import torch
 
 from .._algorithms import PASSES, Conv2dProblem
 from .._command_line import output_file
+from .._pipe import run
 from ..layers import NAMED, find
 from .explanation import DTYPES, explain
 from .gpus import GPUS
+from .page import page_file, page_of
 
 
 def parse(argv=None):
@@ -49,6 +52,12 @@ def parse(argv=None):
         type=output_file,
         metavar="FILE",
         help="draw the roofline with the rungs on it; counts as well, and needs matplotlib",
+    )
+    add(
+        "--html",
+        type=page_file,
+        metavar="FILE",
+        help="write a page as well, that needs no network: pictures, and the kernels' sources with what their lines ask of memory; counts, too",
     )
     add("--json", action="store_true", help="print the explanation as JSON")
     args = parser.parse_args(argv)
@@ -112,7 +121,11 @@ def main(argv=None):
     torch.manual_seed(0)
     try:
         explanation = explain(
-            args.problem, args.algo, passes=args.passes or PASSES, gpu=args.gpu, count=args.count or bool(args.plot)
+            args.problem,
+            args.algo,
+            passes=args.passes or PASSES,
+            gpu=args.gpu,
+            count=args.count or bool(args.plot or args.html),
         )
         explanation = dataclasses.replace(explanation, layer=args.title)
         print(json.dumps(explanation.as_dict(), indent=1) if args.json else explanation)
@@ -121,9 +134,12 @@ def main(argv=None):
 
             draw(explanation, args.plot)
             print(f"wrote {args.plot}", file=sys.stderr)
+        if args.html:
+            args.html.write_text(page_of(explanation))
+            print(f"wrote {args.html}", file=sys.stderr)
     except (ValueError, RuntimeError) as error:
         parser.error(str(error))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -2,9 +2,13 @@
 traffic puts it."""
 
 import math
+import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
-from .explanation import Explanation
+from .explanation import Bound, Explanation
+from .gpus import Gpu
+from .work import Work
 
 COLOURS = (
     "#4477aa",
@@ -18,33 +22,78 @@ COLOURS = (
 )  # Tol's, told apart by all eyes
 
 
+INCHES, LETTERS = 5.6, 84  # of a panel: its width, and how many letters of the title fit above it
+
+
+class Point(NamedTuple):
+    """A kernel that was counted: x operations a byte through the L1 caches, y GFLOP/s at best."""
+
+    name: str
+    x: float
+    y: float
+    bound: Bound
+
+
+class Panel(NamedTuple):
+    """A roofline: what the work takes at least, and the kernels that do it."""
+
+    title: str
+    work: Work
+    bound: Bound
+    points: list[Point]
+
+
 def draw(e: Explanation, path) -> None:
     """Writes a picture of counted rungs; the file's name says which kind. Raises RuntimeError without matplotlib,
     ValueError without counts."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise RuntimeError("explain: a plot needs matplotlib: pip install matplotlib") from None
+    figure_of(e).savefig(Path(path), dpi=150)
+
+
+def figure_of(e: Explanation):
+    """A panel a pass, with the rungs that were counted. Raises as `draw` does."""
     if not any(rung.counted for p in e.passes for rung in p.rungs):
         raise ValueError(
             "explain: nothing was counted that could be drawn: no rung can do this problem, or count=True is missing"
         )
+    panels = [
+        Panel(
+            p.name,
+            p.work,
+            p.bound,
+            [point(r.algorithm, p.work, r.through_caches, r.bound) for r in p.rungs if r.counted],
+        )
+        for p in e.passes
+    ]
+    names = [rung.algorithm for rung in e.passes[0].rungs]
+    dtype = str(e.problem.dtype).removeprefix("torch.")
+    title = f"{e.layer or 'convolution'} on {e.gpu.name}: batch {e.problem.x[0]}, {dtype}"
+    return figure(title, e.gpu, panels, names)
+
+
+def point(name: str, work: Work, through_caches: float, bound: Bound) -> Point:
+    return Point(name, work.flops / through_caches, 1e-3 * work.flops / bound.microseconds, bound)
+
+
+def figure(title: str, gpu: Gpu, panels: list[Panel], names: list[str]):
+    """A matplotlib figure. names: of all kernels, in the order of their colours. Raises RuntimeError without
+    matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise RuntimeError("explain: a plot needs matplotlib: pip install matplotlib") from None
     matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.6 * len(e.passes), 5.4), layout="constrained")
-    panels = figure.subplots(1, len(e.passes), squeeze=False, sharex=True, sharey=True)[0]
-    colours = {rung.algorithm: COLOURS[i % len(COLOURS)] for i, rung in enumerate(e.passes[0].rungs)}
-    limits = _limits(e)
-    for axes, p in zip(panels, e.passes):
-        _panel(axes, e, p, colours, *limits)
-    panels[0].set_ylabel("GFLOP/s")
-    figure.suptitle(
-        f"{e.layer or 'convolution'} on {e.gpu.name}: batch {e.problem.x[0]}, {str(e.problem.dtype).removeprefix('torch.')}. Roofs published, "
-        "operations a byte counted by the simulator, speeds modelled from both: nothing here was measured",
-        fontsize=9,
-    )
-    figure.savefig(Path(path), dpi=150)
+    drawn = Figure(figsize=(INCHES * len(panels), 5.4), layout="constrained")
+    all_axes = drawn.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+    limits = _limits(gpu, panels)
+    for axes, panel in zip(all_axes, panels):
+        _draw_panel(axes, gpu, panel, colours, *limits)
+    all_axes[0].set_ylabel("GFLOP/s")
+    where_from = "Roofs published, operations a byte counted by the simulator, speeds modelled from both: nothing here was measured"
+    drawn.suptitle(textwrap.fill(f"{title}. {where_from}", LETTERS * len(panels)), fontsize=9)
+    return drawn
 
 
 def _roofs(gpu):
@@ -52,26 +101,18 @@ def _roofs(gpu):
     return gpu.peak / 1e9, gpu.bandwidth, gpu.l1 * gpu.cycles / 1e9
 
 
-def _points(p):
-    """(rung, operations a byte through the L1 caches, GFLOP/s at best) of the counted rungs."""
-    counted = [rung for rung in p.rungs if rung.counted]
-    return [
-        (rung, p.work.flops / rung.through_caches, 1e-3 * p.work.flops / rung.bound.microseconds) for rung in counted
-    ]
-
-
-def _limits(e):
+def _limits(gpu, panels):
     """Left, right and low ends of what all panels show."""
-    points = [point for p in e.passes for point in _points(p)]
-    peak, memory, caches = _roofs(e.gpu)
-    xs = [peak / memory, peak / caches, *(p.work.intensity for p in e.passes), *(x for _, x, _ in points)]
-    return min(xs) / 3, max(xs) * 4, min(y for _, _, y in points) / 6
+    points = [point for panel in panels for point in panel.points]
+    peak, memory, caches = _roofs(gpu)
+    xs = [peak / memory, peak / caches, *(panel.work.intensity for panel in panels), *(point.x for point in points)]
+    return min(xs) / 3, max(xs) * 4, min(point.y for point in points) / 6
 
 
-def _panel(axes, e, p, colours, left, right, low):
-    peak, memory, caches = _roofs(e.gpu)
-    work = p.work
-    axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, peak * 3), title=p.name)
+def _draw_panel(axes, gpu, panel, colours, left, right, low):
+    peak, memory, caches = _roofs(gpu)
+    work = panel.work
+    axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, peak * 3), title=panel.title)
     for name, bandwidth, style in (("memory", memory, "-"), ("L1 caches", caches, "--")):
         ridge = peak / bandwidth
         axes.plot([left, ridge], [left * bandwidth, peak], style, color="#444444", lw=1.4)
@@ -95,7 +136,7 @@ def _panel(axes, e, p, colours, left, right, low):
         color="#444444",
     )
 
-    limit = 1e-3 * work.flops / p.bound.microseconds
+    limit = 1e-3 * work.flops / panel.bound.microseconds
     axes.plot([work.intensity] * 2, [low, limit], ":", color="#888888", lw=1)
     axes.plot(
         [work.intensity],
@@ -105,19 +146,19 @@ def _panel(axes, e, p, colours, left, right, low):
         color="#ee7733",
         zorder=4,
         ls="none",
-        label=f"tap by tap in float32: {p.bound.microseconds:.3g} us by {p.bound.roof}",
+        label=f"tap by tap in float32: {panel.bound.microseconds:.3g} us by {panel.bound.roof}",
     )
-    for rung, x, y in _points(p):
+    for point in panel.points:
         axes.plot(
-            [x],
-            [y],
+            [point.x],
+            [point.y],
             marker="o",
             ms=9,
-            color=colours[rung.algorithm],
+            color=colours[point.name],
             markeredgecolor="white",
             zorder=5,
             ls="none",
-            label=f"{rung.algorithm}: {rung.bound.microseconds:.3g} us by {rung.bound.roof}",
+            label=f"{point.name}: {point.bound.microseconds:.3g} us by {point.bound.roof}",
         )
     axes.set_xlabel("operations a byte: rungs through the L1 caches, the star from memory", fontsize=8)
     axes.grid(which="major", color="#dddddd", lw=0.6)

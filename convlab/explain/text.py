@@ -9,10 +9,11 @@ ROOFS = {"memory": "memory", "arithmetic": "multiply-adds", "caches": "L1 caches
 
 def rendered(e: Explanation) -> str:
     """The whole of it."""
-    return "\n".join(line.rstrip() for line in (*_head(e), *(line for p in e.passes for line in ("", *_pass(e, p)))))
+    return "\n".join(line.rstrip() for line in (*head(e), *(line for p in e.passes for line in ("", *_pass(e, p)))))
 
 
-def _head(e):
+def head(e: Explanation):
+    """The problem and the GPU, a line each."""
     p, gpu = e.problem, e.gpu
     rest = [
         f"{name} {_axes(value)}"
@@ -45,7 +46,7 @@ def _pass(e, p: Pass):
     yield f"  unrolled, x is {_si(work.unrolled)}B: each element {work.replication:.1f} times  [modelled]"
     if p.rungs:
         yield ""
-        yield from ("  " + line for line in _launch_table(p))
+        yield from ("  " + line for line in launch_table(p))
     for rung in p.rungs:
         yield ""
         yield f"  {rung.algorithm}: {rung.technique}"
@@ -55,7 +56,7 @@ def _pass(e, p: Pass):
         title, *drawn = str(rung.picture).split("\n")
         yield from ("    " + line for line in (title + "  [modelled]", *drawn))
         if rung.counted:
-            yield from ("    " + line for line in _counts(p, rung))
+            yield from ("    " + line for line in counts(p, rung))
 
     if not p.cpu:
         return
@@ -90,7 +91,7 @@ def _cpu_line(rung: CpuRung) -> str:
     return f"{rung.algorithm}: {rung.technique}: {', '.join(parts)}"
 
 
-def _launch_table(p: Pass):
+def launch_table(p: Pass):
     """A line a launch."""
     heads = [
         "algorithm",
@@ -132,7 +133,8 @@ def _launch_table(p: Pass):
     )
 
 
-def _counts(p: Pass, rung: Rung):
+def counts(p: Pass, rung: Rung, by_line=True):
+    """What the simulator counted of a rung, the table of source lines last."""
     c = rung.counted
     mark = "[counted]" if c.one_block_in == 1 else "[counted in a sample of the blocks]"
     asked = ", ".join(f"{name} {_si(size)}B" for name, size in c.requested_by_tensor.items())
@@ -144,7 +146,8 @@ def _counts(p: Pass, rung: Rung):
     )
     yield f"each request of a warp: {c.sectors_a_request:.2f} sectors of 32 bytes, ideal {c.least_sectors_a_request:.2f}{shared}  {mark}"
     yield f"no faster than {_us(rung.bound.microseconds)} ({_roofs(rung.bound)})  [modelled from the counts]"
-    yield from str(c.traffic).rstrip().split("\n")
+    if by_line:
+        yield from str(c.traffic).rstrip().split("\n")
 
 
 def _columns(rows):

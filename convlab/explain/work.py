@@ -17,8 +17,8 @@ class Work:
 
     flops: int
     bytes: int
-    unrolled: int
-    replication: float
+    unrolled: int = 0
+    replication: float = 0.0
 
     @property
     def intensity(self) -> float:

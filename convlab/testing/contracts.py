@@ -4,6 +4,7 @@ are.
 All tensors are contiguous NCHW of one element type T. Pointers are to device memory; outputs are never empty.
 """
 
+import math
 import random
 import re
 import struct
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from ..explain import Work
 from ..layers import noted
 from .cases import AVG_POOLS, AWKWARD, POOLS, Conv, random_avg_pool, random_conv, random_pool
 from .compare import assert_close, assert_sums_close, conv_in_float64
@@ -33,6 +35,12 @@ class Question(NamedTuple):
     def sizes(self) -> dict[str, int]:
         """Bytes of the inputs."""
         return {name: t.numel() * t.element_size() for name, t in self.inputs.items() if t is not None}
+
+    @property
+    def work(self) -> Work:
+        """Each input read once, the output written once."""
+        size = next(iter(self.inputs.values())).element_size()
+        return Work(2 * self.multiply_adds, sum(self.sizes.values()) + size * math.prod(self.output[1]))
 
 
 class Form(NamedTuple):

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from .._algorithms import algorithms
+from ..explain import Work
 from ..simulator import ORDERS, Launch, TrafficTable
 from .compare import CheckError
 from .contracts import CONTRACTS
@@ -78,6 +79,7 @@ class KernelReport:
     numbers: dict[str, dict[str, float]] = field(
         default_factory=dict
     )  # layer -> column of convlab.testing.traffic -> number
+    work: dict[str, Work] = field(default_factory=dict)  # layer -> what it takes at least
 
     @property
     def ok(self) -> bool:
@@ -89,25 +91,28 @@ class KernelReport:
         ]
         reasons = dict.fromkeys(self.refused.values())
         lines += [f"  {len(self.refused)} more refused: {'; '.join(reasons)}"] if self.refused else []
-        for subject in SUBJECTS:
-            found = sum(f.subject == subject for f in self.findings)
-            verdict = f"{found} found" if found else "none found" if subject != "results" else self._right()
-            lines.append(f"  {subject:21}{verdict}")
+        lines += [f"  {subject:21}{self.verdict(subject)}" for subject in SUBJECTS]
         lines += [f"\n{finding}" for finding in self.findings]
         lines += [f"\n{self.stopped}"] if self.stopped else []
         lines += ["\nthe compiler warns", *("  " + warning for warning in self.warnings)] if self.warnings else []
         lines += [f"\n{self.printed}"] if self.printed else []
-        for layer, numbers in self.numbers.items():
-            rows = {
-                self.source: {column: digits(number) for column, number in numbers.items()},
-                **_ladder(self.like, layer),
-            }
+        for layer in self.numbers:
             lines += [
                 f"\nwhat it asks of memory for {layer}, beside convlab's kernels (python -m convlab.check --columns says how to read it)"
             ]
-            lines += ["  " + line for line in table(rows, max(map(len, rows)) + 1)]
-            lines += ["  " + line for line in advice(self.traffic[layer])]
+            lines += ["  " + line for line in (*self.beside_others(layer), *advice(self.traffic[layer]))]
         return "\n".join(lines)
+
+    def verdict(self, subject: str) -> str:
+        """In words, of one of SUBJECTS."""
+        found = sum(f.subject == subject for f in self.findings)
+        return f"{found} found" if found else "none found" if subject != "results" else self._right()
+
+    def beside_others(self, layer: str) -> list[str]:
+        """What it asks of memory for a layer, and what convlab's kernels ask: lines of a table."""
+        own = {column: digits(number) for column, number in self.numbers[layer].items()}
+        rows = {self.source: own, **_ladder(self.like, layer)}
+        return table(rows, max(map(len, rows)) + 1)
 
     def _right(self) -> str:
         """Of results, when none was wrong."""
@@ -174,6 +179,7 @@ def check_kernel(
             if answer.result is not None:
                 report.traffic[layer] = answer.traffic
                 report.numbers[layer] = numbers_of(answer.traffic, question.sizes, question.multiply_adds)
+                report.work[layer] = question.work
     return report
 
 
