@@ -3,6 +3,7 @@ Needs g++.
 
     python -m convlab.check --new my_kernel.cu --like conv2d_forward    a file to start from
     python -m convlab.check my_kernel.cu --like conv2d_forward
+    python -m convlab.check my_kernel.cu --assignment 2                 of a course: docs/course.md
 
 It is written in plain CUDA C++ (--new FILE.cu), or over convlab's csrc/device/device.h (--new FILE.cuh).
 
@@ -19,6 +20,7 @@ import torch
 from ._pipe import run
 from .explain.page import page_file
 from .testing import traffic
+from .testing.assignments import ASSIGNMENTS, Assignment, graded
 from .testing.compare import CheckError
 from .testing.contracts import CONTRACTS
 from .testing.kernel import check_kernel, template
@@ -46,6 +48,13 @@ def main(arguments=None) -> int:
     parser.add_argument(
         "--new", metavar="FILE", help="write a correct kernel to start from, and stop; FILE.cu: in plain CUDA"
     )
+    parser.add_argument(
+        "--assignment",
+        type=int,
+        choices=ASSIGNMENTS,
+        metavar="N",
+        help=f"grade it as an assignment of a course, 1 to {len(ASSIGNMENTS)}; with --new, write the file to start from",
+    )
     parser.add_argument("--forms", action="store_true", help="list what the launcher may take, and stop")
     parser.add_argument(
         "--random", type=int, default=8, metavar="N", help="random problems after the awkward ones (default: 8)"
@@ -71,8 +80,13 @@ def main(arguments=None) -> int:
         print(*("  " + signature for signature in contract.plain_signatures(element)), sep="\n")
         print(f"over device/device.h, where T is {args.dtype}:\n  {contract.signature}")
         return 0
+    assignment = ASSIGNMENTS.get(args.assignment)
+    if assignment:
+        args.like, args.dtype = assignment.like, str(assignment.dtype).removeprefix("torch.")
+        if args.no_count:
+            parser.error("--assignment judges by counts: leave --no-count away")
     if args.new:
-        return _write_template(Path(args.new), args.like, dtypes[args.dtype])
+        return _write_template(Path(args.new), args.like, dtypes[args.dtype], assignment)
     if not args.source:
         parser.error("which kernel? FILE, or --new FILE for one to start from")
     if sys.stderr.isatty():
@@ -102,6 +116,10 @@ def main(arguments=None) -> int:
     if args.html:
         args.html.write_text(page_of(report, args.source))
         print(f"\nwrote {args.html}", file=sys.stderr)
+    if assignment:
+        passed, why = graded(assignment, report, args.source)
+        print(f"\n{why}")
+        return 0 if passed else 1
     return 0 if report.ok else 1
 
 
@@ -110,14 +128,16 @@ def _show(done: int, problem: str):
     print(f"\r\033[K{done} problems done; {problem}"[:100], end="", file=sys.stderr, flush=True)
 
 
-def _write_template(path: Path, like: str, dtype) -> int:
+def _write_template(path: Path, like: str, dtype, assignment: Assignment | None) -> int:
+    text = assignment.text if assignment else template(like, dtype, plain=path.suffix == ".cu")
+    how = f"--assignment {assignment.number}" if assignment else f"--like {like}{dtype_option(dtype)}"
     try:
         with path.open("x") as file:
-            file.write(template(like, dtype, plain=path.suffix == ".cu").replace("FILE", str(path)))
+            file.write(text.replace("FILE", str(path)))
     except OSError as error:
         print(f"--new {path}: {error.strerror}; name a new file", file=sys.stderr)
         return 1
-    print(f"wrote {path}; check it with   python -m convlab.check {path} --like {like}{dtype_option(dtype)}")
+    print(f"wrote {path}; check it with   python -m convlab.check {path} {how}")
     return 0
 
 

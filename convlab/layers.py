@@ -172,6 +172,8 @@ CONVOLUTIONS = (
     _square("lenet-c1", 64, 1, 6, 5, 32),
     _square("lenet-c3", 64, 6, 16, 5, 14),
     _square("lenet-c5", 64, 16, 120, 5, 5),
+    _square("fashion-c1", 64, 1, 4, 7, 86),
+    _square("fashion-c2", 64, 4, 16, 7, 40),
     _square("cifar-3-32", 64, 3, 32, 3, 32, padding=1),
     _square("cifar-32-64", 64, 32, 64, 3, 16, padding=1),
     _square("cifar-64-128", 64, 64, 128, 3, 8, padding=1),
@@ -218,6 +220,8 @@ GPU_BATCHES = {
     "lenet-c1": (1024, 10000),
     "lenet-c3": (1024, 10000),
     "lenet-c5": (1024, 10000),
+    "fashion-c1": (1024, 10000),
+    "fashion-c2": (1024, 10000),
     "cifar-3-32": (512,),
     "cifar-32-64": (512,),
     "cifar-64-128": (512,),
@@ -239,6 +243,7 @@ LENET = (
     _square("C3", 256, 6, 16, 5, 14),
     _square("C5", 256, 16, 120, 5, 5),
 )
+FASHION = (_square("C1", 256, 1, 4, 7, 86), _square("C2", 256, 4, 16, 7, 40))
 CIFAR = tuple(_square(f"{C}-{K}", 128, C, K, 3, H, padding=1) for C, K, H in ((3, 32, 32), (32, 64, 16), (64, 128, 8)))
 TINY = _square("tiny", 1, 1, 1, 3, 8)  # for what a call costs before any arithmetic
 

@@ -10,6 +10,8 @@ FOLDER = Path(__file__).parent / "student"
 LIKE = {
     "basic": "conv2d_forward",
     "tiled": "conv2d_forward",
+    "tiled_constant": "conv2d_forward",
+    "streams": "conv2d_forward",
     "dynamic": "conv2d_forward",
     "constant": "conv2d_forward",
     "unrolled": "conv2d_forward",
@@ -122,6 +124,13 @@ MISTAKES = {
         "barrier divergence|race (read",
         "__syncthreads|sum += tile",
     ),
+    "filters not copied": Mistake(
+        "tiled_constant",
+        [("  cudaMemcpyToSymbol(filters, w, K * C * R * S * sizeof(float), 0, cudaMemcpyDeviceToDevice);\n", "")],
+        "results",
+        "all of them are zero|are wrong",
+    ),
+    "every part the first": Mistake("streams", [("x + first * C * H * W, w", "x, w")], "results", "n >= 1|n = 1"),
     # dynamic shared memory
     "no dynamic bytes": Mistake(
         "dynamic",

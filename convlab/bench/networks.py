@@ -1,4 +1,4 @@
-"""Training steps of two small networks: zero_grad, forward, cross-entropy, backward, SGD; torch's layers and
+"""Training steps of small networks: zero_grad, forward, cross-entropy, backward, SGD; torch's layers and
 convert()'s."""
 
 import math
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .._convert import convert
-from ..layers import CIFAR, FLOAT, LENET, Conv
+from ..layers import CIFAR, FASHION, FLOAT, LENET, Conv
 from .case import LAYOUTS, OURS, Case, Way
 
 
@@ -48,6 +48,12 @@ def lenet5():
     return nn.Sequential(*features, nn.Flatten(), nn.Linear(120, 84), nn.LeakyReLU(), nn.Linear(84, 10))
 
 
+def fashion():
+    """A GPU course's network: [N, 1, 86, 86], Fashion-MNIST enlarged, -> [N, 10]"""
+    features = *_block(1, 4, 7), nn.MaxPool2d(2), *_block(4, 16, 7), nn.MaxPool2d(2)
+    return nn.Sequential(*features, nn.Flatten(), nn.Linear(4624, 32), nn.LeakyReLU(), nn.Linear(32, 10))
+
+
 def cifar():
     """[N, 3, 32, 32] -> [N, 10]"""
     features = [(*_block(C, K, 3, 1), nn.MaxPool2d(2)) for C, K in ((3, 32), (32, 64), (64, 128))]
@@ -55,12 +61,13 @@ def cifar():
     return nn.Sequential(*(layer for block in features for layer in block), *head)
 
 
-LENET_5, CIFAR_10 = (
+LENET_5, FASHION_86, CIFAR_10 = (
     Network("lenet-5", 256, lenet5, LENET, (120, 84, 10)),
+    Network("fashion", 256, fashion, FASHION, (4624, 32, 10)),
     Network("cifar", 128, cifar, CIFAR, (2048, 256, 10)),
 )
-NETWORKS = LENET_5, CIFAR_10
-GPU_NETWORKS = LENET_5.batched(1024), LENET_5.batched(10000), CIFAR_10.batched(512)
+NETWORKS = LENET_5, FASHION_86, CIFAR_10
+GPU_NETWORKS = LENET_5.batched(1024), LENET_5.batched(10000), FASHION_86.batched(1024), CIFAR_10.batched(512)
 
 
 def step(network, layout, precision, backend, algo="auto", compiled=True) -> Case:
