@@ -4,7 +4,7 @@ kernels too.
     pip install --no-build-isolation .      or, in place, python setup.py build_ext --inplace
 
 CONVLAB_CUDA=auto|1|0      1: fail without nvcc; 0: leave the CUDA kernels out
-TORCH_CUDA_ARCH_LIST       compute capabilities to compile for
+TORCH_CUDA_ARCH_LIST       compute capabilities to compile for; else those of the GPUs here, or of all that are common
 CONVLAB_SANITIZE=1         _C and _lab alone, for the CPU, under AddressSanitizer and UBSan: tools/sanitize.py
 MAX_JOBS, CXX, CUDA_HOME   as everywhere
 """
@@ -14,12 +14,14 @@ from __future__ import annotations
 import glob
 import os
 import platform
+import re
 import runpy
 import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -225,15 +227,63 @@ def ninja() -> str:
     return os.path.join(ninja.BIN_DIR, "ninja")
 
 
+class Progress:
+    """What a build under pip says on the terminal: pip keeps to itself what a build prints. A line at the start, and
+    every `SECONDS`."""
+
+    SECONDS = 20
+
+    def __init__(self, terminal, begin):
+        self.terminal, self.begin, self.last = terminal, begin, begin - self.SECONDS
+
+    def line(self, said, now):
+        """said: a line of ninja's."""
+        match = re.match(r"\[(\d+)/(\d+)\] (.*)", said)
+        if not match or now - self.last < self.SECONDS:
+            return
+        done, total = int(match[1]), int(match[2])
+        left = (now - self.begin) / done * (total - done)
+        guess = f", about {max(round(left / 60), 1)} min left" if now > self.begin + self.SECONDS else ""
+        self.say(f"compiled {done} of {total}, {match[3]}{guess}")
+        self.last = now
+
+    def say(self, words):
+        print(f"\rconvlab: {words}", file=self.terminal, flush=True)
+
+
+def terminal():
+    """Of whoever waits for pip, where pip is what builds, and there is one."""
+    if not {"_PYPROJECT_HOOKS_BUILD_BACKEND", "PEP517_BUILD_BACKEND"} & set(os.environ):
+        return None
+    try:
+        return open("/dev/tty", "w")
+    except OSError:
+        return None
+
+
+def tell(words):
+    """On the terminal, too, where pip would keep it to itself."""
+    print(words, flush=True)
+    if out := terminal():
+        with out:
+            print(f"\r{words}", file=out)
+
+
 def run_ninja(path, jobs, cxx, nvcc):
     command = [ninja(), "-f", path, "-j", str(jobs)]
     said = []
+    out = terminal()
+    progress = out and Progress(out, time.monotonic())
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
             said.append(line)
+            if progress:
+                progress.line(line, time.monotonic())
+    if out:
+        out.close()
     if process.returncode == 0:
         return
     said = "".join(said)
@@ -255,22 +305,22 @@ class BuildWithNinja(build_ext):
         jobs, because = toolchain.jobs(os.environ, len(os.sched_getaffinity(0)), toolchain.free_gb())
         archs = []
         if nvcc:
-            archs, dropped = toolchain.parse_archs(
-                os.environ.get("TORCH_CUDA_ARCH_LIST") or toolchain.DEFAULT_ARCHS, nvcc.archs
-            )
+            asked = os.environ.get("TORCH_CUDA_ARCH_LIST")
+            here = "" if asked else toolchain.archs_here(nvcc.archs)
+            archs, dropped = toolchain.parse_archs(asked or here or toolchain.DEFAULT_ARCHS, nvcc.archs)
             if dropped:
-                print(f"convlab: nvcc {nvcc.version} does not compile for {', '.join(dropped)}: left out")
+                tell(f"convlab: nvcc {nvcc.version} does not compile for {', '.join(dropped)}: left out")
             if torch.cuda and toolchain.numbers(torch.cuda)[0] != toolchain.numbers(nvcc.version)[0]:
-                print(
+                tell(
                     f"convlab: nvcc is of CUDA {nvcc.version}, torch {torch.version} of CUDA {torch.cuda}: it builds and loads, but a GPU needs a driver for both"
                 )
-            print(
+            tell(
                 f"convlab: building for the CPU and CUDA: nvcc {nvcc.version} ({nvcc.path}), "
-                f"architectures {';'.join(archs)}"
+                f"architectures {';'.join(archs)}" + (", of the GPUs here" if here else "")
             )
         else:
-            print(f"convlab: building for the CPU only: {reason}")
-        print(f"convlab: torch {torch.version}, {cxx.version}, {jobs} jobs ({because})", flush=True)
+            tell(f"convlab: building for the CPU only: {reason}")
+        tell(f"convlab: torch {torch.version}, {cxx.version}, {jobs} jobs ({because})")
 
         # Kept between builds, also those that pip starts, and apart for each Python.
         folder = ("build/sanitize/" if sanitize() else "build/") + sysconfig.get_config_var("SOABI")

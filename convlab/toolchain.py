@@ -334,6 +334,21 @@ def parse_archs(text, known) -> tuple[list[str], list[str]]:
     return [name + ptx for name, ptx in kept.items()], list(dropped)
 
 
+def archs_here(known) -> str:
+    """For the GPUs that the driver sees, with PTX of the newest for those to come: '8.9;9.0+PTX'. "" where it sees none,
+    or one that this nvcc does not know."""
+    try:
+        query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+        done = subprocess.run(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = {line.strip() for line in done.stdout.splitlines()}
+    whole = not done.returncode and found and all(re.fullmatch(r"\d+\.\d", name) for name in found)
+    if not whole or any(name.replace(".", "") not in known for name in found):
+        return ""
+    return ";".join(sorted(found, key=numbers)) + "+PTX"
+
+
 def runs_on(archs, capability) -> bool:
     """Whether code for `archs` (['8.0', '9.0+PTX']) runs on a GPU of this compute capability ('8.9'): machine code on
     its own major version from its minor one on, PTX on whatever is newer, and what ends in a or f on its own alone."""

@@ -1,6 +1,7 @@
 """The build: what the libraries depend on, what a build that cannot be says, how it chooses."""
 
 import ast
+import io
 import json
 import os
 import re
@@ -280,6 +281,41 @@ def test_architectures_refused():
         toolchain.parse_archs("8.0;Fermi", KNOWN)
     with pytest.raises(SystemExit, match=r"compiles for none of TORCH_CUDA_ARCH_LIST='5.0'; it knows 7.5, .*10.0"):
         toolchain.parse_archs("5.0", KNOWN)
+
+
+@pytest.mark.parametrize(
+    "said, archs",
+    [
+        ("8.9\\n9.0\\n8.9\\n", ""),  # which this nvcc does not know
+        ("9.0\\n8.0\\n9.0\\n", "8.0;9.0+PTX"),
+        ("10.0\\n8.6\\n", "8.6;10.0+PTX"),
+        ("No devices were found\\n", ""),
+        ("", ""),
+    ],
+)
+def test_architectures_of_the_gpus_here(said, archs, tmp_path, monkeypatch):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '{said}'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert toolchain.archs_here(KNOWN) == archs
+
+
+def test_what_a_build_under_pip_says_on_the_terminal(monkeypatch):
+    """A line at once, then every 20 seconds, with an estimate; and nothing where it is not pip that builds."""
+    setup = runpy.run_path(str(ROOT / "setup.py"))
+    terminal = io.StringIO()
+    progress = setup["Progress"](terminal, 100.0)
+    for done, now in ((1, 101), (2, 110), (10, 130), (11, 149), (20, 151)):
+        progress.line(f"[{done}/40] nvcc csrc/kernels/{done}.cu\n", now)
+        progress.line("a warning\n", now)
+    assert terminal.getvalue().replace("\r", "").splitlines() == [
+        "convlab: compiled 1 of 40, nvcc csrc/kernels/1.cu",
+        "convlab: compiled 10 of 40, nvcc csrc/kernels/10.cu, about 2 min left",
+        "convlab: compiled 20 of 40, nvcc csrc/kernels/20.cu, about 1 min left",
+    ]
+    for name in ("_PYPROJECT_HOOKS_BUILD_BACKEND", "PEP517_BUILD_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+    assert setup["terminal"]() is None
 
 
 def test_gencode():
