@@ -69,7 +69,7 @@ kernel-notes: build
 	@$(VENV_PYTHON) -m tools.kernel_notes $(ARGS)
 
 docs: build
-	$(VENV_PYTHON) -m mkdocs build --strict --quiet $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict $(ARGS)
 
 gpu-test:
 	@$(PYTHON) -m tools.gpu_test $(ARGS)

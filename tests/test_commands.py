@@ -100,7 +100,7 @@ NEEDS = {
     r"(train_lenet|cifar_train)\.py|make (lenet|cifar|test-long)": ["sklearn", "torchvision", "tqdm"],
     "--tensorboard": ["tensorboard"],
     "--compare|--plots|make cifar": ["matplotlib"],
-    "make docs": ["mkdocs"],
+    "make docs": ["material", "mkdocstrings"],
     "make (lint|format)": ["clang_format", "codespell_lib", "importlinter", "mypy", "ruff"],
     "make test": ["xdist"],
 }

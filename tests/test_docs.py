@@ -10,11 +10,14 @@ import checkout
 import pytest
 from commands import ROOT, commands_of
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+import convlab
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NO_MKDOCS_2_WARNING": "1"}
 
 
 def test_the_pages_build_without_a_warning(tmp_path):
-    pytest.importorskip("mkdocs")
+    pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
@@ -24,6 +27,33 @@ def test_the_pages_build_without_a_warning(tmp_path):
     assert len(rows) == 4 and all(predicted == counted for predicted, counted in rows)
     for name in re.findall(r"ladder/(\w+)\.html", (tmp_path / "index.html").read_text()):
         assert (tmp_path / "ladder" / f"{name}.html").exists()
+
+
+@pytest.mark.parametrize("broken", ["[no such page](nowhere.md)", "[no such part](notation.md#nowhere)"])
+def test_make_docs_fails_on_a_broken_link(broken, tmp_path):
+    """By the command that stands in the Makefile, over a page of its own."""
+    pytest.importorskip("material")
+    options = re.search(r"-m (mkdocs build .*?) \$\(ARGS\)", (ROOT / "Makefile").read_text())[1].split()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text(f"# A page\n\n{broken}\n")
+    (tmp_path / "docs" / "notation.md").write_text("# Notation\n")
+    text = (ROOT / "mkdocs.yml").read_text().split("nav:")[0].replace("hooks:", "# hooks:")
+    (tmp_path / "mkdocs.yml").write_text(re.sub(r"\nplugins:.*?\nmarkdown", "\nmarkdown", text, flags=re.S))
+    done = subprocess.run([sys.executable, "-m", *options], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and "nowhere" in done.stdout + done.stderr
+
+
+def test_the_reference_has_every_public_name():
+    page = (ROOT / "docs" / "reference.md").read_text()
+    public = set(convlab.__all__) - {"functional"}
+    assert {name for name in public if f"::: convlab.{name}\n" not in page + "\n"} == set()
+    assert "members: [conv2d, max_pool2d, avg_pool2d, leaky_relu, relu]" in page
+
+
+def test_the_citation_is_of_this_version():
+    project = (ROOT / "pyproject.toml").read_text()
+    version = re.search(r'^version = "(.+)"', project, re.M)[1]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_contributing_names_files_that_exist():
