@@ -108,6 +108,61 @@ def conv2d(
         raise explained(error, "conv2d", input=input, weight=weight, bias=bias) from None
 
 
+def conv2d_block(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrPair = 1,
+    padding: IntOrPair | str = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    *,
+    activation: Literal["relu", "leaky_relu"] | None = None,
+    negative_slope: float = 0.01,
+    pool: IntOrPair | None = None,
+    algo: Algo = "auto",
+) -> Tensor:
+    """`conv2d`, then `relu` or `leaky_relu`, then `max_pool2d`, in one call, with the bits of these three.
+
+    input to groups, and algo: as of `conv2d`; "auto" takes what it takes for the convolution alone.
+    activation: None, "relu" or "leaky_relu", whose slope is negative_slope.
+    pool: None, or the window of a max pooling, int or (height, width), whose stride is the window; rows and columns
+    that fill no window are left out.
+
+    Returns [N, K, P, Q] or [K, P, Q], P and Q those of `conv2d`, divided by the window and rounded down; in
+    channels_last if input or weight is. For the backward pass, input, weight and one byte a window are remembered (five
+    bytes for windows of more than 128 elements): which element won, and its sign.
+
+    Raises what the three raise, and ValueError for another activation.
+    """
+    if has_torch_function_variadic(input, weight, bias) and not torch.compiler.is_compiling():
+        tensors = (input, weight, bias)
+        return overridden(
+            conv2d_block,
+            tensors,
+            *tensors,
+            stride,
+            padding,
+            dilation,
+            groups,
+            activation=activation,
+            negative_slope=negative_slope,
+            pool=pool,
+            algo=algo,
+        )
+    if activation not in (None, "relu", "leaky_relu"):
+        raise ValueError(f"conv2d_block: activation={activation!r} must be None, 'relu' or 'leaky_relu'")
+    window = None if pool is None else pair("conv2d_block", "pool", pool)
+    if window and min(window) < 1:
+        raise RuntimeError(f"conv2d_block: pool={pool!r} must be None, or a window of at least 1 x 1")
+    y = conv2d(input, weight, bias, stride, padding, dilation, groups, algo=algo)
+    if activation == "relu":
+        y = relu(y)
+    elif activation:
+        y = leaky_relu(y, negative_slope)
+    return y if window is None else max_pool2d(y, window)
+
+
 @overload
 def max_pool2d(
     input: Tensor,
