@@ -37,6 +37,15 @@ class ConvArguments(NamedTuple):
     algo: tuple[int, int, int]
 
 
+class BlockArguments(NamedTuple):
+    """A convolution's, and how a block goes on: `ending` as in csrc/ops.cpp"""
+
+    geometry: tuple[int, ...]
+    algo: tuple[int, int, int]
+    ending: tuple[int, int, int]
+    negative_slope: float
+
+
 class PoolArguments(NamedTuple):
     kernel_size: tuple[int, int]
     stride: tuple[int, int]
@@ -49,6 +58,15 @@ def conv2d(x, w, bias, geometry, algo):
     if needs_autograd(x, w, bias):
         return record(Conv2dForward, x, w, bias, ConvArguments(geometry, algo))
     return ops.conv2d_forward(x, w, bias, geometry, algo[0])  # without a frame of Python, and a tuple
+
+
+def conv2d_block(x, w, bias, arguments: BlockArguments):
+    """y, differentiable"""
+    if needs_autograd(x, w, bias):
+        return record(Conv2dBlock, x, w, bias, arguments)[0]
+    return ops.conv2d_block_forward(
+        x, w, bias, arguments.geometry, arguments.ending, arguments.negative_slope, False, arguments.algo[0]
+    )[0]
 
 
 def in_place(function: type[Function], x, *args):
@@ -533,3 +551,104 @@ class ReLUBackward(Function):
     def backward(ctx, ddx):
         (y,) = ctx.saved_tensors
         return apply(ReLUBackward, ddx, y), None
+
+
+# ---- a block --------------------------------------------------------------------------------------------------------
+
+
+@primitive
+class Conv2dBlock(Function):
+    """x, w, bias as of Conv2dForward -> y, convolution, activation and max pooling in one, and winners, a byte an element
+    of it. Its derivatives beyond the first are those of the layers that it is made of."""
+
+    batch = classmethod(convolution((X, W, BIAS), (Y, Y), 0))
+
+    @staticmethod
+    def forward(x, w, bias, a: BlockArguments):
+        return ops.conv2d_block_forward(x, w, bias, a.geometry, a.ending, a.negative_slope, True, a.algo[0])
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, w, _, ctx.arguments = inputs
+        needs_dx, needs_dw, _, _ = ctx.needs_input_grad
+        ctx.input_size, ctx.kernel_size = x.shape[2:], w.shape[2:]
+        ctx.channels_last = is_channels_last(x) or is_channels_last(w)
+        ctx.dw_channels_last = ctx.channels_last and not _only_contiguous(w)
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None, output[1])
+
+    @classmethod
+    def tangent(cls, args, tangents, output):
+        (x, w, _, a), (tx, tw, tbias, _), (y, winners) = args, tangents, output
+        arguments = ConvArguments(a.geometry, a.algo)
+        terms = [apply(Conv2dForward, t, v, None, arguments) for t, v in ((tx, w), (x, tw)) if None not in (t, v)]
+        full = sum(terms[1:], terms[0]) if terms else None
+        t = None if full is None else _of_winners(full, winners, a)
+        if tbias is not None:
+            t = tbias[:, None, None].expand_as(y) if t is None else t + tbias[:, None, None]
+        return _passed(t, winners, a), None
+
+    @staticmethod
+    def backward(ctx, dy, _):
+        x, w, winners = ctx.saved_tensors
+        needs_dw, needs_db, needs_dx = asked_for(ctx, dy, 1, 2, 0)
+        a = ctx.arguments
+        if not (needs_dx or needs_dw) or (not torch.compiler.is_dynamo_compiling() and needs_autograd(dy, x, w)):
+            return _by_layers(ctx, dy, needs_dx, needs_dw, needs_db)
+        dx, dw, db = ops.conv2d_block_backward(
+            dy,
+            winners,
+            x if needs_dw else None,
+            w if needs_dx else None,
+            ctx.input_size,
+            ctx.kernel_size,
+            a.geometry,
+            a.ending,
+            a.negative_slope,
+            needs_db,
+            ctx.channels_last,
+            ctx.dw_channels_last,
+            a.algo[1:],
+        )
+        return dx if needs_dx else None, dw if needs_dw else None, db if needs_db else None, None
+
+
+def _by_layers(ctx, dy, needs_dx, needs_dw, needs_db):
+    """The gradients of a block, differentiable"""
+    x, w, winners = ctx.saved_tensors
+    a = ctx.arguments
+    arguments, dx, dw, db = ConvArguments(a.geometry, a.algo), None, None, None
+    dy = _passed(dy, winners, a)
+    if a.ending[1:] != (1, 1):
+        size = [
+            (size + a.geometry[2 + d] + a.geometry[4 + d] - a.geometry[6 + d] * (kernel - 1) - 1) // a.geometry[d] + 1
+            for d, (size, kernel) in enumerate(zip(ctx.input_size, ctx.kernel_size))
+        ]
+        dy = apply(MaxPool2dBackward, dy, winners & ops.TAP, size, ctx.channels_last, _pool_arguments(a))
+    if needs_dx:
+        dx = apply(Conv2dDgrad, dy, w, ctx.input_size, ctx.channels_last, arguments)
+    if needs_dw:
+        dw, db = apply(Conv2dWgrad, dy, x, ctx.kernel_size, needs_db, ctx.dw_channels_last, arguments)
+    elif needs_db:
+        db = apply(Conv2dBiasGrad, dy)
+    return dx, dw, db if needs_db else None, None
+
+
+def _pool_arguments(a: BlockArguments):
+    return PoolArguments(a.ending[1:], a.ending[1:], (0, 0), (1, 1))
+
+
+def _of_winners(full, winners, a: BlockArguments):
+    """What is of a convolution's size, at the winners"""
+    if a.ending[1:] == (1, 1):
+        return full
+    return apply(MaxPool2dGather, full, winners & ops.TAP, _pool_arguments(a))
+
+
+def _passed(t, winners, a: BlockArguments):
+    """t, of the winners' shape, as the activation lets a gradient or a tangent pass"""
+    if a.ending[0] == ops.ACTIVATIONS["relu"]:
+        return apply(ReLUBackward, t, (winners > ops.TAP).to(t.dtype))
+    if a.ending[0] == ops.ACTIVATIONS["leaky_relu"]:
+        return apply(LeakyReLUBackward, t, winners > ops.TAP, a.negative_slope)
+    return t

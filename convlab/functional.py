@@ -1,5 +1,6 @@
 """torch.nn.functional's signatures over convlab's kernels."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, Literal, overload
 
@@ -79,29 +80,7 @@ def conv2d(
         not isinstance(elements, torch.Tensor) and elements == 0 and algo == "auto"
     ):  # torch knows what becomes of nothing
         return torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    geometry: tuple[int, ...]
-    on_cpu = input.is_cpu
-    if on_cpu or input.is_cuda:
-        device = "cpu" if on_cpu else "cuda"
-        if torch.is_autocast_enabled(device):
-            input, weight, bias = _autocast(device, input, weight, bias)
-    if (
-        type(stride) is type(padding) is type(dilation) is type(groups) is int
-        and (stride | padding | dilation | groups) < 2**31
-    ):
-        geometry = (stride, stride, padding, padding, padding, padding, dilation, dilation, groups)
-    else:
-        geometry = convolution(stride, padding, dilation, groups, weight.shape[2:])
-    if not on_cpu or input.dtype is not torch.float32:
-        check_device("conv2d", input)
-        check_dtype("conv2d", input, SIGNED_OR_BYTE, backend_of(input))
-        if not input.is_floating_point() and input.dtype is not torch.int64 and geometry[6:8] != (1, 1):
-            raise NotImplementedError(
-                f"conv2d: dilation={dilation} with {input.dtype}: of the integers, only int64 has it"
-            )
-    numbers = AUTO if algo == "auto" else numbers_for(algo, input, weight, geometry)
-    if on_cpu and (auto := automatic()):
-        numbers = tuple(number or auto for number in numbers)
+    input, weight, bias, geometry, numbers = _prepared(input, weight, bias, stride, padding, dilation, groups, algo)
     try:
         return autograd.conv2d(input, weight, bias, geometry, numbers)
     except RuntimeError as error:  # of which NotImplementedError is one
@@ -150,17 +129,50 @@ def conv2d_block(
             pool=pool,
             algo=algo,
         )
-    if activation not in (None, "relu", "leaky_relu"):
+    if activation not in ops.ACTIVATIONS:
         raise ValueError(f"conv2d_block: activation={activation!r} must be None, 'relu' or 'leaky_relu'")
-    window = None if pool is None else pair("conv2d_block", "pool", pool)
-    if window and min(window) < 1:
+    window = (1, 1) if pool is None else pair("conv2d_block", "pool", pool)
+    if min(window) < 1:
         raise RuntimeError(f"conv2d_block: pool={pool!r} must be None, or a window of at least 1 x 1")
-    y = conv2d(input, weight, bias, stride, padding, dilation, groups, algo=algo)
-    if activation == "relu":
-        y = relu(y)
-    elif activation:
-        y = leaky_relu(y, negative_slope)
-    return y if window is None else max_pool2d(y, window)
+    check_tensors("conv2d_block", input=input, weight=weight, **({} if bias is None else {"bias": bias}))
+    if type(negative_slope) is not float or not -1e38 < negative_slope < 1e38:
+        negative_slope = slope("conv2d_block", negative_slope, input.dtype)
+    if input.dim() == 3 and weight.dim() == 4:
+        return conv2d_block(
+            input.unsqueeze(0),
+            weight,
+            bias,
+            stride,
+            padding,
+            dilation,
+            groups,
+            activation=activation,
+            negative_slope=negative_slope,
+            pool=pool,
+            algo=algo,
+        ).squeeze(0)
+    elements = input.numel()  # to torch.jit.trace a tensor
+    if (
+        (activation is None and window == (1, 1))
+        or input.dim() != 4
+        or weight.dim() != 4
+        or not input.is_floating_point()
+        or (not isinstance(elements, torch.Tensor) and elements == 0)
+        or window[0] * window[1] > ops.MOST_TAPS
+        or not math.isfinite(negative_slope)  # whose product with a gradient of zero is none
+    ):
+        y = conv2d(input, weight, bias, stride, padding, dilation, groups, algo=algo)
+        if activation == "relu":
+            y = relu(y)
+        elif activation:
+            y = leaky_relu(y, negative_slope)
+        return y if window == (1, 1) else max_pool2d(y, window)
+    input, weight, bias, geometry, numbers = _prepared(input, weight, bias, stride, padding, dilation, groups, algo)
+    arguments = autograd.BlockArguments(geometry, numbers, (ops.ACTIVATIONS[activation], *window), negative_slope)
+    try:
+        return autograd.conv2d_block(input, weight, bias, arguments)
+    except RuntimeError as error:
+        raise explained(error, "conv2d_block", input=input, weight=weight, bias=bias) from None
 
 
 @overload
@@ -345,6 +357,44 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
         return autograd.in_place(autograd.ReLU, input) if inplace else autograd.apply(autograd.ReLU, input)
     except NotImplementedError as error:
         raise explained(error, "relu", input=input) from None
+
+
+def _prepared(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: IntOrPair,
+    padding: IntOrPair | str,
+    dilation: IntOrPair,
+    groups: int,
+    algo: Algo,
+) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, ...], tuple[int, int, int]]:
+    """A convolution's tensors, as autocast wants them, its arguments as operators take them, and the numbers of its
+    algorithms, by pass."""
+    geometry: tuple[int, ...]
+    on_cpu = input.is_cpu
+    if on_cpu or input.is_cuda:
+        device = "cpu" if on_cpu else "cuda"
+        if torch.is_autocast_enabled(device):
+            input, weight, bias = _autocast(device, input, weight, bias)
+    if (
+        type(stride) is type(padding) is type(dilation) is type(groups) is int
+        and (stride | padding | dilation | groups) < 2**31
+    ):
+        geometry = (stride, stride, padding, padding, padding, padding, dilation, dilation, groups)
+    else:
+        geometry = convolution(stride, padding, dilation, groups, weight.shape[2:])
+    if not on_cpu or input.dtype is not torch.float32:
+        check_device("conv2d", input)
+        check_dtype("conv2d", input, SIGNED_OR_BYTE, backend_of(input))
+        if not input.is_floating_point() and input.dtype is not torch.int64 and geometry[6:8] != (1, 1):
+            raise NotImplementedError(
+                f"conv2d: dilation={dilation} with {input.dtype}: of the integers, only int64 has it"
+            )
+    numbers = AUTO if algo == "auto" else numbers_for(algo, input, weight, geometry)
+    if on_cpu and (auto := automatic()):
+        numbers = tuple(number or auto for number in numbers)
+    return input, weight, bias, geometry, numbers
 
 
 def _check_input(op: str, input: Tensor, integers: frozenset[torch.dtype] = frozenset()) -> None:

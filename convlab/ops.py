@@ -23,6 +23,8 @@ conv2d_forward = torch.ops.convlab.conv2d_forward.default
 conv2d_dgrad = torch.ops.convlab.conv2d_dgrad.default
 conv2d_wgrad = torch.ops.convlab.conv2d_wgrad.default
 conv2d_bias_grad = torch.ops.convlab.conv2d_bias_grad.default
+conv2d_block_forward = torch.ops.convlab.conv2d_block_forward.default
+conv2d_block_backward = torch.ops.convlab.conv2d_block_backward.default
 max_pool2d_forward = torch.ops.convlab.max_pool2d_forward.default
 max_pool2d_backward = torch.ops.convlab.max_pool2d_backward.default
 max_pool2d_gather = torch.ops.convlab.max_pool2d_gather.default
@@ -33,6 +35,10 @@ leaky_relu_forward = torch.ops.convlab.leaky_relu_forward.default
 leaky_relu_backward = torch.ops.convlab.leaky_relu_backward.default
 relu_forward = torch.ops.convlab.relu_forward.default
 relu_backward = torch.ops.convlab.relu_backward.default
+
+ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2}  # of a block, by number: csrc/geometry/ending.h
+TAP = 127  # the bits of a block's winner that are its tap; the other one: the gradient passes
+MOST_TAPS = 128
 
 ALL = tuple(op for op in globals().values() if isinstance(op, torch._ops.OpOverload))
 
@@ -131,6 +137,45 @@ def _(
 @torch.library.register_fake("convlab::conv2d_bias_grad")
 def _(dy: Tensor) -> Tensor:
     return _empty((dy.shape[1],), dy)
+
+
+@torch.library.register_fake("convlab::conv2d_block_forward")
+def _(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    geometry: Sequence[int],
+    ending: Sequence[int],
+    negative_slope: float,
+    with_winners: bool,
+    algo: int,
+) -> tuple[Tensor, Tensor]:
+    full = conv2d_forward(x, w, bias, geometry, algo)
+    window, no = ending[1:], (0, 0)
+    return max_pool2d_forward(full, window, window, no, (1, 1), False, with_winners)
+
+
+@torch.library.register_fake("convlab::conv2d_block_backward")
+def _(
+    dy: Tensor,
+    winners: Tensor,
+    x: Tensor | None,
+    w: Tensor | None,
+    input_size: Sequence[int],
+    kernel_size: Sequence[int],
+    geometry: Sequence[int],
+    ending: Sequence[int],
+    negative_slope: float,
+    with_bias: bool,
+    dx_channels_last: bool,
+    dw_channels_last: bool,
+    algo: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    groups = geometry[8]
+    none = _empty((0,), dy)
+    dx = none if w is None else _empty((dy.shape[0], w.shape[1] * groups, *input_size), dy, dx_channels_last)
+    dw = none if x is None else _empty((dy.shape[1], x.shape[1] // groups, *kernel_size), dy, dw_channels_last)
+    return dx, dw, _empty((dy.shape[1] if with_bias else 0,), dy)
 
 
 def _pool_outputs(size: int, pad: int, kernel: int, stride: int, dilation: int, ceil_mode: bool) -> int:

@@ -9,6 +9,8 @@
 //   algo: a number of csrc/algorithms.h, 0 to have one chosen
 //   input_size (H, W) and kernel_size (R, S) are SymInt where they are sizes of a tensor, so that shapes stay dynamic
 //   offsets [N, C, P, Q]: which tap of its window was the largest, r * S + s
+//   ending: of a block, activation (0 none, 1 relu, 2 leaky_relu) and max pooling's window (height, width). winners: the
+//   offsets, with 128 added where the gradient passes the activation as it is
 #include "host/registration.h"
 
 CONVLAB_REGISTER_OPERATORS(m) {
@@ -20,6 +22,16 @@ CONVLAB_REGISTER_OPERATORS(m) {
       "conv2d_wgrad(Tensor dy, Tensor x, SymInt[2] kernel_size, int[9] geometry, bool with_bias, bool channels_last, "
       "int algo) -> (Tensor dw, Tensor db)");
   m.def("conv2d_bias_grad(Tensor dy) -> Tensor");
+
+  m.def(
+      "conv2d_block_forward(Tensor x, Tensor w, Tensor? bias, int[9] geometry, int[3] ending, float negative_slope, "
+      "bool "
+      "with_winners, int algo) -> (Tensor y, Tensor winners)");
+  // dx of w, dw of x, each empty where that is not given; algo: of dgrad and wgrad
+  m.def(
+      "conv2d_block_backward(Tensor dy, Tensor winners, Tensor? x, Tensor? w, SymInt[2] input_size, SymInt[2] "
+      "kernel_size, int[9] geometry, int[3] ending, float negative_slope, bool with_bias, bool dx_channels_last, bool "
+      "dw_channels_last, int[2] algo) -> (Tensor dx, Tensor dw, Tensor db)");
 
   m.def(
       "max_pool2d_forward(Tensor x, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool "

@@ -45,3 +45,31 @@ def test_errors_name_the_argument():
         CF.conv2d_block(x, w, activation="leaky_relu", negative_slope="a")
     with pytest.raises(RuntimeError, match=r"the window covers 7"):
         CF.conv2d_block(x, w, pool=7)
+
+
+def gradients(function, tensors, end):
+    leaves = [t.detach().clone(memory_format=torch.preserve_format).requires_grad_() for t in tensors]
+    y = function(*leaves, 1, 1, 1, 2, **end)
+    torch.manual_seed(3)
+    return torch.autograd.grad(y, leaves, torch.randn(y.shape, dtype=y.dtype))
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: "-".join(map(str, end.values())))
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients(end, layout):
+    x = torch.randn(2, 6, 13, 11, dtype=torch.float64).contiguous(memory_format=layout)
+    w, b = torch.randn(10, 3, 3, 3, dtype=torch.float64), torch.randn(10, dtype=torch.float64)
+    for ours, theirs in zip(gradients(CF.conv2d_block, (x, w, b), end), gradients(three_layers, (x, w, b), end)):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+        assert ours.stride() == theirs.stride()
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: "-".join(map(str, end.values())))
+def test_gradcheck_of_two_orders(end):
+    x, w, b = (torch.randn(*s, dtype=torch.float64, requires_grad=True) for s in ((1, 2, 6, 5), (2, 1, 2, 2), (2,)))
+
+    def block(x, w, b):
+        return CF.conv2d_block(x, w, b, 1, 1, 1, 2, **end)
+
+    assert torch.autograd.gradcheck(block, (x, w, b), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(block, (x, w, b))

@@ -76,6 +76,14 @@ BATCHED = {  # a Function, the shapes of its tensors (as types: of what else tha
             (autograd.Conv2dWgrad, (dy, x), ((2, 3), True, True)),
         )
     },
+    **{
+        f"Conv2dBlock {named}": (
+            autograd.Conv2dBlock,
+            (x, w, b),
+            (autograd.BlockArguments(*arguments, (2, 2, 1), 0.2),),
+        )
+        for named, arguments in {"auto": PAIR, "direct": NAMED}.items()
+    },
     "Conv2dBiasGrad": (autograd.Conv2dBiasGrad, (dy,), ()),
     "MaxPool2d": (autograd.MaxPool2d, (x,), (False, POOL)),
     "MaxPool2dBackward": (autograd.MaxPool2dBackward, (pooled, (torch.uint8, *pooled)), ((5, 6), False, POOL)),

@@ -27,6 +27,13 @@ def samples(device, channels_last=False, dtype=torch.float32):
     yield ops.conv2d_wgrad, (dy, x, [3, 2], conv, True, channels_last, 0)
     yield ops.conv2d_wgrad, (dy, x, [3, 2], conv, False, not channels_last, 2)
     yield ops.conv2d_bias_grad, (dy,)
+    for ending, bias in (((1, 2, 1), b), ((2, 1, 1), None), ((0, 2, 2), b)):
+        y, winners = ops.conv2d_block_forward(x, w, bias, conv, ending, 0.1, True, 0)
+        yield ops.conv2d_block_forward, (x, w, bias, conv, ending, 0.1, True, 0)
+        yield ops.conv2d_block_forward, (x, w, bias, conv, ending, 0.1, False, 0)
+        sizes = ([9, 8], [3, 2], conv, ending, 0.1, bias is not None, channels_last, channels_last, [0, 0])
+        for of_w, of_x in ((x, w), (x, None), (None, w)):
+            yield ops.conv2d_block_backward, (torch.randn_like(y), winners, of_w, of_x, *sizes)
     for window in [([2, 2], [2, 2], [0, 0], [1, 1]), ([3, 2], [2, 1], [1, 1], [1, 2])]:
         for ceil_mode in (False, True):
             y, offsets = ops.max_pool2d_forward(x, *window, ceil_mode, True)

@@ -2,8 +2,9 @@
 #include "host/conv2d_operators.h"
 
 #include "cuda/stream.h"
+#include "host/conv2d_block_operators.h"
 #include "host/registration.h"
-#include "kernels/launchers.h"
+#include "kernels/conv2d_block.h"
 
 namespace convlab {
 namespace {
@@ -29,6 +30,16 @@ struct Cuda {
     c.rung->run->wgrad(c.plan, p.g, p.dtype, dy, x, dw, db, workspace.get(), stream);
   }
   void bias_grad(const Problem& p, const void* dy, void* db) const { conv2d_bias_grad(p.g, p.dtype, dy, db, stream); }
+  bool finishes(const Chosen<CudaRung>&, const Ending&, const Problem&) const { return false; }
+  void forward(const Chosen<CudaRung>&, const Problem&, const Ending&, const Pool2d&, int64_t, const void*, const void*,
+               const void*, void*, void*) const {}
+  void finish(const Ending& e, const Pool2d& g, int64_t, DType dtype, const void* x, void* y, void* winners) const {
+    block_finish(e, g, dtype, x, y, winners, stream);
+  }
+  void spread(const Ending& e, const Pool2d& g, int64_t, DType dtype, const void* dy, const void* winners,
+              void* dx) const {
+    block_spread(e, g, dtype, dy, winners, dx, stream);
+  }
 };
 
 }  // namespace
@@ -39,4 +50,6 @@ CONVLAB_REGISTER_CUDA(m) {
   m.impl("conv2d_dgrad", TORCH_BOX(&convlab::conv2d_dgrad<convlab::Cuda>));
   m.impl("conv2d_wgrad", TORCH_BOX(&convlab::conv2d_wgrad<convlab::Cuda>));
   m.impl("conv2d_bias_grad", TORCH_BOX(&convlab::conv2d_bias_grad<convlab::Cuda>));
+  m.impl("conv2d_block_forward", TORCH_BOX(&convlab::conv2d_block_forward<convlab::Cuda>));
+  m.impl("conv2d_block_backward", TORCH_BOX(&convlab::conv2d_block_backward<convlab::Cuda>));
 }

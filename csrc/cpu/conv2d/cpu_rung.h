@@ -3,9 +3,14 @@
 #include <memory>
 
 #include "algorithms.h"
+#include "cpu/conv2d/block/finish.h"
 #include "cpu/workspace.h"
 
 namespace convlab {
+
+// The endings of a block (geometry/ending.h) that an algorithm's forward goes on with, strip by strip. Where it has none,
+// the ending is a pass of its own.
+enum class Epilogue { none, activation, windows };
 
 // What it decides about a problem before it computes anything
 struct CpuPlan {
@@ -14,6 +19,13 @@ struct CpuPlan {
   int slices = 1;  // of wgrad's sum, added up in their order
   int64_t workspace = 0, scratch = 0;  // bytes: of all threads together, and of each
   std::shared_ptr<const void> tables{};  // the algorithm's own
+  Epilogue epilogue = Epilogue::none;
+
+  // windows: of strips that have all of their rows
+  bool finishes(const Ending& e, int rows) const {
+    return e.R * e.S == 1 ? epilogue != Epilogue::none
+                          : epilogue == Epilogue::windows && (rows_per_strip >= rows || rows_per_strip % e.R == 0);
+  }
 };
 
 // Memory of all threads together: packed weights, or wgrad's slices of sums; and the packed bias
@@ -29,6 +41,7 @@ struct Operands {
   const void *first, *second;  // x and w, dy and w, or dy and x
   const void* bias;  // of forward; may be null
   void* output;
+  const Finish* finish = nullptr;  // of forward, by a plan that finishes it: then there is no output
 };
 
 // Makes an algorithm's `run` known. Each algorithm's .cpp ends with one.

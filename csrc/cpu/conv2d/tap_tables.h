@@ -41,6 +41,9 @@ inline Filters filters_of(const Problem& p) {
           .tap = channels_last ? g.Cg() : 1};
 }
 
+// Rows of a strip: an even number, so that windows of two rows lie in one
+inline int in_pairs(int64_t rows) { return rows > 2 ? int(rows / 2 * 2) : int(std::max<int64_t>(1, rows)); }
+
 inline bool is_pointwise(const Conv2d& g) {
   return g.R == 1 && g.S == 1 && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 && g.pad_w == 0;
 }

@@ -24,15 +24,24 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
           f(t.filters, shared.weights + begin * bytes, t.slices, vectors * elements, o.output, begin, end);
         });
   }
+  TiledProduct finished = t;
+  CpuPlan finishing = plan;
+  if (o.finish) {
+    finished.window = o.finish->elements();
+    finishing.scratch = measured(p.dtype, [&](Measure& memory, auto sum) {
+      Bench<decltype(sum)>(memory, finished, tables.channels);
+      Finished<decltype(sum)>(memory, finished_elements(finished, tables.channels));
+    });
+  }
   kernels::pack_bias.of(p.dtype)(o.bias, groups, t.filters.width, tables.channels.vectors * tables.channels.lanes,
                                  shared.bias);
   if (!t.packs_weights)
     parallel_over(vectors, elements, [&, f = kernels::pack_weights.of(p.dtype)](int64_t begin, int64_t end) {
       f(t.filters, o.second, shared.weights + begin * bytes, begin, end);
     });
-  over_pieces(plan, t.product.multiply_adds(),
+  over_pieces(finishing, t.product.multiply_adds(),
               [&, f = kernels::register_tiled.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
-                f(t, o.first, o.second, shared.weights, shared.bias, o.output, begin, end, scratch);
+                f(finished, o.first, o.second, shared.weights, shared.bias, o.output, o.finish, begin, end, scratch);
               });
 }
 

@@ -1,5 +1,6 @@
 // What `register_tiled` asks of its kernels. Torch-free, and for kernels as well.
 #pragma once
+#include "cpu/conv2d/block/finish.h"
 #include "cpu/conv2d/product.h"
 #include "cpu/stub.h"
 
@@ -13,6 +14,7 @@ struct TiledProduct {
   int panels_per_piece = 1;  // register tiles of channels
   int slices = 1;  // of wgrad's strips
   bool in_planes = false;  // the source's planes are read where they lie
+  int window = 0;  // elements of the windows that a block's ending makes of the target; 0: none, the target is written
   bool packs_weights = false;  // a piece packs the weights of its channels, which no other meets
 };
 
@@ -82,11 +84,16 @@ template <class A> struct Bench {
     memory.take(segments, p.rows.count * p.columns.count);
     memory.take(terms, int64_t(taps_of_classes(p.rows)) * taps_of_classes(p.columns) * p.depth);
     memory.take(pixels, count);
-    memory.take(target, p.same_type && p.target.c == 1 ? 0 : count * c.tile_vectors * c.lanes);
+    memory.take(target, p.same_type && p.target.c == 1 && !t.window ? 0 : count * c.tile_vectors * c.lanes);
     memory.take(weights, t.packs_weights ? c.tile_vectors * weights_of_vector(t, c) : 0);
     memory.take(source, source_of_strip(t, c));
   }
 };
+
+// Elements that a block's ending makes of a strip and the channels of a tile
+CONVLAB_INLINE int64_t finished_elements(const TiledProduct& t, const Channels& c) {
+  return t.window ? pixels_of_strip(t.product) / t.window * c.tile_vectors * c.lanes : 0;
+}
 
 template <class A> struct WgradBench {
   Pair* pairs;
@@ -103,10 +110,10 @@ template <class A> struct WgradBench {
 
 }  // namespace register_tiled
 
-// weights: packed, or null where each piece packs them from w
+// weights: packed, or null where each piece packs them from w; finish: or null, and then the target is written
 CONVLAB_KERNEL(register_tiled,
                void(const register_tiled::TiledProduct&, const void* source, const void* w, const void* weights,
-                    const void* bias, void* target, int64_t begin, int64_t end, char* scratch));
+                    const void* bias, void* target, const Finish* finish, int64_t begin, int64_t end, char* scratch));
 // sums: of slices [slices, groups, vectors, R S, depth, lanes], or null where dw is written at once
 CONVLAB_KERNEL(register_tiled_wgrad, void(const register_tiled::TiledProduct&, const void* dy, const void* x, void* dw,
                                           void* sums, int64_t begin, int64_t end, char* scratch));

@@ -11,6 +11,7 @@
 //                 multiply-adds.
 // What bounds it  multiply-adds: both ports busy from about 64 channels on. Below 16 target channels it wastes lanes;
 //                 `direct` wastes none there.
+#include "cpu/conv2d/block/ending.h"
 #include "cpu/conv2d/packed_weights.h"
 #include "cpu/conv2d/register_tiled/source_of_strip.h"
 
@@ -146,16 +147,17 @@ int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Int
 // w, a tile's vectors at a time; bias [groups, vectors of width, L]
 template <class T>
 void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
-         int64_t begin, int64_t end, char* scratch) {
+         const Finish* finish, int64_t begin, int64_t end, char* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>, kPanel = kTileVectors * L;
   const Product& p = t.product;
   const Channels channels(t, kSet, L);
   const int vectors = channels.vectors, panels = channels.panels, parts = channels.parts(t);
   const int64_t vector_stride = weights_of_vector(t, channels);
-  const bool in_memory = sizeof(T) == sizeof(A) && p.target.c == 1;
+  const bool in_memory = sizeof(T) == sizeof(A) && p.target.c == 1 && !finish;
   Carver carver{scratch};
   const auto [segments, terms, pixels, out, own_weights, source_panel] = Bench<A>(carver, t, channels);
+  const Finished<A> finished(carver, finished_elements(t, channels));
 
   int64_t prepared = -1;
   const bool whole_images = p.rows_per_strip == p.rows.target;
@@ -180,7 +182,8 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
     for (int i = part * t.panels_per_piece; i < (part + 1) * t.panels_per_piece && i < panels; i++) {
       const int k0 = i * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel,
                 tile_vectors = (lanes + L - 1) / L;
-      T* const to = target + (int64_t(group) * p.width + k0) * p.target.c;
+      const int64_t channel = int64_t(group) * p.width + k0;
+      T* const to = target + channel * p.target.c;
       A* tile_target = out;
       if constexpr (sizeof(T) == sizeof(A))
         if (in_memory) tile_target = to + s.n0 * p.target.n + s.row0 * p.target.h;
@@ -192,7 +195,11 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
                  tile_vectors, in_memory ? lanes : kPanel);
       if (in_memory) continue;
       const int rows = s.row1 - s.row0;
-      for (int n = s.n0; n < s.n1; n++)
+      if constexpr (sizeof(T) == sizeof(A))
+        for (int n = s.n0; n < s.n1 && finish; n++)
+          finish_panel<A, T>(*finish, out + (n - s.n0) * rows * columns * kPanel, kPanel, s.row0, rows, int(columns), n,
+                             channel, lanes, finished);
+      for (int n = s.n0; n < s.n1 && !finish; n++)
         for (int v = 0; v < tile_vectors; v++)
           give_back(out + (n - s.n0) * rows * columns * kPanel + v * L, kPanel, rows, int(columns),
                     lanes - v * L < L ? lanes - v * L : L,

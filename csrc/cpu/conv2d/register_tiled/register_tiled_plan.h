@@ -57,7 +57,7 @@ inline void cut(Product& p, int64_t element) {
   if (fit >= 1) return;
   // the rows of the source that a strip needs beside its own: about a kernel's
   const int64_t strips = std::max((image + kStripBytes - 1) / kStripBytes, (pixels + kStripPixels - 1) / kStripPixels);
-  p.rows_per_strip = int(std::max<int64_t>(1, (p.rows.target + strips - 1) / strips));
+  p.rows_per_strip = in_pairs((p.rows.target + strips - 1) / strips);
 }
 
 // What kernels take, and all it points to
@@ -120,7 +120,10 @@ inline CpuPlan plan(const Problem& problem) {
           .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
           .scratch = p.pass == Pass::wgrad ? measured<WgradBench>(p.dtype, t, tables->channels)
                                            : measured<Bench>(p.dtype, t, tables->channels),
-          .tables = tables};
+          .tables = tables,
+          .epilogue = !is_sum_type(p.dtype)  ? Epilogue::none
+                      : p.g.P == problem.g.P ? Epilogue::windows
+                                             : Epilogue::activation};
 }
 
 inline CpuRung rung{.can = can, .why_not = why_not, .plan = plan, .best = best};

@@ -1,0 +1,31 @@
+// How a forward kernel goes on behind a strip of its target, while that is in a cache: what a block makes of it is
+// written, and the strip is not. Plain data. Torch-free, and for kernels as well.
+#pragma once
+#include <type_traits>
+
+#include "cpu/conv2d/product.h"
+#include "geometry/ending.h"
+
+namespace convlab {
+
+struct Finish {
+  Ending ending;
+  int P, Q;  // windows of an image
+  Strides to;  // of y and winners [N, K, P, Q]
+  void* y;
+  unsigned char* winners;  // may be null
+
+  CONVLAB_INLINE int elements() const { return ending.R * ending.S; }
+};
+
+// A strip's windows before they are transposed: [windows, channels of a panel]
+template <class A> struct Finished {
+  A* values;
+  std::conditional_t<sizeof(A) == 8, int64_t, int32_t>* winners;
+
+  template <class Memory> CONVLAB_INLINE Finished(Memory& memory, int64_t count) {
+    memory.take(values, count), memory.take(winners, count);
+  }
+};
+
+}  // namespace convlab
