@@ -41,7 +41,7 @@ class BlockArguments(NamedTuple):
     """A convolution's, and how a block goes on: `ending` as in csrc/ops.cpp"""
 
     geometry: tuple[int, ...]
-    algo: tuple[int, int, int]
+    algo: tuple[int, ...]
     ending: tuple[int, int, int]
     negative_slope: float
 

@@ -368,7 +368,7 @@ def _prepared(
     dilation: IntOrPair,
     groups: int,
     algo: Algo,
-) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, ...], tuple[int, int, int]]:
+) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, ...], tuple[int, ...]]:
     """A convolution's tensors, as autocast wants them, its arguments as operators take them, and the numbers of its
     algorithms, by pass."""
     geometry: tuple[int, ...]

@@ -1,8 +1,11 @@
 """conv2d_block is conv2d, an activation and max pooling: the same bits, and gradients equal to the order of sums."""
 
+import random
+
 import pytest
 import torch
 
+import convlab
 import convlab.functional as CF
 
 
@@ -73,3 +76,101 @@ def test_gradcheck_of_two_orders(end):
 
     assert torch.autograd.gradcheck(block, (x, w, b), check_forward_ad=True)
     assert torch.autograd.gradgradcheck(block, (x, w, b))
+
+
+def same_bits(a, b):
+    return (
+        a.shape == b.shape
+        and torch.equal(torch.isnan(a), torch.isnan(b))
+        and torch.equal(a.nan_to_num(), b.nan_to_num())
+    )
+
+
+def random_problem(rng):
+    groups, batch = rng.choice([1, 1, 2, 3]), rng.choice([1, 2, 9])
+    channels, filters = groups * rng.choice([1, 3, 6, 17]), groups * rng.choice([1, 3, 8, 17, 40])
+    kernel, size = rng.choice([(1, 1), (3, 3), (5, 5), (3, 2)]), (rng.randint(8, 36), rng.randint(8, 36))
+    x, w = torch.randn(batch, channels, *size), torch.randn(filters, channels // groups, *kernel)
+    if rng.random() < 0.3:  # ties
+        x, w = x.round(), w.round()
+    if rng.random() < 0.2:
+        x.view(-1)[torch.randint(x.numel(), (3,))] = rng.choice([float("nan"), float("inf"), -float("inf")])
+    if rng.random() < 0.4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    activation, slope = rng.choice([(None, 0.01), ("relu", 0.01), ("leaky_relu", 0.1), ("leaky_relu", -2.0)])
+    end = {
+        "activation": activation,
+        "negative_slope": slope,
+        "pool": rng.choice([None, 2, 2, 3, (3, 2), (1, 2), (2, 1)]),
+        "algo": rng.choice(["auto", "direct", "register_tiled"]),
+    }
+    bias = rng.choice([None, torch.randn(filters)])
+    return (x, w, bias, rng.choice([1, 1, 2]), rng.choice([0, 1]), 1, groups), end
+
+
+def check_random_problems(count, seed):
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    for _ in range(count):
+        (x, w, *others), end = random_problem(rng)
+        shown = f"{tuple(x.shape)} {x.stride()} {tuple(w.shape)} {others[1:]} {end}"
+        x.requires_grad_(), w.requires_grad_()
+        ours, expected = (f(x, w, *others, **end) for f in (CF.conv2d_block, three_layers))
+        assert same_bits(ours, expected), shown
+        assert same_bits(CF.conv2d_block(x.detach(), w.detach(), *others, **end), expected), shown
+        dy = torch.randn_like(expected)
+        for a, b in zip(torch.autograd.grad(ours, (x, w), dy), torch.autograd.grad(expected, (x, w), dy)):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4, equal_nan=True, msg=lambda m: f"{shown}: {m}")
+
+
+def test_random_problems():
+    check_random_problems(60, seed=0)
+
+
+@pytest.mark.long
+def test_a_thousand_random_problems():
+    check_random_problems(1000, seed=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_other_types(dtype):
+    x, w, b = torch.randn(2, 8, 12, 9, dtype=dtype), torch.randn(20, 8, 3, 3, dtype=dtype), torch.randn(20, dtype=dtype)
+    for end in ENDS:
+        assert same_bits(CF.conv2d_block(x, w, b, 1, 1, **end), three_layers(x, w, b, 1, 1, **end)), end
+
+
+def test_no_activation_of_full_size_is_saved():
+    x, w, b = (torch.randn(*s, requires_grad=True) for s in ((4, 8, 16, 16), (16, 8, 3, 3), (16,)))
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        y = CF.conv2d_block(x, w, b, 1, 1, activation="leaky_relu", pool=2)
+    assert {(t.dtype, tuple(t.shape)) for t in saved} == {
+        (x.dtype, tuple(x.shape)),
+        (w.dtype, tuple(w.shape)),
+        (torch.uint8, tuple(y.shape)),
+    }
+
+
+def test_simulated():
+    """The CUDA kernels have the bits of the three layers there, too, and their gradients."""
+    x, w, b = (torch.randn(*s, requires_grad=True) for s in ((2, 3, 11, 9), (5, 3, 3, 3), (5,)))
+    for end in ENDS[::2]:
+        with convlab.simulate():
+            ours, expected = (f(x, w, b, 1, 1, **end) for f in (CF.conv2d_block, three_layers))
+            assert same_bits(ours, expected), end
+            dy = torch.randn_like(expected)
+            for a, c in zip(torch.autograd.grad(ours, (x, w, b), dy), torch.autograd.grad(expected, (x, w, b), dy)):
+                torch.testing.assert_close(a, c)
+
+
+def test_compiled():
+    x, w, b = (torch.randn(*s, requires_grad=True) for s in ((2, 3, 11, 9), (5, 3, 3, 3), (5,)))
+
+    def block(x, w, b):
+        return CF.conv2d_block(x, w, b, activation="relu", pool=2)
+
+    eager, compiled = (f(x, w, b) for f in (block, torch.compile(block, fullgraph=True, backend="aot_eager")))
+    assert torch.equal(eager, compiled)
+    dy = torch.randn_like(eager)
+    for a, c in zip(torch.autograd.grad(eager, (x, w, b), dy), torch.autograd.grad(compiled, (x, w, b), dy)):
+        torch.testing.assert_close(a, c)

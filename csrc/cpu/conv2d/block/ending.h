@@ -51,8 +51,7 @@ CONVLAB_INLINE Best<A> best_of(const Ending& e, A slope, Load load) {
   return best;
 }
 
-template <class A, class T, class W>
-CONVLAB_INLINE void store_best(const Best<A>& best, int count, T* y, W* winners) {
+template <class A, class T, class W> CONVLAB_INLINE void store_best(const Best<A>& best, int count, T* y, W* winners) {
   store_some<A>(y, best.value, count);
   if (!winners) return;
   if (count >= kLanes<A>) store_integers<A>(winners, best.winner);

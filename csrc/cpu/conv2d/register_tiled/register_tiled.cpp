@@ -26,8 +26,13 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
   }
   TiledProduct finished = t;
   CpuPlan finishing = plan;
+  Finish finish{};
   if (o.finish) {
-    finished.window = o.finish->elements();
+    finish = *o.finish, finished.window = finish.elements();
+    if (finished.window == 1) {  // rows may be those of with_rows_of_vectors
+      finish.P = t.product.rows.target, finish.Q = t.product.columns.target;
+      if (finish.to.w == 1) finish.to.h = finish.Q;
+    }
     finishing.scratch = measured(p.dtype, [&](Measure& memory, auto sum) {
       Bench<decltype(sum)>(memory, finished, tables.channels);
       Finished<decltype(sum)>(memory, finished_elements(finished, tables.channels));
@@ -41,7 +46,8 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
     });
   over_pieces(finishing, t.product.multiply_adds(),
               [&, f = kernels::register_tiled.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
-                f(finished, o.first, o.second, shared.weights, shared.bias, o.output, o.finish, begin, end, scratch);
+                f(finished, o.first, o.second, shared.weights, shared.bias, o.output, o.finish ? &finish : nullptr,
+                  begin, end, scratch);
               });
 }
 
