@@ -103,6 +103,25 @@ def pooling_cases() -> Iterator[Case]:
         yield from (Case("avg_pool2d.cu", name, pass_, run, sizes) for pass_, run in runs.items())
 
 
+def block_cases() -> Iterator[Case]:
+    """Whole blocks, whose convolutions are the layers; by the rung that "auto" takes."""
+    torch.manual_seed(0)
+    for layer in layers.noted():
+        x, w, geometry = torch.randn(layer.x), torch.randn(layer.w), layer.problem().geometry
+        arguments = (geometry, (2, 2, 2), 0.1)
+        with convlab.simulate(check=False):
+            y, winners = ops.conv2d_block_forward(x, w, None, *arguments, True, 0)
+        dy, sizes = torch.randn_like(y), sizes_of(input=x, weight=w, grad_output=y)
+        flags = (False, False, False, (0, 0))
+        runs = {
+            "forward": partial(ops.conv2d_block_forward, x, w, None, *arguments, True, 0),
+            "backward": partial(
+                ops.conv2d_block_backward, dy, winners, x, w, x.shape[2:], w.shape[2:], *arguments, *flags
+            ),
+        }
+        yield from (Case("conv2d_block.cu", layer.name, pass_, run, sizes) for pass_, run in runs.items())
+
+
 def activation_cases() -> Iterator[Case]:
     for layer in layers.noted():
         x = torch.randn(layer.y)
@@ -112,7 +131,7 @@ def activation_cases() -> Iterator[Case]:
 
 
 def all_cases() -> list[Case]:
-    return [*convolution_cases(), *pooling_cases(), *activation_cases()]
+    return [*convolution_cases(), *block_cases(), *pooling_cases(), *activation_cases()]
 
 
 def counted(case: Case) -> dict[str, float]:
