@@ -66,13 +66,24 @@ template <class A, class T> CONVLAB_INLINE void store_as(T* p, Vec<A> v) {
   else store_half(p, v);
 }
 
-// Less than a vector of another type; kept out of line, for the compiler's sake
-template <class A, class T> [[gnu::noinline]] void convert_in(const T* from, int count, A* lanes) {
-  for (int l = 0; l < count; l++) lanes[l] = A(from[l]);
+// A few elements, fewer than `least` * 2: their first and their last, which may be some of the first again
+template <int least, class T> CONVLAB_INLINE void copy_ends(const T* from, int count, T* to) {
+  if constexpr (least > 0) {
+    if (count < least) return copy_ends<least / 2>(from, count, to);
+    T first[least], last[least];
+    __builtin_memcpy(first, from, sizeof first), __builtin_memcpy(last, from + count - least, sizeof last);
+    __builtin_memcpy(to, first, sizeof first), __builtin_memcpy(to + count - least, last, sizeof last);
+  }
 }
-template <class A, class T> [[gnu::noinline]] void convert_out(const A* lanes, int count, T* to) {
-  for (int l = 0; l < count; l++) to[l] = T(lanes[l]);
+
+// Less than a vector; kept out of line, for the compiler's sake
+template <int L, class T> [[gnu::noinline]] void copy_some(const T* from, int count, T* to) {
+  copy_ends<L / 2>(from, count, to);
 }
+
+#if defined(__AVX2__)
+constexpr int kFirst[] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};  // lanes of 32 bits
+#endif
 
 // The first `count` lanes; those past it are zero, or are not written.
 template <class A, class T> CONVLAB_INLINE Vec<A> load_some(const T* p, int count) {
@@ -83,11 +94,16 @@ template <class A, class T> CONVLAB_INLINE Vec<A> load_some(const T* p, int coun
       CONVLAB_TOUCHES(p, count * sizeof(T));
       return (Vec<A>)_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
     }
+#elif defined(__AVX2__)
+    CONVLAB_TOUCHES(p, count * sizeof(T));
+    const auto lanes = reinterpret_cast<const __m256i*>(kFirst + 8 - count * int(sizeof(T) / sizeof(int)));
+    if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm256_maskload_ps(p, _mm256_loadu_si256(lanes));
+    else return (Vec<A>)_mm256_maskload_pd(p, _mm256_loadu_si256(lanes));
 #endif
   }
-  A lanes[kLanes<A>] = {};
-  convert_in(p, count, lanes);
-  return load<A>(lanes);
+  T lanes[kLanes<A>] = {};
+  copy_some<kLanes<A>>(p, count, lanes);
+  return load_as<A>(lanes);
 }
 template <class A, class T> CONVLAB_INLINE void store_some(T* p, Vec<A> v, int count) {
   if (count >= kLanes<A>) return store_as<A>(p, v);
@@ -99,9 +115,9 @@ template <class A, class T> CONVLAB_INLINE void store_some(T* p, Vec<A> v, int c
     }
 #endif
   }
-  A lanes[kLanes<A>];
-  store<A>(lanes, v);
-  convert_out(lanes, count, p);
+  T lanes[kLanes<A>];  // AVX2's store with a mask takes longer than this
+  store_as<A>(lanes, v);
+  copy_some<kLanes<A>>(lanes, count, p);
 }
 
 // Sums of floats lose a bit of accuracy with every doubling of their length: after about so many terms a chunk is put

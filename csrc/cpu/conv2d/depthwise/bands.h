@@ -35,9 +35,8 @@ constexpr int kBand = 4;  // vectors of columns: with three rows of sums and nin
 
 // Which of the L elements from column `first` on lie in [0, columns)
 inline unsigned inside(int first, int columns, int lanes) {
-  unsigned mask = 0;
-  for (int l = 0; l < lanes; l++) mask |= unsigned(first + l >= 0 && first + l < columns) << l;
-  return mask;
+  const int begin = first < 0 ? -first : 0, end = columns - first < lanes ? columns - first : lanes;
+  return begin < end ? (1u << end) - (1u << begin) : 0;
 }
 
 // A band of a plane. Row t of the source, of those in [inside0, inside1), meets rows t, t - 1, ... t - R + 1 of the
@@ -99,7 +98,7 @@ void each_band(const Depthwise& d, const Strip& s, const Lens<const A>& source, 
                  target_row,
                  s.row1 - s.row0,
                  first + v < vectors ? L : columns - (vectors - 1) * L};
-    for (int k = 0; k < v + 2; k++) band.masks[k] = inside(from + (k - 1) * L, d.product.columns.source, L);
+    for (int k = 0; k < v + 2 && kMasks; k++) band.masks[k] = inside(from + (k - 1) * L, d.product.columns.source, L);
     f(band, column, v);
     first += v;
   }

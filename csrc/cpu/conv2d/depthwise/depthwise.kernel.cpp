@@ -106,7 +106,7 @@ template <class A, int R, int V> void window(const Band<A>& band, const A* weigh
 template <class A, class T> void give_pixels(const A* panel, int columns, int lanes, T* to, const Strides& strides) {
   constexpr int L = kLanes<A>;
   if (strides.c != 1) return give_back(panel, L, 1, columns, lanes, to, strides);
-  for (int j = 0; j < columns; j++, panel += L, to += strides.w) convert_out(panel, lanes, to);
+  for (int j = 0; j < columns; j++, panel += L, to += strides.w) store_some<A>(to, load<A>(panel), lanes);
 }
 
 // The pieces [begin, end): images x strips x vectors of channels. weights [vectors, R S, L]; bias [channels, at least
@@ -121,12 +121,14 @@ void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, co
   Carver carver{scratch};
   const Bench<A> bench(carver, d, L, false);
   int64_t zeroed = 0;
-  for (int64_t piece = begin; piece < end; piece++) {
-    const int64_t vector = piece % vectors;
+  int64_t vector = begin % vectors, strip = begin / vectors;
+  Reach reach(d, strip);
+  for (int64_t piece = begin; piece < end; piece++, vector++) {
+    if (vector == vectors) vector = 0, reach = Reach(d, ++strip);
+    const Strip& s = reach.strip;
     const int channel = first_channel(d.channels, vector, L);
-    const Strip s = strip_of(p, piece / vectors);
     const Lens<const A> from =
-        see(d, s, source + s.n0 * p.source.n + channel * p.source.c, lanes, bench.source, zeroed);
+        see(d, reach.rows, source + s.n0 * p.source.n + channel * p.source.c, lanes, bench.source, zeroed);
     T* const image = target + s.n0 * p.target.n + channel * p.target.c;
     Lens<A> to{bench.target, int64_t(p.columns.target) * L, L, s.row0};
     if constexpr (sizeof(T) == sizeof(A))
@@ -141,8 +143,8 @@ void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, co
 
 // panel [columns] -> every so many columns of a row
 template <class A, class T> void give_columns(const A* from, int count, T* to, int64_t step) {
-  if (step == 1) return convert_out(from, count, to);
-  for (int i = 0; i < count; i++) to[i * step] = T(from[i]);
+  for (int i = 0; i < count && step == 1; i += kLanes<A>) store_some<A>(to + i, load<A>(from + i), count - i);
+  for (int i = 0; i < count && step != 1; i++) to[i * step] = T(from[i]);
 }
 
 // The pieces [begin, end): images x strips x channels. weights [channels, R S]
@@ -156,10 +158,13 @@ void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, co
   const Bench<A> bench(carver, d, L, false);
   const int64_t out_row = round_up(p.columns.target, L);
   int64_t zeroed = 0;
-  for (int64_t piece = begin; piece < end; piece++) {
-    const int64_t channel = piece % d.channels;
-    const Strip s = strip_of(p, piece / d.channels);
-    const Lens<const A> from = see(d, s, source + s.n0 * p.source.n + channel * p.source.c, 1, bench.source, zeroed);
+  int64_t channel = begin % d.channels, strip = begin / d.channels;
+  Reach reach(d, strip);
+  for (int64_t piece = begin; piece < end; piece++, channel++) {
+    if (channel == d.channels) channel = 0, reach = Reach(d, ++strip);
+    const Strip& s = reach.strip;
+    const Lens<const A> from =
+        see(d, reach.rows, source + s.n0 * p.source.n + channel * p.source.c, 1, bench.source, zeroed);
     for (int t = 0; t < d.kernel_taps; t++)
       store<A>(bench.weights + t * L,
                broadcast<A>(weights[channel * d.kernel_taps + (d.window.flipped ? d.kernel_taps - 1 - t : t)]));

@@ -77,8 +77,10 @@ void wgrad_pixels(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
     for (int64_t strip = strips * slice / d.slices; strip < strips * (slice + 1) / d.slices; strip++)
       for (int64_t vector = first; vector < last; vector++) {
         const int channel = first_channel(d.channels, vector, L);
-        const Strip s = strip_of(p, strip);
-        const Lens<const A> from = see(d, s, x + s.n0 * p.source.n + channel * p.source.c, lanes, bench.source, zeroed);
+        const Reach reach(d, strip);
+        const Strip& s = reach.strip;
+        const Lens<const A> from =
+            see(d, reach.rows, x + s.n0 * p.source.n + channel * p.source.c, lanes, bench.source, zeroed);
         const T* const image = dy + s.n0 * p.target.n + channel * p.target.c;
         Lens<const A> grad{bench.target, int64_t(p.columns.target) * L, L, s.row0};
         if constexpr (sizeof(T) == sizeof(A))
@@ -186,14 +188,15 @@ void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
     const int64_t slice = piece / d.channels, channel = piece % d.channels;
     clear(bench.total, 2 * size);
     for (int64_t strip = strips * slice / d.slices; strip < strips * (slice + 1) / d.slices; strip++) {
-      const Strip s = strip_of(p, strip);
+      const Reach reach(d, strip);
+      const Strip& s = reach.strip;
       const T* const plane = dy + s.n0 * p.target.n + channel * p.target.c;
       Lens<const A> grad{bench.target, dy_panel.length(), 1, s.row0};
       if constexpr (sizeof(T) == sizeof(A))
         if (dy_in_place) grad = {plane, p.target.h, 1, 0};
       for (int row = s.row0; row < s.row1 && !dy_in_place; row++)
         take_columns(dy_panel, plane + row * p.target.h, p.target.w, columns, bench.target + (row - s.row0) * grad.row);
-      const Lens<const A> from = see(d, s, x + s.n0 * p.source.n + channel * p.source.c, 1, bench.source, zeroed);
+      const Lens<const A> from = see(d, reach.rows, x + s.n0 * p.source.n + channel * p.source.c, 1, bench.source, zeroed);
 
       clear(bench.sums, 2 * size);
       if (d.window.size)

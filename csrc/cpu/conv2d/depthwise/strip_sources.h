@@ -43,10 +43,7 @@ inline int first_channel(int channels, int64_t vector, int lanes) {
 template <class A, class T> void take_pixels(const T* from, const Strides& strides, int columns, int lanes, A* panel) {
   constexpr int L = kLanes<A>;
   if (strides.c != 1) return take_in(from, strides, 1, columns, lanes, panel, L);
-  for (int j = 0; j < columns; j++, from += strides.w, panel += L) {
-    if constexpr (sizeof(T) != sizeof(A)) convert_in(from, lanes, panel);
-    else store<A>(panel, load_some<A>(from, lanes));
-  }
+  for (int j = 0; j < columns; j++, from += strides.w, panel += L) store<A>(panel, load_some<A>(from, lanes));
 }
 
 // A row of the source -> its phases in a panel's row, whose other elements are zero already. Panels have room for whole
@@ -56,7 +53,6 @@ void take_columns(const RowPanel& panel, const T* from, int64_t from_stride, int
   constexpr int L = kLanes<A>;
   if (panel.phases == 1 && from_stride == 1) {
     to += panel.left;
-    if constexpr (sizeof(T) != sizeof(A)) return convert_in(from, columns, to);
     int u = 0;
     for (; u + L <= columns; u += L) store<A>(to + u, load_as<A>(from + u));
     if (u < columns) store<A>(to + u, load_some<A>(from + u, columns - u));
@@ -75,15 +71,23 @@ void take_columns(const RowPanel& panel, const T* from, int64_t from_stride, int
   }
 }
 
+// A strip and the rows that its taps reach, found once for all channels: a plane of 7 x 7 is no more work than that
+struct Reach {
+  Strip strip;
+  RowRange rows;
+
+  Reach(const Depthwise& d, int64_t index)
+      : strip(strip_of(d.product, index)), rows(rows_reached(d, strip.row0, strip.row1)) {}
+};
+
 // The rows that a strip's taps reach, of a plane or of `lanes` channels that begin at `from`: where they lie, or copied
 // to a panel, of which `zeroed` elements are zero or have been written. Windows count columns from the source's first.
 template <class A, class T>
-CONVLAB_INLINE Lens<const A> see(const Depthwise& d, const Strip& s, const T* from, int lanes, A* panel,
+CONVLAB_INLINE Lens<const A> see(const Depthwise& d, const RowRange& rows, const T* from, int lanes, A* panel,
                                  int64_t& zeroed) {
   const Strides& strides = d.product.source;
   if constexpr (sizeof(T) == sizeof(A))
     if (d.source_in_place && (kMasks || !d.planes)) return {from, strides.h, strides.w, 0};
-  const RowRange rows = rows_reached(d, s.row0, s.row1);
   for (; zeroed < rows.count * d.row; zeroed++) panel[zeroed] = 0;
   for (int i = 0; i < rows.count; i++) {
     const int h = rows.first + i, columns = d.product.columns.source;
