@@ -6,7 +6,7 @@
 
 namespace convlab {
 
-// A thread is worth waking for about this many multiply-adds or bytes: some 10 microseconds.
+// A thread is worth waking for about this many multiply-adds or bytes, one at a time: some 10 microseconds.
 constexpr int64_t kWorkPerThread = 32768;
 
 // Calls f(begin, end) over parts of [0, pieces). f must not throw: what is thrown inside a thread loses its class.

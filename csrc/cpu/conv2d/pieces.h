@@ -6,9 +6,11 @@
 
 namespace convlab {
 
+constexpr int64_t kAtOnce = 8;  // multiply-adds in the time of one of parallel.h's: vectors do so many
+
 // Calls f(begin, end, scratch) over parts of the plan's pieces, which are `work` multiply-adds together.
 template <class F> void over_pieces(const CpuPlan& plan, int64_t work, const F& f) {
-  parallel_over(plan.pieces, work / plan.pieces, [&](int64_t begin, int64_t end) {
+  parallel_over(plan.pieces, work / kAtOnce / plan.pieces, [&](int64_t begin, int64_t end) {
     const CpuScratch own(CpuScratch::own, plan.scratch);
     f(begin, end, own.get());
   });

@@ -19,7 +19,7 @@ void wgrad(const CpuPlan& plan, const Tables& t, const Problem& p, const Operand
     f(d, o.first, o.second, shared.weights, begin, end, scratch);
   });
   const Filters filters = filters_of(p, p.g.C);
-  if (d.planes) return kernels::add_slices.of(p.dtype)(filters, shared.weights, d.slices, o.output);
+  if (d.planes) return kernels::add_slices.of(p.dtype)(filters, shared.weights, d.slices, nullptr, o.output);
   kernels::unpack_weights.of(p.dtype)(filters, shared.weights, d.slices, t.vectors * d.kernel_taps * t.lanes, o.output,
                                       0, t.vectors);
 }

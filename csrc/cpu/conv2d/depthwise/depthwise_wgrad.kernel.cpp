@@ -196,7 +196,8 @@ void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
         if (dy_in_place) grad = {plane, p.target.h, 1, 0};
       for (int row = s.row0; row < s.row1 && !dy_in_place; row++)
         take_columns(dy_panel, plane + row * p.target.h, p.target.w, columns, bench.target + (row - s.row0) * grad.row);
-      const Lens<const A> from = see(d, reach.rows, x + s.n0 * p.source.n + channel * p.source.c, 1, bench.source, zeroed);
+      const Lens<const A> from =
+          see(d, reach.rows, x + s.n0 * p.source.n + channel * p.source.c, 1, bench.source, zeroed);
 
       clear(bench.sums, 2 * size);
       if (d.window.size)

@@ -5,22 +5,30 @@
 namespace convlab::direct {
 namespace {
 
-void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
+void run(const CpuPlan& plan, const Problem& problem, const Operands& o) {
+  const Problem p = as_matrix_product(problem);
+  const bool swapped = p.pass != problem.pass && p.pass != Pass::wgrad;
+  const void *first = swapped ? o.second : o.first, *second = swapped ? o.first : o.second;
   const Tables& t = *static_cast<const Tables*>(plan.tables.get());
+  const Filters& f = t.rp.filters;
   const CpuScratch memory(CpuScratch::shared, plan.workspace);
   Carver carver{memory.get()};
   const Shared shared(carver, t.weight_bytes, t.bias_bytes);
+  const auto pack_bias = kernels::pack_bias.of(p.dtype);
   if (p.pass == Pass::wgrad) {
+    pack_bias(o.bias, 1, f.depth, f.depth, shared.bias);
     over_pieces(plan, t.rp.product.multiply_adds(),
                 [&, f = kernels::direct_wgrad.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
-                  f(t.rp, o.first, o.second, shared.weights, begin, end, scratch);
+                  f(t.rp, first, second, shared.weights, begin, end, scratch);
                 });
-    return kernels::add_slices.of(p.dtype)(t.filters, shared.weights, plan.slices, o.output);
+    return kernels::add_slices.of(p.dtype)(f, shared.weights, plan.slices, o.bias ? shared.bias : nullptr, o.output);
   }
-  kernels::direct_pack.of(p.dtype)(t.filters, o.second, o.bias, shared.weights, shared.bias);
+  pack_bias(o.bias, f.groups, f.width, f.width, shared.bias);
+  const void* const weights = packs(p) ? shared.weights : second;
+  if (packs(p)) kernels::direct_pack.of(p.dtype)(filters_of(p), second, p.pass == Pass::dgrad, shared.weights);
   over_pieces(plan, t.rp.product.multiply_adds(),
               [&, f = kernels::direct.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
-                f(t.rp, o.first, shared.weights, shared.bias, o.output, begin, end, scratch);
+                f(t.rp, first, weights, shared.bias, o.output, begin, end, scratch);
               });
 }
 

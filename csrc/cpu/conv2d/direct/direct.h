@@ -19,8 +19,10 @@ struct RowProduct {
   RowPanel panel{};
   const ColumnPhase* phases = nullptr;
   int phase_count = 0;
+  Filters filters{};
   int bundle = 1;  // groups whose source is brought into the panel at once
-  bool in_place = false;  // the source's rows are as good as a panel: whole vectors, no padding, no stride
+  int parts = 1;  // of a group's target channels, where there are few strips
+  bool in_place = false;  // the source's rows are as good as a panel: at least a vector, no padding, no stride
   int slices = 1;  // of wgrad's strips
 };
 
@@ -30,17 +32,20 @@ CONVLAB_INLINE int taps_of_phases(const RowProduct& rp) {
   return taps;
 }
 
-// Target channels of a tile: the largest of these that `left` of them fill comes next, and weights are packed so.
+// Target channels of a tile: the largest of these that `left` of them fill comes next, of those that leave room for two
+// vectors of columns among `sums` registers: a vector that is loaded for one row of sums costs as much as they do.
 constexpr int kChannels[] = {8, 6, 4, 3, 2, 1};
 
-CONVLAB_INLINE constexpr int channels_of_tile(int left) {
+CONVLAB_INLINE constexpr int channels_of_tile(int left, int sums) {
   for (int k : kChannels)
-    if (k <= left) return k;
+    if (k <= left && 2 * k <= sums) return k;
   return 1;
 }
 
+CONVLAB_INLINE constexpr int sums_of(const InstructionSet& set) { return set.tile_pixels * set.tile_vectors; }
+
 struct Term {  // of the sums, for one channel of the source and one tap
-  int64_t source, weights;  // offsets: from a slot's first element, and in vectors of K weights
+  int64_t source, weights;  // offsets: from a slot's first element, and from the first weight of a target channel
 };
 
 struct Slot {  // a vector of targets
@@ -96,9 +101,11 @@ template <class A> struct WgradBench {
 
 }  // namespace direct
 
-// w and bias (or null) -> [groups, tiles of channels, depth, R S, channels] and [groups, width]
-CONVLAB_KERNEL(direct_pack, void(const Filters&, const void* w, const void* bias, void* packed, void* packed_bias));
-CONVLAB_KERNEL(direct, void(const direct::RowProduct&, const void* source, const void* packed, const void* packed_bias,
+// w -> packed, of the type of sums, with room for a vector behind it; transposed: [depth, columns] of each group ->
+// [columns, depth]
+CONVLAB_KERNEL(direct_pack, void(const Filters&, const void* w, bool transposed, void* packed));
+// weights and bias: of the type of sums; as filters say, and [groups, width]
+CONVLAB_KERNEL(direct, void(const direct::RowProduct&, const void* source, const void* weights, const void* bias,
                             void* target, int64_t begin, int64_t end, char* scratch));
 // partial [slices, groups, width, depth R S]
 CONVLAB_KERNEL(direct_wgrad, void(const direct::RowProduct&, const void* dy, const void* x, void* partial,

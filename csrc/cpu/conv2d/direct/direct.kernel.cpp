@@ -4,7 +4,8 @@
 // What it does    A strip's rows of the source are copied between zeros, which stand for the padding left and right,
 //                 and taken apart by the stride, so that every load is a plain vector. Rows come sorted by the taps
 //                 that reach them: nothing is spent on padding above and below. No channel has to fill a vector, so one
-//                 input channel or three, or few per group, cost what they should.
+//                 input channel or three, or few per group, cost what they should. Weights are read where they lie
+//                 (dgrad transposes them first): a tile walks through those of each of its channels.
 // Against reference  vector registers, several sums at once, all cores; no test per multiply-add.
 // What bounds it  loads that straddle cache lines, two accesses each: with one target channel (depthwise) they take
 //                 most of the time. Rows shorter than a vector waste its lanes. With many channels `register_tiled`
@@ -13,6 +14,7 @@
 
 namespace convlab::CONVLAB_ISA::direct {
 
+constexpr int64_t kLeastSlots = 8;  // of a block
 constexpr int64_t kBlockBytes = 24 << 10;  // of source rows: half an L1 cache
 
 // What a tile reads and writes; strides in elements
@@ -20,7 +22,8 @@ template <class A> struct Tiles {
   const Term* terms;
   int64_t term_count;
   const A* panel;
-  const A *weights, *bias;  // [depth, R S, K], [K]
+  const A *weights, *bias;  // of the first channel
+  int64_t weight_channel;
   A* target;
   int64_t target_channel;
 };
@@ -33,6 +36,7 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
   for (int k = 0; k < K; k++)
 #pragma GCC unroll 8
     for (int v = 0; v < V; v++) sums[k][v] = broadcast<A>(at.bias[k]);
+  const int64_t channel = at.weight_channel;
   const A* x[V];
 #pragma GCC unroll 8
   for (int v = 0; v < V; v++) {
@@ -44,13 +48,13 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
   for (int64_t begin = 0, end; begin < at.term_count; begin = end) {
     end = begin + kChunk < at.term_count ? begin + kChunk : at.term_count;
     for (int64_t t = begin; t < end; t++) {
-      const A* const w = at.weights + at.terms[t].weights * K;
+      const A* const w = at.weights + at.terms[t].weights;
       Vec<A> row[V];
 #pragma GCC unroll 8
       for (int v = 0; v < V; v++) row[v] = load<A>(x[v] + at.terms[t].source);
 #pragma GCC unroll 8
       for (int k = 0; k < K; k++) {
-        Vec<A> weight = broadcast<A>(w[k]);
+        Vec<A> weight = broadcast<A>(w[k * channel]);
         if (V > 1) keep(weight);
 #pragma GCC unroll 8
         for (int v = 0; v < V; v++) sums[k][v] += weight * row[v];
@@ -114,7 +118,7 @@ template <class A> void find_terms(const RowProduct& rp, const Field<A>& field, 
   if (prepared.channel == field.channel && prepared.row == field.row) return;
   prepared.channel = field.channel, prepared.row = field.row;
   const Product& p = rp.product;
-  const int64_t kernel_taps = int64_t(p.rows.kernel) * p.columns.kernel;
+  const Filters& f = rp.filters;
   Term* term = b.terms;
   int64_t* first = b.first;
   for (int rc = 0; rc < p.rows.count; rc++)
@@ -126,23 +130,24 @@ template <class A> void find_terms(const RowProduct& rp, const Field<A>& field, 
         for (int i = 0; i < vertical.tap_count; i++)
           for (int j = 0; j < horizontal.tap_count; j++)
             *term++ = {c * field.channel + vertical.offsets[i] * field.row + horizontal.places[j],
-                       c * kernel_taps + int64_t(vertical.taps[i]) * p.columns.kernel + horizontal.taps[j]};
+                       c * f.depth_stride + (vertical.taps[i] * p.columns.kernel + horizontal.taps[j]) * f.tap};
     }
   *first = term - b.terms;
 }
 
-// One strip's targets of one group. weights [tiles of channels, depth, R S, channels]; bias [width]
+// One strip's targets of one group, channels [first_channel, end_channel). weights and bias: the group's
 template <class T>
 void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& field, const acc_t<T>* weights,
-               const acc_t<T>* bias, T* target, const Bench<acc_t<T>>& b, Prepared& prepared) {
+               const acc_t<T>* bias, T* target, int first_channel, int end_channel, const Bench<acc_t<T>>& b,
+               Prepared& prepared) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const Product& p = rp.product;
-  const int64_t kernel_taps = int64_t(p.rows.kernel) * p.columns.kernel;
-  // All channels of the target go over a block of slots while its source is in the L1 cache
-  const int64_t tile_slots = kSums / channels_of_tile(p.width),
+  // All channels of the target go over a block of slots while its source is in the L1 cache, or in the L2 where that
+  // would be so few that weights came from further away too often
+  const int64_t tile_slots = kSums / channels_of_tile(p.width, kSums),
                 fit = kBlockBytes / (int64_t(p.depth) * p.rows.kernel * kVectorBytes);
-  const int64_t block = fit > tile_slots ? fit / tile_slots * tile_slots : tile_slots;
+  const int64_t block = round_up(fit > kLeastSlots ? fit : kLeastSlots, tile_slots);
   find_terms(rp, field, b, prepared);
 
   for (int rc = 0; rc < p.rows.count; rc++)
@@ -158,17 +163,20 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
           const int64_t from =
               (n - field.n0) * field.image + (vertical.tap_count ? row.base - field.row0 : 0) * field.row;
           const int64_t to = n * p.target.n + row.at * p.target.h;
-          for (int q = 0; q < across.count; q += L)
+          for (int q = 0; q < across.count; q += L) {
+            if (rp.in_place && q + L > across.count) q = across.count - L;  // nothing lies behind a row in memory
             b.slots[count++] = {from + q, to + (across.at + int64_t(q) * across.at_step) * p.target.w,
                                 across.count - q < L ? across.count - q : L};
+          }
         }
 
       for (int64_t begin = 0; begin < count; begin += block) {
         const int64_t end = begin + block < count ? begin + block : count;
-        Tiles<A> at{b.terms + first[0], first[1] - first[0], field.data, weights, bias, nullptr, p.target.c};
-        for (int k = 0, channels; k < p.width;
-             k += channels, at.weights += channels * p.depth * kernel_taps, at.bias += channels) {
-          channels = channels_of_tile(p.width - k);
+        Tiles<A> at{b.terms + first[0], first[1] - first[0], field.data, nullptr, nullptr, rp.filters.lane, nullptr,
+                    p.target.c};
+        for (int k = first_channel, channels; k < end_channel; k += channels) {
+          channels = channels_of_tile(end_channel - k, kSums);
+          at.weights = weights + k * rp.filters.lane, at.bias = bias + k;
           T* const to = target + k * p.target.c;
           int taken = 1;
           for (int64_t i = begin; i < end; i += taken) {
@@ -187,43 +195,39 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
     }
 }
 
-// The pieces [begin, end): strips x bundles of groups
+// The pieces [begin, end): strips x bundles of groups x parts of the channels
 template <class T>
 void run(const RowProduct& rp, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target, int64_t begin,
          int64_t end, char* scratch) {
   using A = acc_t<T>;
   const Product& p = rp.product;
   const int bundles = (p.groups + rp.bundle - 1) / rp.bundle;
-  const int64_t kernel_taps = int64_t(p.rows.kernel) * p.columns.kernel;
   Carver carver{scratch};
   const Bench<A> bench(carver, rp, kLanes<A>);
   Prepared prepared;
 
   for (int64_t piece = begin; piece < end; piece++) {
-    const int first = int(piece % bundles) * rp.bundle,
-              groups = first + rp.bundle < p.groups ? rp.bundle : p.groups - first;
-    const Strip s = strip_of(p, piece / bundles);
+    const int part = int(piece % rp.parts), bundle = int(piece / rp.parts % bundles);
+    const int first = bundle * rp.bundle, groups = first + rp.bundle < p.groups ? rp.bundle : p.groups - first;
+    const int tile = channels_of_tile(p.width, kSums), tiles = (p.width + tile - 1) / tile;
+    const int first_channel = tiles * part / rp.parts * tile,
+              end_channel = part + 1 == rp.parts ? p.width : tiles * (part + 1) / rp.parts * tile;
+    const Strip s = strip_of(p, piece / rp.parts / bundles);
     int first_row, rows;
     rows_reached(p, s, first_row, rows);
     Field<A> field = look<A>(rp, source + int64_t(first) * p.depth * p.source.c, s, groups * p.depth, first_row, rows,
                              bench.panel, bench.turned, prepared.zeroed);
     for (int group = first; group < first + groups; group++, field.data += p.depth * field.channel)
-      run_group<T>(rp, s, field, weights + int64_t(group) * p.width * p.depth * kernel_taps,
-                   bias + int64_t(group) * p.width, target + int64_t(group) * p.width * p.target.c, bench, prepared);
+      run_group<T>(rp, s, field, weights + group * rp.filters.group, bias + int64_t(group) * p.width,
+                   target + int64_t(group) * p.width * p.target.c, first_channel, end_channel, bench, prepared);
   }
 }
 
-template <class T> void pack(const Filters& f, const T* w, const T* bias, acc_t<T>* packed, acc_t<T>* packed_bias) {
-  using A = acc_t<T>;
-  for (int group = 0; group < f.groups; group++)
-    for (int k = 0, channels; k < f.width; k += channels) {
-      channels = channels_of_tile(f.width - k);
-      for (int d = 0; d < f.depth; d++)
-        for (int tap = 0; tap < f.R * f.S; tap++)
-          for (int i = 0; i < channels; i++)
-            *packed++ = A(w[group * f.group + (k + i) * f.lane + d * f.depth_stride + tap * f.tap]);
-    }
-  for (int64_t i = 0; i < int64_t(f.groups) * f.width; i++) packed_bias[i] = bias ? A(bias[i]) : A(0);
+// w -> packed, of the type of sums; transposed, the weights that a target channel is multiplied with lie side by side
+template <class T> void pack(const Filters& f, const T* w, bool transposed, acc_t<T>* packed) {
+  const int rows = transposed ? f.depth : 1, columns = f.width * f.R * f.S * (transposed ? 1 : f.depth);
+  for (int group = 0; group < f.groups; group++, w += f.group, packed += f.group)
+    transpose_in(w, f.depth_stride, rows, columns, packed, rows);
 }
 
 }  // namespace convlab::CONVLAB_ISA::direct

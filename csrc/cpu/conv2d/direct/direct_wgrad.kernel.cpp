@@ -136,7 +136,7 @@ void wgrad(const RowProduct& rp, const T* dy, const T* x, acc_t<T>* partial, int
       for (int n = s.n0; n < s.n1; n++) {
         const A* const image = field.data + (n - field.n0) * field.image + (first - field.row0) * field.row;
         for (int k = 0, channels; k < p.width; k += channels) {
-          channels = channels_of_tile(p.width - k);
+          channels = channels_of_tile(p.width - k, kSums);
           for (int t = 0, taken = 1; t < tap_count; t += taken) {
             const auto f = largest_tile<9, 6, 4, 3, 2, 1>(channels, tap_count - t, taken,
                                                           [](auto k, auto v) { return &wgrad_tile<A, k, v>; });

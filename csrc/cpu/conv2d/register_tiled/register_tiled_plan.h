@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 
+#include "cpu/conv2d/direct/direct_plan.h"
 #include "cpu/conv2d/register_tiled/register_tiled.h"
 #include "cpu/conv2d/tap_tables.h"
 
@@ -35,6 +36,7 @@ inline bool best(const Problem& p) {
   const int width = p.pass == Pass::dgrad ? g.Cg() : g.Kg(), depth = p.pass == Pass::dgrad ? g.Kg() : g.Cg(),
             full = std::min(kNarrow, instruction_set().lanes(p.dtype));
   const int64_t terms = int64_t(depth) * g.R * g.S;
+  if (direct::is_matrix_product(p)) return false;
   if (p.channels_last) {  // `direct` takes rows apart into planes, in wgrad those of dy as well, and group by group
     if (g.R * g.S == 1 && depth > kShallow) return true;
     return wgrad ? depth > 1 && width >= (g.groups > 1 ? full / 2 : full) : width >= full;
