@@ -204,9 +204,8 @@ def _(
         _pool_outputs(x.shape[2 + d], padding[d], kernel_size[d], stride[d], dilation[d], ceil_mode) for d in range(2)
     )
     y = _empty((*x.shape[:2], *outputs), x, _is_channels_last(x))
-    as_x = with_offsets and x.device.type == "cpu" and _is_channels_last(x)  # the CPU's kernels take both layouts
     dtype = torch.uint8 if kernel_size[0] * kernel_size[1] <= 256 else torch.int32
-    return y, _empty(y.shape if with_offsets else (0,), x, as_x, dtype)
+    return y, _empty(y.shape if with_offsets else (0,), x, with_offsets and _is_channels_last(x), dtype)
 
 
 @torch.library.register_fake("convlab::max_pool2d_backward")

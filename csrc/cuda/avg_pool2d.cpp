@@ -8,15 +8,16 @@ namespace convlab {
 namespace {
 
 struct Cuda {
-  static constexpr bool takes_channels_last = false;
+  static constexpr bool takes_channels_last = true;
   CurrentStream stream;
-  explicit Cuda(const Tensor& t) : stream(t) {}
+  const int channels;  // of a position where the tensors lie channels_last, else 1
+  explicit Cuda(const Tensor& output) : stream(output), channels(is_channels_last(output) ? int(output.size(1)) : 1) {}
 
   void forward(const AvgPool2d& a, DType dtype, const void* x, void* y) const {
-    convlab::avg_pool2d_forward(a, dtype, x, y, stream);
+    convlab::avg_pool2d_forward(a, channels, dtype, x, y, stream);
   }
   void backward(const AvgPool2d& a, DType dtype, const void* dy, void* dx) const {
-    convlab::avg_pool2d_backward(a, dtype, dy, dx, stream);
+    convlab::avg_pool2d_backward(a, channels, dtype, dy, dx, stream);
   }
 };
 

@@ -8,21 +8,22 @@ namespace convlab {
 namespace {
 
 struct Cuda {
-  static constexpr bool takes_channels_last = false;
+  static constexpr bool takes_channels_last = true;
   CurrentStream stream;
-  explicit Cuda(const Tensor& t) : stream(t) {}
+  const int channels;  // of a position where the tensors lie channels_last, else 1
+  explicit Cuda(const Tensor& output) : stream(output), channels(is_channels_last(output) ? int(output.size(1)) : 1) {}
 
   void forward(const Pool2d& g, DType dtype, const void* x, void* y, void* offsets) const {
-    convlab::max_pool2d_forward(g, dtype, x, y, offsets, stream);
+    convlab::max_pool2d_forward(g, channels, dtype, x, y, offsets, stream);
   }
   void backward(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
-    convlab::max_pool2d_backward(g, dtype, dy, offsets, dx, stream);
+    convlab::max_pool2d_backward(g, channels, dtype, dy, offsets, dx, stream);
   }
   void gather(const Pool2d& g, DType dtype, const void* x, const void* offsets, void* y) const {
-    convlab::max_pool2d_gather(g, dtype, x, offsets, y, stream);
+    convlab::max_pool2d_gather(g, channels, dtype, x, offsets, y, stream);
   }
   void indices(const Pool2d& g, const void* offsets, long long* out) const {
-    convlab::max_pool2d_indices(g, offsets, out, stream);
+    convlab::max_pool2d_indices(g, channels, offsets, out, stream);
   }
 };
 

@@ -5,80 +5,119 @@
 //
 // with n(p, q) as averaged_over() in geometry/avg_pool2d.h says.
 //
-// What it does    one thread an element of what is written. backward gathers from the windows that cover its element,
+// What it does    pool2d.h says how threads share the work. backward gathers from the windows that cover its elements,
 //                 so no two threads write the same element: no atomics, no zero-fill before, the same bits every time.
-// What bounds it  memory: the windows overlap in L1, so each tensor crosses the bus once; with stride 2 neighbouring
-//                 threads load every other element, and a request takes twice the sectors it needs. Where a window is
-//                 the whole plane, as at the end of a ResNet, each thread walks over a plane of its own, and a request
-//                 takes a sector for each.
-// What is next    several outputs a thread: their windows share rows, and one wide load feeds them all.
+// What bounds it  memory: 2 x 2 / 2 in float32 moves 20 bytes an output and takes 50 to 105 instructions for it, where
+//                 an H200 (4.3 TB/s, 31 thousand billion instructions a second) has time for 145. Any other window in
+//                 NCHW loads its taps one by one, and where it is the whole plane, as at the end of a ResNet, a request
+//                 takes a sector for each thread.
+// What is next    windows of the whole plane: a warp a plane.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x     dy   sectors   at least
 //   LeNet S2    forward     1.00             8.46       4.00
 //   LeNet S2    backward           4.00      3.36       3.00
 //   ResNet-20   forward     1.00             31.6       4.00
 //   ResNet-20   backward           64.0      2.50       2.50
-#include "device/device.h"
 #include "kernels/launchers.h"
+#include "kernels/pool2d.h"
 
 namespace convlab {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kBlocksAtOnce =
-    4;  // a multiprocessor: allows 64 registers; left to itself, ptxas aims at fewer on sm_80 and spills
+struct Averaged {  // over how many taps
+  bool count_include_pad;
+  long long divisor;
 
-// x [planes, H, W] -> y [planes, P, Q].  grid ceil(planes PQ / 256)
-template <class T>
-__global__ void __launch_bounds__(kThreads) forward_kernel(AvgPool2d a, const T* __restrict__ x, T* __restrict__ y) {
-  const Pool2d& g = a.window;
-  const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (plane, p, q)
-  if (i >= g.planes * g.P * g.Q) return;
-  const int q = int(i % g.Q), p = int(i / g.Q % g.P);
-  const T* xp = x + i / g.Q / g.P * g.H * g.W;  // 64-bit once a plane, 32-bit inside it
-  const Range rows = covered_by(p, g.stride_h, g.pad_h, g.R, g.H),
-              columns = covered_by(q, g.stride_w, g.pad_w, g.S, g.W);
+  template <class A> __device__ __forceinline__ A weight(const Pool2d& g, int p, int q) const {
+    return A(1) / A(averaged_over({g, count_include_pad, divisor}, p, q));
+  }
+};
 
-  acc_t<T> sum = 0;
-  for (int h = rows.begin; h < rows.end; h++)
-    for (int w = columns.begin; w < columns.end; w++) sum += acc_t<T>(xp[h * g.W + w]);
-  y[i] = T(sum / acc_t<T>(averaged_over(a, p, q)));
+template <class A> struct Sum {
+  static __device__ __forceinline__ A outside() { return 0; }  // changes nothing
+  A value = 0;
+
+  __device__ __forceinline__ void begin(int) {}
+  __device__ __forceinline__ void take(A other, int) { value += other; }
+  __device__ __forceinline__ void take(const Sum& row, int) { value += row.value; }
+};
+
+template <class T> struct Forward {
+  template <class A> using State = Sum<A>;
+  T* y;
+  Averaged over;
+
+  template <class S>
+  __device__ __forceinline__ void write(const Pool2d& g, int p, int q, long long i,
+                                        const Sum<acc_t<T>> (&of)[S::together]) const {
+    using A = acc_t<T>;
+    Vector<T, S::together> out;
+    const A weight = over.weight<A>(g, p, q);  // one for all: columns side by side are of whole windows of 2 x 2
+    for (int k = 0; k < S::together; k++) {
+      out.at[k] = T(of[k].value * weight);
+    }
+    store_vector(y + i, out);
+  }
+};
+
+template <class T> struct Backward {
+  template <class A> struct Given {
+    A share;
+    __device__ __forceinline__ void to(A& sum, int) const { sum += share; }
+  };
+  const T* dy;
+  Averaged over;
+
+  template <int n, bool>
+  __device__ __forceinline__ void load(const Pool2d& g, long long i, int p, int q, Given<acc_t<T>> (&given)[n]) const {
+    using A = acc_t<T>;
+    const auto loaded = load_vector<n>(dy + i);
+    const A weight = over.weight<A>(g, p, q);  // one for all: columns side by side are of whole windows of 2 x 2
+    for (int k = 0; k < n; k++) {
+      given[k] = {A(loaded.at[k]) * weight};
+    }
+  }
+};
+
+// x [images, H, W, channels] -> y [images, P, Q, channels]
+template <class T, class S>
+__global__ void __launch_bounds__(kPoolThreads) forward_kernel(PoolWalk walk, Averaged over, const T* x, T* y) {
+  pool_forward<S>(walk, x, Forward<T>{y, over});
 }
 
-// dy [planes, P, Q] -> dx [planes, H, W].  grid ceil(planes HW / 256)
-template <class T>
-__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
-    backward_kernel(AvgPool2d a, const T* __restrict__ dy, T* __restrict__ dx) {
-  const Pool2d& g = a.window;
-  const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (plane, h, w)
-  if (i >= g.planes * g.H * g.W) return;
-  const int w = int(i % g.W), h = int(i / g.W % g.H);
-  const T* dyp = dy + i / g.W / g.H * g.P * g.Q;
-  const Range rows = windows_over(h, g.stride_h, g.pad_h, g.R, g.P),
-              columns = windows_over(w, g.stride_w, g.pad_w, g.S, g.Q);
-
-  acc_t<T> sum = 0;
-  for (int p = rows.begin; p < rows.end; p++)
-    for (int q = columns.begin; q < columns.end; q++)
-      sum += acc_t<T>(dyp[p * g.Q + q]) / acc_t<T>(averaged_over(a, p, q));
-  dx[i] = T(sum);
+// dy [images, P, Q, channels] -> dx [images, H, W, channels]
+template <class T, class S>
+__global__ void __launch_bounds__(kPoolThreads) backward_kernel(PoolWalk walk, Averaged over, const T* dy, T* dx) {
+  pool_backward<S>(walk, dx, Backward<T>{dy, over});
 }
+
+constexpr int kMostKnown = 2;
 
 }  // namespace
 
-void avg_pool2d_forward(const AvgPool2d& a, DType dtype, const void* x, void* y, Stream stream) {
+void avg_pool2d_forward(const AvgPool2d& a, int channels, DType dtype, const void* x, void* y, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch(forward_kernel<T>, blocks_for(a.window.planes * a.window.P * a.window.Q, kThreads), dim3(kThreads), 0,
-           stream, a, static_cast<const T*>(x), static_cast<T*>(y));
+    with_share<T, kMostKnown, true>(a.window, channels, aligned(kWidestAccess, x, y), [&](auto share) {
+      using S = decltype(share);
+      dim3 grid;
+      const PoolWalk walk = walk_of<S>(a.window, channels, true, grid);
+      launch(forward_kernel<T, S>, grid, dim3(kPoolThreads), 0, stream, walk, Averaged{a.count_include_pad, a.divisor},
+             static_cast<const T*>(x), static_cast<T*>(y));
+    });
   });
 }
 
-void avg_pool2d_backward(const AvgPool2d& a, DType dtype, const void* dy, void* dx, Stream stream) {
+void avg_pool2d_backward(const AvgPool2d& a, int channels, DType dtype, const void* dy, void* dx, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch(backward_kernel<T>, blocks_for(a.window.planes * a.window.H * a.window.W, kThreads), dim3(kThreads), 0,
-           stream, a, static_cast<const T*>(dy), static_cast<T*>(dx));
+    with_share<T, kMostKnown, false>(a.window, channels, aligned(kWidestAccess, dy, dx), [&](auto share) {
+      using S = decltype(share);
+      dim3 grid;
+      const PoolWalk walk = walk_of<S>(a.window, channels, false, grid);
+      launch(backward_kernel<T, S>, grid, dim3(kPoolThreads), 0, stream, walk, Averaged{a.count_include_pad, a.divisor},
+             static_cast<const T*>(dy), static_cast<T*>(dx));
+    });
   });
 }
 

@@ -41,20 +41,21 @@ struct ConvKernels {
 // conv2d_bias_grad.cu: db [K] = sum of dy over n, p, q
 void conv2d_bias_grad(const Conv2d&, DType, const void* dy, void* db, Stream);
 
-// ---- max pooling: x and dx [planes, H, W], y, dy and offsets [planes, P, Q] ----
+// ---- max pooling: x and dx [images, H, W, channels], y, dy and offsets [images, P, Q, channels] ----
+// channels: C where tensors lie channels_last; 1 in NCHW, where a plane is an image.
 // offsets: the tap that won, r * S + s; uint8 where offsets_fit_a_byte(), int32 elsewhere.
 
 // max_pool2d.cu
-void max_pool2d_forward(const Pool2d&, DType, const void* x, void* y, void* offsets_or_null, Stream);
-void max_pool2d_backward(const Pool2d&, DType, const void* dy, const void* offsets, void* dx, Stream);
-void max_pool2d_gather(const Pool2d&, DType, const void* x, const void* offsets, void* y, Stream);
-void max_pool2d_indices(const Pool2d&, const void* offsets, long long* indices, Stream);
+void max_pool2d_forward(const Pool2d&, int channels, DType, const void* x, void* y, void* offsets_or_null, Stream);
+void max_pool2d_backward(const Pool2d&, int channels, DType, const void* dy, const void* offsets, void* dx, Stream);
+void max_pool2d_gather(const Pool2d&, int channels, DType, const void* x, const void* offsets, void* y, Stream);
+void max_pool2d_indices(const Pool2d&, int channels, const void* offsets, long long* indices, Stream);
 
-// ---- average pooling: x and dx [planes, H, W], y and dy [planes, P, Q] ----
+// ---- average pooling: x and dx [images, H, W, channels], y and dy [images, P, Q, channels] ----
 
 // avg_pool2d.cu
-void avg_pool2d_forward(const AvgPool2d&, DType, const void* x, void* y, Stream);
-void avg_pool2d_backward(const AvgPool2d&, DType, const void* dy, void* dx, Stream);
+void avg_pool2d_forward(const AvgPool2d&, int channels, DType, const void* x, void* y, Stream);
+void avg_pool2d_backward(const AvgPool2d&, int channels, DType, const void* dy, void* dx, Stream);
 
 // ---- activations, element by element; y may be x ----
 

@@ -6,9 +6,10 @@
 //
 // ReLU is not leaky ReLU with slope 0: -inf times 0 is NaN.
 //
-// What it does    16 bytes a thread, loaded and stored in one instruction each. Tensors may start anywhere: as long as
-//                 they all lie the same way to the multiples of 16 bytes, single threads make the few elements before
-//                 the first of these and behind the last; otherwise every thread makes one element.
+// What it does    twice 16 bytes a thread, loaded and stored in one instruction each, both loads before the first
+//                 store. Tensors may start anywhere: as long as they all lie the same way to the multiples of 16 bytes,
+//                 single threads make the few elements before the first of these and behind the last; otherwise every
+//                 thread makes two elements.
 // What bounds it  memory: ReLU moves 2 elements an element forward and 3 backward, leaky ReLU 2 and a byte both ways: x
 //                 need not be kept.
 // What is next    nothing here: to move less, this must become the epilogue of the kernel that makes x.
@@ -26,7 +27,7 @@
 namespace convlab {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256, kTogether = 2;
 
 template <class A> struct LeakyRelu {
   A slope;
@@ -46,8 +47,7 @@ template <class A> struct ReluBackward {
   __device__ A operator()(A dy, A y) const { return y <= A(0) ? A(0) : dy; }
 };
 
-// Elements [0, elements) in pieces: `head` single ones, then vectors of n, then single ones again. A thread makes one
-// piece.
+// Elements [0, elements) in pieces: `head` single ones, then vectors of n, then single ones again.
 struct Pieces {
   long long elements;
   int head;
@@ -60,41 +60,59 @@ struct Pieces {
   }
 };
 
-// in [elements] -> out [elements], and in > 0 [elements] unless `positive` is null.  grid ceil(pieces / 256)
+// The pieces of a thread: kTogether of them, so that their loads are under way together
+__device__ __forceinline__ long long piece(int k) {
+  return ((long long)blockIdx.x * kTogether + k) * kThreads + threadIdx.x;
+}
+
+// in [elements] -> out [elements], and in > 0 [elements] unless `positive` is null.  grid ceil(pieces / 512)
 template <int n, class T, class F>
 __global__ void __launch_bounds__(kThreads) unary_kernel(F f, Pieces p, const T* in, T* out, bool* positive) {
   using A = acc_t<T>;
-  const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;
-  if (i < p.vectors<n>()) {
-    const long long j = p.head + i * n;
-    Vector<T, n> v = load_vector<n>(in + j);
-    Vector<bool, n> above;
-    for (int k = 0; k < n; k++) {
-      above.at[k] = A(v.at[k]) > A(0);
-      v.at[k] = T(f(A(v.at[k])));
+  Vector<T, n> vectors[kTogether];
+#pragma unroll
+  for (int k = 0; k < kTogether; k++)
+    if (piece(k) < p.vectors<n>()) vectors[k] = load_vector<n>(in + p.head + piece(k) * n);
+#pragma unroll
+  for (int k = 0; k < kTogether; k++) {
+    if (piece(k) < p.vectors<n>()) {
+      const long long j = p.head + piece(k) * n;
+      Vector<bool, n> above;
+      for (int e = 0; e < n; e++) {
+        above.at[e] = A(vectors[k].at[e]) > A(0);
+        vectors[k].at[e] = T(f(A(vectors[k].at[e])));
+      }
+      store_vector(out + j, vectors[k]);
+      if (positive) store_vector(positive + j, above);
+    } else if (piece(k) < p.count<n>()) {
+      const long long j = p.single<n>(piece(k));
+      const A v = A(in[j]);
+      out[j] = T(f(v));
+      if (positive) positive[j] = v > A(0);
     }
-    store_vector(out + j, v);
-    if (positive) store_vector(positive + j, above);
-  } else if (i < p.count<n>()) {
-    const long long j = p.single<n>(i);
-    const A v = A(in[j]);
-    out[j] = T(f(v));
-    if (positive) positive[j] = v > A(0);
   }
 }
 
-// a, b [elements] -> out [elements].  grid ceil(pieces / 256)
+// a, b [elements] -> out [elements].  grid ceil(pieces / 512)
 template <int n, class T, class U, class F>
 __global__ void __launch_bounds__(kThreads) binary_kernel(F f, Pieces p, const T* a, const U* b, T* out) {
-  const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;
-  if (i < p.vectors<n>()) {
-    Vector<T, n> v = load_vector<n>(a + p.head + i * n);
-    const Vector<U, n> w = load_vector<n>(b + p.head + i * n);
-    for (int k = 0; k < n; k++) v.at[k] = T(f(acc_t<T>(v.at[k]), acc_t<U>(w.at[k])));
-    store_vector(out + p.head + i * n, v);
-  } else if (i < p.count<n>()) {
-    const long long j = p.single<n>(i);
-    out[j] = T(f(acc_t<T>(a[j]), acc_t<U>(b[j])));
+  Vector<T, n> v[kTogether];
+  Vector<U, n> w[kTogether];
+#pragma unroll
+  for (int k = 0; k < kTogether; k++)
+    if (piece(k) < p.vectors<n>()) {
+      v[k] = load_vector<n>(a + p.head + piece(k) * n);
+      w[k] = load_vector<n>(b + p.head + piece(k) * n);
+    }
+#pragma unroll
+  for (int k = 0; k < kTogether; k++) {
+    if (piece(k) < p.vectors<n>()) {
+      for (int e = 0; e < n; e++) v[k].at[e] = T(f(acc_t<T>(v[k].at[e]), acc_t<U>(w[k].at[e])));
+      store_vector(out + p.head + piece(k) * n, v[k]);
+    } else if (piece(k) < p.count<n>()) {
+      const long long j = p.single<n>(piece(k));
+      out[j] = T(f(acc_t<T>(a[j]), acc_t<U>(b[j])));
+    }
   }
 }
 
@@ -118,8 +136,8 @@ void unary(F f, long long elements, const void* in, void* out, void* positive, S
   bool* above = static_cast<bool*>(positive);
   const auto launch_it = [&](auto width, Pieces pieces) {
     constexpr int n = decltype(width)::value;
-    launch(unary_kernel<n, T, F>, blocks_for(pieces.count<n>(), kThreads), dim3(kThreads), 0, stream, f, pieces, x, y,
-           above);
+    launch(unary_kernel<n, T, F>, blocks_for(pieces.count<n>(), kThreads * kTogether), dim3(kThreads), 0, stream, f,
+           pieces, x, y, above);
   };
   in_pieces(elements, launch_it, x, y, above);
 }
@@ -131,8 +149,8 @@ void binary(F f, long long elements, const void* a, const void* b, void* out, St
   T* z = static_cast<T*>(out);
   const auto launch_it = [&](auto width, Pieces pieces) {
     constexpr int n = decltype(width)::value;
-    launch(binary_kernel<n, T, U, F>, blocks_for(pieces.count<n>(), kThreads), dim3(kThreads), 0, stream, f, pieces, x,
-           y, z);
+    launch(binary_kernel<n, T, U, F>, blocks_for(pieces.count<n>(), kThreads * kTogether), dim3(kThreads), 0, stream, f,
+           pieces, x, y, z);
   };
   in_pieces(elements, launch_it, x, y, z);
 }

@@ -7,12 +7,15 @@
 //   gather    y[p,q]  = x at the winner of window (p, q)
 //   indices   torch's form of the winner: h*W + w, int64
 //
-// What it does    one thread an element of what is written. backward gathers from the windows that cover its element,
+// What it does    pool2d.h says how threads share the work. backward gathers from the windows that cover its elements,
 //                 so no two threads write the same element: no atomics, no zero-fill before, the same bits every time.
-// What bounds it  memory: windows overlap in L1, so each tensor crosses the bus once, though with stride 2 forward's
-//                 requests take twice the sectors that they need. A one-byte winner instead of an int64 index makes
-//                 2x2/2 forward 5.25 bytes an input element instead of 7, backward 5.25 instead of 11 (float32).
-// What is next    several outputs a thread: the index arithmetic of one output costs more than its four loads.
+// What bounds it  memory: a one-byte winner instead of an int64 index makes 2x2/2 forward 5.25 bytes an input element
+//                 instead of 7, backward 5.25 instead of 11 (float32). An H200 moves 4.3 TB/s and issues 132 x 4 x 32
+//                 instructions of a thread at 1.83 GHz: 7.2 for each byte. By cuobjdump -sass of sm_90, instructions
+//                 over bytes of float32: 2 x 2 / 2 forward 71 / 21 an output, backward 67 / 21; 3 x 3 / 2 forward 79 / 21,
+//                 backward 74 / 21; less in channels_last but for 3 x 3's 80 and 79. So issue takes 0.3 to 0.55 of the
+//                 time; in float16 (11 bytes) 0.45 to 0.85, 3 x 3 the most.
+// What is next    3 x 3 / 2 in float16: packed comparisons.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x     dy   winners   sectors   at least
 //   LeNet S2    forward     1.00                       7.21       3.50
@@ -20,135 +23,181 @@
 //   ResNet-50   forward     2.22                       7.37       3.72
 //   ResNet-50   backward           1.00      8.89      2.06       1.46
 #include "kernels/launchers.h"
-#include "kernels/windows.h"
+#include "kernels/pool2d.h"
 
 namespace convlab {
 namespace {
 
-constexpr int kThreads = 256;
+// Winners of windows, a byte or, of more than 256 taps, an int32 each. kBytes: known to be bytes
+struct Winners {
+  void* data;
+  bool bytes;
 
-struct Window {  // of one output element
-  long long plane;
-  int h0, w0;  // where tap (0, 0) lies; may be outside x
+  template <int n, bool kBytes> __device__ __forceinline__ void load(long long i, int (&taps)[n]) const {
+    if (kBytes || bytes) {
+      const auto loaded = load_vector<n>(static_cast<const unsigned char*>(data) + i);
+      for (int k = 0; k < n; k++) taps[k] = loaded.at[k];
+    } else {
+      for (int k = 0; k < n; k++) taps[k] = static_cast<const int*>(data)[i + k];
+    }
+  }
+  template <bool kBytes, int n>
+  __device__ __forceinline__ void store(long long i, const Vector<unsigned char, n>& low, int tap) const {
+    if (kBytes || bytes) store_vector(static_cast<unsigned char*>(data) + i, low);
+    else static_cast<int*>(data)[i] = tap;
+  }
 };
 
-__device__ inline Window window_of(const Pool2d& g, long long i) {  // i = (plane, p, q)
-  const int q = int(i % g.Q), p = int(i / g.Q % g.P);
-  return {i / g.Q / g.P, p * g.stride_h - g.pad_h, q * g.stride_w - g.pad_w};
-}
+template <class A> struct Largest {
+  static __device__ __forceinline__ A outside() { return -INFINITY; }  // changes nothing
+  A value = -INFINITY;
+  int tap = 0;
 
-// The first tap that does not lie before x, in one dimension.
-__device__ inline int first_tap(int start, int dilation) { return start < 0 ? (-start + dilation - 1) / dilation : 0; }
+  __device__ __forceinline__ void begin(int first) { tap = first; }  // it wins among nothing but -inf, too
+  __device__ __forceinline__ void take(A other, int of) {
+    if (other > value || other != other) value = other, tap = of;
+  }
+  __device__ __forceinline__ void take(const Largest& row, int of) { take(row.value, of + row.tap); }
+};
 
-// x [planes, H, W] -> y, offsets [planes, P, Q].  grid ceil(planes PQ / 256)
-template <class T, class Offset>
-__global__ void __launch_bounds__(kThreads)
-    forward_kernel(Pool2d g, const T* __restrict__ x, T* __restrict__ y, Offset* __restrict__ offsets) {
-  const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;
-  if (i >= g.planes * g.P * g.Q) return;
-  const Window at = window_of(g, i);
-  const T* xp = x + at.plane * g.H * g.W;
-  const int r0 = first_tap(at.h0, g.dilation_h), s0 = first_tap(at.w0, g.dilation_w);
+template <class T> struct Forward {
+  template <class A> using State = Largest<A>;
+  T* y;
+  Winners winners;
 
-  acc_t<T> best = -INFINITY;
-  int winner = r0 * g.S + s0;  // also of a window of nothing but -inf
-  for (int r = r0; r < g.R && at.h0 + r * g.dilation_h < g.H; r++)
-    for (int s = s0; s < g.S && at.w0 + s * g.dilation_w < g.W; s++) {
-      const acc_t<T> value = acc_t<T>(xp[(at.h0 + r * g.dilation_h) * g.W + at.w0 + s * g.dilation_w]);
-      if (value > best || value != value) {
-        best = value;
-        winner = r * g.S + s;
-      }
+  template <class S>
+  __device__ __forceinline__ void write(const Pool2d&, int, int, long long i,
+                                        const Largest<acc_t<T>> (&of)[S::together]) const {
+    Vector<T, S::together> out;
+    Vector<unsigned char, S::together> taps;
+    for (int k = 0; k < S::together; k++) out.at[k] = T(of[k].value), taps.at[k] = (unsigned char)(of[k].tap);
+    store_vector(y + i, out);
+    if (winners.data) winners.store<S::window || S::together != 1>(i, taps, of[0].tap);
+  }
+};
+
+template <class T> struct Backward {
+  template <class A> struct Given {
+    A dy;
+    int winner;
+    __device__ __forceinline__ void to(A& sum, int tap) const {
+      if (winner == tap) sum += dy;
     }
-  y[i] = T(best);
-  if (offsets) offsets[i] = Offset(winner);
+  };
+  const T* dy;
+  Winners winners;
+
+  template <int n, bool kBytes>
+  __device__ __forceinline__ void load(const Pool2d&, long long i, int, int, Given<acc_t<T>> (&given)[n]) const {
+    int taps[n];
+    winners.load<n, kBytes>(i, taps);
+    const auto loaded = load_vector<n>(dy + i);
+    for (int k = 0; k < n; k++) given[k] = {acc_t<T>(loaded.at[k]), taps[k]};
+  }
+};
+
+// x [images, H, W, channels] -> y, offsets [images, P, Q, channels]
+template <class T, class S>
+__global__ void __launch_bounds__(kPoolThreads) forward_kernel(PoolWalk walk, const T* x, T* y, Winners offsets) {
+  pool_forward<S>(walk, x, Forward<T>{y, offsets});
 }
 
-// dy, offsets [planes, P, Q] -> dx [planes, H, W].  grid ceil(planes HW / 256)
-template <class T, class Offset>
-__global__ void __launch_bounds__(kThreads)
-    backward_kernel(Pool2d g, const T* __restrict__ dy, const Offset* __restrict__ offsets, T* __restrict__ dx) {
-  const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (plane, h, w)
-  if (i >= g.planes * g.H * g.W) return;
-  const int w = int(i % g.W), h = int(i / g.W % g.H);
-  const long long outputs = i / g.W / g.H * g.P * g.Q;
+// dy, offsets [images, P, Q, channels] -> dx [images, H, W, channels]
+template <class T, class S>
+__global__ void __launch_bounds__(kPoolThreads) backward_kernel(PoolWalk walk, const T* dy, Winners offsets, T* dx) {
+  pool_backward<S>(walk, dx, Backward<T>{dy, offsets});
+}
 
-  acc_t<T> sum = 0;
-  over_windows(g, h, w, [&](int tap, int output) {
-    if (int(offsets[outputs + output]) == tap) sum += acc_t<T>(dy[outputs + output]);
+// Calls f(i, image, h, w) for the outputs of a thread, with where their winners lie in x
+template <class S, class F>
+__device__ __forceinline__ void each_winner(const PoolWalk& walk, const Winners& offsets, const F& f) {
+  const PoolPiece at = walk.piece<S>();
+  if (at.image >= walk.images) return;
+  const Pool2d& g = walk.g;
+  int taps[S::rows][1];
+#pragma unroll
+  for (int o = 0; o < S::rows; o++)
+    if (o < walk.rows && at.row + o < g.P) offsets.load<1, false>(walk.output(at, at.row + o), taps[o]);
+#pragma unroll
+  for (int o = 0; o < S::rows; o++)
+    if (o < walk.rows && at.row + o < g.P) {
+      const int r = int(walk.S.quotient(unsigned(taps[o][0]))), s = taps[o][0] - r * g.S;
+      f(walk.output(at, at.row + o), (at.row + o) * g.stride_h - g.pad_h + r * g.dilation_h,
+        at.column * g.stride_w - g.pad_w + s * g.dilation_w, at);
+    }
+}
+
+using Single = Share<0, 4, 1, 1>;
+
+// x [images, H, W, channels], offsets [images, P, Q, channels] -> y [images, P, Q, channels]. T: any type of that size
+template <class T>
+__global__ void __launch_bounds__(kPoolThreads)
+    gather_kernel(PoolWalk walk, const T* __restrict__ x, Winners offsets, T* __restrict__ y) {
+  each_winner<Single>(walk, offsets, [&](long long i, int h, int w, const PoolPiece& at) {
+    const Pool2d& g = walk.g;
+    const bool inside = h < g.H && w < g.W;  // a window may hang over x altogether
+    y[i] = inside ? x[((at.image * g.H + h) * g.W + w) * walk.channels + at.channel] : T(0.0f);
   });
-  dx[i] = T(sum);
 }
 
-// x [planes, H, W], offsets [planes, P, Q] -> y [planes, P, Q].  grid ceil(planes PQ / 256)
-template <class T, class Offset>
-__global__ void __launch_bounds__(kThreads)
-    gather_kernel(Pool2d g, const T* __restrict__ x, const Offset* __restrict__ offsets, T* __restrict__ y) {
-  const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;
-  if (i >= g.planes * g.P * g.Q) return;
-  const Window at = window_of(g, i);
-  const int h = at.h0 + int(offsets[i]) / g.S * g.dilation_h, w = at.w0 + int(offsets[i]) % g.S * g.dilation_w;
-  y[i] = h < g.H && w < g.W ? x[at.plane * g.H * g.W + h * g.W + w] : T(0.0f);  // a window may hang over x altogether
+// offsets -> indices [images, P, Q, channels]
+__global__ void __launch_bounds__(kPoolThreads)
+    indices_kernel(PoolWalk walk, Winners offsets, long long* __restrict__ indices) {
+  each_winner<Single>(walk, offsets,
+                      [&](long long i, int h, int w, const PoolPiece&) { indices[i] = (long long)h * walk.g.W + w; });
 }
 
-// offsets -> indices [planes, P, Q].  grid ceil(planes PQ / 256)
-template <class Offset>
-__global__ void __launch_bounds__(kThreads)
-    indices_kernel(Pool2d g, const Offset* __restrict__ offsets, long long* __restrict__ indices) {
-  const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;
-  if (i >= g.planes * g.P * g.Q) return;
-  const Window at = window_of(g, i);
-  const int h = at.h0 + int(offsets[i]) / g.S * g.dilation_h, w = at.w0 + int(offsets[i]) % g.S * g.dilation_w;
-  indices[i] = (long long)h * g.W + w;
-}
+Winners winners_of(const Pool2d& g, const void* offsets) { return {const_cast<void*>(offsets), offsets_fit_a_byte(g)}; }
 
-// Calls f(type_tag<Offset>{}) with the type that offsets have for this window.
-template <class F> void dispatch_offset(const Pool2d& g, F&& f) {
-  if (offsets_fit_a_byte(g)) f(type_tag<unsigned char>{});
-  else f(type_tag<int>{});
-}
+constexpr int kMostKnown = 3;
 
 }  // namespace
 
-void max_pool2d_forward(const Pool2d& g, DType dtype, const void* x, void* y, void* offsets, Stream stream) {
+void max_pool2d_forward(const Pool2d& g, int channels, DType dtype, const void* x, void* y, void* offsets,
+                        Stream stream) {
   dispatch(dtype, [&](auto tag) {
-    dispatch_offset(g, [&](auto offset_tag) {
-      using T = typename decltype(tag)::type;
-      using Offset = typename decltype(offset_tag)::type;
-      launch(forward_kernel<T, Offset>, blocks_for(g.planes * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g,
-             static_cast<const T*>(x), static_cast<T*>(y), static_cast<Offset*>(offsets));
+    using T = typename decltype(tag)::type;
+    const bool vectors = offsets_fit_a_byte(g) && aligned(kWidestAccess, x, y, offsets);
+    with_share<T, kMostKnown, true>(g, channels, vectors, [&](auto share) {
+      using S = decltype(share);
+      dim3 grid;
+      const PoolWalk walk = walk_of<S>(g, channels, true, grid);
+      launch(forward_kernel<T, S>, grid, dim3(kPoolThreads), 0, stream, walk, static_cast<const T*>(x),
+             static_cast<T*>(y), winners_of(g, offsets));
     });
   });
 }
 
-void max_pool2d_backward(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx, Stream stream) {
+void max_pool2d_backward(const Pool2d& g, int channels, DType dtype, const void* dy, const void* offsets, void* dx,
+                         Stream stream) {
   dispatch(dtype, [&](auto tag) {
-    dispatch_offset(g, [&](auto offset_tag) {
-      using T = typename decltype(tag)::type;
-      using Offset = typename decltype(offset_tag)::type;
-      launch(backward_kernel<T, Offset>, blocks_for(g.planes * g.H * g.W, kThreads), dim3(kThreads), 0, stream, g,
-             static_cast<const T*>(dy), static_cast<const Offset*>(offsets), static_cast<T*>(dx));
+    using T = typename decltype(tag)::type;
+    const bool vectors = offsets_fit_a_byte(g) && aligned(kWidestAccess, dy, offsets, dx);
+    with_share<T, kMostKnown, false>(g, channels, vectors, [&](auto share) {
+      using S = decltype(share);
+      dim3 grid;
+      const PoolWalk walk = walk_of<S>(g, channels, false, grid);
+      launch(backward_kernel<T, S>, grid, dim3(kPoolThreads), 0, stream, walk, static_cast<const T*>(dy),
+             winners_of(g, offsets), static_cast<T*>(dx));
     });
   });
 }
 
-void max_pool2d_gather(const Pool2d& g, DType dtype, const void* x, const void* offsets, void* y, Stream stream) {
+void max_pool2d_gather(const Pool2d& g, int channels, DType dtype, const void* x, const void* offsets, void* y,
+                       Stream stream) {
   dispatch(dtype, [&](auto tag) {
-    dispatch_offset(g, [&](auto offset_tag) {
-      using T = typename decltype(tag)::type;
-      using Offset = typename decltype(offset_tag)::type;
-      launch(gather_kernel<T, Offset>, blocks_for(g.planes * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g,
-             static_cast<const T*>(x), static_cast<const Offset*>(offsets), static_cast<T*>(y));
-    });
+    using T = typename decltype(tag)::type;
+    dim3 grid;
+    const PoolWalk walk = walk_of<Single>(g, channels, true, grid);
+    launch(gather_kernel<T>, grid, dim3(kPoolThreads), 0, stream, walk, static_cast<const T*>(x),
+           winners_of(g, offsets), static_cast<T*>(y));
   });
 }
 
-void max_pool2d_indices(const Pool2d& g, const void* offsets, long long* indices, Stream stream) {
-  dispatch_offset(g, [&](auto offset_tag) {
-    using Offset = typename decltype(offset_tag)::type;
-    launch(indices_kernel<Offset>, blocks_for(g.planes * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g,
-           static_cast<const Offset*>(offsets), indices);
-  });
+void max_pool2d_indices(const Pool2d& g, int channels, const void* offsets, long long* indices, Stream stream) {
+  dim3 grid;
+  const PoolWalk walk = walk_of<Single>(g, channels, true, grid);
+  launch(indices_kernel, grid, dim3(kPoolThreads), 0, stream, walk, winners_of(g, offsets), indices);
 }
 
 }  // namespace convlab

@@ -1,0 +1,78 @@
+"""Pooling and activations take both layouts as they lie, in one launch, and ask for hardly more sectors than there are."""
+
+import pytest
+import torch
+
+import convlab
+from convlab import ops
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+# shape, window, stride, padding, and how many times the least sectors: windows that overlap share through L1
+POOLS = {
+    "2x2/2": ((2, 32, 16, 32), 2, 2, 0, 1.08),
+    "2x2/2 of odd sizes": ((2, 32, 15, 32), 2, 2, 0, 1.08),
+    "3x3/2 padded": ((1, 32, 32, 64), 3, 2, 1, 2.0),
+}
+
+
+def counted(call) -> tuple[float, object]:
+    """Of the one launch that `call` must be: sectors that its requests move, and what it gives."""
+    with convlab.simulate(check=False, count=True) as sim:
+        result = call()
+    assert len(sim.launches) == 1, sim.launches
+    return sum(row.sectors for row in sim.traffic), result
+
+
+def least(*tensors) -> float:
+    return sum(t.numel() * t.element_size() for t in tensors) / 32
+
+
+def names_of(call) -> list[str]:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        call()
+    return [event.name for event in profile.events()]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("pool", POOLS)
+def test_pooling(pool, dtype, layout):
+    shape, size, stride, pad, most = POOLS[pool]
+    window, x = [[size] * 2, [stride] * 2, [pad] * 2], torch.randn(shape).to(dtype).contiguous(memory_format=layout)
+    last = layout is torch.channels_last
+
+    def max_forward():
+        return ops.max_pool2d_forward(x, *window, [1, 1], False, True)
+
+    moved, (y, offsets) = counted(max_forward)
+    assert y.is_contiguous(memory_format=layout) and offsets.is_contiguous(memory_format=layout)
+    used = x[:, :, : (y.shape[2] - 1) * stride - pad + size]
+    assert moved <= most * least(used, y, offsets)
+
+    dy = torch.randn_like(y)
+    moved, dx = counted(lambda: ops.max_pool2d_backward(dy, offsets, shape[2:], *window, [1, 1], last))
+    assert dx.is_contiguous(memory_format=layout) and moved <= most * least(dy, offsets, dx)
+
+    if size == 2:
+        moved, y = counted(lambda: ops.avg_pool2d_forward(x, *window, False, True, 0))
+        assert y.is_contiguous(memory_format=layout) and moved <= most * least(used, y)
+        moved, dx = counted(lambda: ops.avg_pool2d_backward(dy, shape[2:], *window, True, 0, last))
+        assert dx.is_contiguous(memory_format=layout) and moved <= most * least(dy, dx)
+
+    with convlab.simulate(check=False):
+        names = names_of(max_forward)
+    assert any("max_pool2d" in name for name in names) and not any("copy" in name for name in names), names
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_activations(dtype, layout):
+    x = torch.randn(2, 16, 16, 32).to(dtype).contiguous(memory_format=layout)
+    moved, (y, positive) = counted(lambda: ops.leaky_relu_forward(x, 0.1, True))
+    assert moved <= 1.02 * least(x, y, positive)
+    moved, dx = counted(lambda: ops.leaky_relu_backward(x, positive, 0.1))
+    assert moved <= 1.02 * least(x, positive, dx)
+    moved, y = counted(lambda: ops.relu_forward(x))
+    assert moved <= 1.02 * least(x, y)
+    moved, dx = counted(lambda: ops.relu_backward(x, y))
+    assert moved <= 1.02 * least(x, y, dx)
