@@ -14,10 +14,10 @@
 // What is next    windows of the whole plane: a warp a plane.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x     dy   sectors   at least
-//   LeNet S2    forward     1.00             8.46       4.00
-//   LeNet S2    backward           4.00      3.36       3.00
+//   LeNet S2    forward     1.00             15.1       13.3
+//   LeNet S2    backward           1.00      15.1       13.3
 //   ResNet-20   forward     1.00             31.6       4.00
-//   ResNet-20   backward           64.0      2.50       2.50
+//   ResNet-20   backward           16.0      3.40       3.40
 #include "kernels/launchers.h"
 #include "kernels/pool2d.h"
 

@@ -18,10 +18,10 @@
 // What is next    3 x 3 / 2 in float16: packed comparisons.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x     dy   winners   sectors   at least
-//   LeNet S2    forward     1.00                       7.21       3.50
-//   LeNet S2    backward           1.00      4.00      2.65       2.13
-//   ResNet-50   forward     2.22                       7.37       3.72
-//   ResNet-50   backward           1.00      8.89      2.06       1.46
+//   LeNet S2    forward     1.00                       11.9       10.5
+//   LeNet S2    backward           1.00      1.00      11.9       10.5
+//   ResNet-50   forward     1.13                       7.65       7.42
+//   ResNet-50   backward           2.25      2.25      8.51       6.81
 #include "kernels/launchers.h"
 #include "kernels/pool2d.h"
 
