@@ -52,7 +52,8 @@ class Traffic(NamedTuple):
     requests: of warps; bytes: that their threads asked for together. In global memory a request moves `sectors` of 32
     bytes, in shared memory it takes `wavefronts`, one if it is free of bank conflicts; the other of the two is 0.
     `ideal` is the least number of sectors or wavefronts that the same bytes could take. `apart`: how many bytes
-    neighbouring threads are apart in most requests, where that was counted.
+    neighbouring threads are apart in most requests, where that was counted. `missed`: sectors read that an L1 cache which
+    the block has to itself does not hold yet.
     """
 
     kernel: str
@@ -68,6 +69,7 @@ class Traffic(NamedTuple):
     wavefronts: int
     ideal: int
     apart: int = 0
+    missed: int = 0
 
     @property
     def source(self) -> str:
@@ -158,9 +160,9 @@ class Simulation:
             raise RuntimeError("sim.traffic: this simulation does not count; use convlab.simulate(count=True)")
         rows = TrafficTable()
         for row in self._library.controls.traffic(self._session):
-            *what, cost, ideal = row
+            *what, cost, ideal, missed = row
             sectors, wavefronts = (0, cost) if row[5] == "shared" else (cost, 0)
-            rows.append(Traffic._make((*what, sectors, wavefronts, ideal, 0)))
+            rows.append(Traffic._make((*what, sectors, wavefronts, ideal, 0, missed)))
         return rows
 
     def _run(self, op: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

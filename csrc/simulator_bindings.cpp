@@ -55,7 +55,7 @@ class Simulator {
       constexpr const char* kAccess[] = {"read", "write", "atomic"};
       static_cast<py::list*>(list)->append(py::make_tuple(r->kernel, r->kernel_source, r->file, r->line, r->memory,
                                                           r->shared ? "shared" : "global", kAccess[r->access],
-                                                          r->requests, r->bytes, r->cost, r->ideal));
+                                                          r->requests, r->bytes, r->cost, r->ideal, r->missed));
     };
     api_->traffic(session, add, &rows);
     return rows;
@@ -79,7 +79,7 @@ void bind_simulator(py::module_& m) {
       .def("raise_if_interrupted", &Simulator::raise_if_interrupted, "KeyboardInterrupt, if SIGINT came since.")
       .def("launches", &Simulator::launches, "Rows (kernel, source, grid, block, shared bytes).")
       .def("traffic", &Simulator::traffic,
-           "Rows (kernel, kernel source, file, line, memory, space, access, requests, bytes, cost, ideal).")
+           "Rows (kernel, kernel source, file, line, memory, space, access, requests, bytes, cost, ideal, missed).")
       .def("set_os_threads", &Simulator::set_os_threads, "Of one launch that is not checked; 0: one a core.");
 }
 

@@ -10,6 +10,8 @@ compiled     registers and shared memory, as the compiler reported them
 work         operations, bytes and replication, from the shapes
 multiplied   what Winograd's tiles save of the multiplications
 counting     a pass planned, or run and counted by the simulator
+sass         what the machine code of a kernel does a trip of its loop
+prediction   how long a pass will take: a model of time, fitted to an H200's record
 picture      blocks over outputs
 text, plot   the answer on a terminal, and the roofline
 """
@@ -19,6 +21,7 @@ from .explanation import Bound, Explanation, KernelLaunch, Pass, Rung, explain
 from .gpus import GPUS, Gpu, Waves
 from .multiplied import Multiplied
 from .picture import Picture
+from .prediction import Prediction
 from .work import Work
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "Multiplied",
     "Pass",
     "Picture",
+    "Prediction",
     "Rung",
     "Waves",
     "Work",

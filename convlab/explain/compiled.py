@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,16 +47,29 @@ def resources_of(kernel: str, source: str, capability: str) -> tuple[int, int, s
     Asked in turn: the table of the nvcc that built this convlab, the library, the newest table. None where none can
     tell.
     """
-    names = f"{Path(source.split(':')[0]).name}: {kernel}", kernel  # the first where the kernel is private to its file
+    names = names_of(kernel, source)
     for found in (_table_of_the_build, _library, _newest_table):
         by_kernel, who = found()
         for name in names:
-            if entry := by_kernel.get(name, {}).get(capability):
-                registers, shared = entry
-                if shared and _numbers(capability) >= SHARED_WITH_RESERVED:
+            by_arch = by_kernel.get(name, {})
+            if arch := nearest(by_arch, capability):
+                registers, shared = by_arch[arch]
+                if shared and _numbers(arch) >= SHARED_WITH_RESERVED:
                     shared -= RESERVED
-                return registers, shared, who
+                return registers, shared, who if arch == capability else f"{who} for {arch}"
     return None
+
+
+def names_of(kernel: str, source: str) -> tuple[str, str]:
+    """Under which tables may have a kernel that the simulator calls so: the first where it is private to its file."""
+    for simulated, native in (("bfloat16", "__nv_bfloat16"), ("half", "__half")):
+        kernel = re.sub(rf"(?<!_)\b{simulated}\b", native, kernel)
+    return f"{Path(source.split(':')[0]).name}: {kernel}", kernel
+
+
+def nearest(architectures: Iterable[str], capability: str) -> str | None:
+    """Of those that something was built for, the one whose code a GPU runs, or that comes next before its own."""
+    return max((arch for arch in architectures if _numbers(arch) <= _numbers(capability)), key=_numbers, default=None)
 
 
 @functools.cache

@@ -19,7 +19,7 @@ MEMORIES = {
     "grad_input": "dx",
     "grad_weight": "dw",
 }  # the simulator's names
-COUNTED_FLOPS = 12e6  # of a pass: what a second or two can count
+COUNTED_FLOPS = 6e6  # of a pass: what a second or two can count
 
 
 def call_of(algorithm: Algorithm | None, problem: Conv2dProblem, pass_: str, make=torch.randn) -> Callable:

@@ -13,6 +13,7 @@ from .counting import Counted, count, countable, planned_launches
 from .gpus import SUBPARTITIONS, WARP, Gpu, Waves, gpu_of, waves_of
 from .multiplied import Multiplied, multiplied
 from .picture import Picture, picture_of
+from .prediction import Launched, Prediction, asked_of, facts_of, measured_us, predict
 from .work import Work, work_of
 
 # Bytes that the L1 caches move for a sector of global memory, and for a wavefront of shared memory. nvcc makes one
@@ -78,8 +79,10 @@ class Rung:
 
     Modelled: plan (Algorithm.plan), picture, launches, wasted (the share of threads, or of places in tiles, that falls
     over edges; None where the plan does not say). Counted, if asked for: counted. Modelled from the counts:
-    through_caches, bytes that go through the multiprocessors' L1 caches or shared memory; bound, a time that this
-    rung cannot beat on the GPU.
+    through_caches, bytes that go through the multiprocessors' L1 caches or shared memory; bound (bound_us), a time that
+    this rung cannot beat on the GPU; prediction (predicted_us and bound_by, the resource that takes longest), None where
+    nvcc's table does not have a kernel. floor_us: what nobody can beat who does it tap by tap. measured_us: what the
+    record has of an H200, for a layer with a name there.
     """
 
     algorithm: str
@@ -92,6 +95,21 @@ class Rung:
     counted: Counted | None = None
     through_caches: float | None = None
     bound: Bound | None = None
+    prediction: Prediction | None = None
+    floor_us: float | None = None
+    measured_us: float | None = None
+
+    @property
+    def predicted_us(self) -> float | None:
+        return self.prediction.microseconds if self.prediction else None
+
+    @property
+    def bound_us(self) -> float | None:
+        return self.bound.microseconds if self.bound else None
+
+    @property
+    def bound_by(self) -> str | None:
+        return self.prediction.bound_by if self.prediction else None
 
 
 @dataclass(frozen=True)
@@ -200,7 +218,7 @@ def _pass(problem, pass_, chosen, gpu, count, all_of_cpu) -> Pass:
     wanted = [a for a in chosen if "cpu" in a.backends and (all_of_cpu or "cuda" not in a.backends)]
     cpu = tuple(_on_cpu(a, on_cpu, pass_, work) for a in wanted)
     chosen_on_cpu = names_of("auto", on_cpu)[pass_] if cpu else ""
-    return Pass(pass_, work, bound_of(work, gpu), _auto(problem, pass_), rungs, cpu, chosen_on_cpu)
+    return Pass(pass_, work, bound_of(work, gpu), chosen_of(problem, pass_), rungs, cpu, chosen_on_cpu)
 
 
 def _on_cpu(algorithm, problem, pass_, work) -> CpuRung:
@@ -217,7 +235,7 @@ def bound_of(work: Work, gpu: Gpu) -> Bound:
     return Bound({"memory": 1e-3 * work.bytes / gpu.bandwidth, "arithmetic": 1e6 * work.flops / gpu.peak})
 
 
-def _auto(problem, pass_) -> str:
+def chosen_of(problem, pass_) -> str:
     """The rung that "auto" takes: the one whose launches it makes."""
     launched = planned_launches(None, problem, pass_)
     able = [a for a in algorithms() if a.supports(problem, pass_)[0]]
@@ -232,13 +250,34 @@ def _rung(algorithm, problem, pass_, work, gpu, wants_count) -> Rung:
     launches = _launches(planned_launches(algorithm, problem, pass_), gpu)
     wasted = None if plan["useful"] is None else max(0.0, 1 - plan["useful"])
     rung = Rung(
-        algorithm.name, algorithm.techniques["cuda"], "", plan, picture_of(plan, problem, pass_), launches, wasted
+        algorithm.name,
+        algorithm.techniques["cuda"],
+        "",
+        plan,
+        picture_of(plan, problem, pass_),
+        launches,
+        wasted,
+        floor_us=bound_of(work, gpu).microseconds,
+        measured_us=measured_us(problem, pass_, algorithm.name, gpu),
     )
     if not wants_count:
         return rung
     counted = count(algorithm, problem, pass_, countable(work.flops))
     through_caches, bound = _bound(rung, counted, work, gpu)
-    return dataclasses.replace(rung, counted=counted, through_caches=through_caches, bound=bound)
+    facts = facts_of(problem, pass_, plan["workspace"])
+    prediction = predict(_launched(launches), asked_of(counted.traffic), facts, gpu) if _known(launches) else None
+    return dataclasses.replace(rung, counted=counted, through_caches=through_caches, bound=bound, prediction=prediction)
+
+
+def _known(launches) -> bool:
+    return all(one.compiled for one in launches)
+
+
+def _launched(launches) -> list[Launched]:
+    return [
+        Launched(one.kernel, one.source, one.blocks, one.threads, one.times, one.registers, one.shared)
+        for one in launches
+    ]
 
 
 def _launches(planned, gpu) -> tuple[KernelLaunch, ...]:

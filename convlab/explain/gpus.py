@@ -66,16 +66,20 @@ class Gpu:
 
 
 KB = 1024
-# T4: TU102 white paper and data sheet. A100: GA100 white paper, the 80 GB SXM4 part. RTX 4090: AD102 white paper. H100,
-# H200: GH100 white paper and data sheets, the SXM5 parts.
+# T4: TU102 white paper and data sheet. A100: GA100 white paper, the 80 GB SXM4 part. A10: GA102 white paper and data
+# sheet. L4 and RTX 4090: AD102 white paper and data sheets. H100, H200: GH100 white paper and data sheets, the SXM5 parts.
+# B200: data sheet of the HGX board, whose float32 rate gives the clock, and the programming guide.
 GPUS = {
     gpu.name: gpu
     for gpu in (
         Gpu("T4", "7.5", 40, 1.590, 64, 320, 4, 64 * KB, 64 * KB, 1024, 16, l1=64, reserved=0, shared_unit=256),
         Gpu("A100", "8.0", 108, 1.410, 64, 2039, 40, 164 * KB, 163 * KB, 2048, 32),
+        Gpu("A10", "8.6", 72, 1.695, 128, 600, 6, 100 * KB, 99 * KB, 1536, 16),
+        Gpu("L4", "8.9", 58, 2.040, 128, 300, 48, 100 * KB, 99 * KB, 1536, 24),
         Gpu("RTX 4090", "8.9", 128, 2.520, 128, 1008, 72, 100 * KB, 99 * KB, 1536, 24),
         Gpu("H100", "9.0", 132, 1.980, 128, 3350, 50, 228 * KB, 227 * KB, 2048, 32),
         Gpu("H200", "9.0", 132, 1.980, 128, 4800, 50, 228 * KB, 227 * KB, 2048, 32),
+        Gpu("B200", "10.0", 148, 1.980, 128, 8000, 126, 228 * KB, 227 * KB, 2048, 32),
     )
 }
 

@@ -4,6 +4,15 @@
 from .explanation import Bound, CpuRung, Explanation, Pass, Rung
 from .multiplied import Multiplied
 
+RESOURCES = {
+    "issue": "the issue of instructions",
+    "fma": "multiply-adds",
+    "l1": "L1 caches and shared memory",
+    "l2": "the L2 cache",
+    "memory": "memory",
+    "latency": "waiting in warps that are too few to hide it",
+    "launches": "launches",
+}
 ROOFS = {"memory": "memory", "arithmetic": "multiply-adds", "caches": "L1 caches and shared memory"}
 
 
@@ -146,8 +155,21 @@ def counts(p: Pass, rung: Rung, by_line=True):
     )
     yield f"each request of a warp: {c.sectors_a_request:.2f} sectors of 32 bytes, ideal {c.least_sectors_a_request:.2f}{shared}  {mark}"
     yield f"no faster than {_us(rung.bound.microseconds)} ({_roofs(rung.bound)})  [modelled from the counts]"
+    if rung.prediction:
+        yield _prediction(rung)
     if by_line:
         yield from str(c.traffic).rstrip().split("\n")
+
+
+def _prediction(rung: Rung) -> str:
+    """With what the record says, where it does."""
+    p = rung.prediction
+    measured = f"; an H200 took {_us(rung.measured_us)}  [measured]" if rung.measured_us else ""
+    parts = ", ".join(f"{name} {_us(us)}" for name, us in p.by_resource.items())
+    return (
+        f"about {_us(p.microseconds)}, most of it {RESOURCES[p.bound_by]}, and {_us(p.without)} without that "
+        f"({parts})  [modelled]{measured}"
+    )
 
 
 def _columns(rows):

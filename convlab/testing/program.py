@@ -203,7 +203,7 @@ def _answer(stdout: bytes, shape, dtype) -> Answer:
     )
     traffic = TrafficTable()
     for kernel, kernel_source, file, line, memory, space, *numbers in _rows(take()):
-        access, requests, size, cost, ideal, apart = map(int, numbers)
+        access, requests, size, cost, ideal, apart, missed = map(int, numbers)
         shared = space == "shared"
         costs = (0, cost) if shared else (cost, 0)
         traffic.append(
@@ -220,6 +220,7 @@ def _answer(stdout: bytes, shape, dtype) -> Answer:
                 *costs,
                 ideal,
                 apart,
+                missed,
             )
         )
     return Answer(result, launches=launches, traffic=traffic, printed=text(take()))

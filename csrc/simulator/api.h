@@ -18,7 +18,7 @@ struct TrafficRow {
   unsigned line;
   const char* memory;  // the argument's or the shared array's name
   int shared, access;  // access: 0 read, 1 write, 2 atomic
-  uint64_t requests, bytes, cost, ideal;
+  uint64_t requests, bytes, cost, ideal, missed;
 };
 
 struct Api {

@@ -112,7 +112,7 @@ void Runner::run_block(uint64_t block) {
     if (report.other_where.known()) message += " at " + text(report.other_where.place());
     throw Error(message + position());
   }
-  if (counter) counter->end_interval();
+  if (counter) counter->end_block();
 }
 
 // ---- the order of things ----

@@ -85,6 +85,12 @@ unsigned ideal_wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned 
   });
 }
 
+unsigned misses_of(BlockCache& cache, const uintptr_t* address, uint32_t lanes, unsigned bytes) {
+  const Words sectors(address, lanes, bytes, kSectorBytes);
+  return unsigned(std::count_if(sectors.at.begin(), sectors.at.begin() + sectors.count,
+                                [&](uintptr_t sector) { return cache.misses(sector); }));
+}
+
 TrafficCounter::Stream& TrafficCounter::stream_of(const Key& key, Memory memory, Access access) {
   Recent& recent =
       recent_[(std::get<0>(key) ^ std::get<0>(key) >> 6 ^ reinterpret_cast<uintptr_t>(memory.name) >> 4) % kRecent];
@@ -113,12 +119,18 @@ void TrafficCounter::end_interval() {
         stream.sums.add({1, uint64_t(__builtin_popcount(q.lanes)) * q.bytes,
                          (stream.shared ? wavefronts_of : sectors_of)(q.address, q.lanes, q.bytes),
                          (stream.shared ? ideal_wavefronts_of : ideal_sectors_of)(q.address, q.lanes, q.bytes),
+                         stream.shared || stream.access != Access::read ? 0 : misses_of(cache_, q.address, q.lanes, q.bytes),
                          distance_of(q.address, q.lanes), 1});
       }
       requests.clear();
     }
     std::fill(stream.seen.begin(), stream.seen.end(), 0);
   }
+}
+
+void TrafficCounter::end_block() {
+  end_interval();
+  cache_.clear();
 }
 
 Traffic TrafficCounter::take(const std::string& kernel, const std::string& kernel_source) {

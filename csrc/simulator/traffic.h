@@ -4,6 +4,7 @@
 // of the warp. That is what the hardware does while the lanes of a warp run through the same iterations; where lanes
 // skip some (a predicated border) it is an estimate.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -33,21 +34,36 @@ struct TrafficSums {
   uint64_t bytes = 0;  // that the lanes asked for
   uint64_t cost = 0;  // 32-byte sectors (device memory) or wavefronts (shared memory)
   uint64_t ideal = 0;  // the least that the same bytes can cost
+  uint64_t missed = 0;  // of sectors that were read: those that an L1 cache the block has to itself does not hold yet
   // How many bytes neighbouring lanes are apart, in most requests, and by how many more than in the others.
   uint64_t apart = 0, votes = 0;
   void add(const TrafficSums& o) {
-    requests += o.requests, bytes += o.bytes, cost += o.cost, ideal += o.ideal;
+    requests += o.requests, bytes += o.bytes, cost += o.cost, ideal += o.ideal, missed += o.missed;
     if (o.apart == apart) votes += o.votes;
     else if (o.votes > votes) apart = o.apart, votes = o.votes - votes;
     else votes -= o.votes;
   }
   TrafficSums times(double factor) const {
     const auto scaled = [factor](uint64_t n) { return uint64_t(double(n) * factor + 0.5); };
-    return {scaled(requests), scaled(bytes), scaled(cost), scaled(ideal), apart, votes};
+    return {scaled(requests), scaled(bytes), scaled(cost), scaled(ideal), scaled(missed), apart, votes};
   }
 };
 
 using Traffic = std::map<TrafficKey, TrafficSums>;
+
+// The sectors that one block has read lately: an L1 cache of 128 KB, a sector a line and each in one position.
+class BlockCache {
+ public:
+  bool misses(uintptr_t sector) {
+    uintptr_t& held = held_[(sector * 0x9e3779b97f4a7c15ull) >> (64 - kBits)];
+    return held != sector && (held = sector, true);
+  }
+  void clear() { std::fill(held_.begin(), held_.end(), 0); }
+
+ private:
+  static constexpr unsigned kBits = 12;  // sectors of 32 bytes
+  std::vector<uintptr_t> held_ = std::vector<uintptr_t>(size_t(1) << kBits);
+};
 
 class TrafficCounter {
  public:
@@ -57,7 +73,8 @@ class TrafficCounter {
   };
   // `place`: of the instruction, as in Mark
   void note(Memory memory, unsigned thread, const char* p, size_t bytes, Access access, uint32_t place);
-  void end_interval();  // at a barrier, and at the end of a block
+  void end_interval();  // at a barrier
+  void end_block();
   Traffic take(const std::string& kernel, const std::string& kernel_source);  // what was counted since the last call
 
  private:
@@ -84,7 +101,11 @@ class TrafficCounter {
   Stream& stream_of(const Key& key, Memory memory, Access access);
   std::map<Key, Stream> streams_;
   Recent recent_[kRecent];
+  BlockCache cache_;
 };
+
+// Sectors of one read that the cache does not hold; now it does.
+unsigned misses_of(BlockCache& cache, const uintptr_t* address, uint32_t lanes, unsigned bytes);
 
 // Of the lanes' addresses in one request (each of `bytes` bytes).
 unsigned sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes);

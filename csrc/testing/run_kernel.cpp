@@ -82,7 +82,7 @@ std::string rows_of_traffic(const sim::Session& session) {
   for (const auto& [at, sums] : session.traffic) {
     rows += at.kernel + '\t' + at.kernel_source + '\t' + at.file + '\t' + std::to_string(at.line) + '\t' + at.memory +
             '\t' + (at.shared ? "shared" : "global");
-    for (uint64_t n : {uint64_t(at.access), sums.requests, sums.bytes, sums.cost, sums.ideal, sums.apart})
+    for (uint64_t n : {uint64_t(at.access), sums.requests, sums.bytes, sums.cost, sums.ideal, sums.apart, sums.missed})
       rows += '\t' + std::to_string(n);
     rows += '\n';
   }

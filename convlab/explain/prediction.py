@@ -1,0 +1,357 @@
+"""How long a launch will take: a model of time, made of what the simulator counted, what nvcc compiled and what a GPU's
+maker publishes, with ten constants fitted to an H200's times (tools/prediction.py, docs/predict.md).
+
+Each resource by itself would take so many cycles of the busiest multiprocessor:
+
+issue    instructions, one a cycle and scheduler: trips of the loop in the machine code, as many as the counted requests
+         of its loads and stores tell
+fma      multiply-adds, on as many lanes as the multiprocessor has
+l1       wavefronts of shared memory, and requests and sectors of global memory
+l2       sectors that L1 misses, and all that are written
+memory   the tensors once, and workspace that the L2 cache does not hold
+latency  the blocks of a position one behind another, each as long as its warps take alone
+
+They overlap, but not quite: together they take the p-norm of these.
+"""
+
+import functools
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from .._algorithms import Conv2dProblem
+from ..layers import find
+from ..simulator import TrafficTable
+from .compiled import names_of, nearest
+from .gpus import SUBPARTITIONS, WARP, Gpu
+from .sass import COPIES, LATENCIES, SHARED_LATENCY, Nest, Part, Profile
+
+HERE = Path(__file__).parent
+MEASURED_ON = "H200"
+SECTOR = 32
+STRAIGHT = 0.56  # of a kernel without loops, what a warp runs: the rest is for numbers of 64 bits, and edges
+DEPENDENT = 3  # cycles of an instruction for indices, in a warp that is alone
+LEFT_OVER = 1.15  # a copy for what is left over, against one of four
+ANSWER = 25  # cycles from a load's answer to the next load, in such a copy
+KEPT = 0.6  # of the L2 cache: a workspace of so much stays there; of a larger one, half
+
+
+class Constants(NamedTuple):
+    """Fitted: launch (microseconds from one kernel's end to the next one's start); block (cycles until a block's loop
+    runs); issue (of the schedulers' slots, what is used at best); request (cycles of L1 for a request to global memory)
+    and wavefront (for one of shared memory); l2 (bytes a cycle and multiprocessor); memory (of the published bandwidth,
+    what is had); outside (of the code outside of loops, what a warp runs); waits (a lone warp's cycles, against those
+    that published latencies make); sharpness (p of the norm)."""
+
+    launch: float
+    block: float
+    issue: float
+    request: float
+    wavefront: float
+    l2: float
+    memory: float
+    outside: float
+    waits: float
+    sharpness: float
+
+
+class Asked(NamedTuple):
+    """Of one piece of memory, by all launches of a kernel in a pass. cost: sectors, or wavefronts of shared memory."""
+
+    kernel: str
+    memory: str
+    space: str
+    access: str
+    requests: int
+    bytes: int
+    cost: int
+    missed: int
+
+
+class Launched(NamedTuple):
+    """As KernelLaunch, what of it takes time. shared: bytes a block in all."""
+
+    kernel: str
+    source: str
+    blocks: int
+    threads: int
+    times: int
+    registers: int
+    shared: int
+
+
+class Facts(NamedTuple):
+    """Of a pass: bytes of its tensors by the simulator's names, and trips of the innermost loop of a kernel that goes
+    tap by tap."""
+
+    sizes: dict[str, int]
+    trips: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Modelled. by_resource: microseconds that each would take alone; without: what the pass would take if the longest
+    of them took nothing."""
+
+    microseconds: float
+    by_resource: dict[str, float]
+    without: float
+
+    @property
+    def bound_by(self) -> str:
+        return max(self.by_resource, key=self.by_resource.get)
+
+
+def asked_of(traffic: TrafficTable) -> list[Asked]:
+    """The simulator's rows without the lines they come from."""
+    sums: dict[tuple[str, str, str, str], list[int]] = {}
+    for row in traffic:
+        numbers = (row.requests, row.bytes, row.sectors + row.wavefronts, row.missed)
+        key = (row.kernel, row.memory, row.space, row.access)
+        sums[key] = [a + b for a, b in zip(sums.get(key, (0, 0, 0, 0)), numbers)]
+    return [Asked(*key, *values) for key, values in sums.items()]
+
+
+def facts_of(problem: Conv2dProblem, pass_: str, workspace: int) -> Facts:
+    size = torch.empty((), dtype=problem.dtype).element_size()
+    x, w, y = (size * math.prod(shape) for shape in (problem.x, problem.w, problem.y))
+    sizes = {"input": x, "grad_input": x, "weight": w, "grad_weight": w, "output": y, "grad_output": y}
+    trips = {
+        "forward": problem.w[3],
+        "dgrad": -(-problem.w[3] // problem.stride[1]),
+        "wgrad": max(problem.y[2] * problem.y[3] / 256, 1),  # threads of direct's blocks
+    }
+    return Facts(sizes | {"workspace": workspace}, trips[pass_])
+
+
+def predict(
+    launches: Iterable[Launched], asked: Iterable[Asked], facts: Facts, gpu: Gpu, constants: Constants | None = None
+) -> Prediction | None:
+    """Of a pass. None where a kernel's machine code is not in the table."""
+    constants = constants or fitted()
+    by_kernel: dict[str, list[Launched]] = {}
+    for launch in launches:
+        by_kernel.setdefault(launch.kernel, []).append(launch)
+    asked = list(asked)
+    total = without = 0.0
+    resources: dict[str, float] = {}
+    kernels = []
+    for kernel, group in by_kernel.items():
+        machine_code = profile_of(kernel, group[0].source, gpu.capability)
+        if machine_code is None:
+            return None
+        rows = [row for row in asked if row.kernel == kernel]
+        kernels += _times(machine_code, group, rows, facts, gpu, constants)
+    for times, parts in kernels:
+        for name, us in parts.items():
+            resources[name] = resources.get(name, 0) + times * us
+        total += times * (_norm(parts.values(), constants) + constants.launch)
+    resources["launches"] = constants.launch * sum(times for times, _ in kernels)
+    longest = max(resources, key=resources.__getitem__)
+    for times, parts in kernels:
+        rest = [us for name, us in parts.items() if name != longest]
+        without += times * (_norm(rest, constants) + constants.launch * (longest != "launches"))
+    return Prediction(total, resources, without)
+
+
+def _norm(values, c: Constants) -> float:
+    return sum(value**c.sharpness for value in values) ** (1 / c.sharpness)
+
+
+class _Sums(NamedTuple):
+    """Of a kernel, over its launches."""
+
+    warps: int
+    reads: int  # requests
+    sectors: int
+    missed: int
+    writes: int
+    written: int  # sectors
+    shared_bytes: int
+    wavefronts: int
+    shared_writes: int
+    from_memory: float  # bytes
+    to_memory: float
+
+
+def _sums(group, rows, facts: Facts, gpu: Gpu) -> _Sums:
+    def total(space, reads, field):
+        return sum(getattr(r, field) for r in rows if r.space == space and (r.access == "read") == reads)
+
+    memory = {True: 0.0, False: 0.0}
+    for row in rows:
+        if row.space == "global":
+            reads = row.access == "read"
+            moved, size = SECTOR * (row.missed if reads else row.cost), facts.sizes.get(row.memory, 0)
+            if row.memory == "workspace" and size:
+                moved *= 0 if size < KEPT * gpu.l2 * 1e6 else 0.5
+            memory[reads] += min(moved, size) if size and row.memory != "workspace" else moved
+    return _Sums(
+        sum(one.blocks * one.times * -(-one.threads // WARP) for one in group),
+        total("global", True, "requests"),
+        total("global", True, "cost"),
+        total("global", True, "missed"),
+        total("global", False, "requests"),
+        total("global", False, "cost"),
+        total("shared", True, "bytes"),
+        total("shared", True, "cost") + total("shared", False, "cost"),
+        total("shared", False, "requests"),
+        memory[True],
+        memory[False],
+    )
+
+
+class _Run(NamedTuple):
+    """Of all warps: instructions, multiply-adds, and cycles that they would take one by one for each of LATENCIES;
+    loads a trip."""
+
+    instructions: float
+    multiply_adds: float
+    cycles: tuple[float, ...]
+    loads: int
+
+
+def _run(nest: Nest, s: _Sums, trips: float) -> _Run:
+    body = nest.body
+    if body.shared_stores and body.shared_loads and nest.copies == 1:
+        times = s.shared_writes / body.shared_stores
+    elif body.shared_load_bytes:
+        times = s.shared_bytes / (WARP * body.shared_load_bytes)
+    elif body.global_loads:
+        times = s.reads / body.global_loads
+    else:
+        times = s.warps
+    if nest.copies == 1:
+        cycles = tuple(times * c for c in body.cycles)
+        return _Run(times * body.instructions, times * body.multiply_adds, cycles, body.global_loads)
+    runs, fours, rest = times * COPIES / max(trips, 1), trips // COPIES, max(trips, 1) % COPIES
+    each = body.instructions / COPIES * LEFT_OVER
+    waits = [latency if body.global_loads else SHARED_LATENCY for latency in LATENCIES]
+    cycles = tuple(
+        runs * (DEPENDENT * nest.around + fours * c + rest * (wait + ANSWER)) for c, wait in zip(body.cycles, waits)
+    )
+    instructions = runs * (nest.around + fours * body.instructions + rest * each)
+    return _Run(instructions, times * body.multiply_adds, cycles, body.global_loads)
+
+
+def _times(code: Profile, group, rows, facts, gpu, c: Constants) -> list[tuple[int, dict[str, float]]]:
+    """(times, microseconds by resource) of each launch of a kernel."""
+    s = _sums(group, rows, facts, gpu)
+    main = _run(code.main, s, facts.trips)
+    instructions, multiply_adds, cycles, loads = main
+    if not code.once.instructions and not code.fill:
+        instructions, cycles = STRAIGHT * instructions, tuple(STRAIGHT * one for one in cycles)
+    if code.fill:
+        fill = _run(code.fill, s, 2)  # a block's threads go over a row of its tile in a step or two
+        instructions, multiply_adds = instructions + fill.instructions, multiply_adds + fill.multiply_adds
+        cycles, loads = tuple(map(sum, zip(cycles, fill.cycles))), fill.loads
+    once = c.outside * code.once.instructions
+    instructions += s.warps * once
+
+    missed = min(s.missed / max(s.sectors, 1), 1)
+    far = missed * min(s.from_memory / max(SECTOR * s.missed, 1), 1)
+    some_missed, some_far = (1 - (1 - share) ** max(loads, 1) for share in (missed, far))  # of a trip's loads
+    alone = cycles[0] + some_missed * (cycles[1] - cycles[0]) + some_far * (cycles[2] - cycles[1])
+    block = c.waits * (alone / s.warps + DEPENDENT * once) + c.block
+
+    all_blocks, found = sum(one.blocks * one.times for one in group), []
+    for one in group:
+        at_once = gpu.blocks_at_once(one.threads, one.registers, one.shared) or 1
+        most = -(-one.blocks // gpu.sms)  # of the busiest multiprocessor
+        schedulers = min(SUBPARTITIONS, min(at_once, most) * -(-one.threads // WARP))
+        busiest, share = most / all_blocks, one.blocks / all_blocks
+        requests = max(s.reads + s.writes, (s.sectors + s.written) / 4)
+        parts = {
+            "issue": instructions * busiest / schedulers / c.issue,
+            "fma": multiply_adds * busiest * WARP / gpu.lanes,
+            "l1": busiest * (s.wavefronts * c.wavefront + c.request * requests) * 128 / gpu.l1,
+            "l2": SECTOR * (s.missed + s.written) * share / gpu.sms / c.l2,
+            "memory": (s.from_memory + s.to_memory) * share / (gpu.bandwidth * c.memory) * gpu.clock,
+            "latency": max(1, most / at_once) * block,
+        }
+        found.append((one.times, {name: value / (1e3 * gpu.clock) for name, value in parts.items()}))
+    return found
+
+
+# ---- what is kept in files ------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def fitted() -> Constants:
+    return Constants(**json.loads((HERE / "prediction.json").read_text())["constants"])
+
+
+@functools.cache
+def fitted_on() -> tuple[str, ...]:
+    """Names of layers, without their batches."""
+    return tuple(json.loads((HERE / "prediction.json").read_text())["fitted_on"])
+
+
+class Row(NamedTuple):
+    """Of the record: a pass through a rung, what it took on an H200 and what the simulator counted of it."""
+
+    layer: str
+    dtype: str
+    pass_: str
+    rung: str
+    ladder: float | None  # microseconds, beside the other rungs
+    auto: float | None  # and as the rung that "auto" takes
+    one_block_in: int
+    launches: tuple[tuple, ...]  # kernel, source, blocks, threads, dynamic shared bytes, times
+    asked: tuple[Asked, ...]
+
+    @property
+    def measured(self) -> float:
+        """Microseconds, the median, of inputs that no cache holds."""
+        return self.ladder or self.auto
+
+
+@functools.cache
+def rows() -> list[Row]:
+    loaded = json.loads((HERE / "measured-h200.json").read_text())
+    return [Row(*row[:7], tuple(map(tuple, row[7])), tuple(Asked(*one) for one in row[8])) for row in loaded]
+
+
+@functools.cache
+def _measured() -> dict[tuple[Conv2dProblem, str, str], float]:
+    found = {}
+    for row in rows():
+        problem = find(row.layer).problem(getattr(torch, row.dtype))
+        found[problem, row.pass_, row.rung] = row.measured
+    return found
+
+
+def measured_us(problem: Conv2dProblem, pass_: str, rung: str, gpu: Gpu) -> float | None:
+    """Of the record, where it has it."""
+    return _measured().get((problem, pass_, rung)) if gpu.name == MEASURED_ON else None
+
+
+@functools.cache
+def _profiles() -> dict[str, dict[str, Profile]]:
+    def part(numbers):
+        return Part(*numbers[:-1], tuple(numbers[-1]))
+
+    def nest(numbers):
+        return Nest(part(numbers[0]), *numbers[1:]) if numbers else None
+
+    newest = max(HERE.glob("sass-*.json"), key=lambda path: tuple(map(int, re.findall(r"\d+", path.stem))))
+    return {
+        kernel: {arch: Profile(nest(p[0]), nest(p[1]), part(p[2])) for arch, p in by_arch.items()}
+        for kernel, by_arch in json.loads(newest.read_text()).items()
+    }
+
+
+def profile_of(kernel: str, source: str, capability: str) -> Profile | None:
+    """kernel, source: as the simulator names them. Of a GPU that nvcc was not asked to build for: what was built for
+    the newest one before it."""
+    for name in names_of(kernel, source):
+        by_arch = _profiles().get(name.replace("> >", ">>"), {})
+        if arch := nearest(by_arch, capability):
+            return by_arch[arch]
+    return None

@@ -1,0 +1,128 @@
+"""Predicted times against an H200's record, on layers that the constants were not fitted on; and what the parts of the
+model say of machine code, blocks and GPUs."""
+
+import math
+
+import pytest
+from checkout import ROOT
+
+from convlab.bench import record
+from convlab.explain import GPUS, prediction, sass
+from convlab.explain.prediction import Asked, Facts, Launched
+from tools import prediction as tool
+
+CASES = tool.cases()
+JUDGING = [case for case in CASES if not case.for_fitting]
+
+
+def test_layers_that_were_not_fitted_are_predicted():
+    good = tool.quality(JUDGING)
+    assert good.rows >= 150 and good.pairs >= 140
+    assert good.median <= 1.2
+    assert good.within >= 0.9
+    assert good.ordered >= 0.95 * good.pairs
+
+
+def test_the_constants_are_those_of_the_fit():
+    """Half or twice of one of them is worse, on the layers that they were fitted on."""
+    fitting = [case for case in CASES if case.for_fitting]
+
+    def loss(c):
+        return sum(math.log(case.predicted(c) / case.row.measured) ** 2 for case in fitting)
+
+    kept = loss(prediction.fitted())
+    for name in ("launch", "issue", "wavefront"):
+        for factor in (0.5, 2):
+            other = prediction.fitted()._replace(**{name: getattr(prediction.fitted(), name) * factor})
+            assert loss(other) > kept, name
+
+
+def test_the_times_are_the_records():
+    """Every pass that the record has of a rung, and no other time."""
+    rows = record.load(max((ROOT / record.FOLDER).glob("nvidia-h200-*.json")))["rows"]
+    ladder = {
+        (row["layer"], row["precision"], row["pass"], name.removeprefix("convlab ")): way["cold"]["median"]
+        for row in rows
+        if row["kind"] == "ladder"
+        for name, way in row["ways"].items()
+        if name.startswith("convlab ")
+    }
+    auto = {
+        (row["layer"], row["precision"], row["pass"]): row["ways"]["convlab"]["cold"]["median"]
+        for row in rows
+        if row["kind"] == "conv"
+    }
+    kept = prediction.rows()
+    assert {row[:4]: row.ladder for row in kept if row.ladder} == ladder
+    assert {row[:3]: row.auto for row in kept if row.auto} == auto
+
+
+LOOP = """
+        /*0000*/                   MOV R1, c[0x0][0x28] ;
+        /*0010*/                   LDG.E R4, desc[UR4][R2.64] ;
+        /*0020*/                   FFMA R5, R4, R6, R5 ;
+        /*0030*/                   IADD3 R2, R2, 0x4, RZ ;
+        /*0040*/               @P0 BRA 0x10 ;
+        /*0050*/                   STG.E desc[UR4][R8.64], R5 ;
+        /*0060*/                   EXIT ;
+""".splitlines()
+
+
+def test_a_loop_of_machine_code():
+    """Four instructions; the multiply-add waits for its load, and so does the warp."""
+    code = sass.profile(LOOP)
+    assert (code.main.body.instructions, code.main.body.multiply_adds, code.main.body.global_loads) == (4, 1, 1)
+    assert code.once.instructions == 3 and code.once.global_stores == 1 and code.main.copies == 1
+    for latency, cycles in zip(sass.LATENCIES, code.main.body.cycles):
+        assert latency <= cycles <= latency + 8
+
+
+def test_four_copies_of_a_loop():
+    """nvcc's form of a loop whose length it does not know: a body for four trips, three more behind it."""
+    body = ["LDG.E R4, desc[UR4][R2.64]", "FFMA R5, R4, R6, R5"]
+    inner = [*body * 4, "@P0 BRA 0x10"]
+    outer = ["MOV R1, R2", *inner, *body * 3, "@P1 BRA 0x0"]
+    lines = []
+    for n, text in enumerate([*outer, "EXIT"]):
+        lines.append(f"        /*{16 * n:04x}*/   {text} ;")
+    code = sass.profile(lines)
+    assert code.main.copies == 4 and code.main.body.global_loads == 4
+    assert code.main.around == len(outer) - len(inner) - 3 * len(inner) // 4
+
+
+KERNEL = "gemm_kernel<Tile<128, 128, 8, 8, 8>, ForwardMap<float> >"
+
+
+def of(gpu, blocks=1320, requests=10**7, missed=10**6):
+    """A product of so many blocks that moves that much."""
+    asked = [
+        Asked(KERNEL, "input", "global", "read", requests, 128 * requests, 4 * requests, missed),
+        Asked(KERNEL, "a", "shared", "write", requests, 128 * requests, requests, 0),
+        Asked(KERNEL, "a", "shared", "read", 4 * requests, 2048 * requests, 8 * requests, 0),
+    ]
+    launch = Launched(KERNEL, "csrc/kernels/gemm.h:1", blocks, 256, 1, 128, 17000)
+    return prediction.predict([launch], asked, Facts({"input": 10**9}, 3), gpu)
+
+
+def test_more_work_takes_longer_and_more_multiprocessors_take_less():
+    h200 = GPUS["H200"]
+    assert of(h200, requests=2 * 10**7).microseconds > 1.5 * of(h200).microseconds
+    assert of(GPUS["T4"]).microseconds > 2 * of(GPUS["A100"]).microseconds > of(h200).microseconds
+
+
+def test_the_last_wave_counts():
+    """One block more than multiprocessors takes the time of two, if each keeps its multiprocessor busy."""
+    whole, more = (of(GPUS["H200"], blocks=n).by_resource["issue"] for n in (132, 133))
+    assert more == pytest.approx(2 * 132 / 133 * whole, rel=1e-3)
+
+
+def test_what_bounds_it_is_the_longest():
+    found = of(GPUS["H200"], missed=4 * 10**7)
+    assert found.by_resource[found.bound_by] == max(found.by_resource.values())
+    assert found.without < found.microseconds
+
+
+def test_every_gpu_runs_code_that_was_built_for_one_not_after_it():
+    for gpu in GPUS.values():
+        assert prediction.profile_of(KERNEL, "csrc/kernels/gemm.h:1", gpu.capability), gpu.name
+    assert prediction.profile_of("no_such_kernel", "x.cu:1", "9.0") is None

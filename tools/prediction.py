@@ -1,0 +1,228 @@
+"""How good the predicted times are, on an H200's record.
+
+    python -m tools.prediction              predicted against measured, on layers that were not used for fitting
+    python -m tools.prediction --rows       and every row
+    python -m tools.prediction --plot FILE  a scatter plot (needs matplotlib)
+    python -m tools.prediction --fit        fits the constants again, on the layers that convlab/explain/prediction.json lists
+    python -m tools.prediction --count      joins the newest record with the simulator's counts again: half an hour
+
+What it reads is in convlab/explain: prediction.json, the layers for fitting and the constants; measured-h200.json, the
+rows of the record with what was counted of a sample of the blocks.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from convlab._algorithms import algorithms
+from convlab.bench import record
+from convlab.explain import prediction
+from convlab.explain.compiled import resources_of
+from convlab.explain.counting import count, planned_launches
+from convlab.explain.explanation import chosen_of
+from convlab.explain.gpus import GPUS
+from convlab.explain.prediction import MEASURED_ON, Constants, Facts, Launched, Row, asked_of, facts_of, predict
+from convlab.explain.work import work_of
+from convlab.layers import find
+
+ROOT = Path(__file__).resolve().parent.parent
+MEASURED, FITTED = (prediction.HERE / name for name in ("measured-h200.json", "prediction.json"))
+COUNTED_FLOPS = 8e6  # of a row
+ALIKE = 1.02  # times that differ by less have no order: repeated measurements differ as much
+START = Constants(2, 1500, 0.9, 1.5, 1, 24, 0.89, 0.45, 1, 3)  # of a fit
+ROUNDS, STEP, FAR = 6, 1.3, 1.5
+
+
+class Case(NamedTuple):
+    """A row, ready to be predicted."""
+
+    row: Row
+    launches: list[Launched]
+    facts: Facts
+
+    def predicted(self, constants: Constants | None = None) -> float:
+        found = predict(self.launches, self.row.asked, self.facts, GPUS[MEASURED_ON], constants)
+        if found is None:
+            raise RuntimeError(f"{self.row[:4]}: a kernel is not in the table of machine code")
+        return found.microseconds
+
+    @property
+    def for_fitting(self) -> bool:
+        return _name(self.row.layer) in prediction.fitted_on()
+
+
+def _name(layer: str) -> str:
+    return layer.split("@")[0]
+
+
+def cases() -> list[Case]:
+    gpu, ladder = GPUS[MEASURED_ON], {a.name: a for a in algorithms()}
+    found = []
+    for row in prediction.rows():
+        problem = find(row.layer).problem(getattr(torch, row.dtype))
+        plan = ladder[row.rung].plan(problem, row.pass_)
+        launches = []
+        for kernel, source, blocks, threads, dynamic, times in row.launches:
+            registers, static, _ = resources_of(kernel, source, gpu.capability)
+            launches.append(Launched(kernel, source, blocks, threads, times, registers, static + dynamic))
+        found.append(Case(row, launches, facts_of(problem, row.pass_, plan["workspace"])))
+    return found
+
+
+class Quality(NamedTuple):
+    """median: of the factor between predicted and measured; within: share of rows that are no more than 1.6 apart;
+    ordered, pairs: of two rungs for one pass of a layer, those that are predicted in the right order, and all."""
+
+    rows: int
+    median: float
+    within: float
+    ordered: int
+    pairs: int
+
+    def __str__(self):
+        return (
+            f"{self.rows} rows: median factor {self.median:.3f}, {self.within:.1%} within 1.6; "
+            f"{self.ordered} of {self.pairs} pairs of rungs in the right order"
+            + (f" ({self.ordered / self.pairs:.1%})" if self.pairs else "")
+        )
+
+
+def quality(some: list[Case], constants: Constants | None = None) -> Quality:
+    errors = [abs(math.log(case.predicted(constants) / case.row.measured)) for case in some]
+    ordered, pairs = 0, 0
+    for a, b in itertools.combinations([case for case in some if case.row.ladder], 2):
+        measured = math.log(a.row.ladder / b.row.ladder)
+        if a.row[:3] == b.row[:3] and abs(measured) >= math.log(ALIKE):
+            pairs += 1
+            ordered += measured * (a.predicted(constants) - b.predicted(constants)) > 0
+    within = sum(error <= math.log(1.6) for error in errors) / len(errors)
+    return Quality(len(some), math.exp(statistics.median(errors)), within, ordered, pairs)
+
+
+def fit(some: list[Case], constants: Constants = START) -> Constants:
+    """One constant after the other is made larger or smaller as long as that helps, by less and less."""
+
+    def loss(c):
+        return sum(min(abs(math.log(case.predicted(c) / case.row.measured)), FAR) ** 1.5 for case in some)
+
+    best, steps = loss(constants), dict.fromkeys(Constants._fields, STEP)
+    for name in list(Constants._fields) * ROUNDS:
+        for factor in (steps[name], 1 / steps[name]):
+            other = constants._replace(**{name: getattr(constants, name) * factor})
+            if (new := loss(other)) < best:
+                best, constants = new, other
+                break
+        else:
+            steps[name] = math.sqrt(steps[name])
+    return Constants(*(float(f"{value:.4g}") for value in constants))
+
+
+def joined() -> list[Row]:
+    """The newest record's rows of convlab's rungs, with counts."""
+    path = max((ROOT / record.FOLDER).glob("nvidia-h200-*.json"))
+    ladder, found = {a.name: a for a in algorithms()}, {}
+    for row in record.load(path)["rows"]:
+        if row["kind"] not in ("conv", "ladder"):
+            continue
+        problem, pass_ = find(row["layer"]).problem(getattr(torch, row["precision"])), row["pass"]
+        for way, times in row["ways"].items():
+            if way == "convlab" and row["kind"] == "conv":
+                rung, at = chosen_of(problem, pass_), "auto"
+            elif way.startswith("convlab "):
+                rung, at = way.removeprefix("convlab "), "ladder"
+            else:
+                continue
+            found.setdefault((row["layer"], row["precision"], pass_, rung), {})[at] = times["cold"]["median"]
+    return [_counted(key, times, ladder[key[3]]) for key, times in found.items()]
+
+
+def _counted(key, times, rung) -> Row:
+    layer, dtype, pass_, _ = key
+    problem = find(layer).problem(getattr(torch, dtype))
+    one_in = max(round(work_of(problem, pass_).flops / COUNTED_FLOPS), 1)
+    planned = Counter(
+        (one.kernel, one.source.split(":")[0], math.prod(one.grid), math.prod(one.block), one.shared_bytes)
+        for one in planned_launches(rung, problem, pass_)
+    )
+    print(*key, f"one block in {one_in}", file=sys.stderr)
+    return Row(
+        *key,
+        times.get("ladder"),
+        times.get("auto"),
+        one_in,
+        tuple((*launch, n) for launch, n in planned.items()),
+        tuple(asked_of(count(rung, problem, pass_, one_in).traffic)),
+    )
+
+
+def save(found: list[Row]):
+    MEASURED.write_text("[\n" + ",\n".join(json.dumps(row, separators=(",", ":")) for row in found) + "\n]\n")
+
+
+def plot(some: list[Case], path: str):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6.4, 6))
+    ends = (10, 3e4)
+    axes.plot(ends, ends, color="#444444", lw=1)
+    axes.fill_between(ends, [e / 1.6 for e in ends], [e * 1.6 for e in ends], color="#eeeeee", label="within 1.6")
+    for fitted, mark, colour, label in ((True, "x", "#999999", "fitted"), (False, "o", "#4477aa", "judged")):
+        chosen = [case for case in some if case.for_fitting == fitted]
+        axes.scatter(
+            [case.row.measured for case in chosen],
+            [case.predicted() for case in chosen],
+            s=18,
+            marker=mark,
+            color=colour,
+            label=f"{label}: {len(chosen)} rows",
+            zorder=3,
+        )
+    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+    axes.set_xlabel("microseconds, measured on an H200")
+    axes.set_ylabel("microseconds, modelled")
+    axes.legend(loc="upper left")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110, metadata={"Software": None} if path.endswith(".png") else {"Date": None})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", action="store_true")
+    parser.add_argument("--plot", metavar="FILE")
+    parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--count", action="store_true")
+    args = parser.parse_args()
+    if args.count:
+        save(joined())
+    all_cases = cases()
+    fitting, judging = ([case for case in all_cases if case.for_fitting == which] for which in (True, False))
+    if args.fit:
+        constants = fit(fitting)
+        text = {"fitted_on": prediction.fitted_on(), "constants": constants._asdict()}
+        FITTED.write_text(json.dumps(text, indent=1) + "\n")
+        prediction.fitted.cache_clear()
+    if args.rows:
+        for case in all_cases:
+            predicted, measured = case.predicted(), case.row.measured
+            words = f"{predicted:9,.1f} us  measured {measured:9,.1f}  {predicted / measured:.2f}"
+            print(f"{' '.join(case.row[:4]):55}{words}  {'fitted' if case.for_fitting else ''}")
+    print("fitted on", ", ".join(prediction.fitted_on()), " [measured]")
+    print("there    ", quality(fitting))
+    print("elsewhere", quality(judging))
+    if args.plot:
+        plot(all_cases, args.plot)
+
+
+if __name__ == "__main__":
+    main()
