@@ -291,7 +291,7 @@ def test_occupancy_is_what_nvidias_calculator_says(tmp_path):
 
 def test_published_rates():
     """TFLOP/s of float32 on the data sheets."""
-    rates = {"T4": 8.1, "A100": 19.5, "RTX 4090": 82.6, "H100": 67, "H200": 67}
+    rates = {"T4": 8.1, "A100": 19.5, "A10": 31.2, "L4": 30.3, "RTX 4090": 82.6, "H100": 67, "H200": 67, "B200": 75}
     assert {gpu.name: gpu.peak / 1e12 for gpu in GPUS.values()} == pytest.approx(rates, rel=0.01)
 
 
@@ -301,6 +301,27 @@ def test_waves_by_hand():
     waves = waves_of(GPUS["H200"], 1053, 256, 64, 0)
     assert waves == (type(waves))(4, 0.5, 2, 525 / 528, 1053 / 1056)
     assert waves_of(GPUS["T4"], 1, 256, 64, 65537) is None
+
+
+def test_every_rung_has_a_predicted_time_on_every_gpu():
+    """No less than a rung's bound on the GPU that the model was fitted on; more on a T4."""
+    times = {}
+    for gpu in GPUS:
+        for p in explain("lenet.c3@64", ["direct", "small_filter"], gpu=gpu, count=True).passes:
+            for rung in p.rungs:
+                assert rung.predicted_us >= rung.floor_us > 0 and rung.bound_by in rung.prediction.by_resource
+                times[gpu, p.name, rung.algorithm] = rung.predicted_us
+    assert all(us < times["T4", pass_, name] for (gpu, pass_, name), us in times.items() if gpu != "T4")
+
+
+def test_what_was_measured_stands_beside(capsys):
+    command.main(["lenet.c3@1024", "--algo", "small_filter", "--pass", "forward", "--count", "--json"])
+    (rung,) = json.loads(capsys.readouterr().out)["passes"][0]["rungs"]
+    assert rung["measured_us"] == 31.277 and 0.5 < rung["predicted_us"] / rung["measured_us"] < 2
+    assert rung["floor_us"] < rung["bound_us"] < rung["measured_us"] and rung["bound_by"]
+    command.main(["lenet.c3@64", "--algo", "small_filter", "--pass", "forward", "--gpu", "all"])
+    table = capsys.readouterr().out
+    assert all(gpu in table for gpu in GPUS) and "[modelled]" in table and "small_filter" in table
 
 
 # ---- what the compiler said ------------------------------------------------------------------------------------------

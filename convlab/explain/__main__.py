@@ -3,6 +3,7 @@
 python -m convlab.explain lenet.c3                          every algorithm, every pass, on an H200
 python -m convlab.explain lenet.c3 --algo register_tiled --count        run in the simulator, too, and counted by line
 python -m convlab.explain resnet-64@256 --gpu A100 --pass forward
+python -m convlab.explain lenet.c3@1024 --gpu all           predicted times on every GPU whose limits are known
 python -m convlab.explain resnet-64 --algo winograd_2x2                 multiplications saved, on this machine's CPU
 python -m convlab.explain resnet-64 --stride 2 --dtype float16          that layer, but for what is said
 python -m convlab.explain --shape 8,3,32,32 --filters 16,5,5 --padding same --plot roofline.png
@@ -41,7 +42,7 @@ def parse(argv=None):
     add("--dtype", choices=[str(dtype).removeprefix("torch.") for dtype in DTYPES], help="default: float32")
     add("--algo", default="all", metavar="NAME|all", help="default: all")
     add("--pass", dest="passes", choices=PASSES, action="append", help="default: all three")
-    add("--gpu", default="H200", help=f"{', '.join(GPUS)} (default: H200)")
+    add("--gpu", default="H200", help=f"{', '.join(GPUS)} (default: H200); all: predicted times on each")
     add(
         "--count",
         action="store_true",
@@ -116,10 +117,28 @@ def _padding(text):
     return text if text in ("same", "valid") else _numbers(1, 2)(text)
 
 
+def _on_every_gpu(args) -> str:
+    """A table of predicted times, or the explanations as JSON."""
+    passes = args.passes or PASSES
+    found = {gpu: explain(args.problem, args.algo, passes=passes, gpu=gpu, count=True) for gpu in GPUS}
+    found = {gpu: dataclasses.replace(one, layer=args.title) for gpu, one in found.items()}
+    if args.json:
+        return json.dumps({gpu: one.as_dict() for gpu, one in found.items()}, indent=1)
+    lines = [f"{args.title}: microseconds  [modelled]".lstrip(": "), f"{'':24}" + "".join(f"{gpu:>10}" for gpu in GPUS)]
+    for columns in zip(*(one.passes for one in found.values())):
+        for rungs in zip(*(p.rungs for p in columns)):
+            if not rungs[0].refused:
+                cells = (f"{r.predicted_us:10,.4g}" if r.predicted_us else f"{'?':>10}" for r in rungs)
+                lines.append(f"{columns[0].name:9}{rungs[0].algorithm:15}" + "".join(cells))
+    return "\n".join(lines)
+
+
 def main(argv=None):
     parser, args = parse(argv)
     torch.manual_seed(0)
     try:
+        if args.gpu == "all":
+            return print(_on_every_gpu(args))
         explanation = explain(
             args.problem,
             args.algo,

@@ -1,6 +1,7 @@
 """What a convolution's kernels will do, as data: explain() puts it together, text.py and plot.py show it."""
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 
@@ -262,11 +263,17 @@ def _rung(algorithm, problem, pass_, work, gpu, wants_count) -> Rung:
     )
     if not wants_count:
         return rung
-    counted = count(algorithm, problem, pass_, countable(work.flops))
+    counted = _counted(algorithm.name, problem, pass_, countable(work.flops))
     through_caches, bound = _bound(rung, counted, work, gpu)
     facts = facts_of(problem, pass_, plan["workspace"])
     prediction = predict(_launched(launches), asked_of(counted.traffic), facts, gpu) if _known(launches) else None
     return dataclasses.replace(rung, counted=counted, through_caches=through_caches, bound=bound, prediction=prediction)
+
+
+@functools.lru_cache(maxsize=64)
+def _counted(name, problem, pass_, one_block_in) -> Counted:
+    """The same for every GPU."""
+    return count(_algorithms(name)[0], problem, pass_, one_block_in)
 
 
 def _known(launches) -> bool:
