@@ -1,7 +1,7 @@
 """What nvcc made of the kernels, read out of the library that it built: registers, shared memory, stack, and the SASS
 of loops.
 
-    python -m tools.compiled_kernels [--write]      the kernels in convlab/_C.so; --write renews the table that tests compare with
+    python -m tools.compiled_kernels [--write]      the kernels in convlab/_C.so; --write renews the tables in convlab/explain
 
 The library keeps, for each kernel and architecture, what `ptxas -v` printed when it was compiled: nothing is compiled
 again. A kernel whose stack is 0 has no spills, for that is where spills go. Needs cuobjdump and nvdisasm: the CUDA
@@ -20,6 +20,7 @@ from convlab import toolchain
 from convlab._build_info import build_info
 from convlab.explain.compiled import HERE as TABLES
 from convlab.explain.compiled import NoTools, cuobjdump, readable, resources
+from convlab.explain.sass import profile
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLED_ARCHS = (
@@ -46,6 +47,18 @@ def as_table(found) -> dict[str, dict[str, list[int]]]:
 def write(table, path):
     # a kernel a line, for reviews
     lines = [f"  {json.dumps(kernel)}: {json.dumps(by_arch)}" for kernel, by_arch in table.items()]
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def write_profiles(library, path):
+    """What machine code does a trip of its loop, of the convolutions' kernels: what predicted times are made of."""
+    table = {}
+    for arch in TABLED_ARCHS:
+        for kernel, lines in sass(library, arch).items():
+            name = kernel.replace("> >", ">>")
+            if not any(word in name for word in ("double", "pool", "relu")):
+                table.setdefault(name, {})[arch] = profile(lines)
+    lines = [f"  {json.dumps(name)}: {json.dumps(table[name], separators=(',', ':'))}" for name in sorted(table)]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
@@ -152,7 +165,9 @@ def main():
                 )
             )
         write(as_table(found), table_of(args.nvcc))
-        print("wrote", table_of(args.nvcc).relative_to(ROOT))
+        profiles = table_of(args.nvcc).with_stem(table_of(args.nvcc).stem.replace("nvcc", "sass"))
+        write_profiles(args.library, profiles)
+        print("wrote", table_of(args.nvcc).relative_to(ROOT), "and", profiles.relative_to(ROOT))
 
 
 if __name__ == "__main__":

@@ -87,8 +87,11 @@ void launches(uint64_t id, void (*each)(void*, const LaunchRow*), void* context)
 
 void traffic(uint64_t id, void (*each)(void*, const TrafficRow*), void* context) {
   for (const auto& [at, sums] : traffic_of(id)) {
-    const TrafficRow row{at.kernel.c_str(), at.kernel_source.c_str(), at.file.c_str(), at.line,    at.memory.c_str(),
-                         at.shared,         int(at.access),           sums.requests,   sums.bytes, sums.cost,
+    const TrafficRow row{at.kernel.c_str(), at.kernel_source.c_str(),
+                         at.file.c_str(),   at.line,
+                         at.memory.c_str(), at.shared,
+                         int(at.access),    sums.requests,
+                         sums.bytes,        sums.cost,
                          sums.ideal,        sums.missed};
     each(context, &row);
   }

@@ -116,11 +116,12 @@ void TrafficCounter::end_interval() {
     for (auto& requests : stream.requests) {
       for (const Request& q : requests) {
         if (!q.lanes) continue;
-        stream.sums.add({1, uint64_t(__builtin_popcount(q.lanes)) * q.bytes,
-                         (stream.shared ? wavefronts_of : sectors_of)(q.address, q.lanes, q.bytes),
-                         (stream.shared ? ideal_wavefronts_of : ideal_sectors_of)(q.address, q.lanes, q.bytes),
-                         stream.shared || stream.access != Access::read ? 0 : misses_of(cache_, q.address, q.lanes, q.bytes),
-                         distance_of(q.address, q.lanes), 1});
+        stream.sums.add(
+            {1, uint64_t(__builtin_popcount(q.lanes)) * q.bytes,
+             (stream.shared ? wavefronts_of : sectors_of)(q.address, q.lanes, q.bytes),
+             (stream.shared ? ideal_wavefronts_of : ideal_sectors_of)(q.address, q.lanes, q.bytes),
+             stream.shared || stream.access != Access::read ? 0 : misses_of(cache_, q.address, q.lanes, q.bytes),
+             distance_of(q.address, q.lanes), 1});
       }
       requests.clear();
     }
