@@ -203,11 +203,18 @@ def numbers_of(algo: Algo, backend: str, problem: Conv2dProblem | None) -> Numbe
 def numbers_for(algo: Algo, input: torch.Tensor, weight: torch.Tensor, geometry: tuple[int, ...]) -> Numbers:
     """`numbers_of` for a call of conv2d with input [N, C, H, W] and weight [K, C/groups, R, S]: what a name means for
     a problem is remembered. geometry: as in csrc/ops.cpp."""
-    backend = backend_of(input)
+    return numbers_for_sizes(algo, input.shape, input, weight, geometry)
+
+
+def numbers_for_sizes(
+    algo: Algo, x: tuple[int, ...], like: torch.Tensor, weight: torch.Tensor, geometry: tuple[int, ...]
+) -> Numbers:
+    """`numbers_for`, of an input of sizes x [N, C, H, W] that has the dtype, layout and device of `like`."""
+    backend = backend_of(like)
     if torch.compiler.is_compiling():
         return numbers_of(algo, backend, None)
-    channels_last = is_channels_last(input) or is_channels_last(weight)
-    question = _as_key(algo), input.shape, weight.shape, geometry, input.dtype, channels_last, backend
+    channels_last = is_channels_last(like) or is_channels_last(weight)
+    question = _as_key(algo), x, weight.shape, geometry, like.dtype, channels_last, backend
     try:
         return _remembered(*question)
     except TypeError:  # sizes that are symbols have no hash

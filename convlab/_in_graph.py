@@ -8,6 +8,7 @@ transforms' levels in place, and traces what _levels.py does.
 import torch
 
 from . import _levels, autograd
+from . import _primitives as _primitives  # which makes some more
 
 
 def _in_graph(function):

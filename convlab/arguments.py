@@ -95,6 +95,16 @@ def pair(op: str, name: str, value: Any) -> tuple[int, int]:
     return value, value
 
 
+def single(op: str, name: str, value: Any) -> int:
+    """An int, or a sequence of one. Raises TypeError for other types, RuntimeError for other lengths."""
+    if isinstance(value, (tuple, list)):
+        if len(value) != 1:
+            raise RuntimeError(f"{op}: {name}={tuple(value)} has {len(value)} values, expected one")
+        value = value[0]
+    one: int = integer(op, name, value)
+    return one
+
+
 def window(op: str, kernel_size: Any, stride: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     """A pooling's kernel_size and stride, which defaults to it, as pairs."""
     kernel_size = pair(op, "kernel_size", kernel_size)

@@ -34,7 +34,7 @@ class ConvArguments(NamedTuple):
     pass."""
 
     geometry: tuple[int, ...]
-    algo: tuple[int, int, int]
+    algo: tuple[int, ...]
 
 
 class BlockArguments(NamedTuple):
@@ -159,7 +159,7 @@ def overwritable(function: type[Function]) -> type[Function]:
 # ---- convolution ----------------------------------------------------------------------------------------------------
 
 
-def _only_contiguous(w) -> bool:
+def only_contiguous(w) -> bool:
     """Whether w, whose layouts are the same memory (1 x 1, or one channel a group), has the strides of a contiguous
     tensor: then so has dw, whatever x is, or the strides would differ from the parameter's where a size is 1."""
     return w.is_contiguous() and w.is_contiguous(memory_format=torch.channels_last) and not is_channels_last(w)
@@ -181,7 +181,7 @@ class Conv2dForward(Function):
         needs_dx, needs_dw, _, _ = ctx.needs_input_grad
         ctx.input_size, ctx.kernel_size = x.shape[2:], w.shape[2:]
         ctx.channels_last = is_channels_last(x) or is_channels_last(w)
-        ctx.dw_channels_last = ctx.channels_last and not _only_contiguous(w)
+        ctx.dw_channels_last = ctx.channels_last and not only_contiguous(w)
         ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None)
 
     @classmethod
@@ -222,7 +222,7 @@ class Conv2dDgrad(Function):
     def setup_context(ctx, inputs, output):
         dy, w, _, channels_last, ctx.arguments = inputs
         needs_ddy, needs_dw = ctx.needs_input_grad[:2]
-        ctx.kernel_size, ctx.dw_channels_last = w.shape[2:], channels_last and not _only_contiguous(w)
+        ctx.kernel_size, ctx.dw_channels_last = w.shape[2:], channels_last and not only_contiguous(w)
         ctx.save_for_backward(dy if needs_dw else None, w if needs_ddy else None)
 
     @classmethod

@@ -1,17 +1,26 @@
 """torch.nn.functional's signatures over convlab's kernels."""
 
 import math
-from collections.abc import Iterator
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
 from torch.overrides import has_torch_function_unary, has_torch_function_variadic
 
 from . import autograd, ops
+from ._activations import prelu as prelu
+from ._activations import relu6 as relu6
 from ._algorithms import AUTO, Algo, automatic, numbers_for
+from ._convolutions import conv1d as conv1d
+from ._convolutions import conv_transpose1d as conv_transpose1d
+from ._convolutions import conv_transpose2d as conv_transpose2d
 from ._fast_apply import needs_autograd
+from ._inputs import autocast as _autocast
+from ._inputs import check_input as _check_input
 from ._overrides import explained, overridden
+from ._poolings import averaged, max_pooled
+from ._poolings import avg_pool1d as avg_pool1d
+from ._poolings import max_pool1d as max_pool1d
 from .arguments import (
     SIGNED_OR_BYTE,
     IntOrPair,
@@ -21,7 +30,6 @@ from .arguments import (
     convolution,
     flag,
     integer,
-    is_channels_last,
     pair,
     slope,
     window,
@@ -254,21 +262,9 @@ def max_pool2d(
         raise RuntimeError(f"max_pool2d: input must be [N, C, H, W] or [C, H, W], got {tuple(input.shape)}")
     kernel_size, stride = window("max_pool2d", kernel_size, stride)
     ceil_mode = flag("max_pool2d", "ceil_mode", ceil_mode)
-    arguments = autograd.PoolArguments(
-        kernel_size,
-        stride,
-        pair("max_pool2d", "padding", padding),
-        pair("max_pool2d", "dilation", dilation),
-    )
-    try:
-        if not return_indices and not needs_autograd(input):
-            return ops.max_pool2d_forward(input, *arguments, ceil_mode, False)[0]
-        y, offsets = autograd.apply(autograd.MaxPool2d, input, ceil_mode, arguments)
-    except NotImplementedError as error:
-        raise explained(error, "max_pool2d", input=input) from None
-    if not return_indices:
-        return y
-    return y, autograd.apply(autograd.MaxPool2dIndices, offsets, input.shape[2:], is_channels_last(y), arguments)
+    padding, dilation = pair("max_pool2d", "padding", padding), pair("max_pool2d", "dilation", dilation)
+    arguments = autograd.PoolArguments(kernel_size, stride, padding, dilation)
+    return max_pooled("max_pool2d", input, arguments, ceil_mode, return_indices)
 
 
 def avg_pool2d(
@@ -314,10 +310,7 @@ def avg_pool2d(
     arguments = autograd.AvgPoolArguments(
         kernel_size, stride, pair("avg_pool2d", "padding", padding), ceil_mode, count_include_pad, divisor
     )
-    try:
-        return autograd.apply(autograd.AvgPool2d, input, arguments)
-    except NotImplementedError as error:
-        raise explained(error, "avg_pool2d", input=input) from None
+    return averaged("avg_pool2d", input, arguments)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -395,22 +388,3 @@ def _prepared(
     if on_cpu and (auto := automatic()):
         numbers = tuple(number or auto for number in numbers)
     return input, weight, bias, geometry, numbers
-
-
-def _check_input(op: str, input: Tensor, integers: frozenset[torch.dtype] = frozenset()) -> None:
-    """That it is a tensor, on a device and of a dtype that there are kernels for."""
-    if not isinstance(input, torch.Tensor):
-        check_tensors(op, input=input)
-    if not input.is_cpu or input.dtype is not torch.float32:
-        check_device(op, input)
-        check_dtype(op, input, integers, backend_of(input))
-
-
-def _autocast(device: str, *tensors: Tensor | None) -> Iterator[Any]:
-    """What autocast does to a convolution's tensors: its dtype for every floating one but float64."""
-    dtype = torch.get_autocast_dtype(device)
-
-    def cast(t: Tensor | None) -> Tensor | None:
-        return t.to(dtype) if t is not None and t.is_floating_point() and t.dtype != torch.float64 else t
-
-    return map(cast, tensors)

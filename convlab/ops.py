@@ -35,6 +35,10 @@ leaky_relu_forward = torch.ops.convlab.leaky_relu_forward.default
 leaky_relu_backward = torch.ops.convlab.leaky_relu_backward.default
 relu_forward = torch.ops.convlab.relu_forward.default
 relu_backward = torch.ops.convlab.relu_backward.default
+relu6_forward = torch.ops.convlab.relu6_forward.default
+relu6_backward = torch.ops.convlab.relu6_backward.default
+prelu_scale = torch.ops.convlab.prelu_scale.default
+prelu_wgrad = torch.ops.convlab.prelu_wgrad.default
 
 ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2}  # of a block, by number: csrc/geometry/ending.h
 TAP = 127  # the bits of a block's winner that are its tap; the other one: the gradient passes
@@ -303,3 +307,23 @@ def _(x: Tensor) -> Tensor:
 @torch.library.register_fake("convlab::relu_backward")
 def _(dy: Tensor, y: Tensor) -> Tensor:
     return _like(y)
+
+
+@torch.library.register_fake("convlab::relu6_forward")
+def _(x: Tensor) -> Tensor:
+    return _like(x)
+
+
+@torch.library.register_fake("convlab::relu6_backward")
+def _(dy: Tensor, y: Tensor) -> Tensor:
+    return _like(y)
+
+
+@torch.library.register_fake("convlab::prelu_scale")
+def _(t: Tensor, x: Tensor, w: Tensor, keep: bool) -> Tensor:
+    return _like(x)
+
+
+@torch.library.register_fake("convlab::prelu_wgrad")
+def _(dy: Tensor, t: Tensor, x: Tensor, channels: int) -> Tensor:
+    return x.new_empty(channels)

@@ -61,4 +61,10 @@ CONVLAB_REGISTER_OPERATORS(m) {
   m.def("leaky_relu_backward(Tensor dy, Tensor positive, float negative_slope) -> Tensor");
   m.def("relu_forward(Tensor x) -> Tensor");
   m.def("relu_backward(Tensor dy, Tensor y) -> Tensor");
+  m.def("relu6_forward(Tensor x) -> Tensor");
+  m.def("relu6_backward(Tensor dy, Tensor y) -> Tensor");
+
+  // w [1], or [C] where x is [N, C, ...]. scale: t w where x <= 0 or NaN; elsewhere t if keep, else 0
+  m.def("prelu_scale(Tensor t, Tensor x, Tensor w, bool keep) -> Tensor");
+  m.def("prelu_wgrad(Tensor dy, Tensor t, Tensor x, SymInt channels) -> Tensor");
 }

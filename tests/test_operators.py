@@ -56,6 +56,11 @@ def samples(device, channels_last=False, dtype=torch.float32):
         yield ops.leaky_relu_backward, (torch.randn_like(t), t > 0, 0.1)
         yield ops.relu_forward, (t,)
         yield ops.relu_backward, (torch.randn_like(t), t)
+        yield ops.relu6_forward, (t,)
+        yield ops.relu6_backward, (torch.randn_like(t), t)
+        for slopes in (t.new_full((1,), 0.25), t.new_ones(t.shape[1])):
+            yield ops.prelu_scale, (torch.randn_like(t), t, slopes, True)
+            yield ops.prelu_wgrad, (torch.randn_like(t), torch.randn_like(t), t, len(slopes))
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

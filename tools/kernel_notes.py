@@ -128,6 +128,9 @@ def activation_cases() -> Iterator[Case]:
         dy, sizes = torch.randn_like(x), sizes_of(input=x, grad_output=x, positive=x > 0)
         yield Case("leaky_relu.cu", layer.name, "forward", partial(ops.leaky_relu_forward, x, 0.1, True), sizes)
         yield Case("leaky_relu.cu", layer.name, "backward", partial(ops.leaky_relu_backward, dy, x > 0, 0.1), sizes)
+        slopes, sizes = torch.full((layer.K,), 0.1), sizes_of(input=x, grad_output=x, t=x)
+        yield Case("prelu.cu", layer.name, "dgrad", partial(ops.prelu_scale, dy, x, slopes, True), sizes)
+        yield Case("prelu.cu", layer.name, "wgrad", partial(ops.prelu_wgrad, dy, x, x, layer.K), sizes)
 
 
 def all_cases() -> list[Case]:

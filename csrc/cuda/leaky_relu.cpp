@@ -1,4 +1,4 @@
-// Leaky ReLU and ReLU on CUDA.
+// Leaky ReLU, ReLU and ReLU6 on CUDA.
 #include "host/leaky_relu_operators.h"
 
 #include "cuda/stream.h"
@@ -25,6 +25,12 @@ struct Cuda {
   void relu_backward(DType dtype, long long elements, const void* dy, const void* y, void* dx) const {
     convlab::relu_backward(dtype, elements, dy, y, dx, stream);
   }
+  void relu6_forward(DType dtype, long long elements, const void* x, void* y) const {
+    convlab::relu6_forward(dtype, elements, x, y, stream);
+  }
+  void relu6_backward(DType dtype, long long elements, const void* dy, const void* y, void* dx) const {
+    convlab::relu6_backward(dtype, elements, dy, y, dx, stream);
+  }
 };
 
 }  // namespace
@@ -35,4 +41,6 @@ CONVLAB_REGISTER_CUDA(m) {
   m.impl("leaky_relu_backward", TORCH_BOX(&convlab::leaky_relu_backward<convlab::Cuda>));
   m.impl("relu_forward", TORCH_BOX(&convlab::relu_forward<convlab::Cuda>));
   m.impl("relu_backward", TORCH_BOX(&convlab::relu_backward<convlab::Cuda>));
+  m.impl("relu6_forward", TORCH_BOX(&convlab::relu6_forward<convlab::Cuda>));
+  m.impl("relu6_backward", TORCH_BOX(&convlab::relu6_backward<convlab::Cuda>));
 }

@@ -108,6 +108,19 @@ template <class Impl> Tensor relu_forward(Tensor x) {
   });
 }
 
+template <class Impl> Tensor relu6_forward(Tensor x) {
+  return elementwise<Impl>("relu6", x, [&](Impl backend, DType dtype, const void* in, void* out) {
+    backend.relu6_forward(dtype, x.numel(), in, out);
+  });
+}
+
+template <class Impl> Tensor relu6_backward(Tensor dy, Tensor y) {
+  return elementwise<Impl>("relu6_backward", dy, y,
+                           [&](Impl backend, DType dtype, const void* grad, const void* in, void* out) {
+                             backend.relu6_backward(dtype, y.numel(), grad, in, out);
+                           });
+}
+
 template <class Impl> Tensor relu_backward(Tensor dy, Tensor y) {
   return elementwise<Impl>("relu_backward", dy, y,
                            [&](Impl backend, DType dtype, const void* grad, const void* in, void* out) {

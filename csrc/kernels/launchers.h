@@ -5,6 +5,7 @@
 #include "algorithms.h"
 #include "dtype.h"
 #include "geometry/avg_pool2d.h"
+#include "geometry/by_channel.h"
 #include "geometry/conv2d.h"
 #include "geometry/pool2d.h"
 #include "kernels/plan.h"
@@ -66,5 +67,11 @@ void leaky_relu_backward(DType, long long elements, double negative_slope, const
                          void* dx, Stream);
 void relu_forward(DType, long long elements, const void* x, void* y, Stream);
 void relu_backward(DType, long long elements, const void* dy, const void* y, void* dx, Stream);
+void relu6_forward(DType, long long elements, const void* x, void* y, Stream);
+void relu6_backward(DType, long long elements, const void* dy, const void* y, void* dx, Stream);
+
+// prelu.cu: `parts` has channel_slices() values of acc_t for each channel
+void prelu_scale(const ByChannel&, DType, bool keep, const void* t, const void* x, const void* w, void* out, Stream);
+void prelu_wgrad(const ByChannel&, DType, const void* dy, const void* t, const void* x, void* parts, void* dw, Stream);
 
 }  // namespace convlab

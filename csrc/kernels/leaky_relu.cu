@@ -1,8 +1,9 @@
-// Leaky ReLU and ReLU, forward and backward, element by element. The output may be the input.
+// Leaky ReLU, ReLU and ReLU6, forward and backward, element by element. The output may be the input.
 //
 //   leaky ReLU   y = x > 0 ? x : x slope         dx = positive ? dy : dy slope, where forward wrote positive = x > 0, a byte an element
 //   ReLU         y = x > 0 ? x : 0, NaN stays    dx = y <= 0 ? 0 : dy, from the output, which the next layer keeps
 //   anyway
+//   ReLU6        y = x >= 6 ? 6 : ReLU of x      dx = 0 < y < 6 or NaN ? dy : 0
 //
 // ReLU is not leaky ReLU with slope 0: -inf times 0 is NaN.
 //
@@ -45,6 +46,14 @@ template <class A> struct Relu {
 
 template <class A> struct ReluBackward {
   __device__ A operator()(A dy, A y) const { return y <= A(0) ? A(0) : dy; }
+};
+
+template <class A> struct Relu6 {
+  __device__ A operator()(A x) const { return x <= A(0) ? A(0) : x >= A(6) ? A(6) : x; }
+};
+
+template <class A> struct Relu6Backward {
+  __device__ A operator()(A dy, A y) const { return y <= A(0) || y >= A(6) ? A(0) : dy; }
 };
 
 // Elements [0, elements) in pieces: `head` single ones, then vectors of n, then single ones again.
@@ -184,6 +193,20 @@ void relu_backward(DType dtype, long long elements, const void* dy, const void* 
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     binary<T, T>(ReluBackward<acc_t<T>>{}, elements, dy, y, dx, stream);
+  });
+}
+
+void relu6_forward(DType dtype, long long elements, const void* x, void* y, Stream stream) {
+  dispatch(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    unary<T>(Relu6<acc_t<T>>{}, elements, x, y, nullptr, stream);
+  });
+}
+
+void relu6_backward(DType dtype, long long elements, const void* dy, const void* y, void* dx, Stream stream) {
+  dispatch(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    binary<T, T>(Relu6Backward<acc_t<T>>{}, elements, dy, y, dx, stream);
   });
 }
 

@@ -1,4 +1,4 @@
-// Leaky ReLU and ReLU on the CPU.
+// Leaky ReLU, ReLU and ReLU6 on the CPU.
 #include "cpu/activations/leaky_relu.h"
 
 #include "cpu/parallel.h"
@@ -25,6 +25,12 @@ struct Cpu {
   void relu_backward(DType dtype, long long elements, const void* dy, const void* y, void* dx) const {
     over_elements(elements, kernels::relu_backward.of(dtype), dy, y, dx);
   }
+  void relu6_forward(DType dtype, long long elements, const void* x, void* y) const {
+    over_elements(elements, kernels::relu6_forward.of(dtype), x, y);
+  }
+  void relu6_backward(DType dtype, long long elements, const void* dy, const void* y, void* dx) const {
+    over_elements(elements, kernels::relu6_backward.of(dtype), dy, y, dx);
+  }
 
  private:
   template <class Function, class... Arguments>
@@ -41,4 +47,6 @@ CONVLAB_REGISTER_CPU(m) {
   m.impl("leaky_relu_backward", TORCH_BOX(&convlab::leaky_relu_backward<convlab::Cpu>));
   m.impl("relu_forward", TORCH_BOX(&convlab::relu_forward<convlab::Cpu>));
   m.impl("relu_backward", TORCH_BOX(&convlab::relu_backward<convlab::Cpu>));
+  m.impl("relu6_forward", TORCH_BOX(&convlab::relu6_forward<convlab::Cpu>));
+  m.impl("relu6_backward", TORCH_BOX(&convlab::relu6_backward<convlab::Cpu>));
 }

@@ -10,5 +10,7 @@ CONVLAB_KERNEL(leaky_relu_backward,
                void(double slope, const void* dy, const uint8_t* positive, void* dx, int64_t begin, int64_t end));
 CONVLAB_KERNEL(relu_forward, void(const void* x, void* y, int64_t begin, int64_t end));
 CONVLAB_KERNEL(relu_backward, void(const void* dy, const void* y, void* dx, int64_t begin, int64_t end));
+CONVLAB_KERNEL(relu6_forward, void(const void* x, void* y, int64_t begin, int64_t end));
+CONVLAB_KERNEL(relu6_backward, void(const void* dy, const void* y, void* dx, int64_t begin, int64_t end));
 
 }  // namespace convlab

@@ -1,4 +1,4 @@
-// Leaky ReLU and ReLU, element by element. ReLU is not leaky ReLU with slope 0: -inf times 0 is NaN.
+// Leaky ReLU, ReLU and ReLU6, element by element. ReLU is not leaky ReLU with slope 0: -inf times 0 is NaN.
 #include "cpu/activations/leaky_relu.h"
 #include "cpu/simd/integer_lanes.h"
 
@@ -59,9 +59,23 @@ template <class T> void relu_backward(const T* dy, const T* y, T* dx, int64_t be
   each_element(dx, begin, end, [](V grad, V v) { return v <= 0 ? V{} : grad; }, dy, y);
 }
 
+template <class T> void relu6_forward(const T* x, T* y, int64_t begin, int64_t end) {
+  using A = acc_t<T>;
+  using V = Vec<A>;
+  each_element(y, begin, end, [](V v) { return v <= 0 ? V{} : v >= A(6) ? broadcast<A>(6) : v; }, x);  // NaN stays
+}
+
+template <class T> void relu6_backward(const T* dy, const T* y, T* dx, int64_t begin, int64_t end) {
+  using A = acc_t<T>;
+  using V = Vec<A>;
+  each_element(dx, begin, end, [](V grad, V v) { return v <= 0 ? V{} : v >= A(6) ? V{} : grad; }, dy, y);
+}
+
 }  // namespace convlab::CONVLAB_ISA
 
 CONVLAB_DEFINE(leaky_relu_forward, leaky_relu_forward)
 CONVLAB_DEFINE(leaky_relu_backward, leaky_relu_backward)
 CONVLAB_DEFINE(relu_forward, relu_forward)
 CONVLAB_DEFINE(relu_backward, relu_backward)
+CONVLAB_DEFINE(relu6_forward, relu6_forward)
+CONVLAB_DEFINE(relu6_backward, relu6_backward)

@@ -1,0 +1,61 @@
+"""The activations beside ReLU and leaky ReLU."""
+
+import torch
+from torch import Tensor
+from torch.overrides import has_torch_function_unary, has_torch_function_variadic
+
+from . import autograd
+from ._fast_apply import apply
+from ._inputs import autocast_if_enabled, check_input
+from ._overrides import explained, overridden
+from ._primitives import PReLU, ReLU6
+from .arguments import SIGNED_OR_BYTE, check_device, check_tensors
+
+
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """x where x > 0, else x * weight, as `torch.nn.functional.prelu`.
+
+    input: any shape; float32, float64, float16 or bfloat16. weight: of one value, or of one for each channel, which is
+    input's second dimension; of input's dtype, under autocast of any. Its gradient is summed in the same order every time.
+
+    Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the wrong type.
+    """
+    if has_torch_function_variadic(input, weight) and not torch.compiler.is_compiling():
+        return overridden(prelu, (input, weight), input, weight)
+    check_tensors("prelu", input=input, weight=weight)
+    input, weight = autocast_if_enabled(input, weight)
+    check_input("prelu", input)
+    channels = input.shape[1] if input.dim() >= 2 else 1
+    if weight.dim() > 1 or weight.numel() not in (1, channels):
+        raise RuntimeError(
+            f"prelu: weight is {tuple(weight.shape)}, expected one value, or one for each of the {channels} channels of "
+            f"input {tuple(input.shape)}"
+        )
+    if weight.dtype != input.dtype or weight.device != input.device:
+        raise RuntimeError(
+            f"prelu: weight is {weight.dtype} on {weight.device}, expected input's {input.dtype} on {input.device}"
+        )
+    try:
+        y: Tensor = apply(PReLU, input, weight.reshape(-1))
+        return y
+    except NotImplementedError as error:
+        raise explained(error, "prelu", input=input, weight=weight) from None
+
+
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """0 where x <= 0, 6 where x >= 6, else x, as `torch.nn.functional.relu6`: NaN stays NaN.
+
+    input: any shape; float32, float64, float16, bfloat16, or integers. inplace overwrites and returns it.
+    """
+    if has_torch_function_unary(input) and not torch.compiler.is_compiling():
+        return overridden(relu6, (input,), input, inplace=inplace)
+    check_tensors("relu6", input=input)
+    if input.dtype in SIGNED_OR_BYTE:  # on every device, and without gradients
+        check_device("relu6", input)
+        return torch.clamp_(input, 0, 6) if inplace else torch.clamp(input, 0, 6)
+    check_input("relu6", input)
+    try:
+        y: Tensor = autograd.in_place(ReLU6, input) if inplace else apply(ReLU6, input)
+        return y
+    except NotImplementedError as error:
+        raise explained(error, "relu6", input=input) from None

@@ -1,0 +1,284 @@
+"""The convolutions beside conv2d: one dimension is two with a height of 1, and a transposed convolution is what dgrad
+computes."""
+
+import torch
+from torch import Tensor
+from torch.overrides import has_torch_function_variadic
+
+from . import autograd
+from ._algorithms import AUTO, Algo, Numbers, automatic, numbers_for_sizes
+from ._fast_apply import apply
+from ._inputs import autocast_if_enabled, check_input
+from ._overrides import explained, overridden
+from ._primitives import ConvTranspose2d
+from .arguments import SIGNED_OR_BYTE, IntOrPair, check_tensors, integer, is_channels_last, pair, single
+
+IntOrOne = int | tuple[int] | list[int]
+_INT64 = frozenset((torch.int64,))
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrOne = 1,
+    padding: IntOrOne | str = 0,
+    dilation: IntOrOne = 1,
+    groups: int = 1,
+    *,
+    algo: Algo = "auto",
+) -> Tensor:
+    """1-D convolution, as `torch.nn.functional.conv1d`: conv2d of images of height 1, without a copy.
+
+    input: [N, C, W] or [C, W]; weight: [K, C/groups, S]; bias: [K] or None. dtypes, padding "same" and "valid", algo
+    and errors are those of `conv2d`.
+
+    Returns [N, K, Q] or [K, Q], with Q = floor((W + 2 padding - dilation (S - 1) - 1) / stride) + 1.
+    """
+    tensors = (input, weight, bias)
+    if has_torch_function_variadic(*tensors) and not torch.compiler.is_compiling():
+        return overridden(conv1d, tensors, *tensors, stride, padding, dilation, groups, algo=algo)
+    _check_tensors("conv1d", input, weight, bias)
+    if input.dim() == 2 and weight.dim() == 3:
+        return conv1d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, algo=algo).squeeze(0)
+    if input.dim() != 3 or weight.dim() != 3:
+        raise RuntimeError(
+            f"conv1d: input must be [N, C, W] or [C, W] and weight [K, C/groups, S], got {tuple(input.shape)} and {tuple(weight.shape)}"
+        )
+    if _nothing(input) and algo == "auto":  # torch knows what becomes of nothing
+        return torch.nn.functional.conv1d(input, weight, bias, stride, padding, dilation, groups)
+    input, weight, bias = autocast_if_enabled(input, weight, bias)
+    check_input("conv1d", input, SIGNED_OR_BYTE)
+    s, d = single("conv1d", "stride", stride), single("conv1d", "dilation", dilation)
+    if not input.is_floating_point() and input.dtype is not torch.int64 and d != 1:
+        raise NotImplementedError(f"conv1d: dilation={dilation} with {input.dtype}: of the integers, only int64 has it")
+    left, right = _padding("conv1d", padding, s, weight.shape[2], d)
+    geometry = (1, s, 0, left, 0, right, 1, d, integer("conv1d", "groups", groups))
+    x, w = input.contiguous().unsqueeze(2), weight.unsqueeze(2)
+    try:
+        return autograd.conv2d(x, w, bias, geometry, _numbers(algo, x.shape, x, w, geometry)).squeeze(2)
+    except RuntimeError as error:
+        raise _of_height_one(error, "conv1d", input, weight, bias) from None
+
+
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrOne = 1,
+    padding: IntOrOne = 0,
+    output_padding: IntOrOne = 0,
+    groups: int = 1,
+    dilation: IntOrOne = 1,
+    *,
+    algo: Algo = "auto",
+) -> Tensor:
+    """1-D transposed convolution, as `torch.nn.functional.conv_transpose1d`: conv_transpose2d of images of height 1,
+    without a copy.
+
+    input: [N, C, W] or [C, W]; weight: [C, K/groups, S]; bias: [K] or None. The rest is as for `conv_transpose2d`.
+    """
+    tensors = (input, weight, bias)
+    if has_torch_function_variadic(*tensors) and not torch.compiler.is_compiling():
+        return overridden(
+            conv_transpose1d, tensors, *tensors, stride, padding, output_padding, groups, dilation, algo=algo
+        )
+    op = "conv_transpose1d"
+    _check_tensors(op, input, weight, bias)
+    if input.dim() == 2 and weight.dim() == 3:
+        batched = input.unsqueeze(0)
+        return conv_transpose1d(
+            batched, weight, bias, stride, padding, output_padding, groups, dilation, algo=algo
+        ).squeeze(0)
+    if input.dim() != 3 or weight.dim() != 3:
+        raise RuntimeError(
+            f"{op}: input must be [N, C, W] or [C, W] and weight [C, K/groups, S], got {tuple(input.shape)} and {tuple(weight.shape)}"
+        )
+    if _nothing(input) and algo == "auto":
+        return torch.nn.functional.conv_transpose1d(
+            input, weight, bias, stride, padding, output_padding, groups, dilation
+        )
+    s, p, o, d = (
+        single(op, name, value)
+        for name, value in (
+            ("stride", stride),
+            ("padding", padding),
+            ("output_padding", output_padding),
+            ("dilation", dilation),
+        )
+    )
+    x, w = input.contiguous().unsqueeze(2), weight.unsqueeze(2)
+    try:
+        y = _transposed(op, x, w, bias, (1, s), (0, p), (0, o), integer(op, "groups", groups), (1, d), algo)
+    except RuntimeError as error:
+        raise _of_height_one(error, op, input, weight, bias) from None
+    return y.squeeze(2)
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: IntOrPair = 1,
+    padding: IntOrPair = 0,
+    output_padding: IntOrPair = 0,
+    groups: int = 1,
+    dilation: IntOrPair = 1,
+    *,
+    algo: Algo = "auto",
+) -> Tensor:
+    """2-D transposed convolution, as `torch.nn.functional.conv_transpose2d`: what a convolution's dgrad makes of input.
+
+    input: [N, C, H, W] or [C, H, W]; weight: [C, K/groups, R, S]; bias: [K] or None. All of one dtype: float32,
+    float64, float16 or bfloat16; on the CPU also int64. output_padding is less than stride or dilation.
+    algo: as for `conv2d`, in the passes of the convolution that this one transposes: "dgrad" is what forward runs,
+    "forward" what the gradient to input runs.
+
+    Returns [N, K, P, Q] or [K, P, Q], with P = (H - 1) stride - 2 padding + dilation (R - 1) + output_padding + 1 and Q
+    alike; in channels_last if input or weight is. Raises as `conv2d`.
+    """
+    tensors = (input, weight, bias)
+    if has_torch_function_variadic(*tensors) and not torch.compiler.is_compiling():
+        return overridden(
+            conv_transpose2d, tensors, *tensors, stride, padding, output_padding, groups, dilation, algo=algo
+        )
+    op = "conv_transpose2d"
+    _check_tensors(op, input, weight, bias)
+    if input.dim() == 3 and weight.dim() == 4:
+        batched = input.unsqueeze(0)
+        return conv_transpose2d(
+            batched, weight, bias, stride, padding, output_padding, groups, dilation, algo=algo
+        ).squeeze(0)
+    if input.dim() != 4 or weight.dim() != 4:
+        raise RuntimeError(
+            f"{op}: input must be [N, C, H, W] or [C, H, W] and weight [C, K/groups, R, S], got {tuple(input.shape)} and {tuple(weight.shape)}"
+        )
+    if _nothing(input) and algo == "auto":
+        return torch.nn.functional.conv_transpose2d(
+            input, weight, bias, stride, padding, output_padding, groups, dilation
+        )
+    s, p, o, d = (
+        pair(op, name, value)
+        for name, value in (
+            ("stride", stride),
+            ("padding", padding),
+            ("output_padding", output_padding),
+            ("dilation", dilation),
+        )
+    )
+    try:
+        return _transposed(op, input, weight, bias, s, p, o, integer(op, "groups", groups), d, algo)
+    except RuntimeError as error:
+        raise explained(error, op, input=input, weight=weight, bias=bias) from None
+
+
+_Pair = tuple[int, int]
+
+
+def _transposed(
+    op: str,
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    stride: _Pair,
+    padding: _Pair,
+    output_padding: _Pair,
+    groups: int,
+    dilation: _Pair,
+    algo: Algo,
+) -> Tensor:
+    """x [N, C, H, W], w [C, K/groups, R, S], bias [K] or None -> y [N, K, P, Q]"""
+    x, w, bias = autocast_if_enabled(x, w, bias)
+    check_input(op, x, _INT64)
+    if groups < 1 or x.shape[1] != w.shape[0] or w.shape[0] % groups:
+        raise RuntimeError(
+            f"{op}: input {tuple(x.shape)}, weight {tuple(w.shape)} and groups={groups} do not fit: the channels of "
+            "input must be the first size of weight, and groups must divide them"
+        )
+    channels = w.shape[1] * groups
+    if bias is not None and (bias.dim() != 1 or bias.shape[0] != channels):
+        raise RuntimeError(f"{op}: bias is {tuple(bias.shape)}, expected [{channels}]")
+    for name, t in (("weight", w), ("bias", bias)):
+        if t is not None and (t.dtype != x.dtype or t.device != x.device):
+            raise RuntimeError(f"{op}: {name} is {t.dtype} on {t.device}, expected input's {x.dtype} on {x.device}")
+    if min(stride) < 1 or min(dilation) < 1 or min(padding) < 0 or min(output_padding) < 0:
+        raise RuntimeError(
+            f"{op}: stride={stride} and dilation={dilation} must be at least 1, padding={padding} and output_padding={output_padding} at least 0"
+        )
+    if any(o >= max(s, d) for o, s, d in zip(output_padding, stride, dilation)):
+        raise RuntimeError(
+            f"{op}: output_padding={output_padding} must be less than stride={stride} or dilation={dilation}"
+        )
+    sizes = [
+        (n - 1) * s - 2 * p + d * (k - 1) + o + 1
+        for n, s, p, o, d, k in zip(x.shape[2:], stride, padding, output_padding, dilation, w.shape[2:])
+    ]
+    if min(sizes) < 1 or min(w.shape[2:]) < 1:
+        raise RuntimeError(f"{op}: input {tuple(x.shape)} and weight {tuple(w.shape)} would make outputs of {sizes}")
+    # as much output_padding as a stride is an output of the convolution that is not there: it reads zeros
+    below, right = (o // s for o, s in zip(output_padding, stride))
+    if below or right:
+        x = torch.nn.functional.pad(x, (0, right, 0, below))
+    geometry = (*stride, *padding, *padding, *dilation, groups)
+    if not x.is_floating_point():
+        return _of_integers(x, w, bias, sizes, geometry)
+    numbers = _numbers(algo, (x.shape[0], channels, *sizes), x, w, geometry)
+    channels_last = is_channels_last(x) or is_channels_last(w)
+    arguments = autograd.ConvArguments(geometry, numbers)
+    y: Tensor = apply(ConvTranspose2d, x, w, bias, tuple(sizes), channels_last, arguments)
+    return y
+
+
+def _of_integers(x: Tensor, w: Tensor, bias: Tensor | None, sizes: list[int], geometry: tuple[int, ...]) -> Tensor:
+    """As conv2d of input with zeros between its elements, with filters turned around: no kernel of its own."""
+    (sh, sw), (ph, pw), (dh, dw), groups = geometry[:2], geometry[2:4], geometry[6:8], geometry[8]
+    N, C, H, W = x.shape
+    spread = x.new_zeros(N, C, (H - 1) * sh + 1, (W - 1) * sw + 1)
+    spread[:, :, ::sh, ::sw] = x
+    reach_h, reach_w = dh * (w.shape[2] - 1), dw * (w.shape[3] - 1)
+    grown = [size - 1 - reach + 2 * p for size, reach, p in zip(sizes, (reach_h, reach_w), (ph, pw))]
+    behind = [more + 1 - size for more, size in zip(grown, spread.shape[2:])]  # output_padding
+    spread = torch.nn.functional.pad(
+        spread, (reach_w - pw, reach_w - pw + behind[1], reach_h - ph, reach_h - ph + behind[0])
+    )
+    turned = w.unflatten(0, (groups, C // groups)).transpose(1, 2).flatten(0, 1).flip(2, 3)
+    ones = (1, 1, 0, 0, 0, 0, dh, dw, groups)
+    y: Tensor = autograd.conv2d(spread, turned, bias, ones, AUTO)
+    return y
+
+
+def _numbers(algo: Algo, x: tuple[int, ...], like: Tensor, weight: Tensor, geometry: tuple[int, ...]) -> Numbers:
+    """The numbers of the algorithms for a convolution of x [N, C, H, W]."""
+    numbers = AUTO if isinstance(algo, str) and algo == "auto" else numbers_for_sizes(algo, x, like, weight, geometry)
+    if like.is_cpu and (auto := automatic()):
+        numbers = tuple(number or auto for number in numbers)
+    return numbers
+
+
+def _check_tensors(op: str, input: object, weight: object, bias: object) -> None:
+    check_tensors(op, input=input, weight=weight, **({} if bias is None else {"bias": bias}))
+
+
+def _nothing(input: Tensor) -> bool:
+    elements = input.numel()  # to torch.jit.trace a tensor, which cannot be asked
+    return not isinstance(elements, torch.Tensor) and elements == 0
+
+
+def _padding(op: str, padding: IntOrOne | str, stride: int, kernel_size: int, dilation: int) -> tuple[int, int]:
+    """padding (left, right): an odd zero of "same" goes to the right, as torch has it"""
+    if not isinstance(padding, str):
+        p = single(op, "padding", padding)
+        return p, p
+    if padding == "valid":
+        return 0, 0
+    if padding != "same":
+        raise RuntimeError(f"{op}: padding={padding!r} must be 'same', 'valid' or a number")
+    if stride != 1:
+        raise RuntimeError(f"{op}: padding='same' is not supported with stride={stride}, only with stride 1")
+    total = dilation * (kernel_size - 1)
+    return total // 2, total - total // 2
+
+
+def _of_height_one(error: RuntimeError, op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> Exception:
+    told = explained(error, op, input=input, weight=weight, bias=bias)
+    return type(error)(f"{op}, of images of height 1: {error}") if told is error else told

@@ -1,0 +1,230 @@
+"""The Functions of the layers around convolution, in the form of autograd.py's.
+
+A transposed convolution is dgrad as a forward, so conv2d is its dgrad, and wgrad is its own with the roles of input and
+gradient exchanged.
+"""
+
+import torch
+from torch.autograd import Function
+
+from . import ops
+from ._batching import Role, W, X, Y, convolution, elementwise, first, fold, unfold
+from ._fast_apply import apply, asked_for
+from .arguments import is_channels_last
+from .autograd import (
+    Conv2dBiasGrad,
+    Conv2dForward,
+    Conv2dWgrad,
+    ConvArguments,
+    linear,
+    only_contiguous,
+    overwritable,
+    primitive,
+)
+
+# ---- transposed convolution -----------------------------------------------------------------------------------------
+
+
+@primitive
+class ConvTranspose2d(Function):
+    """x [N, K, P, Q], w [K, C/groups, R, S], bias [C] or None -> y [N, C, H, W], where output_size is (H, W)"""
+
+    batch = classmethod(convolution((Y, W, Role({"c": 0}, "c")), (X,), 1))
+
+    @staticmethod
+    def forward(x, w, bias, output_size, channels_last, a: ConvArguments):
+        y = ops.conv2d_dgrad(x, w, output_size, a.geometry, channels_last, a.algo[1])
+        return y if bias is None else y.add_(bias[:, None, None])
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, w, _, _, ctx.channels_last, ctx.arguments = inputs
+        needs_dx, needs_dw = ctx.needs_input_grad[:2]
+        ctx.kernel_size, ctx.dw_channels_last = w.shape[2:], ctx.channels_last and not only_contiguous(w)
+        ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None)
+
+    @classmethod
+    def tangent(cls, args, tangents, y):
+        (x, w, _, *others), (tx, tw, tbias, *_) = args, tangents
+        terms = [] if tx is None else [apply(cls, tx, w, None, *others)]
+        if tw is not None:
+            terms.append(apply(cls, x, tw, tbias, *others))
+        elif tbias is not None:
+            terms.append(tbias[:, None, None].expand_as(y))
+        return sum(terms[1:], terms[0])
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w = ctx.saved_tensors
+        needs_dw, needs_db, needs_dx = asked_for(ctx, dy, 1, 2, 0)
+        if needs_dx and is_channels_last(dy) != ctx.channels_last:  # dx lies as dy, or w
+            dy = dy.contiguous(memory_format=torch.channels_last if ctx.channels_last else torch.contiguous_format)
+        dx = apply(Conv2dForward, dy, w, None, ctx.arguments) if needs_dx else None
+        dw = db = None
+        if needs_dw:
+            dw, _ = apply(Conv2dWgrad, x, dy, ctx.kernel_size, False, ctx.dw_channels_last, ctx.arguments)
+        if needs_db:
+            db = apply(Conv2dBiasGrad, dy)
+        return dx, dw, db, None, None, None
+
+
+# ---- activations ----------------------------------------------------------------------------------------------------
+
+
+@overwritable
+@primitive
+class ReLU6(Function):
+    """y = x <= 0 ? 0 : x >= 6 ? 6 : x, NaN stays"""
+
+    batch = classmethod(elementwise)
+
+    @staticmethod
+    def forward(x):
+        return ops.relu6_forward(x)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(output)
+
+    @classmethod
+    def tangent(cls, _, tangents, y):
+        return apply(ReLU6Backward, tangents[0], y)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (y,) = ctx.saved_tensors
+        return apply(ReLU6Backward, dy, y)
+
+
+@primitive
+class ReLU6Backward(Function):
+    """dx = y <= 0 or y >= 6 ? 0 : dy"""
+
+    batch, tangent = classmethod(elementwise), classmethod(linear)
+
+    @staticmethod
+    def forward(dy, y):
+        return ops.relu6_backward(dy, y)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx, ddx):
+        (y,) = ctx.saved_tensors
+        return apply(ReLU6Backward, ddx, y), None
+
+
+def by_channel(weight):
+    """The rule for vmap of tensors [N, C, ...], the first `weight` of a Function's arguments, with what channels have
+    behind them: their slopes, or how many they are."""
+
+    def rule(function, size, dims, args):
+        tensors = [first(t, d, size) for t, d in zip(args[:weight], dims)]
+        w, others = args[weight], args[weight + 1 :]
+        slopes = isinstance(w, torch.Tensor)
+        channels = w.shape[-1] if slopes else w
+        if slopes and dims[weight] is None:  # the batch is one more dimension of them, or folded into N
+            if channels == 1:
+                return apply(function, *tensors, w, *others), 0
+            return unfold(apply(function, *(fold(t, 0) for t in tensors), w, *others), size, 0), 0
+        folded = [t.reshape(1, size, -1) if channels == 1 else fold(t, 1) for t in tensors]  # into C
+        if not slopes:
+            return unfold(apply(function, *folded, channels * size), size, 0), 0
+        y = apply(function, *folded, first(w, dims[weight], size).flatten(), *others)
+        return y.reshape(tensors[0].shape) if channels == 1 else unfold(y, size, 1), 0
+
+    return rule
+
+
+@primitive
+class PReLU(Function):
+    """x [N, C, ...], w [C], or w [1] for all -> y = x > 0 ? x : x w"""
+
+    batch = classmethod(by_channel(1))
+
+    @staticmethod
+    def forward(x, w):
+        return ops.prelu_scale(x, x, w, True)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @classmethod
+    def tangent(cls, args, tangents, _):
+        (x, w), (tx, tw) = args, tangents
+        terms = [] if tx is None else [apply(PReLUScale, tx, x, w, True)]
+        if tw is not None:
+            terms.append(apply(PReLUScale, x, x, tw, False))
+        return sum(terms[1:], terms[0])
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w = ctx.saved_tensors
+        needs_dw, needs_dx = asked_for(ctx, dy, 1, 0)
+        dx = apply(PReLUScale, dy, x, w, True) if needs_dx else None
+        return dx, apply(PReLUWgrad, dy, x, x, w.shape[0]) if needs_dw else None
+
+
+@primitive
+class PReLUScale(Function):
+    """t w where not x > 0, and elsewhere t if `keep`, else 0"""
+
+    batch = classmethod(by_channel(2))
+
+    @staticmethod
+    def forward(t, x, w, keep):
+        return ops.prelu_scale(t, x, w, keep)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        t, x, w, ctx.keep = inputs
+        ctx.save_for_backward(t, x, w)
+
+    @classmethod
+    def tangent(cls, args, tangents, y):
+        (t, x, w, keep), (tt, _, tw, _) = args, tangents
+        terms = [] if tt is None else [apply(cls, tt, x, w, keep)]
+        if tw is not None:
+            terms.append(apply(cls, t, x, tw, False))
+        return sum(terms[1:], terms[0]) if terms else torch.zeros_like(y)
+
+    @staticmethod
+    def backward(ctx, g):
+        t, x, w = ctx.saved_tensors
+        needs_dt, _, needs_dw, _ = ctx.needs_input_grad
+        dt = apply(PReLUScale, g, x, w, ctx.keep) if needs_dt else None
+        return dt, None, apply(PReLUWgrad, g, t, x, w.shape[0]) if needs_dw else None, None
+
+
+@primitive
+class PReLUWgrad(Function):
+    """dy, t, x -> dw [channels]: sums of dy t where not x > 0"""
+
+    batch = classmethod(by_channel(3))
+
+    @staticmethod
+    def forward(dy, t, x, channels):
+        return ops.prelu_wgrad(dy, t, x, channels)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        dy, t, x, _ = inputs
+        ctx.save_for_backward(dy, t, x)
+
+    @classmethod
+    def tangent(cls, args, tangents, dw):
+        (dy, t, x, channels), (tdy, tt, *_) = args, tangents
+        terms = [] if tdy is None else [apply(cls, tdy, t, x, channels)]
+        if tt is not None:
+            terms.append(apply(cls, dy, tt, x, channels))
+        return sum(terms[1:], terms[0]) if terms else torch.zeros_like(dw)
+
+    @staticmethod
+    def backward(ctx, ddw):
+        dy, t, x = ctx.saved_tensors
+        needs_ddy, needs_dt, _, _ = ctx.needs_input_grad
+        ddy = apply(PReLUScale, t, x, ddw, False) if needs_ddy else None
+        return ddy, apply(PReLUScale, dy, x, ddw, False) if needs_dt else None, None, None
