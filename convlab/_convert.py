@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 from . import _fusion as _fusion  # tells torch
 from . import modules
 from ._algorithms import Preferred
+from ._modules_around import AROUND
 
 CONVERTED = {
     torch.nn.Conv2d: modules.Conv2d,
@@ -17,13 +18,15 @@ CONVERTED = {
     torch.nn.AvgPool2d: modules.AvgPool2d,
     torch.nn.LeakyReLU: modules.LeakyReLU,
     torch.nn.ReLU: modules.ReLU,
+    **AROUND,
 }
+_CONVOLUTIONS = (modules.Conv2d, *(kind for kind in AROUND.values() if hasattr(kind, "algo")))
 ORIGINAL: dict[type, Any] = {ours: torchs for torchs, ours in CONVERTED.items()}
 
 
 def convert(model: Module, algo: str | dict[str, str] = "auto") -> Module:
-    """Makes every layer of `model` that is exactly a torch.nn.Conv2d, MaxPool2d, AvgPool2d, LeakyReLU or ReLU one of
-    convlab's.
+    """Makes every layer of `model` that is exactly one of torch.nn that convlab has, by the same name (Conv2d, ReLU,
+    ConvTranspose2d, ...), convlab's.
 
     Returns `model`.
 
@@ -42,7 +45,7 @@ def convert(model: Module, algo: str | dict[str, str] = "auto") -> Module:
     for name, module, reason in _layers(model):
         if type(module) in CONVERTED and not reason:
             module.__class__ = CONVERTED[type(module)]
-        if kind_of(module) is modules.Conv2d:
+        if kind_of(module) in _CONVOLUTIONS:
             module.algo = algo if automatic else Preferred(algo, f"layer {name!r}" if name else "the layer")
     return model
 
@@ -92,8 +95,6 @@ def _reason_to_leave(module: Any, quantized: bool) -> str | None:
         return "quantized" if _is_quantized(module) else "its model is quantized, and so may its input be"
     if parametrize.is_parametrized(module):
         return f"parametrized ({', '.join(module.parametrizations)}): convert before parametrizing, or remove the parametrization first"
-    if isinstance(module, torch.nn.modules.lazy.LazyModuleMixin):
-        return "lazy: its first forward makes it a Conv2d; convert after that"
     if type(module) not in CONVERTED:
         kind = next(kind for kind in (*ORIGINAL, *CONVERTED) if isinstance(module, kind))
         return f"{type(module).__name__}, a subclass of {kind.__module__.split('.')[0]}'s {kind.__name__}, may do something else"
@@ -113,7 +114,7 @@ def _is_quantized(module: Module) -> bool:
     take floats."""
     home, name = type(module).__module__, type(module).__name__
     imitates = home.startswith(("torch.ao.nn.quantized", "torch.ao.nn.qat", "torch.ao.nn.intrinsic.q"))
-    return imitates and ".dynamic." not in home and ("2d" in name or "ReLU" in name)
+    return imitates and ".dynamic." not in home and ("1d" in name or "2d" in name or "ReLU" in name)
 
 
 def _check_model(function: str, model: object) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch.autograd import Function
 
 from . import ops
-from ._batching import Role, W, X, Y, convolution, elementwise, first, fold, unfold
+from ._batching import Role, W, X, Y, convolution, elementwise, first, fold, image_by_image, unfold
 from ._fast_apply import apply, asked_for
 from .arguments import is_channels_last
 from .autograd import (
@@ -228,3 +228,162 @@ class PReLUWgrad(Function):
         needs_ddy, needs_dt, _, _ = ctx.needs_input_grad
         ddy = apply(PReLUScale, t, x, ddw, False) if needs_ddy else None
         return ddy, apply(PReLUScale, dy, x, ddw, False) if needs_dt else None, None, None
+
+
+# ---- adaptive pooling, of windows that are not all alike ------------------------------------------------------------
+
+
+@primitive
+class AdaptiveAvgPool2d(Function):
+    """x [N, C, H, W] -> y [N, C, P, Q], where output_size is (P, Q)"""
+
+    batch, tangent = classmethod(image_by_image), classmethod(linear)
+
+    @staticmethod
+    def forward(x, output_size):
+        return ops.adaptive_avg_pool2d_forward(x, output_size)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.input_size, ctx.channels_last = inputs[0].shape[2:], is_channels_last(inputs[0])
+
+    @staticmethod
+    def backward(ctx, dy):
+        return apply(AdaptiveAvgPool2dBackward, dy, ctx.input_size, ctx.channels_last), None
+
+
+@primitive
+class AdaptiveAvgPool2dBackward(Function):
+    """dy [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)"""
+
+    batch, tangent = classmethod(image_by_image), classmethod(linear)
+
+    @staticmethod
+    def forward(dy, input_size, channels_last):
+        return ops.adaptive_avg_pool2d_backward(dy, input_size, channels_last)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.output_size = inputs[0].shape[2:]
+
+    @staticmethod
+    def backward(ctx, ddx):
+        return apply(AdaptiveAvgPool2d, ddx, ctx.output_size), None, None
+
+
+@primitive
+class AdaptiveMaxPool2d(Function):
+    """x [N, C, H, W] -> y [N, C, P, Q] and the int64 positions h * W + w of the winners"""
+
+    batch = classmethod(image_by_image)
+
+    @staticmethod
+    def forward(x, output_size):
+        return ops.adaptive_max_pool2d_forward(x, output_size)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, _ = inputs
+        ctx.input_size, ctx.channels_last = x.shape[2:], is_channels_last(x)
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @classmethod
+    def tangent(cls, args, tangents, output):
+        return apply(AdaptiveMaxPool2dGather, tangents[0], output[1], is_channels_last(output[0])), None
+
+    @staticmethod
+    def backward(ctx, dy, _):
+        (indices,) = ctx.saved_tensors
+        return apply(AdaptiveMaxPool2dBackward, dy, indices, ctx.input_size, ctx.channels_last), None
+
+
+@primitive
+class AdaptiveMaxPool2dBackward(Function):
+    """dy, indices [N, C, P, Q] -> dx [N, C, H, W]: at each winner, the sum of the dy that it won"""
+
+    batch, tangent = classmethod(image_by_image), classmethod(linear)
+
+    @staticmethod
+    def forward(dy, indices, input_size, channels_last):
+        return ops.adaptive_max_pool2d_backward(dy, indices, input_size, channels_last)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        dy, indices, _, _ = inputs
+        ctx.channels_last = is_channels_last(dy)
+        ctx.save_for_backward(indices)
+
+    @staticmethod
+    def backward(ctx, ddx):
+        (indices,) = ctx.saved_tensors
+        return apply(AdaptiveMaxPool2dGather, ddx, indices, ctx.channels_last), None, None, None
+
+
+@primitive
+class AdaptiveMaxPool2dGather(Function):
+    """x [N, C, H, W], indices [N, C, P, Q] of an adaptive pooling's winners -> y [N, C, P, Q]: x there"""
+
+    batch, tangent = classmethod(image_by_image), classmethod(linear)
+
+    @staticmethod
+    def forward(x, indices, channels_last):
+        return ops.planes_gather(x, indices, channels_last)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, indices, _ = inputs
+        ctx.input_size, ctx.channels_last = x.shape[2:], is_channels_last(x)
+        ctx.save_for_backward(indices)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (indices,) = ctx.saved_tensors
+        return apply(AdaptiveMaxPool2dBackward, dy, indices, ctx.input_size, ctx.channels_last), None, None
+
+
+# ---- max unpooling --------------------------------------------------------------------------------------------------
+
+
+@primitive
+class MaxUnpool2d(Function):
+    """x, indices [N, C, P, Q] -> y [N, C, H, W], where output_size is (H, W): x at its indices, 0 elsewhere"""
+
+    batch, tangent = classmethod(image_by_image), classmethod(linear)
+
+    @staticmethod
+    def forward(x, indices, output_size, channels_last):
+        return ops.max_unpool2d_forward(x, indices, output_size, channels_last)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, indices, _, _ = inputs
+        ctx.channels_last = is_channels_last(x)
+        ctx.save_for_backward(indices)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (indices,) = ctx.saved_tensors
+        return apply(MaxUnpool2dGather, dy, indices, ctx.channels_last), None, None, None
+
+
+@primitive
+class MaxUnpool2dGather(Function):
+    """x [N, C, H, W], indices [N, C, P, Q] that differ in each plane -> y [N, C, P, Q]: x there"""
+
+    batch, tangent = classmethod(image_by_image), classmethod(linear)
+
+    @staticmethod
+    def forward(x, indices, channels_last):
+        return ops.planes_gather(x, indices, channels_last)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, indices, _ = inputs
+        ctx.output_size, ctx.channels_last = x.shape[2:], is_channels_last(x)
+        ctx.save_for_backward(indices)
+
+    @staticmethod
+    def backward(ctx, dy):
+        (indices,) = ctx.saved_tensors
+        return apply(MaxUnpool2d, dy, indices, ctx.output_size, ctx.channels_last), None, None

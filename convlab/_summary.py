@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from . import modules, simulator
+from . import functional, modules, simulator
 from ._algorithms import Conv2dProblem, names_of
 from ._convert import ORIGINAL, kind_of, left_alone
 from ._measure import Limits, best, error_of, outputs_of
+from ._modules_around import Conv1d, Parametrized, PReLU
 
 _LIMITS = Limits(rounds=10, seconds=0.02, patience=0.1)  # of a pass of a layer
 _ONCE = Limits(rounds=1, seconds=0.0, patience=0.0)  # under simulate(), where time means nothing
 _HEADINGS = ("layer", "kind", "input", "output", "pass", "algorithm", "calls", "ms", "share", "error")
+_COMPARED = ("torch's ms", "times as fast")
 _TEXTS = 6  # of these columns, the first ones are text, the others figures
 
 
@@ -29,7 +31,8 @@ class LayerPass:
     """One pass of one layer on inputs of one shape.
 
     algorithm: of a convolution, else None. seconds: of all `calls` together. share: of the time of all rows. error: the
-    largest difference from torch's result for the same input, relative to torch's largest element.
+    largest difference from torch's result for the same input, relative to torch's largest element. torch_seconds: of as
+    many calls of torch's layer, where `compare` asked for it.
     """
 
     layer: str
@@ -42,6 +45,7 @@ class LayerPass:
     seconds: float
     share: float
     error: float
+    torch_seconds: float | None = None
 
 
 Rows = dict[tuple[Any, ...], LayerPass]
@@ -63,20 +67,33 @@ class Summary:
         """Of all passes together."""
         return sum(row.seconds for row in self.passes)
 
+    @property
+    def times_faster(self) -> float | None:
+        """torch's time for all these passes by convlab's; None without `compare`."""
+        theirs = [row.torch_seconds for row in self.passes if row.torch_seconds is not None]
+        return sum(theirs) / self.seconds if theirs else None
+
     def __str__(self) -> str:
         lines = [_table([_cells(row) for row in self.passes])] if self.passes else ["no layer of convlab's ran"]
         if self.passes:
             lines.append(f"{len(self.passes)} passes, {1e3 * self.seconds:.3f} ms")
         lines += [f"left as it is: {name or 'the model'}: {reason}" for name, reason in self.left.items()]
+        if (times := self.times_faster) is not None:
+            lines.append(
+                f"torch's layers take {1e3 * times * self.seconds:.3f} ms for these passes: convlab's are {times:.2f} times as fast"
+            )
         return "\n".join(lines)
 
 
-def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any]) -> Summary:
+def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], compare: bool = False) -> Summary:
     """Runs `model` once, and each pass of convlab's layers in it some more times beside torch's.
 
     input: what the model is called with: a tensor, or a tuple or dict of arguments. Passes are those that a step of
     training takes: no gradient to a layer's input where that needs none, forward alone under torch.no_grad(). Inside
     `simulate()` the algorithms are the GPU's, and times those of the simulator.
+
+    compare: time torch's layer beside convlab's, pass by pass, too. What the passes of all layers take together stands in
+    the last line; layers that are torch's anyway are not in it.
 
     The model is left as it was, also its buffers, and the random numbers that come next are the same. Raises what the
     model raises, and TypeError if it is none.
@@ -88,7 +105,9 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any]) -> 
     try:
         for name, module in model.named_modules():
             if kind_of(module) in ORIGINAL:
-                handles.append(module.register_forward_pre_hook(partial(_count, rows, name), with_kwargs=True))
+                handles.append(
+                    module.register_forward_pre_hook(partial(_count, rows, name, compare=compare), with_kwargs=True)
+                )
         with _unchanged(model), torch.compiler.set_stance("force_eager"):
             if isinstance(input, dict):
                 model(**input)
@@ -117,15 +136,18 @@ def _unchanged(model: Module) -> Iterator[None]:
 # ---- one layer ------------------------------------------------------------------------------------------------------
 
 
-def _count(rows: Rows, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _count(
+    rows: Rows, name: str, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], compare: bool = False
+) -> None:
     """Adds a call of a layer to `rows`, just before it; measures it if it is the first on such an input."""
     input = args[0] if args else kwargs["input"]
     for pass_, wanted in _passes(module, input):
         key = (name, pass_, input.shape, input.stride(), input.dtype)
         row = rows.get(key)
         calls = row.calls + 1 if row else 1
-        row = row or _measured(name, module, input, pass_, wanted)
-        rows[key] = replace(row, calls=calls, seconds=row.seconds / row.calls * calls)
+        row = row or _measured(name, module, input, args[1:], pass_, wanted, compare)
+        torchs = row.torch_seconds and row.torch_seconds / row.calls * calls
+        rows[key] = replace(row, calls=calls, seconds=row.seconds / row.calls * calls, torch_seconds=torchs)
 
 
 def _passes(module: Any, input: Tensor) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -134,14 +156,25 @@ def _passes(module: Any, input: Tensor) -> Iterator[tuple[str, tuple[int, ...]]]
     if not torch.is_grad_enabled():
         return
     if input.requires_grad:
-        yield "dgrad" if isinstance(module, modules.Conv2d) else "backward", (0,)
+        yield "dgrad" if _parameters(module) else "backward", (0,)
     trained = tuple(i for i, p in enumerate(_parameters(module), start=1) if p is not None and p.requires_grad)
     if trained:
         yield "wgrad", trained
 
 
-def _measured(name: str, module: Any, input: Tensor, pass_: str, wanted: tuple[int, ...]) -> LayerPass:
+def _measured(
+    name: str,
+    module: Any,
+    input: Tensor,
+    others: tuple[Any, ...],
+    pass_: str,
+    wanted: tuple[int, ...],
+    compare: bool,
+) -> LayerPass:
+    """others: what the layer is called with beside its input; of those with parameters, no more than that."""
     ours, torchs = _forwards(module)
+    if others and not _parameters(module):
+        ours, torchs = ((lambda x, f=f: f(x, *others)) for f in (ours, torchs))
     with torch.no_grad():
         x = input.detach()
         y = outputs_of(ours(x.clone(), *_parameters(module)))[0]
@@ -160,17 +193,22 @@ def _measured(name: str, module: Any, input: Tensor, pass_: str, wanted: tuple[i
         seconds=seconds,
         share=0.0,
         error=error,
+        torch_seconds=_seconds(reference, x) if compare and not simulator.current() else None,
     )
 
 
 def _parameters(module: Any) -> tuple[Tensor | None, ...]:
-    return (module.weight, module.bias) if isinstance(module, modules.Conv2d) else ()
+    if isinstance(module, PReLU):
+        return (module.weight,)
+    return (module.weight, module.bias) if hasattr(module, "algo") else ()
 
 
 def _forwards(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """convlab's and torch's functions of (input, *parameters)."""
     if isinstance(module, modules.Conv2d):
         return module._conv_forward, partial(torch.nn.Conv2d._conv_forward, module)
+    if isinstance(module, Parametrized):
+        return module._of(functional), module._of(torch.nn.functional)
     kind: Any = kind_of(module)
     return partial(kind.forward, module), partial(ORIGINAL[kind].forward, module)
 
@@ -193,13 +231,39 @@ def _call(
 
 def _algorithm(module: Any, x: Tensor, dtype: torch.dtype, pass_: str) -> str | None:
     """dtype: what autocast, if it is on, makes of x's."""
-    if not isinstance(module, modules.Conv2d) or not dtype.is_floating_point:
+    if not hasattr(module, "algo") or not dtype.is_floating_point:
         return None  # there is but one
+    if not isinstance(module, modules.Conv2d):
+        return _algorithm_around(module, x, dtype, pass_)
     padding: Any = module.padding
     if module.padding_mode != "zeros":
         x = torch.nn.functional.pad(x, module._reversed_padding_repeated_twice, mode=module.padding_mode)
         padding = 0
     problem = Conv2dProblem.of(x, module.weight, module.stride, padding, module.dilation, module.groups)
+    return names_of(module.algo, replace(problem, dtype=dtype))[pass_]
+
+
+def _algorithm_around(module: Any, x: Tensor, dtype: torch.dtype, pass_: str) -> str:
+    """The same for a convolution of one dimension, or a transposed one, which runs dgrad as its forward."""
+    weight, one = module.weight, module.weight.dim() == 3
+    if isinstance(module, Conv1d):
+        padding: Any = module.padding
+        if module.padding_mode != "zeros":
+            x = torch.nn.functional.pad(x, module._reversed_padding_repeated_twice, mode=module.padding_mode)
+            padding = 0
+        if padding == "same":  # an odd zero goes to the right
+            total = module.dilation[0] * (module.kernel_size[0] - 1)
+            x, padding = torch.nn.functional.pad(x, (total // 2, total - total // 2)), 0
+        padding = 0 if padding == "valid" else padding
+    else:
+        passes = {"forward": "dgrad", "dgrad": "forward"}
+        x, padding, pass_ = module._of(torch.nn.functional)(x, weight, None), module.padding, passes.get(pass_, pass_)
+    stride, dilation, padding = (
+        (before, *n) if one and isinstance(n, tuple) else n
+        for before, n in ((1, module.stride), (1, module.dilation), (0, padding))
+    )
+    x, weight = (t.unsqueeze(-2) if one else t for t in (x, weight))
+    problem = Conv2dProblem.of(x, weight, stride, padding, dilation, module.groups)
     return names_of(module.algo, replace(problem, dtype=dtype))[pass_]
 
 
@@ -221,8 +285,14 @@ def _seconds(call: Callable[[], Any], x: Tensor) -> float:
 
 def _cells(row: LayerPass) -> tuple[str, ...]:
     sizes = (" x ".join(map(str, shape)) for shape in (row.input, row.output))
-    figures = str(row.calls), f"{1e3 * row.seconds:.3f}", f"{row.share:.1%}", f"{row.error:.1e}"
+    figures: tuple[str, ...] = str(row.calls), f"{1e3 * row.seconds:.3f}", f"{row.share:.1%}", f"{row.error:.1e}"
+    if row.torch_seconds is not None:
+        figures = *figures, f"{1e3 * row.torch_seconds:.3f}", f"{row.torch_seconds / row.seconds:.2f}"
     return (row.layer or "the model", row.kind, *sizes, row.pass_, row.algorithm or "", *figures)
+
+
+def _headings(rows: list[tuple[str, ...]]) -> tuple[str, ...]:
+    return (*_HEADINGS, *_COMPARED)[: len(rows[0])]
 
 
 def _table(rows: list[tuple[str, ...]]) -> str:
@@ -234,12 +304,12 @@ def _table(rows: list[tuple[str, ...]]) -> str:
     except ImportError:
         return _plain_table(rows)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for i, heading in enumerate(_HEADINGS):
+    for i, heading in enumerate(_headings(rows)):
         table.add_column(heading, justify="left" if i < _TEXTS else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     text = io.StringIO()
-    Console(file=text, width=sum(_widths(rows)) + 3 * len(_HEADINGS), color_system=None).print(table, markup=False)
+    Console(file=text, width=sum(_widths(rows)) + 3 * len(rows[0]), color_system=None).print(table, markup=False)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
 
 
@@ -249,8 +319,8 @@ def _plain_table(rows: list[tuple[str, ...]]) -> str:
     def line(cells: tuple[str, ...]) -> str:
         return "  ".join(c.ljust(w) if i < _TEXTS else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths)))
 
-    return "\n".join(line(cells) for cells in (_HEADINGS, *rows))
+    return "\n".join(line(cells) for cells in (_headings(rows), *rows))
 
 
 def _widths(rows: list[tuple[str, ...]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(_HEADINGS, *rows)]
+    return [max(map(len, column)) for column in zip(_headings(rows), *rows)]

@@ -18,9 +18,14 @@ from ._fast_apply import needs_autograd
 from ._inputs import autocast as _autocast
 from ._inputs import check_input as _check_input
 from ._overrides import explained, overridden
+from ._poolings import adaptive_avg_pool1d as adaptive_avg_pool1d
+from ._poolings import adaptive_avg_pool2d as adaptive_avg_pool2d
+from ._poolings import adaptive_max_pool1d as adaptive_max_pool1d
+from ._poolings import adaptive_max_pool2d as adaptive_max_pool2d
 from ._poolings import averaged, max_pooled
 from ._poolings import avg_pool1d as avg_pool1d
 from ._poolings import max_pool1d as max_pool1d
+from ._poolings import max_unpool2d as max_unpool2d
 from .arguments import (
     SIGNED_OR_BYTE,
     IntOrPair,

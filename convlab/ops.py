@@ -31,6 +31,12 @@ max_pool2d_gather = torch.ops.convlab.max_pool2d_gather.default
 max_pool2d_indices = torch.ops.convlab.max_pool2d_indices.default
 avg_pool2d_forward = torch.ops.convlab.avg_pool2d_forward.default
 avg_pool2d_backward = torch.ops.convlab.avg_pool2d_backward.default
+adaptive_avg_pool2d_forward = torch.ops.convlab.adaptive_avg_pool2d_forward.default
+adaptive_avg_pool2d_backward = torch.ops.convlab.adaptive_avg_pool2d_backward.default
+adaptive_max_pool2d_forward = torch.ops.convlab.adaptive_max_pool2d_forward.default
+adaptive_max_pool2d_backward = torch.ops.convlab.adaptive_max_pool2d_backward.default
+max_unpool2d_forward = torch.ops.convlab.max_unpool2d_forward.default
+planes_gather = torch.ops.convlab.planes_gather.default
 leaky_relu_forward = torch.ops.convlab.leaky_relu_forward.default
 leaky_relu_backward = torch.ops.convlab.leaky_relu_backward.default
 relu_forward = torch.ops.convlab.relu_forward.default
@@ -327,3 +333,34 @@ def _(t: Tensor, x: Tensor, w: Tensor, keep: bool) -> Tensor:
 @torch.library.register_fake("convlab::prelu_wgrad")
 def _(dy: Tensor, t: Tensor, x: Tensor, channels: int) -> Tensor:
     return x.new_empty(channels)
+
+
+@torch.library.register_fake("convlab::adaptive_avg_pool2d_forward")
+def _(x: Tensor, output_size: Sequence[int]) -> Tensor:
+    return _empty((*x.shape[:2], *output_size), x, _is_channels_last(x))
+
+
+@torch.library.register_fake("convlab::adaptive_avg_pool2d_backward")
+def _(dy: Tensor, input_size: Sequence[int], channels_last: bool) -> Tensor:
+    return _empty((*dy.shape[:2], *input_size), dy, channels_last)
+
+
+@torch.library.register_fake("convlab::adaptive_max_pool2d_forward")
+def _(x: Tensor, output_size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    y = _empty((*x.shape[:2], *output_size), x, _is_channels_last(x))
+    return y, torch.empty_like(y, dtype=torch.int64)
+
+
+@torch.library.register_fake("convlab::adaptive_max_pool2d_backward")
+def _(dy: Tensor, indices: Tensor, input_size: Sequence[int], channels_last: bool) -> Tensor:
+    return _empty((*dy.shape[:2], *input_size), dy, channels_last)
+
+
+@torch.library.register_fake("convlab::max_unpool2d_forward")
+def _(x: Tensor, indices: Tensor, output_size: Sequence[int], channels_last: bool) -> Tensor:
+    return _empty((*x.shape[:2], *output_size), x, channels_last)
+
+
+@torch.library.register_fake("convlab::planes_gather")
+def _(x: Tensor, indices: Tensor, channels_last: bool) -> Tensor:
+    return _empty(indices.shape, x, channels_last)

@@ -57,6 +57,14 @@ CONVLAB_REGISTER_OPERATORS(m) {
       "count_include_pad, int divisor, bool channels_last)"
       " -> Tensor");
 
+  // indices: h W + w of each plane [H, W]. Adaptive windows and gather read x there, unpool writes there
+  m.def("adaptive_avg_pool2d_forward(Tensor x, SymInt[2] output_size) -> Tensor");
+  m.def("adaptive_avg_pool2d_backward(Tensor dy, SymInt[2] input_size, bool channels_last) -> Tensor");
+  m.def("adaptive_max_pool2d_forward(Tensor x, SymInt[2] output_size) -> (Tensor y, Tensor indices)");
+  m.def("adaptive_max_pool2d_backward(Tensor dy, Tensor indices, SymInt[2] input_size, bool channels_last) -> Tensor");
+  m.def("max_unpool2d_forward(Tensor x, Tensor indices, SymInt[2] output_size, bool channels_last) -> Tensor");
+  m.def("planes_gather(Tensor x, Tensor indices, bool channels_last) -> Tensor");
+
   m.def("leaky_relu_forward(Tensor x, float negative_slope, bool with_positive) -> (Tensor y, Tensor positive)");
   m.def("leaky_relu_backward(Tensor dy, Tensor positive, float negative_slope) -> Tensor");
   m.def("relu_forward(Tensor x) -> Tensor");

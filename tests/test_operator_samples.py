@@ -19,6 +19,11 @@ NAMES = (
     "conv_transpose2d",
     "max_pool1d",
     "avg_pool1d",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "max_unpool2d",
     "prelu",
     "relu6",
 )
@@ -53,11 +58,11 @@ def derivatives(function, sample):
     y = call(*tensors)
     dy = torch.randn(y.shape, dtype=y.dtype, requires_grad=True)
     gradients = torch.autograd.grad(y, tensors, dy, create_graph=True)
-    scalar = sum((g * torch.randn_like(g)).sum() for g in gradients)
+    scalar = sum((g * torch.randn(g.shape, dtype=g.dtype)).sum() for g in gradients)
     second = torch.autograd.grad(scalar, [*tensors, dy], allow_unused=True)
     second = [torch.zeros_like(t) if g is None else g for g, t in zip(second, [*tensors, dy])]
     plain = [t.detach() for t in tensors]
-    tangents = torch.func.jvp(call, tuple(plain), tuple(torch.randn_like(t) for t in plain))
+    tangents = torch.func.jvp(call, tuple(plain), tuple(torch.randn(t.shape, dtype=t.dtype) for t in plain))
     batches = []
     for wanted in range(len(plain) + 1):  # of one tensor, or of all of them
         batched = [wanted in (i, len(plain)) for i in range(len(plain))]

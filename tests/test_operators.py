@@ -50,6 +50,13 @@ def samples(device, channels_last=False, dtype=torch.float32):
                 ops.avg_pool2d_backward,
                 (torch.randn_like(y), [9, 8], *window, count_include_pad, divisor, channels_last),
             )
+    y, indices = ops.adaptive_max_pool2d_forward(x, [4, 3])
+    yield ops.adaptive_max_pool2d_forward, (x, [4, 3])
+    yield ops.adaptive_max_pool2d_backward, (torch.randn_like(y), indices, [9, 8], channels_last)
+    yield ops.adaptive_avg_pool2d_forward, (x, [4, 10])
+    yield ops.adaptive_avg_pool2d_backward, (torch.randn_like(y), [9, 8], channels_last)
+    yield ops.max_unpool2d_forward, (y, indices, [9, 8], channels_last)
+    yield ops.planes_gather, (x, indices, channels_last)
     for t in (x, x[:, ::2], x.transpose(1, 3), x.new_empty(0, 3)):
         yield ops.leaky_relu_forward, (t, 0.1, False)
         yield ops.leaky_relu_forward, (t, 0.1, True)
