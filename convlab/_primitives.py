@@ -357,14 +357,12 @@ class MaxUnpool2d(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, indices, _, _ = inputs
-        ctx.channels_last = is_channels_last(x)
-        ctx.save_for_backward(indices)
+        ctx.save_for_backward(inputs[1])
 
     @staticmethod
     def backward(ctx, dy):
         (indices,) = ctx.saved_tensors
-        return apply(MaxUnpool2dGather, dy, indices, ctx.channels_last), None, None, None
+        return apply(MaxUnpool2dGather, dy, indices, False), None, None, None  # contiguous, as torch's
 
 
 @primitive

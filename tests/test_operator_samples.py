@@ -84,7 +84,7 @@ def agrees(name, sample, simulated):
         with convlab.simulate():
             y = call(*tensors)
             torch.manual_seed(3)
-            gradients = torch.autograd.grad(y, tensors, torch.randn_like(y))
+            gradients = torch.autograd.grad(y, tensors, torch.randn(y.shape, dtype=y.dtype))
         for a, b in zip((y, *gradients), torchs):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, msg=lambda text: f"{said}, simulated: {text}")
 

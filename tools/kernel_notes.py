@@ -128,6 +128,19 @@ def activation_cases() -> Iterator[Case]:
         dy, sizes = torch.randn_like(x), sizes_of(input=x, grad_output=x, positive=x > 0)
         yield Case("leaky_relu.cu", layer.name, "forward", partial(ops.leaky_relu_forward, x, 0.1, True), sizes)
         yield Case("leaky_relu.cu", layer.name, "backward", partial(ops.leaky_relu_backward, dy, x > 0, 0.1), sizes)
+        y, indices = ops.adaptive_max_pool2d_forward(x, [3, 3])
+        dy_small, sizes = torch.randn_like(y), sizes_of(input=x, grad_output=y, indices=indices)
+        adaptive = {
+            "average": partial(ops.adaptive_avg_pool2d_forward, x, [3, 3]),
+            "average, backward": partial(ops.adaptive_avg_pool2d_backward, dy_small, x.shape[2:], False),
+            "maximum": partial(ops.adaptive_max_pool2d_forward, x, [3, 3]),
+            "maximum, backward": partial(ops.adaptive_max_pool2d_backward, dy_small, indices, x.shape[2:], False),
+        }
+        yield from (Case("adaptive_pool2d.cu", layer.name, pass_, run, sizes) for pass_, run in adaptive.items())
+        unpool = partial(ops.max_unpool2d_forward, y, indices, x.shape[2:], False)
+        yield Case("max_unpool2d.cu", layer.name, "forward", unpool, sizes_of(input=y, indices=indices))
+        gather = partial(ops.planes_gather, x, indices, False)
+        yield Case("max_unpool2d.cu", layer.name, "gather", gather, sizes)
         slopes, sizes = torch.full((layer.K,), 0.1), sizes_of(input=x, grad_output=x, t=x)
         yield Case("prelu.cu", layer.name, "dgrad", partial(ops.prelu_scale, dy, x, slopes, True), sizes)
         yield Case("prelu.cu", layer.name, "wgrad", partial(ops.prelu_wgrad, dy, x, x, layer.K), sizes)
