@@ -3,6 +3,7 @@
 #include "host/adaptive_operators.h"
 
 #include <atomic>
+#include <vector>
 
 #include "cpu/parallel.h"
 #include "host/registration.h"
@@ -19,10 +20,21 @@ struct Cpu {
         for (int q = 0; q < g.Q; q++) to[p * g.Q + q] = adaptive_average(g, from, p, q);
     });
   }
+  // Windows in turn add to what they cover, so that sums are made in the same order every time.
   void average_backward(const Adaptive& g, DType dtype, const void* dy, void* dx) const {
     over_planes(g, dtype, dy, dx, g.P * g.Q, g.H * g.W, [&](auto* from, auto* to, int64_t) {
-      for (int h = 0; h < g.H; h++)
-        for (int w = 0; w < g.W; w++) to[h * g.W + w] = adaptive_average_gradient(g, from, h, w);
+      summed(to, g.H * g.W, [&](auto* sums) {
+        using A = std::remove_reference_t<decltype(*sums)>;
+        for (int p = 0; p < g.P; p++) {
+          const Range rows = adaptive_window(p, g.H, g.P);
+          for (int q = 0; q < g.Q; q++) {
+            const Range columns = adaptive_window(q, g.W, g.Q);
+            const A share = A(from[p * g.Q + q]) / A((rows.end - rows.begin) * (columns.end - columns.begin));
+            for (int h = rows.begin; h < rows.end; h++)
+              for (int w = columns.begin; w < columns.end; w++) sums[h * g.W + w] += share;
+          }
+        }
+      });
     });
   }
   void maximum(const Adaptive& g, DType dtype, const void* x, void* y, void* indices) const {
@@ -35,12 +47,14 @@ struct Cpu {
         }
     });
   }
-  // Windows in turn add to their winners, so that those of one are added in the same order every time.
   void maximum_backward(const Adaptive& g, DType dtype, const void* dy, const void* indices, void* dx) const {
     over_planes(g, dtype, dy, dx, g.P * g.Q, g.H * g.W, [&](auto* from, auto* to, int64_t plane) {
-      const long long* const where = static_cast<const long long*>(indices) + plane * g.P * g.Q;
-      for (int h = 0; h < g.H; h++)
-        for (int w = 0; w < g.W; w++) to[h * g.W + w] = adaptive_maximum_gradient(g, from, where, h, w);
+      const int64_t* const where = static_cast<const int64_t*>(indices) + plane * g.P * g.Q;
+      summed(to, g.H * g.W, [&](auto* sums) {
+        using A = std::remove_reference_t<decltype(*sums)>;
+        for (int i = 0; i < g.P * g.Q; i++)
+          if (where[i] >= 0 && where[i] < g.H * g.W) sums[where[i]] += A(from[i]);
+      });
     });
   }
   void unpool(const Adaptive& g, DType dtype, const void* x, const void* indices, void* y) const {
@@ -66,6 +80,18 @@ struct Cpu {
   }
 
  private:
+  // to [size] = the sums that add(sums) makes, in acc_t, from zeros
+  template <class T, class F> static void summed(T* to, int64_t size, const F& add) {
+    if constexpr (std::is_same_v<T, acc_t<T>>) {
+      std::fill(to, to + size, T(0));
+      add(to);
+    } else {
+      std::vector<acc_t<T>> sums(size);
+      add(sums.data());
+      std::transform(sums.begin(), sums.end(), to, [](acc_t<T> sum) { return T(sum); });
+    }
+  }
+
   // f(from, to, plane) for all planes, of `reads` and `writes` elements
   template <class F>
   static void over_planes(const Adaptive& g, DType dtype, const void* from, void* to, int64_t reads, int64_t writes,
