@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import convlab
-from convlab._convert import CONVERTED, left_alone
+from convlab._convert import left_alone
 
 QCONFIG = torch.ao.quantization.get_default_qconfig("x86")
 
