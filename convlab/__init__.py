@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._algorithms import Algorithm, Conv2dProblem, algorithms
     from ._build_info import build_info
     from ._convert import convert, restore
+    from ._fuse import fuse
     from ._modules_around import (
         AdaptiveAvgPool1d,
         AdaptiveAvgPool2d,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
         ReLU6,
     )
     from ._summary import summary
-    from .modules import AvgPool2d, Conv2d, LeakyReLU, MaxPool2d, ReLU
+    from .modules import AvgPool2d, Conv2d, ConvBlock2d, LeakyReLU, MaxPool2d, ReLU
     from .simulator import simulate
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv2dProblem",
+    "ConvBlock2d",
     "ConvTranspose1d",
     "ConvTranspose2d",
     "LazyConv1d",
@@ -65,6 +67,7 @@ __all__ = [
     "build_info",
     "convert",
     "functional",
+    "fuse",
     "restore",
     "simulate",
     "summary",
@@ -73,6 +76,7 @@ _HOMES = {
     "_algorithms": ("Algorithm", "Conv2dProblem", "algorithms"),
     "_build_info": ("build_info",),
     "_convert": ("convert", "restore"),
+    "_fuse": ("fuse",),
     "_modules_around": (
         "AvgPool1d",
         "Conv1d",
@@ -92,7 +96,7 @@ _HOMES = {
         "ReLU6",
     ),
     "_summary": ("summary",),
-    "modules": ("AvgPool2d", "Conv2d", "LeakyReLU", "MaxPool2d", "ReLU"),
+    "modules": ("AvgPool2d", "Conv2d", "ConvBlock2d", "LeakyReLU", "MaxPool2d", "ReLU"),
     "simulator": ("simulate",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

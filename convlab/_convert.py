@@ -11,6 +11,7 @@ from . import _fusion as _fusion  # tells torch
 from . import modules
 from ._algorithms import Preferred
 from ._modules_around import AROUND
+from ._tracing import PLAN, class_of
 
 CONVERTED = {
     torch.nn.Conv2d: modules.Conv2d,
@@ -18,9 +19,10 @@ CONVERTED = {
     torch.nn.AvgPool2d: modules.AvgPool2d,
     torch.nn.LeakyReLU: modules.LeakyReLU,
     torch.nn.ReLU: modules.ReLU,
+    modules.TorchConvBlock2d: modules.ConvBlock2d,
     **AROUND,
 }
-_CONVOLUTIONS = (modules.Conv2d, *(kind for kind in AROUND.values() if hasattr(kind, "algo")))
+_CONVOLUTIONS = (modules.Conv2d, modules.ConvBlock2d, *(kind for kind in AROUND.values() if hasattr(kind, "algo")))
 ORIGINAL: dict[type, Any] = {ours: torchs for torchs, ours in CONVERTED.items()}
 
 
@@ -38,16 +40,21 @@ def convert(model: Module, algo: str | dict[str, str] = "auto") -> Module:
     names. Where the algorithm cannot do a layer's problem, that pass of that layer runs "auto", and a warning says so,
     once, from the first forward that meets it. Raises ValueError for an unknown name, before anything is changed.
     """
-    _check_model("convert", model)
+    check_model("convert", model)
+    convert_layers(model, algo)
+    return model
+
+
+def convert_layers(model: Module, algo: str | dict[str, str] | None) -> None:
+    """What `convert` does; with None, convolutions that are convlab's already keep their algo."""
     automatic = isinstance(algo, str) and algo == "auto"
-    if not automatic:
+    if algo is not None and not automatic:
         Preferred(algo, "")
     for name, module, reason in _layers(model):
         if type(module) in CONVERTED and not reason:
             module.__class__ = CONVERTED[type(module)]
-        if kind_of(module) in _CONVOLUTIONS:
+        if kind_of(module) in _CONVOLUTIONS and algo is not None:
             module.algo = algo if automatic else Preferred(algo, f"layer {name!r}" if name else "the layer")
-    return model
 
 
 def restore(model: Module) -> Module:
@@ -55,14 +62,21 @@ def restore(model: Module) -> Module:
     `model`.
 
     In place, as `convert`; also layers that were made as convlab's, but not parametrized ones. Their `algo` is
-    forgotten.
+    forgotten, and what `fuse` made of the model. A ConvBlock2d stays one layer, which computes with torch's functions.
     """
-    _check_model("restore", model)
+    check_model("restore", model)
     for module in model.modules():
+        unfuse(module)
         if type(module) in ORIGINAL:
             module.__class__ = ORIGINAL[type(module)]
             module.__dict__.pop("algo", None)
     return model
+
+
+def unfuse(module: Module) -> None:
+    """Takes back what `fuse` did to this module."""
+    if module.__dict__.pop(PLAN, None) is not None:
+        module.__class__ = class_of(module)
 
 
 def kind_of(module: Module) -> type:
@@ -117,6 +131,6 @@ def _is_quantized(module: Module) -> bool:
     return imitates and ".dynamic." not in home and ("1d" in name or "2d" in name or "ReLU" in name)
 
 
-def _check_model(function: str, model: object) -> None:
+def check_model(function: str, model: object) -> None:
     if not isinstance(model, Module):
         raise TypeError(f"{function}: model must be a torch.nn.Module, got {type(model).__name__}")

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from . import functional, modules, simulator
+from . import _chains, functional, modules, simulator
 from ._algorithms import Conv2dProblem, names_of
 from ._convert import ORIGINAL, kind_of, left_alone
+from ._fuse import unfused
 from ._measure import Limits, best, error_of, outputs_of
 from ._modules_around import Conv1d, Parametrized, PReLU
 
@@ -55,12 +56,16 @@ Rows = dict[tuple[Any, ...], LayerPass]
 class Summary:
     """What `summary()` returns; prints as a table.
 
-    passes: a LayerPass for each pass of each of convlab's layers, in the order of their first calls.
+    passes: a LayerPass for each pass of each of convlab's layers, in the order of their first calls; layers that `fuse`
+    made one call of are one row.
     left: name -> reason for the layers that are torch's still.
+    unfused: name -> reason for convolutions, and layers in a row, that are calls of their own in a model that `fuse` has
+    seen.
     """
 
     passes: tuple[LayerPass, ...]
     left: dict[str, str]
+    unfused: dict[str, str]
 
     @property
     def seconds(self) -> float:
@@ -78,6 +83,7 @@ class Summary:
         if self.passes:
             lines.append(f"{len(self.passes)} passes, {1e3 * self.seconds:.3f} ms")
         lines += [f"left as it is: {name or 'the model'}: {reason}" for name, reason in self.left.items()]
+        lines += [f"not fused: {name or 'the model'}: {reason}" for name, reason in self.unfused.items()]
         if (times := self.times_faster) is not None:
             lines.append(
                 f"torch's layers take {1e3 * times * self.seconds:.3f} ms for these passes: convlab's are {times:.2f} times as fast"
@@ -102,22 +108,26 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
         raise TypeError(f"summary: model must be a torch.nn.Module, got {type(model).__name__}")
     rows: Rows = {}
     handles = []
+    names = {module: name for name, module in model.named_modules()}
+    observe_chain = partial(_count_chain, rows, names, compare)
     try:
+        _chains.observers.append(observe_chain)
         for name, module in model.named_modules():
             if kind_of(module) in ORIGINAL:
-                handles.append(
-                    module.register_forward_pre_hook(partial(_count, rows, name, compare=compare), with_kwargs=True)
-                )
+                observer = _chains.Observer(partial(_count, rows, name, compare=compare))
+                handles.append(module.register_forward_pre_hook(observer, with_kwargs=True))
         with _unchanged(model), torch.compiler.set_stance("force_eager"):
             if isinstance(input, dict):
                 model(**input)
             else:
                 model(*input) if isinstance(input, tuple) else model(input)
     finally:
+        _chains.observers.remove(observe_chain)
         for handle in handles:
             handle.remove()
     total = sum(row.seconds for row in rows.values())
-    return Summary(tuple(replace(row, share=row.seconds / total) for row in rows.values()), left_alone(model))
+    passes = tuple(replace(row, share=row.seconds / total) for row in rows.values())
+    return Summary(passes, left_alone(model), unfused(model))
 
 
 @contextmanager
@@ -148,6 +158,24 @@ def _count(
         row = row or _measured(name, module, input, args[1:], pass_, wanted, compare)
         torchs = row.torch_seconds and row.torch_seconds / row.calls * calls
         rows[key] = replace(row, calls=calls, seconds=row.seconds / row.calls * calls, torch_seconds=torchs)
+
+
+def _count_chain(
+    rows: Rows,
+    names: dict[Module, str],
+    compare: bool,
+    block: modules.ConvBlock2d,
+    layers: tuple[Any, ...],
+    input: Tensor,
+) -> None:
+    """The same for layers that run as one: `block` does what they do, functions among them."""
+
+    def name_of(part: Any) -> str:
+        if isinstance(part, Module):
+            return names.get(part, "")
+        return part[0] if isinstance(part[0], str) else "max_pool2d"
+
+    _count(rows, " + ".join(name_of(part) for part in layers if part is not None), block, (input,), {}, compare)
 
 
 def _passes(module: Any, input: Tensor) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -205,11 +233,11 @@ def _parameters(module: Any) -> tuple[Tensor | None, ...]:
 
 def _forwards(module: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """convlab's and torch's functions of (input, *parameters)."""
-    if isinstance(module, modules.Conv2d):
-        return module._conv_forward, partial(torch.nn.Conv2d._conv_forward, module)
     if isinstance(module, Parametrized):
         return module._of(functional), module._of(torch.nn.functional)
     kind: Any = kind_of(module)
+    if isinstance(module, modules.Conv2d):
+        return module._conv_forward, partial(ORIGINAL[kind]._conv_forward, module)
     return partial(kind.forward, module), partial(ORIGINAL[kind].forward, module)
 
 

@@ -89,14 +89,113 @@ class Conv2d(_Layer, torch.nn.Conv2d):
         return self._conv_forward(input, self.weight, self.bias)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding: IntOrPair | str = self.padding
-        if self.padding_mode != "zeros":
-            input = torch.nn.functional.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-            padding = 0
+        input, padding = _padded(self, input)
         return functional.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups, algo=self.algo)
+
+    def _block_forward(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, activation: Any, slope: float, pool: Any
+    ) -> Tensor:
+        input, padding = _padded(self, input)
+        return functional.conv2d_block(
+            input,
+            weight,
+            bias,
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
+            activation=activation,
+            negative_slope=slope,
+            pool=pool,
+            algo=self.algo,
+        )
 
     def extra_repr(self) -> str:
         return super().extra_repr() + ("" if self.algo == "auto" else f", algo={self.algo!r}")
+
+
+def _padded(layer: torch.nn.Conv2d, input: Tensor) -> tuple[Tensor, IntOrPair | str]:
+    """The input, padded where padding is not of zeros, and what padding is left to do."""
+    if layer.padding_mode == "zeros":
+        return input, layer.padding
+    return torch.nn.functional.pad(input, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
+
+
+class ConvBlock2d(Conv2d):
+    """A convolution, an activation (None, "relu" or "leaky_relu") and a max pooling (its window, which is its stride, too)
+    as one layer, over `convlab.functional.conv2d_block`. Parameters and the other arguments are Conv2d's."""
+
+    activation: str | None
+    negative_slope: float
+    pool: _Size | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _Size,
+        stride: _Size = 1,
+        padding: _Size | str = 0,
+        dilation: _Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        activation: Literal["relu", "leaky_relu"] | None = None,
+        negative_slope: float = 0.01,
+        pool: _Size | None = None,
+        algo: Algo = "auto",
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+            algo=algo,
+        )
+        if activation not in (None, "relu", "leaky_relu"):
+            raise ValueError(f"ConvBlock2d: activation={activation!r} must be None, 'relu' or 'leaky_relu'")
+        self.activation, self.negative_slope, self.pool = activation, negative_slope, pool
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self._block_forward(input, weight, bias, self.activation, self.negative_slope, self.pool)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + _block_repr(self)
+
+
+class TorchConvBlock2d(torch.nn.Conv2d):
+    """What `restore` makes of a ConvBlock2d: the same by torch's functions. `convert` makes it one again."""
+
+    activation: str | None
+    negative_slope: float
+    pool: _Size | None
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        y = torch.nn.Conv2d._conv_forward(self, input, weight, bias)
+        if self.activation == "relu":
+            y = torch.nn.functional.relu(y)
+        elif self.activation == "leaky_relu":
+            y = torch.nn.functional.leaky_relu(y, self.negative_slope)
+        return y if self.pool is None else torch.nn.functional.max_pool2d(y, self.pool)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + _block_repr(self)
+
+
+def _block_repr(block: ConvBlock2d | TorchConvBlock2d) -> str:
+    slope = f", negative_slope={block.negative_slope}" if block.activation == "leaky_relu" else ""
+    activation = "" if block.activation is None else f", activation={block.activation!r}{slope}"
+    return activation + ("" if block.pool is None else f", pool={block.pool}")
 
 
 class MaxPool2d(_Layer, torch.nn.MaxPool2d):

@@ -1,0 +1,184 @@
+"""What runs where `fuse` found a chain: one call of conv2d_block where the layers are as they were, else one after
+another.
+
+A chain is a convolution and what follows it: batch normalization, an activation, a max pooling. Whether it can be one
+call is asked at every forward, so that hooks, parametrizations and other layers put in their places later count.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.modules.module import _has_any_global_hook
+
+from . import functional, modules
+
+Activation: TypeAlias = "Module | tuple[str, float] | None"  # a layer, or a function's name and its slope
+Pooling: TypeAlias = "Module | tuple[Any, ...] | None"  # a layer, or kernel_size, stride, padding, dilation, ceil_mode
+
+# Called with the parts of each chain and its input, just before it runs as one: how `summary` sees chains.
+observers: list[Callable[[modules.ConvBlock2d, tuple[Any, ...], Tensor], None]] = []
+
+
+class Observer:
+    """A forward pre-hook that only looks, and keeps no chain from running as one."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self.call = call
+
+    def __call__(self, *args: Any) -> None:
+        self.call(*args)
+
+
+def fused(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_first: bool) -> Any:
+    """The chain of `input`: by one call, unless `why_not` has a reason. pool_first: the pooling comes before the
+    activation."""
+    if why_not(conv, norm, activation, pool, pool_first) or (norm is not None and not _folds(input, conv, norm)):
+        return _one_by_one(input, conv, norm, activation, pool, pool_first)
+    if observers:
+        layers = (conv, norm, pool, activation) if pool_first else (conv, norm, activation, pool)
+        for observe in observers:
+            observe(_as_block(conv, norm, activation, pool), layers, input)
+    weight, bias = (conv.weight, conv.bias) if norm is None else _folded(conv, norm)
+    name, slope = _activation(activation)
+    return conv._block_forward(input, weight, bias, name, slope, None if pool is None else _pooling(pool)[0])
+
+
+def why_not(conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_first: bool) -> str | None:
+    """Why this chain cannot be one call, None if it can. In training batch normalization is one of the reasons."""
+    if type(conv) is not modules.Conv2d:
+        return f"{type(conv).__name__} is not exactly convlab.Conv2d"
+    for part in (conv, norm, activation, pool):
+        if isinstance(part, Module) and (reason := _watched(part)):
+            return reason
+    if norm is not None:
+        if type(norm) is not torch.nn.BatchNorm2d:
+            return f"{type(norm).__name__} is not exactly BatchNorm2d"
+        if norm.training or norm.running_mean is None:
+            return "BatchNorm2d takes the batch's statistics (folded in eval() where it has its own)"
+    return misfit(activation, pool, pool_first)
+
+
+def misfit(activation: Activation, pool: Pooling, pool_first: bool) -> str | None:
+    """Why no block has this activation and pooling, whatever is before them; None if one has."""
+    if isinstance(activation, Module) and type(activation) not in (modules.ReLU, modules.LeakyReLU):
+        return f"{type(activation).__name__} is not exactly convlab's ReLU or LeakyReLU"
+    if pool is not None:
+        if isinstance(pool, Module) and type(pool) is not modules.MaxPool2d:
+            return f"{type(pool).__name__} is not exactly convlab.MaxPool2d"
+        if reason := _unsuited(*_pooling(pool)):
+            return reason
+        slope = _activation(activation)[1]
+        if pool_first and activation is not None and not 0 < slope < float("inf"):
+            return f"negative_slope={slope} after a pooling is not the same as before it"
+    return None
+
+
+def _watched(part: Module) -> str | None:
+    """Why somebody would notice if this layer did not run."""
+    kind = type(part).__name__
+    if (
+        part._forward_hooks or part._backward_hooks or part._backward_pre_hooks or part._forward_pre_hooks
+    ) and not _only_observed(part):
+        return f"{kind} has a hook"
+    if _has_any_global_hook() and not torch.compiler.is_compiling():
+        return "there is a hook for all modules"
+    if "forward" in part.__dict__ or "_conv_forward" in part.__dict__:
+        return f"{kind}'s forward was replaced"
+    return None
+
+
+def _only_observed(part: Module) -> bool:
+    hooks = (part._forward_hooks, part._backward_hooks, part._backward_pre_hooks)
+    return not any(hooks) and all(isinstance(hook, Observer) for hook in part._forward_pre_hooks.values())
+
+
+def _activation(activation: Any) -> tuple[str | None, float]:
+    """Name and slope as conv2d_block takes them. ReLU has one, too: any that does no harm."""
+    if isinstance(activation, Module):
+        return (
+            ("leaky_relu", activation.negative_slope) if isinstance(activation, torch.nn.LeakyReLU) else ("relu", 1.0)
+        )
+    return activation or (None, 1.0)
+
+
+def _pooling(pool: Any) -> tuple[Any, ...]:
+    if isinstance(pool, torch.nn.MaxPool2d):
+        return pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, pool.return_indices
+    return pool
+
+
+def _unsuited(
+    window: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, return_indices: bool
+) -> str | None:
+    if stride is not None and stride != () and _pair(stride) != _pair(window):
+        return f"the pooling's stride={stride} is not its window {window}"
+    if _pair(padding) != (0, 0) or _pair(dilation) != (1, 1):
+        return "the pooling is padded or dilated"
+    return "the pooling has ceil_mode or return_indices" if ceil_mode or return_indices else None
+
+
+def _pair(value: Any) -> tuple[Any, Any]:
+    return (value[0], value[-1]) if isinstance(value, (tuple, list)) else (value, value)
+
+
+def _one_by_one(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_first: bool) -> Any:
+    y = conv(input)
+    if norm is not None:
+        y = norm(y)
+
+    def activated(y: Any) -> Any:
+        if activation is None or isinstance(activation, Module):
+            return y if activation is None else activation(y)
+        return functional.relu(y) if activation[0] == "relu" else functional.leaky_relu(y, activation[1])
+
+    def pooled(y: Any) -> Any:
+        if pool is None or isinstance(pool, Module):
+            return y if pool is None else pool(y)
+        return functional.max_pool2d(y, *pool)
+
+    return activated(pooled(y)) if pool_first else pooled(activated(y))
+
+
+# ---- batch normalization in eval ------------------------------------------------------------------------------------
+
+# Folding writes the filters once at every forward, normalizing writes the outputs. Where filters are large and outputs
+# are few, the latter is less: 2304 values a filter, 7 x 7 outputs each. The batch is not asked, so that an image's
+# result does not depend on the others.
+_OUTPUTS_PER_VALUE = 4
+
+
+def _folds(input: Tensor, conv: Any, norm: Any) -> bool:
+    if input.dim() != 4:
+        return False  # which norm refuses
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return True  # sizes are not known
+    height, width = (size // stride for size, stride in zip(input.shape[2:], conv.stride))
+    return conv.weight[0].numel() <= _OUTPUTS_PER_VALUE * height * width
+
+
+def _folded(conv: Any, norm: Any) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that does what conv and then norm, in eval, do: of the live parameters, and
+    differentiable."""
+    weight, bias = conv.weight, conv.bias
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = norm.running_mean if bias is None else norm.running_mean - bias
+    shift = -shift * scale if norm.bias is None else norm.bias - shift * scale
+    folded = weight * scale[:, None, None, None]
+    return (folded, shift) if shift.dtype == weight.dtype else (folded.to(weight.dtype), shift.to(weight.dtype))
+
+
+def _as_block(conv: Any, norm: Any, activation: Activation, pool: Pooling) -> modules.ConvBlock2d:
+    """The chain as a layer of its own, with conv's parameters, or folded ones."""
+    block = torch.nn.Module.__new__(modules.ConvBlock2d)
+    block.__dict__ |= {**conv.__dict__, "_parameters": dict(conv._parameters), "_forward_pre_hooks": {}}
+    if norm is not None:
+        for name, value in zip(("weight", "bias"), _folded(conv, norm)):
+            block._parameters[name] = torch.nn.Parameter(value.detach(), requires_grad=conv.weight.requires_grad)
+    block.activation, block.negative_slope = _activation(activation)
+    block.pool = None if pool is None else _pooling(pool)[0]
+    return block

@@ -1,0 +1,401 @@
+"""Chains of layers as single calls: what `fuse` finds, and how a module runs them."""
+
+import functools
+import inspect
+import itertools
+import linecache
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import fx
+from torch.nn import Module
+
+from . import _chains, functional, modules
+from ._convert import check_model, convert_layers, unfuse
+from ._tracing import MADE_OF, PLAN, UntraceableError, class_of, is_as_read, is_bare_sequential, trace
+
+_Path = tuple[str, ...]
+
+
+def fuse(model: Module, algo: str | dict[str, str] | None = None) -> Module:
+    """Converts `model`, and makes one call of each convolution and what follows it: batch normalization, (leaky) ReLU,
+    max pooling.
+
+    Returns `model`.
+
+    Finds chains in the forward of each module, as torch.fx sees it: layers and functions, conv + activation (+ pooling)
+    and conv + pooling + activation. In place: layers, their names, parameters and hooks stay, and what calls them in a
+    row is replaced. At each forward a chain whose layers are no longer as they were (a hook, a parametrization, another
+    layer in its place) runs one by one. Batch normalization is folded in eval(), at each forward, from the parameters
+    and statistics as they then are; in training it runs as it is. Pooling before a leaky ReLU of a positive slope is
+    done after it; where two values of a window are one after rounding, the first has the gradient.
+
+    What is left, with the reason, stands in `summary(model, input).unfused`. `restore` undoes it, and what `convert`
+    does.
+
+    algo: as for `convert`; None: what its convolutions have, "auto" for new ones.
+    """
+    check_model("fuse", model)
+    convert_layers(model, algo)
+    for module in model.modules():
+        unfuse(module)
+        if _has_convolutions(module):
+            _plan(module)
+    return model
+
+
+def unfused(model: Module) -> dict[str, str]:
+    """The convolutions, and what stands behind them, that run as layers of their own in a model that `fuse` has seen:
+    name -> why."""
+    reasons: dict[str, str] = {}
+    for prefix, module in model.named_modules():
+        plan = module.__dict__.get(PLAN)
+        if isinstance(plan, Plan):
+            for name, reason in plan.left(module):
+                reasons.setdefault(f"{prefix}.{name}" if prefix and name else prefix or name, reason)
+    return reasons
+
+
+def _has_convolutions(module: Module) -> bool:
+    """Whether its own forward may call one: a child, also in a list of them, or in a plain Sequential below."""
+    return any(
+        isinstance(child, torch.nn.Conv2d) or (_is_transparent(child) and _has_convolutions(child))
+        for child in module.children()
+    )
+
+
+def _is_transparent(module: Module) -> bool:
+    return isinstance(module, (torch.nn.ModuleList, torch.nn.ModuleDict)) or is_bare_sequential(module)
+
+
+# ---- one module -----------------------------------------------------------------------------------------------------
+
+
+class Chain(NamedTuple):
+    """Arguments of `_chains.fused`, a layer by its path."""
+
+    conv: str
+    norm: str | None
+    activation: str | tuple[str, float] | None
+    pool: str | tuple[Any, ...] | None
+    pool_first: bool
+
+    def parts(self, module: Module) -> tuple[Any, ...]:
+        """The same with layers for paths."""
+        return tuple(module.get_submodule(part) if isinstance(part, str) else part for part in self)
+
+
+class Version(NamedTuple):
+    """What a module does for arguments of some kinds: `function` of it and them, while its attributes are as `read` and
+    the modules below it as in `structure`."""
+
+    function: Any
+    read: dict[str, Any]
+    structure: tuple[tuple[_Path, tuple[str, ...]], ...]
+    inlined: tuple[str, ...]
+    chains: tuple[Chain, ...]
+    left: dict[str, str]
+
+    def holds(self, module: Module) -> bool:
+        """Whether the module's own forward would do the same as `function`."""
+        for path, names in self.structure:
+            below: Any = module
+            for name in path:
+                below = below._modules.get(name)
+                if below is None:
+                    return False
+            if tuple(below._modules) != names:
+                return False
+        if self.inlined and not all(is_bare_sequential(module.get_submodule(path)) for path in self.inlined):
+            return False
+        return not self.read or is_as_read(module, self.read)
+
+
+class Plan:
+    """What `fuse` keeps in a module: its class as it was, and a Version, or why there is none, for training and eval and
+    each kind of arguments that came."""
+
+    def __init__(self, original: type) -> None:
+        self.original = original
+        self.versions: dict[tuple[Any, ...], Version | str] = {}
+
+    def __deepcopy__(self, memo: object) -> "Plan":
+        return self  # it holds names, no modules
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Plan, (self.original,)  # versions are made where they are missing
+
+    def version(self, module: Module, args: tuple[Any, ...]) -> Version | None:
+        """What to run for these arguments; None: the module's own forward."""
+        key = (module.training, *map(_kind_of, args))
+        found = self.versions.get(key)
+        if found is None:
+            if torch.compiler.is_compiling() or None in key:
+                return None
+            found = self.make(module, key)
+        return found if isinstance(found, Version) and found.holds(module) else None
+
+    def make(self, module: Module, key: tuple[Any, ...]) -> Version | str:
+        """The Version, or the reason, for this key."""
+        training, *kinds = key
+        was = module.training
+        fused = type(module)
+        try:
+            module.__dict__["training"] = training
+            module.__class__ = self.original
+            found: Version | str = _version(module, kinds)
+        except UntraceableError as error:
+            found = str(error)
+        finally:
+            module.__class__ = fused
+            module.__dict__["training"] = was
+        self.versions[key] = found
+        if isinstance(found, Version) and "training" not in found.read:
+            other = (not training, *kinds)
+            self.versions[other] = found
+        return found
+
+    def left(self, module: Module) -> Iterator[tuple[str, str]]:
+        """What is not fused in it now, and why."""
+        for key, found in self.versions.items():
+            if key[0] != module.training:
+                continue
+            if isinstance(found, str):
+                yield "", found
+                continue
+            yield from found.left.items()
+            if not found.holds(module):
+                yield "", "it is not as it was when fuse() saw it"
+            else:
+                for chain in found.chains:
+                    if reason := _chains.why_not(*chain.parts(module)):
+                        yield chain.conv, reason
+
+
+def _kind_of(argument: object) -> type | None:
+    """What a parameter is to a trace; None for what it cannot stand for."""
+    if isinstance(argument, torch.Tensor):
+        return torch.Tensor
+    return type(argument) if type(argument) in (list, tuple) else None
+
+
+def _plan(module: Module) -> None:
+    """Gives a module its plan, and where there is a chain in it, a class that follows it."""
+    plan = Plan(type(module))
+    module.__dict__[PLAN] = plan
+    if reason := _reason_to_leave(module):
+        plan.versions[(module.training,)] = reason
+        return
+    tensors = (torch.Tensor,) * len(_parameters(plan.original) or ())
+    for training in (True, False):
+        if (training, *tensors) not in plan.versions:
+            plan.make(module, (training, *tensors))
+    if any(isinstance(found, Version) and found.chains for found in plan.versions.values()):
+        module.__class__ = _fused_class(plan.original)
+
+
+def _reason_to_leave(module: Module) -> str | None:
+    if isinstance(module, (fx.GraphModule, torch.jit.ScriptModule)):
+        return f"{type(module).__name__} is a graph already: fuse the model before"
+    if "forward" in module.__dict__:
+        return "its forward was replaced"
+    if type(module).__dict__.get("parametrizations") or hasattr(module, "parametrizations"):
+        return "it is parametrized"
+    if _parameters(class_of(module)) is None:
+        return "its forward takes *args, **kwargs or no tensor"
+    return None
+
+
+@functools.cache
+def _parameters(kind: Any) -> tuple[str, ...] | None:
+    """Names of forward's parameters that have no default; None for a forward that has others than named ones."""
+    parameters = list(inspect.signature(kind.forward).parameters.values())[1:]
+    names = tuple(p.name for p in parameters if p.default is p.empty)
+    plain = all(p.kind is p.POSITIONAL_OR_KEYWORD or p.default is not p.empty for p in parameters)
+    return names if plain and names else None
+
+
+@functools.cache
+def _fused_class(original: Any) -> type:
+    """A class like `original`, with its name, whose forward follows the module's plan."""
+    own: Any = original.forward
+
+    @functools.wraps(own)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        plan = getattr(self, PLAN, None)  # a slice of a Sequential has none
+        version = None if plan is None or kwargs else plan.version(self, args)
+        return own(self, *args, **kwargs) if version is None else version.function(self, *args)
+
+    members = {
+        "forward": forward,
+        MADE_OF: original,
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+        "__reduce_ex__": _reduced,
+    }
+    return type(original.__name__, (original,), members)
+
+
+def _reduced(self: Any, protocol: int) -> Any:
+    """For pickle and copy: the class is made again, of the one that can be found by its name."""
+    original = type(self).__dict__[MADE_OF]
+    return _new, (original,), self.__dict__.copy()
+
+
+def _new(original: type) -> Any:
+    kind: Any = _fused_class(original)
+    return kind.__new__(kind)
+
+
+# ---- chains in a graph ----------------------------------------------------------------------------------------------
+
+
+def _version(module: Module, kinds: list[type]) -> Version:
+    arguments = dict(zip(_parameters(class_of(module)) or (), kinds))
+    if len(arguments) != len(kinds):
+        raise UntraceableError("its forward is called with more than its parameters without a default")
+    traced = trace(module, arguments, inline=any(map(is_bare_sequential, module.children())))
+    chains, left = _rewritten(module, traced.graph)
+    if traced.inlined and not any(_crosses(chain) for chain in chains):
+        traced = trace(module, arguments, inline=False)  # what is below does its own
+        chains, left = _rewritten(module, traced.graph)
+    below = [
+        (name, m)
+        for name, m in module.named_modules()
+        if not name or isinstance(m, (torch.nn.ModuleList, torch.nn.ModuleDict)) or name in traced.inlined
+    ]
+    structure = tuple((tuple(name.split(".")) if name else (), tuple(m._modules)) for name, m in below)
+    function: Any = _compiled(traced.graph) if chains else class_of(module).forward
+    return Version(function, traced.read, structure, traced.inlined, tuple(chains), left)
+
+
+def _crosses(chain: Chain) -> bool:
+    """Whether its layers are children of several modules."""
+    paths = [part for part in (chain.conv, chain.norm, chain.activation, chain.pool) if isinstance(part, str)]
+    return len({path.rpartition(".")[0] for path in paths}) > 1
+
+
+def _rewritten(module: Module, graph: fx.Graph) -> tuple[list[Chain], dict[str, str]]:
+    """Makes one call of each chain of `graph`. Returns them, and why convolutions and what follows them are left."""
+    chains: list[Chain] = []
+    left: dict[str, str] = {}
+    for node in list(graph.nodes):
+        if _part(module, node)[0] == "conv":
+            nodes, chain, reasons = _chain_from(module, node)
+            left |= reasons
+            if len(nodes) > 1:
+                _replace(graph, nodes, chain)
+                chains.append(chain)
+    return chains, left
+
+
+_FOLLOWED_BY = {
+    "conv": ("norm", "activation", "pool"),
+    "norm": ("activation", "pool"),
+    "activation": ("pool",),
+    "pool": ("activation",),
+}
+
+
+def _chain_from(module: Module, conv: fx.Node) -> tuple[list[fx.Node], Chain, dict[str, str]]:
+    """The nodes of the longest chain, the Chain, and why a convolution begins none, or what follows it is in none."""
+    nodes, role = [conv], "conv"
+    chain = Chain(str(conv.target), None, None, None, False)
+    if type(layer := module.get_submodule(chain.conv)) is not modules.Conv2d:
+        return nodes, chain, {chain.conv: f"{type(layer).__name__} is not exactly convlab.Conv2d"}
+    while True:
+        users = list(nodes[-1].users)
+        if len(users) != 1:
+            return nodes, chain, {chain.conv: f"its output is used {len(users)} times"} if len(nodes) == 1 else {}
+        (user,) = users
+        previous, (role, part) = role, _part(module, user)
+        if role not in _FOLLOWED_BY[previous] or getattr(chain, role) is not None:
+            return nodes, chain, {chain.conv: _stranger(module, user)} if len(nodes) == 1 else {}
+        pool_first = previous == "pool" or chain.pool_first
+        longer = chain._replace(**{role: part, "pool_first": pool_first})
+        if reason := _chains.misfit(*longer.parts(module)[2:]):
+            return nodes, chain, {str(user.target) if user.op == "call_module" else user.name: reason}
+        nodes.append(user)
+        chain = longer
+
+
+def _stranger(module: Module, node: fx.Node) -> str:
+    if node.op == "output":
+        return f"{type(module).__name__} returns what it makes"
+    if node.op == "call_module":
+        return f"{type(module.get_submodule(str(node.target))).__name__} follows it"
+    return f"{node.name} follows it"
+
+
+_LAYERS = {
+    torch.nn.Conv2d: "conv",
+    torch.nn.BatchNorm2d: "norm",
+    torch.nn.ReLU: "activation",
+    torch.nn.LeakyReLU: "activation",
+    torch.nn.MaxPool2d: "pool",
+}
+_RELU, _LEAKY_RELU = inspect.signature(functional.relu), inspect.signature(functional.leaky_relu)
+_MAX_POOL = inspect.signature(functional.max_pool2d)
+_FUNCTIONS: dict[Any, inspect.Signature] = {
+    **dict.fromkeys((F.relu, functional.relu, torch.relu, torch.relu_, "relu", "relu_"), _RELU),
+    **dict.fromkeys((F.leaky_relu, functional.leaky_relu, F.leaky_relu_), _LEAKY_RELU),
+    **dict.fromkeys((F.max_pool2d, functional.max_pool2d, torch.max_pool2d), _MAX_POOL),
+}
+
+
+def _part(module: Module, node: fx.Node) -> tuple[str, Any]:
+    """What a node is in a chain, and what `Chain` says of it; "" for what is none."""
+    if node.op == "call_module" and len(node.args) + len(node.kwargs) == 1:
+        layer = module.get_submodule(str(node.target))
+        kind = next((role for kind, role in _LAYERS.items() if isinstance(layer, kind)), "")
+        if kind == "conv" and isinstance(layer, modules.ConvBlock2d | modules.TorchConvBlock2d):
+            return "", None
+        return kind, node.target
+    signature = _FUNCTIONS.get(node.target) if node.op in ("call_function", "call_method") else None
+    if signature is None or len(node.all_input_nodes) != 1:
+        return "", None
+    try:
+        call = signature.bind(*node.args, **node.kwargs)
+    except TypeError:
+        return "", None
+    call.apply_defaults()
+    _, *rest = call.arguments.values()
+    if signature is _MAX_POOL:
+        return "pool", tuple(map(_immutable, rest))
+    slope = rest[0] if signature is _LEAKY_RELU else 1.0
+    return (
+        ("activation", ("relu" if signature is _RELU else "leaky_relu", slope))
+        if isinstance(slope, (int, float))
+        else ("", None)
+    )
+
+
+def _immutable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _replace(graph: fx.Graph, nodes: list[fx.Node], chain: Chain) -> None:
+    """Puts one call where the chain begins: nobody else has its nodes."""
+    (input,) = nodes[0].all_input_nodes
+    with graph.inserting_before(nodes[0]):
+        parts = [graph.get_attr(part) if isinstance(part, str) else part for part in chain]
+        call = graph.call_function(_chains.fused, (input, *parts))
+    nodes[-1].replace_all_uses_with(call)
+    for node in reversed(nodes):
+        graph.erase_node(node)
+
+
+def _compiled(graph: fx.Graph) -> Any:
+    """The graph as a function of the module and its arguments."""
+    code = graph.python_code("self")
+    names: dict[str, Any] = dict(code.globals)
+    source = f"<convlab's chains {next(_numbers)}>"
+    linecache.cache[source] = (len(code.src), None, code.src.splitlines(keepends=True), source)  # for tracebacks
+    exec(compile(code.src, source, "exec"), names)
+    return names["forward"]
+
+
+_numbers = itertools.count()

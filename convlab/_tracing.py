@@ -1,0 +1,194 @@
+"""A graph of a module's forward that may run in its stead.
+
+torch.fx runs a forward once, on proxies, and believes what it saw: attributes that were read, branches that were taken.
+Here that is written down, to be compared at each forward; what a graph cannot hold (switched gradients, random numbers,
+attributes that are set) is a reason to have none.
+"""
+
+import random
+import sys
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, NamedTuple
+
+import torch
+from torch import fx
+from torch.nn import Module
+
+PLAN = "_convlab_chains"  # where `fuse` keeps what it found in a module
+MADE_OF = "_convlab_made_of"  # in a class that `fuse` made: the module's own
+
+_OF_ALL_MODULES = frozenset(Module().__dict__) - {"training"}
+_PLAIN = (bool, int, float, str, type(None), type, torch.dtype, FunctionType, BuiltinFunctionType)
+_MISSING = object()
+_FAILURES = (
+    fx.proxy.TraceError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+class UntraceableError(Exception):
+    """The reason is its text."""
+
+
+class Traced(NamedTuple):
+    """graph: its placeholders are the forward's parameters that have no default, its modules those below, but not
+    `inlined` ones, plain Sequentials. read: what it read of the module's attributes, which its graph depends on.
+    """
+
+    graph: fx.Graph
+    read: dict[str, Any]
+    inlined: tuple[str, ...]
+
+
+def trace(module: Module, arguments: dict[str, type], inline: bool) -> Traced:
+    """arguments: torch.Tensor, list or tuple for each parameter without a default; inline: look into plain Sequentials.
+
+    Raises UntraceableError. The module is as it was afterwards.
+    """
+    original = type(module)
+    read: dict[str, Any] = {}
+    written: list[str] = []
+
+    class Watched(original):  # type: ignore[misc, valid-type]
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            if name not in _OF_ALL_MODULES and name in super().__getattribute__("__dict__"):
+                read.setdefault(name, value)
+            return value
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            written.append(name)
+            super().__setattr__(name, value)
+
+    before = {name: _copied(value) for name, value in module.__dict__.items()}
+    randomness = random.getstate(), torch.get_rng_state()
+    tracer = _Tracer(arguments, inline)
+    module.__class__ = Watched
+    try:
+        graph = tracer.trace(module)
+    except _FAILURES as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise UntraceableError(f"torch.fx cannot trace it: {said[0]}") from None
+    finally:
+        object.__setattr__(module, "__class__", original)
+        for name, value in before.items():
+            kept: Any = module.__dict__.get(name)
+            if type(value) in (dict, list, set) and type(kept) is type(value):
+                if len(kept) != len(value):
+                    written.append(name)
+                kept.clear()
+                kept.extend(value) if isinstance(value, list) else kept.update(value)
+                before[name] = kept
+        module.__dict__.clear()
+        module.__dict__.update(before)
+        same = random.getstate() == randomness[0] and torch.equal(torch.get_rng_state(), randomness[1])
+        if not same:
+            random.setstate(randomness[0])
+            torch.set_rng_state(randomness[1])
+    if not same:
+        raise UntraceableError("its forward draws random numbers")
+    if written:
+        raise UntraceableError(f"its forward sets self.{written[0]}")
+    if tracer.reason:
+        raise UntraceableError(tracer.reason)
+    for name, value in read.items():
+        if not _is_plain(value):
+            raise UntraceableError(f"its forward reads self.{name}, {type(value).__name__}, which may change")
+    for node in graph.nodes:
+        node.type = None
+    return Traced(graph, {name: _copied(value) for name, value in read.items()}, tuple(tracer.inlined))
+
+
+def is_as_read(module: Module, read: dict[str, Any]) -> bool:
+    """Whether these attributes are what they were."""
+    return all(getattr(module, name, _MISSING) == value for name, value in read.items())
+
+
+def class_of(module: Module) -> Any:
+    """The module's class, before `fuse`."""
+    return type(module).__dict__.get(MADE_OF, type(module))
+
+
+def is_bare_sequential(module: Module) -> bool:
+    """Whether a call of it is a call of its children, and nothing else."""
+    return class_of(module).forward is torch.nn.Sequential.forward and not (
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    return all(map(_is_plain, value)) if type(value) in (list, tuple) else isinstance(value, _PLAIN)
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if type(value) in (dict, list, set) else value
+
+
+class _Tracer(fx.Tracer):
+    proxy_buffer_attributes = True
+
+    def __init__(self, arguments: dict[str, type], inline: bool) -> None:
+        super().__init__()
+        self.arguments, self.inline, self.reason = arguments, inline, ""
+        self.inlined: list[str] = []
+        self.modes = _modes()
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
+        """Proxies for parameters that have no default; the others have theirs."""
+        proxies: list[Any] = [self.create_proxy("placeholder", name, (), {}) for name in self.arguments]
+        for proxy, kind in zip(proxies, self.arguments.values()):
+            proxy.node.meta["kind"] = kind
+        return root_fn, [self.root, *proxies]
+
+    def proxy(self, node: fx.Node) -> "_Value":
+        return _Value(node, self)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _modes() != self.modes:
+            self.reason = "its forward switches gradients, autocast or checkpoints"
+        return super().create_node(*args, **kwargs)
+
+    def create_arg(self, a: Any) -> Any:
+        if isinstance(a, fx.Proxy):
+            return a.node
+        if isinstance(a, torch.Tensor) and not isinstance(a, torch.nn.Parameter):
+            raise fx.proxy.TraceError("a tensor that is neither a parameter nor made of the input")
+        return super().create_arg(a)
+
+    def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
+        if not self.inline or not is_bare_sequential(m):
+            return True
+        self.inlined.append(module_qualified_name)
+        return False
+
+
+class _Value(fx.Proxy):
+    """A proxy that is an instance of what its parameter takes, for who asks in the forward. Of what is computed there,
+    nobody knows."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        asks = sys._getframe(1).f_globals.get("__name__", "")
+        if asks.partition(".")[0] in ("torch", __name__.partition(".")[0]):
+            return _Value
+        kind = self.node.meta.get("kind")
+        if kind is None:
+            vars(self.tracer)["reason"] = "its forward asks what kind of thing it computed"
+        return kind or _Value
+
+
+def _modes() -> tuple[Any, ...]:
+    return (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        *((torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in ("cpu", "cuda")),
+        torch._C._autograd._top_saved_tensors_default_hooks(False) is None,
+    )
