@@ -291,7 +291,11 @@ def avg_pool2d(
     Returns [N, C, P, Q] or [C, P, Q]. Raises RuntimeError for arguments that do not fit together, TypeError for
     arguments of the wrong type.
     """
-    if has_torch_function_unary(input) and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():  # the compiler makes a loop with what is around it
+        return torch.nn.functional.avg_pool2d(
+            input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+        )
+    if has_torch_function_unary(input):
         return overridden(
             avg_pool2d, (input,), input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
         )
@@ -324,7 +328,9 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     input: any shape; float32, float64, float16 or bfloat16. inplace overwrites and returns it; its gradient then needs
     negative_slope >= 0 (RuntimeError from backward otherwise).
     """
-    if has_torch_function_unary(input) and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():  # the compiler makes a loop with what is around it
+        return torch.nn.functional.leaky_relu(input, negative_slope, inplace)
+    if has_torch_function_unary(input):
         return overridden(leaky_relu, (input,), input, negative_slope, inplace=inplace)
     _check_input("leaky_relu", input)
     if type(negative_slope) is not float or not -1e38 < negative_slope < 1e38:
@@ -344,7 +350,9 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
     input: any shape; float32, float64, float16, bfloat16, or integers. inplace overwrites and returns it.
     """
-    if has_torch_function_unary(input) and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():  # the compiler makes a loop with what is around it
+        return torch.nn.functional.relu(input, inplace)
+    if has_torch_function_unary(input):
         return overridden(relu, (input,), input, inplace=inplace)
     check_tensors("relu", input=input)
     if input.dtype in SIGNED_OR_BYTE:  # on every device, and without gradients

@@ -4,9 +4,32 @@ import pytest
 import torch
 import torch._dynamo.testing
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 
 import convlab
 import convlab.functional as CF
+
+
+def targets(model, *shape):
+    """The operators of the graph that a compiler is given."""
+    found = []
+
+    def backend(graph, inputs):
+        found.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph
+
+    torch.compile(model, fullgraph=True, backend=aot_autograd(fw_compiler=backend))(torch.randn(shape))
+    torch._dynamo.reset()
+    return found
+
+
+def test_activations_and_average_pooling_are_the_compilers():
+    """It makes one loop of them and what is around; a block stays one call of ours."""
+    model = nn.Sequential(convlab.Conv2d(3, 4, 3), convlab.ReLU(), convlab.LeakyReLU(), convlab.AvgPool2d(2))
+    with torch.no_grad():
+        found = targets(model, 1, 3, 8, 8)
+    assert [name for name in found if name.startswith("convlab")] == ["convlab.conv2d_forward.default"]
+    assert any("relu" in name for name in found) and "aten.avg_pool2d.default" in found
 
 
 def network(layers):
