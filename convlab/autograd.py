@@ -573,7 +573,7 @@ class Conv2dBlock(Function):
         needs_dx, needs_dw, _, _ = ctx.needs_input_grad
         ctx.input_size, ctx.kernel_size = x.shape[2:], w.shape[2:]
         ctx.channels_last = is_channels_last(x) or is_channels_last(w)
-        ctx.dw_channels_last = ctx.channels_last and not _only_contiguous(w)
+        ctx.dw_channels_last = ctx.channels_last and not only_contiguous(w)
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None, output[1])
 

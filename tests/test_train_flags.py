@@ -48,7 +48,15 @@ RUNS = {  # one name a run; --out and what is a folder of the test's is added
     "convnet": (cifar, ["--data", "builtin", "--steps", "2"]),
     "resnet": (cifar, ["--data", "builtin", "--steps", "2", "--model", "resnet", "--amp", "bf16", "--channels-last"]),
 }
-ELSEWHERE = {"--help", "--data-dir", "--plots", "--tensorboard", "--compare", "--simulate"}  # have tests of their own
+ELSEWHERE = {
+    "--help",
+    "--data-dir",
+    "--plots",
+    "--tensorboard",
+    "--compare",
+    "--simulate",
+    "--graph",
+}  # have tests of their own
 
 
 PARSER = options.parser("", {"digits": 1}, "", 1, {"sgd": 1.0}, models=["convnet"])
@@ -100,6 +108,7 @@ def test_choices_change_what_they_should(tmp_path):
     plain = first()
     for argv in (
         ["--layers", "torch"],
+        ["--layers", "convlab-unfused"],
         ["--algo", "reference"],
         ["--channels-last"],
         ["--optimizer", "adamw"],
@@ -195,6 +204,7 @@ def test_the_commands_that_are_shown_exist(tmp_path, monkeypatch):
         (["--algo", "reference", "--simulate"], "argument --algo: 'reference' is no algorithm for cuda"),
         (["--algo", "direct", "--layers", "torch"], "argument --algo: torch's layers have no choice"),
         (["--simulate", "--compile"], "argument --simulate: it runs convlab's layers, uncompiled"),
+        (["--graph"], "argument --graph: it captures what a GPU does, uncompiled: use --device cuda"),
         (["--compare", "--layers", "torch"], "argument --compare: both kinds of layers are trained"),
         (["--compare", "--resume"], "argument --resume: --compare, --simulate and --algo all keep no checkpoints"),
         (["--compile", "magic"], "argument --compile: 'magic' is no backend of torch.compile"),

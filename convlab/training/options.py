@@ -12,6 +12,8 @@ from .. import _command_line as arguments
 from .choices import INITIALISERS, LOSSES
 from .run import AMP
 
+LAYERS = ("convlab", "convlab-unfused", "torch")
+
 
 def parser(doc, epochs, out, batch_size, lr, models=()):
     """The parser of a script.
@@ -45,13 +47,17 @@ def parser(doc, epochs, out, batch_size, lr, models=()):
     add("--loss", choices=LOSSES, default="cross-entropy", help=distance)
 
     add = group("by whose code, where").add_argument
-    add("--layers", choices=["convlab", "torch"], default="convlab", help="whose layers; same weights, same batches")
+    layers = "whose layers, by blocks or one by one; same weights, same batches"
+    add("--layers", choices=LAYERS, default=LAYERS[0], help=f"{layers} {default}")
     add("--algo", metavar="NAME", help="the convolutions' algorithm, where it can; all: a table of what each one does")
     add("--simulate", action="store_true", help="through the CUDA kernels in the simulator: a table, as for --algo all")
     add("--compare", action="store_true", help="torch's layers and convlab's side by side; draws compare.png")
     add("--device", type=arguments.device, default="cpu", help="cpu (default), cuda or cuda:N")
     add("--amp", choices=AMP, help="automatic mixed precision")
     add("--compile", metavar="BACKEND", nargs="?", const="inductor", help="torch.compile (backend: inductor)")
+    add(
+        "--graph", action="store_true", help="on a GPU: forward and backward as captured graphs, without Python between"
+    )
     add("--channels-last", action="store_true", help="keep images and filters in NHWC order")
     add("--workers", **n0, default=0, help=f"processes that prepare batches {default}")
 
@@ -93,6 +99,10 @@ def parse(parser, argv=None):
         refuse("--simulate, --algo: a table is made by one process, without torchrun")
     if (table or args.compare) and args.resume:
         refuse("--resume: --compare, --simulate and --algo all keep no checkpoints")
+    if args.graph and (args.device.type != "cuda" or args.compile):
+        refuse("--graph: it captures what a GPU does, uncompiled: use --device cuda, and leave out --compile")
+    if args.graph and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        refuse("--graph: one process captures, without torchrun")
     if args.compile and args.compile not in (known := torch.compiler.list_backends(exclude_tags=())):
         refuse(f"--compile: {args.compile!r} is no backend of torch.compile, choose from: {', '.join(known)}")
     if (args.plots or args.compare) and not find_spec("matplotlib"):

@@ -15,39 +15,69 @@ from .score import evaluate
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class Captured(torch.nn.Module):
+    """A network whose forward and backward, in training, on images of the first shape, are graphs of a GPU's work; on
+    others it runs as it is."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.shape = network, None
+
+    def forward(self, images):
+        return self.network(images)
+
+    def __call__(self, images):
+        if self.shape is None and self.training and torch.is_grad_enabled():
+            self.shape = images.shape
+            before = [buffer.clone() for buffer in self.buffers()]  # the averages that warming up changes
+            torch.cuda.make_graphed_callables(self, (images.clone(),))
+            for buffer, value in zip(self.buffers(), before):
+                buffer.copy_(value)
+        if images.shape != self.shape:
+            return self.network(images)
+        return super().__call__(images)
+
+
 class Run:
     """One training: its options, its images, whose layers it has, and how far it is.
 
-    args: what options.parse returned; layers: convlab or torch.nn; data: the Batches it trains on; done: the steps
+    args: what options.parse returned; layers: convlab or torch.nn, fused: whether `fuse` takes the model; data: the Batches it trains on; done: the steps
     begun so far, of `steps` in all, `per_epoch` an epoch.
     """
 
     def __init__(self, args, sets, world=None, layers=None, algo=None):
-        """sets: (training set, test set), ImageSets; layers ("convlab" or "torch"), algo: others than args has."""
+        """sets: (training set, test set), ImageSets; layers (of options.LAYERS), algo: others than args has."""
         self.args, self.world = args, world or World(args.device)
         self.train_set, self.test_set = sets
-        ours = (layers or args.layers) == "convlab"
+        layers = layers or args.layers
+        ours, self.fused = layers != "torch", layers == "convlab"
         self.layers, self.algo = (convlab, algo or args.algo) if ours else (torch.nn, None)
         self.per_epoch = -(-len(self.train_set.labels) // args.batch_size)
         self.steps = min(args.epochs * self.per_epoch, args.steps or sys.maxsize)
         self.done = 0
 
     def network(self, model):
-        """`model`, as --algo, --device, --channels-last, --amp, --compile and torchrun want it: a function of images.
+        """`model`, as --layers, --algo, --device, --channels-last, --amp, --compile, --graph and torchrun want it: a
+        function of images.
 
         `model` itself is what is saved, scored and drawn.
         """
         self.model, self.format = model, torch.channels_last if self.args.channels_last else torch.contiguous_format
-        if self.algo:
+        if self.fused:
+            convlab.fuse(model, self.algo)
+        elif self.algo:
             convlab.convert(model, self.algo)
         network = self.world.wrapped(model.to(self.world.device, memory_format=self.format))
         if self.args.compile:
             network = torch.compile(network, backend=self.args.compile)
+        if self.args.graph:
+            network = Captured(network)
         return lambda images: self._outputs(network, images)
 
     def _outputs(self, network, images):
         amp = AMP.get(self.args.amp)
-        with torch.autocast(self.world.device.type, amp, enabled=amp is not None):
+        kept = not self.args.graph  # casts of weights, which a graph makes anew every time
+        with torch.autocast(self.world.device.type, amp, enabled=amp is not None, cache_enabled=kept):
             return network(images).float()
 
     def batches(self, max_shift=0, flip=False):
