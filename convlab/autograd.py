@@ -24,7 +24,7 @@ from torch.autograd import Function, forward_ad
 
 from . import ops, simulator
 from ._batching import BIAS, W, X, Y, channel_by_channel, convolution, elementwise, image_by_image
-from ._fast_apply import apply, asked_for, binds_nothing, needs_autograd, record
+from ._fast_apply import apply, asked_for, binds_nothing, has_at_once, needs_autograd, record
 from ._levels import is_functionalized
 from .arguments import is_channels_last
 
@@ -127,6 +127,7 @@ def primitive(function: type[Function]) -> type[Function]:
     name = function.__name__
     function.own_name = staticmethod(lambda: name)  # Dynamo knows no other name of a Function
     binds_nothing(function)
+    has_at_once(function)
     PRIMITIVES.append(function)
     return function
 

@@ -399,5 +399,5 @@ def _prepared(
             )
     numbers = AUTO if algo == "auto" else numbers_for(algo, input, weight, geometry)
     if on_cpu and (auto := automatic()):
-        numbers = tuple(number or auto for number in numbers)
+        numbers = (numbers[0] or auto, numbers[1] or auto, numbers[2] or auto)
     return input, weight, bias, geometry, numbers
