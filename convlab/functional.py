@@ -292,6 +292,8 @@ def avg_pool2d(
     arguments of the wrong type.
     """
     if torch.compiler.is_compiling():  # the compiler makes a loop with what is around it
+        kernel_size, stride = window("avg_pool2d", kernel_size, stride)
+        padding = pair("avg_pool2d", "padding", padding)
         return torch.nn.functional.avg_pool2d(
             input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
         )
