@@ -15,6 +15,7 @@
 #include "kernels/conv2d_implicit_gemm_plan.h"
 #include "kernels/conv2d_register_tiled_plan.h"
 #include "kernels/conv2d_small_filter_plan.h"
+#include "kernels/conv2d_tensor_core_plan.h"
 #include "kernels/conv2d_tiled_plan.h"
 
 namespace convlab {
@@ -59,6 +60,9 @@ constexpr AlgorithmRow kAlgorithms[] = {
     {.id = 10,
      .name = "winograd_4x4",
      .cpu = {"tiles of 4 x 4 outputs by 36 products a channel instead of 144", kAllPasses, &winograd::rung_4x4}},
+    {.id = 11,
+     .name = "tensor_core",
+     .cuda = {"the same product by tensor cores, fed by asynchronous copies", kAllPasses, &kTensorCore}},
 };
 
 constexpr bool numbers_are_unique() {
@@ -114,17 +118,21 @@ std::string refusal(const AlgorithmRow& row, Backend backend, const Problem& p) 
 
 template <class Rung> Chosen<Rung> resolve(int64_t requested, const Problem& p) {
   constexpr Backend backend = std::is_same_v<Rung, CpuRung> ? Backend::cpu : Backend::cuda;
+  Problem allowed = p;
   if (requested <= 0 && requested >= int64_t(Rounding::tf32)) {
-    Problem allowed = p;
     allowed.rounding = Rounding(requested);
     const AlgorithmRow& row = best<Rung>(backend, allowed);
-    return {&row, on<Rung>(row).rung, on<Rung>(row).rung->plan(p)};
+    return {&row, on<Rung>(row).rung, on<Rung>(row).rung->plan(allowed)};
+  }
+  if (requested >= kWithTf32) {
+    allowed.rounding = Rounding::tf32;
+    requested -= kWithTf32;
   }
   const AlgorithmRow* row = find_algorithm(requested);
   if (!row) refuse("algo number " + std::to_string(requested) + " is not in the table of algorithms");
   const OnBackend<Rung>& chosen = on<Rung>(*row);
   if (!can(chosen, p)) refuse(std::string("algo '") + row->name + "' " + refusal(*row, backend, p));
-  return {row, chosen.rung, chosen.rung->plan(p)};
+  return {row, chosen.rung, chosen.rung->plan(allowed)};
 }
 
 template Chosen<CpuRung> resolve(int64_t, const Problem&);

@@ -6,6 +6,7 @@
 
 #include "dtype.h"
 #include "geometry/conv2d.h"
+#include "geometry/layouts.h"
 
 namespace convlab {
 
@@ -17,11 +18,6 @@ constexpr const char* kPassNames[] = {"forward", "dgrad", "wgrad"};
 
 constexpr unsigned bit(Pass pass) { return 1u << int(pass); }
 constexpr unsigned kNoPass = 0, kAllPasses = bit(Pass::forward) | bit(Pass::dgrad) | bit(Pass::wgrad);
-
-// Which of an operator's tensors lie channels_last, as kernels see them; a backend that takes NCHW alone need not look.
-struct Layouts {
-  bool first = false, second = false, output = false;
-};
 
 // What "auto" may do to float32: the numbers that stand for it in an operator's arguments
 enum class Rounding : int64_t {
@@ -37,7 +33,7 @@ struct Problem {
   Conv2d g;
   bool channels_last = false;
   Layouts layouts{};
-  Rounding rounding = Rounding::usual;  // asked by `best` alone
+  Rounding rounding = Rounding::usual;  // asked by `best`, and by the plans of rungs that round
 };
 
 // An algorithm on one backend. Where the library has its kernels, these make themselves known as `run`.
@@ -48,6 +44,7 @@ template <class PlanOfRung, class Run> struct Rung {
   std::string (*why_not)(const Problem&);  // the sentence, where it cannot
   Plan (*plan)(const Problem&);           // how it does what it can
   bool (*best)(const Problem&);           // whether it is worth its while, where it can; null: never
+  bool as_they_lie = false;               // on CUDA: whether its kernels take tensors that lie channels_last
   const Run* run = nullptr;
 };
 
@@ -98,7 +95,11 @@ template <class Rung> struct Chosen {
   typename Rung::Plan plan;
 };
 
-// The algorithm with the number `requested`; a Rounding is "auto": the last row that can do the problem and thinks it best.
+// An operator's argument for an algorithm by its number, where float32 may be rounded as Rounding::tf32 has it
+constexpr int64_t kWithTf32 = 1 << 16;
+
+// The algorithm with the number `requested`, perhaps + kWithTf32; a Rounding is "auto": the last row that can do the problem
+// and thinks it best.
 // Throws std::invalid_argument for what is not in the table or cannot do this.
 template <class Rung> Chosen<Rung> resolve(int64_t requested, const Problem&);
 

@@ -2,7 +2,7 @@
 // text for every backend. An Impl is made from a tensor, whose device and stream it takes, and has
 //
 //   using Rung = CpuRung or CudaRung;
-//   static constexpr bool takes_channels_last;  // tensors.h: whether tensors may lie channels_last
+//   static constexpr bool takes_channels_last;  // tensors.h: whether tensors may lie channels_last, of any rung
 //   void forward(const Chosen<Rung>&, const Problem&, const void* x, const void* w, const void* bias_or_null, void* y)
 //   void dgrad(const Chosen<Rung>&, const Problem&, const void* dy, const void* w, void* dx)
 //   void wgrad(const Chosen<Rung>&, const Problem&, const void* dy, const void* x, void* dw, void* db_or_null)
@@ -22,6 +22,22 @@ inline Layouts layouts(const Tensor& first, const Tensor& second, const Sizes& s
   return {lies_channels_last(first), lies_channels_last(second), channels_last && !both};
 }
 
+// Whether the chosen rung takes tensors that lie channels_last
+template <class Impl> bool as_they_lie(const Chosen<typename Impl::Rung>& c) {
+  return Impl::takes_channels_last || c.rung->as_they_lie;
+}
+
+// `t` as the chosen rung takes it; where that copies 16 bytes at a time, on a multiple of them: views may begin anywhere.
+template <class Impl> Tensor packed_for(const Chosen<typename Impl::Rung>& c, const Tensor& t) {
+  constexpr uintptr_t kAligned = 16;
+  const Tensor dense = packed(t, as_they_lie<Impl>(c));
+  if (!c.rung->as_they_lie || reinterpret_cast<uintptr_t>(dense.data_ptr()) % kAligned == 0) return dense;
+  Tensor copy = empty(sizes_of(dense), dense.scalar_type(), dense,
+                      lies_channels_last(dense) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  torch::stable::copy_(copy, dense);
+  return copy;
+}
+
 // x [N, C, H, W], w [K, C/groups, R, S], bias [K] -> y [N, K, P, Q]
 template <class Impl>
 Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geometry, int64_t algo) {
@@ -34,13 +50,15 @@ Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geom
   const Problem problem{Pass::forward, dtype, g, channels_last, layouts(x, w, outputs, channels_last)};
   const auto chosen = resolve<typename Impl::Rung>(algo, problem);
 
-  Tensor y = output<Impl>(outputs, x.scalar_type(), x, channels_last);
+  const bool lie = as_they_lie<Impl>(chosen);
+  Tensor y = output(outputs, x.scalar_type(), x, channels_last, lie);
   if (y.numel() > 0) {
-    const Tensor xp = packed<Impl>(x), wp = packed<Impl>(w), bp = bias ? packed<Impl>(*bias) : wp;
+    const Tensor xp = packed_for<Impl>(chosen, x), wp = packed_for<Impl>(chosen, w),
+                 bp = bias ? packed<Impl>(*bias) : wp;
     Impl(x).forward(chosen, problem, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr),
                     out("output", y));
   }
-  return to_requested_layout<Impl>(y, channels_last);
+  return to_requested_layout(y, channels_last, lie);
 }
 
 // dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W], where input_size is (H, W)
@@ -58,12 +76,13 @@ Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool 
   const Problem problem{Pass::dgrad, dtype, g, channels_last, layouts(dy, w, x, channels_last)};
   const auto chosen = resolve<typename Impl::Rung>(algo, problem);
 
-  Tensor dx = output<Impl>(x, dy.scalar_type(), dy, channels_last);
+  const bool lie = as_they_lie<Impl>(chosen);
+  Tensor dx = output(x, dy.scalar_type(), dy, channels_last, lie);
   if (dx.numel() > 0) {
-    const Tensor dyp = packed<Impl>(dy), wp = packed<Impl>(w);
+    const Tensor dyp = packed_for<Impl>(chosen, dy), wp = packed_for<Impl>(chosen, w);
     Impl(dy).dgrad(chosen, problem, in("grad_output", dyp), in("weight", wp), out("grad_input", dx));
   }
-  return to_requested_layout<Impl>(dx, channels_last);
+  return to_requested_layout(dx, channels_last, lie);
 }
 
 // dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless
@@ -86,8 +105,9 @@ std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, 
   const Problem problem{Pass::wgrad, dtype, g, channels_last || is_channels_last(x), layouts(dy, x, w, channels_last)};
   const auto chosen = resolve<typename Impl::Rung>(algo, problem);
 
-  const Tensor dyp = packed<Impl>(dy), xp = packed<Impl>(x);
-  Tensor dw = output<Impl>(w, dy.scalar_type(), dy, channels_last),
+  const bool lie = as_they_lie<Impl>(chosen);
+  const Tensor dyp = packed_for<Impl>(chosen, dy), xp = packed_for<Impl>(chosen, x);
+  Tensor dw = output(w, dy.scalar_type(), dy, channels_last, lie),
          db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
   const bool bias = db.numel() > 0;
   const Impl backend(dy);
@@ -95,7 +115,7 @@ std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, 
     backend.wgrad(chosen, problem, in("grad_output", dyp), in("input", xp), out("grad_weight", dw),
                   out_or_null("grad_bias", bias ? &db : nullptr));
   else if (bias) backend.bias_grad(problem, in("grad_output", dyp), out("grad_bias", db));
-  return {to_requested_layout<Impl>(dw, channels_last), db};
+  return {to_requested_layout(dw, channels_last, lie), db};
 }
 
 // dy [N, K, P, Q] -> db [K]

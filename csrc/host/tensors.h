@@ -165,26 +165,33 @@ inline Tensor as_channels_last(const Tensor& t) {
 // Whether a tensor lies channels_last, and not contiguous also, once it is packed for a backend that takes both
 inline bool lies_channels_last(const Tensor& t) { return !t.is_contiguous() && is_channels_last(t); }
 
-// `t` as kernels take it
-template <class Impl> Tensor packed(const Tensor& t) {
+// `t` as kernels take it; as_it_lies: whether they take channels_last
+inline Tensor packed(const Tensor& t, bool as_it_lies) {
   if (t.is_contiguous()) return t;
-  if constexpr (Impl::takes_channels_last)
-    if (is_channels_last(t)) {
-      const int64_t C = t.size(1), W = t.size(3), row = C * W, expected[] = {t.size(2) * row, 1, row, C};
-      for (int d = 0; d < 4; d++)
-        if (t.size(d) != 1 && t.strides()[d] != expected[d]) return as_channels_last(t);
-      return t;
-    }
+  if (as_it_lies && is_channels_last(t)) {
+    const int64_t C = t.size(1), W = t.size(3), row = C * W, expected[] = {t.size(2) * row, 1, row, C};
+    for (int d = 0; d < 4; d++)
+      if (t.size(d) != 1 && t.strides()[d] != expected[d]) return as_channels_last(t);
+    return t;
+  }
   return torch::stable::contiguous(t);
 }
+template <class Impl> Tensor packed(const Tensor& t) { return packed(t, Impl::takes_channels_last); }
 
 // An output for kernels to write; `to_requested_layout` gives it the layout it should have.
-template <class Impl> Tensor output(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, bool channels_last) {
+inline Tensor output(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, bool channels_last,
+                     bool as_it_lies) {
   return empty(sizes, dtype, device_of,
-               Impl::takes_channels_last && channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+               as_it_lies && channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+}
+template <class Impl> Tensor output(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, bool channels_last) {
+  return output(sizes, dtype, device_of, channels_last, Impl::takes_channels_last);
+}
+inline Tensor to_requested_layout(Tensor t, bool channels_last, bool as_it_lies) {
+  return as_it_lies || !channels_last ? t : as_channels_last(t);
 }
 template <class Impl> Tensor to_requested_layout(Tensor t, bool channels_last) {
-  return Impl::takes_channels_last || !channels_last ? t : as_channels_last(t);
+  return to_requested_layout(t, channels_last, Impl::takes_channels_last);
 }
 
 }  // namespace convlab

@@ -4,6 +4,8 @@
 #pragma once
 #include <string>
 
+#include "geometry/layouts.h"
+
 namespace convlab {
 
 constexpr int kGridYZ = 65535;  // the hardware's limits on grid.y and grid.z,
@@ -42,6 +44,10 @@ struct FilterChunk {
   int groups, filters, channels;
 };
 
+// What tensor cores make of an element: its own 16 bits, float32 rounded to tf32, or float32 as the sum of two tf32.
+enum class Precision { none, float16, bfloat16, tf32, tf32x3 };
+constexpr const char* kPrecisionNames[] = {"", "float16", "bfloat16", "tf32", "3xtf32"};
+
 struct Plan {
   int variant = 0;  // which instance of the rung's kernel: an index into its table of tiles or filters
   TileShape tile{};  // of rungs that have tiles
@@ -56,6 +62,8 @@ struct Plan {
   int images = 0;  // that a rung takes at a time, where it works in chunks
   FilterChunk chunk{};  // of the rung that keeps filters in constant memory
   long long shared = 0;  // bytes a block, of rungs whose shared memory depends on the problem
+  Layouts layouts{};  // of rungs that take tensors as they lie
+  Precision precision = Precision::none;  // of rungs on tensor cores
   long long workspace = 0;  // bytes, device memory
 };
 

@@ -1,0 +1,278 @@
+// The three passes of a convolution as matrix products for tensor_core_tile.h, a group at a time:
+//
+//              D     rows m      columns n   steps k    A                    B
+//   forward    y     n, p, q     k           r, s, c    x, unrolled          w as filter [k][r, s, c]
+//   dgrad      dx    n, h, w     c           r, s, k    dy, unrolled         w as filter [c][r, s, k]
+//   wgrad      dw    k           r, s, c     n, p, q    dy                   x, unrolled
+//
+// Channels are the innermost steps (or columns) and pixels the rows: whichever of the two lies side by side in memory, so
+// it does in a tile. dgrad's strides go by residue classes, a class a part, and wgrad's sum by slices, as in
+// conv2d_as_gemm.h. Forward and dgrad are one Map: along each dimension, outputs u meet inputs by their i-th tap at
+// u step + origin + i delta.
+#pragma once
+#include "geometry/conv2d.h"
+#include "geometry/divisor.h"
+#include "geometry/residues.h"
+#include "kernels/tensor_core_tile.h"
+
+namespace convlab {
+
+// A tensor [N, channels, H, W] in either layout: elements between neighbours.
+struct Pitches {
+  long long image, channel, pixel;
+};
+
+inline Pitches pitches_of(long long channels, long long pixels, bool channels_last) {
+  return channels_last ? Pitches{channels * pixels, 1, channels} : Pitches{channels * pixels, pixels, 1};
+}
+
+// One dimension of forward or of a residue class of dgrad
+struct TapAxis {
+  int places, first, every;  // the outputs first + u every, u < places
+  int taps, tap0, tap_every;  // the taps tap0 + i tap_every, i < taps
+  int step, origin, delta;
+};
+
+CONVLAB_HD inline TapAxis forward_axis(int outputs, int kernel, int stride, int pad, int dilation) {
+  return {outputs, 0, 1, kernel, 0, 1, stride, -pad, dilation};
+}
+CONVLAB_HD inline TapAxis dgrad_axis(int residue, int size, int kernel, int stride, int pad, int dilation) {
+  const Residue c = residue_class(residue, size, kernel, stride, pad, dilation);
+  return {c.places, c.first, stride, c.taps, c.tap0, c.tap_every, 1, c.output0, -c.output_every};
+}
+
+// What parts have in common
+template <class T> struct MmaPart {
+  const T *a_base, *b_base;
+  long long rows;
+  int columns;
+  int a_h, a_w, b_h, b_w;  // bounds of the coordinates
+  bool a_wide, b_wide;  // chunks of 16 bytes of A, of B, are side by side and aligned
+  bool pairs;  // columns 2 i and 2 i + 1 lie side by side in D, on a multiple of two elements
+};
+
+constexpr Position kNowhere = {0, kFarOutside, kFarOutside};
+
+// kChannelsLast: how the input (x, or dgrad's dy) lies
+template <class T, bool kChannelsLast> struct ImageMap {
+  Conv2d g;
+  bool dgrad;
+  const T *input, *filter,
+      *bias;  // filter [groups][columns][R S depth, then up to a multiple of a chunk]; bias may be null
+  T* output;
+  Pitches in, out;
+  int depth, filter_pitch;  // channels of a group of the input; elements of a filter
+  Divisor by_depth;
+  bool wide;
+  bool pairs;
+
+  struct Part : MmaPart<T> {
+    static constexpr bool kLinesInner = !kChannelsLast, kBAsA = false, kLineSums = false;
+    TapAxis h, v;
+    Pitches in, out;
+    const T* bias;
+    T* output;
+    Divisor by_depth;
+    int steps, in_columns, out_columns, filter_pitch, filter_columns;
+
+    __device__ int tiles(int K) const { return (steps + K - 1) / K; }
+    __device__ void row(long long m, Position& a, long long& d) const {
+      a = kNowhere, d = -1;
+      if (m >= this->rows) return;
+      const long long image = m / ((long long)h.places * v.places);
+      const int place = int(m % ((long long)h.places * v.places)), uh = place / v.places, uv = place % v.places;
+      const int ih = uh * h.step + h.origin, iv = uv * v.step + v.origin;
+      a = {image * in.image + ((long long)ih * in_columns + iv) * in.pixel, ih, iv};
+      d = image * out.image + ((long long)(h.first + uh * h.every) * out_columns + v.first + uv * v.every) * out.pixel;
+    }
+    __device__ void column(long long n, Position& b, long long& d) const {
+      b = kNowhere, d = -1;
+      if (n >= this->columns) return;
+      b = {n * filter_pitch, 0, 0}, d = n * out.channel;
+    }
+    __device__ void step(int tile, int i, int K, Position& a, Position& b) const {
+      const int k = tile * K + i;
+      a = b = kNowhere;
+      if (k >= steps) return;
+      const int tap = by_depth.of(k), c = k - tap * by_depth.d, th = tap / v.taps, tv = tap - th * v.taps;
+      const int ih = th * h.delta, iv = tv * v.delta;
+      a = {c * in.channel + ((long long)ih * in_columns + iv) * in.pixel, ih, iv};
+      const int r = h.tap0 + th * h.tap_every, s = v.tap0 + tv * v.tap_every;
+      b = {(long long)(r * filter_columns + s) * by_depth.d + c, 0, 0};
+    }
+    __device__ float bias_of(long long n) const { return bias ? float(bias[n]) : 0.0f; }
+    __device__ void store(long long d, float sum) const { output[d] = T(sum); }
+    __device__ void store_pair(long long d, float first, float second) const {
+      store_vector(output + d, Vector<T, 2>{{T(first), T(second)}});
+    }
+  };
+
+  // z: the group, and of dgrad the residue class
+  __device__ Part part(int z) const {
+    Part p;
+    int group = z;
+    if (dgrad) {
+      const int classes = classes_of(g), across = classes_with_taps(g.S, g.stride_w, g.dilation_w);
+      group = z / classes;
+      p.h = dgrad_axis(z % classes / across, g.H, g.R, g.stride_h, g.pad_h, g.dilation_h);
+      p.v = dgrad_axis(z % across, g.W, g.S, g.stride_w, g.pad_w, g.dilation_w);
+    } else {
+      p.h = forward_axis(g.P, g.R, g.stride_h, g.pad_h, g.dilation_h);
+      p.v = forward_axis(g.Q, g.S, g.stride_w, g.pad_w, g.dilation_w);
+    }
+    p.columns = dgrad ? g.Cg() : g.Kg();
+    p.rows = (long long)g.N * p.h.places * p.v.places;
+    p.in = in, p.out = out, p.by_depth = by_depth, p.filter_pitch = filter_pitch, p.filter_columns = g.S;
+    p.steps = p.h.taps * p.v.taps * depth;
+    p.a_h = dgrad ? g.P : g.H, p.a_w = dgrad ? g.Q : g.W, p.b_h = p.b_w = 1;
+    p.in_columns = p.a_w, p.out_columns = dgrad ? g.W : g.Q;
+    p.a_base = input + group * (depth * in.channel);
+    p.b_base = filter + (long long)group * p.columns * filter_pitch;
+    p.bias = bias ? bias + group * p.columns : nullptr;
+    p.output = output + group * (p.columns * out.channel);
+    // a chunk of a filter is one of a tap's channels, or of all taps in their order
+    p.a_wide = wide, p.b_wide = wide || p.h.taps * p.v.taps == g.R * g.S;
+    p.pairs = pairs;
+    return p;
+  }
+};
+
+// kChannelsLast: how dy and x lie, both
+template <class T, bool kChannelsLast> struct FilterMap {
+  Conv2d g;
+  const T *dy, *x;
+  float *dw, *db;  // [slices][as dw lies], and [slices][K] or null
+  Pitches of_dy, of_x;
+  int dy_depth, x_depth;  // channels of a group, up to a multiple of a chunk where they were laid out anew
+  bool dw_channels_last, dy_wide, x_wide;
+  int slices;
+  long long slice;  // steps in each but the last
+  Divisor by_plane, by_row;  // P Q and Q
+
+  struct Part : MmaPart<T> {
+    static constexpr bool kLinesInner = kChannelsLast, kBAsA = true, kLineSums = true;
+    bool wants_line_sums;
+    Conv2d g;
+    Pitches of_dy, of_x;
+    float *output, *sums;
+    Divisor by_plane, by_row;
+    int x_depth, begin, steps;  // begin: inside the plane of the slice's first image
+    bool dw_channels_last;
+
+    __device__ int tiles(int K) const { return (steps + K - 1) / K; }
+    __device__ void row(long long m, Position& a, long long& d) const {
+      a = kNowhere, d = -1;
+      if (m >= this->rows) return;
+      a = {m * of_dy.channel, 0, 0}, d = m * g.Cg() * g.R * g.S;
+    }
+    __device__ void column(long long n, Position& b, long long& d) const {
+      b = kNowhere, d = -1;
+      if (n >= this->columns) return;
+      const int tap = int(n) / x_depth, c = int(n) % x_depth, r = tap / g.S, s = tap % g.S;
+      const int h = r * g.dilation_h, v = s * g.dilation_w;
+      b = {c * of_x.channel + ((long long)h * g.W + v) * of_x.pixel, h, v};
+      d = c >= g.Cg() ? -1 : dw_channels_last ? tap * g.Cg() + c : c * (g.R * g.S) + tap;
+    }
+    __device__ void step(int tile, int i, int K, Position& a, Position& b) const {
+      const long long k = (long long)tile * K + i;
+      a = b = kNowhere;
+      if (k >= steps) return;
+      const int all = begin + int(k), image = by_plane.of(all), pq = all - image * by_plane.d, p = by_row.of(pq);
+      const int h = p * g.stride_h - g.pad_h, v = (pq - p * g.Q) * g.stride_w - g.pad_w;
+      a = {image * of_dy.image + pq * of_dy.pixel, 0, 0};
+      b = {image * of_x.image + ((long long)h * g.W + v) * of_x.pixel, h, v};
+    }
+    __device__ float bias_of(long long) const { return 0.0f; }
+    __device__ void store(long long d, float sum) const { output[d] = sum; }
+    __device__ void store_pair(long long d, float first, float second) const {
+      store_vector(output + d, Vector<float, 2>{{first, second}});
+    }
+    __device__ void store_line_sum(long long m, float sum) const { sums[m] = sum; }
+  };
+
+  // z: the group and the slice
+  __device__ Part part(int z) const {
+    const int group = z / slices, i = z % slices;
+    const long long filters = (long long)g.K * g.Cg() * g.R * g.S, plane = (long long)g.P * g.Q, from = i * slice;
+    Part p;
+    p.g = g;
+    p.of_dy = of_dy, p.of_x = of_x, p.by_plane = by_plane, p.by_row = by_row, p.x_depth = x_depth;
+    p.dw_channels_last = dw_channels_last;
+    p.a_base = dy + from / plane * of_dy.image + group * (dy_depth * of_dy.channel);
+    p.b_base = x + from / plane * of_x.image + group * (x_depth * of_x.channel);
+    p.begin = int(from % plane), p.steps = int(min(g.N * plane - from, slice));
+    p.rows = g.Kg(), p.columns = x_depth * g.R * g.S;
+    p.a_h = p.a_w = 1, p.b_h = g.H, p.b_w = g.W;
+    p.a_wide = dy_wide, p.b_wide = x_wide;
+    p.output = dw + i * filters + group * (filters / g.groups);
+    p.sums = db ? db + (long long)i * g.K + group * g.Kg() : nullptr;
+    p.wants_line_sums = db != nullptr;
+    p.pairs = dw_channels_last && g.Cg() % 2 == 0 && x_depth == g.Cg();
+    return p;
+  }
+};
+
+// ---- tensors as those maps take them ----
+
+constexpr int kLayoutThreads = 256;
+
+// w [K, C/groups, R, S] in either layout -> filter [lines][taps][depth], then zeros up to `pitch`; lines are k and depth
+// c (forward), or lines c of every group and depth k (dgrad). grid (lines, ceil(depth / 256))
+template <class T, class Rounding>
+__global__ void __launch_bounds__(kLayoutThreads)
+    filter_kernel(Conv2d g, bool dgrad, bool channels_last, int depth, int pitch, const T* __restrict__ w, T* filter) {
+  const int i = int(blockIdx.y) * kLayoutThreads + int(threadIdx.x), line = int(blockIdx.x), taps = g.R * g.S;
+  T* to = filter + (long long)line * pitch;
+  if (i < pitch - taps * depth) to[taps * depth + i] = T(0.0f);
+  if (i >= depth) return;
+  const int channels = dgrad ? g.Kg() : g.Cg(), group = dgrad ? line / g.Cg() : 0;
+  const long long k = dgrad ? group * g.Kg() + i : line;
+  const int c = dgrad ? line % g.Cg() : i;
+  const long long tap_pitch = channels_last ? g.Cg() : 1;
+  const T* from = w + k * g.Cg() * taps + c * (channels_last ? 1 : taps);
+  for (int tap = 0; tap < taps; tap++)
+    to[tap * depth + i] = i < channels ? Rounding::round(from[tap * tap_pitch]) : T(0.0f);
+}
+
+struct AsItIs {
+  template <class T> static __device__ T round(T x) { return x; }
+};
+struct ToTf32 {
+  static __device__ float round(float x) { return __uint_as_float(to_tf32(x)); }
+};
+
+constexpr int kTransposed = 32;  // pixels, and channels, of a tile
+
+// from [N, C, pixels] in either layout -> to [N, pixels, groups, depth], zeros beyond the channels of a group.
+// grid (ceil(pixels / 32), ceil(groups depth / 32), images); 32 x 8 threads
+template <class T>
+__global__ void __launch_bounds__(kLayoutThreads)
+    channels_last_kernel(int images, int C, int groups, int depth, long long pixels, Pitches pitches,
+                         const T* __restrict__ from, T* __restrict__ to) {
+  SHARED(T, tile, [kTransposed][kTransposed + 2]);
+  const int lane = int(threadIdx.x) % kTransposed, first = int(threadIdx.x) / kTransposed, Cg = C / groups;
+  const long long pixel0 = (long long)blockIdx.x * kTransposed;
+  const int channel0 = int(blockIdx.y) * kTransposed;
+  for (int n = int(blockIdx.z); n < images; n += int(gridDim.z)) {
+    for (int i = first; i < kTransposed; i += kLayoutThreads / kTransposed) {
+      const bool along_pixels = pitches.pixel == 1;
+      const int row = along_pixels ? lane : i, column = along_pixels ? i : lane;
+      const long long pixel = pixel0 + row;
+      const int channel = channel0 + column, group = channel / depth, c = channel % depth;
+      const bool is = pixel < pixels && group < groups && c < Cg;
+      tile[row][column] =
+          is ? from[n * pitches.image + (long long)(group * Cg + c) * pitches.channel + pixel * pitches.pixel]
+             : T(0.0f);
+    }
+    __syncthreads();
+    for (int i = first; i < kTransposed; i += kLayoutThreads / kTransposed) {
+      const long long pixel = pixel0 + i;
+      const int channel = channel0 + lane;
+      if (pixel < pixels && channel < groups * depth)
+        to[(n * pixels + pixel) * (groups * depth) + channel] = tile[i][lane];
+    }
+    __syncthreads();
+  }
+}
+
+}  // namespace convlab

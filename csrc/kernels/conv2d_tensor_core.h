@@ -1,0 +1,128 @@
+// Launching the maps of conv2d_as_mma.h: what the files that compile them, one for each precision, share.
+#pragma once
+#include "kernels/add_slices.h"
+#include "kernels/conv2d_as_mma.h"
+#include "kernels/conv2d_tensor_core_plan.h"
+#include "kernels/fill.h"
+#include "kernels/launchers.h"
+
+namespace convlab {
+
+// A pass's tensors; `add`: bias in forward, db in wgrad, where either may be null.
+struct TensorCoreCall {
+  const Plan& plan;
+  const Problem& problem;
+  const void *first, *second;
+  void *output, *bias_gradient;
+  const void* bias;
+  void* workspace;
+  Stream stream;
+};
+
+// conv2d_tensor_core_PRECISION.cu
+void tensor_core_f16(const TensorCoreCall&);
+void tensor_core_bf16(const TensorCoreCall&);
+void tensor_core_tf32(const TensorCoreCall&);
+void tensor_core_tf32x3(const TensorCoreCall&);
+
+#if defined(CONVLAB_TENSOR_CORE_LAUNCHES)
+
+// Calls f(type_tag<Tile>{}) with the tile of the plan.
+template <int i, class T, class F> void dispatch_tensor_tile(const Plan& plan, const F& f) {
+  if constexpr (i < kTensorTileCount) {
+    if (plan.variant != i) return dispatch_tensor_tile<i + 1, T>(plan, f);
+    constexpr TensorTile t = kTensorTiles[i];
+    f(type_tag<WarpTile<t.M, t.N, kTensorStepBytes / int(sizeof(T)), t.warp_m, t.warp_n, t.depth, t.blocks>>{});
+  }
+}
+
+template <class Products> struct TensorCorePasses {
+  using T = typename Products::Element;
+  static constexpr int kFirstTile = Products::kPromotes ? kTensorTileCount - 1 : 0;
+
+  template <class Map> static void multiply(const TensorCoreCall& c, const Map& map) {
+    dispatch_tensor_tile<kFirstTile, T>(c.plan, [&](auto tile) {
+      launch(tensor_core_kernel<Products, typename decltype(tile)::type, Map>,
+             dim3(c.plan.grid[0], c.plan.grid[1], c.plan.grid[2]), dim3(c.plan.threads), size_t(c.plan.shared),
+             c.stream, map);
+    });
+  }
+
+  // The operand where the kernels find it, and how it lies there. `at` moves past its copy in the workspace.
+  static const T* taken(const TensorCoreCall& c, const TensorOperand& o, const void* from, int channels,
+                        long long pixels, bool channels_last, Pitches& pitches, char*& at) {
+    const Conv2d& g = c.problem.g;
+    pitches = pitches_of(channels, pixels, channels_last || o.channels_last);
+    if (!o.copied) return static_cast<const T*>(from);
+    T* to = reinterpret_cast<T*>(at);
+    at += o.bytes;
+    const int depths = g.groups * o.depth;
+    launch(channels_last_kernel<T>,
+           dim3(unsigned(ceil_div(pixels, kTransposed)), unsigned(ceil_div(depths, kTransposed)),
+                unsigned(std::min(std::max(g.N, 1), kGridYZ))),
+           dim3(kLayoutThreads), 0, c.stream, g.N, channels, g.groups, o.depth, pixels,
+           pitches_of(channels, pixels, channels_last), static_cast<const T*>(from), to);
+    pitches = pitches_of(depths, pixels, true);
+    return to;
+  }
+
+  template <bool kChannelsLast> static void image(const TensorCoreCall& c, const TensorLayout& l, bool dgrad) {
+    const Conv2d& g = c.problem.g;
+    const Layouts& lie = c.problem.layouts;
+    char* at = static_cast<char*>(c.workspace);
+    ImageMap<T, kChannelsLast> map{};
+    map.g = g, map.dgrad = dgrad;
+    const long long inputs = (long long)g.H * g.W, outputs = (long long)g.P * g.Q;
+    map.input = taken(c, l.first, c.first, dgrad ? g.K : g.C, dgrad ? outputs : inputs, lie.first, map.in, at);
+    T* filter = reinterpret_cast<T*>(at);
+    map.filter = filter, map.bias = static_cast<const T*>(c.bias), map.output = static_cast<T*>(c.output);
+    map.depth = l.first.depth, map.filter_pitch = int(l.filter_pitch), map.by_depth = Divisor(map.depth);
+    const int out_channels = dgrad ? g.C : g.K;
+    map.out = pitches_of(out_channels, dgrad ? inputs : outputs, lie.output);
+    map.wide = l.first.wide;
+    map.pairs = map.out.channel == 1 && out_channels / g.groups % 2 == 0;
+    using Rounding = std::conditional_t<std::is_same_v<Products, Tf32Products>, ToTf32, AsItIs>;
+    launch(filter_kernel<T, Rounding>, dim3(unsigned(l.filter_lines), unsigned(ceil_div(map.depth, kLayoutThreads))),
+           dim3(kLayoutThreads), 0, c.stream, g, dgrad, lie.second, map.depth, map.filter_pitch,
+           static_cast<const T*>(c.second), filter);
+    if (dgrad && classes_of(g) < g.stride_h * g.stride_w)
+      fill_with_zeros((long long)g.N * g.C * g.H * g.W, map.output, c.stream);
+    multiply(c, map);
+  }
+
+  template <bool kChannelsLast> static void wgrad(const TensorCoreCall& c, const TensorLayout& l) {
+    const Conv2d& g = c.problem.g;
+    const Layouts& lie = c.problem.layouts;
+    char* at = static_cast<char*>(c.workspace);
+    const long long filters = gemm_weights(g);
+    FilterMap<T, kChannelsLast> map{};
+    map.g = g;
+    map.dy = taken(c, l.first, c.first, g.K, (long long)g.P * g.Q, lie.first, map.of_dy, at);
+    map.x = taken(c, l.second, c.second, g.C, (long long)g.H * g.W, lie.second, map.of_x, at);
+    map.dw = reinterpret_cast<float*>(at);
+    map.db = c.bias_gradient ? map.dw + c.plan.slices * filters : nullptr;
+    map.dy_depth = l.first.depth, map.x_depth = l.second.depth;
+    map.dw_channels_last = lie.output, map.dy_wide = l.first.wide, map.x_wide = l.second.wide;
+    map.slices = c.plan.slices, map.slice = c.plan.slice;
+    map.by_plane = Divisor(g.P * g.Q), map.by_row = Divisor(g.Q);
+    multiply(c, map);
+    add_slices(c.plan.slices, filters, map.dw, static_cast<T*>(c.output), c.stream);
+    if (map.db) add_slices(c.plan.slices, g.K, map.db, static_cast<T*>(c.bias_gradient), c.stream);
+  }
+
+  static void run(const TensorCoreCall& c) {
+    const TensorLayout l = tensor_layout(c.problem);
+    const auto with_layout = [&](auto channels_last) {
+      constexpr bool kChannelsLast = decltype(channels_last)::value;
+      if (c.problem.pass == Pass::wgrad) wgrad<kChannelsLast>(c, l);
+      else image<kChannelsLast>(c, l, c.problem.pass == Pass::dgrad);
+    };
+    if constexpr (sizeof(T) == 4)
+      if (!l.first.channels_last) return with_layout(std::false_type{});
+    with_layout(std::true_type{});
+  }
+};
+
+#endif
+
+}  // namespace convlab

@@ -1,0 +1,211 @@
+// The tensor_core rung as data: its tiles, which operands it lays out anew, and what it cannot do.
+#pragma once
+#include <algorithm>
+#include <climits>
+#include <cmath>
+
+#include "kernels/conv2d_gemm_plan.h"
+
+namespace convlab {
+
+// A block's tile and a warp's part of it; `depth` tiles are on their way or in use, and a multiprocessor has room for
+// `blocks` of them.
+struct TensorTile {
+  int M, N, warp_m, warp_n, depth, blocks;
+  constexpr int threads() const { return (M / warp_m) * (N / warp_n) * 32; }
+};
+
+// 3xtf32 has the last one alone: its sums take twice the registers.
+constexpr TensorTile kTensorTiles[] = {
+    {128, 128, 64, 32, 3, 2},  // 48 products of two fragments a warp for 12 loads of them
+    {128, 64, 64, 32, 3, 3},   // 64 channels
+    {64, 64, 32, 32, 3, 4},    // small matrices: more blocks
+};
+constexpr int kTensorTileCount = sizeof kTensorTiles / sizeof kTensorTiles[0];
+constexpr int kTensorStepBytes = 128;  // of a row of a tile
+constexpr int kTensorChunk = 16;  // bytes of a wide copy
+constexpr int kLeastTensorGroup = 8;  // channels of a group, where there are several: half of what an mma takes at once
+
+inline int first_tensor_tile(Precision precision) { return precision == Precision::tf32x3 ? kTensorTileCount - 1 : 0; }
+
+inline Precision tensor_precision(const Problem& p) {
+  if (p.dtype == DType::float16) return Precision::float16;
+  if (p.dtype == DType::bfloat16) return Precision::bfloat16;
+  return p.rounding == Rounding::tf32 ? Precision::tf32 : Precision::tf32x3;
+}
+
+// An activation (x or dy) as the kernels take it.
+struct TensorOperand {
+  bool channels_last = false;
+  bool copied = false;  // into the workspace, channels_last, with `depth` channels a group
+  int depth = 0;
+  bool wide = false;  // chunks of 16 bytes
+  long long bytes = 0;  // of the copy
+};
+
+inline long long up_to(long long n, long long multiple) { return ceil_div(n, multiple) * multiple; }
+
+// channels: of a group. float32 is taken as it lies; 16-bit elements must lie in chunks, because cp.async moves four bytes
+// or more. copy: have it channels_last anyway.
+inline TensorOperand tensor_operand(const Problem& p, int channels, long long pixels, bool lies_channels_last,
+                                    bool copy) {
+  const int bytes = bytes_of(p.dtype), chunk = kTensorChunk / bytes;
+  TensorOperand o;
+  o.channels_last = lies_channels_last || pixels == 1;
+  o.depth = channels, o.wide = channels % chunk == 0;
+  o.copied = (copy && !o.channels_last) || (bytes == 2 && !(o.channels_last && o.wide));
+  if (o.copied) {
+    o.channels_last = o.wide = true, o.depth = int(up_to(channels, chunk));
+    o.bytes = up_to((long long)p.g.N * pixels * p.g.groups * o.depth * bytes, 256);
+  }
+  return o;
+}
+
+// Everything in the workspace, in this order: the copies, the filter laid out anew, wgrad's slices.
+struct TensorLayout {
+  TensorOperand first, second;  // forward: x and none; dgrad: dy and none; wgrad: dy and x
+  long long filter_pitch = 0, filter_lines = 0, filter_bytes = 0;
+};
+
+inline TensorLayout tensor_layout(const Problem& p) {
+  const Conv2d& g = p.g;
+  const long long inputs = (long long)g.H * g.W, outputs = (long long)g.P * g.Q;
+  const int chunk = kTensorChunk / bytes_of(p.dtype);
+  TensorLayout l;
+  if (p.pass == Pass::wgrad) {
+    const bool any = p.layouts.first || p.layouts.second;
+    l.first = tensor_operand(p, g.Kg(), outputs, p.layouts.first, any);
+    l.second = tensor_operand(p, g.Cg(), inputs, p.layouts.second, any);
+    if (l.first.channels_last != l.second.channels_last) {  // one pixel is both
+      l.first = tensor_operand(p, g.Kg(), outputs, p.layouts.first, true);
+      l.second = tensor_operand(p, g.Cg(), inputs, p.layouts.second, true);
+    }
+    if (!l.first.channels_last) l.first.wide = outputs % chunk == 0, l.second.wide = false;
+    return l;
+  }
+  const bool forward = p.pass == Pass::forward;
+  l.first = tensor_operand(p, forward ? g.Cg() : g.Kg(), forward ? inputs : outputs, p.layouts.first, false);
+  if (!l.first.channels_last)  // pixels lie side by side, and a window's only where it is one of them
+    l.first.wide = g.R * g.S == 1 && g.P == g.H && g.Q == g.W && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 &&
+                   g.pad_w == 0 && outputs % chunk == 0;
+  l.filter_pitch = up_to((long long)g.R * g.S * l.first.depth, chunk);
+  l.filter_lines = forward ? g.K : g.C;
+  l.filter_bytes = up_to(l.filter_pitch * l.filter_lines * bytes_of(p.dtype), 256);
+  return l;
+}
+
+inline GemmProblem tensor_product(const Problem& p, const TensorLayout& l) {
+  const Conv2d& g = p.g;
+  const long long taps = (long long)g.R * g.S;
+  switch (p.pass) {
+    case Pass::forward: return {(long long)g.N * g.P * g.Q, g.Kg(), taps * l.first.depth, g.groups};
+    case Pass::dgrad:
+      return {(long long)g.N * ceil_div(g.H, g.stride_h) * ceil_div(g.W, g.stride_w), g.Cg(), taps * l.first.depth,
+              (long long)g.groups * classes_of(g)};
+    default: return {g.Kg(), taps * l.second.depth, (long long)g.N * g.P * g.Q, g.groups};
+  }
+}
+
+constexpr long long kMostSlice = 1 << 29;  // so that a position in a slice, from its first image on, is an int
+
+// With the sum in about `wanted` slices
+inline Cover tensor_cover(const TensorTile& t, const GemmProblem& p, bool sliced, long long wanted) {
+  constexpr double kLoad = 16;  // bringing an element of A or B to a tile, against a product
+  constexpr double kStore = 200;  // a float to memory and back, for a sum that is in slices
+  constexpr double kStart = 300;  // steps' worth of time before a block's first product
+  Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, p.steps, 0};
+  if (sliced) {
+    c.slice = std::clamp(up_to(ceil_div(p.steps, wanted), kLeastSlice), kLeastSlice, kMostSlice);
+    c.slices = std::max(ceil_div(p.steps, c.slice), 1LL);
+  }
+  const double blocks = double(ceil_div(c.columns * c.rows * p.parts * c.slices, kMultiprocessors));
+  const double waves = std::ceil(blocks / t.blocks);
+  const double each = double(t.M) * t.N * (1 + kLoad * (1.0 / t.M + 1.0 / t.N));
+  const double sums = c.slices > 1 ? double(p.rows) * p.columns * p.parts * c.slices / kMultiprocessors : 0;
+  // a multiprocessor with fewer than two blocks waits for its copies
+  c.cost = (double(c.slice) + kStart) * (0.7 * blocks + 0.3 * waves * t.blocks) * each + kStore * sums;
+  return c;
+}
+
+inline bool tensor_fits(const TensorTile& t, const GemmProblem& p) {
+  return grid_fits(ceil_div(p.rows, t.M), ceil_div(p.columns, t.N), p.parts);
+}
+
+inline Plan tensor_core_plan(const Problem& p) {
+  const TensorLayout l = tensor_layout(p);
+  const GemmProblem product = tensor_product(p, l);
+  const bool sliced = p.pass == Pass::wgrad;
+  Plan plan;
+  plan.precision = tensor_precision(p), plan.layouts = p.layouts;
+  Cover best{};
+  for (int i = first_tensor_tile(plan.precision); i < kTensorTileCount; i++) {
+    const TensorTile& t = kTensorTiles[i];
+    if (!tensor_fits(t, product)) continue;
+    const long long blocks =
+        std::max(ceil_div(product.columns, t.N) * ceil_div(product.rows, t.M) * product.parts, 1LL);
+    for (int each : {0, 1, 2, 4, 8, 16}) {
+      const long long wanted =
+          std::clamp(each * kMultiprocessors / blocks, 1LL, kGridYZ / std::max(product.parts, 1LL));
+      const Cover c = tensor_cover(t, product, sliced, wanted);
+      if (best.slices == 0 || c.cost < best.cost) best = c, plan.variant = i;
+      if (!sliced) break;
+    }
+  }
+  const TensorTile& t = kTensorTiles[plan.variant];
+  plan.tile = {t.M, t.N, kTensorStepBytes / bytes_of(p.dtype), t.warp_m, t.warp_n};
+  plan.rows = product.rows, plan.columns = product.columns, plan.steps = product.steps;
+  plan.threads = t.threads();
+  plan.grid[0] = unsigned(best.rows), plan.grid[1] = unsigned(best.columns);
+  plan.grid[2] = unsigned(product.parts * best.slices);
+  plan.shared = (long long)t.depth * (t.M + t.N) * kTensorStepBytes;
+  plan.useful =
+      double(product.rows) * product.columns / std::max(double(best.rows) * t.M * double(best.columns) * t.N, 1.0);
+  plan.workspace = l.first.bytes + l.second.bytes + l.filter_bytes;
+  if (sliced) {
+    plan.slices = int(best.slices), plan.slice = best.slice;
+    plan.workspace += plan.slices * (gemm_weights(p.g) + p.g.K) * (long long)sizeof(float);
+  }
+  return plan;
+}
+
+inline bool tensor_core_groups(const Conv2d& g) {
+  return g.groups == 1 || (g.Cg() >= kLeastTensorGroup && g.Kg() >= kLeastTensorGroup);
+}
+
+// Elements that are counted in 32 bits: of the filters as they are laid out anew, and of wgrad's planes
+inline long long tensor_core_counted(const Problem& p, const TensorLayout& l) {
+  const long long weights = std::max(gemm_weights(p.g), l.filter_pitch * l.filter_lines);
+  return p.pass == Pass::wgrad
+             ? std::max({weights, (long long)p.g.P * p.g.Q + kMostSlice, (long long)p.g.R * p.g.S * l.second.depth})
+             : weights;
+}
+
+inline bool tensor_core_can(const Problem& p) {
+  if (p.dtype == DType::float64 || !tensor_core_groups(p.g)) return false;
+  const TensorLayout l = tensor_layout(p);
+  return tensor_core_counted(p, l) <= INT_MAX && tensor_fits(kTensorTiles[kTensorTileCount - 1], tensor_product(p, l));
+}
+
+inline std::string tensor_core_why_not(const Problem& p) {
+  const auto text = [](long long n) { return std::to_string(n); };
+  if (p.dtype == DType::float64) return "is not compiled for float64";
+  if (!tensor_core_groups(p.g))
+    return "multiplies " + text(kLeastTensorGroup) + " channels of a group at a time or more, and these groups have " +
+           text(p.g.Cg()) + " in and " + text(p.g.Kg()) + " out";
+  const TensorLayout l = tensor_layout(p);
+  if (tensor_core_counted(p, l) > INT_MAX)
+    return "counts weights and the pixels of a plane in 32 bits, and there are " + text(tensor_core_counted(p, l));
+  const GemmProblem product = tensor_product(p, l);
+  const TensorTile& t = kTensorTiles[kTensorTileCount - 1];
+  return grid_refusal(ceil_div(product.rows, t.M), ceil_div(product.columns, t.N), product.parts);
+}
+
+inline bool tensor_core_best(const Problem&) { return false; }
+
+inline CudaRung kTensorCore{.can = tensor_core_can,
+                            .why_not = tensor_core_why_not,
+                            .plan = tensor_core_plan,
+                            .best = tensor_core_best,
+                            .as_they_lie = true};
+
+}  // namespace convlab

@@ -1,0 +1,315 @@
+// The one main loop of the tensor_core rung: D[m, n] = sum over k of A[m, k] B[k, n], a block a tile of D, a warp a part
+// of it, by mma.sync.
+//
+// What A, B and D are is a Map's business (conv2d_as_mma.h), as in gemm.h: every row m, column n and step k has a Position
+// in the tensor that A or B is read from, and an element lies at the sum of two of them; 0 outside the tensor.
+//
+// A tile of A is [M][steps] in shared memory where steps lie side by side in the tensor (kLinesInner false), or
+// [steps][M] where rows do; so is a tile of B. Either way it moves in chunks of 16 bytes where the tensor lets it
+// ("wide"), and else an element at a time, by cp.async, which leaves zeros where the position is outside. kStages tiles
+// are on their way or in use: one wait and one barrier a tile.
+//
+// Chunks of a row are exchanged ("swizzled") by an XOR with the row's number, so that neither the copies, nor ldmatrix,
+// which reads 8 rows of a chunk, nor the 4-byte loads of tf32 meet in a bank.
+#pragma once
+#include "device/async_copy.h"
+#include "device/device.h"
+#include "device/mma.h"
+#include "device/vector.h"
+#include "dtype.h"
+
+namespace convlab {
+
+// Where a row, a column or a step lies: elements from the tensor's part, and coordinates that say whether it is inside.
+struct Position {
+  long long offset;
+  int h, w;
+};
+constexpr int kFarOutside = -(1 << 30);  // a coordinate outside every tensor, even with another such added to it
+
+constexpr int kChunkBytes = 16, kStepBytes = 128;  // a row of a tile whose steps lie side by side
+constexpr int kInstructionBytes = 32;  // steps of an mma: 8 of tf32, 16 of 16 bits
+constexpr int kInstructions = kStepBytes / kInstructionBytes;  // along the steps of a tile
+
+// A block makes kM x kN, a warp kWarpM x kWarpN. kBlocks: that a multiprocessor should have registers for.
+template <int kM, int kN, int kK, int kWarpM, int kWarpN, int kDepth, int kBlocks> struct WarpTile {
+  static constexpr int M = kM, N = kN, K = kK, warp_m = kWarpM, warp_n = kWarpN, stages = kDepth, blocks = kBlocks;
+  static constexpr int threads = (M / warp_m) * (N / warp_n) * 32;
+  static constexpr int stage_bytes = (M + N) * kStepBytes;
+  static_assert(warp_m % 16 == 0 && warp_n % 16 == 0,
+                "fragments of A are of 16 rows, and those of B are loaded in twos");
+  static __device__ __forceinline__ int warp_row() { return int(threadIdx.x) / 32 / (N / warp_n) * warp_m; }
+  static __device__ __forceinline__ int warp_column() { return int(threadIdx.x) / 32 % (N / warp_n) * warp_n; }
+};
+
+// ---- what a product is made of: the element type in memory, and the instruction ----
+
+struct Float16Products {
+  using Element = float16;
+  static constexpr bool kPromotes = false;
+  template <int n> struct Fragment {
+    uint32_t bits[n];
+  };
+  template <int n> static __device__ __forceinline__ Fragment<n> fragment(const uint32_t (&raw)[n], bool) {
+    Fragment<n> f;
+    for (int i = 0; i < n; i++) f.bits[i] = raw[i];
+    return f;
+  }
+  static __device__ __forceinline__ void add(float (&d)[4], const Fragment<4>& a, const Fragment<2>& b) {
+    mma_m16n8k16_f16(d, a.bits, b.bits, d);
+  }
+};
+
+struct BFloat16Products : Float16Products {
+  using Element = bfloat16;
+  static __device__ __forceinline__ void add(float (&d)[4], const Fragment<4>& a, const Fragment<2>& b) {
+    mma_m16n8k16_bf16(d, a.bits, b.bits, d);
+  }
+};
+
+// float32 rounded to 11 bits
+struct Tf32Products {
+  using Element = float;
+  static constexpr bool kPromotes = false;
+  template <int n> struct Fragment {
+    uint32_t bits[n];
+  };
+  template <int n> static __device__ __forceinline__ Fragment<n> fragment(const uint32_t (&raw)[n], bool rounded) {
+    Fragment<n> f;
+    for (int i = 0; i < n; i++) f.bits[i] = rounded ? raw[i] : to_tf32(__uint_as_float(raw[i]));
+    return f;
+  }
+  static __device__ __forceinline__ void add(float (&d)[4], const Fragment<4>& a, const Fragment<2>& b) {
+    mma_m16n8k8_tf32(d, a.bits, b.bits, d);
+  }
+};
+
+// float32 as the sum of two such: x = big + small to 22 bits or more, and small x small is left out. The tensor cores
+// cut what they add to a sum, so a tile's products are summed by themselves and added in float32.
+struct Tf32x3Products {
+  using Element = float;
+  static constexpr bool kPromotes = true;
+  template <int n> struct Fragment {
+    uint32_t big[n], small[n];
+  };
+  template <int n> static __device__ __forceinline__ Fragment<n> fragment(const uint32_t (&raw)[n], bool) {
+    Fragment<n> f;
+    for (int i = 0; i < n; i++) {
+      const float x = __uint_as_float(raw[i]);
+      f.big[i] = to_tf32(x);
+      f.small[i] = to_tf32(x - __uint_as_float(f.big[i]));
+    }
+    return f;
+  }
+  static __device__ __forceinline__ void add(float (&d)[4], const Fragment<4>& a, const Fragment<2>& b) {
+    mma_m16n8k8_tf32(d, a.small, b.big, d);
+    mma_m16n8k8_tf32(d, a.big, b.small, d);
+    mma_m16n8k8_tf32(d, a.big, b.big, d);
+  }
+};
+
+// ---- a tile of A or B in shared memory ----
+
+// kLines: its rows (of A) or columns (of B)
+template <class T, int kLines, bool kLinesInner, int kThreads> struct OperandTile {
+  static constexpr int kChunk = kChunkBytes / int(sizeof(T)), kSteps = kStepBytes / int(sizeof(T));
+  static constexpr int kRows = kLinesInner ? kSteps : kLines, kColumns = kLinesInner ? kLines : kSteps;
+  static constexpr int kChunks = kColumns / kChunk;  // a row
+  static_assert(kChunks % 8 == 0 && kRows * kChunks % kThreads == 0 && kThreads % kColumns == 0);
+
+  // Where element `column` of a row is; a chunk's elements stay together.
+  static __device__ __forceinline__ int at(int row, int column) {
+    const int exchanged = kLinesInner && sizeof(T) == 4 ? (row & 3) << 1 : row & 7;
+    return row * kColumns + ((column / kChunk ^ exchanged) * kChunk + column % kChunk);
+  }
+
+  // Starts the copies of one tile: line i + step j of `from`, with the block's positions in shared memory.
+  static __device__ __forceinline__ void copy(T* tile, const T* from, const Position* lines, const Position* steps,
+                                              int bounds_h, int bounds_w, bool wide) {
+    const Position* outer = kLinesInner ? steps : lines;
+    const Position* inner = kLinesInner ? lines : steps;
+    const auto element = [&](const Position& a, const Position& b, bool& inside) {
+      inside = unsigned(a.h + b.h) < unsigned(bounds_h) && unsigned(a.w + b.w) < unsigned(bounds_w);
+      return from + (a.offset + b.offset);
+    };
+    bool inside;
+    if (wide) {
+#pragma unroll
+      for (int i = 0; i < kRows * kChunks / kThreads; i++) {
+        const int index = i * kThreads + int(threadIdx.x), row = index / kChunks, column = index % kChunks * kChunk;
+        const T* source = element(outer[row], inner[column], inside);
+        async_copy<kChunkBytes>(tile + at(row, column), source, inside ? kChunkBytes : 0);
+      }
+    } else if constexpr (sizeof(T) == 4) {
+      const int column = int(threadIdx.x) % kColumns;  // neighbouring threads, neighbouring elements
+      const Position mine = inner[column];
+#pragma unroll 4
+      for (int row = int(threadIdx.x) / kColumns; row < kRows; row += kThreads / kColumns) {
+        const T* source = element(outer[row], mine, inside);
+        async_copy<4>(tile + at(row, column), source, inside ? 4 : 0);
+      }
+    }
+  }
+
+  // Four 8 x 8 (of tf32: 8 x 4) parts of the tile for an mma's registers, two along lines and two along steps: those
+  // along lines first if kLinesFirst. line0 and step0: the first of each.
+  template <bool kLinesFirst>
+  static __device__ __forceinline__ void load_four(uint32_t (&r)[4], const T* tile, int line0, int step0) {
+    constexpr int kHalf = kChunk;  // steps of a part
+    const int lane = int(threadIdx.x) % 32;
+    if constexpr (kLinesInner && sizeof(T) == 4) {  // ldmatrix transposes 16-bit elements alone
+      const int g = lane / 4, t = lane % 4;
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const int line = kLinesFirst ? i % 2 : i / 2, step = kLinesFirst ? i / 2 : i % 2;
+        r[i] = __float_as_uint(float(tile[at(step0 + step * kHalf + t, line0 + line * 8 + g)]));
+      }
+    } else {
+      const int line = kLinesFirst ? lane / 8 % 2 : lane / 16, step = kLinesFirst ? lane / 16 : lane / 8 % 2;
+      if constexpr (kLinesInner) ldmatrix_x4_trans(r, tile + at(step0 + step * kHalf + lane % 8, line0 + line * 8));
+      else ldmatrix_x4(r, tile + at(line0 + line * 8 + lane % 8, step0 + step * kHalf));
+    }
+  }
+};
+
+// ---- the main loop ----
+
+// The positions of a tile's rows and columns, in shared memory, and of its elements in the output; -1: none.
+template <class Tile> struct Lines {
+  Position a[Tile::M], b[Tile::N];
+  long long row[Tile::M], column[Tile::N];
+};
+
+// Makes the block's tile whose first row is m0 and first column n0. `part` is what the Map gives this block to do.
+template <class Tile, class Products, class Part>
+__device__ __forceinline__ void multiply_tile(const Part& part, long long m0, long long n0) {
+  using T = typename Products::Element;
+  using TileOfA = OperandTile<T, Tile::M, Part::kLinesInner, Tile::threads>;
+  using TileOfB = OperandTile<T, Tile::N, Part::kLinesInner && Part::kBAsA, Tile::threads>;
+  constexpr int kM = Tile::warp_m / 16, kN = Tile::warp_n / 8, K = Tile::K;
+  static_assert(K == TileOfA::kSteps);
+  DYNAMIC_SHARED(T, tiles);  // [stages][M + N][K]
+  SHARED(Lines<Tile>, lines, [1]);
+  SHARED(Position, steps_a, [2][K]);
+  SHARED(Position, steps_b, [2][K]);
+  const int thread = int(threadIdx.x);
+
+  const auto table_steps = [&](int tile) {
+    if (thread < K) part.step(tile, thread, K, steps_a[tile & 1][thread], steps_b[tile & 1][thread]);
+  };
+  const auto tile_of_a = [&](int tile) { return tiles + tile % Tile::stages * (Tile::M + Tile::N) * K; };
+  const auto tile_of_b = [&](int tile) { return tile_of_a(tile) + Tile::M * K; };
+  const auto copy = [&](int tile) {
+    TileOfA::copy(tile_of_a(tile), part.a_base, lines[0].a, steps_a[tile & 1], part.a_h, part.a_w, part.a_wide);
+    TileOfB::copy(tile_of_b(tile), part.b_base, lines[0].b, steps_b[tile & 1], part.b_h, part.b_w, part.b_wide);
+  };
+
+  for (int i = thread; i < Tile::M; i += Tile::threads) part.row(m0 + i, lines[0].a[i], lines[0].row[i]);
+  for (int i = thread; i < Tile::N; i += Tile::threads) part.column(n0 + i, lines[0].b[i], lines[0].column[i]);
+  const int count = part.tiles(K);
+  table_steps(0);
+  for (int tile = 0; tile < Tile::stages - 1; tile++) {
+    __syncthreads();
+    table_steps(tile + 1);
+    if (tile < count) copy(tile);
+    async_commit();
+  }
+
+  float sums[kM][kN][4], products[kM][kN][4], line_sum = 0;
+#pragma unroll
+  for (int i = 0; i < kM; i++)
+#pragma unroll
+    for (int j = 0; j < kN; j++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) sums[i][j][e] = products[i][j][e] = 0;
+
+  for (int tile = 0; tile < count; tile++) {
+    async_wait<Tile::stages - 2>();
+    __syncthreads();  // this tile is there; nobody reads the one before it, nor its steps
+    const int next = tile + Tile::stages - 1;
+    if (next < count) copy(next);
+    async_commit();
+    table_steps(next + 1);
+
+    const T* a_tile = tile_of_a(tile);
+    const T* b_tile = tile_of_b(tile);
+#pragma unroll
+    for (int k = 0; k < kInstructions; k++) {
+      typename Products::template Fragment<4> a[kM];
+      typename Products::template Fragment<2> b[kN];
+      const int step = k * (K / kInstructions);
+#pragma unroll
+      for (int i = 0; i < kM; i++) {
+        uint32_t raw[4];
+        TileOfA::template load_four<true>(raw, a_tile, Tile::warp_row() + i * 16, step);
+        a[i] = Products::fragment(raw, false);
+      }
+#pragma unroll
+      for (int j = 0; j < kN; j += 2) {
+        uint32_t raw[4];
+        TileOfB::template load_four<false>(raw, b_tile, Tile::warp_column() + j * 8, step);
+        const uint32_t first[2] = {raw[0], raw[1]}, second[2] = {raw[2], raw[3]};
+        b[j] = Products::fragment(first, !Part::kBAsA);
+        b[j + 1] = Products::fragment(second, !Part::kBAsA);
+      }
+#pragma unroll
+      for (int i = 0; i < kM; i++)
+#pragma unroll
+        for (int j = 0; j < kN; j++) {
+          if constexpr (Products::kPromotes) Products::add(products[i][j], a[i], b[j]);
+          else Products::add(sums[i][j], a[i], b[j]);
+        }
+    }
+    if constexpr (Products::kPromotes) {
+#pragma unroll
+      for (int i = 0; i < kM; i++)
+#pragma unroll
+        for (int j = 0; j < kN; j++)
+#pragma unroll
+          for (int e = 0; e < 4; e++) sums[i][j][e] += products[i][j][e], products[i][j][e] = 0;
+    }
+    if constexpr (Part::kLineSums)
+      if (part.wants_line_sums && n0 == 0 && thread < Tile::M)
+        for (int k = 0; k < K; k++)
+          line_sum += float(a_tile[Part::kLinesInner ? TileOfA::at(k, thread) : TileOfA::at(thread, k)]);
+  }
+  if constexpr (Part::kLineSums)
+    if (part.wants_line_sums && n0 == 0 && thread < Tile::M && lines[0].row[thread] >= 0)
+      part.store_line_sum(m0 + thread, line_sum);
+
+  const int g = thread % 32 / 4, t = thread % 4;
+#pragma unroll
+  for (int j = 0; j < kN; j++) {
+    const int n = Tile::warp_column() + j * 8 + 2 * t;
+    const long long column = lines[0].column[n], beside = lines[0].column[n + 1];
+    if (column < 0 && beside < 0) continue;
+    const float add = column < 0 ? 0.0f : part.bias_of(n0 + n),
+                add_beside = beside < 0 ? 0.0f : part.bias_of(n0 + n + 1);
+#pragma unroll
+    for (int i = 0; i < kM; i++)
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const long long row = lines[0].row[Tile::warp_row() + i * 16 + half * 8 + g];
+        if (row < 0) continue;
+        const float first = sums[i][j][2 * half] + add, second = sums[i][j][2 * half + 1] + add_beside;
+        if (part.pairs && column >= 0) part.store_pair(row + column, first, second);
+        else {
+          if (column >= 0) part.store(row + column, first);
+          if (beside >= 0) part.store(row + beside, second);
+        }
+      }
+  }
+}
+
+// grid (ceil(rows / M), ceil(columns / N), parts)
+template <class Products, class Tile, class Map>
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks) tensor_core_kernel(const __grid_constant__ Map map) {
+  SHARED(typename Map::Part, part, [1]);  // in shared memory, because the loop needs the registers
+  if (threadIdx.x == 0) part[0] = map.part(blockIdx.z);
+  __syncthreads();
+  const long long m0 = (long long)blockIdx.x * Tile::M, n0 = (long long)blockIdx.y * Tile::N;
+  if (m0 >= part[0].rows) return;  // parts may differ in rows
+  multiply_tile<Tile, Products>(part[0], m0, n0);
+}
+
+}  // namespace convlab
