@@ -24,6 +24,7 @@ Numbers = tuple[int, ...]  # of algorithms, by pass; 0: the operator chooses
 PASSES = ("forward", "dgrad", "wgrad")
 AUTO: Numbers = (0, 0, 0)
 _AUTOMATIC = {"none": 0, "ieee": -1, "tf32": -2, "bf16": -2}  # Rounding of csrc/algorithms.h
+_WITH_TF32 = 1 << 16  # kWithTf32 there
 _fp32_precision: Callable[[str, str], str] = torch._C._get_fp32_precision_getter
 
 
@@ -151,13 +152,15 @@ class Algorithm:
         On a GPU, or under `simulate()`, the keys are `product` (rows M, columns N and steps K of the matrix product the
         pass is made of; of its parts, the largest) and `tile` (M, N, K: a block makes M x N of its outputs, K steps at a
         time), both None where there are no tiles; `grid`, `threads` (a block), `slices` (of wgrad's sum), `images` (at
-        a time; 0: all), `workspace` (bytes).
+        a time; 0: all), `precision` (of products on tensor cores, "3xtf32" for instance, as torch's switches have it now;
+        elsewhere None; then `gated` says whether "auto" waits for a gpu-report of it), `workspace` (bytes).
 
         On the CPU: `kernels` (of which instruction set), `strip` (images and rows that are computed at a time; 0: all),
         `pieces` of work that threads share, `slices` (of wgrad's sum), `workspace` and, for each thread, `scratch`
         (bytes).
         """
-        return _lab.plan(self.number, problem.backend, problem.doing(pass_))
+        (number,) = as_switched((self.number,), problem.backend, problem.dtype)
+        return _lab.plan(number, problem.backend, problem.doing(pass_))
 
 
 _TABLE = {
@@ -183,8 +186,26 @@ def automatic() -> int:
     return _AUTOMATIC[_fp32_precision("mkldnn", "conv")]  # of torch.backends: the same, in a tenth of the time
 
 
+def tf32_allowed() -> bool:
+    """Whether tensor cores may round float32 to TF32 on a GPU, as torch's own convolutions there may:
+    `torch.backends.cudnn.allow_tf32`, or `torch.backends.cudnn.conv.fp32_precision` with what it inherits. A compiled
+    graph keeps what it found."""
+    return _fp32_precision("cuda", "conv") == "tf32"
+
+
 # What torch.compiler.assume_constant_result does, which imports Dynamo for it: a second, and files of its cache.
 automatic.__dict__["_dynamo_marked_constant"] = True
+tf32_allowed.__dict__["_dynamo_marked_constant"] = True
+
+
+def as_switched(numbers: Numbers, backend: str, dtype: torch.dtype) -> Numbers:
+    """Algorithms' numbers as the operators take them, with what torch's switches say about float32 at this moment."""
+    if backend == "cpu":
+        auto = automatic()
+        return tuple(number or auto for number in numbers) if auto else numbers
+    if backend == "cuda" and dtype is torch.float32 and tf32_allowed():
+        return tuple(number + _WITH_TF32 if number > 0 else _AUTOMATIC["tf32"] for number in numbers)
+    return numbers
 
 
 def numbers_of(algo: Algo, backend: str, problem: Conv2dProblem | None) -> Numbers:
@@ -241,9 +262,8 @@ def names_of(algo: Algo, problem: Conv2dProblem) -> dict[str, str]:
     names = {}
     for pass_, number in zip(PASSES, numbers_of(algo, problem.backend, problem)):
         chosen = next((a.name for a in algorithms() if a.number == number), None)
-        names[pass_] = chosen or _lab.choice(
-            problem.backend, problem.doing(pass_), automatic() if problem.backend == "cpu" else 0
-        )
+        (auto,) = as_switched((0,), problem.backend, problem.dtype)
+        names[pass_] = chosen or _lab.choice(problem.backend, problem.doing(pass_), auto)
     return names
 
 

@@ -10,7 +10,7 @@ from torch.overrides import has_torch_function_unary, has_torch_function_variadi
 from . import autograd, ops
 from ._activations import prelu as prelu
 from ._activations import relu6 as relu6
-from ._algorithms import AUTO, Algo, automatic, numbers_for
+from ._algorithms import AUTO, Algo, as_switched, numbers_for
 from ._convolutions import conv1d as conv1d
 from ._convolutions import conv_transpose1d as conv_transpose1d
 from ._convolutions import conv_transpose2d as conv_transpose2d
@@ -65,6 +65,9 @@ def conv2d(
     torch.backends.mkldnn.conv.fp32_precision is "ieee", and winograd_4x4 where that is "tf32" or "bf16". Rounding is
     then shared by a tile of outputs: small ones beside large ones are less exact, and with winograd_4x4 exact zeros
     become 1e-6.
+    On a GPU, tensor_core makes float32 of three TF32 products, or of one where torch allows its own convolutions TF32:
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.conv.fp32_precision and what that inherits. A backward has the
+    switches as its forward found them.
 
     Returns [N, K, P, Q] or [K, P, Q], with P = floor((H + 2 padding - dilation (R - 1) - 1) / stride) + 1 and Q alike;
     in channels_last if input or weight is.

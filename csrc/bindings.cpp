@@ -9,6 +9,7 @@
 #include "cpu/instruction_sets.h"
 #include "geometry/validate.h"
 #include "kernels/plan.h"
+#include "kernels/tensor_core_gate.h"
 #include "simulator_bindings.h"
 
 // What the build was made with; setup.py says.
@@ -84,6 +85,8 @@ py::dict facts_of(const Plan& plan) {
   facts["plane"] = plan.plane[0] ? py::object(py::make_tuple(plan.plane[0], plan.plane[1])) : py::none();
   facts["slices"] = plan.slices;
   facts["images"] = plan.images;
+  facts["precision"] = plan.precision == Precision::none ? py::object(py::none())
+                                                         : py::object(py::str(kPrecisionNames[int(plan.precision)]));
   facts["workspace"] = plan.workspace;
   return facts;
 }
@@ -100,9 +103,12 @@ py::dict facts_of(const CpuPlan& plan) {
 }
 
 py::dict plan_of(int64_t algo, const std::string& backend, const Problem& p) {
-  row_of(algo);
-  return backend_of(backend) == Backend::cpu ? facts_of(resolve<CpuRung>(algo, p).plan)
-                                             : facts_of(resolve<CudaRung>(algo, p).plan);
+  row_of(algo % kWithTf32);
+  if (backend_of(backend) == Backend::cpu) return facts_of(resolve<CpuRung>(algo, p).plan);
+  const Plan plan = resolve<CudaRung>(algo, p).plan;
+  py::dict facts = facts_of(plan);
+  if (plan.precision != Precision::none) facts["gated"] = !(kTensorCoreGate[int(plan.precision)] & bit(p.pass));
+  return facts;
 }
 
 // A matrix of Fraction as lists of (numerator, denominator)
@@ -173,7 +179,8 @@ PYBIND11_MODULE(_lab, m) {
       "plan", &convlab::plan_of,
       "How an algorithm does a pass of a convolution. CUDA: {tile, product: (M, N, K) or None, grid, threads, useful, "
       "plane, slices,\n"
-      "images, workspace}. CPU: {kernels, strip: (images, rows), pieces, slices, workspace, scratch}.");
+      "images, precision, workspace} and, of tensor cores, gated. CPU: {kernels, strip: (images, rows), pieces, "
+      "slices, workspace, scratch}.");
   m.def("conv2d_output_size", &convlab::conv2d_output_size,
         "(P, Q) of a convolution. Raises RuntimeError for arguments that do not fit together.");
   convlab::bind_simulator(m);

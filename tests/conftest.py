@@ -9,6 +9,8 @@ os.environ["CONVLAB_POISON"] = (
     "1"  # csrc/host/tensors.h: what a CPU kernel forgets to write, shows; see also poisoned_memory below
 )
 
+torch.backends.cudnn.allow_tf32 = False  # float32 is float32, but where TF32 is a test's subject
+
 torch.set_num_threads(1)  # tests run side by side, one process a core
 
 

@@ -2,6 +2,7 @@
 as the hardware does, in float64."""
 
 import random
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -96,12 +97,16 @@ def run(conv: Conv, precision: str, pass_: str, x, w, b, dy, channels_last: bool
     return list(ops.conv2d_wgrad(dy, x, w.shape[2:], geometry, True, channels_last, number))
 
 
-def check_conv(conv: Conv, precision: str, channels_last: bool, passes=PASSES, mixed=False, **mode) -> None:
+def check_conv(
+    conv: Conv, precision: str, channels_last: bool, passes=PASSES, mixed=False, device="cpu", **mode
+) -> None:
+    """Runs passes on a GPU, or on the CPU in the simulator, and compares. mixed: dy lies as x and w do not."""
     dtype = PRECISIONS[precision][0]
     x, w, b = conv.tensors(dtype)
     dy = torch.randn(conv.N, conv.K, *conv.outputs).to(dtype)
     expected = emulated(conv, precision, x, w, b, dy)
     x, w, dy = laid(x, channels_last), laid(w, channels_last), laid(dy, channels_last != mixed)
+    x, w, b, dy = (t.to(device) for t in (x, w, b, dy))
     taps = conv.R * conv.S
     terms = {
         "forward": conv.C // conv.groups * taps + 1,
@@ -111,8 +116,8 @@ def check_conv(conv: Conv, precision: str, channels_last: bool, passes=PASSES, m
     for pass_ in passes:
         what = f"{pass_} of {conv} in {precision}, {'channels_last' if channels_last else 'NCHW'} {mode}"
         try:
-            with convlab.simulate(**mode):
-                out = run(conv, precision, pass_, x, w, b, dy, channels_last)
+            with convlab.simulate(**mode) if device == "cpu" else nullcontext():
+                out = [t.cpu() for t in run(conv, precision, pass_, x, w, b, dy, channels_last)]
         except RuntimeError as error:
             raise AssertionError(what) from error
         check(out[0], *expected[pass_], terms[pass_], what)
@@ -151,5 +156,3 @@ def random_conv(rng: random.Random, most: int = 2_000_000) -> Conv:
         P, Q = conv.outputs
         if P > 0 and Q > 0 and conv.N * P * Q * conv.K * (conv.C // groups) * R * S < most:
             return conv
-
-

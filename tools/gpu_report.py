@@ -74,7 +74,7 @@ def steps(capability) -> list[Step]:
             150,
             environ=build,
         ),
-        Step("subset", [subset], 40),
+        Step("subset", [subset, [PYTHON, "-m", "tools.tensor_core_gate", "--write"]], 60),
         Step(
             "test",
             [

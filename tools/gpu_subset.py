@@ -16,6 +16,8 @@ import convlab
 import convlab.functional as CF
 from convlab.layers import SMALL
 
+torch.backends.cudnn.allow_tf32 = False  # float32 is compared as float32
+
 
 class Subset:
     """Runs and compares; `checks` counts."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from .. import ops
-from .._algorithms import Algorithm, Conv2dProblem
+from .._algorithms import Algorithm, Conv2dProblem, as_switched
 from ..simulator import Launch, TrafficTable, launches_of, simulate, traffic_of_a_sample
 
 MEMORIES = {
@@ -25,7 +25,7 @@ COUNTED_FLOPS = 6e6  # of a pass: what a second or two can count
 def call_of(algorithm: Algorithm | None, problem: Conv2dProblem, pass_: str, make=torch.randn) -> Callable:
     """A function that runs the pass, by "auto" without an algorithm, on tensors that `make(shape, dtype=)` made;
     without a bias."""
-    number = algorithm.number if algorithm else 0
+    (number,) = as_switched((algorithm.number if algorithm else 0,), "cuda", problem.dtype)
     make_ = {
         name: make(shape, dtype=problem.dtype) for name, shape in (("x", problem.x), ("w", problem.w), ("y", problem.y))
     }

@@ -62,6 +62,10 @@ def _pass(e, p: Pass):
         if rung.refused:
             yield f"    not for this: it {rung.refused}"
             continue
+        if rung.plan["precision"]:
+            yield f"    products in {rung.plan['precision']}" + (
+                "; auto waits for a gpu-report that shows it right there" if rung.plan["gated"] else ""
+            )
         title, *drawn = str(rung.picture).split("\n")
         yield from ("    " + line for line in (title + "  [modelled]", *drawn))
         if rung.counted:

@@ -1,10 +1,27 @@
-// Convolution by tensor cores: implicit GEMM with mma.sync, fed by cp.async through swizzled shared memory.
+// Convolution, tensor cores: implicit GEMM with mma.sync, its tiles brought to shared memory by cp.async.
+//
+// What it does    a warp multiplies 16 x 8 tiles of float16, bfloat16 or tf32 with one instruction, 48 or more of them for
+//                 each 128-byte step of the sum. Three tiles of A and B are on their way or in use at a time, and never
+//                 pass through registers (tensor_core_tile.h). Activations are read as they lie, NCHW or channels_last
+//                 (conv2d_as_mma.h); filters are laid out anew first, and 16-bit activations whose channels do not come in
+//                 chunks of 16 bytes.
+// Against register_tiled  one instruction for 1024 or 2048 multiply-adds of a warp instead of 32.
+// What bounds it  the tensor cores, as far as mma.sync feeds them on sm_80; on sm_90 that is 63 % or so of their peak.
+// What is next    wgmma, whose operands come from shared memory, and TMA, which unrolls while it copies.
 #include "kernels/conv2d_tensor_core.h"
+
+#include "device/capability.h"
 
 namespace convlab {
 namespace {
 
+constexpr int kLeastCapability = 8;  // mma.sync of bfloat16 and tf32, and cp.async
+
 void run(const TensorCoreCall& c) {
+  if (const int major = capability_major(); major < kLeastCapability)
+    throw std::runtime_error(
+        "convlab: algo 'tensor_core' has instructions of compute capability 8.0, and this GPU is of " +
+        std::to_string(major) + ".x; algo='auto' or 'register_tiled' runs on it");
   switch (c.plan.precision) {
     case Precision::float16: return tensor_core_f16(c);
     case Precision::bfloat16: return tensor_core_bf16(c);

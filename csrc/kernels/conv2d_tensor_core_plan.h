@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/conv2d_gemm_plan.h"
+#include "kernels/tensor_core_gate.h"
 
 namespace convlab {
 
@@ -157,7 +158,9 @@ inline Plan tensor_core_plan(const Problem& p) {
   plan.threads = t.threads();
   plan.grid[0] = unsigned(best.rows), plan.grid[1] = unsigned(best.columns);
   plan.grid[2] = unsigned(product.parts * best.slices);
-  plan.shared = (long long)t.depth * (t.M + t.N) * kTensorStepBytes;
+  // operands whose lines lie side by side in memory, and rows of their tiles further apart (tensor_core_tile.h)
+  const int padded = sliced ? (l.first.channels_last ? 2 : 0) : (l.first.channels_last ? 0 : 1);
+  plan.shared = (long long)t.depth * (t.M + t.N + 8 * padded) * kTensorStepBytes;
   plan.useful =
       double(product.rows) * product.columns / std::max(double(best.rows) * t.M * double(best.columns) * t.N, 1.0);
   plan.workspace = l.first.bytes + l.second.bytes + l.filter_bytes;
@@ -200,7 +203,10 @@ inline std::string tensor_core_why_not(const Problem& p) {
   return grid_refusal(ceil_div(product.rows, t.M), ceil_div(product.columns, t.N), product.parts);
 }
 
-inline bool tensor_core_best(const Problem&) { return false; }
+// Whether a GPU has been seen to make this right
+inline bool tensor_core_best(const Problem& p) {
+  return p.rounding != Rounding::exact && (kTensorCoreGate[int(tensor_precision(p))] & bit(p.pass));
+}
 
 inline CudaRung kTensorCore{.can = tensor_core_can,
                             .why_not = tensor_core_why_not,

@@ -9,8 +9,9 @@
 // ("wide"), and else an element at a time, by cp.async, which leaves zeros where the position is outside. kStages tiles
 // are on their way or in use: one wait and one barrier a tile.
 //
-// Chunks of a row are exchanged ("swizzled") by an XOR with the row's number, so that neither the copies, nor ldmatrix,
-// which reads 8 rows of a chunk, nor the 4-byte loads of tf32 meet in a bank.
+// Where steps lie side by side a row of a tile is 128 bytes, and its chunks are exchanged ("swizzled") by an XOR with the
+// row's number; where lines do, rows are a chunk or two longer than their contents. Either way neither the copies, nor
+// ldmatrix, which reads a chunk of 8 rows, nor the 4-byte loads of tf32 meet in a bank.
 #pragma once
 #include "device/async_copy.h"
 #include "device/device.h"
@@ -29,13 +30,13 @@ constexpr int kFarOutside = -(1 << 30);  // a coordinate outside every tensor, e
 
 constexpr int kChunkBytes = 16, kStepBytes = 128;  // a row of a tile whose steps lie side by side
 constexpr int kInstructionBytes = 32;  // steps of an mma: 8 of tf32, 16 of 16 bits
+constexpr int kPaddedLines = 8;  // between rows of a tile whose lines lie side by side
 constexpr int kInstructions = kStepBytes / kInstructionBytes;  // along the steps of a tile
 
 // A block makes kM x kN, a warp kWarpM x kWarpN. kBlocks: that a multiprocessor should have registers for.
 template <int kM, int kN, int kK, int kWarpM, int kWarpN, int kDepth, int kBlocks> struct WarpTile {
   static constexpr int M = kM, N = kN, K = kK, warp_m = kWarpM, warp_n = kWarpN, stages = kDepth, blocks = kBlocks;
   static constexpr int threads = (M / warp_m) * (N / warp_n) * 32;
-  static constexpr int stage_bytes = (M + N) * kStepBytes;
   static_assert(warp_m % 16 == 0 && warp_n % 16 == 0,
                 "fragments of A are of 16 rows, and those of B are loaded in twos");
   static __device__ __forceinline__ int warp_row() { return int(threadIdx.x) / 32 / (N / warp_n) * warp_m; }
@@ -117,10 +118,14 @@ template <class T, int kLines, bool kLinesInner, int kThreads> struct OperandTil
   static constexpr int kChunks = kColumns / kChunk;  // a row
   static_assert(kChunks % 8 == 0 && kRows * kChunks % kThreads == 0 && kThreads % kColumns == 0);
 
+  // 4 rows of 8 elements, or 8 rows of a chunk, are in different banks
+  static constexpr int kPitch = kLinesInner ? kColumns + kPaddedLines : kColumns;
+  static constexpr int kElements = kRows * kPitch;
+
   // Where element `column` of a row is; a chunk's elements stay together.
   static __device__ __forceinline__ int at(int row, int column) {
-    const int exchanged = kLinesInner && sizeof(T) == 4 ? (row & 3) << 1 : row & 7;
-    return row * kColumns + ((column / kChunk ^ exchanged) * kChunk + column % kChunk);
+    if constexpr (kLinesInner) return row * kPitch + column;
+    else return row * kPitch + ((column / kChunk ^ (row & 7)) * kChunk + column % kChunk);
   }
 
   // Starts the copies of one tile: line i + step j of `from`, with the block's positions in shared memory.
@@ -188,7 +193,7 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
   using TileOfB = OperandTile<T, Tile::N, Part::kLinesInner && Part::kBAsA, Tile::threads>;
   constexpr int kM = Tile::warp_m / 16, kN = Tile::warp_n / 8, K = Tile::K;
   static_assert(K == TileOfA::kSteps);
-  DYNAMIC_SHARED(T, tiles);  // [stages][M + N][K]
+  DYNAMIC_SHARED(T, tiles);  // [stages][A, B]
   SHARED(Lines<Tile>, lines, [1]);
   SHARED(Position, steps_a, [2][K]);
   SHARED(Position, steps_b, [2][K]);
@@ -197,8 +202,10 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
   const auto table_steps = [&](int tile) {
     if (thread < K) part.step(tile, thread, K, steps_a[tile & 1][thread], steps_b[tile & 1][thread]);
   };
-  const auto tile_of_a = [&](int tile) { return tiles + tile % Tile::stages * (Tile::M + Tile::N) * K; };
-  const auto tile_of_b = [&](int tile) { return tile_of_a(tile) + Tile::M * K; };
+  const auto tile_of_a = [&](int tile) {
+    return tiles + tile % Tile::stages * (TileOfA::kElements + TileOfB::kElements);
+  };
+  const auto tile_of_b = [&](int tile) { return tile_of_a(tile) + TileOfA::kElements; };
   const auto copy = [&](int tile) {
     TileOfA::copy(tile_of_a(tile), part.a_base, lines[0].a, steps_a[tile & 1], part.a_h, part.a_w, part.a_wide);
     TileOfB::copy(tile_of_b(tile), part.b_base, lines[0].b, steps_b[tile & 1], part.b_h, part.b_w, part.b_wide);
@@ -270,8 +277,9 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
     }
     if constexpr (Part::kLineSums)
       if (part.wants_line_sums && n0 == 0 && thread < Tile::M)
-        for (int k = 0; k < K; k++)
-          line_sum += float(a_tile[Part::kLinesInner ? TileOfA::at(k, thread) : TileOfA::at(thread, k)]);
+        for (int k = 0; k < K; k++)  // rows side by side, or steps so that 32 rows are in 32 banks
+          line_sum +=
+              float(a_tile[Part::kLinesInner ? TileOfA::at(k, thread) : TileOfA::at(thread, k ^ (thread / 8 % 4))]);
   }
   if constexpr (Part::kLineSums)
     if (part.wants_line_sums && n0 == 0 && thread < Tile::M && lines[0].row[thread] >= 0)

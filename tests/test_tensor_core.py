@@ -1,0 +1,237 @@
+"""The tensor_core rung, in every precision, pass and layout."""
+
+import random
+
+import pytest
+import tensor_core_gate
+import torch
+from tensor_core import NUMBER, PASSES, PRECISIONS, TF32, check_conv, laid, random_conv, run
+
+import convlab
+import convlab.functional as CF
+from convlab.testing import AWKWARD, Conv
+
+SAMPLE, CHECKED, MANY = 8, 1, 1000  # random problems a precision and pass
+TILES = [Conv(1, 72, 13, 12, 133, 3, 3, padding=(1, 1)), Conv(2, 136, 9, 9, 66, 1, 1)]  # several, with remainders
+HEADS = [Conv(2, 3, 13, 11, 24, 3, 3, stride=(2, 2), padding=(1, 1)), Conv(3, 24, 1, 1, 10, 1, 1)]
+GROUPS = [Conv(2, 16, 7, 6, 24, 3, 3, padding=(1, 1), groups=2), Conv(1, 27, 6, 5, 30, 2, 3, stride=(2, 1), groups=3)]
+RUNG = next(a for a in convlab.algorithms() if a.number == NUMBER)
+
+each_precision = pytest.mark.parametrize("precision", PRECISIONS)
+each_layout = pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
+
+
+@pytest.fixture
+def tf32_switch():
+    """torch's switches, as they were afterwards."""
+    yield torch.backends.cudnn
+    torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.fp32_precision = "none"
+    torch.backends.fp32_precision = "none"
+    torch.backends.cudnn.allow_tf32 = False
+
+
+@each_precision
+def test_awkward_shapes(precision):
+    rng = random.Random(precision)
+    for conv in [c for c in AWKWARD if c.groups == 1 and c.N] + HEADS + GROUPS:
+        mode = dict(order=rng.choice(["forward", "reverse", "random"]), check=conv.N * conv.H * conv.W < 1000)
+        check_conv(conv, precision, rng.random() < 0.5, **mode)
+
+
+@each_layout
+@each_precision
+@pytest.mark.parametrize("conv", TILES, ids=str)
+def test_several_tiles(conv, precision, channels_last):
+    # "forward": copies land when they are waited for, and not before
+    check_conv(conv, precision, channels_last, order="forward", check=False)
+
+
+@each_precision
+def test_layouts_may_differ(precision):
+    for channels_last in (False, True):
+        check_conv(GROUPS[0], precision, channels_last, mixed=True, check=True)
+
+
+def run_random(precision, pass_, seed, count, check):
+    rng = random.Random(seed)
+    for i in range(count):
+        conv, mode = random_conv(rng), dict(order=("forward", "reverse", "random")[i % 3], seed=i, check=check)
+        check_conv(conv, precision, rng.random() < 0.5, [pass_], rng.random() < 0.1, **mode)
+
+
+@each_precision
+@pytest.mark.parametrize("pass_", PASSES)
+def test_random_problems(precision, pass_):
+    run_random(precision, pass_, f"{precision} {pass_}", SAMPLE, False)
+    run_random(precision, pass_, f"{precision} {pass_} checked", CHECKED, True)
+
+
+@pytest.mark.long
+@each_precision
+@pytest.mark.parametrize("pass_", PASSES)
+def test_many_random_problems(precision, pass_):
+    run_random(precision, pass_, f"{precision} {pass_} many", MANY, False)
+    run_random(precision, pass_, f"{precision} {pass_} many checked", MANY // 10, True)
+
+
+# ---- what float32 is made of ----------------------------------------------------------------------------------------
+
+
+def errors(conv, number):
+    """Root mean square, of each pass, against float64."""
+    x, w, b = conv.tensors(torch.float32)
+    dy = torch.randn(conv.N, conv.K, *conv.outputs)
+    exact = [t.double().requires_grad_() for t in (x, w)]
+    y = torch.nn.functional.conv2d(*exact, b.double(), conv.stride, conv.padding, conv.dilation, conv.groups)
+    expected = dict(zip(PASSES, [y.detach(), *torch.autograd.grad(y, exact, dy.double())]))
+    rms = {}
+    for pass_ in PASSES:
+        with convlab.simulate(check=False):
+            geometry = (*conv.stride, *conv.padding * 2, *conv.dilation, conv.groups)
+            if pass_ == "forward":
+                out = convlab.ops.conv2d_forward(x, w, b, geometry, number)
+            elif pass_ == "dgrad":
+                out = convlab.ops.conv2d_dgrad(dy, w, x.shape[2:], geometry, False, number)
+            else:
+                out = convlab.ops.conv2d_wgrad(dy, x, w.shape[2:], geometry, False, False, number)[0]
+        rms[pass_] = (out.double() - expected[pass_]).pow(2).mean().sqrt().item()
+    return rms
+
+
+def test_three_products_are_as_exact_as_float32():
+    conv = Conv(1, 64, 14, 14, 48, 3, 3, padding=(1, 1))
+    register_tiled = next(a.number for a in convlab.algorithms() if a.name == "register_tiled")
+    ours, float32, tf32 = errors(conv, NUMBER), errors(conv, register_tiled), errors(conv, NUMBER + TF32)
+    for pass_ in PASSES:
+        assert ours[pass_] <= 2 * float32[pass_], pass_
+        assert tf32[pass_] > 50 * float32[pass_], pass_
+
+
+def kernels(sim):
+    return [launch.kernel for launch in sim.launches]
+
+
+def products(sim):
+    return {name for name in ("Tf32Products", "Tf32x3Products") if any(name in k for k in kernels(sim))}
+
+
+def test_torchs_switches_decide(tf32_switch):
+    x, w = torch.randn(1, 8, 5, 5), torch.randn(8, 8, 3, 3)
+    problem = convlab.Conv2dProblem(x.shape, w.shape, (1, 8, 3, 3), (1, 1), (0,) * 4, (1, 1), 1, x.dtype, False, "cuda")
+
+    def made_of():
+        with convlab.simulate(check=False) as sim:
+            CF.conv2d(x, w, algo="tensor_core")
+        (kind,) = products(sim)
+        assert RUNG.plan(problem, "forward")["precision"] == {"Tf32Products": "tf32"}.get(kind, "3xtf32")
+        return kind
+
+    assert made_of() == "Tf32x3Products"
+    tf32_switch.allow_tf32 = True
+    assert made_of() == "Tf32Products"
+    tf32_switch.conv.fp32_precision = "ieee"
+    assert made_of() == "Tf32x3Products"
+    tf32_switch.conv.fp32_precision = "none"
+    assert made_of() == "Tf32x3Products"
+    tf32_switch.fp32_precision = "tf32"
+    assert made_of() == "Tf32Products"
+
+
+def test_a_backward_has_the_switch_of_its_forward(tf32_switch):
+    x, w = torch.randn(1, 8, 5, 5, requires_grad=True), torch.randn(8, 8, 3, 3, requires_grad=True)
+    tf32_switch.allow_tf32 = True
+    with convlab.simulate(check=False) as sim:
+        y = CF.conv2d(x, w, algo="tensor_core")
+        tf32_switch.allow_tf32 = False
+        y.sum().backward()
+    assert products(sim) == {"Tf32Products"}
+    assert sum("Tf32Products" in k and "Map" in k for k in kernels(sim)) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_channels_last_is_read_as_it_lies(dtype):
+    conv = Conv(2, 16, 7, 9, 24, 3, 3, padding=(1, 1))
+    x, w, b = (t.to(dtype) for t in conv.tensors())
+    x, w = laid(x, True), laid(w, True)
+    dy = laid(torch.randn(conv.N, conv.K, *conv.outputs).to(dtype), True)
+    name = str(dtype).removeprefix("torch.").replace("float32", "3xtf32")
+    for pass_ in PASSES:
+        with convlab.simulate() as sim, torch.profiler.profile() as profile:
+            out = run(conv, name, pass_, x, w, b, dy, True)[0]
+        assert out.is_contiguous(memory_format=torch.channels_last)
+        assert not any("channels_last_kernel" in kernel for kernel in kernels(sim))
+        assert not {e.key for e in profile.key_averages()} & {"aten::copy_", "aten::contiguous", "aten::clone"}
+
+
+@each_layout
+@each_precision
+def test_the_main_loop_is_free_of_bank_conflicts(precision, channels_last):
+    conv = Conv(1, 64, 8, 16, 64, 3, 3, padding=(1, 1))
+    x, w, b = (t.to(PRECISIONS[precision][0]) for t in conv.tensors())
+    dy = torch.randn(conv.N, conv.K, *conv.outputs).to(x.dtype)
+    x, w, dy = (laid(t, channels_last) for t in (x, w, dy))
+    for pass_ in PASSES:
+        with convlab.simulate(count=True) as sim:
+            run(conv, precision, pass_, x, w, b, dy, channels_last)
+        rows = [r for r in sim.traffic if r.space == "shared" and "dynamic" in r.memory and "Map" in r.kernel]
+        assert sum(r.requests for r in rows) > 1000
+        for row in rows:
+            assert row.wavefronts == row.ideal, f"{pass_}: {row}"
+
+
+def test_a_view_that_begins_anywhere():
+    x = torch.randn(2 * 8 * 5 * 5 + 1)[1:].view(2, 8, 5, 5)
+    w = torch.randn(8 * 8 * 9 + 3)[3:].view(8, 8, 3, 3)
+    with convlab.simulate():
+        y = CF.conv2d(x, w, algo="tensor_core")
+    assert torch.allclose(y, torch.nn.functional.conv2d(x, w), atol=1e-4)
+
+
+def test_second_derivatives():
+    x, w = (torch.randn(s, requires_grad=True) for s in ((1, 8, 5, 4), (8, 8, 3, 2)))
+    with convlab.simulate(check=False):
+        ours, theirs = [], []
+        for conv, into in (
+            (lambda x, w: CF.conv2d(x, w, stride=2, padding=1, algo="tensor_core"), ours),
+            (lambda x, w: torch.nn.functional.conv2d(x, w, stride=2, padding=1), theirs),
+        ):
+            y = conv(x, w)
+            dx, dw = torch.autograd.grad(y.pow(2).sum(), (x, w), create_graph=True)
+            into += torch.autograd.grad(dx.pow(2).sum() + dw.pow(2).sum(), (x, w))
+    for a, b in zip(ours, theirs):
+        assert (a - b).abs().max() <= 1e-5 * b.abs().max()
+
+
+# ---- what it refuses, and what nobody gets unasked ------------------------------------------------------------------
+
+
+def test_small_groups_are_refused_with_a_sentence():
+    problem = Conv(2, 6, 7, 7, 9, 3, 3, groups=3).problem(torch.float32)
+    assert RUNG.supports(problem, "forward") == (
+        False,
+        "multiplies 8 channels of a group at a time or more, and these groups have 2 in and 3 out",
+    )
+    assert (
+        RUNG.supports(Conv(2, 8, 7, 7, 9, 3, 3).problem(torch.float64), "forward")[1] == "is not compiled for float64"
+    )
+
+
+def test_auto_does_not_take_it_before_a_gpu_has_run_it(tf32_switch):
+    tf32_switch.allow_tf32 = True
+    with convlab.simulate(check=False) as sim:
+        CF.conv2d(torch.randn(1, 64, 8, 8), torch.randn(64, 64, 3, 3))
+    assert not any("tensor_core" in k for k in kernels(sim))
+
+
+def test_the_gate_is_what_a_gpu_made_right():
+    gate = {
+        ("bfloat16", "wgrad"): True,
+        ("3xtf32", "forward"): True,
+        ("3xtf32", "dgrad"): True,
+        ("tf32", "dgrad"): False,
+    }
+    numbers = tensor_core_gate.rows(gate, PASSES)
+    assert numbers == [0, 0, 0b100, 0, 0b011]
+    header = tensor_core_gate.HEADER.read_text()
+    assert "{0, 0, 4, 0, 3}" in tensor_core_gate.with_numbers(header, numbers)
+    assert tensor_core_gate.with_numbers(header, [0] * 5) == header  # no report has opened any of it

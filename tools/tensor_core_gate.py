@@ -1,0 +1,69 @@
+"""Which precisions and passes of the tensor_core rung a GPU makes right: what "auto" may take there.
+
+python -m tools.tensor_core_gate              in the simulator, where there is no GPU: shows, and opens nothing
+python -m tools.tensor_core_gate --write      on a GPU: writes csrc/kernels/tensor_core_gate.h, for the next build
+"""
+
+import argparse
+import random
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+HEADER = ROOT / "csrc" / "kernels" / "tensor_core_gate.h"
+ORDER = ("", "float16", "bfloat16", "tf32", "3xtf32")  # Precision of csrc/kernels/plan.h
+
+
+def rows(gate: dict[tuple[str, str], bool], passes) -> list[int]:
+    """The header's numbers."""
+    return [sum(1 << i for i, pass_ in enumerate(passes) if gate.get((name, pass_))) for name in ORDER]
+
+
+def with_numbers(header: str, numbers: list[int]) -> str:
+    return re.sub(r"(kTensorCoreGate\[\] = )\{.*?\}", rf"\1{{{', '.join(map(str, numbers))}}}", header)
+
+
+def right(precision: str, pass_: str, problems: int, device: str) -> str:
+    """Why not; empty if every problem is."""
+    from tensor_core import check_conv, random_conv
+
+    rng = random.Random(f"{precision} {pass_}")
+    try:
+        for _ in range(problems):
+            conv = random_conv(rng, 40_000_000 if device == "cuda" else 100_000)
+            for channels_last in (False, True):
+                check_conv(conv, precision, channels_last, [pass_], device=device)
+    except (AssertionError, RuntimeError) as error:
+        return str(error)
+    return ""
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=int, default=None, help="of a precision and pass; default 40 on a GPU, or 1")
+    parser.add_argument("--write", action="store_true", help="write the gate, on a GPU")
+    args = parser.parse_args(argv)
+    sys.path.insert(0, str(ROOT / "tests"))
+    from tensor_core import PASSES, PRECISIONS
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if args.write and device == "cpu":
+        sys.exit("tensor_core_gate: --write needs a GPU: what the simulator makes right says nothing about one")
+    problems = args.problems or (40 if device == "cuda" else 1)
+    gate = {}
+    for precision in PRECISIONS:
+        for pass_ in PASSES:
+            why = right(precision, pass_, problems, device)
+            gate[precision, pass_] = not why
+            print(f"{precision:9} {pass_:8} {'wrong: ' + why if why else 'right'}")
+    if args.write:
+        HEADER.write_text(with_numbers(HEADER.read_text(), rows(gate, PASSES)))
+        print(f"wrote {HEADER.relative_to(ROOT)}; the next build opens the gate")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
