@@ -6,12 +6,13 @@ from torch import Tensor
 from torch.overrides import has_torch_function_variadic
 
 from . import autograd
-from ._algorithms import AUTO, Algo, Numbers, automatic, numbers_for_sizes
+from ._algorithms import AUTO, Algo, Numbers, as_switched, numbers_for_sizes
 from ._fast_apply import apply
 from ._inputs import autocast_if_enabled, check_input
 from ._overrides import explained, overridden
 from ._primitives import ConvTranspose2d
 from .arguments import SIGNED_OR_BYTE, IntOrPair, check_tensors, integer, is_channels_last, pair, single
+from .simulator import backend_of
 
 IntOrOne = int | tuple[int] | list[int]
 _INT64 = frozenset((torch.int64,))
@@ -250,9 +251,7 @@ def _of_integers(x: Tensor, w: Tensor, bias: Tensor | None, sizes: list[int], ge
 def _numbers(algo: Algo, x: tuple[int, ...], like: Tensor, weight: Tensor, geometry: tuple[int, ...]) -> Numbers:
     """The numbers of the algorithms for a convolution of x [N, C, H, W]."""
     numbers = AUTO if isinstance(algo, str) and algo == "auto" else numbers_for_sizes(algo, x, like, weight, geometry)
-    if like.is_cpu and (auto := automatic()):
-        numbers = tuple(number or auto for number in numbers)
-    return numbers
+    return as_switched(numbers, backend_of(like), like.dtype)
 
 
 def _check_tensors(op: str, input: object, weight: object, bias: object) -> None:

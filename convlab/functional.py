@@ -403,6 +403,5 @@ def _prepared(
                 f"conv2d: dilation={dilation} with {input.dtype}: of the integers, only int64 has it"
             )
     numbers = AUTO if algo == "auto" else numbers_for(algo, input, weight, geometry)
-    if on_cpu and (auto := automatic()):
-        numbers = (numbers[0] or auto, numbers[1] or auto, numbers[2] or auto)
+    numbers = as_switched(numbers, backend_of(input), input.dtype)
     return input, weight, bias, geometry, numbers
