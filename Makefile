@@ -15,7 +15,7 @@ help:
 	@echo "make lenet      train LeNet-5 on handwritten digits through convlab's kernels"
 	@echo "make cifar      train a larger network on images drawn from a seed; ARGS=\"--data cifar10\" on CIFAR-10"
 	@echo "make test       the tests; without nvcc on the machine, one from PyPI compiles the CUDA kernels"
-	@echo "make test-long  what takes minutes more: ten times as many random problems"
+	@echo "make test-long  what takes minutes more: thirty times as many random problems"
 	@echo "make test-versions  the core of the tests on the oldest torch and on the newest; downloads and keeps both, 12 GB"
 	@echo "make lint       what ruff, clang-format, mypy, codespell and import-linter find"
 	@echo "make format     lay all files out: ruff and clang-format"

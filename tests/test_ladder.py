@@ -47,8 +47,8 @@ LARGE = [Conv(1, 3, 13, 25, 249, 3, 3), Conv(1, 249, 11, 23, 3, 3, 3, padding=(1
 MODES = [dict(check=False, order="random"), dict(check=True, order="random"), dict(check=True, order="reverse")]
 
 CHUNKS = 8  # pieces for the test processes to share
-PLAIN, CHECKED = 1000, 104  # random problems a rung, half of them of several tiles
-LONGER = 10  # times as many in `make test-long`
+PLAIN, CHECKED = 320, 40  # random problems a rung, half of them of several tiles
+LONGER = 30  # times as many in `make test-long`
 
 each_rung = pytest.mark.parametrize("rung", RUNGS, ids=lambda a: a.name)
 

@@ -12,7 +12,8 @@ from convlab.testing import check_conv, random_conv, random_pool
 
 ORDERS = ("forward", "reverse", "random")
 CHUNKS = 8  # pieces for the test processes to share
-PLAIN, CHECKED = 4000, 800  # problems in all
+PLAIN, CHECKED = 1600, 320  # problems in all
+LONGER = 10  # times as many in `make test-long`
 DTYPES = (torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -116,3 +117,10 @@ def test_plain(chunk):
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_checked(chunk):
     run_problems(1000 + chunk, CHECKED // CHUNKS, check=True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("chunk", range(LONGER * CHUNKS))
+def test_many(chunk):
+    run_problems(10_000 + chunk, PLAIN // CHUNKS, check=False)
+    run_problems(20_000 + chunk, CHECKED // CHUNKS, check=True)
