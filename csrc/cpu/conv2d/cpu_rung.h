@@ -20,11 +20,13 @@ struct CpuPlan {
   int64_t workspace = 0, scratch = 0;  // bytes: of all threads together, and of each
   std::shared_ptr<const void> tables{};  // the algorithm's own
   Epilogue epilogue = Epilogue::none;
+  int strip_step = 0;  // strips begin at rows that are multiples of this; 0: of rows_per_strip
 
   // windows: of strips that have all of their rows
   bool finishes(const Ending& e, int rows) const {
-    return e.R * e.S == 1 ? epilogue != Epilogue::none
-                          : epilogue == Epilogue::windows && (rows_per_strip >= rows || rows_per_strip % e.R == 0);
+    if (e.R * e.S == 1) return epilogue != Epilogue::none;
+    const int step = strip_step ? strip_step : rows_per_strip;
+    return epilogue == Epilogue::windows && (step >= rows || step % e.R == 0);
   }
 };
 

@@ -9,6 +9,7 @@
 //                 % of the time, and rounding that a tile's outputs share.
 // What bounds it  multiply-adds of the products: 75 to 80 % of the time from 128 channels on, at 80 % of their peak, for
 //                 sums of 32 channels are short; below, half of it, and NCHW's transposition a quarter.
+#include "cpu/conv2d/block/ending.h"
 #include "cpu/conv2d/winograd/definition.h"
 #include "cpu/conv2d/winograd/filters.h"
 #include "cpu/conv2d/winograd/multiply.h"
@@ -30,9 +31,11 @@ void filters_of_panels(const Tiling& p, const float* w, float* filters, int64_t 
 
 template <int m>
 void convolve(const Tiling& p, const float* source, const float* w, const float* filters, const float* bias,
-              float* target, int64_t begin, int64_t end, char* scratch) {
+              float* target, const Finish* finish, int64_t begin, int64_t end, char* scratch) {
   Carver carver{scratch};
   const Arrays a = lay_out(carver, p, false);
+  const Finished<float> finished(carver, finish ? finished_elements(p, finish->ending.R, finish->Q) : 0);
+  const Strides in_panel{0, 1, int64_t(p.target_columns) * kBlock, kBlock};
   const int parts = p.parts();
   int64_t prepared = -1, row0 = 0, row1 = 0;
   Runs runs{};
@@ -61,11 +64,16 @@ void convolve(const Tiling& p, const float* source, const float* w, const float*
         for (int64_t row = row0; row < row1;) {
           const Segment s = segment_of(p, row, row1);
           Watch watch;
+          float* const to =
+              finish ? nullptr : target + s.image * p.target.n + channel * p.target.c + s.row0 * m * p.target.h;
           put_segment<m>(p, s, a.sums.at + k - k0, a.sums.stride, a.places + (row - row0) * p.tile_columns(),
-                         bias ? bias + channel : nullptr,
-                         target + s.image * p.target.n + channel * p.target.c + s.row0 * m * p.target.h, channels,
-                         a.pixels, watch);
-          if (watch.unfinite()) define_outputs(p, s, source, w, bias, group, k, channels, target);
+                         bias ? bias + channel : nullptr, to, channels, a.pixels, watch);
+          if (watch.unfinite())
+            define_outputs(p, s, source, w, bias, group, k, channels, to ? to : a.pixels, to ? p.target : in_panel);
+          if (finish)
+            finish_panel<float, float>(*finish, a.pixels, kBlock, s.row0 * m,
+                                       least(s.row1 * m, p.target_rows) - s.row0 * m, p.target_columns, int(s.image),
+                                       channel, channels, finished);
           row += s.row1 - s.row0;
         }
       }
@@ -78,8 +86,8 @@ void filters_any(const Tiling& p, const float* w, float* filters, int64_t begin,
 }
 
 void convolve_any(const Tiling& p, const float* source, const float* w, const float* filters, const float* bias,
-                  float* target, int64_t begin, int64_t end, char* scratch) {
-  (p.m == 2 ? convolve<2> : convolve<4>)(p, source, w, filters, bias, target, begin, end, scratch);
+                  float* target, const Finish* finish, int64_t begin, int64_t end, char* scratch) {
+  (p.m == 2 ? convolve<2> : convolve<4>)(p, source, w, filters, bias, target, finish, begin, end, scratch);
 }
 
 }  // namespace convlab::CONVLAB_ISA::winograd

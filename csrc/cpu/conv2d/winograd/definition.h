@@ -24,14 +24,14 @@ inline float sum_of_taps(const Tiling& p, const float* source, const float* w, f
   return sum;
 }
 
-// Those of a segment's outputs that are not finite, for `lanes` channels from k on
+// Those of a segment's outputs that are not finite, for `lanes` channels from k on; target: from the segment's first on
 inline void define_outputs(const Tiling& p, const Segment& s, const float* source, const float* w, const float* bias,
-                           int group, int k, int lanes, float* target) {
+                           int group, int k, int lanes, float* target, const Strides& strides) {
   for (int l = k; l < k + lanes; l++)
     for (int row = s.row0 * p.m; row < least(s.row1 * p.m, p.target_rows); row++)
       for (int column = 0; column < p.target_columns; column++) {
         const int64_t channel = int64_t(group) * p.width + l;
-        float& y = target[s.image * p.target.n + channel * p.target.c + row * p.target.h + column * p.target.w];
+        float& y = target[(l - k) * strides.c + (row - s.row0 * p.m) * strides.h + column * strides.w];
         if (!finite(y)) y = sum_of_taps(p, source, w, bias ? bias[channel] : 0, s.image, group, l, row, column);
       }
 }

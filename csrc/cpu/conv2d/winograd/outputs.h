@@ -67,11 +67,11 @@ CONVLAB_INLINE void put_tile_of(int width, const float* from, int64_t stride, co
 }
 
 // The rows of tiles of a segment, for a block of channels of which there are `channels` -> target, from the segment's
-// first row on; panel [rows, columns, block]
+// first row on; panel [rows, columns, block]. Without a target they stay in the panel
 template <int m>
 void put_segment(const Tiling& p, const Segment& s, const float* sums, int64_t stride, const int* places,
                  const float* bias, float* target, int channels, float* panel, Watch& watch) {
-  const bool in_place = p.target.c == 1;
+  const bool in_place = target && p.target.c == 1;
   const int64_t column = in_place ? p.target.w : kBlock, row = in_place ? p.target.h : p.target_columns * kBlock;
   const int columns = p.tile_columns(), vectors = vectors_of(channels);
   Floats shifts[kBlock / kWidth] = {};
@@ -94,7 +94,7 @@ void put_segment(const Tiling& p, const Segment& s, const float* sums, int64_t s
       }
     });
   const int rows = least(s.row1 * m, p.target_rows) - s.row0 * m;
-  for (int v = 0; v < vectors && !in_place; v++)
+  for (int v = 0; v < vectors && target && !in_place; v++)
     give_transposed<kBlock>(panel + v * kWidth, rows * p.target_columns, least(channels - v * kWidth, kWidth),
                             target + v * kWidth * p.target.c, p.target.c);
 }

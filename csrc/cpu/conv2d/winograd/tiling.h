@@ -52,6 +52,12 @@ struct Tiling {
   }  // at most
 };
 
+// Elements of `columns` windows a row, R rows of outputs each, that a block's ending makes of a segment and a block of
+// channels
+CONVLAB_INLINE int64_t finished_elements(const Tiling& p, int R, int columns) {
+  return (p.strip_rows() < p.tile_rows() ? p.strip_rows() : p.tile_rows()) * p.m / R * columns * p.block;
+}
+
 // A matrix for each point, `stride` elements apart
 struct Stack {
   float* at;

@@ -33,9 +33,15 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
                     const CpuScratch own(CpuScratch::own, plan.scratch);
                     f(t, o.second, shared, begin, end, own.get());
                   });
-  over_pieces(plan, work_of(t),
+  CpuPlan finishing = plan;
+  if (o.finish)
+    finishing.scratch = measured([&](Measure& memory) {
+      lay_out(memory, t, false);
+      Finished<float>(memory, finished_elements(t, o.finish->ending.R, o.finish->Q));
+    });
+  over_pieces(finishing, work_of(t),
               [&, f = kernels::winograd_run.of(DType::float32)](int64_t begin, int64_t end, char* scratch) {
-                f(t, o.first, o.second, t.kept ? shared : nullptr, o.bias, o.output, begin, end, scratch);
+                f(t, o.first, o.second, t.kept ? shared : nullptr, o.bias, o.output, o.finish, begin, end, scratch);
               });
 }
 

@@ -107,7 +107,9 @@ template <int m> CpuPlan plan(const Problem& p) {
           .slices = t.slices,
           .workspace = measured([&](Measure& memory) { lay_out_shared(memory, t, wgrad); }),
           .scratch = measured([&](Measure& memory) { lay_out(memory, t, wgrad); }),
-          .tables = tiling};
+          .tables = tiling,
+          .epilogue = Epilogue::windows,
+          .strip_step = m};
 }
 
 inline CpuRung rung_2x2{.can = can, .why_not = why_not, .plan = plan<2>, .best = best<2>};
