@@ -429,7 +429,9 @@ def test_summary_of_a_fused_model():
     model = convlab.fuse(Network())
     rows = convlab.summary(model, torch.randn(2, 3, 24, 24)).passes
     assert ("stem + relu + max_pool2d", "wgrad") in {(row.layer, row.pass_) for row in rows}
-    assert {row.kind for row in rows} == {"ConvBlock2d", "Conv2d", "ReLU"} and all(row.error < 1e-5 for row in rows)
+    assert {row.kind for row in rows} == {"ConvBlock2d", "Conv2d", "ReLU", "ReLU6"} and all(
+        row.error < 1e-5 for row in rows
+    )
     with torch.no_grad():
         rows = convlab.summary(model.eval(), torch.randn(2, 3, 24, 24)).passes
     names = [row.layer for row in rows]
