@@ -8,11 +8,13 @@
 
 #define TILE 16
 
-__global__ void convolve(const float* x, const float* w, const float* bias, float* y, int C, int H, int W, int K, int R, int S, int P, int Q) {
+__global__ void convolve(const float* x, const float* w, const float* bias, float* y, int C, int H, int W, int K, int R,
+                         int S, int P, int Q) {
   // TODO: which output (n, k, p, q) is this thread's? Is there one? Sum over c, r and s, and write it.
 }
 
-void conv2d_forward(const float* x, const float* w, const float* bias, float* y, int N, int C, int H, int W, int K, int R, int S) {
+void conv2d_forward(const float* x, const float* w, const float* bias, float* y, int N, int C, int H, int W, int K,
+                    int R, int S) {
   int P = H - R + 1, Q = W - S + 1;
   dim3 block(TILE, TILE);
   dim3 grid((Q + TILE - 1) / TILE, (P + TILE - 1) / TILE, N * K);

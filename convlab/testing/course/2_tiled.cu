@@ -16,12 +16,14 @@ const char* refusal(int N, int C, int H, int W, int K, int R, int S) {
   return R > MAX_R || S > MAX_R || K * C * R * S > MAX_WEIGHTS ? "takes filters to 5 x 5, and 4096 weights" : nullptr;
 }
 
-__global__ void convolve(const float* x, const float* bias, float* y, int C, int H, int W, int K, int R, int S, int P, int Q) {
+__global__ void convolve(const float* x, const float* bias, float* y, int C, int H, int W, int K, int R, int S, int P,
+                         int Q) {
   __shared__ float tile[TILE + MAX_R - 1][TILE + MAX_R - 1];
   // TODO: for each channel, load the tile with its halo, wait for it, add its products, and wait before the next one.
 }
 
-void conv2d_forward(const float* x, const float* w, const float* bias, float* y, int N, int C, int H, int W, int K, int R, int S) {
+void conv2d_forward(const float* x, const float* w, const float* bias, float* y, int N, int C, int H, int W, int K,
+                    int R, int S) {
   int P = H - R + 1, Q = W - S + 1;
   // TODO: copy w, which lies in device memory, to the filters
   dim3 block(TILE, TILE);

@@ -16,7 +16,8 @@ __global__ void multiply(const float* a, const float* b, const float* bias, floa
   // TODO: a thread an element of d; tiles of a and b in shared memory
 }
 
-void conv2d_forward(const float* x, const float* w, const float* bias, float* y, int N, int C, int H, int W, int K, int R, int S) {
+void conv2d_forward(const float* x, const float* w, const float* bias, float* y, int N, int C, int H, int W, int K,
+                    int R, int S) {
   int P = H - R + 1, Q = W - S + 1, size = C * R * S;
   float* columns;
   cudaMalloc((void**)&columns, size * P * Q * sizeof(float));

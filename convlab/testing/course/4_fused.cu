@@ -7,13 +7,15 @@
 
 #define TILE 16
 
-__global__ void convolve(const float* x, const float* w, const float* bias, float* y, int C, int H, int W, int K, int R, int S, int P, int Q) {
+__global__ void convolve(const float* x, const float* w, const float* bias, float* y, int C, int H, int W, int K, int R,
+                         int S, int P, int Q) {
   __shared__ float filters[TILE][TILE], columns[TILE][TILE];
   // TODO: image blockIdx.z, row k and column (p, q) of the product. Step by step through the C R S rows of the matrix:
   // fill both tiles, with 0 beyond the edges, wait, add TILE products, wait.
 }
 
-void conv2d_forward(const float* x, const float* w, const float* bias, float* y, int N, int C, int H, int W, int K, int R, int S) {
+void conv2d_forward(const float* x, const float* w, const float* bias, float* y, int N, int C, int H, int W, int K,
+                    int R, int S) {
   int P = H - R + 1, Q = W - S + 1;
   dim3 grid((P * Q + TILE - 1) / TILE, (K + TILE - 1) / TILE, N);
   convolve<<<grid, dim3(TILE, TILE)>>>(x, w, bias, y, C, H, W, K, R, S, P, Q);

@@ -7,7 +7,8 @@
 
 #define TILE 16
 
-__global__ void convolve(const float* x, const float* w, const float* bias, float* y, int C, int H, int W, int K, int R, int S, int P, int Q) {
+__global__ void convolve(const float* x, const float* w, const float* bias, float* y, int C, int H, int W, int K, int R,
+                         int S, int P, int Q) {
   __shared__ float filters[TILE][TILE], columns[TILE][TILE];
   int size = C * R * S, pixels = P * Q;
   int k = blockIdx.y * TILE + threadIdx.y, pixel = blockIdx.x * TILE + threadIdx.x, n = blockIdx.z;
@@ -24,7 +25,8 @@ __global__ void convolve(const float* x, const float* w, const float* bias, floa
   if (k < K && pixel < pixels) y[(n * K + k) * pixels + pixel] = sum;
 }
 
-void conv2d_forward(const float* x, const float* w, const float* bias, float* y, int N, int C, int H, int W, int K, int R, int S) {
+void conv2d_forward(const float* x, const float* w, const float* bias, float* y, int N, int C, int H, int W, int K,
+                    int R, int S) {
   int P = H - R + 1, Q = W - S + 1;
   dim3 grid((P * Q + TILE - 1) / TILE, (K + TILE - 1) / TILE, N);
   convolve<<<grid, dim3(TILE, TILE)>>>(x, w, bias, y, C, H, W, K, R, S, P, Q);

@@ -7,7 +7,8 @@
 
 #define TILE 16
 
-__global__ void convolve(const float* x, const float* w, const float* bias, float* y, int C, int H, int W, int K, int R, int S, int P, int Q) {
+__global__ void convolve(const float* x, const float* w, const float* bias, float* y, int C, int H, int W, int K, int R,
+                         int S, int P, int Q) {
   int q = blockIdx.x * TILE + threadIdx.x, p = blockIdx.y * TILE + threadIdx.y, k = blockIdx.z % K, n = blockIdx.z / K;
   if (p >= P || q >= Q) return;
   float sum = bias ? bias[k] : 0.0f;
@@ -17,7 +18,8 @@ __global__ void convolve(const float* x, const float* w, const float* bias, floa
   y[((n * K + k) * P + p) * Q + q] = sum;
 }
 
-void conv2d_forward(const float* x, const float* w, const float* bias, float* y, int N, int C, int H, int W, int K, int R, int S) {
+void conv2d_forward(const float* x, const float* w, const float* bias, float* y, int N, int C, int H, int W, int K,
+                    int R, int S) {
   int P = H - R + 1, Q = W - S + 1;
   dim3 grid((Q + TILE - 1) / TILE, (P + TILE - 1) / TILE, N * K);
   convolve<<<grid, dim3(TILE, TILE)>>>(x, w, bias, y, C, H, W, K, R, S, P, Q);

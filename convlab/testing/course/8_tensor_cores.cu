@@ -11,7 +11,8 @@ using namespace nvcuda;
 
 #define M 16
 
-__global__ void convolve(const __half* x, const __half* w, const __half* bias, __half* y, int C, int H, int W, int K, int R, int S, int P, int Q) {
+__global__ void convolve(const __half* x, const __half* w, const __half* bias, __half* y, int C, int H, int W, int K,
+                         int R, int S, int P, int Q) {
   __shared__ __half filters[M * M], columns[M * M];
   __shared__ float product[M * M];
   wmma::fragment<wmma::accumulator, M, M, M, float> sums;
@@ -20,7 +21,8 @@ __global__ void convolve(const __half* x, const __half* w, const __half* bias, _
   // product, wait, add the bias, and write what lies inside y.
 }
 
-void conv2d_forward(const __half* x, const __half* w, const __half* bias, __half* y, int N, int C, int H, int W, int K, int R, int S) {
+void conv2d_forward(const __half* x, const __half* w, const __half* bias, __half* y, int N, int C, int H, int W, int K,
+                    int R, int S) {
   int P = H - R + 1, Q = W - S + 1;
   convolve<<<dim3((P * Q + M - 1) / M, (K + M - 1) / M, N), 32>>>(x, w, bias, y, C, H, W, K, R, S, P, Q);
 }
