@@ -12,6 +12,12 @@ struct Strides {
   int64_t n, c, h, w;  // in elements
 };
 
+// Channel `channel` of an image begins `channel` strides.c after the image
+CONVLAB_INLINE Strides strides_of(int64_t channels, int64_t rows, int64_t columns, bool channels_last) {
+  if (channels_last) return {channels * rows * columns, 1, columns * channels, channels};
+  return {channels * rows * columns, rows * columns, columns, 1};
+}
+
 // The weights as a pass reads them: vectors of `width` channels a group, each summed over `depth` channels; strides in
 // elements
 struct Filters {

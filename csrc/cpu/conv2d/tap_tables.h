@@ -9,11 +9,6 @@
 
 namespace convlab {
 
-// Channel `channel` of an image begins `channel` strides.c after the image
-inline Strides strides_of(int64_t channels, int64_t rows, int64_t columns, bool channels_last) {
-  if (channels_last) return {channels * rows * columns, 1, columns * channels, channels};
-  return {channels * rows * columns, rows * columns, columns, 1};
-}
 inline Strides x_strides(const Problem& p) {
   const bool last = p.pass == Pass::forward ? p.layouts.first
                     : p.pass == Pass::dgrad ? p.layouts.output

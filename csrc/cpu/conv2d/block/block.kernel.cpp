@@ -48,11 +48,13 @@ template <class A, Activation activation, int kR, int kS, class T>
       }
     }
   }
+  for (int r = 0; r < R; r++)
+    for (int s = q * kS; s < Q * kS; s++) dx[r * row + s] = T(0.0f);
   for (; q < Q; q++) {
     const bool passes = winners[q] & kPasses;
-    const A v = activation == Activation::none || passes ? A(dy[q]) : held_back(activation, slope, A(dy[q]));
-    for (int i = 0; i < R * kS; i++)
-      dx[i / kS * row + q * kS + i % kS] = T(i == (winners[q] & (kPasses - 1)) ? v : A(0));
+    const int tap = winners[q] & (kPasses - 1);
+    dx[tap / kS * row + q * kS + tap % kS] =
+        T(activation == Activation::none || passes ? A(dy[q]) : held_back(activation, slope, A(dy[q])));
   }
 }
 

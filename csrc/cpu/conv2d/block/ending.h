@@ -174,4 +174,24 @@ void finish_panel(const Finish& f, const A* panel, int64_t panel_stride, int row
   }
 }
 
+// Rows from row0 on of `channels` channels of image n, from `channel` on, whose strides are `from` -> their windows
+template <class A, class T>
+void finish_planes(const Finish& f, const T* x, const Strides& from, int row0, int rows, int n, int64_t channel,
+                   int channels) {
+  const int p0 = row0 / f.ending.R, last = (row0 + rows) / f.ending.R, p1 = last < f.P ? last : f.P;
+  const bool pixels = f.to.c == 1;
+  with_ending(f.ending, [&]<Activation activation, int kR, int kS>() {
+    for (int k = 0; k < (pixels ? 1 : channels); k++)
+      for (int p = p0; p < p1; p++) {
+        const T* const at = x + k * from.c + (int64_t(p) * f.ending.R - row0) * from.h;
+        const int64_t to = n * f.to.n + (channel + k) * f.to.c + p * f.to.h;
+        T* const y = static_cast<T*>(f.y) + to;
+        uint8_t* const winners = f.winners ? f.winners + to : nullptr;
+        if (pixels)
+          finish_pixels<A, activation, kR, kS>(f.ending, at, {from.h, from.w}, f.Q, channels, y, winners, f.to.w);
+        else finish_row<A, activation, kR, kS>(f.ending, at, from.h, f.Q, y, winners);
+      }
+  });
+}
+
 }  // namespace convlab::CONVLAB_ISA

@@ -16,6 +16,15 @@ struct Finish {
   unsigned char* winners;  // may be null
 
   CONVLAB_INLINE int elements() const { return ending.R * ending.S; }
+
+  // For an activation alone, rows may be those that 1 x 1 filters have their planes cut into
+  CONVLAB_INLINE Finish over(const Product& p) const {
+    Finish f = *this;
+    if (elements() > 1) return f;
+    f.P = p.rows.target, f.Q = p.columns.target;
+    if (to.w == 1) f.to.h = f.Q;
+    return f;
+  }
 };
 
 // A strip's windows before they are transposed: [windows, channels of a panel]

@@ -26,9 +26,17 @@ void run(const CpuPlan& plan, const Problem& problem, const Operands& o) {
   pack_bias(o.bias, f.groups, f.width, f.width, shared.bias);
   const void* const weights = packs(p) ? shared.weights : second;
   if (packs(p)) kernels::direct_pack.of(p.dtype)(filters_of(p), second, p.pass == Pass::dgrad, shared.weights);
-  over_pieces(plan, t.rp.product.multiply_adds(),
+  RowProduct rp = t.rp;
+  CpuPlan finishing = plan;
+  Finish finish{};
+  if (o.finish) {
+    finish = o.finish->over(rp.product), rp = finished(rp, finish.ending.R, bytes_of(p.dtype));
+    finishing.pieces = pieces_of(rp);
+    finishing.scratch = measured<Bench>(p.dtype, rp, instruction_set().lanes(p.dtype));
+  }
+  over_pieces(finishing, rp.product.multiply_adds(),
               [&, f = kernels::direct.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
-                f(t.rp, first, weights, shared.bias, o.output, begin, end, scratch);
+                f(rp, first, weights, shared.bias, o.output, o.finish ? &finish : nullptr, begin, end, scratch);
               });
 }
 

@@ -1,5 +1,6 @@
 // What `direct` asks of its kernels. Torch-free, and for kernels as well.
 #pragma once
+#include "cpu/conv2d/block/finish.h"
 #include "cpu/conv2d/product.h"
 #include "cpu/stub.h"
 
@@ -24,6 +25,7 @@ struct RowProduct {
   int parts = 1;  // of a group's target channels, where there are few strips
   bool in_place = false;  // the source's rows are as good as a panel: at least a vector, no padding, no stride
   int slices = 1;  // of wgrad's strips
+  int64_t finished_bytes = 0;  // of a strip's target that a block's ending makes something else of; 0: it is written
 };
 
 CONVLAB_INLINE int taps_of_phases(const RowProduct& rp) {
@@ -60,6 +62,7 @@ template <class A> struct Bench {
   Slot* slots;
   A* turned;  // a row of the source with its channels outermost
   A* panel;  // the source's rows
+  char* target;  // a group's, for a block's ending
 
   template <class Memory> CONVLAB_INLINE Bench(Memory& memory, const RowProduct& rp, int lanes) {
     const Product& p = rp.product;
@@ -70,6 +73,7 @@ template <class A> struct Bench {
                            ((p.columns.target + lanes - 1) / lanes + rp.phase_count));
     memory.take(turned, channels * round_up(p.columns.source, lanes) + lanes);
     memory.take(panel, int64_t(p.images_per_strip) * channels * p.rows.source * rp.panel.length() + lanes);
+    memory.take(target, rp.finished_bytes);
   }
 };
 
@@ -104,9 +108,10 @@ template <class A> struct WgradBench {
 // w -> packed, of the type of sums, with room for a vector behind it; transposed: [depth, columns] of each group ->
 // [columns, depth]
 CONVLAB_KERNEL(direct_pack, void(const Filters&, const void* w, bool transposed, void* packed));
-// weights and bias: of the type of sums; as filters say, and [groups, width]
+// weights and bias: of the type of sums; as filters say, and [groups, width]. finish: or null, and then the target is
+// written
 CONVLAB_KERNEL(direct, void(const direct::RowProduct&, const void* source, const void* weights, const void* bias,
-                            void* target, int64_t begin, int64_t end, char* scratch));
+                            void* target, const Finish* finish, int64_t begin, int64_t end, char* scratch));
 // partial [slices, groups, width, depth R S]
 CONVLAB_KERNEL(direct_wgrad, void(const direct::RowProduct&, const void* dy, const void* x, void* partial,
                                   int64_t begin, int64_t end, char* scratch));

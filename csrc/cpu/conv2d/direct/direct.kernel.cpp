@@ -10,6 +10,7 @@
 // What bounds it  loads that straddle cache lines, two accesses each: with one target channel (depthwise) they take
 //                 most of the time. Rows shorter than a vector waste its lanes. With many channels `register_tiled`
 //                 needs fewer loads.
+#include "cpu/conv2d/block/ending.h"
 #include "cpu/conv2d/direct/row_panels.h"
 
 namespace convlab::CONVLAB_ISA::direct {
@@ -135,14 +136,22 @@ template <class A> void find_terms(const RowProduct& rp, const Field<A>& field, 
   *first = term - b.terms;
 }
 
+// Where a group's target goes, in memory or on a bench
+template <class T> struct Into {
+  T* data;  // of this image and row
+  int n0, row0;
+  Strides strides;
+};
+
 // One strip's targets of one group, channels [first_channel, end_channel). weights and bias: the group's
 template <class T>
 void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& field, const acc_t<T>* weights,
-               const acc_t<T>* bias, T* target, int first_channel, int end_channel, const Bench<acc_t<T>>& b,
-               Prepared& prepared) {
+               const acc_t<T>* bias, const Into<T>& target, int first_channel, int end_channel,
+               const Bench<acc_t<T>>& b, Prepared& prepared) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const Product& p = rp.product;
+  const Strides& strides = target.strides;
   // All channels of the target go over a block of slots while its source is in the L1 cache, or in the L2 where that
   // would be so few that weights came from further away too often
   const int64_t tile_slots = kSums / channels_of_tile(p.width, kSums),
@@ -162,10 +171,10 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
           if (row.at < s.row0 || row.at >= s.row1) continue;
           const int64_t from =
               (n - field.n0) * field.image + (vertical.tap_count ? row.base - field.row0 : 0) * field.row;
-          const int64_t to = n * p.target.n + row.at * p.target.h;
+          const int64_t to = (n - target.n0) * strides.n + (row.at - target.row0) * strides.h;
           for (int q = 0; q < across.count; q += L) {
             if (rp.in_place && q + L > across.count) q = across.count - L;  // nothing lies behind a row in memory
-            b.slots[count++] = {from + q, to + (across.at + int64_t(q) * across.at_step) * p.target.w,
+            b.slots[count++] = {from + q, to + (across.at + int64_t(q) * across.at_step) * strides.w,
                                 across.count - q < L ? across.count - q : L};
           }
         }
@@ -173,22 +182,22 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
       for (int64_t begin = 0; begin < count; begin += block) {
         const int64_t end = begin + block < count ? begin + block : count;
         Tiles<A> at{b.terms + first[0], first[1] - first[0], field.data, nullptr, nullptr, rp.filters.lane, nullptr,
-                    p.target.c};
+                    strides.c};
         for (int k = first_channel, channels; k < end_channel; k += channels) {
           channels = channels_of_tile(end_channel - k, kSums);
           at.weights = weights + k * rp.filters.lane, at.bias = bias + k;
-          T* const to = target + k * p.target.c;
+          T* const to = target.data + k * strides.c;
           int taken = 1;
           for (int64_t i = begin; i < end; i += taken) {
             const TileFunction<A> f =
                 largest_tile<8, 6, 4, 3, 2, 1>(channels, end - i, taken, [](auto k, auto v) { return &tile<A, k, v>; });
             if constexpr (sizeof(T) == sizeof(A))
-              if (p.target.w == 1 && across.at_step == 1) {
+              if (strides.w == 1 && across.at_step == 1) {
                 at.target = to;
                 f(at, b.slots + i);
                 continue;
               }
-            spread<A>(f, at, b.slots + i, taken, channels, to, p.target.c, across.at_step * p.target.w);
+            spread<A>(f, at, b.slots + i, taken, channels, to, strides.c, across.at_step * strides.w);
           }
         }
       }
@@ -197,8 +206,8 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
 
 // The pieces [begin, end): strips x bundles of groups x parts of the channels
 template <class T>
-void run(const RowProduct& rp, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target, int64_t begin,
-         int64_t end, char* scratch) {
+void run(const RowProduct& rp, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
+         const Finish* finish, int64_t begin, int64_t end, char* scratch) {
   using A = acc_t<T>;
   const Product& p = rp.product;
   const int bundles = (p.groups + rp.bundle - 1) / rp.bundle;
@@ -217,9 +226,18 @@ void run(const RowProduct& rp, const T* source, const acc_t<T>* weights, const a
     rows_reached(p, s, first_row, rows);
     Field<A> field = look<A>(rp, source + int64_t(first) * p.depth * p.source.c, s, groups * p.depth, first_row, rows,
                              bench.panel, bench.turned, prepared.zeroed);
-    for (int group = first; group < first + groups; group++, field.data += p.depth * field.channel)
-      run_group<T>(rp, s, field, weights + group * rp.filters.group, bias + int64_t(group) * p.width,
-                   target + int64_t(group) * p.width * p.target.c, first_channel, end_channel, bench, prepared);
+    const int height = s.row1 - s.row0;
+    for (int group = first; group < first + groups; group++, field.data += p.depth * field.channel) {
+      const int64_t channel = int64_t(group) * p.width;
+      const Into<T> into = finish ? Into<T>{reinterpret_cast<T*>(bench.target), s.n0, s.row0,
+                                            strides_of(p.width, height, p.columns.target, finish->to.c == 1)}
+                                  : Into<T>{target + channel * p.target.c, 0, 0, p.target};
+      run_group<T>(rp, s, field, weights + group * rp.filters.group, bias + channel, into, first_channel, end_channel,
+                   bench, prepared);
+      for (int n = s.n0; n < s.n1 && finish; n++)
+        finish_planes<A, T>(*finish, into.data + (n - s.n0) * into.strides.n + first_channel * into.strides.c,
+                            into.strides, s.row0, height, n, channel + first_channel, end_channel - first_channel);
+    }
   }
 }
 

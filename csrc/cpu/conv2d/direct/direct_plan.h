@@ -8,6 +8,7 @@ namespace convlab::direct {
 
 constexpr int64_t kPanelBytes = 96 << 10;  // of a strip's source rows: more would leave the L1's neighbourhood
 constexpr int64_t kWgradBytes = 64 << 10;  // of a strip's x and of dy for a tile of channels: all taps meet them again
+constexpr int64_t kFinishedBytes = 128 << 10;  // of a strip's target, which a block's ending meets in the L2
 constexpr int kBundledChannels = 16;  // of neighbouring groups, where channels lie innermost: a cache line of them
 constexpr int64_t kPiecesWanted = 4;  // a plane read where it lies may be read so many times, by as many threads
 constexpr int64_t kSlices = 16;  // of wgrad's sums, where there are as many strips
@@ -99,16 +100,28 @@ struct Tables {
     }
     if (product.source.c == 1) rp.bundle = std::clamp(kBundledChannels / product.depth, 1, product.groups);
     cut(product, rp.bundle * product.depth * int64_t(product.rows.source) * length * element, kPanelBytes);
+    if (product.rows_per_strip < product.rows.target) product.rows_per_strip = in_pairs(product.rows_per_strip);
     if (rp.in_place)
       rp.parts = int(std::clamp<int64_t>(kPiecesWanted / std::max<int64_t>(1, product.strips() * product.groups), 1,
                                          std::max(1, product.width / kChannels[0])));
   }
-  int64_t pieces(Pass pass) const {
-    const int64_t groups = rp.product.groups;
-    return pass == Pass::wgrad ? rp.slices * groups
-                               : rp.product.strips() * ((groups + rp.bundle - 1) / rp.bundle) * rp.parts;
-  }
 };
+
+// Strips x bundles of groups x parts of the channels
+inline int64_t pieces_of(const RowProduct& rp) {
+  return rp.product.strips() * ((rp.product.groups + rp.bundle - 1) / rp.bundle) * rp.parts;
+}
+
+// With strips whose targets stay in the L2 until a block's ending has met them; rows: of its windows
+inline RowProduct finished(RowProduct rp, int rows, int64_t element) {
+  Product& p = rp.product;
+  const int64_t row = int64_t(p.width) * p.columns.target * element, fit = kFinishedBytes / std::max<int64_t>(1, row);
+  if (fit < p.rows.target)
+    p.images_per_strip = 1, p.rows_per_strip = int(std::clamp<int64_t>(fit / rows * rows, rows, p.rows_per_strip));
+  else p.images_per_strip = int(std::clamp<int64_t>(fit / p.rows.target, 1, p.images_per_strip));
+  rp.finished_bytes = p.images_per_strip * p.rows_per_strip * row;
+  return rp;
+}
 
 inline CpuPlan plan(const Problem& problem) {
   const Problem p = with_rows_of_vectors(as_matrix_product(problem));
@@ -118,11 +131,14 @@ inline CpuPlan plan(const Problem& problem) {
   const bool wgrad = p.pass == Pass::wgrad;
   return {.images_per_strip = rp.product.images_per_strip,
           .rows_per_strip = rp.product.rows_per_strip,
-          .pieces = tables->pieces(p.pass),
+          .pieces = wgrad ? int64_t(rp.slices) * rp.product.groups : pieces_of(rp),
           .slices = rp.slices,
           .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
           .scratch = wgrad ? measured<WgradBench>(p.dtype, rp, lanes) : measured<Bench>(p.dtype, rp, lanes),
-          .tables = tables};
+          .tables = tables,
+          .epilogue = is_matrix_product(problem) ? Epilogue::none
+                      : p.g.P == problem.g.P     ? Epilogue::windows
+                                                 : Epilogue::activation};
 }
 
 inline CpuRung rung{.can = can_all, .why_not = no_reason, .plan = plan, .best = always_best};

@@ -28,11 +28,7 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
   CpuPlan finishing = plan;
   Finish finish{};
   if (o.finish) {
-    finish = *o.finish, finished.window = finish.elements();
-    if (finished.window == 1) {  // rows may be those of with_rows_of_vectors
-      finish.P = t.product.rows.target, finish.Q = t.product.columns.target;
-      if (finish.to.w == 1) finish.to.h = finish.Q;
-    }
+    finish = o.finish->over(t.product), finished.window = finish.elements();
     finishing.scratch = measured(p.dtype, [&](Measure& memory, auto sum) {
       Bench<decltype(sum)>(memory, finished, tables.channels);
       Finished<decltype(sum)>(memory, finished_elements(finished, tables.channels));
