@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Trains a network on CIFAR-10, or on built-in images where that is not to be had, with convlab's layers or with
-torch's.
+"""Trains a network on CIFAR-10, or on built-in images if it is not available, with convlab's layers or with torch's.
 
 python cifar_train.py                                   # CIFAR-10 in data/ or downloaded, else the built-in images
 python cifar_train.py --data builtin --plots pictures
@@ -105,7 +104,7 @@ def train(run):
     args = run.args
     torch.manual_seed(args.seed)
     model = initialise(MODELS[args.model](run.layers), args.init)
-    network = run.network(model)  # the model as --device, --amp, --compile ... want it
+    network = run.network(model)  # the model with --device, --amp, --compile ... applied
     batches = run.batches(max_shift=MAX_SHIFT, flip=True)
     if args.optimizer == "sgd":
         optimizer = torch.optim.SGD(model.parameters(), args.lr, momentum=0.9, weight_decay=1e-3)
@@ -114,7 +113,7 @@ def train(run):
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=run.steps)
     scaler = torch.amp.GradScaler(args.device.type, enabled=args.amp == "fp16")
     loss_of = LOSSES[args.loss]
-    run.keep(optimizer=optimizer, schedule=schedule, scaler=scaler)  # in checkpoints; with --resume it comes from one
+    run.keep(optimizer=optimizer, schedule=schedule, scaler=scaler)  # saved in checkpoints, restored with --resume
 
     for epoch in run.epochs(batches):
         for images, labels, n in epoch:

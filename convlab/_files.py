@@ -1,5 +1,5 @@
-"""Files that programs leave behind: written whole or not at all, and JSON that is compact and still has lines. Of the
-standard library alone, for tools that run where convlab is not built yet."""
+"""Writing files, whole or not at all, and JSON that is compact but still in lines. Needs the standard library alone,
+for tools that run before convlab is built."""
 
 import json
 import os
@@ -9,7 +9,7 @@ WIDTH = 220  # columns of a line of JSON
 
 
 def write(path, text):
-    """At every moment `path` is the old file or the new one, whole."""
+    """Replaces `path` in one step: a reader finds the whole old file or the whole new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -25,7 +25,7 @@ def write_json(path, value):
 
 
 def compact(value, indent=""):
-    """JSON in lines of WIDTH columns: what fits into one is not broken, and neighbours share a line."""
+    """JSON in lines of at most WIDTH columns: a value that fits on a line is not broken, and neighbours share lines."""
     text = json.dumps(value)
     if not isinstance(value, (dict, list, tuple)) or len(indent) + len(text) <= WIDTH:
         return text

@@ -1,8 +1,8 @@
-"""A graph of a module's forward that may run in its stead.
+"""A graph of a module's forward that may run instead of it.
 
-torch.fx runs a forward once, on proxies, and believes what it saw: attributes that were read, branches that were taken.
-Here that is written down, to be compared at each forward; what a graph cannot hold (switched gradients, random numbers,
-attributes that are set) is a reason to have none.
+torch.fx runs a forward once, on proxies, and assumes that it always reads the same attributes and takes the same
+branches. Here the attributes that it read are recorded, to be compared at each forward. A forward that does what a
+graph cannot hold (switches gradients, draws random numbers, sets attributes) gets no graph.
 """
 
 import random
@@ -15,7 +15,7 @@ from torch import fx
 from torch.nn import Module
 
 PLAN = "_convlab_chains"  # where `fuse` keeps what it found in a module
-MADE_OF = "_convlab_made_of"  # in a class that `fuse` made: the module's own
+MADE_OF = "_convlab_made_of"  # in a class that `fuse` made: the module's original class
 
 _OF_ALL_MODULES = frozenset(Module().__dict__) - {"training"}
 _PLAIN = (bool, int, float, str, type(None), type, torch.dtype, FunctionType, BuiltinFunctionType)
@@ -35,12 +35,13 @@ _FAILURES = (
 
 
 class UntraceableError(Exception):
-    """The reason is its text."""
+    """Its text is the reason."""
 
 
 class Traced(NamedTuple):
-    """graph: its placeholders are the forward's parameters that have no default, its modules those below, but not
-    `inlined` ones, plain Sequentials. read: what it read of the module's attributes, which its graph depends on.
+    """graph: its placeholders are the forward's parameters that have no default; its modules are the module's children,
+    but in place of a plain Sequential, which `inlined` names, its children. read: the module's attributes that its
+    forward read, on which the graph depends.
     """
 
     graph: fx.Graph
@@ -51,7 +52,7 @@ class Traced(NamedTuple):
 def trace(module: Module, arguments: dict[str, type], inline: bool) -> Traced:
     """arguments: torch.Tensor, list or tuple for each parameter without a default; inline: look into plain Sequentials.
 
-    Raises UntraceableError. The module is as it was afterwards.
+    Raises UntraceableError. Leaves the module as it was.
     """
     original = type(module)
     read: dict[str, Any] = {}
@@ -118,7 +119,7 @@ def class_of(module: Module) -> Any:
 
 
 def is_bare_sequential(module: Module) -> bool:
-    """Whether a call of it is a call of its children, and nothing else."""
+    """Whether a call of it calls its children in turn, and does nothing else."""
     return class_of(module).forward is torch.nn.Sequential.forward and not (
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
@@ -171,8 +172,8 @@ class _Tracer(fx.Tracer):
 
 
 class _Value(fx.Proxy):
-    """A proxy that is an instance of what its parameter takes, for who asks in the forward. Of what is computed there,
-    nobody knows."""
+    """A proxy that, when the forward asks with isinstance, is of the type that its parameter takes. The type of what
+    the forward computes is not known."""
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:

@@ -1,15 +1,14 @@
-"""What every test has. Imports torch and pytest only, so that the suite runs on a bare GPU machine."""
+"""Settings and fixtures for every test. Imports torch and pytest only, so that the suite runs on a bare GPU machine."""
 
 import os
 
 import pytest
 import torch
 
-os.environ["CONVLAB_POISON"] = (
-    "1"  # csrc/host/tensors.h: what a CPU kernel forgets to write, shows; see also poisoned_memory below
-)
+# What a CPU kernel forgets to write is NaN, or 111 in integers (csrc/host/tensors.h); see also poisoned_memory below
+os.environ["CONVLAB_POISON"] = "1"
 
-torch.backends.cudnn.allow_tf32 = False  # float32 is float32, but where TF32 is a test's subject
+torch.backends.cudnn.allow_tf32 = False  # no TF32, except in tests about it
 
 torch.set_num_threads(1)  # tests run side by side, one process a core
 
@@ -36,7 +35,7 @@ def device(request):
 
 @pytest.fixture(autouse=True)
 def poisoned_memory():
-    """In deterministic mode torch fills every new tensor with NaN (or the largest integer), also those on a GPU."""
+    """In deterministic mode torch fills every new tensor with NaN (or the largest integer), on a GPU too."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)

@@ -9,14 +9,14 @@ from convlab.testing import DTYPES, AvgPool, check_avg_pool2d
 
 
 def test_awkward_shapes(device):
-    """In every dtype and layout, values and gradients: what convlab.testing looks at."""
+    """convlab.testing's checks of values and gradients, in every dtype and layout."""
     check_avg_pool2d(CF.avg_pool2d, random_cases=200, dtypes=DTYPES[:1], gradients=True, device=device)
     check_avg_pool2d(CF.avg_pool2d, dtypes=DTYPES[1:], gradients=True, device=device)
 
 
 @pytest.mark.parametrize("ceil_mode", [False, True])
 def test_many_small_planes(ceil_mode, device):
-    """The CPU's kernels read most of these where they lie."""
+    """The CPU kernels read most of these in place."""
     windows = [(2, 2, 0), (2, 2, (1, 0)), ((3, 2), 2, 0), (2, (1, 2), 0), (3, 3, 1), (3, 2, 1)]
     pools = [
         AvgPool((2, 131, *size), *window, ceil_mode, False)
@@ -33,7 +33,7 @@ def test_layouts(device):
         y, expected = CF.avg_pool2d(view, 3, 2, 1), F.avg_pool2d(view, 3, 2, 1)
         torch.testing.assert_close(y, expected)
         assert y.stride() == expected.stride()
-        on_cpu = F.avg_pool2d(view.cpu(), 3, 2, 1)  # calls.py: torch 2.11 on CUDA is wrong here
+        on_cpu = F.avg_pool2d(view.cpu(), 3, 2, 1)  # torch 2.11 on CUDA is wrong here: tests/calls.py
         (dx,), (expected_dx,) = torch.autograd.grad(y.sum(), view), torch.autograd.grad(on_cpu.sum(), view)
         torch.testing.assert_close(dx, expected_dx)
     assert torch.equal(CF.avg_pool2d(x[0], 2), CF.avg_pool2d(x, 2)[0])

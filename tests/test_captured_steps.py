@@ -1,4 +1,4 @@
-"""Steps as graphs of a GPU's work, of layers and of blocks; and what --graph of the training scripts captures."""
+"""Training steps as CUDA graphs, with layers and with blocks; and what the training scripts' --graph captures."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def gradients(model, x, labels):
 
 @pytest.fixture(params=[convlab.convert, convlab.fuse])
 def step(request):
-    """A model, what it should compute, and its arguments."""
+    """A model, the loss and gradients that it should compute, its input and its labels."""
     expected, model = network().cuda(), network().cuda()
     x, labels = torch.randn(16, 1, 28, 28, device="cuda"), torch.randint(10, (16,), device="cuda")
     expected(x)
@@ -99,7 +99,7 @@ def test_what_the_scripts_capture(step):
 
 
 def test_the_first_shape_is_captured_and_averages_stay(monkeypatch):
-    """Without a GPU: what is asked for, when."""
+    """Without a GPU: when a capture is asked for, and of which shape."""
     asked, replayed = [], []
 
     def make(module, samples):

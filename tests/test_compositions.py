@@ -1,5 +1,5 @@
-"""Random compositions of torch.func's transforms, checkpointing and torch.compile over random small networks give what
-torch's own functions give, in float64, wherever those manage."""
+"""Random compositions of torch.func's transforms, checkpointing and torch.compile over random small networks give the
+same float64 results as torch's own functions, wherever those work."""
 
 from collections import Counter
 
@@ -13,10 +13,10 @@ from torch.utils.checkpoint import checkpoint
 import convlab.functional as CF
 
 F = torch.nn.functional
-pytestmark = pytest.mark.filterwarnings("ignore")  # torch's, for its own functions; ours are errors below
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch warns about its own functions; our errors fail `check`
 
 SHORT, LONG = 500, 20_000  # compositions that are not compiled
-COMPILED = {SHORT: 4, LONG: 200}  # and how many are, somewhere
+COMPILED = {SHORT: 4, LONG: 200}  # and those that have torch.compile somewhere among their transforms
 
 
 # ---- networks -------------------------------------------------------------------------------------------------------
@@ -24,7 +24,7 @@ COMPILED = {SHORT: 4, LONG: 200}  # and how many are, somewhere
 
 @st.composite
 def networks(draw):
-    """One to three layers: what they make of a library's functions and a list of tensors, and the tensors' shapes."""
+    """One to three layers, as network(f, tensors) where f is torch's functions or convlab's; and the tensors' shapes."""
     y = torch.empty(
         draw(st.integers(1, 2)), draw(st.integers(1, 2)), *draw(st.tuples(*[st.integers(3, 5)] * 2)), device="meta"
     )
@@ -99,7 +99,7 @@ def joined(tensors):
 
 
 def squashed(y):
-    """What is not linear, and makes nothing of the rounding of large values"""
+    """Nonlinear, and small where y is large, so that the rounding of large values does not show"""
     return y / (1 + y.square())
 
 
@@ -180,7 +180,7 @@ def compiled(draw, n):
 
 
 def backwards(draw, n):
-    """autograd's own, outside of everything"""
+    """torch.autograd.grad, around all the other transforms"""
     wanted = some_of(draw, n)
 
     def transform(f):
@@ -236,7 +236,7 @@ def check(composition, outcomes):
         ours = values(CF, network, transforms, tensors)
     except Exception as error:
         if "functionalize" in what and "aten::copy is not implemented" in str(error):
-            outcomes["in place"] += 1  # under functionalize and forward mode, where torch's own mostly raise it, too
+            outcomes["in place"] += 1  # functionalize with forward mode: torch's own functions mostly raise it too
             return
         raise AssertionError(f"{what}, of {shapes}") from error
     scale = expected.abs().max().item() if expected.numel() else 1

@@ -10,12 +10,12 @@ import convlab
 import convlab.functional as CF
 from convlab.testing import AWKWARD, DTYPES, LAYOUTS, Conv, check_conv, check_conv2d, random_conv
 
-# winograd_4x4 shares its rounding within a tile: tests/test_winograd.py says what it may be off by
+# The outputs of a winograd_4x4 tile share their rounding: tests/test_winograd.py has its bounds
 NAMES = ["auto", *(a.name for a in convlab.algorithms() if a.name != "winograd_4x4")]
 
 
 def runs(algo, conv: Conv, device, dtype=torch.float32):
-    """Whether an algorithm can do a problem, each pass it has on this device."""
+    """Whether an algorithm supports a problem in every pass that it has on this device."""
     x, w, _ = conv.tensors(dtype, device)
     problem = convlab.Conv2dProblem.of(x, w, *conv.arguments)
     chosen = [a for a in convlab.algorithms() if a.name == algo and device in a.backends]
@@ -29,7 +29,7 @@ def runs(algo, conv: Conv, device, dtype=torch.float32):
 @pytest.mark.parametrize("algo", NAMES)
 @pytest.mark.parametrize("conv", AWKWARD, ids=str)
 def test_awkward_shapes(conv, algo, device):
-    """In every dtype and layout, twice, forward and gradients: what convlab.testing looks at."""
+    """convlab.testing's checks of forward and gradients, run twice in every dtype and layout."""
     dtypes = [dtype for dtype in DTYPES if runs(algo, conv, device, dtype)]
     if not dtypes:
         pytest.skip(f"{algo} does not do this on {device}")

@@ -12,11 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SETUP = runpy.run_path(str(ROOT / "setup.py"))
-ONE_SET = ["-DCONVLAB_EACH_SET(f, ...)=f(baseline, __VA_ARGS__)"]  # of any machine
+ONE_SET = ["-DCONVLAB_EACH_SET(f, ...)=f(baseline, __VA_ARGS__)"]  # the baseline, which any machine runs
 
 
 def compile_with(cxx, folder, *link_flags):
-    """The kernels with the flags of the build; the program around them in less time."""
+    """Compiles the kernels with the build's flags, and the program around them with -O1, which takes less time."""
     kernels = [path.relative_to(ROOT) for path in sorted((ROOT / "csrc" / "cpu").rglob("*.kernel.cpp"))]
     sources = [(path, SETUP["isa_flags"]("baseline")) for path in kernels]
     host = [

@@ -28,7 +28,7 @@ def network():
 
 
 def counts(run, counter=None):
-    """Of convolutions, forward and backward, and of everything."""
+    """FLOPs of the convolutions, forward and backward, and of everything."""
     counter = counter or FlopCounterMode(display=False)
     with counter:
         run()
@@ -85,7 +85,7 @@ def test_counts_of_a_simulation(check):
 
 
 def test_when_imported(tmp_path, monkeypatch):
-    """A module that is imported later, once and whole; one that is there; one that fails."""
+    """Called once, with the whole module: later, when it is imported; at once if it already is; never if that fails."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "imported_later.py").write_text("value = 1")
     (tmp_path / "imported_in_vain.py").write_text("value = 1 / 0")

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-# What every program here begins with. A child that hangs is ended by its alarm, which is its status then.
+# Every program here begins with this. A child that hangs is killed by its alarm, and its exit status says so.
 PRELUDE = """
 import multiprocessing, os, signal, sys, threading
 import torch
@@ -51,7 +51,7 @@ def child(check=False):
     with convlab.simulate(check=check):
         step(), step()
 
-# ---- within a simulation and after it, several launches, nested; a child's launches are not its parent's
+# ---- inside a simulation and after it, several launches, nested forks; a child's launches are not its parent's
 for check in (False, True):
     with convlab.simulate(check=check) as sim:
         step()
@@ -66,7 +66,7 @@ for check in (False, True):
         step()
     assert forked(lambda: child(check)) == 0 and forked(lambda: child(not check)) == 0
 
-# ---- children that end with all that Python and C++ do at the end of a process
+# ---- children that exit normally, through all of Python's and C++'s cleanup
 for check in (False, True):
     with convlab.simulate(check=check):
         if (pid := os.fork()) == 0:
@@ -75,7 +75,7 @@ for check in (False, True):
             sys.exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
-# ---- while other threads launch, whatever they hold at that moment; in the plain library on several OS threads
+# ---- while other threads launch, whatever locks they hold at that moment; unchecked launches run on several OS threads
 def launch_on_and_on(check):
     torch.set_num_threads(3)
     with convlab.simulate(check=check) as sim:
@@ -98,7 +98,7 @@ class Simulated(Dataset):
         return 6
 
     def __getitem__(self, i):
-        signal.alarm(100)  # workers that hang end, too
+        signal.alarm(100)  # ends a worker that hangs
         with convlab.simulate(check=bool(i % 2)) as sim:
             y = CF.relu(torch.full((2, 3), i - 2.0))
         assert sim.launches

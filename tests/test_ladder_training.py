@@ -13,7 +13,7 @@ each_rung = pytest.mark.parametrize("rung", RUNGS, ids=lambda a: a.name)
 
 
 def second_derivatives(conv2d, x, w, b, dy, directions, arguments):
-    """The gradients to x, w and dy of what `directions` weigh the first gradients with."""
+    """The gradients, to x, w and dy, of the dot product of the first gradients with `directions`."""
     leaves = [t.detach().requires_grad_() for t in (x, w, b, dy)]
     first = torch.autograd.grad(conv2d(*leaves[:3], *arguments), leaves[:3], leaves[3], create_graph=True)
     weighed = sum((g * d).sum() for g, d in zip(first, directions))
@@ -55,7 +55,7 @@ def lenet_step(model, images, labels):
 
 @each_rung
 def test_a_training_step_of_lenet(rung, device):
-    """In the float32 rounding of other orders of addition, the step is that of the CPU backend."""
+    """The step is the CPU backend's, within the float32 rounding of sums in another order."""
     pytest.importorskip("torchvision")
     from train_lenet import lenet5
 

@@ -15,7 +15,7 @@ from convlab import ops
 
 
 class Asked(TorchDispatchMode):
-    """The algorithms that the operators are asked for: {(pass, name)}. Their last argument is its number."""
+    """{(pass, name)} of the algorithms that operators are called with: their last argument is an algorithm's number."""
 
     PASSES: ClassVar = {ops.conv2d_forward: "forward", ops.conv2d_dgrad: "dgrad", ops.conv2d_wgrad: "wgrad"}
     NAMES: ClassVar = {0: "auto", **{algorithm.number: algorithm.name for algorithm in convlab.algorithms()}}

@@ -25,7 +25,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def interrupt_after(monkeypatch, steps, number=signal.SIGINT):
-    """Sends the signal to this process during the step after `steps` of them."""
+    """Sends the signal to this process during step number `steps` + 1."""
     epochs = Run.epochs
 
     def counted(self, batches):
@@ -134,7 +134,7 @@ def test_a_hundred_kills_lose_nothing(tmp_path, seed):
 
 @pytest.mark.long
 def test_ctrl_c_in_a_terminal(tmp_path):
-    """The signal goes to the whole group of processes, as a terminal's does, while workers prepare batches."""
+    """The signal goes to the whole process group, as from a terminal, while workers prepare batches."""
     command = [sys.executable, LENET, "--out", tmp_path, "--workers", "2", "--save-every", "5"]
     run = subprocess.Popen(
         command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -148,7 +148,7 @@ def test_ctrl_c_in_a_terminal(tmp_path):
     assert run.returncode == 130 and "continue with --resume" in out and err == ""
 
 
-# Which runs are continued, which begin
+# Which runs are continued, and which start afresh
 
 
 def saved(folder):
@@ -160,7 +160,7 @@ def saved(folder):
 
 
 def refusal(folder, *options):
-    """The one line with which a run ends, having changed no file."""
+    """The one-line message of a run that is refused; it must have changed no file."""
     before = {path: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
     with pytest.raises(SystemExit) as exit:
         lenet(*TINY, "--out", folder, *options)
@@ -186,12 +186,12 @@ def test_resume_begins_where_there_is_nothing_and_ends_where_all_is_done(tmp_pat
     before = losses(tmp_path)
     lenet(*TINY, "--out", tmp_path, "--resume")
     assert "after 15 of 15 steps" in capsys.readouterr().out and losses(tmp_path) == before
-    lenet(*TINY, "--out", tmp_path)  # a finished run makes room
+    lenet(*TINY, "--out", tmp_path)  # a finished run may be overwritten
     assert losses(tmp_path) == before
 
 
 def test_a_log_that_is_ahead_of_the_checkpoint_is_put_right(tmp_path, monkeypatch):
-    """A kill between the two leaves one of them without the other's epoch."""
+    """A kill between writing the log and saving the checkpoint leaves one of them an epoch ahead."""
     with monkeypatch.context() as patch:
         interrupt_after(patch, 7)
         with pytest.raises(SystemExit):
@@ -214,7 +214,7 @@ def test_one_run_at_a_time_in_a_folder(tmp_path):
     lenet(*TINY, "--steps", 1, "--out", tmp_path)
 
 
-# Files that are no checkpoint of this program's
+# Files that are not checkpoints of this program
 
 
 class Planted:

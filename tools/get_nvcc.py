@@ -1,5 +1,5 @@
-"""Brings nvcc from PyPI into this environment, where the machine has none: what `make test` compiles the CUDA kernels
-with."""
+"""Installs nvcc from PyPI into this environment if the machine has none: `make test` compiles the CUDA kernels with
+it."""
 
 import os
 import runpy
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-# By its file: this runs before anything is built, and importing the package needs what is built.
+# Run as a file: this comes before the build, and importing the package needs the build.
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 toolchain = SimpleNamespace(**runpy.run_path(os.path.join(ROOT, "convlab", "toolchain.py")))
 
@@ -23,11 +23,11 @@ def main():
     packages = toolchain.nvcc_packages(torch.cuda)
     if not packages:
         print(
-            f"convlab: {reason}; PyPI has one for CUDA 13 and later, and torch {torch.version} is of CUDA {torch.cuda}"
+            f"convlab: {reason}; PyPI has one for CUDA 13 and later, and torch {torch.version} is for CUDA {torch.cuda}"
         )
         return
     print(f"convlab: {reason}; installing {' '.join(packages)}", flush=True)
-    # --force-reinstall: what an interrupted pip left half there counts as installed.
+    # --force-reinstall: a package that an interrupted pip left half installed counts as installed.
     pip = [
         sys.executable,
         "-m",

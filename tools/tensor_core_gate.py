@@ -1,6 +1,6 @@
-"""Which precisions and passes of the tensor_core rung a GPU makes right: what "auto" may take there.
+"""Which precisions and passes of the tensor_core rung are correct on a GPU: those that "auto" may take there.
 
-python -m tools.tensor_core_gate              in the simulator, where there is no GPU: shows, and opens nothing
+python -m tools.tensor_core_gate              on a GPU, or else in the simulator: prints what is right, writes nothing
 python -m tools.tensor_core_gate --write      on a GPU: writes csrc/kernels/tensor_core_gate.h, for the next build
 """
 
@@ -18,7 +18,7 @@ ORDER = ("", "float16", "bfloat16", "tf32", "3xtf32")  # Precision of csrc/kerne
 
 
 def rows(gate: dict[tuple[str, str], bool], passes) -> list[int]:
-    """The header's numbers."""
+    """The header's numbers: for each precision a bit per pass."""
     return [sum(1 << i for i, pass_ in enumerate(passes) if gate.get((name, pass_))) for name in ORDER]
 
 
@@ -27,7 +27,7 @@ def with_numbers(header: str, numbers: list[int]) -> str:
 
 
 def right(precision: str, pass_: str, problems: int, device: str) -> str:
-    """Why not; empty if every problem is."""
+    """What is wrong with a precision and pass; empty if every problem comes out right."""
     from tensor_core import check_conv, random_conv
 
     rng = random.Random(f"{precision} {pass_}")
@@ -43,7 +43,9 @@ def right(precision: str, pass_: str, problems: int, device: str) -> str:
 
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=None, help="of a precision and pass; default 40 on a GPU, or 1")
+    parser.add_argument(
+        "--problems", type=int, default=None, help="of each precision and pass; default: 40, or 1 without a GPU"
+    )
     parser.add_argument("--write", action="store_true", help="write the gate, on a GPU")
     args = parser.parse_args(argv)
     sys.path.insert(0, str(ROOT / "tests"))
@@ -51,7 +53,7 @@ def main(argv=None) -> int:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if args.write and device == "cpu":
-        sys.exit("tensor_core_gate: --write needs a GPU: what the simulator makes right says nothing about one")
+        sys.exit("tensor_core_gate: --write needs a GPU: right results in the simulator prove nothing about a GPU")
     problems = args.problems or (40 if device == "cuda" else 1)
     gate = {}
     for precision in PRECISIONS:

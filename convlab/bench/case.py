@@ -1,4 +1,4 @@
-"""A case: what is measured, before it is."""
+"""A case: one thing to be measured."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ import torch
 
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 OURS = "convlab"
-HEAD = ("kind", "layer", "pass", "layout", "precision")  # what tells rows apart, with the number of threads
+HEAD = ("kind", "layer", "pass", "layout", "precision")  # these and the number of threads identify a row
 
 
 class Way(NamedTuple):
-    """Somebody's way to do a case. `bind` takes the case's tensors in this layout; calling what it returns does the
-    work once.
+    """One way to do a case, convlab's or torch's. `bind` takes the case's tensors in this layout and returns a
+    function; each call of it does the work once.
 
-    precision: of multiplications. "tf32" is float32 tensors multiplied in ten bits on tensor cores. capture: whether
-    its calls are put into a graph, where a device has graphs.
+    precision: of multiplications. "tf32": float32 tensors, multiplied by tensor cores with ten bits of mantissa.
+    capture: whether its calls are captured into a graph, where a device has graphs.
     """
 
     layout: str
@@ -30,11 +30,11 @@ class Case:
     """`draw()` makes the tensors, by name and in float32, on torch's default device. Ways get them in `dtype`;
     `reference`, bound to them in float64 like a way, says what the outputs should be.
 
-    ways: convlab's begin with "convlab", the one that the others are compared with is "convlab" itself, or "convlab graph"
-    for graphs; torch's are "torch nchw", "torch channels_last tf32", "torch.compile nchw" and so on. flops,
-    bytes: what the work takes at least. grad: whether autograd records the calls. slack: how much more than twice
-    torch's worst error in the same precision is forgiven, relative to the largest output. kernels: whether the names of
-    the kernels that torch runs are of interest.
+    ways: by name. convlab's begin with "convlab"; the others are compared with "convlab" itself, and graphs with
+    "convlab graph". torch's are "torch nchw", "torch channels_last tf32", "torch.compile nchw" and so on.
+    flops, bytes: what the work takes at least. grad: whether autograd records the calls.
+    slack: how far an error may exceed twice torch's worst in the same precision, relative to the largest output.
+    kernels: whether to record the names of the kernels that torch runs.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Case:
 
     @property
     def head(self):
-        """What its row begins with."""
+        """The fields that its row begins with."""
         return dict(zip(HEAD, (self.kind, self.layer, self.pass_, self.layout, self.precision)))
 
 

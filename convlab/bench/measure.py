@@ -14,17 +14,23 @@ from .timer import series_of, spread, time_paired
 def measure(case, device) -> dict:
     """The row of a case, ready for JSON.
 
-    Beside the case's own words: floor, by precision, the least microseconds that flops and bytes take on this device;
-    left_out and disturbed, how many rounds were not used because another program took a core, and whether, for want of
-    others, such rounds were; seconds that the row itself took; and ways, by name. Of each: error, against float64;
-    kernels, the names of those that torch ran; and by "cold" or "warm" its times in microseconds a call (median, q1, q3
-    and least over rounds, each of so many calls, captured into a graph or not), page faults a call, and of all but
-    convlab's own the ratio, above 1 where convlab is faster: median and quartiles over rounds. A way that has "failed"
-    says why and has none of these; a row whose "refused" says what is wrong with convlab's outputs has no ways.
+    It has the case's own fields, and:
+
+    floor: by precision, the least microseconds that the case's flops and bytes take on this device.
+    left_out: how many rounds were not used because another program took a core. disturbed: whether such rounds had to
+    be used, for want of others.
+    seconds: how long measuring the row took.
+    ways: by name. Each has error, against float64; kernels, the names of those that torch ran; and under "cold" or
+    "warm" its times in microseconds per call (median, q1, q3 and least over the rounds, how many calls a round has, and
+    whether they were captured into a graph), page faults per call, and, except for convlab's own ways, the ratio: above
+    1 where convlab is faster, median and quartiles over the rounds. A way that failed has "failed", which says why, and
+    nothing else.
+
+    A row with "refused", which says what is wrong with convlab's outputs, has no ways.
     """
     start = time.perf_counter()
     row = case.head | device.head | {"flops": case.flops, "bytes": case.bytes}
-    gc.disable()  # its pauses hit whoever happens to be running
+    gc.disable()  # its pauses would fall on whichever way is being timed
     try:
         with torch.set_grad_enabled(case.grad):
             row |= _measured(case, device)
@@ -39,13 +45,13 @@ def measure(case, device) -> dict:
 
 
 def set_floor(row, device):
-    """Sets a row beside the device's ceilings."""
+    """Adds to a row the least time that the device's ceilings allow."""
     tf32 = ["tf32"] * any(" tf32" in name for name in row.get("ways", ()))
     row["floor"] = {p: device.floor(row["flops"], row["bytes"], p) for p in (row["precision"], *tf32)}
 
 
 def base_of(name):
-    """The way of convlab's that `name` is compared with."""
+    """The name of convlab's way that `name` is compared with."""
     return f"{OURS} graph" if name.endswith(" graph") else OURS
 
 

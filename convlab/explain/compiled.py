@@ -2,8 +2,8 @@
 library itself.
 
 The library keeps, for each kernel and architecture, what `ptxas -v` printed when it was compiled: nothing is compiled
-again. Reading it needs cuobjdump: the CUDA toolkit's, or PyPI's nvidia-cuda-cuobjdump. The tables, one for each nvcc,
-are of builds that tests have read; tools/compiled_kernels.py writes them.
+again. Reading it needs cuobjdump: the CUDA toolkit's, or PyPI's nvidia-cuda-cuobjdump. The tables, one for each version
+of nvcc, come from builds that tests have read; tools/compiled_kernels.py writes them.
 """
 
 import functools
@@ -21,14 +21,14 @@ from .._build_info import build_info
 
 HERE = Path(__file__).parent
 LIBRARY = HERE.parent / "_C.so"
-# From this compute capability on, the compiler's figure for a kernel with shared memory has what the driver takes for
-# itself in it.
+# From this compute capability on, the compiler's figure for a kernel with shared memory includes the bytes that the
+# driver reserves for itself.
 SHARED_WITH_RESERVED, RESERVED = (9, 0), 1024
 
 
 class Resources(NamedTuple):
-    """registers: a thread. shared: bytes a block, static. stack: bytes a thread, spills, and arrays that registers
-    cannot hold."""
+    """registers: per thread. shared: static bytes per block. stack: bytes per thread, for spills and for arrays that
+    registers cannot hold."""
 
     registers: int
     shared: int
@@ -44,8 +44,8 @@ def resources_of(kernel: str, source: str, capability: str) -> tuple[int, int, s
     capability.
 
     kernel, source: as the simulator names them, such as "forward_kernel<float>" and "csrc/kernels/conv2d_direct.cu:36".
-    Asked in turn: the table of the nvcc that built this convlab, the library, the newest table. None where none can
-    tell.
+    Asked in turn: the table of the nvcc that built this convlab, the library, the newest table. None if none of them
+    has it.
     """
     names = names_of(kernel, source)
     for found in (_table_of_the_build, _library, _newest_table):
@@ -61,14 +61,14 @@ def resources_of(kernel: str, source: str, capability: str) -> tuple[int, int, s
 
 
 def names_of(kernel: str, source: str) -> tuple[str, str]:
-    """Under which tables may have a kernel that the simulator calls so: the first where it is private to its file."""
+    """A table's possible names for a kernel that the simulator names so; the first if it is private to its file."""
     for simulated, native in (("bfloat16", "__nv_bfloat16"), ("half", "__half")):
         kernel = re.sub(rf"(?<!_)\b{simulated}\b", native, kernel)
     return f"{Path(source.split(':')[0]).name}: {kernel}", kernel
 
 
 def nearest(architectures: Iterable[str], capability: str) -> str | None:
-    """Of those that something was built for, the one whose code a GPU runs, or that comes next before its own."""
+    """The newest of these architectures that is not newer than the GPU's capability; None if all are."""
     return max((arch for arch in architectures if _numbers(arch) <= _numbers(capability)), key=_numbers, default=None)
 
 
@@ -93,7 +93,7 @@ def _newest_table():
 
 @functools.cache
 def _library():
-    """As a table."""
+    """The library's resources, in the form of a table, and who says so."""
     if not build_info()["cuda"]:
         return {}, ""
     try:
@@ -111,12 +111,11 @@ def _numbers(version):
     return tuple(map(int, version.split(".")))
 
 
-# ---- reading a library
-# ------------------------------------------------------------------------------------------------
+# ---- reading a library ----------------------------------------------------------------------------------------------
 
 
 def find_tools() -> str | None:
-    """The folder with cuobjdump and nvdisasm (the one calls the other): PyPI's, or the toolkit's. None if there is
+    """The folder with cuobjdump and nvdisasm (cuobjdump calls nvdisasm): PyPI's, or the toolkit's. None if there is
     none."""
     pypi = [
         path.parent for root in sys.path for path in sorted(Path(root).glob("nvidia/cu*/bin/cuobjdump"), reverse=True)
@@ -148,8 +147,8 @@ def cuobjdump(library, *options) -> str:
 
 
 def readable(mangled: list[str]) -> dict[str, str]:
-    """Mangled names -> as the sources have them: 'conv2d_direct.cu: forward_kernel<float>', the file where it is
-    private to one."""
+    """Mangled names -> names as in the sources, such as 'conv2d_direct.cu: forward_kernel<float>', with the file if the
+    kernel is private to it."""
     demangled = subprocess.run(
         ["c++filt"], input="\n".join(mangled), check=True, capture_output=True, text=True
     ).stdout.splitlines()

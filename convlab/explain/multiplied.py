@@ -11,8 +11,9 @@ TILES = {"winograd_2x2": 2, "winograd_4x4": 4}  # outputs along a side
 
 @dataclass(frozen=True)
 class Multiplied:
-    """definition: multiplications tap by tap, of taps that fall on the input. products: Winograd's, edge tiles with
-    the points that they have. additions: of the transformations of inputs, filters and outputs, on one thread."""
+    """definition: multiplications tap by tap, for the taps that fall on the input. products: Winograd's
+    multiplications; a tile at the edge counts only the points that it has. additions: those of the transformations of
+    inputs, filters and outputs, on one thread."""
 
     definition: int
     products: int
@@ -20,12 +21,12 @@ class Multiplied:
 
     @property
     def saved(self) -> float:
-        """Multiplications of the definition for each product."""
+        """How many multiplications of the definition there are for each product."""
         return self.definition / self.products
 
 
 def multiplied(algorithm: str, problem: Conv2dProblem, pass_: str, work: Work) -> Multiplied | None:
-    """None for an algorithm that multiplies as the definition does. The algorithm has to be able to do it."""
+    """None for an algorithm that multiplies as the definition does. The algorithm must support the problem."""
     if algorithm not in TILES:
         return None
     products, additions = _lab.winograd_counts(TILES[algorithm], problem.doing(pass_))

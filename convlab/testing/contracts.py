@@ -1,5 +1,5 @@
-"""What a kernel of one's own can be checked as: the signature of its launcher, problems, and what the right results
-are.
+"""The contracts that a kernel of one's own can be checked against: the signature of its launcher, the problems, and the
+right results.
 
 All tensors are contiguous NCHW of one element type T. Pointers are to device memory; outputs are never empty.
 """
@@ -44,12 +44,12 @@ class Question(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What a launcher in plain CUDA may take behind its tensors, beside convlab's struct: numbers, and no more problems
-    than they can tell."""
+    """Numbers that a launcher in plain CUDA may take after its tensors, instead of convlab's struct. It is asked only
+    problems that these numbers can describe."""
 
-    numbers: str  # as its parameters are declared
-    arguments: str  # made of `problem`
-    fitted: Callable[[Any], Any]  # the problem that they can tell, made of any
+    numbers: str  # the declarations of its parameters
+    arguments: str  # for them, as expressions of `problem`
+    fitted: Callable[[Any], Any]  # turns any problem into one that they can describe
 
 
 class Contract(NamedTuple):
@@ -58,26 +58,26 @@ class Contract(NamedTuple):
 
     like: str
     signature: str  # with convlab's struct
-    tensors: str  # of the launcher in plain CUDA, in front of the numbers of a form
+    tensors: str  # the parameters of a launcher in plain CUDA before the numbers of a form
     forms: dict[str, Form]  # the longest first
-    header: str  # of csrc/, for the problem's struct
+    header: str  # in csrc/, with the problem's struct
     problem: str  # the struct
-    arguments: str  # of the launcher, made of `problem`
+    arguments: str  # for the launcher, as expressions of `problem`
     inputs: tuple[str, ...]
     questions: Callable[..., Iterator[Question]]
-    layers: Callable[..., dict[str, Question]]  # of a dtype, form, with_bias: whose traffic is counted
+    layers: Callable[..., dict[str, Question]]  # (dtype, form, with_bias) -> the layers whose traffic is counted
 
     def fitted(self, form: str) -> Callable[[Any], Any]:
         return self.forms[form].fitted if form else lambda case: case
 
     def plain_signatures(self, element: str) -> list[str]:
-        """Of launchers in plain CUDA, the shortest first."""
+        """The signatures of launchers in plain CUDA, the shortest first."""
         tensors = re.sub(r"\bT\b", element, self.tensors)
         return [f"void {self.like}({tensors}, {form.numbers})" for form in reversed(self.forms.values())]
 
 
 def _numbers(names: str, of: str = "problem") -> tuple[str, str]:
-    """Parameters, and their arguments: fields of the problem, of which one may stand for both dimensions."""
+    """The declarations of parameters, and their arguments: fields of the problem; one may stand for both dimensions."""
     fields = {"stride": "stride_h", "pad": "pad_h", "size": "R"}
     words = names.split()
     return (
@@ -86,8 +86,7 @@ def _numbers(names: str, of: str = "problem") -> tuple[str, str]:
     )
 
 
-# ---- convolution
-# ------------------------------------------------------------------------------------------------------
+# ---- convolution -----------------------------------------------------------------------------------------------------
 
 
 def _conv_question(pass_: str, case: Conv, dtype, bias=True) -> Question:
@@ -150,7 +149,7 @@ _CONV_FORMS = {
 
 
 def _fitted(cases, draw, random_cases: int, fit, is_one) -> list:
-    """Each problem as the form can tell it, once; and as many random ones."""
+    """Each case as the form can describe it, once, and then `random_cases` random ones."""
     fixed = [case for case in dict.fromkeys(map(fit, cases)) if is_one(case)]
     drawn = []
     while len(drawn) < random_cases:
@@ -191,8 +190,7 @@ def _conv(pass_: str, arguments: str, inputs) -> Contract:
     return contract
 
 
-# ---- pooling
-# ----------------------------------------------------------------------------------------------------------
+# ---- pooling ---------------------------------------------------------------------------------------------------------
 
 
 def pair(n):
@@ -246,7 +244,7 @@ def _avg_pool_question(backward: bool, case, dtype) -> Question:
 
 
 def _pool_forms(of: str, *dilation: str) -> dict[str, Form]:
-    """Of max pooling, or of average pooling, which counts its padding; the last window ends inside x."""
+    """The forms of max pooling, or of average pooling, which then counts its padding; neither with ceil_mode."""
 
     def plain(case, **changed):
         averaged = {} if dilation else {"count_include_pad": True, "divisor_override": None}
@@ -323,8 +321,7 @@ AVG_LAYERS = {
 }
 
 
-# ---- activation
-# -------------------------------------------------------------------------------------------------------
+# ---- activation ------------------------------------------------------------------------------------------------------
 
 
 def _leaky_relu_question(backward: bool, elements: int, dtype, slope=0.1) -> Question:

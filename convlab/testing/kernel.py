@@ -19,11 +19,11 @@ from .program import PLAIN_TYPES, TYPES, CompileError, Program, dtype_option
 from .traffic import advice, digits, noted, numbers_of, table
 
 _MOST_WARNINGS, _MOST_LINES = 8, 12
-ENDLESS = "has run for"  # as the simulator says it
+ENDLESS = "has run for"  # in the simulator's words
 
 __all__ = ["CompileError", "Finding", "KernelReport", "check_kernel", "template"]
 
-# What is looked for, and by which words the simulator's reports tell it.
+# What is looked for, and the words that mark it in the simulator's reports.
 SUBJECTS = {
     "races": ("race (",),
     "uninitialised reads": ("uninitialised", "has not been waited for", "never waited for"),
@@ -46,14 +46,14 @@ SUBJECTS = {
 
 @dataclass
 class Finding:
-    """Something wrong. `where` is file:line of the kernel, where that is known; `problem` the first on which it
-    showed."""
+    """One thing that is wrong. `where`: file:line in the kernel, if that is known. `problem`: the first problem that
+    showed it."""
 
     subject: str
     where: str
     problem: str
     message: str
-    problems: int = 1  # on how many of them
+    problems: int = 1  # how many problems showed it
 
     def __str__(self):
         often = f" and {self.problems - 1} more" if self.problems > 1 else ""
@@ -62,24 +62,24 @@ class Finding:
 
 @dataclass
 class KernelReport:
-    """What `check_kernel` found. `ok` says whether nothing; printed, it is the whole report."""
+    """What `check_kernel` found. `ok`: whether it found nothing wrong. `str()` of it is the whole report."""
 
     source: str
     like: str
     dtype: torch.dtype
     problems: int = 0
-    compared: int = 0  # of the problems: those whose results came out in every order; the others broke off
+    compared: int = 0  # problems whose results were compared; the others broke off before
     refused: dict[str, str] = field(default_factory=dict)  # problem -> the kernel's own reason
     findings: list[Finding] = field(default_factory=list)
     stopped: str = ""  # why it ended early; empty if it did not
-    warnings: list[str] = field(default_factory=list)  # of the compiler, about the file
-    printed: str = ""  # by the kernel and its launcher, of the first problem of which they print
+    warnings: list[str] = field(default_factory=list)  # the compiler's, about the file
+    printed: str = ""  # by the kernel and its launcher, on the first problem where they print
     launches: list[Launch] = field(default_factory=list)  # of the first problem
     traffic: dict[str, TrafficTable] = field(default_factory=dict)  # layer -> by source line
     numbers: dict[str, dict[str, float]] = field(
         default_factory=dict
     )  # layer -> column of convlab.testing.traffic -> number
-    work: dict[str, Work] = field(default_factory=dict)  # layer -> what it takes at least
+    work: dict[str, Work] = field(default_factory=dict)  # layer -> the operations and bytes that it takes at least
 
     @property
     def ok(self) -> bool:
@@ -104,7 +104,7 @@ class KernelReport:
         return "\n".join(lines)
 
     def verdict(self, subject: str) -> str:
-        """In words, of one of SUBJECTS."""
+        """The verdict on one of SUBJECTS, in words."""
         found = sum(f.subject == subject for f in self.findings)
         return f"{found} found" if found else "none found" if subject != "results" else self._right()
 
@@ -115,7 +115,7 @@ class KernelReport:
         return table(rows, max(map(len, rows)) + 1)
 
     def _right(self) -> str:
-        """Of results, when none was wrong."""
+        """The verdict on results when none was wrong."""
         if not self.compared:
             return "not compared: every problem broke off before"
         if self.compared < self.problems:
@@ -138,9 +138,10 @@ def check_kernel(
     """Compiles a CUDA kernel for the checking simulator and grades it. Needs g++ and no GPU.
 
     source: a file, in plain CUDA or over csrc/device/device.h, that defines the launcher which `like` names;
-        `template(like)` is one to start from. It may also define `const char* refusal(...)` of the launcher's struct or
-        numbers, which returns why the kernel cannot do a problem, or nullptr; over device.h
-        `long long workspace_bytes(const Conv2d& g)` too, for scratch memory, a `void*` before the launcher's stream.
+        `template(like)` is one to start from. It may also define `const char* refusal(...)`, which takes the launcher's
+        struct or numbers and returns why the kernel cannot do a problem, or nullptr. Over device.h it may define
+        `long long workspace_bytes(const Conv2d& g)` too: the launcher then takes that much scratch memory as a `void*`
+        before its stream.
     like: a key of `convlab.testing.CONTRACTS`: conv2d_forward, conv2d_dgrad, conv2d_wgrad, max_pool2d_forward, and so
     on. random_cases, seed: how many random problems follow the awkward ones.
     count: whether to count the memory traffic of two layers, if nothing is wrong.
@@ -148,8 +149,8 @@ def check_kernel(
     progress: called before each problem with how many have been done, and which is next.
 
     Every problem runs with threads and blocks in three orders, which must give the same bits. Returns a KernelReport.
-    Raises CompileError, with the first errors at the lines of the source; ValueError for what `like` or `dtype` cannot
-    be.
+    Raises CompileError, with the first errors and their lines in the source; ValueError for a `like` or `dtype` that
+    is not supported.
     """
     if like not in CONTRACTS:
         raise ValueError(f"check_kernel: like={like!r} must be one of {', '.join(map(repr, CONTRACTS))}")
@@ -166,7 +167,7 @@ def check_kernel(
             _ask(program, question, report)
             if report.findings and ENDLESS in report.findings[-1].message:
                 report.stopped = (
-                    f"stopped after {question.what}: a kernel that does not end takes its time with every problem"
+                    f"stopped after {question.what}: a kernel that does not end would time out on every problem"
                 )
             if report.stopped or len(report.findings) >= most_findings:
                 return report
@@ -184,7 +185,7 @@ def check_kernel(
 
 
 def template(like: str, dtype=torch.float32, plain: bool = False) -> str:
-    """The text of a file to start from: a correct kernel, a thread an output element; in plain CUDA, or over
+    """The text of a file to start from: a correct kernel with one thread per output element, in plain CUDA or over
     csrc/device/device.h."""
     if like not in CONTRACTS:
         raise ValueError(f"template: like={like!r} must be one of {', '.join(map(repr, CONTRACTS))}")
@@ -194,7 +195,7 @@ def template(like: str, dtype=torch.float32, plain: bool = False) -> str:
     element, header = PLAIN_TYPES[dtype] if plain else (TYPES[dtype].removeprefix("convlab::"), "")
     if element == "double":
         text = re.sub(r"\bfloat\b", "double", text).replace("0.0f", "0.0")
-    elif element != "float":  # of which float is computed
+    elif element != "float":  # float16 and bfloat16: computed in float
         text = "".join(map(partial(_stored_as, element), text.splitlines(keepends=True)))
         text = text.replace('#include "device/device.h"\n', '#include "device/device.h"\n#include "dtype.h"\n')
         text = text.replace("#include <cuda_runtime.h>\n", f"#include <{header}>\n#include <cuda_runtime.h>\n")
@@ -202,7 +203,7 @@ def template(like: str, dtype=torch.float32, plain: bool = False) -> str:
 
 
 def _stored_as(element: str, line: str) -> str:
-    """A line of a template where tensors hold `element`: loads become float, what is stored becomes `element`."""
+    """A line of a template, for tensors of `element`: loads are converted to float, and stores to `element`."""
     if line.startswith("//"):
         return line
     line = re.sub(r"\bfloat\*", f"{element}*", line)
@@ -220,7 +221,7 @@ def _stored_as(element: str, line: str) -> str:
 
 
 def _ask(program: Program, question, report: KernelReport):
-    """Runs a problem in every order, and notes what is wrong, once for each place."""
+    """Runs a problem in every order, and notes what is wrong, once for each line of the source."""
     results = []
     for order in ORDERS:
         answer = program.run(question, order, seed=7)
@@ -275,7 +276,7 @@ def _note(report: KernelReport, problem: str, message: str):
 
 
 def _ladder(like: str, layer: str) -> dict[str, dict[str, str]]:
-    """What was counted of convlab's kernels: name -> column -> digits."""
+    """What the simulator counted for convlab's own kernels: name -> column -> digits."""
     kind, _, pass_ = like.rpartition("_")
     if kind != "conv2d":
         rows = {f"{kind}.cu": noted(f"{kind}.cu").get((layer, pass_), {})}

@@ -1,5 +1,5 @@
 // Memory that nobody may touch, in a build with AddressSanitizer (`make sanitize`); nothing in any other build. Macros,
-// because a file of csrc/cpu/isa must not emit functions that others share. Torch-free.
+// because a *.kernel.cpp must not emit functions that others share. Torch-free.
 #pragma once
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>

@@ -1,4 +1,4 @@
-// Adaptive pooling, and what goes to and from positions of a plane, up to the backend; see conv2d_operators.h. An Impl is
+// Adaptive pooling, max unpooling and its gather, up to the backend; see conv2d_operators.h. An Impl is
 // made from a tensor, takes contiguous ones, and has
 //
 //   void average(const Adaptive&, DType, const void* x, void* y)

@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kTiledThreads, kTiledResident)
   }
 }
 
-// For the error of a graph's capture, which the other algorithms stand.
+// For the error when a graph is captured: the other algorithms can be captured.
 std::string who() {
   std::string others;
   for (const AlgorithmRow& row : algorithms())

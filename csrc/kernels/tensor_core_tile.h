@@ -1,5 +1,5 @@
-// The one main loop of the tensor_core rung: D[m, n] = sum over k of A[m, k] B[k, n], a block a tile of D, a warp a part
-// of it, by mma.sync.
+// The one main loop of the tensor_core rung: D[m, n] = sum over k of A[m, k] B[k, n] by mma.sync. A block makes a tile of
+// D, a warp a part of that tile.
 //
 // What A, B and D are is a Map's business (conv2d_as_mma.h), as in gemm.h: every row m, column n and step k has a Position
 // in the tensor that A or B is read from, and an element lies at the sum of two of them; 0 outside the tensor.
@@ -11,7 +11,7 @@
 //
 // Where steps lie side by side a row of a tile is 128 bytes, and its chunks are exchanged ("swizzled") by an XOR with the
 // row's number; where lines do, rows are a chunk or two longer than their contents. Either way neither the copies, nor
-// ldmatrix, which reads a chunk of 8 rows, nor the 4-byte loads of tf32 meet in a bank.
+// ldmatrix, which reads a chunk of 8 rows, nor the 4-byte loads of tf32 have bank conflicts.
 #pragma once
 #include "device/async_copy.h"
 #include "device/device.h"
@@ -33,7 +33,7 @@ constexpr int kInstructionBytes = 32;  // steps of an mma: 8 of tf32, 16 of 16 b
 constexpr int kPaddedLines = 8;  // between rows of a tile whose lines lie side by side
 constexpr int kInstructions = kStepBytes / kInstructionBytes;  // along the steps of a tile
 
-// A block makes kM x kN, a warp kWarpM x kWarpN. kBlocks: that a multiprocessor should have registers for.
+// A block makes kM x kN, a warp kWarpM x kWarpN. kBlocks: how many a multiprocessor should have registers for.
 template <int kM, int kN, int kK, int kWarpM, int kWarpN, int kDepth, int kBlocks> struct WarpTile {
   static constexpr int M = kM, N = kN, K = kK, warp_m = kWarpM, warp_n = kWarpN, stages = kDepth, blocks = kBlocks;
   static constexpr int threads = (M / warp_m) * (N / warp_n) * 32;
@@ -86,7 +86,7 @@ struct Tf32Products {
 };
 
 // float32 as the sum of two such: x = big + small to 22 bits or more, and small x small is left out. The tensor cores
-// cut what they add to a sum, so a tile's products are summed by themselves and added in float32.
+// truncate what they add to a sum, so a tile's products are summed by themselves and added in float32.
 struct Tf32x3Products {
   using Element = float;
   static constexpr bool kPromotes = true;

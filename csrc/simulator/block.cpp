@@ -1,4 +1,4 @@
-// The functions of runtime.h that make threads meet, and the atomics.
+// The functions of runtime.h that synchronize threads, and the atomics.
 #include <cstring>
 
 #include "simulator/check.h"

@@ -113,7 +113,7 @@ void LineTable::run(const Program& program, Reader& in, size_t end) {
         if (extended == DW_LNE_set_address) row.address = in.number(program.address_size);
         if (extended == DW_LNE_end_sequence) {
           emit(true);
-          if (rows_[sequence].address == 0) rows_.resize(sequence);  // of a function that the linker threw away
+          if (rows_[sequence].address == 0) rows_.resize(sequence);  // of a function that the linker dropped
           sequence = rows_.size();
           row = {0, 1, 1, 0, false};
         }

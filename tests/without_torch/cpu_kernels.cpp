@@ -22,10 +22,10 @@
 namespace convlab {
 namespace {
 
-char doing[400];  // what is said of a fault
+char doing[400];  // what a fault reports
 int failures = 0;
 
-constexpr int64_t kInexact = 10;  // winograd_4x4: its results are rounded to the integers that they are near
+constexpr int64_t kInexact = 10;  // winograd_4x4: its results are rounded to the nearest integers
 
 struct Random {
   std::mt19937 engine;

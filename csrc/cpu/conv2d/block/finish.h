@@ -1,5 +1,5 @@
-// How a forward kernel goes on behind a strip of its target, while that is in a cache: what a block makes of it is
-// written, and the strip is not. Plain data. Torch-free, and for kernels as well.
+// What a forward kernel does after each strip of its target, while the strip is in a cache: it writes what the block
+// makes of the strip, and not the strip. Plain data. Torch-free, and for kernels as well.
 #pragma once
 #include <type_traits>
 
