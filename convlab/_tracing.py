@@ -54,11 +54,11 @@ def trace(module: Module, arguments: dict[str, type], inline: bool) -> Traced:
 
     Raises UntraceableError. Leaves the module as it was.
     """
-    original = type(module)
+    original: Any = type(module)
     read: dict[str, Any] = {}
     written: list[str] = []
 
-    class Watched(original):  # type: ignore[misc, valid-type]
+    class Watched(original):  # type: ignore[misc]
         def __getattribute__(self, name: str) -> Any:
             value = super().__getattribute__(name)
             if name not in _OF_ALL_MODULES and name in super().__getattribute__("__dict__"):
