@@ -275,7 +275,8 @@ def terminal():
 def tell(words):
     """On the terminal, too, where pip would keep it to itself."""
     print(words, flush=True)
-    if out := terminal():
+    out = terminal()
+    if out:
         with out:
             print(f"\r{words}", file=out)
 

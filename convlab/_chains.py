@@ -58,6 +58,8 @@ def why_not(conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_fi
             return f"{type(norm).__name__} is not exactly BatchNorm2d"
         if norm.training or norm.running_mean is None:
             return "BatchNorm2d takes the batch's statistics (folded in eval() where it has its own)"
+        if norm.num_features != conv.out_channels:
+            return f"BatchNorm2d is of {norm.num_features} channels, and the convolution makes {conv.out_channels}"
     return misfit(activation, pool, pool_first)
 
 
@@ -83,11 +85,16 @@ def _watched(part: Module) -> str | None:
         part._forward_hooks or part._backward_hooks or part._backward_pre_hooks or part._forward_pre_hooks
     ) and not _only_observed(part):
         return f"{kind} has a hook"
-    if _has_any_global_hook() and not torch.compiler.is_compiling():
+    if hooked_everywhere():
         return "there is a hook for all modules"
     if "forward" in part.__dict__ or "_conv_forward" in part.__dict__:
         return f"{kind}'s forward was replaced"
     return None
+
+
+def hooked_everywhere() -> bool:
+    """Whether there are hooks for all modules; a graph that is being compiled has none."""
+    return _has_any_global_hook() and not torch.compiler.is_compiling()
 
 
 def _only_observed(part: Module) -> bool:

@@ -14,9 +14,10 @@ from torch.nn import Module
 
 from . import _chains, functional, modules
 from ._convert import check_model, convert_layers, unfuse
-from ._tracing import MADE_OF, PLAN, UntraceableError, class_of, is_as_read, is_bare_sequential, trace
+from ._tracing import MADE_OF, PLAN, UntraceableError, class_of, is_as_read, is_bare_sequential, settings_of, trace
 
 _Path = tuple[str, ...]
+_Names = tuple[tuple[str, bool], ...]  # and whether there is nothing of this name
 
 
 def fuse(model: Module, algo: str | dict[str, str] | None = None) -> Module:
@@ -93,8 +94,9 @@ class Version(NamedTuple):
 
     function: Any
     read: dict[str, Any]
-    structure: tuple[tuple[_Path, tuple[str, ...]], ...]
+    structure: tuple[tuple[_Path, _Names], ...]
     inlined: tuple[str, ...]
+    asked: dict[str, dict[str, Any]]
     chains: tuple[Chain, ...]
     left: dict[str, str]
 
@@ -106,11 +108,26 @@ class Version(NamedTuple):
                 below = below._modules.get(name)
                 if below is None:
                     return False
-            if tuple(below._modules) != names:
+            if _there(below) != names:
                 return False
-        if self.inlined and not all(is_bare_sequential(module.get_submodule(path)) for path in self.inlined):
+        if self.inlined and (
+            _chains.hooked_everywhere()
+            or not all(is_bare_sequential(module.get_submodule(path)) for path in self.inlined)
+        ):
+            return False
+        if (
+            self.asked
+            and not torch.compiler.is_compiling()
+            and any(settings_of(module._modules.get(name)) != was for name, was in self.asked.items())
+        ):
             return False
         return not self.read or is_as_read(module, self.read)
+
+
+def _there(module: Module) -> _Names:
+    """The names of its layers, parameters and buffers."""
+    kinds: tuple[dict[str, Any], ...] = (module._modules, module._parameters, module._buffers)
+    return tuple((name, value is None) for kind in kinds for name, value in kind.items())
 
 
 class Plan:
@@ -140,19 +157,21 @@ class Plan:
     def make(self, module: Module, key: tuple[Any, ...]) -> Version | str:
         """The Version, or the reason, for this key."""
         training, *kinds = key
-        was = module.training
+        turned = [m for m in module.modules() if m.training == module.training != training]
         fused = type(module)
         try:
-            module.__dict__["training"] = training
+            for m in turned:
+                m.__dict__["training"] = training
             module.__class__ = self.original
             found: Version | str = _version(module, kinds)
         except UntraceableError as error:
             found = str(error)
         finally:
             module.__class__ = fused
-            module.__dict__["training"] = was
+            for m in turned:
+                m.__dict__["training"] = not training
         self.versions[key] = found
-        if isinstance(found, Version) and "training" not in found.read:
+        if isinstance(found, Version) and "training" not in found.read and not found.asked:
             other = (not training, *kinds)
             self.versions[other] = found
         return found
@@ -242,7 +261,8 @@ def _fused_class(original: Any) -> type:
 def _reduced(self: Any, protocol: int) -> Any:
     """For pickle and copy: the class is made again, of the one that can be found by its name."""
     original = type(self).__dict__[MADE_OF]
-    return _new, (original,), self.__dict__.copy()
+    state = self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__.copy()
+    return _new, (original,), state
 
 
 def _new(original: type) -> Any:
@@ -258,6 +278,9 @@ def _version(module: Module, kinds: list[type]) -> Version:
     if len(arguments) != len(kinds):
         raise UntraceableError("its forward is called with more than its parameters without a default")
     traced = trace(module, arguments, inline=any(map(is_bare_sequential, module.children())))
+    with torch.set_grad_enabled(not torch.is_grad_enabled()):
+        if str(trace(module, arguments, inline=bool(traced.inlined)).graph) != str(traced.graph):
+            raise UntraceableError("its forward asks whether gradients are recorded")
     chains, left = _rewritten(module, traced.graph)
     if traced.inlined and not any(_crosses(chain) for chain in chains):
         traced = trace(module, arguments, inline=False)  # what is below does its own
@@ -267,9 +290,9 @@ def _version(module: Module, kinds: list[type]) -> Version:
         for name, m in module.named_modules()
         if not name or isinstance(m, (torch.nn.ModuleList, torch.nn.ModuleDict)) or name in traced.inlined
     ]
-    structure = tuple((tuple(name.split(".")) if name else (), tuple(m._modules)) for name, m in below)
+    structure = tuple((tuple(name.split(".")) if name else (), _there(m)) for name, m in below)
     function: Any = _compiled(traced.graph) if chains else class_of(module).forward
-    return Version(function, traced.read, structure, traced.inlined, tuple(chains), left)
+    return Version(function, traced.read, structure, traced.inlined, traced.asked, tuple(chains), left)
 
 
 def _crosses(chain: Chain) -> bool:

@@ -84,7 +84,7 @@ class ReLU6(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(output)
+        ctx.save_for_backward(inputs[0])  # as torch: its output may be written over
 
     @classmethod
     def tangent(cls, _, tangents, y):
@@ -92,13 +92,13 @@ class ReLU6(Function):
 
     @staticmethod
     def backward(ctx, dy):
-        (y,) = ctx.saved_tensors
-        return apply(ReLU6Backward, dy, y)
+        (x,) = ctx.saved_tensors
+        return apply(ReLU6Backward, dy, x)
 
 
 @primitive
 class ReLU6Backward(Function):
-    """dx = y <= 0 or y >= 6 ? 0 : dy"""
+    """dx = y <= 0 or y >= 6 ? 0 : dy, y being what relu6 takes or what it gives"""
 
     batch, tangent = classmethod(elementwise), classmethod(linear)
 

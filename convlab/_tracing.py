@@ -5,6 +5,7 @@ branches. Here the attributes that it read are recorded, to be compared at each 
 graph cannot hold (switches gradients, draws random numbers, sets attributes) gets no graph.
 """
 
+import copy
 import random
 import sys
 from types import BuiltinFunctionType, FunctionType
@@ -41,12 +42,14 @@ class UntraceableError(Exception):
 class Traced(NamedTuple):
     """graph: its placeholders are the forward's parameters that have no default; its modules are the module's children,
     but in place of a plain Sequential, which `inlined` names, its children. read: the module's attributes that its
-    forward read, on which the graph depends.
+    forward read, on which the graph depends. asked: by name, what is set in the children that it took without calling
+    them, to ask for `self.dropout.p` for instance.
     """
 
     graph: fx.Graph
     read: dict[str, Any]
     inlined: tuple[str, ...]
+    asked: dict[str, dict[str, Any]]
 
 
 def trace(module: Module, arguments: dict[str, type], inline: bool) -> Traced:
@@ -83,7 +86,7 @@ def trace(module: Module, arguments: dict[str, type], inline: bool) -> Traced:
         for name, value in before.items():
             kept: Any = module.__dict__.get(name)
             if type(value) in (dict, list, set) and type(kept) is type(value):
-                if len(kept) != len(value):
+                if len(kept) != len(value) or (_is_plain(list(kept)) and kept != value):
                     written.append(name)
                 kept.clear()
                 kept.extend(value) if isinstance(value, list) else kept.update(value)
@@ -105,12 +108,23 @@ def trace(module: Module, arguments: dict[str, type], inline: bool) -> Traced:
             raise UntraceableError(f"its forward reads self.{name}, {type(value).__name__}, which may change")
     for node in graph.nodes:
         node.type = None
-    return Traced(graph, {name: _copied(value) for name, value in read.items()}, tuple(tracer.inlined))
+    read = {name: copy.deepcopy(value) for name, value in read.items()}
+    asked = {name: settings_of(module._modules[name]) for name, times in tracer.taken.items() if times > 0}
+    return Traced(graph, read, tuple(tracer.inlined), asked)
 
 
 def is_as_read(module: Module, read: dict[str, Any]) -> bool:
     """Whether these attributes are what they were."""
     return all(getattr(module, name, _MISSING) == value for name, value in read.items())
+
+
+def settings_of(module: Module | None) -> dict[str, Any]:
+    """What is set in a module: its class, and its attributes that are no parameters, buffers, modules or hooks."""
+    if module is None:
+        return {}
+    own = {name: value for name, value in module.__dict__.items() if name not in _OF_ALL_MODULES and name != PLAN}
+    own = {name: copy.deepcopy(value) if _is_plain(value) else id(value) for name, value in own.items()}
+    return own | {"class": class_of(module)}
 
 
 def class_of(module: Module) -> Any:
@@ -121,7 +135,11 @@ def class_of(module: Module) -> Any:
 def is_bare_sequential(module: Module) -> bool:
     """Whether a call of it calls its children in turn, and does nothing else."""
     return class_of(module).forward is torch.nn.Sequential.forward and not (
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        "forward" in module.__dict__
+        or module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
     )
 
 
@@ -140,6 +158,7 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.arguments, self.inline, self.reason = arguments, inline, ""
         self.inlined: list[str] = []
+        self.taken: dict[str, int] = {}  # children, and how many times more they were taken than called
         self.modes = _modes()
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
@@ -163,6 +182,17 @@ class _Tracer(fx.Tracer):
         if isinstance(a, torch.Tensor) and not isinstance(a, torch.nn.Parameter):
             raise fx.proxy.TraceError("a tensor that is neither a parameter nor made of the input")
         return super().create_arg(a)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if isinstance(attr_val, Module) and self.root._modules.get(attr) is attr_val:
+            self.taken[attr] = self.taken.get(attr, 0) + 1
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def call_module(self, m: Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        name = self.path_of_module(m)
+        if name in self.taken:
+            self.taken[name] -= 1
+        return super().call_module(m, forward, args, kwargs)
 
     def is_leaf_module(self, m: Module, module_qualified_name: str) -> bool:
         if not self.inline or not is_bare_sequential(m):

@@ -148,7 +148,7 @@ def overwritable(function: type[Function]) -> type[Function]:
         @staticmethod
         def setup_context(ctx, inputs, output):
             ctx.mark_dirty(output)
-            function.setup_context(ctx, inputs, output)
+            function.setup_context(ctx, (output, *inputs[1:]), output)
 
         backward = staticmethod(function.backward)
 

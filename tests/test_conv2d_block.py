@@ -179,3 +179,18 @@ def test_compiled():
     dy = torch.randn_like(eager)
     for a, c in zip(torch.autograd.grad(eager, (x, w, b), dy), torch.autograd.grad(compiled, (x, w, b), dy)):
         torch.testing.assert_close(a, c)
+
+
+@pytest.mark.parametrize("algo", ["tensor_core", {"dgrad": "tensor_core", "wgrad": "tensor_core"}], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_a_rung_that_takes_tensors_as_they_lie(algo, layout):
+    x = torch.randn(2, 8, 11, 9).to(memory_format=layout).requires_grad_()
+    w, b = torch.randn(8, 8, 3, 3).to(memory_format=layout).requires_grad_(), torch.randn(8, requires_grad=True)
+    with convlab.simulate():
+        block = CF.conv2d_block(x, w, b, padding=1, activation="relu", pool=2, algo=algo)
+        layers = CF.max_pool2d(CF.relu(CF.conv2d(x, w, b, padding=1, algo=algo)), 2)
+        assert torch.equal(block, layers) and block.stride() == layers.stride()
+        dy = torch.randn_like(layers)
+        for mine, theirs in zip(torch.autograd.grad(block, (x, w, b), dy), torch.autograd.grad(layers, (x, w, b), dy)):
+            torch.testing.assert_close(mine, theirs)
+            assert mine.stride() == theirs.stride()

@@ -303,6 +303,79 @@ class Conditional(nn.Module):
         return F.leaky_relu(y) if self.leaky else F.relu(y)
 
 
+class Asks(nn.Module):
+    """Its forward asks what its children are set to, and whether some are there."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act, self.drop = nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.5), nn.Dropout(0.5)
+        self.down = nn.Conv2d(4, 4, 1)
+        self.register_parameter("gate", nn.Parameter(torch.full((1,), 2.0)))
+
+    def forward(self, x):
+        y = F.leaky_relu(self.conv(x), self.act.negative_slope)
+        if self.down is not None:
+            y = self.down(y)
+        return F.dropout(y if self.gate is None else y * self.gate, self.drop.p, self.drop.training)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_what_children_are_set_to_may_change(training):
+    torch.manual_seed(0)
+    original = Asks().double().train(training)
+    model = convlab.fuse(copy.deepcopy(original))
+    for change in (
+        lambda m: m.eval(),
+        lambda m: setattr(m.act, "negative_slope", 0.125),
+        lambda m: setattr(m, "down", None),
+        lambda m: setattr(m, "gate", None),
+        lambda m: setattr(m, "down", nn.Conv2d(4, 4, 1, bias=False).double().requires_grad_(False)),
+    ):
+        for m in (original, model):
+            torch.manual_seed(1)
+            change(m)
+        x = torch.randn(2, 3, 9, 9, dtype=torch.float64)
+        torch.testing.assert_close(model(x), original(x), rtol=1e-9, atol=1e-9)
+
+
+class WithoutGradients(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        y = F.relu(self.conv(x))
+        return y if torch.is_grad_enabled() else y + 1
+
+
+class Stateful(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.slopes, self.count = nn.Conv2d(3, 4, 3), [[0.1]], [0]
+
+    def forward(self, x):
+        self.count[0] += 1
+        return F.leaky_relu(self.conv(x), self.slopes[0][0])
+
+
+def test_a_forward_that_asks_for_the_mode_or_counts_is_left():
+    x = torch.randn(1, 3, 7, 7, dtype=torch.float64)
+    original, counts = WithoutGradients().double(), Stateful().double()
+    model, counting = convlab.fuse(copy.deepcopy(original)), convlab.fuse(copy.deepcopy(counts))
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), original(x), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(counting(x), counts(x), rtol=1e-9, atol=1e-9)
+    counting.slopes[0][0] = counts.slopes[0][0] = 0.9
+    torch.testing.assert_close(counting(x), counts(x), rtol=1e-9, atol=1e-9)
+    assert counting.count == [2]
+
+
+def test_a_batch_norm_of_other_channels_is_torchs_error():
+    model = convlab.fuse(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(1), nn.ReLU()).eval())
+    with pytest.raises(RuntimeError):
+        model(torch.randn(1, 3, 7, 7))
+
+
 def test_attributes_that_the_forward_reads_may_change():
     model, x = convlab.fuse(Conditional()), torch.randn(1, 3, 8, 8)
     with blocks() as calls:

@@ -122,3 +122,16 @@ def test_integers_and_half_precision(name):
                 exact = exact[0] if isinstance(exact, tuple) else exact
                 error, torch_error = ((t - exact).abs().max() for t in (y, expected))
                 assert error <= max(torch_error, 2 * torch.finfo(dtype).eps * exact.abs().max())
+
+
+def test_prelu_of_no_channels():
+    assert CF.prelu(torch.randn(2, 0, 1), torch.randn(0)).shape == (2, 0, 1)
+
+
+def test_what_relu6_gives_may_be_written_over():
+    x = torch.tensor([-1.0, 0.0, 3.0, 6.0, 9.0, float("nan")], requires_grad=True)
+    (dx,) = torch.autograd.grad(CF.relu6(x * 1).mul_(2).sum(), x)
+    (expected,) = torch.autograd.grad(torch.nn.functional.relu6(x * 1).mul_(2).sum(), x)
+    torch.testing.assert_close(dx, expected, equal_nan=True)
+    (over,) = torch.autograd.grad(CF.relu6(x * 1, inplace=True).sum(), x)
+    torch.testing.assert_close(2 * over, expected, equal_nan=True)

@@ -48,7 +48,9 @@ std::tuple<Tensor, Tensor> conv2d_block_forward(Tensor x, Tensor w, std::optiona
   Tensor winners =
       with_winners ? output<Impl>(outputs, ScalarType::Byte, x, channels_last) : empty({0}, ScalarType::Byte, x);
   if (y.numel() > 0) {
-    const Tensor xp = packed<Impl>(x), wp = packed<Impl>(w), bp = bias ? packed<Impl>(*bias) : wp;
+    const bool lie = as_they_lie<Impl>(chosen);
+    const Tensor xp = packed_for<Impl>(chosen, x), wp = packed_for<Impl>(chosen, w),
+                 bp = bias ? packed<Impl>(*bias) : wp;
     const Impl backend(x);
     const int64_t side_by_side = problem.layouts.output ? g.K : 1;
     if (backend.finishes(chosen, e, problem)) {
@@ -57,10 +59,11 @@ std::tuple<Tensor, Tensor> conv2d_block_forward(Tensor x, Tensor w, std::optiona
                       out_or_null("winners", with_winners ? &winners : nullptr));
       return {to_requested_layout<Impl>(y, channels_last), winners};
     }
-    Tensor full = output<Impl>(all, x.scalar_type(), x, channels_last);
+    Tensor full = output(all, x.scalar_type(), x, channels_last, lie);
     backend.forward(chosen, problem, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr),
                     out("convolution", full));
-    backend.finish(e, pool, side_by_side, dtype, in("convolution", full), out("output", y),
+    const Tensor fp = packed<Impl>(full);  // as the ending takes it
+    backend.finish(e, pool, side_by_side, dtype, in("convolution", fp), out("output", y),
                    out_or_null("winners", with_winners ? &winners : nullptr));
   }
   return {to_requested_layout<Impl>(y, channels_last), winners};
@@ -101,8 +104,7 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_block_backward(Tensor dy, Tensor winne
 
   const bool channels_last = dx_channels_last || (x && is_channels_last(*x));
   const Sizes none{0};
-  Tensor dx = w ? output<Impl>(xs, dy.scalar_type(), dy, dx_channels_last) : empty(none, dy.scalar_type(), dy);
-  Tensor dw = x ? output<Impl>(ws, dy.scalar_type(), dy, dw_channels_last) : empty(none, dy.scalar_type(), dy);
+  Tensor dx = empty(none, dy.scalar_type(), dy), dw = empty(none, dy.scalar_type(), dy);
   Tensor db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
   Tensor full = output<Impl>({g.N, g.K, g.P, g.Q}, dy.scalar_type(), dy, channels_last);
   const Impl backend(dy);
@@ -111,25 +113,38 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_block_backward(Tensor dy, Tensor winne
     backend.spread(e, pool, lies_channels_last(full) ? g.K : 1, dtype, in("grad_output", dyp), in("winners", wp),
                    out("grad_convolution", full));
   }
-  if (w && dx.numel() > 0) {
-    const Tensor wp = packed<Impl>(*w);
-    const Problem p{Pass::dgrad, dtype, g, dx_channels_last, layouts(full, wp, xs, dx_channels_last)};
-    backend.dgrad(resolve<typename Impl::Rung>(algo[0], p), p, in("grad_convolution", full), in("weight", wp),
-                  out("grad_input", dx));
+  if (w) {
+    const Problem p{Pass::dgrad, dtype, g, dx_channels_last, layouts(full, *w, xs, dx_channels_last)};
+    const auto chosen = resolve<typename Impl::Rung>(algo[0], p);
+    const bool lie = as_they_lie<Impl>(chosen);
+    dx = output(xs, dy.scalar_type(), dy, dx_channels_last, lie);
+    if (dx.numel() > 0) {
+      const Tensor wp = packed_for<Impl>(chosen, *w);
+      backend.dgrad(chosen, p, in("grad_convolution", full), in("weight", wp), out("grad_input", dx));
+    }
+    dx = to_requested_layout(dx, dx_channels_last, lie);
   }
   const bool bias = db.numel() > 0;
-  if (x && dw.numel() > 0) {
-    const Tensor xp = packed<Impl>(*x);
+  bool bias_is_done = !bias;
+  if (x) {
     const Problem p{Pass::wgrad, dtype, g, dw_channels_last || is_channels_last(*x),
-                    layouts(full, xp, ws, dw_channels_last)};
-    backend.wgrad(resolve<typename Impl::Rung>(algo[1], p), p, in("grad_convolution", full), in("input", xp),
-                  out("grad_weight", dw), out_or_null("grad_bias", bias ? &db : nullptr));
-  } else if (bias) {
+                    layouts(full, *x, ws, dw_channels_last)};
+    const auto chosen = resolve<typename Impl::Rung>(algo[1], p);
+    const bool lie = as_they_lie<Impl>(chosen);
+    dw = output(ws, dy.scalar_type(), dy, dw_channels_last, lie);
+    if (dw.numel() > 0) {
+      const Tensor xp = packed_for<Impl>(chosen, *x);
+      backend.wgrad(chosen, p, in("grad_convolution", full), in("input", xp), out("grad_weight", dw),
+                    out_or_null("grad_bias", bias ? &db : nullptr));
+      bias_is_done = true;
+    }
+    dw = to_requested_layout(dw, dw_channels_last, lie);
+  }
+  if (!bias_is_done) {
     const Problem p{.pass = Pass::wgrad, .dtype = dtype, .g = g, .layouts = {.first = lies_channels_last(full)}};
     backend.bias_grad(p, in("grad_convolution", full), out("grad_bias", db));
   }
-  return {to_requested_layout<Impl>(dx, w && dx_channels_last), to_requested_layout<Impl>(dw, x && dw_channels_last),
-          db};
+  return {dx, dw, db};
 }
 
 }  // namespace convlab

@@ -16,6 +16,7 @@ inline ByChannel by_channel(const char* op, const Tensor& x, int64_t channels) {
   if (channels == 1) return {1, 1, x.numel()};
   CONVLAB_CHECK(x.dim() >= 2 && x.size(1) == channels, op, ": weight has ", channels, " values, but input ",
                 text(sizes_of(x)), " has ", x.dim() >= 2 ? x.size(1) : 1, " channels");
+  if (x.numel() == 0) return {0, channels, 1};  // also of no channels
   const int64_t inner = std::max<int64_t>(1, x.strides()[1]);
   return {x.numel() / channels / inner, channels, inner};
 }
