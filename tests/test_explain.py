@@ -337,7 +337,10 @@ def test_resources_are_recorded():
 def test_every_gpu_has_its_compiled_kernels():
     for gpu in GPUS:
         explained = explain("resnet-64", gpu=gpu)
-        launches = [launch for p in explained.passes for rung in p.rungs for launch in rung.launches]
+        rungs = [rung for p in explained.passes for rung in p.rungs]
+        if gpu == "T4":  # whose tensor cores do not have these instructions
+            rungs = [rung for rung in rungs if rung.algorithm != "tensor_core"]
+        launches = [launch for rung in rungs for launch in rung.launches]
         assert all(launch.compiled and launch.waves for launch in launches if is_recorded(launch.kernel)), gpu
         assert sum(is_recorded(launch.kernel) for launch in launches) > 12
 
