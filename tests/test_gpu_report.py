@@ -442,7 +442,12 @@ def test_the_layers_of_a_gpu():
     assert {"lenet-c1@10000", "cifar-64-128@512", "resnet-stem@256", "resnet-1x1-s2@64", "depthwise-512-14@256"} < set(
         names
     )
-    assert {network.name for network in problems.networks} == {"lenet-5@1024", "lenet-5@10000", "cifar@512"}
+    assert {network.name for network in problems.networks} == {
+        "lenet-5@1024",
+        "lenet-5@10000",
+        "cifar@512",
+        "fashion@1024",
+    }
 
 
 @pytest.mark.parametrize("arch", ["75", "90"])

@@ -26,7 +26,7 @@ def test_without_a_build_it_says_so(tmp_path, monkeypatch):
     """And ends: workers that cannot begin would be started again and again."""
     monkeypatch.setattr(mutants, "built", lambda: ROOT / "build" / "of nobody")
     monkeypatch.setattr(sys, "argv", ["mutants.py", "--sample", "1", "--jobs", "1"])
-    with pytest.raises(SystemExit, match=r"_sim/csrc/kernels/avg_pool2d.cu.o is missing: make build"):
+    with pytest.raises(SystemExit, match=r"_sim/csrc/kernels/adaptive_pool2d.cu.o is missing: make build"):
         mutants.main()
 
 
