@@ -1,6 +1,9 @@
 """The convolutions beside conv2d: one dimension is two with a height of 1, and a transposed convolution is what dgrad
 computes."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.overrides import has_torch_function_variadic
@@ -8,10 +11,10 @@ from torch.overrides import has_torch_function_variadic
 from . import autograd
 from ._algorithms import AUTO, Algo, Numbers, as_switched, numbers_for_sizes
 from ._fast_apply import apply
-from ._inputs import autocast_if_enabled, check_input
+from ._inputs import autocast_if_enabled, check_convolution, check_input, is_nothing
 from ._overrides import explained, overridden
 from ._primitives import ConvTranspose2d
-from .arguments import SIGNED_OR_BYTE, IntOrPair, check_tensors, integer, is_channels_last, pair, single
+from .arguments import SIGNED_OR_BYTE, IntOrPair, integer, is_channels_last, pair, single
 from .simulator import backend_of
 
 IntOrOne = int | tuple[int] | list[int]
@@ -39,14 +42,14 @@ def conv1d(
     tensors = (input, weight, bias)
     if has_torch_function_variadic(*tensors) and not torch.compiler.is_compiling():
         return overridden(conv1d, tensors, *tensors, stride, padding, dilation, groups, algo=algo)
-    _check_tensors("conv1d", input, weight, bias)
+    check_convolution("conv1d", input, weight, bias)
     if input.dim() == 2 and weight.dim() == 3:
         return conv1d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, algo=algo).squeeze(0)
     if input.dim() != 3 or weight.dim() != 3:
         raise RuntimeError(
             f"conv1d: input must be [N, C, W] or [C, W] and weight [K, C/groups, S], got {tuple(input.shape)} and {tuple(weight.shape)}"
         )
-    if _nothing(input) and algo == "auto":  # torch knows what becomes of nothing
+    if is_nothing(input) and algo == "auto":
         return torch.nn.functional.conv1d(input, weight, bias, stride, padding, dilation, groups)
     input, weight, bias = autocast_if_enabled(input, weight, bias)
     check_input("conv1d", input, SIGNED_OR_BYTE)
@@ -79,41 +82,9 @@ def conv_transpose1d(
 
     input: [N, C, W] or [C, W]; weight: [C, K/groups, S]; bias: [K] or None. The rest is as for `conv_transpose2d`.
     """
-    tensors = (input, weight, bias)
-    if has_torch_function_variadic(*tensors) and not torch.compiler.is_compiling():
-        return overridden(
-            conv_transpose1d, tensors, *tensors, stride, padding, output_padding, groups, dilation, algo=algo
-        )
-    op = "conv_transpose1d"
-    _check_tensors(op, input, weight, bias)
-    if input.dim() == 2 and weight.dim() == 3:
-        batched = input.unsqueeze(0)
-        return conv_transpose1d(
-            batched, weight, bias, stride, padding, output_padding, groups, dilation, algo=algo
-        ).squeeze(0)
-    if input.dim() != 3 or weight.dim() != 3:
-        raise RuntimeError(
-            f"{op}: input must be [N, C, W] or [C, W] and weight [C, K/groups, S], got {tuple(input.shape)} and {tuple(weight.shape)}"
-        )
-    if _nothing(input) and algo == "auto":
-        return torch.nn.functional.conv_transpose1d(
-            input, weight, bias, stride, padding, output_padding, groups, dilation
-        )
-    s, p, o, d = (
-        single(op, name, value)
-        for name, value in (
-            ("stride", stride),
-            ("padding", padding),
-            ("output_padding", output_padding),
-            ("dilation", dilation),
-        )
+    return _conv_transpose(
+        conv_transpose1d, single, input, weight, bias, stride, padding, output_padding, groups, dilation, algo
     )
-    x, w = input.contiguous().unsqueeze(2), weight.unsqueeze(2)
-    try:
-        y = _transposed(op, x, w, bias, (1, s), (0, p), (0, o), integer(op, "groups", groups), (1, d), algo)
-    except RuntimeError as error:
-        raise _of_height_one(error, op, input, weight, bias) from None
-    return y.squeeze(2)
 
 
 def conv_transpose2d(
@@ -138,42 +109,62 @@ def conv_transpose2d(
     Returns [N, K, P, Q] or [K, P, Q], with P = (H - 1) stride - 2 padding + dilation (R - 1) + output_padding + 1 and Q
     alike; in channels_last if input or weight is. Raises as `conv2d`.
     """
-    tensors = (input, weight, bias)
-    if has_torch_function_variadic(*tensors) and not torch.compiler.is_compiling():
-        return overridden(
-            conv_transpose2d, tensors, *tensors, stride, padding, output_padding, groups, dilation, algo=algo
-        )
-    op = "conv_transpose2d"
-    _check_tensors(op, input, weight, bias)
-    if input.dim() == 3 and weight.dim() == 4:
-        batched = input.unsqueeze(0)
-        return conv_transpose2d(
-            batched, weight, bias, stride, padding, output_padding, groups, dilation, algo=algo
-        ).squeeze(0)
-    if input.dim() != 4 or weight.dim() != 4:
-        raise RuntimeError(
-            f"{op}: input must be [N, C, H, W] or [C, H, W] and weight [C, K/groups, R, S], got {tuple(input.shape)} and {tuple(weight.shape)}"
-        )
-    if _nothing(input) and algo == "auto":
-        return torch.nn.functional.conv_transpose2d(
-            input, weight, bias, stride, padding, output_padding, groups, dilation
-        )
-    s, p, o, d = (
-        pair(op, name, value)
-        for name, value in (
-            ("stride", stride),
-            ("padding", padding),
-            ("output_padding", output_padding),
-            ("dilation", dilation),
-        )
+    return _conv_transpose(
+        conv_transpose2d, pair, input, weight, bias, stride, padding, output_padding, groups, dilation, algo
     )
-    try:
-        return _transposed(op, input, weight, bias, s, p, o, integer(op, "groups", groups), d, algo)
-    except RuntimeError as error:
-        raise explained(error, op, input=input, weight=weight, bias=bias) from None
 
 
 _Pair = tuple[int, int]
+
+
+def _conv_transpose(
+    function: Callable[..., Tensor],
+    numbers_of: Callable[[str, str, Any], Any],
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: int,
+    dilation: Any,
+    algo: Algo,
+) -> Tensor:
+    """conv_transpose1d or conv_transpose2d, as `function` says; numbers_of: `single` or `pair`, which read its
+    arguments."""
+    op, tensors, arguments = (
+        function.__name__,
+        (input, weight, bias),
+        (stride, padding, output_padding, groups, dilation),
+    )
+    if has_torch_function_variadic(*tensors) and not torch.compiler.is_compiling():
+        overriding: Tensor = overridden(function, tensors, *tensors, *arguments, algo=algo)
+        return overriding
+    check_convolution(op, input, weight, bias)
+    flat = numbers_of is single
+    dims, sizes = (3, ("W", "S")) if flat else (4, ("H, W", "R, S"))
+    if input.dim() == dims - 1 and weight.dim() == dims:
+        return function(input.unsqueeze(0), weight, bias, *arguments, algo=algo).squeeze(0)
+    if input.dim() != dims or weight.dim() != dims:
+        raise RuntimeError(
+            f"{op}: input must be [N, C, {sizes[0]}] or [C, {sizes[0]}] and weight [C, K/groups, {sizes[1]}], got {tuple(input.shape)} and {tuple(weight.shape)}"
+        )
+    if is_nothing(input) and algo == "auto":
+        empty: Tensor = getattr(torch.nn.functional, op)(input, weight, bias, *arguments)
+        return empty
+    named = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+    s, p, o, d = (numbers_of(op, name, value) for name, value in named.items())
+    x, w = input, weight
+    if flat:
+        x, w = input.contiguous().unsqueeze(2), weight.unsqueeze(2)
+        s, p, o, d = (1, s), (0, p), (0, o), (1, d)
+    try:
+        y = _transposed(op, x, w, bias, s, p, o, integer(op, "groups", groups), d, algo)
+    except RuntimeError as error:
+        if flat:
+            raise _of_height_one(error, op, input, weight, bias) from None
+        raise explained(error, op, input=input, weight=weight, bias=bias) from None
+    return y.squeeze(2) if flat else y
 
 
 def _transposed(
@@ -252,15 +243,6 @@ def _numbers(algo: Algo, x: tuple[int, ...], like: Tensor, weight: Tensor, geome
     """The numbers of the algorithms for a convolution of x [N, C, H, W]."""
     numbers = AUTO if isinstance(algo, str) and algo == "auto" else numbers_for_sizes(algo, x, like, weight, geometry)
     return as_switched(numbers, backend_of(like), like.dtype)
-
-
-def _check_tensors(op: str, input: object, weight: object, bias: object) -> None:
-    check_tensors(op, input=input, weight=weight, **({} if bias is None else {"bias": bias}))
-
-
-def _nothing(input: Tensor) -> bool:
-    elements = input.numel()  # to torch.jit.trace a tensor, which cannot be asked
-    return not isinstance(elements, torch.Tensor) and elements == 0
 
 
 def _padding(op: str, padding: IntOrOne | str, stride: int, kernel_size: int, dilation: int) -> tuple[int, int]:

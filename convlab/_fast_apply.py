@@ -126,7 +126,7 @@ def _will_run(node) -> bool:
 
 def has_at_once(function: type[Function]) -> None:
     """Gives it `at_once`, a Function that does forward and setup_context in one call, with no arguments to bind: what
-    eager mode needs, and nothing else can use. 9 % of a forward and backward of conv2d."""
+    eager mode needs, and nothing else can use. A small conv2d's forward and backward take 0.89 of the time."""
 
     class AtOnce(function):
         @staticmethod

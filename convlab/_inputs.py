@@ -35,3 +35,15 @@ def autocast_if_enabled(input: Tensor, *others: Tensor | None) -> Iterator[Any]:
     if device and torch.is_autocast_enabled(device):
         return autocast(device, input, *others)
     return iter((input, *others))
+
+
+def check_convolution(op: str, input: object, weight: object, bias: object) -> None:
+    """That these are tensors; bias may be None."""
+    check_tensors(op, input=input, weight=weight, **({} if bias is None else {"bias": bias}))
+
+
+def is_nothing(input: Tensor) -> bool:
+    """Whether it has no elements, so that torch knows what becomes of it. While torch.jit.trace runs, numel() is a tensor,
+    which cannot be asked."""
+    elements = input.numel()
+    return not isinstance(elements, torch.Tensor) and elements == 0

@@ -16,6 +16,7 @@ from .autograd import (
     Conv2dForward,
     Conv2dWgrad,
     ConvArguments,
+    bilinear,
     linear,
     only_contiguous,
     overwritable,
@@ -29,7 +30,7 @@ from .autograd import (
 class ConvTranspose2d(Function):
     """x [N, K, P, Q], w [K, C/groups, R, S], bias [C] or None -> y [N, C, H, W], where output_size is (H, W)"""
 
-    batch = classmethod(convolution((Y, W, Role({"c": 0}, "c")), (X,), 1))
+    batch, tangent = classmethod(convolution((Y, W, Role({"c": 0}, "c")), (X,), 1)), classmethod(bilinear)
 
     @staticmethod
     def forward(x, w, bias, output_size, channels_last, a: ConvArguments):
@@ -42,16 +43,6 @@ class ConvTranspose2d(Function):
         needs_dx, needs_dw = ctx.needs_input_grad[:2]
         ctx.kernel_size, ctx.dw_channels_last = w.shape[2:], ctx.channels_last and not only_contiguous(w)
         ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None)
-
-    @classmethod
-    def tangent(cls, args, tangents, y):
-        (x, w, _, *others), (tx, tw, tbias, *_) = args, tangents
-        terms = [] if tx is None else [apply(cls, tx, w, None, *others)]
-        if tw is not None:
-            terms.append(apply(cls, x, tw, tbias, *others))
-        elif tbias is not None:
-            terms.append(tbias[:, None, None].expand_as(y))
-        return sum(terms[1:], terms[0])
 
     @staticmethod
     def backward(ctx, dy):
@@ -320,11 +311,8 @@ class AdaptiveMaxPool2dBackward(Function):
         return apply(AdaptiveMaxPool2dGather, ddx, indices, ctx.channels_last), None, None, None
 
 
-@primitive
-class AdaptiveMaxPool2dGather(Function):
-    """x [N, C, H, W], indices [N, C, P, Q] of an adaptive pooling's winners -> y [N, C, P, Q]: x there"""
-
-    batch, tangent = classmethod(image_by_image), classmethod(linear)
+class PlanesGather(Function):
+    """x [N, C, H, W], indices [N, C, P, Q] -> y [N, C, P, Q]: x there. What its backward is depends on the indices."""
 
     @staticmethod
     def forward(x, indices, channels_last):
@@ -335,6 +323,13 @@ class AdaptiveMaxPool2dGather(Function):
         x, indices, _ = inputs
         ctx.input_size, ctx.channels_last = x.shape[2:], is_channels_last(x)
         ctx.save_for_backward(indices)
+
+
+@primitive
+class AdaptiveMaxPool2dGather(PlanesGather):
+    """For indices of an adaptive pooling's winners, of which windows that overlap may have the same"""
+
+    batch, tangent = classmethod(image_by_image), classmethod(linear)
 
     @staticmethod
     def backward(ctx, dy):
@@ -366,22 +361,12 @@ class MaxUnpool2d(Function):
 
 
 @primitive
-class MaxUnpool2dGather(Function):
-    """x [N, C, H, W], indices [N, C, P, Q] that differ in each plane -> y [N, C, P, Q]: x there"""
+class MaxUnpool2dGather(PlanesGather):
+    """For indices that differ in each plane"""
 
     batch, tangent = classmethod(image_by_image), classmethod(linear)
 
     @staticmethod
-    def forward(x, indices, channels_last):
-        return ops.planes_gather(x, indices, channels_last)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        x, indices, _ = inputs
-        ctx.output_size, ctx.channels_last = x.shape[2:], is_channels_last(x)
-        ctx.save_for_backward(indices)
-
-    @staticmethod
     def backward(ctx, dy):
         (indices,) = ctx.saved_tensors
-        return apply(MaxUnpool2d, dy, indices, ctx.output_size, ctx.channels_last), None, None
+        return apply(MaxUnpool2d, dy, indices, ctx.input_size, ctx.channels_last), None, None

@@ -166,11 +166,31 @@ def only_contiguous(w) -> bool:
     return w.is_contiguous() and w.is_contiguous(memory_format=torch.channels_last) and not is_channels_last(w)
 
 
+def remember(ctx, x, w, *others):
+    """What the backward of a convolution of x and w needs of them, and `others`"""
+    needs_dx, needs_dw = ctx.needs_input_grad[:2]
+    ctx.input_size, ctx.kernel_size = x.shape[2:], w.shape[2:]
+    ctx.channels_last = is_channels_last(x) or is_channels_last(w)
+    ctx.dw_channels_last = ctx.channels_last and not only_contiguous(w)
+    ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None, *others)
+
+
+def bilinear(function, args, tangents, y):
+    """The tangent of what is linear in each of its first two arguments, to which it adds a bias."""
+    (x, w, _, *others), (tx, tw, tbias, *_) = args, tangents
+    terms = [] if tx is None else [apply(function, tx, w, None, *others)]
+    if tw is not None:
+        terms.append(apply(function, x, tw, tbias, *others))
+    elif tbias is not None:
+        terms.append(tbias[:, None, None].expand_as(y))
+    return sum(terms[1:], terms[0])
+
+
 @primitive
 class Conv2dForward(Function):
     """x [N, C, H, W], w [K, C/groups, R, S], bias [K] or None -> y [N, K, P, Q]"""
 
-    batch = classmethod(convolution((X, W, BIAS), (Y,), 0))
+    batch, tangent = classmethod(convolution((X, W, BIAS), (Y,), 0)), classmethod(bilinear)
 
     @staticmethod
     def forward(x, w, bias, a: ConvArguments):
@@ -179,21 +199,7 @@ class Conv2dForward(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, w, _, ctx.arguments = inputs
-        needs_dx, needs_dw, _, _ = ctx.needs_input_grad
-        ctx.input_size, ctx.kernel_size = x.shape[2:], w.shape[2:]
-        ctx.channels_last = is_channels_last(x) or is_channels_last(w)
-        ctx.dw_channels_last = ctx.channels_last and not only_contiguous(w)
-        ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None)
-
-    @classmethod
-    def tangent(cls, args, tangents, y):
-        (x, w, _, a), (tx, tw, tbias, _) = args, tangents
-        terms = [] if tx is None else [apply(cls, tx, w, None, a)]
-        if tw is not None:
-            terms.append(apply(cls, x, tw, tbias, a))
-        elif tbias is not None:
-            terms.append(tbias[:, None, None].expand_as(y))
-        return sum(terms[1:], terms[0])
+        remember(ctx, x, w)
 
     @staticmethod
     def backward(ctx, dy):
@@ -571,12 +577,8 @@ class Conv2dBlock(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, w, _, ctx.arguments = inputs
-        needs_dx, needs_dw, _, _ = ctx.needs_input_grad
-        ctx.input_size, ctx.kernel_size = x.shape[2:], w.shape[2:]
-        ctx.channels_last = is_channels_last(x) or is_channels_last(w)
-        ctx.dw_channels_last = ctx.channels_last and not only_contiguous(w)
         ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None, output[1])
+        remember(ctx, x, w, output[1])
 
     @classmethod
     def tangent(cls, args, tangents, output):

@@ -16,6 +16,7 @@ from ._convolutions import conv_transpose1d as conv_transpose1d
 from ._convolutions import conv_transpose2d as conv_transpose2d
 from ._fast_apply import needs_autograd
 from ._inputs import autocast as _autocast
+from ._inputs import check_convolution, is_nothing
 from ._inputs import check_input as _check_input
 from ._overrides import explained, overridden
 from ._poolings import adaptive_avg_pool1d as adaptive_avg_pool1d
@@ -84,17 +85,14 @@ def conv2d(
         and isinstance(weight, torch.Tensor)
         and (bias is None or isinstance(bias, torch.Tensor))
     ):
-        check_tensors("conv2d", input=input, weight=weight, **({} if bias is None else {"bias": bias}))
+        check_convolution("conv2d", input, weight, bias)
     if input.dim() != 4 or weight.dim() != 4:
         if input.dim() == 3 and weight.dim() == 4:
             return conv2d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, algo=algo).squeeze(0)
         raise RuntimeError(
             f"conv2d: input must be [N, C, H, W] or [C, H, W] and weight [K, C/groups, R, S], got {tuple(input.shape)} and {tuple(weight.shape)}"
         )
-    elements = input.numel()  # to torch.jit.trace a tensor, which cannot be asked
-    if (
-        not isinstance(elements, torch.Tensor) and elements == 0 and algo == "auto"
-    ):  # torch knows what becomes of nothing
+    if is_nothing(input) and algo == "auto":
         return torch.nn.functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     input, weight, bias, geometry, numbers = _prepared(input, weight, bias, stride, padding, dilation, groups, algo)
     try:
@@ -150,7 +148,7 @@ def conv2d_block(
     window = (1, 1) if pool is None else pair("conv2d_block", "pool", pool)
     if min(window) < 1:
         raise RuntimeError(f"conv2d_block: pool={pool!r} must be None, or a window of at least 1 x 1")
-    check_tensors("conv2d_block", input=input, weight=weight, **({} if bias is None else {"bias": bias}))
+    check_convolution("conv2d_block", input, weight, bias)
     if type(negative_slope) is not float or not -1e38 < negative_slope < 1e38:
         negative_slope = slope("conv2d_block", negative_slope, input.dtype)
     if input.dim() == 3 and weight.dim() == 4:
@@ -167,13 +165,12 @@ def conv2d_block(
             pool=pool,
             algo=algo,
         ).squeeze(0)
-    elements = input.numel()  # to torch.jit.trace a tensor
     if (
         (activation is None and window == (1, 1))
         or input.dim() != 4
         or weight.dim() != 4
         or not input.is_floating_point()
-        or (not isinstance(elements, torch.Tensor) and elements == 0)
+        or is_nothing(input)
         or window[0] * window[1] > ops.MOST_TAPS
         or not math.isfinite(negative_slope)  # whose product with a gradient of zero is none
     ):
@@ -395,13 +392,14 @@ def _prepared(
         geometry = (stride, stride, padding, padding, padding, padding, dilation, dilation, groups)
     else:
         geometry = convolution(stride, padding, dilation, groups, weight.shape[2:])
+    backend = backend_of(input)
     if not on_cpu or input.dtype is not torch.float32:
         check_device("conv2d", input)
-        check_dtype("conv2d", input, SIGNED_OR_BYTE, backend_of(input))
+        check_dtype("conv2d", input, SIGNED_OR_BYTE, backend)
         if not input.is_floating_point() and input.dtype is not torch.int64 and geometry[6:8] != (1, 1):
             raise NotImplementedError(
                 f"conv2d: dilation={dilation} with {input.dtype}: of the integers, only int64 has it"
             )
     numbers = AUTO if algo == "auto" else numbers_for(algo, input, weight, geometry)
-    numbers = as_switched(numbers, backend_of(input), input.dtype)
+    numbers = as_switched(numbers, backend, input.dtype)
     return input, weight, bias, geometry, numbers
