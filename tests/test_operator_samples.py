@@ -10,7 +10,8 @@ import convlab
 import convlab.functional as CF
 
 pytest.importorskip("expecttest", reason="which torch's samples of operators import")
-from torch.testing._internal.common_methods_invocations import op_db
+with torch.backends.__allow_nonbracketed_mutation():  # the import would freeze torch's switches for every other test
+    from torch.testing._internal.common_methods_invocations import op_db
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 NAMES = (

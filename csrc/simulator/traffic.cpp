@@ -59,10 +59,6 @@ uint64_t distance_of(const uintptr_t* address, uint32_t lanes) {
 
 }  // namespace
 
-unsigned sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
-  return Words(address, lanes, bytes, kSectorBytes).count;
-}
-
 unsigned ideal_sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
   bool aligned = true;  // then accesses are the same or apart, and whole ones can be counted
   for (unsigned lane = 0; lane < 32; lane++) aligned &= !(lanes >> lane & 1) || address[lane] % bytes == 0;
@@ -85,12 +81,6 @@ unsigned ideal_wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned 
   });
 }
 
-unsigned misses_of(BlockCache& cache, const uintptr_t* address, uint32_t lanes, unsigned bytes) {
-  const Words sectors(address, lanes, bytes, kSectorBytes);
-  return unsigned(std::count_if(sectors.at.begin(), sectors.at.begin() + sectors.count,
-                                [&](uintptr_t sector) { return cache.misses(sector); }));
-}
-
 TrafficCounter::Stream& TrafficCounter::stream_of(const Key& key, Memory memory, Access access) {
   Recent& recent =
       recent_[(std::get<0>(key) ^ std::get<0>(key) >> 6 ^ reinterpret_cast<uintptr_t>(memory.name) >> 4) % kRecent];
@@ -111,17 +101,29 @@ void TrafficCounter::note(Memory memory, unsigned thread, const char* p, size_t 
   requests[n].bytes = unsigned(std::min<size_t>(bytes, 16));
 }
 
+TrafficSums TrafficCounter::sums_of(const Stream& stream, const Request& q) {
+  TrafficSums sums{1, uint64_t(__builtin_popcount(q.lanes)) * q.bytes};
+  if (stream.shared) {
+    sums.cost = wavefronts_of(q.address, q.lanes, q.bytes);
+    sums.ideal = ideal_wavefronts_of(q.address, q.lanes, q.bytes);
+  } else {
+    const Words sectors(q.address, q.lanes, q.bytes, kSectorBytes);
+    sums.cost = sectors.count;
+    sums.ideal = ideal_sectors_of(q.address, q.lanes, q.bytes);
+    if (stream.access == Access::read)
+      sums.missed = std::count_if(sectors.at.begin(), sectors.at.begin() + sectors.count,
+                                  [&](uintptr_t sector) { return cache_.misses(sector); });
+  }
+  sums.apart = distance_of(q.address, q.lanes), sums.votes = 1;
+  return sums;
+}
+
 void TrafficCounter::end_interval() {
   for (auto& [key, stream] : streams_) {
     for (auto& requests : stream.requests) {
       for (const Request& q : requests) {
         if (!q.lanes) continue;
-        stream.sums.add(
-            {1, uint64_t(__builtin_popcount(q.lanes)) * q.bytes,
-             (stream.shared ? wavefronts_of : sectors_of)(q.address, q.lanes, q.bytes),
-             (stream.shared ? ideal_wavefronts_of : ideal_sectors_of)(q.address, q.lanes, q.bytes),
-             stream.shared || stream.access != Access::read ? 0 : misses_of(cache_, q.address, q.lanes, q.bytes),
-             distance_of(q.address, q.lanes), 1});
+        stream.sums.add(sums_of(stream, q));
       }
       requests.clear();
     }

@@ -56,13 +56,16 @@ class BlockCache {
  public:
   bool misses(uintptr_t sector) {
     uintptr_t& held = held_[(sector * 0x9e3779b97f4a7c15ull) >> (64 - kBits)];
-    return held != sector && (held = sector, true);
+    return held != sector && (held = sector, empty_ = false, true);
   }
-  void clear() { std::fill(held_.begin(), held_.end(), 0); }
+  void clear() {
+    if (!empty_) std::fill(held_.begin(), held_.end(), 0), empty_ = true;
+  }
 
  private:
   static constexpr unsigned kBits = 12;  // sectors of 32 bytes
   std::vector<uintptr_t> held_ = std::vector<uintptr_t>(size_t(1) << kBits);
+  bool empty_ = true;
 };
 
 class TrafficCounter {
@@ -99,16 +102,13 @@ class TrafficCounter {
   };
   static constexpr unsigned kRecent = 64;  // a loop has a few accesses, over and over
   Stream& stream_of(const Key& key, Memory memory, Access access);
+  TrafficSums sums_of(const Stream& stream, const Request& q);
   std::map<Key, Stream> streams_;
   Recent recent_[kRecent];
   BlockCache cache_;
 };
 
-// Sectors of one read that the cache does not hold; now it does.
-unsigned misses_of(BlockCache& cache, const uintptr_t* address, uint32_t lanes, unsigned bytes);
-
 // Of the lanes' addresses in one request (each of `bytes` bytes).
-unsigned sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes);
 unsigned ideal_sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes);
 unsigned wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes);
 unsigned ideal_wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes);
