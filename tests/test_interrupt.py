@@ -17,9 +17,12 @@ SECONDS = 10.0  # on a machine with much else to do; one second on one without
 
 @pytest.fixture(autouse=True)
 def warm():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     for check in (False, True):
         with convlab.simulate(check=check):  # what the first loads, Ctrl-C should not meet
             CF.relu(torch.ones(3))
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class CtrlC:
