@@ -129,6 +129,17 @@ def test_raw_operators_refuse_wrong_dimensions(shape):
         (ops.max_pool2d_backward, (t, t, [8, 8], [2, 2], [2, 2], [0, 0], [1, 1], False)),
         (ops.max_pool2d_gather, (t, t, [2, 2], [2, 2], [0, 0], [1, 1])),
         (ops.max_pool2d_indices, (t, [8, 8], [2, 2], [2, 2], [0, 0], [1, 1])),
+        (ops.adaptive_avg_pool2d_forward, (t, [2, 2])),
+        (ops.adaptive_avg_pool2d_backward, (t, [9, 9], False)),
+        (ops.adaptive_max_pool2d_forward, (t, [2, 2])),
+        (ops.adaptive_max_pool2d_backward, (t, t.long(), [9, 9], False)),
+        (ops.max_unpool2d_forward, (t, t.long(), [9, 9], False)),
+        (ops.planes_gather, (t, t.long(), False)),
+        (ops.conv2d_block_forward, (t, t, None, conv, [1, 2, 2], 0.1, True, 0)),
+        (
+            ops.conv2d_block_backward,
+            (t, t.byte(), t, t, [8, 8], [3, 3], conv, [1, 2, 2], 0.1, True, False, False, [0, 0]),
+        ),
     ]:
         with pytest.raises(RuntimeError):
             op(*arguments)

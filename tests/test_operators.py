@@ -5,7 +5,9 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 
+import convlab
 from convlab import ops
+from convlab.simulator import launches_of
 
 
 def _layout(t, channels_last):
@@ -112,3 +114,39 @@ def test_winners_out_of_range_read_nothing():
         offsets = torch.full((1, 1, 3, 3), nonsense, dtype=torch.uint8)
         assert ops.max_pool2d_gather(x, offsets, *window).isfinite().all()
         assert ops.max_pool2d_backward(dy, offsets, [4, 4], *window, False).isfinite().all()
+        with convlab.simulate(check=True):
+            assert ops.max_pool2d_gather(x, offsets, *window).isfinite().all()
+            assert ops.max_pool2d_backward(dy, offsets, [4, 4], *window, False).isfinite().all()
+
+
+@pytest.mark.parametrize("winner", [4, 100, 127])
+def test_winners_of_no_element_pass_no_gradient(winner):
+    """Those of a block are the caller's data, too."""
+    conv, ending = [1, 1, 0, 0, 0, 0, 1, 1, 1], (1, 2, 2)
+    x, w, dy = torch.randn(1, 1, 7, 7), torch.ones(1, 1, 1, 1), torch.ones(1, 1, 3, 3)
+    winners = torch.full((1, 1, 3, 3), winner, dtype=torch.uint8)
+    arguments = (dy, winners, x, w, [7, 7], [1, 1], conv, ending, 0.1, True, False, False, [0, 0])
+    assert not any(t.any() for t in ops.conv2d_block_backward(*arguments))
+    with convlab.simulate(check=True):
+        assert not any(t.any() for t in ops.conv2d_block_backward(*arguments))
+
+
+def test_adaptive_windows_of_nothing():
+    """Of an input without an element there is no maximum; an output without one has no gradient."""
+    for op in (ops.adaptive_avg_pool2d_forward, ops.adaptive_max_pool2d_forward):
+        with pytest.raises(RuntimeError, match=r"input \[1, 2, 0, 4\] may be empty in the batch and channel"):
+            op(torch.zeros(1, 2, 0, 4), [2, 2])
+        y = op(torch.zeros(0, 2, 0, 4), [2, 2])
+        assert (y if isinstance(y, torch.Tensor) else y[0]).shape == (0, 2, 2, 2)
+    dy, indices = torch.zeros(1, 2, 0, 3), torch.zeros(1, 2, 0, 3, dtype=torch.long)
+    for check in (False, True):
+        with convlab.simulate(check=check):
+            assert not ops.adaptive_avg_pool2d_backward(dy, [4, 5], False).any()
+            assert not ops.adaptive_max_pool2d_backward(dy, indices, [4, 5], False).any()
+            assert not ops.max_unpool2d_forward(dy, indices, [4, 5], False).any()
+
+
+def test_more_channels_than_a_grid_has_rows():
+    x, channels = torch.tensor([[-1.0, 2.0]]).repeat(2, 35_000), 70_000
+    slices, _ = launches_of(lambda: ops.prelu_wgrad(x, x, x, channels))
+    assert slices.grid == (channels, 1, 1)

@@ -21,7 +21,7 @@ CONVLAB_HD inline Range adaptive_window(int p, int size, int outputs) {
 
 // The windows over position h of x, in one dimension
 CONVLAB_HD inline Range adaptive_windows_over(int h, int size, int outputs) {
-  return {int((long long)h * outputs / size), int(((long long)(h + 1) * outputs - 1) / size) + 1};
+  return adaptive_window(h, outputs, size);
 }
 
 // The average of window (p, q) of a plane of x

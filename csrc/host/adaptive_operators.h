@@ -48,12 +48,19 @@ Tensor filled(const Sizes& sizes, ScalarType dtype, const Tensor& like, bool cha
   return channels_last ? as_channels_last(t) : t;
 }
 
+// The windows of a pooling over planes of x, which have an element each
+inline Adaptive make_windows(const char* op, const Sizes& x, const Sizes& y) {
+  CONVLAB_CHECK(x[0] * x[1] == 0 || (x[2] > 0 && x[3] > 0), op, ": input ", text(x),
+                " may be empty in the batch and channel dimensions only");
+  return make_adaptive(op, x, y);
+}
+
 // x [N, C, H, W] -> y [N, C, P, Q]
 template <class Impl> Tensor adaptive_avg_pool2d_forward(Tensor x, Sizes output_size) {
   const char* op = "adaptive_avg_pool2d";
   const DType dtype = dtype_of(op, {"input", x});
   const Sizes outputs = with_plane(op, "input", x, output_size);
-  const Adaptive g = make_adaptive(op, sizes_of(x), outputs);
+  const Adaptive g = make_windows(op, sizes_of(x), outputs);
   return filled(outputs, x.scalar_type(), x, is_channels_last(x), [&](Tensor& y) {
     const Tensor xc = torch::stable::contiguous(x);
     Impl(y).average(g, dtype, in("input", xc), out("output", y));
@@ -77,7 +84,7 @@ template <class Impl> std::tuple<Tensor, Tensor> adaptive_max_pool2d_forward(Ten
   const char* op = "adaptive_max_pool2d";
   const DType dtype = dtype_of(op, {"input", x});
   const Sizes outputs = with_plane(op, "input", x, output_size);
-  const Adaptive g = make_adaptive(op, sizes_of(x), outputs);
+  const Adaptive g = make_windows(op, sizes_of(x), outputs);
   Tensor indices = empty(outputs, ScalarType::Long, x);
   const bool channels_last = is_channels_last(x);
   const Tensor y = filled(outputs, x.scalar_type(), x, channels_last, [&](Tensor& made) {

@@ -135,7 +135,8 @@ __global__ void __launch_bounds__(kPoolThreads)
     gather_kernel(PoolWalk walk, const T* __restrict__ x, Winners offsets, T* __restrict__ y) {
   each_winner<Single>(walk, offsets, [&](long long i, int h, int w, const PoolPiece& at) {
     const Pool2d& g = walk.g;
-    const bool inside = h < g.H && w < g.W;  // a window may hang over x altogether
+    // a window may hang over x altogether, and offsets are the caller's data
+    const bool inside = unsigned(h) < unsigned(g.H) && unsigned(w) < unsigned(g.W);
     y[i] = inside ? x[((at.image * g.H + h) * g.W + w) * walk.channels + at.channel] : T(0.0f);
   });
 }

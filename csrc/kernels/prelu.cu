@@ -35,12 +35,13 @@ __global__ void __launch_bounds__(kThreads)
   out[i] = T(A(x[i]) > A(0) ? (keep ? value : A(0)) : value * A(w[i / g.inner % g.channels]));
 }
 
-// dy, t, x [elements] -> parts [slices, channels].  grid (slices, channels)
+// dy, t, x [elements] -> parts [slices, channels].  grid slices channels
 template <class T>
 __global__ void __launch_bounds__(kThreads) wgrad_kernel(ByChannel g, const T* __restrict__ dy, const T* __restrict__ t,
                                                          const T* __restrict__ x, acc_t<T>* __restrict__ parts) {
   using A = acc_t<T>;
-  const long long slice = blockIdx.x, slices = gridDim.x, c = blockIdx.y, all = g.outer * g.inner;
+  const long long c = blockIdx.x % g.channels, slice = blockIdx.x / g.channels, slices = gridDim.x / g.channels;
+  const long long all = g.outer * g.inner;
   const long long first = slice * all / slices, last = (slice + 1) * all / slices;
   A sum = 0;
   for (long long i = first + threadIdx.x; i < last; i += kThreads) {
@@ -48,7 +49,7 @@ __global__ void __launch_bounds__(kThreads) wgrad_kernel(ByChannel g, const T* _
     if (!(A(x[at]) > A(0))) sum += A(dy[at]) * A(t[at]);
   }
   sum = block_sum<kThreads>(sum);
-  if (threadIdx.x == 0) parts[slice * g.channels + c] = sum;
+  if (threadIdx.x == 0) parts[blockIdx.x] = sum;
 }
 
 // parts [slices, channels] -> dw [channels].  grid ceil(channels / 256)
@@ -79,8 +80,8 @@ void prelu_wgrad(const ByChannel& g, DType dtype, const void* dy, const void* t,
     using T = typename decltype(tag)::type;
     const long long slices = channel_slices(g);
     acc_t<T>* const sums = static_cast<acc_t<T>*>(parts);
-    launch(wgrad_kernel<T>, dim3(unsigned(slices), unsigned(g.channels)), dim3(kThreads), 0, stream, g,
-           static_cast<const T*>(dy), static_cast<const T*>(t), static_cast<const T*>(x), sums);
+    launch(wgrad_kernel<T>, blocks_for(slices * g.channels, 1), dim3(kThreads), 0, stream, g, static_cast<const T*>(dy),
+           static_cast<const T*>(t), static_cast<const T*>(x), sums);
     launch(add_slices_kernel<T>, blocks_for(g.channels, kThreads), dim3(kThreads), 0, stream, g.channels, slices, sums,
            static_cast<T*>(dw));
   });

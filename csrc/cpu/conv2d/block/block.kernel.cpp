@@ -53,6 +53,7 @@ template <class A, Activation activation, int kR, int kS, class T>
   for (; q < Q; q++) {
     const bool passes = winners[q] & kPasses;
     const int tap = winners[q] & (kPasses - 1);
+    if (tap >= R * kS) continue;  // winners are the caller's data
     dx[tap / kS * row + q * kS + tap % kS] =
         T(activation == Activation::none || passes ? A(dy[q]) : held_back(activation, slope, A(dy[q])));
   }
