@@ -1,5 +1,7 @@
 """Thousands of random problems through the CUDA kernels on the host: forward, all gradients, every order."""
 
+import itertools
+import math
 import random
 
 import pytest
@@ -28,14 +30,22 @@ def convolution(rng):
     )
 
 
-def same_as_torch(ours, torchs, x, exact=True):
-    a, b = x.detach().requires_grad_(), x.detach().double().requires_grad_()
-    y, expected = ours(a), torchs(b)
+def same_as_torch(ours, torchs, *tensors, exact=True):
+    a, b = [t.detach().requires_grad_() for t in tensors], [t.detach().double().requires_grad_() for t in tensors]
+    y, expected = ours(*a), torchs(*b)
     dy = torch.randint(-8, 9, expected.shape)
-    (dx,), (expected_dx,) = torch.autograd.grad(y, a, dy.to(y.dtype)), torch.autograd.grad(expected, b, dy.double())
-    eps = 0 if exact else 64 * torch.finfo(x.dtype).eps
-    torch.testing.assert_close(y.double(), expected, rtol=eps, atol=eps)
-    torch.testing.assert_close(dx.double(), expected_dx, rtol=eps, atol=eps)
+    gradients, expected_gradients = (
+        torch.autograd.grad(y, a, dy.to(y.dtype)),
+        torch.autograd.grad(expected, b, dy.double()),
+    )
+    eps = 0 if exact else 64 * torch.finfo(y.dtype).eps
+    for value, should_be in zip((y, *gradients), (expected, *expected_gradients)):
+        torch.testing.assert_close(value.double(), should_be, rtol=eps, atol=eps)
+
+
+def integers(rng, *shape, low=-4, high=4):
+    """Exact in every dtype, and with many ties"""
+    return torch.randint(low, high + 1, shape).to(rng.choice(DTYPES))
 
 
 def max_pooling(rng):
@@ -83,19 +93,98 @@ def average_pooling(rng):
     same_as_torch(lambda t: CF.avg_pool2d(t, *arguments), lambda t: F.avg_pool2d(t, *arguments), x, exact=False)
 
 
+def shared_pooling(rng):
+    """Windows of which a thread makes several, side by side in a row or of channels side by side."""
+    kernel, stride, padding = rng.choice(
+        [(2, 2, 0), (3, 2, 1), (rng.randint(1, 4), rng.randint(1, 3), rng.choice([0, 0, 1]))]
+    )
+    padding = min(padding, kernel // 2)
+    size = (rng.randint(4, 19), rng.choice([4, 8, 16, 24, rng.randint(4, 19)]))
+    x = integers(rng, rng.randint(1, 3), rng.choice([1, 3, 4, 8, 16]), *size, low=-9, high=9)
+    if rng.random() < 0.5:
+        x = x.contiguous(memory_format=torch.channels_last)
+    arguments = (kernel, stride, padding)
+    maximum, average = (*arguments, 1, rng.random() < 0.5), (*arguments, rng.random() < 0.5, rng.random() < 0.5)
+    same_as_torch(lambda t: CF.max_pool2d(t, *maximum), lambda t: F.max_pool2d(t, *maximum), x, exact=False)
+    same_as_torch(lambda t: CF.avg_pool2d(t, *average), lambda t: F.avg_pool2d(t, *average), x, exact=False)
+
+
+def adaptive_pooling(rng):
+    size = (rng.randint(1, 3), rng.randint(1, 4), rng.randint(1, 13), rng.randint(1, 13))
+    x, outputs = integers(rng, *size, low=-9, high=9), (rng.randint(1, 15), rng.randint(1, 15))
+    for name in ("adaptive_avg_pool2d", "adaptive_max_pool2d"):
+        ours, torchs = getattr(CF, name), getattr(F, name)
+        same_as_torch(lambda t: ours(t, outputs), lambda t: torchs(t, outputs), x, exact=False)
+    indices = CF.adaptive_max_pool2d(x, outputs, return_indices=True)[1]
+    assert torch.equal(indices, F.adaptive_max_pool2d(x.double(), outputs, return_indices=True)[1])
+
+
+def unpooling(rng):
+    """Indices that name a position twice, or none: the last counts."""
+    x = integers(rng, rng.randint(1, 2), rng.randint(1, 3), rng.randint(1, 5), rng.randint(1, 5)).requires_grad_()
+    height, width = x.shape[2] * 2, x.shape[3] * 3
+    indices = torch.randint(-1, height * width + 1, x.shape)
+    y = CF.max_unpool2d(x, indices, (2, 3))
+    gradient = torch.randint(-8, 9, y.shape).to(y.dtype)
+    (dx,) = torch.autograd.grad(y, x, gradient)
+    expected, expected_dx = torch.zeros_like(y), torch.zeros_like(x)
+    for n, c, p, q in itertools.product(*map(range, x.shape)):
+        if 0 <= (at := int(indices[n, c, p, q])) < height * width:
+            expected[n, c, at // width, at % width] = x.detach()[n, c, p, q]
+            expected_dx[n, c, p, q] = gradient[n, c, at // width, at % width]
+    assert torch.equal(y, expected) and torch.equal(dx, expected_dx)
+
+
+def block(rng):
+    groups, kernel = rng.choice([1, 2]), (rng.randint(1, 3), rng.randint(1, 3))
+    x = integers(rng, rng.randint(1, 2), groups * rng.randint(1, 2), rng.randint(5, 11), rng.randint(5, 11))
+    if rng.random() < 0.3:
+        x = x.contiguous(memory_format=torch.channels_last)
+    w = integers(rng, groups * rng.randint(1, 2), x.shape[1] // groups, *kernel, low=-2, high=2).to(x.dtype)
+    kind, pool = rng.choice([None, "relu", "leaky_relu"]), rng.choice([None, 2, (3, 2), (1, 3), (2, 1)])
+
+    def layers(x, w):
+        y = F.conv2d(x, w, None, 1, 0, 1, groups)
+        y = F.relu(y) if kind == "relu" else F.leaky_relu(y, 0.25) if kind else y
+        return F.max_pool2d(y, pool) if pool else y
+
+    same_as_torch(
+        lambda x, w: CF.conv2d_block(x, w, groups=groups, activation=kind, negative_slope=0.25, pool=pool),
+        layers,
+        x,
+        w,
+        exact=False,
+    )
+
+
 def activation(rng):
     slope, start = rng.choice([0.0, 0.25, -0.5]), rng.randint(0, 9)
-    x = torch.randint(-2, 3, (start + rng.randint(0, 3000),)).to(rng.choice(DTYPES))[
-        start:
-    ]  # exact in every dtype, and often 0
-    if rng.random() < 0.5:
-        same_as_torch(CF.relu, F.relu, x)
-    else:
-        same_as_torch(lambda t: CF.leaky_relu(t, slope), lambda t: F.leaky_relu(t, slope), x)
+    x = integers(rng, start + rng.randint(0, 3000), low=-2, high=7)[start:]  # often 0
+    kind = rng.choice(["relu", "relu6", "leaky_relu"])
+    arguments = (slope,) if kind == "leaky_relu" else ()
+    same_as_torch(lambda t: getattr(CF, kind)(t, *arguments), lambda t: getattr(F, kind)(t, *arguments), x)
 
 
-POOLINGS_AND_ACTIVATIONS = [max_pooling, max_pooling_beside_x, average_pooling, activation]
-ALL = [convolution, convolution, *POOLINGS_AND_ACTIVATIONS]
+def prelu(rng):
+    shape = (rng.randint(1, 4), rng.choice([1, 2, 5, 40]), *rng.choice([(), (3,), (7, 9), (70, 70)]))
+    x = integers(rng, *(shape if math.prod(shape) < 20000 else (2, 2, 70, 70)), low=-2, high=2)
+    if x.dim() == 4 and rng.random() < 0.5:
+        x = x.contiguous(memory_format=torch.channels_last)
+    w = (integers(rng, rng.choice([1, x.shape[1]])) / 4).to(x.dtype)
+    same_as_torch(CF.prelu, F.prelu, x, w, exact=False)
+
+
+# Those that launch the kernels of each file, and of no other
+KINDS = {
+    "max_pool2d": [max_pooling, max_pooling_beside_x, shared_pooling],
+    "avg_pool2d": [average_pooling, shared_pooling],
+    "adaptive_pool2d": [adaptive_pooling],
+    "max_unpool2d": [unpooling],
+    "conv2d_block": [block],
+    "leaky_relu": [activation],
+    "prelu": [prelu],
+}
+ALL = [convolution, *dict.fromkeys(kind for kinds in KINDS.values() for kind in kinds)]
 
 
 def run_problems(seed, count, check, kinds=ALL):

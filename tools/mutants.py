@@ -225,12 +225,13 @@ def problems_of(source, check):
 
     rng = random.Random(1)
     name = Path(source).stem
-    rungs = [r for r in ladder.RUNGS if name == "conv2d_" + r.name] or [
+    rungs = [r for r in ladder.RUNGS if name == "conv2d_" + r.name or name.startswith(r.name + "_")] or [
         r for r in ladder.RUNGS if name + ".cu" in used_by(r)
     ]
     if not rungs:
+        kinds = others.KINDS[name]
         for _ in range(30 if check else 60):
-            yield lambda: others.run_problems(rng.randrange(2**32), 5, check, others.POOLINGS_AND_ACTIVATIONS)
+            yield lambda: others.run_problems(rng.randrange(2**32), 5, check, kinds)
         return
     for rung in rungs:
         passes = sorted(rung.passes_by_backend["cuda"])
