@@ -5,6 +5,7 @@ import os
 import runpy
 import shutil
 import subprocess
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,13 +13,21 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SETUP = runpy.run_path(str(ROOT / "setup.py"))
+CROSS = "aarch64-linux-gnu-g++"
 ONE_SET = ["-DCONVLAB_EACH_SET(f, ...)=f(baseline, __VA_ARGS__)"]  # the baseline, which any machine runs
+
+
+def objects_of_the_build(kernels) -> list[str]:
+    """Of the baseline, where there are all: compiled without torch's headers, too, and with the same flags."""
+    objects = [ROOT / "build" / sysconfig.get_config_var("SOABI") / "_C" / f"{path}.baseline.o" for path in kernels]
+    return [str(path) for path in objects] if all(path.exists() for path in objects) else []
 
 
 def compile_with(cxx, folder, *link_flags):
     """Compiles the kernels with the build's flags, and the program around them with -O1, which takes less time."""
     kernels = [path.relative_to(ROOT) for path in sorted((ROOT / "csrc" / "cpu").rglob("*.kernel.cpp"))]
-    sources = [(path, SETUP["isa_flags"]("baseline")) for path in kernels]
+    built = [] if cxx == CROSS else objects_of_the_build(kernels)
+    sources = [] if built else [(path, SETUP["isa_flags"]("baseline")) for path in kernels]
     host = [
         *SETUP["LADDER"],
         *sorted((ROOT / "csrc/cpu/conv2d").glob("*/*.cpp")),
@@ -36,7 +45,7 @@ def compile_with(cxx, folder, *link_flags):
     with ThreadPoolExecutor(4) as compilers:
         for done in compilers.map(lambda c: subprocess.run(c, cwd=ROOT, stderr=subprocess.PIPE, text=True), commands):
             assert done.returncode == 0, done.stderr
-    objects = sorted(map(str, folder.glob("*.o")))
+    objects = [*sorted(map(str, folder.glob("*.o"))), *built]
     subprocess.run([cxx, *objects, "-o", str(folder / "cpu_kernels"), *link_flags], check=True)
     return folder / "cpu_kernels"
 
@@ -54,7 +63,7 @@ def test_on_this_machine(tmp_path):
 
 
 def test_on_aarch64(tmp_path):
-    cxx = shutil.which("aarch64-linux-gnu-g++")
+    cxx = shutil.which(CROSS)
     qemu = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
     if cxx is None or qemu is None:
         pytest.skip("needs aarch64-linux-gnu-g++ and qemu-aarch64: apt install g++-aarch64-linux-gnu qemu-user")

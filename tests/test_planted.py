@@ -33,10 +33,13 @@ class Mark(NamedTuple):
     texts: list
 
 
-def expectations() -> dict[str, tuple[str, list[Mark]]]:
+KERNELS = sorted(FOLDER.glob("*.cu"))
+
+
+def expectations(kernels=KERNELS) -> dict[str, tuple[str, list[Mark]]]:
     """name of a planted kernel -> its file, and the marks in it"""
     found = {}
-    for path in FOLDER.glob("*.cu"):
+    for path in kernels:
         marks = []
         for number, line in enumerate(path.read_text().splitlines(), 1):
             marks += [
@@ -49,10 +52,10 @@ def expectations() -> dict[str, tuple[str, list[Mark]]]:
     return found
 
 
-def complaints(output: str, check: bool, x86: bool) -> list[str]:
+def complaints(output: str, check: bool, x86: bool, kernels=KERNELS) -> list[str]:
     """What is not as it must be in the lines that run.cpp prints."""
     here = {"both", "check"} if check else {"both", "plain", "plain on x86-64"} if x86 else {"both", "plain"}
-    expected, wrong, orders = expectations(), [], {}
+    expected, wrong, orders = expectations(kernels), [], {}
     for line in output.splitlines():
         name, order, verdict, report = line.split("\t")
         file, marks = expected[name]
@@ -80,12 +83,9 @@ def silent_in_the_plain_build(output: str) -> set[str]:
     return {name for name, (_, marks) in expectations().items() if marks} - shown
 
 
-KERNELS = sorted(FOLDER.glob("*.cu"))
-
-
-def program(folder: Path, check: bool, cxx="g++", extra=(), link=()) -> Path:
+def program(folder: Path, check: bool, cxx="g++", extra=(), link=(), kernels=KERNELS) -> Path:
     return linked(
-        folder / "program", compiled(folder, [*KERNELS, *RUNTIME, FOLDER / "run.cpp"], check, cxx, extra), cxx, link
+        folder / "program", compiled(folder, [*kernels, *RUNTIME, FOLDER / "run.cpp"], check, cxx, extra), cxx, link
     )
 
 
@@ -173,10 +173,11 @@ def test_a_kernel_that_two_files_have(tmp_path, plain_runtime):
         ]
 
 
-def test_without_own_stack_switch(tmp_path):
+@pytest.mark.parametrize("kernels", [[FOLDER / "barriers.cu"], pytest.param(KERNELS, marks=pytest.mark.long)], ids=len)
+def test_without_own_stack_switch(kernels, tmp_path):
     """What machines other than x86-64 and aarch64 get: ucontext."""
-    output = run([str(program(tmp_path, True, extra=["-DCONVLAB_SIM_UCONTEXT"]))])
-    assert not complaints(output, True, X86)
+    output = run([str(program(tmp_path, True, extra=["-DCONVLAB_SIM_UCONTEXT"], kernels=kernels))])
+    assert not complaints(output, True, X86, kernels)
 
 
 @pytest.mark.skipif(not (X86 and shutil.which(CROSS) and shutil.which(QEMU)), reason=f"needs {CROSS} and {QEMU}")

@@ -318,7 +318,7 @@ CUDA_RUNGS = [a.name for a in convlab.algorithms() if "cuda" in a.backends]
 def test_the_ladder(tmp_path, capsys):
     """Every CUDA kernel trains as torch does, to 1e-5; the table says what each moves."""
     args = train_lenet.parse(
-        ["--algo", "all", "--simulate", "--steps", "2", "--batch-size", "2", "--seed", "7", "--out", str(tmp_path)]
+        ["--algo", "all", "--simulate", "--steps", "2", "--batch-size", "1", "--seed", "7", "--out", str(tmp_path)]
     )
     rows = ladder.ladder(train_lenet.train, args, options.algorithms_asked_for(args), train_lenet.load(args))
     assert [row.algorithm for row in rows] == ["torch.nn", *CUDA_RUNGS] and len(rows) > 5
