@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 import convlab
 import convlab.functional as CF
+from convlab import ops
 from convlab.testing import check_conv, random_conv, random_pool
 
 ORDERS = ("forward", "reverse", "random")
@@ -172,6 +173,10 @@ def prelu(rng):
         x = x.contiguous(memory_format=torch.channels_last)
     w = (integers(rng, rng.choice([1, x.shape[1]])) / 4).to(x.dtype)
     same_as_torch(CF.prelu, F.prelu, x, w, exact=False)
+    dy, t = torch.randint_like(x, -4, 5), torch.randint_like(x, -4, 5)  # as second derivatives have them: t is not x
+    of_channels = (dy * t * (x <= 0)).double().transpose(0, 1).reshape(len(w), -1)
+    eps = 64 * torch.finfo(x.dtype).eps
+    torch.testing.assert_close(ops.prelu_wgrad(dy, t, x, len(w)).double(), of_channels.sum(1), rtol=eps, atol=eps)
 
 
 # Those that launch the kernels of each file, and of no other
