@@ -149,7 +149,7 @@ def for_tensor_cores(flags):
     """nvcc's flags for kernels that have instructions of 8.0 and later, and take long to compile: machine code once for
     8.x, which runs on all of them. Where older GPUs alone are wanted the rung refuses, but has to link."""
     code = [flag for flag in flags if "code=" in flag]
-    number = {flag: int(re.search(r"compute_(\d+)", flag)[1]) for flag in code}
+    number = {flag: int(re.search(r"code=\w+_(\d+)", flag)[1]) for flag in code}
     eights = [flag for flag in code if 80 <= number[flag] < 90 and "code=sm" in flag]
     kept = [f for f in code if number[f] >= 80 and (f not in eights or f == min(eights, key=number.get))]
     return [f for f in flags if f not in code] + (kept or ["-gencode=arch=compute_80,code=sm_80"])

@@ -24,7 +24,7 @@ Numbers = tuple[int, ...]  # of algorithms, by pass; 0: the operator chooses
 PASSES = ("forward", "dgrad", "wgrad")
 AUTO: Numbers = (0, 0, 0)
 _AUTOMATIC = {"none": 0, "ieee": -1, "tf32": -2, "bf16": -2}  # Rounding of csrc/algorithms.h
-_WITH_TF32 = 1 << 16  # kWithTf32 there
+WITH_TF32 = 1 << 16  # kWithTf32 there
 _fp32_precision: Callable[[str, str], str] = torch._C._get_fp32_precision_getter
 
 
@@ -204,7 +204,7 @@ def as_switched(numbers: Numbers, backend: str, dtype: torch.dtype) -> Numbers:
         auto = automatic()
         return tuple(number or auto for number in numbers) if auto else numbers
     if backend == "cuda" and dtype is torch.float32 and tf32_allowed():
-        return tuple(number + _WITH_TF32 if number > 0 else _AUTOMATIC["tf32"] for number in numbers)
+        return tuple(number + WITH_TF32 if number > 0 else _AUTOMATIC["tf32"] for number in numbers)
     return numbers
 
 

@@ -361,12 +361,14 @@ def runs_on(archs, capability) -> bool:
 
 
 def gencode(archs) -> list[str]:
-    flags = []
-    for arch in archs:
-        number = arch.replace("+PTX", "").replace(".", "")
-        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+    """PTX of the oldest GPU of a generation serves all of it (8.0, 8.6 and 8.9): making PTX is half of nvcc's work."""
+    names, flags = [arch.removesuffix("+PTX") for arch in archs], []
+    for arch, name in zip(archs, names):
+        family = [n for n in names if n[-1].isdigit() and name[-1].isdigit() and numbers(n)[0] == numbers(name)[0]]
+        virtual = min(family or [name], key=numbers).replace(".", "")
+        flags.append(f"-gencode=arch=compute_{virtual},code=sm_{name.replace('.', '')}")
         if arch.endswith("+PTX"):
-            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+            flags.append(f"-gencode=arch=compute_{virtual},code=compute_{virtual}")
     return flags
 
 

@@ -6,12 +6,14 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
+from ladder import spans_tiles
 
 import convlab
 from convlab import ops
 from convlab.testing import Conv
 
-NUMBER = next(a.number for a in convlab.algorithms() if a.name == "tensor_core")
+RUNG = next(a for a in convlab.algorithms() if a.name == "tensor_core")
+NUMBER = RUNG.number
 TF32 = 1 << 16  # kWithTf32 of csrc/algorithms.h
 PRECISIONS = {
     "float16": (torch.float16, 0),
@@ -125,8 +127,9 @@ def check_conv(
             check(out[1], *expected["bias"], terms["wgrad"], what + ", bias")
 
 
-def random_conv(rng: random.Random, most: int = 2_000_000) -> Conv:
-    """Any convolution the rung takes, with extents of one element to a few tiles."""
+def random_conv(rng: random.Random, most: int = 2_000_000, several: tuple[str, str] | None = None) -> Conv:
+    """Any convolution the rung takes, with extents of one element to a few tiles. several: a precision and a pass in
+    which its product spans several tiles each way, with remainders."""
 
     def extent(*choices):
         return rng.choice(choices)()
@@ -155,4 +158,5 @@ def random_conv(rng: random.Random, most: int = 2_000_000) -> Conv:
         )
         P, Q = conv.outputs
         if P > 0 and Q > 0 and conv.N * P * Q * conv.K * (conv.C // groups) * R * S < most:
-            return conv
+            if several is None or spans_tiles(RUNG.plan(conv.problem(PRECISIONS[several[0]][0]), several[1])):
+                return conv

@@ -324,6 +324,12 @@ def test_gencode():
         "-gencode=arch=compute_90a,code=sm_90a",
         "-gencode=arch=compute_90a,code=compute_90a",
     ]
+    assert toolchain.gencode(["8.9", "8.0", "9.0+PTX"]) == [
+        "-gencode=arch=compute_80,code=sm_89",
+        "-gencode=arch=compute_80,code=sm_80",
+        "-gencode=arch=compute_90,code=sm_90",
+        "-gencode=arch=compute_90,code=compute_90",
+    ]
 
 
 @pytest.mark.works_with("a build on a machine with little memory: as many compilers as fit")

@@ -54,10 +54,13 @@ def test_every_kernel_is_seen(found):
             assert name in kernels, f"{name} of {source.name} is not in {LIBRARY.name}"
 
 
+# Of kernels whose names begin so, the least share of HMMA in the main loop, for 8.0 and 9.0
+LEAST_HMMA = {
+    r"tensor_core_kernel<B?Float16Products, WarpTile<128, 128": 0.3,
+}
+
 # Bytes that a thread of these may keep in memory; what that costs no GPU has said yet.
 KNOWN = {
-    r"tensor_core_kernel<Tf32x3Products, ": 72,
-    r"tensor_core_kernel<Tf32Products, WarpTile<128, 128, .*ImageMap<float, false>": 24,
     r"channels_last_kernel<": 8,
     r"adaptive_pool2d.cu: average_backward_kernel<": 16,
 }
@@ -124,6 +127,18 @@ def test_the_next_tile_is_loaded_during_the_multiply_adds(found):
     assert len(loops) > 10
     for kernel, loop in loops.items():
         assert loop.opcodes["LDG"] and loop.before_loads <= loop.multiply_adds / 4, f"{kernel}: {loop}"
+
+
+@pytest.mark.parametrize("arch", ["8.0", "9.0"])
+def test_tensor_cores_multiply_while_the_next_tile_is_copied(found, arch):
+    if arch not in found:
+        pytest.skip(f"built without {arch}")
+    loops = compiled_kernels.main_loops(LIBRARY, arch, "HMMA")
+    assert set(loops) == {kernel for kernel in found[arch] if kernel.startswith("tensor_core_kernel<")}
+    for kernel, loop in loops.items():
+        assert loop.opcodes["LDGSTS"] and loop.before_loads == 0, f"{kernel}: copies begin behind products: {loop}"
+        least = next(share for pattern, share in LEAST_HMMA.items() if re.match(pattern, kernel))
+        assert loop.share >= least, f"{kernel}: {loop.share:.1%} of the main loop is HMMA, not {least:.0%}: {loop}"
 
 
 def test_vectors_are_stored_with_one_instruction(found):

@@ -5,17 +5,18 @@ import random
 import pytest
 import tensor_core_gate
 import torch
-from tensor_core import NUMBER, PASSES, PRECISIONS, TF32, check_conv, laid, random_conv, run
+from tensor_core import NUMBER, PASSES, PRECISIONS, RUNG, TF32, check_conv, laid, random_conv, run
 
 import convlab
 import convlab.functional as CF
+from cifar_train import convnet
 from convlab.testing import AWKWARD, Conv
+from train_lenet import lenet5
 
-SAMPLE, CHECKED, MANY = 8, 1, 1000  # random problems a precision and pass
+SAMPLE, CHECKED, MANY, CHUNKS = 6, 1, 1000, 10  # random problems a precision and pass, every third of several tiles
 TILES = [Conv(1, 72, 13, 12, 133, 3, 3, padding=(1, 1)), Conv(2, 136, 9, 9, 66, 1, 1)]  # several, with remainders
 HEADS = [Conv(2, 3, 13, 11, 24, 3, 3, stride=(2, 2), padding=(1, 1)), Conv(3, 24, 1, 1, 10, 1, 1)]
 GROUPS = [Conv(2, 16, 7, 6, 24, 3, 3, padding=(1, 1), groups=2), Conv(1, 27, 6, 5, 30, 2, 3, stride=(2, 1), groups=3)]
-RUNG = next(a for a in convlab.algorithms() if a.number == NUMBER)
 
 each_precision = pytest.mark.parametrize("precision", PRECISIONS)
 each_layout = pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
@@ -55,7 +56,11 @@ def test_layouts_may_differ(precision):
 def run_random(precision, pass_, seed, count, check):
     rng = random.Random(seed)
     for i in range(count):
-        conv, mode = random_conv(rng), dict(order=("forward", "reverse", "random")[i % 3], seed=i, check=check)
+        several = (precision, pass_) if i % 3 == 0 else None
+        conv, mode = (
+            random_conv(rng, several=several),
+            dict(order=("forward", "reverse", "random")[i % 3], seed=i, check=check),
+        )
         check_conv(conv, precision, rng.random() < 0.5, [pass_], rng.random() < 0.1, **mode)
 
 
@@ -69,9 +74,10 @@ def test_random_problems(precision, pass_):
 @pytest.mark.long
 @each_precision
 @pytest.mark.parametrize("pass_", PASSES)
-def test_many_random_problems(precision, pass_):
-    run_random(precision, pass_, f"{precision} {pass_} many", MANY, False)
-    run_random(precision, pass_, f"{precision} {pass_} many checked", MANY // 10, True)
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_many_random_problems(precision, pass_, chunk):
+    run_random(precision, pass_, f"{precision} {pass_} many {chunk}", MANY // CHUNKS, False)
+    run_random(precision, pass_, f"{precision} {pass_} many checked {chunk}", MANY // 10 // CHUNKS, True)
 
 
 # ---- what float32 is made of ----------------------------------------------------------------------------------------
@@ -200,6 +206,31 @@ def test_second_derivatives():
             into += torch.autograd.grad(dx.pow(2).sum() + dw.pow(2).sum(), (x, w))
     for a, b in zip(ours, theirs):
         assert (a - b).abs().max() <= 1e-5 * b.abs().max()
+
+
+# ---- steps of networks ----------------------------------------------------------------------------------------------
+
+
+def gradients(model, images, labels):
+    loss = torch.nn.functional.cross_entropy(model(images), labels)
+    return torch.autograd.grad(loss, list(model.parameters()))
+
+
+@pytest.mark.parametrize("make, size", [(lenet5, (3, 1, 32, 32)), (convnet, (1, 3, 32, 32))], ids=["lenet", "cifar"])
+def test_a_step_of_a_network(make, size):
+    """Gradients of a loss, in strict float32, against torch in float64."""
+    ours, theirs = make(convlab), make(torch.nn).double()
+    theirs.load_state_dict(ours.state_dict())
+    images, labels = torch.rand(size), torch.randint(10, size[:1])
+    for module in ours.modules():
+        if isinstance(module, convlab.Conv2d):
+            module.algo = "tensor_core"
+    with convlab.simulate(check=False) as sim:
+        found = gradients(ours, images, labels)
+    assert products(sim) == {"Tf32x3Products"}
+    assert sum("tensor_core_kernel" in k for k in kernels(sim)) == 8  # three layers' passes, without the images'
+    for parameter, exact in zip(found, gradients(theirs, images.double(), labels)):
+        torch.testing.assert_close(parameter.double(), exact, rtol=1e-5, atol=2e-6 * float(exact.abs().max()))
 
 
 # ---- what it refuses, and what nobody gets unasked ------------------------------------------------------------------

@@ -9,6 +9,7 @@ toolkit's, or PyPI's nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm.
 """
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -68,10 +69,10 @@ def write_profiles(library, path):
 
 class Loop(NamedTuple):
     instructions: int
-    multiply_adds: int  # FFMA
+    multiply_adds: int  # FFMA, or HMMA of tensor cores
     opcodes: Counter
     before_loads: (
-        int  # FFMA that come before the last load from device memory: while it is under way, only the others are left
+        int  # of these, that come before the last load from device memory: while it is under way, the others are left
     )
 
     @property
@@ -79,8 +80,9 @@ class Loop(NamedTuple):
         return self.multiply_adds / self.instructions
 
 
-def main_loop(sass: list[str]) -> Loop | None:
-    """The loop with the most FFMA among those that have no other loop with FFMA inside. `sass`: a kernel's lines."""
+def main_loop(sass: list[str], product: str = "FFMA") -> Loop | None:
+    """The loop with the most FFMA, or HMMA, among those that have no other loop with such inside. `sass`: a kernel's
+    lines."""
     addresses, opcodes, backward = [], [], []
     for line in sass:
         match = re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*?);", line)
@@ -96,10 +98,10 @@ def main_loop(sass: list[str]) -> Loop | None:
     loops = {}
     for first, last in backward:
         body = [opcode for address, opcode in zip(addresses, opcodes) if first <= address <= last]
-        if "FFMA" in body:
-            loads = [i for i, opcode in enumerate(body) if opcode == "LDG"]
+        if product in body:
+            loads = [i for i, opcode in enumerate(body) if opcode in ("LDG", "LDGSTS")]
             loops[first, last] = Loop(
-                len(body), body.count("FFMA"), Counter(body), body[: max(loads, default=0)].count("FFMA")
+                len(body), body.count(product), Counter(body), body[: max(loads, default=0)].count(product)
             )
     innermost = [
         loop
@@ -109,6 +111,7 @@ def main_loop(sass: list[str]) -> Loop | None:
     return max(innermost, key=lambda loop: loop.multiply_adds, default=None)
 
 
+@functools.cache
 def sass(library, arch) -> dict[str, list[str]]:
     """kernel -> its lines"""
     kernels, kernel = {}, None
@@ -122,9 +125,9 @@ def sass(library, arch) -> dict[str, list[str]]:
     return {names[kernel]: lines for kernel, lines in sorted(kernels.items())}
 
 
-def main_loops(library, arch) -> dict[str, Loop]:
+def main_loops(library, arch, product: str = "FFMA") -> dict[str, Loop]:
     """kernel -> its main loop, of those that have one"""
-    loops = {kernel: main_loop(lines) for kernel, lines in sass(library, arch).items()}
+    loops = {kernel: main_loop(lines, product) for kernel, lines in sass(library, arch).items()}
     return {kernel: loop for kernel, loop in sorted(loops.items()) if loop}
 
 
@@ -146,16 +149,10 @@ def main():
         for kernel, r in sorted(kernels.items()):
             print("{}  {:3} registers  {:6} bytes shared  {:4} bytes stack  {}".format(arch, *r, kernel))
     newest = max(found, key=toolchain.numbers)
-    for kernel, loop in main_loops(args.library, newest).items():
-        print(
-            "{}  {:6.1%} FFMA of {:4} instructions  {}  {}".format(
-                newest,
-                loop.share,
-                loop.instructions,
-                kernel,
-                " ".join("{} {}".format(*n) for n in loop.opcodes.most_common(6)),
-            )
-        )
+    for product in ("FFMA", "HMMA"):
+        for kernel, loop in main_loops(args.library, newest, product).items():
+            common = " ".join("{} {}".format(*n) for n in loop.opcodes.most_common(6))
+            print(f"{newest}  {loop.share:6.1%} {product} of {loop.instructions:4} instructions  {kernel}  {common}")
     if args.write:
         missing = [arch for arch in TABLED_ARCHS if arch not in found]
         if missing:

@@ -225,7 +225,10 @@ def problems_of(source, check):
 
     rng = random.Random(1)
     name = Path(source).stem
-    rungs = [r for r in ladder.RUNGS if name == "conv2d_" + r.name or name.startswith(r.name + "_")] or [
+    if name.startswith("tensor_core_"):
+        yield from tensor_core_problems(name.removeprefix("tensor_core_"), check, rng)
+        return
+    rungs = [r for r in ladder.RUNGS if name == "conv2d_" + r.name] or [
         r for r in ladder.RUNGS if name + ".cu" in used_by(r)
     ]
     if not rungs:
@@ -247,6 +250,19 @@ def problems_of(source, check):
             order = ("reverse", "random", "forward")[i % 3]
             passes_here = ladder.passes_of(rung, conv, dtype)
             yield partial(ladder.check_passes, rung, conv, dtype, passes_here, check=check, order=order, seed=i)
+
+
+def tensor_core_problems(precision, check, rng):
+    """For the kernels of one precision of that rung, every other one of several tiles."""
+    import tensor_core
+
+    precision = {"f16": "float16", "bf16": "bfloat16", "tf32x3": "3xtf32"}.get(precision, precision)
+    for i in range(12 if check else 60):
+        pass_ = tensor_core.PASSES[i // 2 % 3]
+        conv = tensor_core.random_conv(rng, 500_000, (precision, pass_) if i % 2 else None)
+        order = ("forward", "random", "reverse")[i % 3]
+        check_conv = partial(tensor_core.check_conv, conv, precision, rng.random() < 0.5, mixed=rng.random() < 0.1)
+        yield partial(check_conv, check=check, order=order, seed=i)
 
 
 def used_by(rung):

@@ -17,7 +17,8 @@ class Gpu:
     """Limits from NVIDIA's data sheets, architecture papers and the CUDA programming guide; none is measured.
 
     sms, clock (boost, GHz), lanes (float32 multiply-adds a cycle and multiprocessor), bandwidth (of memory, GB/s), l2
-    (MB). Of a multiprocessor: l1 (bytes a cycle from its L1 cache or shared memory), shared (bytes, blocks
+    (MB), tensor (TFLOP/s of float16 and bfloat16 on the tensor cores, dense, with sums in float32; TF32 has half of it),
+    mma (what of these mma.sync reaches, 0: not known). Of a multiprocessor: l1 (bytes a cycle from its L1 cache or shared memory), shared (bytes, blocks
     together), threads, blocks. Of a block: shared_a_block (bytes), reserved (bytes of shared memory that the driver
     takes), shared_unit (bytes it gets its shared memory in).
     """
@@ -33,6 +34,8 @@ class Gpu:
     shared_a_block: int
     threads: int
     blocks: int
+    tensor: float
+    mma: float = 1.0
     l1: int = 128
     reserved: int = 1024
     shared_unit: int = 128
@@ -41,6 +44,11 @@ class Gpu:
     def peak(self) -> float:
         """Floating-point operations a second of float32 multiply-adds."""
         return 2e9 * self.sms * self.lanes * self.clock
+
+    @property
+    def products(self) -> float:
+        """Floating-point operations a second of mma.sync on float16."""
+        return 1e12 * self.tensor * self.mma
 
     @property
     def cycles(self) -> float:
@@ -66,20 +74,21 @@ class Gpu:
 
 
 KB = 1024
+OF_WGMMA = 0.63  # of compute capability 9.0's rate, what mma.sync reaches: arXiv 2402.13499, an H800
 # T4: TU102 white paper and data sheet. A100: GA100 white paper, the 80 GB SXM4 part. A10: GA102 white paper and data
 # sheet. L4 and RTX 4090: AD102 white paper and data sheets. H100, H200: GH100 white paper and data sheets, the SXM5 parts.
 # B200: data sheet of the HGX board, whose float32 rate gives the clock, and the programming guide.
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        Gpu("T4", "7.5", 40, 1.590, 64, 320, 4, 64 * KB, 64 * KB, 1024, 16, l1=64, reserved=0, shared_unit=256),
-        Gpu("A100", "8.0", 108, 1.410, 64, 2039, 40, 164 * KB, 163 * KB, 2048, 32),
-        Gpu("A10", "8.6", 72, 1.695, 128, 600, 6, 100 * KB, 99 * KB, 1536, 16),
-        Gpu("L4", "8.9", 58, 2.040, 128, 300, 48, 100 * KB, 99 * KB, 1536, 24),
-        Gpu("RTX 4090", "8.9", 128, 2.520, 128, 1008, 72, 100 * KB, 99 * KB, 1536, 24),
-        Gpu("H100", "9.0", 132, 1.980, 128, 3350, 50, 228 * KB, 227 * KB, 2048, 32),
-        Gpu("H200", "9.0", 132, 1.980, 128, 4800, 50, 228 * KB, 227 * KB, 2048, 32),
-        Gpu("B200", "10.0", 148, 1.980, 128, 8000, 126, 228 * KB, 227 * KB, 2048, 32),
+        Gpu("T4", "7.5", 40, 1.590, 64, 320, 4, 64 * KB, 64 * KB, 1024, 16, 65, 0, l1=64, reserved=0, shared_unit=256),
+        Gpu("A100", "8.0", 108, 1.410, 64, 2039, 40, 164 * KB, 163 * KB, 2048, 32, 312),
+        Gpu("A10", "8.6", 72, 1.695, 128, 600, 6, 100 * KB, 99 * KB, 1536, 16, 125),
+        Gpu("L4", "8.9", 58, 2.040, 128, 300, 48, 100 * KB, 99 * KB, 1536, 24, 121),
+        Gpu("RTX 4090", "8.9", 128, 2.520, 128, 1008, 72, 100 * KB, 99 * KB, 1536, 24, 165.2),
+        Gpu("H100", "9.0", 132, 1.980, 128, 3350, 50, 228 * KB, 227 * KB, 2048, 32, 989, OF_WGMMA),
+        Gpu("H200", "9.0", 132, 1.980, 128, 4800, 50, 228 * KB, 227 * KB, 2048, 32, 989, OF_WGMMA),
+        Gpu("B200", "10.0", 148, 1.980, 128, 8000, 126, 228 * KB, 227 * KB, 2048, 32, 2250, 0),
     )
 }
 

@@ -6,6 +6,7 @@ Each resource by itself would take so many cycles of the busiest multiprocessor:
 issue    instructions, one a cycle and scheduler: trips of the loop in the machine code, as many as the counted requests
          of its loads and stores tell
 fma      multiply-adds, on as many lanes as the multiprocessor has
+tensor   instructions of the tensor cores, as fast as mma.sync is known to be
 l1       wavefronts of shared memory, and requests and sectors of global memory
 l2       sectors that L1 misses, and all that are written
 memory   the tensors once, and workspace that the L2 cache does not hold
@@ -39,6 +40,8 @@ STRAIGHT = 0.56  # of a kernel without loops, what a warp runs: the rest is for 
 DEPENDENT = 3  # cycles of an instruction for indices, in a warp that is alone
 LEFT_OVER = 1.15  # a copy for what is left over, against one of four
 ANSWER = 25  # cycles from a load's answer to the next load, in such a copy
+COPY, STORE = 9, 10  # instructions of an asynchronous copy, and of a store of sums that were exchanged in shared memory
+MMA = 4096  # operations of an mma.sync of 16 bits; of tf32 half, in the same time
 KEPT = 0.6  # of the L2 cache: a workspace of so much stays there; of a larger one, half
 
 
@@ -133,7 +136,7 @@ def facts_of(problem: Conv2dProblem, pass_: str, workspace: int) -> Facts:
 def predict(
     launches: Iterable[Launched], asked: Iterable[Asked], facts: Facts, gpu: Gpu, constants: Constants | None = None
 ) -> Prediction | None:
-    """Of a pass. None where a kernel's machine code is not in the table."""
+    """Of a pass. None where a kernel's machine code is not in the table, or the GPU's rate of its products unknown."""
     constants = constants or fitted()
     by_kernel: dict[str, list[Launched]] = {}
     for launch in launches:
@@ -144,7 +147,7 @@ def predict(
     kernels = []
     for kernel, group in by_kernel.items():
         machine_code = profile_of(kernel, group[0].source, gpu.capability)
-        if machine_code is None:
+        if machine_code is None or (tile_of_products(kernel) and not gpu.products):
             return None
         rows = [row for row in asked if row.kernel == kernel]
         kernels += _times(machine_code, group, rows, facts, gpu, constants)
@@ -162,6 +165,12 @@ def predict(
 
 def _norm(values, c: Constants) -> float:
     return sum(value**c.sharpness for value in values) ** (1 / c.sharpness)
+
+
+def tile_of_products(kernel: str) -> dict[str, int] | None:
+    """Of a kernel that multiplies on the tensor cores: M, N, warp_m, warp_n, and the bytes of a row's steps."""
+    match = re.match(r"tensor_core_kernel<.*?WarpTile<(\d+), (\d+), \d+, (\d+), (\d+),", kernel)
+    return dict(zip(("M", "N", "warp_m", "warp_n"), map(int, match.groups())), bytes=128) if match else None
 
 
 class _Sums(NamedTuple):
@@ -215,6 +224,23 @@ class _Run(NamedTuple):
     multiply_adds: float
     cycles: tuple[float, ...]
     loads: int
+    products: float = 0.0  # of the tensor cores
+
+
+def _run_of_products(body: Part, tile: dict[str, int], blocks: int, rows: list[Asked], s: _Sums) -> _Run:
+    """Of tensor_core_kernel, whose warps read their parts of a tile of A and B from dynamic shared memory each trip, and
+    in the end the sums."""
+    read = sum(r.bytes for r in rows if r.space == "shared" and r.access == "read" and "dynamic" in r.memory)
+    times = (read - 4 * blocks * tile["M"] * tile["N"]) / ((tile["warp_m"] + tile["warp_n"]) * tile["bytes"])
+    instructions = times * (body.instructions - COPY * body.global_loads) + COPY * s.reads + STORE * s.writes
+    more = instructions - times * body.instructions
+    return _Run(
+        instructions,
+        times * body.multiply_adds,
+        tuple(times * c + more for c in body.cycles),
+        0,  # loads that a warp waits for: two tiles are on their way
+        times * body.tensor,
+    )
 
 
 def _run(nest: Nest, s: _Sums, trips: float) -> _Run:
@@ -243,8 +269,12 @@ def _run(nest: Nest, s: _Sums, trips: float) -> _Run:
 def _times(code: Profile, group, rows, facts, gpu, c: Constants) -> list[tuple[int, dict[str, float]]]:
     """(times, microseconds by resource) of each launch of a kernel."""
     s = _sums(group, rows, facts, gpu)
-    main = _run(code.main, s, facts.trips)
-    instructions, multiply_adds, cycles, loads = main
+    tile = tile_of_products(group[0].kernel)
+    if tile:
+        main = _run_of_products(code.main.body, tile, sum(one.blocks * one.times for one in group), rows, s)
+    else:
+        main = _run(code.main, s, facts.trips)
+    instructions, multiply_adds, cycles, loads, products = main
     if not code.once.instructions and not code.fill:
         instructions, cycles = STRAIGHT * instructions, tuple(STRAIGHT * one for one in cycles)
     if code.fill:
@@ -275,6 +305,8 @@ def _times(code: Profile, group, rows, facts, gpu, c: Constants) -> list[tuple[i
             "memory": (s.from_memory + s.to_memory) * share / (gpu.bandwidth * c.memory) * gpu.clock,
             "latency": max(1, most / at_once) * block,
         }
+        if products:
+            parts["tensor"] = MMA * products * busiest * gpu.cycles / gpu.products
         found.append((one.times, {name: value / (1e3 * gpu.clock) for name, value in parts.items()}))
     return found
 

@@ -38,13 +38,15 @@ class Instruction(NamedTuple):
     @property
     def bytes(self) -> int:
         """That a lane loads or stores."""
+        if self.name == "LDSM":
+            return 4 * int(self.opcode.rsplit(".", 1)[-1])
         return next((WIDTHS[part] for part in self.opcode.split(".")[1:] if part in WIDTHS), 4)
 
 
 class Part(NamedTuple):
     """A trip of a loop, or code outside of it, by warp instructions: all; multiply-adds; on the tensor cores; loads and
-    stores, of global memory and of shared memory, and the bytes a lane of each; cycles, of a warp alone, for each of
-    LATENCIES."""
+    stores, of global memory (asynchronous copies are loads) and of shared memory, and the bytes a lane of each; cycles,
+    of a warp alone, for each of LATENCIES."""
 
     instructions: int = 0
     multiply_adds: int = 0
@@ -70,7 +72,7 @@ class Nest(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """A kernel. main: the loop with the most multiply-adds. fill: of a main loop that loads from shared memory alone,
+    """A kernel. main: the loop with the most multiply-adds, or products of tensor cores. fill: of a main loop that loads from shared memory alone,
     the one that brings the data there. once: what lies outside of all loops."""
 
     main: Nest
@@ -153,18 +155,18 @@ def _loops(code) -> list[tuple[int, int]]:
 def _part(code, repeats: bool) -> Part:
     names = [i.name for i in code]
 
-    def bytes_of(name):
-        return sum(i.bytes for i in code if i.name == name)
+    def bytes_of(*kinds):
+        return sum(i.bytes for i in code if i.name in kinds)
 
     return Part(
         len(code),
         sum(name in MULTIPLY_ADDS for name in names),
         sum(name in TENSOR for name in names),
-        names.count("LDG"),
-        bytes_of("LDG"),
+        _count(code, "LDG", "LDGSTS"),
+        bytes_of("LDG", "LDGSTS"),
         names.count("STG"),
-        names.count("LDS"),
-        bytes_of("LDS"),
+        _count(code, "LDS", "LDSM"),
+        bytes_of("LDS", "LDSM"),
         names.count("STS"),
         bytes_of("STS"),
         names.count("BAR"),
@@ -188,17 +190,19 @@ def _cycles(code, latency: int, repeats: bool) -> int:
 
 def _decoded(i: Instruction, latency: int) -> tuple[list[str], list[str], int]:
     """(registers read, registers written, cycles until they are there)"""
-    takes = latency if i.name in ("LDG", "LD", "LDL", "ATOMG") else SHARED_LATENCY if i.name == "LDS" else USUAL
+    takes = (
+        latency if i.name in ("LDG", "LD", "LDL", "ATOMG") else SHARED_LATENCY if i.name in ("LDS", "LDSM") else USUAL
+    )
     takes = BARRIER if i.name == "BAR" else LONG.get(i.name, takes)
     operands = i.operands.split(",")
     kinds = [[f"{kind}{n}" for kind, n in REGISTER.findall(text)] for text in operands]
-    stores = i.name in ("STG", "STS", "ST", "STL", "BRA", "EXIT", "BAR", "RED")
+    stores = i.name in ("STG", "STS", "ST", "STL", "LDGSTS", "BRA", "EXIT", "BAR", "RED")
     written = 0 if stores else 2 if i.name.endswith("SETP") else 1
     writes = [r for kind in kinds[:written] for r in kind]
     reads = [r for kind in kinds[written:] for r in kind]
     if i.predicate:
         reads.append(i.predicate.lstrip("!"))
-    if writes and i.name in ("LDG", "LDS", "LDC", "LD"):
+    if writes and i.name in ("LDG", "LDS", "LDSM", "LDC", "LD"):
         writes = _span(writes[0], max(i.bytes // 4, 1))
     elif writes and (".WIDE" in i.opcode or ".64" in i.opcode):
         writes = _span(writes[0], 2) + writes[1:]

@@ -48,7 +48,7 @@ template <class T> struct MmaPart {
   int columns;
   int a_h, a_w, b_h, b_w;  // bounds of the coordinates
   bool a_wide, b_wide;  // chunks of 16 bytes of A, of B, are side by side and aligned
-  bool pairs;  // columns 2 i and 2 i + 1 lie side by side in D, on a multiple of two elements
+  bool fours;  // columns 4 i to 4 i + 3 lie side by side in D, on a multiple of four elements
 };
 
 constexpr Position kNowhere = {0, kFarOutside, kFarOutside};
@@ -63,11 +63,11 @@ template <class T, bool kChannelsLast> struct ImageMap {
   Pitches in, out;
   int depth, filter_pitch;  // channels of a group of the input; elements of a filter
   Divisor by_depth;
-  bool wide;
-  bool pairs;
+  bool wide, fours;
 
   struct Part : MmaPart<T> {
     static constexpr bool kLinesInner = !kChannelsLast, kBAsA = false, kLineSums = false;
+    bool rows_inner;  // of D, rows lie side by side
     TapAxis h, v;
     Pitches in, out;
     const T* bias;
@@ -102,8 +102,8 @@ template <class T, bool kChannelsLast> struct ImageMap {
     }
     __device__ float bias_of(long long n) const { return bias ? float(bias[n]) : 0.0f; }
     __device__ void store(long long d, float sum) const { output[d] = T(sum); }
-    __device__ void store_pair(long long d, float first, float second) const {
-      store_vector(output + d, Vector<T, 2>{{T(first), T(second)}});
+    __device__ void store_four(long long d, const Vector<float, 4>& sum) const {
+      store_vector(output + d, Vector<T, 4>{{T(sum.at[0]), T(sum.at[1]), T(sum.at[2]), T(sum.at[3])}});
     }
   };
 
@@ -132,7 +132,7 @@ template <class T, bool kChannelsLast> struct ImageMap {
     p.output = output + group * (p.columns * out.channel);
     // a chunk of a filter is one of a tap's channels, or of all taps in their order
     p.a_wide = wide, p.b_wide = wide || p.h.taps * p.v.taps == g.R * g.S;
-    p.pairs = pairs;
+    p.fours = fours, p.rows_inner = out.pixel == 1;
     return p;
   }
 };
@@ -150,7 +150,7 @@ template <class T, bool kChannelsLast> struct FilterMap {
   Divisor by_plane, by_row;  // P Q and Q
 
   struct Part : MmaPart<T> {
-    static constexpr bool kLinesInner = kChannelsLast, kBAsA = true, kLineSums = true;
+    static constexpr bool kLinesInner = kChannelsLast, kBAsA = true, kLineSums = true, rows_inner = false;
     bool wants_line_sums;
     Conv2d g;
     Pitches of_dy, of_x;
@@ -184,9 +184,7 @@ template <class T, bool kChannelsLast> struct FilterMap {
     }
     __device__ float bias_of(long long) const { return 0.0f; }
     __device__ void store(long long d, float sum) const { output[d] = sum; }
-    __device__ void store_pair(long long d, float first, float second) const {
-      store_vector(output + d, Vector<float, 2>{{first, second}});
-    }
+    __device__ void store_four(long long d, const Vector<float, 4>& sum) const { store_vector(output + d, sum); }
     __device__ void store_line_sum(long long m, float sum) const { sums[m] = sum; }
   };
 
@@ -207,7 +205,7 @@ template <class T, bool kChannelsLast> struct FilterMap {
     p.output = dw + i * filters + group * (filters / g.groups);
     p.sums = db ? db + (long long)i * g.K + group * g.Kg() : nullptr;
     p.wants_line_sums = db != nullptr;
-    p.pairs = dw_channels_last && g.Cg() % 2 == 0 && x_depth == g.Cg();
+    p.fours = dw_channels_last && g.Cg() % 4 == 0 && x_depth == g.Cg();
     return p;
   }
 };

@@ -1,10 +1,10 @@
 // Convolution, tensor cores: implicit GEMM with mma.sync, its tiles brought to shared memory by cp.async.
 //
-// What it does    a warp multiplies 16 x 8 tiles of float16, bfloat16 or tf32 with one instruction, 48 or more of them for
-//                 each 128-byte step of the sum. Three tiles of A and B are on their way or in use at a time, and never
-//                 pass through registers (tensor_core_tile.h). Activations are read as they lie, NCHW or channels_last
-//                 (conv2d_as_mma.h); filters are laid out anew first, and 16-bit activations whose channels do not come in
-//                 chunks of 16 bytes.
+// What it does    a warp multiplies 16 x 8 tiles of float16, bfloat16 or tf32 with one instruction, 128 of them for each
+//                 128-byte step of the sum where its tile is large. Three tiles of A and B are on their way or in use at a
+//                 time, and never pass through registers (tensor_core_tile.h). Activations are read as they lie, NCHW or
+//                 channels_last (conv2d_as_mma.h); laid out anew first are filters, if they do not lie channels_last, and
+//                 16-bit activations whose channels do not come in chunks of 16 bytes.
 // Against register_tiled  one instruction for 1024 or 2048 multiply-adds of a warp instead of 32.
 // What bounds it  the tensor cores, as far as mma.sync feeds them on sm_80; on sm_90 that is 63 % or so of their peak.
 // What is next    wgmma, whose operands come from shared memory, and TMA, which unrolls while it copies.
@@ -38,43 +38,27 @@ void run(const TensorCoreCall& c) {
   }
 }
 
+Problem problem_of(const Plan& plan, Pass pass, DType dtype, const Conv2d& g) {
+  return {.pass = pass,
+          .dtype = dtype,
+          .g = g,
+          .layouts = plan.layouts,
+          .rounding = plan.precision == Precision::tf32 ? Rounding::tf32 : Rounding::usual};
+}
+
 void forward(const Plan& plan, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y,
              void* workspace, Stream stream) {
-  run({plan,
-       {.pass = Pass::forward, .dtype = dtype, .g = g, .layouts = plan.layouts},
-       x,
-       w,
-       y,
-       nullptr,
-       bias,
-       workspace,
-       stream});
+  run({plan, problem_of(plan, Pass::forward, dtype, g), x, w, y, nullptr, bias, workspace, stream});
 }
 
 void dgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void* workspace,
            Stream stream) {
-  run({plan,
-       {.pass = Pass::dgrad, .dtype = dtype, .g = g, .layouts = plan.layouts},
-       dy,
-       w,
-       dx,
-       nullptr,
-       nullptr,
-       workspace,
-       stream});
+  run({plan, problem_of(plan, Pass::dgrad, dtype, g), dy, w, dx, nullptr, nullptr, workspace, stream});
 }
 
 void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db,
            void* workspace, Stream stream) {
-  run({plan,
-       {.pass = Pass::wgrad, .dtype = dtype, .g = g, .layouts = plan.layouts},
-       dy,
-       x,
-       dw,
-       db,
-       nullptr,
-       workspace,
-       stream});
+  run({plan, problem_of(plan, Pass::wgrad, dtype, g), dy, x, dw, db, nullptr, workspace, stream});
 }
 
 const ConvKernels conv2d_tensor_core(kTensorCore, forward, dgrad, wgrad);

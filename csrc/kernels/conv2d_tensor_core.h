@@ -27,10 +27,10 @@ void tensor_core_tf32x3(const TensorCoreCall&);
 
 #if defined(CONVLAB_TENSOR_CORE_LAUNCHES)
 
-// Calls f(type_tag<Tile>{}) with the tile of the plan.
-template <int i, class T, class F> void dispatch_tensor_tile(const Plan& plan, const F& f) {
-  if constexpr (i < kTensorTileCount) {
-    if (plan.variant != i) return dispatch_tensor_tile<i + 1, T>(plan, f);
+// Calls f(type_tag<Tile>{}) with the tile of the plan, one of `i` to `last`.
+template <int i, int last, class T, class F> void dispatch_tensor_tile(const Plan& plan, const F& f) {
+  if constexpr (i <= last) {
+    if (plan.variant != i) return dispatch_tensor_tile<i + 1, last, T>(plan, f);
     constexpr TensorTile t = kTensorTiles[i];
     f(type_tag<WarpTile<t.M, t.N, kTensorStepBytes / int(sizeof(T)), t.warp_m, t.warp_n, t.depth, t.blocks>>{});
   }
@@ -38,10 +38,10 @@ template <int i, class T, class F> void dispatch_tensor_tile(const Plan& plan, c
 
 template <class Products> struct TensorCorePasses {
   using T = typename Products::Element;
-  static constexpr int kFirstTile = Products::kPromotes ? kTensorTileCount - 1 : 0;
+  static constexpr TensorTiles kTiles = tensor_tiles(Products::kPromotes);
 
   template <class Map> static void multiply(const TensorCoreCall& c, const Map& map) {
-    dispatch_tensor_tile<kFirstTile, T>(c.plan, [&](auto tile) {
+    dispatch_tensor_tile<kTiles.first, kTiles.last, T>(c.plan, [&](auto tile) {
       launch(tensor_core_kernel<Products, typename decltype(tile)::type, Map>,
              dim3(c.plan.grid[0], c.plan.grid[1], c.plan.grid[2]), dim3(c.plan.threads), size_t(c.plan.shared),
              c.stream, map);
@@ -75,16 +75,18 @@ template <class Products> struct TensorCorePasses {
     const long long inputs = (long long)g.H * g.W, outputs = (long long)g.P * g.Q;
     map.input = taken(c, l.first, c.first, dgrad ? g.K : g.C, dgrad ? outputs : inputs, lie.first, map.in, at);
     T* filter = reinterpret_cast<T*>(at);
-    map.filter = filter, map.bias = static_cast<const T*>(c.bias), map.output = static_cast<T*>(c.output);
+    map.filter = l.filter_lies ? static_cast<const T*>(c.second) : filter;
+    map.bias = static_cast<const T*>(c.bias), map.output = static_cast<T*>(c.output);
     map.depth = l.first.depth, map.filter_pitch = int(l.filter_pitch), map.by_depth = Divisor(map.depth);
     const int out_channels = dgrad ? g.C : g.K;
     map.out = pitches_of(out_channels, dgrad ? inputs : outputs, lie.output);
     map.wide = l.first.wide;
-    map.pairs = map.out.channel == 1 && out_channels / g.groups % 2 == 0;
+    map.fours = map.out.channel == 1 && out_channels / g.groups % 4 == 0;
     using Rounding = std::conditional_t<std::is_same_v<Products, Tf32Products>, ToTf32, AsItIs>;
-    launch(filter_kernel<T, Rounding>, dim3(unsigned(l.filter_lines), unsigned(ceil_div(map.depth, kLayoutThreads))),
-           dim3(kLayoutThreads), 0, c.stream, g, dgrad, lie.second, map.depth, map.filter_pitch,
-           static_cast<const T*>(c.second), filter);
+    if (!l.filter_lies)
+      launch(filter_kernel<T, Rounding>, dim3(unsigned(l.filter_lines), unsigned(ceil_div(map.depth, kLayoutThreads))),
+             dim3(kLayoutThreads), 0, c.stream, g, dgrad, lie.second, map.depth, map.filter_pitch,
+             static_cast<const T*>(c.second), filter);
     if (dgrad && classes_of(g) < g.stride_h * g.stride_w)
       fill_with_zeros((long long)g.N * g.C * g.H * g.W, map.output, c.stream);
     multiply(c, map);

@@ -16,18 +16,19 @@ struct TensorTile {
   constexpr int threads() const { return (M / warp_m) * (N / warp_n) * 32; }
 };
 
-// 3xtf32 has the last one alone: its sums take twice the registers.
 constexpr TensorTile kTensorTiles[] = {
-    {128, 128, 64, 32, 3, 2},  // 48 products of two fragments a warp for 12 loads of them
+    {128, 128, 64, 64, 3, 2},  // 128 products of two fragments a warp for 32 loads of them
     {128, 64, 64, 32, 3, 3},   // 64 channels
     {64, 64, 32, 32, 3, 4},    // small matrices: more blocks
+    {64, 64, 32, 32, 3, 3},    // 3xtf32 alone, whose sums take twice the registers
 };
-constexpr int kTensorTileCount = sizeof kTensorTiles / sizeof kTensorTiles[0];
+struct TensorTiles {
+  int first, last;
+};
+constexpr TensorTiles tensor_tiles(bool promotes) { return promotes ? TensorTiles{3, 3} : TensorTiles{0, 2}; }
 constexpr int kTensorStepBytes = 128;  // of a row of a tile
 constexpr int kTensorChunk = 16;  // bytes of a wide copy
 constexpr int kLeastTensorGroup = 8;  // channels of a group, where there are several: half of what an mma takes at once
-
-inline int first_tensor_tile(Precision precision) { return precision == Precision::tf32x3 ? kTensorTileCount - 1 : 0; }
 
 inline Precision tensor_precision(const Problem& p) {
   if (p.dtype == DType::float16) return Precision::float16;
@@ -66,6 +67,7 @@ inline TensorOperand tensor_operand(const Problem& p, int channels, long long pi
 struct TensorLayout {
   TensorOperand first, second;  // forward: x and none; dgrad: dy and none; wgrad: dy and x
   long long filter_pitch = 0, filter_lines = 0, filter_bytes = 0;
+  bool filter_lies = false;  // as the kernels take it: nothing is laid out anew
 };
 
 inline TensorLayout tensor_layout(const Problem& p) {
@@ -91,7 +93,10 @@ inline TensorLayout tensor_layout(const Problem& p) {
                    g.pad_w == 0 && outputs % chunk == 0;
   l.filter_pitch = up_to((long long)g.R * g.S * l.first.depth, chunk);
   l.filter_lines = forward ? g.K : g.C;
-  l.filter_bytes = up_to(l.filter_pitch * l.filter_lines * bytes_of(p.dtype), 256);
+  const long long taps = (long long)g.R * g.S;
+  l.filter_lies = forward && tensor_precision(p) != Precision::tf32 && (p.layouts.second || taps == 1) &&
+                  l.first.depth == g.Cg() && l.filter_pitch == taps * g.Cg();
+  l.filter_bytes = l.filter_lies ? 0 : up_to(l.filter_pitch * l.filter_lines * bytes_of(p.dtype), 256);
   return l;
 }
 
@@ -139,7 +144,8 @@ inline Plan tensor_core_plan(const Problem& p) {
   Plan plan;
   plan.precision = tensor_precision(p), plan.layouts = p.layouts;
   Cover best{};
-  for (int i = first_tensor_tile(plan.precision); i < kTensorTileCount; i++) {
+  const TensorTiles tiles = tensor_tiles(plan.precision == Precision::tf32x3);
+  for (int i = tiles.first; i <= tiles.last; i++) {
     const TensorTile& t = kTensorTiles[i];
     if (!tensor_fits(t, product)) continue;
     const long long blocks =
@@ -186,7 +192,7 @@ inline long long tensor_core_counted(const Problem& p, const TensorLayout& l) {
 inline bool tensor_core_can(const Problem& p) {
   if (p.dtype == DType::float64 || !tensor_core_groups(p.g)) return false;
   const TensorLayout l = tensor_layout(p);
-  return tensor_core_counted(p, l) <= INT_MAX && tensor_fits(kTensorTiles[kTensorTileCount - 1], tensor_product(p, l));
+  return tensor_core_counted(p, l) <= INT_MAX && tensor_fits(kTensorTiles[2], tensor_product(p, l));
 }
 
 inline std::string tensor_core_why_not(const Problem& p) {
@@ -199,7 +205,7 @@ inline std::string tensor_core_why_not(const Problem& p) {
   if (tensor_core_counted(p, l) > INT_MAX)
     return "counts weights and the pixels of a plane in 32 bits, and there are " + text(tensor_core_counted(p, l));
   const GemmProblem product = tensor_product(p, l);
-  const TensorTile& t = kTensorTiles[kTensorTileCount - 1];
+  const TensorTile& t = kTensorTiles[2];
   return grid_refusal(ceil_div(product.rows, t.M), ceil_div(product.columns, t.N), product.parts);
 }
 

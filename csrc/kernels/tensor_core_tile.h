@@ -13,19 +13,26 @@
 // row's number; where lines do, rows are a chunk or two longer than their contents. Either way neither the copies, nor
 // ldmatrix, which reads a chunk of 8 rows, nor the 4-byte loads of tf32 have bank conflicts.
 #pragma once
+#include <type_traits>
+
 #include "device/async_copy.h"
 #include "device/device.h"
 #include "device/mma.h"
+#include "device/shared_store.h"
 #include "device/vector.h"
-#include "dtype.h"
+#include "kernels/tensor_core_products.h"
 
 namespace convlab {
 
 // Where a row, a column or a step lies: elements from the tensor's part, and coordinates that say whether it is inside.
-struct Position {
+struct alignas(16) Position {
   long long offset;
   int h, w;
 };
+__device__ __forceinline__ Position read(const Position* p) { return load_vector<1>(p).at[0]; }
+__device__ __forceinline__ void write(Position* p, Position position) {
+  store_shared(p, Vector<Position, 1>{{position}});
+}
 constexpr int kFarOutside = -(1 << 30);  // a coordinate outside every tensor, even with another such added to it
 
 constexpr int kChunkBytes = 16, kStepBytes = 128;  // a row of a tile whose steps lie side by side
@@ -43,72 +50,6 @@ template <int kM, int kN, int kK, int kWarpM, int kWarpN, int kDepth, int kBlock
   static __device__ __forceinline__ int warp_column() { return int(threadIdx.x) / 32 % (N / warp_n) * warp_n; }
 };
 
-// ---- what a product is made of: the element type in memory, and the instruction ----
-
-struct Float16Products {
-  using Element = float16;
-  static constexpr bool kPromotes = false;
-  template <int n> struct Fragment {
-    uint32_t bits[n];
-  };
-  template <int n> static __device__ __forceinline__ Fragment<n> fragment(const uint32_t (&raw)[n], bool) {
-    Fragment<n> f;
-    for (int i = 0; i < n; i++) f.bits[i] = raw[i];
-    return f;
-  }
-  static __device__ __forceinline__ void add(float (&d)[4], const Fragment<4>& a, const Fragment<2>& b) {
-    mma_m16n8k16_f16(d, a.bits, b.bits, d);
-  }
-};
-
-struct BFloat16Products : Float16Products {
-  using Element = bfloat16;
-  static __device__ __forceinline__ void add(float (&d)[4], const Fragment<4>& a, const Fragment<2>& b) {
-    mma_m16n8k16_bf16(d, a.bits, b.bits, d);
-  }
-};
-
-// float32 rounded to 11 bits
-struct Tf32Products {
-  using Element = float;
-  static constexpr bool kPromotes = false;
-  template <int n> struct Fragment {
-    uint32_t bits[n];
-  };
-  template <int n> static __device__ __forceinline__ Fragment<n> fragment(const uint32_t (&raw)[n], bool rounded) {
-    Fragment<n> f;
-    for (int i = 0; i < n; i++) f.bits[i] = rounded ? raw[i] : to_tf32(__uint_as_float(raw[i]));
-    return f;
-  }
-  static __device__ __forceinline__ void add(float (&d)[4], const Fragment<4>& a, const Fragment<2>& b) {
-    mma_m16n8k8_tf32(d, a.bits, b.bits, d);
-  }
-};
-
-// float32 as the sum of two such: x = big + small to 22 bits or more, and small x small is left out. The tensor cores
-// truncate what they add to a sum, so a tile's products are summed by themselves and added in float32.
-struct Tf32x3Products {
-  using Element = float;
-  static constexpr bool kPromotes = true;
-  template <int n> struct Fragment {
-    uint32_t big[n], small[n];
-  };
-  template <int n> static __device__ __forceinline__ Fragment<n> fragment(const uint32_t (&raw)[n], bool) {
-    Fragment<n> f;
-    for (int i = 0; i < n; i++) {
-      const float x = __uint_as_float(raw[i]);
-      f.big[i] = to_tf32(x);
-      f.small[i] = to_tf32(x - __uint_as_float(f.big[i]));
-    }
-    return f;
-  }
-  static __device__ __forceinline__ void add(float (&d)[4], const Fragment<4>& a, const Fragment<2>& b) {
-    mma_m16n8k8_tf32(d, a.small, b.big, d);
-    mma_m16n8k8_tf32(d, a.big, b.small, d);
-    mma_m16n8k8_tf32(d, a.big, b.big, d);
-  }
-};
-
 // ---- a tile of A or B in shared memory ----
 
 // kLines: its rows (of A) or columns (of B)
@@ -116,7 +57,7 @@ template <class T, int kLines, bool kLinesInner, int kThreads> struct OperandTil
   static constexpr int kChunk = kChunkBytes / int(sizeof(T)), kSteps = kStepBytes / int(sizeof(T));
   static constexpr int kRows = kLinesInner ? kSteps : kLines, kColumns = kLinesInner ? kLines : kSteps;
   static constexpr int kChunks = kColumns / kChunk;  // a row
-  static_assert(kChunks % 8 == 0 && kRows * kChunks % kThreads == 0 && kThreads % kColumns == 0);
+  static_assert(kChunks % 8 == 0);
 
   // 4 rows of 8 elements, or 8 rows of a chunk, are in different banks
   static constexpr int kPitch = kLinesInner ? kColumns + kPaddedLines : kColumns;
@@ -133,26 +74,26 @@ template <class T, int kLines, bool kLinesInner, int kThreads> struct OperandTil
                                               int bounds_h, int bounds_w, bool wide) {
     const Position* outer = kLinesInner ? steps : lines;
     const Position* inner = kLinesInner ? lines : steps;
-    const auto element = [&](const Position& a, const Position& b, bool& inside) {
-      inside = unsigned(a.h + b.h) < unsigned(bounds_h) && unsigned(a.w + b.w) < unsigned(bounds_w);
-      return from + (a.offset + b.offset);
-    };
-    bool inside;
-    if (wide) {
-#pragma unroll
-      for (int i = 0; i < kRows * kChunks / kThreads; i++) {
-        const int index = i * kThreads + int(threadIdx.x), row = index / kChunks, column = index % kChunks * kChunk;
-        const T* source = element(outer[row], inner[column], inside);
-        async_copy<kChunkBytes>(tile + at(row, column), source, inside ? kChunkBytes : 0);
-      }
-    } else if constexpr (sizeof(T) == 4) {
-      const int column = int(threadIdx.x) % kColumns;  // neighbouring threads, neighbouring elements
-      const Position mine = inner[column];
-#pragma unroll 4
-      for (int row = int(threadIdx.x) / kColumns; row < kRows; row += kThreads / kColumns) {
-        const T* source = element(outer[row], mine, inside);
-        async_copy<4>(tile + at(row, column), source, inside ? 4 : 0);
-      }
+    if (wide) copy_by<kChunk, kRows>(tile, from, outer, inner, bounds_h, bounds_w);
+    else if constexpr (sizeof(T) == 4) copy_by<1, 8>(tile, from, outer, inner, bounds_h, bounds_w);
+  }
+
+  // kWidth elements at a time: neighbouring threads take neighbours of a row, and a thread has one column in all of them.
+  template <int kWidth, int kUnrolled>
+  static __device__ __forceinline__ void copy_by(T* tile, const T* from, const Position* outer, const Position* inner,
+                                                 int bounds_h, int bounds_w) {
+    constexpr int kBytes = kWidth * int(sizeof(T)), kAcross = kColumns / kWidth, kEvery = kThreads / kAcross;
+    static_assert(kThreads % kAcross == 0 && kRows % kEvery == 0);
+    const int first = int(threadIdx.x) / kAcross, column = int(threadIdx.x) % kAcross * kWidth;
+    const Position mine = read(inner + column);
+    from += mine.offset;
+#pragma unroll kUnrolled
+    for (int i = 0; i < kRows / kEvery; i++) {
+      const int row = i * kEvery + first;
+      const Position other = read(outer + row);
+      const bool inside =
+          unsigned(mine.h + other.h) < unsigned(bounds_h) && unsigned(mine.w + other.w) < unsigned(bounds_w);
+      async_copy<kBytes>(tile + at(row, column), from + other.offset, inside ? kBytes : 0);
     }
   }
 
@@ -177,13 +118,56 @@ template <class T, int kLines, bool kLinesInner, int kThreads> struct OperandTil
   }
 };
 
-// ---- the main loop ----
+// ---- what becomes of the sums ----
 
 // The positions of a tile's rows and columns, in shared memory, and of its elements in the output; -1: none.
 template <class Tile> struct Lines {
   Position a[Tile::M], b[Tile::N];
   long long row[Tile::M], column[Tile::N];
+  alignas(16) float bias[Tile::N];
 };
+
+// Where the sums lie in shared memory: [M][N], fours of columns exchanged so that neither a warp's fragments, nor fours
+// side by side, nor 8 rows of 4 columns have bank conflicts.
+template <class Tile> __device__ __forceinline__ int sum_at(int row, int column) {
+  return row * Tile::N + (column ^ (row % 4 * 8 + row / 4 % 2 * 4));
+}
+
+template <class Tile, class Part>
+__device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& lines, const float* sums) {
+  const int thread = int(threadIdx.x);
+  if (part.fours) {
+    constexpr int kAcross = Tile::N / 4;
+    const int n = thread % kAcross * 4;
+    const long long column = lines.column[n];
+    const float4 bias = load4(lines.bias + n);
+#pragma unroll 4
+    for (int m = thread / kAcross; m < Tile::M; m += Tile::threads / kAcross) {
+      const float4 sum = load4(sums + sum_at<Tile>(m, n));
+      const long long row = lines.row[m];
+      if (row >= 0 && column >= 0)
+        part.store_four(row + column, {{sum.x + bias.x, sum.y + bias.y, sum.z + bias.z, sum.w + bias.w}});
+    }
+    return;
+  }
+  const auto one_by_one = [&](auto tall) {  // a warp takes so many rows at once
+    constexpr int kTall = decltype(tall)::value, kWide = 32 / kTall;
+    for (int n = thread / 32 * kWide + thread % 32 / kTall; n < Tile::N; n += Tile::threads / kTall) {
+      const long long column = lines.column[n];
+      const float bias = lines.bias[n];
+#pragma unroll 4
+      for (int m = thread % kTall; m < Tile::M; m += kTall) {
+        const float sum = sums[sum_at<Tile>(m, n)];
+        const long long row = lines.row[m];
+        if (row >= 0 && column >= 0) part.store(row + column, sum + bias);
+      }
+    }
+  };
+  if (part.rows_inner) one_by_one(std::integral_constant<int, 8>{});
+  else one_by_one(std::integral_constant<int, 1>{});
+}
+
+// ---- the main loop ----
 
 // Makes the block's tile whose first row is m0 and first column n0. `part` is what the Map gives this block to do.
 template <class Tile, class Products, class Part>
@@ -193,14 +177,17 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
   using TileOfB = OperandTile<T, Tile::N, Part::kLinesInner && Part::kBAsA, Tile::threads>;
   constexpr int kM = Tile::warp_m / 16, kN = Tile::warp_n / 8, K = Tile::K;
   static_assert(K == TileOfA::kSteps);
-  DYNAMIC_SHARED(T, tiles);  // [stages][A, B]
+  DYNAMIC_SHARED(T, tiles);  // [stages][A, B], and in the end [M][N] sums
   SHARED(Lines<Tile>, lines, [1]);
   SHARED(Position, steps_a, [2][K]);
   SHARED(Position, steps_b, [2][K]);
   const int thread = int(threadIdx.x);
 
   const auto table_steps = [&](int tile) {
-    if (thread < K) part.step(tile, thread, K, steps_a[tile & 1][thread], steps_b[tile & 1][thread]);
+    if (thread >= K) return;
+    Position a, b;
+    part.step(tile, thread, K, a, b);
+    write(&steps_a[tile & 1][thread], a), write(&steps_b[tile & 1][thread], b);
   };
   const auto tile_of_a = [&](int tile) {
     return tiles + tile % Tile::stages * (TileOfA::kElements + TileOfB::kElements);
@@ -211,16 +198,19 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
     TileOfB::copy(tile_of_b(tile), part.b_base, lines[0].b, steps_b[tile & 1], part.b_h, part.b_w, part.b_wide);
   };
 
-  for (int i = thread; i < Tile::M; i += Tile::threads) part.row(m0 + i, lines[0].a[i], lines[0].row[i]);
-  for (int i = thread; i < Tile::N; i += Tile::threads) part.column(n0 + i, lines[0].b[i], lines[0].column[i]);
+  for (int i = thread; i < Tile::M; i += Tile::threads) {
+    Position a;
+    part.row(m0 + i, a, lines[0].row[i]);
+    write(&lines[0].a[i], a);
+  }
+  for (int i = thread; i < Tile::N; i += Tile::threads) {
+    Position b;
+    part.column(n0 + i, b, lines[0].column[i]);
+    write(&lines[0].b[i], b);
+    lines[0].bias[i] = n0 + i < part.columns ? part.bias_of(n0 + i) : 0.0f;
+  }
   const int count = part.tiles(K);
   table_steps(0);
-  for (int tile = 0; tile < Tile::stages - 1; tile++) {
-    __syncthreads();
-    table_steps(tile + 1);
-    if (tile < count) copy(tile);
-    async_commit();
-  }
 
   float sums[kM][kN][4], products[kM][kN][4], line_sum = 0;
 #pragma unroll
@@ -230,13 +220,14 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
 #pragma unroll
       for (int e = 0; e < 4; e++) sums[i][j][e] = products[i][j][e] = 0;
 
-  for (int tile = 0; tile < count; tile++) {
+  for (int tile = 1 - Tile::stages; tile < count; tile++) {  // before 0 it only starts copies
     async_wait<Tile::stages - 2>();
     __syncthreads();  // this tile is there; nobody reads the one before it, nor its steps
     const int next = tile + Tile::stages - 1;
     if (next < count) copy(next);
     async_commit();
     table_steps(next + 1);
+    if (tile < 0) continue;
 
     const T* a_tile = tile_of_a(tile);
     const T* b_tile = tile_of_b(tile);
@@ -277,6 +268,7 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
     }
     if constexpr (Part::kLineSums)
       if (part.wants_line_sums && n0 == 0 && thread < Tile::M)
+#pragma unroll 8
         for (int k = 0; k < K; k++)  // rows side by side, or steps so that 32 rows are in 32 banks
           line_sum +=
               float(a_tile[Part::kLinesInner ? TileOfA::at(k, thread) : TileOfA::at(thread, k ^ (thread / 8 % 4))]);
@@ -285,28 +277,21 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
     if (part.wants_line_sums && n0 == 0 && thread < Tile::M && lines[0].row[thread] >= 0)
       part.store_line_sum(m0 + thread, line_sum);
 
+  __syncthreads();  // nobody reads the tiles
+  float* all = reinterpret_cast<float*>(tiles);
   const int g = thread % 32 / 4, t = thread % 4;
 #pragma unroll
-  for (int j = 0; j < kN; j++) {
-    const int n = Tile::warp_column() + j * 8 + 2 * t;
-    const long long column = lines[0].column[n], beside = lines[0].column[n + 1];
-    if (column < 0 && beside < 0) continue;
-    const float add = column < 0 ? 0.0f : part.bias_of(n0 + n),
-                add_beside = beside < 0 ? 0.0f : part.bias_of(n0 + n + 1);
+  for (int i = 0; i < kM; i++)
 #pragma unroll
-    for (int i = 0; i < kM; i++)
+    for (int j = 0; j < kN; j++)
 #pragma unroll
       for (int half = 0; half < 2; half++) {
-        const long long row = lines[0].row[Tile::warp_row() + i * 16 + half * 8 + g];
-        if (row < 0) continue;
-        const float first = sums[i][j][2 * half] + add, second = sums[i][j][2 * half + 1] + add_beside;
-        if (part.pairs && column >= 0) part.store_pair(row + column, first, second);
-        else {
-          if (column >= 0) part.store(row + column, first);
-          if (beside >= 0) part.store(row + beside, second);
-        }
+        const int row = Tile::warp_row() + i * 16 + half * 8 + g, column = Tile::warp_column() + j * 8 + 2 * t;
+        store_shared(all + sum_at<Tile>(row, column),
+                     Vector<float, 2>{{sums[i][j][2 * half], sums[i][j][2 * half + 1]}});
       }
-  }
+  __syncthreads();
+  store_sums<Tile>(part, lines[0], all);
 }
 
 // grid (ceil(rows / M), ceil(columns / N), parts)
