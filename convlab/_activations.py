@@ -1,4 +1,6 @@
-"""The activations beside ReLU and leaky ReLU."""
+"""The activations beside leaky ReLU."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +22,9 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 
     Raises RuntimeError for arguments that do not fit together, TypeError for arguments of the wrong type.
     """
-    if has_torch_function_variadic(input, weight) and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():  # the compiler makes a loop with what is around it
+        return torch.prelu(*autocast_if_enabled(input, weight))
+    if has_torch_function_variadic(input, weight):
         return overridden(prelu, (input, weight), input, weight)
     check_tensors("prelu", input=input, weight=weight)
     input, weight = autocast_if_enabled(input, weight)
@@ -42,20 +46,39 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
         raise explained(error, "prelu", input=input, weight=weight) from None
 
 
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """x where x > 0, else 0, as `torch.nn.functional.relu`: NaN stays NaN, -inf becomes 0.
+
+    input: any shape; float32, float64, float16, bfloat16, or integers. inplace overwrites and returns it.
+    """
+    if torch.compiler.is_compiling():  # the compiler makes a loop with what is around it
+        return torch.nn.functional.relu(input, inplace)
+    if has_torch_function_unary(input):
+        return overridden(relu, (input,), input, inplace=inplace)
+    return _clamped("relu", autograd.ReLU, input, None, inplace)
+
+
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """0 where x <= 0, 6 where x >= 6, else x, as `torch.nn.functional.relu6`: NaN stays NaN.
 
     input: any shape; float32, float64, float16, bfloat16, or integers. inplace overwrites and returns it.
     """
-    if has_torch_function_unary(input) and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        return torch.nn.functional.relu6(input, inplace)
+    if has_torch_function_unary(input):
         return overridden(relu6, (input,), input, inplace=inplace)
-    check_tensors("relu6", input=input)
+    return _clamped("relu6", ReLU6, input, 6, inplace)
+
+
+def _clamped(op: str, function: Any, input: Tensor, most: int | None, inplace: bool) -> Tensor:
+    """input between 0 and `most`, by `function`."""
+    check_tensors(op, input=input)
     if input.dtype in SIGNED_OR_BYTE:  # on every device, and without gradients
-        check_device("relu6", input)
-        return torch.clamp_(input, 0, 6) if inplace else torch.clamp(input, 0, 6)
-    check_input("relu6", input)
+        check_device(op, input)
+        return torch.clamp_(input, 0, most) if inplace else torch.clamp(input, 0, most)
+    check_input(op, input)
     try:
-        y: Tensor = autograd.in_place(ReLU6, input) if inplace else apply(ReLU6, input)
+        y: Tensor = autograd.in_place(function, input) if inplace else apply(function, input)
         return y
     except NotImplementedError as error:
-        raise explained(error, "relu6", input=input) from None
+        raise explained(error, op, input=input) from None

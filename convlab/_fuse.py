@@ -207,7 +207,7 @@ def _plan(module: Module) -> None:
     if reason := _reason_to_leave(module):
         plan.versions[(module.training,)] = reason
         return
-    tensors = (torch.Tensor,) * len(_parameters(plan.original) or ())
+    tensors = (torch.Tensor,) * len(parameters_of(plan.original) or ())
     for training in (True, False):
         if (training, *tensors) not in plan.versions:
             plan.make(module, (training, *tensors))
@@ -222,13 +222,13 @@ def _reason_to_leave(module: Module) -> str | None:
         return "its forward was replaced"
     if type(module).__dict__.get("parametrizations") or hasattr(module, "parametrizations"):
         return "it is parametrized"
-    if _parameters(class_of(module)) is None:
+    if parameters_of(class_of(module)) is None:
         return "its forward takes *args, **kwargs or no tensor"
     return None
 
 
 @functools.cache
-def _parameters(kind: Any) -> tuple[str, ...] | None:
+def parameters_of(kind: Any) -> tuple[str, ...] | None:
     """Names of forward's parameters that have no default; None for a forward that has others than named ones."""
     parameters = list(inspect.signature(kind.forward).parameters.values())[1:]
     names = tuple(p.name for p in parameters if p.default is p.empty)
@@ -274,17 +274,17 @@ def _new(original: type) -> Any:
 
 
 def _version(module: Module, kinds: list[type]) -> Version:
-    arguments = dict(zip(_parameters(class_of(module)) or (), kinds))
+    arguments = dict(zip(parameters_of(class_of(module)) or (), kinds))
     if len(arguments) != len(kinds):
         raise UntraceableError("its forward is called with more than its parameters without a default")
     traced = trace(module, arguments, inline=any(map(is_bare_sequential, module.children())))
     with torch.set_grad_enabled(not torch.is_grad_enabled()):
         if str(trace(module, arguments, inline=bool(traced.inlined)).graph) != str(traced.graph):
             raise UntraceableError("its forward asks whether gradients are recorded")
-    chains, left = _rewritten(module, traced.graph)
+    chains, left = rewritten(module, traced.graph)
     if traced.inlined and not any(_crosses(chain) for chain in chains):
         traced = trace(module, arguments, inline=False)  # what is below does its own
-        chains, left = _rewritten(module, traced.graph)
+        chains, left = rewritten(module, traced.graph)
     below = [
         (name, m)
         for name, m in module.named_modules()
@@ -301,7 +301,7 @@ def _crosses(chain: Chain) -> bool:
     return len({path.rpartition(".")[0] for path in paths}) > 1
 
 
-def _rewritten(module: Module, graph: fx.Graph) -> tuple[list[Chain], dict[str, str]]:
+def rewritten(module: Module, graph: fx.Graph) -> tuple[list[Chain], dict[str, str]]:
     """Makes one call of each chain of `graph`. Returns them, and why convolutions and what follows them are left."""
     chains: list[Chain] = []
     left: dict[str, str] = {}

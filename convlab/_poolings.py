@@ -134,7 +134,10 @@ def avg_pool1d(
 
     input: [N, C, W] or [C, W]; dtypes, arguments and errors as for `avg_pool2d`. Returns [N, C, Q] or [C, Q].
     """
-    if has_torch_function_unary(input) and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        compiled: Tensor = _torchs.avg_pool1d(input, kernel_size, stride, padding, ceil_mode, count_include_pad)
+        return compiled
+    if has_torch_function_unary(input):
         return overridden(avg_pool1d, (input,), input, kernel_size, stride, padding, ceil_mode, count_include_pad)
     op = "avg_pool1d"
     check_input(op, input, frozenset((torch.int64,)))
@@ -176,7 +179,10 @@ def adaptive_avg_pool1d(input: Tensor, output_size: IntOrOne) -> Tensor:
 
     input: [N, C, W] or [C, W]. Returns [N, C, output_size] or [C, output_size].
     """
-    if has_torch_function_unary(input) and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        compiled: Tensor = _torchs.adaptive_avg_pool1d(input, output_size)
+        return compiled
+    if has_torch_function_unary(input):
         return overridden(adaptive_avg_pool1d, (input,), input, output_size)
     op = "adaptive_avg_pool1d"
     check_input(op, input)
@@ -197,7 +203,10 @@ def adaptive_avg_pool2d(input: Tensor, output_size: _OutputSize) -> Tensor:
     Returns [N, C, P, Q] or [C, P, Q]. Raises RuntimeError for arguments that do not fit together, TypeError for
     arguments of the wrong type.
     """
-    if has_torch_function_unary(input) and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        compiled: Tensor = _torchs.adaptive_avg_pool2d(input, output_size)
+        return compiled
+    if has_torch_function_unary(input):
         return overridden(adaptive_avg_pool2d, (input,), input, output_size)
     op = "adaptive_avg_pool2d"
     x, sizes = _adaptive_input(op, input, output_size)

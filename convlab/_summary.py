@@ -1,26 +1,30 @@
 """What convlab does in a model, layer by layer: which algorithms run, how long they take, how far they are from
 torch."""
 
+import copy
 import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.utils._pytree import tree_leaves
 
 from . import _chains, functional, modules, simulator
 from ._algorithms import Conv2dProblem, names_of
-from ._convert import ORIGINAL, kind_of, left_alone
+from ._convert import ORIGINAL, kind_of, left_alone, restore
 from ._fuse import unfused
+from ._left_functions import left_functions
 from ._measure import Limits, best, error_of, outputs_of
 from ._modules_around import Conv1d, Parametrized, PReLU
 
 _LIMITS = Limits(rounds=10, seconds=0.02, patience=0.1)  # of a pass of a layer
+_STEPS = Limits(rounds=10, seconds=1.0)  # of a whole model's steps
 _ONCE = Limits(rounds=1, seconds=0.0, patience=0.0)  # under simulate(), where time means nothing
 _HEADINGS = ("layer", "kind", "input", "output", "pass", "algorithm", "calls", "ms", "share", "error")
 _COMPARED = ("torch's ms", "times as fast")
@@ -59,13 +63,18 @@ class Summary:
     passes: a LayerPass for each pass of each of convlab's layers, in the order of their first calls; layers that `fuse`
     made one call of are one row.
     left: name -> reason for the layers that are torch's still.
+    functions: name of a module -> which of torch's functions its forward calls that convlab has, or why that is not known.
     unfused: name -> reason for convolutions, and layers in a row, that are calls of their own in a model that `fuse` has
     seen.
+    model_seconds: of a step of the whole model, forward and gradients, with convlab's layers and with torch's, where
+    `compare` asked for it.
     """
 
     passes: tuple[LayerPass, ...]
     left: dict[str, str]
     unfused: dict[str, str]
+    functions: dict[str, str] = field(default_factory=dict)
+    model_seconds: tuple[float, float] | None = None
 
     @property
     def seconds(self) -> float:
@@ -74,19 +83,32 @@ class Summary:
 
     @property
     def times_faster(self) -> float | None:
-        """torch's time for all these passes by convlab's; None without `compare`."""
+        """torch's time for a step of the model by convlab's; None without `compare`."""
+        return self.model_seconds[1] / self.model_seconds[0] if self.model_seconds else None
+
+    @property
+    def torch_seconds(self) -> float | None:
+        """torch's time for all these passes; None without `compare`."""
         theirs = [row.torch_seconds for row in self.passes if row.torch_seconds is not None]
-        return sum(theirs) / self.seconds if theirs else None
+        return sum(theirs) if theirs else None
 
     def __str__(self) -> str:
         lines = [_table([_cells(row) for row in self.passes])] if self.passes else ["no layer of convlab's ran"]
-        if self.passes:
-            lines.append(f"{len(self.passes)} passes, {1e3 * self.seconds:.3f} ms")
         lines += [f"left as it is: {name or 'the model'}: {reason}" for name, reason in self.left.items()]
+        lines += [f"left as it is: {name or 'the model'}: {reason}" for name, reason in self.functions.items()]
         lines += [f"not fused: {name or 'the model'}: {reason}" for name, reason in self.unfused.items()]
-        if (times := self.times_faster) is not None:
+        if self.passes:
+            layers = len({row.layer for row in self.passes})
+            torchs = "" if self.torch_seconds is None else f", by torch {1e3 * self.torch_seconds:.3f} ms"
             lines.append(
-                f"torch's layers take {1e3 * times * self.seconds:.3f} ms for these passes: convlab's are {times:.2f} times as fast"
+                f"layers that ran as convlab's: {layers}, left as torch's: {len(self.left)}; "
+                f"{len(self.passes)} passes, {1e3 * self.seconds:.3f} ms{torchs}"
+            )
+        if self.model_seconds:
+            ours, torchs_step = (1e3 * seconds for seconds in self.model_seconds)
+            lines.append(
+                f"a step of the whole model: {ours:.3f} ms, with torch's layers {torchs_step:.3f} ms: "
+                f"{self.times_faster:.2f} times faster"
             )
         return "\n".join(lines)
 
@@ -98,8 +120,8 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
     training takes: no gradient to a layer's input where that needs none, forward alone under torch.no_grad(). Inside
     `simulate()` the algorithms are the GPU's, and times those of the simulator.
 
-    compare: time torch's layer beside convlab's, pass by pass, too. What the passes of all layers take together stands in
-    the last line; layers that are torch's anyway are not in it.
+    compare: time torch's layer beside convlab's, pass by pass, too, and a step of the whole model beside that of a copy with
+    torch's layers: how many times faster it is stands in the last line.
 
     The model is left as it was, also its buffers, and the random numbers that come next are the same. Raises what the
     model raises, and TypeError if it is none.
@@ -117,17 +139,44 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
                 observer = _chains.Observer(partial(_count, rows, name, compare=compare))
                 handles.append(module.register_forward_pre_hook(observer, with_kwargs=True))
         with _unchanged(model), torch.compiler.set_stance("force_eager"):
-            if isinstance(input, dict):
-                model(**input)
-            else:
-                model(*input) if isinstance(input, tuple) else model(input)
+            _called(model, input)
     finally:
         _chains.observers.remove(observe_chain)
         for handle in handles:
             handle.remove()
     total = sum(row.seconds for row in rows.values())
     passes = tuple(replace(row, share=row.seconds / total) for row in rows.values())
-    return Summary(passes, left_alone(model), unfused(model))
+    steps = _steps(model, input) if compare and passes and not simulator.current() else None
+    return Summary(passes, left_alone(model), unfused(model), left_functions(model), steps)
+
+
+def _called(model: Module, input: Any) -> Any:
+    if isinstance(input, dict):
+        return model(**input)
+    return model(*input) if isinstance(input, tuple) else model(input)
+
+
+def _steps(model: Module, input: Any) -> tuple[float, float]:
+    """Seconds of a step of the model as it is, and with torch's layers, by turns; the least of each."""
+    with _unchanged(model):
+        torchs = restore(copy.deepcopy(model))
+        least = [float("inf")] * 2
+        start = time.perf_counter()
+        for turn in range(_STEPS.rounds + 1):  # the first is not counted
+            for i, one in enumerate((model, torchs)):
+                seconds = best(partial(_step, one, input), _ONCE, _clock(next(model.parameters(), None))).seconds
+                least[i] = min(least[i], seconds) if turn else least[i]
+            if turn and time.perf_counter() - start > _STEPS.seconds:
+                break
+    return least[0], least[1]
+
+
+def _step(model: Module, input: Any) -> None:
+    """Forward, and the gradients of all outputs to the parameters, as far as anybody may want them."""
+    outputs = [t for t in tree_leaves(_called(model, input)) if isinstance(t, Tensor) and t.requires_grad]
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    if outputs and wanted:
+        torch.autograd.grad(outputs, wanted, [torch.ones_like(y) for y in outputs], allow_unused=True)
 
 
 @contextmanager
@@ -296,16 +345,19 @@ def _algorithm_around(module: Any, x: Tensor, dtype: torch.dtype, pass_: str) ->
 
 
 def _seconds(call: Callable[[], Any], x: Tensor) -> float:
-    if simulator.current():
-        return best(call, _ONCE).seconds
-    if not x.is_cuda:
-        return best(call, _LIMITS).seconds
+    return best(call, _ONCE if simulator.current() else _LIMITS, _clock(x)).seconds
+
+
+def _clock(x: Tensor | None) -> Callable[[], float]:
+    """One that waits for a GPU on which x is."""
+    if x is None or not x.is_cuda:
+        return time.perf_counter
 
     def clock() -> float:
         torch.cuda.synchronize(x.device)
         return time.perf_counter()
 
-    return best(call, _LIMITS, clock).seconds
+    return clock
 
 
 # ---- as text --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from torch.overrides import has_torch_function_unary, has_torch_function_variadi
 
 from . import autograd, ops
 from ._activations import prelu as prelu
+from ._activations import relu as relu
 from ._activations import relu6 as relu6
 from ._algorithms import AUTO, Algo, as_switched, numbers_for
 from ._convolutions import conv1d as conv1d
@@ -32,7 +33,6 @@ from .arguments import (
     IntOrPair,
     check_device,
     check_dtype,
-    check_tensors,
     convolution,
     flag,
     integer,
@@ -345,26 +345,6 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     except NotImplementedError as error:
         raise explained(error, "leaky_relu", input=input) from None
     return autograd.overwrite(input, y) if inplace else y
-
-
-def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """x where x > 0, else 0, as `torch.nn.functional.relu`: NaN stays NaN, -inf becomes 0.
-
-    input: any shape; float32, float64, float16, bfloat16, or integers. inplace overwrites and returns it.
-    """
-    if torch.compiler.is_compiling():  # the compiler makes a loop with what is around it
-        return torch.nn.functional.relu(input, inplace)
-    if has_torch_function_unary(input):
-        return overridden(relu, (input,), input, inplace=inplace)
-    check_tensors("relu", input=input)
-    if input.dtype in SIGNED_OR_BYTE:  # on every device, and without gradients
-        check_device("relu", input)
-        return torch.clamp_min_(input, 0) if inplace else torch.clamp_min(input, 0)
-    _check_input("relu", input)
-    try:
-        return autograd.in_place(autograd.ReLU, input) if inplace else autograd.apply(autograd.ReLU, input)
-    except NotImplementedError as error:
-        raise explained(error, "relu", input=input) from None
 
 
 def _prepared(

@@ -4,9 +4,10 @@ pooling or an activation; what each takes, counted from its shapes; and those th
 
 import math
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional as F
 
 from ._algorithms import Conv2dProblem
 
@@ -160,6 +161,59 @@ class Activation(NamedTuple):
         return (2 * FLOAT + kept.get(pass_, 0)) * math.prod(self.x)
 
 
+class Call(NamedTuple):
+    """A call of a function of torch.nn.functional that convlab has by the same name: of x, of parameters, and of what it
+    takes beside them, all in torch's order."""
+
+    name: str
+    function: str
+    x: tuple[int, ...]
+    parameters: tuple[tuple[int, ...], ...] = ()
+    arguments: tuple[Any, ...] = ()
+
+    @property
+    def is_transposed(self) -> bool:
+        return self.function.startswith("conv_transpose")
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        return ("forward", "dgrad", "wgrad") if self.function.startswith("conv") else ("forward", "backward")
+
+    @property
+    def y(self) -> tuple[int, ...]:
+        if self.function == "max_unpool2d":
+            return (*self.x[:2], *(n * self.arguments[0] for n in self.x[2:]))
+        tensors = (torch.empty(shape, device="meta") for shape in (self.x, *self.parameters))
+        return tuple(getattr(F, self.function)(*tensors, *self.arguments).shape)
+
+    @property
+    def convolution(self) -> Conv | None:
+        """It as a convolution of two dimensions, one of them a height of 1 where it has but one; of a transposed one, the
+        convolution whose dgrad it is. None for what is neither."""
+        if not self.function.startswith("conv"):
+            return None
+        flat, w = len(self.x) == 3, self.parameters[0]
+        (N, C, *image), (K, _, *kernel) = self.x, w
+        if self.is_transposed:
+            stride, padding, more, groups, dilation = self.arguments
+            image = [(n - 1) * stride - 2 * padding + dilation * (k - 1) + more + 1 for n, k in zip(image, kernel)]
+            C = w[1] * groups
+        else:
+            stride, padding, dilation, groups = self.arguments
+        one, zero = (1,) * flat, (0,) * flat
+        pairs = (((*before, n) if flat else (n, n)) for before, n in ((one, stride), (zero, padding), (one, dilation)))
+        return Conv(N, C, *one, *image, K, *one, *kernel, *pairs, groups, self.name)
+
+    @property
+    def flops(self) -> int:
+        return self.convolution.flops if self.convolution else 0
+
+    @property
+    def bytes(self) -> int:
+        """x, parameters and y once each in float32."""
+        return FLOAT * sum(map(math.prod, (self.x, *self.parameters, self.y)))
+
+
 # ---- convolutions by name -------------------------------------------------------------------------------------------
 
 
@@ -192,7 +246,34 @@ GPU_DEPTHWISE = tuple(
     _square(f"depthwise-{C}-{H}", N, C, C, 3, H, padding=1, groups=C)
     for N, C, H in ((64, 32, 112), (64, 128, 56), (256, 512, 14))
 )
+
+
+def _call(function: str, name: str, x: tuple[int, ...], w: tuple[int, ...], *arguments: int) -> Call:
+    """A convolution with a bias."""
+    transposed = function.startswith("conv_transpose")
+    channels = w[1] * arguments[3] if transposed else w[0]
+    return Call(name, function, x, (w, (channels,)), arguments)
+
+
+# Convolutions around those: a network for sounds, a vocoder, generators, a U-Net. What stands behind x and w is, of one
+# dimension, stride, padding, dilation and groups; of a transposed one stride, padding, output_padding, groups, dilation.
+AROUND = (
+    _call("conv1d", "sound-k80-s4", (16, 1, 8000), (32, 1, 80), 4, 0, 1, 1),
+    _call("conv1d", "sound-k3", (16, 32, 1000), (64, 32, 3), 1, 1, 1, 1),
+    _call("conv1d", "wavenet-d8", (4, 64, 2048), (128, 64, 2), 1, 0, 8, 1),
+    _call("conv1d", "keyword-separable", (16, 128, 500), (128, 1, 9), 1, 4, 1, 128),
+    _call("conv1d", "keyword-pointwise", (16, 128, 500), (128, 128, 1), 1, 0, 1, 1),
+    _call("conv_transpose1d", "vocoder-s8", (4, 128, 128), (128, 64, 16), 8, 4, 0, 1, 1),
+    _call("conv_transpose2d", "dcgan-4", (32, 512, 4, 4), (512, 256, 4, 4), 2, 1, 0, 1, 1),
+    _call("conv_transpose2d", "dcgan-16", (32, 128, 16, 16), (128, 64, 4, 4), 2, 1, 0, 1, 1),
+    _call("conv_transpose2d", "dcgan-rgb", (32, 64, 32, 32), (64, 3, 4, 4), 2, 1, 0, 1, 1),
+    _call("conv_transpose2d", "unet-up-28", (4, 256, 28, 28), (256, 128, 2, 2), 2, 0, 0, 1, 1),
+    _call("conv_transpose2d", "unet-up-56", (4, 128, 56, 56), (128, 64, 2, 2), 2, 0, 0, 1, 1),
+    _call("conv_transpose2d", "decoder-k3", (16, 64, 14, 14), (64, 32, 3, 3), 2, 1, 1, 1, 1),
+)
+TRANSPOSED = frozenset(call.name for call in AROUND if call.is_transposed)
 NAMED = {layer.name: layer for layer in (*CONVOLUTIONS, *GPU_DEPTHWISE)}
+NAMED |= {call.name: convolution for call in AROUND if (convolution := call.convolution)}
 
 
 def batched(layer: Conv, N: int) -> Conv:
@@ -307,4 +388,23 @@ GPU_ACTIVATIONS = (
     Activation("leaky_relu-lenet@1024", "leaky_relu", 1024, 6, 28),
     Activation("leaky_relu-cifar@512", "leaky_relu", 512, 32, 32),
     Activation("leaky_relu-resnet@64", "leaky_relu", 64, 64, 112),
+)
+
+# What stands beside them: a network for sounds has the first of these.
+FUNCTIONS = (
+    Call("sound", "max_pool1d", (16, 32, 2000), arguments=(4,)),
+    Call("overlapping", "max_pool1d", (16, 64, 500), arguments=(3, 2, 1)),
+    Call("sound", "avg_pool1d", (16, 32, 2000), arguments=(4,)),
+    Call("sound-1", "adaptive_avg_pool1d", (16, 128, 125), arguments=(1,)),
+    Call("uneven-16", "adaptive_avg_pool1d", (16, 128, 250), arguments=(16,)),
+    Call("sound-1", "adaptive_max_pool1d", (16, 128, 125), arguments=(1,)),
+    Call("resnet-1", "adaptive_avg_pool2d", (16, 512, 7, 7), arguments=(1,)),
+    Call("even-7", "adaptive_avg_pool2d", (16, 256, 14, 14), arguments=(7,)),
+    Call("uneven-6", "adaptive_avg_pool2d", (16, 256, 13, 13), arguments=(6,)),
+    Call("resnet-1", "adaptive_max_pool2d", (16, 512, 7, 7), arguments=(1,)),
+    Call("uneven-6", "adaptive_max_pool2d", (16, 256, 13, 13), arguments=(6,)),
+    Call("decoder", "max_unpool2d", (16, 64, 16, 16), arguments=(2,)),
+    Call("channels", "prelu", (16, 64, 32, 32), ((64,),)),
+    Call("one", "prelu", (16, 64, 32, 32), ((1,),)),
+    Call("mobilenet", "relu6", (16, 64, 32, 32)),
 )

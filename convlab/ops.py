@@ -125,7 +125,13 @@ def _(x: Tensor, w: Tensor, bias: Tensor | None, geometry: Sequence[int], algo: 
 
 @torch.library.register_fake("convlab::conv2d_dgrad")
 def _(
-    dy: Tensor, w: Tensor, input_size: Sequence[int], geometry: Sequence[int], channels_last: bool, algo: int
+    dy: Tensor,
+    w: Tensor,
+    input_size: Sequence[int],
+    geometry: Sequence[int],
+    channels_last: bool,
+    algo: int,
+    bias: Tensor | None = None,
 ) -> Tensor:
     return _empty((dy.shape[0], w.shape[1] * geometry[8], *input_size), dy, channels_last)
 

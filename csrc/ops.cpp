@@ -16,8 +16,8 @@
 CONVLAB_REGISTER_OPERATORS(m) {
   m.def("conv2d_forward(Tensor x, Tensor w, Tensor? bias, int[9] geometry, int algo) -> Tensor");
   m.def(
-      "conv2d_dgrad(Tensor dy, Tensor w, SymInt[2] input_size, int[9] geometry, bool channels_last, int algo) -> "
-      "Tensor");
+      "conv2d_dgrad(Tensor dy, Tensor w, SymInt[2] input_size, int[9] geometry, bool channels_last, int algo, Tensor? "
+      "bias=None) -> Tensor");  // bias [C]: of a transposed convolution, whose forward this is; on the CPU
   m.def(
       "conv2d_wgrad(Tensor dy, Tensor x, SymInt[2] kernel_size, int[9] geometry, bool with_bias, bool channels_last, "
       "int algo) -> (Tensor dw, Tensor db)");

@@ -288,6 +288,44 @@ def test_outputs_of_every_kind_pass(layer, rows, untimed):
     assert [row.get("refused") for row in found] == [None] * rows
 
 
+class AnsweringMachine:
+    """A device that times nothing: answers are compared, and that is all."""
+
+    type = "cpu"
+
+    def setting(self, *_):
+        return contextlib.nullcontext()
+
+    def heats(self, _):
+        return {}
+
+
+def small_call(call):
+    """One of few channels and elements, so that all of them take a second."""
+    few = min(4, call.x[1])
+    x = (1, few, *(min(n, 97 if len(call.x) == 3 else 16) for n in call.x[2:]))
+    if not call.function.startswith("conv"):
+        return call._replace(x=x, parameters=tuple((min(4, *w),) for w in call.parameters))
+    (w, _), groups = call.parameters, call.arguments[3]
+    fewer = min(groups, few) if groups > 1 else 1
+    arguments = tuple(fewer if i == 3 else n for i, n in enumerate(call.arguments))
+    w = (few, few // fewer, *w[2:])
+    return call._replace(x=x, parameters=(w, (few,)), arguments=arguments)
+
+
+def test_functions_around_answer_what_torchs_do():
+    """In every pass and layout; of the zoo's calls, small ones."""
+    calls = tuple(map(small_call, (*layers.AROUND, *layers.FUNCTIONS)))
+    cases = cases_of(Problems(calls=calls), "cpu")
+    assert len(cases) == sum(len(call.passes) * (1 + (len(call.x) == 4)) for call in calls)
+    for case in cases:
+        assert case.ways.keys() == {OURS, "torch nchw", "torch channels_last"}
+        assert (case.flops > 0) is case.kind.startswith("conv") and case.bytes > 0
+        with torch.set_grad_enabled(case.grad):
+            row = measure._measured(case, AnsweringMachine())
+        assert all("failed" not in way for way in row["ways"].values()), case.head
+
+
 def test_both_devices_time_the_same_operators():
     """Whatever both have is the same row but for the batch, and takes as many bytes an element."""
 

@@ -26,6 +26,7 @@ def targets(model, *shape):
 def test_activations_and_average_pooling_are_the_compilers():
     """It makes one loop of them and what is around; a block stays one call of ours."""
     model = nn.Sequential(convlab.Conv2d(3, 4, 3), convlab.ReLU(), convlab.LeakyReLU(), convlab.AvgPool2d(2))
+    model.extend([convlab.ReLU6(), convlab.PReLU(), convlab.AdaptiveAvgPool2d(2), nn.Flatten(2), convlab.AvgPool1d(2)])
     with torch.no_grad():
         found = targets(model, 1, 3, 8, 8)
     assert [name for name in found if name.startswith("convlab")] == ["convlab.conv2d_forward.default"]

@@ -51,6 +51,12 @@ def test_torchvision_model():
     assert "through convlab" in run("examples/torchvision_model.py")
 
 
+@pytest.mark.long
+def test_keywords():
+    said = run("examples/keywords.py")
+    assert "new sounds are told right" in said and "Conv1d" in said
+
+
 def test_ddp():
     assert "2 processes: gradients as of one" in run(
         "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "examples/ddp.py"

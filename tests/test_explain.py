@@ -384,6 +384,37 @@ def test_layers_are_the_benchmarks():
         assert work_of(problem, "wgrad").flops == layer.flops
 
 
+def test_layers_around_are_explained_as_the_convolutions_that_run():
+    """A row is an image of height 1; a transposed convolution runs dgrad of the one that it transposes."""
+    for call in layers.AROUND:
+        x, w, *_ = (torch.empty(shape, device="meta") for shape in (call.x, *call.parameters))
+        y = getattr(torch.nn.functional, call.function)(x, w, None, *call.arguments)
+        assert call.y == y.shape
+        explained = explain(call.name, "direct", passes="forward")
+        mine = [y, x] if call.is_transposed else [x, y]
+        assert [[n for n in shape if n != 1] for shape in (explained.problem.x, explained.problem.y)] == [
+            [n for n in t.shape if n != 1] for t in mine
+        ]
+        assert explained.transposed is call.is_transposed is ("of a transposed convolution" in str(explained))
+    said = str(explain("sound-k80-s4", "direct", passes="forward"))
+    assert "windows of 80 elements, begin every 4, and share 76 elements with the next" in said
+    assert "a filter is used for 1,981 windows of each image" in said
+
+
+@pytest.mark.parametrize(
+    "options,layer",
+    [
+        ("--shape 16,1,8000 --filters 32,80 --stride 4", "sound-k80-s4"),
+        ("--shape 4,64,2048 --filters 128,2 --dilation 8", "wavenet-d8"),
+        ("--shape 32,128,16,16 --filters 64,4,4 --stride 2 --padding 1 --transposed", "dcgan-16"),
+        ("--shape 4,128,128 --filters 64,16 --stride 8 --padding 4 --transposed", "vocoder-s8"),
+    ],
+)
+def test_shapes_of_layers_around(options, layer):
+    _, args = command.parse(options.split())
+    assert args.problem == layers.find(layer).problem() and args.transposed is (layer in layers.TRANSPOSED)
+
+
 @pytest.mark.parametrize("conv", [conv for conv in AWKWARD if conv.N], ids=str)
 def test_any_problem_is_explained(conv):
     explained = explain(problem_of(conv, torch.float32))
@@ -516,7 +547,9 @@ def test_the_plot(tmp_path):
         (["lenet-c9"], "'lenet-c9' is none of"),
         (["lenet.c1", "--algo", "fast"], "algo='fast' is no algorithm"),
         (["lenet.c1", "--gpu", "GTX"], "gpu='GTX' is none"),
-        (["--shape", "1,1,8", "--filters", "1,3,3"], "'1,1,8' is not 4 whole number(s)"),
+        (["--shape", "1,8", "--filters", "1,3,3"], "'1,8' is not 4 or 3 whole number(s)"),
+        (["--shape", "1,1,8", "--filters", "1,3,3"], "expected N,C,H,W and K,R,S, or N,C,W and K,S"),
+        (["lenet.c1", "--transposed"], "argument --transposed: goes with --shape"),
         (["--shape", "1,3,8,8", "--filters", "1,3,3", "--groups", "2"], "--groups 2 does not divide the 3 channels"),
         (["--shape", "1,1,2,2", "--filters", "1,3,3"], "kernel"),
         (["--shape", "0,1,8,8", "--filters", "1,3,3"], "empty"),

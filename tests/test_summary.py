@@ -175,3 +175,55 @@ def test_as_text(model, rich, monkeypatch):
         convlab.summary(nn.Sequential(nn.Identity(), nn.ReLU()), torch.randn(1, 2))
     )
     assert "no layer of convlab's ran" in str(convlab.summary(nn.Linear(2, 2), torch.randn(1, 2)))
+
+
+class Calls(nn.Module):
+    """One whose own forward calls functions, torch's and convlab's."""
+
+    def __init__(self, kind=nn.Conv2d):
+        super().__init__()
+        self.conv, self.head = kind(3, 4, 3), nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+
+    def forward(self, x):
+        y = nn.functional.max_pool2d(nn.functional.relu(self.conv(x)), 2)
+        y = CF.leaky_relu(torch.relu(y).relu_())
+        return self.head(nn.functional.adaptive_max_pool2d(y, 2, return_indices=True)[0])
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Calls()
+
+    def forward(self, x):
+        return self.inner(x) if x.sum() > 0 else x
+
+
+def test_functions_that_stayed_torchs_are_named():
+    x = torch.rand(1, 3, 12, 12)
+    model = nn.Sequential(Branches(), nn.Linear(2, 2))
+    model(x)
+    report = convlab.summary(convlab.convert(model), x)
+    called = "its forward calls torch's relu, max_pool2d and adaptive_max_pool2d: convlab.functional has the same"
+    assert list(report.functions) == ["0", "0.inner"] and report.functions["0.inner"] == called
+    assert "torch.fx cannot trace it" in report.functions["0"]
+    assert f"left as it is: 0.inner: {called}" in str(report)
+    # what fuse takes into a call is convlab's
+    called = convlab.summary(convlab.fuse(model), x).functions["0.inner"]
+    assert "calls torch's relu and adaptive_max_pool2d:" in called and type(model[0].inner).__name__ == "Calls"
+    assert convlab.summary(torch.fx.symbolic_trace(Calls(nn.Conv2d)), x).functions[""].startswith("its forward calls")
+
+
+def test_how_many_times_faster_the_model_is(model):
+    buffers = [t.clone() for t in model.buffers()]
+    report = convlab.summary(model, torch.randn(2, 3, 12, 12), compare=True)
+    *_, totals, last = str(report).splitlines()
+    ours, torchs = report.model_seconds
+    assert report.times_faster == torchs / ours and last.startswith("a step of the whole model: ")
+    assert last.endswith(f" ms: {torchs / ours:.2f} times faster")
+    assert (
+        totals.startswith("layers that ran as convlab's: 5, left as torch's: 0; 11 passes, ")
+        and ", by torch " in totals
+    )
+    assert all(map(torch.equal, buffers, model.buffers())) and isinstance(model[0], convlab.Conv2d)
+    assert convlab.summary(model, torch.randn(2, 3, 12, 12)).times_faster is None

@@ -17,7 +17,6 @@ from ..arguments import is_channels_last
 from .case import LAYOUTS, OURS, Case, Way
 from .networks import GPU_NETWORKS, NETWORKS, Network, step
 
-KINDS = ("conv", "ladder", "pool", "activation", "step")
 LADDER = ("lenet-c1", "lenet-c3", "cifar-32-64", "resnet-128", "resnet-stem", "depthwise-128-56")
 SLOPE = 0.01  # of leaky ReLU
 SLACK = {
@@ -30,7 +29,7 @@ aten = torch.ops.aten
 
 class Problems(NamedTuple):
     """What to make cases of. ladder: the convolutions on which every rung is timed by itself; tiny: those by which what a
-    call costs is told."""
+    call costs is told; calls: of functions around these."""
 
     convolutions: tuple[layers.Conv, ...] = ()
     ladder: tuple[layers.Conv, ...] = ()
@@ -38,12 +37,14 @@ class Problems(NamedTuple):
     activations: tuple[layers.Activation, ...] = ()
     networks: tuple[Network, ...] = ()
     tiny: tuple[layers.Conv, ...] = ()
+    calls: tuple[layers.Call, ...] = ()
 
 
 def zoo(backend) -> Problems:
     """On a GPU the same layers as on a CPU and others, in batches that fill one."""
     if backend == "cpu":
-        return Problems(layers.CONVOLUTIONS, (), layers.POOLS, layers.ACTIVATIONS, NETWORKS, (layers.TINY,))
+        calls = (*layers.AROUND, *layers.FUNCTIONS)
+        return Problems(layers.CONVOLUTIONS, (), layers.POOLS, layers.ACTIVATIONS, NETWORKS, (layers.TINY,), calls)
     named = {layer.name.partition("@")[0]: layer for layer in reversed(layers.GPU_CONVOLUTIONS)}  # in the small batch
     rungs = tuple(named[name] for name in LADDER)
     return Problems(layers.GPU_CONVOLUTIONS, rungs, layers.GPU_POOLS, layers.GPU_ACTIVATIONS, GPU_NETWORKS)
@@ -62,6 +63,12 @@ def cases_of(problems: Problems, backend, algo="auto", compiled=True) -> list[Ca
         *(activation(layer, pass_) for layer in problems.activations for pass_ in layer.passes),
         *(step(network, layout, p, backend, algo, compiled) for network, layout, p in steps),
         *(overhead(layer, pass_) for layer in problems.tiny for pass_ in ("forward", "forward+backward")),
+        *(
+            around(call, layout, pass_)
+            for call in problems.calls
+            for layout in (LAYOUTS if len(call.x) == 4 else ["nchw"])
+            for pass_ in call.passes
+        ),
     ]
 
 
@@ -211,6 +218,50 @@ _ACTIVATIONS = {  # torch's and convlab's
     ("relu", "forward"): (_on(aten.relu.default, "x"), _on(ops.relu_forward, "x")),
     ("relu", "backward"): (_on(aten.threshold_backward.default, "dy", "x", 0), _on(ops.relu_backward, "dy", "x")),
 }
+
+
+# ---- functions around these ------------------------------------------------------------------------------------------
+
+
+def around(call, layout, pass_) -> Case:
+    """A function as people call it: forward where nobody wants a gradient, the others by torch.autograd.grad. torch's in
+    either layout; of one dimension, that is [N, W, C] in memory."""
+
+    def draw():
+        t = {"x": torch.randn(call.x), "dy": torch.randn(call.y)}
+        for i, shape in enumerate(call.parameters):
+            t[f"parameter {i}"] = torch.randn(shape) * math.prod(shape[1:]) ** -0.5
+        if call.function == "max_unpool2d":
+            t["x"], t["indices"] = F.max_pool2d(t["dy"], *call.arguments, return_indices=True)
+        return t
+
+    ways = {OURS: Way(layout, partial(_called, CF, call, pass_, False))}
+    ways |= {f"torch {name}": Way(name, partial(_called, F, call, pass_, False)) for name in LAYOUTS}
+    if len(call.x) == 3:
+        ways["torch channels_last"] = Way("nchw", partial(_called, F, call, pass_, True))
+    head, reference = (call.function, call.name, pass_, layout, "float32"), partial(_called, F, call, pass_, False)
+    slack, grad = SLACK["cpu"], pass_ != "forward"
+    return Case(*head, call.flops, call.bytes, draw, ways, reference, grad=grad, slack=slack, kernels=False)
+
+
+def _called(functions, call, pass_, innermost, t):
+    """innermost: of [N, C, W], the channels."""
+
+    def lay(t):
+        return t.transpose(1, 2).contiguous().transpose(1, 2) if innermost and t.dim() == 3 else t
+
+    function, others = getattr(functions, call.function), [t[name] for name in ("indices",) if name in t]
+    inputs = [lay(t["x"]), *(lay(t[f"parameter {i}"]) for i in range(len(call.parameters)))]
+    if pass_ == "forward":
+        return lambda: function(*inputs, *others, *call.arguments)
+    wanted = inputs = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    if pass_ != "backward":
+        wanted = inputs[:1] if pass_ == "dgrad" else inputs[1:]
+        for tensor in inputs:
+            tensor.requires_grad_(any(tensor is one for one in wanted))
+    with torch.enable_grad():
+        y = function(*inputs, *others, *call.arguments)
+    return lambda: torch.autograd.grad(y, wanted, t["dy"], retain_graph=True)
 
 
 # ---- what a call costs -----------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ python -m convlab.bench overhead                         what a call costs
 python -m convlab.bench survey --sample 100              some of what twenty of torchvision's models are made of, or all
 python -m convlab.bench gpu                              the CUDA kernels beside cuDNN, on an NVIDIA GPU
 
-A word is a kind of row (conv, ladder, pool, activation, step, overhead), a layer or a part of its name, a pass, a
+A word is a kind of row (conv, ladder, pool, activation, step, overhead, or a function around these: conv1d,
+conv_transpose2d, adaptive_avg_pool2d, prelu ...), a layer or a part of its name, a pass, a
 layout or a precision; a,b is either of them.
 """
 

@@ -2,6 +2,7 @@
 
 import statistics
 
+from ..layers import AROUND, FUNCTIONS
 from .case import OURS
 from .measure import base_of
 from .record import row_id
@@ -9,6 +10,8 @@ from .record import row_id
 FAMILIES = {"lenet": "LeNet's", "cifar": "the CIFAR network's", "resnet": "ResNet's"}
 FAMILIES |= {"leaky_relu": "leaky ReLU", "relu": "ReLU"}
 WORDS = {"step": "training steps", "conv": " convolutions", "pool": " pooling", "activation": ""}  # behind a family
+FUNCTION_NAMES = {call.function: "" for call in (*AROUND, *FUNCTIONS)}
+WORDS |= FUNCTION_NAMES
 
 
 def times_of(row, name) -> dict:
@@ -128,6 +131,8 @@ def groups(rows) -> dict[str, dict[str, list[float]]]:
     }
     for row in rows:
         family = row["pass"] if row["layer"].startswith("x") else row["layer"].split("-")[0]  # x8.64.56.56: no name
+        if row["kind"] in FUNCTION_NAMES:
+            family = row["kind"]
         names = {OURS: FAMILIES.get(family, family) * (row["kind"] != "step") + WORDS[row["kind"]]}
         if f"{OURS} graph" in row.get("ways", ()):
             names = {f"{OURS} graph": "training steps as CUDA graphs", OURS: "training steps called one by one"}

@@ -8,6 +8,8 @@ python -m convlab.explain resnet-64 --algo winograd_2x2                 multipli
 python -m convlab.explain resnet-64 --stride 2 --dtype float16          that layer, but for what is said
 python -m convlab.explain --shape 8,3,32,32 --filters 16,5,5 --padding same --plot roofline.png
 python -m convlab.explain lenet.c3 --algo register_tiled --html page.html
+python -m convlab.explain --shape 16,1,8000 --filters 32,80 --stride 4  one dimension
+python -m convlab.explain --shape 32,128,16,16 --filters 64,4,4 --stride 2 --padding 1 --transposed
 """
 
 import argparse
@@ -20,7 +22,7 @@ import torch
 from .._algorithms import PASSES, Conv2dProblem
 from .._command_line import output_file
 from .._pipe import run
-from ..layers import NAMED, find
+from ..layers import NAMED, TRANSPOSED, find
 from .explanation import DTYPES, explain
 from .gpus import GPUS
 from .page import page_file, page_of
@@ -33,8 +35,9 @@ def parse(argv=None):
     )
     add = parser.add_argument
     add("layer", nargs="?", metavar="LAYER", help=f"{', '.join(NAMED)}; NAME@N for a batch of N")
-    add("--shape", type=_numbers(4), metavar="N,C,H,W", help="of x, instead of LAYER")
-    add("--filters", type=_numbers(3), metavar="K,R,S", help="with --shape")
+    add("--shape", type=_numbers(4, 3), metavar="N,C[,H],W", help="of x, instead of LAYER")
+    add("--filters", type=_numbers(3, 2), metavar="K[,R],S", help="with --shape")
+    add("--transposed", action="store_true", help="with --shape: of a transposed convolution")
     add("--stride", type=_numbers(1, 2), metavar="N[,N]", help="default: LAYER's, or 1")
     add("--padding", type=_padding, metavar="N[,N]|same|valid", help="default: LAYER's, or 0")
     add("--dilation", type=_numbers(1, 2), metavar="N[,N]", help="default: LAYER's, or 1")
@@ -64,8 +67,17 @@ def parse(argv=None):
     args = parser.parse_args(argv)
     if bool(args.layer) == bool(args.shape) or bool(args.shape) != bool(args.filters):
         parser.error("expected LAYER, or --shape and --filters")
+    if args.shape and len(args.shape) != len(args.filters) + 1:
+        parser.error("arguments --shape and --filters: expected N,C,H,W and K,R,S, or N,C,W and K,S")
+    if args.transposed and not args.shape:
+        parser.error(
+            f"argument --transposed: goes with --shape; of the layers, these are: {', '.join(sorted(TRANSPOSED))}"
+        )
+    if args.transposed and isinstance(args.padding, str):
+        parser.error(f"argument --padding: {args.padding!r} is for convolutions that are not transposed")
     try:
         args.title, args.problem = _problem(args)
+        args.transposed |= (args.layer or "").replace(".", "-", 1).lower().partition("@")[0] in TRANSPOSED
     except (ValueError, RuntimeError) as error:
         parser.error(str(error))
     return parser, args
@@ -83,15 +95,33 @@ def _problem(args):
         if changed:
             title += " with " + ", ".join(f"{name} {_text(value)}" for name, value in changed.items())
     else:
-        (N, C, H, W), (K, R, S), title = args.shape, args.filters, ""
+        (N, C, *image), (K, *kernel), title = args.shape, args.filters, ""
+        (H, W), (R, S) = (tuple(sizes if len(sizes) == 2 else (1, *sizes)) for sizes in (image, kernel))
+    if H == R == 1:  # of one dimension: what is one number is that of the columns
+        edges = {"stride": 1, "padding": 0, "dilation": 1}
+        changed |= {n: (edges[n], v[1]) for n, v in changed.items() if n in edges and isinstance(v, tuple)}
     wanted = usual | changed
     groups, dtype = wanted["groups"], getattr(torch, wanted["dtype"])
     if groups < 1 or C % groups:
         raise ValueError(
             f"--groups {groups} does not divide the {C} channels of {'LAYER' if args.layer else '--shape'}"
         )
-    x, w = (torch.empty(shape, dtype=dtype, device="meta") for shape in ((N, C, H, W), (K, C // groups, R, S)))
+    w_shape = (K, C // groups, R, S)
+    if args.transposed:
+        if K % groups:
+            raise ValueError(f"--groups {groups} does not divide the {K} channels that --filters make")
+        stride, padding, dilation = (_pair(wanted[name]) for name in ("stride", "padding", "dilation"))
+        sizes = zip((H, W), stride, padding, dilation, (R, S))
+        H, W = ((n - 1) * s - 2 * p + d * (k - 1) + 1 for n, s, p, d, k in sizes)
+        C, w_shape = K, (C, K // groups, R, S)
+        if min(H, W) < 1:
+            raise ValueError(f"such a transposed convolution would make outputs of {H} x {W}")
+    x, w = (torch.empty(shape, dtype=dtype, device="meta") for shape in ((N, C, H, W), w_shape))
     return title, Conv2dProblem.of(x, w, wanted["stride"], wanted["padding"], wanted["dilation"], groups)
+
+
+def _pair(value):
+    return value if isinstance(value, tuple) else (value, value)
 
 
 def _text(value):
@@ -121,7 +151,7 @@ def _on_every_gpu(args) -> str:
     """A table of predicted times, or the explanations as JSON."""
     passes = args.passes or PASSES
     found = {gpu: explain(args.problem, args.algo, passes=passes, gpu=gpu, count=True) for gpu in GPUS}
-    found = {gpu: dataclasses.replace(one, layer=args.title) for gpu, one in found.items()}
+    found = {gpu: dataclasses.replace(one, layer=args.title, transposed=args.transposed) for gpu, one in found.items()}
     if args.json:
         return json.dumps({gpu: one.as_dict() for gpu, one in found.items()}, indent=1)
     lines = [f"{args.title}: microseconds  [modelled]".lstrip(": "), f"{'':24}" + "".join(f"{gpu:>10}" for gpu in GPUS)]
@@ -146,7 +176,7 @@ def main(argv=None):
             gpu=args.gpu,
             count=args.count or bool(args.plot or args.html),
         )
-        explanation = dataclasses.replace(explanation, layer=args.title)
+        explanation = dataclasses.replace(explanation, layer=args.title, transposed=args.transposed)
         print(json.dumps(explanation.as_dict(), indent=1) if args.json else explanation)
         if args.plot:
             from .plot import draw

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from .._algorithms import PASSES, Algorithm, Conv2dProblem, algorithms, names_of
-from ..layers import Conv, find
+from ..layers import TRANSPOSED, Conv, find
 from .compiled import resources_of
 from .counting import Counted, count, countable, planned_launches
 from .gpus import SUBPARTITIONS, WARP, Gpu, Waves, gpu_of, waves_of
@@ -142,12 +142,14 @@ class Pass:
 
 @dataclass(frozen=True)
 class Explanation:
-    """explain()'s answer. `print` shows it as text."""
+    """explain()'s answer. `print` shows it as text. transposed: asked about a transposed convolution, which runs the dgrad
+    of `problem` forward."""
 
     layer: str
     problem: Conv2dProblem
     gpu: Gpu
     passes: tuple[Pass, ...]
+    transposed: bool = False
 
     def __str__(self):
         from .text import rendered
@@ -178,9 +180,8 @@ def explain(layer, algo="all", *, passes=PASSES, gpu="H200", count=False) -> Exp
         if pass_ not in PASSES:
             raise ValueError(f"explain: passes has {pass_!r}, expected some of {', '.join(map(repr, PASSES))}")
     wanted = [pass_ for pass_ in PASSES if pass_ in passes]
-    return Explanation(
-        name, problem, gpu, tuple(_pass(problem, pass_, chosen, gpu, count, algo == "all") for pass_ in wanted)
-    )
+    found = tuple(_pass(problem, pass_, chosen, gpu, count, algo == "all") for pass_ in wanted)
+    return Explanation(name, problem, gpu, found, name.partition("@")[0] in TRANSPOSED)
 
 
 def _problem(layer) -> tuple[str, Conv2dProblem]:

@@ -35,11 +35,26 @@ def head(e: Explanation):
     ]
     rest += [f"{p.groups} groups"] * (p.groups > 1) + [str(p.dtype).removeprefix("torch.")]
     yield f"{e.layer + ': ' if e.layer else ''}x {_shape(p.x)}, w {_shape(p.w)} -> y {_shape(p.y)}, {', '.join(rest)}"
+    if e.transposed:
+        yield f"of a transposed convolution of {_shape(p.y)} to {_shape(p.x)}: its forward is dgrad here, its gradient to the input forward"
+    if p.x[2] == p.w[2] == 1 < p.w[3]:
+        yield _one_dimension(p)
     if not any(one.rungs for one in e.passes):
         return
     yield (
         f"{gpu.name}: compute capability {gpu.capability}, {gpu.sms} multiprocessors at {gpu.clock:g} GHz, {gpu.peak / 1e12:.1f} TFLOP/s of float32, "
         f"{gpu.bandwidth:,g} GB/s, L2 cache {gpu.l2} MB  [published]"
+    )
+
+
+def _one_dimension(p) -> str:
+    """What windows of a row share, and how often a filter is used."""
+    taps, stride, dilation, outputs = p.w[3], p.stride[1], p.dilation[1], p.y[3]
+    shared = max(0, taps - stride // dilation) if stride % dilation == 0 else 0
+    apart = f"{taps} elements" + (f", {dilation} apart" if dilation > 1 else "")
+    return (
+        f"one dimension, as images of height 1: windows of {apart}, begin every {stride}, and share {shared} elements "
+        f"with the next; a filter is used for {outputs:,} windows of each image  [modelled]"
     )
 
 

@@ -370,6 +370,56 @@ def _leaky_relu(pass_: str, arguments: str, inputs) -> Contract:
     )
 
 
+# ---- of channels, and adaptive -----------------------------------------------------------------------------------------
+
+
+def _prelu_question(case: tuple[int, int, int], dtype) -> Question:
+    """case: outer, channels, inner"""
+    outer, channels, inner = case
+    x, w = torch.randn(case).to(dtype), torch.randn(channels).to(dtype)
+    x.view(-1)[: min(x.numel(), 3)] = torch.tensor([0.0, float("nan"), -float("inf")]).to(dtype)[: min(x.numel(), 3)]
+    right = F.prelu(x, w).double()
+
+    def compare(actual, what):
+        assert_close(actual, right, None, what)
+
+    what = f"prelu of {outer} x {channels} x {inner}, the channels in the middle"
+    return Question(what, struct.pack("3q", *case), {"input": x, "weight": w}, ("output", case), compare)
+
+
+def _adaptive_question(case: tuple[int, ...], dtype) -> Question:
+    """case: planes, H, W, P, Q"""
+    planes, *sizes = case
+    x = torch.randn(planes, *sizes[:2]).to(dtype)
+    right = F.adaptive_avg_pool2d(x.double(), sizes[2:])
+    bound = torch.full_like(right, 8 * torch.finfo(dtype).eps * float(x.abs().max()) * math.prod(sizes[:2]))
+
+    def compare(actual, what):
+        assert_close(actual, right, bound, what)
+
+    what = f"adaptive_avg_pool2d of {planes} planes of {sizes[0]} x {sizes[1]} to {sizes[2]} x {sizes[3]}"
+    return Question(what, struct.pack("q4i", *case), {"input": x}, ("output", right.shape), compare)
+
+
+def _of_sizes(
+    like: str, tensors: str, header: str, struct_: str, fields: str, inputs, ask, awkward, most, layers
+) -> Contract:
+    """A contract whose problem is a few sizes: awkward ones, random ones up to `most`, and those of `layers`."""
+
+    def questions(dtype, random_cases, seed, form="", with_bias=True):
+        rng = random.Random(seed)
+        for case in [*awkward, *(tuple(rng.randint(1, n) for n in most) for _ in range(random_cases))]:
+            yield ask(case, dtype)
+
+    def counted(dtype, form="", with_bias=True):
+        return {name: ask(case, dtype) for name, case in layers.items()}
+
+    names = ", ".join(f"problem.{field}" for field in fields.split())
+    forms = {"sizes": Form(", ".join(f"int {field}" for field in fields.split()), names, lambda case: case)}
+    signature = f"void {like}(const {struct_}& g, {tensors}, cudaStream_t stream)"
+    return Contract(like, signature, tensors, forms, header, struct_, "problem", inputs, questions, counted)
+
+
 CONTRACTS = {
     c.like: c
     for c in (
@@ -414,5 +464,29 @@ CONTRACTS = {
         ),
         _leaky_relu("forward", "const T* x, T* y", ("input",)),
         _leaky_relu("backward", "const T* dy, const T* x, T* dx", ("grad_output", "input")),
+        _of_sizes(
+            "prelu_forward",
+            "const T* x, const T* w, T* y",
+            "geometry/by_channel.h",
+            "ByChannel",
+            "outer channels inner",
+            ("input", "weight"),
+            _prelu_question,
+            [(1, 1, 1), (1, 1, 257), (2, 3, 77), (3, 5, 1), (31, 7, 4), (1, 300, 3)],
+            (5, 9, 100),
+            {"LeNet C3": (32, 16, 100)},
+        ),
+        _of_sizes(
+            "adaptive_avg_pool2d_forward",
+            "const T* x, T* y",
+            "geometry/adaptive.h",
+            "Adaptive",
+            "planes H W P Q",
+            ("input",),
+            _adaptive_question,
+            [(1, 1, 1, 1, 1), (2, 7, 7, 1, 1), (3, 13, 13, 6, 6), (2, 8, 6, 4, 3), (5, 5, 11, 7, 2), (1, 2, 3, 5, 7)],
+            (4, 17, 17, 9, 9),
+            {"AlexNet": (32, 13, 13, 6, 6)},
+        ),
     )
 }

@@ -9,6 +9,7 @@ namespace convlab {
 namespace {
 
 struct Cuda {
+  static constexpr bool takes_channels_last = false;
   const Tensor& like;
   CurrentStream stream;
   explicit Cuda(const Tensor& t) : like(t), stream(t) {}

@@ -21,7 +21,9 @@ struct Cuda {
     Scratch workspace("workspace", c.plan.workspace, like);
     c.rung->run->forward(c.plan, p.g, p.dtype, x, w, bias, y, workspace.get(), stream);
   }
-  void dgrad(const Chosen<CudaRung>& c, const Problem& p, const void* dy, const void* w, void* dx) const {
+  void dgrad(const Chosen<CudaRung>& c, const Problem& p, const void* dy, const void* w, void* dx,
+             const void* bias = nullptr) const {
+    CONVLAB_CHECK(!bias, "conv2d_dgrad: bias must be None on CUDA, where whoever calls adds it");
     Scratch workspace("workspace", c.plan.workspace, like);
     c.rung->run->dgrad(c.plan, p.g, p.dtype, dy, w, dx, workspace.get(), stream);
   }

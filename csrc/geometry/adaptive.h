@@ -19,6 +19,16 @@ CONVLAB_HD inline Range adaptive_window(int p, int size, int outputs) {
   return {int((long long)p * size / outputs), int(((long long)(p + 1) * size + outputs - 1) / outputs)};
 }
 
+// The most positions that a window has, in one dimension
+CONVLAB_HD inline int adaptive_widest(int size, int outputs) {
+  int widest = 0;
+  for (int p = 0; p < outputs; p++) {
+    const Range r = adaptive_window(p, size, outputs);
+    if (r.end - r.begin > widest) widest = r.end - r.begin;
+  }
+  return widest;
+}
+
 // The windows over position h of x, in one dimension
 CONVLAB_HD inline Range adaptive_windows_over(int h, int size, int outputs) {
   return adaptive_window(h, outputs, size);

@@ -1,5 +1,5 @@
-// Adaptive pooling, max unpooling and its gather, up to the backend; see conv2d_operators.h. An Impl is
-// made from a tensor, takes contiguous ones, and has
+// Adaptive pooling, max unpooling and its gather, up to the backend; see conv2d_operators.h. An Impl is made from the tensor
+// that the call writes, and has takes_channels_last (tensors.h), for the first three of
 //
 //   void average(const Adaptive&, DType, const void* x, void* y)
 //   void average_backward(const Adaptive&, DType, const void* dy, void* dx)
@@ -12,7 +12,7 @@
 // gather, where it is the other way round, positions outside the plane are no element's.
 #pragma once
 #include "geometry/adaptive.h"
-#include "host/arguments.h"
+#include "host/pool2d_operators.h"
 
 namespace convlab {
 
@@ -61,10 +61,13 @@ template <class Impl> Tensor adaptive_avg_pool2d_forward(Tensor x, Sizes output_
   const DType dtype = dtype_of(op, {"input", x});
   const Sizes outputs = with_plane(op, "input", x, output_size);
   const Adaptive g = make_windows(op, sizes_of(x), outputs);
-  return filled(outputs, x.scalar_type(), x, is_channels_last(x), [&](Tensor& y) {
-    const Tensor xc = torch::stable::contiguous(x);
-    Impl(y).average(g, dtype, in("input", xc), out("output", y));
-  });
+  const bool channels_last = is_channels_last(x);
+  Tensor y = output<Impl>(outputs, x.scalar_type(), x, channels_last);
+  if (y.numel() > 0) {
+    const Tensor xp = packed<Impl>(x);
+    Impl(y).average(g, dtype, in("input", xp), out("output", y));
+  }
+  return to_requested_layout<Impl>(y, channels_last);
 }
 
 // dy [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)
@@ -73,10 +76,12 @@ template <class Impl> Tensor adaptive_avg_pool2d_backward(Tensor dy, Sizes input
   const DType dtype = dtype_of(op, {"grad_output", dy});
   const Sizes inputs = with_plane(op, "grad_output", dy, input_size);
   const Adaptive g = make_adaptive(op, inputs, sizes_of(dy));
-  return filled(inputs, dy.scalar_type(), dy, channels_last, [&](Tensor& dx) {
-    const Tensor dyc = torch::stable::contiguous(dy);
-    Impl(dx).average_backward(g, dtype, in("grad_output", dyc), out("grad_input", dx));
-  });
+  Tensor dx = output<Impl>(inputs, dy.scalar_type(), dy, channels_last);
+  if (dx.numel() > 0) {
+    const Tensor dyp = packed_as<Impl>(dy, channels_last);
+    Impl(dx).average_backward(g, dtype, in("grad_output", dyp), out("grad_input", dx));
+  }
+  return to_requested_layout<Impl>(dx, channels_last);
 }
 
 // x [N, C, H, W] -> y and indices [N, C, P, Q]
@@ -85,13 +90,14 @@ template <class Impl> std::tuple<Tensor, Tensor> adaptive_max_pool2d_forward(Ten
   const DType dtype = dtype_of(op, {"input", x});
   const Sizes outputs = with_plane(op, "input", x, output_size);
   const Adaptive g = make_windows(op, sizes_of(x), outputs);
-  Tensor indices = empty(outputs, ScalarType::Long, x);
   const bool channels_last = is_channels_last(x);
-  const Tensor y = filled(outputs, x.scalar_type(), x, channels_last, [&](Tensor& made) {
-    const Tensor xc = torch::stable::contiguous(x);
-    Impl(made).maximum(g, dtype, in("input", xc), out("output", made), out("indices", indices));
-  });
-  return {y, channels_last ? as_channels_last(indices) : indices};
+  Tensor y = output<Impl>(outputs, x.scalar_type(), x, channels_last),
+         indices = output<Impl>(outputs, ScalarType::Long, x, channels_last);
+  if (y.numel() > 0) {
+    const Tensor xp = packed<Impl>(x);
+    Impl(y).maximum(g, dtype, in("input", xp), out("output", y), out("indices", indices));
+  }
+  return {to_requested_layout<Impl>(y, channels_last), to_requested_layout<Impl>(indices, channels_last)};
 }
 
 // dy, indices [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W): sums of the dy of the windows that it won

@@ -4,7 +4,7 @@
 //   using Rung = CpuRung or CudaRung;
 //   static constexpr bool takes_channels_last;  // tensors.h: whether tensors may lie channels_last, of any rung
 //   void forward(const Chosen<Rung>&, const Problem&, const void* x, const void* w, const void* bias_or_null, void* y)
-//   void dgrad(const Chosen<Rung>&, const Problem&, const void* dy, const void* w, void* dx)
+//   void dgrad(const Chosen<Rung>&, const Problem&, const void* dy, const void* w, void* dx, const void* bias_or_null)
 //   void wgrad(const Chosen<Rung>&, const Problem&, const void* dy, const void* x, void* dw, void* db_or_null)
 //   void bias_grad(const Problem&, const void* dy, void* db)
 //
@@ -61,11 +61,12 @@ Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geom
   return to_requested_layout(y, channels_last, lie);
 }
 
-// dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W], where input_size is (H, W)
+// dy [N, K, P, Q], w [K, C/groups, R, S], bias [C] -> dx [N, C, H, W], where input_size is (H, W)
 template <class Impl>
-Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool channels_last, int64_t algo) {
+Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool channels_last, int64_t algo,
+                    std::optional<Tensor> bias) {
   const char* op = "conv2d_dgrad";
-  const DType dtype = common_dtype(op, {{"grad_output", dy}, {"weight", w}});
+  const DType dtype = common_dtype(op, {{"grad_output", dy}, {"weight", w}, {"bias", bias ? *bias : w}});
   CONVLAB_CHECK(dy.dim() == 4 && w.dim() == 4, op, ": grad_output ", text(sizes_of(dy)), " and weight ",
                 text(sizes_of(w)), " must have four dimensions");
   check_list(op, "input_size", input_size, 2, 0);
@@ -73,14 +74,17 @@ Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool 
   const Sizes x{dy.size(0), w.size(1) * geometry[8], input_size[0], input_size[1]};
   const Conv2d g = make_conv2d(op, x, sizes_of(w), geometry);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
+  if (bias) check_sizes(op, {"bias", *bias}, {g.C});
   const Problem problem{Pass::dgrad, dtype, g, channels_last, layouts(dy, w, x, channels_last)};
   const auto chosen = resolve<typename Impl::Rung>(algo, problem);
 
   const bool lie = as_they_lie<Impl>(chosen);
   Tensor dx = output(x, dy.scalar_type(), dy, channels_last, lie);
   if (dx.numel() > 0) {
-    const Tensor dyp = packed_for<Impl>(chosen, dy), wp = packed_for<Impl>(chosen, w);
-    Impl(dy).dgrad(chosen, problem, in("grad_output", dyp), in("weight", wp), out("grad_input", dx));
+    const Tensor dyp = packed_for<Impl>(chosen, dy), wp = packed_for<Impl>(chosen, w),
+                 bp = bias ? packed<Impl>(*bias) : wp;
+    Impl(dy).dgrad(chosen, problem, in("grad_output", dyp), in("weight", wp), out("grad_input", dx),
+                   in_or_null("bias", bias ? &bp : nullptr));
   }
   return to_requested_layout(dx, channels_last, lie);
 }

@@ -62,7 +62,14 @@ template <class T> void relu_backward(const T* dy, const T* y, T* dx, int64_t be
 template <class T> void relu6_forward(const T* x, T* y, int64_t begin, int64_t end) {
   using A = acc_t<T>;
   using V = Vec<A>;
-  each_element(y, begin, end, [](V v) { return v <= 0 ? V{} : v >= A(6) ? broadcast<A>(6) : v; }, x);  // NaN stays
+  const V most = broadcast<A>(6);
+  each_element(  // NaN stays: these are the machine's maximum and minimum, which give their second operand then
+      y, begin, end,
+      [most](V v) {
+        const V least = V{} > v ? V{} : v;
+        return most < least ? most : least;
+      },
+      x);
 }
 
 template <class T> void relu6_backward(const T* dy, const T* y, T* dx, int64_t begin, int64_t end) {

@@ -8,24 +8,33 @@ namespace convlab::CONVLAB_ISA {
 template <class T, class F> CONVLAB_INLINE void over_row(const ByChannel& g, const T* w, int64_t row, F f) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
-  const int64_t length = g.inner == 1 ? g.channels : g.inner, first = row * length;
-  const Vec<A> of_row = broadcast(A(w[g.inner == 1 ? 0 : row % g.channels]));
-  for (int64_t i = 0; i < length; i += L) {
-    const int lanes = length - i < L ? int(length - i) : L;
-    f(first + i, g.inner == 1 ? load_some<A>(w + i, lanes) : of_row, lanes);
-  }
+  const bool apart = g.inner == 1;
+  const int64_t length = apart ? g.channels : g.inner, first = row * length;
+  const Vec<A> of_row = broadcast(A(w[apart ? 0 : row % g.channels]));
+  int64_t i = 0;
+  if (apart)
+    for (; i + L <= length; i += L) f(first + i, load_as<A>(w + i), L);
+  else
+    for (; i + L <= length; i += L) f(first + i, of_row, L);
+  if (const int lanes = int(length - i)) f(first + i, apart ? load_some<A>(w + i, lanes) : of_row, lanes);
 }
 
-template <class T>
-void prelu_scale(const ByChannel& g, bool keep, const T* t, const T* x, const T* w, T* out, int64_t begin,
-                 int64_t end) {
+template <bool kKeep, class T>
+void scale_rows(const ByChannel& g, const T* t, const T* x, const T* w, T* out, int64_t begin, int64_t end) {
   using A = acc_t<T>;
   using V = Vec<A>;
   for (int64_t row = begin; row < end; row++)
     over_row(g, w, row, [&](int64_t i, V slopes, int lanes) __attribute__((always_inline)) {
       const V value = load_some<A>(t + i, lanes), at = load_some<A>(x + i, lanes);
-      store_some<A>(out + i, at > 0 ? (keep ? value : V{}) : value * slopes, lanes);
+      store_some<A>(out + i, at > 0 ? (kKeep ? value : V{}) : value * slopes, lanes);
     });
+}
+
+template <class T>
+void prelu_scale(const ByChannel& g, bool keep, const T* t, const T* x, const T* w, T* out, int64_t begin,
+                 int64_t end) {
+  if (keep) scale_rows<true>(g, t, x, w, out, begin, end);
+  else scale_rows<false>(g, t, x, w, out, begin, end);
 }
 
 // Adds up `count` terms, `step` elements apart, in float for a while, then in double

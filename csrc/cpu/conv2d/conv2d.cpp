@@ -22,8 +22,9 @@ struct Cpu {
                void* y) const {
     c.rung->run(c.plan, p, {.first = x, .second = w, .bias = bias, .output = y});
   }
-  void dgrad(const Chosen<CpuRung>& c, const Problem& p, const void* dy, const void* w, void* dx) const {
-    c.rung->run(c.plan, p, {.first = dy, .second = w, .bias = nullptr, .output = dx});
+  void dgrad(const Chosen<CpuRung>& c, const Problem& p, const void* dy, const void* w, void* dx,
+             const void* bias = nullptr) const {
+    c.rung->run(c.plan, p, {.first = dy, .second = w, .bias = bias, .output = dx});
   }
   void wgrad(const Chosen<CpuRung>& c, const Problem& p, const void* dy, const void* x, void* dw, void* db) const {
     if (db) bias_grad(p, dy, db);

@@ -41,7 +41,7 @@ struct Shared {
 
 struct Operands {
   const void *first, *second;  // x and w, dy and w, or dy and x
-  const void* bias;  // of forward; may be null
+  const void* bias;  // of the output's channels, in forward and dgrad; may be null
   void* output;
   const Finish* finish = nullptr;  // of forward, by a plan that finishes it: then there is no output
 };

@@ -1,51 +1,34 @@
-// Adaptive pooling of windows that are not all alike, and max unpooling, on the CPU: plain loops over planes. (Windows of
-// one size are an ordinary pooling's: convlab/_poolings.py.)
+// Adaptive pooling of windows that are not all alike, by pooling's kernels over tables of these windows, and max unpooling
+// and scattering, plain loops over planes. (Windows of one size are an ordinary pooling's: convlab/_poolings.py.)
 #include "host/adaptive_operators.h"
 
 #include <atomic>
+#include <memory>
 #include <vector>
 
-#include "cpu/parallel.h"
+#include "cpu/pool2d/pooling_plan.h"
 #include "host/registration.h"
 
 namespace convlab {
 namespace {
 
+using pooling::Pass, pooling::Plan, pooling::Reads;
+
 struct Cpu {
-  explicit Cpu(const Tensor&) {}
+  static constexpr bool takes_channels_last = true;
+  const int64_t channels;  // of a position where the tensors lie channels_last, else 1
+  explicit Cpu(const Tensor& output) : channels(is_channels_last(output) ? output.size(1) : 1) {}
 
   void average(const Adaptive& g, DType dtype, const void* x, void* y) const {
-    over_planes(g, dtype, x, y, g.H * g.W, g.P * g.Q, [&](auto* from, auto* to, int64_t) {
-      for (int p = 0; p < g.P; p++)
-        for (int q = 0; q < g.Q; q++) to[p * g.Q + q] = adaptive_average(g, from, p, q);
-    });
+    run(Pass::forward, g, dtype, kernels::average_forward.of(dtype), x, y);
   }
-  // Windows in turn add to what they cover, so that sums are made in the same order every time.
   void average_backward(const Adaptive& g, DType dtype, const void* dy, void* dx) const {
-    over_planes(g, dtype, dy, dx, g.P * g.Q, g.H * g.W, [&](auto* from, auto* to, int64_t) {
-      summed(to, g.H * g.W, [&](auto* sums) {
-        using A = std::remove_reference_t<decltype(*sums)>;
-        for (int p = 0; p < g.P; p++) {
-          const Range rows = adaptive_window(p, g.H, g.P);
-          for (int q = 0; q < g.Q; q++) {
-            const Range columns = adaptive_window(q, g.W, g.Q);
-            const A share = A(from[p * g.Q + q]) / A((rows.end - rows.begin) * (columns.end - columns.begin));
-            for (int h = rows.begin; h < rows.end; h++)
-              for (int w = columns.begin; w < columns.end; w++) sums[h * g.W + w] += share;
-          }
-        }
-      });
-    });
+    run(Pass::backward, g, dtype, kernels::average_backward.of(dtype), dy, dx);
   }
   void maximum(const Adaptive& g, DType dtype, const void* x, void* y, void* indices) const {
-    over_planes(g, dtype, x, y, g.H * g.W, g.P * g.Q, [&](auto* from, auto* to, int64_t plane) {
-      int64_t* const where = static_cast<int64_t*>(indices) + plane * g.P * g.Q;
-      for (int p = 0; p < g.P; p++)
-        for (int q = 0; q < g.Q; q++) {
-          const int winner = adaptive_winner(g, from, p, q);
-          to[p * g.Q + q] = from[winner], where[p * g.Q + q] = winner;
-        }
-    });
+    const Plan plan(Pass::forward, g, channels, dtype);
+    if (plan.pooling().byte_offsets) maximum<uint8_t>(g, dtype, plan, x, y, static_cast<int64_t*>(indices));
+    else maximum<int32_t>(g, dtype, plan, x, y, static_cast<int64_t*>(indices));
   }
   void maximum_backward(const Adaptive& g, DType dtype, const void* dy, const void* indices, void* dx) const {
     over_planes(g, dtype, dy, dx, g.P * g.Q, g.H * g.W, [&](auto* from, auto* to, int64_t plane) {
@@ -80,6 +63,41 @@ struct Cpu {
   }
 
  private:
+  template <class F> void run(Pass pass, const Adaptive& g, DType dtype, F* f, const void* from, void* to) const {
+    const std::vector<double> rows = sizes_of_windows(g.H, g.P), columns = sizes_of_windows(g.W, g.Q);
+    const Averages averages{rows.data(), columns.data(), false};
+    Plan(pass, g, channels, dtype).run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+      f(p, averages, from, to, begin, end, scratch);
+    });
+  }
+  static std::vector<double> sizes_of_windows(int size, int outputs) {
+    std::vector<double> sizes;
+    for (int p = 0; p < outputs; p++) {
+      const Range r = adaptive_window(p, size, outputs);
+      sizes.push_back(r.end - r.begin);
+    }
+    return sizes;
+  }
+
+  // Which tap won, of Offset, becomes a position of the plane.
+  template <class Offset>
+  void maximum(const Adaptive& g, DType dtype, const Plan& plan, const void* x, void* y, int64_t* indices) const {
+    const std::unique_ptr<Offset[]> offsets(new Offset[g.planes * g.P * g.Q]);
+    plan.run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+      kernels::max_forward.of(dtype)(p, x, y, offsets.get(), begin, end, scratch);
+    });
+    const Reads *const down = plan.pooling().rows.reads, *const across = plan.pooling().columns.reads;
+    const int scale = adaptive_widest(g.W, g.Q);
+    parallel_over(g.planes / channels * g.P, g.Q * channels, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin, i = begin * g.Q * channels; row < end; row++)
+        for (int q = 0; q < g.Q; q++) {
+          const int64_t first = int64_t(down[row % g.P].first) * g.W + across[q].first;
+          for (int64_t c = 0; c < channels; c++, i++)
+            indices[i] = first + int64_t(offsets[i] / scale) * g.W + offsets[i] % scale;
+        }
+    });
+  }
+
   // to [size] = the sums that add(sums) makes, in acc_t, from zeros
   template <class T, class F> static void summed(T* to, int64_t size, const F& add) {
     if constexpr (std::is_same_v<T, acc_t<T>>) {

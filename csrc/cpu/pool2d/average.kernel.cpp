@@ -53,6 +53,33 @@ void forward_in_place(const Pooling& g, const Piece& p, const Averages& averages
   walk_in_place<A>(g, p, Op{x + source_of<Op>(g, p), y + target_of<Op>(g, p), averages});
 }
 
+// The sums of the lanes of vectors that add up to a plane of n elements
+template <class A, class T> CONVLAB_INLINE Vec<A> sum_of_plane(const T* x, int64_t n) {
+  constexpr int L = kLanes<A>;
+  Vec<A> sums[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * L <= n; i += 4 * L)
+#pragma GCC unroll 4
+    for (int u = 0; u < 4; u++) sums[u] += load_as<A>(x + i + u * L);
+  for (; i + L <= n; i += L) sums[0] += load_as<A>(x + i);
+  if (i < n) sums[1] += load_some<A>(x + i, int(n - i));
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+// x [count planes of n] -> y [count], the averages of a vector of whole planes
+template <class A, class T>
+[[gnu::noinline]] void whole_planes(const Averages& averages, const T* x, int64_t n, int count, T* y) {
+  constexpr int L = kLanes<A>;
+  Vec<A> sums[L];
+  for (int l = 0; l < L; l++) sums[l] = sum_of_plane<A>(x + smaller(l, count - 1) * n, n);
+  transpose<A>(sums);
+#pragma GCC unroll 4
+  for (int step = 1; step < L; step *= 2)
+#pragma GCC unroll 16
+    for (int l = 0; l < L; l += 2 * step) sums[l] += sums[l + step];
+  store_some<A>(y, Division<A>(averages, 0, 0)(sums[0]), count);
+}
+
 // x -> y
 template <class T>
 void average_forward(const Pooling& g, const Averages& averages, const T* x, T* y, int64_t begin, int64_t end,
@@ -63,6 +90,11 @@ void average_forward(const Pooling& g, const Averages& averages, const T* x, T* 
   const auto bench = pool_memory<A>(carver, g, kLanes<A>);
   for (int64_t i = begin; i < end; i++) {
     const Piece p = piece_of(g, i, kLanes<A>);
+    if (g.whole) {
+      const int64_t n = g.rows.sources * W;
+      whole_planes<A>(averages, x + p.plane * n, n, int(smaller(kLanes<A>, g.planes - p.plane)), y + p.plane);
+      continue;
+    }
     if (g.in_place) {
       if (g.pairs) forward_in_place<A, 2>(g, p, averages, x, y);
       else forward_in_place<A, 1>(g, p, averages, x, y);
@@ -90,6 +122,10 @@ void spread(const Pooling& g, const Averages& averages, const T* dy, T* dx, cons
   const T* const end = dx + int64_t(g.rows.targets) * W;
   for (int p = 0; p < P; p++, dy += Q) {
     for (int q = 0; q < Q; q++) shares[q] = A(dy[q]) / Division<A>(averages, p, q).by;
+    if (Q == 1 && g.columns.period == W) {  // rows of one share are one piece of memory
+      fill(dx, int64_t(g.rows.period) * W, shares[0], to_end), dx += int64_t(g.rows.period) * W;
+      continue;
+    }
     for (int r = 0; r < g.rows.period; r++, dx += W) {
       for (int q = 0; q < Q; q++) fill(dx + q * g.columns.period, g.columns.period, shares[q], to_end);
       fill(dx + Q * g.columns.period, W - Q * g.columns.period, A(0), to_end);

@@ -7,6 +7,7 @@
 #include "cpu/parallel.h"
 #include "cpu/pool2d/pooling.h"
 #include "cpu/scratch.h"
+#include "geometry/adaptive.h"
 #include "geometry/pool2d.h"
 
 namespace convlab::pooling {
@@ -51,6 +52,33 @@ class AxisTable {
       const int common = std::gcd(a.stride, a.dilation);
       axis_ = {nullptr, a.size, a.outputs, a.dilation / common, -a.stride / common * scale, a.stride, 1};
     }
+    find_alike();
+  }
+  // Adaptive windows of `outputs` over `size` positions; tap r is number r `scale`, in forward
+  AxisTable(Pass pass, int size, int outputs, int scale) {
+    const bool forward = pass == Pass::forward;
+    const int targets = forward ? outputs : size, sources = forward ? size : outputs;
+    for (int t = 0; t < targets; t++) {
+      const Range r = forward ? adaptive_window(t, size, outputs) : adaptive_windows_over(t, size, outputs);
+      reads_.push_back({r.begin, r.end - r.begin, 0, 1});
+    }
+    axis_ = {nullptr, targets, sources, 1, scale, 1, sources / targets};
+    find_alike();
+  }
+  const PoolAxis& axis() const { return axis_; }
+
+  // Sources that `count` targets in a row read, at most, where they begin with a multiple of count
+  int spanned(int count) const {
+    int most = 1;
+    for (int t = 0; t < axis_.targets; t += count) {
+      const Reads& last = reads_[std::min(t + count, axis_.targets) - 1];
+      most = std::max(most, last.first + last.count - reads_[t].first);
+    }
+    return most;
+  }
+
+ private:
+  void find_alike() {
     for (int t = axis_.targets - 1 - axis_.period; t >= 0; t--) {
       const Reads &next = reads_[t + axis_.period], &mine = reads_[t];
       if (next.count == mine.count && next.tap == mine.tap && next.first == mine.first + axis_.advance)
@@ -58,9 +86,7 @@ class AxisTable {
     }
     axis_.reads = reads_.data();
   }
-  const PoolAxis& axis() const { return axis_; }
 
- private:
   std::vector<Reads> reads_;
   PoolAxis axis_;
 };
@@ -94,7 +120,7 @@ class Plan {
         dtype_(dtype),
         bytes_(bytes_of(problem, dtype)) {
     const bool forward = pass == Pass::forward;
-    const int64_t lanes = instruction_set().lanes(dtype), images = problem.planes / channels;
+    const int64_t lanes = instruction_set().lanes(dtype);
     g_.rows = rows_.axis(), g_.columns = columns_.axis();
     g_.planes = problem.planes, g_.channels = g_.source_pixel = g_.target_pixel = channels;
     if (turned_) {
@@ -109,33 +135,30 @@ class Plan {
                       problem.S == problem.stride_w && reached(pooling::rows_of(problem)) == problem.H &&
                       reached(pooling::columns_of(problem)) == problem.W;
 
+    g_.whole = forward && channels == 1 && !turned_ && problem.P == 1 && problem.Q == 1 && problem.R == problem.H &&
+               problem.S == problem.W && problem.pad_h == 0 && problem.pad_w == 0 && problem.dilation_h == 1 &&
+               problem.dilation_w == 1;
+
     // rows of the source that `count` of the target read, at most
     const Axis a = turned_ ? Axis{1, 1, 1, 1, 0, 1} : pooling::rows_of(problem);
     const int extent = (a.kernel - 1) * a.dilation / (forward ? 1 : a.stride) + 2;
-    const auto sources = [&](int count) {
+    cut(forward, problem.planes / channels, extent, [&](int count) {
       return int(std::min<int64_t>(g_.rows.sources, int64_t(count - 1) * g_.rows.advance / g_.rows.period + extent));
-    };
-    const int64_t position = (g_.in_place ? g_.channels : lanes) * sum_bytes(dtype);
-    const auto fit = [&](int64_t bytes) {
-      int count = g_.rows.targets;
-      while (count > 1 &&
-             position * (int64_t(sources(count)) * g_.columns.sources + int64_t(count) * g_.columns.targets) > bytes)
-        count = (count + 1) / 2;
-      return count;
-    };
-    g_.rows_each = std::max(fit(kPieceBytes), std::min(fit(kMostBytes), kHalos * extent));
-    g_.channels_each = int(g_.channels);
-    if (g_.in_place)
-      g_.channels_each =
-          split(kBlocks, images * parts(g_.rows.targets, g_.rows_each), g_.channels, g_.channels, 8 * lanes);
-    else g_.rows_each = split(kPieces, parts(problem.planes, lanes), g_.rows.targets, g_.rows_each, kHalos * extent);
-    g_.sources_each = sources(g_.rows_each);
-    if (g_.side_by_side) g_.rows_each = g_.rows.targets, g_.sources_each = 1;
-    else if (forward && g_.in_place) g_.sources_each = 0;
-    else if (forward)
-      g_.sources_each = int(std::clamp<int64_t>(kMostBytes / (g_.columns.sources * position), 1, g_.sources_each));
-    pieces_ = parts(g_.rows.targets, g_.rows_each) *
-              (g_.in_place ? images * (g_.channels / g_.channels_each) : parts(problem.planes, lanes));
+    });
+  }
+
+  // The same of an adaptive pooling, whose taps are numbered only in forward
+  Plan(Pass pass, const Adaptive& a, int64_t channels, DType dtype)
+      : turned_(false),
+        rows_(pass, a.H, a.P, pass == Pass::forward ? adaptive_widest(a.W, a.Q) : 0),
+        columns_(pass, a.W, a.Q, 1),
+        dtype_(dtype),
+        bytes_((int64_t(a.H) * a.W + int64_t(a.P) * a.Q) * a.planes * bytes_of(dtype)) {
+    g_.rows = rows_.axis(), g_.columns = columns_.axis();
+    g_.planes = a.planes, g_.channels = g_.source_pixel = g_.target_pixel = channels;
+    g_.in_place = channels >= instruction_set().lanes(dtype);
+    g_.byte_offsets = int64_t(adaptive_widest(a.H, a.P)) * adaptive_widest(a.W, a.Q) <= 256;
+    cut(pass == Pass::forward, a.planes / channels, rows_.spanned(1), [&](int count) { return rows_.spanned(count); });
   }
 
   const Pooling& pooling() const { return g_; }
@@ -153,6 +176,32 @@ class Plan {
   }
 
  private:
+  // How much each piece has; sources(count): rows of the source that `count` of the target read, at most, `extent` if one
+  template <class F> void cut(bool forward, int64_t images, int extent, const F& sources) {
+    const int64_t lanes = instruction_set().lanes(dtype_);
+    const int64_t position = (g_.in_place ? g_.channels : lanes) * sum_bytes(dtype_);
+    const auto fit = [&](int64_t bytes) {
+      int count = g_.rows.targets;
+      while (count > 1 &&
+             position * (int64_t(sources(count)) * g_.columns.sources + int64_t(count) * g_.columns.targets) > bytes)
+        count = (count + 1) / 2;
+      return count;
+    };
+    g_.rows_each = std::max(fit(kPieceBytes), std::min(fit(kMostBytes), kHalos * extent));
+    g_.channels_each = int(g_.channels);
+    if (g_.in_place)
+      g_.channels_each =
+          split(kBlocks, images * parts(g_.rows.targets, g_.rows_each), g_.channels, g_.channels, 8 * lanes);
+    else g_.rows_each = split(kPieces, parts(g_.planes, lanes), g_.rows.targets, g_.rows_each, kHalos * extent);
+    g_.sources_each = sources(g_.rows_each);
+    if (g_.side_by_side) g_.rows_each = g_.rows.targets, g_.sources_each = 1;
+    else if (forward && g_.in_place) g_.sources_each = 0;
+    else if (forward)
+      g_.sources_each = int(std::clamp<int64_t>(kMostBytes / (g_.columns.sources * position), 1, g_.sources_each));
+    pieces_ = parts(g_.rows.targets, g_.rows_each) *
+              (g_.in_place ? images * (g_.channels / g_.channels_each) : parts(g_.planes, lanes));
+  }
+
   bool turned_;
   AxisTable rows_, columns_;
   DType dtype_;

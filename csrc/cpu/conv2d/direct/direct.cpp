@@ -5,6 +5,16 @@
 namespace convlab::direct {
 namespace {
 
+// dx [N, C, plane] += bias [C], where a position of all channels lies so or `channels_last`
+template <class T> void add_bias(const Conv2d& g, bool channels_last, const T* bias, T* dx) {
+  const int64_t plane = int64_t(g.H) * g.W, step = channels_last ? g.C : 1;
+  for (int n = 0; n < g.N; n++, dx += g.C * plane)
+    for (int c = 0; c < g.C; c++) {
+      T* const to = dx + (channels_last ? c : c * plane);
+      for (int64_t i = 0; i < plane; i++) to[i * step] = T(acc_t<T>(to[i * step]) + acc_t<T>(bias[c]));
+    }
+}
+
 void run(const CpuPlan& plan, const Problem& problem, const Operands& o) {
   const Problem p = as_matrix_product(problem);
   const bool swapped = p.pass != problem.pass && p.pass != Pass::wgrad;
@@ -23,7 +33,7 @@ void run(const CpuPlan& plan, const Problem& problem, const Operands& o) {
                 });
     return kernels::add_slices.of(p.dtype)(f, shared.weights, plan.slices, o.bias ? shared.bias : nullptr, o.output);
   }
-  pack_bias(o.bias, f.groups, f.width, f.width, shared.bias);
+  pack_bias(swapped ? nullptr : o.bias, f.groups, f.width, f.width, shared.bias);
   const void* const weights = packs(p) ? shared.weights : second;
   if (packs(p)) kernels::direct_pack.of(p.dtype)(filters_of(p), second, p.pass == Pass::dgrad, shared.weights);
   RowProduct rp = t.rp;
@@ -38,6 +48,11 @@ void run(const CpuPlan& plan, const Problem& problem, const Operands& o) {
               [&, f = kernels::direct.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
                 f(rp, first, weights, shared.bias, o.output, o.finish ? &finish : nullptr, begin, end, scratch);
               });
+  if (swapped && o.bias)  // of channels, which are no more than parts of that product's rows
+    dispatch(p.dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      add_bias(problem.g, problem.layouts.output, static_cast<const T*>(o.bias), static_cast<T*>(o.output));
+    });
 }
 
 const Runs registered(rung, run);

@@ -35,15 +35,16 @@ void forward(const Conv2d& g, const Strides& xs, const Filters& f, const Strides
         }
 }
 
-// dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W]
+// dy [N, K, P, Q], w [K, C/groups, R, S], bias [C] or null -> dx [N, C, H, W]
 template <class T>
-void dgrad(const Conv2d& g, const Strides& ys, const Filters& f, const Strides& xs, const T* dy, const T* w, T* dx) {
+void dgrad(const Conv2d& g, const Strides& ys, const Filters& f, const Strides& xs, const T* dy, const T* w,
+           const T* bias, T* dx) {
   for (int n = 0; n < g.N; n++)
     for (int c = 0; c < g.C; c++)
       for (int h = 0; h < g.H; h++)
         for (int v = 0; v < g.W; v++) {
           const int group = c / g.Cg();
-          acc_t<T> sum = 0;
+          acc_t<T> sum = bias ? acc_t<T>(bias[c]) : acc_t<T>(0);
           for (int k = group * g.Kg(); k < (group + 1) * g.Kg(); k++)
             for (int r = 0; r < g.R; r++)
               for (int s = 0; s < g.S; s++) {

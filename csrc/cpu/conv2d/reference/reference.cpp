@@ -13,7 +13,7 @@ void run(const CpuPlan&, const Problem& p, const Operands& o) {
     T* output = static_cast<T*>(o.output);
     switch (p.pass) {
       case Pass::forward: return forward(p.g, xs, f, ys, first, second, static_cast<const T*>(o.bias), output);
-      case Pass::dgrad: return dgrad(p.g, ys, f, xs, first, second, output);
+      case Pass::dgrad: return dgrad(p.g, ys, f, xs, first, second, static_cast<const T*>(o.bias), output);
       case Pass::wgrad: return wgrad(p.g, ys, xs, f, first, second, output);
     }
   });
