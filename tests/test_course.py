@@ -79,3 +79,8 @@ def test_the_syllabus_names_them():
         assert assignment.title in row and Path(assignment.solution).name in row
     assert ASSIGNMENTS.keys() == SOLUTIONS.keys()
     assert re.search(r"--assignment \d", page)
+
+
+def test_the_page_on_streams_shows_the_solution():
+    (code,) = re.findall(r"```cpp\n(.*?)```", (ROOT / "docs" / "streams.md").read_text(), re.S)
+    assert code in (FOLDER / "streams.cu").read_text()

@@ -1,6 +1,7 @@
 """Every example does what it says."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,10 @@ def test_torchvision_model():
 def test_keywords():
     said = run("examples/keywords.py")
     assert "new sounds are told right" in said and "Conv1d" in said
+
+
+def test_overlap():
+    assert re.search("16 parts (give the bits of the whole|in 3 stream)", run("examples/overlap.py"))
 
 
 def test_ddp():

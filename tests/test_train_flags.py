@@ -40,7 +40,7 @@ HOW = [
 KEPT = ["--save-every", "1", "--resume"]
 RUNS = {  # one name a run; --out and what is a folder of the test's is added
     "everything": (lenet, ["--data", "digits", *LAYERS, *HOW, *KEPT, "--workers", "1", "--amp", "bf16"]),
-    "float16": (lenet, ["--steps", "2", "--amp", "fp16", "--algo", "auto"]),
+    "float16": (lenet, ["--steps", "2", "--amp", "fp16", "--algo", "auto", "--prefetch"]),
     "torch": (
         lenet,
         ["--steps", "2", "--layers", "torch", "--optimizer", "sgd", "--init", "he", "--loss", "cross-entropy"],
@@ -95,6 +95,13 @@ def test_a_tiny_run(tmp_path, name, capsys):
         r"dead [\d ]+ %  \d+ images/s"
     )
     assert sum(bool(re.fullmatch(line, text)) for text in lines) == len(epochs)
+
+
+def test_ends_quietly_where_nobody_reads_on(tmp_path):
+    command = f"'{sys.executable}' '{LENET}' {' '.join(TINY)} --out '{tmp_path}' | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+    assert done.stdout.startswith("40 training and 40 test images") and done.stdout.count("\n") == 1
+    assert done.stderr == ""
 
 
 def test_choices_change_what_they_should(tmp_path):

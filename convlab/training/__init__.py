@@ -11,6 +11,7 @@ ladder       the first steps through one algorithm after another
 
 run          Run, what train(run) is given: its options, its images, its layers, and how far it is
 batches      the order of the images and their random shifts, the same for every choice of layers, device and processes
+prefetch     batches that are copied to a GPU while it trains on the one before
 score        how well a network does on the test images
 data         the images, as tensors: scikit-learn's digits, MNIST, CIFAR-10; shapes: those drawn from a seed
 choices      the losses and the initial weights that options name

@@ -60,6 +60,7 @@ def parser(doc, epochs, out, batch_size, lr, models=()):
     )
     add("--channels-last", action="store_true", help="keep images and filters in NHWC order")
     add("--workers", **n0, default=0, help=f"processes that prepare batches {default}")
+    add("--prefetch", action="store_true", help="on a GPU: batches come from the CPU's memory, beside the step before")
 
     add = group("what is kept").add_argument
     add("--out", **folder, default=out, help=f"for last.pt, best.pt, log.jsonl {default}")

@@ -9,6 +9,7 @@ import convlab
 
 from .batches import Batches
 from .choices import LOSSES
+from .prefetch import prefetched
 from .processes import World
 from .score import evaluate
 
@@ -83,7 +84,7 @@ class Run:
     def batches(self, max_shift=0, flip=False):
         """The training images, epoch by epoch in a new order and newly varied: see Batches."""
         args, workers = self.args, self.args.workers  # which are processes, and what they share is the CPU's memory
-        images = self.train_set if workers else self.train_set.to(self.world.device)
+        images = self.train_set if workers or args.prefetch else self.train_set.to(self.world.device)
         self.data = Batches(images, args.batch_size, args.seed, max_shift, flip, self.world, workers)
         return self.data
 
@@ -102,10 +103,18 @@ class Run:
 
     def _rest_of_an_epoch(self, batches):
         epoch = batches.epoch(*divmod(self.done, self.per_epoch))
-        for images, labels, n in itertools.islice(epoch, self.steps - self.done):
+        for batch in self._on_the_device(itertools.islice(epoch, self.steps - self.done)):
             self.done += 1
-            device = self.world.device
-            yield images.to(device).contiguous(memory_format=self.format), labels.to(device), n
+            yield batch
+
+    def _on_the_device(self, epoch):
+        device = self.world.device
+        if self.args.prefetch and device.type == "cuda":
+            return prefetched(epoch, device, self.format)
+        return (
+            (images.to(device).contiguous(memory_format=self.format), labels.to(device), n)
+            for images, labels, n in epoch
+        )
 
     def score(self, loss_of=LOSSES["cross-entropy"]):
         """The Score of the model on the test images, of all processes together."""

@@ -3,6 +3,7 @@
 import sys
 import warnings
 
+from .._pipe import quiet_end
 from .errors import TrainingError
 from .kept import KeptRun, Stopped
 from .options import algorithms_asked_for
@@ -17,12 +18,17 @@ def main(name, load, train, args):
     warnings.formatwarning = lambda message, *where: f"{message}\n"
     # With float16, GradScaler leaves out steps that overflow, often the first.
     warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-    with World(args.device) as world:
+    with quiet_end(), World(args.device) as world:
         try:
             sets = [part.part(slice(args.images)) for part in world.first_one_then_the_others(lambda: load(args))]
             if world.leads:
                 counts = f"{len(sets[0].labels)} training and {len(sets[1].labels)} test images"
                 print(f"{counts}, {sets[0].source}", flush=True)
+                if args.prefetch and world.device.type == "cpu":
+                    print(
+                        "--prefetch: on the CPU there is nothing to copy, batches come as they do without it",
+                        flush=True,
+                    )
             if args.compare:
                 from .compare import compare
 
