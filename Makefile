@@ -17,7 +17,7 @@ help:
 	@echo "make test       the tests; without nvcc on the machine, one from PyPI compiles the CUDA kernels"
 	@echo "make test-long  what takes minutes more: thirty times as many random problems"
 	@echo "make test-versions  the core of the tests on the oldest torch and on the newest; downloads and keeps both, 12 GB"
-	@echo "make lint       what ruff, clang-format, mypy, codespell and import-linter find"
+	@echo "make lint       what ruff, clang-format, mypy, codespell and import-linter find, and links that lead nowhere"
 	@echo "make format     lay all files out: ruff and clang-format"
 	@echo "make sanitize   the CPU kernels' tests under AddressSanitizer and UBSan, for each instruction set of this machine"
 	@echo "make bench      time the kernels beside torch's on this machine"
@@ -49,7 +49,7 @@ test-versions: build
 lint: $(VENV)/.lint
 	@export PATH="$(abspath $(VENV))/bin:$$PATH"; failed=0; \
 	for check in "ruff check" "ruff format --check" "clang-format --dry-run -Werror $(CXX_FILES)" \
-	    mypy codespell "lint-imports --no-logo"; do \
+	    mypy codespell "lint-imports --no-logo" "python -m tools.links"; do \
 	  $$check || { echo "make lint: $${check%% *} fails"; failed=1; }; \
 	done; exit $$failed
 

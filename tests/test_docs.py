@@ -31,6 +31,22 @@ def test_the_pages_build_without_a_warning(tmp_path):
         assert (tmp_path / "ladder" / f"{name}.html").exists()
 
 
+SHOWN = {
+    f"{page.stem} {i}": code
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    if not page.stem.startswith("add-")  # whose code is put into a copy of the checkout, below
+    for i, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S), start=1)
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.long) if "torch.compile" in SHOWN[n] else n for n in SHOWN]
+)
+def test_the_python_that_pages_show_runs(name, capsys):
+    """As it stands there, on its own."""
+    exec(compile(SHOWN[name], name, "exec"), {"__name__": "__main__"})
+
+
 @pytest.mark.parametrize("broken", ["[no such page](nowhere.md)", "[no such part](notation.md#nowhere)"])
 def test_make_docs_fails_on_a_broken_link(broken, tmp_path):
     """By the command that stands in the Makefile, over a page of its own."""

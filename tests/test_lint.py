@@ -11,6 +11,8 @@ from pathlib import Path
 import checkout
 import pytest
 
+from tools import links
+
 ROOT = Path(__file__).parent.parent
 CONFIGURATION = ("pyproject.toml", ".clang-format")
 
@@ -60,6 +62,16 @@ def test_an_import_upwards_is_found(tmp_path):
         file.write("\nfrom . import testing\n")
     found = said([tool("lint-imports"), "--no-cache", "--no-logo"], tmp_path, 1)
     assert "convlab.functional -> convlab.testing" in found
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    (tmp_path / "other.md").write_text("# A heading, with `code`\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "[a](other.md#a-heading-with-code) [b](other.md#nowhere)\n`[c](code.md)` [d](gone.md) [e](https://x.org)\n"
+    )
+    assert links.broken(page) == ["other.md#nowhere", "gone.md"]
+    assert links.main() == 0  # none of the project's own
 
 
 @pytest.mark.long
