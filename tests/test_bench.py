@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from convlab import _files, layers
 from convlab import _measure as disturbance
 from convlab._measure import Limits, Timing
-from convlab.bench import command, device, measure, networks, record, report, survey, timer
+from convlab.bench import command, device, measure, models, networks, record, report, survey, timer
 from convlab.bench.case import HEAD, OURS, Case, Way
 from convlab.bench.cases import Problems, cases_of, zoo
 from convlab.layers import Conv, real_taps
@@ -432,6 +432,24 @@ def test_the_survey_is_of_problems_that_torch_has(capsys):
     with pytest.raises(SystemExit):
         command.parse(["survey", "nothing"])
     assert len(capsys.readouterr().err) < 5000  # not a thousand names
+
+
+def test_models_are_whole(untimed, capsys):
+    """A step and inference of each, in both layouts, right before they are timed."""
+    pytest.importorskip("torchvision")
+    found = command.parse(["models"]).cases
+    assert len(found) == 4 * len(models.NAMES) and {case.kind for case in found} == {"step", "inference"}
+    (case,) = command.parse(["models", "squeezenet1_1", "inference", "channels_last"]).cases
+    row = row_of(case)
+    assert "refused" not in row and set(row["ways"]) == {OURS, "torch nchw", "torch channels_last"}
+    assert "inference" in report.in_all([row])[1][0][0]
+
+
+def test_models_need_torchvision(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(SystemExit):
+        command.parse(["models"])
+    assert "pip install torchvision" in capsys.readouterr().err
 
 
 def test_a_step_is_measured(monkeypatch, capsys):

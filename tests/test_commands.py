@@ -53,6 +53,7 @@ LESS = {
     "make bench": 'ARGS="conv lenet-c3 --quick --no-save"',
     "make mutants": 'ARGS="--sample 2"',
     "python -m convlab.bench survey --sample 100": "--sample 2 --quick --no-save",
+    "python -m convlab.bench models": "squeezenet1_1 inference nchw --threads 1 --quick --no-save",
     "make sanitize": 'ARGS="-k watched"',
     "make gpu-test": 'ARGS="tests/test_cuda.py"',
     "make gpu-report": "STEP=subset",
@@ -101,6 +102,7 @@ SAYS = {
 NEEDS = {
     r"(train_lenet|cifar_train)\.py|make (lenet|cifar|test-long)": ["sklearn", "torchvision", "tqdm"],
     "--tensorboard": ["tensorboard"],
+    "bench models": ["torchvision"],
     "--compare|--plots|make cifar": ["matplotlib"],
     "make docs": ["material", "mkdocstrings"],
     "make (lint|format)": ["clang_format", "codespell_lib", "importlinter", "mypy", "ruff"],

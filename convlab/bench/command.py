@@ -6,9 +6,10 @@ python -m convlab.bench cpu --shape 8,64,56,56 --filters 128,3,3 --padding 1    
 python -m convlab.bench cpu --compare OLD.json           beside an older record
 python -m convlab.bench overhead                         what a call costs
 python -m convlab.bench survey --sample 100              some of what twenty of torchvision's models are made of, or all
+python -m convlab.bench models                           six of those models whole: training steps and inference
 python -m convlab.bench gpu                              the CUDA kernels beside cuDNN, on an NVIDIA GPU
 
-A word is a kind of row (conv, ladder, pool, activation, step, overhead, or a function around these: conv1d,
+A word is a kind of row (conv, ladder, pool, activation, step, inference, overhead, or a function around these: conv1d,
 conv_transpose2d, adaptive_avg_pool2d, prelu ...), a layer or a part of its name, a pass, a
 layout or a precision; a,b is either of them.
 """
@@ -28,7 +29,7 @@ import torch
 from .._algorithms import algorithms
 from .._command_line import output_file, positive, whole_number
 from ..layers import Conv
-from . import cases, gpu, record, report, survey
+from . import cases, gpu, models, record, report, survey
 from .case import HEAD
 from .device import Cpu
 from .measure import measure, set_floor
@@ -88,20 +89,27 @@ def _complete(args):
         args.old = record.load(args.compare) if args.compare else None
     except record.BadRecord as error:
         args.error(f"argument --compare: {error}")
-    if surveys := args.command == "cpu" and args.words[:1] == ["survey"]:
-        args.words.pop(0)
-    if args.shape or args.filters:
-        problems = _one_convolution(args)
+    of = args.words.pop(0) if args.command == "cpu" and args.words[:1] in (["survey"], ["models"]) else ""
+    if of == "models":
+        found = _models(args)
     else:
-        problems = survey.problems() if surveys else cases.zoo(backend)
-    if args.dry:
-        problems = cases.Problems(*(tuple(map(gpu.small, layers)) for layers in problems))
-    found = cases.cases_of(problems, backend, args.algo, not (args.no_compile or args.dry))
+        problems = _one_convolution(args) if args.shape or args.filters else None
+        problems = problems or (survey.problems() if of else cases.zoo(backend))
+        if args.dry:
+            problems = cases.Problems(*(tuple(map(gpu.small, layers)) for layers in problems))
+        found = cases.cases_of(problems, backend, args.algo, not (args.no_compile or args.dry))
     ceilings_alone = args.command == "gpu" and args.words == ["ceilings"]
     args.cases = [] if ceilings_alone else chosen(found, args.words, args.error)
     if args.sample and args.sample < len(args.cases):
         places = sorted(random.Random(args.seed).sample(range(len(args.cases)), args.sample))
         args.cases = [args.cases[place] for place in places]
+
+
+def _models(args):
+    try:
+        return models.models(args.algo)
+    except ImportError as error:
+        args.error(f"models are torchvision's, and {error}: pip install torchvision")
 
 
 def _one_convolution(args):

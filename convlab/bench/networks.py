@@ -27,6 +27,10 @@ class Network(NamedTuple):
     linear: tuple[int, ...]
 
     @property
+    def x(self):
+        return self.convolutions[0].x
+
+    @property
     def flops(self):
         """Of a step: three passes of every layer, but the first one's dgrad, which nobody asks for."""
         linear = sum(2 * self.batch * a * b for a, b in zip(self.linear, self.linear[1:]))
@@ -77,7 +81,7 @@ def step(network, layout, precision, backend, algo="auto", compiled=True) -> Cas
     half, gpu = precision == "bfloat16", backend == "cuda"
 
     def draw():
-        return {"images": torch.randn(network.convolutions[0].x), "labels": torch.randint(10, (network.batch,))}
+        return {"images": torch.randn(network.x), "labels": torch.randint(10, (network.batch,))}
 
     def binder(layout, change=lambda model: model):
         return lambda t: _step(change(model_of(network, layout, t["images"].dtype)), t, half)
@@ -94,7 +98,7 @@ def step(network, layout, precision, backend, algo="auto", compiled=True) -> Cas
     if compiled and not half:
         for name in ["nchw"] if gpu else LAYOUTS:
             ways[f"torch.compile {name}"] = Way(name, binder(name, torch.compile), precision, capture=False)
-    images = FLOAT * math.prod(network.convolutions[0].x)  # bytes; the rest need not leave a GPU's caches
+    images = FLOAT * math.prod(network.x)  # bytes; the rest need not leave a GPU's caches
     head, slack = ("step", network.name, "step", layout, precision), 2e-2 if half else 1e-5
     return Case(*head, network.flops, images, draw, ways, binder("nchw"), grad=True, slack=slack)
 

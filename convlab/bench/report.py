@@ -9,7 +9,8 @@ from .record import row_id
 
 FAMILIES = {"lenet": "LeNet's", "cifar": "the CIFAR network's", "resnet": "ResNet's"}
 FAMILIES |= {"leaky_relu": "leaky ReLU", "relu": "ReLU"}
-WORDS = {"step": "training steps", "conv": " convolutions", "pool": " pooling", "activation": ""}  # behind a family
+WHOLE = {"step": "training steps", "inference": "inference"}  # of networks
+WORDS = WHOLE | {"conv": " convolutions", "pool": " pooling", "activation": ""}  # behind a family
 FUNCTION_NAMES = {call.function: "" for call in (*AROUND, *FUNCTIONS)}
 WORDS |= FUNCTION_NAMES
 
@@ -133,7 +134,7 @@ def groups(rows) -> dict[str, dict[str, list[float]]]:
         family = row["pass"] if row["layer"].startswith("x") else row["layer"].split("-")[0]  # x8.64.56.56: no name
         if row["kind"] in FUNCTION_NAMES:
             family = row["kind"]
-        names = {OURS: FAMILIES.get(family, family) * (row["kind"] != "step") + WORDS[row["kind"]]}
+        names = {OURS: FAMILIES.get(family, family) * (row["kind"] not in WHOLE) + WORDS[row["kind"]]}
         if f"{OURS} graph" in row.get("ways", ()):
             names = {f"{OURS} graph": "training steps as CUDA graphs", OURS: "training steps called one by one"}
         for ours, what in names.items():
