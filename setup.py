@@ -85,7 +85,7 @@ def libraries(torch, cxx, nvcc, archs) -> list[Library]:
     )
     if nvcc:
         ops = ops._replace(
-            sources=[*ops.sources, "csrc/cuda/*.cpp", "csrc/kernels/*.cu"],
+            sources=[*ops.sources, "csrc/cuda/*.c*", "csrc/kernels/*.cu"],
             cxx_flags=ops.cxx_flags + [flag for d in nvcc.include for flag in ("-isystem", d)],
             cu_flags=[*NVCC_FLAGS, "-ccbin", cxx.path, *host_flags(cxx), *toolchain.gencode(archs)],
             link_flags=[*ops.link_flags, nvcc.cudart, "-ldl", "-lrt", "-lpthread"],
@@ -171,7 +171,7 @@ def simulator(torch, check) -> Library:
     ]
     return Library(
         name + ".so",
-        ["csrc/ops.cpp", "csrc/cuda/*.cpp", "csrc/simulator/*.cpp", "csrc/kernels/*.cu", *LADDER],
+        ["csrc/ops.cpp", "csrc/cuda/*.c*", "csrc/simulator/*.cpp", "csrc/kernels/*.cu", *LADDER],
         flags["runtime_flags"](check) + relative + host,
         flags["kernel_flags"](check) + relative,
         [

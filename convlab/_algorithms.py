@@ -13,7 +13,8 @@ import torch
 
 from ._load import lab as _lab
 from .arguments import IntOrPair, is_channels_last, padding4, pair
-from .simulator import backend_of
+from .gpus import H200
+from .simulator import backend_of, multiprocessors_for
 
 if TYPE_CHECKING:
     from ._lab import Problem
@@ -33,7 +34,8 @@ class Conv2dProblem:
     """One convolution, without its data: what an algorithm may or may not be able to do.
 
     x [N, C, H, W], w [K, C/groups, R, S], y [N, K, P, Q]; `padding` is (top, left, bottom, right),
-    `channels_last` the layout of y.
+    `channels_last` the layout of y. multiprocessors: of the GPU that it is planned for, an H200 unless it is known; tiles
+    are chosen for so many.
     """
 
     x: Sizes
@@ -46,6 +48,7 @@ class Conv2dProblem:
     dtype: torch.dtype
     channels_last: bool
     backend: str
+    multiprocessors: int = H200.sms
 
     @classmethod
     def of(
@@ -67,7 +70,8 @@ class Conv2dProblem:
         padding = padding4(padding, stride, weight.shape[2:], dilation)
         channels_last = any(t.dim() == 4 and is_channels_last(t) for t in (input, weight))
         geometry = (*stride, *padding, *dilation, groups)
-        return cls._of_sizes(x, tuple(weight.shape), geometry, input.dtype, channels_last, backend_of(input))
+        sizes = x, tuple(weight.shape), geometry
+        return cls._of_sizes(*sizes, input.dtype, channels_last, backend_of(input), multiprocessors_for(input))
 
     @classmethod
     def _of_sizes(
@@ -78,6 +82,7 @@ class Conv2dProblem:
         dtype: torch.dtype,
         channels_last: bool,
         backend: str,
+        multiprocessors: int = H200.sms,
     ) -> "Conv2dProblem":
         """From sizes and the operators' geometry (csrc/ops.cpp)."""
         x, w = cast("Sizes", x), cast("Sizes", w)
@@ -94,12 +99,13 @@ class Conv2dProblem:
             dtype,
             channels_last,
             backend,
+            multiprocessors,
         )
 
     def doing(self, pass_: str) -> "Problem":
         """The problem of a pass, as the table of algorithms takes it (csrc/algorithms.h)."""
         dtype = str(self.dtype).removeprefix("torch.")
-        return _lab.Problem(pass_, dtype, self.x, self.w, self.geometry, self.channels_last)
+        return _lab.Problem(pass_, dtype, self.x, self.w, self.geometry, self.channels_last, self.multiprocessors)
 
     @property
     def geometry(self) -> tuple[int, ...]:

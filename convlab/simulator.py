@@ -29,6 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from . import ops
 from ._flops import count_flops, renew_counters
 from ._load import lab as _lab
+from .gpus import H200, Gpu, gpu_of
 from .libraries import FILES, fault, newer_sources
 
 ORDERS = ("forward", "reverse", "random")
@@ -138,11 +139,21 @@ class _Redirect(TorchDispatchMode):
 class Simulation:
     """What `simulate()` yields: how it runs, and what it has seen. It stays readable after the block."""
 
-    def __init__(self, order: str, seed: int, check: bool, count: bool, only_plan: bool = False, one_block_in: int = 1):
+    def __init__(
+        self,
+        order: str,
+        seed: int,
+        check: bool,
+        count: bool,
+        only_plan: bool = False,
+        one_block_in: int = 1,
+        multiprocessors: int = H200.sms,
+    ):
         self.order, self.seed, self.check, self.count = order, seed, check, count
+        self.multiprocessors = multiprocessors  # of the GPU that launches are planned for
         self._library = _library(check)
-        controls = self._library.controls
-        self._session = controls.open_session(ORDERS.index(order), seed, count, only_plan, one_block_in)
+        controls, number = self._library.controls, ORDERS.index(order)
+        self._session = controls.open_session(number, seed, count, only_plan, one_block_in, multiprocessors)
         weakref.finalize(self, controls.close_session, self._session)
 
     def __repr__(self) -> str:
@@ -191,6 +202,14 @@ def backend_of(t: torch.Tensor) -> str:
     return "cuda" if device == "cpu" and not torch.compiler.is_compiling() and current() else device
 
 
+def multiprocessors_for(t: torch.Tensor) -> int:
+    """Of the GPU that a tensor is on or is simulated for, an H200's elsewhere."""
+    if t.device.type == "cuda" and torch.cuda.is_available():
+        return torch.cuda.get_device_properties(t.device).multi_processor_count
+    simulation = current()
+    return simulation.multiprocessors if simulation else H200.sms
+
+
 @contextmanager
 def resumed(simulation: Simulation | None) -> Iterator[Simulation | None]:
     """Goes through `simulation` (None: through none) for the length of the block, as a backward does with what its
@@ -207,7 +226,9 @@ def resumed(simulation: Simulation | None) -> Iterator[Simulation | None]:
 
 
 @contextmanager
-def simulate(order: str = "random", seed: int = 0, check: bool = True, count: bool = False) -> Iterator[Simulation]:
+def simulate(
+    order: str = "random", seed: int = 0, check: bool = True, count: bool = False, gpu: "str | Gpu" = "H200"
+) -> Iterator[Simulation]:
     """Inside the block, convlab's functions and modules on CPU tensors run the CUDA kernels, on the host, forward and
     backward.
 
@@ -219,6 +240,8 @@ def simulate(order: str = "random", seed: int = 0, check: bool = True, count: bo
         the speed. Without it only what goes visibly wrong is reported: barrier divergence, deadlock, faults, wrong
         launches.
     count: collect `sim.traffic`. Counting needs the instrumented kernels, so it checks as well, whatever `check` says.
+    gpu: whose launches these are, a name in convlab.gpus: tiles are chosen for its multiprocessors. Results have the same
+        bits on all of them.
 
     Yields a Simulation with `.launches` and `.traffic`. What a kernel does wrong is a RuntimeError from the call that
     ran it.
@@ -239,28 +262,32 @@ def simulate(order: str = "random", seed: int = 0, check: bool = True, count: bo
         raise ValueError(f"simulate: order={order!r} must be one of {', '.join(map(repr, ORDERS))}")
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"simulate: seed={seed!r} must be an int in [0, 2^64)")
-    simulation = Simulation(order, seed, bool(check or count), bool(count))
+    simulation = Simulation(order, seed, bool(check or count), bool(count), multiprocessors=gpu_of(gpu).sms)
     renew_counters()
     with resumed(simulation):
         yield simulation
 
 
-def launches_of(call: Callable[[], object]) -> list[Launch]:
-    """The launches that `call()`, convlab's functions on CPU tensors, would make: none runs, tensors are not looked at,
-    outputs are left as they happen to be."""
-    simulation = Simulation("forward", 0, check=False, count=False, only_plan=True)
+def launches_of(call: Callable[[], object], multiprocessors: int = H200.sms) -> list[Launch]:
+    """The launches that `call()`, convlab's functions on CPU tensors, would make on a GPU with so many multiprocessors:
+    none runs, tensors are not looked at, outputs are left as they happen to be."""
+    simulation = Simulation("forward", 0, check=False, count=False, only_plan=True, multiprocessors=multiprocessors)
     with resumed(simulation):
         call()
     return simulation.launches
 
 
-def traffic_of_a_sample(call: Callable[[], object], one_block_in: int, seed: int = 0) -> TrafficTable:
+def traffic_of_a_sample(
+    call: Callable[[], object], one_block_in: int, seed: int = 0, multiprocessors: int = H200.sms
+) -> TrafficTable:
     """The memory traffic of `call()`, convlab's functions on CPU tensors, from a sample of the blocks that it launches: of
     so many of a kernel one runs, two at least, and they count for all. `seed` draws them.
 
     Tensors are not looked at, outputs are left as they happen to be, and neither need be in memory.
     """
-    simulation = Simulation("forward", seed, check=True, count=True, one_block_in=one_block_in)
+    simulation = Simulation(
+        "forward", seed, check=True, count=True, one_block_in=one_block_in, multiprocessors=multiprocessors
+    )
     with resumed(simulation):
         call()
     return simulation.traffic

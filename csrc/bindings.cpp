@@ -58,12 +58,13 @@ DType dtype_of(const std::string& name) { return DType(index_of("dtype", name, k
 Backend backend_of(const std::string& name) { return Backend(index_of("backend", name, kBackendNames)); }
 
 Problem problem_of(const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w,
-                   const Sizes& geometry, bool channels_last) {
+                   const Sizes& geometry, bool channels_last, int multiprocessors) {
   return {.pass = pass_of(pass),
           .dtype = dtype_of(dtype),
           .g = make_conv2d("conv2d", x, w, geometry),
           .channels_last = channels_last,
-          .layouts = {channels_last, channels_last, channels_last}};
+          .layouts = {channels_last, channels_last, channels_last},
+          .multiprocessors = multiprocessors};
 }
 
 std::string refusal_of(int64_t algo, const std::string& backend, const Problem& p) {

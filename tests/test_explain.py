@@ -20,9 +20,9 @@ import convlab
 from convlab import layers, simulate
 from convlab.explain import GPUS, compiled, counting, explain, explanation, plot
 from convlab.explain import __main__ as command
-from convlab.explain.gpus import waves_of
 from convlab.explain.picture import Picture
 from convlab.explain.work import work_of
+from convlab.gpus import waves_of
 from convlab.testing import AWKWARD
 
 PASSES = ("forward", "dgrad", "wgrad")

@@ -2,6 +2,7 @@
 model say of machine code, blocks and GPUs."""
 
 import math
+import statistics
 
 import pytest
 from checkout import ROOT
@@ -126,3 +127,13 @@ def test_every_gpu_runs_code_that_was_built_for_one_not_after_it():
     for gpu in GPUS.values():
         assert prediction.profile_of(KERNEL, "csrc/kernels/gemm.h:1", gpu.capability), gpu.name
     assert prediction.profile_of("no_such_kernel", "x.cu:1", "9.0") is None
+
+
+def test_what_auto_takes_is_nearly_the_fastest_of_the_record():
+    """By its rule of the shape, and by the times that are predicted."""
+    choices = tool.choices(CASES)
+    assert len(choices) == 18
+    auto, model = ([choice.lost(getattr(choice, who)) for choice in choices] for who in ("auto", "model"))
+    assert max(auto) < 1.2
+    assert statistics.geometric_mean(auto) < 1.02
+    assert max(model) < 1.05

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from convlab import toolchain
 from convlab._build_info import build_info
 from convlab.explain.compiled import HERE as TABLES
-from convlab.explain.compiled import NoTools, cuobjdump, readable, resources
+from convlab.explain.compiled import NoTools, resources, sass
 from convlab.explain.sass import profile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -109,20 +109,6 @@ def main_loop(sass: list[str], product: str = "FFMA") -> Loop | None:
         if not any((a, b) != (first, last) and first <= a and b <= last for a, b in loops)
     ]
     return max(innermost, key=lambda loop: loop.multiply_adds, default=None)
-
-
-@functools.cache
-def sass(library, arch) -> dict[str, list[str]]:
-    """kernel -> its lines"""
-    kernels, kernel = {}, None
-    for line in cuobjdump(library, "-sass", "-arch", "sm_" + arch.replace(".", "")).splitlines():
-        if match := re.match(r"\s*Function : (\S+)", line):
-            kernel = kernels.setdefault(match.group(1), [])
-            kernel.clear()  # two files may have made the same kernel
-        elif kernel is not None:
-            kernel.append(line)
-    names = readable(list(kernels))
-    return {names[kernel]: lines for kernel, lines in sorted(kernels.items())}
 
 
 def main_loops(library, arch, product: str = "FFMA") -> dict[str, Loop]:

@@ -2,6 +2,7 @@
 
     python -m tools.prediction              predicted against measured, on layers that were not used for fitting
     python -m tools.prediction --rows       and every row
+    python -m tools.prediction --choice     what "auto" chose, what these times would choose, and the fastest
     python -m tools.prediction --plot FILE  a scatter plot (needs matplotlib)
     python -m tools.prediction --fit        fits the constants again, on the layers that convlab/explain/prediction.json lists
     python -m tools.prediction --count      joins the newest record with the simulator's counts again: half an hour
@@ -22,15 +23,14 @@ from typing import NamedTuple
 
 import torch
 
-from convlab._algorithms import algorithms
+from convlab._algorithms import algorithms, names_of
 from convlab.bench import record
 from convlab.explain import prediction
-from convlab.explain.compiled import resources_of
 from convlab.explain.counting import count, planned_launches
 from convlab.explain.explanation import chosen_of
-from convlab.explain.gpus import GPUS
-from convlab.explain.prediction import MEASURED_ON, Constants, Facts, Launched, Row, asked_of, facts_of, predict
+from convlab.explain.prediction import MEASURED_ON, Constants, Facts, Launched, Row, asked_of, predict
 from convlab.explain.work import work_of
+from convlab.gpus import GPUS
 from convlab.layers import find
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,17 +64,7 @@ def _name(layer: str) -> str:
 
 
 def cases() -> list[Case]:
-    gpu, ladder = GPUS[MEASURED_ON], {a.name: a for a in algorithms()}
-    found = []
-    for row in prediction.rows():
-        problem = find(row.layer).problem(getattr(torch, row.dtype))
-        plan = ladder[row.rung].plan(problem, row.pass_)
-        launches = []
-        for kernel, source, blocks, threads, dynamic, times in row.launches:
-            registers, static, _ = resources_of(kernel, source, gpu.capability)
-            launches.append(Launched(kernel, source, blocks, threads, times, registers, static + dynamic))
-        found.append(Case(row, launches, facts_of(problem, row.pass_, plan["workspace"])))
-    return found
+    return [Case(row, *prediction.ready(row)) for row in prediction.rows()]
 
 
 class Quality(NamedTuple):
@@ -105,6 +95,42 @@ def quality(some: list[Case], constants: Constants | None = None) -> Quality:
             ordered += measured * (a.predicted(constants) - b.predicted(constants)) > 0
     within = sum(error <= math.log(1.6) for error in errors) / len(errors)
     return Quality(len(some), math.exp(statistics.median(errors)), within, ordered, pairs)
+
+
+class Choice(NamedTuple):
+    """Of a pass whose rungs were measured one after another: times by rung, and what two rules take: `auto`, of the shape
+    alone, which convlab follows, and `model`, the least predicted time."""
+
+    what: str
+    times: dict[str, float]
+    auto: str
+    model: str
+
+    @property
+    def fastest(self) -> str:
+        return min(self.times, key=self.times.get)
+
+    def lost(self, rung: str) -> float:
+        """The time with a rung over the least."""
+        return self.times[rung] / self.times[self.fastest]
+
+    def __str__(self):
+        words = (f"{who} {rung} {self.lost(rung):.2f}" for who, rung in (("auto", self.auto), ("model", self.model)))
+        return f"{self.what:36}{self.fastest:15}{self.times[self.fastest]:9,.1f} us  " + "  ".join(words)
+
+
+def choices(some: list[Case]) -> list[Choice]:
+    by_pass: dict[tuple, dict[str, Case]] = {}
+    for case in some:
+        if case.row.ladder:
+            by_pass.setdefault(case.row[:3], {})[case.row.rung] = case
+    found = []
+    for (layer, dtype, pass_), rungs in by_pass.items():
+        problem = find(layer).problem(getattr(torch, dtype))
+        times = {name: case.row.ladder for name, case in rungs.items()}
+        model = min(rungs, key=lambda name: rungs[name].predicted())
+        found.append(Choice(f"{layer} {dtype} {pass_}", times, names_of("auto", problem)[pass_], model))
+    return found
 
 
 def fit(some: list[Case], constants: Constants = START) -> Constants:
@@ -199,6 +225,7 @@ def plot(some: list[Case], path: str):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", action="store_true")
+    parser.add_argument("--choice", action="store_true")
     parser.add_argument("--plot", metavar="FILE")
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--count", action="store_true")
@@ -217,6 +244,12 @@ def main():
             predicted, measured = case.predicted(), case.row.measured
             words = f"{predicted:9,.1f} us  measured {measured:9,.1f}  {predicted / measured:.2f}"
             print(f"{' '.join(case.row[:4]):55}{words}  {'fitted' if case.for_fitting else ''}")
+    if args.choice:
+        found = choices(all_cases)
+        print(*found, sep="\n")
+        for who in ("auto", "model"):
+            lost = [choice.lost(getattr(choice, who)) for choice in found]
+            print(f"{who}: {statistics.geometric_mean(lost):.3f} times the least, {max(lost):.2f} at most  [measured]")
     print("fitted on", ", ".join(prediction.fitted_on()), " [measured]")
     print("there    ", quality(fitting))
     print("elsewhere", quality(judging))

@@ -5,7 +5,6 @@
     explain("lenet.c3", count=True).passes[0].rungs[0].launches
 
 explanation  explain() and its answer, as data
-gpus         published limits of GPUs; occupancy and waves, modelled
 compiled     registers and shared memory, as the compiler reported them
 work         operations, bytes and replication, from the shapes
 multiplied   what Winograd's tiles save of the multiplications
@@ -16,9 +15,9 @@ picture      blocks over outputs
 text, plot   the answer on a terminal, and the roofline
 """
 
+from ..gpus import GPUS, Gpu, Waves
 from .counting import Counted
 from .explanation import Bound, Explanation, KernelLaunch, Pass, Rung, explain
-from .gpus import GPUS, Gpu, Waves
 from .multiplied import Multiplied
 from .picture import Picture
 from .prediction import Prediction

@@ -22,9 +22,9 @@ import torch
 from .._algorithms import PASSES, Conv2dProblem
 from .._command_line import output_file
 from .._pipe import run
+from ..gpus import GPUS
 from ..layers import NAMED, TRANSPOSED, find
 from .explanation import DTYPES, explain
-from .gpus import GPUS
 from .page import page_file, page_of
 
 

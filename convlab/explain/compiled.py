@@ -168,6 +168,19 @@ def readable(mangled: list[str]) -> dict[str, str]:
     return names
 
 
+def sass(library, arch) -> dict[str, list[str]]:
+    """kernel -> its lines"""
+    kernels, kernel = {}, None
+    for line in cuobjdump(library, "-sass", "-arch", "sm_" + arch.replace(".", "")).splitlines():
+        if match := re.match(r"\s*Function : (\S+)", line):
+            kernel = kernels.setdefault(match.group(1), [])
+            kernel.clear()  # two files may have made the same kernel
+        elif kernel is not None:
+            kernel.append(line)
+    names = readable(list(kernels))
+    return {names[kernel]: lines for kernel, lines in sorted(kernels.items())}
+
+
 def resources(library) -> dict[str, dict[str, Resources]]:
     """architecture -> kernel -> Resources"""
     found, arch, kernel = {}, None, None

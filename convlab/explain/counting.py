@@ -40,7 +40,7 @@ def call_of(algorithm: Algorithm | None, problem: Conv2dProblem, pass_: str, mak
 def planned_launches(algorithm: Algorithm | None, problem: Conv2dProblem, pass_: str) -> list[Launch]:
     """The launches of a pass in their order. Nothing runs, so `shared_bytes` is what a launch asks for, without what is
     static."""
-    return launches_of(call_of(algorithm, problem, pass_, torch.empty))
+    return launches_of(call_of(algorithm, problem, pass_, torch.empty), problem.multiprocessors)
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ class Counted:
 
 def count(algorithm: Algorithm, problem: Conv2dProblem, pass_: str, one_block_in: int = 1) -> Counted:
     """Runs the pass in the simulator, or as many blocks of each of its launches."""
-    if one_block_in == 1:
-        return count_call(call_of(algorithm, problem, pass_))
-    call = call_of(algorithm, problem, pass_, torch.empty)
-    return Counted(traffic_of_a_sample(call, one_block_in), one_block_in)
+    make = torch.randn if one_block_in == 1 else torch.empty
+    call = call_of(algorithm, problem, pass_, make)
+    traffic = traffic_of_a_sample(call, one_block_in, multiprocessors=problem.multiprocessors)
+    return Counted(traffic, one_block_in)
 
 
 def count_call(call: Callable) -> Counted:

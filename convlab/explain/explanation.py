@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from .._algorithms import PASSES, Algorithm, Conv2dProblem, algorithms, names_of
+from ..gpus import H200, SUBPARTITIONS, WARP, Gpu, Waves, gpu_of, waves_of
 from ..layers import TRANSPOSED, Conv, find
 from .compiled import resources_of
 from .counting import Counted, count, countable, planned_launches
-from .gpus import SUBPARTITIONS, WARP, Gpu, Waves, gpu_of, waves_of
 from .multiplied import Multiplied, multiplied
 from .picture import Picture, picture_of
 from .prediction import Launched, Prediction, asked_of, facts_of, measured_us, predict
@@ -167,14 +167,14 @@ def explain(layer, algo="all", *, passes=PASSES, gpu="H200", count=False) -> Exp
 
     layer: a name of convlab.layers ("lenet.c3", "resnet-64@256": with that batch), one of its Conv, or a
     Conv2dProblem. algo: an algorithm's name, several, or "all"; of one that is the CPU's alone, its plan there. passes: of "forward", "dgrad", "wgrad". gpu: a name in
-    convlab.explain.gpus, or a Gpu. count: run the kernels in the simulator, too, as many blocks of each launch as that
+    convlab.gpus, or a Gpu. count: run the kernels in the simulator, too, as many blocks of each launch as that
     takes seconds for, and count their memory traffic.
 
     Raises ValueError for an unknown layer, algorithm, pass or GPU, for an empty problem, and for a dtype other than
     float32, float16 and bfloat16.
     """
-    name, problem = _problem(layer)
     gpu = gpu_of(gpu)
+    name, problem = _problem(layer, gpu)
     chosen = _algorithms(algo)
     for pass_ in [passes] if isinstance(passes, str) else passes:
         if pass_ not in PASSES:
@@ -184,8 +184,8 @@ def explain(layer, algo="all", *, passes=PASSES, gpu="H200", count=False) -> Exp
     return Explanation(name, problem, gpu, found, name.partition("@")[0] in TRANSPOSED)
 
 
-def _problem(layer) -> tuple[str, Conv2dProblem]:
-    """Its name, "" for one that has none, and the problem as the CUDA backend would get it."""
+def _problem(layer, gpu) -> tuple[str, Conv2dProblem]:
+    """Its name, "" for one that has none, and the problem as the CUDA backend would get it on the GPU."""
     name = ""
     if isinstance(layer, str):
         layer = find(layer)
@@ -199,7 +199,7 @@ def _problem(layer) -> tuple[str, Conv2dProblem]:
         raise ValueError(f"explain: the problem is {layer.dtype}, expected one of {', '.join(map(str, DTYPES))}")
     if 0 in layer.x + layer.w + layer.y:
         raise ValueError(f"explain: the problem is empty: x {layer.x}, w {layer.w}, y {layer.y}")
-    return name, dataclasses.replace(layer, backend="cuda", channels_last=False)
+    return name, dataclasses.replace(layer, backend="cuda", channels_last=False, multiprocessors=gpu.sms)
 
 
 def _algorithms(algo) -> list[Algorithm]:
@@ -249,7 +249,8 @@ def _rung(algorithm, problem, pass_, work, gpu, wants_count) -> Rung:
     if not ok:
         return Rung(algorithm.name, algorithm.techniques["cuda"], reason)
     plan = algorithm.plan(problem, pass_)
-    launches = _launches(planned_launches(algorithm, problem, pass_), gpu)
+    planned = planned_launches(algorithm, problem, pass_)
+    launches = _launches(planned, gpu)
     wasted = None if plan["useful"] is None else max(0.0, 1 - plan["useful"])
     rung = Rung(
         algorithm.name,
@@ -264,7 +265,9 @@ def _rung(algorithm, problem, pass_, work, gpu, wants_count) -> Rung:
     )
     if not wants_count:
         return rung
-    counted = _counted(algorithm.name, problem, pass_, countable(work.flops))
+    usual = dataclasses.replace(problem, multiprocessors=H200.sms)
+    same = planned_launches(algorithm, usual, pass_) == planned
+    counted = _counted(algorithm.name, usual if same else problem, pass_, countable(work.flops))
     through_caches, bound = _bound(rung, counted, work, gpu)
     facts = facts_of(problem, pass_, plan["workspace"])
     prediction = predict(_launched(launches), asked_of(counted.traffic), facts, gpu) if _known(launches) else None
@@ -273,7 +276,7 @@ def _rung(algorithm, problem, pass_, work, gpu, wants_count) -> Rung:
 
 @functools.lru_cache(maxsize=64)
 def _counted(name, problem, pass_, one_block_in) -> Counted:
-    """The same for every GPU."""
+    """The same for every GPU that has these launches."""
     return count(_algorithms(name)[0], problem, pass_, one_block_in)
 
 

@@ -6,8 +6,8 @@ import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
+from ..gpus import Gpu
 from .explanation import Bound, Explanation
-from .gpus import Gpu
 from .work import Work
 
 COLOURS = (

@@ -19,18 +19,18 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from .._algorithms import Conv2dProblem
+from .._algorithms import Conv2dProblem, algorithms
+from ..gpus import GPUS, SUBPARTITIONS, WARP, Gpu
 from ..layers import find
 from ..simulator import TrafficTable
-from .compiled import names_of, nearest
-from .gpus import SUBPARTITIONS, WARP, Gpu
+from .compiled import names_of, nearest, resources_of
 from .sass import COPIES, LATENCIES, SHARED_LATENCY, Nest, Part, Profile
 
 HERE = Path(__file__).parent
@@ -134,10 +134,16 @@ def facts_of(problem: Conv2dProblem, pass_: str, workspace: int) -> Facts:
 
 
 def predict(
-    launches: Iterable[Launched], asked: Iterable[Asked], facts: Facts, gpu: Gpu, constants: Constants | None = None
+    launches: Iterable[Launched],
+    asked: Iterable[Asked],
+    facts: Facts,
+    gpu: Gpu,
+    constants: Constants | None = None,
+    code_of: Callable[[str, str, str], Profile | None] | None = None,
 ) -> Prediction | None:
-    """Of a pass. None where a kernel's machine code is not in the table, or the GPU's rate of its products unknown."""
-    constants = constants or fitted()
+    """Of a pass. code_of: machine code by kernel, source and compute capability, `profile_of` unless given. None where a
+    kernel's is not known, or the GPU's rate of its products."""
+    constants, code_of = constants or fitted(), code_of or profile_of
     by_kernel: dict[str, list[Launched]] = {}
     for launch in launches:
         by_kernel.setdefault(launch.kernel, []).append(launch)
@@ -146,7 +152,7 @@ def predict(
     resources: dict[str, float] = {}
     kernels = []
     for kernel, group in by_kernel.items():
-        machine_code = profile_of(kernel, group[0].source, gpu.capability)
+        machine_code = code_of(kernel, group[0].source, gpu.capability)
         if machine_code is None or (tile_of_products(kernel) and not gpu.products):
             return None
         rows = [row for row in asked if row.kernel == kernel]
@@ -348,6 +354,19 @@ class Row(NamedTuple):
 def rows() -> list[Row]:
     loaded = json.loads((HERE / "measured-h200.json").read_text())
     return [Row(*row[:7], tuple(map(tuple, row[7])), tuple(Asked(*one) for one in row[8])) for row in loaded]
+
+
+def ready(row: Row) -> tuple[list[Launched], Facts]:
+    """What `predict` takes beside row.asked, on the GPU that was measured."""
+    problem = find(row.layer).problem(getattr(torch, row.dtype))
+    (rung,) = (a for a in algorithms() if a.name == row.rung)
+    launches = []
+    for kernel, source, blocks, threads, dynamic, times in row.launches:
+        found = resources_of(kernel, source, GPUS[MEASURED_ON].capability)
+        if found is None:
+            raise LookupError(f"{kernel} of {source} is in no table of compiled kernels")
+        launches.append(Launched(kernel, source, blocks, threads, times, found[0], found[1] + dynamic))
+    return launches, facts_of(problem, row.pass_, rung.plan(problem, row.pass_)["workspace"])
 
 
 @functools.cache

@@ -43,7 +43,7 @@ def head(e: Explanation):
         return
     yield (
         f"{gpu.name}: compute capability {gpu.capability}, {gpu.sms} multiprocessors at {gpu.clock:g} GHz, {gpu.peak / 1e12:.1f} TFLOP/s of float32, "
-        f"{gpu.bandwidth:,g} GB/s, L2 cache {gpu.l2} MB  [published]"
+        f"{gpu.bandwidth:,g} GB/s, L2 cache {gpu.l2} MB  [{gpu.said}]"
     )
 
 

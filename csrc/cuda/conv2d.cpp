@@ -1,6 +1,7 @@
 // Convolution on CUDA: the operators.
 #include "host/conv2d_operators.h"
 
+#include "cuda/multiprocessors.h"
 #include "cuda/stream.h"
 #include "host/conv2d_block_operators.h"
 #include "host/registration.h"
@@ -12,6 +13,7 @@ namespace {
 struct Cuda {
   using Rung = CudaRung;
   static constexpr bool takes_channels_last = false;
+  static int multiprocessors(const Tensor& t) { return convlab::multiprocessors(t.get_device_index()); }
   const Tensor& like;
   CurrentStream stream;
   explicit Cuda(const Tensor& t) : like(t), stream(t) {}

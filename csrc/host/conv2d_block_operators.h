@@ -41,7 +41,8 @@ std::tuple<Tensor, Tensor> conv2d_block_forward(Tensor x, Tensor w, std::optiona
   const Pool2d pool = pool_of(op, e, g);
   const bool channels_last = is_channels_last(x) || is_channels_last(w);
   const Sizes all{g.N, g.K, g.P, g.Q}, outputs{g.N, g.K, pool.P, pool.Q};
-  const Problem problem{Pass::forward, dtype, g, channels_last, layouts(x, w, all, channels_last)};
+  const Problem problem =
+      problem_on<Impl>(x, Pass::forward, dtype, g, channels_last, layouts(x, w, all, channels_last));
   const auto chosen = resolve<typename Impl::Rung>(algo, problem);
 
   Tensor y = output<Impl>(outputs, x.scalar_type(), x, channels_last);
@@ -114,7 +115,8 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_block_backward(Tensor dy, Tensor winne
                    out("grad_convolution", full));
   }
   if (w) {
-    const Problem p{Pass::dgrad, dtype, g, dx_channels_last, layouts(full, *w, xs, dx_channels_last)};
+    const Problem p =
+        problem_on<Impl>(dy, Pass::dgrad, dtype, g, dx_channels_last, layouts(full, *w, xs, dx_channels_last));
     const auto chosen = resolve<typename Impl::Rung>(algo[0], p);
     const bool lie = as_they_lie<Impl>(chosen);
     dx = output(xs, dy.scalar_type(), dy, dx_channels_last, lie);
@@ -127,8 +129,8 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_block_backward(Tensor dy, Tensor winne
   const bool bias = db.numel() > 0;
   bool bias_is_done = !bias;
   if (x) {
-    const Problem p{Pass::wgrad, dtype, g, dw_channels_last || is_channels_last(*x),
-                    layouts(full, *x, ws, dw_channels_last)};
+    const Problem p = problem_on<Impl>(dy, Pass::wgrad, dtype, g, dw_channels_last || is_channels_last(*x),
+                                       layouts(full, *x, ws, dw_channels_last));
     const auto chosen = resolve<typename Impl::Rung>(algo[1], p);
     const bool lie = as_they_lie<Impl>(chosen);
     dw = output(ws, dy.scalar_type(), dy, dw_channels_last, lie);

@@ -3,6 +3,7 @@
 //
 //   using Rung = CpuRung or CudaRung;
 //   static constexpr bool takes_channels_last;  // tensors.h: whether tensors may lie channels_last, of any rung
+//   static int multiprocessors(const Tensor&);  // of the tensor's GPU
 //   void forward(const Chosen<Rung>&, const Problem&, const void* x, const void* w, const void* bias_or_null, void* y)
 //   void dgrad(const Chosen<Rung>&, const Problem&, const void* dy, const void* w, void* dx, const void* bias_or_null)
 //   void wgrad(const Chosen<Rung>&, const Problem&, const void* dy, const void* x, void* dw, void* db_or_null)
@@ -38,6 +39,17 @@ template <class Impl> Tensor packed_for(const Chosen<typename Impl::Rung>& c, co
   return copy;
 }
 
+// A pass on the device of `t`
+template <class Impl>
+Problem problem_on(const Tensor& t, Pass pass, DType dtype, const Conv2d& g, bool channels_last, Layouts layouts) {
+  return {.pass = pass,
+          .dtype = dtype,
+          .g = g,
+          .channels_last = channels_last,
+          .layouts = layouts,
+          .multiprocessors = Impl::multiprocessors(t)};
+}
+
 // x [N, C, H, W], w [K, C/groups, R, S], bias [K] -> y [N, K, P, Q]
 template <class Impl>
 Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geometry, int64_t algo) {
@@ -47,7 +59,8 @@ Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geom
   if (bias) check_sizes(op, {"bias", *bias}, {g.K});
   const bool channels_last = is_channels_last(x) || is_channels_last(w);
   const Sizes outputs{g.N, g.K, g.P, g.Q};
-  const Problem problem{Pass::forward, dtype, g, channels_last, layouts(x, w, outputs, channels_last)};
+  const Problem problem =
+      problem_on<Impl>(x, Pass::forward, dtype, g, channels_last, layouts(x, w, outputs, channels_last));
   const auto chosen = resolve<typename Impl::Rung>(algo, problem);
 
   const bool lie = as_they_lie<Impl>(chosen);
@@ -75,7 +88,7 @@ Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool 
   const Conv2d g = make_conv2d(op, x, sizes_of(w), geometry);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
   if (bias) check_sizes(op, {"bias", *bias}, {g.C});
-  const Problem problem{Pass::dgrad, dtype, g, channels_last, layouts(dy, w, x, channels_last)};
+  const Problem problem = problem_on<Impl>(dy, Pass::dgrad, dtype, g, channels_last, layouts(dy, w, x, channels_last));
   const auto chosen = resolve<typename Impl::Rung>(algo, problem);
 
   const bool lie = as_they_lie<Impl>(chosen);
@@ -106,7 +119,8 @@ std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, 
   const Sizes w{dy.size(1), x.size(1) / groups, kernel_size[0], kernel_size[1]};
   const Conv2d g = make_conv2d(op, sizes_of(x), w, geometry);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
-  const Problem problem{Pass::wgrad, dtype, g, channels_last || is_channels_last(x), layouts(dy, x, w, channels_last)};
+  const Problem problem = problem_on<Impl>(dy, Pass::wgrad, dtype, g, channels_last || is_channels_last(x),
+                                           layouts(dy, x, w, channels_last));
   const auto chosen = resolve<typename Impl::Rung>(algo, problem);
 
   const bool lie = as_they_lie<Impl>(chosen);

@@ -11,9 +11,6 @@
 
 namespace convlab {
 
-// Of an H100 or H200. A constant and not the GPU at hand, so that a shape has one plan everywhere, and one order of
-// additions.
-constexpr long long kMultiprocessors = 132;
 // Steps of wgrad's sum in a slice: less does not pay for the block's start and for adding up its result.
 constexpr long long kLeastSlice = 256;
 
@@ -40,22 +37,24 @@ struct Cover {
   double cost;  // what the busiest multiprocessor does, in multiply-adds
 };
 
-// With the sum in about `wanted` slices. The constants are an H200's, fitted to the times of every tile on the
-// benchmark's layers, which the cost predicts to 10 % or so (2.05e5 of it a microsecond).
-inline Cover cover(const TileShape& t, const GemmProblem& p, long long wanted) {
+// Steps of a slice, if the sum is to be in about `wanted` of them
+inline long long slice_for(const GemmProblem& p, long long wanted) {
+  return wanted > 1 ? std::max(ceil_div(ceil_div(p.steps, wanted), kLeastSlice), 1LL) * kLeastSlice : p.steps;
+}
+
+// With so many steps in a slice, on a GPU with so many multiprocessors. The constants are an H200's, fitted to the times
+// of every tile on the benchmark's layers, which the cost predicts to 10 % or so (2.05e5 of it a microsecond).
+inline Cover cover(const TileShape& t, const GemmProblem& p, long long slice, long long multiprocessors) {
   constexpr double kLoad = 24;  // loading an element from shared memory, against a multiply-add
   // A step of a block that is alone: memory takes so long that more blocks cost nothing.
   constexpr double kLatency = 24000;
   constexpr double kStore = 40;  // a float to memory and back, for a sum that is in slices
   constexpr double kTie = 0.05;  // between tiles that wait for memory alike, the one with less to do
-  Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, p.steps, 0};
-  if (wanted > 1) {
-    c.slice = std::max(ceil_div(ceil_div(p.steps, wanted), kLeastSlice), 1LL) * kLeastSlice;
-    c.slices = std::max(ceil_div(p.steps, c.slice), 1LL);
-  }
-  const double blocks = double(ceil_div(c.columns * c.rows * p.parts * c.slices, kMultiprocessors));  // of the busiest
+  Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, slice, 0};
+  if (slice < p.steps) c.slices = ceil_div(p.steps, slice);
+  const double blocks = double(ceil_div(c.columns * c.rows * p.parts * c.slices, multiprocessors));  // of the busiest
   const double step = blocks * t.M * t.N * (1 + kLoad * (1.0 / t.M + 1.0 / t.N));
-  const double sums = c.slices > 1 ? double(p.rows) * p.columns * p.parts * c.slices / kMultiprocessors : 0;
+  const double sums = c.slices > 1 ? double(p.rows) * p.columns * p.parts * c.slices / multiprocessors : 0;
   c.cost = c.slice * (std::max(step, std::ceil(blocks / t.blocks_at_once()) * kLatency) + kTie * step) + kStore * sums;
   return c;
 }
@@ -65,25 +64,32 @@ inline bool tile_fits(const TileShape& t, const GemmProblem& p) {
   return grid_fits(ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), p.parts);
 }
 
-// The cheapest; if `sliced`, the sum may be cut so that a multiprocessor gets about 1, 2, 4, 8 or 16 blocks.
-inline Cover best_cover(const TileShape& t, const GemmProblem& p, bool sliced) {
-  Cover best = cover(t, p, 1);
-  const long long blocks = std::max(best.columns * best.rows * p.parts, 1LL);
-  if (sliced)
-    for (int each : {1, 2, 4, 8, 16}) {
-      const Cover c = cover(t, p, std::min(each * kMultiprocessors / blocks, kGridYZ / std::max(p.parts, 1LL)));
-      if (c.cost < best.cost) best = c;
+// Steps of wgrad's slices, from the shape alone: of the cheapest cover of an H200, with which a multiprocessor gets all
+// of its blocks' sums, or about 1, 2, 4, 8 or 16 blocks.
+inline long long wgrad_slice(const GemmProblem& p, const Tiles& tiles) {
+  Cover best{};  // none yet
+  for (int i = tiles.first; i < tiles.last; i++) {
+    const TileShape& t = tiles.table[i];
+    if (!tile_fits(t, p)) continue;
+    const long long blocks = std::max(ceil_div(p.columns, t.N) * ceil_div(p.rows, t.M) * p.parts, 1LL);
+    for (int each : {0, 1, 2, 4, 8, 16}) {
+      const long long wanted = std::min(each * kMultiprocessors / blocks, kGridYZ / std::max(p.parts, 1LL));
+      const Cover c = cover(t, p, slice_for(p, wanted), kMultiprocessors);
+      if (best.slices == 0 || c.cost < best.cost) best = c;
     }
-  return best;
+  }
+  return best.slice;
 }
 
-inline Plan gemm_plan(Pass pass, const Conv2d& g, const Tiles& tiles) {
+// The cheapest tile on the GPU that runs. Sums are in the order of their steps in every tile, so the GPU changes no bit.
+inline Plan gemm_plan(Pass pass, const Conv2d& g, const Tiles& tiles, int multiprocessors) {
   const GemmProblem p = product_of(pass, g);
+  const long long slice = pass == Pass::wgrad ? wgrad_slice(p, tiles) : p.steps;
   Plan plan;
   Cover c{};  // none yet
   for (int i = tiles.first; i < tiles.last; i++) {
     if (!tile_fits(tiles.table[i], p)) continue;
-    const Cover other = best_cover(tiles.table[i], p, pass == Pass::wgrad);
+    const Cover other = cover(tiles.table[i], p, slice, multiprocessors);
     if (c.slices == 0 || other.cost < c.cost) c = other, plan.variant = i;
   }
   plan.tile = tiles.table[plan.variant];

@@ -21,7 +21,7 @@ inline Conv2d unrolled_chunk(Conv2d g) {
 
 inline Plan im2col_plan(const Problem& p) {
   const Conv2d &g = p.g, chunk = unrolled_chunk(g);
-  Plan plan = gemm_plan(p.pass, chunk, kSharedTiles);
+  Plan plan = gemm_plan(p.pass, chunk, kSharedTiles, p.multiprocessors);
   plan.images = chunk.N;
   plan.workspace =
       plan.workspace * ceil_div(g.N, chunk.N) + (long long)chunk.N * chunk.C * g.P * g.Q * (long long)sizeof(float);

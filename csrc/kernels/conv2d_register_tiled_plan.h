@@ -29,7 +29,7 @@ inline std::string register_tiled_why_not(const Problem& p) {
 }
 
 inline Plan register_tiled_plan(const Problem& p) {
-  return gemm_plan(p.pass, without_places(p.g), register_tiles(p.pass, p.dtype));
+  return gemm_plan(p.pass, without_places(p.g), register_tiles(p.pass, p.dtype), p.multiprocessors);
 }
 
 inline bool register_tiled_best(const Problem& p) {

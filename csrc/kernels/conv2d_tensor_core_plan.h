@@ -114,20 +114,17 @@ inline GemmProblem tensor_product(const Problem& p, const TensorLayout& l) {
 
 constexpr long long kMostSlice = 1 << 29;  // so that a position in a slice, from its first image on, is an int
 
-// With the sum in about `wanted` slices
-inline Cover tensor_cover(const TensorTile& t, const GemmProblem& p, bool sliced, long long wanted) {
+// With so many steps in a slice, on a GPU with so many multiprocessors
+inline Cover tensor_cover(const TensorTile& t, const GemmProblem& p, long long slice, long long multiprocessors) {
   constexpr double kLoad = 16;  // bringing an element of A or B to a tile, against a product
   constexpr double kStore = 200;  // a float to memory and back, for a sum that is in slices
   constexpr double kStart = 300;  // steps' worth of time before a block's first product
-  Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, p.steps, 0};
-  if (sliced) {
-    c.slice = std::clamp(up_to(ceil_div(p.steps, wanted), kLeastSlice), kLeastSlice, kMostSlice);
-    c.slices = std::max(ceil_div(p.steps, c.slice), 1LL);
-  }
-  const double blocks = double(ceil_div(c.columns * c.rows * p.parts * c.slices, kMultiprocessors));
+  Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, slice, 0};
+  if (slice < p.steps) c.slices = ceil_div(p.steps, slice);
+  const double blocks = double(ceil_div(c.columns * c.rows * p.parts * c.slices, multiprocessors));
   const double waves = std::ceil(blocks / t.blocks);
   const double each = double(t.M) * t.N * (1 + kLoad * (1.0 / t.M + 1.0 / t.N));
-  const double sums = c.slices > 1 ? double(p.rows) * p.columns * p.parts * c.slices / kMultiprocessors : 0;
+  const double sums = c.slices > 1 ? double(p.rows) * p.columns * p.parts * c.slices / multiprocessors : 0;
   // a multiprocessor with fewer than two blocks waits for its copies
   c.cost = (double(c.slice) + kStart) * (0.7 * blocks + 0.3 * waves * t.blocks) * each + kStore * sums;
   return c;
@@ -137,26 +134,36 @@ inline bool tensor_fits(const TensorTile& t, const GemmProblem& p) {
   return grid_fits(ceil_div(p.rows, t.M), ceil_div(p.columns, t.N), p.parts);
 }
 
+// As wgrad_slice
+inline long long tensor_slice(const GemmProblem& p, const TensorTiles& tiles) {
+  Cover best{};  // none yet
+  for (int i = tiles.first; i <= tiles.last; i++) {
+    const TensorTile& t = kTensorTiles[i];
+    if (!tensor_fits(t, p)) continue;
+    const long long blocks = std::max(ceil_div(p.columns, t.N) * ceil_div(p.rows, t.M) * p.parts, 1LL);
+    for (int each : {0, 1, 2, 4, 8, 16}) {
+      const long long wanted = std::clamp(each * kMultiprocessors / blocks, 1LL, kGridYZ / std::max(p.parts, 1LL));
+      const long long slice = std::clamp(up_to(ceil_div(p.steps, wanted), kLeastSlice), kLeastSlice, kMostSlice);
+      const Cover c = tensor_cover(t, p, slice, kMultiprocessors);
+      if (best.slices == 0 || c.cost < best.cost) best = c;
+    }
+  }
+  return best.slice;
+}
+
 inline Plan tensor_core_plan(const Problem& p) {
   const TensorLayout l = tensor_layout(p);
   const GemmProblem product = tensor_product(p, l);
   const bool sliced = p.pass == Pass::wgrad;
   Plan plan;
   plan.precision = tensor_precision(p), plan.layouts = p.layouts;
-  Cover best{};
   const TensorTiles tiles = tensor_tiles(plan.precision == Precision::tf32x3);
+  const long long slice = sliced ? tensor_slice(product, tiles) : product.steps;
+  Cover best{};  // none yet
   for (int i = tiles.first; i <= tiles.last; i++) {
-    const TensorTile& t = kTensorTiles[i];
-    if (!tensor_fits(t, product)) continue;
-    const long long blocks =
-        std::max(ceil_div(product.columns, t.N) * ceil_div(product.rows, t.M) * product.parts, 1LL);
-    for (int each : {0, 1, 2, 4, 8, 16}) {
-      const long long wanted =
-          std::clamp(each * kMultiprocessors / blocks, 1LL, kGridYZ / std::max(product.parts, 1LL));
-      const Cover c = tensor_cover(t, product, sliced, wanted);
-      if (best.slices == 0 || c.cost < best.cost) best = c, plan.variant = i;
-      if (!sliced) break;
-    }
+    if (!tensor_fits(kTensorTiles[i], product)) continue;
+    const Cover c = tensor_cover(kTensorTiles[i], product, slice, p.multiprocessors);
+    if (best.slices == 0 || c.cost < best.cost) best = c, plan.variant = i;
   }
   const TensorTile& t = kTensorTiles[plan.variant];
   plan.tile = {t.M, t.N, kTensorStepBytes / bytes_of(p.dtype), t.warp_m, t.warp_n};

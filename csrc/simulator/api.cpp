@@ -26,11 +26,11 @@ std::shared_ptr<Session> find(uint64_t id) {
   return at == sessions().open.end() ? nullptr : at->second;
 }
 
-uint64_t open_session(int order, uint64_t seed, int count, int only_plan, uint64_t one_block_in) {
+uint64_t open_session(int order, uint64_t seed, int count, int only_plan, uint64_t one_block_in, int multiprocessors) {
   const ForkWaits until_it_is_done;
   const auto session = std::make_shared<Session>();
   session->order = Order(order), session->seed = seed, session->count = count, session->only_plan = only_plan;
-  session->one_block_in = one_block_in;
+  session->one_block_in = one_block_in, session->multiprocessors = multiprocessors;
   std::lock_guard lock(sessions().mutex);
   session->id = ++sessions().newest;
   sessions().open[session->id] = session;
@@ -67,11 +67,7 @@ Traffic traffic_of(uint64_t id) {
   const auto session = find(id);
   if (!session) return {};
   std::lock_guard lock(session->mutex);
-  Traffic traffic = session->traffic;
-  for (auto& [at, sums] : traffic)
-    if (const auto blocks = session->blocks.find({at.kernel_source, at.kernel}); blocks != session->blocks.end())
-      sums = sums.times(double(blocks->second.launched) / double(blocks->second.ran));
-  return traffic;
+  return session->traffic_of_all();
 }
 
 void launches(uint64_t id, void (*each)(void*, const LaunchRow*), void* context) {

@@ -92,4 +92,6 @@ struct Launch {
 };
 void run(const Launch& launch);  // throws Error
 
+int multiprocessors();  // of the GPU that the calling OS thread's launches are planned for
+
 }  // namespace convlab::sim

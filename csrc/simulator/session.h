@@ -32,6 +32,7 @@ struct Session {
   bool only_plan = false;  // launches are recorded and not run
   // More than 1: of so many blocks of a kernel, over all launches, one runs, and its traffic counts for all.
   uint64_t one_block_in = 1;
+  int multiprocessors = 132;  // of the GPU that launches are planned for: an H200
 
   // Whether results are not wanted: device buffers then have addresses and no contents, and may be larger than memory.
   bool without_data() const { return only_plan || one_block_in > 1; }
@@ -43,6 +44,8 @@ struct Session {
     uint64_t launched = 0, ran = 0;
   };
   std::map<std::pair<std::string, std::string>, Blocks> blocks;  // by the kernel's source and name, where not all run
+
+  Traffic traffic_of_all() const;  // of all blocks, those that ran standing for the others
 };
 
 // The session that launches of the calling OS thread belong to. Without one: random order, seed 0, nothing is recorded.

@@ -1,7 +1,7 @@
 // Runs a kernel of one's own in the simulator, once: reads a request from stdin, writes the answer to stdout. Both are
 // numbers as they lie in memory and texts behind their length; convlab/testing/program.py has the other end.
 //
-//   request   int64 order, seed, count; problem; int64 inputs, of each: int64 element_bytes, name, data; element_bytes, name, output
+//   request   int64 order, seed, count (0: do not, n: one block in n; more than 1, and the output means nothing); problem; int64 inputs, of each: int64 element_bytes, name, data; element_bytes, name, output
 //   answer    int64 0, output, launches, traffic (rows of text)  |  1, refusal  |  2, the simulator's report  |  3,
 //   another exception; then what kernels printed
 //
@@ -79,7 +79,7 @@ std::string rows_of_launches(const sim::Session& session) {
 
 std::string rows_of_traffic(const sim::Session& session) {
   std::string rows;
-  for (const auto& [at, sums] : session.traffic) {
+  for (const auto& [at, sums] : session.traffic_of_all()) {
     rows += at.kernel + '\t' + at.kernel_source + '\t' + at.file + '\t' + std::to_string(at.line) + '\t' + at.memory +
             '\t' + (at.shared ? "shared" : "global");
     for (uint64_t n : {uint64_t(at.access), sums.requests, sums.bytes, sums.cost, sums.ideal, sums.apart, sums.missed})
@@ -92,7 +92,7 @@ std::string rows_of_traffic(const sim::Session& session) {
 void answer(FILE* to) {
   const auto session = std::make_shared<sim::Session>();
   session->order = sim::Order(read_number()), session->seed = uint64_t(read_number()),
-  session->count = read_number() != 0;
+  session->one_block_in = uint64_t(read_number()), session->count = session->one_block_in != 0;
   sim::current_session() = session;
 
   const Data problem = read_data();

@@ -16,6 +16,7 @@ namespace {
 struct Cpu {
   using Rung = CpuRung;
   static constexpr bool takes_channels_last = true;
+  static int multiprocessors(const Tensor&) { return kMultiprocessors; }  // which no rung of the CPU asks for
   explicit Cpu(const Tensor&) {}
 
   void forward(const Chosen<CpuRung>& c, const Problem& p, const void* x, const void* w, const void* bias,

@@ -51,6 +51,11 @@ class Gpu:
         return 1e12 * self.tensor * self.mma
 
     @property
+    def said(self) -> str:
+        """How sure the limits are."""
+        return "published, to be checked" if self.name in TO_BE_CHECKED else "published"
+
+    @property
     def cycles(self) -> float:
         """Cycles a second of all multiprocessors together."""
         return 1e9 * self.sms * self.clock
@@ -90,6 +95,17 @@ GPUS = {
         Gpu("H200", "9.0", 132, 1.980, 128, 4800, 50, 228 * KB, 227 * KB, 2048, 32, 989, OF_WGMMA),
         Gpu("B200", "10.0", 148, 1.980, 128, 8000, 126, 228 * KB, 227 * KB, 2048, 32, 2250, 0),
     )
+}
+
+
+H200 = GPUS["H200"]
+# What of these limits the maker's papers were not read for, and where it comes from instead.
+TO_BE_CHECKED = {
+    "A10": "all, from memory of the data sheet; third parties' tables say the same",
+    "L4": "bandwidth and L2 cache, from memory of the data sheet; third parties' tables say the same. Multiprocessors and "
+    "clock are deviceQuery's, github.com/bottlerocket-os/bottlerocket-kernel-kit/pull/139",
+    "B200": "clock and bandwidth, from memory of the data sheet. Multiprocessors and L2 cache are a driver's, "
+    "github.com/pytorch/ao/pull/4002, by which memory has 7,672 GB/s",
 }
 
 
