@@ -1,6 +1,7 @@
 """A kernel of one's own: what is wrong with it is found, at its line; what does not compile says so; what is right
 passes."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from convlab import check, testing
+from convlab import check, testing, toolchain
 from convlab.testing import CONTRACTS, CheckError, CompileError, check_kernel, host_compiler, template
 from convlab.testing.program import nvcc_says
 
@@ -380,3 +381,38 @@ def test_what_was_compiled_serves_every_checkout(tmp_path, monkeypatch):
     assert host_compiler.kept(sources, True) == here and len(folders) == 1
     sources[0].write_text("// other\n")
     assert host_compiler.kept(sources, True) != here and len(folders) == 2
+
+
+# ---- how long it would take ------------------------------------------------------------------------------------------
+
+
+def test_without_nvcc_a_sentence_says_what_it_takes(tmp_path, monkeypatch):
+    """And convlab's kernels are there all the same, of the record."""
+    monkeypatch.setenv("CONVLAB_CUDA", "0")
+    report = check_kernel(kernel(tmp_path), random_cases=0, predicted=True)
+    said = str(report.prediction)
+    assert report.prediction.prediction is None and "nvcc (CONVLAB_CUDA=0); " in said and "install" in said
+    assert said in str(report)
+    for name, (us, measured) in report.prediction.rungs.items():
+        assert us == pytest.approx(measured, rel=0.6), name
+    assert {"direct", "tiled", "register_tiled"} <= report.prediction.rungs.keys()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["mine.cu", "mine.cuh"])
+@pytest.mark.parametrize("like", ["conv2d_forward", "conv2d_wgrad"])
+def test_how_long_it_would_take(tmp_path, like, name):
+    """A thread an output, as `direct` in its forward; its wgrad has a block an output, and takes less."""
+    if not toolchain.choose_nvcc({**os.environ, "CONVLAB_CUDA": "auto"}, "g++")[0]:
+        pytest.skip("there is no nvcc")
+    (tmp_path / name).write_text(template(like, plain=name.endswith(".cu")))
+    report = check_kernel(tmp_path / name, like, random_cases=0, predicted=True)
+    found = report.prediction
+    assert found.prediction, found.why_not
+    direct, _ = found.rungs["direct"]
+    if like == "conv2d_forward":
+        assert 0.6 < found.prediction.microseconds / direct < 1.6
+    else:
+        assert found.prediction.microseconds > direct
+    (code,) = found.code.values()
+    assert code.profile.main.body.global_loads >= 2 and "registers" in str(found) and "multiply-adds" in str(found)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ..explain import Work
-from ..layers import noted
+from ..layers import find, noted
 from .cases import AVG_POOLS, AWKWARD, POOLS, Conv, random_avg_pool, random_conv, random_pool
 from .compare import assert_close, assert_sums_close, conv_in_float64
 from .conv2d import instead_of_dgrad, instead_of_forward, instead_of_wgrad
@@ -66,6 +66,7 @@ class Contract(NamedTuple):
     inputs: tuple[str, ...]
     questions: Callable[..., Iterator[Question]]
     layers: Callable[..., dict[str, Question]]  # (dtype, form, with_bias) -> the layers whose traffic is counted
+    timed: Callable[..., Question] | None = None  # the same -> TIMED, whose result is not compared
 
     def fitted(self, form: str) -> Callable[[Any], Any]:
         return self.forms[form].fitted if form else lambda case: case
@@ -89,10 +90,28 @@ def _numbers(names: str, of: str = "problem") -> tuple[str, str]:
 # ---- convolution -----------------------------------------------------------------------------------------------------
 
 
+TIMED = "lenet-c3@1024"  # every form can tell it, and the record has it for every rung
+
+
+def _conv_bytes(case: Conv) -> bytes:
+    return struct.pack("16i", *case[:7], *case.outputs, *case.stride, *case.padding, *case.dilation, case.groups)
+
+
+def _timed_question(pass_: str, dtype, bias: bool) -> Question:
+    case = find(TIMED)
+    x, w, b = case.tensors(dtype, bias=bias)
+    dy = torch.randn(case.y, dtype=dtype)
+    inputs, output = {
+        "forward": ({"input": x, "weight": w, "bias": b}, ("output", case.y)),
+        "dgrad": ({"grad_output": dy, "weight": w}, ("grad_input", case.x)),
+        "wgrad": ({"grad_output": dy, "input": x}, ("grad_weight", case.w)),
+    }[pass_]
+    return Question(TIMED, _conv_bytes(case), inputs, output, lambda actual, what: None, case.flops // 2)
+
+
 def _conv_question(pass_: str, case: Conv, dtype, bias=True) -> Question:
     x, w, b = case.tensors(dtype, bias=bias)
     dy = torch.randn(case.N, case.K, *case.outputs, dtype=dtype)
-    problem = struct.pack("16i", *case[:7], *case.outputs, *case.stride, *case.padding, *case.dilation, case.groups)
     (y64, *exact), (y_abs, *magnitudes) = (
         conv_in_float64((x, w), dy, case.arguments) if b is None else conv_in_float64((x, w, b), dy, case.arguments)
     )
@@ -125,7 +144,7 @@ def _conv_question(pass_: str, case: Conv, dtype, bias=True) -> Question:
     def compare(actual, what):
         assert_sums_close(actual, *right, terms, what, dims, others)
 
-    return Question(f"{case}{'' if bias else ', no bias'}", problem, inputs, output, compare, macs)
+    return Question(f"{case}{'' if bias else ', no bias'}", _conv_bytes(case), inputs, output, compare, macs)
 
 
 _ONE = (1, 1)
@@ -186,6 +205,7 @@ def _conv(pass_: str, arguments: str, inputs) -> Contract:
         inputs,
         questions,
         layers,
+        lambda dtype, form="", with_bias=True: _timed_question(pass_, dtype, with_bias),
     )
     return contract
 

@@ -14,6 +14,7 @@ from ..explain import Work
 from ..simulator import ORDERS, Launch, TrafficTable
 from .compare import CheckError
 from .contracts import CONTRACTS
+from .predicted import KernelPrediction, prediction_of
 from .probe import expect_same_bits
 from .program import PLAIN_TYPES, TYPES, CompileError, Program, dtype_option
 from .traffic import advice, digits, noted, numbers_of, table
@@ -80,6 +81,7 @@ class KernelReport:
         default_factory=dict
     )  # layer -> column of convlab.testing.traffic -> number
     work: dict[str, Work] = field(default_factory=dict)  # layer -> the operations and bytes that it takes at least
+    prediction: KernelPrediction | None = None  # if asked for
 
     @property
     def ok(self) -> bool:
@@ -101,6 +103,7 @@ class KernelReport:
                 f"\nwhat it asks of memory for {layer}, beside convlab's kernels (python -m convlab.check --columns says how to read it)"
             ]
             lines += ["  " + line for line in (*self.beside_others(layer), *advice(self.traffic[layer]))]
+        lines += [f"\n{self.prediction}"] if self.prediction else []
         return "\n".join(lines)
 
     def verdict(self, subject: str) -> str:
@@ -131,6 +134,7 @@ def check_kernel(
     random_cases: int = 8,
     seed: int = 0,
     count: bool = True,
+    predicted: bool = False,
     most_findings: int = 5,
     cxx: str = "g++",
     progress: Callable[[int, str], None] | None = None,
@@ -144,7 +148,8 @@ def check_kernel(
         before its stream.
     like: a key of `convlab.testing.CONTRACTS`: conv2d_forward, conv2d_dgrad, conv2d_wgrad, max_pool2d_forward, and so
     on. random_cases, seed: how many random problems follow the awkward ones.
-    count: whether to count the memory traffic of two layers, if nothing is wrong.
+    count: whether to count the memory traffic of two layers, if nothing is wrong. predicted: whether to say how long a
+    convolution in float32 would take on an H200, too; that takes nvcc.
     most_findings: how many different ones are collected before it stops; an endless loop stops it at once.
     progress: called before each problem with how many have been done, and which is next.
 
@@ -176,11 +181,13 @@ def check_kernel(
         for layer, question in contract.layers(dtype, *form).items() if count and report.ok else ():
             if progress:
                 progress(report.problems + len(report.refused), layer)
-            answer = program.run(question, count=True)
+            answer = program.run(question, count=1)
             if answer.result is not None:
                 report.traffic[layer] = answer.traffic
                 report.numbers[layer] = numbers_of(answer.traffic, question.sizes, question.multiply_adds)
                 report.work[layer] = question.work
+        if predicted and report.ok:
+            report.prediction = prediction_of(program, Path(source).resolve(), contract, cxx)
     return report
 
 

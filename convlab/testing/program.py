@@ -135,8 +135,9 @@ class Program:
     def __exit__(self, *exception):
         self._folder.cleanup()
 
-    def run(self, question: Question, order="random", seed=0, count=False) -> Answer:
-        """Runs it once; threads and blocks take turns in the order that `convlab.simulate` describes."""
+    def run(self, question: Question, order="random", seed=0, count=0) -> Answer:
+        """Runs it once; threads and blocks take turns in the order that `convlab.simulate` describes. count: n counts
+        one block in n, and for more than 1 the result means nothing."""
         output, shape = question.output
         size = torch.empty((), dtype=self.dtype).element_size()
         request = [_numbers(ORDERS.index(order), seed, count), _data(question.problem), _numbers(len(question.inputs))]
