@@ -4,6 +4,7 @@ what ran.
 Nothing here names a rung: what there is, and what each can do, comes from `convlab.algorithms()`.
 """
 
+import dataclasses
 import functools
 import math
 import random
@@ -15,6 +16,7 @@ import torch
 
 import convlab
 from convlab import ops
+from convlab.arguments import is_channels_last
 from convlab.testing import DTYPES, Conv, assert_sums_close, conv_in_float64, random_conv
 
 KERNELS = Path(__file__).parent.parent / "csrc" / "kernels"
@@ -113,7 +115,7 @@ def _of_filters(rng: random.Random, filters) -> Conv:
 def _depthwise(rng: random.Random) -> Conv:
     """A depthwise convolution, most often as networks have them."""
     while True:
-        groups, R = rng.choice([1, 2, 3, 5, 7]), rng.choice([3, 3, 5, rng.randint(1, 7)])
+        groups, R = rng.choice([1, 2, 3, 4, 5, 8, 36]), rng.choice([3, 3, 5, rng.randint(1, 7)])
         S, stride, dilation = (
             rng.choice([R, R, R, rng.randint(1, 7)]),
             rng.choice([1, 1, 1, 2, 2, 3]),
@@ -175,30 +177,60 @@ def running_on(device: str, **mode):
             yield sim
 
 
-def check_passes(rung, conv: Conv, dtype, passes, device="cpu", **mode) -> None:
-    """Runs the passes through the rung, each against float64, and checks that its kernels made them."""
+def plain(t: torch.Tensor) -> torch.Tensor:
+    return t
+
+
+def last(t: torch.Tensor, first: int = 0) -> torch.Tensor:
+    """t in channels_last, with its strides even where both layouts are one, from the element `first` of a memory on."""
+    _, c, h, w = t.shape
+    memory = t.new_empty(t.numel() + first)[first:]
+    return memory.as_strided(t.shape, (h * w * c, 1, w * c, c)).copy_(t)
+
+
+def anywhere(t: torch.Tensor) -> torch.Tensor:
+    return last(t, 1)
+
+
+def check_passes(rung, conv: Conv, dtype, passes, device="cpu", lay_x=plain, lay_dy=plain, **mode) -> None:
+    """Runs the passes through the rung, each against float64, and checks that its kernels made them. lay_x, lay_dy:
+    plain, last or anywhere; with one of the latter, all that is written is channels_last."""
     problem, (P, Q) = problem_of(conv, dtype), conv.outputs
     x, w, b = conv.tensors(dtype)
     dy = torch.randn(conv.N, conv.K, P, Q, dtype=dtype)
     (y64, *d64), (y_abs, *d_abs) = conv_in_float64((x, w, b), dy, conv.arguments)
-    x, w, b, dy = (t.to(device) for t in (x, w, b, dy))
+    channels_last = (lay_x, lay_dy) != (plain, plain)
+    if channels_last:
+        w = last(w)
+    x, w, b, dy = (t.to(device) for t in (lay_x(x), w, b, lay_dy(dy)))
     geometry = (*conv.stride, *conv.padding * 2, *conv.dilation, conv.groups)
     dgrad_terms, images = conv.K // conv.groups * conv.R * conv.S, conv.N * P * Q
     for pass_ in passes:
-        what = f"{rung.name} {pass_} of {conv} in {dtype} under {mode}"
+        # of a forward torch asks the tensors; whose strides may say neither
+        asked = channels_last and (pass_ != "forward" or is_channels_last(x) or is_channels_last(w))
+        problem = dataclasses.replace(problem, channels_last=asked)
+        what = f"{rung.name} {pass_} of {conv} in {dtype}, {lay_x.__name__}, {lay_dy.__name__}, under {mode}"
         with running_on(device, **mode) as sim:
             if pass_ == "forward":
-                y = ops.conv2d_forward(x, w, b, geometry, rung.number)
-                assert_sums_close(y, y64, y_abs, w[0].numel() + 1, what)
+                out = ops.conv2d_forward(x, w, b, geometry, rung.number)
+                assert_sums_close(out, y64, y_abs, w[0].numel() + 1, what)
             elif pass_ == "dgrad":
-                dx = ops.conv2d_dgrad(dy, w, x.shape[2:], geometry, False, rung.number)
-                assert_sums_close(dx, d64[0], d_abs[0], dgrad_terms, what)
+                out = ops.conv2d_dgrad(dy, w, x.shape[2:], geometry, channels_last, rung.number)
+                assert_sums_close(out, d64[0], d_abs[0], dgrad_terms, what)
             else:
-                dw, db = ops.conv2d_wgrad(dy, x, w.shape[2:], geometry, True, False, rung.number)
-                assert_sums_close(dw, d64[1], d_abs[1], images, what)
+                out, db = ops.conv2d_wgrad(dy, x, w.shape[2:], geometry, True, channels_last, rung.number)
+                assert_sums_close(out, d64[1], d_abs[1], images, what)
                 assert_sums_close(db, d64[2], d_abs[2], images, what + ", bias")
+        assert not asked or out.is_contiguous(memory_format=torch.channels_last), what
         if sim and x.numel() and y64.numel():
-            assert_launched(rung, rung.plan(problem, pass_), sim.launches, what)
+            if anywhere not in (lay_x, lay_dy):  # where the plan may not have its vectors
+                assert_launched(rung, rung.plan(problem, pass_), sim.launches, what)
+            taken_as_it_lies = wants_depthwise(rung) and plain not in {"forward": [lay_x], "dgrad": [lay_dy]}.get(
+                pass_, [lay_x, lay_dy]
+            )
+            assert not (taken_as_it_lies and "layout.cu" in files_of(sim.launches)), (
+                f"{what}: does not take x and dy as they lie"
+            )
 
 
 # ---- what ran -------------------------------------------------------------------------------------------------------
@@ -207,7 +239,8 @@ def check_passes(rung, conv: Conv, dtype, passes, device="cpu", **mode) -> None:
 # these files, and a launch says where its kernel is defined. Rungs may share a header; then the tile tells them apart,
 # which is written in the kernel's name and in the rung's plan.
 
-SHARED_BY_ALL = {"conv2d_bias_grad.cu"}  # where a rung's wgrad does not make the bias gradient on the way
+# where a rung's wgrad does not make the bias gradient on the way, and where it takes NCHW alone
+SHARED_BY_ALL = {"conv2d_bias_grad.cu", "layout.cu"}
 
 
 @functools.cache
@@ -227,14 +260,20 @@ def has_kernels_of_its_own(rung) -> bool:
     return "__global__" in (KERNELS / f"conv2d_{rung.name}.cu").read_text()
 
 
+def files_of(launches) -> set[str]:
+    return {Path(launch.source.split(":")[0]).name for launch in launches}
+
+
 def assert_launched(rung, plan: dict, launches, what: str) -> None:
     """Checks that `launches`, of one pass, are the rung's, with the grid and the tile that its plan says."""
-    files = {Path(launch.source.split(":")[0]).name for launch in launches}
+    files = files_of(launches)
     ours = f"conv2d_{rung.name}.cu"
     assert files and files <= sources_of(rung) | SHARED_BY_ALL, (
         f"{what}: kernels of {sorted(files)} ran, not only those of {ours}"
     )
-    assert ours in files or not has_kernels_of_its_own(rung), f"{what}: no kernel of {ours} ran, but of {sorted(files)}"
+    assert any(f.startswith(f"conv2d_{rung.name}") for f in files) or not has_kernels_of_its_own(rung), (
+        f"{what}: no kernel of {ours} ran, but of {sorted(files)}"
+    )
     planned = [
         launch for launch in launches if launch.grid == plan["grid"] and math.prod(launch.block) == plan["threads"]
     ]

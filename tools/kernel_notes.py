@@ -20,6 +20,7 @@ import torch
 import convlab
 from convlab import layers, ops
 from convlab.explain.counting import call_of, count_call
+from convlab.simulator import TrafficTable
 from convlab.testing import contracts, traffic
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +43,7 @@ class Case(NamedTuple):
     run: Callable[[], object]  # calls the operator
     sizes: dict[str, int]  # bytes of the tensors that it reads and writes, by the simulator's names
     multiply_adds: int = 0
+    kernel: str = ""  # of the call's, those whose name begins so
 
 
 def sizes_of(**tensors) -> dict[str, int]:
@@ -122,6 +124,14 @@ def block_cases() -> Iterator[Case]:
         yield from (Case("conv2d_block.cu", layer.name, pass_, run, sizes) for pass_, run in runs.items())
 
 
+def layout_cases() -> Iterator[Case]:
+    """What adaptive pooling, which takes NCHW, needs in channels_last: there and back."""
+    for layer in layers.noted():
+        x = torch.randn(layer.x).contiguous(memory_format=torch.channels_last)
+        run = partial(ops.adaptive_avg_pool2d_forward, x, layer.x[2:])
+        yield Case("layout.cu", layer.name, "to and fro", run, sizes_of(input=x), kernel="change_layout_kernel")
+
+
 def activation_cases() -> Iterator[Case]:
     for layer in layers.noted():
         x = torch.randn(layer.y)
@@ -147,12 +157,13 @@ def activation_cases() -> Iterator[Case]:
 
 
 def all_cases() -> list[Case]:
-    return [*convolution_cases(), *block_cases(), *pooling_cases(), *activation_cases()]
+    return [*convolution_cases(), *block_cases(), *pooling_cases(), *layout_cases(), *activation_cases()]
 
 
 def counted(case: Case) -> dict[str, float]:
     """By column, with as many digits as are shown; those that have none, are left out."""
-    numbers = traffic.numbers_of(count_call(case.run).traffic, case.sizes, case.multiply_adds)
+    rows = TrafficTable(row for row in count_call(case.run).traffic if row.kernel.startswith(case.kernel))
+    numbers = traffic.numbers_of(rows, case.sizes, case.multiply_adds)
     return {column: float(traffic.digits(number)) for column, number in numbers.items()}
 
 

@@ -1,6 +1,7 @@
 // Adaptive pooling and max unpooling on CUDA.
 #include "host/adaptive_operators.h"
 
+#include "cuda/change_layout.h"
 #include "cuda/stream.h"
 #include "host/registration.h"
 #include "kernels/adaptive_pool2d.h"
@@ -8,7 +9,7 @@
 namespace convlab {
 namespace {
 
-struct Cuda {
+struct Cuda : ChangesLayout {
   static constexpr bool takes_channels_last = false;
   const Tensor& like;
   CurrentStream stream;

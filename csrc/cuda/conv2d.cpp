@@ -1,6 +1,7 @@
 // Convolution on CUDA: the operators.
 #include "host/conv2d_operators.h"
 
+#include "cuda/change_layout.h"
 #include "cuda/multiprocessors.h"
 #include "cuda/stream.h"
 #include "host/conv2d_block_operators.h"
@@ -10,7 +11,7 @@
 namespace convlab {
 namespace {
 
-struct Cuda {
+struct Cuda : ChangesLayout {
   using Rung = CudaRung;
   static constexpr bool takes_channels_last = false;
   static int multiprocessors(const Tensor& t) { return convlab::multiprocessors(t.get_device_index()); }

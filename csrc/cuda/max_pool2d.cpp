@@ -1,13 +1,14 @@
 // Max pooling on CUDA.
 #include "host/max_pool2d_operators.h"
 
+#include "cuda/change_layout.h"
 #include "cuda/stream.h"
 #include "host/registration.h"
 
 namespace convlab {
 namespace {
 
-struct Cuda {
+struct Cuda : ChangesLayout {
   static constexpr bool takes_channels_last = true;
   CurrentStream stream;
   const int channels;  // of a position where the tensors lie channels_last, else 1

@@ -41,11 +41,11 @@ inline void check_indices(const char* op, const Tensor& indices, const Tensor& l
 }
 
 // A tensor of `sizes` that run(out) fills, laid channels_last if asked for
-template <class Run>
+template <class Impl, class Run>
 Tensor filled(const Sizes& sizes, ScalarType dtype, const Tensor& like, bool channels_last, const Run& run) {
-  Tensor t = empty(sizes, dtype, like);
+  Tensor t = output(sizes, dtype, like, channels_last, false);
   if (t.numel() > 0) run(t);
-  return channels_last ? as_channels_last(t) : t;
+  return to_requested_layout<Impl>(t, channels_last, false);
 }
 
 // The windows of a pooling over planes of x, which have an element each
@@ -108,8 +108,8 @@ Tensor adaptive_max_pool2d_backward(Tensor dy, Tensor indices, Sizes input_size,
   check_indices(op, indices, dy);
   const Sizes inputs = with_plane(op, "grad_output", dy, input_size);
   const Adaptive g = make_adaptive(op, inputs, sizes_of(dy));
-  return filled(inputs, dy.scalar_type(), dy, channels_last, [&](Tensor& dx) {
-    const Tensor dyc = torch::stable::contiguous(dy), ic = torch::stable::contiguous(indices);
+  return filled<Impl>(inputs, dy.scalar_type(), dy, channels_last, [&](Tensor& dx) {
+    const Tensor dyc = in_layout<Impl>(dy, false), ic = in_layout<Impl>(indices, false);
     Impl(dx).maximum_backward(g, dtype, in("grad_output", dyc), in("indices", ic), out("grad_input", dx));
   });
 }
@@ -121,8 +121,8 @@ template <class Impl> Tensor max_unpool2d_forward(Tensor x, Tensor indices, Size
   check_indices(op, indices, x);
   const Sizes outputs = with_plane(op, "input", x, output_size);
   const Adaptive g = make_adaptive(op, outputs, sizes_of(x));
-  return filled(outputs, x.scalar_type(), x, channels_last, [&](Tensor& y) {
-    const Tensor xc = torch::stable::contiguous(x), ic = torch::stable::contiguous(indices);
+  return filled<Impl>(outputs, x.scalar_type(), x, channels_last, [&](Tensor& y) {
+    const Tensor xc = in_layout<Impl>(x, false), ic = in_layout<Impl>(indices, false);
     Impl(y).unpool(g, dtype, in("input", xc), in("indices", ic), out("output", y));
   });
 }
@@ -134,8 +134,8 @@ template <class Impl> Tensor planes_gather(Tensor x, Tensor indices, bool channe
   CONVLAB_CHECK(x.dim() == 4 && indices.dim() == 4, op, ": input and indices must have four dimensions");
   check_indices(op, indices, indices);
   const Adaptive g = make_adaptive(op, sizes_of(x), sizes_of(indices));
-  return filled(sizes_of(indices), x.scalar_type(), x, channels_last, [&](Tensor& y) {
-    const Tensor xc = torch::stable::contiguous(x), ic = torch::stable::contiguous(indices);
+  return filled<Impl>(sizes_of(indices), x.scalar_type(), x, channels_last, [&](Tensor& y) {
+    const Tensor xc = in_layout<Impl>(x, false), ic = in_layout<Impl>(indices, false);
     Impl(y).gather(g, dtype, in("input", xc), in("indices", ic), out("output", y));
   });
 }

@@ -49,8 +49,8 @@ std::tuple<Tensor, Tensor> conv2d_block_forward(Tensor x, Tensor w, std::optiona
   Tensor winners =
       with_winners ? output<Impl>(outputs, ScalarType::Byte, x, channels_last) : empty({0}, ScalarType::Byte, x);
   if (y.numel() > 0) {
-    const bool lie = as_they_lie<Impl>(chosen);
-    const Tensor xp = packed_for<Impl>(chosen, x), wp = packed_for<Impl>(chosen, w),
+    const bool lie = writes_channels_last<Impl>(chosen);
+    const Tensor xp = packed_first<Impl>(chosen, x), wp = packed_second<Impl>(chosen, w),
                  bp = bias ? packed<Impl>(*bias) : wp;
     const Impl backend(x);
     const int64_t side_by_side = problem.layouts.output ? g.K : 1;
@@ -118,13 +118,13 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_block_backward(Tensor dy, Tensor winne
     const Problem p =
         problem_on<Impl>(dy, Pass::dgrad, dtype, g, dx_channels_last, layouts(full, *w, xs, dx_channels_last));
     const auto chosen = resolve<typename Impl::Rung>(algo[0], p);
-    const bool lie = as_they_lie<Impl>(chosen);
+    const bool lie = writes_channels_last<Impl>(chosen);
     dx = output(xs, dy.scalar_type(), dy, dx_channels_last, lie);
     if (dx.numel() > 0) {
-      const Tensor wp = packed_for<Impl>(chosen, *w);
-      backend.dgrad(chosen, p, in("grad_convolution", full), in("weight", wp), out("grad_input", dx));
+      const Tensor dyp = packed_first<Impl>(chosen, full), wp = packed_second<Impl>(chosen, *w);
+      backend.dgrad(chosen, p, in("grad_convolution", dyp), in("weight", wp), out("grad_input", dx));
     }
-    dx = to_requested_layout(dx, dx_channels_last, lie);
+    dx = to_requested_layout<Impl>(dx, dx_channels_last, lie);
   }
   const bool bias = db.numel() > 0;
   bool bias_is_done = !bias;
@@ -132,15 +132,15 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_block_backward(Tensor dy, Tensor winne
     const Problem p = problem_on<Impl>(dy, Pass::wgrad, dtype, g, dw_channels_last || is_channels_last(*x),
                                        layouts(full, *x, ws, dw_channels_last));
     const auto chosen = resolve<typename Impl::Rung>(algo[1], p);
-    const bool lie = as_they_lie<Impl>(chosen);
+    const bool lie = writes_channels_last<Impl>(chosen);
     dw = output(ws, dy.scalar_type(), dy, dw_channels_last, lie);
     if (dw.numel() > 0) {
-      const Tensor xp = packed_for<Impl>(chosen, *x);
-      backend.wgrad(chosen, p, in("grad_convolution", full), in("input", xp), out("grad_weight", dw),
+      const Tensor dyp = packed_first<Impl>(chosen, full), xp = packed_second<Impl>(chosen, *x);
+      backend.wgrad(chosen, p, in("grad_convolution", dyp), in("input", xp), out("grad_weight", dw),
                     out_or_null("grad_bias", bias ? &db : nullptr));
       bias_is_done = true;
     }
-    dw = to_requested_layout(dw, dw_channels_last, lie);
+    dw = to_requested_layout<Impl>(dw, dw_channels_last, lie);
   }
   if (!bias_is_done) {
     const Problem p{.pass = Pass::wgrad, .dtype = dtype, .g = g, .layouts = {.first = lies_channels_last(full)}};

@@ -19,8 +19,7 @@ namespace convlab {
 
 // How an operator's tensors will lie once they are packed, and its output of `sizes` that is to be channels_last or not
 inline Layouts layouts(const Tensor& first, const Tensor& second, const Sizes& sizes, bool channels_last) {
-  const bool both = sizes[1] == 1 || (sizes[2] == 1 && sizes[3] == 1);
-  return {lies_channels_last(first), lies_channels_last(second), channels_last && !both};
+  return {lies_channels_last(first), lies_channels_last(second), channels_last && !one_layout(sizes)};
 }
 
 // Whether the chosen rung takes tensors that lie channels_last
@@ -28,15 +27,34 @@ template <class Impl> bool as_they_lie(const Chosen<typename Impl::Rung>& c) {
   return Impl::takes_channels_last || c.rung->as_they_lie;
 }
 
-// `t` as the chosen rung takes it; where that copies 16 bytes at a time, on a multiple of them: views may begin anywhere.
-template <class Impl> Tensor packed_for(const Chosen<typename Impl::Rung>& c, const Tensor& t) {
+// The layouts that its plan asks for, where it does not
+template <class Impl> Layouts asked(const Chosen<typename Impl::Rung>& c) {
+  if constexpr (Impl::takes_channels_last) return {};
+  else return c.plan.layouts;
+}
+
+// Whether what it writes is to be channels_last where the caller asks for that
+template <class Impl> bool writes_channels_last(const Chosen<typename Impl::Rung>& c) {
+  return as_they_lie<Impl>(c) || asked<Impl>(c).output;
+}
+
+// `t` as the chosen rung takes it, or in the layout that its plan asks for; where it copies 16 bytes at a time, on a
+// multiple of them: views may begin anywhere.
+template <class Impl> Tensor packed_for(const Chosen<typename Impl::Rung>& c, const Tensor& t, bool channels_last) {
   constexpr uintptr_t kAligned = 16;
-  const Tensor dense = packed(t, as_they_lie<Impl>(c));
+  if (!as_they_lie<Impl>(c)) return in_layout<Impl>(t, channels_last);
+  const Tensor dense = in_layout<Impl>(t, lies_channels_last(t));
   if (!c.rung->as_they_lie || reinterpret_cast<uintptr_t>(dense.data_ptr()) % kAligned == 0) return dense;
   Tensor copy = empty(sizes_of(dense), dense.scalar_type(), dense,
                       lies_channels_last(dense) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
   torch::stable::copy_(copy, dense);
   return copy;
+}
+template <class Impl> Tensor packed_first(const Chosen<typename Impl::Rung>& c, const Tensor& t) {
+  return packed_for<Impl>(c, t, asked<Impl>(c).first);
+}
+template <class Impl> Tensor packed_second(const Chosen<typename Impl::Rung>& c, const Tensor& t) {
+  return packed_for<Impl>(c, t, asked<Impl>(c).second);
 }
 
 // A pass on the device of `t`
@@ -63,15 +81,15 @@ Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geom
       problem_on<Impl>(x, Pass::forward, dtype, g, channels_last, layouts(x, w, outputs, channels_last));
   const auto chosen = resolve<typename Impl::Rung>(algo, problem);
 
-  const bool lie = as_they_lie<Impl>(chosen);
+  const bool lie = writes_channels_last<Impl>(chosen);
   Tensor y = output(outputs, x.scalar_type(), x, channels_last, lie);
   if (y.numel() > 0) {
-    const Tensor xp = packed_for<Impl>(chosen, x), wp = packed_for<Impl>(chosen, w),
+    const Tensor xp = packed_first<Impl>(chosen, x), wp = packed_second<Impl>(chosen, w),
                  bp = bias ? packed<Impl>(*bias) : wp;
     Impl(x).forward(chosen, problem, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr),
                     out("output", y));
   }
-  return to_requested_layout(y, channels_last, lie);
+  return to_requested_layout<Impl>(y, channels_last, lie);
 }
 
 // dy [N, K, P, Q], w [K, C/groups, R, S], bias [C] -> dx [N, C, H, W], where input_size is (H, W)
@@ -91,15 +109,15 @@ Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool 
   const Problem problem = problem_on<Impl>(dy, Pass::dgrad, dtype, g, channels_last, layouts(dy, w, x, channels_last));
   const auto chosen = resolve<typename Impl::Rung>(algo, problem);
 
-  const bool lie = as_they_lie<Impl>(chosen);
+  const bool lie = writes_channels_last<Impl>(chosen);
   Tensor dx = output(x, dy.scalar_type(), dy, channels_last, lie);
   if (dx.numel() > 0) {
-    const Tensor dyp = packed_for<Impl>(chosen, dy), wp = packed_for<Impl>(chosen, w),
+    const Tensor dyp = packed_first<Impl>(chosen, dy), wp = packed_second<Impl>(chosen, w),
                  bp = bias ? packed<Impl>(*bias) : wp;
     Impl(dy).dgrad(chosen, problem, in("grad_output", dyp), in("weight", wp), out("grad_input", dx),
                    in_or_null("bias", bias ? &bp : nullptr));
   }
-  return to_requested_layout(dx, channels_last, lie);
+  return to_requested_layout<Impl>(dx, channels_last, lie);
 }
 
 // dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless
@@ -123,8 +141,8 @@ std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, 
                                            layouts(dy, x, w, channels_last));
   const auto chosen = resolve<typename Impl::Rung>(algo, problem);
 
-  const bool lie = as_they_lie<Impl>(chosen);
-  const Tensor dyp = packed_for<Impl>(chosen, dy), xp = packed_for<Impl>(chosen, x);
+  const bool lie = writes_channels_last<Impl>(chosen);
+  const Tensor dyp = packed_first<Impl>(chosen, dy), xp = packed_second<Impl>(chosen, x);
   Tensor dw = output(w, dy.scalar_type(), dy, channels_last, lie),
          db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
   const bool bias = db.numel() > 0;
@@ -133,7 +151,7 @@ std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, 
     backend.wgrad(chosen, problem, in("grad_output", dyp), in("input", xp), out("grad_weight", dw),
                   out_or_null("grad_bias", bias ? &db : nullptr));
   else if (bias) backend.bias_grad(problem, in("grad_output", dyp), out("grad_bias", db));
-  return {to_requested_layout(dw, channels_last, lie), db};
+  return {to_requested_layout<Impl>(dw, channels_last, lie), db};
 }
 
 // dy [N, K, P, Q] -> db [K]

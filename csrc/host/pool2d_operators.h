@@ -25,7 +25,7 @@ inline Pool2d pool2d_from_outputs(const char* op, const Sizes& outputs, const Si
 // `t` as the kernels take it beside tensors that lie channels_last, or do not
 template <class Impl> Tensor packed_as(const Tensor& t, bool channels_last) {
   if (!Impl::takes_channels_last || is_channels_last(t) == channels_last) return packed<Impl>(t);
-  return channels_last ? as_channels_last(t) : torch::stable::contiguous(t);
+  return in_layout<Impl>(t, channels_last);
 }
 
 }  // namespace convlab

@@ -160,38 +160,71 @@ inline Tensor as_channels_last(const Tensor& t) {
 }
 
 // ---- layouts: a backend's kernels take contiguous tensors, or, where it says so (takes_channels_last), dense channels_last
-// ones as well -----
+// ones as well. One with kernels for it has `static void change_layout(const Tensor& from, Tensor& to, bool channels_last)`;
+// tensors with other strides are copied by torch. -----
+
+inline unsigned element_bytes(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Bool:
+    case ScalarType::Byte: return 1;
+    case ScalarType::Half:
+    case ScalarType::BFloat16: return 2;
+    case ScalarType::Int:
+    case ScalarType::Float: return 4;
+    case ScalarType::Double:
+    case ScalarType::Long: return 8;
+    default: throw std::runtime_error(message("convlab has no ", name_of(t.scalar_type())));
+  }
+}
 
 // Whether a tensor lies channels_last, and not contiguous also, once it is packed for a backend that takes both
 inline bool lies_channels_last(const Tensor& t) { return !t.is_contiguous() && is_channels_last(t); }
 
-// `t` as kernels take it; as_it_lies: whether they take channels_last
-inline Tensor packed(const Tensor& t, bool as_it_lies) {
-  if (t.is_contiguous()) return t;
-  if (as_it_lies && is_channels_last(t)) {
-    const int64_t C = t.size(1), W = t.size(3), row = C * W, expected[] = {t.size(2) * row, 1, row, C};
-    for (int d = 0; d < 4; d++)
-      if (t.size(d) != 1 && t.strides()[d] != expected[d]) return as_channels_last(t);
-    return t;
-  }
-  return torch::stable::contiguous(t);
+// Whether both layouts of these sizes are the same memory
+inline bool one_layout(const Sizes& sizes) { return sizes[1] == 1 || (sizes[2] == 1 && sizes[3] == 1); }
+
+// Whether a tensor's elements lie as those of a channels_last one, without gaps
+inline bool is_dense_channels_last(const Tensor& t) {
+  if (t.dim() != 4) return false;
+  const int64_t C = t.size(1), W = t.size(3), row = C * W, expected[] = {t.size(2) * row, 1, row, C};
+  for (int d = 0; d < 4; d++)
+    if (t.size(d) != 1 && t.strides()[d] != expected[d]) return false;
+  return true;
 }
-template <class Impl> Tensor packed(const Tensor& t) { return packed(t, Impl::takes_channels_last); }
+
+// `t` without gaps, and channels_last or contiguous
+template <class Impl> Tensor in_layout(const Tensor& t, bool channels_last) {
+  if (channels_last ? is_dense_channels_last(t) : t.is_contiguous()) return t;
+  if constexpr (requires { &Impl::change_layout; })
+    if (t.numel() > 0 && (channels_last ? t.is_contiguous() : is_dense_channels_last(t))) {
+      Tensor out =
+          empty(sizes_of(t), t.scalar_type(), t, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+      Impl::change_layout(t, out, channels_last);
+      return out;
+    }
+  return channels_last ? as_channels_last(t) : torch::stable::contiguous(t);
+}
+
+// `t` as kernels take it
+template <class Impl> Tensor packed(const Tensor& t) {
+  return in_layout<Impl>(t, Impl::takes_channels_last && !t.is_contiguous() && is_channels_last(t));
+}
 
 // An output for kernels to write; `to_requested_layout` gives it the layout it should have.
 inline Tensor output(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, bool channels_last,
                      bool as_it_lies) {
-  return empty(sizes, dtype, device_of,
-               as_it_lies && channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  return empty(
+      sizes, dtype, device_of,
+      channels_last && (as_it_lies || one_layout(sizes)) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 template <class Impl> Tensor output(const Sizes& sizes, ScalarType dtype, const Tensor& device_of, bool channels_last) {
   return output(sizes, dtype, device_of, channels_last, Impl::takes_channels_last);
 }
-inline Tensor to_requested_layout(Tensor t, bool channels_last, bool as_it_lies) {
-  return as_it_lies || !channels_last ? t : as_channels_last(t);
+template <class Impl> Tensor to_requested_layout(const Tensor& t, bool channels_last, bool as_it_lies) {
+  return !channels_last || as_it_lies || one_layout(sizes_of(t)) ? t : in_layout<Impl>(t, true);
 }
-template <class Impl> Tensor to_requested_layout(Tensor t, bool channels_last) {
-  return to_requested_layout(t, channels_last, Impl::takes_channels_last);
+template <class Impl> Tensor to_requested_layout(const Tensor& t, bool channels_last) {
+  return to_requested_layout<Impl>(t, channels_last, Impl::takes_channels_last);
 }
 
 }  // namespace convlab

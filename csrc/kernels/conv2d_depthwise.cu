@@ -13,6 +13,8 @@
 //                 channel and a slice of its runs, a thread the sums of all taps; they are added by shuffles, and the
 //                 slices' by a warp an element: no atomics, the same bits every time. Other filters, strides and
 //                 dilations: the same division of the work, with loops instead of registers.
+// channels_last   as it lies: lanes lie along the channels, of which a block has 32, and a thread two or four in one
+//                 access (conv2d_depthwise_channels_last.h); one where there is a multiplier, or no vector fits.
 // Against direct  an input is loaded for 16 sums together, not for each of them (3 x 3: 1.9 loads an output, not 18),
 //                 and indices are divided once for 16 outputs, in 32 bits.
 // What bounds it  memory: x and y (dgrad: dy and dx, wgrad: x and dy) cross the bus once, 8 bytes for 9 multiply-adds
@@ -20,7 +22,7 @@
 //                 issue slots for 50 instructions an output; this takes 15 to 20. Two rows of ten are loaded again,
 //                 from L1 or L2.
 // What is next    the normalisation and activation that follow, and the pointwise convolution behind them, while y is
-//                 in registers.
+//                 in registers; vectors in dgrad at a stride, and for multipliers, in channels_last.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
 //   MobileNet   forward     2.12    896                         8.26       4.43
@@ -30,48 +32,30 @@
 
 #include "device/reduce.h"
 #include "device/vector.h"
+#include "kernels/conv2d_depthwise_channels_last.h"
+#include "kernels/conv2d_depthwise_walk.h"
 #include "kernels/launchers.h"
 #include "kernels/windows.h"
 
 namespace convlab {
 namespace {
 
-constexpr int kThreads = kDepthwiseThreads;
-constexpr int kBlocksAtOnce = 4;  // a multiprocessor: leaves a thread 128 registers
+constexpr int kThreads = kDepthwiseThreads, kBlocksAtOnce = kDepthwiseBlocksAtOnce;
 
-// A pass as seen by its planes: `in` [images, in_maps, in_h, in_w] becomes `out` [images, out_maps, out_h, out_w],
-// whose first row sees the input from row -pad_h on. An output map is the sum of `sources` input maps; `shared_by` have
-// the same ones.
-struct Planes {
-  int images, in_maps, in_h, in_w, out_maps, out_h, out_w, pad_h, pad_w;
-  int sources, shared_by;
-  bool flipped;  // the filter
-};
-
-Planes forward_planes(const Conv2d& g) {
+DepthwisePlanes forward_planes(const Conv2d& g) {
   return {g.N, g.C, g.H, g.W, g.K, g.P, g.Q, g.pad_h, g.pad_w, 1, g.Kg(), false};
 }
-Planes dgrad_planes(const Conv2d& g) {  // at stride 1
+DepthwisePlanes dgrad_planes(const Conv2d& g) {  // at stride 1
   return {g.N,    g.K, g.P, g.Q, g.C, g.H, g.W, (g.R - 1) * g.dilation_h - g.pad_h, (g.S - 1) * g.dilation_w - g.pad_w,
           g.Kg(), 1,   true};
 }
 
-// Where a run lies: piece i of the planes [images, height, width] of a map.
-struct Place {
-  int image, row, column;
-};
-template <int kRows, int kColumns> __device__ __forceinline__ Place place_of(unsigned i, int height, int width) {
-  const unsigned across = unsigned(width + kColumns - 1) / kColumns,
-                 pieces = unsigned(height + kRows - 1) / kRows * across;
-  const unsigned image = i / pieces, piece = i - image * pieces, down = piece / across;
-  return {int(image), int(down) * kRows, int(piece - down * across) * kColumns};
+// The piece and the map of a thread, where lanes lie along kAcross maps
+template <int kAcross = 1> __device__ __forceinline__ unsigned piece_of_thread() {
+  return (blockIdx.z * gridDim.y + blockIdx.y) * (kThreads / kAcross) + threadIdx.x / kAcross;
 }
-template <int kRows, int kColumns>
-__device__ __forceinline__ bool exists(unsigned i, int images, int height, int width) {
-  return i < unsigned(images) * (unsigned(height + kRows - 1) / kRows * (unsigned(width + kColumns - 1) / kColumns));
-}
-__device__ __forceinline__ unsigned piece_of_thread() {
-  return (blockIdx.z * gridDim.y + blockIdx.y) * kThreads + threadIdx.x;
+template <int kAcross> __device__ __forceinline__ int map_of_thread(unsigned block) {
+  return int(block) * kAcross + int(threadIdx.x % kAcross);
 }
 
 // kWidth neighbours from column `left` on of a row of `width`, zeros outside it. kPairs: p + left is even where a pair
@@ -91,35 +75,25 @@ __device__ __forceinline__ void load_row(float (&row)[kWidth], const T* p, bool 
   }
 }
 
-// The window of a run of rows x columns, from row `top` and column `left` of a plane on, where `window` points: loads
-// each of its rows once, and calls f(tap, a, b, value) for every tap of every position (a, b) of the run.
+// over_window() of a plane, from row `top` and column `left` on, where `window` points
 template <int kFilter, int kStride, int kRows, int kColumns, class T, class F>
-__device__ __forceinline__ void over_window(const T* window, int top, int left, int height, int width, const F& f) {
-  constexpr int kWindowRows = (kRows - 1) * kStride + kFilter, kWindowColumns = (kColumns - 1) * kStride + kFilter;
-#pragma unroll
-  for (int h = 0; h < kWindowRows; h++) {
-    float row[kWindowColumns];
-    load_row<kColumns == 2>(row, window + h * width, unsigned(top + h) < unsigned(height), left, width);
-#pragma unroll
-    for (int r = 0; r < kFilter; r++) {
-      if (h < r || (h - r) % kStride || (h - r) / kStride >= kRows) continue;
-#pragma unroll
-      for (int s = 0; s < kFilter; s++)
-#pragma unroll
-        for (int b = 0; b < kColumns; b++) f(r * kFilter + s, (h - r) / kStride, b, row[b * kStride + s]);
-    }
-  }
+__device__ __forceinline__ void over_plane(const T* window, int top, int left, int height, int width, const F& f) {
+  over_window<float, kFilter, kStride, kRows, kColumns>(
+      [&](auto& row, int h) {
+        load_row<kColumns == 2>(row, window + h * width, unsigned(top + h) < unsigned(height), left, width);
+      },
+      f);
 }
 
 // in, w [K, R, S], bias [K] or null -> out.  grid (output maps, pieces)
 template <class T, int kFilter, int kStride, int kRows, int kColumns>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
-    depthwise_runs_kernel(Planes g, const T* __restrict__ in, const T* __restrict__ w, const T* __restrict__ bias,
-                          T* __restrict__ out) {
+    depthwise_runs_kernel(DepthwisePlanes g, const T* __restrict__ in, const T* __restrict__ w,
+                          const T* __restrict__ bias, T* __restrict__ out) {
   constexpr int kTaps = kFilter * kFilter;
   const unsigned i = piece_of_thread();
   if (!exists<kRows, kColumns>(i, g.images, g.out_h, g.out_w)) return;
-  const Place at = place_of<kRows, kColumns>(i, g.out_h, g.out_w);
+  const DepthwisePlace at = place_of<kRows, kColumns>(i, g.out_h, g.out_w);
   const int map = blockIdx.x, top = at.row * kStride - g.pad_h, left = at.column * kStride - g.pad_w;
   const int source = (g.shared_by == 1 ? map : map / g.shared_by) * g.sources;
 
@@ -137,7 +111,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     float taps[kTaps];
 #pragma unroll
     for (int t = 0; t < kTaps; t++) taps[t] = float(filter[g.flipped ? kTaps - 1 - t : t]);
-    over_window<kFilter, kStride, kRows, kColumns>(
+    over_plane<kFilter, kStride, kRows, kColumns>(
         plane, top, left, g.in_h, g.in_w, [&](int tap, int a, int b, float value) { sums[a][b] += value * taps[tap]; });
   }
 
@@ -150,26 +124,28 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
   }
 }
 
-// The same for any filter, stride and dilation.
-template <class T>
+// The same for any filter, stride and dilation, with kAcross maps a block: 1, or several where tensors lie channels_last
+template <class T, int kAcross>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
-    depthwise_any_kernel(Planes g, int R, int S, int stride_h, int stride_w, int dilation_h, int dilation_w,
+    depthwise_any_kernel(DepthwisePlanes g, int R, int S, int stride_h, int stride_w, int dilation_h, int dilation_w,
                          const T* __restrict__ in, const T* __restrict__ w, const T* __restrict__ bias,
                          T* __restrict__ out) {
   constexpr int kRows = kDepthwiseAnyRows;
-  const unsigned i = piece_of_thread();
-  if (!exists<kRows, 1>(i, g.images, g.out_h, g.out_w)) return;
-  const Place at = place_of<kRows, 1>(i, g.out_h, g.out_w);
-  const int map = blockIdx.x, top = at.row * stride_h - g.pad_h, left = at.column * stride_w - g.pad_w;
-  const int source = map / g.shared_by * g.sources, taps = R * S;
+  const unsigned i = piece_of_thread<kAcross>();
+  const int map = map_of_thread<kAcross>(blockIdx.x);
+  if (map >= g.out_maps || !exists<kRows, 1>(i, g.images, g.out_h, g.out_w)) return;
+  const DepthwisePlace at = place_of<kRows, 1>(i, g.out_h, g.out_w);
+  const int top = at.row * stride_h - g.pad_h, left = at.column * stride_w - g.pad_w;
+  const int taps = R * S;
 
   float sums[kRows];
 #pragma unroll
   for (int a = 0; a < kRows; a++) sums[a] = bias ? float(bias[map]) : 0.0f;
-  const T* plane = in + ((long long)at.image * g.in_maps + source) * (g.in_h * g.in_w);
+  const DepthwiseMaps<kAcross> lie{g.in_maps, g.in_h * g.in_w}, to{g.out_maps, g.out_h * g.out_w};
+  const T* plane = in + lie.first(at.image, map / g.shared_by * g.sources);
   const T* filter = w + (long long)map * g.sources * taps;
 #pragma unroll 1
-  for (int j = 0; j < g.sources; j++, plane += g.in_h * g.in_w, filter += taps)
+  for (int j = 0; j < g.sources; j++, plane += lie.next_map(), filter += taps)
 #pragma unroll 1
     for (int r = 0; r < R; r++)
 #pragma unroll 1
@@ -180,32 +156,34 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
         for (int a = 0; a < kRows; a++) {
           const int row = h + a * stride_h;
           const bool inside = unsigned(row) < unsigned(g.in_h) && unsigned(v) < unsigned(g.in_w);
-          sums[a] += load_if(inside, plane + (inside ? row * g.in_w + v : 0)) * weight;
+          sums[a] += load_if(inside, plane + lie.at(inside ? row * g.in_w + v : 0)) * weight;
         }
       }
 
-  out += ((long long)at.image * g.out_maps + map) * (g.out_h * g.out_w) + (at.row * g.out_w + at.column);
+  out += to.first(at.image, map);
 #pragma unroll
   for (int a = 0; a < kRows; a++)
-    if (at.row + a < g.out_h) out[a * g.out_w] = T(sums[a]);
+    if (at.row + a < g.out_h) out[to.at((at.row + a) * g.out_w + at.column)] = T(sums[a]);
 }
 
 // dy [N, K, P, Q], w [K, R, S] -> dx [N, C, H, W], of any stride: an element gathers what its windows give it.
-// grid (C, pieces)
-template <class T>
+// grid (ceil(C / kAcross), pieces)
+template <class T, int kAcross>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     depthwise_gather_kernel(Conv2d g, const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx) {
-  const unsigned i = piece_of_thread();
-  if (!exists<1, 1>(i, g.N, g.H, g.W)) return;
-  const Place at = place_of<1, 1>(i, g.H, g.W);
-  const int c = blockIdx.x, maps = g.Kg();
-  const T* dyk = dy + ((long long)at.image * g.K + c * maps) * (g.P * g.Q);
+  const unsigned i = piece_of_thread<kAcross>();
+  const int c = map_of_thread<kAcross>(blockIdx.x), maps = g.Kg();
+  if (c >= g.C || !exists<1, 1>(i, g.N, g.H, g.W)) return;
+  const DepthwisePlace at = place_of<1, 1>(i, g.H, g.W);
+  const DepthwiseMaps<kAcross> lie{g.K, g.P * g.Q}, to{g.C, g.H * g.W};
+  const T* dyk = dy + lie.first(at.image, c * maps);
   const T* wk = w + (long long)c * maps * (g.R * g.S);
   float sum = 0;
 #pragma unroll 1
-  for (int j = 0; j < maps; j++, dyk += g.P * g.Q, wk += g.R * g.S)
-    over_windows(g, at.row, at.column, [&](int tap, int output) { sum += float(dyk[output]) * float(wk[tap]); });
-  dx[((long long)at.image * g.C + c) * (g.H * g.W) + (at.row * g.W + at.column)] = T(sum);
+  for (int j = 0; j < maps; j++, dyk += lie.next_map(), wk += g.R * g.S)
+    over_windows(g, at.row, at.column,
+                 [&](int tap, int output) { sum += float(dyk[lie.at(output)]) * float(wk[tap]); });
+  dx[to.first(at.image, c) + to.at(at.row * g.W + at.column)] = T(sum);
 }
 
 // dy [N, K, P, Q], x [N, C, H, W] -> partial [K, R S + 1, slices]: sums of each tap, then of dy.  grid (slices, K)
@@ -220,7 +198,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
 #pragma unroll 1
   for (unsigned i = blockIdx.x * unsigned(slice) + threadIdx.x; i < end; i += kThreads) {
     if (!exists<kRows, kColumns>(i, g.N, g.P, g.Q)) break;
-    const Place at = place_of<kRows, kColumns>(i, g.P, g.Q);
+    const DepthwisePlace at = place_of<kRows, kColumns>(i, g.P, g.Q);
     const int top = at.row * kStride - g.pad_h, left = at.column * kStride - g.pad_w;
     const T* dyk = dy + ((long long)at.image * g.K + k) * (g.P * g.Q) + (at.row * g.Q + at.column);
     const T* xc = x + ((long long)at.image * g.C + c) * (g.H * g.W) + (top * g.W + left);
@@ -238,44 +216,46 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
 #pragma unroll
       for (int b = 0; b < kColumns; b++) sums[kTaps] += d[a][b];
     }
-    over_window<kFilter, kStride, kRows, kColumns>(
+    over_plane<kFilter, kStride, kRows, kColumns>(
         xc, top, left, g.H, g.W, [&](int tap, int a, int b, float value) { sums[tap] += d[a][b] * value; });
   }
   partial += (long long)k * (kTaps + 1) * gridDim.x + blockIdx.x;
   block_sums<kThreads>(sums, [&](int i, float sum) { partial[i * gridDim.x] = sum; });
 }
 
-// The same for any filter, stride and dilation, kDepthwiseAnyTaps taps a block.  grid (slices, K, taps)
-template <class T>
+// The same for any filter, stride and dilation, kAcross maps and kDepthwiseAnyTaps taps a block.
+// grid (slices, ceil(K / kAcross), taps)
+template <class T, int kAcross>
 __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     depthwise_wgrad_any_kernel(Conv2d g, int slice, const T* __restrict__ dy, const T* __restrict__ x,
                                float* __restrict__ partial) {
-  const int k = blockIdx.y, c = k / g.Kg(), taps = g.R * g.S, tap0 = blockIdx.z * kDepthwiseAnyTaps;
+  const int k = map_of_thread<kAcross>(blockIdx.y), taps = g.R * g.S, tap0 = blockIdx.z * kDepthwiseAnyTaps;
   int down[kDepthwiseAnyTaps], right[kDepthwiseAnyTaps];  // where the taps lie from the first
 #pragma unroll
   for (int t = 0; t < kDepthwiseAnyTaps; t++)
     down[t] = (tap0 + t) / g.S * g.dilation_h, right[t] = (tap0 + t) % g.S * g.dilation_w;
   float sums[kDepthwiseAnyTaps + 1] = {};
-  const unsigned end = (blockIdx.x + 1) * unsigned(slice);
+  const DepthwiseMaps<kAcross> of_x{g.C, g.H * g.W}, of_dy{g.K, g.P * g.Q};
+  const unsigned end = k < g.K ? (blockIdx.x + 1) * unsigned(slice) : 0;
 #pragma unroll 1
-  for (unsigned i = blockIdx.x * unsigned(slice) + threadIdx.x; i < end; i += kThreads) {
+  for (unsigned i = blockIdx.x * unsigned(slice) + threadIdx.x / kAcross; i < end; i += kThreads / kAcross) {
     if (!exists<1, 1>(i, g.N, g.P, g.Q)) break;
-    const Place at = place_of<1, 1>(i, g.P, g.Q);
+    const DepthwisePlace at = place_of<1, 1>(i, g.P, g.Q);
     const int top = at.row * g.stride_h - g.pad_h, left = at.column * g.stride_w - g.pad_w;
-    const T* xc = x + ((long long)at.image * g.C + c) * (g.H * g.W);
-    const float d = float(dy[((long long)at.image * g.K + k) * (g.P * g.Q) + (at.row * g.Q + at.column)]);
+    const T* xc = x + of_x.first(at.image, k / g.Kg());
+    const float d = float(dy[of_dy.first(at.image, k) + of_dy.at(at.row * g.Q + at.column)]);
     sums[kDepthwiseAnyTaps] += d;
 #pragma unroll
     for (int t = 0; t < kDepthwiseAnyTaps; t++) {
       const int h = top + down[t], v = left + right[t];
       const bool inside = tap0 + t < taps && unsigned(h) < unsigned(g.H) && unsigned(v) < unsigned(g.W);
-      sums[t] += d * load_if(inside, xc + (inside ? h * g.W + v : 0));
+      sums[t] += d * load_if(inside, xc + of_x.at(inside ? h * g.W + v : 0));
     }
   }
-  partial += (long long)k * (taps + 1) * gridDim.x + blockIdx.x;
-  block_sums<kThreads>(sums, [&](int i, float sum) {
-    if (i < kDepthwiseAnyTaps ? tap0 + i < taps : tap0 == 0)
-      partial[(long long)(i < kDepthwiseAnyTaps ? tap0 + i : taps) * gridDim.x] = sum;
+  sums_of_maps<kAcross>(sums, [&](int i, float sum) {
+    const int map = int(blockIdx.y) * kAcross + i % kAcross, t = i / kAcross;
+    if (map < g.K && (t < kDepthwiseAnyTaps ? tap0 + t < taps : tap0 == 0))
+      partial[((long long)map * (taps + 1) + (t < kDepthwiseAnyTaps ? tap0 + t : taps)) * gridDim.x + blockIdx.x] = sum;
   });
 }
 
@@ -304,35 +284,53 @@ template <class F> void with_type(DType dtype, const F& f) {
   });
 }
 
-// Calls f.template operator()<filter, stride, rows, columns>() with a run of the table; false where there is none.
+// Calls f.template operator()<run>() with a run of the table; false where there is none.
 template <int i = 0, class F> bool with_run(int variant, const F& f) {
   if constexpr (i < kDepthwiseRunCount) {
-    constexpr DepthwiseRun run = kDepthwiseRuns[i];
     if (variant != i) return with_run<i + 1>(variant, f);
-    f.template operator()<run.filter, run.stride, run.rows, run.columns>();
+    f.template operator()<kDepthwiseRuns[i]>();
     return true;
   }
   return false;
 }
 
-// Whether p lies at a multiple of two elements. A view may begin anywhere.
-template <class T> bool even(const T* p) { return reinterpret_cast<unsigned long long>(p) % (2 * sizeof(T)) == 0; }
+// Calls f.template operator()<maps of a block>(), where no run fits.
+template <class F> void with_layout(bool channels_last, const F& f) {
+  if (channels_last) f.template operator()<kDepthwiseTogether>();
+  else f.template operator()<1>();
+}
+
+// The plan's run, or another that does without vectors where tensors do not begin on one: a view may begin anywhere.
+template <class T>
+int variant_for(Pass pass, const Plan& plan, const Conv2d& g, bool channels_last, const T* a, const T* b) {
+  const int columns = plan.variant < kDepthwiseRunCount ? kDepthwiseRuns[plan.variant].columns : 1;
+  const int channels = depthwise_run(pass, g, plan.variant).channels;
+  const size_t bytes = sizeof(T) * size_t(channels > 1 ? channels : columns);
+  const bool aligned = reinterpret_cast<size_t>(a) % bytes == 0 && reinterpret_cast<size_t>(b) % bytes == 0;
+  return aligned ? plan.variant : depthwise_variant(pass, g, channels_last, false);
+}
 
 // forward, and dgrad at stride 1
 template <class T>
-void correlate(Pass pass, const Plan& plan, const Conv2d& g, const Planes& planes, const T* in, const T* w,
+void correlate(Pass pass, const Plan& plan, const Conv2d& g, const DepthwisePlanes& planes, const T* in, const T* w,
                const T* bias, T* out, Stream stream) {
-  const int variant = even(in) && even(out) ? plan.variant : depthwise_variant(pass, g, false);
-  unsigned grid[3];
-  depthwise_grid(pass, g, variant, grid);
-  const dim3 blocks(grid[0], grid[1], grid[2]);
-  if (!with_run(variant, [&]<int kFilter, int kStride, int kRows, int kColumns>() {
-        launch(depthwise_runs_kernel<T, kFilter, kStride, kRows, kColumns>, blocks, dim3(kThreads), 0, stream, planes,
-               in, w, bias, out);
+  const bool channels_last = plan.layouts.first, forward = pass == Pass::forward;
+  const int variant = variant_for(pass, plan, g, channels_last, in, out);
+  const DepthwiseGrid grid = depthwise_grid(pass, g, channels_last, variant);
+  const dim3 blocks(grid.x, grid.y, grid.z), threads(kThreads);
+  if (with_run(variant, [&]<DepthwiseRun r>() {
+        if constexpr (r.channels > 1)
+          launch(depthwise_vectors_kernel<T, r.filter, r.stride, r.rows, r.columns, r.channels>, blocks, threads, 0,
+                 stream, planes, int(grid.slice), in, w, bias, out);
+        else
+          launch(depthwise_runs_kernel<T, r.filter, r.stride, r.rows, r.columns>, blocks, threads, 0, stream, planes,
+                 in, w, bias, out);
       }))
-    launch(depthwise_any_kernel<T>, blocks, dim3(kThreads), 0, stream, planes, g.R, g.S,
-           pass == Pass::forward ? g.stride_h : 1, pass == Pass::forward ? g.stride_w : 1, g.dilation_h, g.dilation_w,
-           in, w, bias, out);
+    return;
+  with_layout(channels_last, [&]<int kAcross>() {
+    launch(depthwise_any_kernel<T, kAcross>, blocks, threads, 0, stream, planes, g.R, g.S, forward ? g.stride_h : 1,
+           forward ? g.stride_w : 1, g.dilation_h, g.dilation_w, in, w, bias, out);
+  });
 }
 
 void forward(const Plan& plan, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y,
@@ -351,8 +349,10 @@ void dgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const
     if (g.stride_h == 1 && g.stride_w == 1)
       return correlate<T>(Pass::dgrad, plan, g, dgrad_planes(g), static_cast<const T*>(dy), static_cast<const T*>(w),
                           nullptr, static_cast<T*>(dx), stream);
-    launch(depthwise_gather_kernel<T>, dim3(plan.grid[0], plan.grid[1], plan.grid[2]), dim3(kThreads), 0, stream, g,
-           static_cast<const T*>(dy), static_cast<const T*>(w), static_cast<T*>(dx));
+    with_layout(plan.layouts.first, [&]<int kAcross>() {
+      launch(depthwise_gather_kernel<T, kAcross>, dim3(plan.grid[0], plan.grid[1], plan.grid[2]), dim3(kThreads), 0,
+             stream, g, static_cast<const T*>(dy), static_cast<const T*>(w), static_cast<T*>(dx));
+    });
   });
 }
 
@@ -363,14 +363,22 @@ void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy_, cons
     using T = typename decltype(tag)::type;
     const T *dy = static_cast<const T*>(dy_), *x = static_cast<const T*>(x_);
     float* partial = static_cast<float*>(workspace);
-    const int variant = even(dy) && even(x) ? plan.variant : depthwise_variant(Pass::wgrad, g, false);
-    const int slice = int(depthwise_slice(depthwise_pieces(Pass::wgrad, g, variant), plan.slices));
-    const dim3 blocks(plan.grid[0], plan.grid[1], plan.grid[2]);
-    if (!with_run(variant, [&]<int kFilter, int kStride, int kRows, int kColumns>() {
-          launch(depthwise_wgrad_kernel<T, kFilter, kStride, kRows, kColumns>, blocks, dim3(kThreads), 0, stream, g,
-                 slice, dy, x, partial);
+    const bool channels_last = plan.layouts.first;
+    const int variant = variant_for(Pass::wgrad, plan, g, channels_last, dy, x);
+    const DepthwiseGrid grid = depthwise_grid(Pass::wgrad, g, channels_last, variant, plan.slices);
+    const int slice = int(grid.slice);
+    const dim3 blocks(grid.x, grid.y, grid.z), threads(kThreads);
+    if (!with_run(variant, [&]<DepthwiseRun r>() {
+          if constexpr (r.channels > 1)
+            launch(depthwise_vectors_wgrad_kernel<T, r.filter, r.stride, r.rows, r.columns, r.channels>, blocks,
+                   threads, 0, stream, g, slice, dy, x, partial);
+          else
+            launch(depthwise_wgrad_kernel<T, r.filter, r.stride, r.rows, r.columns>, blocks, threads, 0, stream, g,
+                   slice, dy, x, partial);
         }))
-      launch(depthwise_wgrad_any_kernel<T>, blocks, dim3(kThreads), 0, stream, g, slice, dy, x, partial);
+      with_layout(channels_last, [&]<int kAcross>() {
+        launch(depthwise_wgrad_any_kernel<T, kAcross>, blocks, threads, 0, stream, g, slice, dy, x, partial);
+      });
     const int taps = g.R * g.S;
     launch(depthwise_add_kernel<T>, blocks_for((long long)g.K * (taps + 1), kThreads / kWarpLanes), dim3(kThreads), 0,
            stream, g.K, taps, plan.slices, partial, static_cast<T*>(dw), static_cast<T*>(db));

@@ -6,20 +6,6 @@
 
 namespace convlab {
 
-inline unsigned element_bytes(const Tensor& t) {
-  switch (t.scalar_type()) {
-    case ScalarType::Bool:
-    case ScalarType::Byte: return 1;
-    case ScalarType::Half:
-    case ScalarType::BFloat16: return 2;
-    case ScalarType::Int:
-    case ScalarType::Float: return 4;
-    case ScalarType::Double:
-    case ScalarType::Long: return 8;
-    default: throw std::runtime_error(message("the simulator has no ", name_of(t.scalar_type())));
-  }
-}
-
 class [[nodiscard]] Input {
  public:
   Input(const char* name, const Tensor* t)
