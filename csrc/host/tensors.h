@@ -14,6 +14,7 @@
 
 #include "dtype.h"
 #include "geometry/validate.h"
+#include "host/pages.h"
 
 namespace convlab {
 
@@ -131,6 +132,7 @@ inline Tensor empty_strided(torch::headeronly::IntHeaderOnlyArrayRef sizes,
                                                   cuda ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu(),
                                                   cuda ? device_of.get_device_index() : 0, &handle));
   Tensor t(handle);
+  if (!cuda) ask_for_large_pages(t.mutable_data_ptr(), t.numel() * int64_t(t.element_size()));
   if (poisoned()) {
     const bool floating = dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half ||
                           dtype == ScalarType::BFloat16;

@@ -120,6 +120,24 @@ void compare(const std::string& what, const Sample& sample, const Tensor<T>& exp
   }
 }
 
+void expect(bool is_so, const char* what) {
+  if (!is_so) failures++, std::printf("not so: %s\n", what);
+}
+
+// Threads are woken for what they save, not when they were late, and tried again after a while.
+void check_lateness() {
+  Lateness late;
+  expect(late.worth(1e-5, 0), "at first threads are on time");
+  late.note(1.0, 1.2, 10);
+  expect(late.worth(1e-9, 10), "parts that are not of one size are on time");
+  late.note(1e-3, 9e-3, 20);
+  expect(!late.worth(1e-3, 20) && !late.worth(1e-3, 20.05), "8 ms late: no work for a thread that saves 1 ms");
+  expect(late.worth(1e-2, 20), "but work for one that saves 10 ms");
+  expect(late.worth(1e-5, 20.1), "after a while they are tried again");
+  for (int i = 0; i < 50; i++) late.note(1e-3, 1e-3, 21);
+  expect(late.worth(1e-6, 21), "and what was late is forgotten");
+}
+
 template <class T> void check(const Sample& sample, Random& random) {
   const Conv2d& g = sample.g;
   const auto tensor = [&](int64_t count) { return Tensor<T>(count, sample.at_end); };
@@ -190,6 +208,7 @@ int main(int count, char** arguments) {
   std::signal(SIGBUS, fault);
   Random random{std::mt19937(unsigned(std::atoi(arguments[1])))};
   const int problems = std::atoi(arguments[2]);
+  check_lateness();
   for (int i = 0; i < problems; i++) {
     const Sample sample = random_sample(random);
     dispatch(sample.dtype, [&](auto tag) { check<typename decltype(tag)::type>(sample, random); });

@@ -1,0 +1,26 @@
+// Large outputs whose pages the system has not lent yet ask for them by the 2 MB, where it has such: that takes a third of
+// the time of a fault for each 4 KB. Nothing else changes: where pages are there already, nothing is asked.
+#pragma once
+#include <cstdint>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace convlab {
+
+constexpr uintptr_t kPage = 4 << 10, kLargePage = 2 << 20;
+constexpr int64_t kAsked = 4 << 20;  // bytes from which on an output holds a large page at least
+
+inline void ask_for_large_pages(void* data, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  if (bytes < kAsked) return;
+  const uintptr_t from = reinterpret_cast<uintptr_t>(data), to = from + uintptr_t(bytes),
+                  begin = (from + kLargePage - 1) / kLargePage * kLargePage, end = to / kLargePage * kLargePage;
+  unsigned char there = 0;
+  if (mincore(reinterpret_cast<void*>((begin + end) / 2 / kPage * kPage), 1, &there) == 0 && !(there & 1))
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
+
+}  // namespace convlab
