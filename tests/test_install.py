@@ -138,13 +138,10 @@ def test_a_wheel_works_beside_another_torch_and_without_a_compiler(wheel, tmp_pa
     newcomer = Newcomer(work, python, wheel)
     said = newcomer.run("-m", "convlab.doctor")
     assert said.splitlines()[-1] == "nothing at fault", said
-    assert f" {OTHER_TORCH}" in re.search("torch  .*", said)[0] and "g++" not in re.search("built with.*", said)[0][:20]
-    assert re.search(r"host compiler +note", said) or "note" in re.search(".*host compiler.*", said)[0], said
-    assert f"torch {torch.__version__}" in re.search("built with.*", said)[0]  # another one than it runs beside
-    assert newcomer.run("-c", A_STEP).split()[::2] == [
-        newcomer.run("-c", "import torch; print(torch.__version__)").strip(),
-        "True",
-    ]
+    lines = {line[6:].split("  ")[0]: line for line in said.splitlines()}
+    assert f" {OTHER_TORCH}" in lines["torch"] and lines["host compiler"].startswith("note"), said
+    assert f"torch {torch.__version__.split('+')[0]}," in lines["built with"]  # not the one that it runs beside
+    assert re.fullmatch(rf"{OTHER_TORCH}\S* 0\.\S+ True", newcomer.run("-c", A_STEP).strip())
     shutil.rmtree(environment)  # hundreds of megabytes
 
 
@@ -188,7 +185,7 @@ def newcomer(wheel, tmp_path) -> Newcomer:
 def test_a_walk_to_a_model_of_theirs_and_whether_it_is_faster(newcomer):
     (newcomer.folder / "theirs.py").write_text(THEIRS)
     said = newcomer.run("theirs.py")
-    assert re.search(r"convlab's are \d+\.\d\d times as fast$", said.strip()), said
+    assert re.search(r"\d+\.\d+ times (as fast|faster)", said.strip().splitlines()[-1]), said
     assert {"stem.0", "stem.2", "conv"} <= set(re.findall(r"[\w.]+", said)), said
 
 
@@ -198,8 +195,8 @@ def test_a_walk_to_a_race_in_a_kernel_of_theirs(newcomer):
     lines = [line for line in kernel.splitlines(keepends=True) if "// used" not in line]
     (newcomer.folder / "mine.cu").write_text("".join(lines))
     said = newcomer.run("-m", "convlab.check", "mine.cu", status=1)
-    loads = next(i for i, line in enumerate(lines, start=1) if "tile[i][j] = " in line)
-    assert re.search(r"races +1 found|races +[2-5] found", said) and f"mine.cu:{loads}:" in said, said
+    product = next(i for i, line in enumerate(lines, start=1) if "sum += " in line)
+    assert re.search(r"races +1 found", said) and f"\n    at mine.cu:{product}:" in said, said
     (newcomer.folder / "mine.cu").write_text(kernel)
     said = newcomer.run("-m", "convlab.check", "mine.cu")
     assert re.search(r"races +none found", said) and re.search(r"results +right", said), said

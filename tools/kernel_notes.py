@@ -129,7 +129,7 @@ def layout_cases() -> Iterator[Case]:
     for layer in layers.noted():
         x = torch.randn(layer.x).contiguous(memory_format=torch.channels_last)
         run = partial(ops.adaptive_avg_pool2d_forward, x, layer.x[2:])
-        yield Case("layout.cu", layer.name, "to and fro", run, sizes_of(input=x), kernel="change_layout_kernel")
+        yield Case("layout.cu", layer.name, "both ways", run, sizes_of(input=x), kernel="change_layout_kernel")
 
 
 def activation_cases() -> Iterator[Case]:

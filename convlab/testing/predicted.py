@@ -141,15 +141,15 @@ def code_of(source: Path, cxx: str = "g++") -> dict[str, Code]:
     arch = GPUS[MEASURED_ON].capability
     over_device_h = [] if is_plain(source.read_text(errors="replace")) else ["-I", str(ROOT / "csrc")]
     with tempfile.TemporaryDirectory(prefix="convlab-") as folder:
-        cubin = f"{folder}/kernel.cubin"
-        flags = ["-std=c++20", "-cubin", f"-arch=sm_{arch.replace('.', '')}", "--extended-lambda", "-ccbin", cxx]
-        command = [nvcc.path, *flags, *over_device_h, "-x", "cu", str(source), "-o", cubin]
+        fatbin = f"{folder}/kernel.fatbin"
+        flags = ["-std=c++20", "-fatbin", f"-arch=sm_{arch.replace('.', '')}", "--extended-lambda", "-ccbin", cxx]
+        command = [nvcc.path, *flags, *over_device_h, "-x", "cu", str(source), "-o", fatbin]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode:
             error = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
             raise NoCode(f"nvcc does not compile {source.name}: {error}")
         try:
-            used, lines = resources(cubin).get(arch, {}), sass(cubin, arch)
+            used, lines = resources(fatbin).get(arch, {}), sass(fatbin, arch)
         except NoTools as error:
             raise NoCode(str(error)) from None
     return {

@@ -12,8 +12,8 @@
 // What is next    pairs of 16-bit elements in one access, where both dimensions are even.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x   sectors   at least   conflicts
-//   LeNet C3    to and fro   2.00      3.46       3.26        1.00
-//   ResNet-20   to and fro   2.00      4.00       4.00        1.00
+//   LeNet C3    both ways   2.00      3.46       3.26        1.00
+//   ResNet-20   both ways   2.00      4.00       4.00        1.00
 #include "kernels/layout.h"
 
 #include <type_traits>
