@@ -157,6 +157,10 @@ def random_conv(rng: random.Random, most: int = 2_000_000, several: tuple[str, s
             groups,
         )
         P, Q = conv.outputs
-        if P > 0 and Q > 0 and conv.N * P * Q * conv.K * (conv.C // groups) * R * S < most:
-            if several is None or spans_tiles(RUNG.plan(conv.problem(PRECISIONS[several[0]][0]), several[1])):
-                return conv
+        small = P > 0 and Q > 0 and conv.N * P * Q * conv.K * (conv.C // groups) * R * S < most
+        if small and (several is None or spans_tiles(_plan(conv, *several))):
+            return conv
+
+
+def _plan(conv: Conv, precision: str, pass_: str) -> dict:
+    return RUNG.plan(conv.problem(PRECISIONS[precision][0]), pass_)

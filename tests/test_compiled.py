@@ -56,7 +56,11 @@ def test_every_kernel_is_seen(found):
 
 # Of kernels whose names begin so, the least share of HMMA in the main loop, for 8.0 and 9.0
 LEAST_HMMA = {
-    r"tensor_core_kernel<B?Float16Products, WarpTile<128, 128": 0.3,
+    r"tensor_core_kernel<B?Float16Products, WarpTile<128, 128": 0.2,
+    r"tensor_core_kernel<B?Float16Products, WarpTile<128, 64": 0.12,
+    r"tensor_core_kernel<B?Float16Products, WarpTile<64, 64": 0.08,
+    r"tensor_core_kernel<Tf32Products": 0.035,
+    r"tensor_core_kernel<Tf32x3Products": 0.07,
 }
 
 # Bytes that a thread of these may keep in memory; what that costs no GPU has said yet.

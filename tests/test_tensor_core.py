@@ -179,7 +179,7 @@ def test_the_main_loop_is_free_of_bank_conflicts(precision, channels_last):
     for pass_ in PASSES:
         with convlab.simulate(count=True) as sim:
             run(conv, precision, pass_, x, w, b, dy, channels_last)
-        rows = [r for r in sim.traffic if r.space == "shared" and "dynamic" in r.memory and "Map" in r.kernel]
+        rows = [r for r in sim.traffic if r.space == "shared" and r.memory != "lines" and "Map" in r.kernel]
         assert sum(r.requests for r in rows) > 1000
         for row in rows:
             assert row.wavefronts == row.ideal, f"{pass_}: {row}"

@@ -69,6 +69,11 @@ template <class T, int kLines, bool kLinesInner, int kThreads> struct OperandTil
     else return row * kPitch + ((column / kChunk ^ (row & 7)) * kChunk + column % kChunk);
   }
 
+  // Where tables keep the positions of line i and of step i. Inner ones are exchanged within eights, so that neither those
+  // of neighbouring chunks nor of neighbouring elements have bank conflicts.
+  static __device__ __forceinline__ int line_at(int i) { return kLinesInner ? i ^ i / 8 % 8 : i; }
+  static __device__ __forceinline__ int step_at(int i) { return kLinesInner ? i : i ^ i / 8 % 8; }
+
   // Starts the copies of one tile: line i + step j of `from`, with the block's positions in shared memory.
   static __device__ __forceinline__ void copy(T* tile, const T* from, const Position* lines, const Position* steps,
                                               int bounds_h, int bounds_w, bool wide) {
@@ -85,7 +90,7 @@ template <class T, int kLines, bool kLinesInner, int kThreads> struct OperandTil
     constexpr int kBytes = kWidth * int(sizeof(T)), kAcross = kColumns / kWidth, kEvery = kThreads / kAcross;
     static_assert(kThreads % kAcross == 0 && kRows % kEvery == 0);
     const int first = int(threadIdx.x) / kAcross, column = int(threadIdx.x) % kAcross * kWidth;
-    const Position mine = read(inner + column);
+    const Position mine = read(inner + (kLinesInner ? line_at(column) : step_at(column)));
     from += mine.offset;
 #pragma unroll kUnrolled
     for (int i = 0; i < kRows / kEvery; i++) {
@@ -187,7 +192,7 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
     if (thread >= K) return;
     Position a, b;
     part.step(tile, thread, K, a, b);
-    write(&steps_a[tile & 1][thread], a), write(&steps_b[tile & 1][thread], b);
+    write(&steps_a[tile & 1][TileOfA::step_at(thread)], a), write(&steps_b[tile & 1][TileOfB::step_at(thread)], b);
   };
   const auto tile_of_a = [&](int tile) {
     return tiles + tile % Tile::stages * (TileOfA::kElements + TileOfB::kElements);
@@ -201,12 +206,12 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
   for (int i = thread; i < Tile::M; i += Tile::threads) {
     Position a;
     part.row(m0 + i, a, lines[0].row[i]);
-    write(&lines[0].a[i], a);
+    write(&lines[0].a[TileOfA::line_at(i)], a);
   }
   for (int i = thread; i < Tile::N; i += Tile::threads) {
     Position b;
     part.column(n0 + i, b, lines[0].column[i]);
-    write(&lines[0].b[i], b);
+    write(&lines[0].b[TileOfB::line_at(i)], b);
     lines[0].bias[i] = n0 + i < part.columns ? part.bias_of(n0 + i) : 0.0f;
   }
   const int count = part.tiles(K);
