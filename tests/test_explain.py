@@ -412,7 +412,9 @@ def test_layers_around_are_explained_as_the_convolutions_that_run():
 )
 def test_shapes_of_layers_around(options, layer):
     _, args = command.parse(options.split())
-    assert args.problem == layers.find(layer).problem() and args.transposed is (layer in layers.TRANSPOSED)
+    problem, expected = args.problem, layers.find(layer).problem()
+    assert (problem.x, problem.w, problem.y) == (expected.x, expected.w, expected.y)
+    assert problem.geometry == expected.geometry and args.transposed is (layer in layers.TRANSPOSED)
 
 
 @pytest.mark.parametrize("conv", [conv for conv in AWKWARD if conv.N], ids=str)
