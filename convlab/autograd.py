@@ -120,6 +120,14 @@ def primitive(function: type[Function]) -> type[Function]:
         with simulator.resumed(simulation):
             return backward(ctx, *grads)
 
+    def setup_eagerly(ctx, inputs, output):
+        if simulator.libraries:
+            ctx.simulation = simulator.current()
+        setup_context(ctx, inputs, output)
+
+    def backward_eagerly(ctx, *grads):
+        return backward_where_forward_was(ctx, *grads) if simulator.libraries else backward(ctx, *grads)
+
     function.setup_context, function.backward = (
         staticmethod(setup_and_remember),
         staticmethod(backward_where_forward_was),
@@ -127,7 +135,7 @@ def primitive(function: type[Function]) -> type[Function]:
     name = function.__name__
     function.own_name = staticmethod(lambda: name)  # Dynamo knows no other name of a Function
     binds_nothing(function)
-    has_at_once(function)
+    has_at_once(function, setup_eagerly, backward_eagerly)
     PRIMITIVES.append(function)
     return function
 
@@ -206,6 +214,11 @@ class Conv2dForward(Function):
         x, w = ctx.saved_tensors
         needs_dw, needs_db, needs_dx = asked_for(ctx, dy, 1, 2, 0)
         dx = dw = db = None
+        if needs_dx and needs_dw and not needs_autograd(dy, x, w):  # the usual case, by fewer calls
+            a = ctx.arguments
+            dx = ops.conv2d_dgrad(dy, w, ctx.input_size, a.geometry, ctx.channels_last, a.algo[1])
+            dw, db = ops.conv2d_wgrad(dy, x, ctx.kernel_size, a.geometry, needs_db, ctx.dw_channels_last, a.algo[2])
+            return dx, dw, db if needs_db else None, None
         if needs_dx:
             dx = apply(Conv2dDgrad, dy, w, ctx.input_size, ctx.channels_last, ctx.arguments)
         if needs_dw:
