@@ -120,6 +120,13 @@ def adaptive_pooling(rng):
     assert torch.equal(indices, F.adaptive_max_pool2d(x.double(), outputs, return_indices=True)[1])
 
 
+def layout(rng):
+    """Operators whose kernels take NCHW alone, of tensors that lie channels_last: there and back, by tiles and their edges"""
+    x = integers(rng, rng.randint(1, 2), rng.randint(1, 70), rng.randint(2, 9), rng.randint(2, 12))
+    x, outputs = x.contiguous(memory_format=torch.channels_last), (rng.randint(1, 9), rng.randint(2, 12))
+    same_as_torch(lambda t: CF.adaptive_max_pool2d(t, outputs), lambda t: F.adaptive_max_pool2d(t, outputs), x)
+
+
 def unpooling(rng):
     """Indices that name a position twice, or none: the last counts."""
     x = integers(rng, rng.randint(1, 2), rng.randint(1, 3), rng.randint(1, 5), rng.randint(1, 5)).requires_grad_()
@@ -186,6 +193,7 @@ KINDS = {
     "adaptive_pool2d": [adaptive_pooling],
     "max_unpool2d": [unpooling],
     "conv2d_block": [block],
+    "layout": [layout],
     "leaky_relu": [activation],
     "prelu": [prelu],
 }

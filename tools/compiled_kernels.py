@@ -9,7 +9,6 @@ toolkit's, or PyPI's nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm.
 """
 
 import argparse
-import functools
 import json
 import re
 import sys

@@ -17,8 +17,8 @@ from convlab import ops
 from convlab._algorithms import WITH_TF32, algorithms
 from convlab.explain.compiled import resources_of
 from convlab.explain.counting import countable
-from convlab.gpus import GPUS, Gpu
 from convlab.explain.prediction import Launched, Prediction, asked_of, facts_of, predict
+from convlab.gpus import GPUS, Gpu
 from convlab.layers import GPU_CONVOLUTIONS, Conv, find
 from convlab.simulator import launches_of, traffic_of_a_sample
 
