@@ -373,7 +373,7 @@ def test_auto_is_named():
 
 def test_layers_are_the_benchmarks():
     for layer in (*layers.CONVOLUTIONS, *layers.GPU_CONVOLUTIONS):
-        name, problem = explanation._problem(layer.name)
+        name, problem = explanation._problem(layer.name, GPUS["H200"])
         assert (name, problem.x, problem.w, problem.y, problem.backend) == (
             layer.name,
             layer.x,

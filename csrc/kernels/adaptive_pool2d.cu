@@ -9,7 +9,7 @@
 //                              x     dy   sectors   at least
 //   LeNet C3    average     1.44             18.2       4.00
 //   LeNet C3    average, backward          16.0      1.94       1.70
-//   LeNet C3    maximum     1.62             17.9       4.20
+//   LeNet C3    maximum     1.62             17.9       4.19
 //   LeNet C3    maximum, backward          1.00      1.94       1.75
 //   ResNet-20   average     1.27             21.2       4.00
 //   ResNet-20   average, backward          36.0      2.02       1.86

@@ -11,10 +11,10 @@
 //                 once.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   sectors   at least   conflicts
-//   LeNet C3    dgrad       1.00 102148   1.00      3.25       3.25
-//   LeNet C3    wgrad       1.00          0.50      10.0       3.31        1.00
-//   ResNet-20   dgrad       1.00  16484   1.00      3.25       3.25
-//   ResNet-20   wgrad       1.00          0.50      3.88       2.90        1.00
+//   LeNet C3    dgrad       1.00 102836   1.00      3.25       3.25
+//   LeNet C3    wgrad       1.00          0.50      9.99       3.32        1.00
+//   ResNet-20   dgrad       1.00  16524   1.00      3.25       3.25
+//   ResNet-20   wgrad       1.00          0.50      3.86       2.89        1.00
 #include "device/reduce.h"
 #include "kernels/launchers.h"
 
