@@ -220,6 +220,7 @@ def name_of(library) -> str:
 def problems_of(source, check):
     """What the tests have for the kernels of a .cu, as functions that raise where a result is wrong."""
     import ladder
+    import test_conv2d_block_on_cuda as blocks
     import test_ladder
     import test_simulator_random as others
 
@@ -250,6 +251,8 @@ def problems_of(source, check):
             order = ("reverse", "random", "forward")[i % 3]
             passes_here = ladder.passes_of(rung, conv, dtype)
             yield partial(ladder.check_passes, rung, conv, dtype, passes_here, check=check, order=order, seed=i)
+        for seed in range((10 if check else 60) if rung.name in blocks.EPILOGUES else 0):
+            yield partial(blocks.check_random_calls, 1, seed, check, [rung.name])
 
 
 def tensor_core_problems(precision, check, rng):

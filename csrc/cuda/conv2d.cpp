@@ -35,9 +35,13 @@ struct Cuda : ChangesLayout {
     c.rung->run->wgrad(c.plan, p.g, p.dtype, dy, x, dw, db, workspace.get(), stream);
   }
   void bias_grad(const Problem& p, const void* dy, void* db) const { conv2d_bias_grad(p.g, p.dtype, dy, db, stream); }
-  bool finishes(const Chosen<CudaRung>&, const Ending&, const Problem&) const { return false; }
-  void forward(const Chosen<CudaRung>&, const Problem&, const Ending&, const Pool2d&, int64_t, const void*, const void*,
-               const void*, void*, void*) const {}
+  bool finishes(const Chosen<CudaRung>& c, const Ending& e, const Problem&) const {
+    return has_epilogue(c.plan.epilogue, e);
+  }
+  void forward(const Chosen<CudaRung>& c, const Problem& p, const Ending& e, const Pool2d& pool, int64_t, const void* x,
+               const void* w, const void* bias, void* y, void* winners) const {
+    c.rung->run->block(c.plan, p.g, e, pool, p.dtype, x, w, bias, y, winners, stream);
+  }
   void finish(const Ending& e, const Pool2d& g, int64_t, DType dtype, const void* x, void* y, void* winners) const {
     block_finish(e, g, dtype, x, y, winners, stream);
   }

@@ -7,14 +7,16 @@
 // What it does    one thread an element of what is written.
 // What bounds it  memory: it reads what the convolution wrote, and writes a pooled tensor and its bytes. Two passes of an
 //                 activation and a pooling read and write the full size once more each way.
-// What is next    to be the epilogue of the kernel that makes x, which is then never written.
+// What is next    to be the epilogue of more of the kernels that make x, which is then never written: small_filter and
+//                 direct have it (kernels/block_ending.h). The gradient, in the loaders of dgrad and wgrad.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts
-//   LeNet C3    forward     5.61   8.00                         7.36       3.48        1.00
+//   LeNet C3    forward     5.61   8.00                         7.02       3.38        1.00
 //   LeNet C3    backward    8.57   8.00   1.00        0.18      8.32       2.93        1.00
 //   ResNet-20   forward     16.5   2.00                         4.15       3.97        1.00
 //   ResNet-20   backward    16.5   2.00   1.00        0.95      3.86       3.46        1.00
 #include "device/device.h"
+#include "kernels/block_ending.h"
 #include "kernels/conv2d_block.h"
 
 namespace convlab {
@@ -24,27 +26,15 @@ constexpr int kThreads = 256;
 
 // x [planes, H, W] -> y, winners [planes, P, Q].  grid ceil(planes PQ / 256)
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    finish_kernel(Ending e, Pool2d g, const T* __restrict__ x, T* __restrict__ y, unsigned char* __restrict__ winners) {
-  using A = acc_t<T>;
+__global__ void __launch_bounds__(kThreads) finish_kernel(Pool2d g, const T* __restrict__ x, BlockOutput<T> to) {
   const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (plane, p, q)
   if (i >= g.planes * g.P * g.Q) return;
   const int q = int(i % g.Q), p = int(i / g.Q % g.P);
   const T* const first = x + (i / g.Q / g.P * g.H + (long long)p * g.R) * g.W + (long long)q * g.S;
-  const A slope = A(e.slope);
-  A best = A(0);
-  int winner = 0;
+  Winner<T> winner;
   for (int r = 0; r < g.R; r++)
-    for (int s = 0; s < g.S; s++) {
-      const A v = A(first[(long long)r * g.W + s]), value = A(T(activated(e.activation, slope, v)));
-      const int tap = r * g.S + s;
-      if (tap == 0 || value > best || value != value) {
-        best = value;
-        winner = tap + (passes(e.activation, v) ? kPasses : 0);
-      }
-    }
-  y[i] = T(best);
-  if (winners) winners[i] = (unsigned char)winner;
+    for (int s = 0; s < g.S; s++) winner.take(to.ending, acc_t<T>(first[(long long)r * g.W + s]), r * g.S + s);
+  to.store(i, winner);
 }
 
 // dy, winners [planes, P, Q] -> dx [planes, H, W].  grid ceil(planes HW / 256)
@@ -73,8 +63,8 @@ __global__ void __launch_bounds__(kThreads)
 void block_finish(const Ending& e, const Pool2d& g, DType dtype, const void* x, void* y, void* winners, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch(finish_kernel<T>, blocks_for(g.planes * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, e, g,
-           static_cast<const T*>(x), static_cast<T*>(y), static_cast<unsigned char*>(winners));
+    launch(finish_kernel<T>, blocks_for(g.planes * g.P * g.Q, kThreads), dim3(kThreads), 0, stream, g,
+           static_cast<const T*>(x), block_output<T>(e, g, y, winners));
   });
 }
 

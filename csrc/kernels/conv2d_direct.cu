@@ -23,6 +23,7 @@
 #include "kernels/conv2d_direct_plan.h"
 
 #include "device/reduce.h"
+#include "kernels/block_ending.h"
 #include "kernels/launchers.h"
 #include "kernels/windows.h"
 
@@ -33,14 +34,10 @@ constexpr int kThreads = kDirectThreads;
 constexpr int kBlocksAtOnce =
     4;  // a multiprocessor: allows 64 registers; left to itself, ptxas aims at fewer on sm_80 and spills
 
-// x [N, C, H, W], w [K, C/groups, R, S], bias [K] or null -> y [N, K, P, Q].  grid ceil(NKPQ / 256)
+// y[n,k,p,q], where nk = n K + k
 template <class T>
-__global__ void __launch_bounds__(kThreads) forward_kernel(Conv2d g, const T* __restrict__ x, const T* __restrict__ w,
-                                                           const T* __restrict__ bias, T* __restrict__ y) {
-  const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (n, k, p, q)
-  if (i >= (long long)g.N * g.K * g.P * g.Q) return;
-  const int q = int(i % g.Q), p = int(i / g.Q % g.P);
-  const long long nk = i / g.Q / g.P;
+__device__ __forceinline__ acc_t<T> output_at(const Conv2d& g, const T* __restrict__ x, const T* __restrict__ w,
+                                              const T* __restrict__ bias, long long nk, int p, int q) {
   const int k = int(nk % g.K), n = int(nk / g.K);
   const int Cg = g.Cg(), c0 = k / g.Kg() * Cg;
   const int h0 = p * g.stride_h - g.pad_h, w0 = q * g.stride_w - g.pad_w;
@@ -57,7 +54,45 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(Conv2d g, const T* __
         if (v >= 0 && v < g.W) sum += acc_t<T>(xc[h * g.W + v]) * acc_t<T>(wk[r * g.S + s]);
       }
     }
-  y[i] = T(sum);
+  return sum;
+}
+
+// x [N, C, H, W], w [K, C/groups, R, S], bias [K] or null -> y [N, K, P, Q].  grid ceil(NKPQ / 256)
+template <class T>
+__global__ void __launch_bounds__(kThreads) forward_kernel(Conv2d g, const T* __restrict__ x, const T* __restrict__ w,
+                                                           const T* __restrict__ bias, T* __restrict__ y) {
+  const long long i = (long long)blockIdx.x * kThreads + threadIdx.x;  // (n, k, p, q)
+  if (i >= (long long)g.N * g.K * g.P * g.Q) return;
+  const int q = int(i % g.Q), p = int(i / g.Q % g.P);
+  y[i] = T(output_at(g, x, w, bias, i / g.Q / g.P, p, q));
+}
+
+// The same, and what a block makes of it: y and winners [N, K, P, Q] of windows.  grid ceil(NKPQ / windows a block)
+// A block has whole windows, one after another, and a thread an element of one: of the first row of windows all that the
+// block has of it, row of elements by row of elements, then of the next, so that neighbouring threads load as in forward.
+template <class T>
+__global__ void __launch_bounds__(kThreads) block_kernel(Conv2d g, const T* __restrict__ x, const T* __restrict__ w,
+                                                         const T* __restrict__ bias, BlockOutput<T> to) {
+  SHARED(acc_t<T>, elements, [kThreads]);  // [R][windows][S]
+  const int R = to.ending.R, S = to.ending.S, windows = direct_windows(to.ending), thread = int(threadIdx.x);
+  const long long first = (long long)blockIdx.x * windows, all = (long long)g.N * g.K * to.P * to.Q;
+  const int count = int(min((long long)windows, all - first));
+  if (thread < count * R * S) {
+    const int before = int(first % to.Q), rest = to.Q - before;  // windows of the first row: another block's, and ours
+    const int row = thread < rest * R * S ? 0 : 1 + (thread - rest * R * S) / (to.Q * R * S);
+    const int begin = row ? rest + (row - 1) * to.Q : 0, wide = min(row ? to.Q : rest, count - begin) * S;
+    const int r = (thread - begin * R * S) / wide, column = (thread - begin * R * S) % wide;
+    const long long i = first + begin;  // (n, k, p, q)
+    const int p = int(i / to.Q % to.P), q = int(i % to.Q);
+    elements[(r * windows + begin) * S + column] =
+        acc_t<T>(T(output_at(g, x, w, bias, i / to.Q / to.P, p * R + r, q * S + column)));
+  }
+  __syncthreads();
+  if (thread >= count) return;
+  Winner<T> winner;
+  for (int i = 0; i < R; i++)
+    for (int j = 0; j < S; j++) winner.take(to.ending, elements[(i * windows + thread) * S + j], i * S + j);
+  to.store(first + thread, winner);
 }
 
 // dy [N, K, P, Q], w [K, C/groups, R, S] -> dx [N, C, H, W].  grid ceil(NCHW / 256)
@@ -109,6 +144,16 @@ void forward(const Plan&, const Conv2d& g, DType dtype, const void* x, const voi
   });
 }
 
+void block(const Plan&, const Conv2d& g, const Ending& e, const Pool2d& pool, DType dtype, const void* x, const void* w,
+           const void* bias, void* y, void* winners, Stream stream) {
+  dispatch(dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch(block_kernel<T>, blocks_for(pool.planes * pool.P * pool.Q, direct_windows(e)), dim3(kThreads), 0, stream, g,
+           static_cast<const T*>(x), static_cast<const T*>(w), static_cast<const T*>(bias),
+           block_output<T>(e, pool, y, winners));
+  });
+}
+
 void dgrad(const Plan&, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void*, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -127,7 +172,7 @@ void wgrad(const Plan&, const Conv2d& g, DType dtype, const void* dy, const void
   });
 }
 
-const ConvKernels conv2d_direct(kDirect, forward, dgrad, wgrad);
+const ConvKernels conv2d_direct(kDirect, forward, dgrad, wgrad, block);
 
 }  // namespace
 }  // namespace convlab

@@ -18,7 +18,10 @@
 // What bounds it  C1: memory, with three of four instructions multiply-adds. C3: issue slots, six of seven instructions
 //                 being multiply-adds. wgrad: three of five to three of four, and its registers leave few warps to hide
 //                 loads behind.
-// What is next    activation and pooling on the sums while they are in registers.
+// In a block      activation and windows of 2 x 2 are made of the sums in registers: a thread has whole windows, or it
+//                 has one of two columns, and its neighbour has the other. Then each gives half of its sums away, and
+//                 makes the windows of half of the maps.
+// What is next    the gradient of a block's windows in the loaders of dgrad and wgrad.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
 //   LeNet C3    forward     5.61   8.00                         6.80       3.48        1.00     1.23
@@ -26,9 +29,12 @@
 //   LeNet C3    wgrad       8.57          6.00        0.11      13.2       3.99        1.00     0.01
 #include "kernels/conv2d_small_filter_plan.h"
 
+#include <type_traits>
+
 #include "device/reduce.h"
 #include "device/vector.h"
 #include "kernels/add_slices.h"
+#include "kernels/block_ending.h"
 #include "kernels/launchers.h"
 
 namespace convlab {
@@ -42,9 +48,9 @@ struct Planes {
 
 // A thread's neighbours in one row of width `width`, of which the first `left` exist. Of an even width they are one
 // access: two of 4 bytes would each write half of every sector.
-__device__ __forceinline__ void store_columns(float* y, const float (&sums)[1], int, int) { *y = sums[0]; }
-__device__ __forceinline__ void store_columns(float* y, const float (&sums)[2], int left, int width) {
-  if (width % 2 == 0) return store_vector(y, Vector<float, 2>{{sums[0], sums[1]}});
+template <class T> __device__ __forceinline__ void store_columns(T* y, const T (&sums)[1], int, int) { *y = sums[0]; }
+template <class T> __device__ __forceinline__ void store_columns(T* y, const T (&sums)[2], int left, int width) {
+  if (width % 2 == 0) return store_vector(y, Vector<T, 2>{{sums[0], sums[1]}});
   y[0] = sums[0];
   if (left > 1) y[1] = sums[1];
 }
@@ -93,12 +99,73 @@ __device__ __forceinline__ void add_channel(typename Piece::Sums& sums, const fl
   }
 }
 
-// kIn: channels summed over. weight(in, map, r, s) are the filters, bias may be null.
+// What a block makes of this thread's sums, which begin at row p and column q of map `first_map`, counted over all images.
+// Of a map, the block's windows cover rows x columns.
+template <class Piece>
+__device__ __forceinline__ void store_block(const BlockOutput<float>& to, const typename Piece::Sums& sums,
+                                            long long first_map, int p, int q, int rows, int columns) {
+  constexpr int kMaps = Piece::maps, kColumns = Piece::columns;
+  const int plane = to.P * to.Q;
+  long long at = first_map * plane + p / to.ending.R * to.Q + q / to.ending.S;
+  if (!to.pools()) {
+#pragma unroll
+    for (int i = 0; i < Piece::rows; i++, at += to.Q) {
+      if (p + i >= rows) return;
+#pragma unroll
+      for (int m = 0; m < kMaps; m++) {
+        float values[kColumns];
+        unsigned char bytes[kColumns];
+#pragma unroll
+        for (int j = 0; j < kColumns; j++) {
+          Winner<float> one;
+          one.take(to.ending, sums[i][m][j], 0);
+          values[j] = one.value, bytes[j] = (unsigned char)one.byte;
+        }
+        store_columns(to.y + (at + m * plane), values, columns - q, columns);
+        if (to.winners) store_columns(to.winners + (at + m * plane), bytes, columns - q, columns);
+      }
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < Piece::rows; i += 2, at += to.Q) {
+    const bool inside = p + i < rows;
+    if constexpr (kColumns == 2) {
+      if (!inside) return;
+#pragma unroll
+      for (int m = 0; m < kMaps; m++) {
+        Winner<float> winner;
+#pragma unroll
+        for (int tap = 0; tap < 4; tap++) winner.take(to.ending, sums[i + tap / 2][m][tap % 2], tap);
+        to.store(at + m * plane, winner);
+      }
+    } else {  // lanes below the plane take part, so that all meet in the same exchanges until they return
+      const bool right = q % 2;
+#pragma unroll
+      for (int m = 0; m < kMaps / 2; m++) {
+        Winner<float> winner;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+          const float left_map = sums[i + r][m][0], right_map = sums[i + r][m + kMaps / 2][0];
+          const float kept = right ? right_map : left_map,
+                      got = __shfl_xor_sync(0xffffffffu, right ? left_map : right_map, 1);
+          winner.take(to.ending, right ? got : kept, 2 * r);
+          winner.take(to.ending, right ? kept : got, 2 * r + 1);
+        }
+        if (inside) to.store(at + (right ? m + kMaps / 2 : m) * plane, winner);
+      }
+    }
+  }
+}
+
+// kIn: channels summed over. weight(in, map, r, s) are the filters, bias may be null. Output: float*, or a BlockOutput:
+// then g's outputs are those that its windows cover.
 // grid (pieces of an image, images, maps). A block has its pieces of as many images as it has threads for, and goes on
 // to the images that the grid has left over.
-template <int kIn, int kAllMaps, int R, int S, class Weight>
+template <int kIn, int kAllMaps, int R, int S, class Weight, class Output>
 __device__ __forceinline__ void correlate(const Planes& g, const float* __restrict__ in, const Weight& weight,
-                                          const float* __restrict__ bias, float* __restrict__ out) {
+                                          const float* __restrict__ bias, Output out) {
+  constexpr bool kBlock = !std::is_pointer_v<Output>;
   using P = Piece<kAllMaps, R, S>;
   constexpr int kMaps = P::maps, kRows = P::rows, kColumns = P::columns, kLine = P::line;
   SHARED(float, weights, [kIn][R][kLine]);
@@ -112,8 +179,9 @@ __device__ __forceinline__ void correlate(const Planes& g, const float* __restri
   __syncthreads();
 
   const int across = (g.out_w + kColumns - 1) / kColumns, pieces = (g.out_h + kRows - 1) / kRows * across;
-  const int pieces_here = (pieces + gridDim.x - 1) / gridDim.x, images_here = blockDim.x / pieces_here,
-            image = threadIdx.x / pieces_here;
+  int pieces_here = (pieces + gridDim.x - 1) / gridDim.x;
+  if constexpr (kBlock && kColumns == 1) pieces_here += pieces_here % 2;  // of a window, both columns or none
+  const int images_here = blockDim.x / pieces_here, image = threadIdx.x / pieces_here;
   const int piece = blockIdx.x * pieces_here + threadIdx.x % pieces_here;
   if (image >= images_here || piece >= pieces) return;
   const int p = piece / across * kRows, q = piece % across * kColumns;
@@ -121,11 +189,10 @@ __device__ __forceinline__ void correlate(const Planes& g, const float* __restri
   const int in_plane = g.h * g.w, out_plane = g.out_h * g.out_w;
   const int first = blockIdx.y * images_here + image, images = gridDim.y * images_here;
   in += (long long)first * (kIn * in_plane) + (top * g.w + left);
-  out += (long long)first * (kAllMaps * out_plane) + (map0 * out_plane + p * g.out_w + q);
+  if constexpr (!kBlock) out += (long long)first * (kAllMaps * out_plane) + (map0 * out_plane + p * g.out_w + q);
 
 #pragma unroll 1
-  for (int n = first; n < g.N;
-       n += images, in += (long long)images * (kIn * in_plane), out += (long long)images * (kAllMaps * out_plane)) {
+  for (int n = first; n < g.N; n += images, in += (long long)images * (kIn * in_plane)) {
     load_again();  // the weights: they are too many to stay in registers
     typename P::Sums sums;
 #pragma unroll
@@ -138,12 +205,17 @@ __device__ __forceinline__ void correlate(const Planes& g, const float* __restri
 #pragma unroll 1
     for (int c = 0; c < kIn; c++) add_channel<P, R, S>(sums, in, c * in_plane, top, left, g.h, g.w, weights[c]);
 
+    if constexpr (kBlock) {
+      store_block<P>(out, sums, (long long)n * kAllMaps + map0, p, q, g.out_h, g.out_w);
+    } else {
 #pragma unroll
-    for (int i = 0; i < kRows; i++) {
-      if (p + i >= g.out_h) break;
-      float* y = out + i * g.out_w;
+      for (int i = 0; i < kRows; i++) {
+        if (p + i >= g.out_h) break;
+        float* y = out + i * g.out_w;
 #pragma unroll
-      for (int m = 0; m < kMaps; m++, y += out_plane) store_columns(y, sums[i][m], g.out_w - q, g.out_w);
+        for (int m = 0; m < kMaps; m++, y += out_plane) store_columns(y, sums[i][m], g.out_w - q, g.out_w);
+      }
+      out += (long long)images * (kAllMaps * out_plane);
     }
   }
 }
@@ -155,6 +227,15 @@ __global__ void __launch_bounds__(kSmallFilterThreads, kSmallFilterResident)
                                 const float* __restrict__ bias, float* __restrict__ y) {
   const auto weight = [&](int c, int k, int r, int s) { return w[((k * C + c) * R + r) * S + s]; };
   correlate<C, K, R, S>({g.N, g.H, g.W, g.P, g.Q, g.pad_h, g.pad_w}, x, weight, bias, y);
+}
+
+// The same, and what a block makes of it: y and winners [N, K, P, Q] of windows
+template <int C, int K, int R, int S>
+__global__ void __launch_bounds__(kSmallFilterThreads, kSmallFilterResident)
+    small_filter_block_kernel(Conv2d g, const float* __restrict__ x, const float* __restrict__ w,
+                              const float* __restrict__ bias, BlockOutput<float> to) {
+  const auto weight = [&](int c, int k, int r, int s) { return w[((k * C + c) * R + r) * S + s]; };
+  correlate<C, K, R, S>({g.N, g.H, g.W, to.P * to.ending.R, to.Q * to.ending.S, g.pad_h, g.pad_w}, x, weight, bias, to);
 }
 
 // dy [N, K, P, Q], w [K, C, R, S] -> dx [N, C, H, W]
@@ -245,6 +326,15 @@ void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void
   });
 }
 
+void block(const Plan& plan, const Conv2d& g, const Ending& e, const Pool2d& pool, DType, const void* x, const void* w,
+           const void* bias, void* y, void* winners, Stream stream) {
+  with_filter(plan, [&]<int C, int K, int R, int S>() {
+    launch(small_filter_block_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g,
+           static_cast<const float*>(x), static_cast<const float*>(w), static_cast<const float*>(bias),
+           block_output<float>(e, pool, y, winners));
+  });
+}
+
 void dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void*, Stream stream) {
   with_filter(plan, [&]<int C, int K, int R, int S>() {
     launch(small_filter_dgrad_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g,
@@ -266,7 +356,7 @@ void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void*
   if (db) add_slices(plan.slices, g.K, partial_db, static_cast<float*>(db), stream);
 }
 
-const ConvKernels conv2d_small_filter(kSmallFilter, forward, dgrad, wgrad);
+const ConvKernels conv2d_small_filter(kSmallFilter, forward, dgrad, wgrad, block);
 
 }  // namespace
 }  // namespace convlab

@@ -106,6 +106,7 @@ inline Plan small_filter_plan(const Problem& p) {
     return plan;
   }
   const bool forward = pass == Pass::forward;
+  if (forward) plan.epilogue = Epilogue::two_by_two;
   const int all_maps = forward ? g.K : g.C, maps = small_filter_maps(all_maps), rows = small_filter_rows(maps),
             columns = small_filter_columns(maps);
   // an image is divided evenly among blocks, or a block has several images, whichever it takes to fill one

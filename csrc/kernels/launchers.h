@@ -7,6 +7,7 @@
 #include "geometry/avg_pool2d.h"
 #include "geometry/by_channel.h"
 #include "geometry/conv2d.h"
+#include "geometry/ending.h"
 #include "geometry/pool2d.h"
 #include "kernels/plan.h"
 
@@ -25,15 +26,19 @@ using ConvDgrad = void(const Plan&, const Conv2d&, DType, const void* dy, const 
                        Stream);
 using ConvWgrad = void(const Plan&, const Conv2d&, DType, const void* dy, const void* x, void* dw, void* db,
                        void* workspace, Stream);
+// A forward, and what a block makes of it: y and winners [N, K, P, Q] of pool's windows. Where plan.epilogue has the ending.
+using ConvBlock = void(const Plan&, const Conv2d&, const Ending&, const Pool2d&, DType, const void* x, const void* w,
+                       const void* bias, void* y, void* winners_or_null, Stream);
 
 // A rung's launchers, null for a pass that it does not have. conv2d_NAME.cu ends with one, which makes them known.
 struct ConvKernels {
   ConvForward* forward;
   ConvDgrad* dgrad;
   ConvWgrad* wgrad;
+  ConvBlock* block;
 
-  ConvKernels(CudaRung& rung, ConvForward* forward, ConvDgrad* dgrad, ConvWgrad* wgrad)
-      : forward(forward), dgrad(dgrad), wgrad(wgrad) {
+  ConvKernels(CudaRung& rung, ConvForward* forward, ConvDgrad* dgrad, ConvWgrad* wgrad, ConvBlock* block = nullptr)
+      : forward(forward), dgrad(dgrad), wgrad(wgrad), block(block) {
     rung.run = this;
   }
   ConvKernels(const ConvKernels&) = delete;

@@ -4,6 +4,7 @@
 #pragma once
 #include <string>
 
+#include "geometry/epilogue.h"
 #include "geometry/layouts.h"
 
 namespace convlab {
@@ -64,6 +65,7 @@ struct Plan {
   long long shared = 0;  // bytes a block, of rungs whose shared memory depends on the problem
   Layouts layouts{};  // of rungs that take tensors as they lie
   Precision precision = Precision::none;  // of rungs on tensor cores
+  Epilogue epilogue = Epilogue::none;  // of forward; where it has none, the ending is a launch of its own
   long long workspace = 0;  // bytes, device memory
 };
 

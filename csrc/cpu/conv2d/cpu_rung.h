@@ -5,12 +5,9 @@
 #include "algorithms.h"
 #include "cpu/conv2d/block/finish.h"
 #include "cpu/workspace.h"
+#include "geometry/epilogue.h"
 
 namespace convlab {
-
-// The endings of a block (geometry/ending.h) that an algorithm's forward goes on with, strip by strip. Where it has none,
-// the ending is a pass of its own.
-enum class Epilogue { none, activation, windows };
 
 // What it decides about a problem before it computes anything
 struct CpuPlan {
@@ -19,14 +16,13 @@ struct CpuPlan {
   int slices = 1;  // of wgrad's sum, added up in their order
   int64_t workspace = 0, scratch = 0;  // bytes: of all threads together, and of each
   std::shared_ptr<const void> tables{};  // the algorithm's own
-  Epilogue epilogue = Epilogue::none;
+  Epilogue epilogue = Epilogue::none;  // strip by strip; where it has none, the ending is a pass of its own
   int strip_step = 0;  // strips begin at rows that are multiples of this; 0: of rows_per_strip
 
   // windows: of strips that have all of their rows
   bool finishes(const Ending& e, int rows) const {
-    if (e.R * e.S == 1) return epilogue != Epilogue::none;
     const int step = strip_step ? strip_step : rows_per_strip;
-    return epilogue == Epilogue::windows && (step >= rows || step % e.R == 0);
+    return has_epilogue(epilogue, e) && (e.R * e.S == 1 || step >= rows || step % e.R == 0);
   }
 };
 
