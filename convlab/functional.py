@@ -42,6 +42,12 @@ from .arguments import (
 )
 from .simulator import backend_of
 
+for _function in (
+    *(adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_max_pool1d, adaptive_max_pool2d, avg_pool1d, max_pool1d),
+    *(conv1d, conv_transpose1d, conv_transpose2d, max_unpool2d, prelu, relu, relu6),
+):
+    _function.__module__ = __name__  # as torch's errors, graphs and pickles name them
+
 
 def conv2d(
     input: Tensor,
