@@ -9,6 +9,7 @@ toolkit's, or PyPI's nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm.
 """
 
 import argparse
+import functools
 import json
 import re
 import sys
@@ -19,9 +20,11 @@ from typing import NamedTuple
 from convlab import toolchain
 from convlab._build_info import build_info
 from convlab.explain.compiled import HERE as TABLES
-from convlab.explain.compiled import NoTools, resources, sass
+from convlab.explain.compiled import NoTools, resources
+from convlab.explain.compiled import sass as sass_of
 from convlab.explain.sass import profile
 
+sass = functools.lru_cache(2)(sass_of)  # half a minute each
 ROOT = Path(__file__).resolve().parent.parent
 TABLED_ARCHS = (
     "7.5",
