@@ -27,8 +27,6 @@ def prefetched(batches, device, memory_format):
     for images, labels, n, arrived in one_ahead(itertools.starmap(begun, batches)):
         training = torch.cuda.current_stream(device)
         training.wait_event(arrived)  # of this batch: the stream has gone on to the next one
-        for tensor in (images, labels):
-            tensor.record_stream(
-                training
-            )  # its memory is the side stream's, and must not be used again before the step is done
+        for tensor in (images, labels):  # memory of the side stream, not to be used again before the step is done
+            tensor.record_stream(training)
         yield images, labels, n

@@ -10,8 +10,8 @@
 
 namespace convlab {
 
-// Work is counted in multiply-adds or bytes, one at a time. To wake a thread that sleeps and to wait for it takes 11
-// microseconds on idle cores (2 where it waits busily): less than twice that is no work for one.
+// Work is counted in multiply-adds or bytes, one at a time. To wake a thread that sleeps and to wait for it takes some
+// ten microseconds (two where it waits busily): less than twice that is no work for one.
 constexpr double kSecondsPerWork = 3e-10;
 constexpr int64_t kWorkPerThread = 65536;
 

@@ -1,5 +1,5 @@
-// Large outputs whose pages the system has not lent yet ask for them by the 2 MB, where it has such: that takes a third of
-// the time of a fault for each 4 KB. Nothing else changes: where pages are there already, nothing is asked.
+// Large outputs whose pages the system has not lent yet ask for them by the 2 MB, where it has such: that takes less
+// time than a fault for each 4 KB. Nothing else changes: where pages are there already, nothing is asked.
 #pragma once
 #include <cstdint>
 
