@@ -82,7 +82,9 @@ LONG = [
     "make cifar",
     "make kernel-notes",
     'make lenet ARGS="--plots pictures"',
+    "make test",  # mostly what runs this
     "make test-long",
+    "make test-versions",
     "python -m convlab.bench cpu",
     "python -m tools.works_with --write",
     "python train_lenet.py --algo all --steps 4 --batch-size 16 --simulate",

@@ -77,7 +77,7 @@ def test_samples_cover_every_operator(channels_last):
     assert {op for op, _ in samples("cpu", channels_last)} == set(ops.ALL)
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("channels_last", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_opcheck(channels_last, device):
     for op, arguments in samples(device, channels_last):
         opcheck(

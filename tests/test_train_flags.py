@@ -322,20 +322,30 @@ def test_compare(tmp_path, capsys, script, argv):
 CUDA_RUNGS = [a.name for a in convlab.algorithms() if "cuda" in a.backends]
 
 
-def test_the_ladder(tmp_path, capsys):
-    """Every CUDA kernel trains as torch does, to 1e-5; the table says what each moves."""
+@pytest.mark.parametrize(
+    "rungs", [["tiled", "small_filter"], pytest.param(CUDA_RUNGS, marks=pytest.mark.long)], ids=len
+)
+def test_the_ladder(rungs, tmp_path, capsys):
+    """The CUDA kernels train as torch does, to 1e-5; the table says what each moves."""
     args = train_lenet.parse(
         ["--algo", "all", "--simulate", "--steps", "2", "--batch-size", "1", "--seed", "7", "--out", str(tmp_path)]
     )
-    rows = ladder.ladder(train_lenet.train, args, options.algorithms_asked_for(args), train_lenet.load(args))
-    assert [row.algorithm for row in rows] == ["torch.nn", *CUDA_RUNGS] and len(rows) > 5
+    rows = ladder.ladder(train_lenet.train, args, rungs, train_lenet.load(args))
+    assert [row.algorithm for row in rows] == ["torch.nn", *rungs]
     assert all(row.loss == pytest.approx(rows[0].loss, rel=1e-5) for row in rows)
     assert any(row.loss != rows[0].loss for row in rows)  # other sums, other roundings: they were not all the same code
     traffic = {row.algorithm: row.traffic for row in rows[1:]}
-    assert all(moved > 1e5 for moved in traffic.values()) and traffic["direct"] > 3 * traffic["tiled"]
+    assert all(moved > 1e5 for moved in traffic.values()) and traffic["small_filter"] > 1.5 * traffic["tiled"]
+    if "direct" in rungs:
+        assert traffic["direct"] > 3 * traffic["tiled"]
     out = capsys.readouterr().out
-    assert all(name in out for name in CUDA_RUNGS)
+    assert all(name in out for name in rungs)
     assert re.search(r"layer 'C5': its forward, dgrad, wgrad run 'auto', because algo 'small_filter'", out)
+
+
+def test_all_is_every_rung():
+    args = train_lenet.parse(["--algo", "all", "--simulate"])
+    assert options.algorithms_asked_for(args) == CUDA_RUNGS and len(CUDA_RUNGS) > 5
 
 
 def test_a_rung_that_is_wrong_is_named(tmp_path, monkeypatch):
