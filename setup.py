@@ -15,6 +15,7 @@ import glob
 import os
 import platform
 import re
+import resource
 import runpy
 import shlex
 import shutil
@@ -281,6 +282,16 @@ def tell(words):
             print(f"\r{words}", file=out)
 
 
+def children_seconds() -> float:
+    """CPU time of all programs that this one has run."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
 def run_ninja(path, jobs, cxx, nvcc):
     command = [ninja(), "-f", path, "-j", str(jobs)]
     said = []
@@ -341,7 +352,11 @@ class BuildWithNinja(build_ext):
         write_graph(folder + "/build.ninja", cxx, nvcc, libs)
         if not sanitize():
             write_compile_commands(folder + "/build.ninja", "build/compile_commands.json")
+        before, begin = children_seconds(), time.monotonic()
         run_ninja(folder + "/build.ninja", jobs, cxx, nvcc)
+        tell(
+            f"convlab: built in {minutes(time.monotonic() - begin)}, {minutes(children_seconds() - before)} of CPU time"
+        )
         for lib, extension in zip(libs, self.extensions):
             replace(os.path.join(folder, lib.name), self.get_ext_fullpath(extension.name))
 

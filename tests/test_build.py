@@ -316,6 +316,7 @@ def test_what_a_build_under_pip_says_on_the_terminal(monkeypatch):
     for name in ("_PYPROJECT_HOOKS_BUILD_BACKEND", "PEP517_BUILD_BACKEND"):
         monkeypatch.delenv(name, raising=False)
     assert setup["terminal"]() is None
+    assert (setup["minutes"](59.9), setup["minutes"](643.2)) == ("0 min 59 s", "10 min 43 s")
 
 
 def test_gencode():

@@ -34,6 +34,7 @@ COMPILING = [
     "pip install --no-build-isolation .",
     "pip install .",
     "pip install '.[train]'",
+    "pip wheel --no-build-isolation --no-deps .",
     "make mutants",
     "make sanitize",
 ]
@@ -259,6 +260,8 @@ def test_commands_that_compile(tmp_path):
             run(command, folder)
             continue
         run(command, folder, PIP_NO_BUILD_ISOLATION="0", PYTHONPATH="")
+        if command.startswith("pip wheel"):
+            run("pip install --no-deps convlab-*.whl", folder, PYTHONPATH="")
         the_installed_package_works(folder)
         run("pip uninstall --yes convlab", folder, PYTHONPATH="")
 

@@ -2,8 +2,10 @@
 each, with the project's configuration; `make lint` as a whole by test_commands.py."""
 
 import importlib.util
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -97,3 +99,19 @@ def test_suppressions_are_few_and_name_their_rule():
             found += [(name, match[0]) for match in SUPPRESSION.finditer(path.read_text())]
     assert 5 < len(found) <= TOO_MANY, found
     assert not [suppression for _, suppression in found if not re.search(r": ?[A-Z]+\d+|\[[\w-]+\]", suppression)]
+
+
+def test_tools_end_quietly_where_nobody_reads_on():
+    """All in one way, and one of them behind a pipe that is closed."""
+    programs = [path for path in (ROOT / "tools").glob("*.py") if "__main__" in path.read_text()]
+    assert len(programs) > 15
+    assert [
+        path.name for path in programs if not path.read_text().endswith('\nif __name__ == "__main__":\n    run(main)\n')
+    ] == []
+    nobody, pipe = os.pipe()
+    os.close(nobody)
+    with os.fdopen(pipe) as out:
+        command = [sys.executable, "-m", "tools.gpu_report", "--help"]
+        buffered = {**os.environ, "PYTHONUNBUFFERED": ""}  # else argparse alone would see the error, and keep it
+        done = subprocess.run(command, cwd=ROOT, env=buffered, stdout=out, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

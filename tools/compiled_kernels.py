@@ -23,6 +23,7 @@ from convlab.explain.compiled import HERE as TABLES
 from convlab.explain.compiled import NoTools, resources
 from convlab.explain.compiled import sass as sass_of
 from convlab.explain.sass import profile
+from tools import run
 
 sass = functools.lru_cache(2)(sass_of)  # half a minute each
 ROOT = Path(__file__).resolve().parent.parent
@@ -156,4 +157,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

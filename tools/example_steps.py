@@ -9,6 +9,7 @@ from pathlib import Path
 
 from convlab.testing import check_kernel
 from convlab.testing.traffic import digits
+from tools import run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -62,8 +63,12 @@ The last two columns say what to try next: neighbouring rows of the tile share b
     )
 
 
-if __name__ == "__main__":
+def main() -> None:
     if sys.argv[1:] == ["--write"]:
         (FOLDER / "README.md").write_text(page())
     else:
         print(page())
+
+
+if __name__ == "__main__":
+    run(main)

@@ -17,17 +17,18 @@ from convlab.bench import record, report
 from convlab.bench.case import OURS
 from convlab.bench.record import ROOT, BadRecord
 from convlab.layers import CONVOLUTIONS
+from tools import run
 
 PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"
 CPU, GPU = "measured", "measured on a GPU"  # the blocks
 BARS = re.compile(r"(<!-- how fast -->\n).*?(<!-- end of how fast -->)", re.DOTALL)
 
 
-def main(argv):
+def main():
     """Writes the page's tables from the JSON that is named, or from those that the page names itself; then the bars."""
     try:
         text = PAGE.read_text()
-        for name in argv or filter(None, (source_of(text, block) for block in (CPU, GPU))):
+        for name in sys.argv[1:] or filter(None, (source_of(text, block) for block in (CPU, GPU))):
             source = Path(name).resolve()
             if not source.is_relative_to(ROOT):
                 raise BadRecord(f"{name} lies outside of {ROOT}: {PAGE.name} can only name what is in it")
@@ -251,4 +252,4 @@ def _counted(read):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(main)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+from tools import run
+
 # Run as a file: this comes before the build, and importing the package needs the build.
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 toolchain = SimpleNamespace(**runpy.run_path(os.path.join(ROOT, "convlab", "toolchain.py")))
@@ -42,4 +44,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

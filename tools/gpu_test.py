@@ -11,6 +11,8 @@ import sys
 
 import torch
 
+from tools import run
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -36,4 +38,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -22,6 +22,7 @@ from convlab import layers, ops
 from convlab.explain.counting import call_of, count_call
 from convlab.simulator import TrafficTable
 from convlab.testing import contracts, traffic
+from tools import run
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "csrc" / "kernels"
@@ -218,4 +219,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

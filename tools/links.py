@@ -5,8 +5,9 @@ python -m tools.links   ends with status 1 if it finds one. Links to other sites
 
 import re
 import subprocess
-import sys
 from pathlib import Path
+
+from tools import run
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -53,4 +54,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -29,6 +29,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from tools import run
+
 ROOT = Path(__file__).resolve().parent.parent
 HARMLESS = ROOT / "tests" / "harmless_mutants.txt"
 SWAPS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
@@ -406,4 +408,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 from convlab import toolchain
+from tools import run
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -81,4 +82,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

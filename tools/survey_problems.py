@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 import torchvision
 
+from tools import run
+
 FILE = Path(__file__).resolve().parent.parent / "convlab" / "bench" / "survey.csv"
 COLUMNS = ("operation", "C", "H", "W", "K", "R", "S", "stride", "padding", "dilation", "groups", "model")
 MODELS = (
@@ -87,8 +89,12 @@ def rows() -> dict[Row, str]:
     return found
 
 
-if __name__ == "__main__":
+def main() -> None:
     found = rows()
     with FILE.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *((*row, model) for row, model in found.items())])
     print(f"{FILE}: {len(found)} problems")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from tools import run
+
 ROOT = Path(__file__).parent.parent
 HEADER = ROOT / "csrc" / "kernels" / "tensor_core_gate.h"
 ORDER = ("", "float16", "bfloat16", "tf32", "3xtf32")  # Precision of csrc/kernels/plan.h
@@ -68,4 +70,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main)

@@ -21,6 +21,7 @@ from convlab.explain.prediction import Launched, Prediction, asked_of, facts_of,
 from convlab.gpus import GPUS, Gpu
 from convlab.layers import GPU_CONVOLUTIONS, Conv, find
 from convlab.simulator import launches_of, traffic_of_a_sample
+from tools import run
 
 RUNG = next(a for a in algorithms() if a.name == "tensor_core")
 PASSES = ("forward", "dgrad", "wgrad")
@@ -103,4 +104,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

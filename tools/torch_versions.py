@@ -17,6 +17,7 @@ import venv
 from pathlib import Path
 
 from convlab import toolchain
+from tools import run
 
 ROOT = Path(__file__).resolve().parent.parent
 NEWEST = "newest"
@@ -73,7 +74,7 @@ def environment(version: str) -> str:
     return str(python)
 
 
-def run(python: str, files: list[str]) -> bool:
+def passes(python: str, files: list[str]) -> bool:
     """Whether the tests pass under this Python's torch."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     about = "import torch, convlab; print('torch', torch.__version__ + ', convlab built with', convlab.build_info()['torch_built'])"
@@ -93,7 +94,7 @@ def main() -> int:
     for version in ["this"] if args.here else versions or [toolchain.OLDEST_TORCH + ".*", NEWEST]:
         print(f"---- torch {version}", flush=True)
         try:
-            passed[version] = run(sys.executable if args.here else environment(version), files)
+            passed[version] = passes(sys.executable if args.here else environment(version), files)
         except RuntimeError as error:
             print(f"convlab: {error}", flush=True)
             passed[version] = False
@@ -103,4 +104,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from convlab._files import write
+from tools import run
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "compatibility.md"
@@ -123,4 +124,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
