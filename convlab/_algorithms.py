@@ -5,7 +5,7 @@ The table itself is csrc/algorithms.h, which the operators read too.
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -26,6 +26,7 @@ PASSES = ("forward", "dgrad", "wgrad")
 AUTO: Numbers = (0, 0, 0)
 _AUTOMATIC = {"none": 0, "ieee": -1, "tf32": -2, "bf16": -2}  # Rounding of csrc/algorithms.h
 WITH_TF32 = 1 << 16  # kWithTf32 there
+WITH_TILE = 1 << 20  # kWithTile there
 _fp32_precision: Callable[[str, str], str] = torch._C._get_fp32_precision_getter
 
 
@@ -183,6 +184,23 @@ _TABLE = {
 def algorithms() -> tuple[Algorithm, ...]:
     """All algorithms of convlab's convolution, the simplest first."""
     return tuple(_TABLE.values())
+
+
+def with_each_tile(algorithm: Algorithm, problem: Conv2dProblem, pass_: str) -> dict[str, Algorithm]:
+    """By name, "128x256" say, the tiles that an algorithm chooses among for a pass on a GPU, and the algorithm as it is with
+    that tile; none where it has no choice. For instruments, which compare them: wherever an algorithm's number goes,
+    theirs can."""
+    found = {}
+    for tile in _lab.tiles(algorithm.number, problem.doing(pass_)):
+        number = algorithm.number + tile * WITH_TILE
+        name = tile_name(_lab.plan(number, "cuda", problem.doing(pass_)))
+        found[name] = replace(algorithm, name=f"{algorithm.name} {name}", number=number)
+    return found
+
+
+def tile_name(plan: dict[str, Any]) -> str:
+    """Of the tile of a plan: 128x256."""
+    return "{}x{}".format(*plan["tile"])
 
 
 def automatic() -> int:

@@ -1,5 +1,6 @@
 #include "algorithms.h"
 
+#include <bit>
 #include <iterator>
 #include <stdexcept>
 #include <type_traits>
@@ -17,6 +18,7 @@
 #include "kernels/conv2d_small_filter_plan.h"
 #include "kernels/conv2d_tensor_core_plan.h"
 #include "kernels/conv2d_tiled_plan.h"
+#include "tiles.h"
 
 namespace convlab {
 namespace {
@@ -65,6 +67,15 @@ constexpr AlgorithmRow kAlgorithms[] = {
      .cuda = {"the same product by tensor cores, fed by asynchronous copies", kAllPasses, &kTensorCore}},
 };
 
+// Those that choose among tiles: which there are, and the plan with one, counted from 1.
+struct ChoosesTile {
+  const CudaRung* rung;
+  unsigned (*tiles)(const Problem&);
+  Plan (*plan)(const Problem&, int tile);
+};
+constexpr ChoosesTile kChooseTile[] = {{&kRegisterTiled, register_tiled_tiles, register_tiled_plan_with},
+                                       {&kTensorCore, tensor_core_tiles, tensor_core_plan_with}};
+
 constexpr bool numbers_are_unique() {
   for (const AlgorithmRow& a : kAlgorithms)
     for (const AlgorithmRow& b : kAlgorithms)
@@ -89,6 +100,13 @@ template <class Rung> std::string why_not(const OnBackend<Rung>& a, Backend back
 }
 
 [[noreturn]] void refuse(const std::string& why) { throw std::invalid_argument("conv2d: " + why); }
+
+Plan plan_with_tile(const AlgorithmRow& row, const Problem& p, int64_t tile) {
+  for (const ChoosesTile& t : kChooseTile)
+    if (t.rung == row.cuda.rung && tile <= std::bit_width(t.tiles(p)) && t.tiles(p) >> (tile - 1) & 1)
+      return t.plan(p, int(tile));
+  refuse(std::string("algo '") + row.name + "' has no tile " + std::to_string(tile) + " for this");
+}
 
 // For "auto". Not even the simplest can do some: the grid of `direct` has an end.
 template <class Rung> const AlgorithmRow& best(Backend backend, const Problem& p) {
@@ -116,6 +134,12 @@ std::string refusal(const AlgorithmRow& row, Backend backend, const Problem& p) 
   return backend == Backend::cpu ? why_not(row.cpu, backend, p) : why_not(row.cuda, backend, p);
 }
 
+unsigned tiles_of(const AlgorithmRow& row, const Problem& p) {
+  for (const ChoosesTile& t : kChooseTile)
+    if (t.rung == row.cuda.rung) return t.tiles(p);
+  return 0;
+}
+
 template <class Rung> Chosen<Rung> resolve(int64_t requested, const Problem& p) {
   constexpr Backend backend = std::is_same_v<Rung, CpuRung> ? Backend::cpu : Backend::cuda;
   Problem allowed = p;
@@ -124,6 +148,8 @@ template <class Rung> Chosen<Rung> resolve(int64_t requested, const Problem& p) 
     const AlgorithmRow& row = best<Rung>(backend, allowed);
     return {&row, on<Rung>(row).rung, on<Rung>(row).rung->plan(allowed)};
   }
+  const int64_t tile = requested / kWithTile;
+  requested %= kWithTile;
   if (requested >= kWithTf32) {
     allowed.rounding = Rounding::tf32;
     requested -= kWithTf32;
@@ -132,6 +158,8 @@ template <class Rung> Chosen<Rung> resolve(int64_t requested, const Problem& p) 
   if (!row) refuse("algo number " + std::to_string(requested) + " is not in the table of algorithms");
   const OnBackend<Rung>& chosen = on<Rung>(*row);
   if (!can(chosen, p)) refuse(std::string("algo '") + row->name + "' " + refusal(*row, backend, p));
+  if constexpr (backend == Backend::cuda)
+    if (tile) return {row, chosen.rung, plan_with_tile(*row, allowed, tile)};
   return {row, chosen.rung, chosen.rung->plan(allowed)};
 }
 

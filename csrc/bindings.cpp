@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <bit>
+
 #include "algorithms.h"
 #include "cpu/conv2d/cpu_rung.h"
 #include "cpu/conv2d/winograd/counts.h"
@@ -11,6 +13,7 @@
 #include "kernels/plan.h"
 #include "kernels/tensor_core_gate.h"
 #include "simulator_bindings.h"
+#include "tiles.h"
 
 // What the build was made with; setup.py says.
 #if !defined(CONVLAB_BUILD_TORCH) || !defined(CONVLAB_BUILD_NVCC) || !defined(CONVLAB_BUILD_ARCHS) || \
@@ -68,7 +71,7 @@ Problem problem_of(const std::string& pass, const std::string& dtype, const Size
 }
 
 std::string refusal_of(int64_t algo, const std::string& backend, const Problem& p) {
-  return refusal(row_of(algo), backend_of(backend), p);
+  return refusal(row_of(algo % kWithTile), backend_of(backend), p);
 }
 
 std::string choice_of(const std::string& backend, const Problem& p, int64_t automatic) {
@@ -110,6 +113,15 @@ py::dict plan_of(int64_t algo, const std::string& backend, const Problem& p) {
   py::dict facts = facts_of(plan);
   if (plan.precision != Precision::none) facts["gated"] = !(kTensorCoreGate[int(plan.precision)] & bit(p.pass));
   return facts;
+}
+
+std::vector<int> tile_numbers(int64_t algo, const Problem& p) {
+  const AlgorithmRow& row = row_of(algo);
+  std::vector<int> numbers;
+  const unsigned tiles = refusal(row, Backend::cuda, p).empty() ? tiles_of(row, p) : 0;
+  for (int i = 0; i < std::bit_width(tiles); i++)
+    if (tiles >> i & 1) numbers.push_back(i + 1);
+  return numbers;
 }
 
 // A matrix of Fraction as lists of (numerator, denominator)
@@ -182,6 +194,8 @@ PYBIND11_MODULE(_lab, m) {
       "plane, slices,\n"
       "images, precision, workspace} and, of tensor cores, gated. CPU: {kernels, strip: (images, rows), pieces, "
       "slices, workspace, scratch}.");
+  m.def("tiles", &convlab::tile_numbers,
+        "Numbers of the tiles that an algorithm chooses among for a pass on CUDA: + n kWithTile asks for one.");
   m.def("conv2d_output_size", &convlab::conv2d_output_size,
         "(P, Q) of a convolution. Raises RuntimeError for arguments that do not fit together.");
   convlab::bind_simulator(m);

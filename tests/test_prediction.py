@@ -3,13 +3,20 @@ model say of machine code, blocks and GPUs."""
 
 import math
 import statistics
+import sys
+from dataclasses import replace
 
 import pytest
+import torch
 from checkout import ROOT
 
+import convlab
+from convlab._algorithms import WITH_TILE, algorithms, tile_name, with_each_tile
 from convlab.bench import record
 from convlab.explain import GPUS, prediction, sass
+from convlab.explain.counting import call_of
 from convlab.explain.prediction import Asked, Facts, Launched
+from convlab.layers import Conv, find
 from tools import prediction as tool
 
 CASES = tool.cases()
@@ -137,3 +144,85 @@ def test_what_auto_takes_is_nearly_the_fastest_of_the_record():
     assert max(auto) < 1.2
     assert statistics.geometric_mean(auto) < 1.02
     assert max(model) < 1.05
+
+
+# ---- tiles ------------------------------------------------------------------------------------------------------------
+
+TILES = ("128x128", "128x32", "64x64", "16x32")
+
+
+def a_sweep(times, gpu="NVIDIA H200", dry=False):
+    """A record of LeNet's C5, wgrad of one image, through register_tiled with tiles that took so long."""
+    ways = {"convlab": {"cold": {"median": 5.0}}, "torch nchw": {"cold": {"median": 1.0}}}
+    ways |= {f"convlab register_tiled {name}": {"cold": {"median": us}} for name, us in times.items()}
+    row = {"kind": "tiles", "layer": "lenet-c5@1", "pass": "wgrad", "precision": "float32", "ways": ways}
+    return {"machine": {"gpu": gpu}, "dry": dry, "rows": [{"kind": "conv", "layer": "lenet-c5@1"}, row]}
+
+
+def test_choices_of_tiles_are_judged():
+    """By the times of a sweep: what was taken, what the model would take, and what either loses."""
+    (choice,) = tool.tile_choices(a_sweep(dict.fromkeys(TILES, 2.0)))
+    assert set(choice.times) == set(TILES) >= {choice.auto, choice.model}
+    assert choice.lost(choice.auto) == choice.lost(choice.model) == 1
+    plan = register_tiled().plan(find("lenet-c5@1").problem(), "wgrad")
+    assert choice.auto == "{}x{}".format(*plan["tile"])
+    slow = dict.fromkeys(TILES, 2.0) | {choice.model: 6.0, choice.auto: 6.0}
+    (again,) = tool.tile_choices(a_sweep(slow))
+    assert (again.auto, again.model) == (choice.auto, choice.model) and again.lost(again.model) == 3
+    assert again.fastest not in (again.auto, again.model) and f"model {again.model} 3.00" in str(again)
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        ({"rows": [{"kind": "conv"}]}, "has no sweep of tiles"),
+        ({}, "has no sweep of tiles"),
+        (a_sweep(dict.fromkeys(TILES, 2.0), dry=True), "a rehearsal"),
+        (a_sweep(dict.fromkeys(TILES, 2.0), gpu="NVIDIA V100"), "does not know, NVIDIA V100"),
+        (a_sweep(dict.fromkeys(TILES[1:], 2.0)), "other tiles than register_tiled has now"),
+    ],
+)
+def test_what_is_no_sweep_is_not_judged(record, why):
+    with pytest.raises(tool.NothingToJudge, match=why):
+        tool.tile_choices(record)
+
+
+def test_the_command_says_that_the_record_has_no_sweep(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["prediction", "--choice"])
+    monkeypatch.setattr(tool, "cases", lambda: CASES)
+    tool.main()
+    assert "no choice of a tile is judged: " in capsys.readouterr().out
+
+
+def register_tiled():
+    return next(a for a in algorithms() if a.name == "register_tiled")
+
+
+@pytest.mark.parametrize("pass_", ["forward", "dgrad", "wgrad"])
+def test_a_tile_that_is_asked_for_runs(pass_):
+    """Each in the simulator, by the operator's number: its grid, and the bits of the tile that is chosen."""
+    problem = Conv(2, 5, 6, 7, 20, 3, 3, padding=(1, 1)).problem()
+    rung = register_tiled()
+    tiles = with_each_tile(rung, problem, pass_)
+    assert len(tiles) == (4 if pass_ == "wgrad" else 6) and tile_name(rung.plan(problem, pass_)) in tiles
+    outputs = {}
+    for name, tile in ({"chosen": rung} | tiles).items():
+        torch.manual_seed(0)
+        call = call_of(tile, problem, pass_)
+        with convlab.simulate(check=False) as sim:
+            outputs[name] = call()
+        plan = tile.plan(problem, pass_)
+        assert sim.launches[0].grid == plan["grid"] and name in ("chosen", tile_name(plan))
+        assert name == "chosen" or "Tile<{}, {}, {},".format(*plan["tile"]) in sim.launches[0].kernel
+        assert plan["slices"] == rung.plan(problem, pass_)["slices"]
+    first, *others = (got[0] if isinstance(got, tuple) else got for got in outputs.values())
+    assert all(torch.equal(first, other) for other in others)
+
+
+def test_what_has_no_such_tile_says_so():
+    problem = find("lenet-c5@1").problem()
+    direct = next(a for a in algorithms() if a.name == "direct")
+    assert with_each_tile(direct, problem, "forward") == {}
+    for rung, tile in ((direct, 1), (register_tiled(), 7), (register_tiled(), 4000)):
+        with pytest.raises(ValueError, match=f"algo '{rung.name}' has no tile {tile} for this"):
+            replace(rung, number=rung.number + tile * WITH_TILE).plan(problem, "forward")

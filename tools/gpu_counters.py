@@ -31,11 +31,12 @@ import convlab
 from convlab._files import write_json
 from convlab.explain.counting import call_of, count, planned_launches
 from convlab.layers import find
+from tools import run
 
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = ("lenet-c3@32", "cifar-32-64@4")  # small enough for the simulator; larger ones repeat what these do
-DRY_LAYERS = ("lenet-c5@1",)
+DRY_LAYERS = ("lenet-c1@1",)
 PASSES = ("forward", "dgrad", "wgrad")
 METRICS = {  # ours -> ncu's
     "microseconds": "gpu__time_duration.sum",
@@ -312,4 +313,4 @@ def line_of(row):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -35,6 +35,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from tools import run
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 VERSION = 2  # of the format
@@ -97,29 +99,42 @@ def steps(capability) -> list[Step]:
         Step("racecheck", [[*sanitizer, "racecheck", *subset]], 60, "compute-sanitizer"),
         Step("ceilings", [[*BENCH, "ceilings", "--output", "{data}"]], 40),
         Step("counters", [[PYTHON, "-m", "tools.gpu_counters", "--seconds", "90", "--output", "{data}"]], 115),
-        Step("bench", [[*BENCH, "--budget", "{seconds}", "--output", "{data}"]], 400),
+        Step("tiles", [[*BENCH, "tiles", "--budget", "{seconds}", "--output", "{data}"]], 75),
+        Step("bench", [[*BENCH, ",".join(KINDS), "--budget", "{seconds}", "--output", "{data}"]], 400),
     ]
 
 
 def dry_steps() -> list[Step]:
     """The same names, with what of them goes without a GPU."""
-    layers = "lenet-c3@1024,lenet-5@1024,max-lenet@1024,leaky_relu-lenet@1024"
-    subset = [PYTHON, "-m", "tools.gpu_subset", "--simulated"]
+    layers = "lenet-c1@1024,lenet-5@1024,max-lenet@1024,leaky_relu-lenet@1024"
+    passes = "forward,wgrad,backward,inference,step"
+    subset = [PYTHON, "-m", "tools.gpu_subset", "--simulated", "--first", "1"]
+    checked = [PYTHON, "-c", "print('the subset ran in the checking simulator already')"]
     return [
-        Step(
-            "build",
-            [[PYTHON, "convlab/toolchain.py"], [PYTHON, "-c", "import convlab; print(convlab.build_info())"]],
-            60,
-        ),
+        Step("build", [[PYTHON, "convlab/toolchain.py"]], 60),
         Step("subset", [subset], 120),
-        Step("test", [[PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda.py"]], 60),
-        Step("memcheck", [[PYTHON, "-c", "print('the subset ran in the checking simulator already')"]], 30),
-        Step("racecheck", [[PYTHON, "-c", "print('the subset ran in the checking simulator already')"]], 30),
+        Step("test", [[PYTHON, "-c", "print('without a GPU, those marked cuda are skipped')"]], 60),
+        Step("memcheck", [checked], 30),
+        Step("racecheck", [checked], 30),
         Step("ceilings", [[*BENCH, "ceilings", "--dry", "--output", "{data}"]], 60),
         Step("counters", [[PYTHON, "-m", "tools.gpu_counters", "--dry", "--output", "{data}"]], 120),
+        Step("tiles", [[*BENCH, "tiles", "cifar-32-64@512", "wgrad", "--dry", "--output", "{data}"]], 60),
         Step(
             "bench",
-            [[*BENCH, ",".join(KINDS), layers, "float32", "--dry", "--budget", "{seconds}", "--output", "{data}"]],
+            [
+                [
+                    *BENCH,
+                    ",".join(KINDS),
+                    layers,
+                    passes,
+                    "float32",
+                    "--dry",
+                    "--budget",
+                    "{seconds}",
+                    "--output",
+                    "{data}",
+                ]
+            ],
             120,
         ),
     ]
@@ -345,4 +360,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 import convlab
 import convlab.functional as CF
 from convlab.layers import SMALL
+from tools import run
 
 torch.backends.cudnn.allow_tf32 = False  # float32 is compared as float32
 
@@ -22,8 +23,8 @@ torch.backends.cudnn.allow_tf32 = False  # float32 is compared as float32
 class Subset:
     """Runs and compares; `checks` counts."""
 
-    def __init__(self, device):
-        self.device, self.checks = device, 0
+    def __init__(self, device, problems=SMALL):
+        self.device, self.problems, self.checks = device, problems, 0
 
     def compare(self, what, got, expected):
         got = got.detach().cpu().double()
@@ -33,7 +34,7 @@ class Subset:
         self.checks += 1
 
     def convolutions(self):
-        for layer in SMALL:
+        for layer in self.problems:
             x, w, b = layer.tensors()
             exact = [t.double().requires_grad_() for t in (x, w, b)]
             y = F.conv2d(*exact, *layer.arguments)
@@ -69,18 +70,19 @@ class Subset:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulated", action="store_true", help="on the host, in the checking simulator")
+    parser.add_argument("--first", type=int, metavar="N", help="of the convolutions, the first N: not every kernel")
     args = parser.parse_args()
     torch.manual_seed(0)
     if not args.simulated and not torch.cuda.is_available():
         sys.exit(f"gpu_subset: torch {torch.__version__} sees no GPU: --simulated goes without")
-    subset = Subset("cpu" if args.simulated else "cuda")
+    subset = Subset("cpu" if args.simulated else "cuda", SMALL[: args.first])
     with convlab.simulate() if args.simulated else nullcontext():
         subset.convolutions()
         subset.others()
     if not args.simulated:
         torch.cuda.synchronize()
-    print(f"{subset.checks} outputs of every kernel are right")
+    print(f"{subset.checks} outputs {'' if args.first else 'of every kernel '}are right")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

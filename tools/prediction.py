@@ -2,7 +2,8 @@
 
     python -m tools.prediction              predicted against measured, on layers that were not used for fitting
     python -m tools.prediction --rows       and every row
-    python -m tools.prediction --choice     what "auto" chose, what these times would choose, and the fastest
+    python -m tools.prediction --choice     what "auto" chose, what these times would choose, and the fastest: of the rungs, and
+                                            of a rung's tiles, where the newest record has a sweep of them, or --record FILE's
     python -m tools.prediction --plot FILE  a scatter plot (needs matplotlib)
     python -m tools.prediction --fit        fits the constants again, on the layers that convlab/explain/prediction.json lists
     python -m tools.prediction --count      joins the newest record with the simulator's counts again: half an hour
@@ -18,20 +19,23 @@ import math
 import statistics
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from convlab._algorithms import algorithms, names_of
+from convlab._algorithms import algorithms, names_of, tile_name, with_each_tile
 from convlab.bench import record
+from convlab.bench.case import OURS
 from convlab.explain import prediction
 from convlab.explain.counting import count, planned_launches
 from convlab.explain.explanation import chosen_of
 from convlab.explain.prediction import MEASURED_ON, Constants, Facts, Launched, Row, asked_of, predict
 from convlab.explain.work import work_of
-from convlab.gpus import GPUS
+from convlab.gpus import GPUS, Gpu
 from convlab.layers import find
+from tools import run
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED, FITTED = (prediction.HERE / name for name in ("measured-h200.json", "prediction.json"))
@@ -48,8 +52,8 @@ class Case(NamedTuple):
     launches: list[Launched]
     facts: Facts
 
-    def predicted(self, constants: Constants | None = None) -> float:
-        found = predict(self.launches, self.row.asked, self.facts, GPUS[MEASURED_ON], constants)
+    def predicted(self, constants: Constants | None = None, gpu: Gpu = GPUS[MEASURED_ON]) -> float:
+        found = predict(self.launches, self.row.asked, self.facts, gpu, constants)
         if found is None:
             raise RuntimeError(f"{self.row[:4]}: a kernel is not in the table of machine code")
         return found.microseconds
@@ -98,8 +102,8 @@ def quality(some: list[Case], constants: Constants | None = None) -> Quality:
 
 
 class Choice(NamedTuple):
-    """Of a pass whose rungs were measured one after another: times by rung, and what two rules take: `auto`, of the shape
-    alone, which convlab follows, and `model`, the least predicted time."""
+    """Of a pass whose rungs were measured one after another, or a rung's tiles: times by name, and what two rules take:
+    `auto`, of the shape, which convlab follows, and `model`, the least predicted time."""
 
     what: str
     times: dict[str, float]
@@ -110,13 +114,13 @@ class Choice(NamedTuple):
     def fastest(self) -> str:
         return min(self.times, key=self.times.get)
 
-    def lost(self, rung: str) -> float:
-        """The time with a rung over the least."""
-        return self.times[rung] / self.times[self.fastest]
+    def lost(self, name: str) -> float:
+        """The time with it over the least."""
+        return self.times[name] / self.times[self.fastest]
 
     def __str__(self):
-        words = (f"{who} {rung} {self.lost(rung):.2f}" for who, rung in (("auto", self.auto), ("model", self.model)))
-        return f"{self.what:36}{self.fastest:15}{self.times[self.fastest]:9,.1f} us  " + "  ".join(words)
+        words = (f"{who} {name} {self.lost(name):.2f}" for who, name in (("auto", self.auto), ("model", self.model)))
+        return f"{self.what:48}{self.fastest:15}{self.times[self.fastest]:9,.1f} us  " + "  ".join(words)
 
 
 def choices(some: list[Case]) -> list[Choice]:
@@ -131,6 +135,40 @@ def choices(some: list[Case]) -> list[Choice]:
         model = min(rungs, key=lambda name: rungs[name].predicted())
         found.append(Choice(f"{layer} {dtype} {pass_}", times, names_of("auto", problem)[pass_], model))
     return found
+
+
+class NothingToJudge(RuntimeError):
+    """A record has no times of tiles, or none that can be predicted."""
+
+
+def tile_choices(measured: dict) -> list[Choice]:
+    """Of the record of a sweep of tiles. Seconds a row: each tile is counted on a sample of its blocks. Raises
+    NothingToJudge."""
+    rows = [row for row in measured.get("rows", ()) if row["kind"] == "tiles" and "ways" in row]
+    if not rows:
+        raise NothingToJudge("the record has no sweep of tiles")
+    if measured["dry"]:
+        raise NothingToJudge("the record is of a rehearsal, whose times mean nothing")
+    words = measured["machine"]["gpu"].split()
+    gpu = next((gpu for gpu in GPUS.values() if set(gpu.name.split()) <= set(words)), None)
+    if gpu is None:
+        raise NothingToJudge(f"the record is of a GPU whose limits convlab does not know, {' '.join(words)}")
+    return [_choice_of_tiles(row, gpu) for row in rows]
+
+
+def _choice_of_tiles(row: dict, gpu: Gpu) -> Choice:
+    layer, dtype, pass_ = row["layer"], row["precision"], row["pass"]
+    problem = replace(find(layer).problem(getattr(torch, dtype)), multiprocessors=gpu.sms)
+    prefix, times, predicted = f"{OURS} ", {}, {}
+    rung = next(a for a in algorithms() if any(way.startswith(f"{prefix}{a.name} ") for way in row["ways"]))
+    for name, tile in with_each_tile(rung, problem, pass_).items():
+        if prefix + tile.name not in row["ways"]:
+            raise NothingToJudge(f"the record is of other tiles than {rung.name} has now")
+        times[name] = row["ways"][prefix + tile.name]["cold"]["median"]
+        counted = _counted((layer, dtype, pass_, tile.name), {"ladder": times[name]}, tile)
+        predicted[name] = Case(counted, *prediction.ready(counted, tile, gpu)).predicted(gpu=gpu)
+    model = min(predicted, key=predicted.__getitem__)
+    return Choice(f"{layer} {dtype} {pass_} {rung.name}", times, tile_name(rung.plan(problem, pass_)), model)
 
 
 def fit(some: list[Case], constants: Constants = START) -> Constants:
@@ -151,11 +189,15 @@ def fit(some: list[Case], constants: Constants = START) -> Constants:
     return Constants(*(float(f"{value:.4g}") for value in constants))
 
 
+def newest() -> Path:
+    """The record that predictions are compared with."""
+    return max((ROOT / record.FOLDER).glob("nvidia-h200-*.json"))
+
+
 def joined() -> list[Row]:
     """The newest record's rows of convlab's rungs, with counts."""
-    path = max((ROOT / record.FOLDER).glob("nvidia-h200-*.json"))
     ladder, found = {a.name: a for a in algorithms()}, {}
-    for row in record.load(path)["rows"]:
+    for row in record.load(newest())["rows"]:
         if row["kind"] not in ("conv", "ladder"):
             continue
         problem, pass_ = find(row["layer"]).problem(getattr(torch, row["precision"])), row["pass"]
@@ -222,10 +264,20 @@ def plot(some: list[Case], path: str):
     figure.savefig(path, dpi=110, metadata={"Software": None} if path.endswith(".png") else {"Date": None})
 
 
+def show(found: list[Choice]):
+    print(*found, sep="\n")
+    for who in ("auto", "model"):
+        lost = [choice.lost(getattr(choice, who)) for choice in found]
+        print(f"{who}: {statistics.geometric_mean(lost):.3f} times the least, {max(lost):.2f} at most  [measured]")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", action="store_true")
     parser.add_argument("--choice", action="store_true")
+    parser.add_argument(
+        "--record", type=Path, default=newest(), metavar="FILE", help="of a gpu-report, for --choice of tiles"
+    )
     parser.add_argument("--plot", metavar="FILE")
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--count", action="store_true")
@@ -245,11 +297,11 @@ def main():
             words = f"{predicted:9,.1f} us  measured {measured:9,.1f}  {predicted / measured:.2f}"
             print(f"{' '.join(case.row[:4]):55}{words}  {'fitted' if case.for_fitting else ''}")
     if args.choice:
-        found = choices(all_cases)
-        print(*found, sep="\n")
-        for who in ("auto", "model"):
-            lost = [choice.lost(getattr(choice, who)) for choice in found]
-            print(f"{who}: {statistics.geometric_mean(lost):.3f} times the least, {max(lost):.2f} at most  [measured]")
+        show(choices(all_cases))
+        try:
+            show(tile_choices(record.load(args.record, "tiles")))
+        except (record.BadRecord, NothingToJudge) as why:
+            print(f"no choice of a tile is judged: {why}. On a GPU, make gpu-report STEP=tiles measures them all")
     print("fitted on", ", ".join(prediction.fitted_on()), " [measured]")
     print("there    ", quality(fitting))
     print("elsewhere", quality(judging))
@@ -258,4 +310,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -12,12 +12,14 @@ from torch.nn import functional as F
 
 from .. import functional as CF
 from .. import layers, ops
-from .._algorithms import PASSES, Conv2dProblem, algorithms, numbers_of
+from .._algorithms import PASSES, Conv2dProblem, algorithms, numbers_of, with_each_tile
 from ..arguments import is_channels_last
 from .case import LAYOUTS, OURS, Case, Way
 from .networks import GPU_NETWORKS, NETWORKS, Network, step
 
 LADDER = ("lenet-c1", "lenet-c3", "cifar-32-64", "resnet-128", "resnet-stem", "depthwise-128-56")
+SWEPT = ("cifar-32-64", "cifar-64-128", "resnet-64", "resnet-128", "resnet-512", "resnet-1x1")
+TILED = {"register_tiled": "float32", "tensor_core": "bfloat16"}  # rungs that choose among tiles, and what of
 SLOPE = 0.01  # of leaky ReLU
 SLACK = {
     "cpu": 6e-7,
@@ -29,7 +31,7 @@ aten = torch.ops.aten
 
 class Problems(NamedTuple):
     """What to make cases of. ladder: the convolutions on which every rung is timed by itself; tiny: those by which what a
-    call costs is told; calls: of functions around these."""
+    call costs is told; calls: of functions around these; swept: the convolutions on which every tile is timed."""
 
     convolutions: tuple[layers.Conv, ...] = ()
     ladder: tuple[layers.Conv, ...] = ()
@@ -38,6 +40,7 @@ class Problems(NamedTuple):
     networks: tuple[Network, ...] = ()
     tiny: tuple[layers.Conv, ...] = ()
     calls: tuple[layers.Call, ...] = ()
+    swept: tuple[layers.Conv, ...] = ()
 
 
 def zoo(backend) -> Problems:
@@ -46,8 +49,9 @@ def zoo(backend) -> Problems:
         calls = (*layers.AROUND, *layers.FUNCTIONS)
         return Problems(layers.CONVOLUTIONS, (), layers.POOLS, layers.ACTIVATIONS, NETWORKS, (layers.TINY,), calls)
     named = {layer.name.partition("@")[0]: layer for layer in reversed(layers.GPU_CONVOLUTIONS)}  # in the small batch
-    rungs = tuple(named[name] for name in LADDER)
-    return Problems(layers.GPU_CONVOLUTIONS, rungs, layers.GPU_POOLS, layers.GPU_ACTIVATIONS, GPU_NETWORKS)
+    rungs, swept = (tuple(named[name] for name in names) for names in (LADDER, SWEPT))
+    others = layers.GPU_POOLS, layers.GPU_ACTIVATIONS, GPU_NETWORKS
+    return Problems(layers.GPU_CONVOLUTIONS, rungs, *others, swept=swept)
 
 
 def cases_of(problems: Problems, backend, algo="auto", compiled=True) -> list[Case]:
@@ -69,6 +73,7 @@ def cases_of(problems: Problems, backend, algo="auto", compiled=True) -> list[Ca
             for layout in (LAYOUTS if len(call.x) == 4 else ["nchw"])
             for pass_ in call.passes
         ),
+        *(tiles(*of) for of in product(problems.swept, PASSES, TILED)),
     ]
 
 
@@ -92,6 +97,16 @@ def ladder(layer, pass_, backend) -> Case:
             ways[f"{OURS} {rung.name}"] = Way("nchw", _by_convlab(layer, pass_, backend, rung.name))
     ways["torch nchw"] = Way("nchw", _by_torch(layer, pass_))
     return _convolution("ladder", layer, pass_, "nchw", "float32", backend, ways)
+
+
+def tiles(layer, pass_, rung) -> Case:
+    """A rung with every tile that it can take, beside itself with the one that it chooses."""
+    precision, (chosen,) = TILED[rung], (a for a in algorithms() if a.name == rung)
+    each = with_each_tile(chosen, layer.problem(getattr(torch, precision)), pass_).values()
+    numbers = {OURS: chosen.number} | {f"{OURS} {tile.name}": tile.number for tile in each}
+    ways = {name: Way("nchw", _by_number(layer, pass_, number), precision) for name, number in numbers.items()}
+    ways["torch nchw"] = Way("nchw", _by_torch(layer, pass_), precision)
+    return _convolution("tiles", layer, pass_, "nchw", precision, "cuda", ways)
 
 
 def _convolution(kind, layer, pass_, layout, precision, backend, ways):
@@ -125,11 +140,18 @@ def _by_torch(layer, pass_):
 
 def _by_convlab(layer, pass_, backend, algo):
     def bind(t):
-        x, w, dy, bias = t["x"], t["w"], t["dy"], t.get("bias")
-        problem = dataclasses.replace(Conv2dProblem.of(x, w, *layer.arguments), backend=backend)
+        problem = dataclasses.replace(Conv2dProblem.of(t["x"], t["w"], *layer.arguments), backend=backend)
         wanted = algo if algo == "auto" else {pass_: algo}
-        number = numbers_of(wanted, backend, problem)[PASSES.index(pass_)]
-        geometry, channels_last, outputs = problem.geometry, problem.channels_last, 1 + (bias is not None)
+        return _by_number(layer, pass_, numbers_of(wanted, backend, problem)[PASSES.index(pass_)])(t)
+
+    return bind
+
+
+def _by_number(layer, pass_, number):
+    def bind(t):
+        x, w, dy, bias = t["x"], t["w"], t["dy"], t.get("bias")
+        problem, outputs = Conv2dProblem.of(x, w, *layer.arguments), 1 + (bias is not None)
+        geometry, channels_last = problem.geometry, problem.channels_last
         if pass_ == "forward":
             return lambda: ops.conv2d_forward(x, w, bias, geometry, number)
         if pass_ == "dgrad":

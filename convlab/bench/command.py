@@ -9,7 +9,7 @@ python -m convlab.bench survey --sample 100              some of what twenty of 
 python -m convlab.bench models                           six of those models whole: training steps and inference
 python -m convlab.bench gpu                              the CUDA kernels beside cuDNN, on an NVIDIA GPU
 
-A word is a kind of row (conv, ladder, pool, activation, step, inference, overhead, or a function around these: conv1d,
+A word is a kind of row (conv, ladder, tiles, pool, activation, step, inference, overhead, or a function around these: conv1d,
 conv_transpose2d, adaptive_avg_pool2d, prelu ...), a layer or a part of its name, a pass, a
 layout or a precision; a,b is either of them.
 """
@@ -121,7 +121,8 @@ def _one_convolution(args):
         layer.problem()
     except (RuntimeError, ValueError) as error:
         args.error(f"arguments --shape and --filters: {error}")
-    return cases.Problems((layer,), (layer,) * any("ladder" in word for word in args.words))
+    ladder, tiles = ((layer,) * any(kind in word for word in args.words) for kind in ("ladder", "tiles"))
+    return cases.Problems((layer,), ladder, swept=tiles if args.command == "gpu" else ())
 
 
 def _sizes(names, text):

@@ -37,11 +37,11 @@ def save(record, path):
     _files.write_json(path, record | {"times": TIMES, "kernels": list(names), "rows": rows})
 
 
-def load(path):
-    """The record in `path`, or that in the report there. Raises BadRecord."""
+def load(path, step="bench"):
+    """The record in `path`, or that of a step of the report there. Raises BadRecord."""
     record = read(path)
     if record.get("command") == REPORT:
-        record = (record.get("steps", {}).get("bench") or {}).get("data") or {}
+        record = (record.get("steps", {}).get(step) or {}).get("data") or {}
     return opened(record, path)
 
 

@@ -77,10 +77,19 @@ def pivot(corner, items, line, column, cell):
 
 def rungs(rows):
     """(headings, lines): microseconds of every rung, of rows of the ladder."""
-    rows = [row for row in rows if row["kind"] == "ladder" and "ways" in row]
+    return _by_way("rungs, us: forward / dgrad / wgrad", [row for row in rows if row["kind"] == "ladder"])
+
+
+def tiles(rows):
+    """The same of every tile of a rung."""
+    return _by_way("tiles, us: forward / dgrad / wgrad", [row for row in rows if row["kind"] == "tiles"])
+
+
+def _by_way(corner, rows):
+    rows = [row for row in rows if "ways" in row]
     names = [name for name in dict.fromkeys(name for row in rows for name in row["ways"]) if name != OURS]
     return pivot(
-        "rungs, us: forward / dgrad / wgrad",
+        corner,
         [(row, name) for name in names for row in rows],
         lambda item: item[0]["layer"] + f", threads: {item[0].get('threads')}" * ("threads" in item[0]),
         lambda item: item[1].removeprefix(f"{OURS} "),
@@ -170,7 +179,7 @@ def print_run(kept, old=None):
     """All there is to say about a run: what it was measured on, tables, and what changed since the run `old`."""
     rows = kept["rows"]
     print("\n".join(facts(kept)))
-    tables = {"": all_rows(rows), "rung by rung": rungs(rows), "in all": in_all(rows)}
+    tables = {"": all_rows(rows), "rung by rung": rungs(rows), "tile by tile": tiles(rows), "in all": in_all(rows)}
     if old:
         tables[f"compared with the run of {old['when']} on {next(facts(old))}"] = compared(old, kept)
     try:

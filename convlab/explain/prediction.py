@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import torch
 
-from .._algorithms import Conv2dProblem, algorithms
+from .._algorithms import Algorithm, Conv2dProblem, algorithms
 from ..gpus import GPUS, SUBPARTITIONS, WARP, Gpu
 from ..layers import find
 from ..simulator import TrafficTable
@@ -356,13 +356,14 @@ def rows() -> list[Row]:
     return [Row(*row[:7], tuple(map(tuple, row[7])), tuple(Asked(*one) for one in row[8])) for row in loaded]
 
 
-def ready(row: Row) -> tuple[list[Launched], Facts]:
-    """What `predict` takes beside row.asked, on the GPU that was measured."""
+def ready(row: Row, rung: Algorithm | None = None, gpu: Gpu = GPUS[MEASURED_ON]) -> tuple[list[Launched], Facts]:
+    """What `predict` takes beside row.asked, on the GPU that was measured. rung: unless it is the one of the ladder that the
+    row names."""
     problem = find(row.layer).problem(getattr(torch, row.dtype))
-    (rung,) = (a for a in algorithms() if a.name == row.rung)
+    rung = rung or next(a for a in algorithms() if a.name == row.rung)
     launches = []
     for kernel, source, blocks, threads, dynamic, times in row.launches:
-        found = resources_of(kernel, source, GPUS[MEASURED_ON].capability)
+        found = resources_of(kernel, source, gpu.capability)
         if found is None:
             raise LookupError(f"{kernel} of {source} is in no table of compiled kernels")
         launches.append(Launched(kernel, source, blocks, threads, times, found[0], found[1] + dynamic))

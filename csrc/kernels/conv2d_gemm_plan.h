@@ -81,14 +81,22 @@ inline long long wgrad_slice(const GemmProblem& p, const Tiles& tiles) {
   return best.slice;
 }
 
-// The cheapest tile on the GPU that runs. Sums are in the order of their steps in every tile, so the GPU changes no bit.
-inline Plan gemm_plan(Pass pass, const Conv2d& g, const Tiles& tiles, int multiprocessors) {
+// Of these tiles, those that have a grid, a bit each
+inline unsigned tiles_that_fit(const GemmProblem& p, const Tiles& tiles) {
+  unsigned fit = 0;
+  for (int i = tiles.first; i < tiles.last; i++) fit |= unsigned(tile_fits(tiles.table[i], p)) << i;
+  return fit;
+}
+
+// The cheapest tile on the GPU that runs, or the one asked for, counted from 1. Sums are in the order of their steps in
+// every tile, so neither changes a bit.
+inline Plan gemm_plan(Pass pass, const Conv2d& g, const Tiles& tiles, int multiprocessors, int tile = 0) {
   const GemmProblem p = product_of(pass, g);
   const long long slice = pass == Pass::wgrad ? wgrad_slice(p, tiles) : p.steps;
   Plan plan;
   Cover c{};  // none yet
   for (int i = tiles.first; i < tiles.last; i++) {
-    if (!tile_fits(tiles.table[i], p)) continue;
+    if ((tile && tile != i + 1) || !tile_fits(tiles.table[i], p)) continue;
     const Cover other = cover(tiles.table[i], p, slice, multiprocessors);
     if (c.slices == 0 || other.cost < c.cost) c = other, plan.variant = i;
   }

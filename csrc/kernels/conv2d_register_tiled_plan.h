@@ -28,9 +28,16 @@ inline std::string register_tiled_why_not(const Problem& p) {
   return gemm_why_not(p.pass, without_places(p.g), register_tiles(p.pass, p.dtype));
 }
 
-inline Plan register_tiled_plan(const Problem& p) {
-  return gemm_plan(p.pass, without_places(p.g), register_tiles(p.pass, p.dtype), p.multiprocessors);
+inline unsigned register_tiled_tiles(const Problem& p) {
+  return tiles_that_fit(product_of(p.pass, without_places(p.g)), register_tiles(p.pass, p.dtype));
 }
+
+// tile: as gemm_plan has it
+inline Plan register_tiled_plan_with(const Problem& p, int tile) {
+  return gemm_plan(p.pass, without_places(p.g), register_tiles(p.pass, p.dtype), p.multiprocessors, tile);
+}
+
+inline Plan register_tiled_plan(const Problem& p) { return register_tiled_plan_with(p, 0); }
 
 inline bool register_tiled_best(const Problem& p) {
   // A group is a product of its own. One with a smaller filter than this leaves its tiles empty: direct is faster on an

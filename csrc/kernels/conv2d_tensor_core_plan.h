@@ -151,7 +151,17 @@ inline long long tensor_slice(const GemmProblem& p, const TensorTiles& tiles) {
   return best.slice;
 }
 
-inline Plan tensor_core_plan(const Problem& p) {
+// Those that have a grid, a bit each
+inline unsigned tensor_core_tiles(const Problem& p) {
+  const GemmProblem product = tensor_product(p, tensor_layout(p));
+  const TensorTiles tiles = tensor_tiles(tensor_precision(p) == Precision::tf32x3);
+  unsigned fit = 0;
+  for (int i = tiles.first; i <= tiles.last; i++) fit |= unsigned(tensor_fits(kTensorTiles[i], product)) << i;
+  return fit;
+}
+
+// tile: counted from 1; 0: the cheapest
+inline Plan tensor_core_plan_with(const Problem& p, int tile) {
   const TensorLayout l = tensor_layout(p);
   const GemmProblem product = tensor_product(p, l);
   const bool sliced = p.pass == Pass::wgrad;
@@ -161,7 +171,7 @@ inline Plan tensor_core_plan(const Problem& p) {
   const long long slice = sliced ? tensor_slice(product, tiles) : product.steps;
   Cover best{};  // none yet
   for (int i = tiles.first; i <= tiles.last; i++) {
-    if (!tensor_fits(kTensorTiles[i], product)) continue;
+    if ((tile && tile != i + 1) || !tensor_fits(kTensorTiles[i], product)) continue;
     const Cover c = tensor_cover(kTensorTiles[i], product, slice, p.multiprocessors);
     if (best.slices == 0 || c.cost < best.cost) best = c, plan.variant = i;
   }
@@ -183,6 +193,8 @@ inline Plan tensor_core_plan(const Problem& p) {
   }
   return plan;
 }
+
+inline Plan tensor_core_plan(const Problem& p) { return tensor_core_plan_with(p, 0); }
 
 inline bool tensor_core_groups(const Conv2d& g) {
   return g.groups == 1 || (g.Cg() >= kLeastTensorGroup && g.Kg() >= kLeastTensorGroup);
