@@ -2,6 +2,7 @@
 found."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,54 @@ def test_where_mutants_are_found(tmp_path, monkeypatch):
     ]
     assert str(found[0]) == "a.cu:7: if (n > 3 && a <b> (c)) return;  // n == 4"
     assert found[3].key == ("a.cu", 'without x << 3; y->z; __syncwarp(); if (n != 2) "a == b";')
+
+
+FUNCTIONS = """
+int synchronised = 0;
+void __syncthreads() { synchronised++; }
+__device__ constexpr int sign(int a) { return a < 0 ? -1 : a > 0 ? 1 : 0; }
+__device__ bool kernel(unsigned a, long long b) {
+  if (b + 1 < 3) {
+    __syncthreads();
+  } else return a <= 2 && b - 1 >= 2 && a != 0;
+  return (a == 2) == (b + sign(int(a) - 1) > 0);
+}
+int all() {
+  int bits = 0;
+  for (int n = 0; n != 20; n++) bits = 2 * bits + kernel(n / 5, n % 5);
+  return bits * 32 + synchronised;
+}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+def test_switches_are_the_mutants(tmp_path, monkeypatch):
+    """Functions with a switch in every place do, with one of them on, what they do with that place changed alone; and
+    what the compiler evaluates is as it was."""
+    (tmp_path / "a.cu").write_text(FUNCTIONS)
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    found, _ = mutants.mutants_of(tmp_path / "a.cu")
+    assert {m.was for m in found} == {"<", "<=", ">", ">=", "==", "!=", "__syncthreads();"}
+
+    def after(edits):
+        text = FUNCTIONS
+        for m, new in reversed(edits):
+            text = text[: m.begin] + new + text[m.end :]
+        return text
+
+    text = f"namespace original {{ {FUNCTIONS} }} namespace switched {{ {after([(m, mutants.switch(m, n)) for n, m in enumerate(found)])} }}"
+    text += "static_assert(switched::sign(0) == 0 && switched::sign(-2) == -1);"
+    calls = ""
+    for n, m in enumerate(found):
+        text += f"namespace mutant{n} {{ {after([(m, m.new)])} }}"
+        calls += f"original::synchronised = switched::synchronised = 0, convlab_mutant = {n};"
+        calls += f'std::printf("%d %d %d\\n", switched::all(), mutant{n}::all(), original::all());'
+    (tmp_path / "a.cpp").write_text(f"#include <cstdio>\n{text} int main() {{ {calls} }}")
+    command = ["g++", "-std=c++20", "-D__device__=", "-DCONVLAB_DEFINE_SWITCHES", "-include", mutants.SWITCHES]
+    subprocess.run([*command, tmp_path / "a.cpp", "-o", tmp_path / "a"], check=True)
+    said = subprocess.run([tmp_path / "a"], capture_output=True, text=True, check=True).stdout.splitlines()
+    numbers = [line.split() for line in said]
+    assert len(numbers) == len(found) and all(a == b != original for a, b, original in numbers), numbers
 
 
 def test_every_harmless_mutant_has_a_reason():

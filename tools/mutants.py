@@ -5,13 +5,19 @@
     python -m tools.mutants --only gemm.h           those whose place contains this text
 
 A mutant is a kernel without one of its barriers, or with one comparison changed (< to <=, == to !=, and so on), in
-device code of csrc/kernels, csrc/geometry and csrc/device/reduce.h. It is compiled for the simulator, plain and
-checking, in a folder of its own, and given the problems that the tests give its kernel, until one fails. Survivors must
-stand in tests/harmless_mutants.txt, with the reason.
+device code of csrc/kernels, csrc/geometry and csrc/device/reduce.h. It is given the problems that the tests give its
+kernel, on the simulator, plain and checking, until one fails. Survivors must stand in tests/harmless_mutants.txt, with
+the reason.
+
+Many are compiled together, in a copy of csrc: each place asks at run time whether it is the one that is broken
+(tools/mutant_switches.h), and a mutant costs no more than the problems that ask about it. What none of them notices, and
+what only the compiler evaluates, is compiled and tried by itself, as are few.
 """
 
 import argparse
+import ctypes
 import importlib
+import json
 import multiprocessing
 import os
 import random
@@ -25,6 +31,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections import deque
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -33,8 +40,12 @@ from tools import run
 
 ROOT = Path(__file__).resolve().parent.parent
 HARMLESS = ROOT / "tests" / "harmless_mutants.txt"
+SWITCHES = ROOT / "tools" / "mutant_switches.h"
 SWAPS = {"<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "=="}
-PROBLEMS_SECONDS = 20  # of CPU time: whose problems take longer, hangs; others take 8 at most
+PROBLEMS_SECONDS = 20  # of CPU time: whose problems take longer, hangs; others take 10 at most
+TOGETHER = 20  # mutants, from which on compiling them into one library takes less time than one after the other
+NONE = -1  # of the switches
+TORCH_IMPORTS_LATE = "torch._dynamo", "torch.fx.experimental.symbolic_shapes"  # 3 s, at the first operator and gradient
 
 
 # ---- finding them
@@ -46,6 +57,7 @@ class Mutant(NamedTuple):
     line: int
     begin: int  # what is replaced, as offsets into the file
     end: int
+    was: str
     new: str
     old_line: str
     new_line: str
@@ -102,7 +114,8 @@ def mutants_of(path: Path):
         old_line = text[start:stop].strip()
         new_line = (text[start : match.start()] + new + text[match.end() : stop]).strip() if new else ""
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Mutant(str(path.relative_to(ROOT)), line, match.start(), match.end(), new, old_line, new_line))
+        place = match.start(), match.end(), match.group()
+        found.append(Mutant(str(path.relative_to(ROOT)), line, *place, new, old_line, new_line))
     return found, left_out
 
 
@@ -174,41 +187,71 @@ class Workshop:
     def object_of(self, source, library) -> Path:
         return built() / library / (source + ".o")
 
-    def compile(self, source, check) -> bool:
-        """This .cu from the copy; whether it compiles."""
-        library = self.library(check)
-        flags = [
-            *library.cu_flags,
-            f"-ffile-prefix-map={self.folder}=.",
-        ]  # so that what has not changed is the same to the byte
-        command = [self.cxx, *flags, "-w", "-c", source, "-o", str(self.target(check))]
-        return subprocess.run(command, cwd=self.folder, capture_output=True).returncode == 0
+    def compile(self, source, check, *more) -> str:
+        """This .cu from the copy; what the compiler says if it does not compile."""
+        # the map: so that what has not changed is the same to the byte
+        flags = [*self.library(check).cu_flags, f"-ffile-prefix-map={self.folder}=.", *more]
+        command = [self.cxx, *flags, "-w", "-c", source, "-o", str(self.target(source, check))]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+        return done.stderr if done.returncode else ""
 
     def is_changed(self, source, check) -> bool:
         """Whether compile() made something else than the build."""
-        return self.target(check).read_bytes() != self.object_of(source, name_of(self.library(check))).read_bytes()
+        original = self.object_of(source, name_of(self.library(check)))
+        return self.target(source, check).read_bytes() != original.read_bytes()
 
-    def link(self, source, check):
-        """The simulator with what compile() made."""
+    def link(self, source, check, folder, *more):
+        """The simulator with what compile() made, into a folder."""
         library = self.library(check)
         original = self.object_of(source, name_of(library))
         others = [str(path) for path in sorted((built() / name_of(library)).rglob("*.o")) if path != original]
         # the mutant first: of a kernel that several files have, the linker keeps the first copy
-        command = [
-            self.cxx,
-            "-o",
-            str(self.folder / library.name),
-            str(self.target(check)),
-            *others,
-            *library.link_flags,
-        ]
-        subprocess.run(command, cwd=ROOT, check=True)
+        objects = [str(self.target(source, check)), *others, *more]
+        subprocess.run(
+            [self.cxx, "-o", str(folder / library.name), *objects, *library.link_flags], cwd=ROOT, check=True
+        )
 
     def library(self, check):
         return self.setup["simulator"](self.torch, check)
 
-    def target(self, check) -> Path:
-        return self.folder / (name_of(self.library(check)) + ".o")
+    def target(self, source, check) -> Path:
+        return self.folder / f"{name_of(self.library(check))}_{Path(source).stem}.o"
+
+
+class Switched(Workshop):
+    """The simulators with a switch in the place of each of these mutants: its number is its index."""
+
+    def __init__(self, mutants):
+        super().__init__()
+        for file in {m.file for m in mutants}:
+            text = (self.folder / file).read_text()
+            here = [(m.begin, m.end, switch(m, number)) for number, m in enumerate(mutants) if m.file == file]
+            for begin, end, new in sorted(here, reverse=True):
+                text = text[:begin] + new + text[end:]
+            (self.folder / file).write_text(text)
+        self.switches = str(self.folder / "switches.so")
+        flags = ["-std=c++20", "-O2", "-fPIC", "-shared", "-DCONVLAB_DEFINE_SWITCHES"]
+        subprocess.run([self.cxx, *flags, "-x", "c++", str(SWITCHES), "-o", self.switches], check=True)
+
+    def build(self, source, check) -> Path:
+        """The folder with the simulator of which this .cu has the switches."""
+        errors = self.compile(source, check, "-include", SWITCHES)
+        if errors:
+            raise RuntimeError(f"{source} does not compile with switches in it:\n{errors}")
+        folder = self.folder_of(source)
+        folder.mkdir(exist_ok=True)
+        self.link(source, check, folder, self.switches)
+        return folder
+
+    def folder_of(self, source) -> Path:
+        return self.folder / Path(source).stem
+
+
+def switch(m, number):
+    """What stands in the place of a mutant; tools/mutant_switches.h."""
+    if m.is_barrier:
+        return f"(convlab_mutated({number}) ? void() : {m.was.rstrip(';')});"
+    return f"{m.was} ::convlab::mutants::Switch{{{number}}} {m.was}"
 
 
 def name_of(library) -> str:
@@ -237,7 +280,7 @@ def problems_of(source, check):
     if not rungs:
         kinds = others.KINDS[name]
         for _ in range(30 if check else 60):
-            yield lambda: others.run_problems(rng.randrange(2**32), 5, check, kinds)
+            yield partial(others.run_problems, rng.randrange(2**32), 5, check, kinds)
         return
     for rung in rungs:
         passes = sorted(rung.passes_by_backend["cuda"])
@@ -276,10 +319,17 @@ def used_by(rung):
     return {name + ".cu" for name in re.findall(r"\b(conv2d_\w+)\(", text)}
 
 
-def run_problems(folder, source, check, pipe):
-    """In a process of its own: the mutated library is loaded here only."""
+def run_problems(folder, source, check, switch, wanted, pipe):
+    """In a process of its own: the mutated library is loaded here only. With the switch NONE each problem's line in the
+    pipe is the mutants that it asked about; `wanted`: the problems to run, if not all."""
     os.environ["CONVLAB_SIMULATOR_TIME_LIMIT"] = "5"
     resource.setrlimit(resource.RLIMIT_CPU, (PROBLEMS_SECONDS + int(time.process_time()), PROBLEMS_SECONDS * 10))
+    if switch is not None:
+        switches = ctypes.CDLL(str(folder.parent / "switches.so"))
+        ctypes.c_int.in_dll(switches, "convlab_mutant").value = switch
+        asked = (ctypes.c_ubyte * ctypes.c_int.in_dll(switches, "convlab_mutants").value).in_dll(
+            switches, "convlab_asked"
+        )
     import convlab.simulator
 
     convlab.simulator._PACKAGE = folder
@@ -289,9 +339,13 @@ def run_problems(folder, source, check, pipe):
     torch.use_deterministic_algorithms(True, warn_only=True)  # new memory is NaN: what a mutant does not write, shows
     number = -1
     try:
-        for problem in problems_of(source, check):
-            number += 1
+        for number, problem in enumerate(problems_of(source, check)):
+            if wanted is not None and number not in wanted:
+                continue
             problem()
+            if switch == NONE:
+                os.write(pipe, json.dumps([i for i, was_asked in enumerate(asked) if was_asked]).encode() + b"\n")
+                ctypes.memset(asked, 0, len(asked))
     except BaseException as error:  # noqa: BLE001  (whatever a broken kernel brings about)
         cause = error.__cause__ or error
         os.write(pipe, f"problem {number}: {' '.join(str(cause).split())[:160]}".encode())
@@ -299,24 +353,31 @@ def run_problems(folder, source, check, pipe):
     os._exit(0)
 
 
-def noticed(folder, source, check) -> str | None:
-    """What the tests say about the library in `folder`; None if they pass."""
+def outcome(folder, source, check, switch=None, wanted=None) -> tuple[bool, str]:
+    """Whether the tests pass with the library in `folder`, and what they say."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1), os.dup2(quiet, 2)
-        run_problems(folder, source, check, write)
+        run_problems(folder, source, check, switch, wanted, write)
     os.close(write)
-    _, status = os.waitpid(child, 0)
-    with os.fdopen(read) as said:
+    with os.fdopen(read, errors="replace") as said:
         message = said.read()
+    _, status = os.waitpid(child, 0)
     ended = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
-    return None if status == 0 else message or ("hangs" if ended == "SIGXCPU" else ended)
+    return status == 0, message or ("hangs" if ended == "SIGXCPU" else ended)
+
+
+def noticed(folder, source, check, switch=None, wanted=None) -> str | None:
+    """What the tests say if they do not pass."""
+    passes, said = outcome(folder, source, check, switch, wanted)
+    return None if passes else f"{Path(source).name}, {'checking' if check else 'plain'}: {said}"
 
 
 workshop = None  # of a worker process
+switched: Switched | None = None  # of all workers, if there is one
 
 
 def start_worker():
@@ -325,8 +386,54 @@ def start_worker():
     multiprocessing.util.Finalize(workshop, workshop.close, exitpriority=1)
 
 
-def try_mutant(m: Mutant):
-    """(mutant, seconds, what noticed it or None)"""
+def prepare(part):
+    """Builds the simulator of (source, check); mutant -> the problems that ask about it."""
+    folder = switched.build(*part)
+    passes, said = outcome(folder, *part, NONE)
+    if not passes:
+        raise RuntimeError(f"the problems of {part[0]} find something without a mutant: {said}")
+    problems = {}
+    for problem, asked in enumerate(map(json.loads, said.splitlines())):
+        for number in asked:
+            problems.setdefault(number, set()).add(problem)
+    return problems
+
+
+def try_switch(number, part, problems):
+    """(mutant's number, seconds, what notices it or None)"""
+    begin = time.monotonic()
+    said = noticed(switched.folder_of(part[0]), *part, number, problems)
+    return number, time.monotonic() - begin, said
+
+
+def try_switches(pool, jobs, mutants, report):
+    """Reports what is noticed, and returns the others: {number: whether a problem asked about it}"""
+    left = dict.fromkeys(range(len(mutants)), False)
+    includers = {m.file: set(switched.includers(m.file)) for m in mutants}
+    sources = sorted(set().union(*includers.values()), key=lambda s: switched.object_of(s, "_sim").stat().st_size)
+    parts = deque((source, check) for check in (False, True) for source in sources)
+    prepared = deque()
+    while parts or prepared:
+        while parts and len(prepared) < jobs:  # ahead of what is tried
+            part = parts.popleft()
+            if any(part[0] in includers[mutants[number].file] for number in left):
+                prepared.append((part, pool.apply_async(prepare, (part,))))
+        if not prepared:
+            break
+        part, problems = prepared.popleft()
+        problems = problems.get()
+        asked = [number for number in left if number in problems]
+        left.update(dict.fromkeys(asked, True))
+        for tried in [pool.apply_async(try_switch, (number, part, problems[number])) for number in asked]:
+            number, seconds, said = tried.get()
+            if said:
+                del left[number]
+                report(mutants[number], seconds, said)
+    return left
+
+
+def try_alone(m):
+    """(mutant, seconds, what notices it or None)"""
     begin = time.monotonic()
     copy = workshop.folder / m.file
     text = copy.read_text()
@@ -335,12 +442,11 @@ def try_mutant(m: Mutant):
         copy.write_text(text[: m.begin] + m.new + text[m.end :])
         for source in workshop.includers(m.file):
             for check in (True, False) if m.is_barrier else (False, True):
-                if not workshop.compile(source, check):
+                if workshop.compile(source, check):
                     said = "does not compile"
                 elif workshop.is_changed(source, check):
-                    workshop.link(source, check)
+                    workshop.link(source, check, workshop.folder)
                     said = noticed(workshop.folder, source, check)
-                    said = said and f"{Path(source).name}, {'checking' if check else 'plain'}: {said}"
                 if said:
                     return m, time.monotonic() - begin, said
         return m, time.monotonic() - begin, None
@@ -352,8 +458,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, help="only so many of them, drawn with --seed")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="only those whose place and text contain this")
+    parser.add_argument("--only", nargs="+", default=[""], help="only those whose place and text contain one of these")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--apart", action="store_true", help="compile each alone, however many they are")
     parser.add_argument("--list", action="store_true", help="print them and try none")
     args = parser.parse_args()
 
@@ -365,7 +472,7 @@ def main():
     )
     harmless = read_harmless()
     gone = sorted(set(harmless) - {m.key for m in mutants})
-    chosen = [m for m in mutants if args.only in str(m)]
+    chosen = [m for m in mutants if any(text in str(m) for text in args.only)]
     if args.sample:
         chosen = random.Random(args.seed).sample(chosen, min(args.sample, len(chosen)))
     if args.list:
@@ -379,16 +486,42 @@ def main():
     import torch
 
     torch.set_num_threads(1)
-    for name in ("ladder", "test_ladder", "test_simulator_random"):
+    for name in (
+        "test_conv2d_block_on_cuda",
+        "test_ladder",
+        "test_simulator_random",
+        "tensor_core",
+        *TORCH_IMPORTS_LATE,
+    ):
         importlib.import_module(name)  # once, before the workers fork
 
     survivors, begin = [], time.monotonic()
+    reported = 0
+
+    def report(m, seconds, said):
+        nonlocal reported
+        reported += 1
+        if said is None:
+            survivors.append(m)
+        verdict = said or ("survives; harmless: " + harmless[m.key] if m.key in harmless else "SURVIVES")
+        print(f"[{reported}/{len(chosen)}] {seconds:3.0f} s  {m}\n        {verdict}", flush=True)
+
+    global switched
+    switched = Switched(chosen) if len(chosen) >= TOGETHER and not args.apart else None
     with multiprocessing.get_context("fork").Pool(args.jobs, start_worker) as pool:
-        for number, (m, seconds, said) in enumerate(pool.imap_unordered(try_mutant, chosen), 1):
-            if said is None:
-                survivors.append(m)
-            verdict = said or ("survives; harmless: " + harmless[m.key] if m.key in harmless else "SURVIVES")
-            print(f"[{number}/{len(chosen)}] {seconds:3.0f} s  {m}\n        {verdict}", flush=True)
+        alone = chosen
+        if switched:
+            left = try_switches(pool, args.jobs, chosen, report)
+            alone = []
+            for number, asked in left.items():
+                m = chosen[number]
+                if asked and m.key in harmless:
+                    report(m, 0, None)
+                else:
+                    alone.append(m)
+            switched.close()
+        for tried in pool.imap_unordered(try_alone, alone):
+            report(*tried)
         pool.close()
         pool.join()
     unknown = [m for m in survivors if m.key not in harmless]
