@@ -21,12 +21,20 @@ def count_flops(operators: Any) -> None:
             return counter.conv_flop_count(x, w, out_shape, transposed=False)
 
         @counter.register_flop_formula(operators.conv2d_dgrad)
-        def _(dy: Shape, w: Shape, *args: object, out_shape: Shape, **kwargs: object) -> int:
+        def dgrad(dy: Shape, w: Shape, *args: object, out_shape: Shape, **kwargs: object) -> int:
             return counter.conv_flop_count(dy, w, out_shape, transposed=True)
 
         @counter.register_flop_formula(operators.conv2d_wgrad)
-        def _(dy: Shape, x: Shape, *args: object, out_shape: tuple[Shape, Shape], **kwargs: object) -> int:
-            dw, _ = out_shape
+        def wgrad(dy: Shape, x: Shape, *args: object, out_shape: tuple[Shape, Shape], **kwargs: object) -> int:
+            return gradient_of_weight(dy, x, out_shape[0])
+
+        @counter.register_flop_formula(operators.conv2d_backward)
+        def backward(
+            dy: Shape, x: Shape, w: Shape, *args: object, out_shape: tuple[Shape, ...], **kwargs: object
+        ) -> int:
+            return counter.conv_flop_count(dy, w, x, transposed=True) + gradient_of_weight(dy, x, w)
+
+        def gradient_of_weight(dy: Shape, x: Shape, dw: Shape) -> int:
             return counter.conv_flop_count(*(_channels_first(shape) for shape in (x, dy, dw)), transposed=False)
 
     when_imported("torch.utils.flop_counter", register)

@@ -10,7 +10,7 @@ from torch.autograd import Function
 from . import ops, simulator
 from ._batching import Role, W, X, Y, convolution, elementwise, first, fold, image_by_image, unfold
 from ._fast_apply import apply, asked_for
-from .arguments import is_channels_last
+from .arguments import is_channels_last, only_contiguous, plane
 from .autograd import (
     Conv2dBiasGrad,
     Conv2dForward,
@@ -18,7 +18,6 @@ from .autograd import (
     ConvArguments,
     bilinear,
     linear,
-    only_contiguous,
     overwritable,
     primitive,
 )
@@ -44,7 +43,7 @@ class ConvTranspose2d(Function):
     def setup_context(ctx, inputs, output):
         x, w, _, _, ctx.channels_last, ctx.arguments = inputs
         needs_dx, needs_dw = ctx.needs_input_grad[:2]
-        ctx.kernel_size, ctx.dw_channels_last = w.shape[2:], ctx.channels_last and not only_contiguous(w)
+        ctx.kernel_size, ctx.dw_channels_last = plane(w), ctx.channels_last and not only_contiguous(w)
         ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None)
 
     @staticmethod
@@ -278,7 +277,7 @@ class AdaptiveMaxPool2d(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, _ = inputs
-        ctx.input_size, ctx.channels_last = x.shape[2:], is_channels_last(x)
+        ctx.input_size, ctx.channels_last = plane(x), is_channels_last(x)
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
 
@@ -324,7 +323,7 @@ class PlanesGather(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, indices, _ = inputs
-        ctx.input_size, ctx.channels_last = x.shape[2:], is_channels_last(x)
+        ctx.input_size, ctx.channels_last = plane(x), is_channels_last(x)
         ctx.save_for_backward(indices)
 
 

@@ -26,7 +26,7 @@ from . import ops, simulator
 from ._batching import BIAS, W, X, Y, channel_by_channel, convolution, elementwise, image_by_image
 from ._fast_apply import apply, asked_for, binds_nothing, has_at_once, needs_autograd, record
 from ._levels import is_functionalized
-from .arguments import is_channels_last
+from .arguments import is_channels_last, only_contiguous, plane
 
 
 class ConvArguments(NamedTuple):
@@ -168,18 +168,24 @@ def overwritable(function: type[Function]) -> type[Function]:
 # ---- convolution ----------------------------------------------------------------------------------------------------
 
 
-def only_contiguous(w) -> bool:
-    """Whether w, whose layouts are the same memory (1 x 1, or one channel a group), has the strides of a contiguous
-    tensor: then so has dw, whatever x is, or the strides would differ from the parameter's where a size is 1."""
-    return w.is_contiguous() and w.is_contiguous(memory_format=torch.channels_last) and not is_channels_last(w)
+class Forms(NamedTuple):
+    """What a gradient of x or w takes from that tensor itself: its size and how it lies"""
+
+    input_size: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    channels_last: bool
+    dw_channels_last: bool
+
+    @classmethod
+    def of(cls, x, w):
+        channels_last = is_channels_last(x) or is_channels_last(w)
+        return cls(plane(x), plane(w), channels_last, channels_last and not only_contiguous(w))
 
 
 def remember(ctx, x, w, *others):
     """What the backward of a convolution of x and w needs of them, and `others`"""
-    needs_dx, needs_dw = ctx.needs_input_grad[:2]
-    ctx.input_size, ctx.kernel_size = x.shape[2:], w.shape[2:]
-    ctx.channels_last = is_channels_last(x) or is_channels_last(w)
-    ctx.dw_channels_last = ctx.channels_last and not only_contiguous(w)
+    needs_dx, needs_dw, *_ = ctx.needs_input_grad
+    ctx.forms = None if needs_dx and needs_dw else Forms.of(x, w)
     ctx.save_for_backward(x if needs_dw else None, w if needs_dx else None, *others)
 
 
@@ -214,15 +220,15 @@ class Conv2dForward(Function):
         x, w = ctx.saved_tensors
         needs_dw, needs_db, needs_dx = asked_for(ctx, dy, 1, 2, 0)
         dx = dw = db = None
-        if needs_dx and needs_dw and not needs_autograd(dy, x, w):  # the usual case, by fewer calls
-            a = ctx.arguments
-            dx = ops.conv2d_dgrad(dy, w, ctx.input_size, a.geometry, ctx.channels_last, a.algo[1])
-            dw, db = ops.conv2d_wgrad(dy, x, ctx.kernel_size, a.geometry, needs_db, ctx.dw_channels_last, a.algo[2])
+        if needs_dx and needs_dw and not torch.compiler.is_compiling() and not needs_autograd(dy, x, w):
+            a = ctx.arguments  # the usual case, by one call: 0.85 of the time of a small forward and backward
+            dx, dw, db = ops.conv2d_backward(dy, x, w, a.geometry, needs_db, a.algo[1], a.algo[2])
             return dx, dw, db if needs_db else None, None
+        forms = ctx.forms or Forms.of(x, w)
         if needs_dx:
-            dx = apply(Conv2dDgrad, dy, w, ctx.input_size, ctx.channels_last, ctx.arguments)
+            dx = apply(Conv2dDgrad, dy, w, forms.input_size, forms.channels_last, ctx.arguments)
         if needs_dw:
-            dw, db = apply(Conv2dWgrad, dy, x, ctx.kernel_size, needs_db, ctx.dw_channels_last, ctx.arguments)
+            dw, db = apply(Conv2dWgrad, dy, x, forms.kernel_size, needs_db, forms.dw_channels_last, ctx.arguments)
         elif needs_db:
             db = apply(Conv2dBiasGrad, dy)
         return dx, dw, db if needs_db else None, None
@@ -242,7 +248,7 @@ class Conv2dDgrad(Function):
     def setup_context(ctx, inputs, output):
         dy, w, _, channels_last, ctx.arguments = inputs
         needs_ddy, needs_dw = ctx.needs_input_grad[:2]
-        ctx.kernel_size, ctx.dw_channels_last = w.shape[2:], channels_last and not only_contiguous(w)
+        ctx.kernel_size, ctx.dw_channels_last = plane(w), channels_last and not only_contiguous(w)
         ctx.save_for_backward(dy if needs_dw else None, w if needs_ddy else None)
 
     @classmethod
@@ -281,7 +287,7 @@ class Conv2dWgrad(Function):
     def setup_context(ctx, inputs, output):
         dy, x, _, ctx.with_bias, channels_last, ctx.arguments = inputs
         needs_ddy, needs_dx = ctx.needs_input_grad[:2]
-        ctx.input_size, ctx.channels_last = x.shape[2:], channels_last or is_channels_last(x)
+        ctx.input_size, ctx.channels_last = plane(x), channels_last or is_channels_last(x)
         ctx.save_for_backward(dy if needs_dx else None, x if needs_ddy else None)
 
     @classmethod
@@ -337,7 +343,7 @@ class MaxPool2d(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, _, ctx.arguments = inputs
-        ctx.input_size, ctx.channels_last = x.shape[2:], is_channels_last(x)
+        ctx.input_size, ctx.channels_last = plane(x), is_channels_last(x)
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
 
@@ -385,7 +391,7 @@ class MaxPool2dGather(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, offsets, ctx.arguments = inputs
-        ctx.input_size, ctx.channels_last = x.shape[2:], is_channels_last(x)
+        ctx.input_size, ctx.channels_last = plane(x), is_channels_last(x)
         ctx.save_for_backward(offsets)
 
     @staticmethod
@@ -442,7 +448,7 @@ class AvgPool2d(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         x, ctx.arguments = inputs
-        ctx.input_size, ctx.channels_last = x.shape[2:], is_channels_last(x)
+        ctx.input_size, ctx.channels_last = plane(x), is_channels_last(x)
 
     @staticmethod
     def backward(ctx, dy):
@@ -611,19 +617,20 @@ class Conv2dBlock(Function):
         a = ctx.arguments
         if not (needs_dx or needs_dw) or (not torch.compiler.is_dynamo_compiling() and needs_autograd(dy, x, w)):
             return _by_layers(ctx, dy, needs_dx, needs_dw, needs_db)
+        forms = ctx.forms or Forms.of(x, w)
         dx, dw, db = ops.conv2d_block_backward(
             dy,
             winners,
             x if needs_dw else None,
             w if needs_dx else None,
-            ctx.input_size,
-            ctx.kernel_size,
+            forms.input_size,
+            forms.kernel_size,
             a.geometry,
             a.ending,
             a.negative_slope,
             needs_db,
-            ctx.channels_last,
-            ctx.dw_channels_last,
+            forms.channels_last,
+            forms.dw_channels_last,
             a.algo[1:],
         )
         return dx if needs_dx else None, dw if needs_dw else None, db if needs_db else None, None
@@ -632,19 +639,19 @@ class Conv2dBlock(Function):
 def _by_layers(ctx, dy, needs_dx, needs_dw, needs_db):
     """The gradients of a block, differentiable"""
     x, w, winners = ctx.saved_tensors
-    a = ctx.arguments
+    a, forms = ctx.arguments, ctx.forms or Forms.of(x, w)
     arguments, dx, dw, db = ConvArguments(a.geometry, a.algo), None, None, None
     dy = _passed(dy, winners, a)
     if a.ending[1:] != (1, 1):
         size = [
             (size + a.geometry[2 + d] + a.geometry[4 + d] - a.geometry[6 + d] * (kernel - 1) - 1) // a.geometry[d] + 1
-            for d, (size, kernel) in enumerate(zip(ctx.input_size, ctx.kernel_size))
+            for d, (size, kernel) in enumerate(zip(forms.input_size, forms.kernel_size))
         ]
-        dy = apply(MaxPool2dBackward, dy, winners & ops.TAP, size, ctx.channels_last, _pool_arguments(a))
+        dy = apply(MaxPool2dBackward, dy, winners & ops.TAP, size, forms.channels_last, _pool_arguments(a))
     if needs_dx:
-        dx = apply(Conv2dDgrad, dy, w, ctx.input_size, ctx.channels_last, arguments)
+        dx = apply(Conv2dDgrad, dy, w, forms.input_size, forms.channels_last, arguments)
     if needs_dw:
-        dw, db = apply(Conv2dWgrad, dy, x, ctx.kernel_size, needs_db, ctx.dw_channels_last, arguments)
+        dw, db = apply(Conv2dWgrad, dy, x, forms.kernel_size, needs_db, forms.dw_channels_last, arguments)
     elif needs_db:
         db = apply(Conv2dBiasGrad, dy)
     return dx, dw, db if needs_db else None, None

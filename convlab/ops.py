@@ -15,13 +15,14 @@ from torch import Tensor
 from . import libraries
 from ._flops import count_flops
 from ._load import lab as _lab
-from .arguments import is_channels_last
+from .arguments import is_channels_last, only_contiguous
 
 has_cuda = bool(_lab.build_info()["nvcc"])
 
 conv2d_forward = torch.ops.convlab.conv2d_forward.default
 conv2d_dgrad = torch.ops.convlab.conv2d_dgrad.default
 conv2d_wgrad = torch.ops.convlab.conv2d_wgrad.default
+conv2d_backward = torch.ops.convlab.conv2d_backward.default
 conv2d_bias_grad = torch.ops.convlab.conv2d_bias_grad.default
 conv2d_block_forward = torch.ops.convlab.conv2d_block_forward.default
 conv2d_block_backward = torch.ops.convlab.conv2d_block_backward.default
@@ -148,6 +149,22 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     dw = _empty((dy.shape[1], x.shape[1] // geometry[8], *kernel_size), dy, channels_last)
     return dw, _empty((dy.shape[1] if with_bias else 0,), dy)
+
+
+@torch.library.register_fake("convlab::conv2d_backward")
+def _(
+    dy: Tensor,
+    x: Tensor,
+    w: Tensor,
+    geometry: Sequence[int],
+    with_bias: bool,
+    dgrad_algo: int,
+    wgrad_algo: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    channels_last = _is_channels_last(x) or _is_channels_last(w)
+    dx = conv2d_dgrad(dy, w, x.shape[2:], geometry, channels_last, dgrad_algo)
+    dw_channels_last = channels_last and not only_contiguous(w)
+    return dx, *conv2d_wgrad(dy, x, w.shape[2:], geometry, with_bias, dw_channels_last, wgrad_algo)
 
 
 @torch.library.register_fake("convlab::conv2d_bias_grad")

@@ -34,6 +34,7 @@ from .libraries import FILES, fault, newer_sources
 
 ORDERS = ("forward", "reverse", "random")
 _PACKAGE = Path(__file__).parent
+_is_compiling = torch.compiler.is_compiling
 
 
 class Launch(NamedTuple):
@@ -198,8 +199,9 @@ def current() -> Simulation | None:
 
 def backend_of(t: torch.Tensor) -> str:
     """Whose kernels and algorithms convlab's functions use for a tensor: "cpu" or "cuda", or another device's type."""
-    device = t.device.type
-    return "cuda" if device == "cpu" and not torch.compiler.is_compiling() and current() else device
+    if t.is_cpu:
+        return "cuda" if not _is_compiling() and libraries and current() else "cpu"
+    return t.device.type
 
 
 def multiprocessors_for(t: torch.Tensor) -> int:

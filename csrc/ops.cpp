@@ -21,6 +21,9 @@ CONVLAB_REGISTER_OPERATORS(m) {
   m.def(
       "conv2d_wgrad(Tensor dy, Tensor x, SymInt[2] kernel_size, int[9] geometry, bool with_bias, bool channels_last, "
       "int algo) -> (Tensor dw, Tensor db)");
+  m.def(
+      "conv2d_backward(Tensor dy, Tensor x, Tensor w, int[9] geometry, bool with_bias, int dgrad_algo, int wgrad_algo) "
+      "-> (Tensor dx, Tensor dw, Tensor db)");  // dgrad and wgrad in one call, where nobody differentiates them
   m.def("conv2d_bias_grad(Tensor dy) -> Tensor");
 
   m.def(

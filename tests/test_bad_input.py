@@ -101,6 +101,7 @@ def test_gradients_of_the_wrong_shape_are_refused():
     for op, arguments in [
         (ops.conv2d_dgrad, (dy, w, [8, 8], conv, False, 0)),
         (ops.conv2d_wgrad, (dy, x, [3, 3], conv, True, False, 0)),
+        (ops.conv2d_backward, (dy, x, w, conv, True, 0, 0)),
     ]:
         with pytest.raises(RuntimeError, match=r"grad_output is \[2, 4, 6, 5\], expected \[2, 4, 6, 6\]"):
             op(*arguments)
@@ -124,6 +125,7 @@ def test_raw_operators_refuse_wrong_dimensions(shape):
         (ops.conv2d_forward, (t, t, None, conv, 0)),
         (ops.conv2d_dgrad, (t, t, [8, 8], conv, False, 0)),
         (ops.conv2d_wgrad, (t, t, [3, 3], conv, True, False, 0)),
+        (ops.conv2d_backward, (t, t, t, conv, True, 0, 0)),
         (ops.conv2d_bias_grad, (t,)),
         (ops.max_pool2d_forward, (t, [2, 2], [2, 2], [0, 0], [1, 1], False, True)),
         (ops.max_pool2d_backward, (t, t, [8, 8], [2, 2], [2, 2], [0, 0], [1, 1], False)),

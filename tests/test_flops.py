@@ -34,7 +34,9 @@ def counts(run, counter=None):
         run()
     each = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}
     forward = sum(n for op, n in each.items() if op.endswith(("convolution", "conv2d_forward")))
-    backward = sum(n for op, n in each.items() if op.endswith(("convolution_backward", "dgrad", "wgrad")))
+    backward = sum(
+        n for op, n in each.items() if op.endswith(("convolution_backward", "conv2d_backward", "dgrad", "wgrad"))
+    )
     return forward, backward, counter.get_total_flops()
 
 

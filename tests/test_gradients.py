@@ -139,7 +139,7 @@ def test_activations_in_place(f, device):
 
 
 class Ran(TorchDispatchMode):
-    """The convolution operators that ran"""
+    """The passes of convolutions that ran; `backward` is two in one call"""
 
     def __init__(self):
         super().__init__()
@@ -147,8 +147,9 @@ class Ran(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if "conv2d" in str(function):
-            bias = "+db" if "wgrad" in str(function) and args[4] else ""
-            self.names.append(str(function).split(".")[1].removeprefix("conv2d_") + bias)
+            name = str(function).split(".")[1].removeprefix("conv2d_")
+            for one in ("dgrad", "wgrad") if name == "backward" else (name,):
+                self.names.append(one + ("+db" if one == "wgrad" and args[4] else ""))
         return function(*args, **(kwargs or {}))
 
 

@@ -58,6 +58,7 @@ CONVLAB_REGISTER_CUDA(m) {
   m.impl("conv2d_forward", TORCH_BOX(&convlab::conv2d_forward<convlab::Cuda>));
   m.impl("conv2d_dgrad", TORCH_BOX(&convlab::conv2d_dgrad<convlab::Cuda>));
   m.impl("conv2d_wgrad", TORCH_BOX(&convlab::conv2d_wgrad<convlab::Cuda>));
+  m.impl("conv2d_backward", TORCH_BOX(&convlab::conv2d_backward<convlab::Cuda>));
   m.impl("conv2d_bias_grad", TORCH_BOX(&convlab::conv2d_bias_grad<convlab::Cuda>));
   m.impl("conv2d_block_forward", TORCH_BOX(&convlab::conv2d_block_forward<convlab::Cuda>));
   m.impl("conv2d_block_backward", TORCH_BOX(&convlab::conv2d_block_backward<convlab::Cuda>));

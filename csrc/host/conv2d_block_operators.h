@@ -104,9 +104,6 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_block_backward(Tensor dy, Tensor winne
                 ", expected uint8");
 
   const bool channels_last = dx_channels_last || (x && is_channels_last(*x));
-  const Sizes none{0};
-  Tensor dx = empty(none, dy.scalar_type(), dy), dw = empty(none, dy.scalar_type(), dy);
-  Tensor db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
   Tensor full = output<Impl>({g.N, g.K, g.P, g.Q}, dy.scalar_type(), dy, channels_last);
   const Impl backend(dy);
   if (full.numel() > 0) {
@@ -114,38 +111,11 @@ std::tuple<Tensor, Tensor, Tensor> conv2d_block_backward(Tensor dy, Tensor winne
     backend.spread(e, pool, lies_channels_last(full) ? g.K : 1, dtype, in("grad_output", dyp), in("winners", wp),
                    out("grad_convolution", full));
   }
-  if (w) {
-    const Problem p =
-        problem_on<Impl>(dy, Pass::dgrad, dtype, g, dx_channels_last, layouts(full, *w, xs, dx_channels_last));
-    const auto chosen = resolve<typename Impl::Rung>(algo[0], p);
-    const bool lie = writes_channels_last<Impl>(chosen);
-    dx = output(xs, dy.scalar_type(), dy, dx_channels_last, lie);
-    if (dx.numel() > 0) {
-      const Tensor dyp = packed_first<Impl>(chosen, full), wp = packed_second<Impl>(chosen, *w);
-      backend.dgrad(chosen, p, in("grad_convolution", dyp), in("weight", wp), out("grad_input", dx));
-    }
-    dx = to_requested_layout<Impl>(dx, dx_channels_last, lie);
-  }
-  const bool bias = db.numel() > 0;
-  bool bias_is_done = !bias;
-  if (x) {
-    const Problem p = problem_on<Impl>(dy, Pass::wgrad, dtype, g, dw_channels_last || is_channels_last(*x),
-                                       layouts(full, *x, ws, dw_channels_last));
-    const auto chosen = resolve<typename Impl::Rung>(algo[1], p);
-    const bool lie = writes_channels_last<Impl>(chosen);
-    dw = output(ws, dy.scalar_type(), dy, dw_channels_last, lie);
-    if (dw.numel() > 0) {
-      const Tensor dyp = packed_first<Impl>(chosen, full), xp = packed_second<Impl>(chosen, *x);
-      backend.wgrad(chosen, p, in("grad_convolution", dyp), in("input", xp), out("grad_weight", dw),
-                    out_or_null("grad_bias", bias ? &db : nullptr));
-      bias_is_done = true;
-    }
-    dw = to_requested_layout<Impl>(dw, dw_channels_last, lie);
-  }
-  if (!bias_is_done) {
-    const Problem p{.pass = Pass::wgrad, .dtype = dtype, .g = g, .layouts = {.first = lies_channels_last(full)}};
-    backend.bias_grad(p, in("grad_convolution", full), out("grad_bias", db));
-  }
+  const char* name = "grad_convolution";
+  const auto none = [&] { return empty({0}, dy.scalar_type(), dy); };
+  Tensor dx = w ? input_gradient<Impl>(g, dtype, full, name, *w, dx_channels_last, algo[0]) : none();
+  if (!x) return {dx, none(), with_bias ? bias_gradient<Impl>(g, dtype, full, name) : none()};
+  auto [dw, db] = weight_gradient<Impl>(g, dtype, full, name, *x, with_bias, dw_channels_last, algo[1]);
   return {dx, dw, db};
 }
 

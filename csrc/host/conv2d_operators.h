@@ -27,6 +27,12 @@ template <class Impl> bool as_they_lie(const Chosen<typename Impl::Rung>& c) {
   return Impl::takes_channels_last || c.rung->as_they_lie;
 }
 
+// Whether w, whose layouts are the same memory (1 x 1, or one channel a group), has the strides of a contiguous tensor:
+// then so has dw, whatever x is, or the strides would differ from the parameter's where a size is 1.
+inline bool only_contiguous(const Tensor& w) {
+  return w.is_contiguous() && is_dense_channels_last(w) && !is_channels_last(w);
+}
+
 // The layouts that its plan asks for, where it does not
 template <class Impl> Layouts asked(const Chosen<typename Impl::Rung>& c) {
   if constexpr (Impl::takes_channels_last) return {};
@@ -92,6 +98,60 @@ Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geom
   return to_requested_layout<Impl>(y, channels_last, lie);
 }
 
+// ---- gradients: of arguments that were checked. `name`: of dy, in reports ----
+
+// dx [N, C, H, W] of dy and w; bias [C] or null, which is added
+template <class Impl>
+Tensor input_gradient(const Conv2d& g, DType dtype, const Tensor& dy, const char* name, const Tensor& w,
+                      bool channels_last, int64_t algo, const Tensor* bias = nullptr) {
+  const Sizes x{g.N, g.C, g.H, g.W};
+  const Problem problem = problem_on<Impl>(dy, Pass::dgrad, dtype, g, channels_last, layouts(dy, w, x, channels_last));
+  const auto chosen = resolve<typename Impl::Rung>(algo, problem);
+
+  const bool lie = writes_channels_last<Impl>(chosen);
+  Tensor dx = output(x, dy.scalar_type(), dy, channels_last, lie);
+  if (dx.numel() > 0) {
+    const Tensor dyp = packed_first<Impl>(chosen, dy), wp = packed_second<Impl>(chosen, w),
+                 bp = bias ? packed<Impl>(*bias) : wp;
+    Impl(dy).dgrad(chosen, problem, in(name, dyp), in("weight", wp), out("grad_input", dx),
+                   in_or_null("bias", bias ? &bp : nullptr));
+  }
+  return to_requested_layout<Impl>(dx, channels_last, lie);
+}
+
+// dw [K, C/groups, R, S] of dy and x, and db [K], empty unless with_bias
+template <class Impl>
+std::tuple<Tensor, Tensor> weight_gradient(const Conv2d& g, DType dtype, const Tensor& dy, const char* name,
+                                           const Tensor& x, bool with_bias, bool channels_last, int64_t algo) {
+  const Sizes w{g.K, g.C / g.groups, g.R, g.S};
+  const Problem problem = problem_on<Impl>(dy, Pass::wgrad, dtype, g, channels_last || is_channels_last(x),
+                                           layouts(dy, x, w, channels_last));
+  const auto chosen = resolve<typename Impl::Rung>(algo, problem);
+
+  const bool lie = writes_channels_last<Impl>(chosen);
+  const Tensor dyp = packed_first<Impl>(chosen, dy), xp = packed_second<Impl>(chosen, x);
+  Tensor dw = output(w, dy.scalar_type(), dy, channels_last, lie),
+         db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
+  const bool bias = db.numel() > 0;
+  const Impl backend(dy);
+  if (dw.numel() > 0)
+    backend.wgrad(chosen, problem, in(name, dyp), in("input", xp), out("grad_weight", dw),
+                  out_or_null("grad_bias", bias ? &db : nullptr));
+  else if (bias) backend.bias_grad(problem, in(name, dyp), out("grad_bias", db));
+  return {to_requested_layout<Impl>(dw, channels_last, lie), db};
+}
+
+// db [K] of dy
+template <class Impl> Tensor bias_gradient(const Conv2d& g, DType dtype, const Tensor& dy, const char* name) {
+  const Problem problem{.pass = Pass::wgrad, .dtype = dtype, .g = g, .layouts = {.first = lies_channels_last(dy)}};
+  Tensor db = empty({g.K}, dy.scalar_type(), dy);
+  if (db.numel() > 0) {
+    const Tensor dyp = packed<Impl>(dy);
+    Impl(dy).bias_grad(problem, in(name, dyp), out("grad_bias", db));
+  }
+  return db;
+}
+
 // dy [N, K, P, Q], w [K, C/groups, R, S], bias [C] -> dx [N, C, H, W], where input_size is (H, W)
 template <class Impl>
 Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool channels_last, int64_t algo,
@@ -106,18 +166,7 @@ Tensor conv2d_dgrad(Tensor dy, Tensor w, Sizes input_size, Sizes geometry, bool 
   const Conv2d g = make_conv2d(op, x, sizes_of(w), geometry);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
   if (bias) check_sizes(op, {"bias", *bias}, {g.C});
-  const Problem problem = problem_on<Impl>(dy, Pass::dgrad, dtype, g, channels_last, layouts(dy, w, x, channels_last));
-  const auto chosen = resolve<typename Impl::Rung>(algo, problem);
-
-  const bool lie = writes_channels_last<Impl>(chosen);
-  Tensor dx = output(x, dy.scalar_type(), dy, channels_last, lie);
-  if (dx.numel() > 0) {
-    const Tensor dyp = packed_first<Impl>(chosen, dy), wp = packed_second<Impl>(chosen, w),
-                 bp = bias ? packed<Impl>(*bias) : wp;
-    Impl(dy).dgrad(chosen, problem, in("grad_output", dyp), in("weight", wp), out("grad_input", dx),
-                   in_or_null("bias", bias ? &bp : nullptr));
-  }
-  return to_requested_layout<Impl>(dx, channels_last, lie);
+  return input_gradient<Impl>(g, dtype, dy, "grad_output", w, channels_last, algo, bias ? &*bias : nullptr);
 }
 
 // dy [N, K, P, Q], x [N, C, H, W] -> dw [K, C/groups, R, S], where kernel_size is (R, S), and db [K], empty unless
@@ -137,21 +186,22 @@ std::tuple<Tensor, Tensor> conv2d_wgrad(Tensor dy, Tensor x, Sizes kernel_size, 
   const Sizes w{dy.size(1), x.size(1) / groups, kernel_size[0], kernel_size[1]};
   const Conv2d g = make_conv2d(op, sizes_of(x), w, geometry);
   check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
-  const Problem problem = problem_on<Impl>(dy, Pass::wgrad, dtype, g, channels_last || is_channels_last(x),
-                                           layouts(dy, x, w, channels_last));
-  const auto chosen = resolve<typename Impl::Rung>(algo, problem);
+  return weight_gradient<Impl>(g, dtype, dy, "grad_output", x, with_bias, channels_last, algo);
+}
 
-  const bool lie = writes_channels_last<Impl>(chosen);
-  const Tensor dyp = packed_first<Impl>(chosen, dy), xp = packed_second<Impl>(chosen, x);
-  Tensor dw = output(w, dy.scalar_type(), dy, channels_last, lie),
-         db = empty({with_bias ? g.K : 0}, dy.scalar_type(), dy);
-  const bool bias = db.numel() > 0;
-  const Impl backend(dy);
-  if (dw.numel() > 0)
-    backend.wgrad(chosen, problem, in("grad_output", dyp), in("input", xp), out("grad_weight", dw),
-                  out_or_null("grad_bias", bias ? &db : nullptr));
-  else if (bias) backend.bias_grad(problem, in("grad_output", dyp), out("grad_bias", db));
-  return {to_requested_layout<Impl>(dw, channels_last, lie), db};
+// dy [N, K, P, Q], x [N, C, H, W], w [K, C/groups, R, S] -> dx, dw, and db [K], empty unless with_bias
+template <class Impl>
+std::tuple<Tensor, Tensor, Tensor> conv2d_backward(Tensor dy, Tensor x, Tensor w, Sizes geometry, bool with_bias,
+                                                   int64_t dgrad_algo, int64_t wgrad_algo) {
+  const char* op = "conv2d_backward";
+  const DType dtype = common_dtype(op, {{"grad_output", dy}, {"input", x}, {"weight", w}});
+  const Conv2d g = make_conv2d(op, sizes_of(x), sizes_of(w), geometry);
+  check_sizes(op, {"grad_output", dy}, {g.N, g.K, g.P, g.Q});
+  const bool channels_last = is_channels_last(x) || is_channels_last(w);
+  Tensor dx = input_gradient<Impl>(g, dtype, dy, "grad_output", w, channels_last, dgrad_algo);
+  auto [dw, db] = weight_gradient<Impl>(g, dtype, dy, "grad_output", x, with_bias, channels_last && !only_contiguous(w),
+                                        wgrad_algo);
+  return {dx, dw, db};
 }
 
 // dy [N, K, P, Q] -> db [K]
@@ -161,16 +211,9 @@ template <class Impl> Tensor conv2d_bias_grad(Tensor dy) {
   CONVLAB_CHECK(dy.dim() == 4, op, ": grad_output must be [N, K, P, Q], got ", text(sizes_of(dy)));
   check_list(op, "grad_output", sizes_of(dy), 4, 0);
   check_plane(op, "grad_output", dy.size(2), dy.size(3));
-  Problem problem{.pass = Pass::wgrad, .dtype = dtype, .g = {}, .layouts = {.first = lies_channels_last(dy)}};
-  Conv2d& g = problem.g;
+  Conv2d g{};
   g.N = int(dy.size(0)), g.K = int(dy.size(1)), g.P = int(dy.size(2)), g.Q = int(dy.size(3));
-
-  Tensor db = empty({g.K}, dy.scalar_type(), dy);
-  if (db.numel() > 0) {
-    const Tensor dyp = packed<Impl>(dy);
-    Impl(dy).bias_grad(problem, in("grad_output", dyp), out("grad_bias", db));
-  }
-  return db;
+  return bias_gradient<Impl>(g, dtype, dy, "grad_output");
 }
 
 }  // namespace convlab

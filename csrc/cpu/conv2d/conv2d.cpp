@@ -87,6 +87,7 @@ CONVLAB_REGISTER_CPU(m) {
   m.impl("conv2d_forward", TORCH_BOX(&convlab::forward));
   m.impl("conv2d_dgrad", TORCH_BOX(&convlab::conv2d_dgrad<convlab::Cpu>));
   m.impl("conv2d_wgrad", TORCH_BOX(&convlab::conv2d_wgrad<convlab::Cpu>));
+  m.impl("conv2d_backward", TORCH_BOX(&convlab::conv2d_backward<convlab::Cpu>));
   m.impl("conv2d_bias_grad", TORCH_BOX(&convlab::conv2d_bias_grad<convlab::Cpu>));
   m.impl("conv2d_block_forward", TORCH_BOX(&convlab::conv2d_block_forward<convlab::Cpu>));
   m.impl("conv2d_block_backward", TORCH_BOX(&convlab::conv2d_block_backward<convlab::Cpu>));
