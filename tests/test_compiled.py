@@ -68,8 +68,6 @@ KNOWN = {
     r"channels_last_kernel<": 8,
     r"adaptive_pool2d.cu: average_backward_kernel<": 16,
     r"conv2d_direct.cu: block_kernel<double>": 8,
-    r"depthwise_vectors_kernel<float": 48,
-    r"depthwise_vectors_wgrad_kernel<float": 40,
 }
 
 

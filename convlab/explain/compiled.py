@@ -62,7 +62,7 @@ def resources_of(kernel: str, source: str, capability: str) -> tuple[int, int, s
 
 def names_of(kernel: str, source: str) -> tuple[str, str]:
     """A table's possible names for a kernel that the simulator names so; the first if it is private to its file."""
-    for simulated, native in (("bfloat16", "__nv_bfloat16"), ("half", "__half")):
+    for simulated, native in (("bfloat16", "__nv_bfloat16"), ("float16", "__half")):
         kernel = re.sub(rf"(?<!_)\b{simulated}\b", native, kernel)
     return f"{Path(source.split(':')[0]).name}: {kernel}", kernel
 

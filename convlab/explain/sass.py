@@ -219,3 +219,23 @@ def _span(register: str, count: int) -> list[str]:
     kind = register.rstrip("0123456789")
     first = int(register[len(kind) :])
     return [f"{kind}{first + n}" for n in range(count)]
+
+
+def without_loops(lines: list[str]) -> Profile:
+    """Of a kernel whose loops are for rare cases alone: they count once, as in longest_way()."""
+    return Profile(Nest(_part(_instructions(lines), False)), None, Part())
+
+
+def longest_way(lines: list[str]) -> int:
+    """Instructions of a kernel on the longest way through its branches, which is what a warp issues at most that stays
+    together. A loop counts once, so that this says much of kernels whose loops are for rare cases alone. Functions that
+    it calls are left out: nvcc calls one for a division of numbers beyond the usual."""
+    length: dict[int, int] = {}  # from an address to the end
+    following = 0
+    for i in reversed(_instructions(lines)):
+        target = re.search(r"0x([0-9a-f]+)\s*$", i.operands) if i.name == "BRA" else None
+        ways = [length.get(int(target.group(1), 16), 0)] if target else []  # of a branch back: none yet
+        if i.predicate or i.name not in ("BRA", "EXIT", "RET"):
+            ways.append(following)
+        following = length[i.address] = 1 + max(ways, default=0)
+    return following

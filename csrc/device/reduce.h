@@ -6,10 +6,11 @@
 
 namespace convlab {
 
-// The sum of `value` over each `lanes` neighbouring lanes of a warp, in all of them: a tree of shuffles.
-template <int lanes = kWarpLanes> __device__ __forceinline__ float lanes_sum(float value) {
+// The sum of `value` over each `lanes` neighbouring lanes of a warp, in all of them: a tree of shuffles. across: over
+// those of them that are a multiple of so many apart.
+template <int lanes = kWarpLanes, int across = 1> __device__ __forceinline__ float lanes_sum(float value) {
   static_assert((lanes & (lanes - 1)) == 0 && lanes <= kWarpLanes, "the tree halves, so it sums a power of two");
-  for (int apart = lanes / 2; apart > 0; apart /= 2) value += __shfl_xor_sync(0xffffffffu, value, apart);
+  for (int apart = lanes / 2; apart >= across; apart /= 2) value += __shfl_xor_sync(0xffffffffu, value, apart);
   return value;
 }
 
@@ -26,18 +27,20 @@ template <int kThreads, class A> __device__ A block_sum(A value) {
 }
 
 // The block's sums of kSums values a thread, each given to one thread as write(i, sum): the warps' by trees of
-// shuffles, the block's in the order of its warps.
-template <int kThreads, int kSums, class Write>
+// shuffles, the block's in the order of its warps. across: of the threads with one remainder by that many, as
+// write(i * across + remainder, sum).
+template <int kThreads, int across = 1, int kSums, class Write>
 __device__ __forceinline__ void block_sums(const float (&sums)[kSums], const Write& write) {
   constexpr int kWarps = kThreads / kWarpLanes;
-  SHARED(float, parts, [kWarps][kSums]);
+  SHARED(float, parts, [kWarps][kSums * across]);
+  const int lane = threadIdx.x % kWarpLanes;
 #pragma unroll
   for (int i = 0; i < kSums; i++) {
-    const float sum = lanes_sum(sums[i]);
-    if (threadIdx.x % kWarpLanes == 0) parts[threadIdx.x / kWarpLanes][i] = sum;
+    const float sum = lanes_sum<kWarpLanes, across>(sums[i]);
+    if (lane < across) parts[threadIdx.x / kWarpLanes][i * across + lane] = sum;
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < kSums; i += kThreads) {
+  for (int i = threadIdx.x; i < kSums * across; i += kThreads) {
     float sum = parts[0][i];
     for (int warp = 1; warp < kWarps; warp++) sum += parts[warp][i];
     write(i, sum);

@@ -3,7 +3,7 @@
 //   float4 v = load4(p);  store4(p, v);
 //   Vector<T, n> v = load_vector<n>(p);  store_vector(p, v);      n elements of any type
 //   float v = load_if(wanted, p);         one element that does not change during the kernel, or 0
-//   Vector<float, 2> v = load_pair_if(wanted, p);      two such, in one access
+//   Vector<float, n> v = load_vector_if<n>(wanted, p);      n such, in one access
 #pragma once
 #include "device/device.h"
 
@@ -107,32 +107,41 @@ template <class T> __device__ __forceinline__ float load_if(bool wanted, const T
   return float(value);
 }
 
-__device__ __forceinline__ Vector<float, 2> load_pair_if(bool wanted, const float* p) {
-  float a, b;
-  asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %3, 0;\n mov.b32 %0, 0;\n mov.b32 %1, 0;\n @wanted "
-      "ld.global.nc.v2.f32 {%0, %1}, [%2];\n}"
-      : "=f"(a), "=f"(b)
-      : "l"(p), "r"(int(wanted)));
-  return {{a, b}};
-}
-
-template <class T> __device__ __forceinline__ Vector<float, 2> load_pair_if(bool wanted, const T* p) {
-  static_assert(sizeof(T) == 2, "float16 and bfloat16");
-  unsigned bits;
-  asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %2, 0;\n mov.b32 %0, 0;\n @wanted ld.global.nc.b32 %0, [%1];\n}"
-      : "=&r"(bits)
-      : "l"(p), "r"(int(wanted)));
-  Vector<T, 2> two;
-  memcpy(&two, &bits, sizeof two);
-  return {{float(two.at[0]), float(two.at[1])}};
+template <int n, class T> __device__ __forceinline__ Vector<float, n> load_vector_if(bool wanted, const T* p) {
+  constexpr int kWords = n * int(sizeof(T)) / 4;
+  static_assert(kWords * 4 == n * int(sizeof(T)) && (kWords == 1 || kWords == 2 || kWords == 4), "4, 8 or 16 bytes");
+  unsigned words[kWords];
+  if constexpr (kWords == 1)
+    asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %2, 0;\n mov.b32 %0, 0;\n @wanted ld.global.nc.b32 %0, [%1];\n}"
+        : "=&r"(words[0])
+        : "l"(p), "r"(int(wanted)));
+  else if constexpr (kWords == 2)
+    asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %3, 0;\n mov.b32 %0, 0;\n mov.b32 %1, 0;\n @wanted "
+        "ld.global.nc.v2.b32 {%0, %1}, [%2];\n}"
+        : "=&r"(words[0]), "=&r"(words[1])
+        : "l"(p), "r"(int(wanted)));
+  else
+    asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %5, 0;\n mov.b32 %0, 0;\n mov.b32 %1, 0;\n mov.b32 %2, 0;\n "
+        "mov.b32 %3, 0;\n @wanted ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];\n}"
+        : "=&r"(words[0]), "=&r"(words[1]), "=&r"(words[2]), "=&r"(words[3])
+        : "l"(p), "r"(int(wanted)));
+  Vector<T, n> elements;
+  memcpy(static_cast<void*>(&elements), words, sizeof elements);
+  Vector<float, n> v;
+#pragma unroll
+  for (int i = 0; i < n; i++) v.at[i] = float(elements.at[i]);
+  return v;
 }
 
 #else
 
-template <class T> inline __attribute__((always_inline)) Vector<float, 2> load_pair_if(bool wanted, const T* p) {
-  if (!wanted) return {{0.0f, 0.0f}};
-  const Vector<T, 2> two = load_vector<2>(p);
-  return {{float(two.at[0]), float(two.at[1])}};
+template <int n, class T>
+inline __attribute__((always_inline)) Vector<float, n> load_vector_if(bool wanted, const T* p) {
+  Vector<float, n> v{};
+  if (!wanted) return v;
+  const Vector<T, n> elements = load_vector<n>(p);
+  for (int i = 0; i < n; i++) v.at[i] = float(elements.at[i]);
+  return v;
 }
 
 template <class T> inline __attribute__((always_inline)) float load_if(bool wanted, const T* p) {

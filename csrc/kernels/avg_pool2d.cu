@@ -98,26 +98,20 @@ constexpr int kMostKnown = 2;
 void avg_pool2d_forward(const AvgPool2d& a, int channels, DType dtype, const void* x, void* y, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    with_share<T, kMostKnown, true>(a.window, channels, aligned(kWidestAccess, x, y), [&](auto share) {
-      using S = decltype(share);
-      dim3 grid;
-      const PoolWalk walk = walk_of<S>(a.window, channels, true, grid);
-      launch(forward_kernel<T, S>, grid, dim3(kPoolThreads), 0, stream, walk, Averaged{a.count_include_pad, a.divisor},
-             static_cast<const T*>(x), static_cast<T*>(y));
-    });
+    launch_pool<T, kMostKnown, true>(
+        a.window, channels, aligned(kWidestAccess, x, y), stream,
+        [](auto share) { return forward_kernel<T, decltype(share)>; }, Averaged{a.count_include_pad, a.divisor},
+        static_cast<const T*>(x), static_cast<T*>(y));
   });
 }
 
 void avg_pool2d_backward(const AvgPool2d& a, int channels, DType dtype, const void* dy, void* dx, Stream stream) {
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    with_share<T, kMostKnown, false>(a.window, channels, aligned(kWidestAccess, dy, dx), [&](auto share) {
-      using S = decltype(share);
-      dim3 grid;
-      const PoolWalk walk = walk_of<S>(a.window, channels, false, grid);
-      launch(backward_kernel<T, S>, grid, dim3(kPoolThreads), 0, stream, walk, Averaged{a.count_include_pad, a.divisor},
-             static_cast<const T*>(dy), static_cast<T*>(dx));
-    });
+    launch_pool<T, kMostKnown, false>(
+        a.window, channels, aligned(kWidestAccess, dy, dx), stream,
+        [](auto share) { return backward_kernel<T, decltype(share)>; }, Averaged{a.count_include_pad, a.divisor},
+        static_cast<const T*>(dy), static_cast<T*>(dx));
   });
 }
 

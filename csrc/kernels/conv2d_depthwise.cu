@@ -67,7 +67,7 @@ __device__ __forceinline__ void load_row(float (&row)[kWidth], const T* p, bool 
   for (int j = 0; j < kWidth; j++) {
     const bool wanted = inside && unsigned(left + j) < unsigned(width);
     if (kPairs && j >= kLead && (j - kLead) % 2 == 0 && j + 1 < kWidth) {
-      const Vector<float, 2> two = load_pair_if(wanted, p + j);
+      const Vector<float, 2> two = load_vector_if<2>(wanted, p + j);
       row[j] = two.at[0], row[j + 1] = two.at[1];
     } else if (j < kLead || (j + 1 == kWidth && kLead % 2)) {
       row[j] = load_if(wanted, p + j);
@@ -208,7 +208,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     for (int a = 0; a < kRows; a++) {
       const bool inside = at.row + a < g.P;
       if constexpr (kColumns == 2) {
-        const Vector<float, 2> two = load_pair_if(inside, dyk + a * g.Q);
+        const Vector<float, 2> two = load_vector_if<2>(inside, dyk + a * g.Q);
         d[a][0] = two.at[0], d[a][1] = two.at[1];
       } else {
         d[a][0] = load_if(inside, dyk + a * g.Q);
@@ -252,7 +252,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
       sums[t] += d * load_if(inside, xc + of_x.at(inside ? h * g.W + v : 0));
     }
   }
-  sums_of_maps<kAcross>(sums, [&](int i, float sum) {
+  block_sums<kThreads, kAcross>(sums, [&](int i, float sum) {
     const int map = int(blockIdx.y) * kAcross + i % kAcross, t = i / kAcross;
     if (map < g.K && (t < kDepthwiseAnyTaps ? tap0 + t < taps : tap0 == 0))
       partial[((long long)map * (taps + 1) + (t < kDepthwiseAnyTaps ? tap0 + t : taps)) * gridDim.x + blockIdx.x] = sum;

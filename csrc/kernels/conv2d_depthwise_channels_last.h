@@ -2,57 +2,17 @@
 // vectors: the runs of conv2d_depthwise_plan.h with several channels.
 //
 // Lanes lie beside each other along the channels: a block has 32 of them, a thread 2 or 4 in one access, and of those
-// the sums of 4 rows x 2 columns, so that 24 vectors are loaded for 8 sums of 3 x 3. A block has the filters of its
+// the sums of 4 rows x 2 columns, so that 24 vectors are loaded for 8 sums of 3 x 3; at stride 2, where windows share
+// less, of 2 x 2, whose windows and filters just fit the registers. A block has the filters of its
 // channels, and goes through a slice of the runs; the rows and columns that its runs share are in L1.
 #pragma once
+#include "device/reduce.h"
 #include "device/vector.h"
 #include "kernels/conv2d_depthwise_walk.h"
 
 namespace convlab {
 
 constexpr int kVectorBlocksAtOnce = 3;  // a multiprocessor: leaves a thread 168 registers, and with 128 some spill
-
-// n elements that do not change during the kernel, or zeros: one predicated load of 4, 8 or 16 bytes, and never a branch
-#if defined(__CUDACC__)
-
-template <int n, class T> __device__ __forceinline__ Vector<float, n> load_vector_if(bool wanted, const T* p) {
-  constexpr int kWords = n * int(sizeof(T)) / 4;
-  static_assert(kWords * 4 == n * int(sizeof(T)) && (kWords == 1 || kWords == 2 || kWords == 4));
-  unsigned words[kWords];
-  if constexpr (kWords == 1)
-    asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %2, 0;\n mov.b32 %0, 0;\n @wanted ld.global.nc.b32 %0, [%1];\n}"
-        : "=&r"(words[0])
-        : "l"(p), "r"(int(wanted)));
-  else if constexpr (kWords == 2)
-    asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %3, 0;\n mov.b32 %0, 0;\n mov.b32 %1, 0;\n @wanted "
-        "ld.global.nc.v2.b32 {%0, %1}, [%2];\n}"
-        : "=&r"(words[0]), "=&r"(words[1])
-        : "l"(p), "r"(int(wanted)));
-  else
-    asm("{\n .reg .pred wanted;\n setp.ne.b32 wanted, %5, 0;\n mov.b32 %0, 0;\n mov.b32 %1, 0;\n mov.b32 %2, 0;\n "
-        "mov.b32 %3, 0;\n @wanted ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];\n}"
-        : "=&r"(words[0]), "=&r"(words[1]), "=&r"(words[2]), "=&r"(words[3])
-        : "l"(p), "r"(int(wanted)));
-  Vector<T, n> elements;
-  memcpy(static_cast<void*>(&elements), words, sizeof elements);
-  Vector<float, n> v;
-#pragma unroll
-  for (int i = 0; i < n; i++) v.at[i] = float(elements.at[i]);
-  return v;
-}
-
-#else
-
-template <int n, class T>
-inline __attribute__((always_inline)) Vector<float, n> load_vector_if(bool wanted, const T* p) {
-  Vector<float, n> v{};
-  if (!wanted) return v;
-  const Vector<T, n> elements = load_vector<n>(p);
-  for (int i = 0; i < n; i++) v.at[i] = float(elements.at[i]);
-  return v;
-}
-
-#endif
 
 // A row of vectors, from column `left` on: zeros outside it
 template <int kChannels, int kWidth, class T>
@@ -160,7 +120,7 @@ __global__ void __launch_bounds__(kDepthwiseThreads, kVectorBlocksAtOnce)
           for (int v = 0; v < kChannels; v++) sums[tap * kChannels + v] += d[a][b].at[v] * value.at[v];
         });
   }
-  sums_of_maps<kAcross>(sums, [&](int i, float sum) {
+  block_sums<kDepthwiseThreads, kAcross>(sums, [&](int i, float sum) {
     const int tap = i / kDepthwiseTogether, channel = first + i % kAcross * kChannels + i / kAcross % kChannels;
     if (channel < C) partial[((long long)channel * (kTaps + 1) + tap) * gridDim.x + blockIdx.x] = sum;
   });

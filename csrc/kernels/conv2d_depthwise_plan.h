@@ -18,7 +18,7 @@ struct DepthwiseRun {
 constexpr DepthwiseRun kDepthwiseRuns[] = {
     {3, 1, 8, 2, 1}, {3, 1, 8, 1, 1}, {3, 2, 4, 1, 1},  // MobileNet
     {5, 1, 8, 2, 1}, {5, 1, 8, 1, 1}, {5, 2, 4, 1, 1},  // EfficientNet has these too
-    {3, 1, 4, 2, 4}, {3, 2, 4, 2, 4}, {5, 1, 4, 2, 2}, {5, 2, 4, 2, 2},  // the same, channels_last
+    {3, 1, 4, 2, 4}, {3, 2, 2, 2, 4}, {5, 1, 4, 2, 2}, {5, 2, 2, 2, 2},  // the same, channels_last
 };
 constexpr int kDepthwiseRunCount = sizeof kDepthwiseRuns / sizeof kDepthwiseRuns[0];
 

@@ -1,6 +1,5 @@
 // How threads walk over a depthwise convolution, in both layouts.
 #pragma once
-#include "device/reduce.h"
 #include "kernels/conv2d_depthwise_plan.h"
 
 namespace convlab {
@@ -61,27 +60,6 @@ __device__ __forceinline__ void over_window(const Load& load, const F& f) {
 #pragma unroll
         for (int b = 0; b < kColumns; b++) f(r * kFilter + s, (h - r) / kStride, b, row[b * kStride + s]);
     }
-  }
-}
-
-// block_sums() of reduce.h for several maps a block: over the threads with one remainder by kAcross, given to one thread each as
-// write(i * kAcross + remainder, sum), in a fixed order.
-template <int kAcross, int kSums, class Write>
-__device__ __forceinline__ void sums_of_maps(const float (&sums)[kSums], const Write& write) {
-  constexpr int kWarps = kDepthwiseThreads / kWarpLanes;
-  SHARED(float, parts, [kWarps][kSums * kAcross]);
-  const int lane = threadIdx.x % kWarpLanes;
-#pragma unroll
-  for (int i = 0; i < kSums; i++) {
-    float sum = sums[i];
-    for (int apart = kWarpLanes / 2; apart >= kAcross; apart /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, apart);
-    if (lane < kAcross) parts[threadIdx.x / kWarpLanes][i * kAcross + lane] = sum;
-  }
-  __syncthreads();
-  for (int i = threadIdx.x; i < kSums * kAcross; i += kDepthwiseThreads) {
-    float sum = parts[0][i];
-    for (int warp = 1; warp < kWarps; warp++) sum += parts[warp][i];
-    write(i, sum);
   }
 }
 

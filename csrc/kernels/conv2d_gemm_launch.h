@@ -40,8 +40,9 @@ template <class Tile, class T>
 void launch_gemm_wgrad(const Plan& plan, const Conv2d& g, const void* dy, const void* x, void* dw, void* db,
                        void* workspace, Stream stream) {
   const long long filters = (long long)g.K * g.Cg() * g.R * g.S;
-  float* partial = static_cast<float*>(workspace);
-  float* partial_db = db ? partial + plan.slices * filters : nullptr;
+  float* partial = slices_at(plan.slices, static_cast<float*>(workspace), static_cast<T*>(dw));
+  float* after = static_cast<float*>(workspace) + plan.slices * filters;
+  float* partial_db = db ? slices_at(plan.slices, after, static_cast<T*>(db)) : nullptr;
   launch_gemm_slices<Tile, T>(plan, g, dy, x, partial, partial_db, stream);
   add_slices(plan.slices, filters, partial, static_cast<T*>(dw), stream);
   if (db) add_slices(plan.slices, g.K, partial_db, static_cast<T*>(db), stream);

@@ -18,9 +18,7 @@
 // What bounds it  C1: memory, with three of four instructions multiply-adds. C3: issue slots, six of seven instructions
 //                 being multiply-adds. wgrad: three of five to three of four, and its registers leave few warps to hide
 //                 loads behind.
-// In a block      activation and windows of 2 x 2 are made of the sums in registers: a thread has whole windows, or it
-//                 has one of two columns, and its neighbour has the other. Then each gives half of its sums away, and
-//                 makes the windows of half of the maps.
+// In a block      activation and windows of 2 x 2 are made of the sums in registers: a thread has whole windows.
 // What is next    the gradient of a block's windows in the loaders of dgrad and wgrad.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
@@ -48,7 +46,6 @@ struct Planes {
 
 // A thread's neighbours in one row of width `width`, of which the first `left` exist. Of an even width they are one
 // access: two of 4 bytes would each write half of every sector.
-template <class T> __device__ __forceinline__ void store_columns(T* y, const T (&sums)[1], int, int) { *y = sums[0]; }
 template <class T> __device__ __forceinline__ void store_columns(T* y, const T (&sums)[2], int left, int width) {
   if (width % 2 == 0) return store_vector(y, Vector<T, 2>{{sums[0], sums[1]}});
   y[0] = sums[0];
@@ -58,7 +55,7 @@ template <class T> __device__ __forceinline__ void store_columns(T* y, const T (
 // What one thread makes of an image, rows x columns neighbouring outputs of `maps` maps, and what that takes.
 template <int kAllMaps, int R, int S> struct Piece {
   static constexpr int maps = small_filter_maps(kAllMaps), rows = small_filter_rows(maps),
-                       columns = small_filter_columns(maps);
+                       columns = kSmallFilterColumns;
   static_assert(kAllMaps % maps == 0, "every block has all of its maps");
   static constexpr int window_rows = rows + R - 1, window_columns = columns + S - 1;
   static constexpr int line = (S * maps + 3) / 4 * 4;  // the weights of one row of taps, in whole 16-byte loads
@@ -129,31 +126,13 @@ __device__ __forceinline__ void store_block(const BlockOutput<float>& to, const 
   }
 #pragma unroll
   for (int i = 0; i < Piece::rows; i += 2, at += to.Q) {
-    const bool inside = p + i < rows;
-    if constexpr (kColumns == 2) {
-      if (!inside) return;
+    if (p + i >= rows) return;
 #pragma unroll
-      for (int m = 0; m < kMaps; m++) {
-        Winner<float> winner;
+    for (int m = 0; m < kMaps; m++) {
+      Winner<float> winner;
 #pragma unroll
-        for (int tap = 0; tap < 4; tap++) winner.take(to.ending, sums[i + tap / 2][m][tap % 2], tap);
-        to.store(at + m * plane, winner);
-      }
-    } else {  // lanes below the plane take part, so that all meet in the same exchanges until they return
-      const bool right = q % 2;
-#pragma unroll
-      for (int m = 0; m < kMaps / 2; m++) {
-        Winner<float> winner;
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-          const float left_map = sums[i + r][m][0], right_map = sums[i + r][m + kMaps / 2][0];
-          const float kept = right ? right_map : left_map,
-                      got = __shfl_xor_sync(0xffffffffu, right ? left_map : right_map, 1);
-          winner.take(to.ending, right ? got : kept, 2 * r);
-          winner.take(to.ending, right ? kept : got, 2 * r + 1);
-        }
-        if (inside) to.store(at + (right ? m + kMaps / 2 : m) * plane, winner);
-      }
+      for (int tap = 0; tap < 4; tap++) winner.take(to.ending, sums[i + tap / 2][m][tap % 2], tap);
+      to.store(at + m * plane, winner);
     }
   }
 }
@@ -179,8 +158,7 @@ __device__ __forceinline__ void correlate(const Planes& g, const float* __restri
   __syncthreads();
 
   const int across = (g.out_w + kColumns - 1) / kColumns, pieces = (g.out_h + kRows - 1) / kRows * across;
-  int pieces_here = (pieces + gridDim.x - 1) / gridDim.x;
-  if constexpr (kBlock && kColumns == 1) pieces_here += pieces_here % 2;  // of a window, both columns or none
+  const int pieces_here = (pieces + gridDim.x - 1) / gridDim.x;
   const int images_here = blockDim.x / pieces_here, image = threadIdx.x / pieces_here;
   const int piece = blockIdx.x * pieces_here + threadIdx.x % pieces_here;
   if (image >= images_here || piece >= pieces) return;
@@ -346,8 +324,9 @@ void dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void*
 void wgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* x, void* dw, void* db, void* workspace,
            Stream stream) {
   const long long filters = (long long)g.K * g.C * g.R * g.S;
-  float* partial = static_cast<float*>(workspace);
-  float* partial_db = db ? partial + plan.slices * filters : nullptr;
+  float* partial = slices_at(plan.slices, static_cast<float*>(workspace), static_cast<float*>(dw));
+  float* after = static_cast<float*>(workspace) + plan.slices * filters;
+  float* partial_db = db ? slices_at(plan.slices, after, static_cast<float*>(db)) : nullptr;
   with_filter(plan, [&]<int C, int K, int R, int S>() {
     launch(small_filter_wgrad_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g, int(plan.slice),
            static_cast<const float*>(dy), static_cast<const float*>(x), partial, partial_db);

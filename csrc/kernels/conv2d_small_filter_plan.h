@@ -21,11 +21,11 @@ constexpr int kSmallFilterCount = sizeof kSmallFilters / sizeof kSmallFilters[0]
 
 // forward and dgrad: a thread makes rows x columns neighbouring outputs of `maps` maps. Few maps get more outputs, or
 // loading inputs would be all a thread does; 32 maps are for two threads, because their sums would take all registers
-// of one.
+// of one. Sixteen maps have 2 x 2 outputs: LeNet C3 has 10 x 10, which rows of four would not divide.
 constexpr int kMostMaps = 16;
 constexpr int small_filter_maps(int maps) { return maps < kMostMaps ? maps : kMostMaps; }
-constexpr int small_filter_rows(int maps) { return maps >= 6 ? 4 : 8; }
-constexpr int small_filter_columns(int maps) { return maps >= kMostMaps ? 1 : 2; }
+constexpr int small_filter_rows(int maps) { return maps >= kMostMaps ? 2 : maps >= 6 ? 4 : 8; }
+constexpr int kSmallFilterColumns = 2;
 
 // wgrad: a thread keeps the sums of one input channel's taps for `maps` output channels, and walks down `columns`
 // neighbouring columns at once: their windows overlap, and loads from one row have one address.
@@ -108,7 +108,7 @@ inline Plan small_filter_plan(const Problem& p) {
   const bool forward = pass == Pass::forward;
   if (forward) plan.epilogue = Epilogue::two_by_two;
   const int all_maps = forward ? g.K : g.C, maps = small_filter_maps(all_maps), rows = small_filter_rows(maps),
-            columns = small_filter_columns(maps);
+            columns = kSmallFilterColumns;
   // an image is divided evenly among blocks, or a block has several images, whichever it takes to fill one
   const long long pieces = ceil_div(forward ? g.P : g.H, rows) * ceil_div(forward ? g.Q : g.W, columns);
   const long long blocks = std::max(ceil_div(pieces, kSmallFilterThreads), 1LL),

@@ -23,6 +23,7 @@
 //   ResNet-50   forward     1.13                       7.65       7.42
 //   ResNet-50   backward           2.25      2.25      8.51       6.81
 #include "kernels/launchers.h"
+#include "kernels/max_pool2d_16bit.h"
 #include "kernels/pool2d.h"
 
 namespace convlab {
@@ -99,7 +100,9 @@ template <class T> struct Backward {
 // x [images, H, W, channels] -> y, offsets [images, P, Q, channels]
 template <class T, class S>
 __global__ void __launch_bounds__(kPoolThreads) forward_kernel(PoolWalk walk, const T* x, T* y, Winners offsets) {
-  pool_forward<S>(walk, x, Forward<T>{y, offsets});
+  if constexpr (S::window == 3 && sizeof(T) == 2)
+    max_pool_16bit<S>(walk, x, y, static_cast<unsigned char*>(offsets.data));
+  else pool_forward<S>(walk, x, Forward<T>{y, offsets});
 }
 
 // dy, offsets [images, P, Q, channels] -> dx [images, H, W, channels]
@@ -159,13 +162,9 @@ void max_pool2d_forward(const Pool2d& g, int channels, DType dtype, const void* 
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const bool vectors = offsets_fit_a_byte(g) && aligned(kWidestAccess, x, y, offsets);
-    with_share<T, kMostKnown, true>(g, channels, vectors, [&](auto share) {
-      using S = decltype(share);
-      dim3 grid;
-      const PoolWalk walk = walk_of<S>(g, channels, true, grid);
-      launch(forward_kernel<T, S>, grid, dim3(kPoolThreads), 0, stream, walk, static_cast<const T*>(x),
-             static_cast<T*>(y), winners_of(g, offsets));
-    });
+    launch_pool<T, kMostKnown, true>(
+        g, channels, vectors, stream, [](auto share) { return forward_kernel<T, decltype(share)>; },
+        static_cast<const T*>(x), static_cast<T*>(y), winners_of(g, offsets));
   });
 }
 
@@ -174,13 +173,9 @@ void max_pool2d_backward(const Pool2d& g, int channels, DType dtype, const void*
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const bool vectors = offsets_fit_a_byte(g) && aligned(kWidestAccess, dy, offsets, dx);
-    with_share<T, kMostKnown, false>(g, channels, vectors, [&](auto share) {
-      using S = decltype(share);
-      dim3 grid;
-      const PoolWalk walk = walk_of<S>(g, channels, false, grid);
-      launch(backward_kernel<T, S>, grid, dim3(kPoolThreads), 0, stream, walk, static_cast<const T*>(dy),
-             winners_of(g, offsets), static_cast<T*>(dx));
-    });
+    launch_pool<T, kMostKnown, false>(
+        g, channels, vectors, stream, [](auto share) { return backward_kernel<T, decltype(share)>; },
+        static_cast<const T*>(dy), winners_of(g, offsets), static_cast<T*>(dx));
   });
 }
 

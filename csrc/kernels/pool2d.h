@@ -15,7 +15,7 @@
 #include <algorithm>
 
 #include "device/divisor.h"
-#include "device/vector.h"
+#include "device/vector_of.h"
 #include "device/warp_lanes.h"
 #include "geometry/pool2d.h"
 #include "kernels/plan.h"
@@ -119,6 +119,17 @@ void with_share(const Pool2d& g, int channels, bool vectors, const F& f) {
   f(Share<0, 4, 1, 1>{});
 }
 
+// Launches kernel(Share) with the best share, over what is written; arguments: those behind the walk.
+template <class T, int kMostKnown, bool kForward, class Kernel, class... A>
+void launch_pool(const Pool2d& g, int channels, bool vectors, cudaStream_t stream, const Kernel& kernel,
+                 A... arguments) {
+  with_share<T, kMostKnown, kForward>(g, channels, vectors, [&](auto share) {
+    dim3 grid;
+    const PoolWalk walk = walk_of<decltype(share)>(g, channels, kForward, grid);
+    launch(kernel(share), grid, dim3(kPoolThreads), 0, stream, walk, arguments...);
+  });
+}
+
 // The first tap that does not lie before x, in one dimension.
 __device__ __forceinline__ int first_tap(int start, const Divisor& dilation) {
   return start < 0 ? int(dilation.quotient(unsigned(-start) + dilation.by - 1)) : 0;
@@ -152,6 +163,12 @@ __device__ __forceinline__ void pool_forward(const PoolWalk& walk, const T* __re
                             : first_tap(h, walk.dilation_h) * taps_w + first_tap(w, walk.dilation_w));
     }
 
+  // Where a known window's row is loaded from, and how far its columns lie from there
+  const T* from = image + (long long)(K ? moved_inside(h0, g.H) : 0) * line + (S::across ? w0 + S::pad : 0);
+  int columns[kWidth > 0 ? kWidth : 1];
+#pragma unroll
+  for (int j = 0; j < kWidth; j++) columns[j] = moved_inside(w0 + j, g.W) * C;
+
   const int rows = K ? (S::rows - 1) * S::stride + K : (walk.rows - 1) * apart + taps_h;
 #pragma unroll(K ? 16 : 1)
   for (int r = 0; r < rows; r++) {  // each row of x once, for all windows that it is a row of
@@ -159,24 +176,24 @@ __device__ __forceinline__ void pool_forward(const PoolWalk& walk, const T* __re
     const bool inside = unsigned(h) < unsigned(g.H);
     State row[S::together];
     if constexpr (K) {
-      const T* const from = image + (long long)moved_inside(h, g.H) * line;
       A values[kWidth][V];
       if constexpr (S::across) {
-        const auto wide = load_vector<S::columns * S::stride>(from + w0 + S::pad);
+        const auto wide = load_vector<S::columns * S::stride>(from);
         for (int j = 0; j < S::columns * S::stride; j++) values[j + S::pad][0] = A(wide.at[j]);
         if (S::pad) {  // the neighbour's last column
           values[0][0] = __shfl_up_sync(0xffffffffu, values[S::columns * S::stride][0], 1);
-          if (threadIdx.x % kWarpLanes == 0) values[0][0] = A(from[max(w0, 0)]);
+          if (threadIdx.x % kWarpLanes == 0 && w0 >= 0) values[0][0] = A(from[-1]);
           if (w0 < 0) values[0][0] = State::outside();
         }
       } else {
 #pragma unroll
         for (int j = 0; j < kWidth; j++) {
-          const auto vector = load_vector<V>(from + moved_inside(w0 + j, g.W) * C);
-          for (int v = 0; v < V; v++)
-            values[j][v] = unsigned(w0 + j) < unsigned(g.W) ? A(vector.at[v]) : State::outside();
+          const auto vector = load_vector<V>(from + columns[j]);
+          const bool outside = (j < S::pad && w0 + j < 0) || (j > 0 && w0 + j >= g.W);
+          for (int v = 0; v < V; v++) values[j][v] = outside ? State::outside() : A(vector.at[v]);
         }
       }
+      if (unsigned(h) < unsigned(g.H - 1)) from += line;
 #pragma unroll
       for (int i = 0; i < S::together; i++) {
         row[i].value = values[i / V * S::stride][i % V];  // of an outside first one, nothing takes the tap
@@ -185,11 +202,11 @@ __device__ __forceinline__ void pool_forward(const PoolWalk& walk, const T* __re
       }
     } else {
       if (!inside || (apart > taps_h && int(unsigned(r) % unsigned(apart)) >= taps_h)) continue;
-      const T* const from = image + (long long)h * line;
+      const T* const row_of_x = image + (long long)h * line;
       for (int s = 0; s < taps_w; s++) {
         const int w = w0 + s * g.dilation_w;
         if (unsigned(w) >= unsigned(g.W)) continue;
-        const auto vector = load_vector<V>(from + w * C);
+        const auto vector = load_vector<V>(row_of_x + w * C);
         for (int v = 0; v < V; v++) row[v].take(A(vector.at[v]), s);
       }
     }
@@ -225,35 +242,36 @@ __device__ __forceinline__ void pool_backward(const PoolWalk& walk, T* __restric
   const Pool2d& g = walk.g;
   const int C = S::across ? 1 : walk.channels;
   const long long outputs = at.image * g.P * g.Q * C + at.channel;
-  const auto first_of = [&](int p, int q) { return outputs + (long long)p * (g.Q * C) + q * C; };
 
   A sums[S::rows][S::columns][V] = {};
   if constexpr (K) {
     constexpr int kWide = S::columns / S::stride,
                   kWindows = kWide + (K > S::stride);  // windows over a row of the share
+    const int p0 = at.row / S::stride, q0 = at.column / S::stride;
+    int from = moved_inside(p0, g.P);
+    long long first = outputs + (long long)from * (g.Q * C);  // of the row of windows
+    int columns[kWindows];  // how far its windows lie from there
+#pragma unroll
+    for (int j = 0; j < kWindows; j++) columns[j] = moved_inside(q0 + j, g.Q) * C;
 #pragma unroll
     for (int i = 0; i < S::rows / S::stride + (K > S::stride); i++) {
-      const int p = at.row / S::stride + i, q0 = at.column / S::stride;
-      const int from = moved_inside(p, g.P);
+      const int p = p0 + i;
       Given given[kWindows][V];
       if constexpr (S::across) {
         Given side_by_side[kWide];
-        op.template load<kWide, true>(g, first_of(from, q0), from, q0, side_by_side);
+        op.template load<kWide, true>(g, first + columns[0], from, q0, side_by_side);
         for (int j = 0; j < kWide; j++) given[j][0] = side_by_side[j];
-        if (kWindows > kWide) {
-          const int q = moved_inside(q0 + kWide, g.Q);
-          op.template load<1, true>(g, first_of(from, q), from, q, given[kWindows - 1]);
-        }
+        if (kWindows > kWide)
+          op.template load<1, true>(g, first + columns[kWindows - 1], from, columns[kWindows - 1], given[kWindows - 1]);
       } else {
 #pragma unroll
-        for (int j = 0; j < kWindows; j++) {
-          const int q = moved_inside(q0 + j, g.Q);
-          op.template load<V, true>(g, first_of(from, q), from, q, given[j]);
-        }
+        for (int j = 0; j < kWindows; j++)
+          op.template load<V, true>(g, first + columns[j], from, moved_inside(q0 + j, g.Q), given[j]);
       }
+      if (p < g.P - 1) from++, first += g.Q * C;
 #pragma unroll
       for (int j = 0; j < kWindows; j++)
-        if (p < g.P && q0 + j < g.Q)
+        if (p < g.P && ((K == 3 && j < kWide) || q0 + j < g.Q))  // a window of three begins at every second column
 #pragma unroll
           for (int a = 0; a < S::rows; a++)
 #pragma unroll
@@ -282,7 +300,7 @@ __device__ __forceinline__ void pool_backward(const PoolWalk& walk, T* __restric
         const int over = left - q * g.stride_w, s = int(walk.dilation_w.quotient(unsigned(over)));
         if (s * g.dilation_w != over) continue;
         Given given[V];
-        op.template load<V, V != 1>(g, first_of(p, q), p, q, given);
+        op.template load<V, V != 1>(g, outputs + (long long)p * (g.Q * C) + q * C, p, q, given);
 #pragma unroll
         for (int a = 0; a < S::rows; a++)
           if (a < walk.rows && unsigned(r + a) < unsigned(g.R))
@@ -292,15 +310,16 @@ __device__ __forceinline__ void pool_backward(const PoolWalk& walk, T* __restric
     }
   }
 
-  T* const to = dx + (at.image * g.H * g.W + (long long)at.row * g.W + at.column) * C + at.channel;
+  T* to = dx + (at.image * g.H * g.W + (long long)at.row * g.W + at.column) * C + at.channel;
 #pragma unroll
-  for (int a = 0; a < S::rows; a++)
+  for (int a = 0; a < S::rows; a++, to += g.W * C)
 #pragma unroll
     for (int b = 0; b < S::columns; b += S::across ? S::columns : 1)
       if (a < (K ? S::rows : walk.rows) && at.row + a < g.H && at.column + b < g.W) {
-        Vector<T, S::across ? S::columns : V> out;
-        for (int i = 0; i < int(sizeof out / sizeof(T)); i++) out.at[i] = T(sums[a][b + i / V][i % V]);
-        store_vector(to + ((long long)a * g.W + b) * C, out);
+        constexpr int n = S::across ? S::columns : V;
+        A values[n];
+        for (int i = 0; i < n; i++) values[i] = sums[a][b + i / V][i % V];
+        store_vector(to + b * C, vector_of<T>(values));
       }
 }
 
