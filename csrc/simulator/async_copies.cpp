@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "simulator/check.h"
 #include "simulator/runner.h"
@@ -46,6 +47,7 @@ bool AsyncCopies::covers(const char* p, size_t bytes) const {
 
 void AsyncCopies::wait(unsigned groups_that_may_be_pending) {
   Runner& runner = *running();
+  TrafficCounter* const counter = std::exchange(runner.counter, nullptr);  // it counted them when they were issued
   size_t kept = 0;
   for (const Copy& copy : pending_) {
     if (copy.group >= groups_ - int(groups_that_may_be_pending)) {
@@ -57,6 +59,7 @@ void AsyncCopies::wait(unsigned groups_that_may_be_pending) {
     if (!copy.landed) land(copy);
   }
   pending_.resize(kept, Copy{});
+  runner.counter = counter;
 }
 
 void async_copy(void* shared, const void* global, unsigned bytes, unsigned source_bytes, Site site) {
