@@ -66,9 +66,11 @@ template <class T, bool kChannelsLast> struct ImageMap {
   bool wide, fours;
 
   struct Part : MmaPart<T> {
-    static constexpr bool kLinesInner = !kChannelsLast, kBAsA = false, kLineSums = false;
+    static constexpr bool kLinesInner = !kChannelsLast, kBAsA = false, kLineSums = false, wants_line_sums = false;
     bool rows_inner;  // of D, rows lie side by side
     TapAxis h, v;
+    TapWalk walk;
+    TapPosition<T> first_tap;  // of the first line
     Pitches in, out;
     const T* bias;
     T* output;
@@ -131,7 +133,22 @@ template <class T, bool kChannelsLast> struct ImageMap {
     p.bias = bias ? bias + group * p.columns : nullptr;
     p.output = output + group * (p.columns * out.channel);
     // a chunk of a filter is one of a tap's channels, or of all taps in their order
-    p.a_wide = wide, p.b_wide = wide || p.h.taps * p.v.taps == g.R * g.S;
+    const bool of_a_tap = depth % (kChunkBytes / int(sizeof(T))) == 0;
+    p.a_wide = wide, p.b_wide = of_a_tap || p.h.taps * p.v.taps == g.R * g.S;
+    p.first_tap = {p.a_base, p.b_base, 0, 1, 0, 0, 0};
+    p.walk = {max(p.steps, 1), 1, 0, 0, 0, 0, 0, 0};
+    if (of_a_tap) {
+      const long long row = (long long)p.in_columns * in.pixel;
+      p.first_tap.b += (p.h.tap0 * g.S + p.v.tap0) * depth, p.first_tap.left = p.h.taps * p.v.taps;
+      p.walk = {depth,
+                p.v.taps,
+                p.h.delta,
+                p.v.delta,
+                p.v.delta * in.pixel - depth,
+                p.h.delta * row - p.v.taps * p.v.delta * in.pixel,
+                (p.v.tap_every - 1) * depth,
+                (p.h.tap_every * g.S - p.v.taps * p.v.tap_every) * depth};
+    }
     p.fours = fours, p.rows_inner = out.pixel == 1;
     return p;
   }

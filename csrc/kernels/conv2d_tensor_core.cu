@@ -10,12 +10,12 @@
 // What is next    wgmma, whose operands come from shared memory, and TMA, which unrolls while it copies.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
-//   LeNet C3    forward     12.8   1.00               1.36      6.76       4.48        1.00     3.21
-//   LeNet C3    dgrad              1.00   25.0        2.60      3.53       2.95        1.00     14.8
-//   LeNet C3    wgrad       12.8          3.00        0.68      7.24       4.78        1.00     3.64
-//   ResNet-20   forward     8.27   1.00               1.80      7.25       4.90        1.00     1.42
-//   ResNet-20   dgrad              1.00   8.27        1.80      7.25       4.90        1.00     1.42
-//   ResNet-20   wgrad       8.27          5.00        0.72      7.36       4.98        1.00     1.59
+//   LeNet C3    forward     12.8   1.00               1.36      6.76       4.48        1.00     2.76
+//   LeNet C3    dgrad              1.00   25.0        2.60      3.53       2.95        1.00     13.2
+//   LeNet C3    wgrad       12.8          3.00        0.68      7.24       4.78        1.00     3.55
+//   ResNet-20   forward     8.27   1.00               1.80      7.25       4.90        1.00     1.24
+//   ResNet-20   dgrad              1.00   8.27        1.80      7.25       4.90        1.00     1.24
+//   ResNet-20   wgrad       8.27          5.00        0.72      7.36       4.98        1.00     1.56
 #include "kernels/conv2d_tensor_core.h"
 
 #include "device/capability.h"

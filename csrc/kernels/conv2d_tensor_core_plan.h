@@ -200,12 +200,16 @@ inline bool tensor_core_groups(const Conv2d& g) {
   return g.groups == 1 || (g.Cg() >= kLeastTensorGroup && g.Kg() >= kLeastTensorGroup);
 }
 
-// Elements that are counted in 32 bits: of the filters as they are laid out anew, and of wgrad's planes
+// What is counted in 32 bits: elements of the filters as they are laid out anew, and of wgrad's planes; chunks of the
+// images that the rows of a tile are of, at most one a row
 inline long long tensor_core_counted(const Problem& p, const TensorLayout& l) {
-  const long long weights = std::max(gemm_weights(p.g), l.filter_pitch * l.filter_lines);
-  return p.pass == Pass::wgrad
-             ? std::max({weights, (long long)p.g.P * p.g.Q + kMostSlice, (long long)p.g.R * p.g.S * l.second.depth})
-             : weights;
+  const Conv2d& g = p.g;
+  const long long weights = std::max(gemm_weights(g), l.filter_pitch * l.filter_lines);
+  if (p.pass == Pass::wgrad)
+    return std::max({weights, (long long)g.P * g.Q + kMostSlice, (long long)g.R * g.S * l.second.depth});
+  const long long pixels = p.pass == Pass::forward ? (long long)g.H * g.W : (long long)g.P * g.Q;
+  const long long chunks = pixels * g.groups * ceil_div(l.first.depth * bytes_of(p.dtype), kTensorChunk);
+  return std::max(weights, std::min(g.N, kTensorTiles[0].M) * chunks);
 }
 
 inline bool tensor_core_can(const Problem& p) {
@@ -222,7 +226,8 @@ inline std::string tensor_core_why_not(const Problem& p) {
            text(p.g.Cg()) + " in and " + text(p.g.Kg()) + " out";
   const TensorLayout l = tensor_layout(p);
   if (tensor_core_counted(p, l) > INT_MAX)
-    return "counts weights and the pixels of a plane in 32 bits, and there are " + text(tensor_core_counted(p, l));
+    return "counts weights, the pixels of a plane and 16 bytes of 128 images in 32 bits, and there are " +
+           text(tensor_core_counted(p, l));
   const GemmProblem product = tensor_product(p, l);
   const TensorTile& t = kTensorTiles[2];
   return grid_refusal(ceil_div(product.rows, t.M), ceil_div(product.columns, t.N), product.parts);

@@ -31,12 +31,8 @@ struct BFloat16Products : Float16Products {
 };
 
 // float32 rounded to 11 bits
-struct Tf32Products {
+struct Tf32Products : Float16Products {
   using Element = float;
-  static constexpr bool kPromotes = false;
-  template <int n> struct Fragment {
-    uint32_t bits[n];
-  };
   template <int n> static __device__ __forceinline__ Fragment<n> fragment(const uint32_t (&raw)[n], bool rounded) {
     Fragment<n> f;
     for (int i = 0; i < n; i++) f.bits[i] = rounded ? raw[i] : to_tf32(__uint_as_float(raw[i]));

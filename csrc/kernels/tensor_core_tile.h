@@ -53,7 +53,8 @@ template <int kM, int kN, int kK, int kWarpM, int kWarpN, int kDepth, int kBlock
 // ---- a tile of A or B in shared memory ----
 
 // kLines: its rows (of A) or columns (of B)
-template <class T, int kLines, bool kLinesInner, int kThreads> struct OperandTile {
+template <class T, int kLines, bool kInner, int kThreads> struct OperandTile {
+  static constexpr bool kLinesInner = kInner;
   static constexpr int kChunk = kChunkBytes / int(sizeof(T)), kSteps = kStepBytes / int(sizeof(T));
   static constexpr int kRows = kLinesInner ? kSteps : kLines, kColumns = kLinesInner ? kLines : kSteps;
   static constexpr int kChunks = kColumns / kChunk;  // a row
@@ -74,51 +75,143 @@ template <class T, int kLines, bool kLinesInner, int kThreads> struct OperandTil
   static __device__ __forceinline__ int line_at(int i) { return kLinesInner ? i ^ i / 8 % 8 : i; }
   static __device__ __forceinline__ int step_at(int i) { return kLinesInner ? i : i ^ i / 8 % 8; }
 
-  // Starts the copies of one tile: line i + step j of `from`, with the block's positions in shared memory.
-  static __device__ __forceinline__ void copy(T* tile, const T* from, const Position* lines, const Position* steps,
-                                              int bounds_h, int bounds_w, bool wide) {
-    const Position* outer = kLinesInner ? steps : lines;
-    const Position* inner = kLinesInner ? lines : steps;
-    if (wide) copy_by<kChunk, kRows>(tile, from, outer, inner, bounds_h, bounds_w);
-    else if constexpr (sizeof(T) == 4) copy_by<1, 8>(tile, from, outer, inner, bounds_h, bounds_w);
+  // How a thread's copies of kWidth elements lie: neighbouring threads take neighbours of a row, and a thread has one
+  // column in all of its rows.
+  template <int kWidth> struct Copies {
+    static constexpr int kBytes = kWidth * int(sizeof(T)), kAcross = kColumns / kWidth, kEvery = kThreads / kAcross;
+    static constexpr int kCount = kRows / kEvery;
+    static_assert(kThreads % kAcross == 0 && kRows % kEvery == 0);
+    static __device__ __forceinline__ int first() { return int(threadIdx.x) / kAcross; }
+    static __device__ __forceinline__ int column() { return int(threadIdx.x) % kAcross * kWidth; }
+  };
+  using Wide = Copies<kChunk>;
+
+  // What a thread adds the positions of its rows to: its column's, and where it lies.
+  struct Column {
+    const T* from;
+    int h, w;
+  };
+  // kLinesInner: of all tiles; else of the one whose steps are given
+  static __device__ __forceinline__ Column column_of(const T* from, const Position* lines, const Position* steps,
+                                                     bool wide) {
+    const int column = wide || sizeof(T) == 2 ? Wide::column() : Copies<1>::column();
+    const Position p = kLinesInner ? read(lines + line_at(column)) : read(steps + step_at(column));
+    return {from + p.offset, p.h, p.w};
   }
 
-  // kWidth elements at a time: neighbouring threads take neighbours of a row, and a thread has one column in all of them.
-  template <int kWidth, int kUnrolled>
-  static __device__ __forceinline__ void copy_by(T* tile, const T* from, const Position* outer, const Position* inner,
-                                                 int bounds_h, int bounds_w) {
-    constexpr int kBytes = kWidth * int(sizeof(T)), kAcross = kColumns / kWidth, kEvery = kThreads / kAcross;
-    static_assert(kThreads % kAcross == 0 && kRows % kEvery == 0);
-    const int first = int(threadIdx.x) / kAcross, column = int(threadIdx.x) % kAcross * kWidth;
-    const Position mine = read(inner + (kLinesInner ? line_at(column) : step_at(column)));
-    from += mine.offset;
-#pragma unroll kUnrolled
-    for (int i = 0; i < kRows / kEvery; i++) {
-      const int row = i * kEvery + first;
-      const Position other = read(outer + row);
-      const bool inside =
-          unsigned(mine.h + other.h) < unsigned(bounds_h) && unsigned(mine.w + other.w) < unsigned(bounds_w);
-      async_copy<kBytes>(tile + at(row, column), from + other.offset, inside ? kBytes : 0);
+  // Starts the copies of one tile, by tables: its lines' and steps' positions are in shared memory. kOne: there is one
+  // coordinate to be tested, not two.
+  template <bool kOne>
+  static __device__ __forceinline__ void copy(T* tile, const Column& mine, const Position* lines, const Position* steps,
+                                              int bounds_h, int bounds_w, bool wide) {
+    const Position* outer = kLinesInner ? steps : lines;
+    if (sizeof(T) == 2 || wide) copy_by<kChunk, kOne>(tile, mine, outer, bounds_h, bounds_w);
+    else if constexpr (sizeof(T) == 4) copy_by<1, kOne>(tile, mine, outer, bounds_h, bounds_w);
+  }
+
+  template <int kWidth, bool kOne>
+  static __device__ __forceinline__ void copy_by(T* tile, const Column& mine, const Position* outer, int bounds_h,
+                                                 int bounds_w) {
+    using C = Copies<kWidth>;
+    constexpr int kAtOnce = C::kCount < 8 ? C::kCount : 8;  // positions in registers, so that no copy waits for its own
+    outer += C::first();
+#pragma unroll 1
+    for (int i = 0; i < C::kCount; i += kAtOnce) {
+      Position other[kAtOnce];
+#pragma unroll
+      for (int j = 0; j < kAtOnce; j++) other[j] = read(outer + (i + j) * C::kEvery);
+#pragma unroll
+      for (int j = 0; j < kAtOnce; j++) {
+        const bool inside = unsigned(mine.h + other[j].h) < unsigned(bounds_h) &&
+                            (kOne || unsigned(mine.w + other[j].w) < unsigned(bounds_w));
+        async_copy<C::kBytes>(tile + at((i + j) * C::kEvery + C::first(), C::column()), mine.from + other[j].offset,
+                              inside ? C::kBytes : 0);
+      }
     }
   }
 
-  // Four 8 x 8 (of tf32: 8 x 4) parts of the tile for an mma's registers, two along lines and two along steps: those
-  // along lines first if kLinesFirst. line0 and step0: the first of each.
-  template <bool kLinesFirst>
-  static __device__ __forceinline__ void load_four(uint32_t (&r)[4], const T* tile, int line0, int step0) {
-    constexpr int kHalf = kChunk;  // steps of a part
-    const int lane = int(threadIdx.x) % 32;
-    if constexpr (kLinesInner && sizeof(T) == 4) {  // ldmatrix transposes 16-bit elements alone
-      const int g = lane / 4, t = lane % 4;
+  // A thread's lines of a tile whose steps lie side by side, of an image. offset: in chunks, from the block's first line.
+  struct ImageLines {
+    int offset[Wide::kCount], h[Wide::kCount], w[Wide::kCount];
+
+    explicit __device__ __forceinline__ ImageLines(const Position* lines) {
+      const long long origin = read(lines).offset;
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const int line = kLinesFirst ? i % 2 : i / 2, step = kLinesFirst ? i / 2 : i % 2;
-        r[i] = __float_as_uint(float(tile[at(step0 + step * kHalf + t, line0 + line * 8 + g)]));
+      for (int i = 0; i < Wide::kCount; i++) {
+        const Position line = read(lines + i * Wide::kEvery + Wide::first());
+        offset[i] = int((line.offset - origin) / kChunk), h[i] = line.h, w[i] = line.w;
       }
-    } else {
-      const int line = kLinesFirst ? lane / 8 % 2 : lane / 16, step = kLinesFirst ? lane / 16 : lane / 8 % 2;
-      if constexpr (kLinesInner) ldmatrix_x4_trans(r, tile + at(step0 + step * kHalf + lane % 8, line0 + line * 8));
-      else ldmatrix_x4(r, tile + at(line0 + line * 8 + lane % 8, step0 + step * kHalf));
+    }
+
+    // The chunks that begin at `from` in the block's first line, moved by (at_h, at_w)
+    __device__ __forceinline__ void copy(T* tile, const T* from, int at_h, int at_w, int bounds_h, int bounds_w) const {
+      T* to = tile + at(Wide::first(), Wide::column());
+#pragma unroll
+      for (int i = 0; i < Wide::kCount; i++) {
+        const bool inside = unsigned(h[i] + at_h) < unsigned(bounds_h) && unsigned(w[i] + at_w) < unsigned(bounds_w);
+        async_copy<kChunkBytes>(to + i * Wide::kEvery * kPitch, from + (long long)offset[i] * kChunk,
+                                inside ? kChunkBytes : 0);
+      }
+    }
+  };
+
+  // The same of a filter, whose lines lie `pitch` elements apart; `there`: so many of the thread's are.
+  static __device__ __forceinline__ void copy_filters(T* tile, const T* from, int pitch, int there) {
+    T* to = tile + at(Wide::first(), Wide::column());
+#pragma unroll
+    for (int i = 0; i < Wide::kCount; i++)
+      async_copy<kChunkBytes>(to + i * Wide::kEvery * kPitch, from + (long long)pitch * (i * Wide::kEvery),
+                              i < there ? kChunkBytes : 0);
+  }
+
+  // Where this lane finds its part of what load_four loads of line 0 and step 0, in bytes
+  template <bool kLinesFirst> static __device__ __forceinline__ int lane_at(int line0) {
+    const int lane = int(threadIdx.x) % 32;
+    if constexpr (kLinesInner && sizeof(T) == 4) return at(lane % 4, line0 + lane / 4) * int(sizeof(T));
+    const int line = kLinesFirst ? lane / 8 % 2 : lane / 16, step = kLinesFirst ? lane / 16 : lane / 8 % 2;
+    if constexpr (kLinesInner) return at(step * kChunk + lane % 8, line0 + line * 8) * int(sizeof(T));
+    else return at(line0 + line * 8 + lane % 8, step * kChunk) * int(sizeof(T));
+  }
+
+  // Four 8 x 8 (of tf32: 8 x 4) parts of the tile for an mma's registers, two along lines and two along steps: those
+  // along lines first if kLinesFirst. line: from the warp's first, a multiple of 16; k: which instruction's steps.
+  template <bool kLinesFirst>
+  static __device__ __forceinline__ void load_four(uint32_t (&r)[4], const T* tile, int lane, int line, int k) {
+    const char* from = reinterpret_cast<const char*>(tile);
+    if constexpr (kLinesInner) {
+      from += lane + (k * 2 * kChunk * kPitch + line) * int(sizeof(T));
+      if constexpr (sizeof(T) == 2) {
+        ldmatrix_x4_trans(r, from);
+      } else {  // ldmatrix transposes 16-bit elements alone
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const int lines = kLinesFirst ? i % 2 : i / 2, steps = kLinesFirst ? i / 2 : i % 2;
+          r[i] = *reinterpret_cast<const uint32_t*>(from + (steps * kChunk * kPitch + lines * 8) * int(sizeof(T)));
+        }
+      }
+    } else {  // the exchange is an XOR, and so is a step of two chunks
+      ldmatrix_x4(r, from + (lane ^ k * 2 * kChunkBytes) + line * kPitch * int(sizeof(T)));
+    }
+  }
+};
+
+// Where a thread is along the steps of an image, which are taps with `depth` channels each.
+struct TapWalk {
+  int depth, across;  // taps in a row of the filter
+  int delta_h, delta_w;  // of the image's coordinates
+  long long a_tap, a_row;  // from a tap's end to the next one's begin in A, and what a row's end adds to it
+  int b_tap, b_row;
+};
+template <class T> struct TapPosition {
+  const T *a, *b;
+  int channel, left, column, h, w;  // left: taps, this one too
+
+  __device__ __forceinline__ void advance(int steps, int depth, const TapWalk& walk) {
+    channel += steps, a += steps, b += steps;
+#pragma unroll 1
+    while (channel >= depth) {
+      channel -= depth, left--, a += walk.a_tap, b += walk.b_tap, w += walk.delta_w;
+      if (++column == walk.across) column = w = 0, a += walk.a_row, b += walk.b_row, h += walk.delta_h;
     }
   }
 };
@@ -183,25 +276,16 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
   constexpr int kM = Tile::warp_m / 16, kN = Tile::warp_n / 8, K = Tile::K;
   static_assert(K == TileOfA::kSteps);
   DYNAMIC_SHARED(T, tiles);  // [stages][A, B], and in the end [M][N] sums
+  // Images and filters are walked along, tap by tap, where chunks are of one tap: images of 16 bits always are
+  // (conv2d_tensor_core_plan.h). The positions of all other steps are in tables, of two tiles.
+  constexpr bool kImageWalks = !Part::kBAsA && !Part::kLinesInner, kAlwaysWide = sizeof(T) == 2;
+  constexpr bool kTables = !(kImageWalks && kAlwaysWide);
+  const bool a_wide = kAlwaysWide || part.a_wide, b_wide = kAlwaysWide || part.b_wide;
+  const bool a_walks = kImageWalks && a_wide, b_walks = !Part::kBAsA && b_wide;
   SHARED(Lines<Tile>, lines, [1]);
-  SHARED(Position, steps_a, [2][K]);
-  SHARED(Position, steps_b, [2][K]);
+  SHARED(Position, steps_a, [2][kTables ? K : 1]);
+  SHARED(Position, steps_b, [2][kTables ? K : 1]);
   const int thread = int(threadIdx.x);
-
-  const auto table_steps = [&](int tile) {
-    if (thread >= K) return;
-    Position a, b;
-    part.step(tile, thread, K, a, b);
-    write(&steps_a[tile & 1][TileOfA::step_at(thread)], a), write(&steps_b[tile & 1][TileOfB::step_at(thread)], b);
-  };
-  const auto tile_of_a = [&](int tile) {
-    return tiles + tile % Tile::stages * (TileOfA::kElements + TileOfB::kElements);
-  };
-  const auto tile_of_b = [&](int tile) { return tile_of_a(tile) + TileOfA::kElements; };
-  const auto copy = [&](int tile) {
-    TileOfA::copy(tile_of_a(tile), part.a_base, lines[0].a, steps_a[tile & 1], part.a_h, part.a_w, part.a_wide);
-    TileOfB::copy(tile_of_b(tile), part.b_base, lines[0].b, steps_b[tile & 1], part.b_h, part.b_w, part.b_wide);
-  };
 
   for (int i = thread; i < Tile::M; i += Tile::threads) {
     Position a;
@@ -215,7 +299,54 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
     lines[0].bias[i] = n0 + i < part.columns ? part.bias_of(n0 + i) : 0.0f;
   }
   const int count = part.tiles(K);
+
+  const auto table_steps = [&](int tile) {
+    if constexpr (kTables) {
+      if (thread >= K || (a_walks && b_walks)) return;
+      Position a, b;
+      part.step(tile, thread, K, a, b);
+      write(&steps_a[tile & 1][TileOfA::step_at(thread)], a), write(&steps_b[tile & 1][TileOfB::step_at(thread)], b);
+    }
+  };
   table_steps(0);
+  __syncthreads();  // the lines' positions are there
+
+  const auto image = [&] {
+    if constexpr (kImageWalks) return typename TileOfA::ImageLines(lines[0].a);
+    else return 0;
+  }();
+  [[maybe_unused]] TapPosition<T> at;
+  [[maybe_unused]] int depth = 0, pitch = 0, filters = 0;
+  [[maybe_unused]] typename TileOfA::Column column_a{};
+  [[maybe_unused]] typename TileOfB::Column column_b{};
+  const int a_h = part.a_h, a_w = part.a_w, b_h = part.b_h, b_w = part.b_w;
+  if constexpr (!Part::kBAsA) {
+    using Wide = typename TileOfB::Wide;
+    at = part.first_tap, depth = part.walk.depth, pitch = part.filter_pitch;
+    at.a += lines[0].a[0].offset, at.b += (n0 + Wide::first()) * pitch;
+    at.advance(Wide::column(), depth, part.walk);
+    filters = int(min((part.columns - n0 - Wide::first() + Wide::kEvery - 1) / Wide::kEvery, (long long)Tile::N));
+  }
+  if (TileOfA::kLinesInner) column_a = TileOfA::column_of(part.a_base, lines[0].a, nullptr, a_wide);
+  if (TileOfB::kLinesInner) column_b = TileOfB::column_of(part.b_base, lines[0].b, nullptr, b_wide);
+  const auto copy = [&](T* a_tile, T* b_tile, int tile) {
+    if constexpr (kImageWalks)
+      if (a_walks) image.copy(a_tile, at.a, at.left > 0 ? at.h : kFarOutside, at.w, a_h, a_w);
+    if constexpr (!Part::kBAsA)
+      if (b_walks) TileOfB::copy_filters(b_tile, at.b, pitch, at.left > 0 ? filters : 0);
+    if constexpr (kTables) {
+      const Position *a = steps_a[tile & 1], *b = steps_b[tile & 1];
+      if (!a_walks) {
+        if (!TileOfA::kLinesInner) column_a = TileOfA::column_of(part.a_base, nullptr, a, a_wide);
+        TileOfA::template copy<Part::kBAsA>(a_tile, column_a, lines[0].a, a, a_h, a_w, a_wide);
+      }
+      if (!b_walks) {
+        if (!TileOfB::kLinesInner) column_b = TileOfB::column_of(part.b_base, nullptr, b, b_wide);
+        TileOfB::template copy<!Part::kBAsA>(b_tile, column_b, lines[0].b, b, b_h, b_w, b_wide);
+      }
+    }
+    if constexpr (!Part::kBAsA) at.advance(K, depth, part.walk);
+  };
 
   float sums[kM][kN][4], products[kM][kN][4], line_sum = 0;
 #pragma unroll
@@ -225,32 +356,38 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
 #pragma unroll
       for (int e = 0; e < 4; e++) sums[i][j][e] = products[i][j][e] = 0;
 
+  const bool sums_lines = Part::kLineSums && part.wants_line_sums && n0 == 0 && thread < Tile::M;
+  const int lane_a = TileOfA::template lane_at<true>(Tile::warp_row());
+  const int lane_b = TileOfB::template lane_at<false>(Tile::warp_column());
+  constexpr int kElements = TileOfA::kElements + TileOfB::kElements, kEnd = Tile::stages * kElements;
+  int full = 0, free = 0;  // where the stage is that is multiplied, and the one that is copied to
   for (int tile = 1 - Tile::stages; tile < count; tile++) {  // before 0 it only starts copies
     async_wait<Tile::stages - 2>();
     __syncthreads();  // this tile is there; nobody reads the one before it, nor its steps
     const int next = tile + Tile::stages - 1;
-    if (next < count) copy(next);
+    if (next < count) copy(tiles + free, tiles + free + TileOfA::kElements, next);
     async_commit();
     table_steps(next + 1);
+    free = free + kElements == kEnd ? 0 : free + kElements;
     if (tile < 0) continue;
 
-    const T* a_tile = tile_of_a(tile);
-    const T* b_tile = tile_of_b(tile);
+    const T* a_tile = tiles + full;
+    const T* b_tile = a_tile + TileOfA::kElements;
+    full = full + kElements == kEnd ? 0 : full + kElements;
 #pragma unroll
     for (int k = 0; k < kInstructions; k++) {
       typename Products::template Fragment<4> a[kM];
       typename Products::template Fragment<2> b[kN];
-      const int step = k * (K / kInstructions);
 #pragma unroll
       for (int i = 0; i < kM; i++) {
         uint32_t raw[4];
-        TileOfA::template load_four<true>(raw, a_tile, Tile::warp_row() + i * 16, step);
+        TileOfA::template load_four<true>(raw, a_tile, lane_a, i * 16, k);
         a[i] = Products::fragment(raw, false);
       }
 #pragma unroll
       for (int j = 0; j < kN; j += 2) {
         uint32_t raw[4];
-        TileOfB::template load_four<false>(raw, b_tile, Tile::warp_column() + j * 8, step);
+        TileOfB::template load_four<false>(raw, b_tile, lane_b, j * 8, k);
         const uint32_t first[2] = {raw[0], raw[1]}, second[2] = {raw[2], raw[3]};
         b[j] = Products::fragment(first, !Part::kBAsA);
         b[j + 1] = Products::fragment(second, !Part::kBAsA);
@@ -272,15 +409,14 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
           for (int e = 0; e < 4; e++) sums[i][j][e] += products[i][j][e], products[i][j][e] = 0;
     }
     if constexpr (Part::kLineSums)
-      if (part.wants_line_sums && n0 == 0 && thread < Tile::M)
+      if (sums_lines)
 #pragma unroll 8
         for (int k = 0; k < K; k++)  // rows side by side, or steps so that 32 rows are in 32 banks
           line_sum +=
               float(a_tile[Part::kLinesInner ? TileOfA::at(k, thread) : TileOfA::at(thread, k ^ (thread / 8 % 4))]);
   }
   if constexpr (Part::kLineSums)
-    if (part.wants_line_sums && n0 == 0 && thread < Tile::M && lines[0].row[thread] >= 0)
-      part.store_line_sum(m0 + thread, line_sum);
+    if (sums_lines && lines[0].row[thread] >= 0) part.store_line_sum(m0 + thread, line_sum);
 
   __syncthreads();  // nobody reads the tiles
   float* all = reinterpret_cast<float*>(tiles);
