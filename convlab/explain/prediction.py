@@ -40,7 +40,8 @@ STRAIGHT = 0.56  # of a kernel without loops, what a warp runs: the rest is for 
 DEPENDENT = 3  # cycles of an instruction for indices, in a warp that is alone
 LEFT_OVER = 1.15  # a copy for what is left over, against one of four
 ANSWER = 25  # cycles from a load's answer to the next load, in such a copy
-COPY, STORE = 9, 10  # instructions of an asynchronous copy, and of a store of sums that were exchanged in shared memory
+COPY, STORE = 9, 10  # instructions of an asynchronous copy by tables of positions, and of a store of sums
+PAST_L1 = 128  # bytes: a warp's copies of more are of 16 a lane, past L1
 MMA = 4096  # operations of an mma.sync of 16 bits; of tf32 half, in the same time
 KEPT = 0.6  # of the L2 cache: a workspace of so much stays there; of a larger one, half
 
@@ -193,6 +194,8 @@ class _Sums(NamedTuple):
     shared_writes: int
     from_memory: float  # bytes
     to_memory: float
+    past_l1: int  # requests of copies
+    past_l1_sectors: int
 
 
 def _sums(group, rows, facts: Facts, gpu: Gpu) -> _Sums:
@@ -207,6 +210,8 @@ def _sums(group, rows, facts: Facts, gpu: Gpu) -> _Sums:
             if row.memory == "workspace" and size:
                 moved *= 0 if size < KEPT * gpu.l2 * 1e6 else 0.5
             memory[reads] += min(moved, size) if size and row.memory != "workspace" else moved
+    copies = bool(tile_of_products(group[0].kernel))
+    past = [r for r in rows if copies and r.space == "global" and r.access == "read" and r.bytes > PAST_L1 * r.requests]
     return _Sums(
         sum(one.blocks * one.times * -(-one.threads // WARP) for one in group),
         total("global", True, "requests"),
@@ -219,6 +224,8 @@ def _sums(group, rows, facts: Facts, gpu: Gpu) -> _Sums:
         total("shared", False, "requests"),
         memory[True],
         memory[False],
+        sum(r.requests for r in past),
+        sum(r.cost for r in past),
     )
 
 
@@ -233,17 +240,20 @@ class _Run(NamedTuple):
     products: float = 0.0  # of the tensor cores
 
 
-def _run_of_products(body: Part, tile: dict[str, int], blocks: int, rows: list[Asked], s: _Sums) -> _Run:
+def _run_of_products(code: Profile, tile: dict[str, int], blocks: int, rows: list[Asked], s: _Sums) -> _Run:
     """Of tensor_core_kernel, whose warps read their parts of a tile of A and B from dynamic shared memory each trip, and
-    in the end the sums."""
+    in the end the sums. Its loop has copies of 16 bytes and loops of single ones, of which each operand takes one."""
+    body = code.main.body
     read = sum(r.bytes for r in rows if r.space == "shared" and r.access == "read" and "dynamic" in r.memory)
     times = (read - 4 * blocks * tile["M"] * tile["N"]) / ((tile["warp_m"] + tile["warp_n"]) * tile["bytes"])
-    instructions = times * (body.instructions - COPY * body.global_loads) + COPY * s.reads + STORE * s.writes
-    more = instructions - times * body.instructions
+    more = COPY * (s.past_l1 - times * body.global_loads) + STORE * s.writes
+    single, one_by_one = code.fill.body if code.fill else Part(), 0.0
+    if code.fill:
+        one_by_one = (s.reads - s.past_l1) / single.global_loads
     return _Run(
-        instructions,
+        times * body.instructions + more + one_by_one * single.instructions,
         times * body.multiply_adds,
-        tuple(times * c + more for c in body.cycles),
+        tuple(times * c + more + one_by_one * each for c, each in zip(body.cycles, single.cycles)),
         0,  # loads that a warp waits for: two tiles are on their way
         times * body.tensor,
     )
@@ -277,13 +287,13 @@ def _times(code: Profile, group, rows, facts, gpu, c: Constants) -> list[tuple[i
     s = _sums(group, rows, facts, gpu)
     tile = tile_of_products(group[0].kernel)
     if tile:
-        main = _run_of_products(code.main.body, tile, sum(one.blocks * one.times for one in group), rows, s)
+        main = _run_of_products(code, tile, sum(one.blocks * one.times for one in group), rows, s)
     else:
         main = _run(code.main, s, facts.trips)
     instructions, multiply_adds, cycles, loads, products = main
     if not code.once.instructions and not code.fill:
         instructions, cycles = STRAIGHT * instructions, tuple(STRAIGHT * one for one in cycles)
-    if code.fill:
+    if code.fill and not tile:
         fill = _run(code.fill, s, 2)  # a block's threads go over a row of its tile in a step or two
         instructions, multiply_adds = instructions + fill.instructions, multiply_adds + fill.multiply_adds
         cycles, loads = tuple(map(sum, zip(cycles, fill.cycles))), fill.loads
@@ -302,7 +312,8 @@ def _times(code: Profile, group, rows, facts, gpu, c: Constants) -> list[tuple[i
         most = -(-one.blocks // gpu.sms)  # of the busiest multiprocessor
         schedulers = min(SUBPARTITIONS, min(at_once, most) * -(-one.threads // WARP))
         busiest, share = most / all_blocks, one.blocks / all_blocks
-        requests = max(s.reads + s.writes, (s.sectors + s.written) / 4)
+        # Copies past L1 only ask: their data passes its banks once, into shared memory, as wavefronts that are counted
+        requests = max(s.reads + s.writes - s.past_l1, (s.sectors + s.written - s.past_l1_sectors) / 4)
         parts = {
             "issue": instructions * busiest / schedulers / c.issue,
             "fma": multiply_adds * busiest * WARP / gpu.lanes,

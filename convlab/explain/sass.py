@@ -72,8 +72,9 @@ class Nest(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """A kernel. main: the loop with the most multiply-adds, or products of tensor cores. fill: of a main loop that loads from shared memory alone,
-    the one that brings the data there. once: what lies outside of all loops."""
+    """A kernel. main: the loop with the most multiply-adds, or the innermost with products of tensor cores. fill: of a
+    main loop that loads from shared memory alone, the one that brings the data there; of one on the tensor cores, the one
+    in it that copies single elements, which main is without. once: what lies outside of all loops."""
 
     main: Nest
     fill: Nest | None
@@ -94,10 +95,13 @@ def profile(lines: list[str]) -> Profile:
 
     def weight(loop):
         body = bodies[loop]
-        return _count(body, *MULTIPLY_ADDS, *TENSOR) * (1 + bool(_count(body, "FFMA", *TENSOR))), len(body)
+        return _count(body, *MULTIPLY_ADDS) * (1 + bool(_count(body, "FFMA"))), len(body)
 
     if not loading:
         return Profile(Nest(_part(code, False)), None, Part())
+    products = [loop for loop in loops if _count(bodies[loop], *TENSOR)]
+    if products:
+        return _of_products(min(products, key=lambda loop: loop[1] - loop[0]), loading, bodies, once)
     main = max(loading, key=weight)
     fills = (
         []
@@ -106,6 +110,14 @@ def profile(lines: list[str]) -> Profile:
     )
     fill = max(fills, key=lambda loop: len(bodies[loop]), default=None)
     return Profile(_nest(main, bodies), _nest(fill, bodies) if fill else None, once)
+
+
+def _of_products(main, loading, bodies, once: Part) -> Profile:
+    """Of a loop on the tensor cores, in which copies of single elements have loops of their own."""
+    copies = [loop for loop in loading if _within(loop, main) and _count(bodies[loop], "LDGSTS")]
+    body = [i for i in bodies[main] if not any(a <= i.address <= b for a, b in copies)]
+    fill = max(copies, key=lambda loop: len(bodies[loop]), default=None)
+    return Profile(Nest(_part(body, True)), Nest(_part(bodies[fill], True)) if fill else None, once)
 
 
 def _nest(loop, bodies) -> Nest:
