@@ -40,12 +40,20 @@ inline void check_indices(const char* op, const Tensor& indices, const Tensor& l
                 ", expected int64");
 }
 
-// A tensor of `sizes` that run(out) fills, laid channels_last if asked for
+// A tensor of `sizes` that run(out) fills, as the inputs lie, and then laid channels_last or not
 template <class Impl, class Run>
-Tensor filled(const Sizes& sizes, ScalarType dtype, const Tensor& like, bool channels_last, const Run& run) {
-  Tensor t = output(sizes, dtype, like, channels_last, false);
+Tensor filled(const Sizes& sizes, ScalarType dtype, const Tensor& like, bool as_inputs, bool channels_last,
+              const Run& run) {
+  Tensor t = output<Impl>(sizes, dtype, like, as_inputs || (channels_last && one_layout(sizes)));
   if (t.numel() > 0) run(t);
-  return to_requested_layout<Impl>(t, channels_last, false);
+  return in_layout<Impl>(t, channels_last);
+}
+
+// Whether to read t and its indices channels_last, to write `sizes`: as they lie
+template <class Impl>
+bool read_channels_last(const Tensor& t, const Tensor& indices, const Sizes& sizes, bool channels_last) {
+  if (!Impl::takes_channels_last || one_layout(sizes)) return Impl::takes_channels_last && channels_last;
+  return is_dense_channels_last(t) && is_dense_channels_last(indices) && (channels_last || lies_channels_last(t));
 }
 
 // The windows of a pooling over planes of x, which have an element each
@@ -108,8 +116,9 @@ Tensor adaptive_max_pool2d_backward(Tensor dy, Tensor indices, Sizes input_size,
   check_indices(op, indices, dy);
   const Sizes inputs = with_plane(op, "grad_output", dy, input_size);
   const Adaptive g = make_adaptive(op, inputs, sizes_of(dy));
-  return filled<Impl>(inputs, dy.scalar_type(), dy, channels_last, [&](Tensor& dx) {
-    const Tensor dyc = in_layout<Impl>(dy, false), ic = in_layout<Impl>(indices, false);
+  const bool last = read_channels_last<Impl>(dy, indices, inputs, channels_last);
+  return filled<Impl>(inputs, dy.scalar_type(), dy, last, channels_last, [&](Tensor& dx) {
+    const Tensor dyc = in_layout<Impl>(dy, last), ic = in_layout<Impl>(indices, last);
     Impl(dx).maximum_backward(g, dtype, in("grad_output", dyc), in("indices", ic), out("grad_input", dx));
   });
 }
@@ -121,8 +130,9 @@ template <class Impl> Tensor max_unpool2d_forward(Tensor x, Tensor indices, Size
   check_indices(op, indices, x);
   const Sizes outputs = with_plane(op, "input", x, output_size);
   const Adaptive g = make_adaptive(op, outputs, sizes_of(x));
-  return filled<Impl>(outputs, x.scalar_type(), x, channels_last, [&](Tensor& y) {
-    const Tensor xc = in_layout<Impl>(x, false), ic = in_layout<Impl>(indices, false);
+  const bool last = read_channels_last<Impl>(x, indices, outputs, channels_last);
+  return filled<Impl>(outputs, x.scalar_type(), x, last, channels_last, [&](Tensor& y) {
+    const Tensor xc = in_layout<Impl>(x, last), ic = in_layout<Impl>(indices, last);
     Impl(y).unpool(g, dtype, in("input", xc), in("indices", ic), out("output", y));
   });
 }
@@ -134,8 +144,9 @@ template <class Impl> Tensor planes_gather(Tensor x, Tensor indices, bool channe
   CONVLAB_CHECK(x.dim() == 4 && indices.dim() == 4, op, ": input and indices must have four dimensions");
   check_indices(op, indices, indices);
   const Adaptive g = make_adaptive(op, sizes_of(x), sizes_of(indices));
-  return filled<Impl>(sizes_of(indices), x.scalar_type(), x, channels_last, [&](Tensor& y) {
-    const Tensor xc = in_layout<Impl>(x, false), ic = in_layout<Impl>(indices, false);
+  const bool last = read_channels_last<Impl>(x, indices, sizes_of(indices), channels_last);
+  return filled<Impl>(sizes_of(indices), x.scalar_type(), x, last, channels_last, [&](Tensor& y) {
+    const Tensor xc = in_layout<Impl>(x, last), ic = in_layout<Impl>(indices, last);
     Impl(y).gather(g, dtype, in("input", xc), in("indices", ic), out("output", y));
   });
 }

@@ -14,6 +14,8 @@ namespace {
 
 using pooling::Pass, pooling::Plan, pooling::Reads;
 
+constexpr int64_t kTogether = 64;  // channels of a piece, where they lie side by side
+
 struct Cpu {
   static constexpr bool takes_channels_last = true;
   const int64_t channels;  // of a position where the tensors lie channels_last, else 1
@@ -31,35 +33,38 @@ struct Cpu {
     else maximum<int32_t>(g, dtype, plan, x, y, static_cast<int64_t*>(indices));
   }
   void maximum_backward(const Adaptive& g, DType dtype, const void* dy, const void* indices, void* dx) const {
-    over_planes(g, dtype, dy, dx, g.P * g.Q, g.H * g.W, [&](auto* from, auto* to, int64_t plane) {
-      const int64_t* const where = static_cast<const int64_t*>(indices) + plane * g.P * g.Q;
-      summed(to, g.H * g.W, [&](auto* sums) {
-        using A = std::remove_reference_t<decltype(*sums)>;
-        for (int i = 0; i < g.P * g.Q; i++)
-          if (where[i] >= 0 && where[i] < g.H * g.W) sums[where[i]] += A(from[i]);
-      });
-    });
+    over_channels(g, dtype, dy, indices, dx, g.P * g.Q, g.H * g.W,
+                  [&](auto* from, const int64_t* where, auto* to, auto pixel, auto n) {
+                    summed(to, g.H * g.W, pixel, n, [&](auto* sums, auto step) {
+                      using A = std::remove_reference_t<decltype(*sums)>;
+                      for (int i = 0; i < g.P * g.Q; i++, from += pixel, where += pixel)
+                        for (int c = 0; c < n; c++)
+                          if (where[c] >= 0 && where[c] < g.H * g.W) sums[where[c] * step + c] += A(from[c]);
+                    });
+                  });
   }
   void unpool(const Adaptive& g, DType dtype, const void* x, const void* indices, void* y) const {
-    std::atomic<int64_t> outside{-1};
-    over_planes(g, dtype, x, y, g.P * g.Q, g.H * g.W, [&](auto* from, auto* to, int64_t plane) {
-      const int64_t* const where = static_cast<const int64_t*>(indices) + plane * g.P * g.Q;
-      std::fill(to, to + g.H * g.W, std::remove_reference_t<decltype(*to)>(0.0f));
-      for (int i = 0; i < g.P * g.Q; i++) {
-        if (where[i] >= 0 && where[i] < g.H * g.W) to[where[i]] = from[i];
-        else outside = plane * g.P * g.Q + i;
-      }
-    });
-    CONVLAB_CHECK(outside < 0, "max_unpool2d: indices has ",
-                  static_cast<const int64_t*>(indices)[outside < 0 ? 0 : outside.load()],
-                  ", which is no position of an output of ", g.H, " x ", g.W);
+    std::atomic<const int64_t*> outside{nullptr};
+    over_channels(g, dtype, x, indices, y, g.P * g.Q, g.H * g.W,
+                  [&](auto* from, const int64_t* where, auto* to, auto pixel, auto n) {
+                    clear(to, g.H * g.W, pixel, n);
+                    for (int i = 0; i < g.P * g.Q; i++, from += pixel, where += pixel)
+                      for (int c = 0; c < n; c++) {
+                        if (where[c] >= 0 && where[c] < g.H * g.W) to[where[c] * pixel + c] = from[c];
+                        else outside = where + c;
+                      }
+                  });
+    CONVLAB_CHECK(!outside, "max_unpool2d: indices has ", *outside, ", which is no position of an output of ", g.H,
+                  " x ", g.W);
   }
   void gather(const Adaptive& g, DType dtype, const void* x, const void* indices, void* y) const {
-    over_planes(g, dtype, x, y, g.H * g.W, g.P * g.Q, [&](auto* from, auto* to, int64_t plane) {
-      const int64_t* const where = static_cast<const int64_t*>(indices) + plane * g.P * g.Q;
-      using T = std::remove_reference_t<decltype(*to)>;
-      for (int i = 0; i < g.P * g.Q; i++) to[i] = where[i] >= 0 && where[i] < g.H * g.W ? from[where[i]] : T(0.0f);
-    });
+    over_channels(g, dtype, x, indices, y, g.H * g.W, g.P * g.Q,
+                  [&](auto* from, const int64_t* where, auto* to, auto pixel, auto n) {
+                    using T = std::remove_reference_t<decltype(*to)>;
+                    for (int i = 0; i < g.P * g.Q; i++, to += pixel, where += pixel)
+                      for (int c = 0; c < n; c++)
+                        to[c] = where[c] >= 0 && where[c] < g.H * g.W ? from[where[c] * pixel + c] : T(0.0f);
+                  });
   }
 
  private:
@@ -98,27 +103,46 @@ struct Cpu {
     });
   }
 
-  // to [size] = the sums that add(sums) makes, in acc_t, from zeros
-  template <class T, class F> static void summed(T* to, int64_t size, const F& add) {
+  // to [size, n], positions `pixel` apart, = 0
+  template <class T> static void clear(T* to, int64_t size, int64_t pixel, int64_t n) {
+    if (n == pixel) std::fill(to, to + size * n, T(0.0f));
+    else
+      for (int64_t i = 0; i < size; i++, to += pixel) std::fill(to, to + n, T(0.0f));
+  }
+
+  // The same = the sums that add(sums, step between positions) makes, in acc_t, from zeros
+  template <class T, class Pixel, class F> static void summed(T* to, int64_t size, Pixel pixel, Pixel n, const F& add) {
     if constexpr (std::is_same_v<T, acc_t<T>>) {
-      std::fill(to, to + size, T(0));
-      add(to);
+      clear(to, size, pixel, n);
+      add(to, pixel);
     } else {
-      std::vector<acc_t<T>> sums(size);
-      add(sums.data());
-      std::transform(sums.begin(), sums.end(), to, [](acc_t<T> sum) { return T(sum); });
+      std::vector<acc_t<T>> sums(size * n);
+      add(sums.data(), n);
+      for (int64_t i = 0; i < size; i++)
+        for (int64_t c = 0; c < n; c++) to[i * pixel + c] = T(sums[i * n + c]);
     }
   }
 
-  // f(from, to, plane) for all planes, of `reads` and `writes` elements
+  // f(from, where, to, pixel, n) for n channels side by side, of positions `pixel` elements apart: planes, of which both
+  // are known to be 1, or a few cache lines of each of an image's positions. `from` has `reads` positions an image, `to`
+  // `writes`.
   template <class F>
-  static void over_planes(const Adaptive& g, DType dtype, const void* from, void* to, int64_t reads, int64_t writes,
-                          const F& f) {
+  void over_channels(const Adaptive& g, DType dtype, const void* from, const void* indices, void* to, int64_t reads,
+                     int64_t writes, const F& f) const {
+    const int64_t outputs = int64_t(g.P) * g.Q, blocks = pooling::parts(channels, kTogether),
+                  pieces = g.planes / channels * blocks;
     dispatch(dtype, [&](auto tag) {
       using T = typename decltype(tag)::type;
-      parallel_over(g.planes, reads + writes, [&](int64_t begin, int64_t end) {
-        for (int64_t plane = begin; plane < end; plane++)
-          f(static_cast<const T*>(from) + plane * reads, static_cast<T*>(to) + plane * writes, plane);
+      parallel_over(pieces, (reads + writes) * channels / blocks, [&](int64_t begin, int64_t end) {
+        for (int64_t piece = begin; piece < end; piece++) {
+          const int64_t image = piece / blocks * channels, c = piece % blocks * kTogether;
+          const T* const read = static_cast<const T*>(from) + image * reads + c;
+          const int64_t* const where = static_cast<const int64_t*>(indices) + image * outputs + c;
+          T* const written = static_cast<T*>(to) + image * writes + c;
+          constexpr std::integral_constant<int64_t, 1> one;
+          if (channels == 1) f(read, where, written, one, one);
+          else f(read, where, written, channels, std::min(kTogether, channels - c));
+        }
       });
     });
   }
