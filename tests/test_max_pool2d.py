@@ -1,5 +1,7 @@
 """max_pool2d is torch's: values, indices, gradients, NaN, layouts."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -45,6 +47,38 @@ def test_many_small_planes(ceil_mode, device):
         for window in windows
     ]
     check_max_pool2d(CF.max_pool2d, cases=pools, random_cases=0, dtypes=DTYPES, layouts=["contiguous"], device=device)
+
+
+@pytest.mark.parametrize(
+    "size, window", [((14, 14), 2), ((5, 13), 2), ((7, 7), 7), ((1, 125), (1, 125)), ((17, 16), (17, 16))]
+)
+def test_ties_nan_and_infinity_in_small_planes(size, window, device):
+    """One window of a whole plane, and rows of fewer windows than a vector has lanes"""
+    x = torch.randint(-1, 2, (3, 7, *size), device=device).float()
+    x[1] = torch.where(torch.rand(7, *size, device=device) < 0.2, torch.nan, x[1])
+    x[2] = torch.where(torch.rand(7, *size, device=device) < 0.9, -torch.inf, x[2])
+    x[2, 0] = -torch.inf
+    for dtype in DTYPES:
+        y, indices = CF.max_pool2d(x.to(dtype), window, return_indices=True)
+        expected, expected_indices = F.max_pool2d(x.to(dtype), window, return_indices=True)
+        torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
+        assert torch.equal(indices, expected_indices)
+        torch.testing.assert_close(CF.max_pool2d(x.to(dtype), window), expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.filterwarnings("ignore:max_unpooling2d")
+@pytest.mark.parametrize("channels", [1, 5, 70])
+def test_unpooling_reads_either_layout(channels, device):
+    layouts = (torch.contiguous_format, torch.channels_last)
+    drawn = torch.randn(2, channels, 6, 10, device=device)
+    for x_layout, indices_layout, dy_layout in itertools.product(layouts, repeat=3):
+        x, indices = F.max_pool2d(drawn, 2, return_indices=True)
+        x = x.contiguous(memory_format=x_layout).requires_grad_()
+        indices = indices.contiguous(memory_format=indices_layout)
+        y, expected = (f.max_unpool2d(x, indices, 2) for f in (CF, F))
+        dy = torch.randn_like(drawn).contiguous(memory_format=dy_layout)
+        (dx,), (expected_dx,) = (torch.autograd.grad(out, x, dy) for out in (y, expected))
+        assert torch.equal(y, expected) and torch.equal(dx, expected_dx)
 
 
 def test_channels_last_in_channels_last_out(device):

@@ -100,6 +100,13 @@ void average_forward(const Pooling& g, const Averages& averages, const T* x, T* 
       else forward_in_place<A, 1>(g, p, averages, x, y);
       continue;
     }
+    if (g.narrow) {
+      const Division<A> divided(averages, 0, 0);
+      each_narrow_row<A>(g, p, x, [&](const Vec<A>(&taps)[4], int64_t to, int lanes) __attribute__((always_inline)) {
+        store_some<A>(y + to, divided(((taps[0] + taps[1]) + taps[2]) + taps[3]), lanes);
+      });
+      continue;
+    }
     each_panel(g, p, [&](int s0, int s1) {
       take_in(Planes<A>(g, p.plane, g.rows.sources * W, s0 * W), x, (s1 - s0) * W, bench.source);
       walk_panels<A>(g, p, Sum<A, A, A, true, 1, 1>{bench.source, bench.target, averages}, s0, s1);

@@ -42,12 +42,79 @@ template <class A, class T, class M, int kWide = 1> struct Largest {
   }
 };
 
+template <class M> CONVLAB_INLINE M* offsets_from(M* offsets, int64_t first) {
+  if constexpr (std::is_void_v<M>) return nullptr;
+  else return offsets + first;
+}
+
 template <class A, int kWide, class T, class M>
 void forward_in_place(const Pooling& g, const Piece& p, const T* x, T* y, M* offsets) {
   Largest<A, T, M, kWide> op{x, y, offsets};
   op.x += source_of<decltype(op)>(g, p), op.y += target_of<decltype(op)>(g, p);
   if constexpr (!std::is_void_v<M>) op.offsets += target_of<decltype(op)>(g, p);
   walk_in_place<A>(g, p, op);
+}
+
+// ---- planes of one window ----
+
+template <class A> struct Best {
+  Vec<A> value;
+  Integers<A> at;
+
+  CONVLAB_INLINE void take(Vec<A> v, Integers<A> v_at) {
+    const auto stays = ~(v > value) & (v == v);
+    value = stays ? value : v, at = stays ? at : v_at;
+  }
+  // of elements in any order
+  CONVLAB_INLINE void take(const Best& other) {
+    const auto nan = other.value != other.value, mine = value != value;
+    const auto wins =
+        (other.value > value) | ((other.value == value) & (other.at < at)) | (nan & (~mine | (other.at > at)));
+    value = wins ? other.value : value, at = wins ? other.at : at;
+  }
+};
+
+// x [count planes of n >= L elements] -> y, offsets [count]: a vector's lanes look at every L-th element of a plane; then
+// the lanes of a vector of planes are turned and compared.
+template <class T, class M> [[gnu::noinline]] void whole_planes(const T* x, int64_t n, int count, T* y, M* offsets) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  Integers<A> lanes;
+  for (int l = 0; l < L; l++) lanes[l] = l;
+  Vec<A> values[L], places[L];
+  for (int l = 0; l < L; l++) {
+    const T* const plane = x + smaller(l, count - 1) * n;
+    Best<A> best{broadcast<A>(-A(__builtin_inff())), lanes};
+    for (int64_t i = 0; i < n; i += L) {
+      i = smaller(i, n - L);
+      best.take(load_as<A>(plane + i), lanes + integers<A>(int(i)));
+    }
+    values[l] = best.value, places[l] = (Vec<A>)best.at;
+  }
+  transpose<A>(values);
+  transpose<A>(places);
+  Best<A> all{values[0], (Integers<A>)places[0]};
+  for (int l = 1; l < L; l++) all.take({values[l], (Integers<A>)places[l]});
+  store_some<A>(y, all.value, count);
+  if constexpr (!std::is_void_v<M>) {
+    if (count == L) store_integers<A>(offsets, all.at);
+    else store_some_integers<A>(offsets, all.at, count);
+  }
+}
+
+// x -> y, offsets, of windows of 2 x 2 whose rows do not fill a vector
+template <class T, class M> void narrow_rows(const Pooling& g, const Piece& p, const T* x, T* y, M* offsets) {
+  using A = acc_t<T>;
+  each_narrow_row<A>(g, p, x, [&](const Vec<A>(&taps)[4], int64_t to, int lanes) __attribute__((always_inline)) {
+    Best<A> best{broadcast<A>(-A(__builtin_inff())), integers<A>(0)};
+#pragma GCC unroll 4
+    for (int tap = 0; tap < 4; tap++) best.take(taps[tap], integers<A>(tap));
+    store_some<A>(y + to, best.value, lanes);
+    if constexpr (!std::is_void_v<M>) {
+      if (lanes == kLanes<A>) store_integers<A>(offsets + to, best.at);
+      else store_some_integers<A>(offsets + to, best.at, lanes);
+    }
+  });
 }
 
 // x -> y, offsets
@@ -63,6 +130,15 @@ void forward(const Pooling& g, const T* x, T* y, M* offsets, int64_t begin, int6
     if (g.in_place) {
       if (g.pairs) forward_in_place<A, 2>(g, p, x, y, offsets);
       else forward_in_place<A, 1>(g, p, x, y, offsets);
+      continue;
+    }
+    if (g.narrow) {
+      narrow_rows(g, p, x, y, offsets);
+      continue;
+    }
+    if (const int64_t n = g.rows.sources * W; g.whole && n >= kLanes<A>) {
+      const int count = int(smaller(kLanes<A>, g.planes - p.plane));
+      whole_planes(x + p.plane * n, n, count, y + p.plane, offsets_from(offsets, p.plane));
       continue;
     }
     Winner* const winners = reinterpret_cast<Winner*>(bench.offsets);

@@ -35,7 +35,8 @@ struct Pooling {
   int64_t source_pixel, target_pixel;  // elements from a position to the next, in place
   bool in_place, pairs, byte_offsets;  // pairs: a channel is two columns of x and dx
   bool fours;  // and two rows are: windows of 2 x 2 that leave at most a row of dx
-  bool whole;  // one window, which is the plane: an average needs no panel
+  bool whole;  // one window, which is the plane, and needs no panel
+  bool narrow;  // windows of 2 x 2 side by side, none cut off, whose rows of outputs do not fill a vector
   bool side_by_side;  // windows have neither gaps nor overlaps, and lie inside: planes of an average's gradient
   int channels_each, rows_each;  // of a piece: channels, in place, and rows of the target
   int sources_each;  // rows of the source that a panel holds

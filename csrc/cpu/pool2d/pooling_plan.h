@@ -16,6 +16,7 @@ constexpr int64_t kPieceBytes = 128 << 10;  // that a piece reads and writes, in
 constexpr int64_t kMostBytes = 512 << 10;  // where less would be read several times
 constexpr int kHalos = 4;  // rows of a piece for one that its neighbour reads as well
 constexpr int64_t kPieces = 16, kBlocks = 4;  // that there should be at least: strips of rows, blocks of channels
+constexpr int kNarrowest = 4;  // outputs in a row that are worth a vector
 constexpr int64_t kBytesPerWork = 8;  // of parallel.h's unit: vectors go through memory that fast
 
 enum class Pass { forward, backward };
@@ -138,6 +139,10 @@ class Plan {
     g_.whole = forward && channels == 1 && !turned_ && problem.P == 1 && problem.Q == 1 && problem.R == problem.H &&
                problem.S == problem.W && problem.pad_h == 0 && problem.pad_w == 0 && problem.dilation_h == 1 &&
                problem.dilation_w == 1;
+    g_.narrow = forward && channels == 1 && !turned_ && problem.Q >= kNarrowest && problem.R == 2 && problem.S == 2 &&
+                problem.stride_h == 2 && problem.stride_w == 2 && problem.pad_h == 0 && problem.pad_w == 0 &&
+                problem.dilation_h == 1 && problem.dilation_w == 1 && problem.P == problem.H / 2 &&
+                problem.Q == problem.W / 2;
 
     // rows of the source that `count` of the target read, at most
     const Axis a = turned_ ? Axis{1, 1, 1, 1, 0, 1} : pooling::rows_of(problem);
@@ -194,7 +199,7 @@ class Plan {
           split(kBlocks, images * parts(g_.rows.targets, g_.rows_each), g_.channels, g_.channels, 8 * lanes);
     else g_.rows_each = split(kPieces, parts(g_.planes, lanes), g_.rows.targets, g_.rows_each, kHalos * extent);
     g_.sources_each = sources(g_.rows_each);
-    if (g_.side_by_side) g_.rows_each = g_.rows.targets, g_.sources_each = 1;
+    if (g_.side_by_side || g_.narrow) g_.rows_each = g_.rows.targets, g_.sources_each = 1;
     else if (forward && g_.in_place) g_.sources_each = 0;
     else if (forward)
       g_.sources_each = int(std::clamp<int64_t>(kMostBytes / (g_.columns.sources * position), 1, g_.sources_each));

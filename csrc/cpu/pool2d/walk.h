@@ -235,6 +235,30 @@ CONVLAB_INLINE void walk_panels(const Pooling& g, const Piece& p, const Op& op, 
   walk<A>(g, op, kLanes<A>, kLanes<A>, kLanes<A>, p.t0, p.t1, s0, s1);
 }
 
+// f(taps, to, lanes) for each row of a piece's planes where windows are `narrow`: the four taps of a vector of windows,
+// which give `lanes` elements from `to` on. Windows past a row's end hold what the next row overwrites.
+template <class A, class T, class F>
+CONVLAB_INLINE void each_narrow_row(const Pooling& g, const Piece& p, const T* x, F f) {
+  constexpr int L = kLanes<A>;
+  const int P = g.rows.targets, Q = g.columns.targets, W = g.columns.sources;
+  const int64_t size = int64_t(g.rows.sources) * W, planes = smaller(p.plane + L, g.planes);
+  const T* const end = x + g.planes * size;
+  const auto column = [&](const T* row, auto which) __attribute__((always_inline)) {
+    if (row + 2 * L <= end) return load_column<A, 2, which>(row);
+    return unzip<A, which>(load_some<A>(row, 2 * Q), 2 * Q > L ? load_some<A>(row + L, 2 * Q - L) : Vec<A>{});
+  };
+  constexpr std::integral_constant<int, 0> first;
+  constexpr std::integral_constant<int, 1> second;
+  int64_t to = p.plane * P * Q;
+  const int64_t to_end = planes * P * Q;
+  for (int64_t plane = p.plane; plane < planes; plane++)
+    for (int r = 0; r < P; r++, to += Q) {
+      const T *const top = x + plane * size + int64_t(2) * r * W, *const bottom = top + W;
+      const Vec<A> taps[] = {column(top, first), column(top, second), column(bottom, first), column(bottom, second)};
+      f(taps, to, to + L <= to_end ? L : Q);
+    }
+}
+
 // Columns of dx that no pair covers: the last of an odd number, and what lies behind the windows
 template <class T> CONVLAB_INLINE void clear_odd_column(const Pooling& g, const Piece& p, T* dx) {
   if (p.channel + p.channels < g.channels) return;
