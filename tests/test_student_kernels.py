@@ -37,6 +37,15 @@ def test_mistakes(name, tmp_path):
     assert name != "endless loop" or (report.stopped and report.problems == 1)
 
 
+@pytest.mark.long
+def test_macros_of_the_file_are_its_own(tmp_path):
+    """Whatever they are called: what is compiled behind the file has the same names."""
+    source, names = tmp_path / "mine.cu", ("T", "E", "in", "out", "problem", "workspace", "Problem", "kForm")
+    text = "".join(f"#define {name} 16\n" for name in names) + " # define  P(a) (a)\n"
+    source.write_text((FOLDER / "basic.cu").read_text() + text)
+    assert check_kernel(source, random_cases=0).ok
+
+
 CUDA = """\
 #include <cuda_runtime.h>
 // __shared__ float x[3]; k<<<1, 2>>>()

@@ -40,12 +40,14 @@ _ACCESS = ("read", "write", "atomic")
 _TIME_LIMIT = 600  # seconds a problem; threads that hang are stopped by the simulator much earlier
 
 # The user's file, and what run_kernel.cpp asks of it. Its functions are called by templates, so that a missing one is
-# one error. A call stands for each form of the launcher's arguments; the first that compiles is taken.
+# one error. A call stands for each form of the launcher's arguments; the first that compiles is taken. The file's macros
+# end with it: `#define T 16` is not meant for what follows.
 _GLUE = """\
 #include <array>
 
 #include "simulator/plain/cuda_runtime.h"
 #include "{source}"
+{undefined}
 
 #include "{csrc}/{header}"
 #include "{csrc}/testing/kernel_call.h"
@@ -308,6 +310,7 @@ def _glue(source: Path, contract: Contract, dtype) -> str:
     refuse = {arguments: i for i, (_, _, _, arguments) in enumerate(forms)}
     return _GLUE.format(
         source=source,
+        undefined="\n".join(f"#undef {name}" for name in _macros(source)),
         csrc=ROOT / "csrc",
         header=contract.header,
         problem=contract.problem,
@@ -330,6 +333,10 @@ def _glue(source: Path, contract: Contract, dtype) -> str:
         ),
         forms=", ".join(f'"{form}"' for form, *_ in forms),
     )
+
+
+def _macros(source: Path) -> list[str]:
+    return re.findall(r"^[ \t]*#[ \t]*define[ \t]+(\w+)", source.read_text(errors="replace"), re.M)
 
 
 def _build(folder: Path, source: Path, contract: Contract, dtype, cxx, warnings: list[str]) -> str:
