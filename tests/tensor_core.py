@@ -158,9 +158,9 @@ def random_conv(rng: random.Random, most: int = 2_000_000, several: tuple[str, s
         )
         P, Q = conv.outputs
         small = P > 0 and Q > 0 and conv.N * P * Q * conv.K * (conv.C // groups) * R * S < most
-        if small and (several is None or spans_tiles(_plan(conv, *several))):
+        if small and (several is None or spans_tiles(plan_of(conv, *several))):
             return conv
 
 
-def _plan(conv: Conv, precision: str, pass_: str) -> dict:
+def plan_of(conv: Conv, precision: str, pass_: str) -> dict:
     return RUNG.plan(conv.problem(PRECISIONS[precision][0]), pass_)

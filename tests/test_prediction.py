@@ -85,6 +85,30 @@ def test_a_loop_of_machine_code():
         assert latency <= cycles <= latency + 8
 
 
+PRODUCTS = """
+        /*0000*/                   LDSM.16.M88.4 R4, [R2] ;
+        /*0010*/                   LDGSTS.E [R8], desc[UR4][R6.64] ;
+        /*0020*/               @P1 BRA 0x10 ;
+        /*0030*/                   HMMA.16816.F32 R12, R4, R8, R12 ;
+        /*0040*/               @P0 BRA 0x0 ;
+        /*0050*/                   LDS.128 R4, [R2] ;
+        /*0060*/                   FADD R4, R4, R5 ;
+        /*0070*/               @P0 BRA 0x50 ;
+        /*0080*/                   EXIT ;
+""".splitlines()
+
+
+def test_the_loop_of_the_tensor_cores():
+    """With copies of single elements by themselves; not the loop that stores sums."""
+    code = sass.profile(PRODUCTS)
+    assert (code.main.body.instructions, code.main.body.tensor, code.main.body.global_loads) == (3, 1, 0)
+    assert (code.fill.body.instructions, code.fill.body.global_loads) == (2, 1)
+    kernels = [kernel for kernel in prediction._profiles() if kernel.startswith("tensor_core_kernel")]
+    assert len(kernels) > 20
+    for kernel in kernels:
+        assert all(profile.main.body.tensor >= 32 for profile in prediction._profiles()[kernel].values()), kernel
+
+
 def test_four_copies_of_a_loop():
     """nvcc's form of a loop whose length it does not know: a body for four trips, three more behind it."""
     body = ["LDG.E R4, desc[UR4][R2.64]", "FFMA R5, R4, R6, R5"]

@@ -4,8 +4,9 @@ import random
 
 import pytest
 import tensor_core_gate
+import tensor_core_times
 import torch
-from tensor_core import NUMBER, PASSES, PRECISIONS, RUNG, TF32, check_conv, laid, random_conv, run
+from tensor_core import NUMBER, PASSES, PRECISIONS, RUNG, TF32, check_conv, laid, plan_of, random_conv, run
 
 import convlab
 import convlab.functional as CF
@@ -183,6 +184,35 @@ def test_the_main_loop_is_free_of_bank_conflicts(precision, channels_last):
         assert sum(r.requests for r in rows) > 1000
         for row in rows:
             assert row.wavefronts == row.ideal, f"{pass_}: {row}"
+
+
+def test_a_tile_is_copied_once():
+    conv = Conv(1, 64, 8, 16, 64, 3, 3, padding=(1, 1))
+    x, w, b = (laid(t.half(), True) if t.dim() == 4 else t.half() for t in conv.tensors())
+    with convlab.simulate(count=True) as sim:
+        run(conv, "float16", "forward", x, w, b, None, True)
+    M, N, K = plan_of(conv, "float16", "forward")["tile"][:3]
+    blocks = -(-8 * 16 // M) * -(-64 // N)
+    copies, sums = 9 * 64 // K * (M + N) * K * 2, M * N * 4
+    written = sum(r.bytes for r in sim.traffic if r.access == "write" and "dynamic" in r.memory and "Map" in r.kernel)
+    assert written == blocks * (copies + sums)
+
+
+def test_images_that_lie_too_far_apart_are_refused():
+    """Rows of a tile may be of 128 images, and what lies between them is counted in 32 bits."""
+    for C, can in ((2**21 - 8, True), (2**21, False)):
+        x, y = (128, C, 8, 8), (128, 8, 1, 1)
+        problem = convlab.Conv2dProblem(x, (8, C, 8, 8), y, (1, 1), (0,) * 4, (1, 1), 1, torch.float16, True, "cuda")
+        assert RUNG.supports(problem, "forward")[0] == can
+
+
+def test_predicted_times_of_a_layer():
+    """Of mma.sync's rate, on an H200, by the model of convlab/explain: what the loop's machine code allows."""
+    layer = tensor_core_times.find("resnet-128@64")
+    share = tensor_core_times.predicted(
+        layer, "forward", "bfloat16", "channels_last", tensor_core_times.GPUS["H200"]
+    ).share
+    assert share >= 0.6
 
 
 def test_a_view_that_begins_anywhere():
