@@ -78,6 +78,16 @@ def max_pooling_beside_x(rng):
     assert not gathered(y, x, torch.randn_like(x)).any() and not torch.autograd.grad(y.sum(), x)[0].any()
 
 
+def max_pooling_of_many_taps(rng):
+    """More than 256: a byte does not say which has won."""
+    kernel = (rng.randint(16, 18), rng.randint(17, 19))
+    x = torch.randn(1, rng.choice([1, 3, 4]), rng.randint(18, 21), rng.randint(19, 21))
+    if rng.random() < 0.5:
+        x = x.contiguous(memory_format=torch.channels_last)
+    arguments = (kernel, rng.randint(2, 3), rng.randint(0, 2))
+    same_as_torch(lambda t: CF.max_pool2d(t, *arguments), lambda t: F.max_pool2d(t, *arguments), x)
+
+
 def average_pooling(rng):
     kernel = (rng.randint(1, 5), rng.randint(1, 5))
     padding = tuple(rng.randint(0, k // 2) for k in kernel)
@@ -100,7 +110,8 @@ def shared_pooling(rng):
         [(2, 2, 0), (3, 2, 1), (rng.randint(1, 4), rng.randint(1, 3), rng.choice([0, 0, 1]))]
     )
     padding = min(padding, kernel // 2)
-    size = (rng.randint(4, 19), rng.choice([4, 8, 16, 24, rng.randint(4, 19)]))
+    width = rng.choice([4, 8, 9, 12, 16, 17, 24, rng.randint(4, 19)])  # of 12, warps begin within a row
+    size = (rng.randint(4, 19), width)
     x = integers(rng, rng.randint(1, 3), rng.choice([1, 3, 4, 8, 16]), *size, low=-9, high=9)
     if rng.random() < 0.5:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -188,7 +199,7 @@ def prelu(rng):
 
 # Those that launch the kernels of each file, and of no other
 KINDS = {
-    "max_pool2d": [max_pooling, max_pooling_beside_x, shared_pooling],
+    "max_pool2d": [max_pooling, max_pooling_beside_x, max_pooling_of_many_taps, shared_pooling],
     "avg_pool2d": [average_pooling, shared_pooling],
     "adaptive_pool2d": [adaptive_pooling],
     "max_unpool2d": [unpooling],

@@ -525,7 +525,8 @@ def main():
         pool.close()
         pool.join()
     unknown = [m for m in survivors if m.key not in harmless]
-    wrong = [m for m in chosen if m.key in harmless and m not in survivors]
+    keys = {m.key for m in survivors}  # the same line may stand in a file twice
+    wrong = [m for m in chosen if m.key in harmless and m.key not in keys]
     print(
         f"{len(chosen)} mutants in {time.monotonic() - begin:.0f} s: {len(chosen) - len(survivors)} noticed, {len(survivors)} survive, {len(survivors) - len(unknown)} of them known as harmless"
     )
