@@ -121,8 +121,18 @@ template <class A, class T> CONVLAB_INLINE void fill(T* to, int64_t n, A value, 
     store_some<A>(to + i, broadcast<A>(value), int(smaller(to_end - to - i, kLanes<A>)));
 }
 
+// n values, each twice; reads whole vectors, may write a vector too far, up to to_end
+template <class A, class T> CONVLAB_INLINE void fill_pairs(T* to, int n, const A* values, const T* to_end) {
+  constexpr int L = kLanes<A>;
+  for (int i = 0; i < n; i += L, to += 2 * L) {
+    const Vec<A> v = load<A>(values + i);
+    store_some<A>(to, zip<A, 0>(v, v), int(smaller(to_end - to, L)));
+    if (i + L / 2 < n) store_some<A>(to + L, zip<A, 1>(v, v), int(smaller(to_end - to - L, L)));
+  }
+}
+
 // A plane of windows side by side: each element of dx is one window's share. dy [P, Q] -> dx [H, W]; may write a vector
-// too far, up to to_end. Memory: shares [Q]
+// too far, up to to_end. Memory: shares [Q] in whole vectors
 template <class A, class T>
 void spread(const Pooling& g, const Averages& averages, const T* dy, T* dx, const T* to_end, A* shares) {
   const int P = g.rows.sources, Q = g.columns.sources, W = g.columns.targets;
@@ -134,7 +144,9 @@ void spread(const Pooling& g, const Averages& averages, const T* dy, T* dx, cons
       continue;
     }
     for (int r = 0; r < g.rows.period; r++, dx += W) {
-      for (int q = 0; q < Q; q++) fill(dx + q * g.columns.period, g.columns.period, shares[q], to_end);
+      if (g.columns.period == 2) fill_pairs(dx, Q, shares, to_end);
+      else
+        for (int q = 0; q < Q; q++) fill(dx + q * g.columns.period, g.columns.period, shares[q], to_end);
       fill(dx + Q * g.columns.period, W - Q * g.columns.period, A(0), to_end);
     }
   }
