@@ -317,9 +317,15 @@ def alike(size: int, outputs: int) -> tuple[int, int] | None:
 
 def _windows(x: Tensor, sizes: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]] | None:
     """The windows' size and stride, where all are alike; symbols, whose values a graph shall not depend on, are not."""
-    if any(isinstance(n, torch.SymInt) for n in (*x.shape[2:], *sizes)):
+    (H, W), (P, Q) = x.shape[2:], sizes
+    if isinstance(H, torch.SymInt) or isinstance(W, torch.SymInt) or isinstance(P, torch.SymInt):
         return None
-    rows, columns = (alike(n, outputs) for n, outputs in zip(x.shape[2:], sizes))
+    return None if isinstance(Q, torch.SymInt) else _windows_of(H, W, P, Q)
+
+
+@lru_cache(maxsize=1024)
+def _windows_of(H: int, W: int, P: int, Q: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    rows, columns = alike(H, P), alike(W, Q)
     return None if rows is None or columns is None else ((rows[0], columns[0]), (rows[1], columns[1]))
 
 
