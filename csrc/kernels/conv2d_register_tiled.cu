@@ -9,6 +9,9 @@
 //                        global loads.
 // What bounds it  issue slots: six of seven instructions of the largest tile's loop are multiply-adds, of 64 x 64 two
 //                 of three.
+// In a block      windows of 2 x 2 are fours of columns, which a thread has: activation and maximum are made of the sums in
+//                 registers. A warp's pixels are then in two rows, and where those of one would fill whole sectors, its
+//                 loads touch up to a sixth more of them.
 // What is next    asynchronous copies past the registers, so that more loads are under way, and tensor cores.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
@@ -18,11 +21,67 @@
 //   ResNet-20   forward     16.5   2.00                         4.00       4.00        1.00     3.57
 //   ResNet-20   dgrad              2.00   16.5                  4.46       4.00        1.00     3.58
 //   ResNet-20   wgrad       16.5          9.00        0.72      3.62       3.24        1.00     3.70
+#include "kernels/block_ending.h"
 #include "kernels/conv2d_gemm_launch.h"
 #include "kernels/conv2d_register_tiled_plan.h"
 
 namespace convlab {
 namespace {
+
+// The forward's product, and what a block makes of it. Windows of 2 x 2 are columns in fours, tap by tap, which one
+// thread has: of D, a column is a window. What no window covers is no column.
+template <class T> struct BlockMap {
+  ForwardMap<T> convolution;
+  BlockOutput<T> to;
+
+  struct Part : ForwardMap<T>::Part {
+    BlockOutput<T> to;
+
+    __device__ Row row(int m) const { return {m * this->g.Cg() * this->g.R * this->g.S, (long long)m * to.P * to.Q}; }
+    __device__ Column column(long long n) const {
+      const Conv2d& g = this->g;
+      const int taps = to.pools() ? 4 : 1, tap = int(n % taps), pq = int(n / taps % (to.P * to.Q));
+      const long long image = n / taps / (to.P * to.Q);
+      const int p = pq / to.Q * to.ending.R + tap / 2, q = pq % to.Q * to.ending.S + tap % 2;
+      const int h = p * g.stride_h - g.pad_h, v = q * g.stride_w - g.pad_w;
+      return {image * g.C * g.H * g.W + (long long)h * g.W + v, image * g.K * to.P * to.Q + pq, h, v};
+    }
+    __device__ Winner<T> one(float sum) const {
+      Winner<T> winner;
+      winner.take(to.ending, float(T(sum)), 0);
+      return winner;
+    }
+    __device__ void store(int m, long long d, float sum) const { to.store(d, one(sum + this->add(m))); }
+    __device__ void store4(int m, long long d, const float* four) const {
+      const float add = this->add(m);
+      if (to.pools()) {
+        Winner<T> winner;
+#pragma unroll
+        for (int tap = 0; tap < 4; tap++) winner.take(to.ending, float(T(four[tap] + add)), tap);
+        return to.store(d, winner);
+      }
+      Vector<T, 4> values;
+      Vector<unsigned char, 4> bytes;
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const Winner<T> winner = one(four[i] + add);
+        values.at[i] = T(winner.value), bytes.at[i] = (unsigned char)winner.byte;
+      }
+      store_vector(to.y + d, values);
+      if (to.winners) store_vector(to.winners + d, bytes);
+    }
+  };
+
+  // z: the group
+  __device__ Part part(int z) const {
+    Part p;
+    static_cast<typename ForwardMap<T>::Part&>(p) = convolution.part(z);
+    const long long before = (long long)z * convolution.g.Kg() * to.P * to.Q;
+    p.to = to, p.to.y += before, p.to.winners += to.winners ? before : 0;
+    if (to.pools()) p.columns = (long long)convolution.g.N * to.P * to.Q * 4, p.fours = true;
+    return p;
+  }
+};
 
 // Calls f(type_tag<Tile>{}, type_tag<T>{}) with the tile of the plan.
 template <const auto& shapes, int i = 0, class F> void dispatch_tile(const Plan& plan, DType dtype, const F& f) {
@@ -48,6 +107,17 @@ void forward(const Plan& plan, const Conv2d& g, DType dtype, const void* x, cons
   });
 }
 
+void block(const Plan& plan, const Conv2d& g, const Ending& e, const Pool2d& pool, DType dtype, const void* x,
+           const void* w, const void* bias, void* y, void* winners, Stream stream) {
+  dispatch_tile<kImageTiles>(plan, dtype, [&](auto tile, auto element) {
+    using T = typename decltype(element)::type;
+    const ForwardMap<T> convolution{without_places(g), static_cast<const T*>(x), static_cast<const T*>(w),
+                                    static_cast<const T*>(bias), static_cast<T*>(y)};
+    launch(gemm_kernel<typename decltype(tile)::type, BlockMap<T>>, grid_of(plan), dim3(plan.threads), 0, stream,
+           BlockMap<T>{convolution, block_output<T>(e, pool, y, winners)});
+  });
+}
+
 void dgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void*,
            Stream stream) {
   dispatch_tile<kImageTiles>(plan, dtype, [&](auto tile, auto element) {
@@ -64,7 +134,7 @@ void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const
   });
 }
 
-const ConvKernels conv2d_register_tiled(kRegisterTiled, forward, dgrad, wgrad);
+const ConvKernels conv2d_register_tiled(kRegisterTiled, forward, dgrad, wgrad, block);
 
 }  // namespace
 }  // namespace convlab

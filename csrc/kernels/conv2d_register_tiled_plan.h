@@ -34,7 +34,9 @@ inline unsigned register_tiled_tiles(const Problem& p) {
 
 // tile: as gemm_plan has it
 inline Plan register_tiled_plan_with(const Problem& p, int tile) {
-  return gemm_plan(p.pass, without_places(p.g), register_tiles(p.pass, p.dtype), p.multiprocessors, tile);
+  Plan plan = gemm_plan(p.pass, without_places(p.g), register_tiles(p.pass, p.dtype), p.multiprocessors, tile);
+  if (p.pass == Pass::forward) plan.epilogue = Epilogue::two_by_two;
+  return plan;
 }
 
 inline Plan register_tiled_plan(const Problem& p) { return register_tiled_plan_with(p, 0); }
