@@ -11,11 +11,13 @@ from typing import NamedTuple
 import torch
 from torch.autograd import Function, forward_ad
 
+from . import simulator
+
 _functorch_is_active = torch._C._are_functorch_transforms_active
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _engine_runs = torch._C._will_engine_execute_node
 _unwrap_if_dead = torch._C._functorch.unwrap_if_dead
-_grad_is_enabled, _is_compiling = torch.is_grad_enabled, torch.compiler.is_compiling
+_grad_is_enabled, _is_compiling, _is_tracing = torch.is_grad_enabled, torch.compiler.is_compiling, torch._C._is_tracing
 
 
 # ---- who may want a derivative --------------------------------------------------------------------------------------
@@ -34,7 +36,7 @@ def needs_autograd(*args) -> bool:
     if _grad_is_enabled():
         for a in args:
             if isinstance(a, torch.Tensor) and (a.requires_grad or (not _is_compiling() and _is_wrapped(a))):
-                return not torch.jit.is_tracing()
+                return _is_compiling() or not _is_tracing()
     return False
 
 
@@ -96,8 +98,10 @@ def asked_for(ctx, dy, *tensors: int) -> list[bool]:
     """
     needs = ctx.needs_input_grad
     needed = [needs[i] for i in tensors]
+    if _is_compiling() or patience.is_out(dy):
+        return needed
     left = [i for i, wanted in zip(tensors, needed) if wanted]
-    if len(left) < 2 or torch.compiler.is_compiling() or patience.is_out(dy):
+    if len(left) < 2:
         return needed
     nodes = ctx.next_functions
     asked = [i for i in left[:-1] if _will_run(nodes[i][0])]
@@ -140,6 +144,8 @@ def has_at_once(function: type[Function], setup_context, backward) -> None:
         @staticmethod
         def forward(ctx, *args):
             output = forward(*args)
+            if simulator.libraries:
+                ctx.simulation = simulator.current()
             setup_context(ctx, args, output)
             return output
 

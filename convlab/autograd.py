@@ -120,11 +120,6 @@ def primitive(function: type[Function]) -> type[Function]:
         with simulator.resumed(simulation):
             return backward(ctx, *grads)
 
-    def setup_eagerly(ctx, inputs, output):
-        if simulator.libraries:
-            ctx.simulation = simulator.current()
-        setup_context(ctx, inputs, output)
-
     def backward_eagerly(ctx, *grads):
         return backward_where_forward_was(ctx, *grads) if simulator.libraries else backward(ctx, *grads)
 
@@ -135,7 +130,7 @@ def primitive(function: type[Function]) -> type[Function]:
     name = function.__name__
     function.own_name = staticmethod(lambda: name)  # Dynamo knows no other name of a Function
     binds_nothing(function)
-    has_at_once(function, setup_eagerly, backward_eagerly)
+    has_at_once(function, setup_context, backward_eagerly)
     PRIMITIVES.append(function)
     return function
 
@@ -221,7 +216,7 @@ class Conv2dForward(Function):
         needs_dw, needs_db, needs_dx = asked_for(ctx, dy, 1, 2, 0)
         dx = dw = db = None
         if needs_dx and needs_dw and not torch.compiler.is_compiling() and not needs_autograd(dy, x, w):
-            a = ctx.arguments  # the usual case, by one call: 0.85 of the time of a small forward and backward
+            a = ctx.arguments  # the usual case, by one call: 0.90 of the time of a small forward and backward
             dx, dw, db = ops.conv2d_backward(dy, x, w, a.geometry, needs_db, a.algo[1], a.algo[2])
             return dx, dw, db if needs_db else None, None
         forms = ctx.forms or Forms.of(x, w)

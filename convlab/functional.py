@@ -86,11 +86,7 @@ def conv2d(
     if has_torch_function_variadic(input, weight, bias) and not torch.compiler.is_compiling():
         tensors = (input, weight, bias)
         return overridden(conv2d, tensors, *tensors, stride, padding, dilation, groups, algo=algo)
-    if not (
-        isinstance(input, torch.Tensor)
-        and isinstance(weight, torch.Tensor)
-        and (bias is None or isinstance(bias, torch.Tensor))
-    ):
+    if not (isinstance(input, Tensor) and isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor))):
         check_convolution("conv2d", input, weight, bias)
     if input.dim() != 4 or weight.dim() != 4:
         if input.dim() == 3 and weight.dim() == 4:
