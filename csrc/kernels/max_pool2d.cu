@@ -11,16 +11,17 @@
 //                 so no two threads write the same element: no atomics, no zero-fill before, the same bits every time.
 // What bounds it  memory: a one-byte winner instead of an int64 index makes 2x2/2 forward 5.25 bytes an input element
 //                 instead of 7, backward 5.25 instead of 11 (float32). An H200 moves 4.3 TB/s and issues 132 x 4 x 32
-//                 instructions of a thread at 1.83 GHz: 7.2 for each byte. By cuobjdump -sass of sm_90, instructions
-//                 over bytes of float32: 2 x 2 / 2 forward 71 / 21 an output, backward 67 / 21; 3 x 3 / 2 forward 79 / 21,
-//                 backward 74 / 21; less in channels_last but for 3 x 3's 80 and 79. So issue takes 0.3 to 0.55 of the
-//                 time; in float16 (11 bytes) 0.45 to 0.85, 3 x 3 the most.
-// What is next    3 x 3 / 2 in float16: packed comparisons.
+//                 instructions of a thread at 1.83 GHz: 7.2 for each byte. These kernels take 2 to 3.7 for a byte of
+//                 float32, and 2.9 to 5 of 16 bits, 3 x 3 the most (tools/bytes_moved.py): issue takes 0.3 to 0.7 of
+//                 the time.
+// 16 bits         forward in windows of 3 x 3 compares integers made of values and taps (max_pool2d_16bit.h); where the
+//                 largest is a zero, it is +0.
+// What is next    3 x 3 / 2 backward in bfloat16, channels_last: 5 instructions a byte.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x     dy   winners   sectors   at least
 //   LeNet S2    forward     1.00                       11.9       10.5
 //   LeNet S2    backward           1.00      1.00      11.9       10.5
-//   ResNet-50   forward     1.13                       7.65       7.42
+//   ResNet-50   forward     1.13                       8.00       7.76
 //   ResNet-50   backward           2.25      2.25      8.51       6.81
 #include "kernels/launchers.h"
 #include "kernels/max_pool2d_16bit.h"
@@ -34,12 +35,18 @@ struct Winners {
   void* data;
   bool bytes;
 
-  template <int n, bool kBytes> __device__ __forceinline__ void load(long long i, int (&taps)[n]) const {
+  __device__ __forceinline__ int load(long long i) const {
+    return bytes ? static_cast<const unsigned char*>(data)[i] : static_cast<const int*>(data)[i];
+  }
+  // n of them in words, as they lie: the first is the lowest byte. Of an int32, n is 1.
+  template <int n, bool kBytes>
+  __device__ __forceinline__ void load(long long i, unsigned (&words)[(n + 3) / 4]) const {
     if (kBytes || bytes) {
       const auto loaded = load_vector<n>(static_cast<const unsigned char*>(data) + i);
-      for (int k = 0; k < n; k++) taps[k] = loaded.at[k];
+      words[0] = 0;
+      memcpy(words, &loaded, sizeof loaded);
     } else {
-      for (int k = 0; k < n; k++) taps[k] = static_cast<const int*>(data)[i + k];
+      words[0] = unsigned(static_cast<const int*>(data)[i]);
     }
   }
   template <bool kBytes, int n>
@@ -80,9 +87,9 @@ template <class T> struct Forward {
 template <class T> struct Backward {
   template <class A> struct Given {
     A dy;
-    int winner;
+    unsigned word, mask;  // where the winner is, and in which of its bytes: nothing is shifted to compare it
     __device__ __forceinline__ void to(A& sum, int tap) const {
-      if (winner == tap) sum += dy;
+      if (((word ^ (unsigned(tap) * (mask & -mask))) & mask) == 0) sum += dy;
     }
   };
   const T* dy;
@@ -90,10 +97,10 @@ template <class T> struct Backward {
 
   template <int n, bool kBytes>
   __device__ __forceinline__ void load(const Pool2d&, long long i, int, int, Given<acc_t<T>> (&given)[n]) const {
-    int taps[n];
-    winners.load<n, kBytes>(i, taps);
+    unsigned words[(n + 3) / 4];
+    winners.load<n, kBytes>(i, words);
     const auto loaded = load_vector<n>(dy + i);
-    for (int k = 0; k < n; k++) given[k] = {acc_t<T>(loaded.at[k]), taps[k]};
+    for (int k = 0; k < n; k++) given[k] = {acc_t<T>(loaded.at[k]), words[k / 4], n == 1 ? ~0u : 0xffu << k % 4 * 8};
   }
 };
 
@@ -117,14 +124,14 @@ __device__ __forceinline__ void each_winner(const PoolWalk& walk, const Winners&
   const PoolPiece at = walk.piece<S>();
   if (at.image >= walk.images) return;
   const Pool2d& g = walk.g;
-  int taps[S::rows][1];
+  int taps[S::rows];
 #pragma unroll
   for (int o = 0; o < S::rows; o++)
-    if (o < walk.rows && at.row + o < g.P) offsets.load<1, false>(walk.output(at, at.row + o), taps[o]);
+    if (o < walk.rows && at.row + o < g.P) taps[o] = offsets.load(walk.output(at, at.row + o));
 #pragma unroll
   for (int o = 0; o < S::rows; o++)
     if (o < walk.rows && at.row + o < g.P) {
-      const int r = int(walk.S.quotient(unsigned(taps[o][0]))), s = taps[o][0] - r * g.S;
+      const int r = int(walk.S.quotient(unsigned(taps[o]))), s = taps[o] - r * g.S;
       f(walk.output(at, at.row + o), (at.row + o) * g.stride_h - g.pad_h + r * g.dilation_h,
         at.column * g.stride_w - g.pad_w + s * g.dilation_w, at);
     }
