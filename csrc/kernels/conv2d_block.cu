@@ -11,10 +11,10 @@
 //                 direct have it (kernels/block_ending.h). The gradient, in the loaders of dgrad and wgrad.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts
-//   LeNet C3    forward     5.61   8.00                         7.02       3.38        1.00
+//   LeNet C3    forward     4.59   7.00                         12.1       3.79        1.00
 //   LeNet C3    backward    8.57   8.00   1.00        0.18      8.32       2.93        1.00
-//   ResNet-20   forward     16.5   2.00                         4.15       3.97        1.00
-//   ResNet-20   backward    16.5   2.00   1.00        0.95      3.86       3.46        1.00
+//   ResNet-20   forward     16.5   2.00                         3.82       3.82        1.00
+//   ResNet-20   backward    16.5   2.00   1.00                  3.85       3.44        1.00
 #include "device/device.h"
 #include "kernels/block_ending.h"
 #include "kernels/conv2d_block.h"

@@ -13,7 +13,7 @@
 //   LeNet C3    wgrad       13.6          10.0        0.68      4.56       3.58        1.05     12.3
 //   ResNet-20   forward     16.5   16.0                         3.34       3.34        1.05     11.7
 //   ResNet-20   dgrad              16.0   16.5                  4.88       3.34        1.05     11.9
-//   ResNet-20   wgrad       16.5          18.0        0.72      3.38       3.38        1.05     11.5
+//   ResNet-20   wgrad       16.5          18.0                  3.34       3.34        1.05     11.5
 #include "kernels/conv2d_gemm_launch.h"
 #include "kernels/conv2d_implicit_gemm_plan.h"
 #include "kernels/tile_shapes.h"

@@ -20,7 +20,7 @@
 //   LeNet C3    wgrad       13.6          5.00        0.68      4.66       3.07        1.00     4.07
 //   ResNet-20   forward     16.5   2.00                         4.00       4.00        1.00     3.57
 //   ResNet-20   dgrad              2.00   16.5                  4.46       4.00        1.00     3.58
-//   ResNet-20   wgrad       16.5          9.00        0.72      3.62       3.24        1.00     3.70
+//   ResNet-20   wgrad       16.5          9.00                  3.59       3.18        1.00     3.70
 #include "kernels/block_ending.h"
 #include "kernels/conv2d_gemm_launch.h"
 #include "kernels/conv2d_register_tiled_plan.h"
