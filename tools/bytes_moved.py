@@ -26,6 +26,7 @@ from convlab.explain.prediction import Facts, Launched, asked_of, predict
 from convlab.explain.sass import longest_way, without_loops
 from convlab.gpus import GPUS, SUBPARTITIONS, WARP, Gpu
 from convlab.simulator import Launch, launches_of, traffic_of_a_sample
+from tools import run
 
 ON = ("A100", "H200")
 MOST_ISSUE, LEAST_EXPECTED = 0.7, 0.8
@@ -212,4 +213,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
