@@ -26,7 +26,7 @@ PASSES = ("forward", "dgrad", "wgrad")
 AUTO: Numbers = (0, 0, 0)
 _AUTOMATIC = {"none": 0, "ieee": -1, "tf32": -2, "bf16": -2}  # Rounding of csrc/algorithms.h
 WITH_TF32 = 1 << 16  # kWithTf32 there
-WITH_TILE = 1 << 20  # kWithTile there
+WITH_TILE = 1 << 20  # kWithTile of csrc/tiles.h
 _fp32_precision: Callable[[str, str], str] = torch._C._get_fp32_precision_getter
 
 

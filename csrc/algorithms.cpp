@@ -101,10 +101,15 @@ template <class Rung> std::string why_not(const OnBackend<Rung>& a, Backend back
 
 [[noreturn]] void refuse(const std::string& why) { throw std::invalid_argument("conv2d: " + why); }
 
-Plan plan_with_tile(const AlgorithmRow& row, const Problem& p, int64_t tile) {
+const ChoosesTile* chooser_of(const AlgorithmRow& row) {
   for (const ChoosesTile& t : kChooseTile)
-    if (t.rung == row.cuda.rung && tile <= std::bit_width(t.tiles(p)) && t.tiles(p) >> (tile - 1) & 1)
-      return t.plan(p, int(tile));
+    if (t.rung == row.cuda.rung) return &t;
+  return nullptr;
+}
+
+Plan plan_with_tile(const AlgorithmRow& row, const Problem& p, int64_t tile) {
+  const unsigned tiles = tiles_of(row, p);
+  if (tile <= std::bit_width(tiles) && tiles >> (tile - 1) & 1) return chooser_of(row)->plan(p, int(tile));
   refuse(std::string("algo '") + row.name + "' has no tile " + std::to_string(tile) + " for this");
 }
 
@@ -135,9 +140,8 @@ std::string refusal(const AlgorithmRow& row, Backend backend, const Problem& p) 
 }
 
 unsigned tiles_of(const AlgorithmRow& row, const Problem& p) {
-  for (const ChoosesTile& t : kChooseTile)
-    if (t.rung == row.cuda.rung) return t.tiles(p);
-  return 0;
+  const ChoosesTile* chooser = chooser_of(row);
+  return chooser ? chooser->tiles(p) : 0;
 }
 
 template <class Rung> Chosen<Rung> resolve(int64_t requested, const Problem& p) {

@@ -74,6 +74,22 @@ Problem problem_on(const Tensor& t, Pass pass, DType dtype, const Conv2d& g, boo
           .multiprocessors = Impl::multiprocessors(t)};
 }
 
+// A tensor of these sizes, in the layout that the problem asks for, which run(chosen, first, second, bias or null, out)
+// fills: the operands as the algorithm takes them. bias: or null
+template <class Impl, class Run>
+Tensor made_of(const Problem& problem, int64_t algo, const Sizes& sizes, const Tensor& first, const Tensor& second,
+               const Tensor* bias, const Run& run) {
+  const auto chosen = resolve<typename Impl::Rung>(algo, problem);
+  const bool lie = writes_channels_last<Impl>(chosen);
+  Tensor made = output(sizes, first.scalar_type(), first, problem.channels_last, lie);
+  if (made.numel() > 0) {
+    const Tensor a = packed_first<Impl>(chosen, first), b = packed_second<Impl>(chosen, second),
+                 added = bias ? packed<Impl>(*bias) : b;
+    run(chosen, a, b, bias ? &added : nullptr, made);
+  }
+  return to_requested_layout<Impl>(made, problem.channels_last, lie);
+}
+
 // x [N, C, H, W], w [K, C/groups, R, S], bias [K] -> y [N, K, P, Q]
 template <class Impl>
 Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geometry, int64_t algo) {
@@ -85,17 +101,11 @@ Tensor conv2d_forward(Tensor x, Tensor w, std::optional<Tensor> bias, Sizes geom
   const Sizes outputs{g.N, g.K, g.P, g.Q};
   const Problem problem =
       problem_on<Impl>(x, Pass::forward, dtype, g, channels_last, layouts(x, w, outputs, channels_last));
-  const auto chosen = resolve<typename Impl::Rung>(algo, problem);
-
-  const bool lie = writes_channels_last<Impl>(chosen);
-  Tensor y = output(outputs, x.scalar_type(), x, channels_last, lie);
-  if (y.numel() > 0) {
-    const Tensor xp = packed_first<Impl>(chosen, x), wp = packed_second<Impl>(chosen, w),
-                 bp = bias ? packed<Impl>(*bias) : wp;
-    Impl(x).forward(chosen, problem, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr),
-                    out("output", y));
-  }
-  return to_requested_layout<Impl>(y, channels_last, lie);
+  return made_of<Impl>(problem, algo, outputs, x, w, bias ? &*bias : nullptr,
+                       [&](const auto& chosen, const Tensor& xp, const Tensor& wp, const Tensor* bp, Tensor& y) {
+                         Impl(x).forward(chosen, problem, in("input", xp), in("weight", wp), in_or_null("bias", bp),
+                                         out("output", y));
+                       });
 }
 
 // ---- gradients: of arguments that were checked. `name`: of dy, in reports ----
@@ -106,17 +116,11 @@ Tensor input_gradient(const Conv2d& g, DType dtype, const Tensor& dy, const char
                       bool channels_last, int64_t algo, const Tensor* bias = nullptr) {
   const Sizes x{g.N, g.C, g.H, g.W};
   const Problem problem = problem_on<Impl>(dy, Pass::dgrad, dtype, g, channels_last, layouts(dy, w, x, channels_last));
-  const auto chosen = resolve<typename Impl::Rung>(algo, problem);
-
-  const bool lie = writes_channels_last<Impl>(chosen);
-  Tensor dx = output(x, dy.scalar_type(), dy, channels_last, lie);
-  if (dx.numel() > 0) {
-    const Tensor dyp = packed_first<Impl>(chosen, dy), wp = packed_second<Impl>(chosen, w),
-                 bp = bias ? packed<Impl>(*bias) : wp;
-    Impl(dy).dgrad(chosen, problem, in(name, dyp), in("weight", wp), out("grad_input", dx),
-                   in_or_null("bias", bias ? &bp : nullptr));
-  }
-  return to_requested_layout<Impl>(dx, channels_last, lie);
+  return made_of<Impl>(problem, algo, x, dy, w, bias,
+                       [&](const auto& chosen, const Tensor& dyp, const Tensor& wp, const Tensor* bp, Tensor& dx) {
+                         Impl(dy).dgrad(chosen, problem, in(name, dyp), in("weight", wp), out("grad_input", dx),
+                                        in_or_null("bias", bp));
+                       });
 }
 
 // dw [K, C/groups, R, S] of dy and x, and db [K], empty unless with_bias
