@@ -185,7 +185,8 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     full = conv2d_forward(x, w, bias, geometry, algo)
     window, no = ending[1:], (0, 0)
-    return max_pool2d_forward(full, window, window, no, (1, 1), False, with_winners)
+    y, winners = max_pool2d_forward(full, window, window, no, (1, 1), False, with_winners)
+    return y, winners.contiguous() if x.device.type == "cuda" else winners  # there blocks are made in NCHW
 
 
 @torch.library.register_fake("convlab::conv2d_block_backward")

@@ -16,9 +16,6 @@
 
 namespace convlab {
 
-// A block may use this much shared memory without asking the driver first.
-constexpr size_t kSharedBytesByDefault = 48 * 1024;
-
 // What to do about a library without code for the current GPU.
 inline std::string no_kernel_image() {
   int device = 0, major = 0, minor = 0;
@@ -40,7 +37,7 @@ inline void check_cuda(cudaError_t error, const char* what) {
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, A&&... arguments) {
   static_assert(sizeof...(P) == sizeof...(A), "launch: wrong number of kernel arguments");
-  if (shared_bytes > kSharedBytesByDefault)
+  if (shared_bytes)  // with its __shared__ arrays, a kernel gets 48 KiB unasked
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)),
                "shared memory of a kernel");
   kernel<<<grid, block, shared_bytes, stream>>>(static_cast<P>(std::forward<A>(arguments))...);

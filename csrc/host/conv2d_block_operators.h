@@ -8,7 +8,7 @@
 //                const void* w, const void* bias_or_null, void* y, void* winners_or_null)
 //
 // where so many channels lie side by side: K, where tensors lie channels_last, else 1.
-// winners [N, K, P, Q] lie as offsets of max pooling do (max_pool2d_operators.h).
+// winners [N, K, P, Q] lie as offsets of max pooling do (max_pool2d_operators.h), on CUDA always in NCHW.
 #pragma once
 #include "geometry/ending.h"
 #include "host/conv2d_operators.h"

@@ -61,7 +61,9 @@ template <class A> struct Largest {
   A value = -INFINITY;
   int tap = 0;
 
-  __device__ __forceinline__ void begin(int first) { tap = first; }  // it wins among nothing but -inf, too
+  // The first tap wins among nothing but -inf, too. The value again: of an array of arrays, nvcc 13.0 gives the members
+  // of the first array alone their initial values.
+  __device__ __forceinline__ void begin(int first) { value = outside(), tap = first; }
   __device__ __forceinline__ void take(A other, int of) {
     if (other > value || other != other) value = other, tap = of;
   }
