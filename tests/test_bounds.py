@@ -4,23 +4,24 @@ import random
 from pathlib import Path
 
 import pytest
-import torch
 
 from convlab.bench import record
+from convlab.bench.case import dtype_of
 from convlab.explain import GPUS
 from convlab.explain.explanation import SURE_OF_WAVEFRONTS, bound_of, explain
 from convlab.explain.work import work_of
 from convlab.layers import find
 
 ROOT = Path(__file__).parent.parent
-RECORD = max((ROOT / "benchmarks" / "results").glob("nvidia-h200-*.json"))
-ROWS = record.load(RECORD)["rows"]
+RECORDS = sorted((ROOT / "benchmarks" / "results").glob("nvidia-h200-*.json"))
+COUNTED = RECORDS[0]  # a report's, with what the hardware counted
+ROWS = record.load(RECORDS[-1])["rows"]
 QUICK = ("direct", "tiled", "register_tiled", "small_filter", "depthwise")  # to count
 
 
 def least(way: dict) -> float:
-    """Microseconds of the fastest call, cold or warm."""
-    return min(way[state]["least"] for state in ("cold", "warm") if way.get(state))
+    """Microseconds of the fastest call on data that lies in memory."""
+    return way["cold"]["least"]
 
 
 def rungs() -> list:
@@ -29,7 +30,7 @@ def rungs() -> list:
         (row["layer"], row["pass"], name.removeprefix("convlab "), least(way))
         for row in ROWS
         if row["kind"] == "ladder"
-        for name, way in row["ways"].items()
+        for name, way in row.get("ways", {}).items()
         if name.startswith("convlab ")
     ]
 
@@ -56,21 +57,25 @@ def test_no_rung_is_faster_than_its_bound(layer, pass_, rung, measured):
 
 
 def test_the_hardware_counts_the_wavefronts_that_a_bound_takes_for_sure():
-    for row in record.read(RECORD)["steps"]["counters"]["data"]["rows"]:
+    for row in record.read(COUNTED)["steps"]["counters"]["data"]["rows"]:
         simulated = row["simulated"].get("shared_wavefronts", 0)
         assert row["measured"]["shared_wavefronts"] >= SURE_OF_WAVEFRONTS * simulated, row
 
 
 def test_nobody_is_faster_than_the_bound_of_a_pass():
-    """Than memory allows, nobody; than float32's multiply-adds, nobody who does them tap by tap, as all rungs do."""
+    """Than memory allows, nobody; than float32's multiply-adds, no rung that does them tap by tap, as all do but that on
+    tensor cores."""
     compared = 0
     for row in ROWS:
         if row["kind"] not in ("conv", "ladder"):
             continue
-        problem = find(row["layer"]).problem(getattr(torch, row["precision"]))
+        problem = find(row["layer"]).problem(dtype_of(row["precision"]))
         bound = bound_of(work_of(problem, row["pass"]), GPUS["H200"])
-        for name, way in row["ways"].items():
-            limit = bound.microseconds if name.startswith("convlab") else bound.by_resource["memory"]
+        for name, way in row.get("ways", {}).items():
+            if "failed" in way:
+                continue
+            by_taps = name.startswith("convlab ") and not name.endswith("tensor_core")
+            limit = bound.microseconds if by_taps else bound.by_resource["memory"]
             assert limit <= least(way), (row["layer"], row["pass"], row["precision"], name, bound)
             compared += 1
     assert compared > 600

@@ -67,6 +67,7 @@ WITHOUT_A_GPU = {
     "python -m tools.gpu_report": (3, "gpu-report: no GPU"),
     "python -m convlab.bench gpu": (3, "no GPU"),
     "python -m convlab.bench gpu tiles": (3, "no GPU"),
+    "python -m convlab.bench gpu conv resnet-64@64 tf32 channels_last": (3, "no GPU"),
     "python train_lenet.py --data mnist --device cuda --amp bf16 --channels-last --compile --batch-size 256": (
         2,
         "torch finds no usable GPU",

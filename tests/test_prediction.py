@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from checkout import ROOT
 
 import convlab
 from convlab._algorithms import WITH_TILE, algorithms, tile_name, with_each_tile
@@ -47,7 +46,7 @@ def test_the_constants_are_those_of_the_fit():
 
 def test_the_times_are_the_records():
     """Every pass that the record has of a rung, and no other time."""
-    rows = record.load(max((ROOT / record.FOLDER).glob("nvidia-h200-*.json")))["rows"]
+    rows = record.load(tool.TIMES)["rows"]
     ladder = {
         (row["layer"], row["precision"], row["pass"], name.removeprefix("convlab ")): way["cold"]["median"]
         for row in rows

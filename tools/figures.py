@@ -2,7 +2,7 @@
 compares them.
 
     python -m tools.figures                  from the records that the page names
-    python -m tools.figures RECORD.json      from that of a run on a CPU, or of make gpu-report
+    python -m tools.figures RECORD.json      from that of a run on a CPU or a GPU, or of make gpu-report
 
 Each of the two has a block of the page, between lines that name the JSON.
 """
@@ -14,10 +14,11 @@ from pathlib import Path
 
 from convlab import _files
 from convlab.bench import record, report
-from convlab.bench.case import OURS
+from convlab.bench.case import OURS, PRECISIONS
 from convlab.bench.record import ROOT, BadRecord
 from convlab.layers import CONVOLUTIONS
 from tools import run
+from tools.gpu_report import KINDS
 
 PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"
 CPU, GPU = "measured", "measured on a GPU"  # the blocks
@@ -40,6 +41,10 @@ def main():
         sys.exit(f"python -m tools.figures: {error}")
 
 
+def of_gpu(read) -> bool:
+    return read.get("command") in (record.REPORT, "gpu")
+
+
 def source_of(text, block=CPU):
     """The JSON that the page's block names, or None while nothing has been measured. Raises BadRecord without a
     block."""
@@ -54,7 +59,7 @@ def contents_of(text, block=CPU):
 
 def updated(text, read, name):
     """The page with the block written anew that `read`, the JSON which lies in `name`, is for."""
-    block = GPU if read.get("command") == record.REPORT else CPU
+    block = GPU if of_gpu(read) else CPU
     match = _block(text, block)
     new = f"<!-- {block}: {name} -->\n{tables(read, name)}\n<!-- end of what was {block} -->"
     return text[: match.start()] + new + text[match.end() :]
@@ -76,8 +81,7 @@ def with_bars(readme, page):
 def bars(read, one=10) -> str:
     """A line for each kind of what a record has in float32: how many times as fast as torch at its best convlab is, by the
     geometric mean over both layouts; torch is a bar of `one` characters, which a line marks in those that are longer."""
-    gpu = read.get("command") == record.REPORT
-    kept = record.opened(read["steps"]["bench"]["data"] if gpu else read, "the file")
+    gpu, kept = of_gpu(read), record.opened(read, "the file")
     most = max(row.get("threads", 0) for row in kept["rows"])
     rows = [row for row in kept["rows"] if row["precision"] == "float32" and row.get("threads", 0) == most]
     ratios = {}
@@ -97,17 +101,13 @@ def bars(read, one=10) -> str:
 
 
 def tables(read, name="the file") -> str:
-    """A block, from the JSON of a run on a CPU or of a GPU's report. Raises BadRecord for a run that is dry, or not of
-    what convlab does unasked."""
-    gpu = read.get("command") == record.REPORT
-    kept = (read["steps"].get("bench", {}).get("data") or {}) if gpu else read
-    kept = record.opened(kept, name)
+    """A block, from the JSON of a run on a CPU or a GPU, or of a GPU's report. Raises BadRecord for a run that is dry, or
+    not of what convlab does unasked."""
+    gpu, kept = of_gpu(read), record.opened(read, name)
     whole = kept["command"] == ("gpu" if gpu else "cpu") and not kept["dry"] and (gpu or kept["complete"])
-    if (
-        not whole
-        or any(kept["options"][key] for key in ("words", "shape", "cold"))
-        or kept["options"]["algo"] != "auto"
-    ):
+    options = kept["options"]
+    words = [word for word in options["words"] or () if not (gpu and set(word.split(",")) <= {*KINDS, "tiles"})]
+    if not whole or words or options["shape"] or options["cold"] or options["algo"] != "auto":
         raise BadRecord(f"the page shows whole runs: {name} has a dry one, a selection of rows, --cold or --algo")
     parts = _gpu(read, kept) if gpu else _cpu(kept)
     return "\n\n".join(part if isinstance(part, str) else _markdown(*part) for part in parts if part)
@@ -160,18 +160,23 @@ def _rate(row):
 
 def _gpu(read, kept):
     rows = kept["rows"]
-    by = {kind: [row for row in rows if row["kind"] == kind] for kind in ("conv", "pool", "activation", "step")}
+    by = {kind: [row for row in rows if row["kind"] == kind] for kind in KINDS}
+    both = len({row["layout"] for row in by["conv"]}) > 1
     steps = [(row, name) for row in by["step"] for name in row.get("ways", ())]
     return [
         _sentence(kept),
         report.in_all(rows),
         _conditions(read, kept),
-        report.pivot(
-            "float32 convolution @ batch",
-            [row for row in by["conv"] if row["precision"] == "float32"],
-            lambda row: row["layer"],
-            lambda row: row["pass"],
-            _cell,
+        *(
+            report.pivot(
+                f"{precision} convolution @ batch",
+                [row for row in by["conv"] if row["precision"] == precision],
+                lambda row: row["layer"],
+                lambda row: row["pass"] + f" {row['layout']}" * both,
+                _cell,
+            )
+            for precision in PRECISIONS
+            if any(row["precision"] == precision for row in by["conv"])
         ),
         report.pivot(
             "float32 pooling and leaky ReLU @ batch",
@@ -207,7 +212,7 @@ def _conditions(read, kept):
     m, left = kept["machine"], kept["left_out"]
     driver = f", driver {m['state']['driver_version']}" if m.get("state") else ""
     refused = sum("refused" in row for row in kept["rows"])
-    failed = [f"{name} ({done['why']})" for name, done in read["steps"].items() if not done["ok"]]
+    failed = [f"{name} ({done['why']})" for name, done in read.get("steps", {}).items() if not done["ok"]]
     return (
         f"{m['gpu']}{driver}, torch {m['torch']}, CUDA {m['cuda']}, cuDNN {m['cudnn']}, {kept['when'][:10]}. Ceilings, "
         f"measured: {', '.join(report.ceilings_of(kept['ceilings'][0]))}. Single calls are timed in CUDA graphs, on more "
@@ -232,7 +237,8 @@ def _cell(row):
 
 def _counted(read):
     """A sentence: the simulator's counts of the rungs' kernels beside the hardware's."""
-    rows = [row for row in (read["steps"].get("counters", {}).get("data") or {}).get("rows", ()) if row["measured"]]
+    counters = read.get("steps", {}).get("counters", {}).get("data") or {}
+    rows = [row for row in counters.get("rows", ()) if row["measured"]]
     pairs = [
         (key, row["simulated"][key], row["measured"][key])
         for row in rows

@@ -127,7 +127,7 @@ def dry_steps() -> list[Step]:
                     ",".join(KINDS),
                     layers,
                     passes,
-                    "float32",
+                    "float32,tf32,bfloat16,float16",
                     "--dry",
                     "--budget",
                     "{seconds}",

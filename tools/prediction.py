@@ -6,7 +6,7 @@
                                             of a rung's tiles, where the newest record has a sweep of them, or --record FILE's
     python -m tools.prediction --plot FILE  a scatter plot (needs matplotlib)
     python -m tools.prediction --fit        fits the constants again, on the layers that convlab/explain/prediction.json lists
-    python -m tools.prediction --count      joins the newest record with the simulator's counts again: half an hour
+    python -m tools.prediction --count      joins the record with the simulator's counts again: half an hour
 
 What it reads is in convlab/explain: prediction.json, the layers for fitting and the constants; measured-h200.json, the
 rows of the record with what was counted of a sample of the blocks.
@@ -39,6 +39,9 @@ from tools import run
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED, FITTED = (prediction.HERE / name for name in ("measured-h200.json", "prediction.json"))
+TIMES = (
+    ROOT / record.FOLDER / "nvidia-h200-2026-11-20.json"
+)  # the record: of kernels without tensor cores, which the model knows
 COUNTED_FLOPS = 8e6  # of a row
 ALIKE = 1.02  # times that differ by less have no order: repeated measurements differ as much
 START = Constants(2, 1500, 0.9, 1.5, 1, 24, 0.89, 0.45, 1, 3)  # of a fit
@@ -190,15 +193,15 @@ def fit(some: list[Case], constants: Constants = START) -> Constants:
 
 
 def newest() -> Path:
-    """The record that predictions are compared with."""
+    """The record that has what there is of tiles."""
     return max((ROOT / record.FOLDER).glob("nvidia-h200-*.json"))
 
 
 def joined() -> list[Row]:
-    """The newest record's rows of convlab's rungs, with counts."""
+    """The record's rows of convlab's rungs in NCHW, with counts."""
     ladder, found = {a.name: a for a in algorithms()}, {}
-    for row in record.load(newest())["rows"]:
-        if row["kind"] not in ("conv", "ladder"):
+    for row in record.load(TIMES)["rows"]:
+        if row["kind"] not in ("conv", "ladder") or row["layout"] != "nchw" or row["precision"] == "tf32":
             continue
         problem, pass_ = find(row["layer"]).problem(getattr(torch, row["precision"])), row["pass"]
         for way, times in row["ways"].items():

@@ -33,7 +33,7 @@ def shown_on_a_gpu():
 
     source = figures.source_of(figures.PAGE.read_text(), figures.GPU)
     report = json.loads((ROOT / source).read_text()) if source else {"steps": {}}
-    return report["gpu"] if report["steps"].get("test", {}).get("ok") else None
+    return report["gpu"] if report.get("steps", {}).get("test", {}).get("ok") else None
 
 
 def rows():

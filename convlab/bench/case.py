@@ -8,6 +8,7 @@ import torch
 
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 OURS = "convlab"
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")  # of convolutions on a GPU
 HEAD = ("kind", "layer", "pass", "layout", "precision")  # these and the number of threads identify a row
 
 
@@ -16,6 +17,7 @@ class Way(NamedTuple):
     function; each call of it does the work once.
 
     precision: of multiplications. "tf32": float32 tensors, multiplied by tensor cores with ten bits of mantissa.
+    "float32": not so, though a GPU's tensor cores may make each product of three in TF32.
     capture: whether its calls are captured into a graph, where a device has graphs.
     """
 
@@ -31,7 +33,8 @@ class Case:
     `reference`, bound to them in float64 like a way, says what the outputs should be.
 
     ways: by name. convlab's begin with "convlab"; the others are compared with "convlab" itself, and graphs with
-    "convlab graph". torch's are "torch nchw", "torch channels_last tf32", "torch.compile nchw" and so on.
+    "convlab graph". torch's are "torch nchw", "torch channels_last", "torch.compile nchw" and so on; old records have
+    "torch nchw tf32", too, beside float32.
     flops, bytes: what the work takes at least. grad: whether autograd records the calls.
     slack: how far an error may exceed twice torch's worst in the same precision, relative to the largest output.
     kernels: whether to record the names of the kernels that torch runs.
@@ -56,6 +59,11 @@ class Case:
     def head(self):
         """The fields that its row begins with."""
         return dict(zip(HEAD, (self.kind, self.layer, self.pass_, self.layout, self.precision)))
+
+
+def dtype_of(precision) -> torch.dtype:
+    """Of the tensors that are multiplied in that precision."""
+    return torch.float32 if precision == "tf32" else getattr(torch, precision)
 
 
 def in_layout(tensors, layout):

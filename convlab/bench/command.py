@@ -8,6 +8,7 @@ python -m convlab.bench overhead                         what a call costs
 python -m convlab.bench survey --sample 100              some of what twenty of torchvision's models are made of, or all
 python -m convlab.bench models                           six of those models whole: training steps and inference
 python -m convlab.bench gpu                              the CUDA kernels beside cuDNN, on an NVIDIA GPU
+python -m convlab.bench gpu conv resnet-64@64 tf32,bfloat16      some of those rows: a layer, in two precisions
 
 A word is a kind of row (conv, ladder, tiles, pool, activation, step, inference, overhead, or a function around these: conv1d,
 conv_transpose2d, adaptive_avg_pool2d, prelu ...), a layer or a part of its name, a pass, a
@@ -36,6 +37,7 @@ from .measure import measure, set_floor
 
 ONLY = {"threads": "cpu", "cold": "cpu", "budget": "gpu", "dry": "gpu"}
 NO_GPU, INTERRUPTED = 3, 130  # exit statuses
+WRITING = 50  # times as long as it took to write a record, it is not written again
 
 
 def parse(argv=None):
@@ -122,7 +124,7 @@ def _one_convolution(args):
     except (RuntimeError, ValueError) as error:
         args.error(f"arguments --shape and --filters: {error}")
     ladder, tiles = ((layer,) * any(kind in word for word in args.words) for kind in ("ladder", "tiles"))
-    return cases.Problems((layer,), ladder, swept=tiles if args.command == "gpu" else ())
+    return cases.Problems((layer,), ladder, swept=tiles if args.command == "gpu" else (), float16=(layer,))
 
 
 def _sizes(names, text):
@@ -163,21 +165,25 @@ def devices_of(args):
 
 
 def run(args, devices, path=None):
-    """The record of a run, which is also written to `path`, after each row. An interrupt ends it early, with the rows
-    there are."""
+    """The record of a run, which is also written to `path`: at the end, and after rows as long as writing, which takes
+    longer the more there are, takes little of the time. An interrupt ends it early, with the rows there are."""
     chosen_ = ("words", "shape", "filters", "algo", "cold", "no_compile", "sample", "seed", "budget")
     kept = {"version": record.VERSION, "command": args.command, "when": record.now(), "complete": False}
     kept |= {"left_out": 0, "why_left_out": "interrupted", "dry": args.dry}
     kept["machine"] = record.machine() | devices[0].facts()
     kept["options"] = devices[0].limits._asdict() | {key: getattr(args, key) for key in chosen_}
     rows = {}  # by the places of case and device, so that they stay in order
+    due = 0.0
 
-    def keep():
+    def keep(last=False):
+        nonlocal due
         kept["left_out"] = len(args.cases) * len(devices) - len(rows)
         kept["rows"] = [row for _, row in sorted(rows.items())]
         kept["ceilings"] = [device.ceilings() for device in devices]
-        if path:
+        start = time.monotonic()
+        if path and (last or start >= due):
             record.save(kept, path)
+            due = time.monotonic() + WRITING * (time.monotonic() - start)
 
     warnings.simplefilter("ignore")  # of peers: what matters is recorded
     try:
@@ -191,7 +197,7 @@ def run(args, devices, path=None):
         device.use()
         for row in [row for (_, of), row in rows.items() if of == place]:
             set_floor(row, device)
-    keep()
+    keep(last=True)
     return kept
 
 
@@ -199,9 +205,8 @@ def _measure_all(args, devices, rows, keep) -> str:
     """Fills `rows`; returns why some are missing. Rows that other programs disturbed are measured once more: with luck,
     those have ended."""
     start, todo = time.monotonic(), list(enumerate(args.cases))
-    if args.command == "gpu":  # if time runs out, large networks' layers are left out, and bfloat16
-        small = ("lenet", "cifar")
-        todo.sort(key=lambda i: (i[1].precision != "float32", i[1].kind == "conv" and not i[1].layer.startswith(small)))
+    if args.command == "gpu":
+        todo.sort(key=lambda of: cases.rank(of[1]))
     for device_place, device in enumerate(devices):
         device.use()
         keep()

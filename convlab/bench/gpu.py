@@ -19,7 +19,7 @@ from .. import ops
 from .._measure import Limits, Timing, one_line
 from ..simulator import simulate
 from ..toolchain import nvcc_candidates
-from .case import OURS
+from .case import OURS, PRECISIONS, dtype_of
 from .device import Cpu
 
 MB = 2**20
@@ -134,7 +134,9 @@ class Gpu(Cpu):
 
     def floor(self, flops, bytes, precision):
         c = self.ceilings()
-        arithmetic = c["ffma" if precision == "float32" else f"matmul_{precision}"]
+        arithmetic = c[f"matmul_{precision}"] if precision != "float32" else c["ffma"]
+        if arithmetic and precision == "float32":  # tensor cores make a product of it of three in TF32
+            arithmetic = max(arithmetic, (c["matmul_tf32"] or 0) / 3)
         return 1e6 * max(flops / arithmetic, bytes / c["copy"]) if arithmetic and c["copy"] else None
 
     def ceilings(self):
@@ -142,7 +144,7 @@ class Gpu(Cpu):
         reason in "failed" where something stood against it."""
         if self._ceilings is None:
             self._ceilings, failed = {}, {}
-            for name in ("copy", "ffma", "matmul_float32", "matmul_tf32", "matmul_bfloat16"):
+            for name in ("copy", "ffma", *(f"matmul_{precision}" for precision in PRECISIONS)):
                 measure, _, precision = name.partition("_")
                 try:
                     self._ceilings[name] = getattr(self, f"_{measure}")(*filter(None, [precision]))
@@ -162,7 +164,7 @@ class Gpu(Cpu):
         return 2 * size / min(self.timing(lambda: target.copy_(source)).seconds for _ in range(TRIES))
 
     def _matmul(self, precision, n=PRODUCT):
-        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        dtype = dtype_of(precision)
         a, b = (torch.randn(n, n, device=self.type, dtype=dtype) for _ in range(2))  # random: zeros run faster
         with self.setting("", precision):
             return 2 * n**3 / min(self.timing(lambda: a @ b).seconds for _ in range(3 + TRIES))

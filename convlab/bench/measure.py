@@ -46,8 +46,7 @@ def measure(case, device) -> dict:
 
 def set_floor(row, device):
     """Adds to a row the least time that the device's ceilings allow."""
-    tf32 = ["tf32"] * any(" tf32" in name for name in row.get("ways", ()))
-    row["floor"] = {p: device.floor(row["flops"], row["bytes"], p) for p in (row["precision"], *tf32)}
+    row["floor"] = {row["precision"]: device.floor(row["flops"], row["bytes"], row["precision"])}
 
 
 def base_of(name):

@@ -15,6 +15,8 @@ from .._convert import convert
 from ..layers import CIFAR, FASHION, FLOAT, LENET, Conv
 from .case import LAYOUTS, OURS, Case, Way
 
+SLACK = {"float32": 1e-5, "tf32": 1e-2, "bfloat16": 2e-2}  # rounding decides where max pooling's gradients go
+
 
 class Network(NamedTuple):
     """`make` builds it with torch.nn's layers; `convolutions` are those it has, `linear` the sizes of its linear
@@ -75,9 +77,9 @@ GPU_NETWORKS = LENET_5.batched(1024), LENET_5.batched(10000), FASHION_86.batched
 
 
 def step(network, layout, precision, backend, algo="auto", compiled=True) -> Case:
-    """bfloat16 is autocast's: weights, and what the optimizer does, stay float32. On a GPU everybody's step is called
-    one by one and as a graph. compiled: whether torch.compile takes part in float32; it takes up to a minute to
-    prepare."""
+    """bfloat16 is autocast's: weights, and what the optimizer does, stay float32; in TF32, linear layers multiply so, too.
+    On a GPU everybody's step is called one by one and as a graph. compiled: whether torch.compile takes part in float32;
+    it takes up to a minute to prepare."""
     half, gpu = precision == "bfloat16", backend == "cuda"
 
     def draw():
@@ -88,19 +90,17 @@ def step(network, layout, precision, backend, algo="auto", compiled=True) -> Cas
 
     makers = {OURS: (layout, precision, partial(convert, algo=algo))}
     makers |= {f"torch {name}": (name, precision) for name in LAYOUTS}
-    if gpu and not half:
-        makers["torch nchw tf32"] = ("nchw", "tf32")
     ways = {}
     for name, (layout_, precision_, *change) in makers.items():
         ways[name] = Way(layout_, binder(layout_, *change), precision_, capture=False)
         if gpu:
             ways[f"{name} graph"] = ways[name]._replace(capture=True)
-    if compiled and not half:
+    if compiled and precision == "float32":
         for name in ["nchw"] if gpu else LAYOUTS:
             ways[f"torch.compile {name}"] = Way(name, binder(name, torch.compile), precision, capture=False)
     images = FLOAT * math.prod(network.x)  # bytes; the rest need not leave a GPU's caches
-    head, slack = ("step", network.name, "step", layout, precision), 2e-2 if half else 1e-5
-    return Case(*head, network.flops, images, draw, ways, binder("nchw"), grad=True, slack=slack)
+    head = "step", network.name, "step", layout, precision
+    return Case(*head, network.flops, images, draw, ways, binder("nchw"), grad=True, slack=SLACK[precision])
 
 
 def model_of(network, layout, dtype):

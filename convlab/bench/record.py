@@ -39,14 +39,13 @@ def save(record, path):
 
 def load(path, step="bench"):
     """The record in `path`, or that of a step of the report there. Raises BadRecord."""
-    record = read(path)
+    return opened(read(path), path, step)
+
+
+def opened(record, path, step="bench"):
+    """A record as it stands in the file `path`, or that of a step of a report, with rows of dicts. Raises BadRecord."""
     if record.get("command") == REPORT:
         record = (record.get("steps", {}).get(step) or {}).get("data") or {}
-    return opened(record, path)
-
-
-def opened(record, path):
-    """A record as it stands in the file `path`, with rows of dicts. Raises BadRecord."""
     if record.get("version") != VERSION or "rows" not in record:
         raise BadRecord(f"{path} has no record of `python -m convlab.bench` of format {VERSION}")
     record = dict(record)

@@ -3,7 +3,7 @@
 import statistics
 
 from ..layers import AROUND, FUNCTIONS
-from .case import OURS
+from .case import OURS, PRECISIONS
 from .measure import base_of
 from .record import row_id
 
@@ -221,7 +221,7 @@ def ceilings_of(c):
         copies = ", ".join(f"{int(size) / 2**20:g} MiB: {rate / 1e9:,.0f}" for size, rate in c["copy"].items())
         peak = [f"multiply-adds {c['fma'] / 1e9:,.0f} GFLOP/s"] if c["fma"] else []
         return peak + [f"copies, GB/s by size: {copies}"] * bool(copies)
-    words = {"ffma": "multiply-adds"} | {f"matmul_{p}": f"cuBLAS {p}" for p in ("float32", "tf32", "bfloat16")}
+    words = {"ffma": "multiply-adds"} | {f"matmul_{p}": f"cuBLAS {p}" for p in PRECISIONS}
     rates = [f"{word} {c[key] / 1e12:.0f} TFLOP/s" for key, word in words.items() if c.get(key)]
     return ([f"copy {c['copy'] / 1e9:,.0f} GB/s"] if c["copy"] else []) + rates
 
