@@ -543,7 +543,7 @@ def test_on_a_gpu(tmp_path):
     path = tmp_path / "run.json"
     layers_ = "lenet-c3@1024,lenet-5@1024,max-lenet@1024,leaky_relu-lenet@1024"
     with pytest.raises(SystemExit) as end:
-        bench.main(["gpu", layers_, "--quick", "--no-compile", "--output", str(path)])
+        bench.main(["gpu", layers_, "wgrad,backward,step", "--quick", "--no-compile", "--output", str(path)])
     kept = record.load(path)
     assert end.value.code == 0, [row["refused"] for row in kept["rows"] if "refused" in row]
     ceilings = kept["ceilings"][0]

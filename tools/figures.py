@@ -110,11 +110,12 @@ def tables(read, name="the file") -> str:
     if not whole or words or options["shape"] or options["cold"] or options["algo"] != "auto":
         raise BadRecord(f"the page shows whole runs: {name} has a dry one, a selection of rows, --cold or --algo")
     parts = _gpu(read, kept) if gpu else _cpu(kept)
-    return "\n\n".join(part if isinstance(part, str) else _markdown(*part) for part in parts if part)
+    written = (part if isinstance(part, str) else _markdown(*part) for part in parts)
+    return "\n\n".join(part for part in written if part)
 
 
 def _markdown(headings, lines):
-    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *lines))
+    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, ["---"] * len(headings), *lines)) if lines else ""
 
 
 # ---- a CPU -----------------------------------------------------------------------------------------------------------
