@@ -141,7 +141,8 @@ def _convolution(kind, layer, pass_, layout, precision, backend, ways):
     elements = sum(map(math.prod, (layer.x, layer.w, layer.y))) + layer.K * bias
     head, work = (kind, str(layer), pass_, layout, precision), (layer.flops, dtype.itemsize * elements)
     slack = SLACK["cpu" if backend == "cpu" else precision]
-    return Case(*head, *work, draw, ways, _by_torch(layer, pass_), dtype, slack=slack, kernels=kind == "conv")
+    kernels = kind == "conv" and layout == "nchw"  # beside channels_last, torch's ways are the same
+    return Case(*head, *work, draw, ways, _by_torch(layer, pass_), dtype, slack=slack, kernels=kernels)
 
 
 def _by_torch(layer, pass_):
