@@ -1,5 +1,5 @@
 """Training steps of small networks: zero_grad, forward, cross-entropy, backward, SGD; torch's layers and
-convert()'s."""
+convert()'s, on a GPU in fuse()'s blocks and without."""
 
 import math
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .._convert import convert
+from .._fuse import fuse
 from ..layers import CIFAR, FASHION, FLOAT, LENET, Conv
 from .case import LAYOUTS, OURS, Case, Way
 
@@ -88,7 +89,10 @@ def step(network, layout, precision, backend, algo="auto", compiled=True) -> Cas
     def binder(layout, change=lambda model: model):
         return lambda t: _step(change(model_of(network, layout, t["images"].dtype)), t, half)
 
-    makers = {OURS: (layout, precision, partial(convert, algo=algo))}
+    unfused = partial(convert, algo=algo)
+    makers = {OURS: (layout, precision, (lambda model: fuse(unfused(model))) if gpu else unfused)}
+    if gpu:
+        makers[f"{OURS} unfused"] = layout, precision, unfused
     makers |= {f"torch {name}": (name, precision) for name in LAYOUTS}
     ways = {}
     for name, (layout_, precision_, *change) in makers.items():
