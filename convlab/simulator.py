@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from . import ops
 from ._flops import count_flops, renew_counters
 from ._load import lab as _lab
+from ._when_imported import when_imported
 from .gpus import H200, Gpu, gpu_of
 from .libraries import FILES, fault, newer_sources
 
@@ -119,22 +121,35 @@ def _library(check: bool) -> _Library:
         return libraries[name]
 
 
-class _Redirect(TorchDispatchMode):
+def _redirected(
+    mode: TorchDispatchMode, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+) -> Any:
     """Hands convlab's operators on CPU tensors to the current simulation, if there is one; everything else goes its
     way."""
+    simulation = current()
+    twin = simulation and simulation._library.twins.get(func)
+    if simulation is None or not twin:
+        return func(*args, **(kwargs or {}))
+    if any(not issubclass(kind, (FakeTensor, FunctionalTensor)) for kind in types):
+        return NotImplemented  # tensors that hold others: their own __torch_dispatch__ comes back here with those
+    if types or any(a.device.type != "cpu" for a in args if isinstance(a, torch.Tensor)):
+        return func(*args, **(kwargs or {}))
+    return simulation._run(twin, args, kwargs or {})
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        simulation = current()
-        twin = simulation and simulation._library.twins.get(func)
-        if simulation is None or not twin:
-            return func(*args, **(kwargs or {}))
-        if any(not issubclass(kind, (FakeTensor, FunctionalTensor)) for kind in types):
-            return NotImplemented  # tensors that hold others: their own __torch_dispatch__ comes back here with those
-        if types or any(a.device.type != "cpu" for a in args if isinstance(a, torch.Tensor)):
-            return func(*args, **(kwargs or {}))
-        return simulation._run(twin, args, kwargs or {})
+
+class _Redirect(TorchDispatchMode):
+    __torch_dispatch__: Callable[..., Any] = _redirected
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # so says torch's compiler itself, below: torch would import it here, which takes three seconds
+
+
+def _keep_compiler_out(dynamo: ModuleType) -> None:
+    _Redirect.__torch_dispatch__ = dynamo.disable(_redirected)
+
+
+when_imported("torch._dynamo", _keep_compiler_out)
 
 
 class Simulation:

@@ -232,8 +232,10 @@ def test_compiled_functions_run_eagerly_inside():
     x, w = torch.randn(1, 2, 6, 6), torch.randn(3, 2, 3, 3)
     compiled = torch.compile(lambda x, w: CF.relu(CF.conv2d(x, w)), backend="aot_eager")
     expected = compiled(x, w)
+    torch._dynamo.utils.counters.clear()
     with convlab.simulate() as sim:
         y = compiled(x, w)
+    assert not torch._dynamo.utils.counters["frames"]  # nor is what simulates compiled
     torch.testing.assert_close(y, expected)
     assert kernels(sim) == ["gemm_kernel", "unary_kernel"]
     assert torch.equal(compiled(x, w), expected)
@@ -330,7 +332,13 @@ def test_orders_are_repeatable():
 
 
 def test_it_loads_late():
-    """Importing convlab does not load the simulator."""
-    code = 'import convlab; assert not [line for line in open("/proc/self/maps") if "_sim" in line]'
+    """Importing convlab does not load the simulator, and simulating does not load torch's compiler."""
+    code = """if True:
+        import sys, convlab, torch
+        assert not [line for line in open("/proc/self/maps") if "_sim" in line]
+        with convlab.simulate(check=False) as sim:
+            convlab.functional.relu(torch.ones(3))
+        assert sim.launches and "torch._dynamo" not in sys.modules
+    """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
