@@ -16,7 +16,7 @@ int main() {
   while (std::scanf("%u", &bytes) == 1) {
     uintptr_t address[32];
     for (uintptr_t& a : address) std::scanf("%lu", &a);
-    std::printf("%u\\n", convlab::sim::wavefronts_of(address, ~0u, bytes));
+    std::printf("%u\\n", convlab::sim::wavefronts_of(address, ~0u, bytes).taken);
   }
 }
 """

@@ -39,12 +39,6 @@ void AsyncCopies::issue(Runner& runner, void* shared, const void* global, unsign
   if (at_once) land(copy);
 }
 
-bool AsyncCopies::covers(const char* p, size_t bytes) const {
-  for (const Copy& copy : pending_)
-    if (p < static_cast<char*>(copy.shared) + copy.bytes && p + bytes > copy.shared) return true;
-  return false;
-}
-
 void AsyncCopies::wait(unsigned groups_that_may_be_pending) {
   Runner& runner = *running();
   TrafficCounter* const counter = std::exchange(runner.counter, nullptr);  // it counted them when they were issued

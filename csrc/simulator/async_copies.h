@@ -16,7 +16,12 @@ class AsyncCopies {
   bool empty() const { return pending_.empty(); }
   Site first_site() const { return pending_.front().site; }
   void issue(Runner& runner, void* shared, const void* global, unsigned bytes, unsigned source_bytes, Site site);
-  bool covers(const char* p, size_t bytes) const;  // whether a copy that has not been waited for writes there
+  // Whether a copy that has not been waited for writes there.
+  bool covers(const char* p, size_t bytes) const {
+    for (const Copy& copy : pending_)
+      if (p < static_cast<char*>(copy.shared) + copy.bytes && p + bytes > copy.shared) return true;
+    return false;
+  }
   void commit() { groups_++; }
   void wait(unsigned groups_that_may_be_pending);
 

@@ -76,7 +76,7 @@ struct Piece {  // of memory, with its marks
 };
 
 // Whether what `mark` describes may happen at the same time as what `thread` does now.
-bool concurrent(const Mark& mark, Runner& r, uint16_t thread, bool global) {
+inline bool concurrent(const Mark& mark, Runner& r, uint16_t thread, bool global) {
   if (global && mark.other_block >= r.epochs.launch_began) return true;
   if (mark.epoch != r.epochs.now)
     return global && mark.epoch >= r.epochs.launch_began && mark.epoch < r.epochs.block_began;
@@ -97,15 +97,11 @@ void race(Runner& r, const char* kind, const char* before, const Mark& mark, con
         unpack(mark.place)});
 }
 
-Mark mark_now(Runner& r, const Mark& old, const Where& where, uint16_t thread, bool several, bool atomic) {
+inline Mark mark_now(Runner& r, const Mark& old, uint32_t place, uint16_t thread, bool several, bool atomic) {
   const bool by_other_block = old.epoch >= r.epochs.launch_began && old.epoch < r.epochs.block_began;
-  return {r.epochs.now,
-          by_other_block ? old.epoch : old.other_block,
-          r.warp_of(thread).sync_epoch,
-          pack(where),
-          thread,
-          several,
-          atomic};
+  return {
+      r.epochs.now, by_other_block ? old.epoch : old.other_block, r.warp_of(thread).sync_epoch, place, thread, several,
+      atomic};
 }
 
 // In shared memory not the end yet: if another thread writes it in the same interval, what is wrong is the barrier.
@@ -128,6 +124,7 @@ Mark mark_now(Runner& r, const Mark& old, const Where& where, uint16_t thread, b
 void touch(Runner& r, const Piece& piece, size_t bytes, Access access, const Where& where) {
   const uint16_t thread = r.current->index;
   const size_t unit = piece.element.unit;
+  const uint32_t place = pack(where);
   for (size_t i = piece.offset / unit; i * unit < piece.offset + bytes; i++) {
     Granule& g = piece.granules[i];
     if (access != Access::write && piece.needs_write_before_read &&
@@ -140,7 +137,7 @@ void touch(Runner& r, const Piece& piece, size_t bytes, Access access, const Whe
       const bool several =
           m.epoch == r.epochs.now &&
           (m.several || concurrent({m.epoch, 0, m.warp_epoch, 0, m.thread, false, false}, r, thread, false));
-      g.read = mark_now(r, m, where, thread, several, false);
+      g.read = mark_now(r, m, place, thread, several, false);
     } else {
       const bool both_atomic = access == Access::atomic && g.write.atomic;
       if (!both_atomic && concurrent(g.write, r, thread, piece.global))
@@ -151,7 +148,7 @@ void touch(Runner& r, const Piece& piece, size_t bytes, Access access, const Whe
       }
       const bool several =
           both_atomic && g.write.epoch == r.epochs.now && (g.write.several || g.write.thread != thread);
-      g.write = mark_now(r, g.write, where, thread, several, access == Access::atomic);
+      g.write = mark_now(r, g.write, place, thread, several, access == Access::atomic);
     }
   }
 }

@@ -83,12 +83,6 @@ void* SharedMemory::dynamic_array(Element element, Site site, bool may_be_absent
   return arena_ + arrays_[0].begin;
 }
 
-const SharedMemory::Array* SharedMemory::array_at(size_t offset, size_t bytes) const {
-  for (const Array& a : arrays_)
-    if (offset >= a.begin && offset + bytes <= a.begin + a.bytes) return &a;
-  return nullptr;
-}
-
 const SharedMemory::Array* SharedMemory::nearest(size_t offset) const {
   const Array* best = nullptr;
   size_t least = ~size_t(0);

@@ -33,7 +33,12 @@ class SharedMemory {
 
   bool contains(const char* p) const { return p >= arena_ && p < arena_ + kArena; }
   size_t offset_of(const char* p) const { return size_t(p - arena_); }
-  const Array* array_at(size_t offset, size_t bytes) const;  // the one that [offset, offset + bytes) lies in, or null
+  // The one that [offset, offset + bytes) lies in, or null.
+  const Array* array_at(size_t offset, size_t bytes) const {
+    for (const Array& a : arrays_)
+      if (offset >= a.begin && offset + bytes <= a.begin + a.bytes) return &a;
+    return nullptr;
+  }
   const Array* nearest(size_t offset) const;
   size_t bytes_used() const { return static_bytes_ + dynamic_bytes_; }
 

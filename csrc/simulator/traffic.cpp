@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "simulator/check.h"
 
@@ -12,16 +13,24 @@ namespace {
 constexpr unsigned kSectorBytes = 32;  // what one request to L2 moves
 constexpr unsigned kBanks = 32, kBankBytes = 4;
 
-// The distinct words of `word` bytes that the lanes of `lanes` touch. At most 32 lanes of 16 bytes.
+// The distinct words of `word` bytes, a power of two, that the lanes of `lanes` touch. At most 32 lanes of 16 bytes.
 struct Words {
   std::array<uintptr_t, 32 * 16> at;
   unsigned count = 0;
 
   Words(const uintptr_t* address, uint32_t lanes, unsigned bytes, unsigned word) {
-    for (unsigned lane = 0; lane < 32; lane++)
-      if (lanes >> lane & 1)
-        for (uintptr_t w = address[lane] / word; w <= (address[lane] + bytes - 1) / word; w++) at[count++] = w;
-    if (!std::is_sorted(at.begin(), at.begin() + count)) std::sort(at.begin(), at.begin() + count);  // mostly they are
+    const int shift = std::countr_zero(word);
+    bool sorted = true;  // mostly they are
+    for (; lanes; lanes &= lanes - 1) {
+      const uintptr_t first = address[std::countr_zero(lanes)];
+      for (uintptr_t w = first >> shift; w <= (first + bytes - 1) >> shift; w++) {
+        if (count && at[count - 1] == w) continue;
+        sorted &= !count || at[count - 1] < w;
+        at[count++] = w;
+      }
+    }
+    if (sorted) return;
+    std::sort(at.begin(), at.begin() + count);
     count = unsigned(std::unique(at.begin(), at.begin() + count) - at.begin());
   }
 };
@@ -40,15 +49,6 @@ unsigned lanes_at_once(const uintptr_t* address, uint32_t lanes, unsigned bytes)
   return in_pairs(address, lanes, 1) || in_pairs(address, lanes, 2) ? 16 : 8;
 }
 
-template <class F> unsigned sum_over_groups(const uintptr_t* address, uint32_t lanes, unsigned bytes, F f) {
-  const unsigned width = lanes_at_once(address, lanes, bytes);
-  const uint32_t group = width == 32 ? ~0u : (1u << width) - 1;
-  unsigned sum = 0;
-  for (unsigned first = 0; first < 32; first += width)
-    if (const uint32_t some = lanes & group << first) sum += f(some);
-  return sum;
-}
-
 // Between the first two neighbouring lanes; 0 where there are none.
 uint64_t distance_of(const uintptr_t* address, uint32_t lanes) {
   const uint32_t pairs = lanes & lanes >> 1;
@@ -60,39 +60,38 @@ uint64_t distance_of(const uintptr_t* address, uint32_t lanes) {
 }  // namespace
 
 unsigned ideal_sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
-  bool aligned = true;  // then accesses are the same or apart, and whole ones can be counted
-  for (unsigned lane = 0; lane < 32; lane++) aligned &= !(lanes >> lane & 1) || address[lane] % bytes == 0;
+  bool aligned = std::has_single_bit(bytes);  // then accesses are the same or apart, and whole ones can be counted
+  for (uint32_t some = lanes; some; some &= some - 1) aligned &= address[std::countr_zero(some)] % bytes == 0;
   const unsigned word = aligned ? bytes : 1;
   return (Words(address, lanes, bytes, word).count * word + kSectorBytes - 1) / kSectorBytes;
 }
 
-unsigned wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
-  return sum_over_groups(address, lanes, bytes, [&](uint32_t some) {
-    const Words words(address, some, bytes, kBankBytes);
+Wavefronts wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
+  const unsigned width = lanes_at_once(address, lanes, bytes);
+  const uint32_t group = width == 32 ? ~0u : (1u << width) - 1;
+  Wavefronts sum;
+  for (unsigned first = 0; first < 32; first += width) {
+    const Words words(address, lanes & group << first, bytes, kBankBytes);
     unsigned load[kBanks] = {}, most = 0;
     for (unsigned i = 0; i < words.count; i++) most = std::max(most, ++load[words.at[i] % kBanks]);
-    return most;
-  });
+    sum.taken += most;
+    sum.ideal += (words.count + kBanks - 1) / kBanks;
+  }
+  return sum;
 }
 
-unsigned ideal_wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes) {
-  return sum_over_groups(address, lanes, bytes, [&](uint32_t some) {
-    return (Words(address, some, bytes, kBankBytes).count + kBanks - 1) / kBanks;
-  });
-}
-
-TrafficCounter::Stream& TrafficCounter::stream_of(const Key& key, Memory memory, Access access) {
-  Recent& recent =
-      recent_[(std::get<0>(key) ^ std::get<0>(key) >> 6 ^ reinterpret_cast<uintptr_t>(memory.name) >> 4) % kRecent];
-  if (recent.stream && recent.key == key) return *recent.stream;
+TrafficCounter::Stream& TrafficCounter::stream_of(const Key& key, bool shared) {
+  const auto [place, memory, access] = key;
   const auto [at, fresh] = streams_.try_emplace(key);
-  if (fresh) at->second.memory = memory.name, at->second.shared = memory.shared, at->second.access = access;
-  recent = {key, &at->second};
+  if (fresh) at->second.memory = memory, at->second.shared = shared, at->second.access = access;
   return at->second;
 }
 
 void TrafficCounter::note(Memory memory, unsigned thread, const char* p, size_t bytes, Access access, uint32_t place) {
-  Stream& stream = stream_of({place, memory.name, access}, memory, access);
+  const Key key{place, memory.name, access};
+  Recent& recent = recent_[(place ^ place >> 6 ^ reinterpret_cast<uintptr_t>(memory.name) >> 4) % kRecent];
+  if (!recent.stream || recent.key != key) recent = {key, &stream_of(key, memory.shared)};
+  Stream& stream = *recent.stream;
   std::vector<Request>& requests = stream.requests[thread / kLanes];
   const unsigned n = stream.seen[thread]++, lane = thread % kLanes;
   if (n >= requests.size()) requests.resize(n + 1);
@@ -104,8 +103,8 @@ void TrafficCounter::note(Memory memory, unsigned thread, const char* p, size_t 
 TrafficSums TrafficCounter::sums_of(const Stream& stream, const Request& q) {
   TrafficSums sums{1, uint64_t(__builtin_popcount(q.lanes)) * q.bytes};
   if (stream.shared) {
-    sums.cost = wavefronts_of(q.address, q.lanes, q.bytes);
-    sums.ideal = ideal_wavefronts_of(q.address, q.lanes, q.bytes);
+    const Wavefronts wavefronts = wavefronts_of(q.address, q.lanes, q.bytes);
+    sums.cost = wavefronts.taken, sums.ideal = wavefronts.ideal;
   } else {
     const Words sectors(q.address, q.lanes, q.bytes, kSectorBytes);
     sums.cost = sectors.count;

@@ -101,7 +101,7 @@ class TrafficCounter {
     Stream* stream = nullptr;
   };
   static constexpr unsigned kRecent = 64;  // a loop has a few accesses, over and over
-  Stream& stream_of(const Key& key, Memory memory, Access access);
+  Stream& stream_of(const Key& key, bool shared);
   TrafficSums sums_of(const Stream& stream, const Request& q);
   std::map<Key, Stream> streams_;
   Recent recent_[kRecent];
@@ -110,7 +110,9 @@ class TrafficCounter {
 
 // Of the lanes' addresses in one request (each of `bytes` bytes).
 unsigned ideal_sectors_of(const uintptr_t* address, uint32_t lanes, unsigned bytes);
-unsigned wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes);
-unsigned ideal_wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes);
+struct Wavefronts {
+  unsigned taken = 0, ideal = 0;  // ideal: the least that the same bytes can take
+};
+Wavefronts wavefronts_of(const uintptr_t* address, uint32_t lanes, unsigned bytes);
 
 }  // namespace convlab::sim
