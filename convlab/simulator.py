@@ -300,7 +300,8 @@ def traffic_of_a_sample(
     """The memory traffic of `call()`, convlab's functions on CPU tensors, from a sample of the blocks that it launches: of
     so many of a kernel one runs, two at least, and they count for all. `seed` draws them.
 
-    Tensors are not looked at, outputs are left as they happen to be, and neither need be in memory.
+    Tensors are not looked at, outputs are left as they happen to be, and neither need be in memory. Accesses are checked for
+    bounds, not for races.
     """
     simulation = Simulation(
         "forward", seed, check=True, count=True, one_block_in=one_block_in, multiprocessors=multiprocessors

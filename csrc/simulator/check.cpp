@@ -179,6 +179,7 @@ void check_shared(Runner& r, const char* p, size_t bytes, Access access, const W
   if (access == Access::read && r.current->copies.covers(p, bytes))
     fail({std::string("read of '") + array->name + "' where a cp.async of this thread has not been waited for", where});
   if (r.counter) r.counter->note({array->name, true}, r.current->index, p, bytes, access, pack(where));
+  if (!r.marks) return;
   touch(r,
         {shared_shadow().of(SharedMemory::kArena) + array->begin, array->element, offset - array->begin, "shared",
          array->name, false, true},
@@ -200,6 +201,7 @@ void check_global(Runner& r, const char* p, size_t bytes, Access access, const W
     if (access != Access::read) fail({"write to an input: " + describe_address(p), where});
     return;
   }
+  if (!r.marks) return;
   const size_t offset = size_t(p - b->begin);
   touch(r,
         {b->shadow.of(b->bytes / b->element.unit + 1), b->element, offset, "device memory", b->name.c_str(), true,

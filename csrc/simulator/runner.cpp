@@ -67,7 +67,7 @@ void Runner::begin_launch(const Launch& launch, const Session& session) {
   count_ = launch.block.x * launch.block.y * launch.block.z;
   make_stacks(count_);
   launch_ = &launch;
-  order = session.order, seed_ = session.seed;
+  order = session.order, seed_ = session.seed, marks = !session.without_data();
   epochs.launch_began = epochs.now + 1;
   last_buffer = nullptr;
   builtins.block_size = launch.block, builtins.grid_size = launch.grid;

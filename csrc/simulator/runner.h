@@ -96,6 +96,7 @@ class Runner {
   bool in_runtime = false;  // a runtime function runs: instrumented library code in it is not the kernel's
   Where called_from;  // where the kernel called the runtime function that runs
   Order order{};
+  bool marks = true;  // accesses, for the race check: not of a sample of blocks, which is only counted
   SharedMemory shared;
   Epochs epochs;  // for the race check
   Buffer* last_buffer = nullptr;  // the device buffer last accessed; most accesses are to the same one
