@@ -165,18 +165,15 @@ def test_what_is_planned_is_what_is_launched(rung):
             with simulate(check=False) as sim:
                 counting.call_of(rung, problem, pass_)()
             assert [launch[:4] for launch in planned] == [launch[:4] for launch in sim.launches], (conv, pass_)
-            for plan, launch in zip(
-                planned, sim.launches
-            ):  # the compiler may leave out what the simulator keeps, but not add much
+            for plan, launch in zip(planned, sim.launches):
                 assert plan.shared_bytes <= launch.shared_bytes
                 if not (found := compiled.resources_of(launch.kernel, launch.source, "8.0")):
                     assert not is_recorded(launch.kernel), launch
                     continue
-                registers, static, _ = found  # nvcc aligns arrays further than they need
-                assert 0 < registers <= 255 and abs(plan.shared_bytes + static - launch.shared_bytes) <= 128, (
-                    launch,
-                    static,
-                )
+                registers, static, _ = found
+                more = launch.shared_bytes - (plan.shared_bytes + static)
+                # the last array ends anywhere for nvcc, which leaves out one of a single element that nothing reads
+                assert 0 < registers <= 255 and 0 <= more <= 16, (launch, static)
             compared += 1
     assert compared >= 2
 

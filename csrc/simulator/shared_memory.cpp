@@ -13,6 +13,7 @@ namespace {
 
 constexpr size_t kRedZone = 128;  // bytes between arrays: an index that is off by a few hits poison, not a neighbour
 constexpr size_t kAlignment = 128;
+constexpr size_t kStaticAlignment = 16, kDynamicAlignment = 128;  // SHARED's and DYNAMIC_SHARED's
 
 }  // namespace
 
@@ -28,7 +29,7 @@ void SharedMemory::begin_block(size_t dynamic_bytes) {
   }
   arrays_.clear();
   used_ = kRedZone;
-  static_bytes_ = 0;
+  static_bytes_ = 0, static_unit_ = 1;
   dynamic_bytes_ = dynamic_bytes;
   poisoned_ = 0;
   poison_up_to(touched_);
@@ -51,22 +52,30 @@ void SharedMemory::poison_up_to(size_t end) {
 void* SharedMemory::static_array(const void* key, size_t bytes, Element element, const char* name, Site site) {
   for (const Array& a : arrays_)
     if (a.key == key) return arena_ + a.begin;
-  static_bytes_ += (bytes + 15) / 16 * 16;
+  static_bytes_ += (bytes + kStaticAlignment - 1) / kStaticAlignment * kStaticAlignment;
   if (static_bytes_ > kStaticSharedLimit)
     fail({"static shared memory: with '" + std::string(name) + "' (" + std::to_string(bytes) +
               " bytes) the block has " + std::to_string(static_bytes_) +
               " bytes, more than the 48 KiB that static arrays may take; use DYNAMIC_SHARED (extern __shared__)",
           site});
-  if (static_bytes_ + dynamic_bytes_ > kSharedLimit)
-    fail({"shared memory: " + std::to_string(static_bytes_) + " static and " + std::to_string(dynamic_bytes_) +
-              " dynamic bytes are more than the 227 KiB a block can have",
-          site});
+  check_limit(site);
   const size_t begin = reserve(bytes);
   arrays_.push_back({key, name, begin, bytes, element});
   return arena_ + begin;
 }
 
-void* SharedMemory::dynamic_array(Element element, Site site, bool may_be_absent) {
+void SharedMemory::check_limit(Site site) const {
+  if (bytes_used() > kSharedLimit)
+    fail({"shared memory: " + std::to_string(static_bytes()) + " static and " + std::to_string(dynamic_bytes_) +
+              " dynamic bytes are more than the 227 KiB a block can have",
+          site});
+}
+
+void* SharedMemory::dynamic_array(Element element, size_t alignment, Site site, bool may_be_absent) {
+  if (alignment > static_unit_) {
+    static_unit_ = alignment;
+    check_limit(site);
+  }
   if (!dynamic_bytes_) {
     if (!may_be_absent)
       fail({"DYNAMIC_SHARED in a kernel that was launched with 0 bytes of dynamic shared memory", site});
@@ -102,7 +111,7 @@ void* shared_array(const void* key, size_t bytes, Element element, const char* n
 void* dynamic_shared(Element element, Site site) {
   Runner& r = *running();
   InRuntime guard(r, site);
-  return r.shared.dynamic_array(element, site);
+  return r.shared.dynamic_array(element, kDynamicAlignment, site);
 }
 
 }  // namespace convlab::sim

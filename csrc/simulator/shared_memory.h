@@ -28,8 +28,9 @@ class SharedMemory {
 
   void begin_block(size_t dynamic_bytes);
   void* static_array(const void* key, size_t bytes, Element element, const char* name, Site site);
-  // may_be_absent: a kernel may name it, if it does not touch it, where the launch gave it no bytes
-  void* dynamic_array(Element element, Site site, bool may_be_absent = false);
+  // alignment: of the dynamic memory, which lies behind the static arrays. may_be_absent: a kernel may name it, if it does
+  // not touch it, where the launch gave it no bytes
+  void* dynamic_array(Element element, size_t alignment, Site site, bool may_be_absent = false);
 
   bool contains(const char* p) const { return p >= arena_ && p < arena_ + kArena; }
   size_t offset_of(const char* p) const { return size_t(p - arena_); }
@@ -40,16 +41,19 @@ class SharedMemory {
     return nullptr;
   }
   const Array* nearest(size_t offset) const;
-  size_t bytes_used() const { return static_bytes_ + dynamic_bytes_; }
+  size_t bytes_used() const { return static_bytes() + dynamic_bytes_; }
 
   static constexpr size_t kArena = 1 << 19;  // twice the limit: the red zones take room too
 
  private:
+  // As nvcc counts them: up to where the dynamic memory begins, if the kernel has any.
+  size_t static_bytes() const { return (static_bytes_ + static_unit_ - 1) / static_unit_ * static_unit_; }
+  void check_limit(Site site) const;
   size_t reserve(size_t bytes);
   void poison_up_to(size_t end);
 
   char* arena_ = nullptr;
-  size_t used_ = 0, static_bytes_ = 0, dynamic_bytes_ = 0;
+  size_t used_ = 0, static_bytes_ = 0, static_unit_ = 1, dynamic_bytes_ = 0;
   size_t touched_ = 0;  // the arena beyond it has never been handed out
   size_t poisoned_ = 0;
   std::vector<Array> arrays_;

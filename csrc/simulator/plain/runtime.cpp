@@ -179,7 +179,7 @@ void launch(const Launch& launch, Site site, const char* name) {
 void* dynamic_shared(Element element, Site site) {
   Runner& r = *running();
   InRuntime guard(r, site);
-  return r.shared.dynamic_array(element, site, true);
+  return r.shared.dynamic_array(element, element.bytes, site, true);
 }
 
 // ---- tensor cores ----
