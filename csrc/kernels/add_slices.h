@@ -33,4 +33,25 @@ template <class T> void add_slices(int slices, long long elements, const float* 
          partial, sum);
 }
 
+// partial [slices, K, taps, C] -> sum [K, C, taps], from channels_last as the kernel that made it stores fastest.
+template <class T>
+__global__ void __launch_bounds__(kAddThreads)
+    add_filter_slices_kernel(int slices, int elements, int C, int taps, const float* partial, T* sum) {
+  const int i = int(blockIdx.x) * kAddThreads + int(threadIdx.x);
+  if (i >= elements) return;
+  float total = 0;
+  for (int slice = 0; slice < slices; slice++) total += partial[(long long)slice * elements + i];
+  const int tap = i / C % taps, c = i % C;
+  sum[i - (tap * C + c) + c * taps + tap] = T(total);
+}
+
+template <class T>
+void add_filter_slices(int slices, int K, int C, int taps, bool channels_last, const float* partial, T* sum,
+                       cudaStream_t stream) {
+  const int elements = K * C * taps;
+  if (channels_last || taps == 1) return add_slices(slices, elements, partial, sum, stream);
+  launch(add_filter_slices_kernel<T>, blocks_for(elements, kAddThreads), dim3(kAddThreads), 0, stream, slices, elements,
+         C, taps, partial, sum);
+}
+
 }  // namespace convlab

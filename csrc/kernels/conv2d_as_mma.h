@@ -67,6 +67,7 @@ template <class T, bool kChannelsLast> struct ImageMap {
 
   struct Part : MmaPart<T> {
     static constexpr bool kLinesInner = !kChannelsLast, kBAsA = false, kLineSums = false, wants_line_sums = false;
+    int rows_together;  // of D, so many rows lie side by side, on a multiple of so many elements
     bool rows_inner;  // of D, rows lie side by side
     TapAxis h, v;
     TapWalk walk;
@@ -103,9 +104,11 @@ template <class T, bool kChannelsLast> struct ImageMap {
       b = {(long long)(r * filter_columns + s) * by_depth.d + c, 0, 0};
     }
     __device__ float bias_of(long long n) const { return bias ? float(bias[n]) : 0.0f; }
-    __device__ void store(long long d, float sum) const { output[d] = T(sum); }
-    __device__ void store_four(long long d, const Vector<float, 4>& sum) const {
-      store_vector(output + d, Vector<T, 4>{{T(sum.at[0]), T(sum.at[1]), T(sum.at[2]), T(sum.at[3])}});
+    template <int n> __device__ void store_together(long long d, const Vector<float, n>& sum) const {
+      Vector<T, n> v;
+#pragma unroll
+      for (int i = 0; i < n; i++) v.at[i] = T(sum.at[i]);
+      store_vector(output + d, v);
     }
   };
 
@@ -150,6 +153,7 @@ template <class T, bool kChannelsLast> struct ImageMap {
                 (p.h.tap_every * g.S - p.v.taps * p.v.tap_every) * depth};
     }
     p.fours = fours, p.rows_inner = out.pixel == 1;
+    p.rows_together = !p.rows_inner || p.h.every * p.v.every != 1 || out.channel % 2 ? 1 : out.channel % 4 ? 2 : 4;
     return p;
   }
 };
@@ -158,23 +162,23 @@ template <class T, bool kChannelsLast> struct ImageMap {
 template <class T, bool kChannelsLast> struct FilterMap {
   Conv2d g;
   const T *dy, *x;
-  float *dw, *db;  // [slices][as dw lies], and [slices][K] or null
+  float *dw, *db;  // [slices][K][taps][C], and [slices][K] or null
   Pitches of_dy, of_x;
   int dy_depth, x_depth;  // channels of a group, up to a multiple of a chunk where they were laid out anew
-  bool dw_channels_last, dy_wide, x_wide;
+  bool dy_wide, x_wide;
   int slices;
   long long slice;  // steps in each but the last
   Divisor by_plane, by_row;  // P Q and Q
 
   struct Part : MmaPart<T> {
     static constexpr bool kLinesInner = kChannelsLast, kBAsA = true, kLineSums = true, rows_inner = false;
+    static constexpr int rows_together = 1;
     bool wants_line_sums;
     Conv2d g;
     Pitches of_dy, of_x;
     float *output, *sums;
     Divisor by_plane, by_row;
     int x_depth, begin, steps;  // begin: inside the plane of the slice's first image
-    bool dw_channels_last;
 
     __device__ int tiles(int K) const { return (steps + K - 1) / K; }
     __device__ void row(long long m, Position& a, long long& d) const {
@@ -188,7 +192,7 @@ template <class T, bool kChannelsLast> struct FilterMap {
       const int tap = int(n) / x_depth, c = int(n) % x_depth, r = tap / g.S, s = tap % g.S;
       const int h = r * g.dilation_h, v = s * g.dilation_w;
       b = {c * of_x.channel + ((long long)h * g.W + v) * of_x.pixel, h, v};
-      d = c >= g.Cg() ? -1 : dw_channels_last ? tap * g.Cg() + c : c * (g.R * g.S) + tap;
+      d = c >= g.Cg() ? -1 : tap * g.Cg() + c;
     }
     __device__ void step(int tile, int i, int K, Position& a, Position& b) const {
       const long long k = (long long)tile * K + i;
@@ -200,8 +204,9 @@ template <class T, bool kChannelsLast> struct FilterMap {
       b = {image * of_x.image + ((long long)h * g.W + v) * of_x.pixel, h, v};
     }
     __device__ float bias_of(long long) const { return 0.0f; }
-    __device__ void store(long long d, float sum) const { output[d] = sum; }
-    __device__ void store_four(long long d, const Vector<float, 4>& sum) const { store_vector(output + d, sum); }
+    template <int n> __device__ void store_together(long long d, const Vector<float, n>& sum) const {
+      store_vector(output + d, sum);
+    }
     __device__ void store_line_sum(long long m, float sum) const { sums[m] = sum; }
   };
 
@@ -212,7 +217,6 @@ template <class T, bool kChannelsLast> struct FilterMap {
     Part p;
     p.g = g;
     p.of_dy = of_dy, p.of_x = of_x, p.by_plane = by_plane, p.by_row = by_row, p.x_depth = x_depth;
-    p.dw_channels_last = dw_channels_last;
     p.a_base = dy + from / plane * of_dy.image + group * (dy_depth * of_dy.channel);
     p.b_base = x + from / plane * of_x.image + group * (x_depth * of_x.channel);
     p.begin = int(from % plane), p.steps = int(min(g.N * plane - from, slice));
@@ -222,7 +226,7 @@ template <class T, bool kChannelsLast> struct FilterMap {
     p.output = dw + i * filters + group * (filters / g.groups);
     p.sums = db ? db + (long long)i * g.K + group * g.Kg() : nullptr;
     p.wants_line_sums = db != nullptr;
-    p.fours = dw_channels_last && g.Cg() % 4 == 0 && x_depth == g.Cg();
+    p.fours = g.Cg() % 4 == 0 && x_depth == g.Cg();
     return p;
   }
 };
@@ -256,37 +260,26 @@ struct ToTf32 {
   static __device__ float round(float x) { return __uint_as_float(to_tf32(x)); }
 };
 
-constexpr int kTransposed = 32;  // pixels, and channels, of a tile
-
-// from [N, C, pixels] in either layout -> to [N, pixels, groups, depth], zeros beyond the channels of a group.
-// grid (ceil(pixels / 32), ceil(groups depth / 32), images); 32 x 8 threads
+// from [N, C, pixels] in either layout -> to [N, pixels, groups, depth], zeros beyond the channels of a group: a thread
+// makes chunks, a warp those of pixels side by side. grid (ceil(pixels / 256), chunks of a pixel, images) or less in y, z
 template <class T>
 __global__ void __launch_bounds__(kLayoutThreads)
-    channels_last_kernel(int images, int C, int groups, int depth, long long pixels, Pitches pitches,
-                         const T* __restrict__ from, T* __restrict__ to) {
-  SHARED(T, tile, [kTransposed][kTransposed + 2]);
-  const int lane = int(threadIdx.x) % kTransposed, first = int(threadIdx.x) / kTransposed, Cg = C / groups;
-  const long long pixel0 = (long long)blockIdx.x * kTransposed;
-  const int channel0 = int(blockIdx.y) * kTransposed;
-  for (int n = int(blockIdx.z); n < images; n += int(gridDim.z)) {
-    for (int i = first; i < kTransposed; i += kLayoutThreads / kTransposed) {
-      const bool along_pixels = pitches.pixel == 1;
-      const int row = along_pixels ? lane : i, column = along_pixels ? i : lane;
-      const long long pixel = pixel0 + row;
-      const int channel = channel0 + column, group = channel / depth, c = channel % depth;
-      const bool is = pixel < pixels && group < groups && c < Cg;
-      tile[row][column] =
-          is ? from[n * pitches.image + (long long)(group * Cg + c) * pitches.channel + pixel * pitches.pixel]
-             : T(0.0f);
+    chunks_kernel(int images, int groups, int Cg, int depth, long long pixels, Pitches pitches,
+                  const T* __restrict__ from, T* __restrict__ to) {
+  constexpr int kChunk = kChunkBytes / int(sizeof(T));
+  const long long pixel = (long long)blockIdx.x * kLayoutThreads + threadIdx.x;
+  const int depths = groups * depth;
+  if (pixel >= pixels) return;
+  for (int channel = int(blockIdx.y) * kChunk; channel < depths; channel += int(gridDim.y) * kChunk) {
+    const int group = channel / depth, c = channel - group * depth;
+    const T* of_channel = from + (group * Cg + c) * pitches.channel + pixel * pitches.pixel;
+    for (int n = int(blockIdx.z); n < images; n += int(gridDim.z)) {
+      Vector<T, kChunk> chunk;
+#pragma unroll
+      for (int i = 0; i < kChunk; i++)
+        chunk.at[i] = c + i < Cg ? of_channel[n * pitches.image + i * pitches.channel] : T(0.0f);
+      store_vector(to + (n * pixels + pixel) * depths + channel, chunk);
     }
-    __syncthreads();
-    for (int i = first; i < kTransposed; i += kLayoutThreads / kTransposed) {
-      const long long pixel = pixel0 + i;
-      const int channel = channel0 + lane;
-      if (pixel < pixels && channel < groups * depth)
-        to[(n * pixels + pixel) * (groups * depth) + channel] = tile[i][lane];
-    }
-    __syncthreads();
   }
 }
 

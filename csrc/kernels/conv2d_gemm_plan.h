@@ -43,7 +43,9 @@ inline long long slice_for(const GemmProblem& p, long long wanted) {
 }
 
 // With so many steps in a slice, on a GPU with so many multiprocessors. The constants are an H200's, fitted to the times
-// of every tile on the benchmark's layers, which the cost predicts to 10 % or so (2.05e5 of it a microsecond).
+// of every tile on the benchmark's layers, which the cost predicts to 10 % or so.
+constexpr double kCostOfMicrosecond = 2.05e5;
+
 inline Cover cover(const TileShape& t, const GemmProblem& p, long long slice, long long multiprocessors) {
   constexpr double kLoad = 24;  // loading an element from shared memory, against a multiply-add
   // A step of a block that is alone: memory takes so long that more blocks cost nothing.
@@ -101,6 +103,7 @@ inline Plan gemm_plan(Pass pass, const Conv2d& g, const Tiles& tiles, int multip
     if (c.slices == 0 || other.cost < c.cost) c = other, plan.variant = i;
   }
   plan.tile = tiles.table[plan.variant];
+  plan.microseconds = c.cost / kCostOfMicrosecond;
   plan.rows = p.rows, plan.columns = p.columns, plan.steps = p.steps;
   plan.threads = plan.tile.threads();
   plan.grid[0] = unsigned(c.columns);

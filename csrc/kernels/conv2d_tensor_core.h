@@ -5,6 +5,7 @@
 #include "kernels/conv2d_tensor_core_plan.h"
 #include "kernels/fill.h"
 #include "kernels/launchers.h"
+#include "kernels/layout.h"
 
 namespace convlab {
 
@@ -57,12 +58,17 @@ template <class Products> struct TensorCorePasses {
     T* to = reinterpret_cast<T*>(at);
     at += o.bytes;
     const int depths = g.groups * o.depth;
-    launch(channels_last_kernel<T>,
-           dim3(unsigned(ceil_div(pixels, kTransposed)), unsigned(ceil_div(depths, kTransposed)),
-                unsigned(std::min(std::max(g.N, 1), kGridYZ))),
-           dim3(kLayoutThreads), 0, c.stream, g.N, channels, g.groups, o.depth, pixels,
-           pitches_of(channels, pixels, channels_last), static_cast<const T*>(from), to);
+    if (depths == channels && !channels_last) {
+      change_layout(sizeof(T), g.N, channels, pixels, true, from, to, c.stream);
+      return to;
+    }
     pitches = pitches_of(depths, pixels, true);
+    const auto grid_of = [](long long n) { return unsigned(std::clamp(n, 1LL, (long long)kGridYZ)); };
+    launch(
+        chunks_kernel<T>,
+        dim3(unsigned(ceil_div(pixels, kLayoutThreads)), grid_of(depths * int(sizeof(T)) / kChunkBytes), grid_of(g.N)),
+        dim3(kLayoutThreads), 0, c.stream, g.N, g.groups, channels / g.groups, o.depth, pixels,
+        pitches_of(channels, pixels, channels_last), static_cast<const T*>(from), to);
     return to;
   }
 
@@ -104,11 +110,11 @@ template <class Products> struct TensorCorePasses {
     map.dw = reinterpret_cast<float*>(at);
     map.db = c.bias_gradient ? map.dw + c.plan.slices * filters : nullptr;
     map.dy_depth = l.first.depth, map.x_depth = l.second.depth;
-    map.dw_channels_last = lie.output, map.dy_wide = l.first.wide, map.x_wide = l.second.wide;
+    map.dy_wide = l.first.wide, map.x_wide = l.second.wide;
     map.slices = c.plan.slices, map.slice = c.plan.slice;
     map.by_plane = Divisor(g.P * g.Q), map.by_row = Divisor(g.Q);
     multiply(c, map);
-    add_slices(c.plan.slices, filters, map.dw, static_cast<T*>(c.output), c.stream);
+    add_filter_slices(c.plan.slices, g.K, g.Cg(), g.R * g.S, lie.output, map.dw, static_cast<T*>(c.output), c.stream);
     if (map.db) add_slices(c.plan.slices, g.K, map.db, static_cast<T*>(c.bias_gradient), c.stream);
   }
 

@@ -5,6 +5,8 @@
 #include <cmath>
 
 #include "kernels/conv2d_gemm_plan.h"
+#include "kernels/conv2d_register_tiled_plan.h"
+#include "kernels/conv2d_small_filter_plan.h"
 #include "kernels/tensor_core_gate.h"
 
 namespace convlab {
@@ -47,15 +49,15 @@ struct TensorOperand {
 
 inline long long up_to(long long n, long long multiple) { return ceil_div(n, multiple) * multiple; }
 
-// channels: of a group. float32 is taken as it lies; 16-bit elements must lie in chunks, because cp.async moves four bytes
-// or more. copy: have it channels_last anyway.
+// channels: of a group. copy: have it in chunks that lie channels_last. 16-bit elements must lie so, because cp.async moves
+// four bytes or more.
 inline TensorOperand tensor_operand(const Problem& p, int channels, long long pixels, bool lies_channels_last,
                                     bool copy) {
   const int bytes = bytes_of(p.dtype), chunk = kTensorChunk / bytes;
   TensorOperand o;
   o.channels_last = lies_channels_last || pixels == 1;
   o.depth = channels, o.wide = channels % chunk == 0;
-  o.copied = (copy && !o.channels_last) || (bytes == 2 && !(o.channels_last && o.wide));
+  o.copied = (copy || bytes == 2) && !(o.channels_last && o.wide);
   if (o.copied) {
     o.channels_last = o.wide = true, o.depth = int(up_to(channels, chunk));
     o.bytes = up_to((long long)p.g.N * pixels * p.g.groups * o.depth * bytes, 256);
@@ -70,13 +72,23 @@ struct TensorLayout {
   bool filter_lies = false;  // as the kernels take it: nothing is laid out anew
 };
 
+// Whether forward and dgrad find pixels in chunks, side by side in NCHW: those of a filter of one tap, without a stride
+inline bool pixels_in_chunks(const Conv2d& g, int chunk) {
+  return g.R * g.S == 1 && g.P == g.H && g.Q == g.W && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 &&
+         g.pad_w == 0 && (long long)g.P * g.Q % chunk == 0;
+}
+
 inline TensorLayout tensor_layout(const Problem& p) {
+  // A copy of float32 costs as much as reading and writing the tensor; single elements cost that at every tap. On an H200
+  // it pays with so many channels, in wgrad with several taps.
+  constexpr int kCopied = 8, kCopiedForWgrad = 64;
   const Conv2d& g = p.g;
   const long long inputs = (long long)g.H * g.W, outputs = (long long)g.P * g.Q;
   const int chunk = kTensorChunk / bytes_of(p.dtype);
   TensorLayout l;
   if (p.pass == Pass::wgrad) {
-    const bool any = p.layouts.first || p.layouts.second;
+    const bool any =
+        p.layouts.first || p.layouts.second || (std::min(g.Cg(), g.Kg()) >= kCopiedForWgrad && g.R * g.S > 1);
     l.first = tensor_operand(p, g.Kg(), outputs, p.layouts.first, any);
     l.second = tensor_operand(p, g.Cg(), inputs, p.layouts.second, any);
     if (l.first.channels_last != l.second.channels_last) {  // one pixel is both
@@ -86,11 +98,11 @@ inline TensorLayout tensor_layout(const Problem& p) {
     if (!l.first.channels_last) l.first.wide = outputs % chunk == 0, l.second.wide = false;
     return l;
   }
-  const bool forward = p.pass == Pass::forward;
-  l.first = tensor_operand(p, forward ? g.Cg() : g.Kg(), forward ? inputs : outputs, p.layouts.first, false);
-  if (!l.first.channels_last)  // pixels lie side by side, and a window's only where it is one of them
-    l.first.wide = g.R * g.S == 1 && g.P == g.H && g.Q == g.W && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 &&
-                   g.pad_w == 0 && outputs % chunk == 0;
+  const bool forward = p.pass == Pass::forward, as_it_lies = pixels_in_chunks(g, chunk);
+  const int channels = forward ? g.Cg() : g.Kg();
+  l.first =
+      tensor_operand(p, channels, forward ? inputs : outputs, p.layouts.first, !as_it_lies && channels >= kCopied);
+  if (!l.first.channels_last) l.first.wide = as_it_lies;  // else of single elements
   l.filter_pitch = up_to((long long)g.R * g.S * l.first.depth, chunk);
   l.filter_lines = forward ? g.K : g.C;
   const long long taps = (long long)g.R * g.S;
@@ -114,19 +126,57 @@ inline GemmProblem tensor_product(const Problem& p, const TensorLayout& l) {
 
 constexpr long long kMostSlice = 1 << 29;  // so that a position in a slice, from its first image on, is an int
 
-// With so many steps in a slice, on a GPU with so many multiprocessors
-inline Cover tensor_cover(const TensorTile& t, const GemmProblem& p, long long slice, long long multiprocessors) {
-  constexpr double kLoad = 16;  // bringing an element of A or B to a tile, against a product
-  constexpr double kStore = 200;  // a float to memory and back, for a sum that is in slices
-  constexpr double kStart = 300;  // steps' worth of time before a block's first product
+// How many blocks a multiprocessor has room for at once: of threads' registers, and of shared memory, where beside the
+// tiles lie their lines' places (tensor_core_tile.h) and what the system keeps.
+inline int tensor_blocks_at_once(const TensorTile& t, Precision precision, bool filter, long long shared) {
+  constexpr long long kShared = 228 * 1024, kSystem = 1024, kPart = 300, kPosition = 16;
+  const bool tables = filter || precision == Precision::tf32 || precision == Precision::tf32x3;
+  const int steps = kTensorStepBytes / (precision == Precision::float16 || precision == Precision::bfloat16 ? 2 : 4);
+  const long long lines = 8 * t.M + 12 * t.N + (tables ? kPosition * (t.M + t.N + 4 * steps) : 0);
+  return int(std::clamp(kShared / (shared + lines + kPart + kSystem), 1LL, (long long)t.blocks));
+}
+
+// Microseconds of an H200: `step`, of as many blocks as a multiprocessor has room for, with all multiprocessors at work;
+// `start`, in steps, until the first product and from the last. Fitted to the times of every tile on twelve of the
+// benchmark's layers, which the cost below predicts to 11 to 16 %.
+struct TensorTime {
+  double start, step;
+};
+inline TensorTime tensor_time(Precision precision, bool filter, int tile) {
+  constexpr TensorTime kOf16Bits[2][3] = {{{385, 0.0206}, {382, 0.0176}, {362, 0.0143}},
+                                          {{222, 0.0274}, {242, 0.0198}, {70, 0.0208}}};
+  constexpr TensorTime kOfTf32[2][3] = {{{187, 0.0446}, {192, 0.0315}, {179, 0.0316}},
+                                        {{106, 0.0551}, {27, 0.0486}, {0, 0.0443}}};
+  constexpr TensorTime kOf3xTf32[2] = {{113, 0.0641}, {174, 0.0715}};
+  if (precision == Precision::tf32x3) return kOf3xTf32[filter];
+  return precision == Precision::tf32 ? kOfTf32[filter][tile] : kOf16Bits[filter][tile];
+}
+
+// Bytes of shared memory for the tiles. Operands whose lines lie side by side in memory have them further apart.
+inline long long tensor_shared(const TensorTile& t, const TensorLayout& l, bool filter) {
+  const int padded = filter ? (l.first.channels_last ? 2 : 0) : (l.first.channels_last ? 0 : 1);
+  return (long long)t.depth * (t.M + t.N + 8 * padded) * kTensorStepBytes;
+}
+
+// With so many steps in a slice, on a GPU with so many multiprocessors. cost: microseconds.
+inline Cover tensor_cover(int tile, const Problem& problem, const TensorLayout& l, const GemmProblem& p,
+                          long long slice, long long multiprocessors) {
+  constexpr double kStore = 1.5e-6;  // a float to memory and back, for a sum that is in slices
+  constexpr double kAlone[] = {0.3, 0.5};  // of a full multiprocessor's time, what less than a block takes
+  const TensorTile& t = kTensorTiles[tile];
+  const bool filter = problem.pass == Pass::wgrad;
+  const Precision precision = tensor_precision(problem);
   Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, slice, 0};
   if (slice < p.steps) c.slices = ceil_div(p.steps, slice);
-  const double blocks = double(ceil_div(c.columns * c.rows * p.parts * c.slices, multiprocessors));
-  const double waves = std::ceil(blocks / t.blocks);
-  const double each = double(t.M) * t.N * (1 + kLoad * (1.0 / t.M + 1.0 / t.N));
-  const double sums = c.slices > 1 ? double(p.rows) * p.columns * p.parts * c.slices / multiprocessors : 0;
-  // a multiprocessor with fewer than two blocks waits for its copies
-  c.cost = (double(c.slice) + kStart) * (0.7 * blocks + 0.3 * waves * t.blocks) * each + kStore * sums;
+  const double blocks = double(ceil_div(c.columns * c.rows * p.parts * c.slices, multiprocessors));  // of the busiest
+  const int at_once = tensor_blocks_at_once(t, precision, filter, tensor_shared(t, l, filter));
+  const double full = std::floor(blocks / at_once), left = blocks - full * at_once;
+  const double times = full + (left > 0 ? kAlone[filter] + (1 - kAlone[filter]) * left / at_once : 0);
+  const TensorTime time = tensor_time(precision, filter, tile);
+  // of dgrad's classes, which have less taps than the filter
+  const double steps = double(std::min(slice, p.steps)) / (problem.pass == Pass::dgrad ? classes_of(problem.g) : 1);
+  c.cost = (steps + time.start) * time.step * times +
+           kStore * double(p.rows) * double(p.columns) * double(p.parts * (c.slices > 1 ? c.slices : 0));
   return c;
 }
 
@@ -135,7 +185,8 @@ inline bool tensor_fits(const TensorTile& t, const GemmProblem& p) {
 }
 
 // As wgrad_slice
-inline long long tensor_slice(const GemmProblem& p, const TensorTiles& tiles) {
+inline long long tensor_slice(const Problem& problem, const TensorLayout& l, const GemmProblem& p,
+                              const TensorTiles& tiles) {
   Cover best{};  // none yet
   for (int i = tiles.first; i <= tiles.last; i++) {
     const TensorTile& t = kTensorTiles[i];
@@ -144,7 +195,7 @@ inline long long tensor_slice(const GemmProblem& p, const TensorTiles& tiles) {
     for (int each : {0, 1, 2, 4, 8, 16}) {
       const long long wanted = std::clamp(each * kMultiprocessors / blocks, 1LL, kGridYZ / std::max(p.parts, 1LL));
       const long long slice = std::clamp(up_to(ceil_div(p.steps, wanted), kLeastSlice), kLeastSlice, kMostSlice);
-      const Cover c = tensor_cover(t, p, slice, kMultiprocessors);
+      const Cover c = tensor_cover(i, problem, l, p, slice, kMultiprocessors);
       if (best.slices == 0 || c.cost < best.cost) best = c;
     }
   }
@@ -168,11 +219,11 @@ inline Plan tensor_core_plan_with(const Problem& p, int tile) {
   Plan plan;
   plan.precision = tensor_precision(p), plan.layouts = p.layouts;
   const TensorTiles tiles = tensor_tiles(plan.precision == Precision::tf32x3);
-  const long long slice = sliced ? tensor_slice(product, tiles) : product.steps;
+  const long long slice = sliced ? tensor_slice(p, l, product, tiles) : product.steps;
   Cover best{};  // none yet
   for (int i = tiles.first; i <= tiles.last; i++) {
     if ((tile && tile != i + 1) || !tensor_fits(kTensorTiles[i], product)) continue;
-    const Cover c = tensor_cover(kTensorTiles[i], product, slice, p.multiprocessors);
+    const Cover c = tensor_cover(i, p, l, product, slice, p.multiprocessors);
     if (best.slices == 0 || c.cost < best.cost) best = c, plan.variant = i;
   }
   const TensorTile& t = kTensorTiles[plan.variant];
@@ -181,9 +232,10 @@ inline Plan tensor_core_plan_with(const Problem& p, int tile) {
   plan.threads = t.threads();
   plan.grid[0] = unsigned(best.rows), plan.grid[1] = unsigned(best.columns);
   plan.grid[2] = unsigned(product.parts * best.slices);
-  // operands whose lines lie side by side in memory, and rows of their tiles further apart (tensor_core_tile.h)
-  const int padded = sliced ? (l.first.channels_last ? 2 : 0) : (l.first.channels_last ? 0 : 1);
-  plan.shared = (long long)t.depth * (t.M + t.N + 8 * padded) * kTensorStepBytes;
+  plan.shared = tensor_shared(t, l, sliced);
+  constexpr double kLaunch = 4, kFilter = 3, kCopy = 2 / 3.5e6;  // and a byte that is copied
+  plan.microseconds =
+      kLaunch + best.cost + (l.filter_bytes ? kFilter : 0) + kCopy * double(l.first.bytes + l.second.bytes);
   plan.useful =
       double(product.rows) * product.columns / std::max(double(best.rows) * t.M * double(best.columns) * t.N, 1.0);
   plan.workspace = l.first.bytes + l.second.bytes + l.filter_bytes;
@@ -233,9 +285,11 @@ inline std::string tensor_core_why_not(const Problem& p) {
   return grid_refusal(ceil_div(product.rows, t.M), ceil_div(product.columns, t.N), product.parts);
 }
 
-// Whether a GPU has been seen to make this right
+// Where a GPU has been seen to make this right, and it is faster than the rungs for float32, as these say
 inline bool tensor_core_best(const Problem& p) {
-  return p.rounding != Rounding::exact && (kTensorCoreGate[int(tensor_precision(p))] & bit(p.pass));
+  if (p.rounding == Rounding::exact || !(kTensorCoreGate[int(tensor_precision(p))] & bit(p.pass))) return false;
+  if (small_filter_can(p)) return false;  // with few channels most of a tile is empty
+  return !register_tiled_can(p) || tensor_core_plan(p).microseconds < register_tiled_plan(p).microseconds;
 }
 
 inline CudaRung kTensorCore{.can = tensor_core_can,

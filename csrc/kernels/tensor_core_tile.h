@@ -218,12 +218,28 @@ template <class T> struct TapPosition {
 
 // ---- what becomes of the sums ----
 
-// The positions of a tile's rows and columns, in shared memory, and of its elements in the output; -1: none.
+// Where the elements of a tile's rows and columns lie in the output, in shared memory; -1: nowhere.
 template <class Tile> struct Lines {
-  Position a[Tile::M], b[Tile::N];
   long long row[Tile::M], column[Tile::N];
   alignas(16) float bias[Tile::N];
 };
+
+// Element (m, n), product by product in float32: where 3xtf32 meets an infinity, or a number that rounds to one, its
+// second half is NaN.
+template <class Part> __device__ float one_by_one(const Part& part, long long m, long long n, int K) {
+  Position row, column, a, b;
+  long long at;
+  part.row(m, row, at), part.column(n, column, at);
+  float sum = 0;
+#pragma unroll 1
+  for (int step = 0; step < part.tiles(K) * K; step++) {
+    part.step(step / K, step % K, K, a, b);
+    if (unsigned(row.h + a.h) < unsigned(part.a_h) && unsigned(row.w + a.w) < unsigned(part.a_w) &&
+        unsigned(column.h + b.h) < unsigned(part.b_h) && unsigned(column.w + b.w) < unsigned(part.b_w))
+      sum = fmaf(float(part.a_base[row.offset + a.offset]), float(part.b_base[column.offset + b.offset]), sum);
+  }
+  return sum;
+}
 
 // Where the sums lie in shared memory: [M][N], fours of columns exchanged so that neither a warp's fragments, nor fours
 // side by side, nor 8 rows of 4 columns have bank conflicts.
@@ -231,38 +247,62 @@ template <class Tile> __device__ __forceinline__ int sum_at(int row, int column)
   return row * Tile::N + (column ^ (row % 4 * 8 + row / 4 % 2 * 4));
 }
 
-template <class Tile, class Part>
-__device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& lines, const float* sums) {
+// kExact: sums that are not finite are made once more.
+template <class Tile, bool kExact, class Part>
+__device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& lines, const float* sums, long long m0,
+                                           long long n0) {
   const int thread = int(threadIdx.x);
+  const auto finished = [&](float sum, int m, int n) {
+    if (kExact && sum - sum != 0.0f) sum = one_by_one(part, m0 + m, n0 + n, Tile::K);
+    return sum + lines.bias[n];
+  };
   if (part.fours) {
     constexpr int kAcross = Tile::N / 4;
     const int n = thread % kAcross * 4;
     const long long column = lines.column[n];
-    const float4 bias = load4(lines.bias + n);
-#pragma unroll 4
+#pragma unroll 8
     for (int m = thread / kAcross; m < Tile::M; m += Tile::threads / kAcross) {
       const float4 sum = load4(sums + sum_at<Tile>(m, n));
       const long long row = lines.row[m];
       if (row >= 0 && column >= 0)
-        part.store_four(row + column, {{sum.x + bias.x, sum.y + bias.y, sum.z + bias.z, sum.w + bias.w}});
+        part.store_together(row + column, Vector<float, 4>{{finished(sum.x, m, n), finished(sum.y, m, n + 1),
+                                                            finished(sum.z, m, n + 2), finished(sum.w, m, n + 3)}});
     }
     return;
   }
-  const auto one_by_one = [&](auto tall) {  // a warp takes so many rows at once
-    constexpr int kTall = decltype(tall)::value, kWide = 32 / kTall;
+  // a warp stores so many rows at once, a thread so many of those
+  const auto in_rows = [&](auto tall, auto together) {
+    constexpr int kEach = decltype(together)::value, kTall = decltype(tall)::value / kEach, kWide = 32 / kTall;
+    // Eight threads whose rows begin a multiple of eight apart would find them in the same banks: they take theirs in
+    // different orders.
+    const int order = kEach > 1 ? thread / (8 / kEach) % kEach : 0;
     for (int n = thread / 32 * kWide + thread % 32 / kTall; n < Tile::N; n += Tile::threads / kTall) {
       const long long column = lines.column[n];
-      const float bias = lines.bias[n];
 #pragma unroll 4
-      for (int m = thread % kTall; m < Tile::M; m += kTall) {
-        const float sum = sums[sum_at<Tile>(m, n)];
+      for (int m = thread % kTall * kEach; m < Tile::M; m += kTall * kEach) {
         const long long row = lines.row[m];
-        if (row >= 0 && column >= 0) part.store(row + column, sum + bias);
+        Vector<float, kEach> sum;
+#pragma unroll
+        for (int i = 0; i < kEach; i++) sum.at[i] = sums[sum_at<Tile>(m + (i ^ order), n)];
+#pragma unroll
+        for (int bit = 1; bit < kEach; bit *= 2)
+#pragma unroll
+          for (int i = 0; i < kEach; i++)
+            if (!(i & bit) && (order & bit)) {
+              const float other = sum.at[i];
+              sum.at[i] = sum.at[i + bit], sum.at[i + bit] = other;
+            }
+#pragma unroll
+        for (int i = 0; i < kEach; i++) sum.at[i] = finished(sum.at[i], m + i, n);
+        if (row >= 0 && column >= 0) part.store_together(row + column, sum);
       }
     }
   };
-  if (part.rows_inner) one_by_one(std::integral_constant<int, 8>{});
-  else one_by_one(std::integral_constant<int, 1>{});
+  using std::integral_constant;
+  if (!part.rows_inner) in_rows(integral_constant<int, 1>{}, integral_constant<int, 1>{});
+  else if (part.rows_together == 4) in_rows(integral_constant<int, 32>{}, integral_constant<int, 4>{});
+  else if (part.rows_together == 2) in_rows(integral_constant<int, 16>{}, integral_constant<int, 2>{});
+  else in_rows(integral_constant<int, 8>{}, integral_constant<int, 1>{});
 }
 
 // ---- the main loop ----
@@ -282,7 +322,14 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
   constexpr bool kTables = !(kImageWalks && kAlwaysWide);
   const bool a_wide = kAlwaysWide || part.a_wide, b_wide = kAlwaysWide || part.b_wide;
   const bool a_walks = kImageWalks && a_wide, b_walks = !Part::kBAsA && b_wide;
+  // Of lines, the walks know what they need after the first barrier: their positions lie where the first tiles will.
+  struct Positions {
+    Position a[Tile::M], b[Tile::N];
+  };
+  using Kept = std::conditional_t<kTables, Positions, int>;
   SHARED(Lines<Tile>, lines, [1]);
+  SHARED(Kept, kept, [1]);
+  Positions& positions = *reinterpret_cast<Positions*>(kTables ? static_cast<void*>(kept) : static_cast<void*>(tiles));
   SHARED(Position, steps_a, [2][kTables ? K : 1]);
   SHARED(Position, steps_b, [2][kTables ? K : 1]);
   const int thread = int(threadIdx.x);
@@ -290,12 +337,12 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
   for (int i = thread; i < Tile::M; i += Tile::threads) {
     Position a;
     part.row(m0 + i, a, lines[0].row[i]);
-    write(&lines[0].a[TileOfA::line_at(i)], a);
+    write(&positions.a[TileOfA::line_at(i)], a);
   }
   for (int i = thread; i < Tile::N; i += Tile::threads) {
     Position b;
     part.column(n0 + i, b, lines[0].column[i]);
-    write(&lines[0].b[TileOfB::line_at(i)], b);
+    write(&positions.b[TileOfB::line_at(i)], b);
     lines[0].bias[i] = n0 + i < part.columns ? part.bias_of(n0 + i) : 0.0f;
   }
   const int count = part.tiles(K);
@@ -312,7 +359,7 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
   __syncthreads();  // the lines' positions are there
 
   const auto image = [&] {
-    if constexpr (kImageWalks) return typename TileOfA::ImageLines(lines[0].a);
+    if constexpr (kImageWalks) return typename TileOfA::ImageLines(positions.a);
     else return 0;
   }();
   [[maybe_unused]] TapPosition<T> at;
@@ -323,12 +370,13 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
   if constexpr (!Part::kBAsA) {
     using Wide = typename TileOfB::Wide;
     at = part.first_tap, depth = part.walk.depth, pitch = part.filter_pitch;
-    at.a += lines[0].a[0].offset, at.b += (n0 + Wide::first()) * pitch;
+    at.a += positions.a[0].offset, at.b += (n0 + Wide::first()) * pitch;
     at.advance(Wide::column(), depth, part.walk);
     filters = int(min((part.columns - n0 - Wide::first() + Wide::kEvery - 1) / Wide::kEvery, (long long)Tile::N));
   }
-  if (TileOfA::kLinesInner) column_a = TileOfA::column_of(part.a_base, lines[0].a, nullptr, a_wide);
-  if (TileOfB::kLinesInner) column_b = TileOfB::column_of(part.b_base, lines[0].b, nullptr, b_wide);
+  if (TileOfA::kLinesInner) column_a = TileOfA::column_of(part.a_base, positions.a, nullptr, a_wide);
+  if (TileOfB::kLinesInner) column_b = TileOfB::column_of(part.b_base, positions.b, nullptr, b_wide);
+  if (!kTables) __syncthreads();  // nobody reads the positions that tiles will lie upon
   const auto copy = [&](T* a_tile, T* b_tile, int tile) {
     if constexpr (kImageWalks)
       if (a_walks) image.copy(a_tile, at.a, at.left > 0 ? at.h : kFarOutside, at.w, a_h, a_w);
@@ -338,17 +386,17 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
       const Position *a = steps_a[tile & 1], *b = steps_b[tile & 1];
       if (!a_walks) {
         if (!TileOfA::kLinesInner) column_a = TileOfA::column_of(part.a_base, nullptr, a, a_wide);
-        TileOfA::template copy<Part::kBAsA>(a_tile, column_a, lines[0].a, a, a_h, a_w, a_wide);
+        TileOfA::template copy<Part::kBAsA>(a_tile, column_a, positions.a, a, a_h, a_w, a_wide);
       }
       if (!b_walks) {
         if (!TileOfB::kLinesInner) column_b = TileOfB::column_of(part.b_base, nullptr, b, b_wide);
-        TileOfB::template copy<!Part::kBAsA>(b_tile, column_b, lines[0].b, b, b_h, b_w, b_wide);
+        TileOfB::template copy<!Part::kBAsA>(b_tile, column_b, positions.b, b, b_h, b_w, b_wide);
       }
     }
     if constexpr (!Part::kBAsA) at.advance(K, depth, part.walk);
   };
 
-  float sums[kM][kN][4], products[kM][kN][4], line_sum = 0;
+  float sums[kM][kN][4], products[kM][kN][4], line_sum = 0, line_lost = 0;
 #pragma unroll
   for (int i = 0; i < kM; i++)
 #pragma unroll
@@ -409,11 +457,15 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
           for (int e = 0; e < 4; e++) sums[i][j][e] += products[i][j][e], products[i][j][e] = 0;
     }
     if constexpr (Part::kLineSums)
-      if (sums_lines)
+      if (sums_lines) {
+        float of_tile = 0;
 #pragma unroll 8
         for (int k = 0; k < K; k++)  // rows side by side, or steps so that 32 rows are in 32 banks
-          line_sum +=
+          of_tile +=
               float(a_tile[Part::kLinesInner ? TileOfA::at(k, thread) : TileOfA::at(thread, k ^ (thread / 8 % 4))]);
+        const float before = line_sum, more = of_tile - line_lost;  // Kahan: a slice has thousands of tiles
+        line_sum = before + more, line_lost = (line_sum - before) - more;
+      }
   }
   if constexpr (Part::kLineSums)
     if (sums_lines && lines[0].row[thread] >= 0) part.store_line_sum(m0 + thread, line_sum);
@@ -432,7 +484,7 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
                      Vector<float, 2>{{sums[i][j][2 * half], sums[i][j][2 * half + 1]}});
       }
   __syncthreads();
-  store_sums<Tile>(part, lines[0], all);
+  store_sums<Tile, Products::kPromotes>(part, lines[0], all, m0, n0);
 }
 
 // grid (ceil(rows / M), ceil(columns / N), parts)
