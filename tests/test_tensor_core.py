@@ -10,6 +10,8 @@ from tensor_core import NUMBER, PASSES, PRECISIONS, RUNG, TF32, check_conv, laid
 
 import convlab
 import convlab.functional as CF
+from convlab._algorithms import names_of
+from convlab.layers import find
 from cifar_train import convnet
 from convlab.testing import AWKWARD, Conv
 from train_lenet import lenet5
@@ -124,7 +126,10 @@ def test_three_products_of_infinities_and_of_what_rounds_to_one():
             w[0, 0, 0, 0], w[1], w[2] = torch.inf, w[1].sign(), w[2].sign() * 2
             x, w = laid(x, channels_last), laid(w, channels_last)
             dy = laid(torch.where(torch.rand(conv.y) < 0.02, torch.inf, 1.0), channels_last)
-            given, expected = (x.clone().requires_grad_(), w.clone().requires_grad_()), (x.requires_grad_(), w.requires_grad_())
+            given, expected = (
+                (x.clone().requires_grad_(), w.clone().requires_grad_()),
+                (x.requires_grad_(), w.requires_grad_()),
+            )
             with convlab.simulate(check=False):
                 y = CF.conv2d(*given, None, *conv.arguments, algo="tensor_core")
                 got = [y, *torch.autograd.grad(y, given, dy)]
@@ -297,11 +302,16 @@ def test_small_groups_are_refused_with_a_sentence():
     )
 
 
-def test_auto_does_not_take_it_before_a_gpu_has_run_it(tf32_switch):
-    tf32_switch.allow_tf32 = True
-    with convlab.simulate(check=False) as sim:
-        CF.conv2d(torch.randn(1, 64, 8, 8), torch.randn(64, 64, 3, 3))
-    assert not any("tensor_core" in k for k in kernels(sim))
+def test_auto_takes_it_where_it_is_faster(tf32_switch):
+    def chosen(layer, dtype=torch.float32):
+        return set(names_of("auto", find(layer).problem(dtype, backend="cuda")).values())
+
+    for allowed in (True, False):
+        tf32_switch.allow_tf32 = allowed
+        assert "tensor_core" in chosen("resnet-512@64")
+        assert chosen("lenet-c3@1024") == {"small_filter"}
+    assert "register_tiled" not in chosen("resnet-128@64", torch.bfloat16)
+    assert chosen("resnet-128@64", torch.float64) == {"direct"}
 
 
 def test_the_gate_is_what_a_gpu_made_right():
@@ -315,4 +325,3 @@ def test_the_gate_is_what_a_gpu_made_right():
     assert numbers == [0, 0, 0b100, 0, 0b011]
     header = tensor_core_gate.HEADER.read_text()
     assert "{0, 0, 4, 0, 3}" in tensor_core_gate.with_numbers(header, numbers)
-    assert tensor_core_gate.with_numbers(header, [0] * 5) == header  # no report has opened any of it

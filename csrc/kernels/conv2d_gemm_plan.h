@@ -103,7 +103,7 @@ inline Plan gemm_plan(Pass pass, const Conv2d& g, const Tiles& tiles, int multip
     if (c.slices == 0 || other.cost < c.cost) c = other, plan.variant = i;
   }
   plan.tile = tiles.table[plan.variant];
-  plan.microseconds = c.cost / kCostOfMicrosecond;
+  plan.microseconds = c.cost / kCostOfMicrosecond / (pass == Pass::dgrad ? classes_of(g) : 1);  // which share the taps
   plan.rows = p.rows, plan.columns = p.columns, plan.steps = p.steps;
   plan.threads = plan.tile.threads();
   plan.grid[0] = unsigned(c.columns);

@@ -288,8 +288,11 @@ inline std::string tensor_core_why_not(const Problem& p) {
 // Where a GPU has been seen to make this right, and it is faster than the rungs for float32, as these say
 inline bool tensor_core_best(const Problem& p) {
   if (p.rounding == Rounding::exact || !(kTensorCoreGate[int(tensor_precision(p))] & bit(p.pass))) return false;
-  if (small_filter_can(p)) return false;  // with few channels most of a tile is empty
-  return !register_tiled_can(p) || tensor_core_plan(p).microseconds < register_tiled_plan(p).microseconds;
+  constexpr double kLeastUseful = 1.0 / 32;  // of a tile: one channel or two leave the rest empty
+  if (small_filter_can(p)) return false;
+  const Plan plan = tensor_core_plan(p);
+  return !register_tiled_can(p) ||
+         (plan.useful > kLeastUseful && plan.microseconds < register_tiled_plan(p).microseconds);
 }
 
 inline CudaRung kTensorCore{.can = tensor_core_can,
