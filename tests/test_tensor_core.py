@@ -10,9 +10,9 @@ from tensor_core import NUMBER, PASSES, PRECISIONS, RUNG, TF32, check_conv, laid
 
 import convlab
 import convlab.functional as CF
+from cifar_train import convnet
 from convlab._algorithms import names_of
 from convlab.layers import find
-from cifar_train import convnet
 from convlab.testing import AWKWARD, Conv
 from train_lenet import lenet5
 
