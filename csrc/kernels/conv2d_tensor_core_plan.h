@@ -48,14 +48,14 @@ struct TensorOperand {
 inline long long up_to(long long n, long long multiple) { return ceil_div(n, multiple) * multiple; }
 
 // channels: of a group. float32 is taken as it lies; 16-bit elements must lie in chunks, because cp.async moves four bytes
-// or more. copy: have it channels_last anyway.
+// or more. copy: have it channels_last anyway. chunks: and have float32, too, in chunks of channels.
 inline TensorOperand tensor_operand(const Problem& p, int channels, long long pixels, bool lies_channels_last,
-                                    bool copy) {
+                                    bool copy, bool chunks = false) {
   const int bytes = bytes_of(p.dtype), chunk = kTensorChunk / bytes;
   TensorOperand o;
   o.channels_last = lies_channels_last || pixels == 1;
   o.depth = channels, o.wide = channels % chunk == 0;
-  o.copied = (copy && !o.channels_last) || (bytes == 2 && !(o.channels_last && o.wide));
+  o.copied = (copy && !o.channels_last) || ((bytes == 2 || chunks) && !(o.channels_last && o.wide));
   if (o.copied) {
     o.channels_last = o.wide = true, o.depth = int(up_to(channels, chunk));
     o.bytes = up_to((long long)p.g.N * pixels * p.g.groups * o.depth * bytes, 256);
@@ -70,7 +70,8 @@ struct TensorLayout {
   bool filter_lies = false;  // as the kernels take it: nothing is laid out anew
 };
 
-inline TensorLayout tensor_layout(const Problem& p) {
+// warpgroups: as the warpgroup rung takes them, whose tiles of activations have channels side by side
+inline TensorLayout tensor_layout(const Problem& p, bool warpgroups = false) {
   const Conv2d& g = p.g;
   const long long inputs = (long long)g.H * g.W, outputs = (long long)g.P * g.Q;
   const int chunk = kTensorChunk / bytes_of(p.dtype);
@@ -87,7 +88,8 @@ inline TensorLayout tensor_layout(const Problem& p) {
     return l;
   }
   const bool forward = p.pass == Pass::forward;
-  l.first = tensor_operand(p, forward ? g.Cg() : g.Kg(), forward ? inputs : outputs, p.layouts.first, false);
+  l.first =
+      tensor_operand(p, forward ? g.Cg() : g.Kg(), forward ? inputs : outputs, p.layouts.first, false, warpgroups);
   if (!l.first.channels_last)  // pixels lie side by side, and a window's only where it is one of them
     l.first.wide = g.R * g.S == 1 && g.P == g.H && g.Q == g.W && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 &&
                    g.pad_w == 0 && outputs % chunk == 0;
@@ -115,7 +117,8 @@ inline GemmProblem tensor_product(const Problem& p, const TensorLayout& l) {
 constexpr long long kMostSlice = 1 << 29;  // so that a position in a slice, from its first image on, is an int
 
 // With so many steps in a slice, on a GPU with so many multiprocessors
-inline Cover tensor_cover(const TensorTile& t, const GemmProblem& p, long long slice, long long multiprocessors) {
+template <class Tile>
+Cover tensor_cover(const Tile& t, const GemmProblem& p, long long slice, long long multiprocessors) {
   constexpr double kLoad = 16;  // bringing an element of A or B to a tile, against a product
   constexpr double kStore = 200;  // a float to memory and back, for a sum that is in slices
   constexpr double kStart = 300;  // steps' worth of time before a block's first product
@@ -130,7 +133,7 @@ inline Cover tensor_cover(const TensorTile& t, const GemmProblem& p, long long s
   return c;
 }
 
-inline bool tensor_fits(const TensorTile& t, const GemmProblem& p) {
+template <class Tile> bool tensor_fits(const Tile& t, const GemmProblem& p) {
   return grid_fits(ceil_div(p.rows, t.M), ceil_div(p.columns, t.N), p.parts);
 }
 
@@ -202,14 +205,14 @@ inline bool tensor_core_groups(const Conv2d& g) {
 
 // What is counted in 32 bits: elements of the filters as they are laid out anew, and of wgrad's planes; chunks of the
 // images that the rows of a tile are of, at most one a row
-inline long long tensor_core_counted(const Problem& p, const TensorLayout& l) {
+inline long long tensor_core_counted(const Problem& p, const TensorLayout& l, int most_rows = kTensorTiles[0].M) {
   const Conv2d& g = p.g;
   const long long weights = std::max(gemm_weights(g), l.filter_pitch * l.filter_lines);
   if (p.pass == Pass::wgrad)
     return std::max({weights, (long long)g.P * g.Q + kMostSlice, (long long)g.R * g.S * l.second.depth});
   const long long pixels = p.pass == Pass::forward ? (long long)g.H * g.W : (long long)g.P * g.Q;
   const long long chunks = pixels * g.groups * ceil_div(l.first.depth * bytes_of(p.dtype), kTensorChunk);
-  return std::max(weights, std::min(g.N, kTensorTiles[0].M) * chunks);
+  return std::max(weights, std::min(g.N, most_rows) * chunks);
 }
 
 inline bool tensor_core_can(const Problem& p) {

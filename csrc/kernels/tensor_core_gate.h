@@ -6,5 +6,6 @@ namespace convlab {
 
 // A bit a Pass, for each Precision: none, float16, bfloat16, tf32, 3xtf32
 constexpr unsigned kTensorCoreGate[] = {0, 0, 0, 0, 0};
+constexpr unsigned kWarpgroupGate[] = {0, 0, 0, 0, 0};  // of the warpgroup rung
 
 }  // namespace convlab

@@ -33,6 +33,7 @@ class SharedMemory {
 
   bool contains(const char* p) const { return p >= arena_ && p < arena_ + kArena; }
   size_t offset_of(const char* p) const { return size_t(p - arena_); }
+  char* at(size_t offset) const { return arena_ + offset; }  // below kArena
   const Array* array_at(size_t offset, size_t bytes) const;  // the one that [offset, offset + bytes) lies in, or null
   const Array* nearest(size_t offset) const;
   size_t bytes_used() const { return static_bytes_ + dynamic_bytes_; }
