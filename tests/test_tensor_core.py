@@ -295,4 +295,5 @@ def test_the_gate_is_what_a_gpu_made_right():
     assert numbers == [0, 0, 0b100, 0, 0b011]
     header = tensor_core_gate.HEADER.read_text()
     assert "{0, 0, 4, 0, 3}" in tensor_core_gate.with_numbers(header, numbers)
-    assert tensor_core_gate.with_numbers(header, [0] * 5) == header  # no report has opened any of it
+    for gate in ("kTensorCoreGate", "kWarpgroupGate"):
+        assert tensor_core_gate.with_numbers(header, [0] * 5, gate) == header  # no report has opened any of it

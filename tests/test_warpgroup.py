@@ -48,10 +48,10 @@ def test_several_tiles(precision, channels_last):
 
 def test_every_tile():
     rng = random.Random(0)
-    problem = TILES[0].problem(torch.float16)
+    problem = TILES[0].problem(torch.bfloat16)
     for number in lab.tiles(WARPGROUP.number, problem.doing("forward")):
         conv, pass_ = rng.choice(TILES), rng.choice(PASSES)
-        check(conv, "float16", True, [pass_], with_tile(number), order="forward", check=False)
+        check(conv, "bfloat16", True, [pass_], with_tile(number), order="forward", check=False)
 
 
 def run_random(precision, pass_, seed, count, checked):

@@ -7,19 +7,25 @@ namespace convlab {
 // A block's tile, of which a warpgroup makes 64 rows. `depth` tiles are on their way or in use, and `pending` more than the
 // one that is multiplied keep their place; a multiprocessor has room for `blocks` of them.
 struct WarpgroupTileShape {
-  int M, N, depth, pending, blocks;
+  int M, N, depth, pending, blocks, flags;
   constexpr int threads() const { return M * 2; }
 };
 
 constexpr WarpgroupTileShape kWarpgroupTiles[] = {
-    {256, 128, 4, 1, 1},  // reads 3 KB from L2 for 64 x 128 sums, as few as any
-    {192, 128, 5, 1, 1},  //
-    {128, 256, 4, 1, 1},  // 128 sums a thread: the fewest reads of shared memory for a product
-    {128, 128, 3, 0, 2},  // two blocks, one of which multiplies while the other waits
-    {128, 64, 4, 1, 2},   // 64 channels
-    {64, 64, 4, 1, 3},    // small matrices: more blocks
-    {128, 128, 3, 1, 2},  //
-    {128, 128, 6, 1, 1},  //
+    {256, 128, 4, 1, 1, 0},  // 1
+    {192, 128, 5, 1, 1, 0},  // 2
+    {128, 256, 4, 1, 1, 0},  // 3
+    {128, 128, 3, 0, 2, 0},  // 4
+    {128, 64, 4, 1, 2, 0},   // 5
+    {64, 64, 4, 1, 3, 0},    // 6
+    {128, 128, 3, 1, 2, 0},  // 7
+    {128, 128, 6, 1, 1, 0},  // 8
+    {192, 128, 5, 1, 1, 1},  // 9: as 2, without the proxy fence
+    {128, 128, 3, 0, 2, 1},  // 10: as 4, without the proxy fence
+    {192, 128, 3, 0, 1, 2},  // 11: A through L1, of which 124 KB are left
+    {192, 128, 3, 0, 1, 0},  // 12: as 11, past L1
+    {128, 128, 3, 0, 2, 4},  // 13: as 4, B through L1 for both blocks
+    {256, 128, 4, 0, 1, 0},  // 14: as 1, no product under way at the barrier
 };
 constexpr int kWarpgroupTileCount = int(std::size(kWarpgroupTiles));
 constexpr int kAnyWarpgroupTile = 5;  // whose grid is the largest, and the last to fit
@@ -34,7 +40,7 @@ inline Plan warpgroup_plan_with(const Problem& p, int tile) {
   plan.precision = tensor_precision(p), plan.layouts = p.layouts;
   Cover best{};  // none yet
   for (int i = 0; i < kWarpgroupTileCount; i++) {
-    if ((tile && tile != i + 1) || !tensor_fits(kWarpgroupTiles[i], product)) continue;
+    if ((tile ? tile != i + 1 : i > 5) || !tensor_fits(kWarpgroupTiles[i], product)) continue;
     const Cover c = tensor_cover(kWarpgroupTiles[i], product, product.steps, p.multiprocessors);
     if (best.slices == 0 || c.cost < best.cost) best = c, plan.variant = i;
   }

@@ -144,24 +144,26 @@ template <class T, int kLines, bool kInner, int kThreads> struct OperandTile {
     }
 
     // The chunks that begin at `from` in the block's first line, moved by (at_h, at_w)
+    template <bool past_l1 = true>
     __device__ __forceinline__ void copy(T* tile, const T* from, int at_h, int at_w, int bounds_h, int bounds_w) const {
       T* to = tile + at(Wide::first(), Wide::column());
 #pragma unroll
       for (int i = 0; i < Wide::kCount; i++) {
         const bool inside = unsigned(h[i] + at_h) < unsigned(bounds_h) && unsigned(w[i] + at_w) < unsigned(bounds_w);
-        async_copy<kChunkBytes>(to + i * Wide::kEvery * kPitch, from + (long long)offset[i] * kChunk,
-                                inside ? kChunkBytes : 0);
+        async_copy<kChunkBytes, past_l1>(to + i * Wide::kEvery * kPitch, from + (long long)offset[i] * kChunk,
+                                         inside ? kChunkBytes : 0);
       }
     }
   };
 
   // The same of a filter, whose lines lie `pitch` elements apart; `there`: so many of the thread's are.
+  template <bool past_l1 = true>
   static __device__ __forceinline__ void copy_filters(T* tile, const T* from, int pitch, int there) {
     T* to = tile + at(Wide::first(), Wide::column());
 #pragma unroll
     for (int i = 0; i < Wide::kCount; i++)
-      async_copy<kChunkBytes>(to + i * Wide::kEvery * kPitch, from + (long long)pitch * (i * Wide::kEvery),
-                              i < there ? kChunkBytes : 0);
+      async_copy<kChunkBytes, past_l1>(to + i * Wide::kEvery * kPitch, from + (long long)pitch * (i * Wide::kEvery),
+                                       i < there ? kChunkBytes : 0);
   }
 
   // Where this lane finds its part of what load_four loads of line 0 and step 0, in bytes

@@ -11,8 +11,9 @@ namespace convlab {
 
 // A block makes kM x kN, a warpgroup 64 rows of it. kPending: groups of products under way when the block waits for the
 // next tile; they keep their tiles that long. kBlocks: as WarpTile.
-template <int kM, int kN, int kK, int kStages, int kPending, int kBlocks> struct WarpgroupTile {
+template <int kM, int kN, int kK, int kStages, int kPending, int kBlocks, int kFlags> struct WarpgroupTile {
   static constexpr int M = kM, N = kN, K = kK, stages = kStages, pending = kPending, blocks = kBlocks;
+  static constexpr bool fenced = !(kFlags & 1), a_past_l1 = !(kFlags & 2), b_past_l1 = !(kFlags & 4);
   static constexpr int threads = M / kWarpgroupRows * kWarpgroupThreads, ahead = stages - 1 - pending;
   static_assert(M % kWarpgroupRows == 0 && ahead > 0);
 };
@@ -56,8 +57,10 @@ __device__ __forceinline__ void multiply_by_warpgroups(const Part& part, long lo
   const int filters =
       int(min((part.columns - n0 - Wide::first() + Wide::kEvery - 1) / Wide::kEvery, (long long)Tile::N));
   const auto copy = [&](Element* tile) {
-    image.copy(tile, at.a, at.left > 0 ? at.h : kFarOutside, at.w, a_h, a_w);
-    if (copies_b) TileOfB::copy_filters(tile + TileOfA::kElements, at.b, pitch, at.left > 0 ? filters : 0);
+    image.template copy<Tile::a_past_l1>(tile, at.a, at.left > 0 ? at.h : kFarOutside, at.w, a_h, a_w);
+    if (copies_b)
+      TileOfB::template copy_filters<Tile::b_past_l1>(tile + TileOfA::kElements, at.b, pitch,
+                                                      at.left > 0 ? filters : 0);
     at.advance(K, depth, part.walk);
   };
 
@@ -80,7 +83,7 @@ __device__ __forceinline__ void multiply_by_warpgroups(const Part& part, long lo
 #pragma unroll 1
   for (int tile = 0; tile < count; tile++) {
     async_wait<Tile::ahead - 1>();
-    warpgroup_sees_writes();
+    if (Tile::fenced) warpgroup_sees_writes();
     __syncthreads();  // this tile is there, and the products of the one that lay in `free` are made
     const MatrixDescriptor moved = full * int(sizeof(Element)) / 16, a = first_a + moved, b = first_b + moved;
     warpgroup_begin();
