@@ -31,10 +31,14 @@ template <int i, class T> void multiply(const TensorCoreCall& c, const ImageMap<
   }
 }
 #else
+bool never(const Problem&) { return false; }
+std::string not_in_this_build(const Problem&) {
+  return "is not in this build, which has no code for compute capability 9.0 (TORCH_CUDA_ARCH_LIST)";
+}
+[[maybe_unused]] const bool refuses = (kWarpgroup.can = never, kWarpgroup.why_not = not_in_this_build, true);
+
 template <int, class T> void multiply(const TensorCoreCall&, const ImageMap<T, true>&) {
-  throw std::runtime_error(
-      "convlab: algo 'warpgroup' is not in this build, which has no code for compute capability 9.0: "
-      "build it with 9.0 in TORCH_CUDA_ARCH_LIST");
+  throw std::logic_error("convlab: a kernel that is not compiled");
 }
 #endif
 
