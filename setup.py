@@ -141,8 +141,12 @@ def objects_of(source, lib):
         more = SANITIZE_FLAGS if sanitize() else []
         return [(f"{source}.{isa}.o", "cxx", isa_flags(isa) + more) for isa in instruction_sets()]
     if source.endswith(".cu"):
-        tensor_cores = "/tensor_core_" in source and lib.cu_compiler == "nvcc"
-        return [(source + ".o", lib.cu_compiler, for_tensor_cores(lib.cu_flags) if tensor_cores else lib.cu_flags)]
+        flags = lib.cu_flags
+        if lib.cu_compiler == "nvcc" and "/tensor_core_" in source:
+            flags = for_tensor_cores(flags)
+        if lib.cu_compiler == "nvcc" and source.endswith("/conv2d_warpgroup.cu"):
+            flags = for_warpgroups(flags)
+        return [(source + ".o", lib.cu_compiler, flags)]
     return [(source + ".o", "cxx", lib.cxx_flags)]
 
 
@@ -154,6 +158,15 @@ def for_tensor_cores(flags):
     eights = [flag for flag in code if 80 <= number[flag] < 90 and "code=sm" in flag]
     kept = [f for f in code if number[f] >= 80 and (f not in eights or f == min(eights, key=number.get))]
     return [f for f in flags if f not in code] + (kept or ["-gencode=arch=compute_80,code=sm_80"])
+
+
+def for_warpgroups(flags):
+    """nvcc's flags for kernels that have instructions of 9.0 alone: its machine code with them (sm_90a), and where others
+    are wanted, none. The rung refuses there, but has to link."""
+    rest = [flag for flag in flags if "code=" not in flag]
+    if any("code=sm_90" in flag for flag in flags):
+        return [*rest, "-gencode=arch=compute_90a,code=sm_90a"]
+    return [*flags, "-DCONVLAB_NO_WARPGROUPS"]
 
 
 def simulator(torch, check) -> Library:

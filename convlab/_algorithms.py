@@ -14,7 +14,7 @@ import torch
 from ._load import lab as _lab
 from .arguments import IntOrPair, is_channels_last, padding4, pair
 from .gpus import H200
-from .simulator import backend_of, multiprocessors_for
+from .simulator import backend_of, capability_for, multiprocessors_for
 
 if TYPE_CHECKING:
     from ._lab import Problem
@@ -35,8 +35,8 @@ class Conv2dProblem:
     """One convolution, without its data: what an algorithm may or may not be able to do.
 
     x [N, C, H, W], w [K, C/groups, R, S], y [N, K, P, Q]; `padding` is (top, left, bottom, right),
-    `channels_last` the layout of y. multiprocessors: of the GPU that it is planned for, an H200 unless it is known; tiles
-    are chosen for so many.
+    `channels_last` the layout of y. multiprocessors, and capability, ten times the compute capability: of the GPU that it is
+    planned for, an H200 unless it is known; tiles are chosen for so many, and what it has no instructions for is refused.
     """
 
     x: Sizes
@@ -50,6 +50,7 @@ class Conv2dProblem:
     channels_last: bool
     backend: str
     multiprocessors: int = H200.sms
+    capability: int = H200.generation
 
     @classmethod
     def of(
@@ -72,7 +73,8 @@ class Conv2dProblem:
         channels_last = any(t.dim() == 4 and is_channels_last(t) for t in (input, weight))
         geometry = (*stride, *padding, *dilation, groups)
         sizes = x, tuple(weight.shape), geometry
-        return cls._of_sizes(*sizes, input.dtype, channels_last, backend_of(input), multiprocessors_for(input))
+        gpu = multiprocessors_for(input), capability_for(input)
+        return cls._of_sizes(*sizes, input.dtype, channels_last, backend_of(input), *gpu)
 
     @classmethod
     def _of_sizes(
@@ -84,6 +86,7 @@ class Conv2dProblem:
         channels_last: bool,
         backend: str,
         multiprocessors: int = H200.sms,
+        capability: int = H200.generation,
     ) -> "Conv2dProblem":
         """From sizes and the operators' geometry (csrc/ops.cpp)."""
         x, w = cast("Sizes", x), cast("Sizes", w)
@@ -101,12 +104,14 @@ class Conv2dProblem:
             channels_last,
             backend,
             multiprocessors,
+            capability,
         )
 
     def doing(self, pass_: str) -> "Problem":
         """The problem of a pass, as the table of algorithms takes it (csrc/algorithms.h)."""
         dtype = str(self.dtype).removeprefix("torch.")
-        return _lab.Problem(pass_, dtype, self.x, self.w, self.geometry, self.channels_last, self.multiprocessors)
+        sizes = self.x, self.w, self.geometry
+        return _lab.Problem(pass_, dtype, *sizes, self.channels_last, self.multiprocessors, self.capability)
 
     @property
     def geometry(self) -> tuple[int, ...]:
@@ -150,7 +155,8 @@ class Algorithm:
         dtype = str(problem.dtype).removeprefix("torch.")
         if dtype not in ("float32", "float64", "float16", "bfloat16"):
             return False, f"has no {pass_} for {dtype}"
-        reason = _lab.refusal(self.number, problem.backend, problem.doing(pass_))
+        (number,) = as_switched((self.number,), problem.backend, problem.dtype)
+        reason = _lab.refusal(number, problem.backend, problem.doing(pass_))
         return not reason, reason
 
     def plan(self, problem: Conv2dProblem, pass_: str) -> dict[str, Any]:

@@ -6,7 +6,16 @@ Sizes = Sequence[int]
 
 class Problem:
     def __init__(
-        self, pass_: str, dtype: str, x: Sizes, w: Sizes, geometry: Sizes, channels_last: bool, multiprocessors: int, /
+        self,
+        pass_: str,
+        dtype: str,
+        x: Sizes,
+        w: Sizes,
+        geometry: Sizes,
+        channels_last: bool,
+        multiprocessors: int,
+        capability: int,
+        /,
     ) -> None: ...
 
 def algorithms() -> list[tuple[int, str, dict[str, tuple[str, list[str]]]]]: ...
@@ -22,7 +31,14 @@ def build_info() -> dict[str, str]: ...
 class Simulator:
     def __init__(self, library: str) -> None: ...
     def open_session(
-        self, order: int, seed: int, count: bool, only_plan: bool, one_block_in: int, multiprocessors: int
+        self,
+        order: int,
+        seed: int,
+        count: bool,
+        only_plan: bool,
+        one_block_in: int,
+        multiprocessors: int,
+        capability: int,
     ) -> int: ...
     def close_session(self, session: int, /) -> None: ...
     def enter_session(self, session: int, interruptible: bool, /) -> int: ...

@@ -41,6 +41,11 @@ class Gpu:
     shared_unit: int = 128
 
     @property
+    def generation(self) -> int:
+        """Ten times its compute capability."""
+        return int(self.capability.replace(".", ""))
+
+    @property
     def peak(self) -> float:
         """Floating-point operations a second of float32 multiply-adds."""
         return 2e9 * self.sms * self.lanes * self.clock

@@ -164,12 +164,13 @@ class Simulation:
         only_plan: bool = False,
         one_block_in: int = 1,
         multiprocessors: int = H200.sms,
+        capability: int = H200.generation,
     ):
         self.order, self.seed, self.check, self.count = order, seed, check, count
-        self.multiprocessors = multiprocessors  # of the GPU that launches are planned for
+        self.multiprocessors, self.capability = multiprocessors, capability  # of the GPU that launches are planned for
         self._library = _library(check)
         controls, number = self._library.controls, ORDERS.index(order)
-        self._session = controls.open_session(number, seed, count, only_plan, one_block_in, multiprocessors)
+        self._session = controls.open_session(number, seed, count, only_plan, one_block_in, multiprocessors, capability)
         weakref.finalize(self, controls.close_session, self._session)
 
     def __repr__(self) -> str:
@@ -227,6 +228,15 @@ def multiprocessors_for(t: torch.Tensor) -> int:
     return simulation.multiprocessors if simulation else H200.sms
 
 
+def capability_for(t: torch.Tensor) -> int:
+    """Ten times the compute capability of the GPU that a tensor is on or is simulated for, an H200's elsewhere."""
+    if t.device.type == "cuda" and torch.cuda.is_available():
+        major, minor = torch.cuda.get_device_capability(t.device)
+        return 10 * major + minor
+    simulation = current()
+    return simulation.capability if simulation else H200.generation
+
+
 @contextmanager
 def resumed(simulation: Simulation | None) -> Iterator[Simulation | None]:
     """Goes through `simulation` (None: through none) for the length of the block, as a backward does with what its
@@ -257,8 +267,8 @@ def simulate(
         the speed. Without it only what goes visibly wrong is reported: barrier divergence, deadlock, faults, wrong
         launches.
     count: collect `sim.traffic`. Counting needs the instrumented kernels, so it checks as well, whatever `check` says.
-    gpu: whose launches these are, a name in convlab.gpus: tiles are chosen for its multiprocessors. Results have the same
-        bits on all of them.
+    gpu: whose launches these are, a name in convlab.gpus: tiles are chosen for its multiprocessors, and what is not for
+        its compute capability is refused. Results have the same bits on all of them.
 
     Yields a Simulation with `.launches` and `.traffic`. What a kernel does wrong is a RuntimeError from the call that
     ran it.
@@ -279,23 +289,40 @@ def simulate(
         raise ValueError(f"simulate: order={order!r} must be one of {', '.join(map(repr, ORDERS))}")
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"simulate: seed={seed!r} must be an int in [0, 2^64)")
-    simulation = Simulation(order, seed, bool(check or count), bool(count), multiprocessors=gpu_of(gpu).sms)
+    of = gpu_of(gpu)
+    simulation = Simulation(
+        order, seed, bool(check or count), bool(count), multiprocessors=of.sms, capability=of.generation
+    )
     renew_counters()
     with resumed(simulation):
         yield simulation
 
 
-def launches_of(call: Callable[[], object], multiprocessors: int = H200.sms) -> list[Launch]:
-    """The launches that `call()`, convlab's functions on CPU tensors, would make on a GPU with so many multiprocessors:
-    none runs, tensors are not looked at, outputs are left as they happen to be."""
-    simulation = Simulation("forward", 0, check=False, count=False, only_plan=True, multiprocessors=multiprocessors)
+def launches_of(
+    call: Callable[[], object], multiprocessors: int = H200.sms, capability: int = H200.generation
+) -> list[Launch]:
+    """The launches that `call()`, convlab's functions on CPU tensors, would make on a GPU with so many multiprocessors
+    and ten times this compute capability: none runs, tensors are not looked at, outputs are left as they happen to be."""
+    simulation = Simulation(
+        "forward",
+        0,
+        check=False,
+        count=False,
+        only_plan=True,
+        multiprocessors=multiprocessors,
+        capability=capability,
+    )
     with resumed(simulation):
         call()
     return simulation.launches
 
 
 def traffic_of_a_sample(
-    call: Callable[[], object], one_block_in: int, seed: int = 0, multiprocessors: int = H200.sms
+    call: Callable[[], object],
+    one_block_in: int,
+    seed: int = 0,
+    multiprocessors: int = H200.sms,
+    capability: int = H200.generation,
 ) -> TrafficTable:
     """The memory traffic of `call()`, convlab's functions on CPU tensors, from a sample of the blocks that it launches: of
     so many of a kernel one runs, two at least, and they count for all. `seed` draws them.
@@ -304,7 +331,13 @@ def traffic_of_a_sample(
     bounds, not for races.
     """
     simulation = Simulation(
-        "forward", seed, check=True, count=True, one_block_in=one_block_in, multiprocessors=multiprocessors
+        "forward",
+        seed,
+        check=True,
+        count=True,
+        one_block_in=one_block_in,
+        multiprocessors=multiprocessors,
+        capability=capability,
     )
     with resumed(simulation):
         call()

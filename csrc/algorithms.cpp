@@ -18,6 +18,7 @@
 #include "kernels/conv2d_small_filter_plan.h"
 #include "kernels/conv2d_tensor_core_plan.h"
 #include "kernels/conv2d_tiled_plan.h"
+#include "kernels/conv2d_warpgroup_plan.h"
 #include "tiles.h"
 
 namespace convlab {
@@ -65,6 +66,9 @@ constexpr AlgorithmRow kAlgorithms[] = {
     {.id = 11,
      .name = "tensor_core",
      .cuda = {"the same product by tensor cores, fed by asynchronous copies", kAllPasses, &kTensorCore}},
+    {.id = 12,
+     .name = "warpgroup",
+     .cuda = {"the same product by warpgroups, whose operands stay in shared memory", kForwardAndDgrad, &kWarpgroup}},
 };
 
 // Those that choose among tiles: which there are, and the plan with one, counted from 1.
@@ -74,7 +78,8 @@ struct ChoosesTile {
   Plan (*plan)(const Problem&, int tile);
 };
 constexpr ChoosesTile kChooseTile[] = {{&kRegisterTiled, register_tiled_tiles, register_tiled_plan_with},
-                                       {&kTensorCore, tensor_core_tiles, tensor_core_plan_with}};
+                                       {&kTensorCore, tensor_core_tiles, tensor_core_plan_with},
+                                       {&kWarpgroup, warpgroup_tiles, warpgroup_plan_with}};
 
 constexpr bool numbers_are_unique() {
   for (const AlgorithmRow& a : kAlgorithms)
@@ -161,7 +166,7 @@ template <class Rung> Chosen<Rung> resolve(int64_t requested, const Problem& p) 
   const AlgorithmRow* row = find_algorithm(requested);
   if (!row) refuse("algo number " + std::to_string(requested) + " is not in the table of algorithms");
   const OnBackend<Rung>& chosen = on<Rung>(*row);
-  if (!can(chosen, p)) refuse(std::string("algo '") + row->name + "' " + refusal(*row, backend, p));
+  if (!can(chosen, allowed)) refuse(std::string("algo '") + row->name + "' " + refusal(*row, backend, allowed));
   if constexpr (backend == Backend::cuda)
     if (tile) return {row, chosen.rung, plan_with_tile(*row, allowed, tile)};
   return {row, chosen.rung, chosen.rung->plan(allowed)};

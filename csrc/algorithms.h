@@ -28,7 +28,7 @@ enum class Rounding : int64_t {
 
 // Of an H100 or H200. Plans are for these where no GPU is named; and wgrad's sums are cut into slices for these on every
 // GPU, so that a shape has one order of additions.
-constexpr int kMultiprocessors = 132;
+constexpr int kMultiprocessors = 132, kCapability = 90;
 
 // A pass of a convolution. channels_last: what torch says of the activations that it reads or writes.
 struct Problem {
@@ -38,6 +38,7 @@ struct Problem {
   bool channels_last = false;
   Layouts layouts{};
   Rounding rounding = Rounding::usual;  // asked by `best`, and by the plans of rungs that round
+  int capability = kCapability;            // ten times its compute capability; and
   int multiprocessors = kMultiprocessors;  // of the GPU, asked by the plans of rungs that choose among tiles
 };
 

@@ -61,17 +61,20 @@ DType dtype_of(const std::string& name) { return DType(index_of("dtype", name, k
 Backend backend_of(const std::string& name) { return Backend(index_of("backend", name, kBackendNames)); }
 
 Problem problem_of(const std::string& pass, const std::string& dtype, const Sizes& x, const Sizes& w,
-                   const Sizes& geometry, bool channels_last, int multiprocessors) {
+                   const Sizes& geometry, bool channels_last, int multiprocessors, int capability) {
   return {.pass = pass_of(pass),
           .dtype = dtype_of(dtype),
           .g = make_conv2d("conv2d", x, w, geometry),
           .channels_last = channels_last,
           .layouts = {channels_last, channels_last, channels_last},
+          .capability = capability,
           .multiprocessors = multiprocessors};
 }
 
-std::string refusal_of(int64_t algo, const std::string& backend, const Problem& p) {
-  return refusal(row_of(algo % kWithTile), backend_of(backend), p);
+std::string refusal_of(int64_t algo, const std::string& backend, Problem p) {
+  algo %= kWithTile;
+  if (algo >= kWithTf32) p.rounding = Rounding::tf32;
+  return refusal(row_of(algo % kWithTf32), backend_of(backend), p);
 }
 
 std::string choice_of(const std::string& backend, const Problem& p, int64_t automatic) {
@@ -109,9 +112,11 @@ py::dict facts_of(const CpuPlan& plan) {
 py::dict plan_of(int64_t algo, const std::string& backend, const Problem& p) {
   row_of(algo % kWithTf32);
   if (backend_of(backend) == Backend::cpu) return facts_of(resolve<CpuRung>(algo, p).plan);
-  const Plan plan = resolve<CudaRung>(algo, p).plan;
+  const auto chosen = resolve<CudaRung>(algo, p);
+  const Plan& plan = chosen.plan;
   py::dict facts = facts_of(plan);
-  if (plan.precision != Precision::none) facts["gated"] = !(kTensorCoreGate[int(plan.precision)] & bit(p.pass));
+  const auto& gate = std::string(chosen.row->name) == "tensor_core" ? kTensorCoreGate : kWarpgroupGate;
+  if (plan.precision != Precision::none) facts["gated"] = !(gate[int(plan.precision)] & bit(p.pass));
   return facts;
 }
 

@@ -27,8 +27,8 @@ class Simulator {
   }
 
   uint64_t open_session(int order, uint64_t seed, bool count, bool only_plan, uint64_t one_block_in,
-                        int multiprocessors) {
-    return api_->open_session(order, seed, count, only_plan, one_block_in, multiprocessors);
+                        int multiprocessors, int capability) {
+    return api_->open_session(order, seed, count, only_plan, one_block_in, multiprocessors, capability);
   }
   void close_session(uint64_t session) { api_->close_session(session); }
   uint64_t enter_session(uint64_t session, bool interruptible) { return api_->enter_session(session, interruptible); }
@@ -72,7 +72,7 @@ void bind_simulator(py::module_& m) {
   py::class_<Simulator>(m, "Simulator", "A loaded simulator library.")
       .def(py::init<const std::string&>(), py::arg("library"))
       .def("open_session", &Simulator::open_session, py::arg("order"), py::arg("seed"), py::arg("count"),
-           py::arg("only_plan"), py::arg("one_block_in"), py::arg("multiprocessors"))
+           py::arg("only_plan"), py::arg("one_block_in"), py::arg("multiprocessors"), py::arg("capability"))
       .def("close_session", &Simulator::close_session)
       .def("enter_session", &Simulator::enter_session,
            "Makes it the calling thread's (0: none), whose launches SIGINT then ends or does not; returns the one "

@@ -47,7 +47,8 @@ def wants_depthwise(rung) -> bool:
 @functools.cache
 def filters_of(rung) -> list[tuple[int, int, int]] | None:
     """Every (C, K, R = S) of moderate size that the rung takes; None if it is not choosy."""
-    if passes_of(rung, Conv(2, 5, 13, 11, 7, 3, 2)) or wants_depthwise(rung):
+    ordinary = Conv(2, 5, 13, 11, 7, 3, 2)
+    if any(passes_of(rung, ordinary, dtype) for dtype in DTYPES) or wants_depthwise(rung):
         return None
     sizes = [(C, K, R) for R in (1, 3, 5, 7) for C in range(1, 17) for K in range(1, 129)]
     return [(C, K, R) for C, K, R in sizes if passes_of(rung, Conv(2, C, 32, 32, K, R, R))]

@@ -1,4 +1,4 @@
-"""The tensor_core rung under test: every pass in every precision and layout, against an emulation that rounds operands
+"""The rungs on tensor cores under test: every pass in every precision and layout, against an emulation that rounds operands
 as the hardware does, in float64."""
 
 import random
@@ -13,6 +13,7 @@ from convlab import ops
 from convlab.testing import Conv
 
 RUNG = next(a for a in convlab.algorithms() if a.name == "tensor_core")
+WARPGROUP = next(a for a in convlab.algorithms() if a.name == "warpgroup")
 NUMBER = RUNG.number
 TF32 = 1 << 16  # kWithTf32 of csrc/algorithms.h
 PRECISIONS = {
@@ -29,22 +30,29 @@ def to_tf32(t: torch.Tensor) -> torch.Tensor:
     return ((t.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
+def truncated(t: torch.Tensor) -> torch.Tensor:
+    """float32 without its last 13 bits: what wgmma makes of what nobody has rounded."""
+    return (t.view(torch.int32) & ~0x1FFF).view(torch.float32)
+
+
 def halves(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     big = to_tf32(t)
     return big, to_tf32(t - big)
 
 
-def _products(multiply, a, b, precision):
+def _products(multiply, a, b, precision, rung):
     """multiply(a, b), bilinear, in float64, of what the tensor cores see of a and b."""
     if precision == "tf32":
-        return multiply(to_tf32(a).double(), to_tf32(b).double())
+        return multiply(
+            (truncated if rung.name.startswith(WARPGROUP.name) else to_tf32)(a).double(), to_tf32(b).double()
+        )
     if precision == "3xtf32":
         (big_a, small_a), (big_b, small_b) = halves(a), halves(b)
         return multiply(big_a.double(), big_b.double() + small_b.double()) + multiply(small_a.double(), big_b.double())
     return multiply(a.double(), b.double())
 
 
-def emulated(conv: Conv, precision: str, x, w, b, dy) -> dict[str, list[torch.Tensor]]:
+def emulated(conv: Conv, precision: str, x, w, b, dy, rung=RUNG) -> dict[str, list[torch.Tensor]]:
     """The outputs of each pass, and the same of absolute values: by how much the order of sums can move them."""
     arguments = dict(stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups)
 
@@ -62,11 +70,11 @@ def emulated(conv: Conv, precision: str, x, w, b, dy) -> dict[str, list[torch.Te
     bias = b.double().view(1, -1, 1, 1)
     return {
         "forward": [
-            _products(forward, x, w, precision) + bias,
+            _products(forward, x, w, precision, rung) + bias,
             forward(x.double().abs(), w.double().abs()) + bias.abs(),
         ],
-        "dgrad": [_products(dgrad, dy, w, precision), dgrad(dy.double().abs(), w.double().abs())],
-        "wgrad": [_products(wgrad, dy, x, precision), wgrad(dy.double().abs(), x.double().abs())],
+        "dgrad": [_products(dgrad, dy, w, precision, rung), dgrad(dy.double().abs(), w.double().abs())],
+        "wgrad": [_products(wgrad, dy, x, precision, rung), wgrad(dy.double().abs(), x.double().abs())],
         "bias": [dy.double().sum((0, 2, 3)), dy.double().abs().sum((0, 2, 3))],
     }
 
@@ -89,8 +97,8 @@ def check(actual: torch.Tensor, exact: torch.Tensor, magnitude: torch.Tensor, te
     )
 
 
-def run(conv: Conv, precision: str, pass_: str, x, w, b, dy, channels_last: bool):
-    number = NUMBER + PRECISIONS[precision][1]
+def run(conv: Conv, precision: str, pass_: str, x, w, b, dy, channels_last: bool, rung=RUNG):
+    number = rung.number + PRECISIONS[precision][1]
     geometry = (*conv.stride, *conv.padding * 2, *conv.dilation, conv.groups)
     if pass_ == "forward":
         return [ops.conv2d_forward(x, w, b, geometry, number)]
@@ -100,13 +108,14 @@ def run(conv: Conv, precision: str, pass_: str, x, w, b, dy, channels_last: bool
 
 
 def check_conv(
-    conv: Conv, precision: str, channels_last: bool, passes=PASSES, mixed=False, device="cpu", **mode
+    conv: Conv, precision: str, channels_last: bool, passes=PASSES, mixed=False, device="cpu", rung=RUNG, **mode
 ) -> None:
-    """Runs passes on a GPU, or on the CPU in the simulator, and compares. mixed: dy lies as x and w do not."""
+    """Runs passes on a GPU, or on the CPU in the simulator, and compares. mixed: dy lies as x and w do not. rung: or
+    WARPGROUP, or one of these with a tile of one's own choice."""
     dtype = PRECISIONS[precision][0]
     x, w, b = conv.tensors(dtype)
     dy = torch.randn(conv.N, conv.K, *conv.outputs).to(dtype)
-    expected = emulated(conv, precision, x, w, b, dy)
+    expected = emulated(conv, precision, x, w, b, dy, rung)
     x, w, dy = laid(x, channels_last), laid(w, channels_last), laid(dy, channels_last != mixed)
     x, w, b, dy = (t.to(device) for t in (x, w, b, dy))
     taps = conv.R * conv.S
@@ -116,10 +125,10 @@ def check_conv(
         "wgrad": dy[:, 0].numel(),
     }
     for pass_ in passes:
-        what = f"{pass_} of {conv} in {precision}, {'channels_last' if channels_last else 'NCHW'} {mode}"
+        what = f"{pass_} of {conv} by {rung.name} in {precision}, {'channels_last' if channels_last else 'NCHW'} {mode}"
         try:
             with convlab.simulate(**mode) if device == "cpu" else nullcontext():
-                out = [t.cpu() for t in run(conv, precision, pass_, x, w, b, dy, channels_last)]
+                out = [t.cpu() for t in run(conv, precision, pass_, x, w, b, dy, channels_last, rung)]
         except RuntimeError as error:
             raise AssertionError(what) from error
         check(out[0], *expected[pass_], terms[pass_], what)
@@ -127,7 +136,7 @@ def check_conv(
             check(out[1], *expected["bias"], terms["wgrad"], what + ", bias")
 
 
-def random_conv(rng: random.Random, most: int = 2_000_000, several: tuple[str, str] | None = None) -> Conv:
+def random_conv(rng: random.Random, most: int = 2_000_000, several: tuple[str, str] | None = None, rung=RUNG) -> Conv:
     """Any convolution the rung takes, with extents of one element to a few tiles. several: a precision and a pass in
     which its product spans several tiles each way, with remainders."""
 
@@ -158,9 +167,9 @@ def random_conv(rng: random.Random, most: int = 2_000_000, several: tuple[str, s
         )
         P, Q = conv.outputs
         small = P > 0 and Q > 0 and conv.N * P * Q * conv.K * (conv.C // groups) * R * S < most
-        if small and (several is None or spans_tiles(plan_of(conv, *several))):
+        if small and (several is None or spans_tiles(plan_of(conv, *several, rung))):
             return conv
 
 
-def plan_of(conv: Conv, precision: str, pass_: str) -> dict:
-    return RUNG.plan(conv.problem(PRECISIONS[precision][0]), pass_)
+def plan_of(conv: Conv, precision: str, pass_: str, rung=RUNG) -> dict:
+    return rung.plan(conv.problem(PRECISIONS[precision][0]), pass_)

@@ -42,9 +42,10 @@ def test_every_kernel_is_seen(found):
     assert set(found) == {arch.removesuffix("+PTX") for arch in convlab.build_info()["cuda_archs"]}
     everywhere = set.intersection(
         *map(set, found.values())
-    )  # the same kernels for every architecture, but tensor_core's
+    )  # the same kernels for every architecture, but those on tensor cores
     assert {kernel.split("<")[0] for kernels in found.values() for kernel in kernels if kernel not in everywhere} <= {
         "tensor_core_kernel",
+        "warpgroup_kernel",
         "channels_last_kernel",
         "filter_kernel",
     }
@@ -153,6 +154,17 @@ def test_tensor_cores_multiply_while_the_next_tile_is_copied(found, arch):
         assert loop.opcodes["LDGSTS"] and loop.before_loads == 0, f"{kernel}: copies begin behind products: {loop}"
         least = next(share for pattern, share in LEAST_HMMA.items() if re.match(pattern, kernel))
         assert loop.share >= least, f"{kernel}: {loop.share:.1%} of the main loop is HMMA, not {least:.0%}: {loop}"
+
+
+def test_warpgroups_multiply_while_the_next_tile_is_copied(found):
+    """Copies begin when a tile's products are under way, and nothing moves sums between two products."""
+    if "9.0" not in found:
+        pytest.skip("built without 9.0")
+    loops = compiled_kernels.main_loops(LIBRARY, "9.0", "HGMMA")
+    assert set(loops) == {kernel for kernel in found["9.0"] if kernel.startswith("warpgroup_kernel<")}
+    for kernel, loop in loops.items():
+        assert loop.multiply_adds == 4 and loop.opcodes["WARPGROUP"] == 2, f"{kernel}: {loop}"
+        assert loop.opcodes["LDGSTS"] and loop.before_loads == 4, f"{kernel}: products wait for copies: {loop}"
 
 
 def test_vectors_are_stored_with_one_instruction(found):

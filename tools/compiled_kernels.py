@@ -60,7 +60,7 @@ def write_profiles(library, path):
     for arch in TABLED_ARCHS:
         for kernel, lines in sass(library, arch).items():
             name = kernel.replace("> >", ">>")
-            if not any(word in name for word in ("double", "pool", "relu")):
+            if not any(word in name for word in ("double", "pool", "relu", "warpgroup")):
                 table.setdefault(name, {})[arch] = profile(lines)
     lines = [f"  {json.dumps(name)}: {json.dumps(table[name], separators=(',', ':'))}" for name in sorted(table)]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
@@ -138,7 +138,7 @@ def main():
         for kernel, r in sorted(kernels.items()):
             print("{}  {:3} registers  {:6} bytes shared  {:4} bytes stack  {}".format(arch, *r, kernel))
     newest = max(found, key=toolchain.numbers)
-    for product in ("FFMA", "HMMA"):
+    for product in ("FFMA", "HMMA", "HGMMA"):
         for kernel, loop in main_loops(args.library, newest, product).items():
             common = " ".join("{} {}".format(*n) for n in loop.opcodes.most_common(6))
             print(f"{newest}  {loop.share:6.1%} {product} of {loop.instructions:4} instructions  {kernel}  {common}")

@@ -51,20 +51,27 @@ def sizes_of(**tensors) -> dict[str, int]:
     return {name: t.numel() * t.element_size() for name, t in tensors.items()}
 
 
+def problem_of(rung, layer: layers.Conv):
+    """In float32, or in float16 where the rung has no float32."""
+    problems = layer.problem(), layer.problem(torch.float16)
+    return next((p for p in problems if any(rung.supports(p, pass_)[0] for pass_ in PASSES)), problems[0])
+
+
 def passes_of(rung, layer: layers.Conv) -> list[str]:
     """Those that the rung can do."""
-    return [pass_ for pass_ in PASSES if rung.supports(layer.problem(), pass_)[0]]
+    problem = problem_of(rung, layer)
+    return [pass_ for pass_ in PASSES if rung.supports(problem, pass_)[0]]
 
 
 def case_of(rung, layer: layers.Conv, pass_: str) -> Case:
     """One pass of a convolution through a rung."""
-    tensors = {"input": layer.x, "weight": layer.w, "grad_output": layer.y}
+    problem, tensors = problem_of(rung, layer), {"input": layer.x, "weight": layer.w, "grad_output": layer.y}
     return Case(
         f"conv2d_{rung.name}.cu",
         layer.name,
         pass_,
-        call_of(rung, layer.problem(), pass_),
-        {name: layers.FLOAT * math.prod(shape) for name, shape in tensors.items()},
+        call_of(rung, problem, pass_),
+        {name: problem.dtype.itemsize * math.prod(shape) for name, shape in tensors.items()},
         math.prod(layer.y) * math.prod(layer.w[1:]),
     )
 

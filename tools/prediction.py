@@ -161,7 +161,7 @@ def tile_choices(measured: dict) -> list[Choice]:
 
 def _choice_of_tiles(row: dict, gpu: Gpu) -> Choice:
     layer, dtype, pass_ = row["layer"], row["precision"], row["pass"]
-    problem = replace(find(layer).problem(getattr(torch, dtype)), multiprocessors=gpu.sms)
+    problem = replace(find(layer).problem(getattr(torch, dtype)), multiprocessors=gpu.sms, capability=gpu.generation)
     prefix, times, predicted = f"{OURS} ", {}, {}
     rung = next(a for a in algorithms() if any(way.startswith(f"{prefix}{a.name} ") for way in row["ways"]))
     for name, tile in with_each_tile(rung, problem, pass_).items():

@@ -40,7 +40,8 @@ def call_of(algorithm: Algorithm | None, problem: Conv2dProblem, pass_: str, mak
 def planned_launches(algorithm: Algorithm | None, problem: Conv2dProblem, pass_: str) -> list[Launch]:
     """The launches of a pass in their order. Nothing runs, so `shared_bytes` is what a launch asks for, without what is
     static."""
-    return launches_of(call_of(algorithm, problem, pass_, torch.empty), problem.multiprocessors)
+    call = call_of(algorithm, problem, pass_, torch.empty)
+    return launches_of(call, problem.multiprocessors, problem.capability)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def count(algorithm: Algorithm, problem: Conv2dProblem, pass_: str, one_block_in
     """Runs the pass in the simulator, or as many blocks of each of its launches."""
     make = torch.randn if one_block_in == 1 else torch.empty
     call = call_of(algorithm, problem, pass_, make)
-    traffic = traffic_of_a_sample(call, one_block_in, multiprocessors=problem.multiprocessors)
+    gpu = {"multiprocessors": problem.multiprocessors, "capability": problem.capability}
+    traffic = traffic_of_a_sample(call, one_block_in, **gpu)
     return Counted(traffic, one_block_in)
 
 

@@ -199,7 +199,8 @@ def _problem(layer, gpu) -> tuple[str, Conv2dProblem]:
         raise ValueError(f"explain: the problem is {layer.dtype}, expected one of {', '.join(map(str, DTYPES))}")
     if 0 in layer.x + layer.w + layer.y:
         raise ValueError(f"explain: the problem is empty: x {layer.x}, w {layer.w}, y {layer.y}")
-    return name, dataclasses.replace(layer, backend="cuda", channels_last=False, multiprocessors=gpu.sms)
+    on = {"multiprocessors": gpu.sms, "capability": gpu.generation}
+    return name, dataclasses.replace(layer, backend="cuda", channels_last=False, **on)
 
 
 def _algorithms(algo) -> list[Algorithm]:

@@ -15,6 +15,7 @@ struct Cuda : ChangesLayout {
   using Rung = CudaRung;
   static constexpr bool takes_channels_last = false;
   static int multiprocessors(const Tensor& t) { return convlab::multiprocessors(t.get_device_index()); }
+  static int capability(const Tensor& t) { return convlab::capability(t.get_device_index()); }
   const Tensor& like;
   CurrentStream stream;
   explicit Cuda(const Tensor& t) : like(t), stream(t) {}

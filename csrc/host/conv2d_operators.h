@@ -4,6 +4,7 @@
 //   using Rung = CpuRung or CudaRung;
 //   static constexpr bool takes_channels_last;  // tensors.h: whether tensors may lie channels_last, of any rung
 //   static int multiprocessors(const Tensor&);  // of the tensor's GPU
+//   static int capability(const Tensor&);       // so too: ten times its compute capability
 //   void forward(const Chosen<Rung>&, const Problem&, const void* x, const void* w, const void* bias_or_null, void* y)
 //   void dgrad(const Chosen<Rung>&, const Problem&, const void* dy, const void* w, void* dx, const void* bias_or_null)
 //   void wgrad(const Chosen<Rung>&, const Problem&, const void* dy, const void* x, void* dw, void* db_or_null)
@@ -71,6 +72,7 @@ Problem problem_on(const Tensor& t, Pass pass, DType dtype, const Conv2d& g, boo
           .g = g,
           .channels_last = channels_last,
           .layouts = layouts,
+          .capability = Impl::capability(t),
           .multiprocessors = Impl::multiprocessors(t)};
 }
 

@@ -18,6 +18,7 @@ struct TensorCoreCall {
   const void* bias;
   void* workspace;
   Stream stream;
+  bool warpgroups = false;  // the main loop is that of the warpgroup rung, of whose tiles the plan has one
 };
 
 // conv2d_tensor_core_PRECISION.cu
@@ -25,6 +26,11 @@ void tensor_core_f16(const TensorCoreCall&);
 void tensor_core_bf16(const TensorCoreCall&);
 void tensor_core_tf32(const TensorCoreCall&);
 void tensor_core_tf32x3(const TensorCoreCall&);
+
+// conv2d_warpgroup.cu
+void multiply_by_warpgroups(const TensorCoreCall&, const ImageMap<float16, true>&);
+void multiply_by_warpgroups(const TensorCoreCall&, const ImageMap<bfloat16, true>&);
+void multiply_by_warpgroups(const TensorCoreCall&, const ImageMap<float, true>&);
 
 #if defined(CONVLAB_TENSOR_CORE_LAUNCHES)
 
@@ -42,6 +48,8 @@ template <class Products> struct TensorCorePasses {
   static constexpr TensorTiles kTiles = tensor_tiles(Products::kPromotes);
 
   template <class Map> static void multiply(const TensorCoreCall& c, const Map& map) {
+    if constexpr (std::is_same_v<Map, ImageMap<T, true>>)
+      if (c.warpgroups) return multiply_by_warpgroups(c, map);
     dispatch_tensor_tile<kTiles.first, kTiles.last, T>(c.plan, [&](auto tile) {
       launch(tensor_core_kernel<Products, typename decltype(tile)::type, Map>,
              dim3(c.plan.grid[0], c.plan.grid[1], c.plan.grid[2]), dim3(c.plan.threads), size_t(c.plan.shared),
@@ -119,7 +127,7 @@ template <class Products> struct TensorCorePasses {
   }
 
   static void run(const TensorCoreCall& c) {
-    const TensorLayout l = tensor_layout(c.problem);
+    const TensorLayout l = tensor_layout(c.problem, c.warpgroups);
     const auto with_layout = [&](auto channels_last) {
       constexpr bool kChannelsLast = decltype(channels_last)::value;
       if (c.problem.pass == Pass::wgrad) wgrad<kChannelsLast>(c, l);

@@ -78,7 +78,8 @@ inline bool pixels_in_chunks(const Conv2d& g, int chunk) {
          g.pad_w == 0 && (long long)g.P * g.Q % chunk == 0;
 }
 
-inline TensorLayout tensor_layout(const Problem& p) {
+// warpgroups: as the warpgroup rung takes them, whose tiles of activations have channels side by side
+inline TensorLayout tensor_layout(const Problem& p, bool warpgroups = false) {
   // A copy of float32 costs as much as reading and writing the tensor; single elements cost that at every tap. On an H200
   // it pays with so many channels, in wgrad with several taps.
   constexpr int kCopied = 8, kCopiedForWgrad = 64;
@@ -100,8 +101,8 @@ inline TensorLayout tensor_layout(const Problem& p) {
   }
   const bool forward = p.pass == Pass::forward, as_it_lies = pixels_in_chunks(g, chunk);
   const int channels = forward ? g.Cg() : g.Kg();
-  l.first =
-      tensor_operand(p, channels, forward ? inputs : outputs, p.layouts.first, !as_it_lies && channels >= kCopied);
+  const bool copy = warpgroups || (!as_it_lies && channels >= kCopied);
+  l.first = tensor_operand(p, channels, forward ? inputs : outputs, p.layouts.first, copy);
   if (!l.first.channels_last) l.first.wide = as_it_lies;  // else of single elements
   l.filter_pitch = up_to((long long)g.R * g.S * l.first.depth, chunk);
   l.filter_lines = forward ? g.K : g.C;
@@ -158,11 +159,18 @@ inline long long tensor_shared(const TensorTile& t, const TensorLayout& l, bool 
   return (long long)t.depth * (t.M + t.N + 8 * padded) * kTensorStepBytes;
 }
 
+// Of `blocks` a multiprocessor, which has room for so many: how many times it has all of its blocks' time. alone: of
+// that, what less than a block takes.
+inline double tensor_times(double blocks, int at_once, double alone) {
+  const double full = std::floor(blocks / at_once), left = blocks - full * at_once;
+  return full + (left > 0 ? alone + (1 - alone) * left / at_once : 0);
+}
+
 // With so many steps in a slice, on a GPU with so many multiprocessors. cost: microseconds.
 inline Cover tensor_cover(int tile, const Problem& problem, const TensorLayout& l, const GemmProblem& p,
                           long long slice, long long multiprocessors) {
   constexpr double kStore = 1.5e-6;  // a float to memory and back, for a sum that is in slices
-  constexpr double kAlone[] = {0.3, 0.5};  // of a full multiprocessor's time, what less than a block takes
+  constexpr double kAlone[] = {0.3, 0.5};
   const TensorTile& t = kTensorTiles[tile];
   const bool filter = problem.pass == Pass::wgrad;
   const Precision precision = tensor_precision(problem);
@@ -170,17 +178,21 @@ inline Cover tensor_cover(int tile, const Problem& problem, const TensorLayout& 
   if (slice < p.steps) c.slices = ceil_div(p.steps, slice);
   const double blocks = double(ceil_div(c.columns * c.rows * p.parts * c.slices, multiprocessors));  // of the busiest
   const int at_once = tensor_blocks_at_once(t, precision, filter, tensor_shared(t, l, filter));
-  const double full = std::floor(blocks / at_once), left = blocks - full * at_once;
-  const double times = full + (left > 0 ? kAlone[filter] + (1 - kAlone[filter]) * left / at_once : 0);
   const TensorTime time = tensor_time(precision, filter, tile);
   // of dgrad's classes, which have less taps than the filter
   const double steps = double(std::min(slice, p.steps)) / (problem.pass == Pass::dgrad ? classes_of(problem.g) : 1);
-  c.cost = (steps + time.start) * time.step * times +
+  c.cost = (steps + time.start) * time.step * tensor_times(blocks, at_once, kAlone[filter]) +
            kStore * double(p.rows) * double(p.columns) * double(p.parts * (c.slices > 1 ? c.slices : 0));
   return c;
 }
 
-inline bool tensor_fits(const TensorTile& t, const GemmProblem& p) {
+// Microseconds beside the products': of launches, of laying the filter out anew, and of copying so many bytes
+inline double tensor_overhead(const TensorLayout& l) {
+  constexpr double kLaunch = 4, kFilter = 3, kCopy = 2 / 3.5e6;
+  return kLaunch + (l.filter_bytes ? kFilter : 0) + kCopy * double(l.first.bytes + l.second.bytes);
+}
+
+template <class Tile> bool tensor_fits(const Tile& t, const GemmProblem& p) {
   return grid_fits(ceil_div(p.rows, t.M), ceil_div(p.columns, t.N), p.parts);
 }
 
@@ -233,9 +245,7 @@ inline Plan tensor_core_plan_with(const Problem& p, int tile) {
   plan.grid[0] = unsigned(best.rows), plan.grid[1] = unsigned(best.columns);
   plan.grid[2] = unsigned(product.parts * best.slices);
   plan.shared = tensor_shared(t, l, sliced);
-  constexpr double kLaunch = 4, kFilter = 3, kCopy = 2 / 3.5e6;  // and a byte that is copied
-  plan.microseconds =
-      kLaunch + best.cost + (l.filter_bytes ? kFilter : 0) + kCopy * double(l.first.bytes + l.second.bytes);
+  plan.microseconds = tensor_overhead(l) + best.cost;
   plan.useful =
       double(product.rows) * product.columns / std::max(double(best.rows) * t.M * double(best.columns) * t.N, 1.0);
   plan.workspace = l.first.bytes + l.second.bytes + l.filter_bytes;
@@ -254,14 +264,14 @@ inline bool tensor_core_groups(const Conv2d& g) {
 
 // What is counted in 32 bits: elements of the filters as they are laid out anew, and of wgrad's planes; chunks of the
 // images that the rows of a tile are of, at most one a row
-inline long long tensor_core_counted(const Problem& p, const TensorLayout& l) {
+inline long long tensor_core_counted(const Problem& p, const TensorLayout& l, int most_rows = kTensorTiles[0].M) {
   const Conv2d& g = p.g;
   const long long weights = std::max(gemm_weights(g), l.filter_pitch * l.filter_lines);
   if (p.pass == Pass::wgrad)
     return std::max({weights, (long long)g.P * g.Q + kMostSlice, (long long)g.R * g.S * l.second.depth});
   const long long pixels = p.pass == Pass::forward ? (long long)g.H * g.W : (long long)g.P * g.Q;
   const long long chunks = pixels * g.groups * ceil_div(l.first.depth * bytes_of(p.dtype), kTensorChunk);
-  return std::max(weights, std::min(g.N, kTensorTiles[0].M) * chunks);
+  return std::max(weights, std::min(g.N, most_rows) * chunks);
 }
 
 inline bool tensor_core_can(const Problem& p) {
@@ -285,14 +295,18 @@ inline std::string tensor_core_why_not(const Problem& p) {
   return grid_refusal(ceil_div(product.rows, t.M), ceil_div(product.columns, t.N), product.parts);
 }
 
-// Where a GPU has been seen to make this right, and it is faster than the rungs for float32, as these say
-inline bool tensor_core_best(const Problem& p) {
-  if (p.rounding == Rounding::exact || !(kTensorCoreGate[int(tensor_precision(p))] & bit(p.pass))) return false;
+// Whether a plan for tensor cores says that it is faster than the rungs without them say
+inline bool beats_float32_rungs(const Problem& p, const Plan& plan) {
   constexpr double kLeastUseful = 1.0 / 32;  // of a tile: one channel or two leave the rest empty
   if (small_filter_can(p)) return false;
-  const Plan plan = tensor_core_plan(p);
   return !register_tiled_can(p) ||
          (plan.useful > kLeastUseful && plan.microseconds < register_tiled_plan(p).microseconds);
+}
+
+// Where a GPU has been seen to make this right, and it is faster
+inline bool tensor_core_best(const Problem& p) {
+  if (p.rounding == Rounding::exact || !(kTensorCoreGate[int(tensor_precision(p))] & bit(p.pass))) return false;
+  return beats_float32_rungs(p, tensor_core_plan(p));
 }
 
 inline CudaRung kTensorCore{.can = tensor_core_can,

@@ -26,11 +26,13 @@ std::shared_ptr<Session> find(uint64_t id) {
   return at == sessions().open.end() ? nullptr : at->second;
 }
 
-uint64_t open_session(int order, uint64_t seed, int count, int only_plan, uint64_t one_block_in, int multiprocessors) {
+uint64_t open_session(int order, uint64_t seed, int count, int only_plan, uint64_t one_block_in, int multiprocessors,
+                      int capability) {
   const ForkWaits until_it_is_done;
   const auto session = std::make_shared<Session>();
   session->order = Order(order), session->seed = seed, session->count = count, session->only_plan = only_plan;
   session->one_block_in = one_block_in, session->multiprocessors = multiprocessors;
+  session->capability = capability;
   std::lock_guard lock(sessions().mutex);
   session->id = ++sessions().newest;
   sessions().open[session->id] = session;

@@ -25,9 +25,9 @@ struct Api {
   // order: 0 forward, 1 reverse, 2 random
   // only_plan: launches are recorded and not run, and outputs stay as they are
   // one_block_in: more than 1 runs one of so many blocks; inputs are not read, and outputs stay as they are
-  // multiprocessors: of the GPU that launches are planned for
+  // multiprocessors, capability (ten times the compute capability): of the GPU that launches are planned for
   uint64_t (*open_session)(int order, uint64_t seed, int count, int only_plan, uint64_t one_block_in,
-                           int multiprocessors);
+                           int multiprocessors, int capability);
   void (*close_session)(uint64_t session);
   // Makes it the session of the calling OS thread's launches; 0 for none. Returns the one before. interruptible: SIGINT
   // ends those launches.

@@ -88,7 +88,7 @@ void Runner::run_block(uint64_t block) {
       for (unsigned x = 0; x < size.x; x++, i++) {
         Thread& t = threads_[i];
         t.id = {x, y, z}, t.index = uint16_t(i), t.state = State::ready;
-        t.copies.clear();
+        t.copies.clear(), t.products.clear();
         start_at(t.context, stack_bottom(i), stack_top(i), thread_main);
       }
   for (unsigned first = 0; first < count_; first += kWarp) {
@@ -255,6 +255,8 @@ void Runner::thread_returns() {
   in_runtime = true;
   if (!current->copies.empty())
     fail({"a thread returns with cp.async copies that it never waited for", current->copies.first_site()});
+  if (!current->products.empty())
+    fail({"a thread returns with wgmma products that it never waited for", current->products.first_site()});
   current->state = State::returned;
   live_--;
   Warp& warp = warp_of(current->index);

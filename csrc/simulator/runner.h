@@ -11,6 +11,7 @@
 #include "simulator/report.h"
 #include "simulator/session.h"
 #include "simulator/shared_memory.h"
+#include "simulator/warpgroup_products.h"
 
 namespace convlab::sim {
 
@@ -28,6 +29,7 @@ struct Thread {  // one CUDA thread
   const char* waits_in;  // the collective's name
   Site site;  // where it waits
   AsyncCopies copies;
+  WarpgroupProducts products;
 };
 
 // Lanes of a warp that meet in one collective. They wait for the lanes of the mask that have not returned: CUDA asks

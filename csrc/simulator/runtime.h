@@ -80,6 +80,14 @@ void async_copy(void* shared, const void* global, unsigned bytes, unsigned sourc
 void async_commit();
 void async_wait(unsigned groups_that_may_be_pending);
 
+// ---- products of a warpgroup, by which each thread computes its own sums ----
+
+using MultiplyRow = float (*)(float sum, const void* a, const void* b);  // of 16 bytes of a row and of a column
+uint32_t shared_address(const void* p, Site site);
+void wgmma(float* sums, int N, uint64_t a, uint64_t b, MultiplyRow multiply, Site site);  // a, b: matrix descriptors
+void warpgroup_commit();
+void warpgroup_wait(unsigned groups_that_may_be_pending, Site site);
+
 // ---- launches ----
 
 struct Launch {
@@ -93,5 +101,6 @@ struct Launch {
 void run(const Launch& launch);  // throws Error
 
 int multiprocessors();  // of the GPU that the calling OS thread's launches are planned for
+int capability();  // so too: ten times its compute capability
 
 }  // namespace convlab::sim

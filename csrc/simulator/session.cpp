@@ -22,6 +22,7 @@ std::shared_ptr<Session>& current_session() {
 }
 
 int multiprocessors() { return current_session() ? current_session()->multiprocessors : Session{}.multiprocessors; }
+int capability() { return current_session() ? current_session()->capability : Session{}.capability; }
 
 unsigned& os_threads() {
   static unsigned threads = 0;

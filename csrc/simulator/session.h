@@ -32,7 +32,7 @@ struct Session {
   bool only_plan = false;  // launches are recorded and not run
   // More than 1: of so many blocks of a kernel, over all launches, one runs, and its traffic counts for all.
   uint64_t one_block_in = 1;
-  int multiprocessors = 132;  // of the GPU that launches are planned for: an H200
+  int multiprocessors = 132, capability = 90;  // of the GPU that launches are planned for: an H200
 
   // Whether results are not wanted: device buffers then have addresses and no contents, and may be larger than memory.
   bool without_data() const { return only_plan || one_block_in > 1; }

@@ -34,6 +34,7 @@ class SharedMemory {
 
   bool contains(const char* p) const { return p >= arena_ && p < arena_ + kArena; }
   size_t offset_of(const char* p) const { return size_t(p - arena_); }
+  char* at(size_t offset) const { return arena_ + offset; }  // below kArena
   // The one that [offset, offset + bytes) lies in, or null.
   const Array* array_at(size_t offset, size_t bytes) const {
     for (const Array& a : arrays_)

@@ -16,7 +16,8 @@ namespace {
 struct Cpu {
   using Rung = CpuRung;
   static constexpr bool takes_channels_last = true;
-  static int multiprocessors(const Tensor&) { return kMultiprocessors; }  // which no rung of the CPU asks for
+  static int multiprocessors(const Tensor&) { return kMultiprocessors; }  // which no rung of the CPU asks for,
+  static int capability(const Tensor&) { return kCapability; }            // nor this
   explicit Cpu(const Tensor&) {}
 
   void forward(const Chosen<CpuRung>& c, const Problem& p, const void* x, const void* w, const void* bias,

@@ -1,0 +1,75 @@
+// Convolution, tensor cores: implicit GEMM with wgmma, its tiles brought to shared memory by cp.async.
+//
+// What it does    four warps multiply 64 rows by all columns of a tile with one instruction, which reads both out of shared
+//                 memory and goes on by itself, while the warps start the copies of another tile (warpgroup_tile.h).
+//                 Tensors are taken as by tensor_core, and float32 laid out anew where it is not channels_last.
+// Against tensor_core  no operand passes through registers, and no warp waits for a product: the rate of the tensor cores
+//                 is 1.6 times what mma.sync reaches on them.
+// What bounds it  shared memory, which passes each tile on its way in and, of A, again for each 256 columns, of B for each
+//                 64 rows; then L2.
+// What is next    TMA, which copies without threads and to several blocks at once; and wgrad, whose operands lie the other
+//                 way round in tiles.
+#include "kernels/conv2d_warpgroup_plan.h"
+
+#include "kernels/conv2d_tensor_core.h"
+#if !defined(CONVLAB_NO_WARPGROUPS)
+#include "kernels/warpgroup_tile.h"
+#endif
+
+namespace convlab {
+namespace {
+
+#if !defined(CONVLAB_NO_WARPGROUPS)
+template <int i, class T> void multiply(const TensorCoreCall& c, const ImageMap<T, true>& map) {
+  if constexpr (i < kWarpgroupTileCount) {
+    if (c.plan.variant != i) return multiply<i + 1>(c, map);
+    constexpr WarpgroupTileShape t = kWarpgroupTiles[i];
+    using Tile = WarpgroupTile<t.M, t.N, kTensorStepBytes / int(sizeof(T)), t.depth, t.pending, t.blocks>;
+    launch(warpgroup_kernel<T, Tile, ImageMap<T, true>>, dim3(c.plan.grid[0], c.plan.grid[1], c.plan.grid[2]),
+           dim3(c.plan.threads), size_t(c.plan.shared), c.stream, map);
+  }
+}
+#else
+bool never(const Problem&) { return false; }
+std::string not_in_this_build(const Problem&) {
+  return "is not in this build, which has no code for compute capability 9.0 (TORCH_CUDA_ARCH_LIST)";
+}
+[[maybe_unused]] const bool refuses = (kWarpgroup.can = never, kWarpgroup.why_not = not_in_this_build, true);
+
+template <int, class T> void multiply(const TensorCoreCall&, const ImageMap<T, true>&) {
+  throw std::logic_error("convlab: a kernel that is not compiled");
+}
+#endif
+
+void run(TensorCoreCall c) {
+  c.warpgroups = true;
+  switch (c.plan.precision) {
+    case Precision::float16: return tensor_core_f16(c);
+    case Precision::bfloat16: return tensor_core_bf16(c);
+    default: return tensor_core_tf32(c);
+  }
+}
+
+Problem problem_of(const Plan& plan, Pass pass, DType dtype, const Conv2d& g) {
+  return {.pass = pass, .dtype = dtype, .g = g, .layouts = plan.layouts, .rounding = Rounding::tf32};
+}
+
+void forward(const Plan& plan, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y,
+             void* workspace, Stream stream) {
+  run({plan, problem_of(plan, Pass::forward, dtype, g), x, w, y, nullptr, bias, workspace, stream});
+}
+
+void dgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void* workspace,
+           Stream stream) {
+  run({plan, problem_of(plan, Pass::dgrad, dtype, g), dy, w, dx, nullptr, nullptr, workspace, stream});
+}
+
+const ConvKernels conv2d_warpgroup(kWarpgroup, forward, dgrad, nullptr);
+
+}  // namespace
+
+void multiply_by_warpgroups(const TensorCoreCall& c, const ImageMap<float16, true>& map) { multiply<0>(c, map); }
+void multiply_by_warpgroups(const TensorCoreCall& c, const ImageMap<bfloat16, true>& map) { multiply<0>(c, map); }
+void multiply_by_warpgroups(const TensorCoreCall& c, const ImageMap<float, true>& map) { multiply<0>(c, map); }
+
+}  // namespace convlab

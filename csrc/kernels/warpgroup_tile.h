@@ -1,0 +1,126 @@
+// The main loop of the warpgroup rung: that of tensor_core_tile.h with wgmma, which takes a warpgroup's 64 rows of A and
+// all columns of B out of shared memory by itself.
+//
+// A and B are tiles whose steps lie side by side, and are walked along, tap by tap (OperandTile, TapWalk). Of kStages tiles
+// one is multiplied, kPending more may still be, and the others are on their way: one wait and one barrier a tile.
+#pragma once
+#include "device/wgmma.h"
+#include "kernels/tensor_core_tile.h"
+
+namespace convlab {
+
+// A block makes kM x kN, a warpgroup 64 rows of it. kPending: groups of products under way when the block waits for the
+// next tile; they keep their tiles that long. kBlocks: as WarpTile.
+template <int kM, int kN, int kK, int kStages, int kPending, int kBlocks> struct WarpgroupTile {
+  static constexpr int M = kM, N = kN, K = kK, stages = kStages, pending = kPending, blocks = kBlocks;
+  static constexpr int threads = M / kWarpgroupRows * kWarpgroupThreads, ahead = stages - 1 - pending;
+  static_assert(M % kWarpgroupRows == 0 && ahead > 0);
+};
+
+// kLines of an operand are copied by all threads of a block where they share them evenly, else by the first so many.
+constexpr int copiers(int lines, int threads) { return lines * 8 % threads ? 256 : threads; }
+
+// Makes the block's tile whose first row is m0 and first column n0. `part` is what the Map gives this block to do.
+template <class Element, class Tile, class Part>
+__device__ __forceinline__ void multiply_by_warpgroups(const Part& part, long long m0, long long n0) {
+  static_assert(!Part::kLinesInner && !Part::kBAsA);
+  constexpr int K = Tile::K;
+  constexpr int kCopiersOfA = copiers(Tile::M, Tile::threads), kCopiersOfB = copiers(Tile::N, Tile::threads);
+  using TileOfA = OperandTile<Element, Tile::M, false, kCopiersOfA>;
+  using TileOfB = OperandTile<Element, Tile::N, false, kCopiersOfB>;
+  static_assert(K == TileOfA::kSteps);
+  DYNAMIC_SHARED(Element, unaligned);  // [stages][A, B], and in the end [M][N] sums, from a multiple of 1024 bytes on
+  Element* const tiles = on_swizzle_boundary(unaligned);
+  Position* const positions = reinterpret_cast<Position*>(tiles);  // of A's lines, where its first tile will lie
+  SHARED(Lines<Tile>, lines, [1]);
+  const int thread = int(threadIdx.x);
+
+  for (int i = thread; i < Tile::M; i += Tile::threads) {
+    Position a;
+    part.row(m0 + i, a, lines[0].row[i]);
+    write(positions + i, a);
+  }
+  for (int i = thread; i < Tile::N; i += Tile::threads) {
+    Position b;
+    part.column(n0 + i, b, lines[0].column[i]);
+    lines[0].bias[i] = n0 + i < part.columns ? part.bias_of(n0 + i) : 0.0f;
+  }
+  const int count = part.tiles(K);
+  __syncthreads();  // the lines' positions are there
+
+  using Wide = typename TileOfB::Wide;
+  const bool copies_b = Tile::threads == kCopiersOfB || thread < kCopiersOfB;
+  const typename TileOfA::ImageLines image(positions);
+  const int a_h = part.a_h, a_w = part.a_w, depth = part.walk.depth, pitch = part.filter_pitch;
+  TapPosition<Element> at = part.first_tap;
+  at.a += read(positions).offset, at.b += (n0 + Wide::first()) * pitch;
+  at.advance(Wide::column(), depth, part.walk);
+  const int filters =
+      int(min((part.columns - n0 - Wide::first() + Wide::kEvery - 1) / Wide::kEvery, (long long)Tile::N));
+  const auto copy = [&](Element* tile) {
+    image.copy(tile, at.a, at.left > 0 ? at.h : kFarOutside, at.w, a_h, a_w);
+    if (copies_b) TileOfB::copy_filters(tile + TileOfA::kElements, at.b, pitch, at.left > 0 ? filters : 0);
+    at.advance(K, depth, part.walk);
+  };
+
+  __syncthreads();  // nobody reads the positions
+  constexpr int kElements = TileOfA::kElements + TileOfB::kElements, kEnd = Tile::stages * kElements;
+#pragma unroll
+  for (int i = 0; i < Tile::ahead; i++) {
+    if (i < count) copy(tiles + i * kElements);
+    async_commit();
+  }
+
+  float sums[Tile::N / 2];
+#pragma unroll
+  for (int i = 0; i < Tile::N / 2; i++) sums[i] = 0;
+  const int warpgroup =
+      __shfl_sync(0xffffffff, thread / kWarpgroupThreads, 0);  // which all lanes have: the compiler sees it so
+  const MatrixDescriptor first_a = at_row(shared_matrix(tiles), warpgroup * kWarpgroupRows);
+  const MatrixDescriptor first_b = shared_matrix(tiles + TileOfA::kElements);
+  int full = 0, free = Tile::ahead * kElements;  // where the tile is that is multiplied, and the one that is copied to
+#pragma unroll 1
+  for (int tile = 0; tile < count; tile++) {
+    async_wait<Tile::ahead - 1>();
+    warpgroup_sees_writes();
+    __syncthreads();  // this tile is there, and the products of the one that lay in `free` are made
+    const MatrixDescriptor moved = full * int(sizeof(Element)) / 16, a = first_a + moved, b = first_b + moved;
+    warpgroup_begin();
+#pragma unroll
+    for (int k = 0; k < kInstructions; k++)
+      wgmma<Element>(sums, at_step(a, k * kInstructionBytes), at_step(b, k * kInstructionBytes));
+    warpgroup_commit();
+    if (tile + Tile::ahead < count) copy(tiles + free);
+    async_commit();
+    full = full + kElements == kEnd ? 0 : full + kElements;
+    free = free + kElements == kEnd ? 0 : free + kElements;
+    warpgroup_wait<Tile::pending>();
+  }
+  warpgroup_wait_for(sums);
+  async_wait<0>();
+
+  __syncthreads();  // nobody reads the tiles
+  float* all = reinterpret_cast<float*>(tiles);
+  const int row = thread / 32 * 16 + thread % 32 / 4, column = 2 * (thread % 4);
+#pragma unroll
+  for (int j = 0; j < Tile::N / 8; j++)
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+      store_shared(all + sum_at<Tile>(row + 8 * half, column + 8 * j),
+                   Vector<float, 2>{{sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]}});
+  __syncthreads();
+  store_sums<Tile, false>(part, lines[0], all, m0, n0);
+}
+
+// grid (ceil(rows / M), ceil(columns / N), parts)
+template <class Element, class Tile, class Map>
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks) warpgroup_kernel(const __grid_constant__ Map map) {
+  SHARED(typename Map::Part, part, [1]);  // in shared memory, because the loop needs the registers
+  if (threadIdx.x == 0) part[0] = map.part(blockIdx.z);
+  __syncthreads();
+  const long long m0 = (long long)blockIdx.x * Tile::M, n0 = (long long)blockIdx.y * Tile::N;
+  if (m0 >= part[0].rows) return;  // parts may differ in rows
+  multiply_by_warpgroups<Element, Tile>(part[0], m0, n0);
+}
+
+}  // namespace convlab

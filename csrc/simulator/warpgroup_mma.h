@@ -1,0 +1,31 @@
+// wgmma.h on the host: a thread computes its own sums, out of shared memory.
+#pragma once
+#include "simulator/runtime.h"
+
+namespace convlab {
+namespace sim {
+
+float multiply_float16(float sum, const void* a, const void* b);
+float multiply_bfloat16(float sum, const void* a, const void* b);
+float multiply_tf32(float sum, const void* a, const void* b);
+
+constexpr MultiplyRow multiply_of(float16) { return multiply_float16; }
+constexpr MultiplyRow multiply_of(bfloat16) { return multiply_bfloat16; }
+constexpr MultiplyRow multiply_of(float) { return multiply_tf32; }
+
+}  // namespace sim
+
+inline uint32_t shared_address(const void* p, CONVLAB_SITE) { return sim::shared_address(p, site); }
+
+inline void warpgroup_sees_writes() {}  // threads see each other's writes in program order here,
+inline void warpgroup_begin() {}        // and registers are memory: missing fences do not show
+inline void warpgroup_commit() { sim::warpgroup_commit(); }
+template <int pending> void warpgroup_wait(CONVLAB_SITE) { sim::warpgroup_wait(pending, site); }
+template <int n> void warpgroup_wait_for(float (&)[n], CONVLAB_SITE) { sim::warpgroup_wait(0, site); }
+
+template <class Element, int n> void wgmma(float (&sums)[n], MatrixDescriptor a, MatrixDescriptor b, CONVLAB_SITE) {
+  static_assert(n == 32 || n == 64 || n == 128);
+  sim::wgmma(sums, 2 * n, a, b, sim::multiply_of(Element{}), site);
+}
+
+}  // namespace convlab

@@ -1,0 +1,144 @@
+#include "simulator/warpgroup_products.h"
+
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "device/wgmma.h"
+#include "simulator/check.h"
+#include "simulator/runner.h"
+
+namespace convlab::sim {
+namespace {
+
+constexpr int kChunk = 16, kChunks = 2;  // bytes, and how many of a row an instruction takes
+
+// Where a descriptor has a chunk of a row: the hardware exchanges bits 4 to 6 of the address by an XOR with bits 7 to 9.
+char* chunk_of(Runner& runner, uint64_t matrix, int row, int chunk) {
+  const uint32_t begin = uint32_t(matrix & 0x3fff) * 16, stride = uint32_t(matrix >> 32 & 0x3fff) * 16;
+  uint32_t address = begin + row / 8 * stride + row % 8 * 128 + chunk * kChunk;
+  address ^= (address >> 7 & 7) << 4;
+  return runner.shared.at(address);
+}
+
+void check_descriptor(const char* operand, uint64_t matrix, Site site) {
+  const uint64_t begin = (matrix & 0x3fff) * 16;
+  if (matrix >> 62 != 1 || (matrix >> 49 & 7) || begin % kSwizzleBytes >= 128 || begin % 32)
+    fail({std::string("wgmma: the descriptor of ") + operand +
+              " must be of a tile on a multiple of 1024 bytes whose chunks are exchanged in 128 bytes, and of a "
+              "multiple "
+              "of 32 bytes in its rows",
+          site});
+}
+
+struct Operands {
+  uint64_t a, b;
+};
+
+void agree(void** lanes, uint32_t mask) {
+  if (mask != ~0u) fail({"wgmma needs all 32 lanes of the warp", running()->called_from});
+  const auto of = [&](int lane) { return *static_cast<Operands*>(lanes[lane]); };
+  for (int lane = 1; lane < 32; lane++)
+    if (of(lane).a != of(0).a || of(lane).b != of(0).b)
+      fail({"wgmma: the lanes of a warp have different descriptors", running()->called_from});
+}
+
+template <class T> float multiply_row(float sum, const void* a, const void* b) {
+  constexpr int kSteps = kChunk / int(sizeof(T));
+  T x[kSteps], y[kSteps];
+  std::memcpy(x, a, sizeof x), std::memcpy(y, b, sizeof y);
+  for (int i = 0; i < kSteps; i++) sum += float(x[i]) * float(y[i]);
+  return sum;
+}
+
+struct Truncated {  // TF32
+  uint32_t bits;
+  explicit operator float() const { return float_of(bits & 0xffffe000); }
+};
+
+}  // namespace
+
+float multiply_float16(float sum, const void* a, const void* b) { return multiply_row<float16>(sum, a, b); }
+float multiply_bfloat16(float sum, const void* a, const void* b) { return multiply_row<bfloat16>(sum, a, b); }
+float multiply_tf32(float sum, const void* a, const void* b) { return multiply_row<Truncated>(sum, a, b); }
+
+void WarpgroupProducts::clear() {
+  pending_.clear();
+  groups_ = 0;
+}
+
+// The warpgroup reads each chunk of its operands once, and its threads share them: 8 rows of a chunk at a time.
+void WarpgroupProducts::read(Runner& runner, const Product& p) {
+  const int thread = runner.current->index % kWarpgroupThreads;
+  for (int i = thread; i < (kWarpgroupRows + p.N) * kChunks; i += kWarpgroupThreads) {
+    const int row = i / (8 * kChunks) * 8 + i % 8, chunk = i / 8 % kChunks;
+    const char* from =
+        row < kWarpgroupRows ? chunk_of(runner, p.a, row, chunk) : chunk_of(runner, p.b, row - kWarpgroupRows, chunk);
+    check_access(runner, from, kChunk, Access::read, p.site);
+  }
+}
+
+void WarpgroupProducts::multiply(Runner& runner, const Product& p) {
+  const int thread = runner.current->index % kWarpgroupThreads, g = thread % 32 / 4, t = thread % 4;
+  for (int half = 0; half < 2; half++)
+    for (int chunk = 0; chunk < kChunks; chunk++) {
+      const char* a = chunk_of(runner, p.a, thread / 32 * 16 + g + 8 * half, chunk);
+      for (int j = 0; j < p.N / 8; j++)
+        for (int i = 0; i < 2; i++) {
+          float& sum = p.sums[4 * j + 2 * half + i];
+          sum = p.multiply(sum, a, chunk_of(runner, p.b, 8 * j + 2 * t + i, chunk));
+        }
+    }
+}
+
+void WarpgroupProducts::issue(Runner& runner, float* sums, int N, uint64_t a, uint64_t b, MultiplyRow multiply,
+                              Site site) {
+  check_descriptor("a", a, site), check_descriptor("b", b, site);
+  const bool at_once = runner.order == Order::reverse || (runner.order == Order::random && runner.random_bit());
+  pending_.push_back({sums, N, a, b, multiply, groups_, false, site});
+  read(runner, pending_.back());
+  if (!at_once) return;
+  for (Product& p : pending_)
+    if (!std::exchange(p.done, true)) this->multiply(runner, p);
+}
+
+void WarpgroupProducts::wait(unsigned groups_that_may_be_pending) {
+  Runner& runner = *running();
+  TrafficCounter* const counter = std::exchange(runner.counter, nullptr);  // it counted them when they were issued
+  size_t kept = 0;
+  for (const Product& p : pending_) {
+    if (p.group >= groups_ - int(groups_that_may_be_pending)) {
+      pending_[kept++] = p;
+      continue;
+    }
+    read(runner, p);  // it may read as late as now
+    if (!p.done) multiply(runner, p);
+  }
+  pending_.resize(kept, Product{});
+  runner.counter = counter;
+}
+
+uint32_t shared_address(const void* p, Site site) {
+  Runner& r = *running();
+  const char* at = static_cast<const char*>(p);
+  if (!r.shared.contains(at)) fail({"wgmma: a matrix is not in shared memory", site});
+  return uint32_t(r.shared.offset_of(at));
+}
+
+void wgmma(float* sums, int N, uint64_t a, uint64_t b, MultiplyRow multiply, Site site) {
+  Operands operands{a, b};
+  warp_collective("wgmma", agree, ~0u, &operands, site);
+  Runner& r = *running();
+  InRuntime guard(r, site);
+  r.current->products.issue(r, sums, N, a, b, multiply, site);
+}
+
+void warpgroup_commit() { running()->current->products.commit(); }
+
+void warpgroup_wait(unsigned groups_that_may_be_pending, Site site) {
+  Runner& r = *running();
+  InRuntime guard(r, site);
+  r.current->products.wait(groups_that_may_be_pending);
+}
+
+}  // namespace convlab::sim

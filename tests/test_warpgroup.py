@@ -1,0 +1,143 @@
+"""The warpgroup rung, in every precision, pass and layout."""
+
+import dataclasses
+import random
+
+import pytest
+import torch
+from tensor_core import PRECISIONS, TF32, WARPGROUP, check_conv, laid, random_conv, run
+from test_tensor_core import GROUPS, HEADS, TILES, tf32_switch
+
+import convlab
+import convlab.functional as CF
+from convlab._algorithms import WITH_TILE
+from convlab._load import lab
+from convlab.gpus import GPUS
+from convlab.testing import AWKWARD, Conv
+
+__all__ = ["tf32_switch"]
+NAMES = ("float16", "bfloat16", "tf32")
+PASSES = ("forward", "dgrad")
+SAMPLE, MANY, CHUNKS = 2, 600, 6  # random problems a precision and pass
+
+each_precision = pytest.mark.parametrize("precision", NAMES)
+
+
+def check(conv, precision, channels_last, passes=PASSES, rung=WARPGROUP, **mode):
+    check_conv(conv, precision, channels_last, passes, rung=rung, **mode)
+
+
+def with_tile(number):
+    return dataclasses.replace(WARPGROUP, name=f"warpgroup {number}", number=WARPGROUP.number + number * WITH_TILE)
+
+
+@each_precision
+def test_awkward_shapes(precision):
+    rng = random.Random(precision)
+    for conv in rng.sample([c for c in AWKWARD if c.groups == 1 and c.N] + HEADS + GROUPS, 5):
+        mode = dict(order=rng.choice(["forward", "reverse", "random"]), check=conv.N * conv.H * conv.W < 100)
+        check(conv, precision, rng.random() < 0.5, **mode)
+
+
+@each_precision
+@pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
+def test_several_tiles(precision, channels_last):
+    for conv, order in zip(TILES, ("forward", "reverse")):  # products happen when they are waited for, or at once
+        check(conv, precision, channels_last, order=order, check=False)
+
+
+def test_every_tile():
+    rng = random.Random(0)
+    problem = TILES[0].problem(torch.bfloat16)
+    for number in lab.tiles(WARPGROUP.number, problem.doing("forward")):
+        conv, pass_ = rng.choice(TILES), rng.choice(PASSES)
+        check(conv, "bfloat16", True, [pass_], with_tile(number), order="forward", check=False)
+
+
+def run_random(precision, pass_, seed, count, checked):
+    rng = random.Random(seed)
+    for i in range(count):
+        several = ("bfloat16", pass_) if i % 3 == 0 else None
+        conv = random_conv(rng, several=several, rung=WARPGROUP)
+        mode = dict(order=("forward", "reverse", "random")[i % 3], seed=i, check=checked)
+        check(conv, precision, rng.random() < 0.5, [pass_], with_tile(rng.randint(1, 6)), **mode)
+
+
+@each_precision
+@pytest.mark.parametrize("pass_", PASSES)
+def test_random_problems(precision, pass_):
+    run_random(precision, pass_, f"{precision} {pass_}", SAMPLE, False)
+
+
+def test_a_random_problem_checked():
+    run_random("bfloat16", "forward", "checked", 1, True)
+
+
+@pytest.mark.long
+@each_precision
+@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_many_random_problems(precision, pass_, chunk):
+    run_random(precision, pass_, f"{precision} {pass_} many {chunk}", MANY // CHUNKS, False)
+    run_random(precision, pass_, f"{precision} {pass_} many checked {chunk}", MANY // 10 // CHUNKS, True)
+
+
+def test_operands_are_read_once_by_a_warpgroup_and_without_bank_conflicts():
+    conv = Conv(1, 64, 8, 16, 64, 3, 3, padding=(1, 1))
+    x, w, b = (laid(t.half(), True) if t.dim() == 4 else t.half() for t in conv.tensors())
+    with convlab.simulate(count=True) as sim:
+        run(conv, "float16", "forward", x, w, b, None, True, with_tile(6))  # 64 x 64
+    rows = [r for r in sim.traffic if r.space == "shared" and "warpgroup_kernel" in r.kernel]
+    products = [r for r in rows if r.access == "read" and "dynamic" in r.memory and r.bytes > 9 * 2 * 64 * 128]
+    assert sum(r.bytes for r in products) == 2 * 9 * (64 + 64) * 128  # blocks, tiles, rows of A and B
+    assert all(r.wavefronts == r.ideal for r in rows if r.memory != "lines")
+
+
+def test_what_it_refuses(tf32_switch):
+    conv = Conv(2, 16, 7, 7, 24, 3, 3)
+    half, single = conv.problem(torch.float16), conv.problem(torch.float32)
+
+    def reason(problem, pass_="forward"):
+        return WARPGROUP.supports(problem, pass_)[1]
+
+    assert reason(half) == ""
+    assert reason(half, "wgrad") == "has no wgrad for cuda tensors"
+    assert reason(conv.problem(torch.float64)) == "is not compiled for float64"
+    assert reason(single) == "multiplies float32 in TF32, which torch.backends.cudnn.allow_tf32 does not allow"
+    tf32_switch.allow_tf32 = True
+    assert reason(single) == ""
+    small = Conv(2, 6, 7, 7, 9, 3, 3, groups=3).problem(torch.float16)
+    assert reason(small) == "multiplies 8 channels of a group at a time or more, and these groups have 2 in and 3 out"
+    for name, has in (("A100", "8.0"), ("B200", "10.0")):
+        other = dataclasses.replace(half, capability=GPUS[name].generation)
+        assert reason(other) == f"has instructions of compute capability 9.0 alone, and this GPU is of {has}"
+    x, w = torch.randn(2, 16, 7, 7).half(), torch.randn(24, 16, 3, 3).half()
+    with convlab.simulate(gpu="A100"), pytest.raises(ValueError, match=r"this GPU is of 8\.0"):
+        CF.conv2d(x, w, algo="warpgroup")
+
+
+def test_by_name_with_the_switch_of_the_forward(tf32_switch):
+    x, w = torch.randn(1, 8, 5, 5, requires_grad=True), torch.randn(8, 8, 3, 3, requires_grad=True)
+    tf32_switch.allow_tf32 = True
+    with convlab.simulate(check=False) as sim:
+        y = CF.conv2d(x, w, algo="warpgroup")
+        tf32_switch.allow_tf32 = False
+        y.sum().backward()
+    assert sum("warpgroup_kernel" in launch.kernel for launch in sim.launches) == 2
+    expected = torch.nn.functional.conv2d(x, w)
+    assert torch.allclose(y, expected, atol=0.1) and not torch.equal(y, expected)
+
+
+def test_auto_does_not_take_it_before_a_gpu_has_run_it(tf32_switch):
+    tf32_switch.allow_tf32 = True
+    with convlab.simulate(check=False) as sim:
+        for dtype in (torch.float32, torch.bfloat16):
+            CF.conv2d(torch.randn(1, 64, 8, 8, dtype=dtype), torch.randn(64, 64, 3, 3, dtype=dtype))
+    assert not any("warpgroup" in launch.kernel for launch in sim.launches)
+
+
+def test_tf32_is_truncated_activations_and_rounded_filters():
+    x, w = torch.full((1, 8, 1, 1), 1 + 2.0**-10 - 2.0**-20), torch.full((8, 8, 1, 1), 1 + 2.0**-10 - 2.0**-20)
+    with convlab.simulate():
+        y = convlab.ops.conv2d_forward(x, w, None, (1, 1, 0, 0, 0, 0, 1, 1, 1), WARPGROUP.number + TF32)
+    assert y.unique().tolist() == [8 * (1 + 2.0**-10)]
