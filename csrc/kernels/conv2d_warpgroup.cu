@@ -25,7 +25,7 @@ template <int i, class T> void multiply(const TensorCoreCall& c, const ImageMap<
     if (c.plan.variant != i) return multiply<i + 1>(c, map);
     constexpr WarpgroupTileShape t = kWarpgroupTiles[i];
     using Tile = WarpgroupTile<t.M, t.N, kTensorStepBytes / int(sizeof(T)), t.depth, t.pending, t.blocks, t.flags>;
-    if constexpr (i < 8 || std::is_same_v<T, bfloat16>)
+    if constexpr (i < 7 || std::is_same_v<T, bfloat16>)
       launch(warpgroup_kernel<T, Tile, ImageMap<T, true>>, dim3(c.plan.grid[0], c.plan.grid[1], c.plan.grid[2]),
              dim3(c.plan.threads), size_t(c.plan.shared), c.stream, map);
   }

@@ -12,23 +12,23 @@ struct WarpgroupTileShape {
 };
 
 constexpr WarpgroupTileShape kWarpgroupTiles[] = {
-    {256, 128, 4, 1, 1, 0},  // 1
-    {192, 128, 5, 1, 1, 0},  // 2
-    {128, 256, 4, 1, 1, 0},  // 3
-    {128, 128, 3, 0, 2, 0},  // 4
-    {128, 64, 4, 1, 2, 0},   // 5
-    {64, 64, 4, 1, 3, 0},    // 6
-    {128, 128, 3, 1, 2, 0},  // 7
-    {128, 128, 6, 1, 1, 0},  // 8
-    {192, 128, 5, 1, 1, 1},  // 9: as 2, without the proxy fence
-    {128, 128, 3, 0, 2, 1},  // 10: as 4, without the proxy fence
-    {192, 128, 3, 0, 1, 2},  // 11: A through L1, of which 124 KB are left
-    {192, 128, 3, 0, 1, 0},  // 12: as 11, past L1
-    {128, 128, 3, 0, 2, 4},  // 13: as 4, B through L1 for both blocks
-    {256, 128, 4, 0, 1, 0},  // 14: as 1, no product under way at the barrier
+    {192, 128, 5, 1, 1, 0},  // 1
+    {128, 128, 3, 0, 2, 0},  // 2
+    {128, 64, 4, 1, 2, 0},   // 3
+    {64, 64, 4, 1, 3, 0},    // 4
+    {256, 128, 4, 1, 1, 0},  // 5
+    {128, 256, 4, 1, 1, 0},  // 6
+    {128, 128, 6, 1, 1, 0},  // 7
+    {128, 64, 4, 1, 2, 2},   // 8: as 3, A through L1
+    {128, 64, 4, 0, 2, 0},   // 9: as 3, no product under way at the barrier
+    {256, 64, 5, 1, 1, 2},   // 10: A through L1
+    {128, 128, 3, 0, 2, 1},  // 11: as 2, without the proxy fence
+    {192, 128, 5, 0, 1, 0},  // 12: as 1, no product under way at the barrier
+    {128, 128, 3, 0, 2, 2},  // 13: as 2, A through L1
+    {192, 128, 3, 0, 1, 2},  // 14: A through L1, of which 124 KB are left
 };
 constexpr int kWarpgroupTileCount = int(std::size(kWarpgroupTiles));
-constexpr int kAnyWarpgroupTile = 5;  // whose grid is the largest, and the last to fit
+constexpr int kAnyWarpgroupTile = 3;  // whose grid is the largest, and the last to fit
 constexpr int kMostWarpgroupRows = 256;
 constexpr int kWarpgroupSlack = 1024;  // bytes, so that tiles begin on a multiple of them
 constexpr int kWarpgroupCapability = 90;  // wgmma is sm_90a's alone
@@ -40,7 +40,7 @@ inline Plan warpgroup_plan_with(const Problem& p, int tile) {
   plan.precision = tensor_precision(p), plan.layouts = p.layouts;
   Cover best{};  // none yet
   for (int i = 0; i < kWarpgroupTileCount; i++) {
-    if ((tile ? tile != i + 1 : i > 5) || !tensor_fits(kWarpgroupTiles[i], product)) continue;
+    if ((tile ? tile != i + 1 : i > 6) || !tensor_fits(kWarpgroupTiles[i], product)) continue;
     const Cover c = tensor_cover(kWarpgroupTiles[i], product, product.steps, p.multiprocessors);
     if (best.slices == 0 || c.cost < best.cost) best = c, plan.variant = i;
   }
