@@ -60,7 +60,7 @@ def run_random(precision, pass_, seed, count, checked):
         several = ("bfloat16", pass_) if i % 3 == 0 else None
         conv = random_conv(rng, several=several, rung=WARPGROUP)
         mode = dict(order=("forward", "reverse", "random")[i % 3], seed=i, check=checked)
-        check(conv, precision, rng.random() < 0.5, [pass_], with_tile(rng.randint(1, 6)), **mode)
+        check(conv, precision, rng.random() < 0.5, [pass_], with_tile(rng.randint(1, 7)), **mode)
 
 
 @each_precision

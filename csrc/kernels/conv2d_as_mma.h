@@ -260,6 +260,33 @@ struct ToTf32 {
   static __device__ float round(float x) { return __uint_as_float(to_tf32(x)); }
 };
 
+constexpr int kTransposed = 32;  // filters, and channels, of a tile
+
+// The same for dgrad of w that lies channels_last, [k][taps][c]: for each tap of a group a transposition.
+// grid (taps groups ceil(C/groups / 32), ceil(depth / 32)); 32 x 8 threads
+template <class T, class Rounding>
+__global__ void __launch_bounds__(kLayoutThreads)
+    filter_transposed_kernel(Conv2d g, int depth, int pitch, const T* __restrict__ w, T* filter) {
+  SHARED(T, tile, [kTransposed][kTransposed + 2]);
+  const int lane = int(threadIdx.x) % kTransposed, first = int(threadIdx.x) / kTransposed, taps = g.R * g.S;
+  const int Cg = g.Cg(), Kg = g.Kg(), tap = int(blockIdx.x) % taps, of_channels = int(blockIdx.x) / taps;
+  const int across = (Cg + kTransposed - 1) / kTransposed, group = of_channels / across;
+  const int c0 = of_channels % across * kTransposed, k0 = int(blockIdx.y) * kTransposed;
+  for (int i = first; i < kTransposed; i += kLayoutThreads / kTransposed) {
+    const int k = k0 + i, c = c0 + lane;
+    const bool is = k < Kg && c < Cg;
+    tile[i][lane] = is ? Rounding::round(w[((long long)(group * Kg + k) * taps + tap) * Cg + c]) : T(0.0f);
+  }
+  __syncthreads();
+  for (int i = first; i < kTransposed; i += kLayoutThreads / kTransposed) {
+    const int k = k0 + lane, c = c0 + i;
+    if (c >= Cg) break;
+    T* to = filter + (long long)(group * Cg + c) * pitch;
+    if (k < depth) to[tap * depth + k] = tile[lane][i];
+    if (tap == 0 && k < pitch - taps * depth) to[taps * depth + k] = T(0.0f);
+  }
+}
+
 // from [N, C, pixels] in either layout -> to [N, pixels, groups, depth], zeros beyond the channels of a group: a thread
 // makes chunks, a warp those of pixels side by side. grid (ceil(pixels / 256), chunks of a pixel, images) or less in y, z
 template <class T>

@@ -80,6 +80,22 @@ template <class Products> struct TensorCorePasses {
     return to;
   }
 
+  // The filter as ImageMap takes it
+  static void lay_out_filter(const TensorCoreCall& c, const TensorLayout& l, bool dgrad, int depth, T* to) {
+    using Rounding = std::conditional_t<std::is_same_v<Products, Tf32Products>, ToTf32, AsItIs>;
+    const Conv2d& g = c.problem.g;
+    const T* from = static_cast<const T*>(c.second);
+    const int pitch = int(l.filter_pitch), taps = g.R * g.S;
+    const bool channels_last = c.problem.layouts.second || taps == 1;
+    if (dgrad && channels_last)
+      launch(filter_transposed_kernel<T, Rounding>,
+             dim3(unsigned(ceil_div(g.Cg(), kTransposed) * g.groups * taps), unsigned(ceil_div(depth, kTransposed))),
+             dim3(kLayoutThreads), 0, c.stream, g, depth, pitch, from, to);
+    else
+      launch(filter_kernel<T, Rounding>, dim3(unsigned(l.filter_lines), unsigned(ceil_div(depth, kLayoutThreads))),
+             dim3(kLayoutThreads), 0, c.stream, g, dgrad, channels_last, depth, pitch, from, to);
+  }
+
   template <bool kChannelsLast> static void image(const TensorCoreCall& c, const TensorLayout& l, bool dgrad) {
     const Conv2d& g = c.problem.g;
     const Layouts& lie = c.problem.layouts;
@@ -96,11 +112,7 @@ template <class Products> struct TensorCorePasses {
     map.out = pitches_of(out_channels, dgrad ? inputs : outputs, lie.output);
     map.wide = l.first.wide;
     map.fours = map.out.channel == 1 && out_channels / g.groups % 4 == 0;
-    using Rounding = std::conditional_t<std::is_same_v<Products, Tf32Products>, ToTf32, AsItIs>;
-    if (!l.filter_lies)
-      launch(filter_kernel<T, Rounding>, dim3(unsigned(l.filter_lines), unsigned(ceil_div(map.depth, kLayoutThreads))),
-             dim3(kLayoutThreads), 0, c.stream, g, dgrad, lie.second, map.depth, map.filter_pitch,
-             static_cast<const T*>(c.second), filter);
+    if (!l.filter_lies) lay_out_filter(c, l, dgrad, map.depth, filter);
     if (dgrad && classes_of(g) < g.stride_h * g.stride_w)
       fill_with_zeros((long long)g.N * g.C * g.H * g.W, map.output, c.stream);
     multiply(c, map);
