@@ -295,12 +295,25 @@ inline std::string tensor_core_why_not(const Problem& p) {
   return grid_refusal(ceil_div(product.rows, t.M), ceil_div(product.columns, t.N), product.parts);
 }
 
+// Microseconds that rungs for NCHW alone need to have other tensors laid out anew, and the output back
+inline double layout_changes(const Problem& p) {
+  constexpr double kLaunch = 2, kElement = 2 / 3.5e6;  // an element's bytes there and back, at the speed of memory
+  const Conv2d& g = p.g;
+  const double x = double(g.N) * g.C * g.H * g.W, y = double(g.N) * g.K * g.P * g.Q, w = double(gemm_weights(g));
+  const bool forward = p.pass == Pass::forward, wgrad = p.pass == Pass::wgrad;
+  const auto change = [&](bool wanted, double n) { return wanted ? kLaunch + kElement * bytes_of(p.dtype) * n : 0; };
+  return change(p.layouts.first, forward ? x : y) + change(p.layouts.second, wgrad ? x : w) +
+         change(p.layouts.output, forward ? y
+                                  : wgrad ? w
+                                          : x);
+}
+
 // Whether a plan for tensor cores says that it is faster than the rungs without them say
 inline bool beats_float32_rungs(const Problem& p, const Plan& plan) {
   constexpr double kLeastUseful = 1.0 / 32;  // of a tile: one channel or two leave the rest empty
   if (small_filter_can(p)) return false;
   return !register_tiled_can(p) ||
-         (plan.useful > kLeastUseful && plan.microseconds < register_tiled_plan(p).microseconds);
+         (plan.useful > kLeastUseful && plan.microseconds < register_tiled_plan(p).microseconds + layout_changes(p));
 }
 
 // Where a GPU has been seen to make this right, and it is faster
