@@ -9,6 +9,7 @@
 #include "device/device.h"
 #include "device/mma.h"
 #include "device/vector.h"
+#include "device/wgmma.h"
 
 namespace planted {
 

@@ -70,5 +70,47 @@ __global__ void copy_never_waited_for_kernel(const float* in, float*) {
 }
 PLANTED(copy_never_waited_for, nullptr);
 
+// One block of a warpgroup, with a tile of 64 rows of 32 floats
+#define OF_A_WARPGROUP(name) launch(name##_kernel, dim3(1), dim3(128), 64 * 32 * 4 + 1024, nullptr, in, out)
+__device__ float* tile_of(const float* in, float* tile) {
+  for (int i = threadIdx.x; i < 64 * 32; i += 128) tile[i] = in[i % kElements];
+  __syncthreads();
+  return tile;
+}
+
+__global__ void product_never_waited_for_kernel(const float* in, float* out) {
+  DYNAMIC_SHARED(float, memory);
+  const auto matrix = convlab::shared_matrix(tile_of(in, convlab::on_swizzle_boundary(memory)));
+  float sums[32] = {};
+  convlab::wgmma<float>(sums, matrix, matrix);  // both: a thread returns with wgmma products that it never waited for
+  convlab::warpgroup_commit();
+  out[threadIdx.x] = sums[0];
+}
+PLANTED_LAUNCH(product_never_waited_for, OF_A_WARPGROUP(product_never_waited_for), nullptr);
+
+__global__ void tile_on_no_swizzle_boundary_kernel(const float* in, float* out) {
+  DYNAMIC_SHARED(float, memory);
+  const auto matrix = convlab::shared_matrix(tile_of(in, convlab::on_swizzle_boundary(memory) + 32));
+  float sums[32] = {};
+  convlab::wgmma<float>(sums, matrix, matrix);  // both: must be of a tile on a multiple of 1024 bytes
+  convlab::warpgroup_wait_for(sums);
+  out[threadIdx.x] = sums[0];
+}
+PLANTED_LAUNCH(tile_on_no_swizzle_boundary, OF_A_WARPGROUP(tile_on_no_swizzle_boundary), nullptr);
+
+__global__ void tile_written_under_a_product_kernel(const float* in, float* out) {
+  DYNAMIC_SHARED(float, memory);
+  float* const tile = tile_of(in, convlab::on_swizzle_boundary(memory));
+  const auto matrix = convlab::shared_matrix(tile);
+  float sums[32] = {};
+  convlab::wgmma<float>(sums, matrix, matrix);  // check: race (read after write) on shared 'dynamic shared memory'
+  convlab::warpgroup_commit();
+  __syncthreads();
+  tile[threadIdx.x] = 0;  // check: race (write after read) on shared 'dynamic shared memory'
+  convlab::warpgroup_wait_for(sums);
+  out[threadIdx.x] = sums[0];
+}
+PLANTED_LAUNCH(tile_written_under_a_product, OF_A_WARPGROUP(tile_written_under_a_product), nullptr);
+
 }  // namespace
 }  // namespace planted
