@@ -2,6 +2,8 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <map>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -34,12 +36,25 @@ inline void check_cuda(cudaError_t error, const char* what) {
                            (no_image ? no_kernel_image() : ""));
 }
 
+// Lets a kernel have so much dynamic shared memory on the current device: with its __shared__ arrays, it gets 48 KiB
+// unasked. What is allowed only grows, because another thread may be about to launch it with more.
+inline void allow_shared(const void* kernel, size_t bytes) {
+  static std::mutex mutex;
+  static std::map<std::pair<int, const void*>, size_t> allowed;
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "current device");
+  const std::lock_guard<std::mutex> lock(mutex);
+  size_t& most = allowed[{device, kernel}];
+  if (bytes <= most) return;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
+             "shared memory of a kernel");
+  most = bytes;
+}
+
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, A&&... arguments) {
   static_assert(sizeof...(P) == sizeof...(A), "launch: wrong number of kernel arguments");
-  if (shared_bytes)  // with its __shared__ arrays, a kernel gets 48 KiB unasked
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)),
-               "shared memory of a kernel");
+  if (shared_bytes) allow_shared(reinterpret_cast<const void*>(kernel), shared_bytes);
   kernel<<<grid, block, shared_bytes, stream>>>(static_cast<P>(std::forward<A>(arguments))...);
   check_cuda(cudaGetLastError(), "kernel launch");
 }
