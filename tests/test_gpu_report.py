@@ -750,7 +750,7 @@ def test_what_a_report_shows_to_work(monkeypatch):
     assert works_with.verdict(marks) == works_with.NOT_SHOWN
     assert works_with.verdict(marks | {"works_with": pytest.mark.works_with("two", gpus=2).mark}) == works_with.ON_GPUS
     for name, verdict in ((None, works_with.NOT_SHOWN), ("NVIDIA H200", "yes, on an NVIDIA H200")):
-        monkeypatch.setattr(works_with, "shown_on_a_gpu", lambda name=name: name)
+        monkeypatch.setattr(works_with, "shown_on_a_gpu", lambda name=name: (name, {"test_of_something_else"}))
         rows = works_with.rows()
         assert rows["CUDA streams and graphs"] == verdict and rows["several GPUs in one process"] == works_with.ON_GPUS
         assert rows["out of memory: an error with the number of bytes, and what needs none"] == "yes"

@@ -7,7 +7,12 @@ from .case import OURS, PRECISIONS
 from .measure import base_of
 from .record import row_id
 
-FAMILIES = {"lenet": "LeNet's", "cifar": "the CIFAR network's", "resnet": "ResNet's"}
+FAMILIES = {
+    "lenet": "LeNet's",
+    "fashion": "the Fashion network's",
+    "cifar": "the CIFAR network's",
+    "resnet": "ResNet's",
+}
 FAMILIES |= {"leaky_relu": "leaky ReLU", "relu": "ReLU"}
 WHOLE = {"step": "training steps", "inference": "inference"}  # of networks
 WORDS = WHOLE | {"conv": " convolutions", "pool": " pooling", "activation": ""}  # behind a family

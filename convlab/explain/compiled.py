@@ -171,7 +171,9 @@ def readable(mangled: list[str]) -> dict[str, str]:
 def sass(library, arch) -> dict[str, list[str]]:
     """kernel -> its lines"""
     kernels, kernel = {}, None
-    codes = [f"sm_{arch.replace('.', '')}"] + ["sm_90a"] * (arch == "9.0")  # what runs on these alone is code of its own
+    codes = [f"sm_{arch.replace('.', '')}"] + ["sm_90a"] * (
+        arch == "9.0"
+    )  # what runs on these alone is code of its own
     for line in [line for code in codes for line in cuobjdump(library, "-sass", "-arch", code).splitlines()]:
         if match := re.match(r"\s*Function : (\S+)", line):
             kernel = kernels.setdefault(match.group(1), [])
