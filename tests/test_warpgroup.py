@@ -5,13 +5,12 @@ import random
 
 import pytest
 import torch
-from tensor_core import PRECISIONS, TF32, WARPGROUP, check_conv, laid, random_conv, run
+from tensor_core import TF32, WARPGROUP, check_conv, laid, random_conv, run
 from test_tensor_core import GROUPS, HEADS, TILES, tf32_switch
 
 import convlab
 import convlab.functional as CF
-from convlab._algorithms import WITH_TILE, names_of
-from convlab._load import lab
+from convlab._algorithms import names_of, with_each_tile
 from convlab.gpus import GPUS
 from convlab.layers import find
 from convlab.testing import AWKWARD, Conv
@@ -28,8 +27,7 @@ def check(conv, precision, channels_last, passes=PASSES, rung=WARPGROUP, **mode)
     check_conv(conv, precision, channels_last, passes, rung=rung, **mode)
 
 
-def with_tile(number):
-    return dataclasses.replace(WARPGROUP, name=f"warpgroup {number}", number=WARPGROUP.number + number * WITH_TILE)
+EACH_TILE = with_each_tile(WARPGROUP, TILES[0].problem(torch.float16), "forward")
 
 
 @each_precision
@@ -49,10 +47,9 @@ def test_several_tiles(precision, channels_last):
 
 def test_every_tile():
     rng = random.Random(0)
-    problem = TILES[0].problem(torch.bfloat16)
-    for number in lab.tiles(WARPGROUP.number, problem.doing("forward")):
+    for rung in EACH_TILE.values():
         conv, pass_ = rng.choice(TILES), rng.choice(PASSES)
-        check(conv, "bfloat16", True, [pass_], with_tile(number), order="forward", check=False)
+        check(conv, rng.choice(NAMES), True, [pass_], rung, order="forward", check=False)
 
 
 def run_random(precision, pass_, seed, count, checked):
@@ -61,7 +58,7 @@ def run_random(precision, pass_, seed, count, checked):
         several = ("bfloat16", pass_) if i % 3 == 0 else None
         conv = random_conv(rng, several=several, rung=WARPGROUP)
         mode = dict(order=("forward", "reverse", "random")[i % 3], seed=i, check=checked)
-        check(conv, precision, rng.random() < 0.5, [pass_], with_tile(rng.randint(1, 5)), **mode)
+        check(conv, precision, rng.random() < 0.5, [pass_], rng.choice([*EACH_TILE.values()]), **mode)
 
 
 @each_precision
@@ -87,7 +84,7 @@ def test_operands_are_read_once_by_a_warpgroup_and_without_bank_conflicts():
     conv = Conv(1, 64, 8, 16, 64, 3, 3, padding=(1, 1))
     x, w, b = (laid(t.half(), True) if t.dim() == 4 else t.half() for t in conv.tensors())
     with convlab.simulate(count=True) as sim:
-        run(conv, "float16", "forward", x, w, b, None, True, with_tile(5))  # 64 x 64
+        run(conv, "float16", "forward", x, w, b, None, True, EACH_TILE["64x64"])
     rows = [r for r in sim.traffic if r.space == "shared" and "warpgroup_kernel" in r.kernel]
     products = [r for r in rows if r.access == "read" and "dynamic" in r.memory and r.bytes > 9 * 2 * 64 * 128]
     assert sum(r.bytes for r in products) == 2 * 9 * (64 + 64) * 128  # blocks, tiles, rows of A and B
