@@ -165,6 +165,9 @@ def random_problem(rng: random.Random, rung, span: str | None = None) -> tuple[C
     raise AssertionError(f"no random problem suits {rung.name!r}: teach tests/ladder.py to draw one")
 
 
+WITH_FLOAT32 = [rung for rung in RUNGS if torch.float32 in dtypes_of(rung)]  # with its 24 bits
+
+
 # ---- running a pass -------------------------------------------------------------------------------------------------
 
 

@@ -3,15 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from ladder import RUNGS, SHARED_BY_ALL, dtypes_of, filters_of, passes_of, running_on, sources_of
+from ladder import SHARED_BY_ALL, WITH_FLOAT32, filters_of, passes_of, running_on, sources_of
 
 import convlab
 import convlab.functional as CF
 from convlab.testing import AWKWARD, Conv, assert_sums_close
 
-each_rung = pytest.mark.parametrize(
-    "rung", [rung for rung in RUNGS if torch.float32 in dtypes_of(rung)], ids=lambda a: a.name
-)
+each_rung = pytest.mark.parametrize("rung", WITH_FLOAT32, ids=lambda a: a.name)
 
 
 def second_derivatives(conv2d, x, w, b, dy, directions, arguments):
