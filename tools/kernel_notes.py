@@ -44,7 +44,7 @@ class Case(NamedTuple):
     run: Callable[[], object]  # calls the operator
     sizes: dict[str, int]  # bytes of the tensors that it reads and writes, by the simulator's names
     multiply_adds: int = 0
-    kernel: str = ""  # of the call's, those whose name begins so
+    kernel: str | tuple[str, ...] = ""  # of the call's, those whose name begins so
 
 
 def sizes_of(**tensors) -> dict[str, int]:
@@ -136,7 +136,14 @@ def layout_cases() -> Iterator[Case]:
     for layer in layers.noted():
         x = torch.randn(layer.x).contiguous(memory_format=torch.channels_last)
         run = partial(ops.adaptive_avg_pool2d_forward, x, layer.x[2:])
-        yield Case("layout.cu", layer.name, "both ways", run, sizes_of(input=x), kernel="change_layout_kernel")
+        yield Case(
+            "layout.cu",
+            layer.name,
+            "both ways",
+            run,
+            sizes_of(input=x),
+            kernel=("change_layout_kernel", "transpose_kernel"),
+        )
 
 
 def activation_cases() -> Iterator[Case]:

@@ -2,20 +2,21 @@
 //
 // What it does    a warp multiplies 16 x 8 tiles of float16, bfloat16 or tf32 with one instruction, 128 of them for each
 //                 128-byte step of the sum where its tile is large. Three tiles of A and B are on their way or in use at a
-//                 time, and never pass through registers (tensor_core_tile.h). Activations are read as they lie, NCHW or
-//                 channels_last (conv2d_as_mma.h); laid out anew first are filters, if they do not lie channels_last, and
-//                 16-bit activations whose channels do not come in chunks of 16 bytes.
+//                 time, and never pass through registers (tensor_core_tile.h). Laid out anew first are filters, if they do not lie
+//                 channels_last, and activations whose channels do not lie in chunks of 16 bytes; of float32 not where
+//                 single elements cost less (conv2d_tensor_core_plan.h).
 // Against register_tiled  one instruction for 1024 or 2048 multiply-adds of a warp instead of 32.
-// What bounds it  the tensor cores, as far as mma.sync feeds them on sm_80; on sm_90 that is 63 % or so of their peak.
-// What is next    wgmma, whose operands come from shared memory, and TMA, which unrolls while it copies.
+// What bounds it  the tensor cores, as far as mma.sync feeds them on sm_80; on sm_90 that is 63 % or so of their peak. An
+//                 H200 spends a third of a block's time before the first product and behind the last.
+// What is next    on sm_90 conv2d_warpgroup.cu; wgrad by wgmma, too; and TMA, which unrolls while it copies.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
-//   LeNet C3    forward     12.8   1.00               1.36      6.76       4.48        1.00     2.76
-//   LeNet C3    dgrad              1.00   25.0        2.60      3.53       2.95        1.00     13.2
-//   LeNet C3    wgrad       12.8          3.00        0.68      7.24       4.78        1.00     3.55
-//   ResNet-20   forward     8.27   1.00               1.80      7.25       4.90        1.00     1.24
-//   ResNet-20   dgrad              1.00   8.27        1.80      7.25       4.90        1.00     1.24
-//   ResNet-20   wgrad       8.27          5.00        0.72      7.36       4.98        1.00     1.56
+//   LeNet C3    forward     12.8   1.00               1.36      7.10       4.79        1.02     2.58
+//   LeNet C3    dgrad              1.00   1.00        17.2      7.39       7.24        1.01     7.21
+//   LeNet C3    wgrad       12.8          3.00        0.68      7.01       4.78        1.00     3.57
+//   ResNet-20   forward     1.00   1.00               4.76      13.3       9.26        1.01     0.67
+//   ResNet-20   dgrad              1.00   1.00        4.76      13.3       9.26        1.01     0.67
+//   ResNet-20   wgrad       8.27          5.00        0.72      7.82       5.30        1.01     1.50
 #include "kernels/conv2d_tensor_core.h"
 
 #include "device/capability.h"

@@ -11,8 +11,8 @@
 //                 way round in tiles.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
-//   LeNet C3    forward     1.00   1.00               9.35      9.14       8.19        1.02     1.69
-//   LeNet C3    dgrad              1.00   1.00        17.2      7.39       7.24        1.01     4.47
+//   LeNet C3    forward     1.00   1.00               9.35      9.14       8.19        1.02     1.71
+//   LeNet C3    dgrad              1.00   1.00        17.2      7.39       7.24        1.01     4.49
 //   ResNet-20   forward     1.00   1.00               4.76      13.3       9.23        1.02     0.42
 //   ResNet-20   dgrad              1.00   1.00        4.76      13.3       9.23        1.02     0.42
 #include "kernels/conv2d_warpgroup_plan.h"
