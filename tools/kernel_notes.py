@@ -217,6 +217,7 @@ def main():
     parser.add_argument("--only", default="", help="only the files whose name contains this")
     parser.add_argument("--write", action="store_true", help="renew the table and the notes in csrc/kernels")
     args = parser.parse_args()
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32
     if not args.write:
         print(traffic.__doc__.split("\n\n")[1].strip())
     by_source: dict[str, list[Case]] = {}
