@@ -69,6 +69,14 @@ inline unsigned warpgroup_tiles(const Problem& p) {
   return fit;
 }
 
+inline bool warpgroup_can(const Problem& p) {
+  if (p.dtype == DType::float64 || (p.dtype == DType::float32 && p.rounding != Rounding::tf32)) return false;
+  if (p.capability != kWarpgroupCapability || !tensor_core_groups(p.g)) return false;
+  const TensorLayout l = tensor_layout(p, true);
+  return tensor_core_counted(p, l, kMostWarpgroupRows) <= INT_MAX &&
+         tensor_fits(kWarpgroupTiles[kAnyWarpgroupTile], tensor_product(p, l));
+}
+
 inline std::string warpgroup_why_not(const Problem& p) {
   const auto text = [](long long n) { return std::to_string(n); };
   if (p.dtype == DType::float64) return "is not compiled for float64";
@@ -86,10 +94,8 @@ inline std::string warpgroup_why_not(const Problem& p) {
            " images in 32 bits, and there are " + text(counted);
   const GemmProblem product = tensor_product(p, l);
   const WarpgroupTileShape& t = kWarpgroupTiles[kAnyWarpgroupTile];
-  if (tensor_fits(t, product)) return "";
   return grid_refusal(ceil_div(product.rows, t.M), ceil_div(product.columns, t.N), product.parts);
 }
-inline bool warpgroup_can(const Problem& p) { return warpgroup_why_not(p).empty(); }
 
 // Where a GPU has been seen to make this right, and it is faster
 inline bool warpgroup_best(const Problem& p) {
