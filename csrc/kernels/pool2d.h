@@ -108,7 +108,7 @@ void with_share(const Pool2d& g, int channels, bool vectors, const F& f) {
       if (channels % n == 0) return f(Share < k, kForward && k == 2 ? 1 : 2, kForward ? 1 : 2, n > {});
       if (across(std::integral_constant<int, n>{})) return;
       if constexpr (k == 2) {
-        if (channels % 2 == 0) return f(Share < k, kForward ? 1 : 2, kForward ? 1 : 2, 2 > {});
+        if (channels % 2 == 0) return f(Share<k, kForward ? 1 : 2, kForward ? 1 : 2, 2>{});
         if (across(std::integral_constant<int, 2>{})) return;
       }
       f(Share<0, 4, 1, 1>{});
