@@ -365,7 +365,7 @@ def test_the_function_is_in_the_package_of_the_command():
 
 def test_auto_is_named():
     assert {p.chosen for p in explain("lenet.c1").passes} == {"small_filter"}
-    assert {p.chosen for p in explain("resnet-128").passes} == {"register_tiled"}
+    assert {p.chosen for p in explain("resnet-128").passes} == {"register_tiled", "tensor_core"}
     assert {p.chosen for p in explain("depthwise-96").passes} == {"depthwise"}
 
 
