@@ -113,8 +113,11 @@ def convolution(layer, pass_, layout, precision, backend, algo="auto") -> Case:
 def ladder(layer, pass_, backend) -> Case:
     """Every rung, beside the one that "auto" takes."""
     ways = {OURS: Way("nchw", _by_convlab(layer, pass_, backend, "auto"))}
-    for rung in algorithms():
-        if backend in rung.backends and rung.supports(layer.problem(backend=backend), pass_)[0]:
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False  # as they will run
+    able = [rung for rung in algorithms() if rung.supports(layer.problem(backend=backend), pass_)[0]]
+    torch.backends.cudnn.allow_tf32 = before
+    for rung in able:
+        if backend in rung.backends:
             ways[f"{OURS} {rung.name}"] = Way("nchw", _by_convlab(layer, pass_, backend, rung.name))
     ways["torch nchw"] = Way("nchw", _by_torch(layer, pass_))
     return _convolution("ladder", layer, pass_, "nchw", "float32", backend, ways)

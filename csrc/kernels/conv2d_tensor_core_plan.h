@@ -166,22 +166,31 @@ inline double tensor_times(double blocks, int at_once, double alone) {
   return full + (left > 0 ? alone + (1 - alone) * left / at_once : 0);
 }
 
-// With so many steps in a slice, on a GPU with so many multiprocessors. cost: microseconds.
-inline Cover tensor_cover(int tile, const Problem& problem, const TensorLayout& l, const GemmProblem& p,
-                          long long slice, long long multiprocessors) {
-  constexpr double kStore = 1.5e-6;  // a float to memory and back, for a sum that is in slices
+// What a tile costs in a problem, whatever the slices
+struct TensorCost {
+  TensorTime time;
+  int at_once;
+  double alone;
+};
+inline TensorCost tensor_cost(int tile, const Problem& problem, const TensorLayout& l) {
   constexpr double kAlone[] = {0.3, 0.5};
   const TensorTile& t = kTensorTiles[tile];
   const bool filter = problem.pass == Pass::wgrad;
   const Precision precision = tensor_precision(problem);
+  return {tensor_time(precision, filter, tile),
+          tensor_blocks_at_once(t, precision, filter, tensor_shared(t, l, filter)), kAlone[filter]};
+}
+
+// With so many steps in a slice, on a GPU with so many multiprocessors; classes: those of dgrad, which share the filter's
+// taps, or 1. cost: microseconds.
+inline Cover tensor_cover(const TensorTile& t, const TensorCost& cost, const GemmProblem& p, int classes,
+                          long long slice, long long multiprocessors) {
+  constexpr double kStore = 1.5e-6;  // a float to memory and back, for a sum that is in slices
   Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, slice, 0};
   if (slice < p.steps) c.slices = ceil_div(p.steps, slice);
   const double blocks = double(ceil_div(c.columns * c.rows * p.parts * c.slices, multiprocessors));  // of the busiest
-  const int at_once = tensor_blocks_at_once(t, precision, filter, tensor_shared(t, l, filter));
-  const TensorTime time = tensor_time(precision, filter, tile);
-  // of dgrad's classes, which have less taps than the filter
-  const double steps = double(std::min(slice, p.steps)) / (problem.pass == Pass::dgrad ? classes_of(problem.g) : 1);
-  c.cost = (steps + time.start) * time.step * tensor_times(blocks, at_once, kAlone[filter]) +
+  const double steps = double(std::min(slice, p.steps)) / classes;
+  c.cost = (steps + cost.time.start) * cost.time.step * tensor_times(blocks, cost.at_once, cost.alone) +
            kStore * double(p.rows) * double(p.columns) * double(p.parts * (c.slices > 1 ? c.slices : 0));
   return c;
 }
@@ -203,11 +212,12 @@ inline long long tensor_slice(const Problem& problem, const TensorLayout& l, con
   for (int i = tiles.first; i <= tiles.last; i++) {
     const TensorTile& t = kTensorTiles[i];
     if (!tensor_fits(t, p)) continue;
+    const TensorCost cost = tensor_cost(i, problem, l);
     const long long blocks = std::max(ceil_div(p.columns, t.N) * ceil_div(p.rows, t.M) * p.parts, 1LL);
     for (int each : {0, 1, 2, 4, 8, 16}) {
       const long long wanted = std::clamp(each * kMultiprocessors / blocks, 1LL, kGridYZ / std::max(p.parts, 1LL));
       const long long slice = std::clamp(up_to(ceil_div(p.steps, wanted), kLeastSlice), kLeastSlice, kMostSlice);
-      const Cover c = tensor_cover(i, problem, l, p, slice, kMultiprocessors);
+      const Cover c = tensor_cover(t, cost, p, 1, slice, kMultiprocessors);
       if (best.slices == 0 || c.cost < best.cost) best = c;
     }
   }
@@ -235,7 +245,8 @@ inline Plan tensor_core_plan_with(const Problem& p, int tile) {
   Cover best{};  // none yet
   for (int i = tiles.first; i <= tiles.last; i++) {
     if ((tile && tile != i + 1) || !tensor_fits(kTensorTiles[i], product)) continue;
-    const Cover c = tensor_cover(i, p, l, product, slice, p.multiprocessors);
+    const int classes = p.pass == Pass::dgrad ? classes_of(p.g) : 1;
+    const Cover c = tensor_cover(kTensorTiles[i], tensor_cost(i, p, l), product, classes, slice, p.multiprocessors);
     if (best.slices == 0 || c.cost < best.cost) best = c, plan.variant = i;
   }
   const TensorTile& t = kTensorTiles[plan.variant];
