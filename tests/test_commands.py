@@ -80,6 +80,7 @@ STATUS = {
 LONG = [
     "python -m convlab.check my_kernel.cu --like conv2d_forward",
     "python -m convlab.explain lenet.c3@1024 --count",
+    "python -m tools.prediction --choice",
     "make lint",
     "make bench",
     "make cifar",
