@@ -152,7 +152,7 @@ def the_page_shows_it(report, path):
         line.split(" | ")[0].strip("| "): line.count(" | ") for line in after.splitlines() if line.startswith("| ")
     }
     assert lines["lenet-c1@1024"] > 3 and lines["max-lenet@1024"] == lines["leaky_relu-lenet@1024"] == 5
-    assert lines["lenet-5@1024, float32"] == 3 and "| tf32 convolution @ batch | forward nchw | " in after
+    assert lines["lenet-5@1024, float32"] == 4 and "| tf32 convolution @ batch | forward nchw | " in after
     assert figures.tables(data | {"command": "gpu"}).startswith("On an ")  # a run without a report
     assert after.splitlines()[2].startswith("On an ") and "| LeNet's convolutions in channels_last, tf32 | " in after
     rungs, steps = (

@@ -34,6 +34,7 @@ from convlab.layers import find
 from tools import run
 
 ROOT = Path(__file__).resolve().parent.parent
+torch.backends.cudnn.allow_tf32 = False  # what is counted of float32 is float32's
 
 LAYERS = ("lenet-c3@32", "cifar-32-64@4")  # small enough for the simulator; larger ones repeat what these do
 DRY_LAYERS = ("lenet-c1@1",)
