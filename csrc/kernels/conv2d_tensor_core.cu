@@ -6,8 +6,8 @@
 //                 channels_last, and activations whose channels do not lie in chunks of 16 bytes; of float32 not where
 //                 single elements cost less (conv2d_tensor_core_plan.h).
 // Against register_tiled  one instruction for 1024 or 2048 multiply-adds of a warp instead of 32.
-// What bounds it  the tensor cores, as far as mma.sync feeds them on sm_80; on sm_90 that is 63 % or so of their peak. An
-//                 H200 spends a third of a block's time before the first product and behind the last.
+// What bounds it  the tensor cores, as far as mma.sync feeds them on sm_80; on sm_90 that is 63 % or so of their peak. A
+//                 block's start and its end, before the first product and behind the last, take long beside short sums.
 // What is next    on sm_90 conv2d_warpgroup.cu; wgrad by wgmma, too; and TMA, which unrolls while it copies.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared

@@ -10,8 +10,8 @@
 //                 lanes idle.
 // In words        elements of 2 and 4 bytes, of 16 channels and pixels or more: tiles of 64 x 64, or 64 x 32. Of 2 bytes
 //                 a thread loads two neighbours of two rows, exchanges two of the four, and keeps two words of what are
-//                 neighbours in `to`: every access is of 4 bytes, but where a dimension is odd. An H200 copies at 4.0 TB/s
-//                 of its 4.3 so.
+//                 neighbours in `to`: every access is of 4 bytes, but where a dimension is odd. Elements one by one would
+//                 take more instructions than memory takes time.
 // What bounds it  memory: each element is read and written once.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x   sectors   at least   conflicts
