@@ -3,7 +3,9 @@
 #include <bit>
 #include <iterator>
 #include <stdexcept>
+#include <string_view>
 #include <type_traits>
+#include <unordered_map>
 
 #include "cpu/conv2d/depthwise/depthwise_plan.h"
 #include "cpu/conv2d/direct/direct_plan.h"
@@ -130,26 +132,7 @@ template <class Rung> const AlgorithmRow& best(Backend backend, const Problem& p
   refuse(std::string("no algorithm can do this: '") + simplest->name + "' " + refusal(*simplest, backend, p));
 }
 
-}  // namespace
-
-AlgorithmTable algorithms() { return {std::begin(kAlgorithms), std::end(kAlgorithms)}; }
-
-const AlgorithmRow* find_algorithm(int64_t id) {
-  for (const AlgorithmRow& row : kAlgorithms)
-    if (row.id == id) return &row;
-  return nullptr;
-}
-
-std::string refusal(const AlgorithmRow& row, Backend backend, const Problem& p) {
-  return backend == Backend::cpu ? why_not(row.cpu, backend, p) : why_not(row.cuda, backend, p);
-}
-
-unsigned tiles_of(const AlgorithmRow& row, const Problem& p) {
-  const ChoosesTile* chooser = chooser_of(row);
-  return chooser ? chooser->tiles(p) : 0;
-}
-
-template <class Rung> Chosen<Rung> resolve(int64_t requested, const Problem& p) {
+template <class Rung> Chosen<Rung> resolved(int64_t requested, const Problem& p) {
   constexpr Backend backend = std::is_same_v<Rung, CpuRung> ? Backend::cpu : Backend::cuda;
   Problem allowed = p;
   if (requested <= 0 && requested >= int64_t(Rounding::tf32)) {
@@ -172,7 +155,58 @@ template <class Rung> Chosen<Rung> resolve(int64_t requested, const Problem& p) 
   return {row, chosen.rung, chosen.rung->plan(allowed)};
 }
 
-template Chosen<CpuRung> resolve(int64_t, const Problem&);
-template Chosen<CudaRung> resolve(int64_t, const Problem&);
+// All that a choice and a plan depend on
+struct Asked {
+  int64_t requested;
+  Conv2d g;
+  int pass, dtype, lie, rounding, capability, multiprocessors;
+
+  std::string_view bytes() const { return {reinterpret_cast<const char*>(this), sizeof *this}; }
+  bool operator==(const Asked& other) const { return bytes() == other.bytes(); }
+};
+static_assert(std::has_unique_object_representations_v<Asked>);
+
+Asked asked(int64_t requested, const Problem& p) {
+  const auto& [pass, dtype, g, channels_last, layouts, rounding, capability, multiprocessors] = p;
+  const int lie = channels_last | layouts.first << 1 | layouts.second << 2 | layouts.output << 3;
+  return {requested, g, int(pass), int(dtype), lie, int(rounding), capability, multiprocessors};
+}
+
+struct HashOfAsked {
+  size_t operator()(const Asked& a) const { return std::hash<std::string_view>{}(a.bytes()); }
+};
+
+// A plan takes a microsecond or three, and networks ask for the same few again and again: each thread remembers them.
+Chosen<CudaRung> remembered(int64_t requested, const Problem& p) {
+  constexpr size_t kMost = 1024;
+  thread_local std::unordered_map<Asked, Chosen<CudaRung>, HashOfAsked> known;
+  const Asked key = asked(requested, p);
+  if (const auto found = known.find(key); found != known.end()) return found->second;
+  const Chosen<CudaRung> chosen = resolved<CudaRung>(requested, p);
+  if (known.size() == kMost) known.clear();
+  return known.emplace(key, chosen).first->second;
+}
+
+}  // namespace
+
+AlgorithmTable algorithms() { return {std::begin(kAlgorithms), std::end(kAlgorithms)}; }
+
+const AlgorithmRow* find_algorithm(int64_t id) {
+  for (const AlgorithmRow& row : kAlgorithms)
+    if (row.id == id) return &row;
+  return nullptr;
+}
+
+std::string refusal(const AlgorithmRow& row, Backend backend, const Problem& p) {
+  return backend == Backend::cpu ? why_not(row.cpu, backend, p) : why_not(row.cuda, backend, p);
+}
+
+unsigned tiles_of(const AlgorithmRow& row, const Problem& p) {
+  const ChoosesTile* chooser = chooser_of(row);
+  return chooser ? chooser->tiles(p) : 0;
+}
+
+template <> Chosen<CpuRung> resolve(int64_t requested, const Problem& p) { return resolved<CpuRung>(requested, p); }
+template <> Chosen<CudaRung> resolve(int64_t requested, const Problem& p) { return remembered(requested, p); }
 
 }  // namespace convlab
