@@ -10,6 +10,8 @@ SUBPARTITIONS = (
 )
 REGISTERS = 65536  # of a multiprocessor, and the most a block may have
 REGISTER_UNIT = 256  # a warp gets its registers in these
+# Products of the tensor cores that one of a convolution's takes, in the time of a float16 one
+COST = {"float16": 1, "bfloat16": 1, "tf32": 2, "3xtf32": 6}
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Gpu:
     """Limits from NVIDIA's data sheets, architecture papers and the CUDA programming guide; none is measured.
 
     sms, clock (boost, GHz), lanes (float32 multiply-adds a cycle and multiprocessor), bandwidth (of memory, GB/s), l2
-    (MB), tensor (TFLOP/s of float16 and bfloat16 on the tensor cores, dense, with sums in float32; TF32 has half of it),
+    (MB), tensor (TFLOP/s of float16 and bfloat16 on the tensor cores, dense, with sums in float32; see COST),
     mma (what of these mma.sync reaches, 0: not known). Of a multiprocessor: l1 (bytes a cycle from its L1 cache or shared memory), shared (bytes, blocks
     together), threads, blocks. Of a block: shared_a_block (bytes), reserved (bytes of shared memory that the driver
     takes), shared_unit (bytes it gets its shared memory in).
@@ -49,6 +51,11 @@ class Gpu:
     def peak(self) -> float:
         """Floating-point operations a second of float32 multiply-adds."""
         return 2e9 * self.sms * self.lanes * self.clock
+
+    def rate(self, precision: str | None) -> float:
+        """Floating-point operations a second of products on the tensor cores in a precision of COST; of float32's
+        multiply-adds without one."""
+        return 1e12 * self.tensor / COST[precision] if precision else self.peak
 
     @property
     def products(self) -> float:

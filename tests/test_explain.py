@@ -456,7 +456,9 @@ def test_bad_arguments(layer, arguments, message):
     assert message in str(error.value)
 
 
-def test_the_page_shows_what_is_printed(capsys):
+def test_the_page_shows_what_is_printed(capsys, monkeypatch):
+    """With torch's switches as a command of its own finds them."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     if convlab.build_info()["nvcc"] and not compiled._table_of_the_build()[0]:
         pytest.skip("built by another nvcc than the page's figures are from: registers may differ")
     text = (Path(__file__).parent.parent / "docs" / "explain.md").read_text()

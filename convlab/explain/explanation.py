@@ -11,16 +11,18 @@ from .._algorithms import PASSES, Algorithm, Conv2dProblem, algorithms, names_of
 from ..gpus import H200, SUBPARTITIONS, WARP, Gpu, Waves, gpu_of, waves_of
 from ..layers import TRANSPOSED, Conv, find
 from .compiled import resources_of
-from .counting import Counted, count, countable, planned_launches
+from .counting import Counted, countable, planned_launches
+from .counting import count as count_pass
 from .multiplied import Multiplied, multiplied
 from .picture import Picture, picture_of
 from .prediction import Launched, Prediction, asked_of, facts_of, measured_us, predict
 from .work import Work, work_of
 
-# Bytes that the L1 caches move for a sector of global memory, and for a wavefront of shared memory. nvcc makes one
-# load of several where it can, which the simulator cannot know: an H200 counts at least this share of its wavefronts.
+# Bytes that the L1 caches move for a sector of global memory, and for a wavefront of shared memory.
 SECTOR, WAVEFRONT = 32, 128
-SURE_OF_WAVEFRONTS = 0.89
+# Of the simulator's wavefronts, what an H200 counts at least: nvcc makes one load of several where it can, which the
+# simulator cannot know; and of the kernels for tensor cores, whose tiles come by asynchronous copies.
+SURE_OF_WAVEFRONTS, SURE_OF_COPIES = 0.89, 0.74
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # whose sums the kernels make with float32's multiply-adds
 
@@ -58,12 +60,14 @@ class KernelLaunch:
 class Bound:
     """Microseconds that each resource takes at its published rate, by name; the longest is the roof.
 
-    "memory": the least bytes; "arithmetic": float32's multiply-adds, of a convolution done tap by tap (Winograd's needs
-    fewer, and tensor cores have a rate of their own); of a rung besides "caches": what was counted, sectors of
-    global memory and wavefronts of shared memory, through the multiprocessors' L1 caches.
+    "memory": the least bytes; "arithmetic": the products of a convolution done tap by tap (Winograd's needs fewer), on
+    the tensor cores in this precision (Algorithm.plan), or, where it is None, as float32's multiply-adds; of a rung
+    besides "caches": what was counted, sectors of global memory and wavefronts of shared memory, through the
+    multiprocessors' L1 caches.
     """
 
     by_resource: dict[str, float]
+    precision: str | None = None
 
     @property
     def roof(self) -> str:
@@ -82,8 +86,8 @@ class Rung:
     over edges; None where the plan does not say). Counted, if asked for: counted. Modelled from the counts:
     through_caches, bytes that go through the multiprocessors' L1 caches or shared memory; bound (bound_us), a time that
     this rung cannot beat on the GPU; prediction (predicted_us and bound_by, the resource that takes longest), None where
-    nvcc's table does not have a kernel. floor_us: what nobody can beat who does it tap by tap. measured_us: what the
-    record has of an H200, for a layer with a name there.
+    nvcc's table does not have a kernel. floor_us: what nobody can beat who does it tap by tap and multiplies in the
+    rung's precision. measured_us: what the record has of an H200, for a layer with a name there.
     """
 
     algorithm: str
@@ -127,7 +131,8 @@ class CpuRung:
 
 @dataclass(frozen=True)
 class Pass:
-    """forward, dgrad or wgrad. work and bound: what it takes tap by tap, whichever rung; chosen: the one "auto" takes;
+    """forward, dgrad or wgrad. work and bound: what it takes tap by tap, whichever rung, in the precision that is the
+    fastest of those that rungs have for it; chosen: the one "auto" takes;
     cpu and chosen_on_cpu: the same on this machine's CPU, of all algorithms if all were asked for, else of those that
     have no CUDA kernels."""
 
@@ -216,12 +221,13 @@ def _algorithms(algo) -> list[Algorithm]:
 
 def _pass(problem, pass_, chosen, gpu, count, all_of_cpu) -> Pass:
     work = work_of(problem, pass_)
-    rungs = tuple(_rung(a, problem, pass_, work, gpu, count) for a in chosen if "cuda" in a.backends)
+    rungs = tuple(explain_rung(a, problem, pass_, gpu, count) for a in chosen if "cuda" in a.backends)
     on_cpu = dataclasses.replace(problem, backend="cpu")
     wanted = [a for a in chosen if "cpu" in a.backends and (all_of_cpu or "cuda" not in a.backends)]
     cpu = tuple(_on_cpu(a, on_cpu, pass_, work) for a in wanted)
     chosen_on_cpu = names_of("auto", on_cpu)[pass_] if cpu else ""
-    return Pass(pass_, work, bound_of(work, gpu), chosen_of(problem, pass_), rungs, cpu, chosen_on_cpu)
+    bound = bound_of(work, gpu, fastest_precision(problem, pass_, gpu))
+    return Pass(pass_, work, bound, chosen_of(problem, pass_), rungs, cpu, chosen_on_cpu)
 
 
 def _on_cpu(algorithm, problem, pass_, work) -> CpuRung:
@@ -233,9 +239,16 @@ def _on_cpu(algorithm, problem, pass_, work) -> CpuRung:
     return CpuRung(algorithm.name, technique, "", plan, multiplied(algorithm.name, problem, pass_, work))
 
 
-def bound_of(work: Work, gpu: Gpu) -> Bound:
-    """Of whichever rung does it."""
-    return Bound({"memory": 1e-3 * work.bytes / gpu.bandwidth, "arithmetic": 1e6 * work.flops / gpu.peak})
+def bound_of(work: Work, gpu: Gpu, precision: str | None = None) -> Bound:
+    """Of whichever rung does it with products in this precision."""
+    arithmetic = 1e6 * work.flops / gpu.rate(precision)
+    return Bound({"memory": 1e-3 * work.bytes / gpu.bandwidth, "arithmetic": arithmetic}, precision)
+
+
+def fastest_precision(problem: Conv2dProblem, pass_: str, gpu: Gpu) -> str | None:
+    """Of all rungs that can do it, as torch's switches are now."""
+    able = (a.plan(problem, pass_)["precision"] for a in algorithms() if a.supports(problem, pass_)[0])
+    return max(able, key=gpu.rate, default=None)
 
 
 def chosen_of(problem, pass_) -> str:
@@ -245,11 +258,13 @@ def chosen_of(problem, pass_) -> str:
     return next((a.name for a in able if planned_launches(a, problem, pass_) == launched), "")
 
 
-def _rung(algorithm, problem, pass_, work, gpu, wants_count) -> Rung:
+def explain_rung(algorithm: Algorithm, problem: Conv2dProblem, pass_: str, gpu: Gpu, count=True) -> Rung:
+    """Of one algorithm, or of one with a tile of its own (with_each_tile). problem: as the CUDA backend gets it. count:
+    as explain() has it."""
     ok, reason = algorithm.supports(problem, pass_)
     if not ok:
         return Rung(algorithm.name, algorithm.techniques["cuda"], reason)
-    plan = algorithm.plan(problem, pass_)
+    plan, work = algorithm.plan(problem, pass_), work_of(problem, pass_)
     planned = planned_launches(algorithm, problem, pass_)
     launches = _launches(planned, gpu)
     wasted = None if plan["useful"] is None else max(0.0, 1 - plan["useful"])
@@ -261,14 +276,14 @@ def _rung(algorithm, problem, pass_, work, gpu, wants_count) -> Rung:
         picture_of(plan, problem, pass_),
         launches,
         wasted,
-        floor_us=bound_of(work, gpu).microseconds,
+        floor_us=bound_of(work, gpu, plan["precision"]).microseconds,
         measured_us=measured_us(problem, pass_, algorithm.name, gpu),
     )
-    if not wants_count:
+    if not count:
         return rung
     usual = dataclasses.replace(problem, multiprocessors=H200.sms)
     same = planned_launches(algorithm, usual, pass_) == planned
-    counted = _counted(algorithm.name, usual if same else problem, pass_, countable(work.flops))
+    counted = _counted(algorithm, usual if same else problem, pass_, countable(work.flops), plan["precision"])
     through_caches, bound = _bound(rung, counted, work, gpu)
     facts = facts_of(problem, pass_, plan["workspace"])
     prediction = predict(_launched(launches), asked_of(counted.traffic), facts, gpu) if _known(launches) else None
@@ -276,9 +291,9 @@ def _rung(algorithm, problem, pass_, work, gpu, wants_count) -> Rung:
 
 
 @functools.lru_cache(maxsize=64)
-def _counted(name, problem, pass_, one_block_in) -> Counted:
-    """The same for every GPU that has these launches."""
-    return count(_algorithms(name)[0], problem, pass_, one_block_in)
+def _counted(algorithm, problem, pass_, one_block_in, _precision) -> Counted:
+    """The same for every GPU that has these launches, with torch's switches as they are."""
+    return count_pass(algorithm, problem, pass_, one_block_in)
 
 
 def _known(launches) -> bool:
@@ -318,23 +333,22 @@ def main_launch(rung: Rung) -> KernelLaunch:
 
 def _bound(rung, counted, work, gpu) -> tuple[float, Bound]:
     """(bytes through the caches, bound)."""
-    traffic: dict[str, float] = {}
-    sure: dict[str, float] = {}
+    precision, through, sure = rung.plan["precision"], 0.0, {}
     for row in counted.traffic:
         sectors, wavefronts = SECTOR * row.sectors, WAVEFRONT * row.wavefronts
-        traffic[row.kernel] = traffic.get(row.kernel, 0) + sectors + wavefronts
-        sure[row.kernel] = sure.get(row.kernel, 0) + sectors + SURE_OF_WAVEFRONTS * wavefronts
+        through += sectors + wavefronts
+        if precision:  # what is copied into shared memory passes the banks once
+            certain = SECTOR * row.sectors * (row.access != "read") + SURE_OF_COPIES * wavefronts
+        else:
+            certain = sectors + SURE_OF_WAVEFRONTS * wavefronts
+        sure[row.kernel] = sure.get(row.kernel, 0) + certain
     share = {launch.kernel: _share_of_gpu(launch, gpu) for launch in rung.launches}
     main = _share_of_gpu(main_launch(rung), gpu)
     cycles = sum(size / share.get(kernel, main) / gpu.l1 for kernel, size in sure.items())
     useful = (1 - (rung.wasted or 0)) * main
-    return sum(traffic.values()), Bound(
-        {
-            "memory": 1e-3 * work.bytes / gpu.bandwidth,
-            "arithmetic": 1e6 * work.flops / gpu.peak / useful,
-            "caches": 1e6 * cycles / gpu.cycles,
-        }
-    )
+    bound = bound_of(work, gpu, precision)
+    of_rung = {"arithmetic": bound.by_resource["arithmetic"] / useful, "caches": 1e6 * cycles / gpu.cycles}
+    return through, Bound(bound.by_resource | of_rung, precision)
 
 
 def _share_of_gpu(launch, gpu) -> float:

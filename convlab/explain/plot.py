@@ -96,23 +96,32 @@ def figure(title: str, gpu: Gpu, panels: list[Panel], names: list[str]):
     return drawn
 
 
-def _roofs(gpu):
-    """GFLOP/s of multiply-adds, GB/s of memory and of the L1 caches."""
-    return gpu.peak / 1e9, gpu.bandwidth, gpu.l1 * gpu.cycles / 1e9
+def _slopes(gpu):
+    """GB/s of memory and of the L1 caches."""
+    return gpu.bandwidth, gpu.l1 * gpu.cycles / 1e9
+
+
+def _peaks(gpu, panel):
+    """GFLOP/s by what multiplies: float32's lanes, and tensor cores in the precision of a rung."""
+    precisions = {bound.precision for bound in (panel.bound, *(point.bound for point in panel.points))}
+    names = {None: "float32 multiply-adds"} | {p: f"products in {p}" for p in precisions if p}
+    return {name: gpu.rate(precision) / 1e9 for precision, name in names.items()}
 
 
 def _limits(gpu, panels):
-    """Left, right and low ends of what all panels show."""
+    """Left, right, low and high ends of what all panels show."""
     points = [point for panel in panels for point in panel.points]
-    peak, memory, caches = _roofs(gpu)
-    xs = [peak / memory, peak / caches, *(panel.work.intensity for panel in panels), *(point.x for point in points)]
-    return min(xs) / 3, max(xs) * 4, min(point.y for point in points) / 6
+    top = max(peak for panel in panels for peak in _peaks(gpu, panel).values())
+    ridges = [top / slope for slope in _slopes(gpu)]
+    xs = [*ridges, *(panel.work.intensity for panel in panels), *(point.x for point in points)]
+    return min(xs) / 3, max(xs) * 4, min(point.y for point in points) / 6, top * 3
 
 
-def _draw_panel(axes, gpu, panel, colours, left, right, low):
-    peak, memory, caches = _roofs(gpu)
-    work = panel.work
-    axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, peak * 3), title=panel.title)
+def _draw_panel(axes, gpu, panel, colours, left, right, low, high):
+    memory, caches = _slopes(gpu)
+    peaks = _peaks(gpu, panel)
+    peak, work = max(peaks.values()), panel.work
+    axes.set(xscale="log", yscale="log", xlim=(left, right), ylim=(low, high), title=panel.title)
     for name, bandwidth, style in (("memory", memory, "-"), ("L1 caches", caches, "--")):
         ridge = peak / bandwidth
         axes.plot([left, ridge], [left * bandwidth, peak], style, color="#444444", lw=1.4)
@@ -127,14 +136,10 @@ def _draw_panel(axes, gpu, panel, colours, left, right, low):
             fontsize=8,
             color="#444444",
         )
-    axes.plot([peak / caches, right], [peak, peak], color="#444444", lw=1.4)
-    axes.annotate(
-        f"float32 multiply-adds, {peak / 1e3:.1f} TFLOP/s",
-        (right, peak * 1.45),
-        ha="right",
-        fontsize=8,
-        color="#444444",
-    )
+    for name, height in peaks.items():
+        axes.plot([height / caches, right], [height, height], color="#444444", lw=1.4)
+        words, color = f"{name}, {height / 1e3:.1f} TFLOP/s", "#444444"
+        axes.annotate(words, (right, height * 1.15), ha="right", fontsize=8, color=color)
 
     limit = 1e-3 * work.flops / panel.bound.microseconds
     axes.plot([work.intensity] * 2, [low, limit], ":", color="#888888", lw=1)
@@ -146,7 +151,7 @@ def _draw_panel(axes, gpu, panel, colours, left, right, low):
         color="#ee7733",
         zorder=4,
         ls="none",
-        label=f"tap by tap in float32: {panel.bound.microseconds:.3g} us by {panel.bound.roof}",
+        label=f"tap by tap: {panel.bound.microseconds:.3g} us by {panel.bound.roof}",
     )
     for point in panel.points:
         axes.plot(

@@ -7,13 +7,14 @@ from .multiplied import Multiplied
 RESOURCES = {
     "issue": "the issue of instructions",
     "fma": "multiply-adds",
+    "tensor": "products on the tensor cores",
     "l1": "L1 caches and shared memory",
     "l2": "the L2 cache",
     "memory": "memory",
     "latency": "waiting in warps that are too few to hide it",
     "launches": "launches",
 }
-ROOFS = {"memory": "memory", "arithmetic": "multiply-adds", "caches": "L1 caches and shared memory"}
+ROOFS = {"memory": "memory", "caches": "L1 caches and shared memory"}
 
 
 def rendered(e: Explanation) -> str:
@@ -62,7 +63,7 @@ def _pass(e, p: Pass):
     """The lines of a pass."""
     work, bound = p.work, p.bound
     yield f"{p.name.upper()}   auto takes {p.chosen}" if p.rungs else p.name.upper()
-    roof = f". Bound by {ROOFS[bound.roof]}: {_us(bound.microseconds)} ({_roofs(bound)})" if p.rungs else ""
+    roof = f". Bound by {_roof(bound, bound.roof)}: {_us(bound.microseconds)} ({_roofs(bound)})" if p.rungs else ""
     yield (
         f"  tap by tap, {_si(work.flops)}FLOP and at least {_si(work.bytes)}B: {work.intensity:.1f} FLOP a byte{roof}"
         "  [modelled]"
@@ -201,7 +202,12 @@ def _columns(rows):
 
 
 def _roofs(bound: Bound) -> str:
-    return ", ".join(f"{ROOFS[name]} {_us(us)}" for name, us in bound.by_resource.items())
+    return ", ".join(f"{_roof(bound, name)} {_us(us)}" for name, us in bound.by_resource.items())
+
+
+def _roof(bound: Bound, name: str) -> str:
+    """A resource in words."""
+    return ROOFS.get(name) or (f"products in {bound.precision}" if bound.precision else "multiply-adds")
 
 
 def _us(us: float) -> str:
