@@ -24,10 +24,19 @@ JUDGING = [case for case in CASES if not case.for_fitting]
 
 def test_layers_that_were_not_fitted_are_predicted():
     good = tool.quality(JUDGING)
-    assert good.rows >= 150 and good.pairs >= 140
+    assert good.rows >= 210 and good.pairs >= 160
     assert good.median <= 1.2
     assert good.within >= 0.9
     assert good.ordered >= 0.95 * good.pairs
+
+
+@pytest.mark.parametrize(("rung", "rows"), [("tensor_core", 44), ("warpgroup", 14)])
+def test_so_are_they_on_tensor_cores(rung, rows):
+    """In 3xTF32, TF32 and bfloat16, and with tiles that were not chosen."""
+    good = tool.quality([case for case in JUDGING if case.row.rung.split()[0] == rung])
+    assert good.rows >= rows
+    assert good.median <= 1.2
+    assert good.within >= 0.9
 
 
 def test_the_constants_are_those_of_the_fit():
@@ -44,24 +53,30 @@ def test_the_constants_are_those_of_the_fit():
             assert loss(other) > kept, name
 
 
-def test_the_times_are_the_records():
-    """Every pass that the record has of a rung, and no other time."""
-    rows = record.load(tool.TIMES)["rows"]
-    ladder = {
-        (row["layer"], row["precision"], row["pass"], name.removeprefix("convlab ")): way["cold"]["median"]
-        for row in rows
-        if row["kind"] == "ladder"
+def times_of(path, step, kind):
+    """Microseconds by layer, precision, pass and way, of convlab's in NCHW."""
+    return {
+        (row["layer"], row["precision"], row["pass"], name): way["cold"]["median"]
+        for row in record.load(path, step)["rows"]
+        if row["kind"] == kind and row["layout"] == "nchw"
         for name, way in row["ways"].items()
-        if name.startswith("convlab ")
+        if name.startswith("convlab")
     }
-    auto = {
-        (row["layer"], row["precision"], row["pass"]): row["ways"]["convlab"]["cold"]["median"]
-        for row in rows
-        if row["kind"] == "conv"
-    }
-    kept = prediction.rows()
-    assert {row[:4]: row.ladder for row in kept if row.ladder} == ladder
-    assert {row[:3]: row.auto for row in kept if row.auto} == auto
+
+
+def test_the_times_are_the_records():
+    """Every pass that a record has of a rung, and no other time; of the newest one, what runs on tensor cores."""
+    ladder, auto = (times_of(tool.TIMES, "bench", kind) for kind in ("ladder", "conv"))
+    newest, tiles = (times_of(tool.newest(), step, kind) for step, kind in (("bench", "conv"), ("tiles", "tiles")))
+    of_cores = [row for row in prediction.rows() if tool.on_tensor_cores(row.rung)]
+    others = [row for row in prediction.rows() if not tool.on_tensor_cores(row.rung)]
+    rungs = {key: us for key, us in ladder.items() if key[3] != "convlab"}
+    assert {(*row[:3], f"convlab {row.rung}"): row.ladder for row in others if row.ladder} == rungs
+    assert {(*row[:3], "convlab"): row.auto for row in others if row.auto} == auto
+    swept = {key: us for key, us in tiles.items() if key[3].startswith("convlab tensor_core ")}
+    assert {(*row[:3], f"convlab {row.rung}"): row.auto for row in of_cores if " " in row.rung} == swept
+    chosen = {(*row[:3], "convlab"): row.auto for row in of_cores if " " not in row.rung}
+    assert len(chosen) >= 61 and chosen.items() <= newest.items()
 
 
 LOOP = """
@@ -106,6 +121,20 @@ def test_the_loop_of_the_tensor_cores():
     assert len(kernels) > 20
     for kernel in kernels:
         assert all(profile.main.body.tensor >= 32 for profile in prediction._profiles()[kernel].values()), kernel
+
+
+def test_products_of_a_warpgroup():
+    """One after the other, because they add to the same sums; an instruction of N columns takes N / 2 cycles."""
+    product = "HGMMA.64x128x16.F32.BF16 R24, gdesc[UR12], R24"
+    texts = ["LDGSTS.E.BYPASS.128 [R8], desc[UR4][R6.64]", *[product] * 4, "@P0 BRA 0x0", "EXIT"]
+    code = sass.profile([f"        /*{16 * n:04x}*/   {text} ;" for n, text in enumerate(texts)])
+    assert code.main.body.tensor == 4 and set(code.main.body.cycles) == {4 * 64}
+    kernels = [kernel for kernel in prediction._profiles() if kernel.startswith("warpgroup_kernel")]
+    assert len(kernels) >= 15
+    for kernel in kernels:
+        tile = prediction.tile_of_products(kernel)
+        assert tile.wgmma and tile.rows == 64 + tile.N
+        assert prediction._profiles()[kernel]["9.0"].main.body.tensor == 4, kernel
 
 
 def test_four_copies_of_a_loop():
@@ -162,7 +191,7 @@ def test_every_gpu_runs_code_that_was_built_for_one_not_after_it():
 def test_what_auto_takes_is_nearly_the_fastest_of_the_record():
     """By its rule of the shape, and by the times that are predicted."""
     choices = tool.choices(CASES)
-    assert len(choices) >= 12  # the record is older than the rungs on tensor cores
+    assert len(choices) >= 17  # of 18: one takes tensor cores, which the records have not timed there
     auto, model = ([choice.lost(getattr(choice, who)) for choice in choices] for who in ("auto", "model"))
     assert max(auto) < 1.2
     assert statistics.geometric_mean(auto) < 1.02

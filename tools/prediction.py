@@ -19,15 +19,17 @@ import math
 import statistics
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from convlab._algorithms import algorithms, names_of, tile_name, with_each_tile
+from convlab._algorithms import Conv2dProblem, algorithms, names_of, tile_name, with_each_tile
 from convlab.bench import record
-from convlab.bench.case import OURS
+from convlab.bench.case import OURS, dtype_of
 from convlab.explain import prediction
 from convlab.explain.counting import count, planned_launches
 from convlab.explain.explanation import chosen_of
@@ -42,10 +44,12 @@ MEASURED, FITTED = (prediction.HERE / name for name in ("measured-h200.json", "p
 TIMES = (
     ROOT / record.FOLDER / "nvidia-h200-2026-11-20.json"
 )  # the record: of kernels without tensor cores, which the model knows
+ON_TENSOR_CORES = ("tensor_core", "warpgroup")
 COUNTED_FLOPS = 8e6  # of a row
 ALIKE = 1.02  # times that differ by less have no order: repeated measurements differ as much
-START = Constants(2, 1500, 0.9, 1.5, 1, 24, 0.89, 0.45, 1, 3)  # of a fit
+START = Constants(5.7, 2, 1800, 0.91, 1.1, 0.94, 56, 0.76, 0.42, 1.9, 3.7, 1, 2)  # of a fit
 ROUNDS, STEP, FAR = 6, 1.3, 1.5
+MOST = {"issue": 1, "memory": 0.89, "tensor": 1}  # shares: no more than a copy reaches of memory, no more than all
 
 
 class Case(NamedTuple):
@@ -76,7 +80,8 @@ def cases() -> list[Case]:
 
 class Quality(NamedTuple):
     """median: of the factor between predicted and measured; within: share of rows that are no more than 1.6 apart;
-    ordered, pairs: of two rungs for one pass of a layer, those that are predicted in the right order, and all."""
+    ordered, pairs: of two rungs for one pass of a layer in one record, those that are predicted in the right order, and
+    all."""
 
     rows: int
     median: float
@@ -87,21 +92,26 @@ class Quality(NamedTuple):
     def __str__(self):
         return (
             f"{self.rows} rows: median factor {self.median:.3f}, {self.within:.1%} within 1.6; "
-            f"{self.ordered} of {self.pairs} pairs of rungs in the right order"
-            + (f" ({self.ordered / self.pairs:.1%})" if self.pairs else "")
+            f"{self.ordered} of {self.pairs} pairs of rungs in the right order ({self.ordered / max(self.pairs, 1):.1%})"
         )
 
 
 def quality(some: list[Case], constants: Constants | None = None) -> Quality:
     errors = [abs(math.log(case.predicted(constants) / case.row.measured)) for case in some]
     ordered, pairs = 0, 0
-    for a, b in itertools.combinations([case for case in some if case.row.ladder], 2):
-        measured = math.log(a.row.ladder / b.row.ladder)
-        if a.row[:3] == b.row[:3] and abs(measured) >= math.log(ALIKE):
+    for a, b in itertools.combinations(some, 2):
+        if side_by_side(a.row, b.row) and abs(measured := math.log(a.row.measured / b.row.measured)) >= math.log(ALIKE):
             pairs += 1
             ordered += measured * (a.predicted(constants) - b.predicted(constants)) > 0
     within = sum(error <= math.log(1.6) for error in errors) / len(errors)
     return Quality(len(some), math.exp(statistics.median(errors)), within, ordered, pairs)
+
+
+def side_by_side(a: Row, b: Row) -> bool:
+    """Whether two rungs did the same in one record: on its ladder, or, on tensor cores, chosen and in each tile."""
+    names = [row.rung.split()[0] for row in (a, b)]
+    ladder = a.ladder and b.ladder
+    return a[:3] == b[:3] and names[0] != names[1] and bool(ladder or all(map(on_tensor_cores, names)))
 
 
 class Choice(NamedTuple):
@@ -127,17 +137,19 @@ class Choice(NamedTuple):
 
 
 def choices(some: list[Case]) -> list[Choice]:
+    """Rungs that are newer than the ladder's record are there with the time that the newest has of "auto"."""
     by_pass: dict[tuple, dict[str, Case]] = {}
     for case in some:
-        if case.row.ladder:
-            by_pass.setdefault(case.row[:3], {})[case.row.rung] = case
+        by_pass.setdefault(case.row[:3], {})[case.row.rung] = case
     found = []
-    for (layer, dtype, pass_), rungs in by_pass.items():
-        problem = find(layer).problem(getattr(torch, dtype))
-        times = {name: case.row.ladder for name, case in rungs.items()}
-        model, auto = min(rungs, key=lambda name: rungs[name].predicted()), names_of("auto", problem)[pass_]
-        if auto in times:  # the record may be older than a rung
-            found.append(Choice(f"{layer} {dtype} {pass_}", times, auto, model))
+    for (layer, precision, pass_), rungs in by_pass.items():
+        if not any(case.row.ladder for case in rungs.values()):
+            continue
+        times = {name: case.row.measured for name, case in rungs.items()}
+        model = min(rungs, key=lambda name: rungs[name].predicted())
+        auto = names_of("auto", _problem((layer, precision)))[pass_]
+        if auto in times:
+            found.append(Choice(f"{layer} {precision} {pass_}", times, auto, model))
     return found
 
 
@@ -169,8 +181,8 @@ def _choice_of_tiles(row: dict, gpu: Gpu) -> Choice:
         if prefix + tile.name not in row["ways"]:
             raise NothingToJudge(f"the record is of other tiles than {rung.name} has now")
         times[name] = row["ways"][prefix + tile.name]["cold"]["median"]
-        counted = _counted((layer, dtype, pass_, tile.name), {"ladder": times[name]}, tile)
-        predicted[name] = Case(counted, *prediction.ready(counted, tile, gpu)).predicted(gpu=gpu)
+        counted = _counted((layer, dtype, pass_, tile.name), {"auto": times[name]}, tile)
+        predicted[name] = Case(counted, *prediction.ready(counted, gpu)).predicted(gpu=gpu)
     model = min(predicted, key=predicted.__getitem__)
     return Choice(f"{layer} {dtype} {pass_} {rung.name}", times, tile_name(rung.plan(problem, pass_)), model)
 
@@ -184,7 +196,8 @@ def fit(some: list[Case], constants: Constants = START) -> Constants:
     best, steps = loss(constants), dict.fromkeys(Constants._fields, STEP)
     for name in list(Constants._fields) * ROUNDS:
         for factor in (steps[name], 1 / steps[name]):
-            other = constants._replace(**{name: getattr(constants, name) * factor})
+            changed = getattr(constants, name) * factor
+            other = constants._replace(**{name: min(changed, MOST.get(name, changed))})
             if (new := loss(other)) < best:
                 best, constants = new, other
                 break
@@ -198,44 +211,67 @@ def newest() -> Path:
     return max((ROOT / record.FOLDER).glob("nvidia-h200-*.json"))
 
 
-def joined() -> list[Row]:
-    """The record's rows of convlab's rungs in NCHW, with counts."""
+def joined() -> Iterator[Row]:
+    """The records' rows of convlab's rungs in NCHW, with counts: of the newest what runs on tensor cores, which the first
+    one does not have. Which rung "auto" took no record says: the rows do that there were, else it is what it takes now."""
     ladder, found = {a.name: a for a in algorithms()}, {}
-    for row in record.load(TIMES)["rows"]:
-        if row["kind"] not in ("conv", "ladder") or row["layout"] != "nchw" or row["precision"] == "tf32":
-            continue
-        problem, pass_ = find(row["layer"]).problem(getattr(torch, row["precision"])), row["pass"]
-        for way, times in row["ways"].items():
-            if way == "convlab" and row["kind"] == "conv":
-                rung, at = chosen_of(problem, pass_), "auto"
-            elif way.startswith("convlab "):
-                rung, at = way.removeprefix("convlab "), "ladder"
-            else:
+    taken = {(row[:3], on_tensor_cores(row.rung)): row.rung for row in prediction.rows() if row.auto}
+    for path, step in ((TIMES, "bench"), (newest(), "bench"), (newest(), "tiles")):
+        for row in record.load(path, step)["rows"]:
+            if row["kind"] not in ("conv", "ladder", "tiles") or row["layout"] != "nchw":
                 continue
-            found.setdefault((row["layer"], row["precision"], pass_, rung), {})[at] = times["cold"]["median"]
-    return [_counted(key, times, ladder[key[3]]) for key, times in found.items()]
+            what = row["layer"], row["precision"], row["pass"]
+            for way, times in row["ways"].items():
+                if way == OURS and row["kind"] == "conv":
+                    with rounding_to(row["precision"]):
+                        rung, at = taken.get((what, path != TIMES)) or chosen_of(_problem(what), row["pass"]), "auto"
+                elif way.startswith(f"{OURS} "):
+                    rung, at = way.removeprefix(f"{OURS} "), "auto" if row["kind"] == "tiles" else "ladder"
+                else:
+                    continue
+                if on_tensor_cores(rung) == (path != TIMES):
+                    found.setdefault((*what, rung), {}).setdefault(at, times["cold"]["median"])
+    for key, times in found.items():
+        name, _, tile = key[3].partition(" ")
+        rung = with_each_tile(ladder[name], _problem(key), key[2])[tile] if tile else ladder[name]
+        yield _counted(key, times, rung)
+
+
+def on_tensor_cores(rung: str) -> bool:
+    return rung.split()[0] in ON_TENSOR_CORES
+
+
+def _problem(key) -> Conv2dProblem:
+    return find(key[0]).problem(dtype_of(key[1]))
+
+
+@contextmanager
+def rounding_to(precision: str):
+    """With torch's switch for TF32 as it was when that was measured."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _counted(key, times, rung) -> Row:
-    layer, dtype, pass_, _ = key
-    problem = find(layer).problem(getattr(torch, dtype))
+    problem, (_, precision, pass_, _) = _problem(key), key
     one_in = max(round(work_of(problem, pass_).flops / COUNTED_FLOPS), 1)
-    planned = Counter(
-        (one.kernel, one.source.split(":")[0], math.prod(one.grid), math.prod(one.block), one.shared_bytes)
-        for one in planned_launches(rung, problem, pass_)
-    )
     print(*key, f"one block in {one_in}", file=sys.stderr)
-    return Row(
-        *key,
-        times.get("ladder"),
-        times.get("auto"),
-        one_in,
-        tuple((*launch, n) for launch, n in planned.items()),
-        tuple(asked_of(count(rung, problem, pass_, one_in).traffic)),
-    )
+    with rounding_to(precision):
+        planned = Counter(
+            (one.kernel, one.source.split(":")[0], math.prod(one.grid), math.prod(one.block), one.shared_bytes)
+            for one in planned_launches(rung, problem, pass_)
+        )
+        workspace = rung.plan(problem, pass_)["workspace"]
+        asked = tuple(asked_of(count(rung, problem, pass_, one_in).traffic))
+    launches = tuple((*launch, n) for launch, n in planned.items())
+    return Row(*key, times.get("ladder"), times.get("auto"), workspace, one_in, launches, asked)
 
 
-def save(found: list[Row]):
+def save(found: Iterable[Row]):
     MEASURED.write_text("[\n" + ",\n".join(json.dumps(row, separators=(",", ":")) for row in found) + "\n]\n")
 
 
@@ -310,6 +346,7 @@ def main():
     print("fitted on", ", ".join(prediction.fitted_on()), " [measured]")
     print("there    ", quality(fitting))
     print("elsewhere", quality(judging))
+    print("there on tensor cores", quality([case for case in judging if on_tensor_cores(case.row.rung)]))
     if args.plot:
         plot(all_cases, args.plot)
 

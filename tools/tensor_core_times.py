@@ -1,4 +1,4 @@
-"""How long the tensor_core rung will take, by the model of convlab/explain/prediction.py: no GPU has been asked.
+"""How long the tensor_core rung will take, by the model of convlab/explain/prediction.py.
 
 python -m tools.tensor_core_times                      every layer of the GPU benchmark, on an H200
 python -m tools.tensor_core_times resnet-64@64         some

@@ -277,7 +277,7 @@ def explain_rung(algorithm: Algorithm, problem: Conv2dProblem, pass_: str, gpu: 
         launches,
         wasted,
         floor_us=bound_of(work, gpu, plan["precision"]).microseconds,
-        measured_us=measured_us(problem, pass_, algorithm.name, gpu),
+        measured_us=measured_us(problem, pass_, algorithm.name, plan["precision"], gpu),
     )
     if not count:
         return rung

@@ -1,18 +1,19 @@
 """How long a launch will take: a model of time, made of what the simulator counted, what nvcc compiled and what a GPU's
-maker publishes, with ten constants fitted to an H200's times (tools/prediction.py, docs/predict.md).
+maker publishes, with thirteen constants fitted to an H200's times (tools/prediction.py, docs/predict.md).
 
 Each resource by itself would take so many cycles of the busiest multiprocessor:
 
 issue    instructions, one a cycle and scheduler: trips of the loop in the machine code, as many as the counted requests
          of its loads and stores tell
 fma      multiply-adds, on as many lanes as the multiprocessor has
-tensor   instructions of the tensor cores, as fast as mma.sync is known to be
+tensor   instructions of the tensor cores, as fast as mma.sync is known to be, or as wgmma is published to be
 l1       wavefronts of shared memory, and requests and sectors of global memory
 l2       sectors that L1 misses, and all that are written
 memory   the tensors once, and workspace that the L2 cache does not hold
 latency  the blocks of a position one behind another, each as long as its warps take alone
 
-They overlap, but not quite: together they take the p-norm of these.
+They overlap, but not quite: together they take the p-norm of these, with another p in kernels on tensor cores, whose
+blocks multiply a tile and bring the next between the same barriers.
 """
 
 import functools
@@ -26,7 +27,7 @@ from typing import NamedTuple
 
 import torch
 
-from .._algorithms import Algorithm, Conv2dProblem, algorithms
+from .._algorithms import Conv2dProblem
 from ..gpus import GPUS, SUBPARTITIONS, WARP, Gpu
 from ..layers import find
 from ..simulator import TrafficTable
@@ -43,17 +44,22 @@ ANSWER = 25  # cycles from a load's answer to the next load, in such a copy
 COPY, STORE = 9, 10  # instructions of an asynchronous copy by tables of positions, and of a store of sums
 PAST_L1 = 128  # bytes: a warp's copies of more are of 16 a lane, past L1
 MMA = 4096  # operations of an mma.sync of 16 bits; of tf32 half, in the same time
+WGMMA = 512  # and a warp's of a wgmma, for each column of its tile
+ROW = 128  # bytes of a row of a tile that a trip of such a loop multiplies
 KEPT = 0.6  # of the L2 cache: a workspace of so much stays there; of a larger one, half
 
 
 class Constants(NamedTuple):
-    """Fitted: launch (microseconds from one kernel's end to the next one's start); block (cycles until a block's loop
+    """Fitted: launch (microseconds before and behind all kernels of a pass); following (from one kernel's end to the next
+    one's start); block (cycles until a block's loop
     runs); issue (of the schedulers' slots, what is used at best); request (cycles of L1 for a request to global memory)
     and wavefront (for one of shared memory); l2 (bytes a cycle and multiprocessor); memory (of the published bandwidth,
     what is had); outside (of the code outside of loops, what a warp runs); waits (a lone warp's cycles, against those
-    that published latencies make); sharpness (p of the norm)."""
+    that published latencies make); sharpness (p of the norm); tensor (of the tensor cores' rate, what is had) and together
+    (p of the norm) in kernels on these."""
 
     launch: float
+    following: float
     block: float
     issue: float
     request: float
@@ -63,6 +69,8 @@ class Constants(NamedTuple):
     outside: float
     waits: float
     sharpness: float
+    tensor: float
+    together: float
 
 
 class Asked(NamedTuple):
@@ -149,35 +157,57 @@ def predict(
     for launch in launches:
         by_kernel.setdefault(launch.kernel, []).append(launch)
     asked = list(asked)
-    total = without = 0.0
     resources: dict[str, float] = {}
     kernels = []
     for kernel, group in by_kernel.items():
         machine_code = code_of(kernel, group[0].source, gpu.capability)
-        if machine_code is None or (tile_of_products(kernel) and not gpu.products):
+        tile = tile_of_products(kernel)
+        if machine_code is None or (tile and not tile.rate(gpu)):
             return None
         rows = [row for row in asked if row.kernel == kernel]
         kernels += _times(machine_code, group, rows, facts, gpu, constants)
+    resources["launches"] = constants.launch + constants.following * (sum(times for times, _ in kernels) - 1)
     for times, parts in kernels:
         for name, us in parts.items():
             resources[name] = resources.get(name, 0) + times * us
-        total += times * (_norm(parts.values(), constants) + constants.launch)
-    resources["launches"] = constants.launch * sum(times for times, _ in kernels)
     longest = max(resources, key=resources.__getitem__)
-    for times, parts in kernels:
-        rest = [us for name, us in parts.items() if name != longest]
-        without += times * (_norm(rest, constants) + constants.launch * (longest != "launches"))
-    return Prediction(total, resources, without)
+
+    def total(without: str = "") -> float:
+        working = sum(times * _together(parts | {without: 0}, constants) for times, parts in kernels)
+        return working + resources["launches"] * (without != "launches")
+
+    return Prediction(total(), resources, total(longest))
 
 
-def _norm(values, c: Constants) -> float:
-    return sum(value**c.sharpness for value in values) ** (1 / c.sharpness)
+def _together(parts: dict[str, float], c: Constants) -> float:
+    p = c.together if "tensor" in parts else c.sharpness
+    return sum(us**p for us in parts.values()) ** (1 / p)
 
 
-def tile_of_products(kernel: str) -> dict[str, int] | None:
-    """Of a kernel that multiplies on the tensor cores: M, N, warp_m, warp_n, and the bytes of a row's steps."""
-    match = re.match(r"tensor_core_kernel<.*?WarpTile<(\d+), (\d+), \d+, (\d+), (\d+),", kernel)
-    return dict(zip(("M", "N", "warp_m", "warp_n"), map(int, match.groups())), bytes=128) if match else None
+class ProductTile(NamedTuple):
+    """Of a kernel on the tensor cores: M x N sums a block. `warps` together read so many rows of a tile a trip;
+    operations: of an instruction of a warp."""
+
+    M: int
+    N: int
+    warps: int
+    rows: int
+    operations: int
+    wgmma: bool
+
+    def rate(self, gpu: Gpu) -> float:
+        return gpu.rate("float16") if self.wgmma else gpu.products
+
+
+def tile_of_products(kernel: str) -> ProductTile | None:
+    """None of another kernel."""
+    if match := re.match(r"tensor_core_kernel<.*?WarpTile<(\d+), (\d+), \d+, (\d+), (\d+),", kernel):
+        M, N, rows, columns = map(int, match.groups())
+        return ProductTile(M, N, 1, rows + columns, MMA, False)
+    if match := re.match(r"warpgroup_kernel<.*?WarpgroupTile<(\d+), (\d+),", kernel):
+        M, N = map(int, match.groups())
+        return ProductTile(M, N, 4, 64 + N, WGMMA * N, True)
+    return None
 
 
 class _Sums(NamedTuple):
@@ -240,12 +270,12 @@ class _Run(NamedTuple):
     products: float = 0.0  # of the tensor cores
 
 
-def _run_of_products(code: Profile, tile: dict[str, int], blocks: int, rows: list[Asked], s: _Sums) -> _Run:
-    """Of tensor_core_kernel, whose warps read their parts of a tile of A and B from dynamic shared memory each trip, and
-    in the end the sums. Its loop has copies of 16 bytes and loops of single ones, of which each operand takes one."""
+def _run_of_products(code: Profile, tile: ProductTile, blocks: int, rows: list[Asked], s: _Sums) -> _Run:
+    """Of a kernel whose warps, or warpgroups, read their parts of a tile of A and B from dynamic shared memory each trip,
+    and in the end the sums. Its loop has copies of 16 bytes and loops of single ones, of which each operand takes one."""
     body = code.main.body
     read = sum(r.bytes for r in rows if r.space == "shared" and r.access == "read" and "dynamic" in r.memory)
-    times = (read - 4 * blocks * tile["M"] * tile["N"]) / ((tile["warp_m"] + tile["warp_n"]) * tile["bytes"])
+    times = tile.warps * (read - 4 * blocks * tile.M * tile.N) / (tile.rows * ROW)
     more = COPY * (s.past_l1 - times * body.global_loads) + STORE * s.writes
     single, one_by_one = code.fill.body if code.fill else Part(), 0.0
     if code.fill:
@@ -322,8 +352,8 @@ def _times(code: Profile, group, rows, facts, gpu, c: Constants) -> list[tuple[i
             "memory": (s.from_memory + s.to_memory) * share / (gpu.bandwidth * c.memory) * gpu.clock,
             "latency": max(1, most / at_once) * block,
         }
-        if products:
-            parts["tensor"] = MMA * products * busiest * gpu.cycles / gpu.products
+        if tile:
+            parts["tensor"] = tile.operations * products * busiest * gpu.cycles / tile.rate(gpu) / c.tensor
         found.append((one.times, {name: value / (1e3 * gpu.clock) for name, value in parts.items()}))
     return found
 
@@ -343,14 +373,15 @@ def fitted_on() -> tuple[str, ...]:
 
 
 class Row(NamedTuple):
-    """Of the record: a pass through a rung, what it took on an H200 and what the simulator counted of it."""
+    """Of the records: a pass through a rung, what it took on an H200 and what the simulator counted of it."""
 
     layer: str
-    dtype: str
+    precision: str
     pass_: str
-    rung: str
+    rung: str  # with a tile's name, if it was not to choose one
     ladder: float | None  # microseconds, beside the other rungs
-    auto: float | None  # and as the rung that "auto" takes
+    auto: float | None  # and as the rung that "auto" takes, or with that tile
+    workspace: int  # bytes
     one_block_in: int
     launches: tuple[tuple, ...]  # kernel, source, blocks, threads, dynamic shared bytes, times
     asked: tuple[Asked, ...]
@@ -364,35 +395,32 @@ class Row(NamedTuple):
 @functools.cache
 def rows() -> list[Row]:
     loaded = json.loads((HERE / "measured-h200.json").read_text())
-    return [Row(*row[:7], tuple(map(tuple, row[7])), tuple(Asked(*one) for one in row[8])) for row in loaded]
+    return [Row(*row[:8], tuple(map(tuple, row[8])), tuple(Asked(*one) for one in row[9])) for row in loaded]
 
 
-def ready(row: Row, rung: Algorithm | None = None, gpu: Gpu = GPUS[MEASURED_ON]) -> tuple[list[Launched], Facts]:
-    """What `predict` takes beside row.asked, on the GPU that was measured. rung: unless it is the one of the ladder that the
-    row names."""
-    problem = find(row.layer).problem(getattr(torch, row.dtype))
-    rung = rung or next(a for a in algorithms() if a.name == row.rung)
+def ready(row: Row, gpu: Gpu = GPUS[MEASURED_ON]) -> tuple[list[Launched], Facts]:
+    """What `predict` takes beside row.asked, on the GPU that was measured."""
     launches = []
     for kernel, source, blocks, threads, dynamic, times in row.launches:
         found = resources_of(kernel, source, gpu.capability)
         if found is None:
             raise LookupError(f"{kernel} of {source} is in no table of compiled kernels")
         launches.append(Launched(kernel, source, blocks, threads, times, found[0], found[1] + dynamic))
-    return launches, facts_of(problem, row.pass_, rung.plan(problem, row.pass_)["workspace"])
+    return launches, facts_of(_problem(row), row.pass_, row.workspace)
+
+
+def _problem(row: Row) -> Conv2dProblem:
+    return find(row.layer).problem(torch.float32 if row.precision == "tf32" else getattr(torch, row.precision))
 
 
 @functools.cache
-def _measured() -> dict[tuple[Conv2dProblem, str, str], float]:
-    found = {}
-    for row in rows():
-        problem = find(row.layer).problem(getattr(torch, row.dtype))
-        found[problem, row.pass_, row.rung] = row.measured
-    return found
+def _measured() -> dict[tuple[Conv2dProblem, str, str, bool], float]:
+    return {(_problem(row), row.pass_, row.rung, row.precision == "tf32"): row.measured for row in rows()}
 
 
-def measured_us(problem: Conv2dProblem, pass_: str, rung: str, gpu: Gpu) -> float | None:
-    """Of the record, where it has it."""
-    return _measured().get((problem, pass_, rung)) if gpu.name == MEASURED_ON else None
+def measured_us(problem: Conv2dProblem, pass_: str, rung: str, precision: str | None, gpu: Gpu) -> float | None:
+    """Of the records, where they have it. precision: of products on tensor cores."""
+    return _measured().get((problem, pass_, rung, precision == "tf32")) if gpu.name == MEASURED_ON else None
 
 
 @functools.cache

@@ -206,6 +206,8 @@ def _decoded(i: Instruction, latency: int) -> tuple[list[str], list[str], int]:
         latency if i.name in ("LDG", "LD", "LDL", "ATOMG") else SHARED_LATENCY if i.name in ("LDS", "LDSM") else USUAL
     )
     takes = BARRIER if i.name == "BAR" else LONG.get(i.name, takes)
+    if i.name == "HGMMA":  # 64 x N: as long as it keeps the tensor cores busy
+        takes = int(re.findall(r"x(\d+)x", i.opcode)[0]) // 2
     operands = i.operands.split(",")
     kinds = [[f"{kind}{n}" for kind, n in REGISTER.findall(text)] for text in operands]
     stores = i.name in ("STG", "STS", "ST", "STL", "LDGSTS", "BRA", "EXIT", "BAR", "RED")
