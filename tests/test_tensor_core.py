@@ -232,12 +232,13 @@ def test_images_that_lie_too_far_apart_are_refused():
 
 
 def test_predicted_times_of_a_layer():
-    """Of mma.sync's rate, on an H200, by the model of convlab/explain: what the loop's machine code allows."""
+    """Of mma.sync's rate, on an H200, by the model of convlab/explain: two fifths, as 4 warps of two blocks reach there,
+    which hardly hide their first tiles and their last sums."""
     layer = tensor_core_times.find("resnet-128@64")
     share = tensor_core_times.predicted(
         layer, "forward", "bfloat16", "channels_last", tensor_core_times.GPUS["H200"]
     ).share
-    assert share >= 0.6
+    assert 0.35 <= share <= 0.5
 
 
 def test_a_view_that_begins_anywhere():
