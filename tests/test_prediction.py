@@ -133,8 +133,22 @@ def test_products_of_a_warpgroup():
     assert len(kernels) >= 15
     for kernel in kernels:
         tile = prediction.tile_of_products(kernel)
-        assert tile.wgmma and tile.rows == 64 + tile.N
-        assert prediction._profiles()[kernel]["9.0"].main.body.tensor == 4, kernel
+        products = 12 if tile.rows > 64 + tile.N else 4
+        assert tile.wgmma and prediction._profiles()[kernel]["9.0"].main.body.tensor == products, kernel
+
+
+def test_what_a_trip_reads_of_a_tile():
+    """By warps, or by warpgroups; of a wgrad's tile; and where B lies there in two parts, of which three products read."""
+    names = {
+        "tensor_core_kernel<Tf32Products, WarpTile<128, 64, 32, 64, 32, 3, 3>, ImageMap<float, true> >": (1, 64 + 32),
+        "warpgroup_kernel<float, WarpgroupTile<192, 128, 32, 5, 1, 1>, ImageMap<float, true> >": (4, 64 + 128),
+        "warpgroup_kernel<float, WarpgroupTile<128, 64, 32, 5, 1, 1, false>, ImageMap<float, true> >": (4, 64 + 64),
+        "warpgroup_kernel<float, WarpgroupTile<128, 64, 32, 5, 1, 1, true>, ImageMap<float, true> >": (4, 64 + 224),
+        "warpgroup_filter_kernel<float16, WgradTile<64, 192, 64, 3, 0, 2>, FilterMap<float16, true> >": (4, 64 + 192),
+    }
+    tiles = {name: prediction.tile_of_products(name) for name in names}
+    assert {name: (tile.warps, tile.rows) for name, tile in tiles.items()} == names
+    assert prediction.tile_of_products(KERNEL) is None
 
 
 def test_four_copies_of_a_loop():
