@@ -147,6 +147,8 @@ def has_at_once(function: type[Function], setup_context, backward) -> None:
             if simulator.libraries:
                 ctx.simulation = simulator.current()
             setup_context(ctx, args, output)
+            if ctx.non_differentiable:  # the engine would fill a tensor of zeros for each, as large as a mask
+                ctx.set_materialize_grads(False)
             return output
 
         setup_context = Function.setup_context

@@ -146,7 +146,7 @@ def test_the_next_tile_is_loaded_during_the_multiply_adds(found):
         assert loop.opcodes["LDG"] and loop.before_loads <= loop.multiply_adds / 4, f"{kernel}: {loop}"
 
 
-@pytest.mark.parametrize("arch", ["8.0", "9.0"])
+@pytest.mark.parametrize("arch", [pytest.param("8.0", marks=pytest.mark.long), "9.0"])  # half a minute each
 def test_tensor_cores_multiply_while_the_next_tile_is_copied(found, arch):
     if arch not in found:
         pytest.skip(f"built without {arch}")

@@ -240,3 +240,37 @@ def test_strides_of_gradients(filter_, groups, filter_last, channels_last, devic
     dx, dw = torch.autograd.grad(ours.square().sum(), (x, w), create_graph=True)
     ddx, ddw = torch.autograd.grad(dx.square().sum() + dw.square().sum(), (x, w))
     assert ddw.stride() == dw.stride() and ddx.stride() == dx.stride()
+
+
+class NoGradient(torch.autograd.Function):
+    """The identity, whose input has no gradient"""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, dy):
+        return None
+
+
+MASKED = {
+    "leaky_relu": CF.leaky_relu,
+    "max_pool2d": lambda x: CF.max_pool2d(x, 2),
+    "conv2d_block": lambda x: CF.conv2d_block(x, x[:3, :, :3, :3].detach(), activation="relu", pool=2),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masks_have_no_gradient(name):
+    """Not one of zeros, either, which would be as large, and made at every step."""
+    x = torch.randn(3, 3, 8, 8, requires_grad=True)
+    y = MASKED[name](x)
+    dy = torch.randn_like(y)
+    with torch.profiler.profile() as profiler:
+        y.backward(dy)
+    assert not [event.name for event in profiler.events() if "zeros" in event.name]
+    assert torch.equal(x.grad, torch.autograd.functional.vjp(MASKED[name], x.detach(), dy)[1])  # by a transform
+    x.grad = None
+    NoGradient.apply(MASKED[name](x)).sum().backward()
+    assert x.grad is None or not x.grad.any()
