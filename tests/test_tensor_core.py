@@ -20,6 +20,13 @@ SAMPLE, CHECKED, MANY, CHUNKS = 6, 1, 1000, 10  # random problems a precision an
 TILES = [Conv(1, 72, 13, 12, 133, 3, 3, padding=(1, 1)), Conv(2, 136, 9, 9, 66, 1, 1)]  # several, with remainders
 HEADS = [Conv(2, 3, 13, 11, 24, 3, 3, stride=(2, 2), padding=(1, 1)), Conv(3, 24, 1, 1, 10, 1, 1)]
 GROUPS = [Conv(2, 16, 7, 6, 24, 3, 3, padding=(1, 1), groups=2), Conv(1, 27, 6, 5, 30, 2, 3, stride=(2, 1), groups=3)]
+JOINED = [  # whose residue classes are columns of one product, in dgrad
+    Conv(2, 3, 14, 12, 24, 3, 3, stride=(2, 2), padding=(1, 1)),
+    Conv(1, 3, 18, 16, 16, 7, 7, stride=(2, 2), padding=(3, 3)),
+    Conv(3, 16, 6, 8, 24, 4, 4, stride=(2, 2), padding=(1, 1), groups=2),
+    Conv(2, 5, 9, 7, 19, 3, 2, stride=(3, 1), padding=(0, 1)),
+    Conv(1, 2, 6, 8, 9, 2, 5, stride=(2, 4)),
+]
 
 each_precision = pytest.mark.parametrize("precision", PRECISIONS)
 each_layout = pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "channels_last"])
@@ -37,7 +44,7 @@ def tf32_switch():
 @each_precision
 def test_awkward_shapes(precision):
     rng = random.Random(precision)
-    for conv in [c for c in AWKWARD if c.groups == 1 and c.N] + HEADS + GROUPS:
+    for conv in [c for c in AWKWARD if c.groups == 1 and c.N] + HEADS + GROUPS + JOINED:
         mode = dict(order=rng.choice(["forward", "reverse", "random"]), check=conv.N * conv.H * conv.W < 1000)
         check_conv(conv, precision, rng.random() < 0.5, **mode)
 

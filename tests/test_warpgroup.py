@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 from tensor_core import TF32, WARPGROUP, check_conv, laid, random_conv, run
-from test_tensor_core import GROUPS, HEADS, TILES, tf32_switch
+from test_tensor_core import GROUPS, HEADS, JOINED, TILES, tf32_switch
 
 import convlab
 import convlab.functional as CF
@@ -33,7 +33,7 @@ EACH_TILE = with_each_tile(WARPGROUP, TILES[0].problem(torch.float16), "forward"
 @each_precision
 def test_awkward_shapes(precision):
     rng = random.Random(precision)
-    for conv in rng.sample([c for c in AWKWARD if c.groups == 1 and c.N] + HEADS + GROUPS, 5):
+    for conv in rng.sample([c for c in AWKWARD if c.groups == 1 and c.N] + HEADS + GROUPS + JOINED, 6):
         mode = dict(order=rng.choice(["forward", "reverse", "random"]), check=conv.N * conv.H * conv.W < 100)
         check(conv, precision, rng.random() < 0.5, **mode)
 

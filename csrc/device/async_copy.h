@@ -13,11 +13,11 @@ namespace convlab {
 
 #if defined(__CUDACC__)
 
-template <int bytes>
+template <int bytes, bool past_l1 = true>
 __device__ __forceinline__ void async_copy(void* shared, const void* global, unsigned source_bytes = bytes) {
   static_assert(bytes == 4 || bytes == 8 || bytes == 16, "cp.async copies 4, 8 or 16 bytes");
   const unsigned to = unsigned(__cvta_generic_to_shared(shared));
-  if constexpr (bytes == 16)  // .cg: past L1, which only this size may
+  if constexpr (bytes == 16 && past_l1)  // .cg, which only this size may
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(source_bytes) : "memory");
   else
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(global), "n"(bytes), "r"(source_bytes)
@@ -31,7 +31,8 @@ template <int pending> __device__ __forceinline__ void async_wait() {
 
 #else
 
-template <int bytes> void async_copy(void* shared, const void* global, unsigned source_bytes = bytes, CONVLAB_SITE) {
+template <int bytes, bool past_l1 = true>
+void async_copy(void* shared, const void* global, unsigned source_bytes = bytes, CONVLAB_SITE) {
   static_assert(bytes == 4 || bytes == 8 || bytes == 16, "cp.async copies 4, 8 or 16 bytes");
   sim::async_copy(shared, global, bytes, source_bytes, site);
 }

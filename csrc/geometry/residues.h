@@ -42,4 +42,29 @@ CONVLAB_HD inline int classes_of(const Conv2d& g) {
   return classes_with_taps(g.R, g.stride_h, g.dilation_h) * classes_with_taps(g.S, g.stride_w, g.dilation_w);
 }
 
+// ---- classes side by side ----
+//
+// Without dilation, and where every class has the same positions, one dimension of all classes together is dense, too:
+// input u stride + c, for all classes c < stride, meets the outputs u + origin - i, i < taps, by the taps
+// c + pad - (origin - i) stride of the kernel, where there are such.
+struct JoinedClasses {
+  int origin, taps;
+  int tap0;  // of class 0 and i = 0: then the kernel's tap is tap0 + c + i stride, and may be outside
+};
+
+CONVLAB_HD inline JoinedClasses joined_classes(int kernel, int stride, int pad) {
+  const int origin = (stride - 1 + pad) / stride, last = pad - kernel + 1;  // of outputs times stride
+  const int least = last >= 0 ? (last + stride - 1) / stride : -(-last / stride);
+  return {origin, origin - least + 1, pad - origin * stride};
+}
+
+inline bool can_join_classes(const Conv2d& g) {
+  return g.dilation_h == 1 && g.dilation_w == 1 && g.H % g.stride_h == 0 && g.W % g.stride_w == 0 &&
+         g.R >= g.stride_h && g.S >= g.stride_w;
+}
+
+inline long long joined_taps(const Conv2d& g) {
+  return (long long)joined_classes(g.R, g.stride_h, g.pad_h).taps * joined_classes(g.S, g.stride_w, g.pad_w).taps;
+}
+
 }  // namespace convlab

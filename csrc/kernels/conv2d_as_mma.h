@@ -7,8 +7,8 @@
 //
 // Channels are the innermost steps (or columns) and pixels the rows: whichever of the two lies side by side in memory, so
 // it does in a tile. dgrad's strides go by residue classes, a class a part, and wgrad's sum by slices, as in
-// conv2d_as_gemm.h. Forward and dgrad are one Map: along each dimension, outputs u meet inputs by their i-th tap at
-// u step + origin + i delta.
+// conv2d_as_gemm.h; classes of few channels are columns of one part instead, which reads dy once for all of them. Forward
+// and dgrad are one Map: along each dimension, outputs u meet inputs by their i-th tap at u step + origin + i delta.
 #pragma once
 #include "geometry/conv2d.h"
 #include "geometry/divisor.h"
@@ -41,6 +41,11 @@ CONVLAB_HD inline TapAxis dgrad_axis(int residue, int size, int kernel, int stri
   return {c.places, c.first, stride, c.taps, c.tap0, c.tap_every, 1, c.output0, -c.output_every};
 }
 
+CONVLAB_HD inline TapAxis joined_axis(int size, int kernel, int stride, int pad) {
+  const JoinedClasses c = joined_classes(kernel, stride, pad);
+  return {size / stride, 0, stride, c.taps, 0, 1, 1, c.origin, -1};
+}
+
 // What parts have in common
 template <class T> struct MmaPart {
   const T *a_base, *b_base;
@@ -56,7 +61,7 @@ constexpr Position kNowhere = {0, kFarOutside, kFarOutside};
 // kChannelsLast: how the input (x, or dgrad's dy) lies
 template <class T, bool kChannelsLast> struct ImageMap {
   Conv2d g;
-  bool dgrad;
+  bool dgrad, joined;  // joined: dgrad's residue classes are columns, [class][c], and the filter is laid out so
   const T *input, *filter,
       *bias;  // filter [groups][columns][R S depth, then up to a multiple of a chunk]; bias may be null
   T* output;
@@ -77,6 +82,7 @@ template <class T, bool kChannelsLast> struct ImageMap {
     T* output;
     Divisor by_depth;
     int steps, in_columns, out_columns, filter_pitch, filter_columns;
+    int class_columns, classes_across;
 
     __device__ int tiles(int K) const { return (steps + K - 1) / K; }
     __device__ void row(long long m, Position& a, long long& d) const {
@@ -91,7 +97,10 @@ template <class T, bool kChannelsLast> struct ImageMap {
     __device__ void column(long long n, Position& b, long long& d) const {
       b = kNowhere, d = -1;
       if (n >= this->columns) return;
-      b = {n * filter_pitch, 0, 0}, d = n * out.channel;
+      const int of_class = int(n) / class_columns, channel = int(n) - of_class * class_columns;
+      b = {n * filter_pitch, 0, 0};
+      d = channel * out.channel +
+          ((long long)(of_class / classes_across) * out_columns + of_class % classes_across) * out.pixel;
     }
     __device__ void step(int tile, int i, int K, Position& a, Position& b) const {
       const int k = tile * K + i;
@@ -116,7 +125,9 @@ template <class T, bool kChannelsLast> struct ImageMap {
   __device__ Part part(int z) const {
     Part p;
     int group = z;
-    if (dgrad) {
+    if (joined) {
+      p.h = joined_axis(g.H, g.R, g.stride_h, g.pad_h), p.v = joined_axis(g.W, g.S, g.stride_w, g.pad_w);
+    } else if (dgrad) {
       const int classes = classes_of(g), across = classes_with_taps(g.S, g.stride_w, g.dilation_w);
       group = z / classes;
       p.h = dgrad_axis(z % classes / across, g.H, g.R, g.stride_h, g.pad_h, g.dilation_h);
@@ -125,24 +136,26 @@ template <class T, bool kChannelsLast> struct ImageMap {
       p.h = forward_axis(g.P, g.R, g.stride_h, g.pad_h, g.dilation_h);
       p.v = forward_axis(g.Q, g.S, g.stride_w, g.pad_w, g.dilation_w);
     }
-    p.columns = dgrad ? g.Cg() : g.Kg();
+    p.class_columns = dgrad ? g.Cg() : g.Kg(), p.classes_across = g.stride_w;
+    p.columns = p.class_columns * (joined ? g.stride_h * g.stride_w : 1);
     p.rows = (long long)g.N * p.h.places * p.v.places;
-    p.in = in, p.out = out, p.by_depth = by_depth, p.filter_pitch = filter_pitch, p.filter_columns = g.S;
+    p.in = in, p.out = out, p.by_depth = by_depth, p.filter_pitch = filter_pitch,
+    p.filter_columns = joined ? p.v.taps : g.S;
     p.steps = p.h.taps * p.v.taps * depth;
     p.a_h = dgrad ? g.P : g.H, p.a_w = dgrad ? g.Q : g.W, p.b_h = p.b_w = 1;
     p.in_columns = p.a_w, p.out_columns = dgrad ? g.W : g.Q;
     p.a_base = input + group * (depth * in.channel);
     p.b_base = filter + (long long)group * p.columns * filter_pitch;
     p.bias = bias ? bias + group * p.columns : nullptr;
-    p.output = output + group * (p.columns * out.channel);
+    p.output = output + group * (p.class_columns * out.channel);
     // a chunk of a filter is one of a tap's channels, or of all taps in their order
     const bool of_a_tap = depth % (kChunkBytes / int(sizeof(T))) == 0;
-    p.a_wide = wide, p.b_wide = of_a_tap || p.h.taps * p.v.taps == g.R * g.S;
+    p.a_wide = wide, p.b_wide = of_a_tap || joined || p.h.taps * p.v.taps == g.R * g.S;
     p.first_tap = {p.a_base, p.b_base, 0, 1, 0, 0, 0};
     p.walk = {max(p.steps, 1), 1, 0, 0, 0, 0, 0, 0};
     if (of_a_tap) {
       const long long row = (long long)p.in_columns * in.pixel;
-      p.first_tap.b += (p.h.tap0 * g.S + p.v.tap0) * depth, p.first_tap.left = p.h.taps * p.v.taps;
+      p.first_tap.b += (p.h.tap0 * p.filter_columns + p.v.tap0) * depth, p.first_tap.left = p.h.taps * p.v.taps;
       p.walk = {depth,
                 p.v.taps,
                 p.h.delta,
@@ -150,7 +163,7 @@ template <class T, bool kChannelsLast> struct ImageMap {
                 p.v.delta * in.pixel - depth,
                 p.h.delta * row - p.v.taps * p.v.delta * in.pixel,
                 (p.v.tap_every - 1) * depth,
-                (p.h.tap_every * g.S - p.v.taps * p.v.tap_every) * depth};
+                (p.h.tap_every * p.filter_columns - p.v.taps * p.v.tap_every) * depth};
     }
     p.fours = fours, p.rows_inner = out.pixel == 1;
     p.rows_together = !p.rows_inner || p.h.every * p.v.every != 1 || out.channel % 2 ? 1 : out.channel % 4 ? 2 : 4;
@@ -259,6 +272,29 @@ struct AsItIs {
 struct ToTf32 {
   static __device__ float round(float x) { return __uint_as_float(to_tf32(x)); }
 };
+
+// w in either layout -> filter [groups][class][c][taps][depth] of joined classes, zero where a class has no such tap.
+// grid (C classes, ceil(depth / 256))
+template <class T, class Rounding>
+__global__ void __launch_bounds__(kLayoutThreads)
+    joined_filter_kernel(Conv2d g, bool channels_last, int depth, int pitch, const T* __restrict__ w, T* filter) {
+  const int i = int(blockIdx.y) * kLayoutThreads + int(threadIdx.x), line = int(blockIdx.x);
+  const int Cg = g.Cg(), of_class = line / Cg % (g.stride_h * g.stride_w);
+  const int group = line / (Cg * g.stride_h * g.stride_w), c = line % Cg;
+  const JoinedClasses h = joined_classes(g.R, g.stride_h, g.pad_h), v = joined_classes(g.S, g.stride_w, g.pad_w);
+  const int r0 = h.tap0 + of_class / g.stride_w, s0 = v.tap0 + of_class % g.stride_w;
+  const long long filters = (long long)Cg * g.R * g.S, k = group * g.Kg() + i;
+  T* to = filter + (long long)line * pitch;
+  if (i < pitch - h.taps * v.taps * depth) to[h.taps * v.taps * depth + i] = T(0.0f);
+  if (i >= depth) return;
+  for (int th = 0; th < h.taps; th++)
+    for (int tv = 0; tv < v.taps; tv++) {
+      const int r = r0 + th * g.stride_h, s = s0 + tv * g.stride_w;
+      const bool is = i < g.Kg() && unsigned(r) < unsigned(g.R) && unsigned(s) < unsigned(g.S);
+      const long long at = channels_last ? ((long long)r * g.S + s) * Cg + c : ((long long)c * g.R + r) * g.S + s;
+      to[(th * v.taps + tv) * depth + i] = is ? Rounding::round(w[k * filters + at]) : T(0.0f);
+    }
+}
 
 constexpr int kTransposed = 32;  // filters, and channels, of a tile
 

@@ -45,11 +45,10 @@ template <int i, int last, class T, class F> void dispatch_tensor_tile(const Pla
 
 template <class Products> struct TensorCorePasses {
   using T = typename Products::Element;
-  static constexpr TensorTiles kTiles = tensor_tiles(Products::kPromotes);
-
   template <class Map> static void multiply(const TensorCoreCall& c, const Map& map) {
     if constexpr (std::is_same_v<Map, ImageMap<T, true>>)
       if (c.warpgroups) return multiply_by_warpgroups(c, map);
+    constexpr TensorTiles kTiles = tensor_tiles(Products::kPromotes, Map::Part::kBAsA);
     dispatch_tensor_tile<kTiles.first, kTiles.last, T>(c.plan, [&](auto tile) {
       launch(tensor_core_kernel<Products, typename decltype(tile)::type, Map>,
              dim3(c.plan.grid[0], c.plan.grid[1], c.plan.grid[2]), dim3(c.plan.threads), size_t(c.plan.shared),
@@ -87,7 +86,11 @@ template <class Products> struct TensorCorePasses {
     const T* from = static_cast<const T*>(c.second);
     const int pitch = int(l.filter_pitch), taps = g.R * g.S;
     const bool channels_last = c.problem.layouts.second || taps == 1;
-    if (dgrad && channels_last)
+    if (l.joined)
+      launch(joined_filter_kernel<T, Rounding>,
+             dim3(unsigned(l.filter_lines), unsigned(ceil_div(depth, kLayoutThreads))), dim3(kLayoutThreads), 0,
+             c.stream, g, channels_last, depth, pitch, from, to);
+    else if (dgrad && channels_last)
       launch(filter_transposed_kernel<T, Rounding>,
              dim3(unsigned(ceil_div(g.Cg(), kTransposed) * g.groups * taps), unsigned(ceil_div(depth, kTransposed))),
              dim3(kLayoutThreads), 0, c.stream, g, depth, pitch, from, to);
@@ -101,7 +104,7 @@ template <class Products> struct TensorCorePasses {
     const Layouts& lie = c.problem.layouts;
     char* at = static_cast<char*>(c.workspace);
     ImageMap<T, kChannelsLast> map{};
-    map.g = g, map.dgrad = dgrad;
+    map.g = g, map.dgrad = dgrad, map.joined = l.joined;
     const long long inputs = (long long)g.H * g.W, outputs = (long long)g.P * g.Q;
     map.input = taken(c, l.first, c.first, dgrad ? g.K : g.C, dgrad ? outputs : inputs, lie.first, map.in, at);
     T* filter = reinterpret_cast<T*>(at);

@@ -22,12 +22,15 @@ constexpr TensorTile kTensorTiles[] = {
     {128, 128, 64, 64, 3, 2},  // 128 products of two fragments a warp for 32 loads of them
     {128, 64, 64, 32, 3, 3},   // 64 channels
     {64, 64, 32, 32, 3, 4},    // small matrices: more blocks
+    {128, 16, 32, 16, 3, 4},   // few channels, of forward and dgrad
     {64, 64, 32, 32, 3, 3},    // 3xtf32 alone, whose sums take twice the registers
 };
 struct TensorTiles {
   int first, last;
 };
-constexpr TensorTiles tensor_tiles(bool promotes) { return promotes ? TensorTiles{3, 3} : TensorTiles{0, 2}; }
+constexpr TensorTiles tensor_tiles(bool promotes, bool filter) {
+  return promotes ? TensorTiles{filter ? 4 : 3, 4} : TensorTiles{0, filter ? 2 : 3};
+}
 constexpr int kTensorStepBytes = 128;  // of a row of a tile
 constexpr int kTensorChunk = 16;  // bytes of a wide copy
 constexpr int kLeastTensorGroup = 8;  // channels of a group, where there are several: half of what an mma takes at once
@@ -68,6 +71,7 @@ inline TensorOperand tensor_operand(const Problem& p, int channels, long long pi
 // Everything in the workspace, in this order: the copies, the filter laid out anew, wgrad's slices.
 struct TensorLayout {
   TensorOperand first, second;  // forward: x and none; dgrad: dy and none; wgrad: dy and x
+  bool joined = false;  // the residue classes of dgrad are columns of one product (JoinedClasses)
   long long filter_pitch = 0, filter_lines = 0, filter_bytes = 0;
   bool filter_lies = false;  // as the kernels take it: nothing is laid out anew
 };
@@ -76,6 +80,14 @@ struct TensorLayout {
 inline bool pixels_in_chunks(const Conv2d& g, int chunk) {
   return g.R * g.S == 1 && g.P == g.H && g.Q == g.W && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 &&
          g.pad_w == 0 && (long long)g.P * g.Q % chunk == 0;
+}
+
+// Whether dgrad's residue classes are columns of one product, of which few would fill a tile each
+inline bool joins_classes(const Problem& p) {
+  constexpr int kMostColumns = 64;
+  const Conv2d& g = p.g;
+  const int classes = g.stride_h * g.stride_w;
+  return p.pass == Pass::dgrad && classes > 1 && (long long)g.Cg() * classes <= kMostColumns && can_join_classes(g);
 }
 
 // warpgroups: as the warpgroup rung takes them, whose tiles of activations have channels side by side
@@ -104,13 +116,19 @@ inline TensorLayout tensor_layout(const Problem& p, bool warpgroups = false) {
   const bool copy = warpgroups || (!as_it_lies && channels >= kCopied);
   l.first = tensor_operand(p, channels, forward ? inputs : outputs, p.layouts.first, copy);
   if (!l.first.channels_last) l.first.wide = as_it_lies;  // else of single elements
-  l.filter_pitch = up_to((long long)g.R * g.S * l.first.depth, chunk);
-  l.filter_lines = forward ? g.K : g.C;
-  const long long taps = (long long)g.R * g.S;
+  l.joined = joins_classes(p);
+  const long long taps = l.joined ? joined_taps(g) : (long long)g.R * g.S;
+  l.filter_pitch = up_to(taps * l.first.depth, chunk);
+  l.filter_lines = forward ? g.K : (long long)g.C * (l.joined ? g.stride_h * g.stride_w : 1);
   l.filter_lies = forward && tensor_precision(p) != Precision::tf32 && (p.layouts.second || taps == 1) &&
                   l.first.depth == g.Cg() && l.filter_pitch == taps * g.Cg();
   l.filter_bytes = l.filter_lies ? 0 : up_to(l.filter_pitch * l.filter_lines * bytes_of(p.dtype), 256);
   return l;
+}
+
+// Residue classes that share the steps of the product
+inline int tensor_classes(const Problem& p, const TensorLayout& l) {
+  return p.pass == Pass::dgrad && !l.joined ? classes_of(p.g) : 1;
 }
 
 inline GemmProblem tensor_product(const Problem& p, const TensorLayout& l) {
@@ -119,6 +137,9 @@ inline GemmProblem tensor_product(const Problem& p, const TensorLayout& l) {
   switch (p.pass) {
     case Pass::forward: return {(long long)g.N * g.P * g.Q, g.Kg(), taps * l.first.depth, g.groups};
     case Pass::dgrad:
+      if (l.joined)
+        return {(long long)g.N * (g.H / g.stride_h) * (g.W / g.stride_w), (long long)g.Cg() * g.stride_h * g.stride_w,
+                joined_taps(g) * l.first.depth, g.groups};
       return {(long long)g.N * ceil_div(g.H, g.stride_h) * ceil_div(g.W, g.stride_w), g.Cg(), taps * l.first.depth,
               (long long)g.groups * classes_of(g)};
     default: return {g.Kg(), taps * l.second.depth, (long long)g.N * g.P * g.Q, g.groups};
@@ -144,12 +165,12 @@ struct TensorTime {
   double start, step;
 };
 inline TensorTime tensor_time(Precision precision, bool filter, int tile) {
-  constexpr TensorTime kOf16Bits[2][3] = {{{385, 0.0206}, {382, 0.0176}, {362, 0.0143}},
+  constexpr TensorTime kOf16Bits[2][4] = {{{385, 0.0206}, {382, 0.0176}, {362, 0.0143}, {360, 0.0100}},
                                           {{222, 0.0274}, {242, 0.0198}, {70, 0.0208}}};
-  constexpr TensorTime kOfTf32[2][3] = {{{187, 0.0446}, {192, 0.0315}, {179, 0.0316}},
+  constexpr TensorTime kOfTf32[2][4] = {{{187, 0.0446}, {192, 0.0315}, {179, 0.0316}, {180, 0.0200}},
                                         {{106, 0.0551}, {27, 0.0486}, {0, 0.0443}}};
-  constexpr TensorTime kOf3xTf32[2] = {{113, 0.0641}, {174, 0.0715}};
-  if (precision == Precision::tf32x3) return kOf3xTf32[filter];
+  constexpr TensorTime kOf3xTf32[2][2] = {{{113, 0.0550}, {113, 0.0641}}, {{}, {174, 0.0715}}};
+  if (precision == Precision::tf32x3) return kOf3xTf32[filter][tile - tensor_tiles(true, false).first];
   return precision == Precision::tf32 ? kOfTf32[filter][tile] : kOf16Bits[filter][tile];
 }
 
@@ -227,7 +248,7 @@ inline long long tensor_slice(const Problem& problem, const TensorLayout& l, con
 // Those that have a grid, a bit each
 inline unsigned tensor_core_tiles(const Problem& p) {
   const GemmProblem product = tensor_product(p, tensor_layout(p));
-  const TensorTiles tiles = tensor_tiles(tensor_precision(p) == Precision::tf32x3);
+  const TensorTiles tiles = tensor_tiles(tensor_precision(p) == Precision::tf32x3, p.pass == Pass::wgrad);
   unsigned fit = 0;
   for (int i = tiles.first; i <= tiles.last; i++) fit |= unsigned(tensor_fits(kTensorTiles[i], product)) << i;
   return fit;
@@ -240,13 +261,13 @@ inline Plan tensor_core_plan_with(const Problem& p, int tile) {
   const bool sliced = p.pass == Pass::wgrad;
   Plan plan;
   plan.precision = tensor_precision(p), plan.layouts = p.layouts;
-  const TensorTiles tiles = tensor_tiles(plan.precision == Precision::tf32x3);
+  const TensorTiles tiles = tensor_tiles(plan.precision == Precision::tf32x3, sliced);
   const long long slice = sliced ? tensor_slice(p, l, product, tiles) : product.steps;
   Cover best{};  // none yet
   for (int i = tiles.first; i <= tiles.last; i++) {
     if ((tile && tile != i + 1) || !tensor_fits(kTensorTiles[i], product)) continue;
-    const int classes = p.pass == Pass::dgrad ? classes_of(p.g) : 1;
-    const Cover c = tensor_cover(kTensorTiles[i], tensor_cost(i, p, l), product, classes, slice, p.multiprocessors);
+    const Cover c =
+        tensor_cover(kTensorTiles[i], tensor_cost(i, p, l), product, tensor_classes(p, l), slice, p.multiprocessors);
     if (best.slices == 0 || c.cost < best.cost) best = c, plan.variant = i;
   }
   const TensorTile& t = kTensorTiles[plan.variant];

@@ -25,12 +25,12 @@ constexpr int kWarpgroupSlack = 1024;  // bytes, so that tiles begin on a multip
 constexpr int kWarpgroupCapability = 90;  // wgmma is sm_90a's alone
 
 // As tensor_cover
-inline Cover warpgroup_cover(const WarpgroupTileShape& t, const Problem& problem, const GemmProblem& p) {
+inline Cover warpgroup_cover(const WarpgroupTileShape& t, const Problem& problem, const GemmProblem& p, int classes) {
   constexpr double kAlone = 0.15;
   Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, p.steps, 0};
   const double blocks = double(ceil_div(c.columns * c.rows * p.parts, (long long)problem.multiprocessors));
   const TensorTime time = problem.dtype == DType::float32 ? t.of_tf32 : t.of_16_bits;
-  const double steps = double(p.steps) / (problem.pass == Pass::dgrad ? classes_of(problem.g) : 1);
+  const double steps = double(p.steps) / classes;
   c.cost = (steps + time.start) * time.step * tensor_times(blocks, t.blocks, kAlone);
   return c;
 }
@@ -43,7 +43,7 @@ inline Plan warpgroup_plan_with(const Problem& p, int tile) {
   Cover best{};  // none yet
   for (int i = 0; i < kWarpgroupTileCount; i++) {
     if ((tile && tile != i + 1) || !tensor_fits(kWarpgroupTiles[i], product)) continue;
-    const Cover c = warpgroup_cover(kWarpgroupTiles[i], p, product);
+    const Cover c = warpgroup_cover(kWarpgroupTiles[i], p, product, tensor_classes(p, l));
     if (best.slices == 0 || c.cost < best.cost) best = c, plan.variant = i;
   }
   const WarpgroupTileShape& t = kWarpgroupTiles[plan.variant];

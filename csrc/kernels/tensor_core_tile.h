@@ -39,11 +39,13 @@ constexpr int kChunkBytes = 16, kStepBytes = 128;  // a row of a tile whose step
 constexpr int kInstructionBytes = 32;  // steps of an mma: 8 of tf32, 16 of 16 bits
 constexpr int kPaddedLines = 8;  // between rows of a tile whose lines lie side by side
 constexpr int kInstructions = kStepBytes / kInstructionBytes;  // along the steps of a tile
+constexpr int kNarrow = 16;  // columns of a tile for few
 
 // A block makes kM x kN, a warp kWarpM x kWarpN. kBlocks: how many a multiprocessor should have registers for.
 template <int kM, int kN, int kK, int kWarpM, int kWarpN, int kDepth, int kBlocks> struct WarpTile {
   static constexpr int M = kM, N = kN, K = kK, warp_m = kWarpM, warp_n = kWarpN, stages = kDepth, blocks = kBlocks;
   static constexpr int threads = (M / warp_m) * (N / warp_n) * 32;
+  static constexpr bool past_l1 = N > kNarrow;  // A's copies. Beside few columns they take longest, and taps overlap.
   static_assert(warp_m % 16 == 0 && warp_n % 16 == 0,
                 "fragments of A are of 16 rows, and those of B are loaded in twos");
   static __device__ __forceinline__ int warp_row() { return int(threadIdx.x) / 32 / (N / warp_n) * warp_m; }
@@ -144,13 +146,14 @@ template <class T, int kLines, bool kInner, int kThreads> struct OperandTile {
     }
 
     // The chunks that begin at `from` in the block's first line, moved by (at_h, at_w)
+    template <bool past_l1 = true>
     __device__ __forceinline__ void copy(T* tile, const T* from, int at_h, int at_w, int bounds_h, int bounds_w) const {
       T* to = tile + at(Wide::first(), Wide::column());
 #pragma unroll
       for (int i = 0; i < Wide::kCount; i++) {
         const bool inside = unsigned(h[i] + at_h) < unsigned(bounds_h) && unsigned(w[i] + at_w) < unsigned(bounds_w);
-        async_copy<kChunkBytes>(to + i * Wide::kEvery * kPitch, from + (long long)offset[i] * kChunk,
-                                inside ? kChunkBytes : 0);
+        async_copy<kChunkBytes, past_l1>(to + i * Wide::kEvery * kPitch, from + (long long)offset[i] * kChunk,
+                                         inside ? kChunkBytes : 0);
       }
     }
   };
@@ -242,9 +245,11 @@ template <class Part> __device__ float one_by_one(const Part& part, long long m,
 }
 
 // Where the sums lie in shared memory: [M][N], fours of columns exchanged so that neither a warp's fragments, nor fours
-// side by side, nor 8 rows of 4 columns have bank conflicts.
+// side by side, nor 8 rows of 4 columns have bank conflicts. Two rows of 16 are 32 banks.
 template <class Tile> __device__ __forceinline__ int sum_at(int row, int column) {
-  return row * Tile::N + (column ^ (row % 4 * 8 + row / 4 % 2 * 4));
+  static_assert(Tile::N == 16 || Tile::N % 32 == 0);
+  const int eights = Tile::N == 16 ? row / 2 % 2 : row % 4;
+  return row * Tile::N + (column ^ (eights * 8 + row / 4 % 2 * 4));
 }
 
 // kExact: sums that are not finite are made once more.
@@ -273,13 +278,17 @@ __device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& 
   // a warp stores so many rows at once, a thread so many of those
   const auto in_rows = [&](auto tall, auto together) {
     constexpr int kEach = decltype(together)::value, kTall = decltype(tall)::value / kEach, kWide = 32 / kTall;
+    constexpr int kWarps = Tile::threads / 32, kAcross = Tile::N / kWide < kWarps ? Tile::N / kWide : kWarps;
+    static_assert(kWarps % kAcross == 0);
+    const int warp = thread / 32, lane = thread % 32;
     // Eight threads whose rows begin a multiple of eight apart would find them in the same banks: they take theirs in
     // different orders.
     const int order = kEach > 1 ? thread / (8 / kEach) % kEach : 0;
-    for (int n = thread / 32 * kWide + thread % 32 / kTall; n < Tile::N; n += Tile::threads / kTall) {
+    for (int n = warp % kAcross * kWide + lane / kTall; n < Tile::N; n += kAcross * kWide) {
       const long long column = lines.column[n];
 #pragma unroll 4
-      for (int m = thread % kTall * kEach; m < Tile::M; m += kTall * kEach) {
+      for (int m = (warp / kAcross * kTall + lane % kTall) * kEach; m < Tile::M;
+           m += kWarps / kAcross * kTall * kEach) {
         const long long row = lines.row[m];
         Vector<float, kEach> sum;
 #pragma unroll
@@ -299,7 +308,7 @@ __device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& 
     }
   };
   using std::integral_constant;
-  if (!part.rows_inner) in_rows(integral_constant<int, 1>{}, integral_constant<int, 1>{});
+  if (!part.rows_inner) in_rows(integral_constant < int, Tile::N<32 ? 32 / Tile::N : 1>{}, integral_constant<int, 1>{});
   else if (part.rows_together == 4) in_rows(integral_constant<int, 32>{}, integral_constant<int, 4>{});
   else if (part.rows_together == 2) in_rows(integral_constant<int, 16>{}, integral_constant<int, 2>{});
   else in_rows(integral_constant<int, 8>{}, integral_constant<int, 1>{});
@@ -379,7 +388,7 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
   if (!kTables) __syncthreads();  // nobody reads the positions that tiles will lie upon
   const auto copy = [&](T* a_tile, T* b_tile, int tile) {
     if constexpr (kImageWalks)
-      if (a_walks) image.copy(a_tile, at.a, at.left > 0 ? at.h : kFarOutside, at.w, a_h, a_w);
+      if (a_walks) image.template copy<Tile::past_l1>(a_tile, at.a, at.left > 0 ? at.h : kFarOutside, at.w, a_h, a_w);
     if constexpr (!Part::kBAsA)
       if (b_walks) TileOfB::copy_filters(b_tile, at.b, pitch, at.left > 0 ? filters : 0);
     if constexpr (kTables) {
