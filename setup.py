@@ -146,18 +146,30 @@ def objects_of(source, lib):
             flags = for_tensor_cores(flags)
         if lib.cu_compiler == "nvcc" and source.endswith("/conv2d_warpgroup.cu"):
             flags = for_warpgroups(flags)
+        if lib.cu_compiler == "nvcc" and source.endswith("/conv2d_small_filter.cu"):
+            flags = once_for_8(flags)
         return [(source + ".o", lib.cu_compiler, flags)]
     return [(source + ".o", "cxx", lib.cxx_flags)]
 
 
+def once_for_8(flags):
+    """nvcc's flags for kernels that take long to compile: machine code once for 8.x, which runs on all of them."""
+    eights = [flag for flag in flags if re.search(r"code=sm_8", flag)]
+    return [flag for flag in flags if flag not in eights or flag == min(eights, key=capability_of)]
+
+
+def capability_of(flag):
+    """Of the machine code or PTX that one of nvcc's flags asks for, ten times its compute capability."""
+    return int(re.search(r"code=\w+_(\d+)", flag)[1])
+
+
 def for_tensor_cores(flags):
-    """nvcc's flags for kernels that have instructions of 8.0 and later, and take long to compile: machine code once for
-    8.x, which runs on all of them. Where older GPUs alone are wanted the rung refuses, but has to link."""
-    code = [flag for flag in flags if "code=" in flag]
-    number = {flag: int(re.search(r"code=\w+_(\d+)", flag)[1]) for flag in code}
-    eights = [flag for flag in code if 80 <= number[flag] < 90 and "code=sm" in flag]
-    kept = [f for f in code if number[f] >= 80 and (f not in eights or f == min(eights, key=number.get))]
-    return [f for f in flags if f not in code] + (kept or ["-gencode=arch=compute_80,code=sm_80"])
+    """The same for kernels that have instructions of 8.0 and later. Where older GPUs alone are wanted the rung refuses, but
+    has to link."""
+    code = [flag for flag in once_for_8(flags) if "code=" in flag]
+    kept = [flag for flag in code if capability_of(flag) >= 80]
+    rest = [flag for flag in flags if "code=" not in flag]
+    return rest + (kept or ["-gencode=arch=compute_80,code=sm_80"])
 
 
 def for_warpgroups(flags):

@@ -15,7 +15,7 @@ from convlab.simulator import launches_of
 from convlab.testing import AWKWARD, random_conv
 
 EPILOGUES = ["small_filter", "direct", "register_tiled"]  # that have one
-SMALL_FILTERS = [(1, 6, 5, 5), (6, 16, 5, 5), (3, 32, 3, 3)]
+SMALL_FILTERS = [(1, 6, 5, 5), (6, 16, 5, 5), (3, 32, 3, 3), (1, 4, 7, 7), (4, 16, 7, 7)]
 # activation, slope, window. Of the epilogues, direct's alone has a window of 3 x 2.
 ENDS = [
     ("leaky_relu", 0.1, (2, 2)),

@@ -8,12 +8,13 @@
 // What it does    forward: as the course lays C1 out, four rows of all six maps are made together. Here that is one
 //                 thread's, in two columns: 48 sums in registers, and beside them the 8 x 6 inputs that they are made
 //                 of, each loaded once and used in up to 150 multiply-adds. Weights come from shared memory, four in a
-//                 load that serves the whole warp. All loops but those over images and channels are unrolled. dgrad is
-//                 the same with the filter flipped. wgrad: a thread walks down columns of images with an R-row window
-//                 of x in registers, which slides by a row a step, and beside it the sums of all taps of a channel for
-//                 several maps. A block adds up its threads' sums and leaves one partial result, and the partial
-//                 results are added in order: no atomics, the same bits every time. The bias gradient comes out of the
-//                 same dy.
+//                 load that serves the whole warp. All loops but those over images and channels are unrolled; of a
+//                 filter of seven rows the code is one row's, and the window moves down in registers, while its next
+//                 row is loaded. dgrad is the same with the filter flipped. wgrad: a thread walks down columns of images
+//                 with an R-row window of x in registers, which slides by a row a step, and beside it the sums of all
+//                 taps of a channel for several maps. A block adds up its threads' sums and leaves one partial result,
+//                 and the partial results are added in order: no atomics, the same bits every time. The bias gradient
+//                 comes out of the same dy.
 // Against register_tiled  no tables, no tile that six maps cannot fill, and an input is not loaded again for every tap.
 // What bounds it  C1: memory, with three of four instructions multiply-adds. C3: issue slots, six of seven instructions
 //                 being multiply-adds. wgrad: three of five to three of four, and its registers leave few warps to hide
@@ -54,7 +55,7 @@ template <class T> __device__ __forceinline__ void store_columns(T* y, const T (
 
 // What one thread makes of an image, rows x columns neighbouring outputs of `maps` maps, and what that takes.
 template <int kAllMaps, int R, int S> struct Piece {
-  static constexpr int maps = small_filter_maps(kAllMaps), rows = small_filter_rows(maps),
+  static constexpr int maps = small_filter_maps(kAllMaps), rows = small_filter_rows(maps, R),
                        columns = kSmallFilterColumns;
   static_assert(kAllMaps % maps == 0, "every block has all of its maps");
   static constexpr int window_rows = rows + R - 1, window_columns = columns + S - 1;
@@ -63,36 +64,64 @@ template <int kAllMaps, int R, int S> struct Piece {
   using Weights = float[R][line];  // of one input channel: [r][s * maps + map]
 };
 
+// Row i of a thread's window, which begins at row `top` and column `left` of a plane: zeros outside it. in: its first row.
+template <int kWidth>
+__device__ __forceinline__ void load_window_row(float (&row)[kWidth], const float* __restrict__ in, int offset, int i,
+                                                int top, int left, int height, int width) {
+#pragma unroll
+  for (int j = 0; j < kWidth; j++) {
+    const bool inside = unsigned(top + i) < unsigned(height) && unsigned(left + j) < unsigned(width);
+    row[j] = load_if(inside, in + (offset + i * width) + j);
+  }
+}
+
+// Adds to sums what row r of the filter, whose weights are in shared memory, makes of rows first, first + 1... of x.
+template <class Piece, int S, int kRows>
+__device__ __forceinline__ void add_row(typename Piece::Sums& sums, const float (&x)[kRows][Piece::window_columns],
+                                        int first, const float (&weights)[Piece::line]) {
+  float w[Piece::line];
+#pragma unroll
+  for (int j = 0; j < Piece::line; j += 4) {
+    const float4 four = load4(&weights[j]);
+    w[j] = four.x, w[j + 1] = four.y, w[j + 2] = four.z, w[j + 3] = four.w;
+  }
+#pragma unroll
+  for (int s = 0; s < S; s++)
+#pragma unroll
+    for (int i = 0; i < Piece::rows; i++)
+#pragma unroll
+      for (int j = 0; j < Piece::columns; j++)
+#pragma unroll
+        for (int m = 0; m < Piece::maps; m++) sums[i][m][j] += x[first + i][j + s] * w[s * Piece::maps + m];
+}
+
 // Adds to sums what one input channel gives: the window that begins at row `top` and column `left` of its plane, which
 // is in[offset], times its weights, which are in shared memory.
 template <class Piece, int R, int S>
 __device__ __forceinline__ void add_channel(typename Piece::Sums& sums, const float* __restrict__ in, int offset,
                                             int top, int left, int height, int width,
                                             const typename Piece::Weights& weights) {
-  float x[Piece::window_rows][Piece::window_columns];
+  constexpr bool kSlides = small_filter_slides(Piece::maps, R);
+  constexpr int kRows = kSlides ? Piece::rows : Piece::window_rows;
+  float x[kRows][Piece::window_columns];
 #pragma unroll
-  for (int i = 0; i < Piece::window_rows; i++)
+  for (int i = 0; i < kRows; i++) load_window_row(x[i], in, offset, i, top, left, height, width);
+  if constexpr (!kSlides) {
 #pragma unroll
-    for (int j = 0; j < Piece::window_columns; j++) {
-      const bool inside = unsigned(top + i) < unsigned(height) && unsigned(left + j) < unsigned(width);
-      x[i][j] = load_if(inside, in + (offset + i * width) + j);
+    for (int r = 0; r < R; r++) add_row<Piece, S>(sums, x, r, weights[r]);
+  } else {
+#pragma unroll 1
+    for (int r = 0; r < R; r++) {
+      float next[Piece::window_columns];  // asked for while this row is multiplied
+      load_window_row(next, in, offset, kRows + r, r < R - 1 ? top : height, left, height, width);
+      add_row<Piece, S>(sums, x, 0, weights[r]);
+#pragma unroll
+      for (int j = 0; j < Piece::window_columns; j++) {
+#pragma unroll
+        for (int i = 0; i < kRows - 1; i++) x[i][j] = x[i + 1][j];
+        x[kRows - 1][j] = next[j];
+      }
     }
-#pragma unroll
-  for (int r = 0; r < R; r++) {
-    float w[Piece::line];
-#pragma unroll
-    for (int j = 0; j < Piece::line; j += 4) {
-      const float4 four = load4(&weights[r][j]);
-      w[j] = four.x, w[j + 1] = four.y, w[j + 2] = four.z, w[j + 3] = four.w;
-    }
-#pragma unroll
-    for (int s = 0; s < S; s++)
-#pragma unroll
-      for (int i = 0; i < Piece::rows; i++)
-#pragma unroll
-        for (int j = 0; j < Piece::columns; j++)
-#pragma unroll
-          for (int m = 0; m < Piece::maps; m++) sums[i][m][j] += x[i + r][j + s] * w[s * Piece::maps + m];
   }
 }
 

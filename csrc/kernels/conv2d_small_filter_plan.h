@@ -16,6 +16,8 @@ constexpr SmallFilter kSmallFilters[] = {
     {1, 6, 5, 5},   // LeNet C1
     {6, 16, 5, 5},  // LeNet C3
     {3, 32, 3, 3},  // CIFAR's first layer
+    {1, 4, 7, 7},   // a GPU course's C1
+    {4, 16, 7, 7},  // its C2
 };
 constexpr int kSmallFilterCount = sizeof kSmallFilters / sizeof kSmallFilters[0];
 
@@ -24,8 +26,17 @@ constexpr int kSmallFilterCount = sizeof kSmallFilters / sizeof kSmallFilters[0]
 // of one. Sixteen maps have 2 x 2 outputs: LeNet C3 has 10 x 10, which rows of four would not divide.
 constexpr int kMostMaps = 16;
 constexpr int small_filter_maps(int maps) { return maps < kMostMaps ? maps : kMostMaps; }
-constexpr int small_filter_rows(int maps) { return maps >= kMostMaps ? 2 : maps >= 6 ? 4 : 8; }
 constexpr int kSmallFilterColumns = 2;
+
+// Whether a window slides down over the rows of the filter, with the code of one: all of seven would take nvcc minutes.
+// Of one map, moving the window would be most of it.
+constexpr int kMostRowsUnrolled = 5;
+constexpr bool small_filter_slides(int maps, int R) { return R > kMostRowsUnrolled && maps > 1; }
+
+constexpr int small_filter_rows(int maps, int R) {
+  if (maps >= kMostMaps) return 2;
+  return maps >= 6 || small_filter_slides(maps, R) ? 4 : 8;
+}
 
 // wgrad: a thread keeps the sums of one input channel's taps for `maps` output channels, and walks down `columns`
 // neighbouring columns at once: their windows overlap, and loads from one row have one address.
@@ -36,7 +47,7 @@ constexpr int small_filter_wgrad_maps(int K, int taps) {
   return maps;
 }
 constexpr int small_filter_wgrad_columns(int K, int taps) {
-  return small_filter_wgrad_maps(K, taps) * taps < kMostTapSums ? 4 : 2;
+  return small_filter_wgrad_maps(K, taps) * taps <= kMostTapSums * 3 / 4 ? 4 : 2;
 }
 
 constexpr int kSmallFilterThreads = 128;  // a block; forward and dgrad take fewer where those fit an image better
@@ -87,6 +98,35 @@ inline std::string small_filter_why_not(const Problem& p) {
   return "numbers the columns of all images in 32 bits, and there are " + text((long long)p.g.N * p.g.Q);
 }
 
+// Blocks that an image of so many pieces is divided among: as few as fill their threads with the pieces of as many images as
+// these have room for, or nearly as well as any.
+inline long long small_filter_blocks(long long pieces) {
+  constexpr int kTried = 8;
+  constexpr double kNearly = 0.95;
+  const auto filled = [&](long long blocks) {
+    const long long images = kSmallFilterThreads / std::max(ceil_div(pieces, blocks), 1LL);
+    return double(pieces) * images / double(blocks);
+  };
+  const long long least = std::max(ceil_div(pieces, kSmallFilterThreads), 1LL);
+  double best = 0;
+  for (long long blocks = least; blocks < least + kTried; blocks++) best = std::max(best, filled(blocks));
+  long long blocks = least;
+  while (filled(blocks) < kNearly * best) blocks++;
+  return blocks;
+}
+
+// Strips that a thread of wgrad walks down, of `rounds` where a block has them all: as few as kSmallFilterWgradBlocks allow,
+// or more where an H200 is done sooner, because its last blocks do not run alone.
+inline long long small_filter_wgrad_rounds(long long rounds, int cells) {
+  constexpr long long kAtOnce = kSmallFilterWgradResident * kMultiprocessors;
+  const auto busy = [&](long long each) { return each * ceil_div(ceil_div(rounds, each) * cells, kAtOnce); };
+  const long long least = std::max(ceil_div(rounds, kSmallFilterWgradBlocks / cells), 1LL);
+  long long best = least;
+  for (long long each = least; each <= 2 * least; each++)
+    if (busy(each) < busy(best)) best = each;
+  return best;
+}
+
 inline Plan small_filter_plan(const Problem& p) {
   const Pass pass = p.pass;
   const Conv2d& g = p.g;
@@ -95,9 +135,8 @@ inline Plan small_filter_plan(const Problem& p) {
   if (pass == Pass::wgrad) {
     const int taps = g.R * g.S, cells = g.C * g.K / small_filter_wgrad_maps(g.K, taps);
     const long long strips = g.N * ceil_div(g.Q, small_filter_wgrad_columns(g.K, taps));
-    const long long wanted = std::clamp(ceil_div(strips, kSmallFilterThreads), 1LL, kSmallFilterWgradBlocks / cells);
     plan.threads = kSmallFilterThreads;
-    plan.slice = std::max(ceil_div(ceil_div(strips, wanted), kSmallFilterThreads), 1LL) * kSmallFilterThreads;
+    plan.slice = small_filter_wgrad_rounds(ceil_div(strips, kSmallFilterThreads), cells) * kSmallFilterThreads;
     plan.slices = int(std::max(ceil_div(strips, plan.slice), 1LL));
     plan.grid[0] = unsigned(plan.slices), plan.grid[1] = unsigned(cells);
     plan.workspace = plan.slices * ((long long)g.K * g.C * taps + g.K) * (long long)sizeof(float);
@@ -107,12 +146,10 @@ inline Plan small_filter_plan(const Problem& p) {
   }
   const bool forward = pass == Pass::forward;
   if (forward) plan.epilogue = Epilogue::two_by_two;
-  const int all_maps = forward ? g.K : g.C, maps = small_filter_maps(all_maps), rows = small_filter_rows(maps),
+  const int all_maps = forward ? g.K : g.C, maps = small_filter_maps(all_maps), rows = small_filter_rows(maps, g.R),
             columns = kSmallFilterColumns;
-  // an image is divided evenly among blocks, or a block has several images, whichever it takes to fill one
   const long long pieces = ceil_div(forward ? g.P : g.H, rows) * ceil_div(forward ? g.Q : g.W, columns);
-  const long long blocks = std::max(ceil_div(pieces, kSmallFilterThreads), 1LL),
-                  pieces_a_block = std::max(ceil_div(pieces, blocks), 1LL);
+  const long long blocks = small_filter_blocks(pieces), pieces_a_block = std::max(ceil_div(pieces, blocks), 1LL);
   plan.images = int(std::clamp<long long>(kSmallFilterThreads / pieces_a_block, 1, std::max(g.N, 1)));
   plan.threads = int(ceil_div(plan.images * pieces_a_block, kWarpLanes) * kWarpLanes);
   plan.tile = {maps, int(plan.images * pieces_a_block) * rows * columns, 1, maps, rows * columns};
