@@ -1,5 +1,5 @@
-"""CUDA in channels_last: depthwise reads and writes tensors as they lie, other rungs through convlab's layout kernels, and
-nothing through torch's copies."""
+"""CUDA in channels_last: depthwise and small_filter read and write tensors as they lie, other rungs through convlab's
+layout kernels, and nothing through torch's copies."""
 
 import random
 
@@ -67,6 +67,39 @@ def test_depthwise_has_the_same_bits_in_every_order(conv):
         with convlab.simulate(check=False, order=order):
             made.append([t for p in ("forward", "dgrad", "wgrad") for t in outputs_of(conv, p, 8, x, w, b, dy)])
     assert all(torch.equal(a, b) for other in made[1:] for a, b in zip(made[0], other))
+
+
+SMALL_FILTER = next(a for a in convlab.algorithms() if a.name == "small_filter")
+SMALL_FILTERS = [
+    Conv(3, 1, 12, 11, 6, 5, 5, padding=(1, 2)),  # six maps a thread, and an odd width
+    Conv(2, 6, 9, 12, 16, 5, 5, padding=(2, 1)),
+    Conv(9, 3, 6, 5, 32, 3, 3, padding=(0, 2)),  # several images a block
+    Conv(2, 1, 17, 16, 4, 7, 7),
+    Conv(2, 4, 13, 14, 16, 7, 7, padding=(3, 3)),
+]
+
+
+@pytest.mark.parametrize("lay_x,lay_dy", [(last, last), (plain, last), (anywhere, anywhere)])
+@pytest.mark.parametrize("conv", SMALL_FILTERS, ids=str)
+def test_small_filter(conv, lay_x, lay_dy):
+    check(SMALL_FILTER, conv, torch.float32, lay_x, lay_dy, check=lay_x is last, order="random")
+
+
+@pytest.mark.parametrize("conv", SMALL_FILTERS, ids=str)
+def test_small_filter_takes_tensors_as_they_lie(conv):
+    """A forward is one launch and no copy, and so is a wgrad that has its maps in vectors, but for adding up slices."""
+    x, w, b = conv.tensors(torch.float32)
+    tensors = last(x), last(w), b, last(torch.randn(conv.N, conv.K, *conv.outputs))
+    with convlab.simulate(check=False) as sim:
+        outputs_of(conv, "forward", SMALL_FILTER.number, *tensors)
+    assert len(sim.launches) == 1, sim.launches
+    if conv.K >= 16 and conv.R < 7:
+        with convlab.simulate(check=False) as sim:
+            outputs_of(conv, "wgrad", SMALL_FILTER.number, *tensors)
+        assert {launch.kernel.split("<")[0] for launch in sim.launches} <= {
+            "small_filter_wgrad_kernel",
+            "add_slices_kernel",
+        }, sim.launches
 
 
 def run_random(seed: int, count: int) -> None:

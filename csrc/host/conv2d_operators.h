@@ -45,13 +45,18 @@ template <class Impl> bool writes_channels_last(const Chosen<typename Impl::Rung
   return as_they_lie<Impl>(c) || asked<Impl>(c).output;
 }
 
+// Whether operands must begin on a multiple of 16 bytes
+template <class Impl> bool wants_aligned(const Chosen<typename Impl::Rung>& c) {
+  if constexpr (Impl::takes_channels_last) return c.rung->as_they_lie;
+  else return c.rung->as_they_lie || c.plan.aligned;
+}
+
 // `t` as the chosen rung takes it, or in the layout that its plan asks for; where it copies 16 bytes at a time, on a
 // multiple of them: views may begin anywhere.
 template <class Impl> Tensor packed_for(const Chosen<typename Impl::Rung>& c, const Tensor& t, bool channels_last) {
   constexpr uintptr_t kAligned = 16;
-  if (!as_they_lie<Impl>(c)) return in_layout<Impl>(t, channels_last);
-  const Tensor dense = in_layout<Impl>(t, lies_channels_last(t));
-  if (!c.rung->as_they_lie || reinterpret_cast<uintptr_t>(dense.data_ptr()) % kAligned == 0) return dense;
+  const Tensor dense = in_layout<Impl>(t, as_they_lie<Impl>(c) ? lies_channels_last(t) : channels_last);
+  if (!wants_aligned<Impl>(c) || reinterpret_cast<uintptr_t>(dense.data_ptr()) % kAligned == 0) return dense;
   Tensor copy = empty(sizes_of(dense), dense.scalar_type(), dense,
                       lies_channels_last(dense) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
   torch::stable::copy_(copy, dense);

@@ -33,9 +33,16 @@ constexpr int kSmallFilterColumns = 2;
 constexpr int kMostRowsUnrolled = 5;
 constexpr bool small_filter_slides(int maps, int R) { return R > kMostRowsUnrolled && maps > 1; }
 
-constexpr int small_filter_rows(int maps, int R) {
+constexpr int small_filter_rows(int maps, int R, bool channels_last) {
   if (maps >= kMostMaps) return 2;
-  return maps >= 6 || small_filter_slides(maps, R) ? 4 : 8;
+  return maps >= 6 || channels_last || small_filter_slides(maps, R) ? 4 : 8;
+}
+
+// channels_last: a position's maps are for neighbouring threads, four each, so that together they store whole sectors.
+constexpr int kMapsOfAVector = 4;
+constexpr int small_filter_maps(int maps, bool channels_last) {
+  if (!channels_last) return small_filter_maps(maps);
+  return maps % kMapsOfAVector == 0 ? kMapsOfAVector : maps;
 }
 
 // wgrad: a thread keeps the sums of one input channel's taps for `maps` output channels, and walks down `columns`
@@ -48,6 +55,12 @@ constexpr int small_filter_wgrad_maps(int K, int taps) {
 }
 constexpr int small_filter_wgrad_columns(int K, int taps) {
   return small_filter_wgrad_maps(K, taps) * taps <= kMostTapSums * 3 / 4 ? 4 : 2;
+}
+
+// Whether wgrad has a kernel for channels_last: where a thread loads its maps of dy as vectors, and neighbouring threads the
+// others.
+constexpr bool small_filter_wgrad_last(int K, int taps) {
+  return small_filter_wgrad_maps(K, taps) % kMapsOfAVector == 0;
 }
 
 constexpr int kSmallFilterThreads = 128;  // a block; forward and dgrad take fewer where those fit an image better
@@ -98,16 +111,16 @@ inline std::string small_filter_why_not(const Problem& p) {
   return "numbers the columns of all images in 32 bits, and there are " + text((long long)p.g.N * p.g.Q);
 }
 
-// Blocks that an image of so many pieces is divided among: as few as fill their threads with the pieces of as many images as
-// these have room for, or nearly as well as any.
-inline long long small_filter_blocks(long long pieces) {
+// Blocks that an image of so many pieces is divided among: as few as fill their room, a piece each, with those of as many
+// images as fit, or nearly as well as any.
+inline long long small_filter_blocks(long long pieces, int room) {
   constexpr int kTried = 8;
   constexpr double kNearly = 0.95;
   const auto filled = [&](long long blocks) {
-    const long long images = kSmallFilterThreads / std::max(ceil_div(pieces, blocks), 1LL);
+    const long long images = room / std::max(ceil_div(pieces, blocks), 1LL);
     return double(pieces) * images / double(blocks);
   };
-  const long long least = std::max(ceil_div(pieces, kSmallFilterThreads), 1LL);
+  const long long least = std::max(ceil_div(pieces, room), 1LL);
   double best = 0;
   for (long long blocks = least; blocks < least + kTried; blocks++) best = std::max(best, filled(blocks));
   long long blocks = least;
@@ -133,10 +146,15 @@ inline Plan small_filter_plan(const Problem& p) {
   Plan plan;
   plan.variant = small_filter_index(g);
   if (pass == Pass::wgrad) {
-    const int taps = g.R * g.S, cells = g.C * g.K / small_filter_wgrad_maps(g.K, taps);
+    const int taps = g.R * g.S, cells_of_channel = g.K / small_filter_wgrad_maps(g.K, taps);
+    const bool channels_last = p.channels_last && small_filter_wgrad_last(g.K, taps);
+    plan.layouts = {channels_last, channels_last, p.layouts.output};
+    plan.aligned = channels_last;
+    const int side_by_side = channels_last ? cells_of_channel : 1, cells = g.C * cells_of_channel / side_by_side,
+              at_once = kSmallFilterThreads / side_by_side;  // strips of a block
     const long long strips = g.N * ceil_div(g.Q, small_filter_wgrad_columns(g.K, taps));
     plan.threads = kSmallFilterThreads;
-    plan.slice = small_filter_wgrad_rounds(ceil_div(strips, kSmallFilterThreads), cells) * kSmallFilterThreads;
+    plan.slice = small_filter_wgrad_rounds(ceil_div(strips, at_once), cells) * at_once;
     plan.slices = int(std::max(ceil_div(strips, plan.slice), 1LL));
     plan.grid[0] = unsigned(plan.slices), plan.grid[1] = unsigned(cells);
     plan.workspace = plan.slices * ((long long)g.K * g.C * taps + g.K) * (long long)sizeof(float);
@@ -146,20 +164,25 @@ inline Plan small_filter_plan(const Problem& p) {
   }
   const bool forward = pass == Pass::forward;
   if (forward) plan.epilogue = Epilogue::two_by_two;
-  const int all_maps = forward ? g.K : g.C, maps = small_filter_maps(all_maps), rows = small_filter_rows(maps, g.R),
-            columns = kSmallFilterColumns;
+  const bool channels_last = forward && p.channels_last;
+  plan.layouts = {channels_last, p.layouts.second, channels_last};
+  const int all_maps = forward ? g.K : g.C, maps = small_filter_maps(all_maps, channels_last),
+            rows = small_filter_rows(maps, g.R, channels_last), columns = kSmallFilterColumns;
+  const int side_by_side = channels_last ? all_maps / maps : 1;  // threads of a piece
   const long long pieces = ceil_div(forward ? g.P : g.H, rows) * ceil_div(forward ? g.Q : g.W, columns);
-  const long long blocks = small_filter_blocks(pieces), pieces_a_block = std::max(ceil_div(pieces, blocks), 1LL);
-  plan.images = int(std::clamp<long long>(kSmallFilterThreads / pieces_a_block, 1, std::max(g.N, 1)));
-  plan.threads = int(ceil_div(plan.images * pieces_a_block, kWarpLanes) * kWarpLanes);
-  plan.tile = {maps, int(plan.images * pieces_a_block) * rows * columns, 1, maps, rows * columns};
+  const int room = kSmallFilterThreads / side_by_side;
+  const long long blocks = small_filter_blocks(pieces, room), pieces_a_block = std::max(ceil_div(pieces, blocks), 1LL);
+  plan.images = int(std::clamp<long long>(room / pieces_a_block, 1, std::max(g.N, 1)));
+  const int pieces_at_once = int(plan.images * pieces_a_block);
+  plan.threads = int(ceil_div(pieces_at_once * side_by_side, kWarpLanes) * kWarpLanes);
+  plan.tile = {maps * side_by_side, pieces_at_once * rows * columns, 1, maps, rows * columns};
   plan.grid[0] = unsigned(blocks);
-  plan.grid[2] = unsigned(all_maps / maps);
+  plan.grid[2] = unsigned(all_maps / plan.tile.M);
   const long long most =
       std::clamp(kSmallFilterBlocks / ((long long)plan.grid[0] * plan.grid[2]), 1LL, (long long)kGridYZ);
   plan.grid[1] = unsigned(std::clamp(ceil_div(g.N, plan.images), 1LL, most));
   const long long pixels = forward ? (long long)g.P * g.Q : (long long)g.H * g.W;
-  plan.useful = double(g.N) * pixels /
+  plan.useful = double(g.N) * pixels * side_by_side /
                 std::max(double(ceil_div(g.N, plan.images)) * plan.grid[0] * plan.threads * rows * columns, 1.0);
   return plan;
 }

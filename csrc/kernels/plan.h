@@ -64,6 +64,7 @@ struct Plan {
   FilterChunk chunk{};  // of the rung that keeps filters in constant memory
   long long shared = 0;  // bytes a block, of rungs whose shared memory depends on the problem
   Layouts layouts{};  // of rungs that take tensors as they lie
+  bool aligned = false;  // whether those must begin on a multiple of 16 bytes
   Precision precision = Precision::none;  // of rungs on tensor cores
   Epilogue epilogue = Epilogue::none;  // of forward; where it has none, the ending is a launch of its own
   long long workspace = 0;  // bytes, device memory
