@@ -1,5 +1,5 @@
-// Matrix products of a warpgroup, four warps side by side (wgmma, sm_90a). Both operands come from shared memory, and the
-// products happen by themselves, beside what the threads do next.
+// Matrix products of a warpgroup, four warps side by side (wgmma, sm_90a). Operands come from shared memory, the first also
+// from registers, and the products happen by themselves, beside what the threads do next.
 //
 //   shared_matrix(tile)              a matrix in shared memory whose rows are 128 bytes of steps, their 16-byte chunks
 //                                    exchanged by an XOR with the row's number; tile: a multiple of 1024 bytes
@@ -8,9 +8,13 @@
 //   at_row(matrix, row)              the same from a row on, a multiple of 8
 //   warpgroup_begin();               before the first product: sums are in their registers
 //   wgmma<E>(sums, a, b);            sums [64][N] += a [64][32 bytes] b [N][32 bytes]^T, with N = 2 x the array's length
+//   wgmma<E>(sums, registers, b);    the same of a in registers: a lane's are laid out as those of an mma (mma.h), whose 16
+//                                    rows begin at 16 w. Until the products are made they keep their values
+//   wgmma<E, false>(sums, a, b);     sums [64][N] = ...: whatever was in them
 //   warpgroup_commit();              closes a group of products
 //   warpgroup_wait<1>();             until at most one group is pending: only then may its tiles be written again
 //   warpgroup_wait_for(sums);        until none is: only then may sums be read
+//   warpgroup_wait_for<1>(sums);     until at most one is, which is not of these sums
 //   warpgroup_sees_writes();         by every thread that wrote a tile, before the barrier behind which it is multiplied
 //
 // E: float16 and bfloat16, whose instruction takes 16 steps, or float, 8 steps, of which it ignores the low 13 bits (TF32,

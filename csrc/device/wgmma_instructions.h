@@ -14,8 +14,8 @@ __device__ __forceinline__ void warpgroup_commit() { asm volatile("wgmma.commit_
 template <int pending> __device__ __forceinline__ void warpgroup_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
-template <int n> __device__ __forceinline__ void warpgroup_wait_for(float (&sums)[n]) {
-  warpgroup_wait<0>();
+template <int pending = 0, int n> __device__ __forceinline__ void warpgroup_wait_for(float (&sums)[n]) {
+  warpgroup_wait<pending>();
 #pragma unroll
   for (int i = 0; i < n; i++) asm volatile("" : "+f"(sums[i])::"memory");  // nobody reads them further up
 }
@@ -24,46 +24,82 @@ template <int n> __device__ __forceinline__ void warpgroup_wait_for(float (&sums
 #define CONVLAB_NAMES(tens)                                                                                 \
   "%" #tens "0,%" #tens "1,%" #tens "2,%" #tens "3,%" #tens "4,%" #tens "5,%" #tens "6,%" #tens "7,%" #tens \
   "8,%" #tens "9,"
-#define CONVLAB_SUMS2(i) "+f"(d[i]), "+f"(d[i + 1])
-#define CONVLAB_SUMS8(i) CONVLAB_SUMS2(i), CONVLAB_SUMS2(i + 2), CONVLAB_SUMS2(i + 4), CONVLAB_SUMS2(i + 6)
-#define CONVLAB_SUMS32(i) CONVLAB_SUMS8(i), CONVLAB_SUMS8(i + 8), CONVLAB_SUMS8(i + 16), CONVLAB_SUMS8(i + 24)
+#define CONVLAB_SUMS2(how, i) how(d[i]), how(d[i + 1])
+#define CONVLAB_SUMS8(how, i) \
+  CONVLAB_SUMS2(how, i), CONVLAB_SUMS2(how, i + 2), CONVLAB_SUMS2(how, i + 4), CONVLAB_SUMS2(how, i + 6)
+#define CONVLAB_SUMS32(how, i) \
+  CONVLAB_SUMS8(how, i), CONVLAB_SUMS8(how, i + 8), CONVLAB_SUMS8(how, i + 16), CONVLAB_SUMS8(how, i + 24)
 #define CONVLAB_NAMES30 CONVLAB_NAMES() CONVLAB_NAMES(1) CONVLAB_NAMES(2)
 #define CONVLAB_NAMES60 CONVLAB_NAMES30 CONVLAB_NAMES(3) CONVLAB_NAMES(4) CONVLAB_NAMES(5)
 #define CONVLAB_NAMES120                                                                                \
   CONVLAB_NAMES60 CONVLAB_NAMES(6) CONVLAB_NAMES(7) CONVLAB_NAMES(8) CONVLAB_NAMES(9) CONVLAB_NAMES(10) \
       CONVLAB_NAMES(11)
 
-// After the descriptors: sums are added to (1), and no operand is negated (1, 1); of 16 bits, nor transposed (0, 0).
-#define CONVLAB_WGMMA(shape, types, names, descriptors, rest, ...)                                           \
-  asm volatile("wgmma.mma_async.sync.aligned." shape types " {" names "}, " descriptors ", 1, 1, 1" rest ";" \
-               : __VA_ARGS__                                                                                 \
-               : "l"(a), "l"(b)                                                                              \
-               : "memory")
-#define CONVLAB_WGMMA_OF(n, k, types, rest)                                                                            \
-  if constexpr (n == 64)                                                                                               \
-    CONVLAB_WGMMA("m64n64k" k, types, CONVLAB_NAMES30 "%30,%31", "%32, %33", rest, CONVLAB_SUMS32(0));                 \
-  else if constexpr (n == 128)                                                                                         \
-    CONVLAB_WGMMA("m64n128k" k, types, CONVLAB_NAMES60 "%60,%61,%62,%63", "%64, %65", rest, CONVLAB_SUMS32(0),         \
-                  CONVLAB_SUMS32(32));                                                                                 \
-  else                                                                                                                 \
-    CONVLAB_WGMMA("m64n256k" k, types, CONVLAB_NAMES120 "%120,%121,%122,%123,%124,%125,%126,%127", "%128, %129", rest, \
-                  CONVLAB_SUMS32(0), CONVLAB_SUMS32(32), CONVLAB_SUMS32(64), CONVLAB_SUMS32(96))
+// Operands behind the sums, where A lies in shared memory or in registers: their names from number i on, what they are, and,
+// of 16 bits, that neither (of A in registers, B) is transposed
+#define CONVLAB_SHARED_NAMES(i0, i1, i2, i3, i4) "%" #i0 ", %" #i1
+#define CONVLAB_SHARED_OPERANDS "l"(a), "l"(b)
+#define CONVLAB_SHARED_OF_16_BITS ", 0, 0"
+#define CONVLAB_REGISTERS_NAMES(i0, i1, i2, i3, i4) "{%" #i0 ",%" #i1 ",%" #i2 ",%" #i3 "}, %" #i4
+#define CONVLAB_REGISTERS_OPERANDS "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)
+#define CONVLAB_REGISTERS_OF_16_BITS ", 0"
 
-template <class Element, int sums>
+// scale: whether sums are added to, "1" or "0"; behind it, that no operand is negated (1, 1)
+#define CONVLAB_WGMMA(where, shape, types, names, operands, scale, rest, ...)                                     \
+  asm volatile("wgmma.mma_async.sync.aligned." shape types " {" names "}, " operands ", " scale ", 1, 1" rest ";" \
+               : __VA_ARGS__                                                                                      \
+               : CONVLAB_##where##_OPERANDS                                                                       \
+               : "memory")
+#define CONVLAB_WGMMA_OF(where, k, types, scale, how, rest)                                                          \
+  if constexpr (sums == 32)                                                                                          \
+    CONVLAB_WGMMA(where, "m64n64k" k, types, CONVLAB_NAMES30 "%30,%31", CONVLAB_##where##_NAMES(32, 33, 34, 35, 36), \
+                  scale, rest, CONVLAB_SUMS32(how, 0));                                                              \
+  else if constexpr (sums == 64)                                                                                     \
+    CONVLAB_WGMMA(where, "m64n128k" k, types, CONVLAB_NAMES60 "%60,%61,%62,%63",                                     \
+                  CONVLAB_##where##_NAMES(64, 65, 66, 67, 68), scale, rest, CONVLAB_SUMS32(how, 0),                  \
+                  CONVLAB_SUMS32(how, 32));                                                                          \
+  else                                                                                                               \
+    CONVLAB_WGMMA(where, "m64n256k" k, types, CONVLAB_NAMES120 "%120,%121,%122,%123,%124,%125,%126,%127",            \
+                  CONVLAB_##where##_NAMES(128, 129, 130, 131, 132), scale, rest, CONVLAB_SUMS32(how, 0),             \
+                  CONVLAB_SUMS32(how, 32), CONVLAB_SUMS32(how, 64), CONVLAB_SUMS32(how, 96))
+#define CONVLAB_WGMMA_OF_ELEMENT(where, scale, how)                                            \
+  static_assert(sums == 32 || sums == 64 || sums == 128);                                      \
+  if constexpr (std::is_same_v<Element, float16>) {                                            \
+    CONVLAB_WGMMA_OF(where, "16", ".f32.f16.f16", scale, how, CONVLAB_##where##_OF_16_BITS);   \
+  } else if constexpr (std::is_same_v<Element, bfloat16>) {                                    \
+    CONVLAB_WGMMA_OF(where, "16", ".f32.bf16.bf16", scale, how, CONVLAB_##where##_OF_16_BITS); \
+  } else {                                                                                     \
+    static_assert(std::is_same_v<Element, float>);                                             \
+    CONVLAB_WGMMA_OF(where, "8", ".f32.tf32.tf32", scale, how, "");                            \
+  }
+
+template <class Element, bool kAdds = true, int sums>
 __device__ __forceinline__ void wgmma(float (&d)[sums], MatrixDescriptor a, MatrixDescriptor b) {
-  static_assert(sums == 32 || sums == 64 || sums == 128);
-  if constexpr (std::is_same_v<Element, float16>) {
-    CONVLAB_WGMMA_OF(2 * sums, "16", ".f32.f16.f16", ", 0, 0");
-  } else if constexpr (std::is_same_v<Element, bfloat16>) {
-    CONVLAB_WGMMA_OF(2 * sums, "16", ".f32.bf16.bf16", ", 0, 0");
+  if constexpr (kAdds) {
+    CONVLAB_WGMMA_OF_ELEMENT(SHARED, "1", "+f")
   } else {
-    static_assert(std::is_same_v<Element, float>);
-    CONVLAB_WGMMA_OF(2 * sums, "8", ".f32.tf32.tf32", "");
+    CONVLAB_WGMMA_OF_ELEMENT(SHARED, "0", "=f")
   }
 }
 
+template <class Element, bool kAdds = true, int sums>
+__device__ __forceinline__ void wgmma(float (&d)[sums], const uint32_t (&a)[4], MatrixDescriptor b) {
+  if constexpr (kAdds) {
+    CONVLAB_WGMMA_OF_ELEMENT(REGISTERS, "1", "+f")
+  } else {
+    CONVLAB_WGMMA_OF_ELEMENT(REGISTERS, "0", "=f")
+  }
+}
+
+#undef CONVLAB_WGMMA_OF_ELEMENT
 #undef CONVLAB_WGMMA_OF
 #undef CONVLAB_WGMMA
+#undef CONVLAB_REGISTERS_OF_16_BITS
+#undef CONVLAB_REGISTERS_OPERANDS
+#undef CONVLAB_REGISTERS_NAMES
+#undef CONVLAB_SHARED_OF_16_BITS
+#undef CONVLAB_SHARED_OPERANDS
+#undef CONVLAB_SHARED_NAMES
 #undef CONVLAB_NAMES120
 #undef CONVLAB_NAMES60
 #undef CONVLAB_NAMES30

@@ -84,7 +84,15 @@ void async_wait(unsigned groups_that_may_be_pending);
 
 using MultiplyRow = float (*)(float sum, const void* a, const void* b);  // of 16 bytes of a row and of a column
 uint32_t shared_address(const void* p, Site site);
-void wgmma(float* sums, int N, uint64_t a, uint64_t b, MultiplyRow multiply, Site site);  // a, b: matrix descriptors
+struct WarpgroupProduct {
+  float* sums;
+  int N;
+  bool adds;  // to the sums, else it is what they become
+  const uint32_t* registers;  // of A; null: it is in shared memory
+  uint64_t a, b;  // matrix descriptors
+  MultiplyRow multiply;
+};
+void wgmma(const WarpgroupProduct& product, Site site);
 void warpgroup_commit();
 void warpgroup_wait(unsigned groups_that_may_be_pending, Site site);
 

@@ -1,4 +1,4 @@
-// wgmma.h on the host: a thread computes its own sums, out of shared memory.
+// wgmma.h on the host: a thread computes its own sums.
 #pragma once
 #include "simulator/runtime.h"
 
@@ -21,11 +21,19 @@ inline void warpgroup_sees_writes() {}  // threads see each other's writes in pr
 inline void warpgroup_begin() {}        // and registers are memory: missing fences do not show
 inline void warpgroup_commit() { sim::warpgroup_commit(); }
 template <int pending> void warpgroup_wait(CONVLAB_SITE) { sim::warpgroup_wait(pending, site); }
-template <int n> void warpgroup_wait_for(float (&)[n], CONVLAB_SITE) { sim::warpgroup_wait(0, site); }
+template <int pending = 0, int n> void warpgroup_wait_for(float (&)[n], CONVLAB_SITE) {
+  sim::warpgroup_wait(pending, site);
+}
 
-template <class Element, int n> void wgmma(float (&sums)[n], MatrixDescriptor a, MatrixDescriptor b, CONVLAB_SITE) {
+template <class Element, bool kAdds = true, int n>
+void wgmma(float (&sums)[n], MatrixDescriptor a, MatrixDescriptor b, CONVLAB_SITE) {
   static_assert(n == 32 || n == 64 || n == 128);
-  sim::wgmma(sums, 2 * n, a, b, sim::multiply_of(Element{}), site);
+  sim::wgmma({sums, 2 * n, kAdds, nullptr, a, b, sim::multiply_of(Element{})}, site);
+}
+template <class Element, bool kAdds = true, int n>
+void wgmma(float (&sums)[n], const uint32_t (&a)[4], MatrixDescriptor b, CONVLAB_SITE) {
+  static_assert(n == 32 || n == 64 || n == 128);
+  sim::wgmma({sums, 2 * n, kAdds, a, 0, b, sim::multiply_of(Element{})}, site);
 }
 
 }  // namespace convlab

@@ -1,6 +1,8 @@
 #include "simulator/warpgroup_products.h"
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -32,15 +34,21 @@ void check_descriptor(const char* operand, uint64_t matrix, Site site) {
 }
 
 struct Operands {
-  uint64_t a, b;
+  const WarpgroupProduct& product;
+  RowsOfA rows;
 };
 
 void agree(void** lanes, uint32_t mask) {
   if (mask != ~0u) fail({"wgmma needs all 32 lanes of the warp", running()->called_from});
-  const auto of = [&](int lane) { return *static_cast<Operands*>(lanes[lane]); };
+  const auto of = [&](int lane) -> Operands& { return *static_cast<Operands*>(lanes[lane]); };
   for (int lane = 1; lane < 32; lane++)
-    if (of(lane).a != of(0).a || of(lane).b != of(0).b)
+    if (of(lane).product.a != of(0).product.a || of(lane).product.b != of(0).product.b)
       fail({"wgmma: the lanes of a warp have different descriptors", running()->called_from});
+  if (!of(0).product.registers) return;
+  for (int lane = 0; lane < 32; lane++)  // register 2 chunk + half of lane 4 g + t: 4 bytes of row g + 8 half
+    for (int half = 0; half < 2; half++)
+      for (int i = 0; i < 8; i++)
+        of(lane).rows.at[half][i] = of(lane / 4 * 4 + i % 4).product.registers[i / 4 * 2 + half];
 }
 
 template <class T> float multiply_row(float sum, const void* a, const void* b) {
@@ -70,19 +78,21 @@ void WarpgroupProducts::clear() {
 // The warpgroup reads each chunk of its operands once, and its threads share them: 8 rows of a chunk at a time.
 void WarpgroupProducts::read(Runner& runner, const Product& p) {
   const int thread = runner.current->index % kWarpgroupThreads;
-  for (int i = thread; i < (kWarpgroupRows + p.N) * kChunks; i += kWarpgroupThreads) {
+  const int rows = p.registers ? 0 : kWarpgroupRows;
+  for (int i = thread; i < (rows + p.N) * kChunks; i += kWarpgroupThreads) {
     const int row = i / (8 * kChunks) * 8 + i % 8, chunk = i / 8 % kChunks;
-    const char* from =
-        row < kWarpgroupRows ? chunk_of(runner, p.a, row, chunk) : chunk_of(runner, p.b, row - kWarpgroupRows, chunk);
+    const char* from = row < rows ? chunk_of(runner, p.a, row, chunk) : chunk_of(runner, p.b, row - rows, chunk);
     check_access(runner, from, kChunk, Access::read, p.site);
   }
 }
 
 void WarpgroupProducts::multiply(Runner& runner, const Product& p) {
   const int thread = runner.current->index % kWarpgroupThreads, g = thread % 32 / 4, t = thread % 4;
+  if (!p.adds) std::fill_n(p.sums, p.N / 2, 0.0f);
   for (int half = 0; half < 2; half++)
     for (int chunk = 0; chunk < kChunks; chunk++) {
-      const char* a = chunk_of(runner, p.a, thread / 32 * 16 + g + 8 * half, chunk);
+      const void* a = p.registers ? static_cast<const void*>(p.rows.at[half] + 4 * chunk)
+                                  : chunk_of(runner, p.a, thread / 32 * 16 + g + 8 * half, chunk);
       for (int j = 0; j < p.N / 8; j++)
         for (int i = 0; i < 2; i++) {
           float& sum = p.sums[4 * j + 2 * half + i];
@@ -91,11 +101,18 @@ void WarpgroupProducts::multiply(Runner& runner, const Product& p) {
     }
 }
 
-void WarpgroupProducts::issue(Runner& runner, float* sums, int N, uint64_t a, uint64_t b, MultiplyRow multiply,
-                              Site site) {
-  check_descriptor("a", a, site), check_descriptor("b", b, site);
+void WarpgroupProducts::check_registers(const Product& p) {
+  if (p.registers && std::memcmp(p.registers, p.taken, sizeof p.taken))
+    fail({"wgmma: registers of a have been written before the products were waited for", p.site});
+}
+
+void WarpgroupProducts::issue(Runner& runner, const WarpgroupProduct& product, const RowsOfA& rows, Site site) {
+  if (!product.registers) check_descriptor("a", product.a, site);
+  check_descriptor("b", product.b, site);
   const bool at_once = runner.order == Order::reverse || (runner.order == Order::random && runner.random_bit());
-  pending_.push_back({sums, N, a, b, multiply, groups_, false, site});
+  Product p{product, rows, {}, groups_, false, site};
+  if (product.registers) std::copy_n(product.registers, std::size(p.taken), p.taken);
+  pending_.push_back(p);
   read(runner, pending_.back());
   if (!at_once) return;
   for (Product& p : pending_)
@@ -111,6 +128,7 @@ void WarpgroupProducts::wait(unsigned groups_that_may_be_pending) {
       pending_[kept++] = p;
       continue;
     }
+    check_registers(p);
     read(runner, p);  // it may read as late as now
     if (!p.done) multiply(runner, p);
   }
@@ -125,12 +143,12 @@ uint32_t shared_address(const void* p, Site site) {
   return uint32_t(r.shared.offset_of(at));
 }
 
-void wgmma(float* sums, int N, uint64_t a, uint64_t b, MultiplyRow multiply, Site site) {
-  Operands operands{a, b};
+void wgmma(const WarpgroupProduct& product, Site site) {
+  Operands operands{product, {}};
   warp_collective("wgmma", agree, ~0u, &operands, site);
   Runner& r = *running();
   InRuntime guard(r, site);
-  r.current->products.issue(r, sums, N, a, b, multiply, site);
+  r.current->products.issue(r, product, operands.rows, site);
 }
 
 void warpgroup_commit() { running()->current->products.commit(); }

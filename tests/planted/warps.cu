@@ -112,5 +112,46 @@ __global__ void tile_written_under_a_product_kernel(const float* in, float* out)
 }
 PLANTED_LAUNCH(tile_written_under_a_product, OF_A_WARPGROUP(tile_written_under_a_product), nullptr);
 
+// No bug: A out of registers is A out of shared memory
+template <class T> __device__ float difference(const float* in, T* tile) {
+  tile_of(in, reinterpret_cast<float*>(tile));
+  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4, t = lane % 4;
+  uint32_t a[4];
+  for (int i = 0; i < 4; i++) {  // the second chunk is where the row's number exchanges it to
+    const float* of_row = reinterpret_cast<float*>(tile) + (row + i % 2 * 8) * 32;
+    a[i] = __float_as_uint(of_row[(i / 2 ^ row % 8) * 4 + t]);
+  }
+  const auto matrix = convlab::shared_matrix(tile);
+  float sums[32] = {}, others[32];
+  convlab::warpgroup_begin();
+  convlab::wgmma<T>(sums, matrix, matrix);
+  convlab::wgmma<T, false>(others, a, matrix);
+  convlab::warpgroup_commit();
+  convlab::warpgroup_wait_for(sums);
+  convlab::warpgroup_wait_for(others);
+  float most = sums[0] != 0 ? 0 : 1;
+  for (int i = 0; i < 32; i++) most = fmaxf(most, fabsf(sums[i] - others[i]));
+  return most;
+}
+__global__ void products_of_registers_kernel(const float* in, float* out) {
+  DYNAMIC_SHARED(float, memory);
+  float* const tile = convlab::on_swizzle_boundary(memory);
+  out[threadIdx.x] = difference<float>(in, tile) + difference<convlab::float16>(in, reinterpret_cast<convlab::float16*>(tile));
+}
+PLANTED_LAUNCH(products_of_registers, OF_A_WARPGROUP(products_of_registers), RIGHT { return 0; });
+
+__global__ void register_written_under_a_product_kernel(const float* in, float* out) {
+  DYNAMIC_SHARED(float, memory);
+  const auto matrix = convlab::shared_matrix(tile_of(in, convlab::on_swizzle_boundary(memory)));
+  float sums[32] = {};
+  uint32_t a[4] = {1, 2, 3, 4};
+  convlab::wgmma<float>(sums, a, matrix);  // both: registers of a have been written before the products were waited for
+  convlab::warpgroup_commit();
+  a[1] = threadIdx.x;
+  convlab::warpgroup_wait_for(sums);
+  out[threadIdx.x] = sums[0] + a[1];
+}
+PLANTED_LAUNCH(register_written_under_a_product, OF_A_WARPGROUP(register_written_under_a_product), nullptr);
+
 }  // namespace
 }  // namespace planted
