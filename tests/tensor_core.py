@@ -40,16 +40,22 @@ def halves(t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return big, to_tf32(t - big)
 
 
+def _seen(a: torch.Tensor, b: torch.Tensor, precision: str, rung) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """What the tensor cores see of float32 a and b: pairs whose products are summed."""
+    by_warpgroups = rung.name.startswith(WARPGROUP.name)
+    if precision == "tf32":
+        return [((truncated if by_warpgroups else to_tf32)(a), to_tf32(b))]
+    (big_a, small_a), (big_b, small_b) = halves(a), halves(b)
+    if by_warpgroups:
+        small_a, big_b = truncated(a - big_a), truncated(b)
+        small_b = to_tf32(b - big_b)
+    return [(big_a, big_b.double() + small_b), (small_a, big_b)]
+
+
 def _products(multiply, a, b, precision, rung):
     """multiply(a, b), bilinear, in float64, of what the tensor cores see of a and b."""
-    if precision == "tf32":
-        return multiply(
-            (truncated if rung.name.startswith(WARPGROUP.name) else to_tf32)(a).double(), to_tf32(b).double()
-        )
-    if precision == "3xtf32":
-        (big_a, small_a), (big_b, small_b) = halves(a), halves(b)
-        return multiply(big_a.double(), big_b.double() + small_b.double()) + multiply(small_a.double(), big_b.double())
-    return multiply(a.double(), b.double())
+    pairs = [(a, b)] if a.dtype != torch.float32 else _seen(a, b, precision, rung)
+    return sum(multiply(x.double(), y.double()) for x, y in pairs)
 
 
 def emulated(conv: Conv, precision: str, x, w, b, dy, rung=RUNG) -> dict[str, list[torch.Tensor]]:

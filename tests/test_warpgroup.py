@@ -5,8 +5,8 @@ import random
 
 import pytest
 import torch
-from tensor_core import TF32, WARPGROUP, check_conv, laid, random_conv, run
-from test_tensor_core import GROUPS, HEADS, JOINED, TILES, tf32_switch
+from tensor_core import PRECISIONS, TF32, WARPGROUP, check_conv, laid, random_conv, run
+from test_tensor_core import GROUPS, HEADS, JOINED, TILES, check_infinities, errors, tf32_switch
 
 import convlab
 import convlab.functional as CF
@@ -16,7 +16,7 @@ from convlab.layers import find
 from convlab.testing import AWKWARD, Conv
 
 __all__ = ["tf32_switch"]
-NAMES = ("float16", "bfloat16", "tf32")
+NAMES = (*PRECISIONS,)
 PASSES = ("forward", "dgrad")
 SAMPLE, MANY, CHUNKS = 2, 600, 6  # random problems a precision and pass
 
@@ -27,7 +27,14 @@ def check(conv, precision, channels_last, passes=PASSES, rung=WARPGROUP, **mode)
     check_conv(conv, precision, channels_last, passes, rung=rung, **mode)
 
 
-EACH_TILE = with_each_tile(WARPGROUP, TILES[0].problem(torch.float16), "forward")
+# Of 16 bits and TF32, and of strict float32
+EACH_TILE, EACH_SPLIT_TILE = (
+    with_each_tile(WARPGROUP, TILES[0].problem(dtype), "forward") for dtype in (torch.float16, torch.float32)
+)
+
+
+def tiles_of(precision):
+    return [*(EACH_SPLIT_TILE if precision == "3xtf32" else EACH_TILE).values()]
 
 
 @each_precision
@@ -47,9 +54,10 @@ def test_several_tiles(precision, channels_last):
 
 def test_every_tile():
     rng = random.Random(0)
-    for rung in EACH_TILE.values():
-        conv, pass_ = rng.choice(TILES), rng.choice(PASSES)
-        check(conv, rng.choice(NAMES), True, [pass_], rung, order="forward", check=False)
+    for precisions, tiles in ((NAMES[:-1], EACH_TILE), (NAMES[-1:], EACH_SPLIT_TILE)):
+        for rung in tiles.values():
+            conv, pass_ = rng.choice(TILES), rng.choice(PASSES)
+            check(conv, rng.choice(precisions), True, [pass_], rung, order="forward", check=False)
 
 
 def run_random(precision, pass_, seed, count, checked):
@@ -58,7 +66,7 @@ def run_random(precision, pass_, seed, count, checked):
         several = ("bfloat16", pass_) if i % 3 == 0 else None
         conv = random_conv(rng, several=several, rung=WARPGROUP)
         mode = dict(order=("forward", "reverse", "random")[i % 3], seed=i, check=checked)
-        check(conv, precision, rng.random() < 0.5, [pass_], rng.choice([*EACH_TILE.values()]), **mode)
+        check(conv, precision, rng.random() < 0.5, [pass_], rng.choice(tiles_of(precision)), **mode)
 
 
 @each_precision
@@ -69,6 +77,7 @@ def test_random_problems(precision, pass_):
 
 def test_a_random_problem_checked():
     run_random("bfloat16", "forward", "checked", 1, True)
+    run_random("3xtf32", "dgrad", "checked", 1, True)
 
 
 @pytest.mark.long
@@ -91,6 +100,29 @@ def test_operands_are_read_once_by_a_warpgroup_and_without_bank_conflicts():
     assert all(r.wavefronts == r.ideal for r in rows if r.memory != "lines")
 
 
+@pytest.mark.parametrize("tile", EACH_SPLIT_TILE)
+def test_splitting_has_no_bank_conflicts(tile):
+    conv = Conv(1, 64, 8, 16, 64, 3, 3, padding=(1, 1))
+    x, w, b = (laid(t, True) if t.dim() == 4 else t for t in conv.tensors())
+    with convlab.simulate(count=True) as sim:
+        run(conv, "3xtf32", "forward", x, w, b, None, True, EACH_SPLIT_TILE[tile])
+    rows = [r for r in sim.traffic if r.space == "shared" and "warpgroup_kernel" in r.kernel and r.memory != "lines"]
+    assert sum(r.requests for r in rows) > 1000
+    assert all(r.wavefronts == r.ideal for r in rows)
+
+
+def test_three_products_are_as_exact_as_float32():
+    conv = Conv(1, 64, 14, 14, 48, 3, 3, padding=(1, 1))
+    register_tiled = next(a.number for a in convlab.algorithms() if a.name == "register_tiled")
+    ours, float32 = errors(conv, WARPGROUP.number, PASSES), errors(conv, register_tiled, PASSES)
+    for pass_ in PASSES:
+        assert ours[pass_] <= 2 * float32[pass_], pass_
+
+
+def test_three_products_of_infinities_and_of_what_rounds_to_one():
+    check_infinities({"forward": "warpgroup", "dgrad": "warpgroup", "wgrad": "tensor_core"})
+
+
 def test_what_it_refuses(tf32_switch):
     conv = Conv(2, 16, 7, 7, 24, 3, 3)
     half, single = conv.problem(torch.float16), conv.problem(torch.float32)
@@ -101,9 +133,8 @@ def test_what_it_refuses(tf32_switch):
     assert reason(half) == ""
     assert reason(half, "wgrad") == "has no wgrad for cuda tensors"
     assert reason(conv.problem(torch.float64)) == "is not compiled for float64"
-    assert reason(single) == "multiplies float32 in TF32, which torch.backends.cudnn.allow_tf32 does not allow"
-    tf32_switch.allow_tf32 = True
-    assert reason(single) == ""
+    for tf32_switch.allow_tf32, precision in ((False, "3xtf32"), (True, "tf32")):
+        assert reason(single) == "" and WARPGROUP.plan(single, "forward")["precision"] == precision
     small = Conv(2, 6, 7, 7, 9, 3, 3, groups=3).problem(torch.float16)
     assert reason(small) == "multiplies 8 channels of a group at a time or more, and these groups have 2 in and 3 out"
     for name, has in (("A100", "8.0"), ("B200", "10.0")):

@@ -60,7 +60,7 @@ def main(argv=None) -> int:
     header = HEADER.read_text()
     for rung, name in ((RUNG, "kTensorCoreGate"), (WARPGROUP, "kWarpgroupGate")):
         gate = {}
-        for precision in PRECISIONS if rung is RUNG else list(PRECISIONS)[:-1]:
+        for precision in PRECISIONS:
             for pass_ in PASSES if rung is RUNG else PASSES[:-1]:
                 why = right(rung, precision, pass_, problems, device)
                 gate[precision, pass_] = not why

@@ -24,11 +24,9 @@ template <int pending = 0, int n> __device__ __forceinline__ void warpgroup_wait
 #define CONVLAB_NAMES(tens)                                                                                 \
   "%" #tens "0,%" #tens "1,%" #tens "2,%" #tens "3,%" #tens "4,%" #tens "5,%" #tens "6,%" #tens "7,%" #tens \
   "8,%" #tens "9,"
-#define CONVLAB_SUMS2(how, i) how(d[i]), how(d[i + 1])
-#define CONVLAB_SUMS8(how, i) \
-  CONVLAB_SUMS2(how, i), CONVLAB_SUMS2(how, i + 2), CONVLAB_SUMS2(how, i + 4), CONVLAB_SUMS2(how, i + 6)
-#define CONVLAB_SUMS32(how, i) \
-  CONVLAB_SUMS8(how, i), CONVLAB_SUMS8(how, i + 8), CONVLAB_SUMS8(how, i + 16), CONVLAB_SUMS8(how, i + 24)
+#define CONVLAB_SUMS2(i) "+f"(d[i]), "+f"(d[i + 1])
+#define CONVLAB_SUMS8(i) CONVLAB_SUMS2(i), CONVLAB_SUMS2(i + 2), CONVLAB_SUMS2(i + 4), CONVLAB_SUMS2(i + 6)
+#define CONVLAB_SUMS32(i) CONVLAB_SUMS8(i), CONVLAB_SUMS8(i + 8), CONVLAB_SUMS8(i + 16), CONVLAB_SUMS8(i + 24)
 #define CONVLAB_NAMES30 CONVLAB_NAMES() CONVLAB_NAMES(1) CONVLAB_NAMES(2)
 #define CONVLAB_NAMES60 CONVLAB_NAMES30 CONVLAB_NAMES(3) CONVLAB_NAMES(4) CONVLAB_NAMES(5)
 #define CONVLAB_NAMES120                                                                                \
@@ -50,44 +48,43 @@ template <int pending = 0, int n> __device__ __forceinline__ void warpgroup_wait
                : __VA_ARGS__                                                                                      \
                : CONVLAB_##where##_OPERANDS                                                                       \
                : "memory")
-#define CONVLAB_WGMMA_OF(where, k, types, scale, how, rest)                                                          \
+#define CONVLAB_WGMMA_OF(where, k, types, scale, rest)                                                               \
   if constexpr (sums == 32)                                                                                          \
     CONVLAB_WGMMA(where, "m64n64k" k, types, CONVLAB_NAMES30 "%30,%31", CONVLAB_##where##_NAMES(32, 33, 34, 35, 36), \
-                  scale, rest, CONVLAB_SUMS32(how, 0));                                                              \
+                  scale, rest, CONVLAB_SUMS32(0));                                                                   \
   else if constexpr (sums == 64)                                                                                     \
     CONVLAB_WGMMA(where, "m64n128k" k, types, CONVLAB_NAMES60 "%60,%61,%62,%63",                                     \
-                  CONVLAB_##where##_NAMES(64, 65, 66, 67, 68), scale, rest, CONVLAB_SUMS32(how, 0),                  \
-                  CONVLAB_SUMS32(how, 32));                                                                          \
+                  CONVLAB_##where##_NAMES(64, 65, 66, 67, 68), scale, rest, CONVLAB_SUMS32(0), CONVLAB_SUMS32(32));  \
   else                                                                                                               \
     CONVLAB_WGMMA(where, "m64n256k" k, types, CONVLAB_NAMES120 "%120,%121,%122,%123,%124,%125,%126,%127",            \
-                  CONVLAB_##where##_NAMES(128, 129, 130, 131, 132), scale, rest, CONVLAB_SUMS32(how, 0),             \
-                  CONVLAB_SUMS32(how, 32), CONVLAB_SUMS32(how, 64), CONVLAB_SUMS32(how, 96))
-#define CONVLAB_WGMMA_OF_ELEMENT(where, scale, how)                                            \
-  static_assert(sums == 32 || sums == 64 || sums == 128);                                      \
-  if constexpr (std::is_same_v<Element, float16>) {                                            \
-    CONVLAB_WGMMA_OF(where, "16", ".f32.f16.f16", scale, how, CONVLAB_##where##_OF_16_BITS);   \
-  } else if constexpr (std::is_same_v<Element, bfloat16>) {                                    \
-    CONVLAB_WGMMA_OF(where, "16", ".f32.bf16.bf16", scale, how, CONVLAB_##where##_OF_16_BITS); \
-  } else {                                                                                     \
-    static_assert(std::is_same_v<Element, float>);                                             \
-    CONVLAB_WGMMA_OF(where, "8", ".f32.tf32.tf32", scale, how, "");                            \
+                  CONVLAB_##where##_NAMES(128, 129, 130, 131, 132), scale, rest, CONVLAB_SUMS32(0),                  \
+                  CONVLAB_SUMS32(32), CONVLAB_SUMS32(64), CONVLAB_SUMS32(96))
+#define CONVLAB_WGMMA_OF_ELEMENT(where, scale)                                            \
+  static_assert(sums == 32 || sums == 64 || sums == 128);                                 \
+  if constexpr (std::is_same_v<Element, float16>) {                                       \
+    CONVLAB_WGMMA_OF(where, "16", ".f32.f16.f16", scale, CONVLAB_##where##_OF_16_BITS);   \
+  } else if constexpr (std::is_same_v<Element, bfloat16>) {                               \
+    CONVLAB_WGMMA_OF(where, "16", ".f32.bf16.bf16", scale, CONVLAB_##where##_OF_16_BITS); \
+  } else {                                                                                \
+    static_assert(std::is_same_v<Element, float>);                                        \
+    CONVLAB_WGMMA_OF(where, "8", ".f32.tf32.tf32", scale, "");                            \
   }
 
 template <class Element, bool kAdds = true, int sums>
 __device__ __forceinline__ void wgmma(float (&d)[sums], MatrixDescriptor a, MatrixDescriptor b) {
   if constexpr (kAdds) {
-    CONVLAB_WGMMA_OF_ELEMENT(SHARED, "1", "+f")
+    CONVLAB_WGMMA_OF_ELEMENT(SHARED, "1")
   } else {
-    CONVLAB_WGMMA_OF_ELEMENT(SHARED, "0", "=f")
+    CONVLAB_WGMMA_OF_ELEMENT(SHARED, "0")
   }
 }
 
 template <class Element, bool kAdds = true, int sums>
 __device__ __forceinline__ void wgmma(float (&d)[sums], const uint32_t (&a)[4], MatrixDescriptor b) {
   if constexpr (kAdds) {
-    CONVLAB_WGMMA_OF_ELEMENT(REGISTERS, "1", "+f")
+    CONVLAB_WGMMA_OF_ELEMENT(REGISTERS, "1")
   } else {
-    CONVLAB_WGMMA_OF_ELEMENT(REGISTERS, "0", "=f")
+    CONVLAB_WGMMA_OF_ELEMENT(REGISTERS, "0")
   }
 }
 

@@ -25,12 +25,15 @@
 namespace convlab {
 namespace {
 
+constexpr int kLast = warpgroup_tiles_of(Precision::tf32).last;  // whose tiles are 16 bits', too
+
 #if !defined(CONVLAB_NO_WARPGROUPS)
-template <int i, class T> void multiply(const TensorCoreCall& c, const ImageMap<T, true>& map) {
-  if constexpr (i < kWarpgroupTileCount) {
-    if (c.plan.variant != i) return multiply<i + 1>(c, map);
+// Tiles i to `last`
+template <int i, int last, class T> void multiply(const TensorCoreCall& c, const ImageMap<T, true>& map) {
+  if constexpr (i <= last) {
+    if (c.plan.variant != i) return multiply<i + 1, last>(c, map);
     constexpr WarpgroupTileShape t = kWarpgroupTiles[i];
-    using Tile = WarpgroupTile<t.M, t.N, kTensorStepBytes / int(sizeof(T)), t.depth, t.pending, t.blocks>;
+    using Tile = WarpgroupTile<t.M, t.N, kTensorStepBytes / int(sizeof(T)), t.depth, t.pending, t.blocks, t.splits>;
     launch(warpgroup_kernel<T, Tile, ImageMap<T, true>>, dim3(c.plan.grid[0], c.plan.grid[1], c.plan.grid[2]),
            dim3(c.plan.threads), size_t(c.plan.shared), c.stream, map);
   }
@@ -42,7 +45,7 @@ std::string not_in_this_build(const Problem&) {
 }
 [[maybe_unused]] const bool refuses = (kWarpgroup.can = never, kWarpgroup.why_not = not_in_this_build, true);
 
-template <int, class T> void multiply(const TensorCoreCall&, const ImageMap<T, true>&) {
+template <int, int, class T> void multiply(const TensorCoreCall&, const ImageMap<T, true>&) {
   throw std::logic_error("convlab: a kernel that is not compiled");
 }
 #endif
@@ -52,12 +55,17 @@ void run(TensorCoreCall c) {
   switch (c.plan.precision) {
     case Precision::float16: return tensor_core_f16(c);
     case Precision::bfloat16: return tensor_core_bf16(c);
-    default: return tensor_core_tf32(c);
+    case Precision::tf32: return tensor_core_tf32(c);
+    default: return tensor_core_tf32x3(c);
   }
 }
 
 Problem problem_of(const Plan& plan, Pass pass, DType dtype, const Conv2d& g) {
-  return {.pass = pass, .dtype = dtype, .g = g, .layouts = plan.layouts, .rounding = Rounding::tf32};
+  return {.pass = pass,
+          .dtype = dtype,
+          .g = g,
+          .layouts = plan.layouts,
+          .rounding = plan.precision == Precision::tf32 ? Rounding::tf32 : Rounding::usual};
 }
 
 void forward(const Plan& plan, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y,
@@ -74,8 +82,13 @@ const ConvKernels conv2d_warpgroup(kWarpgroup, forward, dgrad, nullptr);
 
 }  // namespace
 
-void multiply_by_warpgroups(const TensorCoreCall& c, const ImageMap<float16, true>& map) { multiply<0>(c, map); }
-void multiply_by_warpgroups(const TensorCoreCall& c, const ImageMap<bfloat16, true>& map) { multiply<0>(c, map); }
-void multiply_by_warpgroups(const TensorCoreCall& c, const ImageMap<float, true>& map) { multiply<0>(c, map); }
+void multiply_by_warpgroups(const TensorCoreCall& c, const ImageMap<float16, true>& map) { multiply<0, kLast>(c, map); }
+void multiply_by_warpgroups(const TensorCoreCall& c, const ImageMap<bfloat16, true>& map) {
+  multiply<0, kLast>(c, map);
+}
+void multiply_by_warpgroups(const TensorCoreCall& c, const ImageMap<float, true>& map) {
+  if (c.plan.precision == Precision::tf32) multiply<0, kLast>(c, map);
+  else multiply<kLast + 1, kWarpgroupTileCount - 1>(c, map);
+}
 
 }  // namespace convlab

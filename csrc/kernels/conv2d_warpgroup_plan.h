@@ -4,22 +4,29 @@
 
 namespace convlab {
 
-// A block's tile, of which a warpgroup makes 64 rows. `depth` tiles are on their way or in use, and `pending` more than the
-// one that is multiplied keep their place; a multiprocessor has room for `blocks` of them. of_16_bits, of_tf32: as
-// tensor_time has them, fitted to the times of every tile on eight of the benchmark's layers, to 18 %.
+// A block's tile, of which a warpgroup makes 64 rows. `depth` tiles are on their way or in use, and those of `pending` more
+// than the one that is multiplied keep their place; a multiprocessor has room for `blocks` of them. of_16_bits, of_float32:
+// as tensor_time has them, fitted to the times of every tile on eight of the benchmark's layers, to 18 %. splits: of strict
+// float32 (3xTF32), whose times are of counted cycles at three quarters of the tensor cores' rate.
 struct WarpgroupTileShape {
   int M, N, depth, pending, blocks;
-  TensorTime of_16_bits, of_tf32;
+  TensorTime of_16_bits, of_float32;
+  bool splits = false;
   constexpr int threads() const { return M * 2; }
+  constexpr int shared() const { return depth * (M + (splits ? 2 : 1) * N) * kTensorStepBytes; }
 };
 
 constexpr WarpgroupTileShape kWarpgroupTiles[] = {
     {192, 128, 5, 1, 1, {517, 0.0109}, {308, 0.0212}}, {128, 256, 4, 1, 1, {629, 0.0120}, {340, 0.0237}},
     {128, 128, 3, 0, 2, {413, 0.0142}, {295, 0.0260}}, {128, 64, 4, 1, 2, {431, 0.0104}, {278, 0.0201}},
-    {64, 64, 4, 1, 3, {406, 0.0092}, {250, 0.0177}},
+    {64, 64, 4, 1, 3, {406, 0.0092}, {250, 0.0177}},   {128, 128, 4, 1, 1, {}, {190, 0.0366}, true},
+    {192, 64, 4, 1, 1, {}, {200, 0.0290}, true},       {64, 64, 3, 0, 3, {}, {220, 0.0300}, true},
 };
 constexpr int kWarpgroupTileCount = int(std::size(kWarpgroupTiles));
-constexpr int kAnyWarpgroupTile = kWarpgroupTileCount - 1;  // whose grid is the largest, and the last to fit
+// In each range the last has the largest grid, and is the last to fit.
+constexpr TensorTiles warpgroup_tiles_of(Precision precision) {
+  return precision == Precision::tf32x3 ? TensorTiles{5, 7} : TensorTiles{0, 4};
+}
 constexpr int kMostWarpgroupRows = 192;
 constexpr int kWarpgroupSlack = 1024;  // bytes, so that tiles begin on a multiple of them
 constexpr int kWarpgroupCapability = 90;  // wgmma is sm_90a's alone
@@ -29,7 +36,7 @@ inline Cover warpgroup_cover(const WarpgroupTileShape& t, const Problem& problem
   constexpr double kAlone = 0.15;
   Cover c{ceil_div(p.columns, t.N), ceil_div(p.rows, t.M), 1, p.steps, 0};
   const double blocks = double(ceil_div(c.columns * c.rows * p.parts, (long long)problem.multiprocessors));
-  const TensorTime time = problem.dtype == DType::float32 ? t.of_tf32 : t.of_16_bits;
+  const TensorTime time = problem.dtype == DType::float32 ? t.of_float32 : t.of_16_bits;
   const double steps = double(p.steps) / classes;
   c.cost = (steps + time.start) * time.step * tensor_times(blocks, t.blocks, kAlone);
   return c;
@@ -41,7 +48,8 @@ inline Plan warpgroup_plan_with(const Problem& p, int tile) {
   Plan plan;
   plan.precision = tensor_precision(p), plan.layouts = p.layouts;
   Cover best{};  // none yet
-  for (int i = 0; i < kWarpgroupTileCount; i++) {
+  const TensorTiles tiles = warpgroup_tiles_of(plan.precision);
+  for (int i = tiles.first; i <= tiles.last; i++) {
     if ((tile && tile != i + 1) || !tensor_fits(kWarpgroupTiles[i], product)) continue;
     const Cover c = warpgroup_cover(kWarpgroupTiles[i], p, product, tensor_classes(p, l));
     if (best.slices == 0 || c.cost < best.cost) best = c, plan.variant = i;
@@ -51,7 +59,7 @@ inline Plan warpgroup_plan_with(const Problem& p, int tile) {
   plan.rows = product.rows, plan.columns = product.columns, plan.steps = product.steps;
   plan.threads = t.threads();
   plan.grid[0] = unsigned(best.rows), plan.grid[1] = unsigned(best.columns), plan.grid[2] = unsigned(product.parts);
-  plan.shared = (long long)t.depth * (t.M + t.N) * kTensorStepBytes + kWarpgroupSlack;
+  plan.shared = t.shared() + kWarpgroupSlack;
   plan.microseconds = tensor_overhead(l) + best.cost;
   plan.useful =
       double(product.rows) * product.columns / std::max(double(best.rows) * t.M * double(best.columns) * t.N, 1.0);
@@ -64,24 +72,22 @@ inline Plan warpgroup_plan(const Problem& p) { return warpgroup_plan_with(p, 0);
 // Those that have a grid, a bit each
 inline unsigned warpgroup_tiles(const Problem& p) {
   const GemmProblem product = tensor_product(p, tensor_layout(p, true));
+  const TensorTiles tiles = warpgroup_tiles_of(tensor_precision(p));
   unsigned fit = 0;
-  for (int i = 0; i < kWarpgroupTileCount; i++) fit |= unsigned(tensor_fits(kWarpgroupTiles[i], product)) << i;
+  for (int i = tiles.first; i <= tiles.last; i++) fit |= unsigned(tensor_fits(kWarpgroupTiles[i], product)) << i;
   return fit;
 }
 
 inline bool warpgroup_can(const Problem& p) {
-  if (p.dtype == DType::float64 || (p.dtype == DType::float32 && p.rounding != Rounding::tf32)) return false;
-  if (p.capability != kWarpgroupCapability || !tensor_core_groups(p.g)) return false;
+  if (p.dtype == DType::float64 || p.capability != kWarpgroupCapability || !tensor_core_groups(p.g)) return false;
   const TensorLayout l = tensor_layout(p, true);
   return tensor_core_counted(p, l, kMostWarpgroupRows) <= INT_MAX &&
-         tensor_fits(kWarpgroupTiles[kAnyWarpgroupTile], tensor_product(p, l));
+         tensor_fits(kWarpgroupTiles[warpgroup_tiles_of(tensor_precision(p)).last], tensor_product(p, l));
 }
 
 inline std::string warpgroup_why_not(const Problem& p) {
   const auto text = [](long long n) { return std::to_string(n); };
   if (p.dtype == DType::float64) return "is not compiled for float64";
-  if (p.dtype == DType::float32 && p.rounding != Rounding::tf32)
-    return "multiplies float32 in TF32, which torch.backends.cudnn.allow_tf32 does not allow";
   if (p.capability != kWarpgroupCapability)
     return "has instructions of compute capability 9.0 alone, and this GPU is of " + text(p.capability / 10) + "." +
            text(p.capability % 10);
@@ -93,7 +99,7 @@ inline std::string warpgroup_why_not(const Problem& p) {
     return "counts weights, the pixels of a plane and 16 bytes of " + text(kMostWarpgroupRows) +
            " images in 32 bits, and there are " + text(counted);
   const GemmProblem product = tensor_product(p, l);
-  const WarpgroupTileShape& t = kWarpgroupTiles[kAnyWarpgroupTile];
+  const WarpgroupTileShape& t = kWarpgroupTiles[warpgroup_tiles_of(tensor_precision(p)).last];
   return grid_refusal(ceil_div(product.rows, t.M), ceil_div(product.columns, t.N), product.parts);
 }
 

@@ -9,10 +9,11 @@
 
 namespace convlab {
 
-// A block makes kM x kN, a warpgroup 64 rows of it. kPending: groups of products under way when the block waits for the
-// next tile; they keep their tiles that long. kBlocks: as WarpTile.
-template <int kM, int kN, int kK, int kStages, int kPending, int kBlocks> struct WarpgroupTile {
+// A block makes kM x kN, a warpgroup 64 rows of it. kPending: tiles whose products may be under way when the block waits for
+// the next tile. kBlocks: as WarpTile. kSplits: float32 is split in two (warpgroup_tf32x3.h).
+template <int kM, int kN, int kK, int kStages, int kPending, int kBlocks, bool kSplits> struct WarpgroupTile {
   static constexpr int M = kM, N = kN, K = kK, stages = kStages, pending = kPending, blocks = kBlocks;
+  static constexpr bool splits = kSplits;
   static constexpr int threads = M / kWarpgroupRows * kWarpgroupThreads, ahead = stages - 1 - pending;
   static_assert(M % kWarpgroupRows == 0 && ahead > 0);
 };
@@ -20,15 +21,64 @@ template <int kM, int kN, int kK, int kStages, int kPending, int kBlocks> struct
 // kLines of an operand are copied by all threads of a block where they share them evenly, else by the first so many.
 constexpr int copiers(int lines, int threads) { return lines * 8 % threads ? 256 : threads; }
 
+// Where a block's tiles lie: in each stage one of A, one of B, and, where it splits, B's small parts.
+template <class Element, class Tile> struct WarpgroupStages {
+  using A = OperandTile<Element, Tile::M, false, copiers(Tile::M, Tile::threads)>;
+  using B = OperandTile<Element, Tile::N, false, copiers(Tile::N, Tile::threads)>;
+  static_assert(Tile::K == A::kSteps);
+  static constexpr int kElements = A::kElements + (Tile::splits ? 2 : 1) * B::kElements;
+  static constexpr int kEnd = Tile::stages * kElements;
+  static __device__ __forceinline__ int behind(int stage) { return stage + kElements == kEnd ? 0 : stage + kElements; }
+  static __device__ __forceinline__ MatrixDescriptor moved(int elements) {
+    return elements * int(sizeof(Element)) / 16;
+  }
+};
+
+// Which all lanes of a warp have: the compiler sees it so.
+__device__ __forceinline__ int warpgroup_of_thread() {
+  return __shfl_sync(0xffffffff, int(threadIdx.x) / kWarpgroupThreads, 0);
+}
+
+// The loop over tiles; copies of the first Tile::ahead are on their way, and copy(to) starts those of the next.
+template <class Element, class Tile, class Copy>
+__device__ __forceinline__ void multiply_tiles(float (&sums)[Tile::N / 2], Element* tiles, int count,
+                                               const Copy& copy) {
+  using Stages = WarpgroupStages<Element, Tile>;
+  const MatrixDescriptor first_a = at_row(shared_matrix(tiles), warpgroup_of_thread() * kWarpgroupRows);
+  const MatrixDescriptor first_b = shared_matrix(tiles + Stages::A::kElements);
+  int full = 0, free = Tile::ahead * Stages::kElements;  // the tile that is multiplied, and the one that is copied to
+#pragma unroll 1
+  for (int tile = 0; tile < count; tile++) {
+    async_wait<Tile::ahead - 1>();
+    warpgroup_sees_writes();
+    __syncthreads();  // this tile is there, and the products of the one that lay in `free` are made
+    const MatrixDescriptor a = first_a + Stages::moved(full), b = first_b + Stages::moved(full);
+    warpgroup_begin();
+#pragma unroll
+    for (int k = 0; k < kInstructions; k++)
+      wgmma<Element>(sums, at_step(a, k * kInstructionBytes), at_step(b, k * kInstructionBytes));
+    warpgroup_commit();
+    if (tile + Tile::ahead < count) copy(tiles + free);
+    async_commit();
+    full = Stages::behind(full), free = Stages::behind(free);
+    warpgroup_wait<Tile::pending>();
+  }
+  warpgroup_wait_for(sums);
+}
+
+// The same in strict float32
+template <class Tile, class Copy>
+__device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 2], float* tiles, int count,
+                                                        const Copy& copy);
+
 // Makes the block's tile whose first row is m0 and first column n0. `part` is what the Map gives this block to do.
 template <class Element, class Tile, class Part>
 __device__ __forceinline__ void multiply_by_warpgroups(const Part& part, long long m0, long long n0) {
   static_assert(!Part::kLinesInner && !Part::kBAsA);
   constexpr int K = Tile::K;
-  constexpr int kCopiersOfA = copiers(Tile::M, Tile::threads), kCopiersOfB = copiers(Tile::N, Tile::threads);
-  using TileOfA = OperandTile<Element, Tile::M, false, kCopiersOfA>;
-  using TileOfB = OperandTile<Element, Tile::N, false, kCopiersOfB>;
-  static_assert(K == TileOfA::kSteps);
+  using Stages = WarpgroupStages<Element, Tile>;
+  using TileOfA = typename Stages::A;
+  using TileOfB = typename Stages::B;
   DYNAMIC_SHARED(Element, unaligned);  // [stages][A, B], and in the end [M][N] sums, from a multiple of 1024 bytes on
   Element* const tiles = on_swizzle_boundary(unaligned);
   Position* const positions = reinterpret_cast<Position*>(tiles);  // of A's lines, where its first tile will lie
@@ -49,6 +99,7 @@ __device__ __forceinline__ void multiply_by_warpgroups(const Part& part, long lo
   __syncthreads();  // the lines' positions are there
 
   using Wide = typename TileOfB::Wide;
+  constexpr int kCopiersOfB = copiers(Tile::N, Tile::threads);
   const bool copies_b = Tile::threads == kCopiersOfB || thread < kCopiersOfB;
   const typename TileOfA::ImageLines image(positions);
   const int a_h = part.a_h, a_w = part.a_w, depth = part.walk.depth, pitch = part.filter_pitch;
@@ -64,39 +115,17 @@ __device__ __forceinline__ void multiply_by_warpgroups(const Part& part, long lo
   };
 
   __syncthreads();  // nobody reads the positions
-  constexpr int kElements = TileOfA::kElements + TileOfB::kElements, kEnd = Tile::stages * kElements;
 #pragma unroll
   for (int i = 0; i < Tile::ahead; i++) {
-    if (i < count) copy(tiles + i * kElements);
+    if (i < count) copy(tiles + i * Stages::kElements);
     async_commit();
   }
 
   float sums[Tile::N / 2];
 #pragma unroll
   for (int i = 0; i < Tile::N / 2; i++) sums[i] = 0;
-  const int warpgroup =
-      __shfl_sync(0xffffffff, thread / kWarpgroupThreads, 0);  // which all lanes have: the compiler sees it so
-  const MatrixDescriptor first_a = at_row(shared_matrix(tiles), warpgroup * kWarpgroupRows);
-  const MatrixDescriptor first_b = shared_matrix(tiles + TileOfA::kElements);
-  int full = 0, free = Tile::ahead * kElements;  // where the tile is that is multiplied, and the one that is copied to
-#pragma unroll 1
-  for (int tile = 0; tile < count; tile++) {
-    async_wait<Tile::ahead - 1>();
-    warpgroup_sees_writes();
-    __syncthreads();  // this tile is there, and the products of the one that lay in `free` are made
-    const MatrixDescriptor moved = full * int(sizeof(Element)) / 16, a = first_a + moved, b = first_b + moved;
-    warpgroup_begin();
-#pragma unroll
-    for (int k = 0; k < kInstructions; k++)
-      wgmma<Element>(sums, at_step(a, k * kInstructionBytes), at_step(b, k * kInstructionBytes));
-    warpgroup_commit();
-    if (tile + Tile::ahead < count) copy(tiles + free);
-    async_commit();
-    full = full + kElements == kEnd ? 0 : full + kElements;
-    free = free + kElements == kEnd ? 0 : free + kElements;
-    warpgroup_wait<Tile::pending>();
-  }
-  warpgroup_wait_for(sums);
+  if constexpr (Tile::splits) multiply_tiles_in_three<Tile>(sums, tiles, count, copy);
+  else multiply_tiles<Element, Tile>(sums, tiles, count, copy);
   async_wait<0>();
 
   __syncthreads();  // nobody reads the tiles
@@ -109,7 +138,7 @@ __device__ __forceinline__ void multiply_by_warpgroups(const Part& part, long lo
       store_shared(all + sum_at<Tile>(row + 8 * half, column + 8 * j),
                    Vector<float, 2>{{sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]}});
   __syncthreads();
-  store_sums<Tile, false>(part, lines[0], all, m0, n0);
+  store_sums<Tile, Tile::splits>(part, lines[0], all, m0, n0);
 }
 
 // grid (ceil(rows / M), ceil(columns / N), parts)
@@ -124,3 +153,5 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks) warpgroup_kernel(
 }
 
 }  // namespace convlab
+
+#include "kernels/warpgroup_tf32x3.h"

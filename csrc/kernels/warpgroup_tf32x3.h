@@ -1,0 +1,116 @@
+// Strict float32 in the warpgroup rung: x = big + small, two TF32 numbers, and three products, small big + big small + big
+// big; small small is left out.
+//
+// A goes through registers, which split it: big is x rounded to 11 bits. B lies in shared memory twice: as it is, of which
+// wgmma takes the first 11 bits, and what that leaves, rounded, which threads write beside it a tile ahead.
+//
+// The tensor cores truncate what they add to a sum, so 16 steps are summed by themselves, in registers that the first product
+// overwrites, and added in float32, while another warpgroup's products are made.
+#pragma once
+#include "kernels/warpgroup_tile.h"
+
+namespace convlab {
+
+constexpr uint32_t kTf32Bits = 0xffffe000, kHalfOfTf32 = 0x1000;  // what it has of a float32; rounds to nearest
+
+__device__ __forceinline__ float big_of_b(float x) { return __uint_as_float(__float_as_uint(x) & kTf32Bits); }
+__device__ __forceinline__ float small_of_b(float x) {
+  return __uint_as_float(__float_as_uint(x - big_of_b(x)) + kHalfOfTf32);  // wgmma ignores the other bits
+}
+
+// Of an infinity or a NaN one of the parts is not finite, nor are its products then: such sums are made once more.
+struct SplitFragment {
+  uint32_t big[4], small[4];
+
+  __device__ __forceinline__ void split(const uint32_t (&raw)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      big[i] = (raw[i] + kHalfOfTf32) & kTf32Bits;
+      small[i] = __float_as_uint(__uint_as_float(raw[i]) - __uint_as_float(big[i]));
+    }
+  }
+};
+
+template <class Tile, class Copy>
+__device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 2], float* tiles, int count,
+                                                        const Copy& copy) {
+  using Stages = WarpgroupStages<float, Tile>;
+  using TileOfA = typename Stages::A;
+  using TileOfB = typename Stages::B;
+  static_assert(Tile::ahead >= 2, "a tile is split before it is multiplied");
+  constexpr int kGroup = kInstructions / 2;  // instructions along the steps of a group, times three
+  const int thread = int(threadIdx.x), lane = TileOfA::template lane_at<true>(thread / 32 * 16);
+  const MatrixDescriptor first_b = shared_matrix(tiles + TileOfA::kElements);
+
+  const auto split_b = [&](float* tile) {
+    float* from = tile + TileOfA::kElements + 4 * thread;
+    constexpr int kEvery = 4 * Tile::threads;
+#pragma unroll
+    for (int i = 0; i < TileOfB::kElements; i += kEvery) {
+      if (TileOfB::kElements % kEvery && i + 4 * thread >= TileOfB::kElements) break;
+      const float4 b = *reinterpret_cast<const float4*>(from + i);
+      store_shared(from + TileOfB::kElements + i,
+                   Vector<float, 4>{{small_of_b(b.x), small_of_b(b.y), small_of_b(b.z), small_of_b(b.w)}});
+    }
+  };
+
+  SplitFragment a[kInstructions];  // those of a group are under way when the next one's are split
+  const auto split_a = [&](const float* tile, int first) {
+#pragma unroll
+    for (int k = first; k < first + kGroup; k++) {
+      uint32_t raw[4];
+      TileOfA::template load_four<true>(raw, tile, lane, 0, k);
+      a[k].split(raw);
+    }
+  };
+
+  float products[Tile::N / 2] = {};
+  const auto multiply = [&](MatrixDescriptor big, int first) {
+    const MatrixDescriptor small = big + Stages::moved(TileOfB::kElements);
+    warpgroup_begin();
+#pragma unroll
+    for (int k = first; k < first + kGroup; k++) {
+      const int step = k * kInstructionBytes;
+      if (k == first) wgmma<float, false>(products, a[k].small, at_step(big, step));
+      else wgmma<float>(products, a[k].small, at_step(big, step));
+      wgmma<float>(products, a[k].big, at_step(small, step));
+      wgmma<float>(products, a[k].big, at_step(big, step));
+    }
+    warpgroup_commit();
+  };
+  const auto add_products = [&] {
+    warpgroup_wait_for(products);
+#pragma unroll
+    for (int i = 0; i < Tile::N / 2; i++) sums[i] += products[i];
+  };
+
+  if (count == 0) return;
+  async_wait<Tile::ahead - 1>();
+  __syncthreads();  // the first tile is there
+  split_b(tiles);
+  int full = 0, next = Stages::kElements, free = Tile::ahead * Stages::kElements;  // multiplied, split, copied to
+  const auto meet = [&](int tile) {
+    async_wait<Tile::ahead - 2>();
+    warpgroup_sees_writes();
+    __syncthreads();  // this tile is split, the next one is there, and the products of the one in `free` are made
+    split_a(tiles + tile, 0);
+  };
+  meet(full);
+#pragma unroll 1
+  for (int tile = 0; tile < count; tile++) {
+    const MatrixDescriptor b = first_b + Stages::moved(full);
+    multiply(b, 0);
+    split_a(tiles + full, kGroup);
+    if (tile + Tile::ahead < count) copy(tiles + free);
+    async_commit();
+    add_products();
+    multiply(b, kGroup);
+    if (tile + 1 < count) split_b(tiles + next);
+    if (Tile::pending == 0) warpgroup_wait<0>();
+    if (tile + 1 < count) meet(next);
+    add_products();
+    full = next, next = Stages::behind(next), free = Stages::behind(free);
+  }
+}
+
+}  // namespace convlab
