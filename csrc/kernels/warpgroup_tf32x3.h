@@ -43,15 +43,19 @@ __device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 
   const MatrixDescriptor first_b = shared_matrix(tiles + TileOfA::kElements);
 
   const auto split_b = [&](float* tile) {
-    float* from = tile + TileOfA::kElements + 4 * thread;
-    constexpr int kEvery = 4 * Tile::threads;
+    constexpr int kEvery = 4 * Tile::threads, kCount = (TileOfB::kElements + kEvery - 1) / kEvery;
+    constexpr bool kAll = TileOfB::kElements % kEvery == 0;  // threads have as many chunks
+    float* const from = tile + TileOfA::kElements + 4 * thread;
+    float4 b[kCount];
 #pragma unroll
-    for (int i = 0; i < TileOfB::kElements; i += kEvery) {
-      if (TileOfB::kElements % kEvery && i + 4 * thread >= TileOfB::kElements) break;
-      const float4 b = *reinterpret_cast<const float4*>(from + i);
-      store_shared(from + TileOfB::kElements + i,
-                   Vector<float, 4>{{small_of_b(b.x), small_of_b(b.y), small_of_b(b.z), small_of_b(b.w)}});
-    }
+    for (int i = 0; i < kCount; i++)
+      if (kAll || i * kEvery + 4 * thread < TileOfB::kElements) b[i] = load4(from + i * kEvery);
+#pragma unroll
+    for (int i = 0; i < kCount; i++)
+      if (kAll || i * kEvery + 4 * thread < TileOfB::kElements)
+        store_shared(
+            from + TileOfB::kElements + i * kEvery,
+            Vector<float, 4>{{small_of_b(b[i].x), small_of_b(b[i].y), small_of_b(b[i].z), small_of_b(b[i].w)}});
   };
 
   SplitFragment a[kInstructions];  // those of a group are under way when the next one's are split
