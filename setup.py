@@ -144,7 +144,7 @@ def objects_of(source, lib):
         flags = lib.cu_flags
         if lib.cu_compiler == "nvcc" and "/tensor_core_" in source:
             flags = for_tensor_cores(flags)
-        if lib.cu_compiler == "nvcc" and source.endswith("/conv2d_warpgroup.cu"):
+        if lib.cu_compiler == "nvcc" and source.endswith(("/conv2d_warpgroup.cu", "/warpgroup_wgrad.cu")):
             flags = for_warpgroups(flags)
         if lib.cu_compiler == "nvcc" and source.endswith("/conv2d_small_filter.cu"):
             flags = once_for_8(flags)

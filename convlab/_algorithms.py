@@ -197,10 +197,10 @@ def with_each_tile(algorithm: Algorithm, problem: Conv2dProblem, pass_: str) -> 
     that tile; none where it has no choice. For instruments, which compare them: wherever an algorithm's number goes,
     theirs can."""
     found = {}
-    for tile in _lab.tiles(algorithm.number, problem.doing(pass_)):
-        number = algorithm.number + tile * WITH_TILE
-        name = tile_name(_lab.plan(number, "cuda", problem.doing(pass_)))
-        found[name] = replace(algorithm, name=f"{algorithm.name} {name}", number=number)
+    (switched,) = as_switched((algorithm.number,), "cuda", problem.dtype)
+    for tile in _lab.tiles(switched, problem.doing(pass_)):
+        name = tile_name(_lab.plan(switched + tile * WITH_TILE, "cuda", problem.doing(pass_)))
+        found[name] = replace(algorithm, name=f"{algorithm.name} {name}", number=algorithm.number + tile * WITH_TILE)
     return found
 
 

@@ -71,7 +71,7 @@ constexpr AlgorithmRow kAlgorithms[] = {
      .cuda = {"the same product by tensor cores, fed by asynchronous copies", kAllPasses, &kTensorCore}},
     {.id = 12,
      .name = "warpgroup",
-     .cuda = {"the same product by warpgroups, whose operands stay in shared memory", kForwardAndDgrad, &kWarpgroup}},
+     .cuda = {"the same product by warpgroups, whose operands stay in shared memory", kAllPasses, &kWarpgroup}},
 };
 
 // Those that choose among tiles: which there are, and the plan with one, counted from 1.

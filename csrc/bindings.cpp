@@ -120,8 +120,9 @@ py::dict plan_of(int64_t algo, const std::string& backend, const Problem& p) {
   return facts;
 }
 
-std::vector<int> tile_numbers(int64_t algo, const Problem& p) {
-  const AlgorithmRow& row = row_of(algo);
+std::vector<int> tile_numbers(int64_t algo, Problem p) {
+  if (algo >= kWithTf32) p.rounding = Rounding::tf32;
+  const AlgorithmRow& row = row_of(algo % kWithTf32);
   std::vector<int> numbers;
   const unsigned tiles = refusal(row, Backend::cuda, p).empty() ? tiles_of(row, p) : 0;
   for (int i = 0; i < std::bit_width(tiles); i++)

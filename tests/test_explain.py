@@ -167,7 +167,7 @@ def test_what_is_planned_is_what_is_launched(rung):
             assert [launch[:4] for launch in planned] == [launch[:4] for launch in sim.launches], (conv, pass_)
             for plan, launch in zip(planned, sim.launches):
                 assert plan.shared_bytes <= launch.shared_bytes
-                arch = "9.0" if "warpgroup_kernel" in launch.kernel else "8.0"
+                arch = "9.0" if "warpgroup_" in launch.kernel else "8.0"
                 if not (found := compiled.resources_of(launch.kernel, launch.source, arch)):
                     assert not is_recorded(launch.kernel), launch
                     continue

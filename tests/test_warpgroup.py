@@ -17,24 +17,32 @@ from convlab.testing import AWKWARD, Conv
 
 __all__ = ["tf32_switch"]
 NAMES = (*PRECISIONS,)
-PASSES = ("forward", "dgrad")
+PASSES = ("forward", "dgrad", "wgrad")
 SAMPLE, MANY, CHUNKS = 2, 600, 6  # random problems a precision and pass
 
 each_precision = pytest.mark.parametrize("precision", NAMES)
 
 
 def check(conv, precision, channels_last, passes=PASSES, rung=WARPGROUP, **mode):
-    check_conv(conv, precision, channels_last, passes, rung=rung, **mode)
+    check_conv(conv, precision, channels_last, [p for p in passes if has(precision, p)], rung=rung, **mode)
 
 
-# Of 16 bits and TF32, and of strict float32
-EACH_TILE, EACH_SPLIT_TILE = (
-    with_each_tile(WARPGROUP, TILES[0].problem(dtype), "forward") for dtype in (torch.float16, torch.float32)
-)
+def each_tile():
+    found = {}
+    for name in NAMES:
+        torch.backends.cudnn.allow_tf32 = name == "tf32"
+        for pass_ in PASSES:
+            found[name, pass_] = with_each_tile(WARPGROUP, TILES[0].problem(PRECISIONS[name][0]), pass_)
+    torch.backends.cudnn.allow_tf32 = False
+    return found
 
 
-def tiles_of(precision):
-    return [*(EACH_SPLIT_TILE if precision == "3xtf32" else EACH_TILE).values()]
+EACH_TILE = each_tile()
+EACH_SPLIT_TILE = EACH_TILE["3xtf32", "forward"]
+
+
+def has(precision, pass_):
+    return bool(EACH_TILE[precision, pass_])
 
 
 @each_precision
@@ -54,10 +62,10 @@ def test_several_tiles(precision, channels_last):
 
 def test_every_tile():
     rng = random.Random(0)
-    for precisions, tiles in ((NAMES[:-1], EACH_TILE), (NAMES[-1:], EACH_SPLIT_TILE)):
-        for rung in tiles.values():
-            conv, pass_ = rng.choice(TILES), rng.choice(PASSES)
-            check(conv, rng.choice(precisions), True, [pass_], rung, order="forward", check=False)
+    for name in NAMES[1:]:  # float16's are bfloat16's
+        for pass_ in ("forward", "wgrad"):  # dgrad's are forward's
+            for rung in EACH_TILE[name, pass_].values():
+                check(rng.choice(TILES), name, True, [pass_], rung, order="forward", check=False)
 
 
 def run_random(precision, pass_, seed, count, checked):
@@ -66,23 +74,24 @@ def run_random(precision, pass_, seed, count, checked):
         several = ("bfloat16", pass_) if i % 3 == 0 else None
         conv = random_conv(rng, several=several, rung=WARPGROUP)
         mode = dict(order=("forward", "reverse", "random")[i % 3], seed=i, check=checked)
-        check(conv, precision, rng.random() < 0.5, [pass_], rng.choice(tiles_of(precision)), **mode)
+        check(conv, precision, rng.random() < 0.5, [pass_], rng.choice([*EACH_TILE[precision, pass_].values()]), **mode)
 
 
-@each_precision
-@pytest.mark.parametrize("pass_", PASSES)
+each_pass = pytest.mark.parametrize("precision, pass_", [(n, p) for n in NAMES for p in PASSES if has(n, p)])
+
+
+@each_pass
 def test_random_problems(precision, pass_):
     run_random(precision, pass_, f"{precision} {pass_}", SAMPLE, False)
 
 
-def test_a_random_problem_checked():
-    run_random("bfloat16", "forward", "checked", 1, True)
-    run_random("3xtf32", "dgrad", "checked", 1, True)
+@pytest.mark.parametrize("precision, pass_", [("bfloat16", "forward"), ("3xtf32", "dgrad"), ("tf32", "wgrad")])
+def test_a_random_problem_checked(precision, pass_):
+    run_random(precision, pass_, "checked", 1, True)
 
 
 @pytest.mark.long
-@each_precision
-@pytest.mark.parametrize("pass_", PASSES)
+@each_pass
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_many_random_problems(precision, pass_, chunk):
     run_random(precision, pass_, f"{precision} {pass_} many {chunk}", MANY // CHUNKS, False)
@@ -93,7 +102,7 @@ def test_operands_are_read_once_by_a_warpgroup_and_without_bank_conflicts():
     conv = Conv(1, 64, 8, 16, 64, 3, 3, padding=(1, 1))
     x, w, b = (laid(t.half(), True) if t.dim() == 4 else t.half() for t in conv.tensors())
     with convlab.simulate(count=True) as sim:
-        run(conv, "float16", "forward", x, w, b, None, True, EACH_TILE["64x64"])
+        run(conv, "float16", "forward", x, w, b, None, True, EACH_TILE["float16", "forward"]["64x64"])
     rows = [r for r in sim.traffic if r.space == "shared" and "warpgroup_kernel" in r.kernel]
     products = [r for r in rows if r.access == "read" and "dynamic" in r.memory and r.bytes > 9 * 2 * 64 * 128]
     assert sum(r.bytes for r in products) == 2 * 9 * (64 + 64) * 128  # blocks, tiles, rows of A and B
@@ -114,13 +123,48 @@ def test_splitting_has_no_bank_conflicts(tile):
 def test_three_products_are_as_exact_as_float32():
     conv = Conv(1, 64, 14, 14, 48, 3, 3, padding=(1, 1))
     register_tiled = next(a.number for a in convlab.algorithms() if a.name == "register_tiled")
-    ours, float32 = errors(conv, WARPGROUP.number, PASSES), errors(conv, register_tiled, PASSES)
-    for pass_ in PASSES:
+    ours, float32 = errors(conv, WARPGROUP.number, PASSES[:2]), errors(conv, register_tiled, PASSES[:2])
+    for pass_ in PASSES[:2]:
         assert ours[pass_] <= 2 * float32[pass_], pass_
 
 
 def test_three_products_of_infinities_and_of_what_rounds_to_one():
     check_infinities({"forward": "warpgroup", "dgrad": "warpgroup", "wgrad": "tensor_core"})
+
+
+def test_wgrad_reads_operands_once_by_a_warpgroup_and_without_bank_conflicts():
+    conv = Conv(2, 64, 8, 16, 64, 3, 3, padding=(1, 1))
+    x, dy = (laid(torch.randn(2, 64, 8, 16).half(), True) for _ in range(2))
+    w = laid(torch.randn(64, 64, 3, 3).half(), True)
+    with convlab.simulate(count=True) as sim:
+        run(conv, "float16", "wgrad", x, w, None, dy, True, EACH_TILE["float16", "wgrad"]["64x192"])
+    rows = [r for r in sim.traffic if r.space == "shared" and "warpgroup_filter_kernel" in r.kernel]
+    products = [r for r in rows if r.access == "read" and "dynamic" in r.memory and r.bytes > 3 * 4 * 192 * 128]
+    assert sum(r.bytes for r in products) == 3 * 4 * (64 + 192) * 128  # blocks, tiles, rows of A and B
+    assert all(r.wavefronts == r.ideal for r in rows if r.memory not in ("lines", "part", "by"))
+
+
+def test_positions_are_walked_across_rows_planes_and_images():
+    """A step of a thread's walk is longer than a row, a plane or several images; the last slice is no whole tile."""
+    for P, Q in ((1, 1), (1, 5), (3, 1), (2, 3), (7, 2)):
+        for N, stride in ((1, 1), (37, 2)):
+            conv = Conv(N, 8, P * stride, Q * stride, 8, 1, 1, (stride, stride))
+            for name in ("bfloat16", "tf32"):
+                check(conv, name, True, ["wgrad"], EACH_TILE[name, "wgrad"]["64x64"], order="forward", check=False)
+
+
+def test_wgrad_is_of_the_shape_alone():
+    """Tiles and the GPU's multiprocessors change no bit; a sum of one slice is stored as it is."""
+    conv = Conv(3, 24, 20, 20, 40, 3, 3)
+    x, w, dy = (laid(torch.randn(*s).bfloat16(), True) for s in ((3, 24, 20, 20), (40, 24, 3, 3), (3, 40, 18, 18)))
+
+    def gradients(rung, gpu="H200"):
+        with convlab.simulate(check=False, gpu=gpu):
+            return run(conv, "bfloat16", "wgrad", x, w, None, dy, True, rung)
+
+    whole = gradients(WARPGROUP)
+    for rung in EACH_TILE["bfloat16", "wgrad"].values():
+        assert all(map(torch.equal, gradients(rung), whole))
 
 
 def test_what_it_refuses(tf32_switch):
@@ -131,10 +175,14 @@ def test_what_it_refuses(tf32_switch):
         return WARPGROUP.supports(problem, pass_)[1]
 
     assert reason(half) == ""
-    assert reason(half, "wgrad") == "has no wgrad for cuda tensors"
+    assert reason(half, "wgrad") == ""
     assert reason(conv.problem(torch.float64)) == "is not compiled for float64"
     for tf32_switch.allow_tf32, precision in ((False, "3xtf32"), (True, "tf32")):
         assert reason(single) == "" and WARPGROUP.plan(single, "forward")["precision"] == precision
+    assert reason(single, "wgrad") == ""
+    tf32_switch.allow_tf32 = False
+    why = "multiplies float32 in TF32 in wgrad, which torch.backends.cudnn.allow_tf32 does not allow"
+    assert reason(single, "wgrad") == why
     small = Conv(2, 6, 7, 7, 9, 3, 3, groups=3).problem(torch.float16)
     assert reason(small) == "multiplies 8 channels of a group at a time or more, and these groups have 2 in and 3 out"
     for name, has in (("A100", "8.0"), ("B200", "10.0")):
@@ -152,7 +200,7 @@ def test_by_name_with_the_switch_of_the_forward(tf32_switch):
         y = CF.conv2d(x, w, algo="warpgroup")
         tf32_switch.allow_tf32 = False
         y.sum().backward()
-    assert sum("warpgroup_kernel" in launch.kernel for launch in sim.launches) == 2
+    assert sum("warpgroup_" in launch.kernel for launch in sim.launches) == 3
     expected = torch.nn.functional.conv2d(x, w)
     assert torch.allclose(y, expected, atol=0.1) and not torch.equal(y, expected)
 

@@ -18,6 +18,7 @@ from convlab.layers import SMALL
 from tools import run
 
 torch.backends.cudnn.allow_tf32 = False  # float32 is compared as float32
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}  # of the largest element
 
 
 class Subset:
@@ -27,20 +28,21 @@ class Subset:
         self.device, self.problems, self.checks = device, problems, 0
 
     def compare(self, what, got, expected):
+        tolerance = TOLERANCE[got.dtype]
         got = got.detach().cpu().double()
         difference = (got - expected).abs().max().item() if got.numel() else 0.0
-        if not difference <= 2e-5 * max(expected.abs().max().item(), 1e-30):
+        if not difference <= tolerance * max(expected.abs().max().item(), 1e-30):
             sys.exit(f"gpu_subset: {what} is wrong by {difference:.2e}")
         self.checks += 1
 
-    def convolutions(self):
+    def convolutions(self, dtype, names):
         for layer in self.problems:
-            x, w, b = layer.tensors()
+            x, w, b = (t.to(dtype) for t in layer.tensors())
             exact = [t.double().requires_grad_() for t in (x, w, b)]
             y = F.conv2d(*exact, *layer.arguments)
-            dy = torch.randn(y.shape)
+            dy = torch.randn(y.shape).to(dtype)
             expected = [y.detach(), *torch.autograd.grad(y, exact, dy.double())]
-            for rung in convlab.algorithms():
+            for rung in (rung for rung in convlab.algorithms() if rung.name in names):
                 problem = convlab.Conv2dProblem.of(x.to(self.device), w.to(self.device), *layer.arguments)
                 able = {pass_: rung.name for pass_ in rung.passes if rung.supports(problem, pass_)[0]}
                 if not able:
@@ -49,7 +51,7 @@ class Subset:
                 out = CF.conv2d(*given, *layer.arguments, algo=able)
                 got = [out, *torch.autograd.grad(out, given, dy.to(self.device))]
                 for name, g, e in zip(("y", "dx", "dw", "db"), got, expected):
-                    self.compare(f"{name} of {rung.name} on {layer}", g, e)
+                    self.compare(f"{name} of {rung.name} in {dtype} on {layer}", g, e)
 
     def others(self):
         x = torch.randn(2, 3, 11, 13)
@@ -77,7 +79,9 @@ def main():
         sys.exit(f"gpu_subset: torch {torch.__version__} sees no GPU: --simulated goes without")
     subset = Subset("cpu" if args.simulated else "cuda", SMALL[: args.first])
     with convlab.simulate() if args.simulated else nullcontext():
-        subset.convolutions()
+        subset.convolutions(torch.float32, [rung.name for rung in convlab.algorithms()])
+        for dtype in (torch.float16, torch.bfloat16):
+            subset.convolutions(dtype, ["tensor_core", "warpgroup"])
         subset.others()
     if not args.simulated:
         torch.cuda.synchronize()

@@ -176,6 +176,7 @@ template <class T, bool kChannelsLast> struct FilterMap {
   Conv2d g;
   const T *dy, *x;
   float *dw, *db;  // [slices][K][taps][C], and [slices][K] or null
+  T* whole;  // [K][taps][C] in place of dw where there is one slice and it can be stored as it is, or null
   Pitches of_dy, of_x;
   int dy_depth, x_depth;  // channels of a group, up to a multiple of a chunk where they were laid out anew
   bool dy_wide, x_wide;
@@ -190,6 +191,7 @@ template <class T, bool kChannelsLast> struct FilterMap {
     Conv2d g;
     Pitches of_dy, of_x;
     float *output, *sums;
+    T* whole;
     Divisor by_plane, by_row;
     int x_depth, begin, steps;  // begin: inside the plane of the slice's first image
 
@@ -218,7 +220,11 @@ template <class T, bool kChannelsLast> struct FilterMap {
     }
     __device__ float bias_of(long long) const { return 0.0f; }
     template <int n> __device__ void store_together(long long d, const Vector<float, n>& sum) const {
-      store_vector(output + d, sum);
+      if (!whole) return store_vector(output + d, sum);
+      Vector<T, n> v;
+#pragma unroll
+      for (int i = 0; i < n; i++) v.at[i] = T(sum.at[i]);
+      store_vector(whole + d, v);
     }
     __device__ void store_line_sum(long long m, float sum) const { sums[m] = sum; }
   };
@@ -237,6 +243,7 @@ template <class T, bool kChannelsLast> struct FilterMap {
     p.a_h = p.a_w = 1, p.b_h = g.H, p.b_w = g.W;
     p.a_wide = dy_wide, p.b_wide = x_wide;
     p.output = dw + i * filters + group * (filters / g.groups);
+    p.whole = whole ? whole + group * (filters / g.groups) : nullptr;
     p.sums = db ? db + (long long)i * g.K + group * g.Kg() : nullptr;
     p.wants_line_sums = db != nullptr;
     p.fours = g.Cg() % 4 == 0 && x_depth == g.Cg();

@@ -6,6 +6,7 @@
 #include "kernels/fill.h"
 #include "kernels/launchers.h"
 #include "kernels/layout.h"
+#include "kernels/positions_inner.h"
 
 namespace convlab {
 
@@ -32,6 +33,11 @@ void multiply_by_warpgroups(const TensorCoreCall&, const ImageMap<float16, true>
 void multiply_by_warpgroups(const TensorCoreCall&, const ImageMap<bfloat16, true>&);
 void multiply_by_warpgroups(const TensorCoreCall&, const ImageMap<float, true>&);
 
+// warpgroup_wgrad.cu
+void multiply_by_warpgroups(const TensorCoreCall&, const FilterMap<float16, true>&);
+void multiply_by_warpgroups(const TensorCoreCall&, const FilterMap<bfloat16, true>&);
+void multiply_by_warpgroups(const TensorCoreCall&, const FilterMap<float, true>&);
+
 #if defined(CONVLAB_TENSOR_CORE_LAUNCHES)
 
 // Calls f(type_tag<Tile>{}) with the tile of the plan, one of `i` to `last`.
@@ -46,7 +52,7 @@ template <int i, int last, class T, class F> void dispatch_tensor_tile(const Pla
 template <class Products> struct TensorCorePasses {
   using T = typename Products::Element;
   template <class Map> static void multiply(const TensorCoreCall& c, const Map& map) {
-    if constexpr (std::is_same_v<Map, ImageMap<T, true>>)
+    if constexpr (std::is_same_v<Map, ImageMap<T, true>> || std::is_same_v<Map, FilterMap<T, true>>)
       if (c.warpgroups) return multiply_by_warpgroups(c, map);
     constexpr TensorTiles kTiles = tensor_tiles(Products::kPromotes, Map::Part::kBAsA);
     dispatch_tensor_tile<kTiles.first, kTiles.last, T>(c.plan, [&](auto tile) {
@@ -76,6 +82,24 @@ template <class Products> struct TensorCorePasses {
         dim3(unsigned(ceil_div(pixels, kLayoutThreads)), grid_of(depths * int(sizeof(T)) / kChunkBytes), grid_of(g.N)),
         dim3(kLayoutThreads), 0, c.stream, g.N, g.groups, channels / g.groups, o.depth, pixels,
         pitches_of(channels, pixels, channels_last), static_cast<const T*>(from), to);
+    return to;
+  }
+
+  // dy of TF32 as the warpgroup rung's wgrad takes it
+  static const T* positions_inner(const TensorCoreCall& c, const TensorOperand& o, Pitches& pitches, char*& at) {
+    T* const to = reinterpret_cast<T*>(at);
+    if constexpr (sizeof(T) == 4) {
+      const Conv2d& g = c.problem.g;
+      const long long pixels = (long long)g.P * g.Q, positions = g.N * pixels;
+      const long long pitch = up_to(positions, kChunkBytes / int(sizeof(T)));
+      const bool channels_last = c.problem.layouts.first || pixels == 1;
+      launch(channels_last ? positions_inner_kernel<true> : positions_inner_kernel<false>,
+             dim3(unsigned(ceil_div(pitch, kTransposed)),
+                  unsigned(std::min(ceil_div(g.K, kTransposed), (long long)kGridYZ))),
+             dim3(kLayoutThreads), 0, c.stream, g.K, pixels, positions, pitch, static_cast<const float*>(c.first), to);
+      pitches = {pixels, pitch, 1};
+    }
+    at += o.bytes;
     return to;
   }
 
@@ -128,7 +152,8 @@ template <class Products> struct TensorCorePasses {
     const long long filters = gemm_weights(g);
     FilterMap<T, kChannelsLast> map{};
     map.g = g;
-    map.dy = taken(c, l.first, c.first, g.K, (long long)g.P * g.Q, lie.first, map.of_dy, at);
+    if (c.warpgroups && sizeof(T) == 4) map.dy = positions_inner(c, l.first, map.of_dy, at);
+    else map.dy = taken(c, l.first, c.first, g.K, (long long)g.P * g.Q, lie.first, map.of_dy, at);
     map.x = taken(c, l.second, c.second, g.C, (long long)g.H * g.W, lie.second, map.of_x, at);
     map.dw = reinterpret_cast<float*>(at);
     map.db = c.bias_gradient ? map.dw + c.plan.slices * filters : nullptr;
@@ -136,8 +161,10 @@ template <class Products> struct TensorCorePasses {
     map.dy_wide = l.first.wide, map.x_wide = l.second.wide;
     map.slices = c.plan.slices, map.slice = c.plan.slice;
     map.by_plane = Divisor(g.P * g.Q), map.by_row = Divisor(g.Q);
+    if (c.warpgroups && c.plan.slices == 1 && (lie.output || g.R * g.S == 1)) map.whole = static_cast<T*>(c.output);
     multiply(c, map);
-    add_filter_slices(c.plan.slices, g.K, g.Cg(), g.R * g.S, lie.output, map.dw, static_cast<T*>(c.output), c.stream);
+    if (!map.whole)
+      add_filter_slices(c.plan.slices, g.K, g.Cg(), g.R * g.S, lie.output, map.dw, static_cast<T*>(c.output), c.stream);
     if (map.db) add_slices(c.plan.slices, g.K, map.db, static_cast<T*>(c.bias_gradient), c.stream);
   }
 

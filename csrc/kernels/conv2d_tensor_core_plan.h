@@ -99,6 +99,12 @@ inline TensorLayout tensor_layout(const Problem& p, bool warpgroups = false) {
   const long long inputs = (long long)g.H * g.W, outputs = (long long)g.P * g.Q;
   const int chunk = kTensorChunk / bytes_of(p.dtype);
   TensorLayout l;
+  if (p.pass == Pass::wgrad && warpgroups && p.dtype == DType::float32) {  // dy: [K][positions] (positions_inner.h)
+    const long long pitch = up_to((long long)p.g.N * outputs, chunk);
+    l.first = {true, true, g.Kg(), true, up_to(g.K * pitch * bytes_of(p.dtype), 256)};
+    l.second = tensor_operand(p, g.Cg(), inputs, p.layouts.second, true);
+    return l;
+  }
   if (p.pass == Pass::wgrad) {
     const bool any =
         p.layouts.first || p.layouts.second || (std::min(g.Cg(), g.Kg()) >= kCopiedForWgrad && g.R * g.S > 1);

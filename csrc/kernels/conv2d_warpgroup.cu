@@ -2,13 +2,14 @@
 //
 // What it does    four warps multiply 64 rows by all columns of a tile with one instruction, which reads both out of shared
 //                 memory and goes on by itself, while the warps start the copies of another tile (warpgroup_tile.h).
-//                 Tensors are taken as by tensor_core, and float32 laid out anew where it is not channels_last.
+//                 Tensors are taken as by tensor_core, and float32 laid out anew where it is not channels_last. wgrad, whose
+//                 rows and columns lie side by side, has loops of its own: of 16-bit elements, which the instruction takes so
+//                 (warpgroup_filter_tile.h), and of TF32, which it does not (warpgroup_filter_tf32.h).
 // Against tensor_core  no operand passes through registers, and no warp waits for a product: the rate of the tensor cores
 //                 is 1.6 times what mma.sync reaches on them.
 // What bounds it  shared memory, which passes each tile on its way in and, of A, again for each 256 columns, of B for each
 //                 64 rows; then L2.
-// What is next    TMA, which copies without threads and to several blocks at once; and wgrad, whose operands lie the other
-//                 way round in tiles.
+// What is next    TMA, which copies without threads and to several blocks at once; and one tile of x for taps that share it.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
 //   LeNet C3    forward     1.00   1.00               9.35      6.76       5.76        1.03     1.50
@@ -78,7 +79,12 @@ void dgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const
   run({plan, problem_of(plan, Pass::dgrad, dtype, g), dy, w, dx, nullptr, nullptr, workspace, stream});
 }
 
-const ConvKernels conv2d_warpgroup(kWarpgroup, forward, dgrad, nullptr);
+void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* x, void* dw, void* db,
+           void* workspace, Stream stream) {
+  run({plan, problem_of(plan, Pass::wgrad, dtype, g), dy, x, dw, db, nullptr, workspace, stream});
+}
+
+const ConvKernels conv2d_warpgroup(kWarpgroup, forward, dgrad, wgrad);
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 // The warpgroup rung as data: its tiles, and what it cannot do. Operands are laid out as tensor_core's.
 #pragma once
 #include "kernels/conv2d_tensor_core_plan.h"
+#include "kernels/warpgroup_wgrad_plan.h"
 
 namespace convlab {
 
@@ -43,6 +44,7 @@ inline Cover warpgroup_cover(const WarpgroupTileShape& t, const Problem& problem
 }
 
 inline Plan warpgroup_plan_with(const Problem& p, int tile) {
+  if (p.pass == Pass::wgrad) return warpgroup_wgrad_plan_with(p, tile);
   const TensorLayout l = tensor_layout(p, true);
   const GemmProblem product = tensor_product(p, l);
   Plan plan;
@@ -71,6 +73,7 @@ inline Plan warpgroup_plan(const Problem& p) { return warpgroup_plan_with(p, 0);
 
 // Those that have a grid, a bit each
 inline unsigned warpgroup_tiles(const Problem& p) {
+  if (p.pass == Pass::wgrad) return warpgroup_wgrad_tiles(p);
   const GemmProblem product = tensor_product(p, tensor_layout(p, true));
   const TensorTiles tiles = warpgroup_tiles_of(tensor_precision(p));
   unsigned fit = 0;
@@ -78,16 +81,23 @@ inline unsigned warpgroup_tiles(const Problem& p) {
   return fit;
 }
 
+inline long long warpgroup_counted(const Problem& p, const TensorLayout& l) {
+  return p.pass == Pass::wgrad ? warpgroup_wgrad_counted(p, l) : tensor_core_counted(p, l, kMostWarpgroupRows);
+}
+
 inline bool warpgroup_can(const Problem& p) {
   if (p.dtype == DType::float64 || p.capability != kWarpgroupCapability || !tensor_core_groups(p.g)) return false;
   const TensorLayout l = tensor_layout(p, true);
-  return tensor_core_counted(p, l, kMostWarpgroupRows) <= INT_MAX &&
-         tensor_fits(kWarpgroupTiles[warpgroup_tiles_of(tensor_precision(p)).last], tensor_product(p, l));
+  if (p.pass == Pass::wgrad && tensor_precision(p) == Precision::tf32x3) return false;
+  return warpgroup_counted(p, l) <= INT_MAX &&
+         tensor_fits(kWarpgroupTiles[warpgroup_tiles_of(tensor_precision(p)).last], warpgroup_product(p, l));
 }
 
 inline std::string warpgroup_why_not(const Problem& p) {
   const auto text = [](long long n) { return std::to_string(n); };
   if (p.dtype == DType::float64) return "is not compiled for float64";
+  if (p.pass == Pass::wgrad && tensor_precision(p) == Precision::tf32x3)
+    return "multiplies float32 in TF32 in wgrad, which torch.backends.cudnn.allow_tf32 does not allow";
   if (p.capability != kWarpgroupCapability)
     return "has instructions of compute capability 9.0 alone, and this GPU is of " + text(p.capability / 10) + "." +
            text(p.capability % 10);
@@ -95,10 +105,10 @@ inline std::string warpgroup_why_not(const Problem& p) {
     return "multiplies " + text(kLeastTensorGroup) + " channels of a group at a time or more, and these groups have " +
            text(p.g.Cg()) + " in and " + text(p.g.Kg()) + " out";
   const TensorLayout l = tensor_layout(p, true);
-  if (const long long counted = tensor_core_counted(p, l, kMostWarpgroupRows); counted > INT_MAX)
+  if (const long long counted = warpgroup_counted(p, l); counted > INT_MAX)
     return "counts weights, the pixels of a plane and 16 bytes of " + text(kMostWarpgroupRows) +
-           " images in 32 bits, and there are " + text(counted);
-  const GemmProblem product = tensor_product(p, l);
+           " images, or of an image between two taps, in 32 bits, and there are " + text(counted);
+  const GemmProblem product = warpgroup_product(p, l);
   const WarpgroupTileShape& t = kWarpgroupTiles[warpgroup_tiles_of(tensor_precision(p)).last];
   return grid_refusal(ceil_div(product.rows, t.M), ceil_div(product.columns, t.N), product.parts);
 }

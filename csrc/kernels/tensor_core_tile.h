@@ -262,11 +262,12 @@ __device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& 
     return sum + lines.bias[n];
   };
   if (part.fours) {
-    constexpr int kAcross = Tile::N / 4;
+    constexpr int kAcross = Tile::N / 4, kTall = Tile::threads / kAcross;
     const int n = thread % kAcross * 4;
     const long long column = lines.column[n];
+    if (thread >= kTall * kAcross) return;  // 192 columns are no power of two
 #pragma unroll 8
-    for (int m = thread / kAcross; m < Tile::M; m += Tile::threads / kAcross) {
+    for (int m = thread / kAcross; m < Tile::M; m += kTall) {
       const float4 sum = load4(sums + sum_at<Tile>(m, n));
       const long long row = lines.row[m];
       if (row >= 0 && column >= 0)

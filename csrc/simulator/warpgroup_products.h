@@ -20,7 +20,7 @@ class WarpgroupProducts {
   void clear();
   bool empty() const { return pending_.empty(); }
   Site first_site() const { return pending_.front().site; }
-  void issue(Runner& runner, const WarpgroupProduct& product, const RowsOfA& rows, Site site);
+  void issue(Runner& runner, const WarpgroupProduct& product, const RowsOfA& rows, bool lines, Site site);
   void commit() { groups_++; }
   void wait(unsigned groups_that_may_be_pending);
 
@@ -28,12 +28,14 @@ class WarpgroupProducts {
   struct Product : WarpgroupProduct {
     RowsOfA rows;
     uint32_t taken[4];  // from the registers
+    bool lines;  // rows of both lie side by side
     int group;
     bool done;
     Site site;
   };
   static void read(Runner& runner, const Product& product);
   static void multiply(Runner& runner, const Product& product);
+  static void multiply_lines(Runner& runner, const Product& product);
   static void check_registers(const Product& product);
   std::vector<Product> pending_;
   int groups_ = 0;  // committed so far

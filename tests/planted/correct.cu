@@ -189,5 +189,46 @@ __global__ void vectors_kernel(const float* in, float* out) {
 }
 PLANTED(vectors, RIGHT { return in[4 * (15 - i / 4) + i % 4]; });
 
+// A warpgroup's product of matrices whose rows, and whose columns, lie side by side: 64 of them after each other, and the
+// second 64 columns at a distance of their own
+constexpr int kColumnBytes = 3 * 1024;
+constexpr int row_element(int row, int step) { return (row * 3 + step * 5) % 7 - 3; }
+constexpr int column_element(int column, int step) { return (column * 2 + step * 3) % 11 - 5; }
+constexpr int column_for(int row) { return row * 37 % 128; }
+
+__global__ void products_of_lines_kernel(const float*, float* out) {
+  DYNAMIC_SHARED(convlab::bfloat16, memory);
+  char* const a = reinterpret_cast<char*>(convlab::on_swizzle_boundary(memory));
+  char* const b = a + 2 * 1024;
+  const auto put = [](char* tile, int line, int step, int value) {  // step by step, of 64 lines
+    const int at = step / 8 * 1024 + step % 8 * 128 + (line / 8 ^ step % 8) * 16 + line % 8 * 2;
+    *reinterpret_cast<convlab::bfloat16*>(tile + at) = convlab::bfloat16(float(value));
+  };
+  for (int i = threadIdx.x; i < 64 * 16; i += 128) {
+    const int line = i % 64, step = i / 64;
+    put(a, line, step, row_element(line, step)), put(b, line, step, column_element(line, step));
+    put(b + kColumnBytes, line, step, column_element(64 + line, step));
+  }
+  convlab::warpgroup_sees_writes();
+  __syncthreads();
+  float sums[64] = {};
+  convlab::warpgroup_begin();
+  convlab::wgmma_lines<convlab::bfloat16>(sums, convlab::shared_lines(a, 1024), convlab::shared_lines(b, kColumnBytes));
+  convlab::warpgroup_commit();
+  convlab::warpgroup_wait_for(sums);
+  const int thread = threadIdx.x, g = thread % 32 / 4, t = thread % 4;
+  for (int i = 0; i < 64; i++) {
+    const int row = thread / 32 * 16 + g + i / 2 % 2 * 8, column = i / 4 * 8 + 2 * t + i % 2;
+    if (column == column_for(row)) out[row] = sums[i];
+  }
+}
+PLANTED_LAUNCH(products_of_lines,
+               launch(products_of_lines_kernel, dim3(1), dim3(128), 2 * 1024 + 2 * kColumnBytes + 1024, nullptr, in, out),
+               [](const float*, int i) -> float {
+                 int sum = 0;
+                 for (int step = 0; step < 16; step++) sum += row_element(i, step) * column_element(column_for(i), step);
+                 return float(sum);
+               });
+
 }  // namespace
 }  // namespace planted

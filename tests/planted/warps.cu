@@ -152,6 +152,15 @@ __global__ void register_written_under_a_product_kernel(const float* in, float* 
   out[threadIdx.x] = sums[0] + a[1];
 }
 PLANTED_LAUNCH(register_written_under_a_product, OF_A_WARPGROUP(register_written_under_a_product), nullptr);
+__global__ void lines_on_no_swizzle_boundary_kernel(const float* in, float* out) {
+  DYNAMIC_SHARED(float, memory);
+  const auto matrix = convlab::shared_lines(tile_of(in, convlab::on_swizzle_boundary(memory)) + 256 + 32, 1024);
+  float sums[32] = {};
+  convlab::wgmma_lines<convlab::float16>(sums, matrix, matrix);  // both: begin on multiples of 1024 bytes
+  convlab::warpgroup_wait_for(sums);
+  out[threadIdx.x] = sums[0];
+}
+PLANTED_LAUNCH(lines_on_no_swizzle_boundary, OF_A_WARPGROUP(lines_on_no_swizzle_boundary), nullptr);
 
 }  // namespace
 }  // namespace planted

@@ -1,0 +1,170 @@
+// The main loop of the warpgroup rung's wgrad in TF32, which wgmma takes out of shared memory only where steps lie side by
+// side. So rows are the channels of taps, which lie side by side in x and pass through registers, and are rounded there;
+// columns are filters, of a dy whose positions were laid side by side before (positions_inner.h).
+//
+// A tile of A is [steps][M], one of B [N][steps]. While the products of a tile are made, the threads load their part of the
+// next one's A.
+#pragma once
+#include "device/mma.h"
+#include "kernels/warpgroup_filter_tile.h"
+
+namespace convlab {
+
+// FilterMap's part with rows and columns exchanged
+template <class Part> struct TurnedPart : Part {
+  static constexpr bool rows_inner = true;
+  int rows_together;
+
+  static __device__ TurnedPart of(const Part& part) {
+    TurnedPart p;
+    static_cast<Part&>(p) = part;
+    p.fours = false, p.rows_together = part.x_depth != part.g.Cg() || part.g.Cg() % 2 ? 1 : part.g.Cg() % 4 ? 2 : 4;
+    return p;
+  }
+};
+
+// Makes the block's tile whose first row is m0 and first column n0.
+template <class Tile, class Part>
+__device__ __forceinline__ void multiply_filter_tf32(const Part& part, const OutputSteps& by, long long m0,
+                                                     long long n0) {
+  constexpr int K = Tile::K, kCopiersOfB = Tile::N * 8 % Tile::threads ? 256 : Tile::threads;
+  using TileOfA = OperandTile<float, Tile::M, true, Tile::threads>;
+  using TileOfB = OperandTile<float, Tile::N, false, kCopiersOfB>;
+  using WideA = typename TileOfA::Wide;
+  using WideB = typename TileOfB::Wide;
+  static_assert(K == TileOfA::kSteps && TileOfA::kElements * 4 % kSwizzleBytes == 0 && Tile::pending == 1);
+  DYNAMIC_SHARED(float, unaligned);  // [stages][A, B], and in the end [M][N] sums, from a multiple of 1024 bytes on
+  float* const tiles = on_swizzle_boundary(unaligned);
+  SHARED(Lines<Tile>, lines, [1]);
+  const int thread = int(threadIdx.x), count = part.tiles(K);
+  for (int i = thread; i < Tile::M; i += Tile::threads) {
+    Position unused;
+    part.column(m0 + i, unused, lines[0].row[i]);
+  }
+  for (int i = thread; i < Tile::N; i += Tile::threads) {
+    Position unused;
+    part.row(n0 + i, unused, lines[0].column[i]);
+    lines[0].bias[i] = 0;
+  }
+
+  // This thread's chunk of A's lines, in every so many steps, and of B's steps, in every so many lines
+  Position tap;
+  long long unused;
+  part.column(m0 + WideA::column(), tap, unused);
+  OutputWalk<float> walk(part, WideA::first(), K);
+  walk.x += tap.offset, walk.h += tap.h, walk.w += tap.w;
+  const int b_h = part.b_h, b_w = part.b_w, end_h = by.end_h + tap.h, end_w = by.end_w + tap.w;
+  const long long pitch = part.of_dy.channel;
+  const float* dy = part.a_base + part.begin + WideB::column() + (n0 + WideB::first()) * pitch;
+  int dy_left = part.steps - WideB::column();
+  const bool copies_b = Tile::threads == kCopiersOfB || thread < kCopiersOfB;
+  const int dy_lines =
+      int(min((part.rows - n0 - WideB::first() + WideB::kEvery - 1) / WideB::kEvery, (long long)Tile::N));
+  const auto copy = [&](float* tile) {
+    float* to = tile + TileOfA::at(WideA::first(), WideA::column());
+#pragma unroll
+    for (int i = 0; i < WideA::kCount; i++) {
+      const bool inside = walk.left > 0 && unsigned(walk.h) < unsigned(b_h) && unsigned(walk.w) < unsigned(b_w);
+      async_copy<kChunkBytes>(to + i * WideA::kEvery * TileOfA::kPitch, walk.x, inside ? kChunkBytes : 0);
+      walk.advance(by, end_h, end_w);
+    }
+    if (copies_b) {
+      to = tile + TileOfA::kElements + TileOfB::at(WideB::first(), WideB::column());
+      const int there = dy_left > 0 ? dy_lines : 0;
+#pragma unroll
+      for (int i = 0; i < WideB::kCount; i++)
+        async_copy<kChunkBytes>(to + i * WideB::kEvery * TileOfB::kPitch, dy + pitch * (i * WideB::kEvery),
+                                i < there ? kChunkBytes : 0);
+    }
+    dy += K, dy_left -= K;
+  };
+
+  constexpr int kElements = TileOfA::kElements + TileOfB::kElements, kEnd = Tile::stages * kElements;
+#pragma unroll
+  for (int i = 0; i < Tile::ahead; i++) {
+    if (i < count) copy(tiles + i * kElements);
+    async_commit();
+  }
+
+  float sums[Tile::N / 2];
+#pragma unroll
+  for (int i = 0; i < Tile::N / 2; i++) sums[i] = 0;
+  uint32_t even[kInstructions][4], odd[kInstructions][4] = {};
+  const int lane_a = TileOfA::template lane_at<true>(thread / 32 * 16);
+  const auto load = [&](uint32_t (&to)[kInstructions][4], const float* tile) {
+#pragma unroll
+    for (int k = 0; k < kInstructions; k++) {
+      TileOfA::template load_four<true>(to[k], tile, lane_a, 0, k);
+#pragma unroll
+      for (int i = 0; i < 4; i++) to[k][i] = to_tf32(__uint_as_float(to[k][i]));
+    }
+  };
+  const auto next_is_there = [] {
+    async_wait<Tile::ahead - 1>();
+    warpgroup_sees_writes();
+    __syncthreads();
+  };
+  next_is_there();
+  load(even, tiles);
+
+  float line_sum = 0, line_lost = 0;
+  const bool sums_lines = part.wants_line_sums && m0 == 0 && thread < Tile::N;
+  const MatrixDescriptor first_b = shared_matrix(tiles + TileOfA::kElements);
+  int full = 0, free = Tile::ahead * kElements;  // where the tile is that is multiplied, and the one that is copied to
+  const auto behind = [](int stage) { return stage + kElements == kEnd ? 0 : stage + kElements; };
+  const auto step = [&](int tile, const uint32_t (&now)[kInstructions][4], uint32_t (&next)[kInstructions][4]) {
+    const MatrixDescriptor b = first_b + full * int(sizeof(float)) / 16;
+    warpgroup_begin();
+#pragma unroll
+    for (int k = 0; k < kInstructions; k++) wgmma<float>(sums, now[k], at_step(b, k * kInstructionBytes));
+    warpgroup_commit();
+    if (tile + Tile::ahead < count) copy(tiles + free);
+    async_commit();
+    if (sums_lines) {
+      const float* b_tile = tiles + full + TileOfA::kElements;
+      float of_tile = 0;
+#pragma unroll 8
+      for (int k = 0; k < K; k++)  // so that 32 lines are in 32 banks
+        of_tile += b_tile[TileOfB::at(thread, k ^ (thread / 8 % 4))];
+      const float before = line_sum, more = of_tile - line_lost;  // Kahan: a slice has thousands of tiles
+      line_sum = before + more, line_lost = (line_sum - before) - more;
+    }
+    full = behind(full), free = behind(free);
+    if (tile + 1 < count) {
+      next_is_there();  // and the products of the tile before this one are made: it may be written
+      load(next, tiles + full);
+    }
+    warpgroup_wait<0>();
+  };
+#pragma unroll 1
+  for (int tile = 0; tile < count; tile += 2) {
+    step(tile, even, odd);
+    if (tile + 1 < count) step(tile + 1, odd, even);
+  }
+  warpgroup_wait_for(sums);
+  async_wait<0>();
+  if (sums_lines && n0 + thread < part.rows) part.store_line_sum(n0 + thread, line_sum);
+
+  __syncthreads();  // nobody reads the tiles
+  float* all = tiles;
+  write_wgrad_sums<Tile>(all, sums);
+  __syncthreads();
+  store_sums<Tile, false>(part, lines[0], all, m0, n0);
+}
+
+// grid (ceil(channels of taps / M), ceil(filters / N), parts)
+template <class Tile, class Map>
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
+    warpgroup_filter_tf32_kernel(const __grid_constant__ Map map) {
+  using Part = TurnedPart<typename Map::Part>;
+  SHARED(Part, part, [1]);  // in shared memory, because the loop needs the registers
+  SHARED(OutputSteps, by, [1]);
+  if (threadIdx.x == 0) {
+    part[0] = Part::of(map.part(blockIdx.z));
+    by[0] = OutputSteps::of(part[0], OperandTile<float, Tile::M, true, Tile::threads>::Wide::kEvery);
+  }
+  __syncthreads();
+  multiply_filter_tf32<Tile>(part[0], by[0], (long long)blockIdx.x * Tile::M, (long long)blockIdx.y * Tile::N);
+}
+
+}  // namespace convlab
