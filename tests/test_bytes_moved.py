@@ -15,12 +15,13 @@ POOLS = {
 }
 
 
-def counted(call) -> tuple[float, object]:
-    """Of the one launch that `call` must be: sectors that its requests move, and what it gives."""
+def counted(call, kernels=("",)) -> tuple[float, object]:
+    """Of the one launch that `call` must be, but for kernels of other names: sectors that its requests move, and what it gives."""
     with convlab.simulate(check=False, count=True) as sim:
         result = call()
-    assert len(sim.launches) == 1, sim.launches
-    return sum(row.sectors for row in sim.traffic), result
+    launches = [launch for launch in sim.launches if launch.kernel.startswith(kernels)]
+    assert len(launches) == 1, launches
+    return sum(row.sectors for row in sim.traffic if row.kernel.startswith(kernels)), result
 
 
 def least(*tensors) -> float:
@@ -76,3 +77,25 @@ def test_activations(dtype, layout):
     assert moved <= 1.02 * least(x, y)
     moved, dx = counted(lambda: ops.relu_backward(x, y))
     assert moved <= 1.02 * least(x, y, dx)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size, most", [(2, 1.08), (1, 1.02)])
+def test_endings_of_blocks(size, most, dtype):
+    """What a block does beside its convolution, here of a rung that has no epilogue"""
+    algo = next(a.number for a in convlab.algorithms() if a.name == "depthwise")
+    x, w, geometry = torch.randn(4, 16, 16, 32).to(dtype), torch.randn(16, 1, 3, 3).to(dtype), [1] * 8 + [16]
+    ending = ops.ACTIVATIONS["leaky_relu"], size, size
+    moved, (y, winners) = counted(
+        lambda: ops.conv2d_block_forward(x, w, None, geometry, ending, 0.1, True, algo),
+        ("finish_kernel", "unary_kernel"),
+    )
+    assert moved <= most * least(x, y, winners)  # the convolution's output is as large as x
+    no = False, False, False
+    moved, _ = counted(
+        lambda: ops.conv2d_block_backward(
+            y, winners, None, w, x.shape[2:], w.shape[2:], geometry, ending, 0.1, *no, (algo, 0)
+        ),
+        ("spread_kernel", "binary_kernel"),
+    )
+    assert moved <= most * least(y, winners, x)

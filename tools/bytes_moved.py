@@ -1,4 +1,4 @@
-"""What pooling and activations cost beside the bytes that they move: schedulers' slots, sectors, launches.
+"""What pooling, activations and blocks' endings cost beside the bytes that they move: schedulers' slots, sectors, launches.
 
     python -m tools.bytes_moved                 all, as convlab/_C.so has them
     python -m tools.bytes_moved --only max      those whose line begins so
@@ -19,13 +19,14 @@ from typing import NamedTuple
 
 import torch
 
+import convlab
 from convlab import ops
 from convlab.explain import prediction
 from convlab.explain.compiled import LIBRARY, NoTools, names_of, nearest, resources, sass
 from convlab.explain.prediction import Facts, Launched, asked_of, predict
 from convlab.explain.sass import longest_way, without_loops
 from convlab.gpus import GPUS, SUBPARTITIONS, WARP, Gpu
-from convlab.simulator import Launch, launches_of, traffic_of_a_sample
+from convlab.simulator import Launch, TrafficTable, launches_of, traffic_of_a_sample
 from tools import run
 
 ON = ("A100", "H200")
@@ -43,6 +44,7 @@ class Case(NamedTuple):
     dtype: torch.dtype
     call: Callable[[], object]
     tensors: tuple[torch.Tensor, ...]  # each is read or written once
+    kernels: tuple[str, ...] = ("",)  # of the call's, those whose name begins so
 
     @property
     def bytes(self) -> int:
@@ -94,8 +96,37 @@ def cases() -> Iterator[Case]:
                 lambda x=x, k=kept: ops.leaky_relu_backward(x, k, 0.1),
                 (x, kept, x),
             )
+            yield from endings(dtype)
             yield Case("relu forward", "any", dtype, lambda x=x: ops.relu_forward(x), (x, x))
             yield Case("relu backward", "any", dtype, lambda x=x: ops.relu_backward(x, x), (x, x, x))
+
+
+def endings(dtype: torch.dtype) -> Iterator[Case]:
+    """What a block does beside its convolution, which here has a rung without an epilogue."""
+    algo = next(a.number for a in convlab.algorithms() if a.name == "depthwise")
+    x, w, geometry = (
+        torch.empty(SHAPE, dtype=dtype),
+        torch.empty(64, 1, 3, 3, dtype=dtype),
+        (1, 1, 1, 1, 1, 1, 1, 1, 64),
+    )
+    for activation, size in (("leaky_relu", 2), ("relu", 2), ("leaky_relu", 1)):
+        ending = (ops.ACTIVATIONS[activation], size, size)
+        y = torch.empty(*SHAPE[:2], 112 // size, 112 // size, dtype=dtype)
+        winners = torch.empty(y.shape, dtype=torch.uint8)
+
+        def forward(ending=ending):
+            return ops.conv2d_block_forward(x, w, None, geometry, ending, 0.1, True, algo)
+
+        def backward(ending=ending, y=y, winners=winners):
+            none = False, False, False
+            return ops.conv2d_block_backward(
+                y, winners, None, w, SHAPE[2:], (3, 3), geometry, ending, 0.1, *none, (algo, 0)
+            )
+
+        name = f"{activation} {size}x{size}"
+        yield Case(f"block {name} forward", "NCHW", dtype, forward, (x, y, winners), ("finish", "unary"))
+        if activation == "leaky_relu":  # relu differs in a launch's argument
+            yield Case(f"block {name} backward", "NCHW", dtype, backward, (y, winners, x), ("spread", "binary"))
 
 
 class Code:
@@ -186,8 +217,9 @@ def rows(code: Code, only: str = "") -> Iterator[Row]:
     for case in cases():
         if not case.name.startswith(only):
             continue
-        launches = launches_of(case.call)
+        launches = [launch for launch in launches_of(case.call) if launch.kernel.startswith(case.kernels)]
         traffic = traffic_of_a_sample(case.call, SAMPLE)
+        traffic = TrafficTable(row for row in traffic if row.kernel.startswith(case.kernels))
         sectors = 32 * sum(row.sectors for row in traffic) / case.bytes
         asked = asked_of(traffic)
         costs = {name: cost_of(case, launches[0], asked, code, GPUS[name]) for name in ON}

@@ -38,6 +38,7 @@ template <class A> struct Sum {
   A value = 0;
 
   __device__ __forceinline__ void begin(int) {}
+  __device__ __forceinline__ void start(A first) { value = first; }
   __device__ __forceinline__ void take(A other, int) { value += other; }
   __device__ __forceinline__ void take(const Sum& row, int) { value += row.value; }
 };
@@ -47,6 +48,7 @@ template <class T> struct Forward {
   T* y;
   Averaged over;
 
+  template <class A> __device__ __forceinline__ A of(A x) const { return x; }
   template <class S>
   __device__ __forceinline__ void write(const Pool2d& g, int p, int q, long long i,
                                         const Sum<acc_t<T>> (&of)[S::together]) const {

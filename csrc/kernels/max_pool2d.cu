@@ -64,6 +64,7 @@ template <class A> struct Largest {
   // The first tap wins among nothing but -inf, too. The value again: of an array of arrays, nvcc 13.0 gives the members
   // of the first array alone their initial values.
   __device__ __forceinline__ void begin(int first) { value = outside(), tap = first; }
+  __device__ __forceinline__ void start(A first) { value = first, tap = 0; }
   __device__ __forceinline__ void take(A other, int of) {
     if (other > value || other != other) value = other, tap = of;
   }
@@ -75,6 +76,7 @@ template <class T> struct Forward {
   T* y;
   Winners winners;
 
+  template <class A> __device__ __forceinline__ A of(A x) const { return x; }
   template <class S>
   __device__ __forceinline__ void write(const Pool2d&, int, int, long long i,
                                         const Largest<acc_t<T>> (&of)[S::together]) const {

@@ -87,6 +87,14 @@ template <class... P> bool aligned(size_t bytes, const P*... pointers) {
   return (... && (reinterpret_cast<size_t>(pointers) % bytes == 0));
 }
 
+// Calls f(Share) for NCHW, windows of k x k that are known, if whole vectors of x lie in every row, and of y.
+template <int k, int columns, bool kForward, class F> bool across(const Pool2d& g, const F& f) {
+  if (g.W % columns || 2 * g.Q != g.W) return false;
+  if constexpr (kForward) f(Share<k, k == 2 ? 1 : 4, columns / 2, 1>{});
+  else f(Share<k, 2 * (k - 1), columns, 1>{});
+  return true;
+}
+
 // Calls f(Share) with the best that a pooling of T allows. `reads` lies as x, `writes` as y in forward, else the other
 // way round. known: whether windows of kMostKnown and less come as known ones; small: no offsets, or offsets of a byte.
 template <class T, int kMostKnown, bool kForward, class F>
@@ -98,18 +106,11 @@ void with_share(const Pool2d& g, int channels, bool vectors, const F& f) {
   if constexpr (sizeof(T) < 8) {
     const auto known = [&](auto window) {
       constexpr int k = decltype(window)::value;
-      const auto across = [&](auto width) {  // whole vectors of x, and of y, in every row
-        constexpr int columns = decltype(width)::value;
-        if (channels != 1 || g.W % columns || 2 * g.Q != g.W) return false;
-        if constexpr (kForward) f(Share<k, k == 2 ? 1 : 4, columns / 2, 1>{});
-        else f(Share<k, 2 * (k - 1), columns, 1>{});
-        return true;
-      };
       if (channels % n == 0) return f(Share < k, kForward && k == 2 ? 1 : 2, kForward ? 1 : 2, n > {});
-      if (across(std::integral_constant<int, n>{})) return;
+      if (channels == 1 && across<k, n, kForward>(g, f)) return;
       if constexpr (k == 2) {
         if (channels % 2 == 0) return f(Share<k, kForward ? 1 : 2, kForward ? 1 : 2, 2>{});
-        if (across(std::integral_constant<int, 2>{})) return;
+        if (channels == 1 && across<k, 2, kForward>(g, f)) return;
       }
       f(Share<0, 4, 1, 1>{});
     };
@@ -121,14 +122,20 @@ void with_share(const Pool2d& g, int channels, bool vectors, const F& f) {
   f(Share<0, 4, 1, 1>{});
 }
 
-// Launches kernel(Share) with the best share, over what is written; arguments: those behind the walk.
+// Launches a kernel of a share over what is written; arguments: those behind the walk.
+template <class S, bool kForward, class... P, class... A>
+void launch_walk(void (*kernel)(PoolWalk, P...), const Pool2d& g, int channels, cudaStream_t stream, A... arguments) {
+  dim3 grid;
+  const PoolWalk walk = walk_of<S>(g, channels, kForward, grid);
+  launch(kernel, grid, dim3(kPoolThreads), 0, stream, walk, arguments...);
+}
+
+// Launches kernel(Share) with the best share.
 template <class T, int kMostKnown, bool kForward, class Kernel, class... A>
 void launch_pool(const Pool2d& g, int channels, bool vectors, cudaStream_t stream, const Kernel& kernel,
                  A... arguments) {
   with_share<T, kMostKnown, kForward>(g, channels, vectors, [&](auto share) {
-    dim3 grid;
-    const PoolWalk walk = walk_of<decltype(share)>(g, channels, kForward, grid);
-    launch(kernel(share), grid, dim3(kPoolThreads), 0, stream, walk, arguments...);
+    launch_walk<decltype(share), kForward>(kernel(share), g, channels, stream, arguments...);
   });
 }
 
@@ -139,12 +146,14 @@ __device__ __forceinline__ int first_tap(int start, const Divisor& dilation) {
 
 __device__ __forceinline__ int moved_inside(int i, int size) { return min(max(i, 0), size - 1); }
 
-// x -> y. An Op has State<A>, what becomes of a window: take(value, tap), begin(tap) with the first tap inside, and
-// outside() for a value that changes nothing; and write<Share>(g, p, q, element, states) for a run of outputs.
+// x -> y. An Op has of(A), the value that windows take of an element; State<A>, what becomes of a window: begin(tap) with
+// the first tap inside, start(value) with tap 0, take(value, tap), and outside() for a value that changes nothing, where
+// windows have padding; and write<Share>(g, p, q, element, states) for a run of outputs.
 template <class S, class T, class Op>
 __device__ __forceinline__ void pool_forward(const PoolWalk& walk, const T* __restrict__ x, const Op& op) {
   using A = acc_t<T>;
   using State = typename Op::template State<A>;
+  using Value = decltype(op.of(A()));
   constexpr int K = S::window, V = S::channels, kWidth = (S::columns - 1) * S::stride + K;
   const PoolPiece at = walk.piece<S>();
   if (at.image >= walk.images) return;
@@ -178,11 +187,11 @@ __device__ __forceinline__ void pool_forward(const PoolWalk& walk, const T* __re
     const bool inside = unsigned(h) < unsigned(g.H);
     State row[S::together];
     if constexpr (K) {
-      A values[kWidth][V];
+      Value values[kWidth][V];
       if constexpr (S::across) {
         const auto wide = load_vector<S::columns * S::stride>(from);
-        for (int j = 0; j < S::columns * S::stride; j++) values[j + S::pad][0] = A(wide.at[j]);
-        if (S::pad) {  // the neighbour's last column
+        for (int j = 0; j < S::columns * S::stride; j++) values[j + S::pad][0] = op.of(A(wide.at[j]));
+        if constexpr (S::pad != 0) {  // the neighbour's last column
           values[0][0] = __shfl_up_sync(0xffffffffu, values[S::columns * S::stride][0], 1);
           if (threadIdx.x % kWarpLanes == 0 && w0 >= 0) values[0][0] = A(from[-1]);
           if (w0 < 0) values[0][0] = State::outside();
@@ -192,13 +201,13 @@ __device__ __forceinline__ void pool_forward(const PoolWalk& walk, const T* __re
         for (int j = 0; j < kWidth; j++) {
           const auto vector = load_vector<V>(from + columns[j]);
           const bool outside = (j < S::pad && w0 + j < 0) || (j > 0 && w0 + j >= g.W);
-          for (int v = 0; v < V; v++) values[j][v] = outside ? State::outside() : A(vector.at[v]);
+          for (int v = 0; v < V; v++) values[j][v] = outside ? State::outside() : op.of(A(vector.at[v]));
         }
       }
       if (unsigned(h) < unsigned(g.H - 1)) from += line;
 #pragma unroll
       for (int i = 0; i < S::together; i++) {
-        row[i].value = values[i / V * S::stride][i % V];  // of an outside first one, nothing takes the tap
+        row[i].start(values[i / V * S::stride][i % V]);  // of an outside first one, nothing takes the tap
 #pragma unroll
         for (int s = 1; s < K; s++) row[i].take(values[i / V * S::stride + s][i % V], s);
       }
@@ -209,7 +218,7 @@ __device__ __forceinline__ void pool_forward(const PoolWalk& walk, const T* __re
         const int w = w0 + s * g.dilation_w;
         if (unsigned(w) >= unsigned(g.W)) continue;
         const auto vector = load_vector<V>(row_of_x + w * C);
-        for (int v = 0; v < V; v++) row[v].take(A(vector.at[v]), s);
+        for (int v = 0; v < V; v++) row[v].take(op.of(A(vector.at[v])), s);
       }
     }
 #pragma unroll
