@@ -13,6 +13,7 @@
 // row's number; where lines do, rows are a chunk or two longer than their contents. Either way neither the copies, nor
 // ldmatrix, which reads a chunk of 8 rows, nor the 4-byte loads of tf32 have bank conflicts.
 #pragma once
+#include <numeric>
 #include <type_traits>
 
 #include "device/async_copy.h"
@@ -279,8 +280,7 @@ __device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& 
   // a warp stores so many rows at once, a thread so many of those
   const auto in_rows = [&](auto tall, auto together) {
     constexpr int kEach = decltype(together)::value, kTall = decltype(tall)::value / kEach, kWide = 32 / kTall;
-    constexpr int kWarps = Tile::threads / 32, kAcross = Tile::N / kWide < kWarps ? Tile::N / kWide : kWarps;
-    static_assert(kWarps % kAcross == 0);
+    constexpr int kWarps = Tile::threads / 32, kAcross = std::gcd(Tile::N / kWide, kWarps);  // and down, what is left
     const int warp = thread / 32, lane = thread % 32;
     // Eight threads whose rows begin a multiple of eight apart would find them in the same banks: they take theirs in
     // different orders.
