@@ -97,7 +97,7 @@ __device__ __forceinline__ void wgmma(float (&d)[sums], const uint32_t (&a)[4], 
 template <class Element, int sums>
 __device__ __forceinline__ void wgmma_lines(float (&d)[sums], MatrixDescriptor a, MatrixDescriptor b) {
   static_assert(sizeof(Element) == 2, "rows of TF32 do not lie side by side");
-  CONVLAB_WGMMA_OF_ELEMENT(LINES, "1", "+f")
+  CONVLAB_WGMMA_OF_ELEMENT(LINES, "1")
 }
 
 #undef CONVLAB_WGMMA_OF_ELEMENT
