@@ -18,7 +18,7 @@ __device__ __forceinline__ float small_of_b(float x) {
   return __uint_as_float(__float_as_uint(x - big_of_b(x)) + kHalfOfTf32);  // wgmma ignores the other bits
 }
 
-// Of an infinity or a NaN one of the parts is not finite, nor are its products then: such sums are made once more.
+// Of an infinity or a NaN one of the parts is not finite, nor are its products then.
 struct SplitFragment {
   uint32_t big[4], small[4];
 
@@ -114,6 +114,23 @@ __device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 
     if (tile + 1 < count) meet(next);
     add_products();
     full = next, next = Stages::behind(next), free = Stages::behind(free);
+  }
+}
+
+// Sums that are not finite, as store_sums finds them, are made once more: of an infinity, or a number that rounds to one, a
+// part is NaN.
+template <class Tile, class Part>
+__device__ __forceinline__ void make_exact(const Part& part, float* sums, long long m0, long long n0) {
+#pragma unroll 1
+  for (int first = 4 * int(threadIdx.x); first < Tile::M * Tile::N; first += 4 * Tile::threads) {
+    const float4 four = load4(sums + first);
+    if ((four.x - four.x) + (four.y - four.y) + (four.z - four.z) + (four.w - four.w) == 0.0f) continue;
+#pragma unroll 1
+    for (int i = first; i < first + 4; i++) {
+      const int row = i / Tile::N,
+                column = sum_at<Tile>(row, i % Tile::N) - row * Tile::N;  // an XOR is its own inverse
+      if (sums[i] - sums[i] != 0.0f) sums[i] = one_by_one(part, m0 + row, n0 + column, Tile::K);
+    }
   }
 }
 

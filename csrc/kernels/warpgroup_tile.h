@@ -70,6 +70,8 @@ __device__ __forceinline__ void multiply_tiles(float (&sums)[Tile::N / 2], Eleme
 template <class Tile, class Copy>
 __device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 2], float* tiles, int count,
                                                         const Copy& copy);
+template <class Tile, class Part>
+__device__ __forceinline__ void make_exact(const Part& part, float* sums, long long m0, long long n0);
 
 // Makes the block's tile whose first row is m0 and first column n0. `part` is what the Map gives this block to do.
 template <class Element, class Tile, class Part>
@@ -138,7 +140,11 @@ __device__ __forceinline__ void multiply_by_warpgroups(const Part& part, long lo
       store_shared(all + sum_at<Tile>(row + 8 * half, column + 8 * j),
                    Vector<float, 2>{{sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]}});
   __syncthreads();
-  store_sums<Tile, Tile::splits>(part, lines[0], all, m0, n0);
+  if constexpr (Tile::splits) {
+    make_exact<Tile>(part, all, m0, n0);
+    __syncthreads();
+  }
+  store_sums<Tile, false>(part, lines[0], all, m0, n0);
 }
 
 // grid (ceil(rows / M), ceil(columns / N), parts)
