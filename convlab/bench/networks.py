@@ -16,7 +16,8 @@ from .._fuse import fuse
 from ..layers import CIFAR, FASHION, FLOAT, LENET, Conv
 from .case import LAYOUTS, OURS, Case, Way
 
-SLACK = {"float32": 1e-5, "tf32": 1e-2, "bfloat16": 2e-2}  # rounding decides where max pooling's gradients go
+# Rounding decides where max pooling's gradients go, and one that goes elsewhere is an error of 1e-3, of whoever it meets.
+SLACK = {"float32": 5e-3, "tf32": 1e-2, "bfloat16": 2e-2}
 
 
 class Network(NamedTuple):

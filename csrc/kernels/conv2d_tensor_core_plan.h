@@ -171,11 +171,11 @@ struct TensorTime {
   double start, step;
 };
 inline TensorTime tensor_time(Precision precision, bool filter, int tile) {
-  constexpr TensorTime kOf16Bits[2][4] = {{{385, 0.0206}, {382, 0.0176}, {362, 0.0143}, {360, 0.0100}},
+  constexpr TensorTime kOf16Bits[2][4] = {{{385, 0.0206}, {382, 0.0176}, {362, 0.0143}, {440, 0.0143}},
                                           {{222, 0.0274}, {242, 0.0198}, {70, 0.0208}}};
-  constexpr TensorTime kOfTf32[2][4] = {{{187, 0.0446}, {192, 0.0315}, {179, 0.0316}, {180, 0.0200}},
+  constexpr TensorTime kOfTf32[2][4] = {{{187, 0.0446}, {192, 0.0315}, {179, 0.0316}, {322, 0.0318}},
                                         {{106, 0.0551}, {27, 0.0486}, {0, 0.0443}}};
-  constexpr TensorTime kOf3xTf32[2][2] = {{{113, 0.0550}, {113, 0.0641}}, {{}, {174, 0.0715}}};
+  constexpr TensorTime kOf3xTf32[2][2] = {{{201, 0.0616}, {113, 0.0641}}, {{}, {174, 0.0715}}};
   if (precision == Precision::tf32x3) return kOf3xTf32[filter][tile - tensor_tiles(true, false).first];
   return precision == Precision::tf32 ? kOfTf32[filter][tile] : kOf16Bits[filter][tile];
 }
