@@ -215,7 +215,9 @@ def test_auto_takes_it_where_it_is_faster(tf32_switch):
     tf32_switch.allow_tf32 = True
     assert chosen(torch.float32) == faster
     tf32_switch.allow_tf32 = False
-    assert "warpgroup" not in chosen(torch.float32).values()
+    passes = ("forward", "dgrad")
+    strict = {p: WARPGROUP.plan(find("resnet-128@64").problem(torch.float32), p)["gated"] for p in passes}
+    assert [chosen(torch.float32)[p] == "warpgroup" for p in passes] == [not gated for gated in strict.values()]
     assert "warpgroup" not in chosen(torch.bfloat16, "A100").values()
 
 

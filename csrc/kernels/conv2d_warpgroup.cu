@@ -9,6 +9,8 @@
 //                 is 1.6 times what mma.sync reaches on them.
 // What bounds it  shared memory, which passes each tile on its way in and, of A, again for each 256 columns, of B for each
 //                 64 rows; then L2.
+// Strict float32  three products of TF32 numbers, of which A's are split in registers, whence wgmma takes them, and B's beside
+//                 its tile in shared memory; each 16 steps are summed by themselves (warpgroup_tf32x3.h).
 // What is next    TMA, which copies without threads and to several blocks at once; and one tile of x for taps that share it.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
@@ -34,7 +36,9 @@ template <int i, int last, class T> void multiply(const TensorCoreCall& c, const
   if constexpr (i <= last) {
     if (c.plan.variant != i) return multiply<i + 1, last>(c, map);
     constexpr WarpgroupTileShape t = kWarpgroupTiles[i];
-    using Tile = WarpgroupTile<t.M, t.N, kTensorStepBytes / int(sizeof(T)), t.depth, t.pending, t.blocks, t.splits>;
+    constexpr int K = kTensorStepBytes / int(sizeof(T));
+    using Tile = std::conditional_t<t.splits, SplitTile<t.M, t.N, K, t.depth, t.pending, t.blocks>,
+                                    WarpgroupTile<t.M, t.N, K, t.depth, t.pending, t.blocks>>;
     launch(warpgroup_kernel<T, Tile, ImageMap<T, true>>, dim3(c.plan.grid[0], c.plan.grid[1], c.plan.grid[2]),
            dim3(c.plan.threads), size_t(c.plan.shared), c.stream, map);
   }

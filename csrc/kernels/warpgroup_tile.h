@@ -10,12 +10,16 @@
 namespace convlab {
 
 // A block makes kM x kN, a warpgroup 64 rows of it. kPending: tiles whose products may be under way when the block waits for
-// the next tile. kBlocks: as WarpTile. kSplits: float32 is split in two (warpgroup_tf32x3.h).
-template <int kM, int kN, int kK, int kStages, int kPending, int kBlocks, bool kSplits> struct WarpgroupTile {
+// the next tile. kBlocks: as WarpTile.
+template <int kM, int kN, int kK, int kStages, int kPending, int kBlocks> struct WarpgroupTile {
   static constexpr int M = kM, N = kN, K = kK, stages = kStages, pending = kPending, blocks = kBlocks;
-  static constexpr bool splits = kSplits;
   static constexpr int threads = M / kWarpgroupRows * kWarpgroupThreads, ahead = stages - 1 - pending;
+  static constexpr bool splits = false;
   static_assert(M % kWarpgroupRows == 0 && ahead > 0);
+};
+// Of strict float32, which is split in two (warpgroup_tf32x3.h)
+template <int... k> struct SplitTile : WarpgroupTile<k...> {
+  static constexpr bool splits = true;
 };
 
 // kLines of an operand are copied by all threads of a block where they share them evenly, else by the first so many.
