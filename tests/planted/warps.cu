@@ -136,7 +136,9 @@ template <class T> __device__ float difference(const float* in, T* tile) {
 __global__ void products_of_registers_kernel(const float* in, float* out) {
   DYNAMIC_SHARED(float, memory);
   float* const tile = convlab::on_swizzle_boundary(memory);
-  out[threadIdx.x] = difference<float>(in, tile) + difference<convlab::float16>(in, reinterpret_cast<convlab::float16*>(tile));
+  const float of_tf32 = difference<float>(in, tile);
+  __syncthreads();  // nobody reads the tile
+  out[threadIdx.x] = of_tf32 + difference<convlab::float16>(in, reinterpret_cast<convlab::float16*>(tile));
 }
 PLANTED_LAUNCH(products_of_registers, OF_A_WARPGROUP(products_of_registers), RIGHT { return 0; });
 
