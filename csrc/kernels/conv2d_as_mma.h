@@ -122,7 +122,7 @@ template <class T, bool kChannelsLast> struct ImageMap {
   };
 
   // z: the group, and of dgrad the residue class
-  __device__ Part part(int z) const {
+  CONVLAB_HD Part part(int z) const {
     Part p;
     int group = z;
     if (joined) {

@@ -40,7 +40,8 @@ template <int i, int last, class T> void multiply(const TensorCoreCall& c, const
     using Tile = std::conditional_t<t.splits, SplitTile<t.M, t.N, K, t.depth, t.pending, t.blocks>,
                                     WarpgroupTile<t.M, t.N, K, t.depth, t.pending, t.blocks>>;
     launch(warpgroup_kernel<T, Tile, ImageMap<T, true>>, dim3(c.plan.grid[0], c.plan.grid[1], c.plan.grid[2]),
-           dim3(c.plan.threads), size_t(c.plan.shared), c.stream, map);
+           dim3(c.plan.threads), size_t(c.plan.shared), c.stream, map,
+           c.plan.grid[2] == 1 ? map.part(0) : typename ImageMap<T, true>::Part{});
   }
 }
 #else

@@ -151,11 +151,20 @@ __device__ __forceinline__ void multiply_by_warpgroups(const Part& part, long lo
   store_sums<Tile, false>(part, lines[0], all, m0, n0);
 }
 
-// grid (ceil(rows / M), ceil(columns / N), parts)
+// grid (ceil(rows / M), ceil(columns / N), parts). only: the part, if there is one: making it takes a thread a microsecond.
 template <class Element, class Tile, class Map>
-__global__ void __launch_bounds__(Tile::threads, Tile::blocks) warpgroup_kernel(const __grid_constant__ Map map) {
-  SHARED(typename Map::Part, part, [1]);  // in shared memory, because the loop needs the registers
-  if (threadIdx.x == 0) part[0] = map.part(blockIdx.z);
+__global__ void __launch_bounds__(Tile::threads, Tile::blocks)
+    warpgroup_kernel(const __grid_constant__ Map map, const __grid_constant__ typename Map::Part only) {
+  using Part = typename Map::Part;
+  SHARED(Part, part, [1]);  // in shared memory, because the loop needs the registers
+  if (gridDim.z == 1) {
+    constexpr int kWords = sizeof(Part) / sizeof(int);
+    static_assert(kWords * sizeof(int) == sizeof(Part) && kWords <= Tile::threads);
+    if (threadIdx.x < kWords)
+      reinterpret_cast<int*>(part)[threadIdx.x] = reinterpret_cast<const int*>(&only)[threadIdx.x];
+  } else if (threadIdx.x == 0) {
+    part[0] = map.part(int(blockIdx.z));
+  }
   __syncthreads();
   const long long m0 = (long long)blockIdx.x * Tile::M, n0 = (long long)blockIdx.y * Tile::N;
   if (m0 >= part[0].rows) return;  // parts may differ in rows
