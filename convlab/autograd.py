@@ -23,7 +23,7 @@ import torch
 from torch.autograd import Function, forward_ad
 
 from . import ops, simulator
-from ._batching import BIAS, W, X, Y, channel_by_channel, convolution, elementwise, image_by_image
+from ._batching import BIAS, W, X, Y, channel_by_channel, convolution, elementwise, first, image_by_image
 from ._fast_apply import apply, asked_for, binds_nothing, has_at_once, needs_autograd, record
 from ._levels import is_functionalized
 from .arguments import is_channels_last, only_contiguous, plane
@@ -478,27 +478,32 @@ class AvgPool2dBackward(Function):
 
 @primitive
 class LeakyReLU(Function):
-    """x -> y = x > 0 ? x : x slope, and where x > 0: all that backward asks of x, in a byte an element
+    """x -> y = x > 0 ? x : x slope, and where x > 0: all that backward asks of x, in a byte an element; in a bit, in the
+    order of memory, with `as_bits` where the backend has them
 
     With `inplace`, y is about to be written over x; torch refuses the gradient if the slope is negative, and so does
     this.
     """
 
-    batch = classmethod(elementwise)
+    @classmethod
+    def batch(cls, size, dims, args):
+        return elementwise(cls, size, dims, (*args[:3], False))
 
     @staticmethod
-    def forward(x, negative_slope, inplace):
-        return ops.leaky_relu_forward(x, negative_slope, True)
+    def forward(x, negative_slope, inplace, as_bits):
+        return ops.leaky_relu_forward(x, negative_slope, True, as_bits)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, ctx.negative_slope, ctx.inplace = inputs
+        x, ctx.negative_slope, ctx.inplace, _ = inputs
+        ctx.channels_last = not x.is_contiguous()  # where it matters
         ctx.mark_non_differentiable(output[1])
         ctx.save_for_backward(output[1])
 
     @classmethod
     def tangent(cls, args, tangents, output):
-        return apply(LeakyReLUBackward, tangents[0], output[1], args[1]), None
+        x, negative_slope, *_ = args
+        return apply(LeakyReLUBackward, tangents[0], output[1], negative_slope, not x.is_contiguous()), None
 
     @staticmethod
     def backward(ctx, dy, _):
@@ -507,28 +512,35 @@ class LeakyReLU(Function):
                 f"leaky_relu: negative_slope={ctx.negative_slope} with inplace=True has no gradient, as in torch; use inplace=False"
             )
         (positive,) = ctx.saved_tensors
-        return apply(LeakyReLUBackward, dy, positive, ctx.negative_slope), None, None
+        return apply(LeakyReLUBackward, dy, positive, ctx.negative_slope, ctx.channels_last), None, None, None
 
 
 @primitive
 class LeakyReLUBackward(Function):
-    """dx = positive ? dy : dy slope"""
+    """dx = positive ? dy : dy slope. positive: bools, or bits of an x that lay channels_last or contiguous"""
 
-    batch, tangent = classmethod(elementwise), classmethod(linear)
+    tangent = classmethod(linear)
+
+    @classmethod
+    def batch(cls, size, dims, args):
+        dy, positive, negative_slope, channels_last = args
+        if positive.dtype is torch.uint8:
+            positive = ops.bools_of(positive, first(dy, dims[0], size).shape[1:], channels_last)
+        return elementwise(cls, size, dims, (dy, positive, negative_slope, False))
 
     @staticmethod
-    def forward(dy, positive, negative_slope):
-        return ops.leaky_relu_backward(dy, positive, negative_slope)
+    def forward(dy, positive, negative_slope, channels_last):
+        return ops.leaky_relu_backward(dy, positive, negative_slope, channels_last)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, positive, ctx.negative_slope = inputs
+        _, positive, ctx.negative_slope, ctx.channels_last = inputs
         ctx.save_for_backward(positive)
 
     @staticmethod
     def backward(ctx, ddx):
         (positive,) = ctx.saved_tensors
-        return apply(LeakyReLUBackward, ddx, positive, ctx.negative_slope), None, None
+        return apply(LeakyReLUBackward, ddx, positive, ctx.negative_slope, ctx.channels_last), None, None, None
 
 
 @overwritable
@@ -670,5 +682,5 @@ def _passed(t, winners, a: BlockArguments):
     if a.ending[0] == ops.ACTIVATIONS["relu"]:
         return apply(ReLUBackward, t, (winners > ops.TAP).to(t.dtype))
     if a.ending[0] == ops.ACTIVATIONS["leaky_relu"]:
-        return apply(LeakyReLUBackward, t, winners > ops.TAP, a.negative_slope)
+        return apply(LeakyReLUBackward, t, winners > ops.TAP, a.negative_slope, False)
     return t

@@ -341,7 +341,7 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
         negative_slope = slope("leaky_relu", negative_slope, input.dtype)
     try:
         if needs_autograd(input):
-            y = autograd.apply(autograd.LeakyReLU, input, negative_slope, bool(inplace))[0]
+            y = autograd.apply(autograd.LeakyReLU, input, negative_slope, bool(inplace), True)[0]
         else:
             y = ops.leaky_relu_forward(input, negative_slope, False)[0]
     except NotImplementedError as error:

@@ -156,9 +156,11 @@ class Activation(NamedTuple):
 
     def bytes(self, pass_: str) -> int:
         """What convlab's kernels move: two floats an element, dy and dx or x and y; and beside them what forward keeps
-        for backward, which is a byte of leaky ReLU, and y of ReLU, which is there already."""
-        kept = {"inference": 0, "forward": 1, "backward": 1} if self.operation == "leaky_relu" else {"backward": FLOAT}
-        return (2 * FLOAT + kept.get(pass_, 0)) * math.prod(self.x)
+        for backward, which is a bit of leaky ReLU (on the CPU a byte), and y of ReLU, which is there already."""
+        bits = (
+            {"inference": 0, "forward": 1, "backward": 1} if self.operation == "leaky_relu" else {"backward": 8 * FLOAT}
+        )
+        return (16 * FLOAT + bits.get(pass_, 0)) * math.prod(self.x) // 8
 
 
 class Call(NamedTuple):

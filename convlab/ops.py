@@ -6,6 +6,7 @@ shapes, dtypes and strides for `torch.compile`, `torch.export` and meta tensors,
 exactly.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -318,14 +319,30 @@ def _like(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
+def bools_of(bits: Tensor, shape: Sequence[int], channels_last: bool) -> Tensor:
+    """Where leaky ReLU's x was positive, of this shape, of the bits that its forward keeps"""
+    flat = (bits[:, None] >> torch.arange(8, dtype=torch.uint8, device=bits.device) & 1).flatten().bool()
+    flat = flat[: math.prod(shape)]
+    if not channels_last:
+        return flat.view(*shape)
+    n, c, h, w = shape
+    return flat.view(n, h, w, c).permute(0, 3, 1, 2)
+
+
 @torch.library.register_fake("convlab::leaky_relu_forward")
-def _(x: Tensor, negative_slope: float, with_positive: bool) -> tuple[Tensor, Tensor]:
-    positive = torch.empty_like(x, dtype=torch.bool) if with_positive else x.new_empty(0, dtype=torch.bool)
-    return _like(x), positive
+def _(x: Tensor, negative_slope: float, with_positive: bool, as_bits: bool = False) -> tuple[Tensor, Tensor]:
+    if not with_positive:
+        return _like(x), x.new_empty(0, dtype=torch.bool)
+    whole = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    if as_bits and x.is_cuda and whole:
+        return _like(x), x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
+    return _like(x), torch.empty_like(x, dtype=torch.bool)
 
 
 @torch.library.register_fake("convlab::leaky_relu_backward")
-def _(dy: Tensor, positive: Tensor, negative_slope: float) -> Tensor:
+def _(dy: Tensor, positive: Tensor, negative_slope: float, channels_last: bool = False) -> Tensor:
+    if positive.dtype is torch.uint8:
+        return _empty(dy.shape, dy, channels_last)
     return torch.empty_like(positive, dtype=dy.dtype)
 
 

@@ -68,8 +68,11 @@ CONVLAB_REGISTER_OPERATORS(m) {
   m.def("max_unpool2d_forward(Tensor x, Tensor indices, SymInt[2] output_size, bool channels_last) -> Tensor");
   m.def("planes_gather(Tensor x, Tensor indices, bool channels_last) -> Tensor");
 
-  m.def("leaky_relu_forward(Tensor x, float negative_slope, bool with_positive) -> (Tensor y, Tensor positive)");
-  m.def("leaky_relu_backward(Tensor dy, Tensor positive, float negative_slope) -> Tensor");
+  // positive: bools like x; as_bits: where a backend has them, bytes of the bits of eight elements in memory's order
+  m.def(
+      "leaky_relu_forward(Tensor x, float negative_slope, bool with_positive, bool as_bits=False) -> (Tensor y, Tensor "
+      "positive)");
+  m.def("leaky_relu_backward(Tensor dy, Tensor positive, float negative_slope, bool channels_last=False) -> Tensor");
   m.def("relu_forward(Tensor x) -> Tensor");
   m.def("relu_backward(Tensor dy, Tensor y) -> Tensor");
   m.def("relu6_forward(Tensor x) -> Tensor");

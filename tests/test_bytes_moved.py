@@ -69,10 +69,12 @@ def test_pooling(pool, dtype, layout):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_activations(dtype, layout):
     x = torch.randn(2, 16, 16, 32).to(dtype).contiguous(memory_format=layout)
-    moved, (y, positive) = counted(lambda: ops.leaky_relu_forward(x, 0.1, True))
-    assert moved <= 1.02 * least(x, y, positive)
-    moved, dx = counted(lambda: ops.leaky_relu_backward(x, positive, 0.1))
-    assert moved <= 1.02 * least(x, positive, dx)
+    last = layout is torch.channels_last
+    for as_bits in (True, False):
+        moved, (y, positive) = counted(lambda as_bits=as_bits: ops.leaky_relu_forward(x, 0.1, True, as_bits))
+        assert moved <= 1.02 * least(x, y, positive) and positive.numel() == x.numel() // (8 if as_bits else 1)
+        moved, dx = counted(lambda kept=positive: ops.leaky_relu_backward(x, kept, 0.1, last))
+        assert moved <= 1.02 * least(x, positive, dx)
     moved, y = counted(lambda: ops.relu_forward(x))
     assert moved <= 1.02 * least(x, y)
     moved, dx = counted(lambda: ops.relu_backward(x, y))

@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import convlab
 import convlab.functional as CF
+from convlab import ops
 from convlab.testing import DTYPES, check_leaky_relu, check_relu
 
 CASES = {"relu": (CF.relu, F.relu), "leaky_relu": (CF.leaky_relu, F.leaky_relu)}
@@ -71,3 +73,83 @@ def test_in_place_with_negative_slope_has_no_gradient(f, device):
     y = f(x * 1, -0.5, inplace=True)
     with pytest.raises(RuntimeError, match="slope"):
         y.sum().backward()
+
+
+def drawn(shape, dtype=torch.float32):
+    """With what is no number, and both zeros"""
+    x = torch.randn(shape).to(dtype)
+    x.view(-1)[:4] = torch.tensor([float("nan"), 0.0, -0.0, -float("inf")])[: x.numel()]
+    return x
+
+
+SHAPES = {
+    "contiguous": lambda x: x,
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "not at a multiple of 16 bytes": lambda x: x.flatten()[1:],
+    "transposed": lambda x: x.transpose(0, 3),
+    "sliced": lambda x: x[1:, ::2, :, 1:-1],
+    "some bytes": lambda x: x.flatten()[:16],
+    "less than a byte": lambda x: x.flatten()[:5],
+    "empty": lambda x: x[:0],
+}
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bits_on_cuda(shape, dtype, check):
+    """In the simulator: the kernels keep a bit an element, and the gradients of two orders are torch's."""
+    x = SHAPES[shape](drawn((3, 6, 5, 47), dtype)).detach().requires_grad_()
+    dy = torch.randn_like(x).requires_grad_()
+    results, saved = [], []
+    with (
+        convlab.simulate(check=check),
+        torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t),
+    ):
+        for f in (CF.leaky_relu, F.leaky_relu):
+            y = f(x, -0.3)
+            (dx,) = torch.autograd.grad(y, x, dy, create_graph=True)
+            (ddy,) = torch.autograd.grad(dx, dy, dx.detach())
+            results.append((y, dx, ddy))
+            if f is CF.leaky_relu:
+                as_bits = shape not in ("transposed", "sliced")
+                kept = (torch.uint8, (x.numel() + 7) // 8) if as_bits else (torch.bool, x.numel())
+                assert {(t.dtype, t.numel()) for t in saved} == {kept}
+    for ours, torchs in zip(*results):
+        torch.testing.assert_close(ours, torchs, rtol=0, atol=0, equal_nan=True)
+        assert ours.stride() == torchs.stride()
+
+
+@pytest.mark.parametrize("shape", ["contiguous", "channels_last", "less than a byte"])
+def test_bits_under_transforms(shape):
+    """What was kept as bits is read as bools where a gradient has a batch."""
+    x = SHAPES[shape](torch.randn(3, 6, 5, 7)).detach().requires_grad_()
+    dy = torch.randn(4, *x.shape)
+    with convlab.simulate(check=False):
+        ours, torchs = (
+            torch.autograd.grad(f(x, 0.2), x, dy, is_grads_batched=True)[0] for f in (CF.leaky_relu, F.leaky_relu)
+        )
+        assert torch.equal(ours, torchs)
+        many = torch.stack([x.detach()] * 2, -1)
+        ours, torchs = (
+            torch.func.vmap(torch.func.grad(lambda x, f=f: f(x, 0.2).sin().sum()), -1)(many)
+            for f in (CF.leaky_relu, F.leaky_relu)
+        )
+        torch.testing.assert_close(ours, torchs)
+        ours, torchs = (
+            torch.func.jvp(lambda x, f=f: f(x, 0.2), (x.detach(),), (dy[0],))[1] for f in (CF.leaky_relu, F.leaky_relu)
+        )
+        assert torch.equal(ours, torchs)
+
+
+def test_bits_are_in_the_order_of_memory():
+    x = torch.randn(2, 3, 5, 7)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = x.contiguous(memory_format=layout)
+        last = layout is torch.channels_last
+        with convlab.simulate():
+            _, bits = ops.leaky_relu_forward(x, 0.1, True, True)
+            with pytest.raises(RuntimeError, match=r"positive is .*, expected"):
+                ops.leaky_relu_backward(x, bits[1:], 0.1, last)
+        assert torch.equal(ops.bools_of(bits, x.shape, last), x > 0)
+        assert bits[-1] >> 2 == 0  # 210 elements

@@ -64,7 +64,10 @@ def samples(device, channels_last=False, dtype=torch.float32):
     for t in (x, x[:, ::2], x.transpose(1, 3), x.new_empty(0, 3)):
         yield ops.leaky_relu_forward, (t, 0.1, False)
         yield ops.leaky_relu_forward, (t, 0.1, True)
+        yield ops.leaky_relu_forward, (t, 0.1, True, True)
         yield ops.leaky_relu_backward, (torch.randn_like(t), t > 0, 0.1)
+        bits = ops.leaky_relu_forward(t, 0.1, True, True)[1]  # on CUDA
+        yield ops.leaky_relu_backward, (torch.randn_like(t), bits, 0.1, not t.is_contiguous())
         yield ops.relu_forward, (t,)
         yield ops.relu_backward, (torch.randn_like(t), t)
         yield ops.relu6_forward, (t,)

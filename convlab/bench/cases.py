@@ -241,7 +241,7 @@ _POOLINGS = {"max": (_max_by_torch, _max_by_convlab), "average": (_average_by_to
 
 
 def activation(layer, pass_) -> Case:
-    """Leaky ReLU's forward keeps for backward where x is positive, a byte an element; inference keeps nothing."""
+    """Leaky ReLU's forward keeps for backward where x is positive, on CUDA a bit an element; inference keeps nothing."""
     by_torch, by_convlab = _ACTIVATIONS[layer.operation, pass_]
     head, draw = ("activation", layer.name, pass_, "nchw", "float32"), _drawer(x=layer.x, dy=layer.x)
     ways = {OURS: Way("nchw", by_convlab), "torch nchw": Way("nchw", by_torch)}
@@ -249,7 +249,7 @@ def activation(layer, pass_) -> Case:
 
 
 def _leaky_relu_backward(t):
-    dy, positive = t["dy"], t["x"] > 0  # what forward remembers
+    dy, (_, positive) = t["dy"], ops.leaky_relu_forward(t["x"], SLOPE, True, True)  # what forward remembers
     return lambda: ops.leaky_relu_backward(dy, positive, SLOPE)
 
 
@@ -261,7 +261,7 @@ def _on(call, *names_and_rest):
 _LEAKY = _on(aten.leaky_relu.default, "x", SLOPE)
 _ACTIVATIONS = {  # torch's and convlab's
     ("leaky_relu", "inference"): (_LEAKY, lambda t: lambda: ops.leaky_relu_forward(t["x"], SLOPE, False)[0]),
-    ("leaky_relu", "forward"): (_LEAKY, lambda t: lambda: ops.leaky_relu_forward(t["x"], SLOPE, True)[0]),
+    ("leaky_relu", "forward"): (_LEAKY, lambda t: lambda: ops.leaky_relu_forward(t["x"], SLOPE, True, True)[0]),
     ("leaky_relu", "backward"): (_on(aten.leaky_relu_backward.default, "dy", "x", SLOPE, False), _leaky_relu_backward),
     ("relu", "forward"): (_on(aten.relu.default, "x"), _on(ops.relu_forward, "x")),
     ("relu", "backward"): (_on(aten.threshold_backward.default, "dy", "x", 0), _on(ops.relu_backward, "dy", "x")),

@@ -1,7 +1,7 @@
 """What kernels ask of memory, as the simulator counts it, in the columns of the notes on top of csrc/kernels/*.cu.
 
 x, w, dy, winners  how often each byte of the tensor is read, on average (winners: of max pooling, a byte each)
-positive           the same: whether leaky ReLU's x was, a byte each
+positive           the same: whether leaky ReLU's x was, a bit each
 workspace          bytes read and written there, over those of the tensors together
 sectors            of 32 bytes, moved by a request of a warp to global memory; at least: what the same bytes could do
                    with

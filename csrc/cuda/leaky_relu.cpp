@@ -3,11 +3,13 @@
 
 #include "cuda/stream.h"
 #include "host/registration.h"
+#include "kernels/leaky_relu.h"
 
 namespace convlab {
 namespace {
 
 struct Cuda {
+  static constexpr bool takes_bits = true;
   CurrentStream stream;
   explicit Cuda(const Tensor& t) : stream(t) {}
 
@@ -18,6 +20,14 @@ struct Cuda {
   void leaky_relu_backward(DType dtype, long long elements, double negative_slope, const void* dy, const void* positive,
                            void* dx) const {
     convlab::leaky_relu_backward(dtype, elements, negative_slope, dy, positive, dx, stream);
+  }
+  void leaky_relu_forward_bits(DType dtype, long long elements, double negative_slope, const void* x, void* y,
+                               void* positive) const {
+    convlab::leaky_relu_forward_bits(dtype, elements, negative_slope, x, y, positive, stream);
+  }
+  void leaky_relu_backward_bits(DType dtype, long long elements, double negative_slope, const void* dy,
+                                const void* positive, void* dx) const {
+    convlab::leaky_relu_backward_bits(dtype, elements, negative_slope, dy, positive, dx, stream);
   }
   void relu_forward(DType dtype, long long elements, const void* x, void* y) const {
     convlab::relu_forward(dtype, elements, x, y, stream);

@@ -9,6 +9,7 @@ namespace convlab {
 namespace {
 
 struct Cpu {
+  static constexpr bool takes_bits = false;
   explicit Cpu(const Tensor&) {}
 
   void leaky_relu_forward(DType dtype, long long elements, double slope, const void* x, void* y, void* positive) const {
