@@ -85,6 +85,13 @@ def test_small_filter(conv, lay_x, lay_dy):
     check(SMALL_FILTER, conv, torch.float32, lay_x, lay_dy, check=lay_x is last, order="random")
 
 
+@pytest.mark.parametrize("dtype,lay", [(torch.float16, last), (torch.bfloat16, plain)])
+@pytest.mark.parametrize("conv", SMALL_FILTERS, ids=str)
+def test_small_filter_of_16_bits(conv, dtype, lay):
+    assert passes_of(SMALL_FILTER, conv, dtype) == ["dgrad", "forward"]
+    check(SMALL_FILTER, conv, dtype, lay, lay, check=False)
+
+
 @pytest.mark.parametrize("conv", SMALL_FILTERS, ids=str)
 def test_small_filter_takes_tensors_as_they_lie(conv):
     """A forward is one launch and no copy, and so is a wgrad that has its maps in vectors, but for adding up slices."""

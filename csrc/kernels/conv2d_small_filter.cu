@@ -18,6 +18,7 @@
 // channels_last   as it lies in forward, and in wgrad where maps come in fours: the maps of a position are for threads
 //                 beside each other, which store or load them as vectors, whole sectors together, and share a load of
 //                 x. dgrad sums over many channels, which lie far apart for neighbouring pixels: it takes NCHW.
+// 16 bits         in forward and dgrad, of NCHW: converted where they are loaded and stored, and summed in float32.
 // Against register_tiled  no tables, no tile that six maps cannot fill, and an input is not loaded again for every tap.
 // What bounds it  C1: memory, with three of four instructions multiply-adds. C3: issue slots, six of seven instructions
 //                 being multiply-adds. wgrad: three of five to three of four, and its registers leave few warps to hide
@@ -51,10 +52,11 @@ struct Planes {
 
 // A thread's neighbours in one row of width `width`, of which the first `left` exist. Of an even width they are one
 // access: two of 4 bytes would each write half of every sector.
-template <class T> __device__ __forceinline__ void store_columns(T* y, const T (&sums)[2], int left, int width) {
-  if (width % 2 == 0) return store_vector(y, Vector<T, 2>{{sums[0], sums[1]}});
-  y[0] = sums[0];
-  if (left > 1) y[1] = sums[1];
+template <class T, class V>
+__device__ __forceinline__ void store_columns(T* y, const V (&sums)[2], int left, int width) {
+  if (width % 2 == 0) return store_vector(y, Vector<T, 2>{{T(sums[0]), T(sums[1])}});
+  y[0] = T(sums[0]);
+  if (left > 1) y[1] = T(sums[1]);
 }
 
 // What one thread makes of an image, rows x columns neighbouring outputs of `maps` maps, and what that takes. Of tensors
@@ -72,8 +74,8 @@ template <int kAllMaps, int R, int S, bool kLast> struct Piece {
 
 // Row i of a thread's window, which begins at row `top` and column `left` of a plane: zeros outside it. in: its first row.
 // pixel: elements from one of its columns to the next.
-template <int pixel, int kWidth>
-__device__ __forceinline__ void load_window_row(float (&row)[kWidth], const float* __restrict__ in, int offset, int i,
+template <int pixel, int kWidth, class T>
+__device__ __forceinline__ void load_window_row(float (&row)[kWidth], const T* __restrict__ in, int offset, int i,
                                                 int top, int left, int height, int width) {
 #pragma unroll
   for (int j = 0; j < kWidth; j++) {
@@ -104,10 +106,10 @@ __device__ __forceinline__ void add_row(typename Piece::Sums& sums, const float 
 
 // Adds to sums what one input channel gives: the window that begins at row `top` and column `left` of its plane, which
 // is in[offset], times its weights, which are in shared memory.
-template <class Piece, int pixel, int R, int S>
-__device__ __forceinline__ void add_channel(typename Piece::Sums& sums, const float* __restrict__ in, int offset,
-                                            int top, int left, int height, int width,
-                                            const typename Piece::Weights& weights, int thread) {
+template <class Piece, int pixel, int R, int S, class T>
+__device__ __forceinline__ void add_channel(typename Piece::Sums& sums, const T* __restrict__ in, int offset, int top,
+                                            int left, int height, int width, const typename Piece::Weights& weights,
+                                            int thread) {
   constexpr bool kSlides = small_filter_slides(Piece::maps, R);
   constexpr int kRows = kSlides ? Piece::rows : Piece::window_rows;
   float x[kRows][Piece::window_columns];
@@ -206,9 +208,9 @@ __device__ __forceinline__ void store_block(const BlockOutput<float>& to, const 
 // kLast: `in` and the output lie channels_last, and all maps are one block's.
 // grid (pieces of an image, images, maps). A block has its pieces of as many images as it has threads for, and goes on
 // to the images that the grid has left over.
-template <bool kLast, int kIn, int kAllMaps, int R, int S, class Weight, class Output>
-__device__ __forceinline__ void correlate(const Planes& g, const float* __restrict__ in, const Weight& weight,
-                                          const float* __restrict__ bias, Output out) {
+template <bool kLast, int kIn, int kAllMaps, int R, int S, class T, class Weight, class Output>
+__device__ __forceinline__ void correlate(const Planes& g, const T* __restrict__ in, const Weight& weight,
+                                          const T* __restrict__ bias, Output out) {
   constexpr bool kBlock = !std::is_pointer_v<Output>;
   using P = Piece<kAllMaps, R, S, kLast>;
   constexpr int kMaps = P::maps, kRows = P::rows, kColumns = P::columns, kLine = P::line;
@@ -220,7 +222,7 @@ __device__ __forceinline__ void correlate(const Planes& g, const float* __restri
     const int j = i % kLine, b = i / kLine % kBeside, r = i / (kLine * kBeside) % R, c = i / (kLine * kBeside * R);
     weights[c][r][b][j] = j < S * kMaps ? weight(c, map0 + b * kMaps + j % kMaps, r, j / kMaps) : 0.0f;
   }
-  for (int i = threadIdx.x; i < kBeside * kMaps; i += blockDim.x) biases[i] = bias ? bias[map0 + i] : 0.0f;
+  for (int i = threadIdx.x; i < kBeside * kMaps; i += blockDim.x) biases[i] = bias ? float(bias[map0 + i]) : 0.0f;
   __syncthreads();
 
   const int across = (g.out_w + kColumns - 1) / kColumns, pieces = (g.out_h + kRows - 1) / kRows * across;
@@ -259,7 +261,7 @@ __device__ __forceinline__ void correlate(const Planes& g, const float* __restri
 #pragma unroll
       for (int i = 0; i < kRows; i++) {
         if (p + i >= g.out_h) break;
-        float* y = out + i * g.out_w * kOutPixel;
+        auto y = out + i * g.out_w * kOutPixel;
         if constexpr (kLast) {
           store_last<P, kAllMaps>(y, sums[i], g.out_w - q, g.out_w);
         } else {
@@ -278,11 +280,11 @@ template <int C, int R, int S> __device__ __forceinline__ int filter_at(bool las
 }
 
 // x [N, C, H, W], w [K, C, R, S], bias [K] or null -> y [N, K, P, Q]. kLast: x and y lie channels_last, w_last: w does.
-template <int C, int K, int R, int S, bool kLast>
+template <int C, int K, int R, int S, bool kLast, class T>
 __global__ void __launch_bounds__(kSmallFilterThreads, kSmallFilterResident)
-    small_filter_forward_kernel(Conv2d g, bool w_last, const float* __restrict__ x, const float* __restrict__ w,
-                                const float* __restrict__ bias, float* __restrict__ y) {
-  const auto weight = [&](int c, int k, int r, int s) { return w[filter_at<C, R, S>(w_last, k, c, r, s)]; };
+    small_filter_forward_kernel(Conv2d g, bool w_last, const T* __restrict__ x, const T* __restrict__ w,
+                                const T* __restrict__ bias, T* __restrict__ y) {
+  const auto weight = [&](int c, int k, int r, int s) { return float(w[filter_at<C, R, S>(w_last, k, c, r, s)]); };
   correlate<kLast, C, K, R, S>({g.N, g.H, g.W, g.P, g.Q, g.pad_h, g.pad_w}, x, weight, bias, y);
 }
 
@@ -297,14 +299,15 @@ __global__ void __launch_bounds__(kSmallFilterThreads, kSmallFilterResident)
 }
 
 // dy [N, K, P, Q], w [K, C, R, S] -> dx [N, C, H, W]. w_last: w lies channels_last
-template <int C, int K, int R, int S>
+template <int C, int K, int R, int S, class T>
 __global__ void __launch_bounds__(kSmallFilterThreads, kSmallFilterResident)
-    small_filter_dgrad_kernel(Conv2d g, bool w_last, const float* __restrict__ dy, const float* __restrict__ w,
-                              float* __restrict__ dx) {
+    small_filter_dgrad_kernel(Conv2d g, bool w_last, const T* __restrict__ dy, const T* __restrict__ w,
+                              T* __restrict__ dx) {
   const auto flipped = [&](int k, int c, int r, int s) {
-    return w[filter_at<C, R, S>(w_last, k, c, R - 1 - r, S - 1 - s)];
+    return float(w[filter_at<C, R, S>(w_last, k, c, R - 1 - r, S - 1 - s)]);
   };
-  correlate<false, K, C, R, S>({g.N, g.P, g.Q, g.H, g.W, R - 1 - g.pad_h, S - 1 - g.pad_w}, dy, flipped, nullptr, dx);
+  correlate<false, K, C, R, S>({g.N, g.P, g.Q, g.H, g.W, R - 1 - g.pad_h, S - 1 - g.pad_w}, dy, flipped,
+                               static_cast<const T*>(nullptr), dx);
 }
 
 // dy [N, K, P, Q], x [N, C, H, W] -> dw [slices, K, C, R, S], db [slices, K] or null.  grid (slices, channels and maps)
@@ -397,15 +400,27 @@ template <class F> void with_bool(bool value, const F& f) {
   else f.template operator()<false>();
 }
 
+// Calls f with the element type; float64 is refused.
+template <class F> void with_type(DType dtype, const F& f) {
+  dispatch(dtype, [&](auto tag) {
+    if constexpr (!std::is_same_v<typename decltype(tag)::type, double>) f(tag);
+  });
+}
+
 dim3 grid_of(const Plan& plan) { return dim3(plan.grid[0], plan.grid[1], plan.grid[2]); }
 
-void forward(const Plan& plan, const Conv2d& g, DType, const void* x, const void* w, const void* bias, void* y, void*,
-             Stream stream) {
+void forward(const Plan& plan, const Conv2d& g, DType dtype, const void* x, const void* w, const void* bias, void* y,
+             void*, Stream stream) {
   with_filter(plan, [&]<int C, int K, int R, int S>() {
-    with_bool(plan.layouts.output, [&]<bool kLast>() {
-      launch(small_filter_forward_kernel<C, K, R, S, kLast>, grid_of(plan), dim3(plan.threads), 0, stream, g,
-             plan.layouts.second, static_cast<const float*>(x), static_cast<const float*>(w),
-             static_cast<const float*>(bias), static_cast<float*>(y));
+    with_type(dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      const auto run = [&]<bool kLast>() {
+        launch(small_filter_forward_kernel<C, K, R, S, kLast, T>, grid_of(plan), dim3(plan.threads), 0, stream, g,
+               plan.layouts.second, static_cast<const T*>(x), static_cast<const T*>(w), static_cast<const T*>(bias),
+               static_cast<T*>(y));
+      };
+      if constexpr (std::is_same_v<T, float>) with_bool(plan.layouts.output, run);
+      else run.template operator()<false>();
     });
   });
 }
@@ -419,10 +434,14 @@ void block(const Plan& plan, const Conv2d& g, const Ending& e, const Pool2d& poo
   });
 }
 
-void dgrad(const Plan& plan, const Conv2d& g, DType, const void* dy, const void* w, void* dx, void*, Stream stream) {
+void dgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const void* w, void* dx, void*,
+           Stream stream) {
   with_filter(plan, [&]<int C, int K, int R, int S>() {
-    launch(small_filter_dgrad_kernel<C, K, R, S>, grid_of(plan), dim3(plan.threads), 0, stream, g, plan.layouts.second,
-           static_cast<const float*>(dy), static_cast<const float*>(w), static_cast<float*>(dx));
+    with_type(dtype, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      launch(small_filter_dgrad_kernel<C, K, R, S, T>, grid_of(plan), dim3(plan.threads), 0, stream, g,
+             plan.layouts.second, static_cast<const T*>(dy), static_cast<const T*>(w), static_cast<T*>(dx));
+    });
   });
 }
 

@@ -91,14 +91,20 @@ inline bool small_filter_compiled(const Conv2d& g) {
          g.dilation_w == 1;
 }
 
+// 16-bit elements are loaded and stored as such, in NCHW; wgrad's kernels take nvcc longest, and are of float32 alone.
+inline bool small_filter_has(const Problem& p) {
+  return p.dtype == DType::float32 || (p.dtype != DType::float64 && p.pass != Pass::wgrad);
+}
+
 inline bool small_filter_can(const Problem& p) {
-  return p.dtype == DType::float32 && small_filter_compiled(p.g) && small_filter_offsets(p.g) <= INT_MAX &&
+  return small_filter_has(p) && small_filter_compiled(p.g) && small_filter_offsets(p.g) <= INT_MAX &&
          (long long)p.g.N * p.g.Q <= INT_MAX;
 }
 
 inline std::string small_filter_why_not(const Problem& p) {
   const auto text = [](long long n) { return std::to_string(n); };
-  if (p.dtype != DType::float32) return "is compiled for float32 only";
+  if (p.dtype == DType::float64) return "is not compiled for float64";
+  if (!small_filter_has(p)) return "has its wgrad for float32 alone";
   if (!small_filter_compiled(p.g)) {
     std::string filters;
     for (const SmallFilter& f : kSmallFilters)
@@ -163,8 +169,8 @@ inline Plan small_filter_plan(const Problem& p) {
     return plan;
   }
   const bool forward = pass == Pass::forward;
-  if (forward) plan.epilogue = Epilogue::two_by_two;
-  const bool channels_last = forward && p.channels_last;
+  const bool float32 = p.dtype == DType::float32, channels_last = forward && p.channels_last && float32;
+  if (forward && float32) plan.epilogue = Epilogue::two_by_two;
   plan.layouts = {channels_last, p.layouts.second, channels_last};
   const int all_maps = forward ? g.K : g.C, maps = small_filter_maps(all_maps, channels_last),
             rows = small_filter_rows(maps, g.R, channels_last), columns = kSmallFilterColumns;
