@@ -215,7 +215,7 @@ def joined() -> Iterator[Row]:
     """The records' rows of convlab's rungs in NCHW, with counts: of the newest what runs on tensor cores, which the first
     one does not have. Which rung "auto" took no record says: the rows do that there were, else it is what it takes now."""
     ladder, found = {a.name: a for a in algorithms()}, {}
-    taken = {(row[:3], on_tensor_cores(row.rung)): row.rung for row in prediction.rows() if row.auto}
+    taken = {(row[:3], row.auto): row.rung for row in prediction.rows() if row.auto}
     for path, step in ((TIMES, "bench"), (newest(), "bench"), (newest(), "tiles")):
         for row in record.load(path, step)["rows"]:
             if row["kind"] not in ("conv", "ladder", "tiles") or row["layout"] != "nchw":
@@ -224,7 +224,8 @@ def joined() -> Iterator[Row]:
             for way, times in row["ways"].items():
                 if way == OURS and row["kind"] == "conv":
                     with rounding_to(row["precision"]):
-                        rung, at = taken.get((what, path != TIMES)) or chosen_of(_problem(what), row["pass"]), "auto"
+                        known = taken.get((what, times["cold"]["median"]))
+                        rung, at = known or chosen_of(_problem(what), row["pass"]), "auto"
                 elif way.startswith(f"{OURS} "):
                     rung, at = way.removeprefix(f"{OURS} "), "auto" if row["kind"] == "tiles" else "ladder"
                 else:
