@@ -84,8 +84,8 @@ class Rung:
 
     Modelled: plan (Algorithm.plan), picture, launches, wasted (the share of threads, or of places in tiles, that falls
     over edges; None where the plan does not say). Counted, if asked for: counted. Modelled from the counts:
-    through_caches, bytes that go through the multiprocessors' L1 caches or shared memory; bound (bound_us), a time that
-    this rung cannot beat on the GPU; prediction (predicted_us and bound_by, the resource that takes longest), None where
+    through_caches, bytes that go at least through the multiprocessors' L1 caches or shared memory; bound (bound_us), a
+    time that this rung cannot beat on the GPU; prediction (predicted_us and bound_by, the resource that takes longest), None where
     nvcc's table does not have a kernel. floor_us: what nobody can beat who does it tap by tap and multiplies in the
     rung's precision. measured_us: what the record has of an H200, for a layer with a name there.
     """
@@ -333,12 +333,11 @@ def main_launch(rung: Rung) -> KernelLaunch:
 
 def _bound(rung, counted, work, gpu) -> tuple[float, Bound]:
     """(bytes through the caches, bound)."""
-    precision, through, sure = rung.plan["precision"], 0.0, {}
+    precision, sure = rung.plan["precision"], {}
     for row in counted.traffic:
         sectors, wavefronts = SECTOR * row.sectors, WAVEFRONT * row.wavefronts
-        through += sectors + wavefronts
         if precision:  # what is copied into shared memory passes the banks once
-            certain = SECTOR * row.sectors * (row.access != "read") + SURE_OF_COPIES * wavefronts
+            certain = sectors * (row.access != "read") + SURE_OF_COPIES * wavefronts
         else:
             certain = sectors + SURE_OF_WAVEFRONTS * wavefronts
         sure[row.kernel] = sure.get(row.kernel, 0) + certain
@@ -348,7 +347,7 @@ def _bound(rung, counted, work, gpu) -> tuple[float, Bound]:
     useful = (1 - (rung.wasted or 0)) * main
     bound = bound_of(work, gpu, precision)
     of_rung = {"arithmetic": bound.by_resource["arithmetic"] / useful, "caches": 1e6 * cycles / gpu.cycles}
-    return through, Bound(bound.by_resource | of_rung, precision)
+    return sum(sure.values()), Bound(bound.by_resource | of_rung, precision)
 
 
 def _share_of_gpu(launch, gpu) -> float:
