@@ -10,8 +10,8 @@
 // conv2d_as_gemm.h; classes of few channels are columns of one part instead, which reads dy once for all of them. Forward
 // and dgrad are one Map: along each dimension, outputs u meet inputs by their i-th tap at u step + origin + i delta.
 #pragma once
+#include "device/divisor.h"
 #include "geometry/conv2d.h"
-#include "geometry/divisor.h"
 #include "geometry/residues.h"
 #include "kernels/tensor_core_tile.h"
 
@@ -106,11 +106,11 @@ template <class T, bool kChannelsLast> struct ImageMap {
       const int k = tile * K + i;
       a = b = kNowhere;
       if (k >= steps) return;
-      const int tap = by_depth.of(k), c = k - tap * by_depth.d, th = tap / v.taps, tv = tap - th * v.taps;
+      const int tap = by_depth.quotient(k), c = k - tap * by_depth.by, th = tap / v.taps, tv = tap - th * v.taps;
       const int ih = th * h.delta, iv = tv * v.delta;
       a = {c * in.channel + ((long long)ih * in_columns + iv) * in.pixel, ih, iv};
       const int r = h.tap0 + th * h.tap_every, s = v.tap0 + tv * v.tap_every;
-      b = {(long long)(r * filter_columns + s) * by_depth.d + c, 0, 0};
+      b = {(long long)(r * filter_columns + s) * by_depth.by + c, 0, 0};
     }
     __device__ float bias_of(long long n) const { return bias ? float(bias[n]) : 0.0f; }
     template <int n> __device__ void store_together(long long d, const Vector<float, n>& sum) const {
@@ -213,7 +213,8 @@ template <class T, bool kChannelsLast> struct FilterMap {
       const long long k = (long long)tile * K + i;
       a = b = kNowhere;
       if (k >= steps) return;
-      const int all = begin + int(k), image = by_plane.of(all), pq = all - image * by_plane.d, p = by_row.of(pq);
+      const int all = begin + int(k), image = by_plane.quotient(all), pq = all - image * by_plane.by,
+                p = by_row.quotient(pq);
       const int h = p * g.stride_h - g.pad_h, v = (pq - p * g.Q) * g.stride_w - g.pad_w;
       a = {image * of_dy.image + pq * of_dy.pixel, 0, 0};
       b = {image * of_x.image + ((long long)h * g.W + v) * of_x.pixel, h, v};

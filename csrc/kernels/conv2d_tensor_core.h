@@ -134,7 +134,7 @@ template <class Products> struct TensorCorePasses {
     T* filter = reinterpret_cast<T*>(at);
     map.filter = l.filter_lies ? static_cast<const T*>(c.second) : filter;
     map.bias = static_cast<const T*>(c.bias), map.output = static_cast<T*>(c.output);
-    map.depth = l.first.depth, map.filter_pitch = int(l.filter_pitch), map.by_depth = Divisor(map.depth);
+    map.depth = l.first.depth, map.filter_pitch = int(l.filter_pitch), map.by_depth = Divisor(std::max(map.depth, 1));
     const int out_channels = dgrad ? g.C : g.K;
     map.out = pitches_of(out_channels, dgrad ? inputs : outputs, lie.output);
     map.wide = l.first.wide;
@@ -160,7 +160,7 @@ template <class Products> struct TensorCorePasses {
     map.dy_depth = l.first.depth, map.x_depth = l.second.depth;
     map.dy_wide = l.first.wide, map.x_wide = l.second.wide;
     map.slices = c.plan.slices, map.slice = c.plan.slice;
-    map.by_plane = Divisor(g.P * g.Q), map.by_row = Divisor(g.Q);
+    map.by_plane = Divisor(std::max(g.P * g.Q, 1)), map.by_row = Divisor(std::max(g.Q, 1));
     if (c.warpgroups && c.plan.slices == 1 && (lie.output || g.R * g.S == 1)) map.whole = static_cast<T*>(c.output);
     multiply(c, map);
     if (!map.whole)
