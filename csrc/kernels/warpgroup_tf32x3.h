@@ -37,25 +37,25 @@ __device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 
   using Stages = WarpgroupStages<float, Tile>;
   using TileOfA = typename Stages::A;
   using TileOfB = typename Stages::B;
-  static_assert(Tile::ahead >= 2, "a tile is split before it is multiplied");
+  static_assert(Tile::ahead >= 2, "a tile is split before it is multiplied, and copied an iteration before");
   constexpr int kGroup = kInstructions / 2;  // instructions along the steps of a group, times three
   const int thread = int(threadIdx.x), lane = TileOfA::template lane_at<true>(thread / 32 * 16);
   const MatrixDescriptor first_b = shared_matrix(tiles + TileOfA::kElements);
 
+  // The chunks that this thread copied: it need not meet the others before. Behind the wait for its copies
   const auto split_b = [&](float* tile) {
-    constexpr int kEvery = 4 * Tile::threads, kCount = (TileOfB::kElements + kEvery - 1) / kEvery;
-    constexpr bool kAll = TileOfB::kElements % kEvery == 0;  // threads have as many chunks
-    float* const from = tile + TileOfA::kElements + 4 * thread;
-    float4 b[kCount];
+    using Wide = typename TileOfB::Wide;
+    constexpr int kCopiers = copiers(Tile::N, Tile::threads);
+    if (Tile::threads != kCopiers && thread >= kCopiers) return;
+    float* const from = tile + TileOfA::kElements + TileOfB::at(Wide::first(), Wide::column());
+    constexpr int kEvery = Wide::kEvery * TileOfB::kPitch;
+    float4 b[Wide::kCount];
 #pragma unroll
-    for (int i = 0; i < kCount; i++)
-      if (kAll || i * kEvery + 4 * thread < TileOfB::kElements) b[i] = load4(from + i * kEvery);
+    for (int i = 0; i < Wide::kCount; i++) b[i] = load4(from + i * kEvery);
 #pragma unroll
-    for (int i = 0; i < kCount; i++)
-      if (kAll || i * kEvery + 4 * thread < TileOfB::kElements)
-        store_shared(
-            from + TileOfB::kElements + i * kEvery,
-            Vector<float, 4>{{small_of_b(b[i].x), small_of_b(b[i].y), small_of_b(b[i].z), small_of_b(b[i].w)}});
+    for (int i = 0; i < Wide::kCount; i++)
+      store_shared(from + TileOfB::kElements + i * kEvery,
+                   Vector<float, 4>{{small_of_b(b[i].x), small_of_b(b[i].y), small_of_b(b[i].z), small_of_b(b[i].w)}});
   };
 
   SplitFragment a[kInstructions];  // those of a group are under way when the next one's are split
@@ -90,13 +90,11 @@ __device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 
 
   if (count == 0) return;
   async_wait<Tile::ahead - 1>();
-  __syncthreads();  // the first tile is there
   split_b(tiles);
   int full = 0, next = Stages::kElements, free = Tile::ahead * Stages::kElements;  // multiplied, split, copied to
   const auto meet = [&](int tile) {
-    async_wait<Tile::ahead - 2>();
     warpgroup_sees_writes();
-    __syncthreads();  // this tile is split, the next one is there, and the products of the one in `free` are made
+    __syncthreads();  // this tile is there and split, and the products of the one in `free` are made
     split_a(tiles + tile, 0);
   };
   meet(full);
@@ -109,6 +107,7 @@ __device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 
     async_commit();
     add_products();
     multiply(b, kGroup);
+    async_wait<Tile::ahead - 1>();
     if (tile + 1 < count) split_b(tiles + next);
     if (Tile::pending == 0) warpgroup_wait<0>();
     if (tile + 1 < count) meet(next);
