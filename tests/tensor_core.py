@@ -80,7 +80,12 @@ def emulated(conv: Conv, precision: str, x, w, b, dy, rung=RUNG) -> dict[str, li
             forward(x.double().abs(), w.double().abs()) + bias.abs(),
         ],
         "dgrad": [_products(dgrad, dy, w, precision, rung), dgrad(dy.double().abs(), w.double().abs())],
-        "wgrad": [_products(wgrad, dy, x, precision, rung), wgrad(dy.double().abs(), x.double().abs())],
+        "wgrad": [
+            _products(lambda x, dy: wgrad(dy, x), x, dy, precision, rung)
+            if precision == "3xtf32"
+            else _products(wgrad, dy, x, precision, rung),
+            wgrad(dy.double().abs(), x.double().abs()),
+        ],
         "bias": [dy.double().sum((0, 2, 3)), dy.double().abs().sum((0, 2, 3))],
     }
 

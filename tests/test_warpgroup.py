@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from tensor_core import PRECISIONS, TF32, WARPGROUP, check_conv, laid, random_conv, run
+from tensor_core import PRECISIONS, TF32, WARPGROUP, check_conv, laid, plan_of, random_conv, run
 from test_tensor_core import GROUPS, HEADS, JOINED, TILES, check_infinities, errors, tf32_switch
 
 import convlab
@@ -62,10 +62,11 @@ def test_several_tiles(precision, channels_last):
 
 def test_every_tile():
     rng = random.Random(0)
-    for name in NAMES[1:]:  # float16's are bfloat16's
-        for pass_ in ("forward", "wgrad"):  # dgrad's are forward's
-            for rung in EACH_TILE[name, pass_].values():
-                check(rng.choice(TILES), name, True, [pass_], rung, order="forward", check=False)
+    once = [("bfloat16", "forward"), ("3xtf32", "dgrad")]  # the others of these passes have the same tiles
+    for name, pass_ in once + [(name, "wgrad") for name in NAMES[1:]]:
+        for rung in EACH_TILE[name, pass_].values():
+            conv = rng.choice(TILES if pass_ != "wgrad" else HEADS[:1] + GROUPS[:1])
+            check(conv, name, True, [pass_], rung, order="forward", check=False)
 
 
 def run_random(precision, pass_, seed, count, checked):
@@ -123,13 +124,13 @@ def test_splitting_has_no_bank_conflicts(tile):
 def test_three_products_are_as_exact_as_float32():
     conv = Conv(1, 64, 14, 14, 48, 3, 3, padding=(1, 1))
     register_tiled = next(a.number for a in convlab.algorithms() if a.name == "register_tiled")
-    ours, float32 = errors(conv, WARPGROUP.number, PASSES[:2]), errors(conv, register_tiled, PASSES[:2])
-    for pass_ in PASSES[:2]:
+    ours, float32 = errors(conv, WARPGROUP.number, PASSES), errors(conv, register_tiled, PASSES)
+    for pass_ in PASSES:
         assert ours[pass_] <= 2 * float32[pass_], pass_
 
 
 def test_three_products_of_infinities_and_of_what_rounds_to_one():
-    check_infinities({"forward": "warpgroup", "dgrad": "warpgroup", "wgrad": "tensor_core"})
+    check_infinities({"forward": "warpgroup", "dgrad": "warpgroup", "wgrad": "warpgroup"})
 
 
 def test_wgrad_reads_operands_once_by_a_warpgroup_and_without_bank_conflicts():
@@ -153,16 +154,16 @@ def test_positions_are_walked_across_rows_planes_and_images():
                 check(conv, name, True, ["wgrad"], EACH_TILE[name, "wgrad"]["64x64"], order="forward", check=False)
 
 
-def test_wgrad_is_of_the_shape_alone():
-    """Tiles and the GPU's multiprocessors change no bit; a sum of one slice is stored as it is."""
-    conv = Conv(3, 24, 20, 20, 40, 3, 3)
-    x, w, dy = (laid(torch.randn(*s).bfloat16(), True) for s in ((3, 24, 20, 20), (40, 24, 3, 3), (3, 40, 18, 18)))
+def test_tiles_change_no_bit_of_a_sum_in_slices():
+    conv = Conv(1, 16, 26, 26, 24, 1, 1)
+    x, w, dy = (laid(torch.randn(*s).bfloat16(), True) for s in ((1, 16, 26, 26), (24, 16, 1, 1), (1, 24, 26, 26)))
 
-    def gradients(rung, gpu="H200"):
-        with convlab.simulate(check=False, gpu=gpu):
+    def gradients(rung):
+        with convlab.simulate(check=False):
             return run(conv, "bfloat16", "wgrad", x, w, None, dy, True, rung)
 
     whole = gradients(WARPGROUP)
+    assert plan_of(conv, "bfloat16", "wgrad", WARPGROUP)["slices"] > 1
     for rung in EACH_TILE["bfloat16", "wgrad"].values():
         assert all(map(torch.equal, gradients(rung), whole))
 
@@ -181,8 +182,7 @@ def test_what_it_refuses(tf32_switch):
         assert reason(single) == "" and WARPGROUP.plan(single, "forward")["precision"] == precision
     assert reason(single, "wgrad") == ""
     tf32_switch.allow_tf32 = False
-    why = "multiplies float32 in TF32 in wgrad, which torch.backends.cudnn.allow_tf32 does not allow"
-    assert reason(single, "wgrad") == why
+    assert reason(single, "wgrad") == ""
     small = Conv(2, 6, 7, 7, 9, 3, 3, groups=3).problem(torch.float16)
     assert reason(small) == "multiplies 8 channels of a group at a time or more, and these groups have 2 in and 3 out"
     for name, has in (("A100", "8.0"), ("B200", "10.0")):

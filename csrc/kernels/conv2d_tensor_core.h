@@ -96,7 +96,8 @@ template <class Products> struct TensorCorePasses {
       launch(channels_last ? positions_inner_kernel<true> : positions_inner_kernel<false>,
              dim3(unsigned(ceil_div(pitch, kTransposed)),
                   unsigned(std::min(ceil_div(g.K, kTransposed), (long long)kGridYZ))),
-             dim3(kLayoutThreads), 0, c.stream, g.K, pixels, positions, pitch, static_cast<const float*>(c.first), to);
+             dim3(kLayoutThreads), 0, c.stream, g.K, pixels, positions, pitch, static_cast<const float*>(c.first), to,
+             c.plan.precision == Precision::tf32x3 ? to + g.K * pitch : nullptr);
       pitches = {pixels, pitch, 1};
     }
     at += o.bytes;

@@ -101,7 +101,8 @@ inline TensorLayout tensor_layout(const Problem& p, bool warpgroups = false) {
   TensorLayout l;
   if (p.pass == Pass::wgrad && warpgroups && p.dtype == DType::float32) {  // dy: [K][positions] (positions_inner.h)
     const long long pitch = up_to((long long)p.g.N * outputs, chunk);
-    l.first = {true, true, g.Kg(), true, up_to(g.K * pitch * bytes_of(p.dtype), 256)};
+    const int parts = p.rounding == Rounding::tf32 ? 1 : 2;
+    l.first = {true, true, g.Kg(), true, up_to(parts * g.K * pitch * bytes_of(p.dtype), 256)};
     l.second = tensor_operand(p, g.Cg(), inputs, p.layouts.second, true);
     return l;
   }

@@ -88,7 +88,6 @@ inline long long warpgroup_counted(const Problem& p, const TensorLayout& l) {
 inline bool warpgroup_can(const Problem& p) {
   if (p.dtype == DType::float64 || p.capability != kWarpgroupCapability || !tensor_core_groups(p.g)) return false;
   const TensorLayout l = tensor_layout(p, true);
-  if (p.pass == Pass::wgrad && tensor_precision(p) == Precision::tf32x3) return false;
   return warpgroup_counted(p, l) <= INT_MAX &&
          tensor_fits(kWarpgroupTiles[warpgroup_tiles_of(tensor_precision(p)).last], warpgroup_product(p, l));
 }
@@ -96,8 +95,6 @@ inline bool warpgroup_can(const Problem& p) {
 inline std::string warpgroup_why_not(const Problem& p) {
   const auto text = [](long long n) { return std::to_string(n); };
   if (p.dtype == DType::float64) return "is not compiled for float64";
-  if (p.pass == Pass::wgrad && tensor_precision(p) == Precision::tf32x3)
-    return "multiplies float32 in TF32 in wgrad, which torch.backends.cudnn.allow_tf32 does not allow";
   if (p.capability != kWarpgroupCapability)
     return "has instructions of compute capability 9.0 alone, and this GPU is of " + text(p.capability / 10) + "." +
            text(p.capability % 10);

@@ -4,12 +4,13 @@
 
 namespace convlab {
 
-// from [N, K, pixels] in either layout -> to [K][pitch], where zeros follow the positions.
+// from [N, K, pixels] in either layout -> to [K][pitch], where zeros follow the positions, and where wanted behind it the
+// same of what TF32, truncated, leaves, rounded.
 // grid (ceil(pitch / 32), ceil(K / 32) or less)
 template <bool kChannelsLast>
 __global__ void __launch_bounds__(kLayoutThreads)
     positions_inner_kernel(int K, long long pixels, long long positions, long long pitch,
-                           const float* __restrict__ from, float* __restrict__ to) {
+                           const float* __restrict__ from, float* __restrict__ to, float* __restrict__ rest) {
   constexpr int kAtOnce = kLayoutThreads / kTransposed;
   SHARED(float, tile, [kTransposed][kTransposed + 1]);
   const int lane = int(threadIdx.x) % kTransposed, first = int(threadIdx.x) / kTransposed;
@@ -30,6 +31,10 @@ __global__ void __launch_bounds__(kLayoutThreads)
       if constexpr (kChannelsLast) value = tile[lane][i];
       else if (position < positions) value = from[(image * K + k0 + i) * pixels + pixel];
       to[(k0 + i) * pitch + position] = value;
+      if (rest) {
+        const float left = value - __uint_as_float(__float_as_uint(value) & 0xffffe000);
+        rest[(k0 + i) * pitch + position] = __uint_as_float(__float_as_uint(left) + 0x1000);  // wgmma truncates it
+      }
     }
   }
 }

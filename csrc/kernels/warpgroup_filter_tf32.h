@@ -2,11 +2,15 @@
 // side. So rows are the channels of taps, which lie side by side in x and pass through registers, and are rounded there;
 // columns are filters, of a dy whose positions were laid side by side before (positions_inner.h).
 //
+// Strict float32 is three TF32 products, of the halves of x that registers hold and those of dy, of which the second is laid
+// out like the first (warpgroup_tf32x3.h).
+//
 // A tile of A is [steps][M], one of B [N][steps]. While the products of a tile are made, the threads load their part of the
 // next one's A.
 #pragma once
 #include "device/mma.h"
 #include "kernels/warpgroup_filter_tile.h"
+#include "kernels/warpgroup_tf32x3.h"
 
 namespace convlab {
 
@@ -22,6 +26,11 @@ template <class Part> struct TurnedPart : Part {
     return p;
   }
 };
+
+// dy is what it was before, so the sum is FilterMap's.
+template <class Part> __device__ float one_by_one(const TurnedPart<Part>& part, long long m, long long n, int K) {
+  return one_by_one(static_cast<const Part&>(part), n, m, K);
+}
 
 // Makes the block's tile whose first row is m0 and first column n0.
 template <class Tile, class Part>
@@ -56,6 +65,7 @@ __device__ __forceinline__ void multiply_filter_tf32(const Part& part, const Out
   const int b_h = part.b_h, b_w = part.b_w, end_h = by.end_h + tap.h, end_w = by.end_w + tap.w;
   const long long pitch = part.of_dy.channel;
   const float* dy = part.a_base + part.begin + WideB::column() + (n0 + WideB::first()) * pitch;
+  [[maybe_unused]] const long long small_dy = part.g.K * pitch;
   int dy_left = part.steps - WideB::column();
   const bool copies_b = Tile::threads == kCopiersOfB || thread < kCopiersOfB;
   const int dy_lines =
@@ -72,14 +82,17 @@ __device__ __forceinline__ void multiply_filter_tf32(const Part& part, const Out
       to = tile + TileOfA::kElements + TileOfB::at(WideB::first(), WideB::column());
       const int there = dy_left > 0 ? dy_lines : 0;
 #pragma unroll
-      for (int i = 0; i < WideB::kCount; i++)
-        async_copy<kChunkBytes>(to + i * WideB::kEvery * TileOfB::kPitch, dy + pitch * (i * WideB::kEvery),
-                                i < there ? kChunkBytes : 0);
+      for (int part_of_b = 0; part_of_b < (Tile::splits ? 2 : 1); part_of_b++)
+#pragma unroll
+        for (int i = 0; i < WideB::kCount; i++)
+          async_copy<kChunkBytes>(to + part_of_b * TileOfB::kElements + i * WideB::kEvery * TileOfB::kPitch,
+                                  dy + part_of_b * small_dy + pitch * (i * WideB::kEvery), i < there ? kChunkBytes : 0);
     }
     dy += K, dy_left -= K;
   };
 
-  constexpr int kElements = TileOfA::kElements + TileOfB::kElements, kEnd = Tile::stages * kElements;
+  constexpr int kElements = TileOfA::kElements + (Tile::splits ? 2 : 1) * TileOfB::kElements;
+  constexpr int kEnd = Tile::stages * kElements;
 #pragma unroll
   for (int i = 0; i < Tile::ahead; i++) {
     if (i < count) copy(tiles + i * kElements);
@@ -89,57 +102,113 @@ __device__ __forceinline__ void multiply_filter_tf32(const Part& part, const Out
   float sums[Tile::N / 2];
 #pragma unroll
   for (int i = 0; i < Tile::N / 2; i++) sums[i] = 0;
-  uint32_t even[kInstructions][4], odd[kInstructions][4] = {};
   const int lane_a = TileOfA::template lane_at<true>(thread / 32 * 16);
-  const auto load = [&](uint32_t (&to)[kInstructions][4], const float* tile) {
-#pragma unroll
-    for (int k = 0; k < kInstructions; k++) {
-      TileOfA::template load_four<true>(to[k], tile, lane_a, 0, k);
-#pragma unroll
-      for (int i = 0; i < 4; i++) to[k][i] = to_tf32(__uint_as_float(to[k][i]));
-    }
-  };
   const auto next_is_there = [] {
     async_wait<Tile::ahead - 1>();
     warpgroup_sees_writes();
     __syncthreads();
   };
-  next_is_there();
-  load(even, tiles);
+  const MatrixDescriptor first_b = shared_matrix(tiles + TileOfA::kElements);
+  const auto moved = [](int elements) { return MatrixDescriptor(elements * int(sizeof(float)) / 16); };
+  const auto behind = [](int stage) { return stage + kElements == kEnd ? 0 : stage + kElements; };
+  int full = 0, free = Tile::ahead * kElements;  // where the tile is that is multiplied, and the one that is copied to
 
   float line_sum = 0, line_lost = 0;
   const bool sums_lines = part.wants_line_sums && m0 == 0 && thread < Tile::N;
-  const MatrixDescriptor first_b = shared_matrix(tiles + TileOfA::kElements);
-  int full = 0, free = Tile::ahead * kElements;  // where the tile is that is multiplied, and the one that is copied to
-  const auto behind = [](int stage) { return stage + kElements == kEnd ? 0 : stage + kElements; };
-  const auto step = [&](int tile, const uint32_t (&now)[kInstructions][4], uint32_t (&next)[kInstructions][4]) {
-    const MatrixDescriptor b = first_b + full * int(sizeof(float)) / 16;
-    warpgroup_begin();
-#pragma unroll
-    for (int k = 0; k < kInstructions; k++) wgmma<float>(sums, now[k], at_step(b, k * kInstructionBytes));
-    warpgroup_commit();
+  const auto copy_and_sum_lines = [&](int tile) {
     if (tile + Tile::ahead < count) copy(tiles + free);
     async_commit();
-    if (sums_lines) {
-      const float* b_tile = tiles + full + TileOfA::kElements;
-      float of_tile = 0;
+    if (!sums_lines) return;
+    const float* b_tile = tiles + full + TileOfA::kElements;
+    float of_tile = 0;
 #pragma unroll 8
-      for (int k = 0; k < K; k++)  // so that 32 lines are in 32 banks
-        of_tile += b_tile[TileOfB::at(thread, k ^ (thread / 8 % 4))];
-      const float before = line_sum, more = of_tile - line_lost;  // Kahan: a slice has thousands of tiles
-      line_sum = before + more, line_lost = (line_sum - before) - more;
-    }
-    full = behind(full), free = behind(free);
-    if (tile + 1 < count) {
-      next_is_there();  // and the products of the tile before this one are made: it may be written
-      load(next, tiles + full);
-    }
-    warpgroup_wait<0>();
+    for (int k = 0; k < K; k++)  // so that 32 lines are in 32 banks
+      of_tile += b_tile[TileOfB::at(thread, k ^ (thread / 8 % 4))];
+    const float before = line_sum, more = of_tile - line_lost;  // Kahan: a slice has thousands of tiles
+    line_sum = before + more, line_lost = (line_sum - before) - more;
   };
+  // Of the tile behind `full`, which the products of this one's predecessor do not read any more: it may be written.
+  const auto move_on = [&] {
+    full = behind(full), free = behind(free);
+    next_is_there();
+  };
+
+  next_is_there();
+  if constexpr (Tile::splits) {
+    constexpr int kGroup =
+        kInstructions / 2;  // instructions along the steps that are summed by themselves, times three
+    SplitFragment a[kInstructions];
+    const auto load = [&](const float* tile, int first) {
+#pragma unroll
+      for (int k = first; k < first + kGroup; k++) {
+        uint32_t raw[4];
+        TileOfA::template load_four<true>(raw, tile, lane_a, 0, k);
+        a[k].split(raw);
+      }
+    };
+    float products[Tile::N / 2] = {};
+    const auto multiply = [&](MatrixDescriptor big, int first) {
+      const MatrixDescriptor small = big + moved(TileOfB::kElements);
+      warpgroup_begin();
+#pragma unroll
+      for (int k = first; k < first + kGroup; k++) {
+        const int step = k * kInstructionBytes;
+        if (k == first) wgmma<float, false>(products, a[k].small, at_step(big, step));
+        else wgmma<float>(products, a[k].small, at_step(big, step));
+        wgmma<float>(products, a[k].big, at_step(small, step));
+        wgmma<float>(products, a[k].big, at_step(big, step));
+      }
+      warpgroup_commit();
+    };
+    const auto add_products = [&] {
+      warpgroup_wait_for(products);
+#pragma unroll
+      for (int i = 0; i < Tile::N / 2; i++) sums[i] += products[i];
+    };
+    load(tiles, 0);
 #pragma unroll 1
-  for (int tile = 0; tile < count; tile += 2) {
-    step(tile, even, odd);
-    if (tile + 1 < count) step(tile + 1, odd, even);
+    for (int tile = 0; tile < count; tile++) {
+      const MatrixDescriptor b = first_b + moved(full);
+      multiply(b, 0);
+      load(tiles + full, kGroup);
+      copy_and_sum_lines(tile);
+      add_products();
+      multiply(b, kGroup);
+      if (tile + 1 < count) {
+        move_on();
+        load(tiles + full, 0);
+      }
+      add_products();
+    }
+  } else {
+    uint32_t even[kInstructions][4], odd[kInstructions][4] = {};
+    const auto load = [&](uint32_t (&to)[kInstructions][4], const float* tile) {
+#pragma unroll
+      for (int k = 0; k < kInstructions; k++) {
+        TileOfA::template load_four<true>(to[k], tile, lane_a, 0, k);
+#pragma unroll
+        for (int i = 0; i < 4; i++) to[k][i] = to_tf32(__uint_as_float(to[k][i]));
+      }
+    };
+    const auto step = [&](int tile, const uint32_t (&now)[kInstructions][4], uint32_t (&next)[kInstructions][4]) {
+      const MatrixDescriptor b = first_b + moved(full);
+      warpgroup_begin();
+#pragma unroll
+      for (int k = 0; k < kInstructions; k++) wgmma<float>(sums, now[k], at_step(b, k * kInstructionBytes));
+      warpgroup_commit();
+      copy_and_sum_lines(tile);
+      if (tile + 1 < count) {
+        move_on();
+        load(next, tiles + full);
+      }
+      warpgroup_wait<0>();
+    };
+    load(even, tiles);
+#pragma unroll 1
+    for (int tile = 0; tile < count; tile += 2) {
+      step(tile, even, odd);
+      if (tile + 1 < count) step(tile + 1, odd, even);
+    }
   }
   warpgroup_wait_for(sums);
   async_wait<0>();
@@ -149,6 +218,10 @@ __device__ __forceinline__ void multiply_filter_tf32(const Part& part, const Out
   float* all = tiles;
   write_wgrad_sums<Tile>(all, sums);
   __syncthreads();
+  if constexpr (Tile::splits) {
+    make_exact<Tile>(part, all, m0, n0);
+    __syncthreads();
+  }
   store_sums<Tile, false>(part, lines[0], all, m0, n0);
 }
 

@@ -13,9 +13,10 @@
 namespace convlab {
 
 // A block makes kM x kN, a warpgroup 64 rows of it. kPending: groups of products under way when the block waits for the
-// next tile; they keep their tiles that long. kBlocks: as WarpTile.
-template <int kM, int kN, int kK, int kStages, int kPending, int kBlocks> struct WgradTile {
+// next tile; they keep their tiles that long. kBlocks: as WarpTile. kSplits: float32 is split in two.
+template <int kM, int kN, int kK, int kStages, int kPending, int kBlocks, bool kSplits = false> struct WgradTile {
   static constexpr int M = kM, N = kN, K = kK, stages = kStages, pending = kPending, blocks = kBlocks;
+  static constexpr bool splits = kSplits;
   static constexpr int threads = M / kWarpgroupRows * kWarpgroupThreads, ahead = stages - 1 - pending;
   static_assert(M % kWarpgroupRows == 0 && ahead > 0);
 };

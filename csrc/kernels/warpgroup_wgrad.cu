@@ -14,7 +14,7 @@ template <int i, int last, class T> void multiply(const TensorCoreCall& c, const
   if constexpr (i <= last) {
     if (c.plan.variant != i) return multiply<i + 1, last>(c, map);
     constexpr WgradTileShape t = kWgradTiles[i];
-    using Tile = WgradTile<t.M, t.N, kTensorStepBytes / int(sizeof(T)), t.depth, t.pending, t.blocks>;
+    using Tile = WgradTile<t.M, t.N, kTensorStepBytes / int(sizeof(T)), t.depth, t.pending, t.blocks, t.splits>;
     const auto start = [&](auto kernel) {
       launch(kernel, dim3(c.plan.grid[0], c.plan.grid[1], c.plan.grid[2]), dim3(c.plan.threads), size_t(c.plan.shared),
              c.stream, map);
@@ -40,8 +40,9 @@ void multiply_by_warpgroups(const TensorCoreCall& c, const FilterMap<bfloat16, t
   multiply<kTiles.first, kTiles.last>(c, map);
 }
 void multiply_by_warpgroups(const TensorCoreCall& c, const FilterMap<float, true>& map) {
-  constexpr TensorTiles kTiles = wgrad_tiles(Precision::tf32);
-  multiply<kTiles.first, kTiles.last>(c, map);
+  constexpr TensorTiles kTf32 = wgrad_tiles(Precision::tf32), kStrict = wgrad_tiles(Precision::tf32x3);
+  if (c.plan.precision == Precision::tf32) multiply<kTf32.first, kTf32.last>(c, map);
+  else multiply<kStrict.first, kStrict.last>(c, map);
 }
 
 }  // namespace convlab

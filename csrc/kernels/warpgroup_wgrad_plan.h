@@ -9,24 +9,29 @@ namespace convlab {
 struct WgradTileShape {
   int M, N, depth, pending, blocks;
   TensorTime time;
+  bool splits = false;  // of strict float32 (3xTF32)
   constexpr int threads() const { return M * 2; }
 };
 
 constexpr WgradTileShape kWgradTiles[] = {
-    {128, 256, 4, 1, 1, {500, 0.0120}}, {128, 192, 5, 1, 1, {500, 0.0099}}, {128, 128, 3, 0, 2, {413, 0.0142}},
-    {64, 192, 3, 0, 2, {413, 0.0122}},  {64, 64, 4, 1, 3, {406, 0.0092}},   {128, 256, 4, 1, 1, {340, 0.0237}},
-    {192, 128, 5, 1, 1, {308, 0.0212}}, {128, 64, 4, 1, 2, {278, 0.0201}},  {64, 64, 4, 1, 3, {250, 0.0177}},
+    {128, 256, 4, 1, 1, {500, 0.0120}},      {128, 192, 5, 1, 1, {500, 0.0099}},
+    {128, 128, 3, 0, 2, {413, 0.0142}},      {64, 192, 3, 0, 2, {413, 0.0122}},
+    {64, 64, 4, 1, 3, {406, 0.0092}},        {128, 256, 4, 1, 1, {340, 0.0237}},
+    {192, 128, 5, 1, 1, {308, 0.0212}},      {128, 64, 4, 1, 2, {278, 0.0201}},
+    {64, 64, 4, 1, 3, {250, 0.0177}},        {128, 128, 4, 1, 1, {190, 0.0366}, true},
+    {192, 64, 4, 1, 1, {200, 0.0290}, true}, {64, 64, 4, 1, 2, {220, 0.0220}, true},
 };
 
 // In each range the last has the largest grid, and is the last to fit.
 constexpr TensorTiles wgrad_tiles(Precision precision) {
+  if (precision == Precision::tf32x3) return {9, 11};
   return precision == Precision::tf32 ? TensorTiles{5, 8} : TensorTiles{0, 4};
 }
 
-// Of every pass. Rows of wgrad are filters, but in TF32 the channels of taps.
+// Of every pass. Rows of wgrad are filters, but of float32 the channels of taps.
 inline GemmProblem warpgroup_product(const Problem& p, const TensorLayout& l) {
   GemmProblem product = tensor_product(p, l);
-  if (p.pass == Pass::wgrad && tensor_precision(p) == Precision::tf32) std::swap(product.rows, product.columns);
+  if (p.pass == Pass::wgrad && p.dtype == DType::float32) std::swap(product.rows, product.columns);
   return product;
 }
 
@@ -88,9 +93,9 @@ inline Plan warpgroup_wgrad_plan_with(const Problem& p, int tile) {
   plan.threads = t.threads();
   plan.grid[0] = unsigned(best.rows), plan.grid[1] = unsigned(best.columns);
   plan.grid[2] = unsigned(product.parts * best.slices);
-  const int padded = plan.precision == Precision::tf32 ? 8 : 0;  // lines of A, of a tile that is [steps][lines]
-  plan.shared =
-      (long long)t.depth * (t.M + padded + t.N) * kTensorStepBytes + 1024;  // tiles begin on a multiple of that
+  const int padded = p.dtype == DType::float32 ? 8 : 0;  // lines of A, of a tile that is [steps][lines]
+  plan.shared = (long long)t.depth * (t.M + padded + (t.splits ? 2 : 1) * t.N) * kTensorStepBytes +
+                1024;  // tiles begin on a multiple of that
   plan.microseconds = tensor_overhead(l) + best.cost;
   plan.useful =
       double(product.rows) * product.columns / std::max(double(best.rows) * t.M * double(best.columns) * t.N, 1.0);
