@@ -145,6 +145,17 @@ def test_wgrad_reads_operands_once_by_a_warpgroup_and_without_bank_conflicts():
     assert all(r.wavefronts == r.ideal for r in rows if r.memory not in ("lines", "part", "by"))
 
 
+@pytest.mark.parametrize("precision", ["tf32", "3xtf32"])
+def test_wgrad_of_float32_has_no_bank_conflicts(precision):
+    x, dy, w = (laid(torch.randn(*s), True) for s in ((2, 64, 8, 8), (2, 64, 8, 8), (64, 64, 3, 3)))
+    conv = Conv(2, 64, 8, 8, 64, 3, 3, padding=(1, 1))
+    with convlab.simulate(count=True) as sim:
+        run(conv, precision, "wgrad", x, w, None, dy, True, EACH_TILE[precision, "wgrad"]["64x64"])
+    rows = [r for r in sim.traffic if r.space == "shared" and r.memory != "lines"]
+    assert {r.kernel.split("<")[0] for r in rows} == {"positions_inner_kernel", "warpgroup_filter_tf32_kernel"}
+    assert all(r.wavefronts == r.ideal for r in rows)
+
+
 def test_positions_are_walked_across_rows_planes_and_images():
     """A step of a thread's walk is longer than a row, a plane or several images; the last slice is no whole tile."""
     for P, Q in ((1, 1), (1, 5), (3, 1), (2, 3), (7, 2)):
