@@ -286,7 +286,7 @@ def test_traffic():
     for r in rows.values():
         assert (r.space, r.requests, r.bytes, r.sectors, r.ideal, r.wavefronts) == ("global", 8, 4096, 128, 128, 0)
         assert (
-            r.file == "csrc/kernels/leaky_relu.cu"
+            r.file == "csrc/kernels/elementwise.h"
             and ("load_vector" if r.access == "read" else "store_vector") in r.source
         )
 
