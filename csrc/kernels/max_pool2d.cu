@@ -64,7 +64,7 @@ template <class A> struct Largest {
   // The first tap wins among nothing but -inf, too. The value again: of an array of arrays, nvcc 13.0 gives the members
   // of the first array alone their initial values.
   __device__ __forceinline__ void begin(int first) { value = outside(), tap = first; }
-  __device__ __forceinline__ void start(A first) { value = first, tap = 0; }
+  __device__ __forceinline__ void start(A first) { value = first; }  // of a row, whose tap is 0
   __device__ __forceinline__ void take(A other, int of) {
     if (other > value || other != other) value = other, tap = of;
   }
