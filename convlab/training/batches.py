@@ -1,5 +1,6 @@
 """The order of the training images, their random shifts and reflections, and which process trains on which."""
 
+import gc
 import random
 import signal
 
@@ -57,7 +58,7 @@ class Batches:
             collate_fn=self._batch,
             num_workers=self.workers,
             generator=torch.Generator(),  # not the one that weights and dropout come from
-            worker_init_fn=_leave_signals_to_the_trainer,
+            worker_init_fn=_leave_to_the_trainer,
         )
 
     def _batch(self, drawn):
@@ -70,8 +71,10 @@ class Batches:
         return batch, labels[index], len(drawn[0])
 
 
-def _leave_signals_to_the_trainer(worker):
-    """Ctrl-C reaches every process of a terminal; a worker that died of it would take the step in progress along."""
+def _leave_to_the_trainer(worker):
+    """Signals, for Ctrl-C reaches every process of a terminal, and a worker that died of it would take the step in
+    progress along; and the trainer's garbage, which may hold a CUDA graph, that a forked process cannot free."""
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

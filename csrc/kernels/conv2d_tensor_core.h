@@ -94,7 +94,7 @@ template <class Products> struct TensorCorePasses {
       const long long pitch = up_to(positions, kChunkBytes / int(sizeof(T)));
       const bool channels_last = c.problem.layouts.first || pixels == 1;
       launch(channels_last ? positions_inner_kernel<true> : positions_inner_kernel<false>,
-             dim3(unsigned(ceil_div(pitch, kTransposed)),
+             dim3(unsigned(std::max(ceil_div(pitch, kTransposed), 1LL)),  // of no images, too
                   unsigned(std::min(ceil_div(g.K, kTransposed), (long long)kGridYZ))),
              dim3(kLayoutThreads), 0, c.stream, g.K, pixels, positions, pitch, static_cast<const float*>(c.first), to,
              c.plan.precision == Precision::tf32x3 ? to + g.K * pitch : nullptr);

@@ -6,6 +6,6 @@ namespace convlab {
 
 // A bit a Pass, for each Precision: none, float16, bfloat16, tf32, 3xtf32; of the tensor_core rung and the warpgroup rung
 constexpr unsigned kTensorCoreGate[] = {0, 7, 7, 7, 7};
-constexpr unsigned kWarpgroupGate[] = {0, 7, 7, 7, 3};
+constexpr unsigned kWarpgroupGate[] = {0, 7, 7, 7, 7};
 
 }  // namespace convlab
