@@ -46,10 +46,9 @@ inline Plan register_tiled_plan(const Problem& p) { return register_tiled_plan_w
 inline bool register_tiled_best(const Problem& p) {
   // A group is a product of its own. One with a smaller filter than this leaves its tiles empty: direct is faster on an
   // H200.
-  constexpr long long kLeastFilter = 100, kLeastWgradFilter = 512;
+  constexpr long long kLeastFilter = 100;
   const Conv2d& g = p.g;
-  const long long filter = (long long)g.Kg() * g.Cg() * g.R * g.S;
-  return g.groups == 1 || filter >= (p.pass == Pass::wgrad ? kLeastWgradFilter : kLeastFilter);
+  return g.groups == 1 || (long long)g.Kg() * g.Cg() * g.R * g.S >= kLeastFilter;
 }
 
 inline CudaRung kRegisterTiled{.can = register_tiled_can,
