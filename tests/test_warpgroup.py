@@ -221,7 +221,7 @@ def test_auto_takes_it_where_it_is_faster(tf32_switch):
         problem = find("resnet-128@64").problem(dtype)
         return names_of("auto", dataclasses.replace(problem, capability=GPUS[gpu].generation))
 
-    faster = {"forward": "warpgroup", "dgrad": "warpgroup", "wgrad": "tensor_core"}
+    faster = dict.fromkeys(PASSES, "warpgroup")
     assert chosen(torch.bfloat16) == chosen(torch.float16) == faster
     tf32_switch.allow_tf32 = True
     assert chosen(torch.float32) == faster
