@@ -9,6 +9,9 @@
 namespace convlab {
 namespace {
 
+constexpr TensorTiles kOf16Bits = wgrad_tiles(Precision::float16), kOfTf32 = wgrad_tiles(Precision::tf32);
+constexpr TensorTiles kOfStrict = wgrad_tiles(Precision::tf32x3);
+
 #if !defined(CONVLAB_NO_WARPGROUPS)
 template <int i, int last, class T> void multiply(const TensorCoreCall& c, const FilterMap<T, true>& map) {
   if constexpr (i <= last) {
@@ -32,17 +35,14 @@ template <int, int, class T> void multiply(const TensorCoreCall&, const FilterMa
 }  // namespace
 
 void multiply_by_warpgroups(const TensorCoreCall& c, const FilterMap<float16, true>& map) {
-  constexpr TensorTiles kTiles = wgrad_tiles(Precision::float16);
-  multiply<kTiles.first, kTiles.last>(c, map);
+  multiply<kOf16Bits.first, kOf16Bits.last>(c, map);
 }
 void multiply_by_warpgroups(const TensorCoreCall& c, const FilterMap<bfloat16, true>& map) {
-  constexpr TensorTiles kTiles = wgrad_tiles(Precision::bfloat16);
-  multiply<kTiles.first, kTiles.last>(c, map);
+  multiply<kOf16Bits.first, kOf16Bits.last>(c, map);
 }
 void multiply_by_warpgroups(const TensorCoreCall& c, const FilterMap<float, true>& map) {
-  constexpr TensorTiles kTf32 = wgrad_tiles(Precision::tf32), kStrict = wgrad_tiles(Precision::tf32x3);
-  if (c.plan.precision == Precision::tf32) multiply<kTf32.first, kTf32.last>(c, map);
-  else multiply<kStrict.first, kStrict.last>(c, map);
+  if (c.plan.precision == Precision::tf32) multiply<kOfTf32.first, kOfTf32.last>(c, map);
+  else multiply<kOfStrict.first, kOfStrict.last>(c, map);
 }
 
 }  // namespace convlab
