@@ -52,6 +52,7 @@ def test_every_kernel_is_seen(found):
         "chunks_kernel",
         "filter_kernel",
         "filter_transposed_kernel",
+        "joined_filter_kernel",
         "add_filter_slices_kernel",
         *(f"conv2d_small_filter.cu: small_filter_{name}_kernel" for name in ("forward", "block", "dgrad", "wgrad")),
     }
@@ -66,6 +67,7 @@ LEAST_HMMA = {
     r"tensor_core_kernel<B?Float16Products, WarpTile<128, 128.*ImageMap": 0.39,
     r"tensor_core_kernel<B?Float16Products, WarpTile<128, 64.*ImageMap": 0.26,
     r"tensor_core_kernel<B?Float16Products, WarpTile<64, 64.*ImageMap": 0.18,
+    r"tensor_core_kernel<B?Float16Products, WarpTile<128, 16,": 0.09,
     r"tensor_core_kernel<B?Float16Products, WarpTile<128, 128": 0.26,
     r"tensor_core_kernel<B?Float16Products, WarpTile<128, 64": 0.17,
     r"tensor_core_kernel<B?Float16Products, WarpTile<64, 64": 0.1,
@@ -73,13 +75,17 @@ LEAST_HMMA = {
     r"tensor_core_kernel<Tf32Products, WarpTile<128, 128.*ImageMap": 0.15,
     r"tensor_core_kernel<Tf32Products, WarpTile<128, 128": 0.12,
     r"tensor_core_kernel<Tf32Products, WarpTile<128, 64": 0.07,
+    r"tensor_core_kernel<Tf32Products, WarpTile<128, 16,": 0.028,
     r"tensor_core_kernel<Tf32Products": 0.04,
+    r"tensor_core_kernel<Tf32x3Products, WarpTile<128, 16,": 0.05,
     r"tensor_core_kernel<Tf32x3Products": 0.08,
 }
 
 # Bytes that a thread of these may keep in memory; what that costs no GPU has said yet.
 KNOWN = {
     r"filter_transposed_kernel<": 8,
+    r"positions_inner_kernel<": 8,
+    r"tensor_core_kernel<Tf32x3Products, WarpTile<128, 16": 8,
     r"adaptive_pool2d.cu: average_backward_kernel<": 16,
     r"conv2d_direct.cu: block_kernel<double>": 8,
     r"max_pool2d.cu: forward_kernel<__nv_bfloat16, Share<3": 8,  # 4 are spilled, on 7.5

@@ -366,7 +366,7 @@ def test_the_function_is_in_the_package_of_the_command():
 def test_auto_is_named():
     for layer in ("lenet.c1", "fashion-c1", "fashion-c2"):
         assert {p.chosen for p in explain(layer).passes} == {"small_filter"}, layer
-    assert {p.chosen for p in explain("resnet-128").passes} == {"register_tiled", "tensor_core"}
+    assert {p.chosen for p in explain("resnet-128").passes} == {"warpgroup"}
     assert {p.chosen for p in explain("depthwise-96").passes} == {"depthwise"}
 
 

@@ -3,7 +3,7 @@
     python -m tools.prediction              predicted against measured, on layers that were not used for fitting
     python -m tools.prediction --rows       and every row
     python -m tools.prediction --choice     what "auto" chose, what these times would choose, and the fastest: of the rungs, and
-                                            of a rung's tiles, where the newest record has a sweep of them, or --record FILE's
+                                            of a rung's tiles, where the record of these rungs has a sweep of them, or --record FILE's
     python -m tools.prediction --plot FILE  a scatter plot (needs matplotlib)
     python -m tools.prediction --fit        fits the constants again, on the layers that convlab/explain/prediction.json lists
     python -m tools.prediction --count      joins the record with the simulator's counts again: half an hour
@@ -44,6 +44,7 @@ MEASURED, FITTED = (prediction.HERE / name for name in ("measured-h200.json", "p
 TIMES = (
     ROOT / record.FOLDER / "nvidia-h200-2026-11-20.json"
 )  # the record: of kernels without tensor cores, which the model knows
+TIMES_ON_CORES = TIMES.with_name("nvidia-h200-2026-11-27.json")  # another, of those on them and of tiles
 ON_TENSOR_CORES = ("tensor_core", "warpgroup")
 COUNTED_FLOPS = 8e6  # of a row
 ALIKE = 1.02  # times that differ by less have no order: repeated measurements differ as much
@@ -206,17 +207,12 @@ def fit(some: list[Case], constants: Constants = START) -> Constants:
     return Constants(*(float(f"{value:.4g}") for value in constants))
 
 
-def newest() -> Path:
-    """The record that has what there is of tiles."""
-    return max((ROOT / record.FOLDER).glob("nvidia-h200-*.json"))
-
-
 def joined() -> Iterator[Row]:
-    """The records' rows of convlab's rungs in NCHW, with counts: of the newest what runs on tensor cores, which the first
+    """The records' rows of convlab's rungs in NCHW, with counts: of the second what runs on tensor cores, which the first
     one does not have. Which rung "auto" took no record says: the rows do that there were, else it is what it takes now."""
     ladder, found = {a.name: a for a in algorithms()}, {}
     taken = {(row[:3], row.auto): row.rung for row in prediction.rows() if row.auto}
-    for path, step in ((TIMES, "bench"), (newest(), "bench"), (newest(), "tiles")):
+    for path, step in ((TIMES, "bench"), (TIMES_ON_CORES, "bench"), (TIMES_ON_CORES, "tiles")):
         for row in record.load(path, step)["rows"]:
             if row["kind"] not in ("conv", "ladder", "tiles") or row["layout"] != "nchw":
                 continue
@@ -317,7 +313,7 @@ def main():
     parser.add_argument("--rows", action="store_true")
     parser.add_argument("--choice", action="store_true")
     parser.add_argument(
-        "--record", type=Path, default=newest(), metavar="FILE", help="of a gpu-report, for --choice of tiles"
+        "--record", type=Path, default=TIMES_ON_CORES, metavar="FILE", help="of a gpu-report, for --choice of tiles"
     )
     parser.add_argument("--plot", metavar="FILE")
     parser.add_argument("--fit", action="store_true")

@@ -19,7 +19,7 @@ from .networks import GPU_NETWORKS, NETWORKS, Network, step
 
 LADDER = ("lenet-c1", "lenet-c3", "cifar-32-64", "resnet-128", "resnet-stem", "depthwise-128-56")
 SWEPT = ("cifar-32-64", "cifar-64-128", "resnet-64", "resnet-128", "resnet-512", "resnet-1x1")
-TILED = {"register_tiled": "float32", "tensor_core": "bfloat16", "warpgroup": "bfloat16"}  # rungs with tiles, what of
+TILED = {"register_tiled": "float32", "tensor_core": "bfloat16", "warpgroup": "float16"}  # rungs with tiles, what of
 SLOPE = 0.01  # of leaky ReLU
 SLACK = {
     "cpu": 6e-7,

@@ -13,9 +13,9 @@
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts
 //   LeNet C3    forward     4.59   7.00                         12.1       3.79        1.00
-//   LeNet C3    backward    8.57   8.00   1.00        0.18      8.32       2.93        1.00
-//   ResNet-20   forward     16.5   2.00                         3.82       3.82        1.00
-//   ResNet-20   backward    16.5   2.00   1.00                  3.85       3.44        1.00
+//   LeNet C3    backward    8.57   8.00   1.00        0.18      9.76       3.33        1.00
+//   ResNet-20   forward     1.00   1.00               6.27      13.1       9.31        1.01
+//   ResNet-20   backward    1.00   1.00   1.00        16.2      11.6       8.59        1.01
 #include "device/device.h"
 #include "kernels/conv2d_block.h"
 #include "kernels/elementwise.h"

@@ -29,7 +29,7 @@
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
 //   LeNet C3    forward     4.59   7.00                         13.1       4.43        1.00     1.01
-//   LeNet C3    dgrad              8.00   6.00                  5.56       2.25        1.00     1.20
+//   LeNet C3    dgrad              8.00   6.00                  6.61       2.54        1.00     1.20
 //   LeNet C3    wgrad       8.57          6.00        0.11      13.2       3.99        1.00     0.01
 #include "kernels/conv2d_small_filter_plan.h"
 

@@ -14,10 +14,12 @@
 // What is next    TMA, which copies without threads and to several blocks at once; and one tile of x for taps that share it.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
-//   LeNet C3    forward     1.00   1.00               9.35      6.76       5.76        1.03     1.50
-//   LeNet C3    dgrad              1.00   1.00        17.2      5.21       4.95        1.02     3.34
-//   ResNet-20   forward     1.00   1.00               4.76      8.48       5.39        1.03     0.31
-//   ResNet-20   dgrad              1.00   1.00        4.76      11.2       5.42        1.03     0.31
+//   LeNet C3    forward     1.00   1.00               9.35      9.14       8.19        1.01     2.92
+//   LeNet C3    dgrad              1.00   1.00        17.2      7.39       7.24        1.01     8.75
+//   LeNet C3    wgrad       1.00          1.00        13.9      8.34       7.68        1.00     3.65
+//   ResNet-20   forward     1.00   1.00               4.76      13.3       9.23        1.01     0.82
+//   ResNet-20   dgrad              1.00   1.00        4.76      13.3       9.23        1.01     0.82
+//   ResNet-20   wgrad       1.00          1.00        7.53      10.6       8.11        1.01     1.07
 #include "kernels/conv2d_warpgroup_plan.h"
 
 #include "kernels/conv2d_tensor_core.h"

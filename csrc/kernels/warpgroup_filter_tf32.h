@@ -165,7 +165,7 @@ __device__ __forceinline__ void multiply_filter_tf32(const Part& part, const Out
 #pragma unroll
       for (int i = 0; i < Tile::N / 2; i++) sums[i] += products[i];
     };
-    load(tiles, 0);
+    if (count > 0) load(tiles, 0);
 #pragma unroll 1
     for (int tile = 0; tile < count; tile++) {
       const MatrixDescriptor b = first_b + moved(full);
@@ -203,7 +203,7 @@ __device__ __forceinline__ void multiply_filter_tf32(const Part& part, const Out
       }
       warpgroup_wait<0>();
     };
-    load(even, tiles);
+    if (count > 0) load(even, tiles);
 #pragma unroll 1
     for (int tile = 0; tile < count; tile += 2) {
       step(tile, even, odd);
