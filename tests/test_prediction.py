@@ -122,7 +122,8 @@ def test_the_loop_of_the_tensor_cores():
     kernels = [kernel for kernel in prediction._profiles() if kernel.startswith("tensor_core_kernel")]
     assert len(kernels) > 20
     for kernel in kernels:
-        assert all(profile.main.body.tensor >= 32 for profile in prediction._profiles()[kernel].values()), kernel
+        least = 16 if "WarpTile<128, 16," in kernel else 32
+        assert all(profile.main.body.tensor >= least for profile in prediction._profiles()[kernel].values()), kernel
 
 
 def test_products_of_a_warpgroup():
@@ -144,8 +145,8 @@ def test_what_a_trip_reads_of_a_tile():
     names = {
         "tensor_core_kernel<Tf32Products, WarpTile<128, 64, 32, 64, 32, 3, 3>, ImageMap<float, true> >": (1, 64 + 32),
         "warpgroup_kernel<float, WarpgroupTile<192, 128, 32, 5, 1, 1>, ImageMap<float, true> >": (4, 64 + 128),
-        "warpgroup_kernel<float, WarpgroupTile<128, 64, 32, 5, 1, 1, false>, ImageMap<float, true> >": (4, 64 + 64),
-        "warpgroup_kernel<float, WarpgroupTile<128, 64, 32, 5, 1, 1, true>, ImageMap<float, true> >": (4, 64 + 224),
+        "warpgroup_kernel<float, SplitTile<128, 64, 32, 5, 1, 1>, ImageMap<float, true> >": (4, 64 + 224),
+        "warpgroup_filter_tf32_kernel<WgradTile<128, 64, 32, 4, 1, 2, true>, FilterMap<float, true> >": (4, 64 + 224),
         "warpgroup_filter_kernel<float16, WgradTile<64, 192, 64, 3, 0, 2>, FilterMap<float16, true> >": (4, 64 + 192),
     }
     tiles = {name: prediction.tile_of_products(name) for name in names}
@@ -205,13 +206,18 @@ def test_every_gpu_runs_code_that_was_built_for_one_not_after_it():
 
 
 def test_what_auto_takes_is_nearly_the_fastest_of_the_record():
-    """By its rule of the shape, and by the times that are predicted."""
-    choices = tool.choices(CASES)
-    assert len(choices) >= 17  # of 18: one takes tensor cores, which the records have not timed there
-    auto, model = ([choice.lost(getattr(choice, who)) for choice in choices] for who in ("auto", "model"))
+    """Of the newest, where each rung stands beside it; and what predicted times would take, of the times that there are."""
+    auto = []
+    for row in record.load(max(tool.TIMES.parent.glob("nvidia-h200-*.json")), "bench")["rows"]:
+        if row["kind"] == "ladder":
+            times = {way: time["cold"]["median"] for way, time in row["ways"].items() if way.startswith("convlab")}
+            auto.append(times.pop("convlab") / min(times.values()))
+    assert len(auto) >= 18
     assert max(auto) < 1.2
     assert statistics.geometric_mean(auto) < 1.02
-    assert max(model) < 1.05
+    choices = tool.choices(CASES)
+    assert len(choices) >= 9  # of 18: the others take tensor cores, which those records have not timed
+    assert max(choice.lost(choice.model) for choice in choices) < 1.05
 
 
 # ---- tiles ------------------------------------------------------------------------------------------------------------

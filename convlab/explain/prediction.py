@@ -204,10 +204,11 @@ def tile_of_products(kernel: str) -> ProductTile | None:
     if match := re.match(r"tensor_core_kernel<.*?WarpTile<(\d+), (\d+), \d+, (\d+), (\d+),", kernel):
         M, N, rows, columns = map(int, match.groups())
         return ProductTile(M, N, 1, rows + columns, MMA, False)
-    if match := re.match(r"warpgroup_(?:filter_)?kernel<.*?Tile<(\d+), (\d+),(?: \d+,){3} \d+(, true)?", kernel):
-        M, N = map(int, match.groups()[:2])
+    form = r"warpgroup_(?:filter_(?:tf32_)?)?kernel<(?:\w+, )?(\w*)Tile<(\d+), (\d+),(?: \d+,){3} \d+(, true)?"
+    if match := re.match(form, kernel):
+        M, N = map(int, match.groups()[1:3])
         # A tile of B that is split in two is read by a third product, and to be split once by all warpgroups
-        columns = N * (3 + 64 / M) if match.group(3) else N
+        columns = N * (3 + 64 / M) if match.group(1) == "Split" or match.group(4) else N
         return ProductTile(M, N, 4, 64 + columns, WGMMA * N, True)
     return None
 
