@@ -271,8 +271,8 @@ def problems_of(source, check):
 
     rng = random.Random(1)
     name = Path(source).stem
-    if name.startswith("tensor_core_"):
-        yield from tensor_core_problems(name.removeprefix("tensor_core_"), check, rng)
+    if name.startswith(("tensor_core_", "warpgroup_")):
+        yield from tensor_core_problems(name, check, rng)
         return
     rungs = [r for r in ladder.RUNGS if name == "conv2d_" + r.name] or [
         r for r in ladder.RUNGS if name + ".cu" in used_by(r)
@@ -300,17 +300,20 @@ def problems_of(source, check):
             yield partial(blocks.check_random_calls, 1, seed, check, [rung.name])
 
 
-def tensor_core_problems(precision, check, rng):
-    """For the kernels of one precision of that rung, every other one of several tiles."""
+def tensor_core_problems(name, check, rng):
+    """For the kernels of one precision of that rung, or of warpgroups' wgrad, every other one of several tiles."""
     import tensor_core
 
-    precision = {"f16": "float16", "bf16": "bfloat16", "tf32x3": "3xtf32"}.get(precision, precision)
+    names = {"f16": "float16", "bf16": "bfloat16", "tf32": "tf32", "tf32x3": "3xtf32"}
+    rung, passes, precisions = tensor_core.RUNG, tensor_core.PASSES, [names.get(name.removeprefix("tensor_core_"))]
+    if name == "warpgroup_wgrad":
+        rung, passes, precisions = tensor_core.WARPGROUP, ["wgrad"], list(tensor_core.PRECISIONS)
     for i in range(12 if check else 60):
-        pass_ = tensor_core.PASSES[i // 2 % 3]
-        conv = tensor_core.random_conv(rng, 500_000, (precision, pass_) if i % 2 else None)
+        precision, pass_ = precisions[i // 2 % len(precisions)], passes[i // 2 % len(passes)]
+        conv = tensor_core.random_conv(rng, 500_000, (precision, pass_) if i % 2 else None, rung)
         order = ("forward", "random", "reverse")[i % 3]
-        check_conv = partial(tensor_core.check_conv, conv, precision, rng.random() < 0.5, mixed=rng.random() < 0.1)
-        yield partial(check_conv, check=check, order=order, seed=i)
+        check_conv = partial(tensor_core.check_conv, conv, precision, rng.random() < 0.5, passes, rng.random() < 0.1)
+        yield partial(check_conv, rung=rung, check=check, order=order, seed=i)
 
 
 def used_by(rung):
