@@ -36,7 +36,7 @@ template <class Part> __device__ float one_by_one(const TurnedPart<Part>& part, 
 template <class Tile, class Part>
 __device__ __forceinline__ void multiply_filter_tf32(const Part& part, const OutputSteps& by, long long m0,
                                                      long long n0) {
-  constexpr int K = Tile::K, kCopiersOfB = Tile::N * 8 % Tile::threads ? 256 : Tile::threads;
+  constexpr int K = Tile::K, kCopiersOfB = copiers(Tile::N, Tile::threads);
   using TileOfA = OperandTile<float, Tile::M, true, Tile::threads>;
   using TileOfB = OperandTile<float, Tile::N, false, kCopiersOfB>;
   using WideA = typename TileOfA::Wide;
@@ -135,50 +135,21 @@ __device__ __forceinline__ void multiply_filter_tf32(const Part& part, const Out
 
   next_is_there();
   if constexpr (Tile::splits) {
-    constexpr int kGroup =
-        kInstructions / 2;  // instructions along the steps that are summed by themselves, times three
-    SplitFragment a[kInstructions];
-    const auto load = [&](const float* tile, int first) {
-#pragma unroll
-      for (int k = first; k < first + kGroup; k++) {
-        uint32_t raw[4];
-        TileOfA::template load_four<true>(raw, tile, lane_a, 0, k);
-        a[k].split(raw);
-      }
-    };
-    float products[Tile::N / 2] = {};
-    const auto multiply = [&](MatrixDescriptor big, int first) {
-      const MatrixDescriptor small = big + moved(TileOfB::kElements);
-      warpgroup_begin();
-#pragma unroll
-      for (int k = first; k < first + kGroup; k++) {
-        const int step = k * kInstructionBytes;
-        if (k == first) wgmma<float, false>(products, a[k].small, at_step(big, step));
-        else wgmma<float>(products, a[k].small, at_step(big, step));
-        wgmma<float>(products, a[k].big, at_step(small, step));
-        wgmma<float>(products, a[k].big, at_step(big, step));
-      }
-      warpgroup_commit();
-    };
-    const auto add_products = [&] {
-      warpgroup_wait_for(products);
-#pragma unroll
-      for (int i = 0; i < Tile::N / 2; i++) sums[i] += products[i];
-    };
-    if (count > 0) load(tiles, 0);
+    ProductsOfThree<TileOfA, TileOfB, Tile::N / 2> three(lane_a);
+    if (count > 0) three.split_a(tiles, 0);
 #pragma unroll 1
     for (int tile = 0; tile < count; tile++) {
       const MatrixDescriptor b = first_b + moved(full);
-      multiply(b, 0);
-      load(tiles + full, kGroup);
+      three.multiply(b, 0);
+      three.split_a(tiles + full, three.kGroup);
       copy_and_sum_lines(tile);
-      add_products();
-      multiply(b, kGroup);
+      three.add_to(sums);
+      three.multiply(b, three.kGroup);
       if (tile + 1 < count) {
         move_on();
-        load(tiles + full, 0);
+        three.split_a(tiles + full, 0);
       }
-      add_products();
+      three.add_to(sums);
     }
   } else {
     uint32_t even[kInstructions][4], odd[kInstructions][4] = {};
@@ -216,7 +187,7 @@ __device__ __forceinline__ void multiply_filter_tf32(const Part& part, const Out
 
   __syncthreads();  // nobody reads the tiles
   float* all = tiles;
-  write_wgrad_sums<Tile>(all, sums);
+  write_sums<Tile>(all, sums);
   __syncthreads();
   if constexpr (Tile::splits) {
     make_exact<Tile>(part, all, m0, n0);

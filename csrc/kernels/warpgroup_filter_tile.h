@@ -7,8 +7,8 @@
 // the step's number. A thread copies one chunk of each 64 lines in every so many steps, so it always has the same lines, and
 // walks along the positions with additions alone. Otherwise the loop is that of warpgroup_tile.h.
 #pragma once
-#include "device/wgmma.h"
 #include "kernels/conv2d_as_mma.h"
+#include "kernels/warpgroup_tile.h"
 
 namespace convlab {
 
@@ -20,17 +20,6 @@ template <int kM, int kN, int kK, int kStages, int kPending, int kBlocks, bool k
   static constexpr int threads = M / kWarpgroupRows * kWarpgroupThreads, ahead = stages - 1 - pending;
   static_assert(M % kWarpgroupRows == 0 && ahead > 0);
 };
-
-// The threads' sums to shared memory, as store_sums finds them
-template <class Tile> __device__ __forceinline__ void write_wgrad_sums(float* all, const float (&sums)[Tile::N / 2]) {
-  const int thread = int(threadIdx.x), row = thread / 32 * 16 + thread % 32 / 4, column = 2 * (thread % 4);
-#pragma unroll
-  for (int j = 0; j < Tile::N / 8; j++)
-#pragma unroll
-    for (int half = 0; half < 2; half++)
-      store_shared(all + sum_at<Tile>(row + 8 * half, column + 8 * j),
-                   Vector<float, 2>{{sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]}});
-}
 
 // How the copies of a tile of so many lines are shared by the threads
 template <class T, int kLines, int kThreads> struct LinesTile {
@@ -188,8 +177,8 @@ __device__ __forceinline__ void multiply_filter(const Part& part, const OutputSt
   for (int i = 0; i < Tile::N / 2; i++) sums[i] = 0;
   LineSums<T, Tile, TileOfA> line_sums;
   const bool sums_lines = part.wants_line_sums && n0 == 0;
-  const int warpgroup = __shfl_sync(0xffffffff, thread / kWarpgroupThreads, 0);  // as in warpgroup_tile.h
-  const MatrixDescriptor first_a = shared_lines(tiles + warpgroup * TileOfA::kBlock, TileOfA::kBlock * int(sizeof(T)));
+  const MatrixDescriptor first_a =
+      shared_lines(tiles + warpgroup_of_thread() * TileOfA::kBlock, TileOfA::kBlock * int(sizeof(T)));
   const MatrixDescriptor first_b = shared_lines(tiles + TileOfA::kElements, TileOfB::kBlock * int(sizeof(T)));
   int full = 0, free = Tile::ahead * kElements;  // where the tile is that is multiplied, and the one that is copied to
 #pragma unroll 1
@@ -215,7 +204,7 @@ __device__ __forceinline__ void multiply_filter(const Part& part, const OutputSt
   __syncthreads();  // nobody reads the tiles
   float* all = reinterpret_cast<float*>(tiles);
   if (sums_lines) line_sums.store(all, part, m0);
-  write_wgrad_sums<Tile>(all, sums);
+  write_sums<Tile>(all, sums);
   __syncthreads();
   store_sums<Tile, false>(part, lines[0], all, m0, n0);
 }

@@ -31,6 +31,47 @@ struct SplitFragment {
   }
 };
 
+// A thread's rows of a tile of A, split, and the products that are not in the sums yet. A tile is multiplied in two groups of
+// kGroup instructions along its steps, times three.
+template <class TileOfA, class TileOfB, int n> struct ProductsOfThree {
+  static constexpr int kGroup = kInstructions / 2;
+  int lane;  // where this one finds its part of A
+  SplitFragment a[kInstructions];  // those of a group are under way when the next one's are split
+  float products[n] = {};
+
+  explicit __device__ __forceinline__ ProductsOfThree(int lane) : lane(lane) {}  // nobody reads `a` before it is split
+
+  // first: of the group's instructions
+  __device__ __forceinline__ void split_a(const float* tile, int first) {
+#pragma unroll
+    for (int k = first; k < first + kGroup; k++) {
+      uint32_t raw[4];
+      TileOfA::template load_four<true>(raw, tile, lane, 0, k);
+      a[k].split(raw);
+    }
+  }
+
+  __device__ __forceinline__ void multiply(MatrixDescriptor big, int first) {
+    const MatrixDescriptor small = big + MatrixDescriptor(TileOfB::kElements * int(sizeof(float)) / 16);
+    warpgroup_begin();
+#pragma unroll
+    for (int k = first; k < first + kGroup; k++) {
+      const int step = k * kInstructionBytes;
+      if (k == first) wgmma<float, false>(products, a[k].small, at_step(big, step));
+      else wgmma<float>(products, a[k].small, at_step(big, step));
+      wgmma<float>(products, a[k].big, at_step(small, step));
+      wgmma<float>(products, a[k].big, at_step(big, step));
+    }
+    warpgroup_commit();
+  }
+
+  __device__ __forceinline__ void add_to(float (&sums)[n]) {
+    warpgroup_wait_for(products);
+#pragma unroll
+    for (int i = 0; i < n; i++) sums[i] += products[i];
+  }
+};
+
 template <class Tile, class Copy>
 __device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 2], float* tiles, int count,
                                                         const Copy& copy) {
@@ -38,7 +79,6 @@ __device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 
   using TileOfA = typename Stages::A;
   using TileOfB = typename Stages::B;
   static_assert(Tile::ahead >= 2, "a tile is split before it is multiplied, and copied an iteration before");
-  constexpr int kGroup = kInstructions / 2;  // instructions along the steps of a group, times three
   const int thread = int(threadIdx.x), lane = TileOfA::template lane_at<true>(thread / 32 * 16);
   const MatrixDescriptor first_b = shared_matrix(tiles + TileOfA::kElements);
 
@@ -58,36 +98,7 @@ __device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 
                    Vector<float, 4>{{small_of_b(b[i].x), small_of_b(b[i].y), small_of_b(b[i].z), small_of_b(b[i].w)}});
   };
 
-  SplitFragment a[kInstructions];  // those of a group are under way when the next one's are split
-  const auto split_a = [&](const float* tile, int first) {
-#pragma unroll
-    for (int k = first; k < first + kGroup; k++) {
-      uint32_t raw[4];
-      TileOfA::template load_four<true>(raw, tile, lane, 0, k);
-      a[k].split(raw);
-    }
-  };
-
-  float products[Tile::N / 2] = {};
-  const auto multiply = [&](MatrixDescriptor big, int first) {
-    const MatrixDescriptor small = big + Stages::moved(TileOfB::kElements);
-    warpgroup_begin();
-#pragma unroll
-    for (int k = first; k < first + kGroup; k++) {
-      const int step = k * kInstructionBytes;
-      if (k == first) wgmma<float, false>(products, a[k].small, at_step(big, step));
-      else wgmma<float>(products, a[k].small, at_step(big, step));
-      wgmma<float>(products, a[k].big, at_step(small, step));
-      wgmma<float>(products, a[k].big, at_step(big, step));
-    }
-    warpgroup_commit();
-  };
-  const auto add_products = [&] {
-    warpgroup_wait_for(products);
-#pragma unroll
-    for (int i = 0; i < Tile::N / 2; i++) sums[i] += products[i];
-  };
-
+  ProductsOfThree<TileOfA, TileOfB, Tile::N / 2> three(lane);
   if (count == 0) return;
   async_wait<Tile::ahead - 1>();
   split_b(tiles);
@@ -95,23 +106,23 @@ __device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 
   const auto meet = [&](int tile) {
     warpgroup_sees_writes();
     __syncthreads();  // this tile is there and split, and the products of the one in `free` are made
-    split_a(tiles + tile, 0);
+    three.split_a(tiles + tile, 0);
   };
   meet(full);
 #pragma unroll 1
   for (int tile = 0; tile < count; tile++) {
     const MatrixDescriptor b = first_b + Stages::moved(full);
-    multiply(b, 0);
-    split_a(tiles + full, kGroup);
+    three.multiply(b, 0);
+    three.split_a(tiles + full, three.kGroup);
     if (tile + Tile::ahead < count) copy(tiles + free);
     async_commit();
-    add_products();
-    multiply(b, kGroup);
+    three.add_to(sums);
+    three.multiply(b, three.kGroup);
     async_wait<Tile::ahead - 1>();
     if (tile + 1 < count) split_b(tiles + next);
     if (Tile::pending == 0) warpgroup_wait<0>();
     if (tile + 1 < count) meet(next);
-    add_products();
+    three.add_to(sums);
     full = next, next = Stages::behind(next), free = Stages::behind(free);
   }
 }

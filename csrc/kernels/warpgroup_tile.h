@@ -77,6 +77,17 @@ __device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 
 template <class Tile, class Part>
 __device__ __forceinline__ void make_exact(const Part& part, float* sums, long long m0, long long n0);
 
+// The threads' sums to shared memory, as store_sums finds them
+template <class Tile> __device__ __forceinline__ void write_sums(float* all, const float (&sums)[Tile::N / 2]) {
+  const int thread = int(threadIdx.x), row = thread / 32 * 16 + thread % 32 / 4, column = 2 * (thread % 4);
+#pragma unroll
+  for (int j = 0; j < Tile::N / 8; j++)
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+      store_shared(all + sum_at<Tile>(row + 8 * half, column + 8 * j),
+                   Vector<float, 2>{{sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]}});
+}
+
 // Makes the block's tile whose first row is m0 and first column n0. `part` is what the Map gives this block to do.
 template <class Element, class Tile, class Part>
 __device__ __forceinline__ void multiply_by_warpgroups(const Part& part, long long m0, long long n0) {
@@ -136,13 +147,7 @@ __device__ __forceinline__ void multiply_by_warpgroups(const Part& part, long lo
 
   __syncthreads();  // nobody reads the tiles
   float* all = reinterpret_cast<float*>(tiles);
-  const int row = thread / 32 * 16 + thread % 32 / 4, column = 2 * (thread % 4);
-#pragma unroll
-  for (int j = 0; j < Tile::N / 8; j++)
-#pragma unroll
-    for (int half = 0; half < 2; half++)
-      store_shared(all + sum_at<Tile>(row + 8 * half, column + 8 * j),
-                   Vector<float, 2>{{sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]}});
+  write_sums<Tile>(all, sums);
   __syncthreads();
   if constexpr (Tile::splits) {
     make_exact<Tile>(part, all, m0, n0);
