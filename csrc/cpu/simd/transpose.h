@@ -77,7 +77,8 @@ void transpose_some(const A* panel, int64_t panel_stride, int rows, int columns,
   for (int l = 0; l < columns; l++) store_some<A>(to + l * to_stride, block[l], rows);
 }
 
-// from [rows, columns, channels] of an image -> panel [rows, columns, channels], pixels `panel_stride` apart
+// from [rows, columns, channels] of an image -> panel [rows, columns, channels], pixels `panel_stride` apart. Writes up to
+// a vector past the panel's end.
 template <class A, class T>
 void take_in(const T* from, const Strides& strides, int rows, int columns, int channels, A* panel,
              int64_t panel_stride) {
@@ -86,6 +87,10 @@ void take_in(const T* from, const Strides& strides, int rows, int columns, int c
   for (int row = 0; row < rows; row++, from += strides.h, panel += columns * panel_stride) {
     if (strides.w == 1 || strides.w == 2)
       transpose_in(from, strides.c, channels, columns, panel, panel_stride, int(strides.w));
+    else if (strides.c == 1)
+      for (int j = 0; j < columns; j++)
+        for (int c = 0; c < channels; c += kLanes<A>)
+          store<A>(panel + j * panel_stride + c, load_some<A>(from + j * strides.w + c, channels - c));
     else
       for (int j = 0; j < columns; j++)
         for (int c = 0; c < channels; c++) panel[j * panel_stride + c] = A(from[j * strides.w + c * strides.c]);

@@ -4,8 +4,9 @@
 // What it does    Three taps that lie along a tile share its loads: M + 2 of them feed 3 M multiply-adds, with three
 //                 vectors of weights in registers. The other taps load for themselves. channels_last is read where it
 //                 lies; places come sorted by the taps that reach them, so padding costs nothing. Where pixels lie so
-//                 far apart that the L1 would not hold them, for other types and for planes, a strip's rows
-//                 are first copied between zeros.
+//                 far apart that the L1 would not hold them, for other types, for small images and for planes, a
+//                 strip's rows are first copied between zeros. A vector of small planes is turned into pixels on the
+//                 way, and back: rows of seven elements would leave most lanes without work.
 // Against direct  a third to a half of the loads, and channels_last without gathering.
 // What bounds it  multiply-adds and memory, about alike for 3 x 3. For planes, loads astride two cache lines;
 //                 bands.h, for the usual filters, has none.
@@ -103,10 +104,13 @@ template <class A, int R, int V> void window(const Band<A>& band, const A* weigh
   }
 }
 
-template <class A, class T> void give_pixels(const A* panel, int columns, int lanes, T* to, const Strides& strides) {
+// panel [rows, columns, L] -> rows of the target
+template <class A, class T>
+void give_pixels(const A* panel, int rows, int columns, int lanes, T* to, const Strides& strides) {
   constexpr int L = kLanes<A>;
-  if (strides.c != 1) return give_back(panel, L, 1, columns, lanes, to, strides);
-  for (int j = 0; j < columns; j++, panel += L, to += strides.w) store_some<A>(to, load<A>(panel), lanes);
+  if (strides.c != 1) return give_back(panel, L, rows, columns, lanes, to, strides);
+  for (int i = 0; i < rows; i++, to += strides.h)
+    for (int j = 0; j < columns; j++, panel += L) store_some<A>(to + j * strides.w, load<A>(panel), lanes);
 }
 
 // The pieces [begin, end): images x strips x vectors of channels. weights [vectors, R S, L]; bias [channels, at least
@@ -136,8 +140,8 @@ void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, co
     each_run(d, s, from, to, [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
       tiles<A>(taps, count, x, step, weights + vector * d.kernel_taps * L, bias + channel, y, y_step, L);
     });
-    for (int row = s.row0; row < s.row1 && !d.target_in_place; row++)
-      give_pixels(to.at(row, 0), p.columns.target, lanes, image + row * p.target.h, p.target);
+    if (!d.target_in_place)
+      give_pixels(bench.target, s.row1 - s.row0, p.columns.target, lanes, image + s.row0 * p.target.h, p.target);
   }
 }
 

@@ -11,6 +11,7 @@ namespace convlab::depthwise {
 
 constexpr int64_t kPanelBytes = 24 << 10;  // of a strip between zeros: it stays in the L1, beside the target
 constexpr int64_t kCacheSets = 64;  // of the L1
+constexpr int64_t kTurnedBytes = 16 << 10;  // of a vector of planes between zeros, which are turned into pixels
 constexpr int64_t kSourceWays = 8;  // of it, for pixels that tiles read and write where they lie
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; of wgrad's slices, no more than these
 
@@ -19,6 +20,15 @@ constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; o
 inline bool stays_in_cache(int64_t pixel_bytes, int64_t pixels) {
   const int64_t lines = std::max<int64_t>(1, pixel_bytes / kCacheLine);
   return pixels * std::gcd(lines, kCacheSets) <= kCacheSets * kSourceWays;
+}
+
+// Whether a vector of planes fits the L1 together with what is made of it: turned into pixels of a vector each, they fill
+// its lanes, which rows of a few elements do not.
+inline bool turns(const Problem& p) {
+  const Conv2d& g = p.g;
+  const int64_t vector = instruction_set().vector_bytes, x = int64_t(g.H + 2 * g.pad_h) * (g.W + 2 * g.pad_w),
+                y = int64_t(g.P) * g.Q;
+  return g.C >= instruction_set().lanes(p.dtype) && vector * std::max(x, y) <= kTurnedBytes;
 }
 
 // What kernels take, and all it points to
@@ -35,9 +45,9 @@ struct Tables {
     const Strides x = x_strides(p), y = y_strides(p);
     d.product = product_of(g, p.pass, p.dtype, x, y);
     d.channels = g.C, d.kernel_taps = g.R * g.S;
-    d.planes = (p.pass == Pass::forward ? y : x).c != 1 || g.C == 1;
+    d.planes = ((p.pass == Pass::forward ? y : x).c != 1 || g.C == 1) && !turns(p);
     if (d.planes) take_planes(g, backwards, same_type);
-    else take_pixels(g, backwards, same_type);
+    else take_pixels(g, backwards, same_type, turns(p));
 
     Product& product = d.product;
     const int64_t pieces = std::max<int64_t>(1, g.N * (d.planes ? g.C : vectors)), rows = product.rows.target;
@@ -78,11 +88,11 @@ struct Tables {
     add_padded(g, backwards, lanes, backwards ? 1 : g.stride_w, 1);
   }
 
-  void take_pixels(const Conv2d& g, bool backwards, bool same_type) {
+  void take_pixels(const Conv2d& g, bool backwards, bool same_type, bool small) {
     const Product& p = d.product;
     const bool vectors_lie = same_type && g.C >= lanes;
-    d.source_in_place =
-        vectors_lie && p.source.c == 1 && stays_in_cache(p.source.w * element, int64_t(p.columns.source) * (g.R + 1));
+    d.source_in_place = vectors_lie && p.source.c == 1 && !small &&
+                        stays_in_cache(p.source.w * element, int64_t(p.columns.source) * (g.R + 1));
     d.target_in_place = vectors_lie && p.target.c == 1;
     if (!d.source_in_place) return add_padded(g, backwards, 1, 1, lanes);
     const auto classes = backwards ? dgrad_classes : forward_classes;

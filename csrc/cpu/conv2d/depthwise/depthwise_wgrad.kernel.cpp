@@ -85,9 +85,8 @@ void wgrad_pixels(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
         Lens<const A> grad{bench.target, int64_t(p.columns.target) * L, L, s.row0};
         if constexpr (sizeof(T) == sizeof(A))
           if (d.target_in_place) grad = {image, p.target.h, p.target.w, 0};
-        for (int row = s.row0; row < s.row1 && !d.target_in_place; row++)
-          take_pixels(image + row * p.target.h, p.target, p.columns.target, lanes,
-                      bench.target + (row - s.row0) * grad.row);
+        if (!d.target_in_place)
+          take_in(image + s.row0 * p.target.h, p.target, s.row1 - s.row0, p.columns.target, lanes, bench.target, L);
 
         const auto put_aside = [&] {
           add(bench.sums + (d.channels > L ? vector * L - channel : 0), size, sums + (slice * vectors + vector) * size);

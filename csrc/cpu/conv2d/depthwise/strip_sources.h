@@ -39,11 +39,26 @@ inline int first_channel(int channels, int64_t vector, int lanes) {
   return int(first <= last || last < 0 ? first : last);
 }
 
-// A row of `lanes` channels -> panel [columns, L]
-template <class A, class T> void take_pixels(const T* from, const Strides& strides, int columns, int lanes, A* panel) {
+// Rows of contiguous planes -> pixels of a vector each, in rows `row` elements apart
+template <class A, class T>
+void turn_planes(const T* from, int64_t plane, int planes, int rows, int columns, A* to, int64_t row) {
   constexpr int L = kLanes<A>;
-  if (strides.c != 1) return take_in(from, strides, 1, columns, lanes, panel, L);
-  for (int j = 0; j < columns; j++, from += strides.w, panel += L) store<A>(panel, load_some<A>(from, lanes));
+  const int count = rows * columns;
+  for (int i = 0; i < count; i += L) {
+    if (i + L > count && count > L) i = count - L;  // the last block again covers part of the one before
+    Vec<A> block[L];
+#pragma GCC unroll 16
+    for (int l = 0; l < L; l++) block[l] = l < planes ? load_some<A>(from + l * plane + i, count - i) : Vec<A>{};
+    transpose<A>(block);
+    int column = i % columns;
+    A* pixel = to + i / columns * row + column * L;
+#pragma GCC unroll 16
+    for (int l = 0; l < L; l++) {
+      if (i + l < count) store<A>(pixel, block[l]);
+      pixel += L;
+      if (++column == columns) column = 0, pixel += row - columns * L;
+    }
+  }
 }
 
 // A row of the source -> its phases in a panel's row, whose other elements are zero already. Panels have room for whole
@@ -89,12 +104,20 @@ CONVLAB_INLINE Lens<const A> see(const Depthwise& d, const RowRange& rows, const
   if constexpr (sizeof(T) == sizeof(A))
     if (d.source_in_place && (kMasks || !d.planes)) return {from, strides.h, strides.w, 0};
   for (; zeroed < rows.count * d.row; zeroed++) panel[zeroed] = 0;
+  const int columns = d.product.columns.source, top = rows.first < 0 ? -rows.first : 0,
+            bottom = d.product.rows.source - rows.first < rows.count ? d.product.rows.source - rows.first : rows.count;
+  if (!d.planes && strides.w == 1 && strides.h == columns && top < bottom) {
+    clear(panel, top * d.row), clear(panel + bottom * d.row, (rows.count - bottom) * d.row);
+    turn_planes(from + (rows.first + top) * strides.h, strides.c, lanes, bottom - top, columns,
+                panel + top * d.row + d.panel.left * d.pixel, d.row);
+    return {panel, d.row, d.pixel, rows.first};
+  }
   for (int i = 0; i < rows.count; i++) {
-    const int h = rows.first + i, columns = d.product.columns.source;
+    const int h = rows.first + i;
     A* const to = panel + i * d.row;
     if (h < 0 || h >= d.product.rows.source) clear(to, d.window.size ? 0 : d.row);  // windows leave them out
     else if (d.planes) take_columns(d.panel, from + h * strides.h, strides.w, columns, to);
-    else take_pixels(from + h * strides.h, strides, columns, lanes, to + d.panel.left * d.pixel);
+    else take_in(from + h * strides.h, strides, 1, columns, lanes, to + d.panel.left * d.pixel, kLanes<A>);
   }
   return {panel + (d.window.size ? d.panel.left : 0), d.row, d.pixel, rows.first};
 }
