@@ -13,6 +13,8 @@ struct TiledProduct {
   Axis vertical, horizontal;
   int panels_per_piece = 1;  // register tiles of channels
   int slices = 1;  // of wgrad's strips
+  bool source_in_tiles = false;  // wgrad: a panel of x has a tile's channels side by side, and tiles one behind another
+  bool grad_in_place = false;  // wgrad: dy is read where it lies
   bool in_planes = false;  // the source's planes are read where they lie
   int window = 0;  // elements of the windows that a block's ending makes of the target; 0: none, the target is written
   bool packs_weights = false;  // a piece packs the weights of its channels, which no other meets
@@ -40,12 +42,14 @@ struct Pair {  // a pixel of dy and the element of x that the tap meets there; o
 // How an instruction set cuts the channels that a group writes
 struct Channels {
   int lanes, vectors, tile_vectors, panels;  // of a vector; in all; of a register tile; and such tiles
+  int tile_pixels;  // or channels of x, of wgrad's tiles
 
   CONVLAB_INLINE Channels(const TiledProduct& t, const InstructionSet& set, int lanes)
       : lanes(lanes),
         vectors((t.product.width + lanes - 1) / lanes),
         tile_vectors(set.tile_vectors),
-        panels((vectors + tile_vectors - 1) / tile_vectors) {}
+        panels((vectors + tile_vectors - 1) / tile_vectors),
+        tile_pixels(set.tile_pixels) {}
   CONVLAB_INLINE int parts(const TiledProduct& t) const {
     return (panels + t.panels_per_piece - 1) / t.panels_per_piece;
   }
@@ -95,6 +99,9 @@ CONVLAB_INLINE int64_t finished_elements(const TiledProduct& t, const Channels& 
   return t.window ? pixels_of_strip(t.product) / t.window * c.tile_vectors * c.lanes : 0;
 }
 
+// Elements of a tile of channels; vectors may be written past its end
+CONVLAB_INLINE int64_t tile_elements(int64_t pixels, int channels, int lanes) { return pixels * channels + lanes; }
+
 template <class A> struct WgradBench {
   Pair* pairs;
   A *dy, *sums, *x;
@@ -102,9 +109,11 @@ template <class A> struct WgradBench {
   template <class Memory> CONVLAB_INLINE WgradBench(Memory& memory, const TiledProduct& t, const Channels& c) {
     const int64_t pixels = pixels_of_strip(t.product);
     memory.take(pairs, pixels);
-    memory.take(dy, pixels * c.tile_vectors * c.lanes);
+    memory.take(dy, t.grad_in_place ? 0 : pixels * c.tile_vectors * c.lanes);
     memory.take(sums, t.slices == 1 ? int64_t(t.panels_per_piece) * c.tile_vectors * weights_of_vector(t, c) : 0);
-    memory.take(x, source_of_strip(t, c));
+    const int64_t source = int64_t(t.product.images_per_strip) * t.product.rows.source * t.product.columns.source;
+    const int tiles = (t.product.depth + c.tile_pixels - 1) / c.tile_pixels;
+    memory.take(x, t.source_in_tiles ? tiles * tile_elements(source, c.tile_pixels, c.lanes) : source_of_strip(t, c));
   }
 };
 

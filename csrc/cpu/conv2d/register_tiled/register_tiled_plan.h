@@ -15,6 +15,10 @@ constexpr int64_t kFewPixels = 128;  // of the target: a strip of less takes sev
 constexpr int kPlanes = 16;  // channels of the source: fewer planes are faster read where they lie than packed
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; more where strips are small anyway
 constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices together
+constexpr int kManyChannels =
+    24;  // of x in wgrad: tiles of so many are read from panels, side by side, because lines a
+                                   // pixel apart may share few sets of the L1,
+constexpr int kManyPanels = 3;  // also where they lie innermost, if so many tiles of k meet them
 
 // When "auto" takes it; measured on two cores of AVX2, the first two numbers on two of AVX-512 as well
 constexpr int kNarrow = 12;  // target channels a group, or a vector's lanes: fewer waste too many of them
@@ -110,6 +114,10 @@ struct Tables {
     }
     const int64_t parts = std::clamp<int64_t>(kPiecesWanted / std::max<int64_t>(1, pieces * groups), 1, panels);
     t.panels_per_piece = int((panels + parts - 1) / parts);
+    if (p.pass != Pass::wgrad) return;
+    t.source_in_tiles = product.depth >= kManyChannels && (!source_in_place(t) || t.panels_per_piece >= kManyPanels);
+    t.grad_in_place = product.same_type && product.target.c == 1 && product.width % channels.lanes == 0 &&
+                      product.depth < kManyChannels;
   }
   int64_t pieces(Pass pass) const {
     return (pass == Pass::wgrad ? t.slices : t.product.strips()) * t.product.groups * channels.parts(t);

@@ -3,9 +3,10 @@
 // dy.
 //
 // What it does    x and dy lie with their channels innermost, in memory already or in panels of a strip, as in
-//                 register_tiled.h. The sums of a strip are added to those of the strips before; slices of strips are
-//                 summed apart, as many as the shape asks for, and added up in their order, so the result has the same
-//                 bits for any number of threads.
+//                 register_tiled.h; many channels of x lie in tiles one behind another, so that a tile's lines do not
+//                 fall upon the same sets of the L1. The sums of a strip are added to those of the strips before;
+//                 slices of strips are summed apart, as many as the shape asks for, and added up in their order, so the
+//                 result has the same bits for any number of threads.
 // What bounds it  multiply-adds from about 32 x 12 channels on. `direct` is for fewer.
 #include "cpu/conv2d/packed_weights.h"
 #include "cpu/conv2d/register_tiled/source_of_strip.h"
@@ -71,6 +72,45 @@ int64_t pair_up(const Axis& vertical, const Axis& horizontal, const Span& rows, 
   return pair - pairs;
 }
 
+// Channels in tiles of nearly equally many
+struct TilesOf {
+  int count, least, larger;  // so many of them have one more than the least
+
+  explicit TilesOf(int depth)
+      : count((depth + kTilePixels - 1) / kTilePixels), least(depth / count), larger(depth % count) {}
+  int first(int i) const { return i * least + (i < larger ? i : larger); }
+  int channels(int i) const { return least + (i < larger); }
+};
+
+// The strip's rows of x in tiles of channels
+template <class A, class T>
+Lens<A> look_in_tiles(const TiledProduct& t, const T* source, const Strip& s, int group, A* panel) {
+  const Product& p = t.product;
+  const int columns = p.columns.source;
+  const TilesOf tiles(p.depth);
+  int first, rows;
+  rows_reached(p, s, first, rows);
+  const int64_t pixels = int64_t(rows) * columns;
+  Lens<A> lens{panel, pixels * kTilePixels, 1, int64_t(columns) * kTilePixels, kTilePixels, first, s.n0};
+  lens.tile = tile_elements((s.n1 - s.n0) * pixels, kTilePixels, kLanes<A>);
+  source += group * p.depth * p.source.c + first * p.source.h;
+  for (int n = s.n0; n < s.n1; n++) {
+    const T* const image = source + n * p.source.n;
+    A* to = panel + (n - s.n0) * lens.n;
+    for (int i = 0; i < tiles.count && p.source.c != 1; i++)
+      take_in(image + tiles.first(i) * p.source.c, p.source, rows, columns, tiles.channels(i), to + i * lens.tile,
+              kTilePixels);
+    for (int row = 0; row < rows && p.source.c == 1; row++)  // a pixel has all of its channels in a few lines
+      for (int j = 0; j < columns; j++, to += kTilePixels) {
+        const T* const pixel = image + row * p.source.h + j * p.source.w;
+        for (int i = 0; i < tiles.count; i++)
+          for (int c = 0; c < tiles.channels(i); c += kLanes<A>)
+            store<A>(to + i * lens.tile + c, load_some<A>(pixel + tiles.first(i) + c, p.depth - tiles.first(i) - c));
+      }
+  }
+  return lens;
+}
+
 // The sums of one strip's pixels, for the vectors of one tile of k: sums [vectors, R, S, C/groups, L] +=
 template <class A>
 void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, const Strip& s, const Lens<A>& x,
@@ -87,7 +127,7 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
       const int h0 = r * vertical.dilation - vertical.pad, w0 = t * horizontal.dilation - horizontal.pad;
       const Span rows = reached(s.row0, s.row1, vertical.size, vertical.stride, h0), columns = reached_by(t);
       // Neighbouring taps whose channels of x lie side by side, and that reach the same pixels, count as more channels.
-      for (taps = 1; t + taps < horizontal.kernel && horizontal.dilation * x.w == p.depth; taps++) {
+      for (taps = 1; t + taps < horizontal.kernel && !x.tile && horizontal.dilation * x.w == p.depth; taps++) {
         const Span next = reached_by(t + taps);
         if (next.begin != columns.begin || next.end != columns.end) break;
       }
@@ -99,13 +139,13 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
       const A* const from = x.data + (s.n0 - x.n0) * x.n + (int64_t(rows.begin) * vertical.stride + h0 - x.row0) * x.h +
                             (int64_t(columns.begin) * horizontal.stride + w0) * x.w;
       const A* const grad = dy.data + (rows.begin - s.row0) * dy.h + columns.begin * dy.w;
-      const int depth = taps * p.depth, parts = (depth + kTilePixels - 1) / kTilePixels;
-      for (int part = 0; part < parts; part++) {
-        const int c = int(int64_t(depth) * part / parts), channels = int(int64_t(depth) * (part + 1) / parts) - c;
+      const TilesOf tiles(taps * p.depth);
+      for (int i = 0; i < tiles.count; i++) {
+        const int c = tiles.first(i), channels = tiles.channels(i);
         const auto f = vectors == 1
                            ? of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, 1>; })
                            : of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, kTileVectors>; });
-        f(pairs, count, from + c, grad, sums + c * L, vector_stride);
+        f(pairs, count, from + (x.tile ? i * x.tile : c), grad, sums + c * L, vector_stride);
       }
     }
 }
@@ -140,7 +180,8 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
 
     for (int64_t strip = strips * slice / slices; strip < strips * (slice + 1) / slices; strip++) {
       const Strip s = strip_of(p, strip);
-      if (seen != strip * p.groups + group) lens = look<A>(t, x, s, group, x_panel);
+      if (seen != strip * p.groups + group)
+        lens = t.source_in_tiles ? look_in_tiles<A>(t, x, s, group, x_panel) : look<A>(t, x, s, group, x_panel);
       seen = strip * p.groups + group;
       const int rows = s.row1 - s.row0;
       for (int panel = first; panel < last; panel++) {
@@ -149,7 +190,7 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
         Grad<A> grad{dy_panel, int64_t(rows) * columns * kPanel, int64_t(columns) * kPanel, kPanel};
         bool in_memory = false;
         if constexpr (sizeof(T) == sizeof(A))
-          if (p.target.c == 1 && lanes % L == 0) in_memory = true, grad = {from, p.target.n, p.target.h, p.target.w};
+          if (t.grad_in_place) in_memory = true, grad = {from, p.target.n, p.target.h, p.target.w};
         for (int n = s.n0; n < s.n1 && !in_memory; n++)
           take_in(from + (n - s.n0) * p.target.n, p.target, rows, columns, lanes, dy_panel + (n - s.n0) * grad.n,
                   kPanel);

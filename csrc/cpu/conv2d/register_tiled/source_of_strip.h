@@ -13,6 +13,7 @@ template <class A> struct Lens {
   const A* data;
   int64_t n, c, h, w;  // strides
   int row0, n0;  // data is at this row and image
+  int64_t tile = 0;  // between tiles of channels, where they lie in such
 };
 
 template <class A, class T> Lens<A> look(const TiledProduct& t, const T* source, const Strip& s, int group, A* panel) {
