@@ -50,7 +50,8 @@ struct Depthwise {
   RowPanel panel{};
   int64_t row = 0, pixel = 0;  // elements between the source's rows and columns, as tiles see them
   int rows_reached = 0;  // of the source, by any strip
-  int vectors_per_piece = 1, slices = 1;  // of wgrad
+  int vectors_per_piece = 1;  // of channels
+  int slices = 1;  // of wgrad
 };
 
 // The places whose targets lie in [begin, end)
@@ -103,7 +104,7 @@ template <class A> struct Bench {
 
 }  // namespace depthwise
 
-// The pieces [begin, end): strips x vectors of channels, or x channels. weights [vectors, R S, lanes] of pixels,
+// The pieces [begin, end): strips x parts of the vectors of channels, or x channels. weights [vectors, R S, lanes] of pixels,
 // [channels, R S] of planes
 using DepthwiseFunction = void(const depthwise::Depthwise&, const void* source, const void* weights, const void* bias,
                                void* target, int64_t begin, int64_t end, char* scratch);

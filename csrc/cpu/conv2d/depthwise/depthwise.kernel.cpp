@@ -113,35 +113,75 @@ void give_pixels(const A* panel, int rows, int columns, int lanes, T* to, const 
     for (int j = 0; j < columns; j++, panel += L) store_some<A>(to + j * strides.w, load<A>(panel), lanes);
 }
 
-// The pieces [begin, end): images x strips x vectors of channels. weights [vectors, R S, L]; bias [channels, at least
-// L]
+// Asks for the lines of the next rows below a tile's: their pixels lie so far apart that the hardware does not foresee them
+template <class A> CONVLAB_INLINE void ask_for_rows(const A* x, int64_t across, const Strides& source, int rows) {
+  for (int i = 0; i < rows; i++)
+    for (int64_t w = 0; w < across; w += source.w) __builtin_prefetch(x + w + (2 + i) * source.h);
+}
+
+// A strip of an image whose pixels are read and written where they lie, its vectors of channels [first, last). A tile's
+// pixels are read from end to end.
+template <class A>
+void pixels_in_place(const Depthwise& d, const Strip& s, const A* source, const A* weights, const A* bias, A* target,
+                     int first, int last) {
+  constexpr int L = kLanes<A>;
+  const Strides &from = d.product.source, &to = d.product.target;
+  each_run(d, s, Lens<const A>{source, from.h, from.w, 0}, Lens<A>{target, to.h, to.w, 0},
+           [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
+             for (int places; count > 0; count -= places, x += places * step, y += places * y_step) {
+               places = next_tile(count);
+               const auto f = of_size<kPlaces>(places, [](auto m) { return &tile<A, m>; });
+               const int64_t across = step < from.h ? places * step : 0;
+               for (int v = first; v < last; v++) {
+                 const int channel = first_channel(d.channels, v, L);
+                 ask_for_rows(x + channel, across, from, d.blocks[0].rows.from_step);
+                 f(taps, x + channel, step, weights + int64_t(v) * d.kernel_taps * L, bias + channel, y + channel,
+                   y_step, L);
+               }
+             }
+           });
+}
+
+// The pieces [begin, end): images x strips x parts of the vectors of channels. weights [vectors, R S, L]; bias [channels,
+// at least L]
 template <class T>
 void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
                 int64_t begin, int64_t end, char* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const Product& p = d.product;
-  const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L;
+  const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L,
+            parts = (vectors + d.vectors_per_piece - 1) / d.vectors_per_piece;
   Carver carver{scratch};
   const Bench<A> bench(carver, d, L, false);
   int64_t zeroed = 0;
-  int64_t vector = begin % vectors, strip = begin / vectors;
+  int64_t part = begin % parts, strip = begin / parts;
   Reach reach(d, strip);
-  for (int64_t piece = begin; piece < end; piece++, vector++) {
-    if (vector == vectors) vector = 0, reach = Reach(d, ++strip);
+  for (int64_t piece = begin; piece < end; piece++, part++) {
+    if (part == parts) part = 0, reach = Reach(d, ++strip);
     const Strip& s = reach.strip;
-    const int channel = first_channel(d.channels, vector, L);
-    const Lens<const A> from =
-        see(d, reach.rows, source + s.n0 * p.source.n + channel * p.source.c, lanes, bench.source, zeroed);
-    T* const image = target + s.n0 * p.target.n + channel * p.target.c;
-    Lens<A> to{bench.target, int64_t(p.columns.target) * L, L, s.row0};
+    const int first = int(part) * d.vectors_per_piece,
+              last = first + d.vectors_per_piece < vectors ? first + d.vectors_per_piece : vectors;
+    const T* const from_image = source + s.n0 * p.source.n;
+    T* const to_image = target + s.n0 * p.target.n;
     if constexpr (sizeof(T) == sizeof(A))
-      if (d.target_in_place) to = {image, p.target.h, p.target.w, 0};
-    each_run(d, s, from, to, [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
-      tiles<A>(taps, count, x, step, weights + vector * d.kernel_taps * L, bias + channel, y, y_step, L);
-    });
-    if (!d.target_in_place)
-      give_pixels(bench.target, s.row1 - s.row0, p.columns.target, lanes, image + s.row0 * p.target.h, p.target);
+      if (d.source_in_place && d.target_in_place) {
+        pixels_in_place(d, s, from_image, weights, bias, to_image, first, last);
+        continue;
+      }
+    for (int v = first; v < last; v++) {
+      const int channel = first_channel(d.channels, v, L);
+      const Lens<const A> from = see(d, reach.rows, from_image + channel * p.source.c, lanes, bench.source, zeroed);
+      T* const image = to_image + channel * p.target.c;
+      Lens<A> to{bench.target, int64_t(p.columns.target) * L, L, s.row0};
+      if constexpr (sizeof(T) == sizeof(A))
+        if (d.target_in_place) to = {image, p.target.h, p.target.w, 0};
+      each_run(d, s, from, to, [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
+        tiles<A>(taps, count, x, step, weights + int64_t(v) * d.kernel_taps * L, bias + channel, y, y_step, L);
+      });
+      if (!d.target_in_place)
+        give_pixels(bench.target, s.row1 - s.row0, p.columns.target, lanes, image + s.row0 * p.target.h, p.target);
+    }
   }
 }
 

@@ -50,7 +50,9 @@ struct Tables {
     else take_pixels(g, backwards, same_type, turns(p));
 
     Product& product = d.product;
-    const int64_t pieces = std::max<int64_t>(1, g.N * (d.planes ? g.C : vectors)), rows = product.rows.target;
+    if (!d.planes && p.pass != Pass::wgrad && d.source_in_place && d.target_in_place)
+      d.vectors_per_piece = int(vectors);
+    const int64_t pieces = std::max<int64_t>(1, g.N * (d.planes ? g.C : parts())), rows = product.rows.target;
     const int64_t strips = std::max<int64_t>(
         {1, (kPiecesWanted + pieces - 1) / pieces,
          d.source_in_place ? 1 : (product.rows.source * d.row * element + kPanelBytes - 1) / kPanelBytes});
@@ -71,9 +73,9 @@ struct Tables {
 
   int64_t pieces(Pass pass) const {
     if (d.planes) return d.channels * (pass == Pass::wgrad ? d.slices : d.product.strips());
-    return pass == Pass::wgrad ? d.slices * ((vectors + d.vectors_per_piece - 1) / d.vectors_per_piece)
-                               : d.product.strips() * vectors;
+    return parts() * (pass == Pass::wgrad ? d.slices : d.product.strips());
   }
+  int64_t parts() const { return (vectors + d.vectors_per_piece - 1) / d.vectors_per_piece; }
 
  private:
   void take_planes(const Conv2d& g, bool backwards, bool same_type) {
