@@ -177,13 +177,16 @@ struct HashOfAsked {
   size_t operator()(const Asked& a) const { return std::hash<std::string_view>{}(a.bytes()); }
 };
 
-// A plan takes a microsecond or three, and networks ask for the same few again and again: each thread remembers them.
-Chosen<CudaRung> remembered(int64_t requested, const Problem& p) {
+// A plan takes some microseconds, and networks ask for the same few again and again: each thread remembers them. A CPU's
+// plan has tables of an axis's length, so those of very long rows are made anew.
+template <class Rung> Chosen<Rung> remembered(int64_t requested, const Problem& p) {
   constexpr size_t kMost = 1024;
-  thread_local std::unordered_map<Asked, Chosen<CudaRung>, HashOfAsked> known;
+  constexpr int64_t kLongest = 4096;
+  if (int64_t(p.g.H) + p.g.W + p.g.P + p.g.Q > kLongest) return resolved<Rung>(requested, p);
+  thread_local std::unordered_map<Asked, Chosen<Rung>, HashOfAsked> known;
   const Asked key = asked(requested, p);
   if (const auto found = known.find(key); found != known.end()) return found->second;
-  const Chosen<CudaRung> chosen = resolved<CudaRung>(requested, p);
+  const Chosen<Rung> chosen = resolved<Rung>(requested, p);
   if (known.size() == kMost) known.clear();
   return known.emplace(key, chosen).first->second;
 }
@@ -207,7 +210,7 @@ unsigned tiles_of(const AlgorithmRow& row, const Problem& p) {
   return chooser ? chooser->tiles(p) : 0;
 }
 
-template <> Chosen<CpuRung> resolve(int64_t requested, const Problem& p) { return resolved<CpuRung>(requested, p); }
-template <> Chosen<CudaRung> resolve(int64_t requested, const Problem& p) { return remembered(requested, p); }
+template <> Chosen<CpuRung> resolve(int64_t requested, const Problem& p) { return remembered<CpuRung>(requested, p); }
+template <> Chosen<CudaRung> resolve(int64_t requested, const Problem& p) { return remembered<CudaRung>(requested, p); }
 
 }  // namespace convlab
