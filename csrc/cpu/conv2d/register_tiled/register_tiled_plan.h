@@ -10,6 +10,7 @@ namespace convlab::register_tiled {
 
 // A strip of the source should leave room in an L2 of 1 MB for the weights of a tile and the target.
 constexpr int64_t kStripBytes = 256 << 10;
+constexpr int64_t kTargetBytes = 128 << 10, kFewWeights = 64 << 10;  // of a strip, if so few bytes of weights meet it
 constexpr int64_t kStripPixels = 1024;  // of the target: 16 bytes each in the table of addresses, 128 in its panel
 constexpr int64_t kFewPixels = 128;  // of the target: a strip of less takes several images
 constexpr int kPlanes = 16;  // channels of the source: fewer planes are faster read where they lie than packed
@@ -17,13 +18,13 @@ constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; m
 constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices together
 constexpr int kManyChannels =
     24;  // of x in wgrad: tiles of so many are read from panels, side by side, because lines a
-                                   // pixel apart may share few sets of the L1,
+// pixel apart may share few sets of the L1,
 constexpr int kManyPanels = 3;  // also where they lie innermost, if so many tiles of k meet them
 
 // When "auto" takes it; measured on two cores of AVX2, the first two numbers on two of AVX-512 as well
 constexpr int kNarrow = 12;  // target channels a group, or a vector's lanes: fewer waste too many of them
 constexpr int kShallow = 4;  // source channels a group: fewer make loops too short to pay for a tile, and for
-                             // transposing its target where that lies NCHW
+// transposing its target where that lies NCHW
 constexpr int kDeep = 16;  // source channels a group: so many pay for them also where a tile is narrow
 constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad
 constexpr int kManyTerms = 48;  // channels times taps: so many make loops long enough, and in wgrad half as many again
@@ -50,24 +51,30 @@ inline bool best(const Problem& p) {
     if (wgrad && g.stride_w == 1 && g.Q >= kLongRow * instruction_set().lanes(p.dtype)) return false;
     if (p.pass == Pass::forward && depth <= kShallow) return false;
   }
-  // `direct` reads and writes planes where they lie if filters are 1 x 1
-  if (is_pointwise(g) && g.H * g.W % 16 == 0 && !wgrad) return false;
+  // `direct` reads and writes planes where they lie if filters are 1 x 1; with AVX2 turning them takes less time than that
+  // saves (the other way round at 16 channels and less, and alike at 64)
+  if (is_pointwise(g) && g.H * g.W % 16 == 0 && !wgrad && instruction_set().vector_bytes > 32) return false;
   if (width < kNarrow) return width >= full && depth > kDeep;
   return depth > kShallow || (wgrad ? depth > 1 && 2 * terms > 3 * kManyTerms : terms >= kManyTerms);
 }
 
-// Cuts the target's rows into strips; element: bytes of a sum
-inline void cut(Product& p, int64_t element) {
+// Cuts the target's rows into strips; element: bytes of a sum. Where weights are few, every tile of channels soon comes
+// back to a pixel: it should still be in the L2.
+inline void cut(Product& p, int64_t element, bool writes) {
   const int64_t image = int64_t(p.rows.source) * p.columns.source * p.depth * element;
   const int64_t pixels = std::max<int64_t>(1, int64_t(p.rows.target) * p.columns.target);
-  const int64_t fit = std::min(kStripBytes / std::max<int64_t>(1, image), kStripPixels / pixels);
+  const int64_t weights = int64_t(p.width) * p.depth * p.rows.kernel * p.columns.kernel * element,
+                made = writes && weights <= kFewWeights ? pixels * p.width * element : 0;
+  const int64_t fit = std::min(
+      {kStripBytes / std::max<int64_t>(1, image), kStripPixels / pixels, kTargetBytes / std::max<int64_t>(1, made)});
   p.images_per_strip = int(std::clamp<int64_t>(fit, 1, std::max<int64_t>(1, p.images / kPiecesWanted)));
   if (pixels * p.images_per_strip < kFewPixels)
     p.images_per_strip = int(std::clamp<int64_t>(std::min(fit, kFewPixels / pixels), 1, std::max(1, p.images)));
   p.rows_per_strip = p.rows.target;
   if (fit >= 1) return;
   // the rows of the source that a strip needs beside its own: about a kernel's
-  const int64_t strips = std::max((image + kStripBytes - 1) / kStripBytes, (pixels + kStripPixels - 1) / kStripPixels);
+  const auto parts = [](int64_t all, int64_t most) { return (all + most - 1) / most; };
+  const int64_t strips = std::max({parts(image, kStripBytes), parts(pixels, kStripPixels), parts(made, kTargetBytes)});
   p.rows_per_strip = in_pairs((p.rows.target + strips - 1) / strips);
 }
 
@@ -94,7 +101,7 @@ struct Tables {
         channels(t, instruction_set(), instruction_set().lanes(p.dtype)) {
     Product& product = t.product;
     const int64_t groups = product.groups, panels = channels.panels;
-    cut(product, sum_bytes(p.dtype));
+    cut(product, sum_bytes(p.dtype), p.pass != Pass::wgrad);
     weight_bytes = groups * channels.vectors * weights_of_vector(t, channels) * sum_bytes(p.dtype);
     bias_bytes = groups * channels.vectors * instruction_set().vector_bytes;
     int64_t pieces = product.strips();
