@@ -20,7 +20,7 @@ from ._algorithms import Conv2dProblem, names_of
 from ._convert import ORIGINAL, kind_of, left_alone, restore
 from ._fuse import unfused
 from ._left_functions import left_functions
-from ._measure import Limits, best, error_of, outputs_of
+from ._measure import Limits, Timing, best, error_of, outputs_of
 from ._modules_around import Conv1d, Parametrized, PReLU
 
 _LIMITS = Limits(rounds=10, seconds=0.02, patience=0.1)  # of a pass of a layer
@@ -37,7 +37,8 @@ class LayerPass:
 
     algorithm: of a convolution, else None. seconds: of all `calls` together. share: of the time of all rows. error: the
     largest difference from torch's result for the same input, relative to torch's largest element. torch_seconds: of as
-    many calls of torch's layer, where `compare` asked for it.
+    many calls of torch's layer, where `compare` asked for it. disturbed: whether other programs took the processor at
+    every try.
     """
 
     layer: str
@@ -51,6 +52,7 @@ class LayerPass:
     share: float
     error: float
     torch_seconds: float | None = None
+    disturbed: bool = False
 
 
 Rows = dict[tuple[Any, ...], LayerPass]
@@ -67,7 +69,7 @@ class Summary:
     unfused: name -> reason for convolutions, and layers in a row, that are calls of their own in a model that `fuse` has
     seen.
     model_seconds: of a step of the whole model, forward and gradients, with convlab's layers and with torch's, where
-    `compare` asked for it.
+    `compare` asked for it. disturbed: whether other programs took the processor at every try of one of them.
     """
 
     passes: tuple[LayerPass, ...]
@@ -75,6 +77,7 @@ class Summary:
     unfused: dict[str, str]
     functions: dict[str, str] = field(default_factory=dict)
     model_seconds: tuple[float, float] | None = None
+    disturbed: bool = False
 
     @property
     def seconds(self) -> float:
@@ -97,6 +100,8 @@ class Summary:
         lines += [f"left as it is: {name or 'the model'}: {reason}" for name, reason in self.left.items()]
         lines += [f"left as it is: {name or 'the model'}: {reason}" for name, reason in self.functions.items()]
         lines += [f"not fused: {name or 'the model'}: {reason}" for name, reason in self.unfused.items()]
+        if disturbed := sum(row.disturbed for row in self.passes) + self.disturbed:
+            lines.append(f"other programs took the processor in {disturbed} of these times: better on an idle machine")
         if self.passes:
             layers = len({row.layer for row in self.passes})
             torchs = "" if self.torch_seconds is None else f", by torch {1e3 * self.torch_seconds:.3f} ms"
@@ -105,10 +110,11 @@ class Summary:
                 f"{len(self.passes)} passes, {1e3 * self.seconds:.3f} ms{torchs}"
             )
         if self.model_seconds:
+            what = "a step" if any(row.pass_ != "forward" for row in self.passes) else "a forward"
             ours, torchs_step = (1e3 * seconds for seconds in self.model_seconds)
             lines.append(
-                f"a step of the whole model: {ours:.3f} ms, with torch's layers {torchs_step:.3f} ms: "
-                f"{self.times_faster:.2f} times faster"
+                f"{what} of the whole model: {ours:.3f} ms, with torch's layers {torchs_step:.3f} ms: "
+                f"{self.times_faster:.2f} times as fast"
             )
         return "\n".join(lines)
 
@@ -121,7 +127,7 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
     `simulate()` the algorithms are the GPU's, and times those of the simulator.
 
     compare: time torch's layer beside convlab's, pass by pass, too, and a step of the whole model beside that of a copy with
-    torch's layers: how many times faster it is stands in the last line.
+    torch's layers: how many times as fast it is stands in the last line.
 
     The model is left as it was, also its buffers, and the random numbers that come next are the same. Raises what the
     model raises, and TypeError if it is none.
@@ -146,8 +152,10 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
             handle.remove()
     total = sum(row.seconds for row in rows.values())
     passes = tuple(replace(row, share=row.seconds / total) for row in rows.values())
-    steps = _steps(model, input) if compare and passes and not simulator.current() else None
-    return Summary(passes, left_alone(model), unfused(model), left_functions(model), steps)
+    steps = _steps(model, input) if compare and passes and not simulator.current() else []
+    seconds = (steps[0].seconds, steps[1].seconds) if steps else None
+    disturbed = any(timing.disturbed for timing in steps)
+    return Summary(passes, left_alone(model), unfused(model), left_functions(model), seconds, disturbed)
 
 
 def _called(model: Module, input: Any) -> Any:
@@ -156,19 +164,19 @@ def _called(model: Module, input: Any) -> Any:
     return model(*input) if isinstance(input, tuple) else model(input)
 
 
-def _steps(model: Module, input: Any) -> tuple[float, float]:
-    """Seconds of a step of the model as it is, and with torch's layers, by turns; the least of each."""
+def _steps(model: Module, input: Any) -> list[Timing]:
+    """A step of the model as it is, and with torch's layers, by turns; the least of each, of undisturbed ones if any."""
     with _unchanged(model):
         torchs = restore(copy.deepcopy(model))
-        least = [float("inf")] * 2
+        timings: tuple[list[Timing], list[Timing]] = ([], [])
         start = time.perf_counter()
         for turn in range(_STEPS.rounds + 1):  # the first is not counted
-            for i, one in enumerate((model, torchs)):
-                seconds = best(partial(_step, one, input), _ONCE, _clock(next(model.parameters(), None))).seconds
-                least[i] = min(least[i], seconds) if turn else least[i]
+            for one, of in zip((model, torchs), timings):
+                timing = best(partial(_step, one, input), _ONCE, _clock(next(model.parameters(), None)))
+                of += [timing] if turn else []
             if turn and time.perf_counter() - start > _STEPS.seconds:
                 break
-    return least[0], least[1]
+    return [min(of, key=lambda timing: (timing.disturbed, timing.seconds)) for of in timings]
 
 
 def _step(model: Module, input: Any) -> None:
@@ -258,7 +266,8 @@ def _measured(
     dy = torch.randn_like(y) if wanted else None
     call, reference = (_call(forward, module, x, wanted, dy) for forward in (ours, torchs))
     error = error_of(outputs_of(call()), [t.double() for t in outputs_of(reference())])
-    algorithm, seconds = _algorithm(module, x, y.dtype, pass_), _seconds(call, x)
+    algorithm, timing = _algorithm(module, x, y.dtype, pass_), _timing(call, x)
+    torchs_timing = _timing(reference, x) if compare and not simulator.current() else None
     return LayerPass(
         name,
         kind_of(module).__name__,
@@ -267,10 +276,11 @@ def _measured(
         pass_,
         algorithm,
         calls=1,
-        seconds=seconds,
+        seconds=timing.seconds,
         share=0.0,
         error=error,
-        torch_seconds=_seconds(reference, x) if compare and not simulator.current() else None,
+        torch_seconds=torchs_timing and torchs_timing.seconds,
+        disturbed=not simulator.current() and (timing.disturbed or bool(torchs_timing and torchs_timing.disturbed)),
     )
 
 
@@ -344,8 +354,8 @@ def _algorithm_around(module: Any, x: Tensor, dtype: torch.dtype, pass_: str) ->
     return names_of(module.algo, replace(problem, dtype=dtype))[pass_]
 
 
-def _seconds(call: Callable[[], Any], x: Tensor) -> float:
-    return best(call, _ONCE if simulator.current() else _LIMITS, _clock(x)).seconds
+def _timing(call: Callable[[], Any], x: Tensor) -> Timing:
+    return best(call, _ONCE if simulator.current() else _LIMITS, _clock(x))
 
 
 def _clock(x: Tensor | None) -> Callable[[], float]:

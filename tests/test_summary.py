@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import convlab
 import convlab.functional as CF
-from convlab import ops
+from convlab import _summary, ops
+from convlab._measure import Timing
 
 
 class Asked(TorchDispatchMode):
@@ -220,10 +221,22 @@ def test_how_many_times_faster_the_model_is(model):
     *_, totals, last = str(report).splitlines()
     ours, torchs = report.model_seconds
     assert report.times_faster == torchs / ours and last.startswith("a step of the whole model: ")
-    assert last.endswith(f" ms: {torchs / ours:.2f} times faster")
+    assert last.endswith(f" ms: {torchs / ours:.2f} times as fast")
     assert (
         totals.startswith("layers that ran as convlab's: 5, left as torch's: 0; 11 passes, ")
         and ", by torch " in totals
     )
     assert all(map(torch.equal, buffers, model.buffers())) and isinstance(model[0], convlab.Conv2d)
     assert convlab.summary(model, torch.randn(2, 3, 12, 12)).times_faster is None
+    with torch.no_grad():
+        report = convlab.summary(model, torch.randn(2, 3, 12, 12), compare=True)
+    assert str(report).splitlines()[-1].startswith("a forward of the whole model: ")
+
+
+@pytest.mark.parametrize("disturbed", [False, True])
+def test_times_that_other_programs_disturbed(model, monkeypatch, disturbed):
+    monkeypatch.setattr(_summary, "best", lambda *_: Timing(0.001, disturbed))
+    x = torch.randn(2, 3, 12, 12)
+    text = str(convlab.summary(model, x)) + str(convlab.summary(model, x, compare=True))
+    for n in (11, 12):  # passes; and the steps
+        assert (f"other programs took the processor in {n} of these times" in text) == disturbed
