@@ -76,6 +76,9 @@ def test_the_reference_has_every_public_name():
     }
     functions |= {"conv2d_block"}
     assert set(members.split(", ")) == functions
+    shown = "".join(code for name, code in SHOWN.items() if name.startswith("reference "))
+    wanted = {f"convlab.{name}" for name in public} | {f"CF.{name}" for name in functions}
+    assert wanted - set(re.findall(r"\b(?:convlab|CF)\.\w+", shown)) == set()
 
 
 def test_the_citation_is_of_this_version():
