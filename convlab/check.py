@@ -4,6 +4,7 @@ of a convolution in float32, how long it would take on an H200. Needs g++, and f
     python -m convlab.check --new my_kernel.cu --like conv2d_forward    a file to start from
     python -m convlab.check my_kernel.cu --like conv2d_forward
     python -m convlab.check my_kernel.cu --assignment 2                 of a course: docs/course.md
+    python -m convlab.check my_program.cu                               one with a main(), whatever its kernels compute
 
 It is written in plain CUDA C++ (--new FILE.cu), or over convlab's csrc/device/device.h (--new FILE.cuh).
 
@@ -22,11 +23,11 @@ from .explain.page import page_file
 from .testing import traffic
 from .testing.assignments import ASSIGNMENTS, Assignment, graded
 from .testing.compare import CheckError
-from .testing.contracts import CONTRACTS
+from .testing.contracts import CONTRACTS, PROGRAM
 from .testing.kernel import check_kernel, template
 from .testing.page import page_of
 from .testing.probe import DTYPES
-from .testing.program import PLAIN_TYPES, dtype_option, nvcc_says
+from .testing.program import PLAIN_TYPES, dtype_option, like_of, nvcc_says
 
 
 def main(arguments=None) -> int:
@@ -37,10 +38,9 @@ def main(arguments=None) -> int:
     parser.add_argument("source", nargs="?", metavar="FILE", help="the kernel and its launcher")
     parser.add_argument(
         "--like",
-        default="conv2d_forward",
-        choices=CONTRACTS,
+        choices=[*CONTRACTS, PROGRAM.like],
         metavar="NAME",
-        help=f"what it computes: {', '.join(CONTRACTS)} (default: conv2d_forward)",
+        help=f"what it computes: {', '.join(CONTRACTS)}; or main, for a program of your own (default: the one that FILE defines; of a new file, conv2d_forward)",
     )
     parser.add_argument(
         "--dtype", default="float32", choices=dtypes, help="the tensors' element type (default: float32)"
@@ -74,6 +74,10 @@ def main(arguments=None) -> int:
     if args.columns:
         print(traffic.__doc__.split("\n\n")[1].strip())
         return 0
+    if not args.like:
+        args.like = like_of(Path(args.source)) if args.source else "conv2d_forward"
+    if args.like == PROGRAM.like and (args.forms or args.new):
+        parser.error("--like main is for a program that is there: FILE")
     if args.forms:
         contract, element = CONTRACTS[args.like], PLAIN_TYPES[dtypes[args.dtype]][0]
         print("in plain CUDA, with or without a cudaStream_t at the end and with or without the bias:")
@@ -112,7 +116,7 @@ def main(arguments=None) -> int:
     print(report)
     if args.nvcc:
         print(f"\n{nvcc_says(Path(args.source))}")
-    for layer, rows in report.traffic.items() if args.lines else ():
+    for layer, rows in report.traffic.items() if args.lines and report.numbers else ():
         print(f"\n{layer}, by source line", rows, sep="\n")
     if args.html:
         args.html.write_text(page_of(report, args.source))

@@ -23,6 +23,7 @@ LIKE = {
     "avg_pool": "avg_pool2d_forward",
     "wgrad_atomics": "conv2d_wgrad",
     "words": "leaky_relu_forward",
+    "reduction": "main",
 }
 DTYPES = {"half": "float16", "wmma": "float16"}
 # Right, and of other bits in every run: floats that are added up in any order.
@@ -328,6 +329,18 @@ MISTAKES = {
         "device memory 'grad_weight'",
         "atomicAdd(&dw",
     ),
+    # a program
+    "no barrier in the tree": Mistake(
+        "reduction",
+        [("part[t + half];\n    __syncthreads();", "part[t + half];")],
+        "races",
+        "on shared 'part'",
+        "part[t] += part[t + half]|sums[blockIdx.x] =",
+    ),
+    "one element too many": Mistake(
+        "reduction", [("i < n ?", "i <= n ?")], "bounds", "of 'cudaMalloc of line 24'", "x[i]"
+    ),
+    "an element forgotten": Mistake("reduction", [("i < n ?", "i < n - 1 ?")], "host code", "main() returned 1"),
 }
 
 

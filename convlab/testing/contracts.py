@@ -77,6 +77,31 @@ class Contract(NamedTuple):
         return [f"void {self.like}({tensors}, {form.numbers})" for form in reversed(self.forms.values())]
 
 
+def _nothing_to_compare(actual: torch.Tensor, what: str) -> None:
+    """Whether its results are right is the program's own business."""
+
+
+# A program with a main() of its own, which needs no launcher.
+_MAIN = Question("main()", b"", {}, ("output", (0,)), _nothing_to_compare)
+PROGRAM = Contract(
+    "main", "int main()", "", {}, "", "", "", (), lambda *_: iter([_MAIN]), lambda *_: {"the program": _MAIN}
+)
+
+
+def _in_words(case: Any) -> str:
+    """A convolution or a pooling: its tensors, and what is not as usual."""
+    if getattr(case, "name", ""):
+        return case.name
+    tensors = {"x": case.x, "w": case.w} if isinstance(case, Conv) else {"x": case.shape}
+    usual = case._field_defaults.items()
+    given = {name: value for name, default in usual if (value := getattr(case, name)) != default}
+    if not isinstance(case, Conv):
+        given = {"kernel_size": case.kernel_size} | given
+    return ", ".join(
+        [f"{name} {list(shape)}" for name, shape in tensors.items()] + [f"{k}={v}" for k, v in given.items()]
+    )
+
+
 def _numbers(names: str, of: str = "problem") -> tuple[str, str]:
     """The declarations of parameters, and their arguments: fields of the problem; one may stand for both dimensions."""
     fields = {"stride": "stride_h", "pad": "pad_h", "size": "R"}
@@ -144,7 +169,7 @@ def _conv_question(pass_: str, case: Conv, dtype, bias=True) -> Question:
     def compare(actual, what):
         assert_sums_close(actual, *right, terms, what, dims, others)
 
-    return Question(f"{case}{'' if bias else ', no bias'}", _conv_bytes(case), inputs, output, compare, macs)
+    return Question(f"{_in_words(case)}{'' if bias else ', no bias'}", _conv_bytes(case), inputs, output, compare, macs)
 
 
 _ONE = (1, 1)
@@ -235,7 +260,7 @@ def _max_pool_question(case, dtype) -> Question:
         assert_close(actual, y, None, what, "ncpq")
 
     problem = _pool_struct(case, y.shape[2:]) + struct.pack("2i", *case.shape[:2])
-    return Question(f"max_pool2d {case}", problem, {"input": x}, ("output", y.shape), compare)
+    return Question(f"max_pool2d of {_in_words(case)}", problem, {"input": x}, ("output", y.shape), compare)
 
 
 def _avg_pool_question(backward: bool, case, dtype) -> Question:
@@ -259,7 +284,11 @@ def _avg_pool_question(backward: bool, case, dtype) -> Question:
     problem += struct.pack("2i", *case.shape[:2])
     inputs = {"grad_output": dy} if backward else {"input": x.detach().to(dtype)}
     return Question(
-        f"avg_pool2d {case}", problem, inputs, ("grad_input", x.shape) if backward else ("output", y.shape), compare
+        f"avg_pool2d of {_in_words(case)}",
+        problem,
+        inputs,
+        ("grad_input", x.shape) if backward else ("output", y.shape),
+        compare,
     )
 
 

@@ -13,7 +13,7 @@ from .._algorithms import algorithms
 from ..explain import Work
 from ..simulator import ORDERS, Launch, TrafficTable
 from .compare import CheckError
-from .contracts import CONTRACTS
+from .contracts import CONTRACTS, PROGRAM
 from .predicted import KernelPrediction, prediction_of
 from .probe import expect_same_bits
 from .program import PLAIN_TYPES, TYPES, CompileError, Program, dtype_option
@@ -40,7 +40,7 @@ SUBJECTS = {
     "barriers": ("barrier", "deadlock", "warp", "has run for"),
     "arithmetic": ("division", "overflow", "shift", "misaligned"),
     "results": ("differs", "are wrong", "other bits", "shape (", "assertion failed"),
-    "host code": ("host code", "cudaM", "cudaF", "the launcher threw", "the program ended"),
+    "host code": ("host code", "main() returned", "cudaM", "cudaF", "the launcher threw", "the program ended"),
     "launches": ("",),
 }
 
@@ -57,7 +57,7 @@ class Finding:
     problems: int = 1  # how many problems showed it
 
     def __str__(self):
-        often = f" and {self.problems - 1} more" if self.problems > 1 else ""
+        often = f"; and {self.problems - 1} more" if self.problems > 1 else ""
         return f"{self.subject}: {self.problem}{often}\n  " + self.message.replace("\n", "\n  ")
 
 
@@ -87,10 +87,15 @@ class KernelReport:
     def ok(self) -> bool:
         return not self.findings
 
+    @property
+    def what(self) -> str:
+        """What it was checked as, and on how much."""
+        if self.like == PROGRAM.like:
+            return "a program, its main() run"
+        return f"{self.like}, {str(self.dtype).removeprefix('torch.')}: {self.problems} problems"
+
     def __str__(self):
-        lines = [
-            f"{self.source} as {self.like}, {str(self.dtype).removeprefix('torch.')}: {self.problems} problems in {len(ORDERS)} orders of threads and blocks"
-        ]
+        lines = [f"{self.source} as {self.what} in {len(ORDERS)} orders of threads and blocks"]
         reasons = dict.fromkeys(self.refused.values())
         lines += [f"  {len(self.refused)} more refused: {'; '.join(reasons)}"] if self.refused else []
         lines += [f"  {subject:21}{self.verdict(subject)}" for subject in SUBJECTS]
@@ -103,6 +108,9 @@ class KernelReport:
                 f"\nwhat it asks of memory for {layer}, beside convlab's kernels (python -m convlab.check --columns says how to read it)"
             ]
             lines += ["  " + line for line in (*self.beside_others(layer), *advice(self.traffic[layer]))]
+        if self.like == PROGRAM.like:
+            for rows in self.traffic.values():
+                lines += ["\nwhat it asks of memory, by source line", str(rows), *advice(rows)]
         lines += [f"\n{self.prediction}"] if self.prediction else []
         return "\n".join(lines)
 
@@ -119,6 +127,8 @@ class KernelReport:
 
     def _right(self) -> str:
         """The verdict on results when none was wrong."""
+        if self.like == PROGRAM.like:
+            return "not compared: that is left to the program"
         if not self.compared:
             return "not compared: every problem broke off before"
         if self.compared < self.problems:
@@ -147,7 +157,9 @@ def check_kernel(
         `long long workspace_bytes(const Conv2d& g)` too: the launcher then takes that much scratch memory as a `void*`
         before its stream.
     like: a key of `convlab.testing.CONTRACTS`: conv2d_forward, conv2d_dgrad, conv2d_wgrad, max_pool2d_forward, and so
-    on. random_cases, seed: how many random problems follow the awkward ones.
+        on; or "main", for a program in plain CUDA that launches kernels of any kind: everything is looked for but wrong
+        results, up to the first fault.
+    random_cases, seed: how many random problems follow the awkward ones.
     count: whether to count the memory traffic of two layers, if nothing is wrong. predicted: whether to say how long a
     convolution in float32 would take on an H200, too; that takes nvcc.
     most_findings: how many different ones are collected before it stops; an endless loop stops it at once.
@@ -157,11 +169,12 @@ def check_kernel(
     Raises CompileError, with the first errors and their lines in the source; ValueError for a `like` or `dtype` that
     is not supported.
     """
-    if like not in CONTRACTS:
-        raise ValueError(f"check_kernel: like={like!r} must be one of {', '.join(map(repr, CONTRACTS))}")
+    contracts = CONTRACTS | {PROGRAM.like: PROGRAM}
+    if like not in contracts:
+        raise ValueError(f"check_kernel: like={like!r} must be one of {', '.join(map(repr, contracts))}")
     if dtype not in TYPES:
         raise ValueError(f"check_kernel: dtype={dtype} must be torch.float32, float64, float16 or bfloat16")
-    contract, report = CONTRACTS[like], KernelReport(Path(source).name, like, dtype)
+    contract, report = contracts[like], KernelReport(Path(source).name, like, dtype)
     with Program(Path(source), contract, dtype, cxx) as program, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         report.warnings = program.warnings[:_MOST_WARNINGS]
@@ -184,9 +197,11 @@ def check_kernel(
             answer = program.run(question, count=1)
             if answer.result is not None:
                 report.traffic[layer] = answer.traffic
+                if contract is PROGRAM:
+                    continue
                 report.numbers[layer] = numbers_of(answer.traffic, question.sizes, question.multiply_adds)
                 report.work[layer] = question.work
-        if predicted and report.ok:
+        if predicted and report.ok and contract is not PROGRAM:
             report.prediction = prediction_of(program, Path(source).resolve(), contract, cxx)
     return report
 
@@ -253,9 +268,9 @@ def _ask(program: Program, question, report: KernelReport):
 
 def _printed(problem: str, answer) -> str:
     """What the kernel and its launcher printed."""
-    said = [("the kernel", answer.printed), ("the launcher", answer.said)]
+    said = [("the kernel", answer.printed), ("the program" if problem == "main()" else "the launcher", answer.said)]
     return "\n".join(
-        "\n  ".join([f"{who} printed, of {problem}", *text.splitlines()[:_MOST_LINES]])
+        "\n  ".join([f"{who} printed, in {problem}", *text.splitlines()[:_MOST_LINES]])
         for who, text in said
         if text.strip()
     )

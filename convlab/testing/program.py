@@ -18,7 +18,7 @@ import torch
 
 from ..simulator import ORDERS, Launch, Traffic, TrafficTable
 from .compare import CheckError
-from .contracts import Contract, Question
+from .contracts import CONTRACTS, PROGRAM, Contract, Question
 from .host_compiler import ROOT, RUNTIME, CompilerFailed, compiled, kept, linked
 from .plain_cuda import is_plain, translated
 
@@ -90,6 +90,43 @@ const char* refusal(const void* problem) {{ return convlab_kernel::why_not(*stat
 long long workspace_bytes(const void* problem) {{ return convlab_kernel::scratch_bytes(*static_cast<const {problem}*>(problem)); }}
 void run(const void* problem, const void* const* inputs, void* output, void* workspace) {{
   convlab_kernel::run(*static_cast<const {problem}*>(problem), inputs, output, workspace);
+}}
+
+}}  // namespace convlab::testing
+"""
+
+
+# The same around a program, whose main() has another name by now.
+_PROGRAM = """\
+#include "simulator/plain/cuda_runtime.h"
+#include "{source}"
+{undefined}
+
+#include <stdexcept>
+#include <string>
+
+#include "{csrc}/testing/kernel_call.h"
+
+namespace convlab_program {{
+
+int status_of(int (*program)()) {{ return program(); }}
+int status_of(int (*program)(int, char**)) {{
+  char name[] = "program";
+  char* arguments[] = {{name, nullptr}};
+  return program(1, arguments);
+}}
+
+}}  // namespace convlab_program
+
+namespace convlab::testing {{
+
+const size_t kProblemBytes = 0;
+const char* form() {{ return ""; }}
+const char* refusal(const void*) {{ return nullptr; }}
+long long workspace_bytes(const void*) {{ return 0; }}
+void run(const void*, const void* const*, void*, void*) {{
+  if (const int status = convlab_program::status_of(main_of_the_file))
+    throw std::runtime_error("main() returned " + std::to_string(status));
 }}
 
 }}  // namespace convlab::testing
@@ -197,10 +234,13 @@ def _answer(stdout: bytes, shape, dtype) -> Answer:
         return Answer(
             report=what.removeprefix("convlab simulator: ")
             if kind == 2
+            else what
+            if what.startswith("main() returned")
             else f"the launcher threw an exception: {what}",
             printed=text(take()),
         )
-    result = torch.frombuffer(bytearray(take()), dtype=dtype).view(shape)
+    data = bytearray(take())
+    result = torch.frombuffer(data, dtype=dtype).view(shape) if data else torch.empty(shape, dtype=dtype)
     launches = tuple(
         Launch(k, s, tuple(map(int, n[:3])), tuple(map(int, n[3:6])), int(n[6])) for k, s, *n in _rows(take())
     )
@@ -302,6 +342,9 @@ def _forms(contract: Contract) -> list[tuple[str, str, str, str]]:
 
 
 def _glue(source: Path, contract: Contract, dtype) -> str:
+    undefined = "\n".join(f"#undef {name}" for name in _macros(source))
+    if contract is PROGRAM:
+        return _PROGRAM.format(source=source, undefined=undefined, csrc=ROOT / "csrc")
     forms, name = _forms(contract), contract.like
     declared = (
         "const P& problem, const T* in, T* out, const E* plain_in, E* plain_out, void* workspace, cudaStream_t stream"
@@ -310,7 +353,7 @@ def _glue(source: Path, contract: Contract, dtype) -> str:
     refuse = {arguments: i for i, (_, _, _, arguments) in enumerate(forms)}
     return _GLUE.format(
         source=source,
-        undefined="\n".join(f"#undef {name}" for name in _macros(source)),
+        undefined=undefined,
         csrc=ROOT / "csrc",
         header=contract.header,
         problem=contract.problem,
@@ -399,18 +442,29 @@ def _readable(said: str, source: Path, contract: Contract, dtype) -> str:
     )
 
 
-def _no_launcher(source: Path, contract: Contract, dtype) -> str:
-    """What is asked for, and what the file has instead: the function of that name, or every launcher that it has."""
+def _functions(source: Path) -> list[tuple[str, int, str]]:
+    """Of the host that the file defines: name, line, and the declaration."""
     text = re.sub(
         r"//[^\n]*|/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m[0]), source.read_text(errors="replace"), flags=re.S
     )
-    functions = [
-        (m[2], f"  {source.name}:{text.count(chr(10), 0, m.start(1)) + 1}: {' '.join(m[1].split())}")
+    return [
+        (m[2], text.count("\n", 0, m.start(1)) + 1, " ".join(m[1].split()))
         for m in re.finditer(
             r"^[ \t]*((?:[\w:<>*&,]+\s+)+?[*&]*(\w+)\s*\([^(){};]*\))\s*(?:noexcept\s*)?\{", text, re.M
         )
         if "__global__" not in m[1] and "__device__" not in m[1]
     ]
+
+
+def like_of(source: Path) -> str:
+    """What the file can be checked as: the launcher that it defines, or "main"."""
+    names = {name for name, _, _ in _functions(source)} if source.is_file() else set()
+    return next((like for like in (*CONTRACTS, PROGRAM.like) if like in names), "conv2d_forward")
+
+
+def _no_launcher(source: Path, contract: Contract, dtype) -> str:
+    """What is asked for, and what the file has instead: the function of that name, or every launcher that it has."""
+    functions = [(name, f"  {source.name}:{line}: {declared}") for name, line, declared in _functions(source)]
     named = [line for name, line in functions if name == contract.like]
     has = named or [line for _, line in functions if "*" in line.split("(", 1)[1]]
     element = TYPES[dtype].removeprefix("convlab::")
