@@ -118,6 +118,8 @@ class Summary:
             )
         return "\n".join(lines)
 
+    __repr__ = __str__  # so that a Python shell shows it, too
+
 
 def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], compare: bool = False) -> Summary:
     """Runs `model` once, and each pass of convlab's layers in it some more times beside torch's.

@@ -87,6 +87,8 @@ class TrafficTable(list[Traffic]):
     def __str__(self) -> str:
         return _table(self)
 
+    __repr__ = __str__  # so that a Python shell shows it, too
+
 
 class _Library:
     """A simulator library: operators torch.ops.convlab_sim.* or torch.ops.convlab_sim_check.*, and its controls."""

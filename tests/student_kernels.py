@@ -338,9 +338,9 @@ MISTAKES = {
         "part[t] += part[t + half]|sums[blockIdx.x] =",
     ),
     "one element too many": Mistake(
-        "reduction", [("i < n ?", "i <= n ?")], "bounds", "of 'cudaMalloc of line 24'", "x[i]"
+        "reduction", [("i < n ?", "i <= n ?")], "bounds", "of 'cudaMalloc of line 25'", "x[i]"
     ),
-    "an element forgotten": Mistake("reduction", [("i < n ?", "i < n - 1 ?")], "host code", "main() returned 1"),
+    "an element forgotten": Mistake("reduction", [("i < n ?", "i < n - 1 ?")], "host code", "the program ended with 1"),
 }
 
 

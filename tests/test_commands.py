@@ -103,6 +103,7 @@ SAYS = {
     "make test-long": " passed",
     "make test-versions": "torch this: passed",
     "python cifar_train.py --data cifar10 --optimizer sgd --init he --workers 2 --save-every 500 --tensorboard": "20 training and 3 test images, CIFAR-10 in",
+    "python -m convlab.check my_program.cu": "as a program",
     "python train_lenet.py --resume": "resumed runs/lenet/last.pt after",
 }
 NEEDS = {
@@ -207,6 +208,8 @@ def prepare(command, folder):
     if (name := re.search(r" (my_(?:kernel|assignment)\.\w+)", command)) and "--new" not in command:
         options = " ".join(re.findall(r"--(?:like|assignment) \w+", command))
         checkout.run(f"python -m convlab.check --new {name[1]} {options}", folder)
+    if " my_program.cu" in command:
+        shutil.copy(ROOT / "tests" / "student" / "reduction.cu", folder / "my_program.cu")
     if "--data mnist" in command:
         import tiny_data
 

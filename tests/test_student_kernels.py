@@ -140,10 +140,10 @@ def test_a_program_with_a_main_of_its_own(name, status, tmp_path, capfd):
     said = capfd.readouterr().out
     assert said.startswith("reduction.cu as a program, its main() run in 3 orders of threads and blocks\n")
     if name:
-        assert "race (" in said and "at reduction.cu:14:" in said
+        assert "race (" in said and "at reduction.cu:15:" in said
     else:
         assert "the program printed, in main()\n  the sum: 500, expected 500\n" in said
-        assert re.search(r"reduction.cu:11 +read global cudaMalloc of line 24 +32 ", said), said
+        assert re.search(r"reduction.cu:12 +read global cudaMalloc of line 25 +32 ", said), said
 
 
 def test_what_a_file_is_like(tmp_path):

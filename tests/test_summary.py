@@ -166,7 +166,7 @@ def test_as_text(model, rich, monkeypatch):
         pytest.importorskip("rich")
     else:
         monkeypatch.setitem(sys.modules, "rich", None)
-    text = str(convlab.summary(model, torch.randn(2, 3, 12, 12)))
+    text = repr(convlab.summary(model, torch.randn(2, 3, 12, 12)))  # as a Python shell shows it, and print
     lines = text.splitlines()
     for word in ("layer", "algorithm", "share", "error"):
         assert word in lines[0]

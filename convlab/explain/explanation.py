@@ -161,6 +161,8 @@ class Explanation:
 
         return rendered(self)
 
+    __repr__ = __str__  # so that a Python shell shows it, too
+
     def as_dict(self) -> dict:
         """Everything in dicts, lists, strings and numbers: ready for JSON."""
         return _plain(self)

@@ -40,7 +40,7 @@ SUBJECTS = {
     "barriers": ("barrier", "deadlock", "warp", "has run for"),
     "arithmetic": ("division", "overflow", "shift", "misaligned"),
     "results": ("differs", "are wrong", "other bits", "shape (", "assertion failed"),
-    "host code": ("host code", "main() returned", "cudaM", "cudaF", "the launcher threw", "the program ended"),
+    "host code": ("host code", "cudaM", "cudaF", "the launcher threw", "the program ended"),
     "launches": ("",),
 }
 
@@ -113,6 +113,8 @@ class KernelReport:
                 lines += ["\nwhat it asks of memory, by source line", str(rows), *advice(rows)]
         lines += [f"\n{self.prediction}"] if self.prediction else []
         return "\n".join(lines)
+
+    __repr__ = __str__  # so that a Python shell shows it, too
 
     def verdict(self, subject: str) -> str:
         """The verdict on one of SUBJECTS, in words."""

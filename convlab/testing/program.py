@@ -96,18 +96,22 @@ void run(const void* problem, const void* const* inputs, void* output, void* wor
 """
 
 
-# The same around a program, whose main() has another name by now.
+# The same around a program, whose main() has another name by now. Its exit() comes back here.
 _PROGRAM = """\
 #include "simulator/plain/cuda_runtime.h"
 #include "{source}"
 {undefined}
 
+#include <csetjmp>
 #include <stdexcept>
 #include <string>
 
 #include "{csrc}/testing/kernel_call.h"
 
 namespace convlab_program {{
+
+std::jmp_buf end;
+int status;
 
 int status_of(int (*program)()) {{ return program(); }}
 int status_of(int (*program)(int, char**)) {{
@@ -118,6 +122,11 @@ int status_of(int (*program)(int, char**)) {{
 
 }}  // namespace convlab_program
 
+extern "C" [[noreturn]] void __wrap_exit(int status) {{
+  convlab_program::status = status;
+  std::longjmp(convlab_program::end, 1);
+}}
+
 namespace convlab::testing {{
 
 const size_t kProblemBytes = 0;
@@ -125,8 +134,9 @@ const char* form() {{ return ""; }}
 const char* refusal(const void*) {{ return nullptr; }}
 long long workspace_bytes(const void*) {{ return 0; }}
 void run(const void*, const void* const*, void*, void*) {{
-  if (const int status = convlab_program::status_of(main_of_the_file))
-    throw std::runtime_error("main() returned " + std::to_string(status));
+  using namespace convlab_program;
+  if (!setjmp(end)) status = status_of(main_of_the_file);
+  if (status) throw std::runtime_error("the program ended with " + std::to_string(status));
 }}
 
 }}  // namespace convlab::testing
@@ -235,7 +245,7 @@ def _answer(stdout: bytes, shape, dtype) -> Answer:
             report=what.removeprefix("convlab simulator: ")
             if kind == 2
             else what
-            if what.startswith("main() returned")
+            if what.startswith("the program ended with ")
             else f"the launcher threw an exception: {what}",
             printed=text(take()),
         )
@@ -404,7 +414,8 @@ def _build(folder: Path, source: Path, contract: Contract, dtype, cxx, warnings:
             for m in re.finditer(r"^(.+?):(\d+):\d+: warning: (.*)", "".join(said), re.M)
             if Path(m[1]).name == source.name
         )
-        return str(linked(folder / "program", kernel + runtime, cxx, _LINK_FLAGS))
+        wrapped = ["-Wl,--wrap=exit"] if contract is PROGRAM else []
+        return str(linked(folder / "program", kernel + runtime, cxx, [*_LINK_FLAGS, *wrapped]))
     except CompilerFailed as error:
         what = [_readable(error.said, source, contract, dtype)] if " error: " in error.said or not unsupported else []
         if unsupported:
@@ -474,6 +485,7 @@ def _no_launcher(source: Path, contract: Contract, dtype) -> str:
             *(f"  {signature}" for signature in contract.plain_signatures(PLAIN_TYPES[dtype][0])),
             f"\nor over device/device.h, where T is {element}:\n\n  {contract.signature}\n",
             *(["It cannot be called as that:" if named else "It defines:", *has, ""] if has else []),
+            "A program with a main() is checked as it is, whatever it computes.",
             f"A file to start from: python -m convlab.check --new {_new_name(source)} --like {contract.like}{dtype_option(dtype)}",
         ]
     )
