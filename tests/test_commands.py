@@ -17,6 +17,9 @@ import pytest
 import torch
 from commands import COMMANDS, ROOT, commands_of, targets
 
+import tools
+from tools import links
+
 pytestmark = pytest.mark.skipif(
     "CONVLAB_IN_A_COMMAND" in os.environ, reason="a command that runs the tests need not run the commands"
 )
@@ -127,6 +130,15 @@ def test_the_lists_have_nothing_that_is_gone():
 def test_help_names_every_target():
     phony = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)[1].split()
     assert set(targets()) == {f"make {target}" for target in phony} - {"make help", "make nvcc"}
+
+
+def test_a_tool_without_options_says_what_it_does(monkeypatch, capsys):
+    """To --help, instead of doing it."""
+    monkeypatch.setattr(sys, "argv", ["links", "--help"])
+    monkeypatch.setattr(links.subprocess, "run", None)
+    with pytest.raises(SystemExit) as ended:
+        tools.run(links.main)
+    assert not ended.value.code and capsys.readouterr().out.strip() == links.__doc__.strip()
 
 
 # ---- one by one
