@@ -13,13 +13,12 @@ from .kernel import SUBJECTS, KernelReport
 
 def page_of(report: KernelReport, source, gpu: str = "H200") -> str:
     """source: the file that was checked; gpu: whose roofline is drawn. It takes the packages of convlab[html]."""
-    source, dtype = Path(source), str(report.dtype).removeprefix("torch.")
+    source = Path(source)
     found = [(file, int(line), f) for f in report.findings if f.where for file, _, line in [f.where.rpartition(":")]]
     return rendered(
         "check.html",
-        title=f"{report.source} as {report.like}",
+        title=f"{report.source} as {report.what.partition(',')[0]}",
         report=report,
-        dtype=dtype,
         verdicts=[(subject, report.verdict(subject), _kind(report, subject)) for subject in SUBJECTS],
         sources=listings(list(report.traffic.values()), source.resolve().parent, found, source),
         columns=list(report.traffic),
