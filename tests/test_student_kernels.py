@@ -140,7 +140,7 @@ def test_a_program_with_a_main_of_its_own(name, status, tmp_path, capfd):
     said = capfd.readouterr().out
     assert said.startswith("reduction.cu as a program, its main() run in 3 orders of threads and blocks\n")
     if name:
-        assert "race (" in said and "at reduction.cu:15:" in said
+        assert "race (" in said and "at reduction.cu:15:" in said and "suggests: a __syncthreads() between" in said
     else:
         assert "the program printed, in main()\n  the sum: 500, expected 500\n" in said
         assert re.search(r"reduction.cu:12 +read global cudaMalloc of line 25 +32 ", said), said

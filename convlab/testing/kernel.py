@@ -20,6 +20,7 @@ from .program import PLAIN_TYPES, TYPES, CompileError, Program, dtype_option
 from .traffic import advice, digits, noted, numbers_of, table
 
 _MOST_WARNINGS, _MOST_LINES = 8, 12
+_BARRIER_MISSING = re.compile(r"race \((?:read after write|write after read)\) on shared ")
 ENDLESS = "has run for"  # in the simulator's words
 
 __all__ = ["CompileError", "Finding", "KernelReport", "check_kernel", "template"]
@@ -263,6 +264,8 @@ def _ask(program: Program, question, report: KernelReport):
                 f"\n  suggests: {warning}" for warning in report.warnings if message and "uninitialized" in warning
             )
             report.compared += bool(message) or order == ORDERS[-1]
+        elif _BARRIER_MISSING.match(message):
+            message += "\n  suggests: a __syncthreads() between the two, which all threads of the block reach"
         if message:
             _note(report, question.what, message)
             return
