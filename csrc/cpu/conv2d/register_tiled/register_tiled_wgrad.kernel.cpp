@@ -168,9 +168,12 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
 
   int64_t seen = -1;  // the strip and group that the lens is of: parts of their channels come one after another
   Lens<A> lens{};
-  for (int64_t piece = begin; piece < end; piece++) {
+  for (int64_t piece = begin, next; piece < end; piece = next) {
+    next = piece + 1;  // a slice's parts go over its strips together, which are then brought in once
+    while (slices > 1 && next < end && next % parts) next++;
     const int group = int(piece / parts % p.groups), first = int(piece % parts) * t.panels_per_piece;
-    const int last = first + t.panels_per_piece < panels ? first + t.panels_per_piece : panels;
+    const int end_panel = first + int(next - piece) * t.panels_per_piece,
+              last = end_panel < panels ? end_panel : panels;
     const int first_vector = first * kTileVectors,
               end_vector = last * kTileVectors < vectors ? last * kTileVectors : vectors;
     const int64_t slice = piece / parts / p.groups;
