@@ -182,7 +182,8 @@ struct HashOfAsked {
 template <class Rung> Chosen<Rung> remembered(int64_t requested, const Problem& p) {
   constexpr size_t kMost = 1024;
   constexpr int64_t kLongest = 4096;
-  if (int64_t(p.g.H) + p.g.W + p.g.P + p.g.Q > kLongest) return resolved<Rung>(requested, p);
+  if (std::is_same_v<Rung, CpuRung> && int64_t(p.g.H) + p.g.W + p.g.P + p.g.Q > kLongest)
+    return resolved<Rung>(requested, p);
   thread_local std::unordered_map<Asked, Chosen<Rung>, HashOfAsked> known;
   const Asked key = asked(requested, p);
   if (const auto found = known.find(key); found != known.end()) return found->second;
