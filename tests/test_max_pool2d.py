@@ -49,6 +49,26 @@ def test_many_small_planes(ceil_mode, device):
     check_max_pool2d(CF.max_pool2d, cases=pools, random_cases=0, dtypes=DTYPES, layouts=["contiguous"], device=device)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_windows_of_one_row(stride, device):
+    """Gradients of rows, where windows have gaps, touch and overlap, and some reach past either end of a row."""
+    windows = [(1, 0), (2, 1), (3, 1), (4, 2), (7, 3), (4 * stride, 2 * stride)]
+    pools = [
+        Pool((2, 3, 2, width), (1, kernel), (1, stride), (0, padding), 1, ceil_mode)
+        for width in (33, 70)
+        for kernel, padding in windows
+        if 2 * padding <= kernel
+        for ceil_mode in (False, True)
+    ]
+    check_max_pool2d(CF.max_pool2d, cases=pools, random_cases=0, dtypes=DTYPES, layouts=["contiguous"], device=device)
+
+
+def test_gradients_of_whole_planes(device):
+    """So many that they are cleared in several parts"""
+    pools = [Pool((2, 450, 9, 9), 9), Pool((1, 3, 2, 9), (2, 9))]
+    check_max_pool2d(CF.max_pool2d, cases=pools, random_cases=0, layouts=["contiguous"], device=device)
+
+
 @pytest.mark.parametrize(
     "size, window", [((14, 14), 2), ((5, 13), 2), ((7, 7), 7), ((1, 125), (1, 125)), ((17, 16), (17, 16))]
 )

@@ -269,6 +269,16 @@ void scatter_in_place(const Scattering& g, const T* dy, const M* offsets, T* dx,
   const int64_t together = larger(1, kCleared / (positions * C * int64_t(sizeof(T))));  // images
   int64_t block = begin % blocks, image = begin / blocks, cleared = image;
   lay_places(g, row, C, places);
+  if (C == 1 && outputs == 1) {  // a plane is as a row of outputs to it
+    for (int64_t planes; image < end; image += planes) {
+      planes = smaller(together, end - image);
+      T* const to = dx + image * positions;
+      __builtin_memset(to, 0, sizeof(T) * size_t(planes * positions));
+      scatter_rows<1, T, M, T>(g, places, dy + image, offsets + image, 1, int(planes), 1, to, planes * positions,
+                               -g.rows.pad * row - g.columns.pad, 0, positions);
+    }
+    return;
+  }
   for (int64_t i = begin; i < end; i++) {
     const int64_t channel = block * g.channels_each, n = block == blocks - 1 ? C - channel : g.channels_each;
     const int64_t from = image * outputs * C + channel;

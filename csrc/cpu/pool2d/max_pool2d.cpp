@@ -14,6 +14,7 @@ using pooling::Plan;
 // In backward, gathering asks every window over a position for a vector of channels, and costs more the more taps there
 // are; scattering adds up what each window gives, element by element.
 constexpr int kGatheredTaps = 16;
+constexpr int kOverlapping = 4;  // windows over a column of rows that are made at once
 constexpr int kScattered = 16;  // channels: a cache line of floats
 
 struct Cpu {
@@ -29,7 +30,8 @@ struct Cpu {
 
   void backward(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
     const Plan plan(Pass::backward, g, channels, dtype);
-    if (!plan.pooling().in_place || g.R * g.S > kGatheredTaps) return scatter(g, dtype, dy, offsets, dx);
+    if (!plan.pooling().in_place || g.R * g.S > kGatheredTaps)
+      return in_rows(g, dtype) ? by_rows(g, dtype, dy, offsets, dx) : scatter(g, dtype, dy, offsets, dx);
     plan.run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
       kernels::max_gather.of(dtype)(p, dy, offsets, dx, begin, end, scratch);
     });
@@ -52,6 +54,24 @@ struct Cpu {
   }
 
  private:
+  // Whether each row of dx is made of one row of windows, as max_rows takes them
+  bool in_rows(const Pool2d& g, DType dtype) const {
+    return channels == 1 && g.R == 1 && g.stride_h == 1 && g.pad_h == 0 && g.dilation_w == 1 &&
+           (g.stride_w == 1 || g.stride_w == 2 || g.stride_w == 4) && g.S <= kOverlapping * g.stride_w &&
+           g.Q >= instruction_set().lanes(dtype) && offsets_fit_a_byte(g);
+  }
+  static void by_rows(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) {
+    const Axis columns = pooling::columns_of(g);
+    const int64_t scratch = measured(dtype, [&](Measure& memory, auto sum) {
+      pooling::RowBench<decltype(sum)>(memory, columns, instruction_set().lanes(dtype));
+    });
+    const int64_t rows = g.planes * g.H;
+    parallel_over(rows, pooling::bytes_of(g, dtype) / rows / pooling::kBytesPerWork, [&](int64_t begin, int64_t end) {
+      const CpuScratch own(CpuScratch::own, scratch);
+      kernels::max_rows.of(dtype)(columns, dy, static_cast<const uint8_t*>(offsets), dx, begin, end, own.get());
+    });
+  }
+
   void scatter(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
     const Axis rows = pooling::rows_of(g), columns = pooling::columns_of(g);
     const int reach = (g.R - 1) * g.dilation_h;

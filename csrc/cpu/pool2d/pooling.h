@@ -7,7 +7,8 @@
 //               rows of NCHW where windows are one column wide, which makes channels of columns, or two side by side
 //   in panels   of others, a vector of planes is transposed into scratch memory, some rows at a time, and back
 //
-// Max pooling's gradient adds up what each window gives (Scattering), where asking each window costs more.
+// Max pooling's gradient adds up what each window gives (Scattering), where asking each window costs more; where windows
+// are a row high, it is made row by row (RowBench).
 #pragma once
 #include "cpu/stub.h"
 #include "cpu/workspace.h"
@@ -85,6 +86,20 @@ template <class A, class Memory> CONVLAB_INLINE ScatterBench<A> scatter_memory(M
   return b;
 }
 
+// Of max pooling's gradient along rows: dy and offsets between zeros, and a row of dx with its padding
+template <class A> struct RowBench {
+  int before, steps;  // windows before a column's own that may reach it; windows that begin in a padded row, and more
+  A *dy, *dx;
+  uint8_t* offsets;
+
+  template <class Memory> CONVLAB_INLINE RowBench(Memory& memory, const Axis& a, int lanes) {
+    before = (a.kernel - 1) / a.stride;
+    steps = ((a.pad + a.size + a.stride - 1) / a.stride + lanes - 1) / lanes * lanes;
+    memory.take(dy, before + steps), memory.take(dx, int64_t(steps) * a.stride + lanes);
+    memory.take(offsets, before + steps + lanes);
+  }
+};
+
 }  // namespace pooling
 
 using pooling::Averages, pooling::Pooling, pooling::Scattering;
@@ -96,6 +111,8 @@ CONVLAB_KERNEL(max_gather, void(const Pooling&, const void* dy, const void* offs
                                 int64_t end, char* scratch));
 CONVLAB_KERNEL(max_scatter, void(const Scattering&, const void* dy, const void* offsets, void* dx, int64_t begin,
                                  int64_t end, char* scratch));
+CONVLAB_KERNEL(max_rows, void(const Axis& columns, const void* dy, const uint8_t* offsets, void* dx, int64_t begin,
+                              int64_t end, char* scratch));
 CONVLAB_KERNEL(average_forward, void(const Pooling&, const Averages&, const void* x, void* y, int64_t begin,
                                      int64_t end, char* scratch));
 CONVLAB_KERNEL(average_backward, void(const Pooling&, const Averages&, const void* dy, void* dx, int64_t begin,
