@@ -26,6 +26,32 @@ def test_many_small_planes(ceil_mode, device):
     check_avg_pool2d(CF.avg_pool2d, cases=pools, random_cases=0, layouts=["contiguous"], device=device)
 
 
+@pytest.mark.parametrize(
+    "size, outputs",
+    [
+        ((13, 13), (6, 6)),
+        ((3, 7), (2, 4)),
+        ((1, 250), (1, 16)),
+        ((5, 250), (2, 16)),
+        ((1, 19), (1, 2)),
+        ((3, 4), (5, 7)),
+    ],
+)
+def test_adaptive_windows_that_differ(size, outputs, device):
+    """Of planes, 19 of them: two vectors and a part of one"""
+    for dtype, tolerance in zip(DTYPES, (1e-5, 1e-12, 4e-3, 3e-2)):
+        x = torch.randn(1, 19, *size, device=device, dtype=dtype, requires_grad=True)
+        exact = x.detach().cpu().double().requires_grad_()
+        y, expected = CF.adaptive_avg_pool2d(x, outputs), F.adaptive_avg_pool2d(exact, outputs)
+        dy = torch.randn_like(y)
+        (dx,), (expected_dx,) = (
+            torch.autograd.grad(y, x, dy),
+            torch.autograd.grad(expected, exact, dy.cpu().double()),
+        )
+        torch.testing.assert_close(y.cpu().double(), expected, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(dx.cpu().double(), expected_dx, rtol=tolerance, atol=tolerance)
+
+
 def test_layouts(device):
     x = torch.randn(2, 5, 8, 6, device=device)
     for view in (x.contiguous(memory_format=torch.channels_last), x.transpose(2, 3), x[:, ::2, 1:]):

@@ -80,6 +80,54 @@ template <class A, class T>
   store_some<A>(y, Division<A>(averages, 0, 0)(sums[0]), count);
 }
 
+// ---- windows that differ, of planes ----
+
+// f(i, lanes): vectors of a row of n elements; those of a row that is no multiple of them overlap
+template <int L, class F> CONVLAB_INLINE void over_vectors(int64_t n, F f) {
+  if (n < L) return f(0, int(n));
+  for (int64_t i = 0; i < n; i += L) f(smaller(i, n - L), L);
+}
+
+// The sum of the columns `across` of a panel [columns, L]
+template <class A> CONVLAB_INLINE Vec<A> add_columns(const A* panel, const Reads& across) {
+  constexpr int L = kLanes<A>;
+  Vec<A> sum = load<A>(panel + across.first * L);
+  for (int s = 1; s < across.count; s++) sum += load<A>(panel + (across.first + s) * L);
+  return sum;
+}
+
+// Shares [rows, Q, L] of the windows in rows from s0 on -> dx, of the piece's planes: columns first, and then rows, of
+// vectors that lie side by side in memory
+template <class A, class T> void columns_first(const Pooling& g, const Piece& p, const A* shares, T* dx, A* sums) {
+  constexpr int L = kLanes<A>;
+  const int W = g.columns.targets, Q = g.columns.sources;
+  const int64_t rows = int64_t(p.s1 - p.s0) * W;
+  A* const panel = sums + rows * L;  // [W, L] of a row; sums [L, rows, W]
+  for (int r = p.s0; r < p.s1; r++, shares += Q * L) {
+    for (int w = 0; w < W; w++) store<A>(panel + w * L, add_columns(shares, g.columns.reads[w]));
+    over_vectors<L>(W, [&](int64_t i, int lanes) __attribute__((always_inline)) {
+      Vec<A> block[L];
+#pragma GCC unroll 16
+      for (int l = 0; l < L; l++) block[l] = l < lanes ? load<A>(panel + (i + l) * L) : Vec<A>{};
+      transpose<A>(block);
+#pragma GCC unroll 16
+      for (int l = 0; l < L; l++) store_some<A>(sums + l * rows + (r - p.s0) * W + i, block[l], lanes);
+    });
+  }
+  const Planes<A> planes(g, p.plane, int64_t(g.rows.targets) * W, 0);
+  for (int l = 0; l < planes.count; l++)
+    for (int t = p.t0; t < p.t1; t++) {
+      const Reads& down = g.rows.reads[t];
+      const A* const from = sums + l * rows + (down.first - p.s0) * W;
+      T* const to = dx + planes.at[l] + int64_t(t) * W;
+      over_vectors<L>(W, [&](int64_t i, int lanes) __attribute__((always_inline)) {
+        Vec<A> sum = load_some<A>(from + i, lanes);
+        for (int r = 1; r < down.count; r++) sum += load_some<A>(from + r * W + i, lanes);
+        store_some<A>(to + i, sum, lanes);
+      });
+    }
+}
+
 // x -> y
 template <class T>
 void average_forward(const Pooling& g, const Averages& averages, const T* x, T* y, int64_t begin, int64_t end,
@@ -190,6 +238,8 @@ void average_backward(const Pooling& g, const Averages& averages, const T* dy, T
       clear_odd_column(g, p, dx);
     } else if (g.in_place) {
       in_place(Sum<A, A, T, false, 1, 1>{bench.source, dx, averages});
+    } else if (g.rows_first) {
+      columns_first(g, p, bench.source, dx, bench.sums);
     } else {
       walk_panels<A>(g, p, Sum<A, A, A, false, 1, 1>{bench.source, bench.target, averages}, p.s0, p.s1);
       give_back(Planes<A>(g, p.plane, g.rows.targets * W, p.t0 * W), bench.target, (p.t1 - p.t0) * W, dx);
