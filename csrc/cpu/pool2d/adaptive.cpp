@@ -61,9 +61,10 @@ struct Cpu {
     over_channels(g, dtype, x, indices, y, g.H * g.W, g.P * g.Q,
                   [&](auto* from, const int64_t* where, auto* to, auto pixel, auto n) {
                     using T = std::remove_reference_t<decltype(*to)>;
-                    for (int i = 0; i < g.P * g.Q; i++, to += pixel, where += pixel)
+                    const uint64_t size = uint64_t(g.H) * uint64_t(g.W);
+                    for (int i = 0, outputs = g.P * g.Q; i < outputs; i++, to += pixel, where += pixel)
                       for (int c = 0; c < n; c++)
-                        to[c] = where[c] >= 0 && where[c] < g.H * g.W ? from[where[c] * pixel + c] : T(0.0f);
+                        to[c] = uint64_t(where[c]) < size ? from[where[c] * pixel + c] : T(0.0f);
                   });
   }
 
