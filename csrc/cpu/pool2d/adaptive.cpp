@@ -37,9 +37,10 @@ struct Cpu {
                   [&](auto* from, const int64_t* where, auto* to, auto pixel, auto n) {
                     summed(to, g.H * g.W, pixel, n, [&](auto* sums, auto step) {
                       using A = std::remove_reference_t<decltype(*sums)>;
-                      for (int i = 0; i < g.P * g.Q; i++, from += pixel, where += pixel)
+                      const uint64_t size = uint64_t(g.H) * uint64_t(g.W);
+                      for (int i = 0, outputs = g.P * g.Q; i < outputs; i++, from += pixel, where += pixel)
                         for (int c = 0; c < n; c++)
-                          if (where[c] >= 0 && where[c] < g.H * g.W) sums[where[c] * step + c] += A(from[c]);
+                          if (uint64_t(where[c]) < size) sums[where[c] * step + c] += A(from[c]);
                     });
                   });
   }
@@ -94,12 +95,13 @@ struct Cpu {
     });
     const Reads *const down = plan.pooling().rows.reads, *const across = plan.pooling().columns.reads;
     const int scale = adaptive_widest(g.W, g.Q);
+    std::vector<int64_t> places(int64_t(adaptive_widest(g.H, g.P)) * scale);  // of taps, from a window's first
+    for (size_t tap = 0; tap < places.size(); tap++) places[tap] = int64_t(tap) / scale * g.W + int64_t(tap) % scale;
     parallel_over(g.planes / channels * g.P, g.Q * channels, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin, i = begin * g.Q * channels; row < end; row++)
         for (int q = 0; q < g.Q; q++) {
           const int64_t first = int64_t(down[row % g.P].first) * g.W + across[q].first;
-          for (int64_t c = 0; c < channels; c++, i++)
-            indices[i] = first + int64_t(offsets[i] / scale) * g.W + offsets[i] % scale;
+          for (int64_t c = 0; c < channels; c++, i++) indices[i] = first + places[size_t(offsets[i])];
         }
     });
   }
