@@ -146,16 +146,8 @@ def objects_of(source, lib):
             flags = for_tensor_cores(flags)
         if lib.cu_compiler == "nvcc" and source.endswith(("/conv2d_warpgroup.cu", "/warpgroup_wgrad.cu")):
             flags = for_warpgroups(flags)
-        if lib.cu_compiler == "nvcc" and source.endswith("/conv2d_small_filter.cu"):
-            flags = once_for_8(flags)
         return [(source + ".o", lib.cu_compiler, flags)]
     return [(source + ".o", "cxx", lib.cxx_flags)]
-
-
-def once_for_8(flags):
-    """nvcc's flags for kernels that take long to compile: machine code once for 8.x, which runs on all of them."""
-    eights = [flag for flag in flags if re.search(r"code=sm_8", flag)]
-    return [flag for flag in flags if flag not in eights or flag == min(eights, key=capability_of)]
 
 
 def capability_of(flag):
@@ -164,9 +156,9 @@ def capability_of(flag):
 
 
 def for_tensor_cores(flags):
-    """The same for kernels that have instructions of 8.0 and later. Where older GPUs alone are wanted the rung refuses, but
-    has to link."""
-    code = [flag for flag in once_for_8(flags) if "code=" in flag]
+    """nvcc's flags for kernels that have instructions of 8.0 and later. Where older GPUs alone are wanted the rung refuses,
+    but has to link."""
+    code = [flag for flag in flags if "code=" in flag]
     kept = [flag for flag in code if capability_of(flag) >= 80]
     rest = [flag for flag in flags if "code=" not in flag]
     return rest + (kept or ["-gencode=arch=compute_80,code=sm_80"])

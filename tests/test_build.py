@@ -267,7 +267,7 @@ def test_nvcc_from_pypi_is_of_torchs_cuda():
         ("Ampere", ["8.0", "8.6+PTX"], []),
         ("Turing;Hopper 10.0a", ["7.5+PTX", "9.0+PTX", "10.0a"], []),
         ("Volta;8.0", ["8.0+PTX"], ["7.0"]),
-        ("", ["7.5", "8.0", "8.6", "9.0+PTX"], ["8.9"]),
+        ("", ["7.5", "8.0", "9.0+PTX"], []),
     ],
 )
 def test_architectures(text, kept, dropped):
