@@ -203,6 +203,8 @@ def test_launcher_and_flags_reach_every_rule(tmp_path, monkeypatch):
     assert commands["cxx"].startswith("ccache /bin/g++ -m64 $flags")
     assert commands["link"].startswith("ccache /bin/g++ -m64 -o $out")
     assert commands["nvcc"].startswith("/bin/nvcc $flags")
+    first = re.findall(r"^build .*: (?:nvcc|cxx) (.*)", graph, re.M)[: len(setup["LONGEST"])]
+    assert [os.path.basename(source) for source in first] == setup["LONGEST"]
     kernels = re.findall(r"^build .*: nvcc .*\n  flags = (.*)", graph, re.M)
     assert kernels and all("-ccbin /bin/g++ -Xcompiler -m64" in flags for flags in kernels)
 
