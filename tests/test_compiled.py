@@ -85,7 +85,6 @@ LEAST_HMMA = {
 KNOWN = {
     r"filter_transposed_kernel<": 8,
     r"positions_inner_kernel<": 8,
-    r"tensor_core_kernel<Tf32x3Products, WarpTile<128, 16": 8,
     r"adaptive_pool2d.cu: average_backward_kernel<": 16,
     r"conv2d_direct.cu: block_kernel<double>": 8,
     r"max_pool2d.cu: forward_kernel<__nv_bfloat16, Share<3": 8,  # 4 are spilled, on 7.5

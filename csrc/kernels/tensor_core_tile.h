@@ -253,15 +253,26 @@ template <class Tile> __device__ __forceinline__ int sum_at(int row, int column)
   return row * Tile::N + (column ^ (eights * 8 + row / 4 % 2 * 4));
 }
 
-// kExact: sums that are not finite are made once more.
-template <class Tile, bool kExact, class Part>
-__device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& lines, const float* sums, long long m0,
-                                           long long n0) {
+// Sums that are not finite, as store_sums finds them, are made once more. In a loop of its own: where each sum is stored,
+// nvcc made thirty copies of what makes one.
+template <class Tile, class Part>
+__device__ __forceinline__ void make_exact(const Part& part, float* sums, long long m0, long long n0) {
+#pragma unroll 1
+  for (int first = 4 * int(threadIdx.x); first < Tile::M * Tile::N; first += 4 * Tile::threads) {
+    const float4 four = load4(sums + first);
+    if ((four.x - four.x) + (four.y - four.y) + (four.z - four.z) + (four.w - four.w) == 0.0f) continue;
+#pragma unroll 1
+    for (int i = first; i < first + 4; i++) {
+      const int row = i / Tile::N,
+                column = sum_at<Tile>(row, i % Tile::N) - row * Tile::N;  // an XOR is its own inverse
+      if (sums[i] - sums[i] != 0.0f) sums[i] = one_by_one(part, m0 + row, n0 + column, Tile::K);
+    }
+  }
+}
+
+template <class Tile, class Part>
+__device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& lines, const float* sums) {
   const int thread = int(threadIdx.x);
-  const auto finished = [&](float sum, int m, int n) {
-    if (kExact && sum - sum != 0.0f) sum = one_by_one(part, m0 + m, n0 + n, Tile::K);
-    return sum + lines.bias[n];
-  };
   if (part.fours) {
     constexpr int kAcross = Tile::N / 4, kTall = Tile::threads / kAcross;
     const int n = thread % kAcross * 4;
@@ -272,8 +283,8 @@ __device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& 
       const float4 sum = load4(sums + sum_at<Tile>(m, n));
       const long long row = lines.row[m];
       if (row >= 0 && column >= 0)
-        part.store_together(row + column, Vector<float, 4>{{finished(sum.x, m, n), finished(sum.y, m, n + 1),
-                                                            finished(sum.z, m, n + 2), finished(sum.w, m, n + 3)}});
+        part.store_together(row + column, Vector<float, 4>{{sum.x + lines.bias[n], sum.y + lines.bias[n + 1],
+                                                            sum.z + lines.bias[n + 2], sum.w + lines.bias[n + 3]}});
     }
     return;
   }
@@ -303,7 +314,7 @@ __device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& 
               sum.at[i] = sum.at[i + bit], sum.at[i + bit] = other;
             }
 #pragma unroll
-        for (int i = 0; i < kEach; i++) sum.at[i] = finished(sum.at[i], m + i, n);
+        for (int i = 0; i < kEach; i++) sum.at[i] += lines.bias[n];
         if (row >= 0 && column >= 0) part.store_together(row + column, sum);
       }
     }
@@ -494,7 +505,11 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
                      Vector<float, 2>{{sums[i][j][2 * half], sums[i][j][2 * half + 1]}});
       }
   __syncthreads();
-  store_sums<Tile, Products::kPromotes>(part, lines[0], all, m0, n0);
+  if constexpr (Products::kPromotes) {
+    make_exact<Tile>(part, all, m0, n0);
+    __syncthreads();
+  }
+  store_sums<Tile>(part, lines[0], all);
 }
 
 // grid (ceil(rows / M), ceil(columns / N), parts)

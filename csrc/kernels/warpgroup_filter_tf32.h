@@ -193,7 +193,7 @@ __device__ __forceinline__ void multiply_filter_tf32(const Part& part, const Out
     make_exact<Tile>(part, all, m0, n0);
     __syncthreads();
   }
-  store_sums<Tile, false>(part, lines[0], all, m0, n0);
+  store_sums<Tile>(part, lines[0], all);
 }
 
 // grid (ceil(channels of taps / M), ceil(filters / N), parts)

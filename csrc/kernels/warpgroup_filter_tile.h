@@ -206,7 +206,7 @@ __device__ __forceinline__ void multiply_filter(const Part& part, const OutputSt
   if (sums_lines) line_sums.store(all, part, m0);
   write_sums<Tile>(all, sums);
   __syncthreads();
-  store_sums<Tile, false>(part, lines[0], all, m0, n0);
+  store_sums<Tile>(part, lines[0], all);
 }
 
 // grid (ceil(rows / M), ceil(columns / N), parts)

@@ -127,21 +127,4 @@ __device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 
   }
 }
 
-// Sums that are not finite, as store_sums finds them, are made once more: of an infinity, or a number that rounds to one, a
-// part is NaN.
-template <class Tile, class Part>
-__device__ __forceinline__ void make_exact(const Part& part, float* sums, long long m0, long long n0) {
-#pragma unroll 1
-  for (int first = 4 * int(threadIdx.x); first < Tile::M * Tile::N; first += 4 * Tile::threads) {
-    const float4 four = load4(sums + first);
-    if ((four.x - four.x) + (four.y - four.y) + (four.z - four.z) + (four.w - four.w) == 0.0f) continue;
-#pragma unroll 1
-    for (int i = first; i < first + 4; i++) {
-      const int row = i / Tile::N,
-                column = sum_at<Tile>(row, i % Tile::N) - row * Tile::N;  // an XOR is its own inverse
-      if (sums[i] - sums[i] != 0.0f) sums[i] = one_by_one(part, m0 + row, n0 + column, Tile::K);
-    }
-  }
-}
-
 }  // namespace convlab

@@ -74,8 +74,6 @@ __device__ __forceinline__ void multiply_tiles(float (&sums)[Tile::N / 2], Eleme
 template <class Tile, class Copy>
 __device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 2], float* tiles, int count,
                                                         const Copy& copy);
-template <class Tile, class Part>
-__device__ __forceinline__ void make_exact(const Part& part, float* sums, long long m0, long long n0);
 
 // The threads' sums to shared memory, as store_sums finds them
 template <class Tile> __device__ __forceinline__ void write_sums(float* all, const float (&sums)[Tile::N / 2]) {
@@ -153,7 +151,7 @@ __device__ __forceinline__ void multiply_by_warpgroups(const Part& part, long lo
     make_exact<Tile>(part, all, m0, n0);
     __syncthreads();
   }
-  store_sums<Tile, false>(part, lines[0], all, m0, n0);
+  store_sums<Tile>(part, lines[0], all);
 }
 
 // grid (ceil(rows / M), ceil(columns / N), parts). only: the part, if there is one: making it takes a thread a microsecond.
