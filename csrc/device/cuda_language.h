@@ -2,10 +2,6 @@
 #pragma once
 #include <cuda_runtime.h>
 
-#include <map>
-#include <mutex>
-#include <stdexcept>
-#include <string>
 #include <utility>
 
 #define SHARED(T, name, dims) __shared__ __align__(16) T name dims
@@ -18,37 +14,12 @@
 
 namespace convlab {
 
-// What to do about a library without code for the current GPU.
-inline std::string no_kernel_image() {
-  int device = 0, major = 0, minor = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  const std::string arch = std::to_string(major) + "." + std::to_string(minor);
-  return ": convlab was not compiled for compute capability " + arch + ", this GPU's: TORCH_CUDA_ARCH_LIST=" + arch +
-         " CONVLAB_CUDA=1 pip install --no-build-isolation --force-reinstall --no-deps .";
-}
+// Of csrc/cuda/current_device.cu, so that not every file of kernels compiles what they need
+[[noreturn]] void refuse_cuda_error(cudaError_t error, const char* what);
+void allow_shared(const void* kernel, size_t bytes);
 
 inline void check_cuda(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return;
-  const bool no_image = error == cudaErrorNoKernelImageForDevice || error == cudaErrorUnsupportedPtxVersion;
-  throw std::runtime_error(std::string("convlab: ") + what + ": " + cudaGetErrorString(error) +
-                           (no_image ? no_kernel_image() : ""));
-}
-
-// Lets a kernel have so much dynamic shared memory on the current device: with its __shared__ arrays, it gets 48 KiB
-// unasked. What is allowed only grows, because another thread may be about to launch it with more.
-inline void allow_shared(const void* kernel, size_t bytes) {
-  static std::mutex mutex;
-  static std::map<std::pair<int, const void*>, size_t> allowed;
-  int device = 0;
-  check_cuda(cudaGetDevice(&device), "current device");
-  const std::lock_guard<std::mutex> lock(mutex);
-  size_t& most = allowed[{device, kernel}];
-  if (bytes <= most) return;
-  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
-             "shared memory of a kernel");
-  most = bytes;
+  if (error != cudaSuccess) refuse_cuda_error(error, what);
 }
 
 template <class... P, class... A>
