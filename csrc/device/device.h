@@ -38,6 +38,14 @@ template <class T> __device__ __forceinline__ const T* settled(const T* pointer)
   return pointer;
 }
 
+// The same int, but the compiler does not know it from the one before: it makes no copies of code for what either may be.
+__device__ __forceinline__ int settled(int value) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+r"(value));
+#endif
+  return value;
+}
+
 // Blocks of `threads` for `elements` threads in one dimension. grid.x ends at 2^31 - 1.
 inline dim3 blocks_for(long long elements, int threads) {
   const long long blocks = (elements + threads - 1) / threads;

@@ -14,7 +14,11 @@ template <class T> struct Winner {
   // v: an output of the convolution, as memory would keep it. Of equals the first wins, a NaN over all before it.
   __device__ __forceinline__ void take(const Ending& e, acc_t<T> v, int tap) {
     const acc_t<T> a = acc_t<T>(T(activated(e.activation, acc_t<T>(e.slope), v)));
-    if (tap == 0 || a > value || a != a) value = a, byte = tap + (passes(e.activation, v) ? kPasses : 0);
+    meet({a, passes(e.activation, v) ? kPasses : 0}, tap);
+  }
+  // one: the window's next element, by itself
+  __device__ __forceinline__ void meet(const Winner& one, int tap) {
+    if (tap == 0 || one.value > value || one.value != one.value) value = one.value, byte = tap + one.byte;
   }
 };
 

@@ -34,8 +34,12 @@ template <class T> struct GemmPart {
   // Columns 4 i to 4 i + 3 lie side by side in D, and begin on a multiple of four: one instruction stores them.
   bool fours;
 
-  template <class D> static __device__ void store4_at(D* d, const float* sums, float add) {
-    store_vector(d, Vector<D, 4>{{D(sums[0] + add), D(sums[1] + add), D(sums[2] + add), D(sums[3] + add)}});
+  __device__ float add(int) const { return 0.0f; }  // to the sums of row m
+  template <class D, int n> static __device__ void store_at(D* d, const Vector<float, n>& sums) {
+    Vector<D, n> v;
+#pragma unroll
+    for (int i = 0; i < n; i++) v.at[i] = D(sums.at[i]);
+    store_vector(d, v);
   }
 };
 
@@ -52,7 +56,7 @@ template <class T> struct ForwardMap {
 
     __device__ const T* a(long long k0) const { return this->a_base + k0; }
     __device__ const T* b(long long) const { return this->b_base; }
-    __device__ Row row(int m) const { return {m * g.Cg() * g.R * g.S, (long long)m * g.P * g.Q}; }
+    __device__ Row row(int m) const { return {m * g.Cg() * g.R * g.S, m * g.P * g.Q}; }
     __device__ Column column(long long n) const {
       const int pq = int(n % (g.P * g.Q)), p = pq / g.Q, q = pq % g.Q;
       const long long image = n / (g.P * g.Q);
@@ -64,8 +68,9 @@ template <class T> struct ForwardMap {
       return {i, c * g.H * g.W + r * g.dilation_h * g.W + s * g.dilation_w, r * g.dilation_h, s * g.dilation_w};
     }
     __device__ float add(int m) const { return bias ? float(bias[m]) : 0.0f; }
-    __device__ void store(int m, long long d, float sum) const { d_base[d] = T(sum + add(m)); }
-    __device__ void store4(int m, long long d, const float* four) const { this->store4_at(d_base + d, four, add(m)); }
+    template <int n> __device__ void store(long long d, const Vector<float, n>& sums) const {
+      this->store_at(d_base + d, sums);
+    }
     __device__ void store_row_sum(int, float) const {}
   };
 
@@ -98,7 +103,7 @@ template <class T> struct DgradMap {
 
     __device__ const T* a(long long) const { return this->a_base; }
     __device__ const T* b(long long) const { return this->b_base; }
-    __device__ Row row(int m) const { return {m * g.R * g.S, (long long)m * g.H * g.W}; }
+    __device__ Row row(int m) const { return {m * g.R * g.S, m * g.H * g.W}; }
     __device__ Column column(long long n) const {
       const int place = int(n % (h.places * v.places)), uh = place / v.places, uv = place % v.places;
       const long long image = n / (h.places * v.places);
@@ -112,8 +117,9 @@ template <class T> struct DgradMap {
               c * g.P * g.Q - ih * h.output_every * g.Q - iv * v.output_every, -ih * h.output_every,
               -iv * v.output_every};
     }
-    __device__ void store(int, long long d, float sum) const { d_base[d] = T(sum); }
-    __device__ void store4(int, long long d, const float* four) const { this->store4_at(d_base + d, four, 0); }
+    template <int n> __device__ void store(long long d, const Vector<float, n>& sums) const {
+      this->store_at(d_base + d, sums);
+    }
     __device__ void store_row_sum(int, float) const {}
   };
 
@@ -152,7 +158,7 @@ template <class T> struct WgradMap {
     // the image of the table's first step
     __device__ const T* a(long long k0) const { return this->a_base + k0 / (g.P * g.Q) * g.K * g.P * g.Q; }
     __device__ const T* b(long long k0) const { return this->b_base + k0 / (g.P * g.Q) * g.C * g.H * g.W; }
-    __device__ Row row(int m) const { return {m * g.P * g.Q, (long long)m * g.Cg() * g.R * g.S}; }
+    __device__ Row row(int m) const { return {m * g.P * g.Q, m * g.Cg() * g.R * g.S}; }
     __device__ Column column(long long n) const {
       const int i = int(n), taps = g.R * g.S, c = i / taps, h = i % taps / g.S * g.dilation_h,
                 v = i % g.S * g.dilation_w;
@@ -163,8 +169,9 @@ template <class T> struct WgradMap {
       const int h = pq / g.Q * g.stride_h - g.pad_h, v = pq % g.Q * g.stride_w - g.pad_w;
       return {image * g.K * g.P * g.Q + pq, image * g.C * g.H * g.W + h * g.W + v, h, v};
     }
-    __device__ void store(int, long long d, float sum) const { d_base[d] = sum; }
-    __device__ void store4(int, long long d, const float* four) const { this->store4_at(d_base + d, four, 0); }
+    template <int n> __device__ void store(long long d, const Vector<float, n>& sums) const {
+      this->store_at(d_base + d, sums);
+    }
     __device__ void store_row_sum(int m, float sum) const { db_base[m] = sum; }
   };
 

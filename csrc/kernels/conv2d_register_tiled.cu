@@ -37,7 +37,7 @@ template <class T> struct BlockMap {
   struct Part : ForwardMap<T>::Part {
     BlockOutput<T> to;
 
-    __device__ Row row(int m) const { return {m * this->g.Cg() * this->g.R * this->g.S, (long long)m * to.P * to.Q}; }
+    __device__ Row row(int m) const { return {m * this->g.Cg() * this->g.R * this->g.S, m * to.P * to.Q}; }
     __device__ Column column(long long n) const {
       const Conv2d& g = this->g;
       const int taps = to.pools() ? 4 : 1, tap = int(n % taps), pq = int(n / taps % (to.P * to.Q));
@@ -46,29 +46,28 @@ template <class T> struct BlockMap {
       const int h = p * g.stride_h - g.pad_h, v = q * g.stride_w - g.pad_w;
       return {image * g.C * g.H * g.W + (long long)h * g.W + v, image * g.K * to.P * to.Q + pq, h, v};
     }
-    __device__ Winner<T> one(float sum) const {
-      Winner<T> winner;
-      winner.take(to.ending, float(T(sum)), 0);
-      return winner;
-    }
-    __device__ void store(int m, long long d, float sum) const { to.store(d, one(sum + this->add(m))); }
-    __device__ void store4(int m, long long d, const float* four) const {
-      const float add = this->add(m);
-      if (to.pools()) {
-        Winner<T> winner;
+    // n columns, which are a window or outputs side by side
+    template <int n> __device__ void store(long long d, const Vector<float, n>& sums) const {
+      Ending ending = to.ending;
+      ending.activation = Activation(settled(int(ending.activation)));
+      Winner<T> window;
+      Vector<T, n> values;
+      Vector<unsigned char, n> bytes;
 #pragma unroll
-        for (int tap = 0; tap < 4; tap++) winner.take(to.ending, float(T(four[tap] + add)), tap);
-        return to.store(d, winner);
+      for (int i = 0; i < n; i++) {
+        Winner<T> one;
+        one.take(ending, float(T(sums.at[i])), 0);
+        window.meet(one, i);
+        values.at[i] = T(one.value), bytes.at[i] = (unsigned char)one.byte;
       }
-      Vector<T, 4> values;
-      Vector<unsigned char, 4> bytes;
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const Winner<T> winner = one(four[i] + add);
-        values.at[i] = T(winner.value), bytes.at[i] = (unsigned char)winner.byte;
+      const bool keeps = settled(to.winners != nullptr);
+      if (settled(to.pools())) {
+        to.y[d] = T(window.value);
+        if (keeps) to.winners[d] = (unsigned char)window.byte;
+      } else {
+        store_vector(to.y + d, values);
+        if (keeps) store_vector(to.winners + d, bytes);
       }
-      store_vector(to.y + d, values);
-      if (to.winners) store_vector(to.winners + d, bytes);
     }
   };
 

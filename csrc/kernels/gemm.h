@@ -50,8 +50,7 @@ struct Step {
 };
 
 struct Row {
-  int a;
-  long long d;
+  int a, d;
 };
 
 struct Column {
@@ -228,10 +227,19 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
   if (row_sums) carrier.store_row_sums();
 }
 
-// Stores those of this thread's outputs that exist, kTogether neighbouring columns at a time.
+// Stores those of this thread's outputs that exist, kTogether neighbouring columns at a time. What rows have in common is
+// made beforehand, of a copy of `part`: behind each store nvcc would make it anew.
 template <class Tile, int kTogether, class Part>
-__device__ __forceinline__ void store_sums(const Part& part, int m0, long long n0,
+__device__ __forceinline__ void store_sums(const Part part, int m0, long long n0,
                                            const float (&sums)[Tile::rows][Tile::columns]) {
+  int rows[Tile::rows];  // where they lie, which gemm_can() lets fit; -1 where there is none
+  float add[Tile::rows];
+#pragma unroll
+  for (int i = 0; i < Tile::rows; i++) {
+    const int m = m0 + owned<Tile::M, Tile::rows>(Tile::thread_row(), i);
+    const bool is = m < part.rows;
+    rows[i] = is ? part.row(m).d : -1, add[i] = is ? part.add(m) : 0.0f;
+  }
 #pragma unroll
   for (int j = 0; j < Tile::columns; j += kTogether) {
     const long long n = n0 + owned<Tile::N, Tile::columns>(Tile::thread_column(), j);
@@ -239,10 +247,11 @@ __device__ __forceinline__ void store_sums(const Part& part, int m0, long long n
     const long long column = part.column(n).d;
 #pragma unroll
     for (int i = 0; i < Tile::rows; i++) {
-      const int m = m0 + owned<Tile::M, Tile::rows>(Tile::thread_row(), i);
-      if (m >= part.rows) continue;
-      if constexpr (kTogether == 4) part.store4(m, part.row(m).d + column, sums[i] + j);
-      else part.store(m, part.row(m).d + column, sums[i][j]);
+      if (rows[i] < 0) continue;
+      Vector<float, kTogether> out;
+#pragma unroll
+      for (int e = 0; e < kTogether; e++) out.at[e] = sums[i][j + e] + add[i];
+      part.store(column + unsigned(rows[i]), out);
     }
   }
 }
