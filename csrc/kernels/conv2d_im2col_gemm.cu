@@ -20,12 +20,12 @@
 // What is next    not to write u: unroll while a tile of it is loaded.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
-//   LeNet C3    forward     12.8    200               10.5      9.57       4.81        1.05     12.8
-//   LeNet C3    dgrad               213   10.0        10.5      9.14       3.60        1.04     26.4
-//   LeNet C3    wgrad       12.8          10.0        11.6      9.34       4.81        1.05     12.3
-//   ResNet-20   forward     8.27   16.0               8.64      6.67       4.53        1.05     11.7
-//   ResNet-20   dgrad              16.0   18.0        5.53      8.25       3.97        1.04     17.9
-//   ResNet-20   wgrad       8.27          18.0        8.64      6.67       4.53        1.05     11.5
+//   LeNet C3    forward     12.8    200               10.5      9.57       4.81        1.05     12.6
+//   LeNet C3    dgrad               213   10.0        10.5      9.14       3.60        1.04     23.2
+//   LeNet C3    wgrad       12.8          10.0        11.6      9.34       4.81        1.05     12.2
+//   ResNet-20   forward     8.27   16.0               8.64      6.67       4.53        1.05     11.6
+//   ResNet-20   dgrad              16.0   18.0        5.53      8.25       3.97        1.04     16.4
+//   ResNet-20   wgrad       8.27          18.0        8.64      6.67       4.53        1.05     11.4
 #include "device/divisor.h"
 #include "kernels/conv2d_gemm_launch.h"
 #include "kernels/conv2d_im2col_gemm_plan.h"

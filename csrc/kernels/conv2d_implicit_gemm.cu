@@ -8,12 +8,12 @@
 // What is next    several outputs a thread, so that what it loads from shared memory is used several times.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
-//   LeNet C3    forward     12.8    200                         4.69       3.53        1.05     12.8
-//   LeNet C3    dgrad              1045   25.0                  3.65       2.45        1.05     60.5
-//   LeNet C3    wgrad       13.6          10.0        0.68      4.56       3.58        1.05     12.3
-//   ResNet-20   forward     16.5   16.0                         3.34       3.34        1.05     11.7
-//   ResNet-20   dgrad              16.0   16.5                  4.88       3.34        1.05     11.9
-//   ResNet-20   wgrad       16.5          18.0                  3.34       3.34        1.05     11.5
+//   LeNet C3    forward     12.8    200                         4.69       3.53        1.05     12.6
+//   LeNet C3    dgrad              1045   25.0                  3.65       2.45        1.05     60.0
+//   LeNet C3    wgrad       13.6          10.0        0.68      4.56       3.58        1.05     12.2
+//   ResNet-20   forward     16.5   16.0                         3.34       3.34        1.05     11.6
+//   ResNet-20   dgrad              16.0   16.5                  4.88       3.34        1.05     11.8
+//   ResNet-20   wgrad       16.5          18.0                  3.34       3.34        1.05     11.4
 #include "kernels/conv2d_gemm_launch.h"
 #include "kernels/conv2d_implicit_gemm_plan.h"
 #include "kernels/tile_shapes.h"

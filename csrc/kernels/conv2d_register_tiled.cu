@@ -15,12 +15,12 @@
 // What is next    asynchronous copies past the registers, so that more loads are under way, and tensor cores.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
-//   LeNet C3    forward     12.8   25.0                         6.74       4.27        1.00     3.68
-//   LeNet C3    dgrad               131   25.0                  3.35       2.63        1.00     18.2
-//   LeNet C3    wgrad       13.6          5.00        0.68      4.66       3.07        1.00     4.07
-//   ResNet-20   forward     16.5   2.00                         4.00       4.00        1.00     3.57
-//   ResNet-20   dgrad              2.00   16.5                  4.46       4.00        1.00     3.58
-//   ResNet-20   wgrad       16.5          9.00                  3.59       3.18        1.00     3.70
+//   LeNet C3    forward     12.8   25.0                         6.74       4.27        1.00     3.60
+//   LeNet C3    dgrad               131   25.0                  3.35       2.63        1.00     18.1
+//   LeNet C3    wgrad       13.6          5.00        0.68      4.66       3.07        1.00     3.93
+//   ResNet-20   forward     16.5   2.00                         4.00       4.00        1.00     3.54
+//   ResNet-20   dgrad              2.00   16.5                  4.46       4.00        1.00     3.55
+//   ResNet-20   wgrad       16.5          9.00                  3.59       3.18        1.00     3.67
 #include "kernels/block_ending.h"
 #include "kernels/conv2d_gemm_launch.h"
 #include "kernels/conv2d_register_tiled_plan.h"
