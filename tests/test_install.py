@@ -106,6 +106,7 @@ A_STEP = """
 import torch, convlab
 
 torch.manual_seed(0)
+torch.backends.cudnn.allow_tf32 = False  # or tensor cores round, in the simulator as on a GPU
 model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 5), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Conv2d(4, 4, 3, padding=1))
 x = torch.randn(3, 1, 13, 11)
 
