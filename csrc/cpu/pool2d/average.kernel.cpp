@@ -238,7 +238,7 @@ void average_backward(const Pooling& g, const Averages& averages, const T* dy, T
       clear_odd_column(g, p, dx);
     } else if (g.in_place) {
       in_place(Sum<A, A, T, false, 1, 1>{bench.source, dx, averages});
-    } else if (g.rows_first) {
+    } else if (g.columns_first) {
       columns_first(g, p, bench.source, dx, bench.sums);
     } else {
       walk_panels<A>(g, p, Sum<A, A, A, false, 1, 1>{bench.source, bench.target, averages}, p.s0, p.s1);

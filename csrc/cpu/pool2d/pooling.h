@@ -38,7 +38,7 @@ struct Pooling {
   bool fours;  // and two rows are: windows of 2 x 2 that leave at most a row of dx
   bool whole;  // one window, which is the plane, and needs no panel
   bool narrow;  // windows of 2 x 2 side by side, none cut off, whose rows of outputs do not fill a vector
-  bool rows_first;  // windows that differ, of planes: an average's gradient is summed over columns, then over rows
+  bool columns_first;  // windows that differ, of planes: an average's gradient is summed over columns, then over rows
   bool side_by_side;  // windows have neither gaps nor overlaps, and lie inside: planes of an average's gradient
   int channels_each, rows_each;  // of a piece: channels, in place, and rows of the target
   int sources_each;  // rows of the source that a panel holds
@@ -70,7 +70,7 @@ template <class A, class Memory> CONVLAB_INLINE PoolBench<A> pool_memory(Memory&
   PoolBench<A> b;
   memory.take(b.source, n * g.sources_each * g.columns.sources);
   memory.take(b.target, targets);
-  memory.take(b.sums, g.rows_first ? n * (int64_t(g.sources_each) + 1) * g.columns.targets : 0);
+  memory.take(b.sums, g.columns_first ? n * (int64_t(g.sources_each) + 1) * g.columns.targets : 0);
   memory.take(b.offsets, targets);
   return b;
 }

@@ -162,7 +162,7 @@ class Plan {
     g_.rows = rows_.axis(), g_.columns = columns_.axis();
     g_.planes = a.planes, g_.channels = g_.source_pixel = g_.target_pixel = channels;
     g_.in_place = channels >= instruction_set().lanes(dtype);
-    g_.rows_first = pass == Pass::backward && channels == 1 && !g_.in_place;
+    g_.columns_first = pass == Pass::backward && channels == 1 && !g_.in_place;
     g_.byte_offsets = int64_t(adaptive_widest(a.H, a.P)) * adaptive_widest(a.W, a.Q) <= 256;
     cut(pass == Pass::forward, a.planes / channels, rows_.spanned(1), [&](int count) { return rows_.spanned(count); });
   }

@@ -54,6 +54,11 @@ struct Depthwise {
   int slices = 1;  // of wgrad
 };
 
+// Of so many vectors of channels
+CONVLAB_INLINE int64_t parts_of(const Depthwise& d, int64_t vectors) {
+  return (vectors + d.vectors_per_piece - 1) / d.vectors_per_piece;
+}
+
 // The places whose targets lie in [begin, end)
 CONVLAB_INLINE Places clipped(Places p, int begin, int end) {
   const auto steps = [&](int rows) { return p.at_step == 1 ? rows : rows / p.at_step; };  // a plane of 7 x 7 is small

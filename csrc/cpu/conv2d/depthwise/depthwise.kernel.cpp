@@ -150,8 +150,8 @@ void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, co
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const Product& p = d.product;
-  const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L,
-            parts = (vectors + d.vectors_per_piece - 1) / d.vectors_per_piece;
+  const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L;
+  const int64_t parts = parts_of(d, vectors);
   Carver carver{scratch};
   const Bench<A> bench(carver, d, L, false);
   int64_t zeroed = 0;

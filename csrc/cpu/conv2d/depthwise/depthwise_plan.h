@@ -11,8 +11,8 @@ namespace convlab::depthwise {
 
 constexpr int64_t kPanelBytes = 24 << 10;  // of a strip between zeros: it stays in the L1, beside the target
 constexpr int64_t kCacheSets = 64;  // of the L1
-constexpr int64_t kTurnedBytes = 16 << 10;  // of a vector of planes between zeros, which are turned into pixels
 constexpr int64_t kSourceWays = 8;  // of it, for pixels that tiles read and write where they lie
+constexpr int64_t kTurnedBytes = 16 << 10;  // of a vector of planes between zeros, which are turned into pixels
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; of wgrad's slices, no more than these
 
 // Whether the L1 holds the rows that a row of the target needs, of one vector a pixel: pixels a multiple of many lines
@@ -45,14 +45,16 @@ struct Tables {
     const Strides x = x_strides(p), y = y_strides(p);
     d.product = product_of(g, p.pass, p.dtype, x, y);
     d.channels = g.C, d.kernel_taps = g.R * g.S;
-    d.planes = ((p.pass == Pass::forward ? y : x).c != 1 || g.C == 1) && !turns(p);
+    const bool small = turns(p);
+    d.planes = ((p.pass == Pass::forward ? y : x).c != 1 || g.C == 1) && !small;
     if (d.planes) take_planes(g, backwards, same_type);
-    else take_pixels(g, backwards, same_type, turns(p));
+    else take_pixels(g, backwards, same_type, small);
 
     Product& product = d.product;
     if (!d.planes && p.pass != Pass::wgrad && d.source_in_place && d.target_in_place)
       d.vectors_per_piece = int(vectors);
-    const int64_t pieces = std::max<int64_t>(1, g.N * (d.planes ? g.C : parts())), rows = product.rows.target;
+    const int64_t pieces = std::max<int64_t>(1, g.N * (d.planes ? g.C : parts_of(d, vectors))),
+                  rows = product.rows.target;
     const int64_t strips = std::max<int64_t>(
         {1, (kPiecesWanted + pieces - 1) / pieces,
          d.source_in_place ? 1 : (product.rows.source * d.row * element + kPanelBytes - 1) / kPanelBytes});
@@ -73,9 +75,8 @@ struct Tables {
 
   int64_t pieces(Pass pass) const {
     if (d.planes) return d.channels * (pass == Pass::wgrad ? d.slices : d.product.strips());
-    return parts() * (pass == Pass::wgrad ? d.slices : d.product.strips());
+    return parts_of(d, vectors) * (pass == Pass::wgrad ? d.slices : d.product.strips());
   }
-  int64_t parts() const { return (vectors + d.vectors_per_piece - 1) / d.vectors_per_piece; }
 
  private:
   void take_planes(const Conv2d& g, bool backwards, bool same_type) {

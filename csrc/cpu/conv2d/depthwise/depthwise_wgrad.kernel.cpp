@@ -65,8 +65,7 @@ void wgrad_pixels(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
   constexpr int L = kLanes<A>;
   const Product& p = d.product;
   const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L;
-  const int64_t parts = (vectors + d.vectors_per_piece - 1) / d.vectors_per_piece, strips = p.strips(),
-                size = int64_t(d.kernel_taps) * L;
+  const int64_t parts = parts_of(d, vectors), strips = p.strips(), size = int64_t(d.kernel_taps) * L;
   Carver carver{scratch};
   const Bench<A> bench(carver, d, L, true);
   int64_t zeroed = 0;

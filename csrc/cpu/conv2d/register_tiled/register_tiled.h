@@ -69,10 +69,14 @@ CONVLAB_INLINE bool source_in_place(const TiledProduct& t) {
   return t.product.same_type && (t.product.source.c == 1 || t.in_planes);
 }
 
+CONVLAB_INLINE int64_t source_pixels(const Product& p) {
+  return int64_t(p.images_per_strip) * p.rows.source * p.columns.source;
+}
+
 CONVLAB_INLINE int64_t source_of_strip(const TiledProduct& t, const Channels& c) {
   const Product& p = t.product;
   if (source_in_place(t)) return 0;
-  return int64_t(p.images_per_strip) * p.rows.source * p.columns.source * p.depth + c.lanes;
+  return source_pixels(p) * p.depth + c.lanes;
 }
 
 // The memory that a thread works in
@@ -111,9 +115,9 @@ template <class A> struct WgradBench {
     memory.take(pairs, pixels);
     memory.take(dy, t.grad_in_place ? 0 : pixels * c.tile_vectors * c.lanes);
     memory.take(sums, t.slices == 1 ? int64_t(t.panels_per_piece) * c.tile_vectors * weights_of_vector(t, c) : 0);
-    const int64_t source = int64_t(t.product.images_per_strip) * t.product.rows.source * t.product.columns.source;
-    const int tiles = (t.product.depth + c.tile_pixels - 1) / c.tile_pixels;
-    memory.take(x, t.source_in_tiles ? tiles * tile_elements(source, c.tile_pixels, c.lanes) : source_of_strip(t, c));
+    const int64_t tiles = (t.product.depth + c.tile_pixels - 1) / c.tile_pixels,
+                  tile = tile_elements(source_pixels(t.product), c.tile_pixels, c.lanes);
+    memory.take(x, t.source_in_tiles ? tiles * tile : source_of_strip(t, c));
   }
 };
 

@@ -88,14 +88,13 @@ template <class A, bool side_by_side> auto tile_of(int pixels, int vectors) {
 template <class A>
 void tiles(const Segment& g, const Term* terms, const A* source, const Pixel* pixels, const A* weights,
            int64_t vector_stride, const A* bias, A* target, int vectors, int lanes) {
-  const int64_t parts = (g.run + kTilePixels - 1) / kTilePixels;
+  const TilesOf all(int(g.run));
   for (int64_t run = 0; run < g.pixel_count; run += g.run)
-    for (int64_t part = 0; part < parts; part++) {
-      const int64_t begin = g.run * part / parts, end = g.run * (part + 1) / parts;
-      const int size = int(end - begin);
+    for (int i = 0; i < all.count; i++) {
+      const int size = all.size(i);
       const auto f = g.side_by_side ? tile_of<A, true>(size, vectors) : tile_of<A, false>(size, vectors);
-      f(terms + g.term, g.term_count, source, pixels + g.pixel + run + begin, weights, vector_stride, bias, target,
-        lanes);
+      f(terms + g.term, g.term_count, source, pixels + g.pixel + run + all.first(i), weights, vector_stride, bias,
+        target, lanes);
     }
 }
 

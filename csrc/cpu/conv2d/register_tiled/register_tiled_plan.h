@@ -16,15 +16,15 @@ constexpr int64_t kFewPixels = 128;  // of the target: a strip of less takes sev
 constexpr int kPlanes = 16;  // channels of the source: fewer planes are faster read where they lie than packed
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; more where strips are small anyway
 constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices together
-constexpr int kManyChannels =
-    24;  // of x in wgrad: tiles of so many are read from panels, side by side, because lines a
-// pixel apart may share few sets of the L1,
-constexpr int kManyPanels = 3;  // also where they lie innermost, if so many tiles of k meet them
+// In wgrad so many channels of x lie in tiles, side by side, because lines a pixel apart may share few sets of the L1;
+// where they lie innermost in memory already, if so many tiles of k meet them.
+constexpr int kManyChannels = 24, kManyPanels = 3;
 
 // When "auto" takes it; measured on two cores of AVX2, the first two numbers on two of AVX-512 as well
 constexpr int kNarrow = 12;  // target channels a group, or a vector's lanes: fewer waste too many of them
-constexpr int kShallow = 4;  // source channels a group: fewer make loops too short to pay for a tile, and for
-// transposing its target where that lies NCHW
+// Source channels a group: fewer make loops too short to pay for a tile, and for transposing its target where that lies
+// NCHW
+constexpr int kShallow = 4;
 constexpr int kDeep = 16;  // source channels a group: so many pay for them also where a tile is narrow
 constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad
 constexpr int kManyTerms = 48;  // channels times taps: so many make loops long enough, and in wgrad half as many again

@@ -72,16 +72,6 @@ int64_t pair_up(const Axis& vertical, const Axis& horizontal, const Span& rows, 
   return pair - pairs;
 }
 
-// Channels in tiles of nearly equally many
-struct TilesOf {
-  int count, least, larger;  // so many of them have one more than the least
-
-  explicit TilesOf(int depth)
-      : count((depth + kTilePixels - 1) / kTilePixels), least(depth / count), larger(depth % count) {}
-  int first(int i) const { return i * least + (i < larger ? i : larger); }
-  int channels(int i) const { return least + (i < larger); }
-};
-
 // The strip's rows of x in tiles of channels
 template <class A, class T>
 Lens<A> look_in_tiles(const TiledProduct& t, const T* source, const Strip& s, int group, A* panel) {
@@ -98,13 +88,13 @@ Lens<A> look_in_tiles(const TiledProduct& t, const T* source, const Strip& s, in
     const T* const image = source + n * p.source.n;
     A* to = panel + (n - s.n0) * lens.n;
     for (int i = 0; i < tiles.count && p.source.c != 1; i++)
-      take_in(image + tiles.first(i) * p.source.c, p.source, rows, columns, tiles.channels(i), to + i * lens.tile,
+      take_in(image + tiles.first(i) * p.source.c, p.source, rows, columns, tiles.size(i), to + i * lens.tile,
               kTilePixels);
     for (int row = 0; row < rows && p.source.c == 1; row++)  // a pixel has all of its channels in a few lines
       for (int j = 0; j < columns; j++, to += kTilePixels) {
         const T* const pixel = image + row * p.source.h + j * p.source.w;
         for (int i = 0; i < tiles.count; i++)
-          for (int c = 0; c < tiles.channels(i); c += kLanes<A>)
+          for (int c = 0; c < tiles.size(i); c += kLanes<A>)
             store<A>(to + i * lens.tile + c, load_some<A>(pixel + tiles.first(i) + c, p.depth - tiles.first(i) - c));
       }
   }
@@ -141,7 +131,7 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
       const A* const grad = dy.data + (rows.begin - s.row0) * dy.h + columns.begin * dy.w;
       const TilesOf tiles(taps * p.depth);
       for (int i = 0; i < tiles.count; i++) {
-        const int c = tiles.first(i), channels = tiles.channels(i);
+        const int c = tiles.first(i), channels = tiles.size(i);
         const auto f = vectors == 1
                            ? of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, 1>; })
                            : of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, kTileVectors>; });

@@ -1,4 +1,4 @@
-// A strip's source with its channels innermost: where it lies, or copied to a panel.
+// A strip's source with its channels innermost: where it lies, or copied to a panel; and how it is cut into tiles.
 #pragma once
 #include "cpu/conv2d/register_tiled/register_tiled.h"
 #include "cpu/conv2d/strips.h"
@@ -7,6 +7,15 @@
 namespace convlab::CONVLAB_ISA::register_tiled {
 
 using namespace convlab::register_tiled;
+
+// Pixels, or channels of x in wgrad, in tiles of nearly equally many
+struct TilesOf {
+  int count, least, larger;  // so many of them have one more than the least
+
+  explicit TilesOf(int all) : count((all + kTilePixels - 1) / kTilePixels), least(all / count), larger(all % count) {}
+  int first(int i) const { return i * least + (i < larger ? i : larger); }
+  int size(int i) const { return least + (i < larger); }
+};
 
 // The strip's source channels of one group: where they lie, and how
 template <class A> struct Lens {
