@@ -57,7 +57,7 @@ struct Cpu {
   // Whether each row of dx is made of one row of windows, as max_rows takes them
   bool in_rows(const Pool2d& g, DType dtype) const {
     return channels == 1 && g.R == 1 && g.stride_h == 1 && g.pad_h == 0 && g.dilation_w == 1 &&
-           (g.stride_w == 1 || g.stride_w == 2 || g.stride_w == 4) && g.S <= kOverlapping * g.stride_w &&
+           (g.stride_w == 1 || g.stride_w == 2) && g.S <= kOverlapping * g.stride_w &&
            g.Q >= instruction_set().lanes(dtype) && offsets_fit_a_byte(g);
   }
   static void by_rows(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) {

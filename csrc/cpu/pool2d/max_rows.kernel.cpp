@@ -1,4 +1,4 @@
-// The gradient of max pooling along rows, whose windows are one row high and 1, 2 or 4 columns apart.
+// The gradient of max pooling along rows, whose windows are one row high and one or two columns apart.
 //
 // What it does    The columns that are as far from a window's first, a phase, lie side by side as the windows do: a vector
 //                 of them takes from each window that reaches it where its offset says so. Phases are zipped to a row.
@@ -6,20 +6,6 @@
 #include "cpu/pool2d/walk.h"
 
 namespace convlab::CONVLAB_ISA {
-
-// Phases of L windows -> their columns
-template <class A, int kStride> CONVLAB_INLINE void store_phases(A* to, const Vec<A> (&phase)[kStride]) {
-  constexpr int L = kLanes<A>;
-  if constexpr (kStride == 1) {
-    store<A>(to, phase[0]);
-  } else if constexpr (kStride == 2) {
-    store<A>(to, zip<A, 0>(phase[0], phase[1])), store<A>(to + L, zip<A, 1>(phase[0], phase[1]));
-  } else {
-    static_assert(kStride == 4);
-    store_phases<A, 2>(to, {zip<A, 0>(phase[0], phase[2]), zip<A, 0>(phase[1], phase[3])});
-    store_phases<A, 2>(to + 2 * L, {zip<A, 1>(phase[0], phase[2]), zip<A, 1>(phase[1], phase[3])});
-  }
-}
 
 // Rows [begin, end): dy, offsets [rows, Q] -> dx [rows, W]
 template <int kStride, class T>
@@ -41,7 +27,7 @@ void rows_of_stride(const Axis& a, const T* dy, const uint8_t* offsets, T* dx, i
     __builtin_memcpy(bench.offsets + before, offsets + row * Q, size_t(known));
     for (int q = 0; q < steps; q += L) {
       Vec<A> phase[kStride];
-#pragma GCC unroll 4
+#pragma GCC unroll 2
       for (int r = 0; r < kStride; r++) {
         phase[r] = Vec<A>{};
         for (int m = r < a.kernel ? (a.kernel - 1 - r) / kStride : -1; m >= 0; m--) {
@@ -49,7 +35,9 @@ void rows_of_stride(const Axis& a, const T* dy, const uint8_t* offsets, T* dx, i
           phase[r] += won ? load<A>(grads + q - m) : Vec<A>{};
         }
       }
-      store_phases<A, kStride>(bench.dx + q * kStride, phase);
+      A* const columns = bench.dx + q * kStride;
+      if constexpr (kStride == 1) store<A>(columns, phase[0]);
+      else store<A>(columns, zip<A, 0>(phase[0], phase[1])), store<A>(columns + L, zip<A, 1>(phase[0], phase[1]));
     }
     T* const to = dx + row * W;
     for (int w = 0; w < W; w += L) store_some<A>(to + w, load<A>(bench.dx + a.pad + w), W - w);
@@ -59,8 +47,7 @@ void rows_of_stride(const Axis& a, const T* dy, const uint8_t* offsets, T* dx, i
 template <class T>
 void max_rows(const Axis& a, const T* dy, const uint8_t* offsets, T* dx, int64_t begin, int64_t end, char* scratch) {
   if (a.stride == 1) rows_of_stride<1>(a, dy, offsets, dx, begin, end, scratch);
-  else if (a.stride == 2) rows_of_stride<2>(a, dy, offsets, dx, begin, end, scratch);
-  else rows_of_stride<4>(a, dy, offsets, dx, begin, end, scratch);
+  else rows_of_stride<2>(a, dy, offsets, dx, begin, end, scratch);
 }
 
 }  // namespace convlab::CONVLAB_ISA
