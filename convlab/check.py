@@ -23,7 +23,7 @@ from .explain.page import page_file
 from .testing import traffic
 from .testing.assignments import ASSIGNMENTS, Assignment, graded
 from .testing.compare import CheckError
-from .testing.contracts import CONTRACTS, PROGRAM
+from .testing.contracts import CHECKABLE, CONTRACTS, PROGRAM
 from .testing.kernel import check_kernel, template
 from .testing.page import page_of
 from .testing.probe import DTYPES
@@ -38,7 +38,7 @@ def main(arguments=None) -> int:
     parser.add_argument("source", nargs="?", metavar="FILE", help="the kernel and its launcher")
     parser.add_argument(
         "--like",
-        choices=[*CONTRACTS, PROGRAM.like],
+        choices=CHECKABLE,
         metavar="NAME",
         help=f"what it computes: {', '.join(CONTRACTS)}; or main, for a program of your own (default: the one that FILE defines; of a new file, conv2d_forward)",
     )

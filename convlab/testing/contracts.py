@@ -539,3 +539,6 @@ CONTRACTS = {
         ),
     )
 }
+
+# What `check` takes: a program, too, whatever it computes.
+CHECKABLE = CONTRACTS | {PROGRAM.like: PROGRAM}

@@ -13,7 +13,7 @@ from .._algorithms import algorithms
 from ..explain import Work
 from ..simulator import ORDERS, Launch, TrafficTable
 from .compare import CheckError
-from .contracts import CONTRACTS, PROGRAM
+from .contracts import CHECKABLE, CONTRACTS, PROGRAM
 from .predicted import KernelPrediction, prediction_of
 from .probe import expect_same_bits
 from .program import PLAIN_TYPES, TYPES, CompileError, Program, dtype_option
@@ -172,12 +172,11 @@ def check_kernel(
     Raises CompileError, with the first errors and their lines in the source; ValueError for a `like` or `dtype` that
     is not supported.
     """
-    contracts = CONTRACTS | {PROGRAM.like: PROGRAM}
-    if like not in contracts:
-        raise ValueError(f"check_kernel: like={like!r} must be one of {', '.join(map(repr, contracts))}")
+    if like not in CHECKABLE:
+        raise ValueError(f"check_kernel: like={like!r} must be one of {', '.join(map(repr, CHECKABLE))}")
     if dtype not in TYPES:
         raise ValueError(f"check_kernel: dtype={dtype} must be torch.float32, float64, float16 or bfloat16")
-    contract, report = contracts[like], KernelReport(Path(source).name, like, dtype)
+    contract, report = CHECKABLE[like], KernelReport(Path(source).name, like, dtype)
     with Program(Path(source), contract, dtype, cxx) as program, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         report.warnings = program.warnings[:_MOST_WARNINGS]
@@ -255,7 +254,7 @@ def _ask(program: Program, question, report: KernelReport):
             return
         report.problems += order == ORDERS[0]
         message = answer.report
-        report.printed = report.printed or _printed(question.what, answer)
+        report.printed = report.printed or _printed(report.like, question.what, answer)
         if not message:
             report.launches = report.launches or list(answer.launches)
             results.append(answer.result)
@@ -271,9 +270,9 @@ def _ask(program: Program, question, report: KernelReport):
             return
 
 
-def _printed(problem: str, answer) -> str:
+def _printed(like: str, problem: str, answer) -> str:
     """What the kernel and its launcher printed."""
-    said = [("the kernel", answer.printed), ("the program" if problem == "main()" else "the launcher", answer.said)]
+    said = [("the kernel", answer.printed), ("the program" if like == PROGRAM.like else "the launcher", answer.said)]
     return "\n".join(
         "\n  ".join([f"{who} printed, in {problem}", *text.splitlines()[:_MOST_LINES]])
         for who, text in said

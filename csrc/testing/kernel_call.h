@@ -11,6 +11,7 @@ extern const size_t kProblemBytes;
 const char* form();  // which of the arguments that convlab/testing/program.py offers the launcher takes
 const char* refusal(const void* problem);  // why the kernel cannot do it; null when it can
 long long workspace_bytes(const void* problem);
-void run(const void* problem, const void* const* inputs, void* output, void* workspace);
+// Returns a program's exit status, or 0.
+int run(const void* problem, const void* const* inputs, void* output, void* workspace);
 
 }  // namespace convlab::testing
