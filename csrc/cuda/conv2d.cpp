@@ -2,7 +2,7 @@
 #include "host/conv2d_operators.h"
 
 #include "cuda/change_layout.h"
-#include "cuda/multiprocessors.h"
+#include "cuda/current_device.h"
 #include "cuda/stream.h"
 #include "host/conv2d_block_operators.h"
 #include "host/registration.h"

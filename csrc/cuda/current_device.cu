@@ -1,4 +1,4 @@
-#include "cuda/multiprocessors.h"
+#include "cuda/current_device.h"
 
 #include <map>
 #include <mutex>
