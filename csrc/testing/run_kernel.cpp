@@ -120,8 +120,8 @@ void answer(FILE* to) {
     std::vector<const void*> pointers;
     for (const sim::DeviceCopy& copy : inputs) pointers.push_back(copy.get());
     const int status = testing::run(problem.bytes.data(), pointers.data(), output.get(), workspace.get());
-    sim::fail_if_the_host_touched_device_memory();
     if (status) return begin_answer(reported), write_text(to, "the program ended with " + std::to_string(status));
+    sim::fail_if_the_host_touched_device_memory();
     output.copy_back();
   } catch (const sim::Error& error) {
     return begin_answer(reported), write_text(to, error.what());
