@@ -54,7 +54,7 @@ struct Depthwise {
   int slices = 1;  // of wgrad
 };
 
-// Of so many vectors of channels
+// How many pieces share a strip that has so many vectors of channels
 CONVLAB_INLINE int64_t parts_of(const Depthwise& d, int64_t vectors) {
   return (vectors + d.vectors_per_piece - 1) / d.vectors_per_piece;
 }

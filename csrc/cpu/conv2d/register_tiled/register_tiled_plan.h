@@ -16,8 +16,8 @@ constexpr int64_t kFewPixels = 128;  // of the target: a strip of less takes sev
 constexpr int kPlanes = 16;  // channels of the source: fewer planes are faster read where they lie than packed
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; more where strips are small anyway
 constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices together
-// In wgrad so many channels of x lie in tiles, side by side, because lines a pixel apart may share few sets of the L1;
-// where they lie innermost in memory already, if so many tiles of k meet them.
+// wgrad copies x to tiles of channels where it has so many, because lines a pixel apart may share few sets of the L1;
+// where channels lie innermost already, a copy pays if so many tiles of k read it.
 constexpr int kManyChannels = 24, kManyPanels = 3;
 
 // When "auto" takes it; measured on two cores of AVX2, the first two numbers on two of AVX-512 as well
