@@ -127,13 +127,18 @@ void forward(const Pooling& g, const T* x, T* y, M* offsets, int64_t begin, int6
   const auto bench = pool_memory<A>(carver, g, kLanes<A>);
   for (int64_t i = begin; i < end; i++) {
     const Piece p = piece_of(g, i, kLanes<A>);
-    if (g.in_place) {
-      if (g.pairs) forward_in_place<A, 2>(g, p, x, y, offsets);
-      else forward_in_place<A, 1>(g, p, x, y, offsets);
-      continue;
+    if constexpr (!std::is_same_v<M, int32_t>) {  // windows of few taps
+      if (g.pairs) {
+        forward_in_place<A, 2>(g, p, x, y, offsets);
+        continue;
+      }
+      if (g.narrow) {
+        narrow_rows(g, p, x, y, offsets);
+        continue;
+      }
     }
-    if (g.narrow) {
-      narrow_rows(g, p, x, y, offsets);
+    if (g.in_place) {
+      forward_in_place<A, 1>(g, p, x, y, offsets);
       continue;
     }
     if (const int64_t n = g.rows.sources * W; g.whole && n >= kLanes<A>) {

@@ -104,11 +104,12 @@ inline int64_t bytes_of(const Pool2d& g, DType dtype) {
   return (int64_t(g.H) * g.W + int64_t(g.P) * g.Q) * g.planes * bytes_of(dtype);
 }
 
-// Windows one column wide, or two side by side, whose rows of outputs fill a vector: columns are channels, and rows
-// columns
+// Windows one column wide, or of few taps and two side by side, whose rows of outputs fill a vector: columns are
+// channels, and rows columns
 inline bool rows_as_channels(const Pool2d& g, int64_t channels, int64_t lanes) {
-  return channels < lanes && channels * g.Q >= lanes && (g.S == 1 || (g.S == 2 && channels == 1)) &&
-         g.S == g.stride_w && g.dilation_w == 1 && g.pad_w == 0 && int64_t(g.S) * g.Q <= g.W;
+  return channels < lanes && channels * g.Q >= lanes &&
+         (g.S == 1 || (g.S == 2 && channels == 1 && offsets_fit_a_byte(g))) && g.S == g.stride_w && g.dilation_w == 1 &&
+         g.pad_w == 0 && int64_t(g.S) * g.Q <= g.W;
 }
 
 // One pass over tensors of `channels` side by side: C, or 1
