@@ -54,7 +54,7 @@ KERNEL_FLAGS = ["-ffp-contract=fast"]
 LADDER = [
     "csrc/algorithms.cpp",
     "csrc/cpu/instruction_sets.cpp",
-]  # the algorithms and their plans, as data: every library's
+]  # the algorithms and their plans, as data: every library's, and compiled once for all
 # Symbols of a static library stay inside: torch loads a libcudart of its own, and the two must not answer for each
 # other.
 STRIP = "-Wl,-s"
@@ -137,17 +137,20 @@ def isa_flags(isa):
 
 def objects_of(source, lib):
     """(object file, rule, flags) for each object that is compiled from a source."""
+    folder = lib.name.split(".")[0] + "/"
+    if source in LADDER and not sanitize():
+        return [(f"ladder/{source}.o", "cxx", CXX_FLAGS)]
     if source.endswith(".kernel.cpp"):
         more = SANITIZE_FLAGS if sanitize() else []
-        return [(f"{source}.{isa}.o", "cxx", isa_flags(isa) + more) for isa in instruction_sets()]
+        return [(f"{folder}{source}.{isa}.o", "cxx", isa_flags(isa) + more) for isa in instruction_sets()]
     if source.endswith(".cu"):
         flags = lib.cu_flags
         if lib.cu_compiler == "nvcc" and "/tensor_core_" in source:
             flags = for_tensor_cores(flags)
         if lib.cu_compiler == "nvcc" and source.endswith(("/conv2d_warpgroup.cu", "/warpgroup_wgrad.cu")):
             flags = for_warpgroups(flags)
-        return [(source + ".o", lib.cu_compiler, flags)]
-    return [(source + ".o", "cxx", lib.cxx_flags)]
+        return [(f"{folder}{source}.o", lib.cu_compiler, flags)]
+    return [(f"{folder}{source}.o", "cxx", lib.cxx_flags)]
 
 
 def capability_of(flag):
@@ -250,7 +253,7 @@ def write_graph(path, cxx, nvcc, libs):
                 description=rule + " $in",
             )
         graph.rule("link", shell(compiler) + " -o $out $in $flags", description="link $out")
-        edges = []
+        edges = {}  # by target: libraries share some
         for lib in libs:
             objects = []
             for pattern in lib.sources:
@@ -259,11 +262,10 @@ def write_graph(path, cxx, nvcc, libs):
                     raise toolchain.Refusal(f"no source file matches {pattern} in {ROOT}: the checkout is not whole")
                 for source in sources:
                     for name, rule, flags in objects_of(source, lib):
-                        target = f"{folder}/{lib.name.split('.')[0]}/{name}"
-                        objects.append(target)
-                        edges.append((target, rule, source, {"flags": shell(flags)}))
+                        objects.append(f"{folder}/{name}")
+                        edges[objects[-1]] = (objects[-1], rule, source, {"flags": shell(flags)})
             graph.build(folder + "/" + lib.name, "link", objects, variables={"flags": shell(lib.link_flags)})
-        for target, rule, source, variables in sorted(edges, key=longest_first):
+        for target, rule, source, variables in sorted(edges.values(), key=longest_first):
             graph.build(target, rule, source, variables=variables)
 
 
