@@ -23,9 +23,9 @@ OLDEST_TORCH = "2.11"  # the stable ABI that csrc/ is written to
 OLDEST_PYTHON = (3, 10)
 OLDEST_GXX = 11  # C++20 with std::source_location and std::bit_cast
 OLDEST_CUDA = 12  # C++20
-# 8.6 and 8.9 run machine code of 8.0: made for them it differs in the registers that nvcc spends, of which it has more for
-# a thread where fewer threads fit. PTX: newer GPUs compile it when they load it.
-DEFAULT_ARCHS = "7.5;8.0;9.0+PTX"
+# Where no GPU is seen. 8.6 and 8.9 run machine code of 8.0: made for them it differs in the registers that nvcc spends, of
+# which it has more for a thread where fewer threads fit. PTX: newer GPUs compile it when they load it.
+DEFAULT_ARCHS = "8.0;9.0+PTX"
 NAMED_ARCHS = {  # torch's names for them, in torch.utils.cpp_extension
     "Volta": "7.0+PTX",
     "Volta+Tegra": "7.2",
@@ -310,7 +310,7 @@ def nvcc_packages(torch_cuda) -> list[str]:
 
 
 def parse_archs(text, known) -> tuple[list[str], list[str]]:
-    """'7.5;8.0;9.0+PTX' or 'Ampere', and the numbers nvcc knows -> those it compiles for, those it does not.
+    """'8.0;9.0+PTX' or 'Ampere', and the numbers nvcc knows -> those it compiles for, those it does not.
 
     PTX asked of one that is left out goes to the newest that stays, so that later GPUs still have something to compile.
     """
@@ -363,14 +363,14 @@ def runs_on(archs, capability) -> bool:
 
 
 def gencode(archs) -> list[str]:
-    """PTX of the oldest GPU of a generation serves all of it (8.0, 8.6 and 8.9): making PTX is half of nvcc's work."""
+    """Making PTX is half of nvcc's work, so one serves what it can: 8.0's from 8.0 to 9.0 (what is 9.0's alone is in files
+    for 9.0a), and of others the oldest GPU's all of its generation."""
     names, flags = [arch.removesuffix("+PTX") for arch in archs], []
     for arch, name in zip(archs, names):
         family = [n for n in names if n[-1].isdigit() and name[-1].isdigit() and numbers(n)[0] == numbers(name)[0]]
-        virtual = min(family or [name], key=numbers).replace(".", "")
-        flags.append(f"-gencode=arch=compute_{virtual},code=sm_{name.replace('.', '')}")
-        if arch.endswith("+PTX"):
-            flags.append(f"-gencode=arch=compute_{virtual},code=compute_{virtual}")
+        virtual = "8.0" if family and name[0] in "89" else min(family or [name], key=numbers)
+        for code in (f"sm_{name}", *([f"compute_{virtual}"] if arch.endswith("+PTX") else [])):
+            flags.append(f"-gencode=arch=compute_{virtual},code={code}".replace(".", ""))
     return flags
 
 

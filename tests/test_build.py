@@ -269,7 +269,7 @@ def test_nvcc_from_pypi_is_of_torchs_cuda():
         ("Ampere", ["8.0", "8.6+PTX"], []),
         ("Turing;Hopper 10.0a", ["7.5+PTX", "9.0+PTX", "10.0a"], []),
         ("Volta;8.0", ["8.0+PTX"], ["7.0"]),
-        ("", ["7.5", "8.0", "9.0+PTX"], []),
+        ("", ["8.0", "9.0+PTX"], []),
     ],
 )
 def test_architectures(text, kept, dropped):
@@ -330,8 +330,14 @@ def test_gencode():
     assert toolchain.gencode(["8.9", "8.0", "9.0+PTX"]) == [
         "-gencode=arch=compute_80,code=sm_89",
         "-gencode=arch=compute_80,code=sm_80",
-        "-gencode=arch=compute_90,code=sm_90",
-        "-gencode=arch=compute_90,code=compute_90",
+        "-gencode=arch=compute_80,code=sm_90",
+        "-gencode=arch=compute_80,code=compute_80",
+    ]
+    assert toolchain.gencode(["7.5", "10.3", "10.0+PTX"]) == [
+        "-gencode=arch=compute_75,code=sm_75",
+        "-gencode=arch=compute_100,code=sm_103",
+        "-gencode=arch=compute_100,code=sm_100",
+        "-gencode=arch=compute_100,code=compute_100",
     ]
 
 

@@ -27,7 +27,7 @@ from tools import run
 
 sass = functools.lru_cache(2)(sass_of)  # half a minute each
 ROOT = Path(__file__).resolve().parent.parent
-TABLED_ARCHS = ("7.5", "8.0", "9.0")  # toolchain.DEFAULT_ARCHS: what the table keeps of what a build may hold
+TABLED_ARCHS = ("8.0", "9.0")  # toolchain.DEFAULT_ARCHS: what the table keeps of what a build may hold
 
 
 def table_of(nvcc_version: str) -> Path:

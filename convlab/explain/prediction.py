@@ -443,7 +443,7 @@ def _profiles() -> dict[str, dict[str, Profile]]:
 
 def profile_of(kernel: str, source: str, capability: str) -> Profile | None:
     """kernel, source: as the simulator names them. Of a GPU that nvcc was not asked to build for: what was built for
-    the newest one before it."""
+    the newest one before it, or the oldest there is."""
     for name in names_of(kernel, source):
         by_arch = _profiles().get(name.replace("> >", ">>"), {})
         if arch := nearest(by_arch, capability):

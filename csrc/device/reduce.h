@@ -14,7 +14,8 @@ template <int lanes = kWarpLanes, int across = 1> __device__ __forceinline__ flo
   return value;
 }
 
-// The sum of `value` over the block's kThreads threads, in thread 0: a tree in shared memory, log2(kThreads) steps.
+// The sum of `value` over the block's kThreads threads, in thread 0, and 0 in the others: a tree in shared memory,
+// log2(kThreads) steps.
 template <int kThreads, class A> __device__ A block_sum(A value) {
   static_assert((kThreads & (kThreads - 1)) == 0, "the tree halves the block, so its size is a power of two");
   SHARED(A, parts, [kThreads]);
@@ -23,7 +24,7 @@ template <int kThreads, class A> __device__ A block_sum(A value) {
     __syncthreads();
     if (threadIdx.x < half) parts[threadIdx.x] += parts[threadIdx.x + half];
   }
-  return parts[0];
+  return threadIdx.x == 0 ? parts[0] : A(0);  // the others' step may come before the last sum
 }
 
 // The block's sums of kSums values a thread, each given to one thread as write(i, sum): the warps' by trees of
