@@ -1,9 +1,10 @@
-"""What mkdocs fills into the pages of docs/: {{ word ... }} alone on a line becomes what a function here makes of it.
+"""What mkdocs fills into the pages of docs/: <!-- {{ word ... }} --> alone on a line becomes what a function here makes of
+it, in place of what follows as far as <!-- end -->, if that is there: what a reader of the Markdown sees.
 
     {{ about RUNG }}                 the comment on top of its kernel
     {{ picture RUNG }}               a block of its launch over the matrices or planes of a layer, from its plan
-    {{ code FILE | FROM | TO }}      the lines of a source file from the one that contains FROM to the next that
-    contains TO {{ traffic RUNG }}               predicted and counted reads of its forward pass
+    {{ code FILE | FROM | TO }}      the lines of a source file from the one that contains FROM to the next that contains TO
+    {{ traffic RUNG }}               predicted and counted reads of its forward pass
     {{ ladder }}                     the table of algorithms
     {{ include FILE }}               a file of the tree
 
@@ -20,6 +21,7 @@ from convlab.testing.traffic import digits, noted
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "csrc" / "kernels"
+FILLED = re.compile(r"^<!-- \{\{(.+?)\}\} -->$(?:\n(?:(?!<!-- \{\{).*\n)*?<!-- end -->$)?", re.M)
 RUNGS = {a.name: a for a in convlab.algorithms()}
 
 
@@ -31,7 +33,7 @@ def on_page_markdown(markdown, page, **_):
         except Exception as error:
             raise RuntimeError(f"{page.file.src_uri}: {match[0]}: {error}") from error
 
-    return re.sub(r"^\{\{(.+?)\}\}$", fill, markdown, flags=re.M)
+    return FILLED.sub(fill, markdown)
 
 
 # ---- text -------------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def broken(page: Path) -> list[str]:
 
 def included(page: Path) -> set[str]:
     """The headings of what mkdocs fills in: tools/docs_hooks.py."""
-    files = re.findall(r"^\{\{ include (\S+) \}\}$", page.read_text(), re.M)
+    files = re.findall(r"^<!-- \{\{ include (\S+) \}\} -->$", page.read_text(), re.M)
     return set().union(*(anchors(ROOT / file) for file in files))
 
 
