@@ -92,7 +92,7 @@ MISTAKES = {
         "tiled",
         [("  float sum = bias", "  if (p0 + ty >= P || q0 + tx >= Q) return;\n  float sum = bias")],
         "barriers",
-        "barrier divergence",
+        "rather than a return before the barrier",
         "// loaded",
     ),
     "halo not zeroed": Mistake(

@@ -193,6 +193,11 @@ def test_what_a_report_says(tmp_path):
             ],
             ["__half", "#include <cuda_fp16.h> has __half", "!does not define"],
         ),
+        ([("  y[i] = sum;", "  y[i] = __shfl_down(sum, 1);")], ["hint: GPUs of today", "__shfl_down_sync(0xffffffff"]),
+        (
+            [("constexpr int kThreads", "#include <helper_cuda.h>\nconstexpr int kThreads")],
+            ["helper_cuda.h: No such file", "hint: headers beside the file are found"],
+        ),
     ],
 )
 def test_compile_errors_are_readable(changes, words, tmp_path):

@@ -12,6 +12,7 @@ from student_kernels import CORRECT, DTYPES, FOLDER, LIKE, MISTAKES, changed, co
 
 import convlab.check
 from convlab.testing import CompileError, check_kernel
+from convlab.testing.kernel import suggestion
 from convlab.testing.plain_cuda import translated
 from convlab.testing.program import like_of, nvcc_says
 
@@ -144,6 +145,18 @@ def test_a_program_with_a_main_of_its_own(name, status, tmp_path, capfd):
     else:
         assert "the program printed, in main()\n  the sum: 500, expected 500\n" in said
         assert re.search(r"reduction.cu:12 +read global cudaMalloc of line 25 +32 ", said), said
+
+
+@pytest.mark.parametrize(
+    "who,advice",
+    [
+        ("thread (0,0,0)", "atomicAdd where threads add to one element"),
+        ("a thread of another block", "no barrier reaches"),
+    ],
+)
+def test_a_race_in_device_memory_suggests(who, advice):
+    race = "race (write after write) on device memory 'output' element 0 (byte 0)\n  at mine.cu:5:8\n"
+    assert advice in suggestion(f"{race}  written by {who}, unordered, at mine.cu:5:8")
 
 
 def test_what_a_file_is_like(tmp_path):

@@ -20,7 +20,12 @@ from .program import PLAIN_TYPES, TYPES, CompileError, Program, dtype_option
 from .traffic import advice, digits, noted, numbers_of, table
 
 _MOST_WARNINGS, _MOST_LINES = 8, 12
-_BARRIER_MISSING = re.compile(r"race \((?:read after write|write after read)\) on shared ")
+_SUGGESTIONS = {  # by the simulator's words
+    r"race \((?:read after write|write after read)\) on shared ": "a __syncthreads() between the two, which all threads of the block reach",
+    r"race \(.*\) on [^s][^\n]*\n.*\n.* by a thread of another block": "no barrier reaches another block: atomicAdd, an element for each block, or a launch for each of the two steps",
+    r"race \((?!read before)": "a __syncthreads() between the two, or atomicAdd where threads add to one element",
+    r"barrier divergence: .* the others have returned": "a condition around loads and stores alone, rather than a return before the barrier or an if around it",
+}
 ENDLESS = "has run for"  # in the simulator's words
 
 __all__ = ["CompileError", "Finding", "KernelReport", "check_kernel", "template"]
@@ -263,11 +268,16 @@ def _ask(program: Program, question, report: KernelReport):
                 f"\n  suggests: {warning}" for warning in report.warnings if message and "uninitialized" in warning
             )
             report.compared += bool(message) or order == ORDERS[-1]
-        elif _BARRIER_MISSING.match(message):
-            message += "\n  suggests: a __syncthreads() between the two, which all threads of the block reach"
+        else:
+            message += suggestion(message)
         if message:
             _note(report, question.what, message)
             return
+
+
+def suggestion(fault: str) -> str:
+    """What to do about a fault, in the simulator's words, as a line more; nothing where that is not known."""
+    return next((f"\n  suggests: {advice}" for words, advice in _SUGGESTIONS.items() if re.match(words, fault)), "")
 
 
 def _printed(like: str, problem: str, answer) -> str:

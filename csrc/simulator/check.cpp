@@ -255,7 +255,10 @@ void check_access(Runner& r, const void* address, size_t bytes, Access access, c
   if (access == Access::read && variable) return;
   fail({std::string(verb(access)) + " of " + std::to_string(bytes) + " bytes at " + describe_address(p) +
             ": neither shared, nor device, nor constant memory" +
-            (variable ? ", but a variable of the file: hand the kernel a pointer to memory of cudaMalloc" : ""),
+            (variable
+                 ? ", but a variable of the file: no __device__ variable that a kernel writes is simulated; hand it a "
+                   "pointer to memory of cudaMalloc"
+                 : ""),
         where});
 }
 
