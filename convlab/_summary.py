@@ -28,6 +28,7 @@ _STEPS = Limits(rounds=10, seconds=1.0)  # of a whole model's steps
 _ONCE = Limits(rounds=1, seconds=0.0, patience=0.0)  # under simulate(), where time means nothing
 _HEADINGS = ("layer", "kind", "input", "output", "pass", "algorithm", "calls", "ms", "share", "error")
 _COMPARED = ("torch's ms", "times as fast")
+_IF_DISTURBED = ", but other programs took the processor: no answer before the machine is idle"
 _TEXTS = 6  # of these columns, the first ones are text, the others figures
 
 
@@ -101,7 +102,7 @@ class Summary:
         lines += [f"left as it is: {name or 'the model'}: {reason}" for name, reason in self.functions.items()]
         lines += [f"not fused: {name or 'the model'}: {reason}" for name, reason in self.unfused.items()]
         if disturbed := sum(row.disturbed for row in self.passes) + self.disturbed:
-            lines.append(f"other programs took the processor in {disturbed} of these times: better on an idle machine")
+            lines.append(f"other programs took the processor in {disturbed} of these times")
         if self.passes:
             layers = len({row.layer for row in self.passes})
             torchs = "" if self.torch_seconds is None else f", by torch {1e3 * self.torch_seconds:.3f} ms"
@@ -114,7 +115,7 @@ class Summary:
             ours, torchs_step = (1e3 * seconds for seconds in self.model_seconds)
             lines.append(
                 f"{what} of the whole model: {ours:.3f} ms, with torch's layers {torchs_step:.3f} ms: "
-                f"{self.times_faster:.2f} times as fast"
+                f"{self.times_faster:.2f} times as fast{_IF_DISTURBED if self.disturbed else ''}"
             )
         return "\n".join(lines)
 
@@ -136,6 +137,11 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"summary: model must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(compare, Tensor) or (isinstance(input, tuple) and input and all(type(n) is int for n in input)):
+        raise TypeError(
+            "summary: input is what the model is called with: a tensor (of a shape, torch.randn(shape)), or a tuple or "
+            "dict of arguments"
+        )
     rows: Rows = {}
     handles = []
     names = {module: name for name, module in model.named_modules()}
