@@ -125,7 +125,7 @@ std::vector<int> tile_numbers(int64_t algo, Problem p) {
   const AlgorithmRow& row = row_of(algo % kWithTf32);
   std::vector<int> numbers;
   const unsigned tiles = refusal(row, Backend::cuda, p).empty() ? tiles_of(row, p) : 0;
-  for (int i = 0; i < std::bit_width(tiles); i++)
+  for (int i = 0; i < int(std::bit_width(tiles)); i++)
     if (tiles >> i & 1) numbers.push_back(i + 1);
   return numbers;
 }
