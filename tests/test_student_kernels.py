@@ -147,6 +147,45 @@ def test_a_program_with_a_main_of_its_own(name, status, tmp_path, capfd):
         assert re.search(r"reduction.cu:12 +read global cudaMalloc of line 25 +32 ", said), said
 
 
+MANAGED = """
+#include <cstdio>
+__global__ void add(int n, float* x, float* y) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n) y[i] = x[i] + y[i];
+}
+int main() {
+  float *x, *y, sum = 0;
+  cudaMallocManaged(&x, 400), cudaMallocManaged(&y, 400);
+  for (int i = 0; i < 100; i++) x[i] = 1, y[i] = 2;
+  add<<<4, 32>>>(100, x, y);
+  cudaDeviceSynchronize();
+  for (int i = 0; i < 100; i++) sum += y[i];
+  cudaFree(x), cudaFree(y);
+  return sum == 300 ? 0 : 1;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "before,after,said",
+    [
+        ("", "", ""),
+        (
+            "  cudaDeviceSynchronize();",
+            "",
+            "reads managed memory, 'cudaMallocManaged of line 9', while a kernel may still run",
+        ),
+        ("if (i < n)", "if (i <= n)", "behind the end of 'cudaMallocManaged of line 9' (400 bytes)"),
+    ],
+)
+def test_managed_memory(before, after, said, tmp_path):
+    """The host uses it as its own, but while a kernel may run."""
+    source = tmp_path / "add.cu"
+    source.write_text(MANAGED.replace(before, after, 1) if before else MANAGED)
+    report = check_kernel(source, "main", count=False)
+    assert report.ok if not said else [said in f.message for f in report.findings] == [True], report
+
+
 @pytest.mark.parametrize(
     "who,advice",
     [

@@ -27,7 +27,7 @@ _SPECIFIERS = {"static", "extern", "volatile", "const", "inline", "__device__", 
 # What is not simulated, and the way round.
 _UNSUPPORTED = {
     r"asm|__asm__": "inline PTX is not simulated: use the function that CUDA has for it (__ldg, __shfl_down_sync, nvcuda::wmma ...)",
-    r"__managed__|cudaMallocManaged": "managed memory is not simulated: cudaMalloc, and cudaMemcpy there and back",
+    r"__managed__": "of managed memory, what cudaMallocManaged gives is simulated",
     r"tex[123]D\w*|cudaTextureObject_t|cudaSurfaceObject_t|texture": "textures are not simulated: read the pointer, const float* __restrict__ or __ldg(address)",
     r"__syncthreads_(?:count|and|or)": "barriers that count are not simulated: __shared__ int n; atomicAdd(&n, 1) between two __syncthreads()",
     r"__activemask": "a mask of the lanes that are left is __ballot_sync(0xffffffff, 1); __activemask() names those that happen to run together",

@@ -292,7 +292,7 @@ _HINTS = {
     r"__(shfl|any|all|ballot)(_(up|down|xor))?\b": "GPUs of today have them with a mask of the lanes: __shfl_down_sync(0xffffffff, value, 1)",
     r"No such file": "headers beside the file are found, and cuda_runtime.h, cuda_fp16.h, cuda_bf16.h and mma.h",
     r"(cub|thrust|cublas|cudnn|cufft|cutlass)[\w/]*[./]": "libraries are not simulated: check the kernel without them",
-    r"\bcuda[A-Z]\w*": "of CUDA's host functions there are those that launchers use: cudaMalloc, cudaMemset, cudaMemcpy, cudaFree, cudaMemcpyToSymbol, cudaGetLastError",
+    r"\bcuda[A-Z]\w*": "of CUDA's host functions there are those that launchers use: cudaMalloc, cudaMallocManaged, cudaMemset, cudaMemcpy, cudaFree, cudaMemcpyToSymbol, cudaGetLastError",
 }
 _SHOWN = 5  # errors
 _MISSING = "the file defines no such launcher"

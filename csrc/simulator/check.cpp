@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "simulator/device_memory.h"
@@ -271,24 +272,31 @@ void written_by_the_host(Buffer& buffer, size_t offset, size_t bytes) {
 
 namespace {
 
-constinit thread_local struct {
-  const void *address, *where;
-  Access access;
-} host_access{};
+struct HostAccess {
+  std::string what;
+  const void* where;
+};
+thread_local std::optional<HostAccess> host_access;  // the first one
 
 }  // namespace
 
 void note_host_access(const void* address, Access access, const void* return_address) {
-  if (!host_access.address) host_access = {address, return_address, access};
+  const char* const p = static_cast<const char*>(address);
+  const Buffer* const b = buffer_at(p);
+  const bool managed = b && b->managed && p >= b->begin && p < b->begin + b->bytes;
+  if (host_access || (managed && !kernels_may_run)) return;
+  std::string what = std::string("host code ") + (access == Access::read ? "reads " : "writes ") +
+                     (managed ? "managed" : "device") + " memory" + (b ? ", '" + b->name + "'" : "");
+  what += managed           ? ", while a kernel may still run: cudaDeviceSynchronize() first"
+          : b && b->managed ? ", out of bounds: " + describe_address(p)
+                            : ": only kernels can, and cudaMemcpy";
+  host_access = {std::move(what), return_address};
 }
 
 void fail_if_the_host_touched_device_memory() {
-  if (!host_access.address) return;
-  const auto found = std::exchange(host_access, {});
-  const Buffer* b = buffer_at(static_cast<const char*>(found.address));
-  fail({std::string("host code ") + (found.access == Access::read ? "reads" : "writes") + " device memory" +
-            (b ? ", '" + b->name + "'" : "") + ": only kernels can, and cudaMemcpy",
-        found.where});
+  if (!host_access) return;
+  auto found = *std::exchange(host_access, {});
+  fail({std::move(found.what), found.where});
 }
 
 Place place_of_mark(uint32_t place) { return unpack(place).place(); }

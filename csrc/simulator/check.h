@@ -28,6 +28,7 @@ Place place_of_mark(uint32_t place);
 
 // Host code that dereferences a pointer to device memory: noted, since the hooks cannot throw, and told by the next
 // launch, or whoever asks.
+inline bool kernels_may_run = false;  // a launch that the host has not waited for, of which managed memory asks
 void note_host_access(const void* address, Access access, const void* return_address);
 void fail_if_the_host_touched_device_memory();  // throws Error
 

@@ -86,9 +86,9 @@ Buffer* allocate(size_t bytes, unsigned element_bytes, const char* name, const v
   char* begin = pages + (page_bytes - bytes - shift) / kAlignment * kAlignment + shift;
   if (begin + bytes > pages + page_bytes) begin -= kAlignment;
 
-  auto* buffer =
-      new Buffer{begin, bytes, name, {element_bytes, std::min(element_bytes, 4u)}, false, true, pages, page_bytes,
-                 first, slots, {}};
+  auto* buffer = new Buffer{begin, bytes, name,  {element_bytes, std::min(element_bytes, 4u)},
+                            false, true,  pages, page_bytes,
+                            first, slots, {},    false};
   for (size_t i = first; i < first + slots; i++) region.slots[i].store(buffer, std::memory_order_release);
   return buffer;
 }

@@ -20,6 +20,7 @@ struct Buffer {
   char* pages;
   size_t page_bytes, first_slot, slots;
   Shadow shadow;
+  bool managed = false;  // the host may use it, too, while no kernel runs
 };
 
 // Allocates a buffer whose address has `alignment_like`'s remainder modulo 256 (CUDA's own alignment) as far as 16

@@ -12,6 +12,7 @@ enum cudaMemcpyKind {
   cudaMemcpyDeviceToDevice,
   cudaMemcpyDefault
 };
+enum { cudaCpuDeviceId = -1, cudaMemAttachGlobal = 1, cudaMemAttachHost = 2 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize, cudaFuncAttributePreferredSharedMemoryCarveout };
 using cudaEvent_t = struct CUevent_st*;
 struct cudaDeviceProp {
@@ -24,7 +25,9 @@ struct cudaDeviceProp {
 namespace convlab::sim::plain {
 
 void* allocate(size_t bytes, unsigned element_bytes, Site site);
+void* allocate_managed(size_t bytes, unsigned element_bytes, Site site);
 void release(void* p, Site site);
+cudaError_t wait();  // for all kernels
 void copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, Site site);
 void set(void* to, int value, size_t bytes, Site site);
 void copy_to_symbol(void* symbol, size_t symbol_bytes, const void* from, size_t bytes, size_t offset,
@@ -42,9 +45,14 @@ template <class T> cudaError_t cudaMalloc(T** p, size_t bytes, CONVLAB_SITE) {
   *p = static_cast<T*>(convlab::sim::plain::allocate(bytes, convlab::sim::plain::bytes_of_one<T>, site));
   return cudaSuccess;
 }
+template <class T> cudaError_t cudaMallocManaged(T** p, size_t bytes, unsigned = cudaMemAttachGlobal, CONVLAB_SITE) {
+  *p = static_cast<T*>(convlab::sim::plain::allocate_managed(bytes, convlab::sim::plain::bytes_of_one<T>, site));
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemPrefetchAsync(const void*, size_t, int, cudaStream_t = nullptr) { return cudaSuccess; }
 inline cudaError_t cudaFree(void* p, CONVLAB_SITE) { return convlab::sim::plain::release(p, site), cudaSuccess; }
 inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, CONVLAB_SITE) {
-  return convlab::sim::plain::copy(to, from, bytes, kind, site), cudaSuccess;
+  return convlab::sim::plain::copy(to, from, bytes, kind, site), convlab::sim::plain::wait();
 }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                                    cudaStream_t = nullptr, CONVLAB_SITE) {
@@ -82,8 +90,8 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute attribu
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
-inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
-inline cudaError_t cudaDeviceReset() { return cudaSuccess; }
+inline cudaError_t cudaDeviceSynchronize() { return convlab::sim::plain::wait(); }
+inline cudaError_t cudaDeviceReset() { return convlab::sim::plain::wait(); }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 inline cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
@@ -95,10 +103,10 @@ inline const char* cudaGetErrorName(cudaError_t error) {
   return error == cudaSuccess ? "cudaSuccess" : "cudaErrorInvalidValue";
 }
 inline cudaError_t cudaStreamCreate(cudaStream_t* stream) { return *stream = nullptr, cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return convlab::sim::plain::wait(); }
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaEventCreate(cudaEvent_t* event) { return *event = nullptr, cudaSuccess; }
 inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t = nullptr) { return cudaSuccess; }
-inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+inline cudaError_t cudaEventSynchronize(cudaEvent_t) { return convlab::sim::plain::wait(); }
 inline cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
 inline cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t, cudaEvent_t) { return *ms = 0, cudaSuccess; }

@@ -28,6 +28,11 @@ std::string count(size_t bytes) { return std::to_string(bytes) + " byte" + (byte
 
 bool on_device(const void* p) { return in_device_memory(static_cast<const char*>(p)); }
 
+bool managed(const void* p) {
+  const Buffer* const b = buffer_at(static_cast<const char*>(p));
+  return b && b->managed;
+}
+
 void need_host(const char* function, Site site) {
   if (running() && running()->current)
     fail({std::string(function) + " in a kernel: it is a function of the host", site});
@@ -80,14 +85,34 @@ void check_direction(const char* function, bool to_device, const std::string& to
 
 // ---- memory ----
 
-void* allocate(size_t bytes, unsigned element_bytes, Site site) {
-  need_host("cudaMalloc", site);
+namespace {
+
+void* allocate(const std::string& function, size_t bytes, unsigned element_bytes, Site site) {
+  need_host(function.c_str(), site);
   if (!bytes) return nullptr;
-  const std::string name = "cudaMalloc of line " + std::to_string(site.line());
+  const std::string name = function + " of line " + std::to_string(site.line());
   DeviceCopy copy = DeviceCopy::scratch(bytes, name.c_str(), element_bytes <= 8 ? element_bytes : 4);
   void* const p = copy.get();
   allocations().emplace(p, std::move(copy));
   return p;
+}
+
+}  // namespace
+
+void* allocate(size_t bytes, unsigned element_bytes, Site site) {
+  return allocate("cudaMalloc", bytes, element_bytes, site);
+}
+
+void* allocate_managed(size_t bytes, unsigned element_bytes, Site site) {
+  void* const p = allocate("cudaMallocManaged", bytes, element_bytes, site);
+  if (Buffer* b = buffer_at(static_cast<char*>(p)))
+    b->managed = b->initialised = true;  // the host's writes leave no marks
+  return p;
+}
+
+cudaError_t wait() {
+  kernels_may_run = false;
+  return cudaSuccess;
 }
 
 void release(void* p, Site site) {
@@ -99,7 +124,7 @@ void release(void* p, Site site) {
 void copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, Site site) {
   constexpr const char* kName = "cudaMemcpy";
   need_host(kName, site);
-  check_direction(kName, on_device(to), what_it_is(to), from, kind, site);
+  if (!managed(from) && !managed(to)) check_direction(kName, on_device(to), what_it_is(to), from, kind, site);
   if (on_device(from)) range(kName, "source", from, bytes, site);
   if (on_device(to)) write(kName, to, bytes, site);
   std::memmove(to, from, bytes);
@@ -174,6 +199,7 @@ void launch(const Launch& launch, Site site, const char* name) {
               "cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) before, which gives up to 227 KiB",
           site});
   run(launch);
+  kernels_may_run = true;
 }
 
 void* dynamic_shared(Element element, Site site) {
