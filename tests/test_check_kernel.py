@@ -317,6 +317,16 @@ def test_what_cannot_be_checked(tmp_path):
         check_kernel(kernel(tmp_path), cxx="g++-none")
 
 
+def test_a_host_that_does_not_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("convlab.testing.program._TIME_LIMIT", 1)
+    endless = kernel(
+        tmp_path, ("cudaStream_t stream) {\n", "cudaStream_t stream) {\n  for (volatile int i = 0;;) i = 1;\n")
+    )
+    report = check_kernel(endless)
+    (finding,) = report.findings
+    assert finding.subject == "host code" and "that does not end" in finding.message and report.problems == 1
+
+
 def test_workspace_dtypes_and_what_ends_the_program(tmp_path):
     """A launcher with scratch memory, of another element type; and host code that crashes ends its own process only."""
     text = (
@@ -337,7 +347,7 @@ def test_workspace_dtypes_and_what_ends_the_program(tmp_path):
     ).ok
     crash = ("cudaStream_t stream) {\n", "cudaStream_t stream) {\n  abort();\n")
     report = check_kernel(kernel(tmp_path, crash), most_findings=1)
-    assert "ended with status" in str(report) and not report.ok
+    assert "ended with status -6 (SIGABRT" in str(report) and not report.ok
     thrown = ("cudaStream_t stream) {\n", 'cudaStream_t stream) {\n  throw std::runtime_error("not my day");\n')
     assert "the launcher threw an exception: not my day" in str(check_kernel(kernel(tmp_path, thrown), most_findings=1))
 

@@ -43,7 +43,7 @@ SUBJECTS = {
         "neither shared",
         "stack",
     ),
-    "barriers": ("barrier", "deadlock", "warp", "has run for"),
+    "barriers": ("barrier", "deadlock", "warp", "thread has run for"),
     "arithmetic": ("division", "overflow", "shift", "misaligned"),
     "results": ("differs", "are wrong", "other bits", "shape (", "assertion failed"),
     "host code": ("host code", "cudaM", "cudaF", "the launcher threw", "the program ended"),

@@ -7,6 +7,7 @@ import ctypes
 import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import tempfile
@@ -192,19 +193,23 @@ class Program:
         for name, t in question.inputs.items():
             request += [_numbers(size), _data(name.encode()), _data(None if t is None else _bytes(t))]
         request += [_numbers(size), _data(output.encode()), _numbers(torch.Size(shape).numel() * size)]
-        done = subprocess.run(
-            [self._program],
-            input=b"".join(request),
-            capture_output=True,
-            timeout=_TIME_LIMIT,
-            env={"CONVLAB_SIMULATOR_TIME_LIMIT": "10", **os.environ},
-        )
+        try:
+            done = subprocess.run(
+                [self._program],
+                input=b"".join(request),
+                capture_output=True,
+                timeout=_TIME_LIMIT,
+                env={"CONVLAB_SIMULATOR_TIME_LIMIT": "10", **os.environ},
+            )
+        except subprocess.TimeoutExpired:
+            return Answer(report=f"the program has run for {_TIME_LIMIT} s: host code that does not end?")
         if done.returncode or len(done.stdout) < 8:
             said = done.stderr.decode(errors="replace").strip()
             if failed := re.search(r"^\S+: (\S+):(\d+): .*?: Assertion `(.*)' failed", said, re.M):
                 return Answer(report=f"assertion failed: {failed[3]}\n  at {failed[1]}:{failed[2]}")
+            status = f"{done.returncode}{_SIGNALS.get(-done.returncode, '')}"
             return Answer(
-                report=f"the program ended with status {done.returncode}, outside of any kernel{': ' + said if said else ''}"
+                report=f"the program ended with status {status}, outside of any kernel{': ' + said if said else ''}"
             )
         return _answer(done.stdout, shape, self.dtype)._replace(said=done.stderr.decode(errors="replace").strip())
 
@@ -293,6 +298,11 @@ _HINTS = {
     r"No such file": "headers beside the file are found, and cuda_runtime.h, cuda_fp16.h, cuda_bf16.h and mma.h",
     r"(cub|thrust|cublas|cudnn|cufft|cutlass)[\w/]*[./]": "libraries are not simulated: check the kernel without them",
     r"\bcuda[A-Z]\w*": "of CUDA's host functions there are those that launchers use: cudaMalloc, cudaMallocManaged, cudaMemset, cudaMemcpy, cudaFree, cudaMemcpyToSymbol, cudaGetLastError",
+}
+_SIGNALS = {  # that end a program
+    signal.SIGSEGV: " (SIGSEGV: host code reads or writes where there is no memory)",
+    signal.SIGFPE: " (SIGFPE: host code divides an integer by zero)",
+    signal.SIGABRT: " (SIGABRT: abort(), or an exception that nobody catches)",
 }
 _SHOWN = 5  # errors
 _MISSING = "the file defines no such launcher"
