@@ -39,6 +39,9 @@ class _Layer(torch.nn.Module):
 
     qconfig = _QConfig()
 
+    def _get_name(self) -> str:  # in print(model), which layers are convlab's
+        return "convlab." + type(self).__name__
+
     def __prepare_scriptable__(self) -> NoReturn:
         raise NotImplementedError(
             f"convlab.{type(self).__name__}: torch.jit.script does not know convlab's layers: use torch.jit.trace of the "

@@ -50,7 +50,7 @@ def close(a, b):
 def test_layers_are_torchs(name, args, kwargs, device):
     ours, torchs = (m.to(device) for m in both(name, args, kwargs))
     assert isinstance(ours, type(torchs))
-    assert repr(ours) == repr(torchs)
+    assert repr(ours) == "convlab." + repr(torchs)
     assert {k: v.tolist() for k, v in ours.state_dict().items()} == {
         k: v.tolist() for k, v in torchs.state_dict().items()
     }
