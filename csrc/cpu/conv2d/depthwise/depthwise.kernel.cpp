@@ -3,10 +3,11 @@
 //
 // What it does    Three taps that lie along a tile share its loads: M + 2 of them feed 3 M multiply-adds, with three
 //                 vectors of weights in registers. The other taps load for themselves. channels_last is read where it
-//                 lies; places come sorted by the taps that reach them, so padding costs nothing. Where pixels lie so
-//                 far apart that the L1 would not hold them, for other types, for small images and for planes, a
-//                 strip's rows are first copied between zeros. A vector of small planes is turned into pixels on the
-//                 way, and back: rows of seven elements would leave most lanes without work.
+//                 lies, in wide tiles: two places and several vectors of channels, so that whole lines are read one after
+//                 another; places come sorted by the taps that reach them, so padding costs nothing. Where pixels
+//                 lie so far apart that the L1 would not hold them, for other types and for planes, a strip's rows
+//                 are first copied between zeros. A vector of small planes is turned into pixels on the way, and
+//                 back: rows of seven elements would leave most lanes without work.
 // Against direct  a third to a half of the loads, and channels_last without gathering.
 // What bounds it  multiply-adds and memory, about alike for 3 x 3. For planes, loads astride two cache lines;
 //                 bands.h, for the usual filters, has none.
@@ -113,33 +114,69 @@ void give_pixels(const A* panel, int rows, int columns, int lanes, T* to, const 
     for (int j = 0; j < columns; j++, panel += L) store_some<A>(to + j * strides.w, load<A>(panel), lanes);
 }
 
-// Asks for the lines of the next rows below a tile's: their pixels lie so far apart that the hardware does not foresee them
-template <class A> CONVLAB_INLINE void ask_for_rows(const A* x, int64_t across, const Strides& source, int rows) {
-  for (int i = 0; i < rows; i++)
-    for (int64_t w = 0; w < across; w += source.w) __builtin_prefetch(x + w + (2 + i) * source.h);
+constexpr int kWide = 4;  // vectors: with two places and their weights they fit 16 registers
+constexpr int kTilesAhead = 2;  // lines of the target are asked for
+
+// M places times V vectors of channels side by side, `step` elements and one vector apart. weights: of vectors
+// `vector_stride` apart
+template <class A, int M, int V>
+void wide_tile(const Taps& taps, const A* source, int64_t step, const A* weights, int64_t vector_stride, const A* bias,
+               A* target, int64_t target_step) {
+  constexpr int L = kLanes<A>;
+  Vec<A> sums[M][V];
+#pragma GCC unroll 4
+  for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) {
+      sums[m][v] = load<A>(bias + v * L);
+      __builtin_prefetch(target + (m + kTilesAhead * M) * target_step + v * L, 1);
+    }
+  const Tap *const triples = taps.list + taps.triples, *const end = triples + taps.singles;
+  for (const Tap* tap = taps.list; tap < end; tap++) {
+    const A *w = weights + tap->weights * L, *x = source + tap->source;
+    for (int i = tap < triples ? 3 : 1; i > 0; i--, w += taps.weight_step * L, x += step)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) {
+        Vec<A> weight = load<A>(w + v * vector_stride);
+        if (M > 1) keep(weight);
+#pragma GCC unroll 4
+        for (int m = 0; m < M; m++) sums[m][v] += weight * load<A>(x + m * step + v * L);
+      }
+  }
+#pragma GCC unroll 4
+  for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++) store<A>(target + m * target_step + v * L, sums[m][v]);
 }
 
-// A strip of an image whose pixels are read and written where they lie, its vectors of channels [first, last). A tile's
-// pixels are read from end to end.
+// A strip of an image whose pixels are read and written where they lie, its vectors of channels [first, last). Wide ones
+// are read from end to end, two at a time: so few streams the hardware foresees.
 template <class A>
 void pixels_in_place(const Depthwise& d, const Strip& s, const A* source, const A* weights, const A* bias, A* target,
                      int first, int last) {
   constexpr int L = kLanes<A>;
   const Strides &from = d.product.source, &to = d.product.target;
-  each_run(d, s, Lens<const A>{source, from.h, from.w, 0}, Lens<A>{target, to.h, to.w, 0},
-           [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
-             for (int places; count > 0; count -= places, x += places * step, y += places * y_step) {
-               places = next_tile(count);
-               const auto f = of_size<kPlaces>(places, [](auto m) { return &tile<A, m>; });
-               const int64_t across = step < from.h ? places * step : 0;
-               for (int v = first; v < last; v++) {
-                 const int channel = first_channel(d.channels, v, L);
-                 ask_for_rows(x + channel, across, from, d.blocks[0].rows.from_step);
-                 f(taps, x + channel, step, weights + int64_t(v) * d.kernel_taps * L, bias + channel, y + channel,
-                   y_step, L);
-               }
-             }
-           });
+  const int64_t vector_stride = int64_t(d.kernel_taps) * L;
+  const int whole = last < d.channels / L ? last : d.channels / L;  // vectors before one that covers part of another
+  each_run(
+      d, s, Lens<const A>{source, from.h, from.w, 0}, Lens<A>{target, to.h, to.w, 0},
+      [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
+        for (int v = first; v < last && whole < kWide; v++) {
+          const int channel = first_channel(d.channels, v, L);
+          tiles<A>(taps, count, x + channel, step, weights + v * vector_stride, bias + channel, y + channel, y_step, L);
+        }
+        for (int places; count > 0 && whole >= kWide; count -= places, x += places * step, y += places * y_step) {
+          places = count > 1 ? 2 : 1;
+          for (int v = first, wide; v < last; v += wide) {
+            wide = v + kWide <= whole ? kWide : v + 2 <= whole ? 2 : 1;
+            const int channel = first_channel(d.channels, v, L);
+            const auto f = wide == kWide ? (places == 1 ? &wide_tile<A, 1, kWide> : &wide_tile<A, 2, kWide>)
+                           : wide == 2   ? (places == 1 ? &wide_tile<A, 1, 2> : &wide_tile<A, 2, 2>)
+                                         : (places == 1 ? &wide_tile<A, 1, 1> : &wide_tile<A, 2, 1>);
+            f(taps, x + channel, step, weights + v * vector_stride, vector_stride, bias + channel, y + channel, y_step);
+          }
+        }
+      });
 }
 
 // The pieces [begin, end): images x strips x parts of the vectors of channels. weights [vectors, R S, L]; bias [channels,

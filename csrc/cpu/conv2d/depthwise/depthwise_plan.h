@@ -12,6 +12,7 @@ namespace convlab::depthwise {
 constexpr int64_t kPanelBytes = 24 << 10;  // of a strip between zeros: it stays in the L1, beside the target
 constexpr int64_t kCacheSets = 64;  // of the L1
 constexpr int64_t kSourceWays = 8;  // of it, for pixels that tiles read and write where they lie
+constexpr int64_t kTargetBytes = 256 << 10;  // of a strip of whole pixels: each block meets its lines in the L2
 constexpr int64_t kTurnedBytes = 16 << 10;  // of a vector of planes between zeros, which are turned into pixels
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; of wgrad's slices, no more than these
 
@@ -48,17 +49,19 @@ struct Tables {
     const bool small = turns(p);
     d.planes = ((p.pass == Pass::forward ? y : x).c != 1 || g.C == 1) && !small;
     if (d.planes) take_planes(g, backwards, same_type);
-    else take_pixels(g, backwards, same_type, small);
+    else take_pixels(g, backwards, same_type, small && p.pass == Pass::wgrad);
 
     Product& product = d.product;
-    if (!d.planes && p.pass != Pass::wgrad && d.source_in_place && d.target_in_place)
-      d.vectors_per_piece = int(vectors);
+    const bool wide = !d.planes && p.pass != Pass::wgrad && d.source_in_place && d.target_in_place;
+    if (wide) d.vectors_per_piece = int(vectors);
     const int64_t pieces = std::max<int64_t>(1, g.N * (d.planes ? g.C : parts_of(d, vectors))),
                   rows = product.rows.target;
     const int64_t strips = std::max<int64_t>(
         {1, (kPiecesWanted + pieces - 1) / pieces,
+         wide ? rows * product.columns.target * g.C * element / kTargetBytes : 1,
          d.source_in_place ? 1 : (product.rows.source * d.row * element + kPanelBytes - 1) / kPanelBytes});
     product.rows_per_strip = int(std::max<int64_t>(1, (rows + strips - 1) / strips));
+    if (wide && backwards) product.rows_per_strip = in_pairs(product.rows_per_strip);
     for (int row = 0; row < rows; row += product.rows_per_strip)
       d.rows_reached =
           std::max(d.rows_reached, rows_reached(d, row, std::min(int(rows), row + product.rows_per_strip)).count);
