@@ -17,6 +17,9 @@
 
 namespace convlab::CONVLAB_ISA::register_tiled {
 
+constexpr int64_t kNearBytes = 16 << 10;  // of a group's weights, which then stay in the L1
+constexpr int64_t kLargeBytes = 2 << 20;  // of a group's target, which does not stay in the L2
+
 // M pixels times NV vectors of channels, from the first pixel and the first vector on. side_by_side: the pixels' source
 // elements are, and one address serves all.
 template <class A, int M, int NV, bool side_by_side>
@@ -152,8 +155,13 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
   const Product& p = t.product;
   const Channels channels(t, kSet, L);
   const int vectors = channels.vectors, panels = channels.panels, parts = channels.parts(t);
-  const int64_t vector_stride = weights_of_vector(t, channels);
+  const int64_t vector_stride = weights_of_vector(t, channels), columns = p.columns.target;
   const bool in_memory = sizeof(T) == sizeof(A) && p.target.c == 1 && !finish;
+  // All channels of a tile's pixels at once, and the next tile's lines of the target asked for: a large target is written
+  // line after line
+  const bool near = in_memory && panels > 1 && !t.packs_weights &&
+                    vectors * vector_stride * int64_t(sizeof(A)) <= kNearBytes &&
+                    int64_t(p.images) * p.rows.target * columns * p.width * int64_t(sizeof(A)) >= kLargeBytes;
   Carver carver{scratch};
   const auto [segments, terms, pixels, out, own_weights, source_panel] = Bench<A>(carver, t, channels);
   const Finished<A> finished(carver, finished_elements(t, channels));
@@ -165,7 +173,6 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
   Strip s{};
   for (int64_t piece = begin; piece < end; piece++) {
     const int part = int(piece % parts), group = int(piece / parts % p.groups);
-    const int64_t columns = p.columns.target;
     if (prepared != piece / parts) {
       prepared = piece / parts;
       s = strip_of(p, prepared / p.groups);
@@ -178,7 +185,28 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
         images_sorted = s.n1 - s.n0;
       }
     }
-    for (int i = part * t.panels_per_piece; i < (part + 1) * t.panels_per_piece && i < panels; i++) {
+    const int first_panel = part * t.panels_per_piece,
+              last_panel = first_panel + t.panels_per_piece < panels ? first_panel + t.panels_per_piece : panels;
+    if constexpr (sizeof(T) == sizeof(A))
+      if (near) {
+        for (const Segment* g = segments; g < segments + segment_count; g++) {
+          Segment some = *g;
+          for (int64_t left = g->pixel_count; left > 0; left -= some.run, some.pixel += some.run) {
+            some.run = some.pixel_count = g->side_by_side ? g->run : left < kTilePixels ? left : kTilePixels;
+            for (int i = first_panel; i < last_panel; i++) {
+              const int k0 = i * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel;
+              const int64_t vector = int64_t(group) * vectors + i * kTileVectors;
+              A* const to = target + s.n0 * p.target.n + s.row0 * p.target.h + int64_t(group) * p.width + k0;
+              for (int64_t m = some.run; m < 2 * some.run && m < left; m++)
+                __builtin_prefetch(to + pixels[some.pixel + m].target, 1);
+              tiles<A>(some, terms, lens.data, pixels, weights + vector * vector_stride, vector_stride,
+                       bias + vector * L, to, (lanes + L - 1) / L, lanes);
+            }
+          }
+        }
+        continue;
+      }
+    for (int i = first_panel; i < last_panel; i++) {
       const int k0 = i * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel,
                 tile_vectors = (lanes + L - 1) / L;
       const int64_t channel = int64_t(group) * p.width + k0;
