@@ -77,7 +77,8 @@ def channels_last(t):
 def several_tiles(rng: random.Random) -> Conv:
     """A problem of several register tiles, vectors of channels, strips or images, with remainders."""
     while True:
-        groups, depthwise = rng.choice([1, 1, 1, 1, 2, 5, 37]), rng.random() < 0.2
+        depthwise = rng.random() < 0.2
+        groups = rng.choice([3, 37, 70, 100] if depthwise else [1, 1, 1, 1, 2, 5, 37])
         c = Conv(
             rng.choice([1, 2, 5, 33]),
             groups * (1 if depthwise else rng.choice([1, 2, 3, 4, 7, 19, 40])),
@@ -114,6 +115,24 @@ def test_random_problems_of_several_tiles(chunk):
             return CF.conv2d(x, w, b, *conv.arguments, algo=algo)
 
         check_conv(run, change[0](x), change[1](w), b, change[2](dy), conv.arguments, f"{conv} {algo} {dtype}")
+
+
+@pytest.mark.parametrize("conv", [Conv(8, 36, 56, 56, 40, 1, 1), Conv(7, 20, 57, 83, 40, 2, 1, stride=(2, 1))], ids=str)
+def test_large_targets_of_few_weights(conv):
+    """Which are written line after line, all channels of a tile at once."""
+    x, w, b = conv.tensors(torch.float32)
+    y = CF.conv2d(channels_last(x), w, b, *conv.arguments, algo="register_tiled")
+    assert 4 * y.numel() >= 2 << 20
+    check_conv(
+        lambda *t: CF.conv2d(*t, *conv.arguments, algo="register_tiled"),
+        channels_last(x),
+        w,
+        b,
+        channels_last(torch.randn_like(y)),
+        conv.arguments,
+    )
+    alone = CF.conv2d(channels_last(x[:1]), w, b, *conv.arguments, algo="register_tiled")
+    assert torch.equal(alone, y[:1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)

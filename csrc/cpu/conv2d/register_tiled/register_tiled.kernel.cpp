@@ -101,6 +101,25 @@ void tiles(const Segment& g, const Term* terms, const A* source, const Pixel* pi
     }
 }
 
+// Panels [first, last) of all pixels of one class, a tile's at once, and the next tile's lines of the target asked for: a
+// large target is written line after line.
+template <class A>
+void all_channels(const Segment& g, const Term* terms, const A* source, const Pixel* pixels, const A* weights,
+                  int64_t vector_stride, const A* bias, A* target, int width, int first, int last) {
+  constexpr int L = kLanes<A>, kPanel = kTileVectors * L;
+  Segment some = g;
+  for (int64_t left = g.pixel_count; left > 0; left -= some.run, some.pixel += some.run) {
+    some.run = some.pixel_count = g.side_by_side ? g.run : left < kTilePixels ? left : kTilePixels;
+    for (int i = first; i < last; i++) {
+      const int k0 = i * kPanel, lanes = width - k0 < kPanel ? width - k0 : kPanel;
+      for (int64_t m = some.run; m < 2 * some.run && m < left; m++)
+        __builtin_prefetch(target + k0 + pixels[some.pixel + m].target, 1);
+      tiles<A>(some, terms, source, pixels, weights + i * kTileVectors * vector_stride, vector_stride, bias + k0,
+               target + k0, (lanes + L - 1) / L, lanes);
+    }
+  }
+}
+
 // Where the strip's target goes, from its first row on: into memory itself, or a panel [pixels, vectors of a tile]
 struct Into {
   int64_t n, h, w;  // strides
@@ -157,8 +176,6 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
   const int vectors = channels.vectors, panels = channels.panels, parts = channels.parts(t);
   const int64_t vector_stride = weights_of_vector(t, channels), columns = p.columns.target;
   const bool in_memory = sizeof(T) == sizeof(A) && p.target.c == 1 && !finish;
-  // All channels of a tile's pixels at once, and the next tile's lines of the target asked for: a large target is written
-  // line after line
   const bool near = in_memory && panels > 1 && !t.packs_weights &&
                     vectors * vector_stride * int64_t(sizeof(A)) <= kNearBytes &&
                     int64_t(p.images) * p.rows.target * columns * p.width * int64_t(sizeof(A)) >= kLargeBytes;
@@ -189,21 +206,11 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
               last_panel = first_panel + t.panels_per_piece < panels ? first_panel + t.panels_per_piece : panels;
     if constexpr (sizeof(T) == sizeof(A))
       if (near) {
-        for (const Segment* g = segments; g < segments + segment_count; g++) {
-          Segment some = *g;
-          for (int64_t left = g->pixel_count; left > 0; left -= some.run, some.pixel += some.run) {
-            some.run = some.pixel_count = g->side_by_side ? g->run : left < kTilePixels ? left : kTilePixels;
-            for (int i = first_panel; i < last_panel; i++) {
-              const int k0 = i * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel;
-              const int64_t vector = int64_t(group) * vectors + i * kTileVectors;
-              A* const to = target + s.n0 * p.target.n + s.row0 * p.target.h + int64_t(group) * p.width + k0;
-              for (int64_t m = some.run; m < 2 * some.run && m < left; m++)
-                __builtin_prefetch(to + pixels[some.pixel + m].target, 1);
-              tiles<A>(some, terms, lens.data, pixels, weights + vector * vector_stride, vector_stride,
-                       bias + vector * L, to, (lanes + L - 1) / L, lanes);
-            }
-          }
-        }
+        const int64_t vector = int64_t(group) * vectors;
+        A* const to = target + s.n0 * p.target.n + s.row0 * p.target.h + int64_t(group) * p.width;
+        for (const Segment* g = segments; g < segments + segment_count; g++)
+          all_channels<A>(*g, terms, lens.data, pixels, weights + vector * vector_stride, vector_stride,
+                          bias + vector * L, to, p.width, first_panel, last_panel);
         continue;
       }
     for (int i = first_panel; i < last_panel; i++) {
