@@ -396,6 +396,9 @@ class BuildWithNinja(build_ext):
         write_graph(folder + "/build.ninja", cxx, nvcc, libs)
         if not sanitize():
             write_compile_commands(folder + "/build.ninja", "build/compile_commands.json")
+        # objects of sources that are gone: tools/mutants.py links all that lie there
+        dead = [ninja(), "-f", folder + "/build.ninja", "-t", "cleandead"]
+        subprocess.run(dead, stdout=subprocess.DEVNULL, check=True)
         before, begin = children_seconds(), time.monotonic()
         run_ninja(folder + "/build.ninja", jobs, cxx, nvcc)
         tell(

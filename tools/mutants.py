@@ -204,7 +204,8 @@ class Workshop:
         """The simulator with what compile() made, into a folder."""
         library = self.library(check)
         original = self.object_of(source, name_of(library))
-        others = [str(path) for path in sorted((built() / name_of(library)).rglob("*.o")) if path != original]
+        folders = built() / name_of(library), built() / "ladder"  # what all libraries share
+        others = [str(path) for folder in folders for path in sorted(folder.rglob("*.o")) if path != original]
         # the mutant first: of a kernel that several files have, the linker keeps the first copy
         objects = [str(self.target(source, check)), *others, *more]
         subprocess.run(
