@@ -224,7 +224,10 @@ def test_how_many_times_faster_the_model_is(model):
     *_, totals, last = str(report).splitlines()
     ours, torchs = report.model_seconds
     assert report.times_faster == torchs / ours and last.startswith("a step of the whole model: ")
-    assert f" ms: {torchs / ours:.2f} times as fast" in last
+    disturbed = (
+        ", but other programs took the processor: no answer before the machine is idle" if report.disturbed else ""
+    )
+    assert last.endswith(f" ms: {torchs / ours:.2f} times as fast{disturbed}")
     assert (
         totals.startswith("layers that ran as convlab's: 5, left as torch's: 0; 11 passes, ")
         and ", by torch " in totals

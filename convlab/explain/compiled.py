@@ -70,9 +70,8 @@ def names_of(kernel: str, source: str) -> tuple[str, str]:
 def nearest(architectures: Iterable[str], capability: str) -> str | None:
     """The newest of these architectures that is not newer than the GPU's capability; if all are, the oldest."""
     known = sorted(architectures, key=_numbers)
-    return max(
-        (arch for arch in known if _numbers(arch) <= _numbers(capability)), key=_numbers, default=(known or [None])[0]
-    )
+    older = [arch for arch in known if _numbers(arch) <= _numbers(capability)]
+    return next(iter(older[-1:] or known), None)
 
 
 @functools.cache
