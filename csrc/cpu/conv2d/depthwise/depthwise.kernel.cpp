@@ -158,25 +158,29 @@ void pixels_in_place(const Depthwise& d, const Strip& s, const A* source, const 
   const Strides &from = d.product.source, &to = d.product.target;
   const int64_t vector_stride = int64_t(d.kernel_taps) * L;
   const int whole = last < d.channels / L ? last : d.channels / L;  // vectors before one that covers part of another
-  each_run(
-      d, s, Lens<const A>{source, from.h, from.w, 0}, Lens<A>{target, to.h, to.w, 0},
-      [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
-        for (int v = first; v < last && whole < kWide; v++) {
-          const int channel = first_channel(d.channels, v, L);
-          tiles<A>(taps, count, x + channel, step, weights + v * vector_stride, bias + channel, y + channel, y_step, L);
-        }
-        for (int places; count > 0 && whole >= kWide; count -= places, x += places * step, y += places * y_step) {
-          places = count > 1 ? 2 : 1;
-          for (int v = first, wide; v < last; v += wide) {
-            wide = v + kWide <= whole ? kWide : v + 2 <= whole ? 2 : 1;
-            const int channel = first_channel(d.channels, v, L);
-            const auto f = wide == kWide ? (places == 1 ? &wide_tile<A, 1, kWide> : &wide_tile<A, 2, kWide>)
-                           : wide == 2   ? (places == 1 ? &wide_tile<A, 1, 2> : &wide_tile<A, 2, 2>)
-                                         : (places == 1 ? &wide_tile<A, 1, 1> : &wide_tile<A, 2, 1>);
-            f(taps, x + channel, step, weights + v * vector_stride, vector_stride, bias + channel, y + channel, y_step);
-          }
-        }
-      });
+  each_run(d, s, Lens<const A>{source, from.h, from.w, 0}, Lens<A>{target, to.h, to.w, 0},
+           [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
+             if (whole < kWide) {
+               for (int v = first; v < last; v++) {
+                 const int channel = first_channel(d.channels, v, L);
+                 tiles<A>(taps, count, x + channel, step, weights + v * vector_stride, bias + channel, y + channel,
+                          y_step, L);
+               }
+               return;
+             }
+             for (int places; count > 0; count -= places, x += places * step, y += places * y_step) {
+               places = count > 1 ? 2 : 1;
+               for (int v = first, wide; v < last; v += wide) {
+                 wide = v + kWide <= whole ? kWide : v + 2 <= whole ? 2 : 1;
+                 const int channel = first_channel(d.channels, v, L);
+                 const auto f = wide == kWide ? (places == 1 ? &wide_tile<A, 1, kWide> : &wide_tile<A, 2, kWide>)
+                                : wide == 2   ? (places == 1 ? &wide_tile<A, 1, 2> : &wide_tile<A, 2, 2>)
+                                              : (places == 1 ? &wide_tile<A, 1, 1> : &wide_tile<A, 2, 1>);
+                 f(taps, x + channel, step, weights + v * vector_stride, vector_stride, bias + channel, y + channel,
+                   y_step);
+               }
+             }
+           });
 }
 
 // The pieces [begin, end): images x strips x parts of the vectors of channels. weights [vectors, R S, L]; bias [channels,
