@@ -63,12 +63,12 @@ def exact(pass_, x, w, dy, geometry):
 
 
 def bound(pass_, algo, x, w, dy, geometry):
-    """What each element's error may be: it goes with its tile's magnitude, not with its own."""
-    x, dy = (F.max_pool2d(t.abs(), 11, 1, 5) for t in (x, dy))
+    """What each element's error may be: it goes with its tile's magnitude, not with its own. Around the tensors, a ring of
+    what lies near: a tile transforms taps and places of padding, too."""
+    ring = 0 if pass_ == "wgrad" else 3
+    x, dy = (F.max_pool2d(F.pad(t.abs(), [ring] * 4), 11, 1, 5) for t in (x, dy))
     w = w.abs().amax((2, 3), keepdim=True).expand_as(w)
-    sums = exact(pass_, x, w, dy, geometry)
-    if pass_ != "wgrad":
-        sums = F.max_pool2d(sums, 7, 1, 3)  # a tile may reach into padding
+    sums = F.pad(exact(pass_, x, w, dy, geometry), [-ring] * 4)
     return UNITS[algo] * EPS * sums + 1e-30
 
 
