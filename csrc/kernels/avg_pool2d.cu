@@ -66,6 +66,7 @@ template <class T> struct Backward {
   template <class A> struct Given {
     A share;
     __device__ __forceinline__ void to(A& sum, int) const { sum += share; }
+    __device__ __forceinline__ void unless(bool outside) { share = outside ? A(0) : share; }
   };
   const T* dy;
   Averaged over;

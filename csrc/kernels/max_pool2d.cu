@@ -12,15 +12,15 @@
 // What bounds it  memory: a one-byte winner instead of an int64 index makes 2x2/2 forward 5.25 bytes an input element
 //                 instead of 7, backward 5.25 instead of 11 (float32). An H200 moves 4.3 TB/s and issues 132 x 4 x 32
 //                 instructions of a thread at 1.83 GHz: 7.2 for each byte. These kernels take 2 to 3.7 for a byte of
-//                 float32, and 2.9 to 5 of 16 bits, 3 x 3 the most (tools/bytes_moved.py): issue takes 0.3 to 0.7 of
+//                 float32, and 2.6 to 4.8 of 16 bits, 3 x 3 the most (tools/bytes_moved.py): issue takes 0.3 to 0.7 of
 //                 the time.
 // 16 bits         forward in windows of 3 x 3 compares integers made of values and taps (max_pool2d_16bit.h); where the
 //                 largest is a zero, it is +0.
-// What is next    3 x 3 / 2 backward in bfloat16, channels_last: 5 instructions a byte.
+// What is next    3 x 3 / 2 in 16 bits: 4.7 instructions a byte.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x     dy   winners   sectors   at least
 //   LeNet S2    forward     1.00                       11.9       10.5
-//   LeNet S2    backward           1.00      1.00      11.9       10.5
+//   LeNet S2    backward           1.00      1.00      10.1       8.95
 //   ResNet-50   forward     1.13                       8.00       7.76
 //   ResNet-50   backward           2.25      2.25      8.51       6.81
 #include "kernels/launchers.h"
@@ -95,6 +95,7 @@ template <class T> struct Backward {
     __device__ __forceinline__ void to(A& sum, int tap) const {
       if (((word ^ (unsigned(tap) * (mask & -mask))) & mask) == 0) sum += dy;
     }
+    __device__ __forceinline__ void unless(bool outside) { word = outside ? ~0u : word; }  // no tap is all ones
   };
   const T* dy;
   Winners winners;

@@ -240,9 +240,9 @@ __device__ __forceinline__ void pool_forward(const PoolWalk& walk, const T* __re
       op.template write<S>(g, at.row + o, at.column, first + o * next, windows[o]);
 }
 
-// dy -> dx [images, H, W, channels]. An Op has Given<A>, what a window gives: to(sum, tap); and
-// load<n, known>(g, element, p, q, given), which reads what n neighbours from window (p, q) on give; known: windows of
-// up to 256 taps.
+// dy -> dx [images, H, W, channels]. An Op has Given<A>, what a window gives: to(sum, tap), and unless(outside), after
+// which it gives nothing; and load<n, known>(g, element, p, q, given), which reads what n neighbours from window (p, q) on
+// give; known: windows of up to 256 taps.
 template <class S, class T, class Op>
 __device__ __forceinline__ void pool_backward(const PoolWalk& walk, T* __restrict__ dx, const Op& op) {
   using A = acc_t<T>;
@@ -258,40 +258,46 @@ __device__ __forceinline__ void pool_backward(const PoolWalk& walk, T* __restric
   if constexpr (K) {
     constexpr int kWide = S::columns / S::stride,
                   kWindows = kWide + (K > S::stride);  // windows over a row of the share
+    constexpr int kHigh = S::rows / S::stride + (K > S::stride);  // and over a column
     const int p0 = at.row / S::stride, q0 = at.column / S::stride;
     int from = moved_inside(p0, g.P);
     long long first = outputs + (long long)from * (g.Q * C);  // of the row of windows
     int columns[kWindows];  // how far its windows lie from there
 #pragma unroll
     for (int j = 0; j < kWindows; j++) columns[j] = moved_inside(q0 + j, g.Q) * C;
+    Given given[kHigh][kWindows][V];
 #pragma unroll
-    for (int i = 0; i < S::rows / S::stride + (K > S::stride); i++) {
-      const int p = p0 + i;
-      Given given[kWindows][V];
+    for (int i = 0; i < kHigh; i++) {
       if constexpr (S::across) {
         Given side_by_side[kWide];
         op.template load<kWide, true>(g, first + columns[0], from, q0, side_by_side);
-        for (int j = 0; j < kWide; j++) given[j][0] = side_by_side[j];
+        for (int j = 0; j < kWide; j++) given[i][j][0] = side_by_side[j];
         if (kWindows > kWide)
-          op.template load<1, true>(g, first + columns[kWindows - 1], from, columns[kWindows - 1], given[kWindows - 1]);
+          op.template load<1, true>(g, first + columns[kWindows - 1], from, columns[kWindows - 1],
+                                    given[i][kWindows - 1]);
       } else {
 #pragma unroll
         for (int j = 0; j < kWindows; j++)
-          op.template load<V, true>(g, first + columns[j], from, moved_inside(q0 + j, g.Q), given[j]);
+          op.template load<V, true>(g, first + columns[j], from, moved_inside(q0 + j, g.Q), given[i][j]);
       }
-      if (p < g.P - 1) from++, first += g.Q * C;
-#pragma unroll
-      for (int j = 0; j < kWindows; j++)
-        if (p < g.P && ((K == 3 && j < kWide) || q0 + j < g.Q))  // a window of three begins at every second column
-#pragma unroll
-          for (int a = 0; a < S::rows; a++)
-#pragma unroll
-            for (int b = 0; b < S::columns; b++) {
-              const int r = a + S::pad - S::stride * i, s = b + S::pad - S::stride * j;
-              if (r >= 0 && r < K && s >= 0 && s < K)
-                for (int v = 0; v < V; v++) given[j][v].to(sums[a][b][v], r * K + s);
-            }
+      if (p0 + i < g.P - 1) from++, first += g.Q * C;
     }
+#pragma unroll
+    for (int i = 0; i < kHigh; i++)
+#pragma unroll
+      for (int j = 0; j < kWindows; j++) {
+        // No branch, which loads would not pass. A window of three begins at every second column
+        const bool outside = p0 + i >= g.P || (!(K == 3 && j < kWide) && q0 + j >= g.Q);
+        for (int v = 0; v < V; v++) given[i][j][v].unless(outside);
+#pragma unroll
+        for (int a = 0; a < S::rows; a++)
+#pragma unroll
+          for (int b = 0; b < S::columns; b++) {
+            const int r = a + S::pad - S::stride * i, s = b + S::pad - S::stride * j;
+            if (r >= 0 && r < K && s >= 0 && s < K)
+              for (int v = 0; v < V; v++) given[i][j][v].to(sums[a][b][v], r * K + s);
+          }
+      }
   } else {
     const auto first = [](int place, int reach, const Divisor& stride) {
       return int(stride.quotient(unsigned(max(place - reach, 0)) + stride.by - 1));
