@@ -29,6 +29,8 @@ _ONCE = Limits(rounds=1, seconds=0.0, patience=0.0)  # under simulate(), where t
 _HEADINGS = ("layer", "kind", "input", "output", "pass", "algorithm", "calls", "ms", "share", "error")
 _COMPARED = ("torch's ms", "times as fast")
 _IF_DISTURBED = ", but other programs took the processor: no answer before the machine is idle"
+_MARK = "*"  # of a row that other programs disturbed
+_MOST_NAMES = 5  # of layers that have a reason in common
 _TEXTS = 6  # of these columns, the first ones are text, the others figures
 
 
@@ -98,11 +100,12 @@ class Summary:
 
     def __str__(self) -> str:
         lines = [_table([_cells(row) for row in self.passes])] if self.passes else ["no layer of convlab's ran"]
-        lines += [f"left as it is: {name or 'the model'}: {reason}" for name, reason in self.left.items()]
-        lines += [f"left as it is: {name or 'the model'}: {reason}" for name, reason in self.functions.items()]
-        lines += [f"not fused: {name or 'the model'}: {reason}" for name, reason in self.unfused.items()]
-        if disturbed := sum(row.disturbed for row in self.passes) + self.disturbed:
-            lines.append(f"other programs took the processor in {disturbed} of these times")
+        lines += [f"left as it is: {line}" for line in (*_grouped(self.left), *_grouped(self.functions))]
+        lines += [f"not fused: {line}" for line in _grouped(self.unfused)]
+        rows = sum(row.disturbed for row in self.passes)
+        if disturbed := rows + self.disturbed:
+            mark = f"{_MARK} " if rows else ""
+            lines.append(f"{mark}other programs took the processor in {disturbed} of these times")
         if self.passes:
             layers = len({row.layer for row in self.passes})
             torchs = "" if self.torch_seconds is None else f", by torch {1e3 * self.torch_seconds:.3f} ms"
@@ -133,14 +136,16 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
     torch's layers: how many times as fast it is stands in the last line.
 
     The model is left as it was, also its buffers, and the random numbers that come next are the same. Raises what the
-    model raises, and TypeError if it is none.
+    model raises, and TypeError if it is none, or input none of these.
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"summary: model must be a torch.nn.Module, got {type(model).__name__}")
-    if isinstance(compare, Tensor) or (isinstance(input, tuple) and input and all(type(n) is int for n in input)):
+    shape = isinstance(input, tuple) and input and all(type(n) is int for n in input)
+    if isinstance(compare, Tensor) or shape or not isinstance(input, (Tensor, tuple, dict)):
+        got = "" if isinstance(input, Tensor) else f", got {'a shape' if shape else type(input).__name__}"
         raise TypeError(
             "summary: input is what the model is called with: a tensor (of a shape, torch.randn(shape)), or a tuple or "
-            "dict of arguments"
+            f"dict of arguments{got}"
         )
     rows: Rows = {}
     handles = []
@@ -383,10 +388,19 @@ def _clock(x: Tensor | None) -> Callable[[], float]:
 
 def _cells(row: LayerPass) -> tuple[str, ...]:
     sizes = (" x ".join(map(str, shape)) for shape in (row.input, row.output))
-    figures: tuple[str, ...] = str(row.calls), f"{1e3 * row.seconds:.3f}", f"{row.share:.1%}", f"{row.error:.1e}"
+    mark = _MARK * row.disturbed
+    figures: tuple[str, ...] = str(row.calls), f"{mark}{1e3 * row.seconds:.3f}", f"{row.share:.1%}", f"{row.error:.1e}"
     if row.torch_seconds is not None:
         figures = *figures, f"{1e3 * row.torch_seconds:.3f}", f"{row.torch_seconds / row.seconds:.2f}"
     return (row.layer or "the model", row.kind, *sizes, row.pass_, row.algorithm or "", *figures)
+
+
+def _grouped(reasons: dict[str, str]) -> Iterator[str]:
+    """A line for each reason, with the names that have it."""
+    for reason in dict.fromkeys(reasons.values()):
+        names = [name or "the model" for name, its in reasons.items() if its == reason]
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        yield f"{', '.join(names[:_MOST_NAMES])}{more}: {reason}"
 
 
 def _headings(rows: list[tuple[str, ...]]) -> tuple[str, ...]:

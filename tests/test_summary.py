@@ -161,6 +161,11 @@ def test_forms_of_input_and_compiled_models():
     for arguments in ((x, x), (tuple(x.shape),)):
         with pytest.raises(TypeError, match=r"torch.randn\(shape\)"):
             convlab.summary(Two(), *arguments)
+    for wrong, kind in (([x], "list"), ("lenet", "str"), (None, "NoneType")):
+        with pytest.raises(TypeError, match=f"summary: input is .*, got {kind}$"):
+            convlab.summary(Two(), wrong)
+        with pytest.raises(TypeError, match=f"summary: model must be a torch.nn.Module, got {kind}$"):
+            convlab.summary(wrong, x)
 
 
 @pytest.mark.parametrize("rich", [True, False])
@@ -178,6 +183,9 @@ def test_as_text(model, rich, monkeypatch):
     assert "left as it is: 1: convert() has not seen it" in str(
         convlab.summary(nn.Sequential(nn.Identity(), nn.ReLU()), torch.randn(1, 2))
     )
+    unconverted = str(convlab.summary(nn.Sequential(*(nn.ReLU() for _ in range(8)), nn.Softplus()), torch.randn(1, 2)))
+    assert "left as it is: 0, 1, 2, 3, 4 and 3 more: convert() has not seen it" in unconverted
+    assert unconverted.count("convert() has not seen it") == 1
     assert "no layer of convlab's ran" in str(convlab.summary(nn.Linear(2, 2), torch.randn(1, 2)))
 
 
@@ -243,7 +251,8 @@ def test_how_many_times_faster_the_model_is(model):
 def test_times_that_other_programs_disturbed(model, monkeypatch, disturbed):
     monkeypatch.setattr(_summary, "best", lambda *_: Timing(0.001, disturbed))
     x = torch.randn(2, 3, 12, 12)
-    text = str(convlab.summary(model, x)) + str(convlab.summary(model, x, compare=True))
+    text = str(convlab.summary(model, x)) + "\n" + str(convlab.summary(model, x, compare=True))
     for n in (11, 12):  # passes; and the steps
         assert (f"other programs took the processor in {n} of these times" in text) == disturbed
+    assert text.count(" *1.000 ") == (22 if disturbed else 0) and text.count("\n* other") == (2 if disturbed else 0)
     assert text.splitlines()[-1].endswith("no answer before the machine is idle") == disturbed
