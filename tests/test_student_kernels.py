@@ -198,6 +198,13 @@ def test_a_race_in_device_memory_suggests(who, advice):
     assert advice in suggestion(f"{race}  written by {who}, unordered, at mine.cu:5:8")
 
 
+def test_a_missing_barrier_is_suggested_in_one_way():
+    races = [f"race ({kind}) on shared memory 'tile'\n" for kind in ("read after write", "write after write")]
+    assert len({suggestion(race) for race in races}) == 1
+    assert "__syncthreads() between the two, which all threads" in suggestion(races[0])
+    assert not suggestion("race (read before write)")
+
+
 def test_what_a_file_is_like(tmp_path):
     source = tmp_path / "mine.cu"
     texts = {

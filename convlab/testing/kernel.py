@@ -21,9 +21,8 @@ from .traffic import advice, digits, noted, numbers_of, table
 
 _MOST_WARNINGS, _MOST_LINES = 8, 12
 _SUGGESTIONS = {  # by the simulator's words
-    r"race \((?:read after write|write after read)\) on shared ": "a __syncthreads() between the two, which all threads of the block reach",
     r"race \(.*\) on [^s][^\n]*\n.*\n.* by a thread of another block": "no barrier reaches another block: atomicAdd, an element for each block, or a launch for each of the two steps",
-    r"race \((?!read before)": "a __syncthreads() between the two, or atomicAdd where threads add to one element",
+    r"race \((?!read before)": "a __syncthreads() between the two, which all threads of the block reach, or atomicAdd where threads add to one element",
     r"barrier divergence: .* the others have returned": "a condition around loads and stores alone, rather than a return before the barrier or an if around it",
 }
 ENDLESS = "has run for"  # in the simulator's words
