@@ -316,11 +316,10 @@ def alike(size: int, outputs: int) -> tuple[int, int] | None:
 
 
 def _windows(x: Tensor, sizes: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """The windows' size and stride, where all are alike; symbols, whose values a graph shall not depend on, are not."""
+    """The windows' size and stride, where all are alike. Symbols, and the tensors that torch.jit.trace has for sizes, are
+    not: a graph shall not depend on their values."""
     (H, W), (P, Q) = x.shape[2:], sizes
-    if isinstance(H, torch.SymInt) or isinstance(W, torch.SymInt) or isinstance(P, torch.SymInt):
-        return None
-    return None if isinstance(Q, torch.SymInt) else _windows_of(H, W, P, Q)
+    return _windows_of(H, W, P, Q) if type(H) is type(W) is type(P) is type(Q) is int else None
 
 
 @lru_cache(maxsize=1024)

@@ -142,6 +142,17 @@ def test_jit_trace(gradients, tmp_path):
 
 
 @pytest.mark.works_with(JIT)
+@pytest.mark.parametrize("kind", [nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d])
+def test_a_trace_of_adaptive_pooling_takes_images_of_other_sizes(kind):
+    theirs = nn.Sequential(kind(3), kind(1)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", torch.jit.TracerWarning)
+        traced = torch.jit.trace(convlab.convert(copy.deepcopy(theirs)), torch.randn(1, 2, 12, 12))
+    for x in (torch.randn(1, 2, 12, 12), torch.randn(2, 2, 14, 9)):
+        torch.testing.assert_close(traced(x), theirs(x))
+
+
+@pytest.mark.works_with(JIT)
 def test_a_trace_in_another_process(tmp_path):
     model = convlab.convert(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())).eval()
     torch.jit.trace(model, torch.ones(1, 1, 5, 5)).save(tmp_path / "traced.pt")
