@@ -1,11 +1,33 @@
-"""Types for argparse's `type=`: the value, or an error that says what was expected."""
+"""A parser for command lines whose error is what one sees, and types for argparse's `type=`: the value, or an error that
+says what was expected."""
 
 import math
 import os
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
+
+
+class Parser(ArgumentParser):
+    """One that says what is wrong, without all options before it."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n(all options: {self.prog} --help)\n")
+
+
+def one_of(names):
+    """A type for one of these names."""
+
+    def parse(text):
+        if text in names:
+            return text
+        near = get_close_matches(text, names, n=1)
+        meant = f": did you mean {near[0]}?" if near else ""
+        raise ArgumentTypeError(f"{text!r} is none of the names{meant} ({', '.join(names)})")
+
+    return parse
 
 
 def whole_number(least):

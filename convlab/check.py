@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from ._command_line import Parser, one_of
 from ._pipe import run
 from .explain.page import page_file
 from .testing import traffic
@@ -32,13 +33,13 @@ from .testing.program import PLAIN_TYPES, dtype_option, like_of, nvcc_says
 
 def main(arguments=None) -> int:
     dtypes = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m convlab.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", nargs="?", metavar="FILE", help="the kernel and its launcher")
     parser.add_argument(
         "--like",
-        choices=CHECKABLE,
+        type=one_of(CHECKABLE),
         metavar="NAME",
         help=f"what it computes: {', '.join(CONTRACTS)}; or main, for a program of your own (default: the one that FILE defines; of a new file, conv2d_forward)",
     )

@@ -386,6 +386,22 @@ def test_the_command(tmp_path, capsys):
     assert all(like in done.stdout for like in testing.CONTRACTS)
 
 
+def test_a_wrong_name_is_what_one_sees(capsys):
+    """Without the usage, and with the nearest name."""
+    for wrong, says in (
+        ("conv2d_foward", "did you mean conv2d_forward?"),
+        ("lstm", "none of the names (conv2d_forward, "),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            check.main(["--like", wrong, "mine.cu"])
+        said = capsys.readouterr().err
+        assert (
+            ended.value.code == 2
+            and says in said
+            and said.startswith("python -m convlab.check: error: argument --like")
+        )
+
+
 def test_what_was_compiled_serves_every_checkout(tmp_path, monkeypatch):
     """It does not know where the tree lies, only what is in it."""
     folders = []

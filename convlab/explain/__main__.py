@@ -20,7 +20,7 @@ import sys
 import torch
 
 from .._algorithms import PASSES, Conv2dProblem
-from .._command_line import output_file
+from .._command_line import Parser, output_file
 from .._pipe import run
 from ..gpus import GPUS
 from ..layers import NAMED, TRANSPOSED, find
@@ -30,7 +30,7 @@ from .page import page_file, page_of
 
 def parse(argv=None):
     """The command line's choices; what makes no sense ends the program with a line that says why."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m convlab.explain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
