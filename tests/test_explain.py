@@ -20,6 +20,7 @@ import convlab
 from convlab import layers, simulate
 from convlab.explain import GPUS, compiled, counting, explain, explanation, plot
 from convlab.explain import __main__ as command
+from convlab.explain import text as as_text
 from convlab.explain.picture import Picture
 from convlab.explain.work import work_of
 from convlab.gpus import waves_of
@@ -89,12 +90,13 @@ def test_replication_of_the_unrolled_input(layer, replication):
     assert asked.requested("input") / (FLOAT * elements) == pytest.approx(p.work.replication)
 
 
-def test_the_whole_ladder_is_counted_in_time():
+def test_the_whole_ladder_is_counted_in_time(monkeypatch):
     """Half a minute is promised; CPU time, because tests run side by side."""
     before = resource.getrusage(resource.RUSAGE_SELF)
     explained = explain("lenet.c3", count=True)
     after = resource.getrusage(resource.RUSAGE_SELF)
     assert after.ru_utime - before.ru_utime < 30
+    monkeypatch.setattr(as_text, "_folded", lambda line: [line])
     text = str(explained)
     for p in explained.passes:
         for rung in p.rungs:
@@ -351,6 +353,22 @@ def test_an_unknown_kernel_is_shown_as_such(monkeypatch):
 
 
 # ---- the answer ------------------------------------------------------------------------------------------------------
+
+
+def test_text_fits_a_terminal():
+    """Every kernel's full name, too; and no word is lost where a sentence is folded."""
+    for layer in ("lenet.c3@64", "resnet-128"):
+        e = explain(layer)
+        lines = str(e).splitlines()
+        assert max(map(len, lines)) <= as_text.WIDTH
+        assert all(
+            any(launch.kernel in line for line in lines)
+            for p in e.passes
+            for rung in p.rungs
+            for launch in rung.launches
+        )
+    long = "  y: " + "a sentence of words " * 12 + " [modelled]"
+    assert len(as_text._folded(long)) > 1 and " ".join(as_text._folded(long)).split() == long.split()
 
 
 def test_the_function_is_in_the_package_of_the_command():

@@ -1,9 +1,13 @@
 """An explanation as text. Every figure says what it is: [modelled], [counted] by the simulator, [compiled], or
 [published]."""
 
+import re
+import textwrap
+
 from .explanation import Bound, CpuRung, Explanation, Pass, Rung
 from .multiplied import Multiplied
 
+WIDTH = 120
 RESOURCES = {
     "issue": "the issue of instructions",
     "fma": "multiply-adds",
@@ -19,7 +23,16 @@ ROOFS = {"memory": "memory", "caches": "L1 caches and shared memory"}
 
 def rendered(e: Explanation) -> str:
     """The whole of it."""
-    return "\n".join(line.rstrip() for line in (*head(e), *(line for p in e.passes for line in ("", *_pass(e, p)))))
+    lines = (*head(e), *(line for p in e.passes for line in ("", *_pass(e, p))))
+    return "\n".join(part.rstrip() for line in lines for part in _folded(line))
+
+
+def _folded(line: str) -> list[str]:
+    """A sentence in lines of a terminal's width; pictures and tables, which have runs of spaces, as they are."""
+    if len(line) <= WIDTH or re.search(r"[│┌└]|\S   ", line):
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def head(e: Explanation):
@@ -121,10 +134,9 @@ def _cpu_line(rung: CpuRung) -> str:
 
 
 def launch_table(p: Pass):
-    """A line a launch."""
+    """A line of figures a launch, the kernel below it: template arguments take half a terminal's width."""
     heads = [
         "algorithm",
-        "kernel",
         "grid",
         "block",
         "registers",
@@ -135,31 +147,25 @@ def launch_table(p: Pass):
         "last full",
         "wasted",
     ]
-    marks = ["", "", "[modelled]", "[modelled]", "[compiled]", "[compiled]", *["[modelled]"] * 5]
-    rows, sources = [], {}
+    rows, kernels, sources = [heads], [""], {}
     for rung in p.rungs:
         for i, launch in enumerate(rung.launches):
             known = [str(launch.registers), f"{launch.shared:,}"] if launch.compiled else ["?", "?"]
             w = launch.waves
             waves = [str(w.blocks_at_once), _percent(w.occupancy), str(w.waves), _percent(w.tail)] if w else ["?"] * 4
             wasted = "" if i or rung.wasted is None else _percent(rung.wasted)
-            times = f" x {launch.times}" if launch.times > 1 else ""
-            rows.append(
-                [
-                    rung.algorithm if not i else "",
-                    launch.kernel + times,
-                    _shape(launch.grid),
-                    _shape(launch.block),
-                    *known,
-                    *waves,
-                    wasted,
-                ]
-            )
+            name = rung.algorithm if not i else ""
+            rows.append([name, _shape(launch.grid), _shape(launch.block), *known, *waves, wasted])
+            kernels.append(f"  {launch.kernel}" + (f" x {launch.times}" if launch.times > 1 else ""))
             sources[launch.compiled] = None
-    yield from _columns([heads, marks, *rows])
-    yield "registers and static shared memory: " + "; ".join(
+    for line, kernel in zip(_columns(rows), kernels):
+        yield line
+        if kernel:
+            yield kernel
+    yield "registers and static shared memory: [compiled], " + "; ".join(
         who or "of the kernels with ?, unknown: not in the recorded table" for who in sources
     )
+    yield "all other figures: [modelled]"
 
 
 def counts(p: Pass, rung: Rung, by_line=True):
@@ -194,10 +200,9 @@ def _prediction(rung: Rung) -> str:
 
 def _columns(rows):
     widths = [max(map(len, column)) for column in zip(*rows)]
-    left = 2  # columns of words
     for row in rows:
         yield "  ".join(
-            f"{cell:<{w}}" if i < left else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(row, widths))
+            f"{cell:<{w}}" if not i else f"{cell:>{w}}" for i, (cell, w) in enumerate(zip(row, widths))
         ).rstrip()
 
 
