@@ -15,13 +15,25 @@ struct FilterPiece {
   int64_t at;  // in w
   int columns, period;
   int64_t first, outer;
+};
 
-  int64_t row(int j) const { return first + j % period * outer + j / period; }
+// The rows of a piece's columns, one after another: a division for each would take longer than what is copied
+struct PackedRow {
+  int64_t outer, first, row;
+  int period, in_period = 0;
+
+  explicit PackedRow(const FilterPiece& piece)
+      : outer(piece.outer), first(piece.first), row(piece.first), period(piece.period) {}
+  void next() {
+    row += outer;
+    if (++in_period == period) in_period = 0, row = ++first;
+  }
 };
 
 template <class A, class T>
 void columns_to_rows(const T* w, const FilterPiece& piece, int64_t lane_stride, int lanes, A* packed) {
   constexpr int L = kLanes<A>;
+  PackedRow to(piece);
   for (int j = 0; j < piece.columns; j += L) {
     Vec<A> block[L];
 #pragma GCC unroll 16
@@ -31,8 +43,8 @@ void columns_to_rows(const T* w, const FilterPiece& piece, int64_t lane_stride, 
     }
     transpose<A>(block);
 #pragma GCC unroll 16
-    for (int l = 0; l < L; l++)
-      if (j + l < piece.columns) store<A>(packed + piece.row(j + l) * L, block[l]);
+    for (int l = 0; l < L; l++, to.next())
+      if (j + l < piece.columns) store<A>(packed + to.row * L, block[l]);
   }
 }
 
@@ -41,12 +53,12 @@ template <class A, class T>
 void rows_to_columns(const A* packed, int slices, int64_t slice, const FilterPiece& piece, T* w, int64_t lane_stride,
                      int lanes) {
   constexpr int L = kLanes<A>;
+  PackedRow from(piece);
   for (int j = 0; j < piece.columns; j += L) {
     Vec<A> block[L];
-    for (int l = 0; l < L; l++) {
+    for (int l = 0; l < L; l++, from.next()) {
       block[l] = Vec<A>{};
-      for (int i = 0; i < slices && j + l < piece.columns; i++)
-        block[l] += load<A>(packed + i * slice + piece.row(j + l) * L);
+      for (int i = 0; i < slices && j + l < piece.columns; i++) block[l] += load<A>(packed + i * slice + from.row * L);
     }
     transpose<A>(block);
     for (int l = 0; l < lanes; l++) store_some<A>(w + piece.at + l * lane_stride + j, block[l], piece.columns - j);
