@@ -135,6 +135,17 @@ def test_large_targets_of_few_weights(conv):
     assert torch.equal(alone, y[:1])
 
 
+@pytest.mark.parametrize("shape", [(0, 40, 5, 5), (3, 40, 1, 1)], ids=["no image", "padding alone"])
+def test_weights_that_meet_nothing_have_no_gradient(shape):
+    """What the call before has left in scratch memory must not show through."""
+    w = torch.randn(40, 40, 3, 3, requires_grad=True)
+    for x in (torch.randn(3, 40, 5, 5), torch.randn(shape)):
+        y = CF.conv2d(x, w, padding=1, algo="register_tiled")
+        (dw,) = torch.autograd.grad(y.sum(), w)
+    dw[:, :, 1, 1] = 0  # the tap that meets an image of one pixel
+    assert not dw.any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("channels", [1, 3, 6, 8, 9])
 def test_direct_with_more_channels_than_lanes(channels, dtype):

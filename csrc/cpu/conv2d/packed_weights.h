@@ -34,18 +34,19 @@ template <class A, class T>
 void columns_to_rows(const T* w, const FilterPiece& piece, int64_t lane_stride, int lanes, A* packed) {
   constexpr int L = kLanes<A>;
   PackedRow to(piece);
-  for (int j = 0; j < piece.columns; j += L) {
+  const auto turn = [&](int j, auto whole) __attribute__((always_inline)) {
+    const int left = whole ? L : piece.columns - j, rows = whole ? L : lanes;
     Vec<A> block[L];
 #pragma GCC unroll 16
-    for (int l = 0; l < L; l++) {
-      const T* const from = w + piece.at + l * lane_stride + j;
-      block[l] = l < lanes ? load_some<A>(from, piece.columns - j) : Vec<A>{};
-    }
+    for (int l = 0; l < L; l++) block[l] = l < rows ? load_some<A>(w + piece.at + l * lane_stride + j, left) : Vec<A>{};
     transpose<A>(block);
 #pragma GCC unroll 16
     for (int l = 0; l < L; l++, to.next())
-      if (j + l < piece.columns) store<A>(packed + to.row * L, block[l]);
-  }
+      if (l < left) store<A>(packed + to.row * L, block[l]);
+  };
+  int j = 0;
+  for (; j + L <= piece.columns && lanes == L; j += L) turn(j, std::true_type());
+  for (; j < piece.columns; j += L) turn(j, std::false_type());
 }
 
 // The same backwards, where the packed matrix is the sum of `slices`, in their order
@@ -54,15 +55,22 @@ void rows_to_columns(const A* packed, int slices, int64_t slice, const FilterPie
                      int lanes) {
   constexpr int L = kLanes<A>;
   PackedRow from(piece);
-  for (int j = 0; j < piece.columns; j += L) {
+  const auto turn = [&](int j, auto whole) __attribute__((always_inline)) {
+    const int left = whole ? L : piece.columns - j, rows = whole ? L : lanes;
     Vec<A> block[L];
+#pragma GCC unroll 16
     for (int l = 0; l < L; l++, from.next()) {
-      block[l] = Vec<A>{};
-      for (int i = 0; i < slices && j + l < piece.columns; i++) block[l] += load<A>(packed + i * slice + from.row * L);
+      block[l] = l < left ? load<A>(packed + from.row * L) : Vec<A>{};
+      for (int i = 1; i < slices && l < left; i++) block[l] += load<A>(packed + i * slice + from.row * L);
     }
     transpose<A>(block);
-    for (int l = 0; l < lanes; l++) store_some<A>(w + piece.at + l * lane_stride + j, block[l], piece.columns - j);
-  }
+#pragma GCC unroll 16
+    for (int l = 0; l < L; l++)
+      if (l < rows) store_some<A>(w + piece.at + l * lane_stride + j, block[l], left);
+  };
+  int j = 0;
+  for (; j + L <= piece.columns && lanes == L; j += L) turn(j, std::true_type());
+  for (; j < piece.columns; j += L) turn(j, std::false_type());
 }
 
 // The pieces of a vector of channels, unless the lanes lie side by side themselves

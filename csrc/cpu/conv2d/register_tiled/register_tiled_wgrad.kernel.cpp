@@ -13,9 +13,9 @@
 
 namespace convlab::CONVLAB_ISA::register_tiled {
 
-// sums [J, NV vectors] of channels c and k += ; rows of L, vectors `vector_stride` apart
+// sums [J, NV vectors] of channels c and k += , or = if they are new; rows of L, vectors `vector_stride` apart
 template <class A, int J, int NV>
-void wgrad_tile(const Pair* pairs, int64_t count, const A* x, const A* dy, A* sums, int64_t vector_stride) {
+void wgrad_tile(const Pair* pairs, int64_t count, const A* x, const A* dy, A* sums, int64_t vector_stride, bool anew) {
   constexpr int L = kLanes<A>;
   Vec<A> acc[J][NV] = {};
   for (int64_t i = 0; i < count; i++) {
@@ -34,8 +34,10 @@ void wgrad_tile(const Pair* pairs, int64_t count, const A* x, const A* dy, A* su
 #pragma GCC unroll 32
   for (int j = 0; j < J; j++)
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; v++)
-      store<A>(sums + j * L + v * vector_stride, load<A>(sums + j * L + v * vector_stride) + acc[j][v]);
+    for (int v = 0; v < NV; v++) {
+      A* const to = sums + j * L + v * vector_stride;
+      store<A>(to, anew ? acc[j][v] : load<A>(to) + acc[j][v]);
+    }
 }
 
 struct Span {
@@ -101,10 +103,11 @@ Lens<A> look_in_tiles(const TiledProduct& t, const T* source, const Strip& s, in
   return lens;
 }
 
-// The sums of one strip's pixels, for the vectors of one tile of k: sums [vectors, R, S, C/groups, L] +=
+// The sums of one strip's pixels, for the vectors of one tile of k: sums [vectors, R, S, C/groups, L] += , or = for the
+// first strip
 template <class A>
 void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, const Strip& s, const Lens<A>& x,
-               const Grad<A>& dy, Pair* pairs, int vectors, A* sums) {
+               const Grad<A>& dy, Pair* pairs, int vectors, A* sums, bool anew) {
   constexpr int L = kLanes<A>;
   const int64_t vector_stride = int64_t(vertical.kernel) * horizontal.kernel * p.depth * L;
   const auto reached_by = [&](int t) {
@@ -125,7 +128,11 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
         height = rows.end - rows.begin, width = columns.end - columns.begin;
         count = pair_up(vertical, horizontal, rows, columns, s, x, dy, pairs);
       }
-      if (!count) continue;
+      if (!count) {
+        for (int v = 0; v < vectors && anew; v++)
+          for (int i = 0; i < taps * p.depth * L; i++) sums[v * vector_stride + i] = 0;
+        continue;
+      }
       const A* const from = x.data + (s.n0 - x.n0) * x.n + (int64_t(rows.begin) * vertical.stride + h0 - x.row0) * x.h +
                             (int64_t(columns.begin) * horizontal.stride + w0) * x.w;
       const A* const grad = dy.data + (rows.begin - s.row0) * dy.h + columns.begin * dy.w;
@@ -135,7 +142,7 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
         const auto f = vectors == 1
                            ? of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, 1>; })
                            : of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, kTileVectors>; });
-        f(pairs, count, from + (x.tile ? i * x.tile : c), grad, sums + c * L, vector_stride);
+        f(pairs, count, from + (x.tile ? i * x.tile : c), grad, sums + c * L, vector_stride, anew);
       }
     }
 }
@@ -169,9 +176,9 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
     const int64_t slice = piece / parts / p.groups;
     A* const piece_sums =
         slices == 1 ? own_sums : sums + ((slice * p.groups + group) * vectors + first_vector) * vector_stride;
-    for (int64_t i = 0; i < (end_vector - first_vector) * vector_stride; i++) piece_sums[i] = 0;
-
-    for (int64_t strip = strips * slice / slices; strip < strips * (slice + 1) / slices; strip++) {
+    const int64_t first_strip = strips * slice / slices;
+    for (int64_t i = 0; i < (end_vector - first_vector) * vector_stride && !strips; i++) piece_sums[i] = 0;
+    for (int64_t strip = first_strip; strip < strips * (slice + 1) / slices; strip++) {
       const Strip s = strip_of(p, strip);
       if (seen != strip * p.groups + group)
         lens = t.source_in_tiles ? look_in_tiles<A>(t, x, s, group, x_panel) : look<A>(t, x, s, group, x_panel);
@@ -188,7 +195,7 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
           take_in(from + (n - s.n0) * p.target.n, p.target, rows, columns, lanes, dy_panel + (n - s.n0) * grad.n,
                   kPanel);
         add_strip(p, vertical, horizontal, s, lens, grad, pairs, (lanes + L - 1) / L,
-                  piece_sums + int64_t(panel - first) * kTileVectors * vector_stride);
+                  piece_sums + int64_t(panel - first) * kTileVectors * vector_stride, strip == first_strip);
       }
     }
     if (slices == 1)
