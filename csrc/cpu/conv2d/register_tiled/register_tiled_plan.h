@@ -28,7 +28,8 @@ constexpr int kShallow = 4;
 constexpr int kDeep = 16;  // source channels a group: so many pay for them also where a tile is narrow
 constexpr int kSmallPlane = 256;  // bytes: turning one, and packing the weights it meets, takes longer than it saves
 constexpr int kFewPlanes = 32;  // of the source of 1 x 1 filters: so few are not worth turning either
-constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad
+constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad,
+constexpr int kManySums = 8192;  // unless a group has so many weights, where it is slower (1.1 to 1.6 times)
 constexpr int kManyTerms = 48;  // channels times taps: so many make loops long enough, and in wgrad half as many again
 
 // Offsets within an image have 32 bits
@@ -50,7 +51,8 @@ inline bool best(const Problem& p) {
     return wgrad ? depth > 1 && width >= (g.groups > 1 ? full / 2 : full) : width >= full;
   }
   if (g.H == 1 && g.P == 1) {  // one dimension: `direct` is 1.1 to 1.3 times as fast
-    if (wgrad && g.stride_w == 1 && g.Q >= kLongRow * instruction_set().lanes(p.dtype)) return false;
+    if (wgrad && g.stride_w == 1 && g.Q >= kLongRow * instruction_set().lanes(p.dtype) && width * terms < kManySums)
+      return false;
     if (p.pass == Pass::forward && depth <= kShallow) return false;
   }
   // `direct` reads and writes planes where they lie if filters are 1 x 1; with AVX2 turning them takes less time than that
