@@ -8,6 +8,8 @@
 //                 slices of strips are summed apart, as many as the shape asks for, and added up in their order, so the
 //                 result has the same bits for any number of threads.
 // What bounds it  multiply-adds from about 32 x 12 channels on. `direct` is for fewer.
+#include <algorithm>
+
 #include "cpu/conv2d/packed_weights.h"
 #include "cpu/conv2d/register_tiled/source_of_strip.h"
 
@@ -177,7 +179,7 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
     A* const piece_sums =
         slices == 1 ? own_sums : sums + ((slice * p.groups + group) * vectors + first_vector) * vector_stride;
     const int64_t first_strip = strips * slice / slices;
-    for (int64_t i = 0; i < (end_vector - first_vector) * vector_stride && !strips; i++) piece_sums[i] = 0;
+    if (!strips) std::fill_n(piece_sums, (end_vector - first_vector) * vector_stride, A(0));
     for (int64_t strip = first_strip; strip < strips * (slice + 1) / slices; strip++) {
       const Strip s = strip_of(p, strip);
       if (seen != strip * p.groups + group)
