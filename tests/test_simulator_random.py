@@ -104,8 +104,8 @@ def average_pooling(rng):
     same_as_torch(lambda t: CF.avg_pool2d(t, *arguments), lambda t: F.avg_pool2d(t, *arguments), x, exact=False)
 
 
-def shared_windows(rng):
-    """(x, arguments) of windows of which a thread makes several, side by side in a row or of channels side by side."""
+def shared_pooling(rng):
+    """Windows of which a thread makes several, side by side in a row or of channels side by side."""
     kernel, stride, padding = rng.choice(
         [(2, 2, 0), (3, 2, 1), (rng.randint(1, 4), rng.randint(1, 3), rng.choice([0, 0, 1]))]
     )
@@ -115,19 +115,19 @@ def shared_windows(rng):
     x = integers(rng, rng.randint(1, 3), rng.choice([1, 3, 4, 8, 16]), *size, low=-9, high=9)
     if rng.random() < 0.5:
         x = x.contiguous(memory_format=torch.channels_last)
-    return x, (kernel, stride, padding)
-
-
-def shared_pooling(rng):
-    x, arguments = shared_windows(rng)
+    arguments = (kernel, stride, padding)
     maximum, average = (*arguments, 1, rng.random() < 0.5), (*arguments, rng.random() < 0.5, rng.random() < 0.5)
     same_as_torch(lambda t: CF.max_pool2d(t, *maximum), lambda t: F.max_pool2d(t, *maximum), x, exact=False)
     same_as_torch(lambda t: CF.avg_pool2d(t, *average), lambda t: F.avg_pool2d(t, *average), x, exact=False)
 
 
 def max_pooling_of_nan(rng):
-    """NaN beats everything, and of several the last one wins."""
-    x, arguments = shared_windows(rng)
+    """NaN beats everything, and of several the last one wins. 16 bits have code of their own for it."""
+    size = rng.randint(4, 19), rng.choice([8, 16, rng.randint(4, 19)])
+    x = integers(rng, rng.randint(1, 3), rng.choice([1, 8, 16]), *size).to(rng.choice(DTYPES[-2:]))
+    if rng.random() < 0.5:
+        x = x.contiguous(memory_format=torch.channels_last)
+    arguments = rng.choice([(3, 2, 1), (3, 2, 1), (2, 2, 0)])
     x = torch.where(torch.rand(x.shape) < 0.2, torch.nan, x)
     y, indices = CF.max_pool2d(x, *arguments, return_indices=True)
     expected, winners = F.max_pool2d(x.double(), *arguments, return_indices=True)
