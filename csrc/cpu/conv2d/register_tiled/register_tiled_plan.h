@@ -55,13 +55,15 @@ inline bool best(const Problem& p) {
       return false;
     if (p.pass == Pass::forward && depth <= kShallow) return false;
   }
-  // `direct` reads and writes planes where they lie if filters are 1 x 1; with AVX2 turning them takes less time than that
-  // saves (the other way round at 16 channels and less, and alike at 64)
-  if (is_pointwise(g) && g.H * g.W % 16 == 0 && !wgrad && instruction_set().vector_bytes > 32) return false;
-  // and, with any vectors, weights in forward (1.0 to 1.4 times as fast in small planes, 1.0 to 1.2 with few channels)
-  if (is_pointwise(g) && g.H * g.W % 16 == 0 && p.pass == Pass::forward && is_sum_type(p.dtype) &&
-      (int64_t(g.H) * g.W * sum_bytes(p.dtype) <= kSmallPlane || depth <= kFewPlanes))
-    return false;
+  if (is_pointwise(g) && g.H * g.W % 16 == 0 && !wgrad) {
+    // `direct` reads and writes planes where they lie if filters are 1 x 1; with AVX2 turning them takes less time than
+    // that saves (the other way round at 16 channels and less, and alike at 64)
+    if (instruction_set().vector_bytes > 32) return false;
+    // and, with any vectors, weights in forward (1.0 to 1.4 times as fast in small planes, 1.0 to 1.2 with few channels)
+    if (p.pass == Pass::forward && is_sum_type(p.dtype) &&
+        (int64_t(g.H) * g.W * sum_bytes(p.dtype) <= kSmallPlane || depth <= kFewPlanes))
+      return false;
+  }
   if (width < kNarrow) return width >= full && depth > kDeep;
   return depth > kShallow || (wgrad ? depth > 1 && 2 * terms > 3 * kManyTerms : terms >= kManyTerms);
 }
