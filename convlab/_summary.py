@@ -30,7 +30,6 @@ _HEADINGS = ("layer", "kind", "input", "output", "pass", "algorithm", "calls", "
 _COMPARED = ("torch's ms", "times as fast")
 _IF_DISTURBED = ", but other programs took the processor: no answer before the machine is idle"
 _MARK = "*"  # of a row that other programs disturbed
-_MOST_NAMES = 5  # of layers that have a reason in common
 _TEXTS = 6  # of these columns, the first ones are text, the others figures
 
 
@@ -398,9 +397,8 @@ def _cells(row: LayerPass) -> tuple[str, ...]:
 def _grouped(reasons: dict[str, str]) -> Iterator[str]:
     """A line for each reason, with the names that have it."""
     for reason in dict.fromkeys(reasons.values()):
-        names = [name or "the model" for name, its in reasons.items() if its == reason]
-        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-        yield f"{', '.join(names[:_MOST_NAMES])}{more}: {reason}"
+        names = (name or "the model" for name, its in reasons.items() if its == reason)
+        yield f"{', '.join(names)}: {reason}"
 
 
 def _headings(rows: list[tuple[str, ...]]) -> tuple[str, ...]:
