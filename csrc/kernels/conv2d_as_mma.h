@@ -122,20 +122,31 @@ template <class T, bool kChannelsLast> struct ImageMap {
   };
 
   // z: the group, and of dgrad the residue class
-  CONVLAB_HD Part part(int z) const {
+  CONVLAB_HD Part part(int z) const { return part(z, axis(z, true), axis(z, false)); }
+
+  // The same, by the first two threads of a block: axes are what takes time.
+  __device__ void make_part(int z, Part& made) const {
+    const int thread = int(threadIdx.x);
+    if (thread < 2) (thread == 0 ? made.h : made.v) = axis(z, thread == 0);
+    __syncwarp();
+    if (thread == 0) made = part(z, made.h, made.v);
+  }
+
+ private:
+  CONVLAB_HD TapAxis axis(int z, bool vertical) const {
+    const int kernel = vertical ? g.R : g.S, stride = vertical ? g.stride_h : g.stride_w;
+    const int pad = vertical ? g.pad_h : g.pad_w, dilation = vertical ? g.dilation_h : g.dilation_w;
+    if (!dgrad) return forward_axis(vertical ? g.P : g.Q, kernel, stride, pad, dilation);
+    const int size = vertical ? g.H : g.W;
+    if (joined) return joined_axis(size, kernel, stride, pad);
+    const int across = classes_with_taps(g.S, g.stride_w, g.dilation_w);
+    return dgrad_axis(vertical ? z % classes_of(g) / across : z % across, size, kernel, stride, pad, dilation);
+  }
+
+  CONVLAB_HD Part part(int z, const TapAxis& h, const TapAxis& v) const {
     Part p;
-    int group = z;
-    if (joined) {
-      p.h = joined_axis(g.H, g.R, g.stride_h, g.pad_h), p.v = joined_axis(g.W, g.S, g.stride_w, g.pad_w);
-    } else if (dgrad) {
-      const int classes = classes_of(g), across = classes_with_taps(g.S, g.stride_w, g.dilation_w);
-      group = z / classes;
-      p.h = dgrad_axis(z % classes / across, g.H, g.R, g.stride_h, g.pad_h, g.dilation_h);
-      p.v = dgrad_axis(z % across, g.W, g.S, g.stride_w, g.pad_w, g.dilation_w);
-    } else {
-      p.h = forward_axis(g.P, g.R, g.stride_h, g.pad_h, g.dilation_h);
-      p.v = forward_axis(g.Q, g.S, g.stride_w, g.pad_w, g.dilation_w);
-    }
+    p.h = h, p.v = v;
+    const int group = dgrad && !joined ? z / classes_of(g) : z;
     p.class_columns = dgrad ? g.Cg() : g.Kg(), p.classes_across = g.stride_w;
     p.columns = p.class_columns * (joined ? g.stride_h * g.stride_w : 1);
     p.rows = (long long)g.N * p.h.places * p.v.places;
@@ -231,6 +242,10 @@ template <class T, bool kChannelsLast> struct FilterMap {
   };
 
   // z: the group and the slice
+  __device__ void make_part(int z, Part& made) const {
+    if (threadIdx.x == 0) made = part(z);
+  }
+
   __device__ Part part(int z) const {
     const int group = z / slices, i = z % slices;
     const long long filters = (long long)g.K * g.Cg() * g.R * g.S, plane = (long long)g.P * g.Q, from = i * slice;

@@ -11,12 +11,12 @@
 // What is next    on sm_90 conv2d_warpgroup.cu; wgrad by wgmma, too; and TMA, which unrolls while it copies.
 // What is counted  by the simulator; tools/kernel_notes.py writes it here, and says how to read it
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
-//   LeNet C3    forward     12.8   1.00               1.36      7.10       4.79        1.02     2.69
-//   LeNet C3    dgrad              1.00   1.00        17.2      7.39       7.24        1.01     7.43
-//   LeNet C3    wgrad       12.8          3.00        0.68      7.01       4.78        1.00     3.75
+//   LeNet C3    forward     12.8   1.00               1.36      7.10       4.79        1.02     2.68
+//   LeNet C3    dgrad              1.00   1.00        17.2      7.39       7.24        1.01     7.40
+//   LeNet C3    wgrad       12.8          3.00        0.68      7.01       4.78        1.00     3.67
 //   ResNet-20   forward     1.00   1.00               4.76      13.3       9.26        1.01     0.70
 //   ResNet-20   dgrad              1.00   1.00        4.76      13.3       9.26        1.01     0.70
-//   ResNet-20   wgrad       8.27          5.00        0.72      7.82       5.30        1.01     1.54
+//   ResNet-20   wgrad       8.27          5.00        0.72      7.82       5.30        1.00     1.52
 #include "kernels/conv2d_tensor_core.h"
 
 #include "device/capability.h"

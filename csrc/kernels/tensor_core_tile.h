@@ -13,6 +13,7 @@
 // row's number; where lines do, rows are a chunk or two longer than their contents. Either way neither the copies, nor
 // ldmatrix, which reads a chunk of 8 rows, nor the 4-byte loads of tf32 have bank conflicts.
 #pragma once
+#include <bit>
 #include <numeric>
 #include <type_traits>
 
@@ -270,21 +271,33 @@ __device__ __forceinline__ void make_exact(const Part& part, float* sums, long l
   }
 }
 
+// Loops are counted, and load what they store before they look whether it is there: else nvcc makes remainders of them,
+// longer than the main loop, and loads wait for the stores before them.
 template <class Tile, class Part>
 __device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& lines, const float* sums) {
   const int thread = int(threadIdx.x);
   if (part.fours) {
-    constexpr int kAcross = Tile::N / 4, kTall = Tile::threads / kAcross;
-    const int n = thread % kAcross * 4;
+    constexpr int kAcross = Tile::N / 4, kMost = Tile::threads / kAcross, kAtOnce = 4;
+    // 48 fours of 192 columns are no power of two
+    constexpr int kTall = Tile::M % kMost == 0 ? kMost : int(std::bit_floor(unsigned(kMost))), kCount = Tile::M / kTall;
+    static_assert(Tile::M % kTall == 0 && kCount % kAtOnce == 0);
+    const int n = thread % kAcross * 4, first = thread / kAcross;
     const long long column = lines.column[n];
-    if (thread >= kTall * kAcross) return;  // 192 columns are no power of two
-#pragma unroll 8
-    for (int m = thread / kAcross; m < Tile::M; m += kTall) {
-      const float4 sum = load4(sums + sum_at<Tile>(m, n));
-      const long long row = lines.row[m];
-      if (row >= 0 && column >= 0)
-        part.store_together(row + column, Vector<float, 4>{{sum.x + lines.bias[n], sum.y + lines.bias[n + 1],
-                                                            sum.z + lines.bias[n + 2], sum.w + lines.bias[n + 3]}});
+    if (first >= kTall || column < 0) return;
+    const float4 bias = load4(lines.bias + n);
+#pragma unroll 1
+    for (int i = 0; i < kCount; i += kAtOnce) {
+      long long row[kAtOnce];
+      Vector<float, 4> sum[kAtOnce];
+#pragma unroll
+      for (int j = 0; j < kAtOnce; j++) {
+        const int m = first + (i + j) * kTall;
+        const float4 four = load4(sums + sum_at<Tile>(m, n));
+        row[j] = lines.row[m], sum[j] = {{four.x + bias.x, four.y + bias.y, four.z + bias.z, four.w + bias.w}};
+      }
+#pragma unroll
+      for (int j = 0; j < kAtOnce; j++)
+        if (row[j] >= 0) part.store_together(row[j] + column, sum[j]);
     }
     return;
   }
@@ -292,35 +305,46 @@ __device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& 
   const auto in_rows = [&](auto tall, auto together) {
     constexpr int kEach = decltype(together)::value, kTall = decltype(tall)::value / kEach, kWide = 32 / kTall;
     constexpr int kWarps = Tile::threads / 32, kAcross = std::gcd(Tile::N / kWide, kWarps);  // and down, what is left
+    constexpr int kRows = kWarps / kAcross * kTall * kEach, kCount = Tile::M / kRows, kAtOnce = kCount < 4 ? kCount : 4;
+    static_assert(Tile::M % kRows == 0 && kCount % kAtOnce == 0);
     const int warp = thread / 32, lane = thread % 32;
     // Eight threads whose rows begin a multiple of eight apart would find them in the same banks: they take theirs in
     // different orders.
     const int order = kEach > 1 ? thread / (8 / kEach) % kEach : 0;
+    const int first = (warp / kAcross * kTall + lane % kTall) * kEach;
+#pragma unroll 1
     for (int n = warp % kAcross * kWide + lane / kTall; n < Tile::N; n += kAcross * kWide) {
       const long long column = lines.column[n];
-#pragma unroll 4
-      for (int m = (warp / kAcross * kTall + lane % kTall) * kEach; m < Tile::M;
-           m += kWarps / kAcross * kTall * kEach) {
-        const long long row = lines.row[m];
-        Vector<float, kEach> sum;
+      const float bias = lines.bias[n];
+#pragma unroll 1
+      for (int i = 0; i < kCount; i += kAtOnce) {
+        long long row[kAtOnce];
+        Vector<float, kEach> sum[kAtOnce];
 #pragma unroll
-        for (int i = 0; i < kEach; i++) sum.at[i] = sums[sum_at<Tile>(m + (i ^ order), n)];
+        for (int j = 0; j < kAtOnce; j++) {
+          const int m = first + (i + j) * kRows;
+          row[j] = lines.row[m];
 #pragma unroll
-        for (int bit = 1; bit < kEach; bit *= 2)
+          for (int e = 0; e < kEach; e++) sum[j].at[e] = sums[sum_at<Tile>(m + (e ^ order), n)] + bias;
+        }
 #pragma unroll
-          for (int i = 0; i < kEach; i++)
-            if (!(i & bit) && (order & bit)) {
-              const float other = sum.at[i];
-              sum.at[i] = sum.at[i + bit], sum.at[i + bit] = other;
-            }
+        for (int j = 0; j < kAtOnce; j++) {
 #pragma unroll
-        for (int i = 0; i < kEach; i++) sum.at[i] += lines.bias[n];
-        if (row >= 0 && column >= 0) part.store_together(row + column, sum);
+          for (int bit = 1; bit < kEach; bit *= 2)
+#pragma unroll
+            for (int e = 0; e < kEach; e++)
+              if (!(e & bit) && (order & bit)) {
+                const float other = sum[j].at[e];
+                sum[j].at[e] = sum[j].at[e + bit], sum[j].at[e + bit] = other;
+              }
+          if (row[j] >= 0 && column >= 0) part.store_together(row[j] + column, sum[j]);
+        }
       }
     }
   };
   using std::integral_constant;
-  if (!part.rows_inner) in_rows(integral_constant < int, Tile::N<32 ? 32 / Tile::N : 1>{}, integral_constant<int, 1>{});
+  constexpr int kRowsOfFew = Tile::N < 32 ? 32 / Tile::N : 1;
+  if (!part.rows_inner) in_rows(integral_constant<int, kRowsOfFew>{}, integral_constant<int, 1>{});
   else if (part.rows_together == 4) in_rows(integral_constant<int, 32>{}, integral_constant<int, 4>{});
   else if (part.rows_together == 2) in_rows(integral_constant<int, 16>{}, integral_constant<int, 2>{});
   else in_rows(integral_constant<int, 8>{}, integral_constant<int, 1>{});
@@ -355,11 +379,13 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
   SHARED(Position, steps_b, [2][kTables ? K : 1]);
   const int thread = int(threadIdx.x);
 
+#pragma unroll 1
   for (int i = thread; i < Tile::M; i += Tile::threads) {
     Position a;
     part.row(m0 + i, a, lines[0].row[i]);
     write(&positions.a[TileOfA::line_at(i)], a);
   }
+#pragma unroll 1
   for (int i = thread; i < Tile::N; i += Tile::threads) {
     Position b;
     part.column(n0 + i, b, lines[0].column[i]);
@@ -516,7 +542,7 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
 template <class Products, class Tile, class Map>
 __global__ void __launch_bounds__(Tile::threads, Tile::blocks) tensor_core_kernel(const __grid_constant__ Map map) {
   SHARED(typename Map::Part, part, [1]);  // in shared memory, because the loop needs the registers
-  if (threadIdx.x == 0) part[0] = map.part(blockIdx.z);
+  map.make_part(int(blockIdx.z), part[0]);
   __syncthreads();
   const long long m0 = (long long)blockIdx.x * Tile::M, n0 = (long long)blockIdx.y * Tile::N;
   if (m0 >= part[0].rows) return;  // parts may differ in rows

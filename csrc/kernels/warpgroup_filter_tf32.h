@@ -46,10 +46,12 @@ __device__ __forceinline__ void multiply_filter_tf32(const Part& part, const Out
   float* const tiles = on_swizzle_boundary(unaligned);
   SHARED(Lines<Tile>, lines, [1]);
   const int thread = int(threadIdx.x), count = part.tiles(K);
+#pragma unroll 1
   for (int i = thread; i < Tile::M; i += Tile::threads) {
     Position unused;
     part.column(m0 + i, unused, lines[0].row[i]);
   }
+#pragma unroll 1
   for (int i = thread; i < Tile::N; i += Tile::threads) {
     Position unused;
     part.row(n0 + i, unused, lines[0].column[i]);

@@ -121,10 +121,12 @@ __device__ __forceinline__ void multiply_filter(const Part& part, const OutputSt
   T* const tiles = on_swizzle_boundary(unaligned);
   SHARED(Lines<Tile>, lines, [1]);
   const int thread = int(threadIdx.x);
+#pragma unroll 1
   for (int i = thread; i < Tile::M; i += Tile::threads) {
     Position unused;
     part.row(m0 + i, unused, lines[0].row[i]);
   }
+#pragma unroll 1
   for (int i = thread; i < Tile::N; i += Tile::threads) {
     Position unused;
     part.column(n0 + i, unused, lines[0].column[i]);

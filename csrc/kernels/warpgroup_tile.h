@@ -100,11 +100,13 @@ __device__ __forceinline__ void multiply_by_warpgroups(const Part& part, long lo
   SHARED(Lines<Tile>, lines, [1]);
   const int thread = int(threadIdx.x);
 
+#pragma unroll 1
   for (int i = thread; i < Tile::M; i += Tile::threads) {
     Position a;
     part.row(m0 + i, a, lines[0].row[i]);
     write(positions + i, a);
   }
+#pragma unroll 1
   for (int i = thread; i < Tile::N; i += Tile::threads) {
     Position b;
     part.column(n0 + i, b, lines[0].column[i]);
@@ -165,8 +167,8 @@ __global__ void __launch_bounds__(Tile::threads, Tile::blocks)
     static_assert(kWords * sizeof(int) == sizeof(Part) && kWords <= Tile::threads);
     if (threadIdx.x < kWords)
       reinterpret_cast<int*>(part)[threadIdx.x] = reinterpret_cast<const int*>(&only)[threadIdx.x];
-  } else if (threadIdx.x == 0) {
-    part[0] = map.part(int(blockIdx.z));
+  } else {
+    map.make_part(int(blockIdx.z), part[0]);
   }
   __syncthreads();
   const long long m0 = (long long)blockIdx.x * Tile::M, n0 = (long long)blockIdx.y * Tile::N;
