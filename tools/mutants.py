@@ -10,8 +10,8 @@ kernel, on the simulator, plain and checking, until one fails. Survivors must st
 the reason.
 
 Many are compiled together, in a copy of csrc: each place asks at run time whether it is the one that is broken
-(tools/mutant_switches.h), and a mutant costs no more than the problems that ask about it. What none of them notices, and
-what only the compiler evaluates, is compiled and tried by itself, as are few.
+(tools/mutant_switches.h), and a mutant costs no more than the problems that ask about it. What no problem asks about,
+because only the compiler evaluates it, is compiled and tried by itself, as are few.
 """
 
 import argparse
@@ -272,7 +272,7 @@ def problems_of(source, check):
 
     rng = random.Random(1)
     name = Path(source).stem
-    if name.startswith(("tensor_core_", "warpgroup_")):
+    if name.startswith(("tensor_core_", "warpgroup_")) or name == "conv2d_warpgroup":
         yield from tensor_core_problems(name, check, rng)
         return
     rungs = [r for r in ladder.RUNGS if name == "conv2d_" + r.name] or [
@@ -302,19 +302,29 @@ def problems_of(source, check):
 
 
 def tensor_core_problems(name, check, rng):
-    """For the kernels of one precision of that rung, or of warpgroups' wgrad, every other one of several tiles."""
+    """For the kernels of a file of the two rungs: awkward ones, infinities, and random ones, every other one of several
+    tiles, and with each tile of warpgroups."""
     import tensor_core
+    import test_tensor_core as tests
+    import test_warpgroup
 
     names = {"f16": "float16", "bf16": "bfloat16", "tf32": "tf32", "tf32x3": "3xtf32"}
     rung, passes, precisions = tensor_core.RUNG, tensor_core.PASSES, [names.get(name.removeprefix("tensor_core_"))]
-    if name == "warpgroup_wgrad":
-        rung, passes, precisions = tensor_core.WARPGROUP, ["wgrad"], list(tensor_core.PRECISIONS)
-    for i in range(12 if check else 60):
-        precision, pass_ = precisions[i // 2 % len(precisions)], passes[i // 2 % len(passes)]
-        conv = tensor_core.random_conv(rng, 500_000, (precision, pass_) if i % 2 else None, rung)
+    warpgroups = name.endswith(("warpgroup", "warpgroup_wgrad"))
+    if warpgroups:
+        rung, precisions = tensor_core.WARPGROUP, list(tensor_core.PRECISIONS)
+        passes = ["wgrad"] if name == "warpgroup_wgrad" else ["forward", "dgrad"]
+    fixed = tests.JOINED + tests.GROUPS + tests.HEADS + ([] if check else tests.TILES)
+    for i in range(len(fixed) + (16 if check else 60)):
+        precision, pass_ = precisions[i % len(precisions)], passes[i // 2 % len(passes)]
+        several = (precision, pass_) if i % 4 >= 2 else None
+        conv = fixed[i] if i < len(fixed) else tensor_core.random_conv(rng, 500_000, several, rung)
+        with_tile = [*test_warpgroup.EACH_TILE[precision, pass_].values()] if warpgroups else [rung]
         order = ("forward", "random", "reverse")[i % 3]
         check_conv = partial(tensor_core.check_conv, conv, precision, rng.random() < 0.5, passes, rng.random() < 0.1)
-        yield partial(check_conv, rung=rung, check=check, order=order, seed=i)
+        yield partial(check_conv, rung=with_tile[i % len(with_tile)], check=check, order=order, seed=i)
+    for dtype in {tensor_core.PRECISIONS[precision][0] for precision in precisions if precision != "tf32"}:
+        yield partial(tests.check_infinities, rung.name, dtype, check)
 
 
 def used_by(rung):
@@ -486,7 +496,7 @@ def main():
     missing = missing_objects()
     if missing:  # a worker could only end itself, and the pool would start another, for ever
         sys.exit(f"mutants: {missing[0]} is missing: make build")
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tools")]  # as pytest has them
     import torch
 
     torch.set_num_threads(1)
@@ -494,7 +504,8 @@ def main():
         "test_conv2d_block_on_cuda",
         "test_ladder",
         "test_simulator_random",
-        "tensor_core",
+        "test_tensor_core",
+        "test_warpgroup",
         *TORCH_IMPORTS_LATE,
     ):
         importlib.import_module(name)  # once, before the workers fork
@@ -518,11 +529,10 @@ def main():
             left = try_switches(pool, args.jobs, chosen, report)
             alone = []
             for number, asked in left.items():
-                m = chosen[number]
-                if asked and m.key in harmless:
-                    report(m, 0, None)
+                if asked:
+                    report(chosen[number], 0, None)
                 else:
-                    alone.append(m)
+                    alone.append(chosen[number])
             switched.close()
         for tried in pool.imap_unordered(try_alone, alone):
             report(*tried)

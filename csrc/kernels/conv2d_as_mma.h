@@ -262,7 +262,7 @@ template <class T, bool kChannelsLast> struct FilterMap {
     p.whole = whole ? whole + group * (filters / g.groups) : nullptr;
     p.sums = db ? db + (long long)i * g.K + group * g.Kg() : nullptr;
     p.wants_line_sums = db != nullptr;
-    p.fours = g.Cg() % 4 == 0 && x_depth == g.Cg();
+    p.fours = g.Cg() % 4 == 0;
     return p;
   }
 };

@@ -16,7 +16,7 @@
 //                              x      w     dy   workspace   sectors   at least   conflicts   shared
 //   LeNet C3    forward     1.00   1.00               9.35      9.14       8.19        1.01     2.92
 //   LeNet C3    dgrad              1.00   1.00        17.2      7.39       7.24        1.01     8.75
-//   LeNet C3    wgrad       1.00          1.00        13.9      8.34       7.68        1.00     3.56
+//   LeNet C3    wgrad       1.00          1.00        13.9      8.52       7.95        1.00     3.41
 //   ResNet-20   forward     1.00   1.00               4.76      13.3       9.23        1.01     0.82
 //   ResNet-20   dgrad              1.00   1.00        4.76      13.3       9.23        1.01     0.82
 //   ResNet-20   wgrad       1.00          1.00        7.53      10.6       8.11        1.01     1.06

@@ -367,7 +367,8 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
   constexpr bool kTables = !(kImageWalks && kAlwaysWide);
   const bool a_wide = kAlwaysWide || part.a_wide, b_wide = kAlwaysWide || part.b_wide;
   const bool a_walks = kImageWalks && a_wide, b_walks = !Part::kBAsA && b_wide;
-  // Of lines, the walks know what they need after the first barrier: their positions lie where the first tiles will.
+  // Of lines, the walks know what they need before the main loop's first barrier: their positions lie where the first
+  // tiles will.
   struct Positions {
     Position a[Tile::M], b[Tile::N];
   };
@@ -423,7 +424,6 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
   }
   if (TileOfA::kLinesInner) column_a = TileOfA::column_of(part.a_base, positions.a, nullptr, a_wide);
   if (TileOfB::kLinesInner) column_b = TileOfB::column_of(part.b_base, positions.b, nullptr, b_wide);
-  if (!kTables) __syncthreads();  // nobody reads the positions that tiles will lie upon
   const auto copy = [&](T* a_tile, T* b_tile, int tile) {
     if constexpr (kImageWalks)
       if (a_walks) image.template copy<Tile::past_l1>(a_tile, at.a, at.left > 0 ? at.h : kFarOutside, at.w, a_h, a_w);

@@ -22,7 +22,7 @@ template <class Part> struct TurnedPart : Part {
   static __device__ TurnedPart of(const Part& part) {
     TurnedPart p;
     static_cast<Part&>(p) = part;
-    p.fours = false, p.rows_together = part.x_depth != part.g.Cg() || part.g.Cg() % 2 ? 1 : part.g.Cg() % 4 ? 2 : 4;
+    p.fours = false, p.rows_together = part.g.Cg() % 2 ? 1 : part.g.Cg() % 4 ? 2 : 4;
     return p;
   }
 };
