@@ -134,8 +134,10 @@ template <class Tile, class Part> struct Carrier {
   // Makes the tables, which the block may read behind a barrier.
   __device__ __forceinline__ Carrier(const Part& part, int m0, long long n0, RowTable& rows, ColumnTable& columns)
       : part(part), m0(m0), rows(rows), columns(columns) {
+#pragma unroll 1
     for (int i = int(threadIdx.x); i < M; i += threads) rows[i] = part.row(min(m0 + i, part.rows - 1)).a;
     if constexpr (kAlongSteps) {
+#pragma unroll 1
       for (int i = int(threadIdx.x); i < N; i += threads) {
         const Column c = part.column(min(n0 + i, part.columns - 1));
         columns[i] = Step{0, int(c.b), c.h, c.w};
@@ -210,6 +212,7 @@ __device__ __forceinline__ void multiply(const Part& part, int m0, long long n0,
   for (int table = 0; table < tables; table++) {
     const long long k0 = part.begin + (long long)table * kTableSteps;
     const int count = int(min(part.end - k0, (long long)kTableSteps));
+#pragma unroll 1
     for (int i = int(threadIdx.x); i < kTableSteps + K; i += Tile::threads)
       steps[i] = i < count ? part.step(k0, i) : Step{0, 0, kOutside, kOutside};
     __syncthreads();

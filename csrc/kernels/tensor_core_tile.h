@@ -277,7 +277,7 @@ template <class Tile, class Part>
 __device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& lines, const float* sums) {
   const int thread = int(threadIdx.x);
   if (part.fours) {
-    constexpr int kAcross = Tile::N / 4, kMost = Tile::threads / kAcross, kAtOnce = 4;
+    constexpr int kAcross = Tile::N / 4, kMost = Tile::threads / kAcross, kAtOnce = 2;
     // 48 fours of 192 columns are no power of two
     constexpr int kTall = Tile::M % kMost == 0 ? kMost : int(std::bit_floor(unsigned(kMost))), kCount = Tile::M / kTall;
     static_assert(Tile::M % kTall == 0 && kCount % kAtOnce == 0);
@@ -305,7 +305,7 @@ __device__ __forceinline__ void store_sums(const Part& part, const Lines<Tile>& 
   const auto in_rows = [&](auto tall, auto together) {
     constexpr int kEach = decltype(together)::value, kTall = decltype(tall)::value / kEach, kWide = 32 / kTall;
     constexpr int kWarps = Tile::threads / 32, kAcross = std::gcd(Tile::N / kWide, kWarps);  // and down, what is left
-    constexpr int kRows = kWarps / kAcross * kTall * kEach, kCount = Tile::M / kRows, kAtOnce = kCount < 4 ? kCount : 4;
+    constexpr int kRows = kWarps / kAcross * kTall * kEach, kCount = Tile::M / kRows, kAtOnce = kCount < 2 ? kCount : 2;
     static_assert(Tile::M % kRows == 0 && kCount % kAtOnce == 0);
     const int warp = thread / 32, lane = thread % 32;
     // Eight threads whose rows begin a multiple of eight apart would find them in the same banks: they take theirs in
