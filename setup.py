@@ -145,7 +145,7 @@ def objects_of(source, lib):
         return [(f"{folder}{source}.{isa}.o", "cxx", isa_flags(isa) + more) for isa in instruction_sets()]
     if source.endswith(".cu"):
         flags = lib.cu_flags
-        if lib.cu_compiler == "nvcc" and "/tensor_core_" in source:
+        if lib.cu_compiler == "nvcc" and source.endswith(("/conv2d_tensor_core.cu", "/tensor_core_float32.cu")):
             flags = for_tensor_cores(flags)
         if lib.cu_compiler == "nvcc" and source.endswith(("/conv2d_warpgroup.cu", "/warpgroup_wgrad.cu")):
             flags = for_warpgroups(flags)
@@ -215,9 +215,9 @@ LONGEST = [
     "conv2d_register_tiled.cu",
     "conv2d_small_filter.cu",
     "conv2d_depthwise.cu",
-    "tensor_core_tf32.cu",
-    "tensor_core_tf32x3.cu",
+    "tensor_core_float32.cu",
     "conv2d_warpgroup.cu",
+    "conv2d_tensor_core.cu",
     "max_pool2d.cu",
     "conv2d_block.cu",
     "warpgroup_wgrad.cu",

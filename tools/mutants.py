@@ -272,7 +272,7 @@ def problems_of(source, check):
 
     rng = random.Random(1)
     name = Path(source).stem
-    if name.startswith(("tensor_core_", "warpgroup_")) or name == "conv2d_warpgroup":
+    if name in ("conv2d_tensor_core", "tensor_core_float32", "conv2d_warpgroup", "warpgroup_wgrad"):
         yield from tensor_core_problems(name, check, rng)
         return
     rungs = [r for r in ladder.RUNGS if name == "conv2d_" + r.name] or [
@@ -308,8 +308,8 @@ def tensor_core_problems(name, check, rng):
     import test_tensor_core as tests
     import test_warpgroup
 
-    names = {"f16": "float16", "bf16": "bfloat16", "tf32": "tf32", "tf32x3": "3xtf32"}
-    rung, passes, precisions = tensor_core.RUNG, tensor_core.PASSES, [names.get(name.removeprefix("tensor_core_"))]
+    rung, passes = tensor_core.RUNG, tensor_core.PASSES
+    precisions = ["tf32", "3xtf32"] if name == "tensor_core_float32" else ["float16", "bfloat16"]
     warpgroups = name.endswith(("warpgroup", "warpgroup_wgrad"))
     if warpgroups:
         rung, precisions = tensor_core.WARPGROUP, list(tensor_core.PRECISIONS)

@@ -173,10 +173,8 @@ def readable(mangled: list[str]) -> dict[str, str]:
 def sass(library, arch) -> dict[str, list[str]]:
     """kernel -> its lines"""
     kernels, kernel = {}, None
-    codes = [f"sm_{arch.replace('.', '')}"] + ["sm_90a"] * (
-        arch == "9.0"
-    )  # what runs on these alone is code of its own
-    for line in [line for code in codes for line in cuobjdump(library, "-sass", "-arch", code).splitlines()]:
+    # of 9.0, with what runs on sm_90a alone
+    for line in cuobjdump(library, "-sass", "-arch", f"sm_{arch.replace('.', '')}").splitlines():
         if match := re.match(r"\s*Function : (\S+)", line):
             kernel = kernels.setdefault(match.group(1), [])
             kernel.clear()  # two files may have made the same kernel

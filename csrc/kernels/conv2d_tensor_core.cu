@@ -31,12 +31,7 @@ void run(const TensorCoreCall& c) {
     throw std::runtime_error(
         "convlab: algo 'tensor_core' has instructions of compute capability 8.0, and this GPU is of " +
         std::to_string(major) + ".x; algo='auto' or 'register_tiled' runs on it");
-  switch (c.plan.precision) {
-    case Precision::float16: return tensor_core_f16(c);
-    case Precision::bfloat16: return tensor_core_bf16(c);
-    case Precision::tf32: return tensor_core_tf32(c);
-    default: return tensor_core_tf32x3(c);
-  }
+  multiply_on_tensor_cores(c);
 }
 
 Problem problem_of(const Plan& plan, Pass pass, DType dtype, const Conv2d& g) {
@@ -65,4 +60,13 @@ void wgrad(const Plan& plan, const Conv2d& g, DType dtype, const void* dy, const
 const ConvKernels conv2d_tensor_core(kTensorCore, forward, dgrad, wgrad);
 
 }  // namespace
+
+void multiply_on_tensor_cores(const TensorCoreCall& c) {
+  switch (c.plan.precision) {
+    case Precision::float16: return TensorCorePasses<Float16Products>::run(c);
+    case Precision::bfloat16: return TensorCorePasses<BFloat16Products>::run(c);
+    default: return multiply_float32_on_tensor_cores(c);
+  }
+}
+
 }  // namespace convlab

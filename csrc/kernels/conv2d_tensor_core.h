@@ -1,4 +1,4 @@
-// Launching the maps of conv2d_as_mma.h: what the files that compile them, one for each precision, share.
+// Launching the maps of conv2d_as_mma.h: what the files that compile them share.
 #pragma once
 #include "kernels/add_slices.h"
 #include "kernels/conv2d_as_mma.h"
@@ -22,11 +22,9 @@ struct TensorCoreCall {
   bool warpgroups = false;  // the main loop is that of the warpgroup rung, of whose tiles the plan has one
 };
 
-// conv2d_tensor_core_PRECISION.cu
-void tensor_core_f16(const TensorCoreCall&);
-void tensor_core_bf16(const TensorCoreCall&);
-void tensor_core_tf32(const TensorCoreCall&);
-void tensor_core_tf32x3(const TensorCoreCall&);
+// In the plan's precision. conv2d_tensor_core.cu, and of float32 tensor_core_float32.cu
+void multiply_on_tensor_cores(const TensorCoreCall&);
+void multiply_float32_on_tensor_cores(const TensorCoreCall&);
 
 // conv2d_warpgroup.cu
 void multiply_by_warpgroups(const TensorCoreCall&, const ImageMap<float16, true>&);
@@ -37,8 +35,6 @@ void multiply_by_warpgroups(const TensorCoreCall&, const ImageMap<float, true>&)
 void multiply_by_warpgroups(const TensorCoreCall&, const FilterMap<float16, true>&);
 void multiply_by_warpgroups(const TensorCoreCall&, const FilterMap<bfloat16, true>&);
 void multiply_by_warpgroups(const TensorCoreCall&, const FilterMap<float, true>&);
-
-#if defined(CONVLAB_TENSOR_CORE_LAUNCHES)
 
 // Calls f(type_tag<Tile>{}) with the tile of the plan, one of `i` to `last`.
 template <int i, int last, class T, class F> void dispatch_tensor_tile(const Plan& plan, const F& f) {
@@ -181,7 +177,5 @@ template <class Products> struct TensorCorePasses {
     with_layout(std::true_type{});
   }
 };
-
-#endif
 
 }  // namespace convlab

@@ -60,12 +60,7 @@ template <int, int, class T> void multiply(const TensorCoreCall&, const ImageMap
 
 void run(TensorCoreCall c) {
   c.warpgroups = true;
-  switch (c.plan.precision) {
-    case Precision::float16: return tensor_core_f16(c);
-    case Precision::bfloat16: return tensor_core_bf16(c);
-    case Precision::tf32: return tensor_core_tf32(c);
-    default: return tensor_core_tf32x3(c);
-  }
+  multiply_on_tensor_cores(c);
 }
 
 Problem problem_of(const Plan& plan, Pass pass, DType dtype, const Conv2d& g) {
