@@ -324,7 +324,7 @@ def tensor_core_problems(name, check, rng):
         order = ("forward", "random", "reverse")[i % 3]
         check_conv = partial(tensor_core.check_conv, conv, precision, rng.random() < 0.5, passes, rng.random() < 0.1)
         yield partial(check_conv, rung=with_tile[i % len(with_tile)], check=check, order=order, seed=i)
-    for dtype in {tensor_core.PRECISIONS[precision][0] for precision in precisions if precision != "tf32"}:
+    for dtype in dict.fromkeys(tensor_core.PRECISIONS[p][0] for p in precisions if p != "tf32"):
         yield partial(tests.check_infinities, rung.name, dtype, check)
 
 
