@@ -1,9 +1,11 @@
 """conv2d_block is conv2d, an activation and max pooling: the same bits, and gradients equal to the order of sums."""
 
+import contextlib
 import random
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import convlab
 import convlab.functional as CF
@@ -142,6 +144,24 @@ def test_other_types(dtype):
     x, w, b = torch.randn(2, 8, 12, 9, dtype=dtype), torch.randn(20, 8, 3, 3, dtype=dtype), torch.randn(20, dtype=dtype)
     for end in ENDS:
         assert same_bits(CF.conv2d_block(x, w, b, 1, 1, **end), three_layers(x, w, b, 1, 1, **end)), end
+
+
+def check_rounded_ties(dtype):
+    """Elements that the slope makes equal in 16 bits: the first of them wins, as in three layers."""
+    x = -1.75 - torch.finfo(dtype).eps * torch.randint(4, (1, 2, 6, 8)).to(dtype)
+    x, w = x.requires_grad_(), torch.ones(2, 1, 1, 1, dtype=dtype)
+    ours = CF.conv2d_block(x, w, groups=2, activation="leaky_relu", negative_slope=0.33, pool=2)
+    expected = F.max_pool2d(F.leaky_relu(x, 0.33), 2)
+    dy = torch.randn_like(ours)
+    assert torch.equal(ours, expected)
+    assert torch.equal(torch.autograd.grad(ours, x, dy)[0], torch.autograd.grad(expected, x, dy)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("simulated", [False, True])
+def test_rounded_ties(dtype, simulated):
+    with convlab.simulate() if simulated else contextlib.nullcontext():
+        check_rounded_ties(dtype)
 
 
 def test_no_activation_of_full_size_is_saved():

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
+from test_conv2d_block import check_rounded_ties
 
 import convlab
 import convlab.functional as CF
@@ -190,6 +191,10 @@ def block(rng):
     )
 
 
+def block_of_ties(rng):
+    check_rounded_ties(rng.choice(DTYPES[-2:]))
+
+
 def activation(rng):
     slope, start = rng.choice([0.0, 0.25, -0.5]), rng.randint(0, 9)
     x = integers(rng, start + rng.randint(0, 3000), low=-2, high=7)[start:]  # often 0
@@ -217,7 +222,7 @@ KINDS = {
     "avg_pool2d": [average_pooling, shared_pooling],
     "adaptive_pool2d": [adaptive_pooling],
     "max_unpool2d": [unpooling],
-    "conv2d_block": [block],
+    "conv2d_block": [block, block_of_ties],
     "layout": [layout],
     "leaky_relu": [activation],
     "prelu": [prelu],
