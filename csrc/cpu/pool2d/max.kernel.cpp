@@ -57,7 +57,8 @@ void forward_in_place(const Pooling& g, const Piece& p, const T* x, T* y, M* off
 
 // ---- planes of one window ----
 
-template <class A> struct Best {
+// The largest so far, and where it lies
+template <class A> struct BestPlace {
   Vec<A> value;
   Integers<A> at;
 
@@ -66,7 +67,7 @@ template <class A> struct Best {
     value = stays ? value : v, at = stays ? at : v_at;
   }
   // of elements in any order
-  CONVLAB_INLINE void take(const Best& other) {
+  CONVLAB_INLINE void take(const BestPlace& other) {
     const auto nan = other.value != other.value, mine = value != value;
     const auto wins =
         (other.value > value) | ((other.value == value) & (other.at < at)) | (nan & (~mine | (other.at > at)));
@@ -84,7 +85,7 @@ template <class T, class M> [[gnu::noinline]] void whole_planes(const T* x, int6
   Vec<A> values[L], places[L];
   for (int l = 0; l < L; l++) {
     const T* const plane = x + smaller(l, count - 1) * n;
-    Best<A> best{broadcast<A>(-A(__builtin_inff())), lanes};
+    BestPlace<A> best{broadcast<A>(-A(__builtin_inff())), lanes};
     for (int64_t i = 0; i < n; i += L) {
       i = smaller(i, n - L);
       best.take(load_as<A>(plane + i), lanes + integers<A>(int(i)));
@@ -93,7 +94,7 @@ template <class T, class M> [[gnu::noinline]] void whole_planes(const T* x, int6
   }
   transpose<A>(values);
   transpose<A>(places);
-  Best<A> all{values[0], (Integers<A>)places[0]};
+  BestPlace<A> all{values[0], (Integers<A>)places[0]};
   for (int l = 1; l < L; l++) all.take({values[l], (Integers<A>)places[l]});
   store_some<A>(y, all.value, count);
   if constexpr (!std::is_void_v<M>) {
@@ -106,7 +107,7 @@ template <class T, class M> [[gnu::noinline]] void whole_planes(const T* x, int6
 template <class T, class M> void narrow_rows(const Pooling& g, const Piece& p, const T* x, T* y, M* offsets) {
   using A = acc_t<T>;
   each_narrow_row<A>(g, p, x, [&](const Vec<A>(&taps)[4], int64_t to, int lanes) __attribute__((always_inline)) {
-    Best<A> best{broadcast<A>(-A(__builtin_inff())), integers<A>(0)};
+    BestPlace<A> best{broadcast<A>(-A(__builtin_inff())), integers<A>(0)};
 #pragma GCC unroll 4
     for (int tap = 0; tap < 4; tap++) best.take(taps[tap], integers<A>(tap));
     store_some<A>(y + to, best.value, lanes);
