@@ -47,6 +47,7 @@ struct Depthwise {
   // stand for what taps read outside. A panel's positions are elements of a plane, taken apart by the stride, or pixels
   // of a vector each.
   bool source_in_place = false, target_in_place = false;
+  bool in_pairs = false;  // even and odd columns of a plane are made apart and written together
   RowPanel panel{};
   int64_t row = 0, pixel = 0;  // elements between the source's rows and columns, as tiles see them
   int rows_reached = 0;  // of the source, by any strip
@@ -88,6 +89,11 @@ CONVLAB_INLINE RowRange rows_reached(const Depthwise& d, int row0, int row1) {
   return {first, any ? last - first + 1 : 0};
 }
 
+// Elements of a row of the target's panel of planes: in pairs, even and odd columns have a half each
+CONVLAB_INLINE int64_t panel_row(const Depthwise& d, int lanes) {
+  return round_up(d.product.columns.target, d.in_pairs ? 2 * lanes : lanes);
+}
+
 // The memory that a thread works in, for sums of type A in vectors of `lanes`: panels of a strip; forward and dgrad also
 // a plane's weights and bias, each broadcast. wgrad also sums [R S, lanes] of a chunk, of pixels read up to a vector
 // past their end; of planes two, for whole vectors and for the last vector of a row, and their totals.
@@ -102,7 +108,7 @@ template <class A> struct Bench {
     memory.take(sums, !wgrad ? 0 : d.planes ? 2 * taps : taps + lanes);
     memory.take(target, d.target_in_place && !(d.planes && wgrad)
                             ? 0
-                            : d.product.rows_per_strip * (d.planes ? round_up(columns, lanes) : columns * lanes));
+                            : d.product.rows_per_strip * (d.planes ? panel_row(d, lanes) : columns * lanes));
     memory.take(source, !d.planes && d.source_in_place ? 0 : d.rows_reached * d.row);
   }
 };

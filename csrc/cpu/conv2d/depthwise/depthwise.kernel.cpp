@@ -232,6 +232,17 @@ template <class A, class T> void give_columns(const A* from, int count, T* to, i
   for (int i = 0; i < count && step != 1; i++) to[i * step] = T(from[i]);
 }
 
+// Even and odd columns, in the halves of a panel's row -> a row
+template <class A, class T> void give_pairs(const A* even, const A* odd, int columns, T* to) {
+  constexpr int L = kLanes<A>;
+  for (int i = 0; i < columns; i += 2 * L) {
+    if (i + 2 * L > columns && columns > 2 * L) i = (columns - 2 * L + 1) / 2 * 2;  // again what is written already
+    const Vec<A> a = load<A>(even + i / 2), b = load<A>(odd + i / 2);
+    store_some<A>(to + i, zip<A, 0>(a, b), columns - i);
+    if (i + L < columns) store_some<A>(to + i + L, zip<A, 1>(a, b), columns - i - L);
+  }
+}
+
 // The pieces [begin, end): images x strips x channels. weights [channels, R S]
 template <class T>
 void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
@@ -241,7 +252,7 @@ void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, co
   const Product& p = d.product;
   Carver carver{scratch};
   const Bench<A> bench(carver, d, L, false);
-  const int64_t out_row = round_up(p.columns.target, L);
+  const int64_t out_row = panel_row(d, L);
   int64_t zeroed = 0;
   int64_t channel = begin % d.channels, strip = begin / d.channels;
   Reach reach(d, strip);
@@ -259,7 +270,8 @@ void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, co
     for (const Block* block = d.blocks; block < d.blocks + d.block_count; block++) {
       const Places r = clipped(block->rows, s.row0, s.row1), &c = block->columns;
       if (r.count <= 0) continue;
-      A* to = bench.target;
+      const bool odd = d.in_pairs && c.at == 1;
+      A* to = bench.target + (odd ? out_row / 2 : 0);
       int64_t row = out_row;
       if constexpr (sizeof(T) == sizeof(A))
         if (d.target_in_place) to = plane + r.at * p.target.h + c.at, row = r.at_step * p.target.h;
@@ -274,9 +286,13 @@ void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, co
         tiles<A>(block->taps, r.count, from.at(r.from, c.from + q), r.from_step * from.row, bench.weights, bench.bias,
                  to + q, row, c.count < L ? c.count : L);
       }
-      for (int j = 0; j < r.count && !d.target_in_place; j++)
+      if (d.target_in_place) continue;
+      for (int j = 0; j < r.count && !d.in_pairs; j++)
         give_columns(bench.target + j * out_row, c.count,
                      plane + (r.at + int64_t(j) * r.at_step) * p.target.h + c.at * p.target.w, c.at_step * p.target.w);
+      for (int j = 0; j < r.count && odd; j++)
+        give_pairs(bench.target + j * out_row, to + j * out_row, p.columns.target,
+                   plane + (r.at + int64_t(j) * r.at_step) * p.target.h);
     }
   }
 }

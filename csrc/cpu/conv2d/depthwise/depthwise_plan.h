@@ -91,6 +91,7 @@ struct Tables {
                   .flipped = backwards};
     d.source_in_place = d.window.size && same_type && d.product.source.w == 1;
     d.target_in_place = same_type && d.product.target.w == 1 && (!backwards || g.stride_w == 1);
+    d.in_pairs = backwards && g.stride_w == 2 && g.W > 1 && d.product.target.w == 1;
     add_padded(g, backwards, lanes, backwards ? 1 : g.stride_w, 1);
   }
 
