@@ -10,6 +10,9 @@ namespace convlab::register_tiled {
 
 // A strip of the source should leave room in an L2 of 1 MB for the weights of a tile and the target.
 constexpr int64_t kStripBytes = 256 << 10;
+// In wgrad of 1 x 1 filters strips need no rows beside their own: planes, which are copied, lie in larger ones; of what is
+// channels_last a tile of channels finds its lines in the L1.
+constexpr int64_t kPlanesBytes = 512 << 10, kNearPixels = 128;
 constexpr int64_t kTargetBytes = 128 << 10, kFewWeights = 64 << 10;  // of a strip, if so few bytes of weights meet it
 constexpr int64_t kStripPixels = 1024;  // of the target: 16 bytes each in the table of addresses, 128 in its panel
 constexpr int64_t kFewPixels = 128;  // of the target: a strip of less takes several images
@@ -19,6 +22,7 @@ constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices
 // wgrad copies x to tiles of channels where it has so many, because lines a pixel apart may share few sets of the L1;
 // where channels lie innermost already, a copy pays if so many tiles of k read it.
 constexpr int kManyChannels = 24, kManyPanels = 3;
+constexpr int kFewSums = 64;  // channels of x times taps: so few read dy where it lies, and more a copy
 
 // When "auto" takes it; measured on two cores of AVX2, the first two numbers on two of AVX-512 as well
 constexpr int kNarrow = 12;  // target channels a group, or a vector's lanes: fewer waste too many of them
@@ -75,8 +79,11 @@ inline void cut(Product& p, int64_t element, bool writes) {
   const int64_t pixels = std::max<int64_t>(1, int64_t(p.rows.target) * p.columns.target);
   const int64_t weights = int64_t(p.width) * p.depth * p.rows.kernel * p.columns.kernel * element,
                 made = writes && weights <= kFewWeights ? pixels * p.width * element : 0;
-  const int64_t fit = std::min(
-      {kStripBytes / std::max<int64_t>(1, image), kStripPixels / pixels, kTargetBytes / std::max<int64_t>(1, made)});
+  const bool pointwise = !writes && p.rows.kernel * p.columns.kernel == 1, last = p.source.c == 1;
+  const int64_t most = pointwise && last ? kNearPixels : kStripPixels,
+                room = pointwise && !last ? kPlanesBytes : kStripBytes;
+  const int64_t fit =
+      std::min({room / std::max<int64_t>(1, image), most / pixels, kTargetBytes / std::max<int64_t>(1, made)});
   p.images_per_strip = int(std::clamp<int64_t>(fit, 1, std::max<int64_t>(1, p.images / kPiecesWanted)));
   if (pixels * p.images_per_strip < kFewPixels)
     p.images_per_strip = int(std::clamp<int64_t>(std::min(fit, kFewPixels / pixels), 1, std::max(1, p.images)));
@@ -84,7 +91,7 @@ inline void cut(Product& p, int64_t element, bool writes) {
   if (fit >= 1) return;
   // the rows of the source that a strip needs beside its own: about a kernel's
   const auto parts = [](int64_t all, int64_t most) { return (all + most - 1) / most; };
-  const int64_t strips = std::max({parts(image, kStripBytes), parts(pixels, kStripPixels), parts(made, kTargetBytes)});
+  const int64_t strips = std::max({parts(image, room), parts(pixels, most), parts(made, kTargetBytes)});
   p.rows_per_strip = in_pairs((p.rows.target + strips - 1) / strips);
 }
 
@@ -134,7 +141,7 @@ struct Tables {
     if (p.pass != Pass::wgrad) return;
     t.source_in_tiles = product.depth >= kManyChannels && (!source_in_place(t) || t.panels_per_piece >= kManyPanels);
     t.grad_in_place = product.same_type && product.target.c == 1 && product.width % channels.lanes == 0 &&
-                      product.depth < kManyChannels;
+                      (product.depth < kManyChannels || product.depth * t.filters.R * t.filters.S <= kFewSums);
   }
   int64_t pieces(Pass pass) const {
     return (pass == Pass::wgrad ? t.slices : t.product.strips()) * t.product.groups * channels.parts(t);

@@ -4,7 +4,8 @@
 //
 // What it does    x and dy lie with their channels innermost, in memory already or in panels of a strip, as in
 //                 register_tiled.h; many channels of x lie in tiles one behind another, so that a tile's lines do not
-//                 fall upon the same sets of the L1. The sums of a strip are added to those of the strips before;
+//                 fall upon the same sets of the L1. What the next strip reads comes to the L2 meanwhile, where it is
+//                 one run of memory. The sums of a strip are added to those of the strips before;
 //                 slices of strips are summed apart, as many as the shape asks for, and added up in their order, so the
 //                 result has the same bits for any number of threads.
 // What bounds it  multiply-adds from about 32 x 12 channels on. `direct` is for fewer.
@@ -105,18 +106,53 @@ Lens<A> look_in_tiles(const TiledProduct& t, const T* source, const Strip& s, in
   return lens;
 }
 
+// The rectangle that was paired up last; of 1 x 1 filters it serves all tiles of k of a strip
+struct Paired {
+  int height = 0, width = 0;
+  int64_t count = 0;
+};
+
+// More would drive the strip at hand out of the L2, where planes have copies as well
+constexpr int64_t kAheadBytes = 384 << 10, kPlanesAheadBytes = 160 << 10;
+
+// Memory that the next strip reads, of which every tile asks for a share: so it comes while the machine multiplies
+class Ahead {
+ public:
+  void share(const void* memory, int64_t bytes, int64_t tiles) {
+    at_ = static_cast<const char*>(memory), end_ = at_ + bytes;
+    share_ = round_up((bytes + tiles - 1) / tiles, kCacheLine);
+  }
+  void ask() {
+    for (const char* to = end_ - at_ < share_ ? end_ : at_ + share_; at_ < to; at_ += kCacheLine)
+      __builtin_prefetch(at_, 0, 2);
+  }
+
+ private:
+  const char *at_ = nullptr, *end_ = nullptr;
+  int64_t share_ = 0;
+};
+
+// A strip's rows of all `channels`, where they are one run of memory: pixels lie one after another, or images are whole
+template <class T>
+void look_ahead(const Product& p, const Strip& s, const T* memory, const Strides& at, int channels, int row, int rows,
+                int64_t tiles, Ahead& ahead) {
+  const bool whole = p.rows_per_strip == p.rows.target;
+  if (at.w != channels && !(whole && at.w == 1)) return;
+  const int64_t bytes = (whole ? (s.n1 - s.n0) * at.n : rows * at.h) * int64_t(sizeof(T));
+  if (bytes <= (at.w == 1 ? kPlanesAheadBytes : kAheadBytes))
+    ahead.share(memory + s.n0 * at.n + (whole ? 0 : row * at.h), bytes, tiles);
+}
+
 // The sums of one strip's pixels, for the vectors of one tile of k: sums [vectors, R, S, C/groups, L] += , or = for the
 // first strip
 template <class A>
 void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, const Strip& s, const Lens<A>& x,
-               const Grad<A>& dy, Pair* pairs, int vectors, A* sums, bool anew) {
+               const Grad<A>& dy, Pair* pairs, Paired& paired, Ahead (&ahead)[2], int vectors, A* sums, bool anew) {
   constexpr int L = kLanes<A>;
   const int64_t vector_stride = int64_t(vertical.kernel) * horizontal.kernel * p.depth * L;
   const auto reached_by = [&](int t) {
     return reached(0, horizontal.outputs, horizontal.size, horizontal.stride, t * horizontal.dilation - horizontal.pad);
   };
-  int height = 0, width = 0;  // of the rectangle that is paired up
-  int64_t count = 0;
   for (int r = 0; r < vertical.kernel; r++)
     for (int t = 0, taps; t < horizontal.kernel; t += taps, sums += taps * p.depth * L) {
       const int h0 = r * vertical.dilation - vertical.pad, w0 = t * horizontal.dilation - horizontal.pad;
@@ -126,11 +162,11 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
         const Span next = reached_by(t + taps);
         if (next.begin != columns.begin || next.end != columns.end) break;
       }
-      if (rows.end - rows.begin != height || columns.end - columns.begin != width) {
-        height = rows.end - rows.begin, width = columns.end - columns.begin;
-        count = pair_up(vertical, horizontal, rows, columns, s, x, dy, pairs);
+      if (rows.end - rows.begin != paired.height || columns.end - columns.begin != paired.width) {
+        paired.height = rows.end - rows.begin, paired.width = columns.end - columns.begin;
+        paired.count = pair_up(vertical, horizontal, rows, columns, s, x, dy, pairs);
       }
-      if (!count) {
+      if (!paired.count) {
         for (int v = 0; v < vectors && anew; v++)
           for (int i = 0; i < taps * p.depth * L; i++) sums[v * vector_stride + i] = 0;
         continue;
@@ -144,7 +180,8 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
         const auto f = vectors == 1
                            ? of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, 1>; })
                            : of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, kTileVectors>; });
-        f(pairs, count, from + (x.tile ? i * x.tile : c), grad, sums + c * L, vector_stride, anew);
+        for (Ahead* a = ahead; a < ahead + 2; a++) a->ask();
+        f(pairs, paired.count, from + (x.tile ? i * x.tile : c), grad, sums + c * L, vector_stride, anew);
       }
     }
 }
@@ -186,6 +223,16 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
         lens = t.source_in_tiles ? look_in_tiles<A>(t, x, s, group, x_panel) : look<A>(t, x, s, group, x_panel);
       seen = strip * p.groups + group;
       const int rows = s.row1 - s.row0;
+      Paired paired;
+      Ahead ahead[2];
+      if (strip + 1 < strips && p.groups == 1) {
+        const Strip next = strip_of(p, strip + 1);
+        const int64_t tiles = int64_t(last - first) * p.rows.kernel * TilesOf(p.columns.kernel * p.depth).count;
+        int row, reached;
+        rows_reached(p, next, row, reached);
+        look_ahead(p, next, x, p.source, p.depth, row, reached, tiles, ahead[0]);
+        look_ahead(p, next, dy, p.target, p.width, next.row0, next.row1 - next.row0, tiles, ahead[1]);
+      }
       for (int panel = first; panel < last; panel++) {
         const int k0 = panel * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel;
         const T* from = dy + (int64_t(group) * p.width + k0) * p.target.c + s.n0 * p.target.n + s.row0 * p.target.h;
@@ -196,7 +243,7 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
         for (int n = s.n0; n < s.n1 && !in_memory; n++)
           take_in(from + (n - s.n0) * p.target.n, p.target, rows, columns, lanes, dy_panel + (n - s.n0) * grad.n,
                   kPanel);
-        add_strip(p, vertical, horizontal, s, lens, grad, pairs, (lanes + L - 1) / L,
+        add_strip(p, vertical, horizontal, s, lens, grad, pairs, paired, ahead, (lanes + L - 1) / L,
                   piece_sums + int64_t(panel - first) * kTileVectors * vector_stride, strip == first_strip);
       }
     }
