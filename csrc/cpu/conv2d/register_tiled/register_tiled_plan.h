@@ -33,7 +33,7 @@ constexpr int kDeep = 16;  // source channels a group: so many pay for them also
 constexpr int kSmallPlane = 256;  // bytes: turning one, and packing the weights it meets, takes longer than it saves
 constexpr int kFewPlanes = 32;  // of the source of 1 x 1 filters: so few are not worth turning either
 // wgrad of 1 x 1 filters does not turn planes of so many elements where there are so few channels on one side, and weights
-constexpr int kLargePlane = 256, kFewTurned = 24, kWeightsOfFew = 3584;
+constexpr int kLargePlane = 256, kFewTurned = 24, kWeightsOfFew = 3072;
 constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad,
 constexpr int kManySums = 8192;  // unless a group has so many weights, where it is slower (1.1 to 1.6 times)
 constexpr int kManyTerms = 48;  // channels times taps: so many make loops long enough, and in wgrad half as many again
