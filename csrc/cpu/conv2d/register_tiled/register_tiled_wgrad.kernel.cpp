@@ -226,12 +226,12 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
       Paired paired;
       Ahead ahead[2];
       if (strip + 1 < strips && p.groups == 1) {
-        const Strip next = strip_of(p, strip + 1);
+        const Strip coming = strip_of(p, strip + 1);
         const int64_t tiles = int64_t(last - first) * p.rows.kernel * TilesOf(p.columns.kernel * p.depth).count;
         int row, reached;
-        rows_reached(p, next, row, reached);
-        look_ahead(p, next, x, p.source, p.depth, row, reached, tiles, ahead[0]);
-        look_ahead(p, next, dy, p.target, p.width, next.row0, next.row1 - next.row0, tiles, ahead[1]);
+        rows_reached(p, coming, row, reached);
+        look_ahead(p, coming, x, p.source, p.depth, row, reached, tiles, ahead[0]);
+        look_ahead(p, coming, dy, p.target, p.width, coming.row0, coming.row1 - coming.row0, tiles, ahead[1]);
       }
       for (int panel = first; panel < last; panel++) {
         const int k0 = panel * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel;
