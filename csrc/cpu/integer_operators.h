@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "cpu/conv2d/reference/loops.h"
+#include "geometry/ranges.h"
 #include "host/avg_pool2d_operators.h"
 #include "host/conv2d_operators.h"
 #include "host/max_pool2d_operators.h"

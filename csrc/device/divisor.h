@@ -2,6 +2,7 @@
 // instructions.
 #pragma once
 #include "device/device.h"
+#include "geometry/conv2d.h"
 
 namespace convlab {
 
@@ -17,6 +18,17 @@ struct Divisor {
 
   // n / by, for n < 2^31
   __device__ __forceinline__ unsigned quotient(unsigned n) const { return (__umulhi(n, factor) + n) >> shift; }
+
+  // For code that is written for an int, and for the host
+  CONVLAB_HD operator int() const { return int(by); }
+  friend CONVLAB_HD int operator/(int n, Divisor d) {
+#if defined(__CUDA_ARCH__)
+    return int(d.quotient(unsigned(n)));
+#else
+    return n / int(d.by);
+#endif
+  }
+  friend CONVLAB_HD int operator%(int n, Divisor d) { return n - n / d * int(d.by); }
 };
 
 }  // namespace convlab

@@ -1,5 +1,5 @@
 // What an average pooling is beyond its windows (pool2d.h, without dilation): what a window's sum is divided by, and
-// which part of x a window covers. Torch-free, for host and device.
+// which windows cover a row of x. Torch-free, for host and device.
 #pragma once
 #include <algorithm>
 
@@ -13,12 +13,6 @@ struct AvgPool2d {
   bool count_include_pad;  // zeros that belong to a window are counted, as far as the padding goes
   long long divisor;  // instead of counting; 0 for none
 };
-
-// The rows of x (of `size`) in the window of output p, in one dimension. Empty where the window lies outside.
-CONVLAB_HD inline Range covered_by(int p, int stride, int pad, int taps, int size) {
-  const int start = p * stride - pad, end = start + taps;
-  return {std::max(start, 0), std::min(end, size)};
-}
 
 // The outputs whose windows cover row h of x, in one dimension: p * stride <= h + pad < p * stride + taps.
 CONVLAB_HD inline Range windows_over(int h, int stride, int pad, int taps, int outputs) {

@@ -17,7 +17,9 @@ struct Residue {
   int first, places, tap0, tap_every, taps, output0, output_every;
 };
 
-CONVLAB_HD inline Residue residue_class(int residue, int size, int kernel, int stride, int pad, int dilation) {
+// Stride: int, or a Divisor
+template <class Stride>
+CONVLAB_HD inline Residue residue_class(int residue, int size, int kernel, Stride stride, int pad, int dilation) {
   Residue c{};
   c.first = (residue + stride - pad % stride) % stride;
   c.places = c.first < size ? (size - 1 - c.first) / stride + 1 : 0;
@@ -26,7 +28,7 @@ CONVLAB_HD inline Residue residue_class(int residue, int size, int kernel, int s
   c.tap_every = 1;
   while (c.tap0 + c.tap_every < kernel && c.tap_every * dilation % stride != 0) c.tap_every++;
   c.taps = (kernel - 1 - c.tap0) / c.tap_every + 1;
-  c.output0 = (c.first + pad - c.tap0 * dilation) / stride;  // exact
+  c.output0 = (c.first + pad) / stride - c.tap0 * dilation / stride;  // of the same remainders
   c.output_every = c.tap_every * dilation / stride;  // exact, if there is a second tap
   return c;
 }

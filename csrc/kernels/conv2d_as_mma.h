@@ -36,7 +36,7 @@ struct TapAxis {
 CONVLAB_HD inline TapAxis forward_axis(int outputs, int kernel, int stride, int pad, int dilation) {
   return {outputs, 0, 1, kernel, 0, 1, stride, -pad, dilation};
 }
-CONVLAB_HD inline TapAxis dgrad_axis(int residue, int size, int kernel, int stride, int pad, int dilation) {
+CONVLAB_HD inline TapAxis dgrad_axis(int residue, int size, int kernel, Divisor stride, int pad, int dilation) {
   const Residue c = residue_class(residue, size, kernel, stride, pad, dilation);
   return {c.places, c.first, stride, c.taps, c.tap0, c.tap_every, 1, c.output0, -c.output_every};
 }
@@ -69,6 +69,10 @@ template <class T, bool kChannelsLast> struct ImageMap {
   int depth, filter_pitch;  // channels of a group of the input; elements of a filter
   Divisor by_depth;
   bool wide, fours;
+  // What takes divisions is done once (host), not by every block: set_parts()
+  TapAxis h, v;  // of all parts, but of dgrad's residue classes
+  Divisor by_classes, by_across, stride_h, stride_w;  // how many of those there are, and along a row
+  int class_columns;
 
   struct Part : MmaPart<T> {
     static constexpr bool kLinesInner = !kChannelsLast, kBAsA = false, kLineSums = false, wants_line_sums = false;
@@ -88,8 +92,8 @@ template <class T, bool kChannelsLast> struct ImageMap {
     __device__ void row(long long m, Position& a, long long& d) const {
       a = kNowhere, d = -1;
       if (m >= this->rows) return;
-      const long long image = m / ((long long)h.places * v.places);
-      const int place = int(m % ((long long)h.places * v.places)), uh = place / v.places, uv = place % v.places;
+      const long long places = (long long)h.places * v.places, image = m / places;
+      const int place = int(m - image * places), uh = place / v.places, uv = place - uh * v.places;
       const int ih = uh * h.step + h.origin, iv = uv * v.step + v.origin;
       a = {image * in.image + ((long long)ih * in_columns + iv) * in.pixel, ih, iv};
       d = image * out.image + ((long long)(h.first + uh * h.every) * out_columns + v.first + uv * v.every) * out.pixel;
@@ -121,11 +125,21 @@ template <class T, bool kChannelsLast> struct ImageMap {
     }
   };
 
+  void set_parts() {
+    const bool classes = dgrad && !joined;
+    by_classes = Divisor(classes ? classes_of(g) : 1);
+    by_across = Divisor(classes ? classes_with_taps(g.S, g.stride_w, g.dilation_w) : 1);
+    stride_h = Divisor(g.stride_h), stride_w = Divisor(g.stride_w);
+    class_columns = dgrad ? g.Cg() : g.Kg();
+    h = joined ? joined_axis(g.H, g.R, g.stride_h, g.pad_h) : forward_axis(g.P, g.R, g.stride_h, g.pad_h, g.dilation_h);
+    v = joined ? joined_axis(g.W, g.S, g.stride_w, g.pad_w) : forward_axis(g.Q, g.S, g.stride_w, g.pad_w, g.dilation_w);
+  }
+
   // z: the group, and of dgrad the residue class
   CONVLAB_HD Part part(int z) const { return part(z, axis(z, true), axis(z, false)); }
 
   // The same, by the first two threads of a block: axes are what takes time.
-  __device__ void make_part(int z, Part& made) const {
+  __attribute__((noinline)) __device__ void make_part(int z, Part& made) const {
     const int thread = int(threadIdx.x);
     if (thread < 2) (thread == 0 ? made.h : made.v) = axis(z, thread == 0);
     __syncwarp();
@@ -134,20 +148,18 @@ template <class T, bool kChannelsLast> struct ImageMap {
 
  private:
   CONVLAB_HD TapAxis axis(int z, bool vertical) const {
-    const int kernel = vertical ? g.R : g.S, stride = vertical ? g.stride_h : g.stride_w;
-    const int pad = vertical ? g.pad_h : g.pad_w, dilation = vertical ? g.dilation_h : g.dilation_w;
-    if (!dgrad) return forward_axis(vertical ? g.P : g.Q, kernel, stride, pad, dilation);
-    const int size = vertical ? g.H : g.W;
-    if (joined) return joined_axis(size, kernel, stride, pad);
-    const int across = classes_with_taps(g.S, g.stride_w, g.dilation_w);
-    return dgrad_axis(vertical ? z % classes_of(g) / across : z % across, size, kernel, stride, pad, dilation);
+    if (!dgrad || joined) return vertical ? h : v;
+    const int of_class = z % by_classes;
+    return dgrad_axis(vertical ? of_class / by_across : of_class % by_across, vertical ? g.H : g.W,
+                      vertical ? g.R : g.S, vertical ? stride_h : stride_w, vertical ? g.pad_h : g.pad_w,
+                      vertical ? g.dilation_h : g.dilation_w);
   }
 
   CONVLAB_HD Part part(int z, const TapAxis& h, const TapAxis& v) const {
     Part p;
     p.h = h, p.v = v;
-    const int group = dgrad && !joined ? z / classes_of(g) : z;
-    p.class_columns = dgrad ? g.Cg() : g.Kg(), p.classes_across = g.stride_w;
+    const int group = z / by_classes;
+    p.class_columns = class_columns, p.classes_across = g.stride_w;
     p.columns = p.class_columns * (joined ? g.stride_h * g.stride_w : 1);
     p.rows = (long long)g.N * p.h.places * p.v.places;
     p.in = in, p.out = out, p.by_depth = by_depth, p.filter_pitch = filter_pitch,
@@ -191,9 +203,10 @@ template <class T, bool kChannelsLast> struct FilterMap {
   Pitches of_dy, of_x;
   int dy_depth, x_depth;  // channels of a group, up to a multiple of a chunk where they were laid out anew
   bool dy_wide, x_wide;
-  int slices;
   long long slice;  // steps in each but the last
-  Divisor by_plane, by_row;  // P Q and Q
+  long long filters;  // elements of dw
+  int Cg, Kg, line;  // channels and filters of a group, elements of a filter
+  Divisor by_slices, by_plane, by_row, by_depth, by_S;  // P Q and Q; x_depth
 
   struct Part : MmaPart<T> {
     static constexpr bool kLinesInner = kChannelsLast, kBAsA = true, kLineSums = true, rows_inner = false;
@@ -203,22 +216,22 @@ template <class T, bool kChannelsLast> struct FilterMap {
     Pitches of_dy, of_x;
     float *output, *sums;
     T* whole;
-    Divisor by_plane, by_row;
-    int x_depth, begin, steps;  // begin: inside the plane of the slice's first image
+    Divisor by_plane, by_row, by_depth, by_S;
+    int Cg, line, begin, steps;  // begin: inside the plane of the slice's first image
 
     __device__ int tiles(int K) const { return (steps + K - 1) / K; }
     __device__ void row(long long m, Position& a, long long& d) const {
       a = kNowhere, d = -1;
       if (m >= this->rows) return;
-      a = {m * of_dy.channel, 0, 0}, d = m * g.Cg() * g.R * g.S;
+      a = {m * of_dy.channel, 0, 0}, d = m * line;
     }
     __device__ void column(long long n, Position& b, long long& d) const {
       b = kNowhere, d = -1;
       if (n >= this->columns) return;
-      const int tap = int(n) / x_depth, c = int(n) % x_depth, r = tap / g.S, s = tap % g.S;
+      const int tap = int(n) / by_depth, c = int(n) - tap * by_depth, r = tap / by_S, s = tap - r * g.S;
       const int h = r * g.dilation_h, v = s * g.dilation_w;
       b = {c * of_x.channel + ((long long)h * g.W + v) * of_x.pixel, h, v};
-      d = c >= g.Cg() ? -1 : tap * g.Cg() + c;
+      d = c >= Cg ? -1 : tap * Cg + c;
     }
     __device__ void step(int tile, int i, int K, Position& a, Position& b) const {
       const long long k = (long long)tile * K + i;
@@ -242,27 +255,28 @@ template <class T, bool kChannelsLast> struct FilterMap {
   };
 
   // z: the group and the slice
-  __device__ void make_part(int z, Part& made) const {
+  __attribute__((noinline)) __device__ void make_part(int z, Part& made) const {
     if (threadIdx.x == 0) made = part(z);
   }
 
   __device__ Part part(int z) const {
-    const int group = z / slices, i = z % slices;
-    const long long filters = (long long)g.K * g.Cg() * g.R * g.S, plane = (long long)g.P * g.Q, from = i * slice;
+    const int group = z / by_slices, i = z - group * by_slices, plane = by_plane;
+    const long long from = i * slice, image = from / plane;
     Part p;
     p.g = g;
-    p.of_dy = of_dy, p.of_x = of_x, p.by_plane = by_plane, p.by_row = by_row, p.x_depth = x_depth;
-    p.a_base = dy + from / plane * of_dy.image + group * (dy_depth * of_dy.channel);
-    p.b_base = x + from / plane * of_x.image + group * (x_depth * of_x.channel);
-    p.begin = int(from % plane), p.steps = int(min(g.N * plane - from, slice));
-    p.rows = g.Kg(), p.columns = x_depth * g.R * g.S;
+    p.of_dy = of_dy, p.of_x = of_x, p.by_plane = by_plane, p.by_row = by_row, p.by_depth = by_depth, p.by_S = by_S;
+    p.a_base = dy + image * of_dy.image + group * (dy_depth * of_dy.channel);
+    p.b_base = x + image * of_x.image + group * (x_depth * of_x.channel);
+    p.begin = int(from - image * plane), p.steps = int(min((long long)g.N * plane - from, slice));
+    p.rows = Kg, p.columns = x_depth * g.R * g.S, p.Cg = Cg, p.line = line;
     p.a_h = p.a_w = 1, p.b_h = g.H, p.b_w = g.W;
     p.a_wide = dy_wide, p.b_wide = x_wide;
-    p.output = dw + i * filters + group * (filters / g.groups);
-    p.whole = whole ? whole + group * (filters / g.groups) : nullptr;
-    p.sums = db ? db + (long long)i * g.K + group * g.Kg() : nullptr;
+    const long long of_group = (long long)group * Kg * line;
+    p.output = dw + i * filters + of_group;
+    p.whole = whole ? whole + of_group : nullptr;
+    p.sums = db ? db + (long long)i * g.K + group * Kg : nullptr;
     p.wants_line_sums = db != nullptr;
-    p.fours = g.Cg() % 4 == 0;
+    p.fours = Cg % 4 == 0;
     return p;
   }
 };

@@ -135,7 +135,8 @@ template <class Products> struct TensorCorePasses {
     const int out_channels = dgrad ? g.C : g.K;
     map.out = pitches_of(out_channels, dgrad ? inputs : outputs, lie.output);
     map.wide = l.first.wide;
-    map.fours = map.out.channel == 1 && out_channels / g.groups % 4 == 0;
+    map.set_parts();
+    map.fours = map.out.channel == 1 && map.class_columns % 4 == 0;
     if (!l.filter_lies) lay_out_filter(c, l, dgrad, map.depth, filter);
     if (dgrad && classes_of(g) < g.stride_h * g.stride_w)
       fill_with_zeros((long long)g.N * g.C * g.H * g.W, map.output, c.stream);
@@ -156,8 +157,10 @@ template <class Products> struct TensorCorePasses {
     map.db = c.bias_gradient ? map.dw + c.plan.slices * filters : nullptr;
     map.dy_depth = l.first.depth, map.x_depth = l.second.depth;
     map.dy_wide = l.first.wide, map.x_wide = l.second.wide;
-    map.slices = c.plan.slices, map.slice = c.plan.slice;
-    map.by_plane = Divisor(std::max(g.P * g.Q, 1)), map.by_row = Divisor(std::max(g.Q, 1));
+    map.Cg = g.Cg(), map.Kg = g.Kg(), map.line = map.Cg * g.R * g.S, map.filters = filters;
+    map.slice = c.plan.slice, map.by_slices = Divisor(c.plan.slices);
+    const auto by = [](int n) { return Divisor(std::max(n, 1)); };  // of no outputs or channels, too
+    map.by_plane = by(g.P * g.Q), map.by_row = by(g.Q), map.by_depth = by(map.x_depth), map.by_S = by(g.S);
     if (c.warpgroups && c.plan.slices == 1 && (lie.output || g.R * g.S == 1)) map.whole = static_cast<T*>(c.output);
     multiply(c, map);
     if (!map.whole)

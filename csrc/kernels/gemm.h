@@ -131,7 +131,8 @@ template <class Tile, class Part> struct Carrier {
   }
   static __device__ __forceinline__ int column_of(int i) { return kAlongSteps ? row_of(i) : int(threadIdx.x) % N; }
 
-  // Makes the tables, which the block may read behind a barrier.
+  // Makes the tables, which the block may read behind a barrier. A thread has one or two of their places: copies of what
+  // makes them, with its divisions, gain nothing.
   __device__ __forceinline__ Carrier(const Part& part, int m0, long long n0, RowTable& rows, ColumnTable& columns)
       : part(part), m0(m0), rows(rows), columns(columns) {
 #pragma unroll 1

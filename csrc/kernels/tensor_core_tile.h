@@ -48,8 +48,8 @@ template <int kM, int kN, int kK, int kWarpM, int kWarpN, int kDepth, int kBlock
   static constexpr int M = kM, N = kN, K = kK, warp_m = kWarpM, warp_n = kWarpN, stages = kDepth, blocks = kBlocks;
   static constexpr int threads = (M / warp_m) * (N / warp_n) * 32;
   static constexpr bool past_l1 = N > kNarrow;  // A's copies. Beside few columns they take longest, and taps overlap.
-  static_assert(warp_m % 16 == 0 && warp_n % 16 == 0,
-                "fragments of A are of 16 rows, and those of B are loaded in twos");
+  static_assert(warp_m % 16 == 0, "fragments of A are of 16 rows");
+  static_assert(warp_n == 16 || warp_n % 32 == 0, "fragments of B are loaded in twos, and sums exchanged within 32");
   static __device__ __forceinline__ int warp_row() { return int(threadIdx.x) / 32 / (N / warp_n) * warp_m; }
   static __device__ __forceinline__ int warp_column() { return int(threadIdx.x) / 32 % (N / warp_n) * warp_n; }
 };
@@ -253,6 +253,11 @@ template <class Tile> __device__ __forceinline__ int sum_at(int row, int column)
   const int eights = Tile::N == 16 ? row / 2 % 2 : row % 4;
   return row * Tile::N + (column ^ (eights * 8 + row / 4 % 2 * 4));
 }
+// Where (row + 8 i, column + 8 j) lies, from where (row, column) does, a warp's first column or one of the next seven. A
+// step of eights within 32 is an XOR, as the exchange is: an address for many stores.
+template <class Tile> __device__ __forceinline__ int sum_after(int at, int i, int j) {
+  return (at ^ j % 4 * 8) + j / 4 * 32 + i * 8 * Tile::N;
+}
 
 // Sums that are not finite, as store_sums finds them, are made once more. In a loop of its own: where each sum is stored,
 // nvcc made thirty copies of what makes one.
@@ -380,6 +385,7 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
   SHARED(Position, steps_b, [2][kTables ? K : 1]);
   const int thread = int(threadIdx.x);
 
+  // A thread has one or two rows and columns: copies of what places them, with its divisions, gain nothing.
 #pragma unroll 1
   for (int i = thread; i < Tile::M; i += Tile::threads) {
     Position a;
@@ -519,17 +525,15 @@ __device__ __forceinline__ void multiply_tile(const Part& part, long long m0, lo
 
   __syncthreads();  // nobody reads the tiles
   float* all = reinterpret_cast<float*>(tiles);
-  const int g = thread % 32 / 4, t = thread % 4;
+  const int mine = sum_at<Tile>(Tile::warp_row() + thread % 32 / 4, Tile::warp_column() + thread % 4 * 2);
 #pragma unroll
   for (int i = 0; i < kM; i++)
 #pragma unroll
     for (int j = 0; j < kN; j++)
 #pragma unroll
-      for (int half = 0; half < 2; half++) {
-        const int row = Tile::warp_row() + i * 16 + half * 8 + g, column = Tile::warp_column() + j * 8 + 2 * t;
-        store_shared(all + sum_at<Tile>(row, column),
+      for (int half = 0; half < 2; half++)
+        store_shared(all + sum_after<Tile>(mine, 2 * i + half, j),
                      Vector<float, 2>{{sums[i][j][2 * half], sums[i][j][2 * half + 1]}});
-      }
   __syncthreads();
   if constexpr (Products::kPromotes) {
     make_exact<Tile>(part, all, m0, n0);

@@ -77,12 +77,12 @@ __device__ __forceinline__ void multiply_tiles_in_three(float (&sums)[Tile::N / 
 
 // The threads' sums to shared memory, as store_sums finds them
 template <class Tile> __device__ __forceinline__ void write_sums(float* all, const float (&sums)[Tile::N / 2]) {
-  const int thread = int(threadIdx.x), row = thread / 32 * 16 + thread % 32 / 4, column = 2 * (thread % 4);
+  const int thread = int(threadIdx.x), mine = sum_at<Tile>(thread / 32 * 16 + thread % 32 / 4, 2 * (thread % 4));
 #pragma unroll
   for (int j = 0; j < Tile::N / 8; j++)
 #pragma unroll
     for (int half = 0; half < 2; half++)
-      store_shared(all + sum_at<Tile>(row + 8 * half, column + 8 * j),
+      store_shared(all + sum_after<Tile>(mine, half, j),
                    Vector<float, 2>{{sums[4 * j + 2 * half], sums[4 * j + 2 * half + 1]}});
 }
 
