@@ -69,7 +69,7 @@ template <class T, bool kChannelsLast> struct ImageMap {
   int depth, filter_pitch;  // channels of a group of the input; elements of a filter
   Divisor by_depth;
   bool wide, fours;
-  // What takes divisions is done once (host), not by every block: set_parts()
+  // What takes divisions is done once, on the host, and not by every block: set_parts()
   TapAxis h, v;  // of all parts, but of dgrad's residue classes
   Divisor by_classes, by_across, stride_h, stride_w;  // how many of those there are, and along a row
   int class_columns;
@@ -138,7 +138,7 @@ template <class T, bool kChannelsLast> struct ImageMap {
   // z: the group, and of dgrad the residue class
   CONVLAB_HD Part part(int z) const { return part(z, axis(z, true), axis(z, false)); }
 
-  // The same, by the first two threads of a block: axes are what takes time.
+  // The same, by the first two threads of a block: axes are what takes time. Not inlined: all tiles share one copy.
   __attribute__((noinline)) __device__ void make_part(int z, Part& made) const {
     const int thread = int(threadIdx.x);
     if (thread < 2) (thread == 0 ? made.h : made.v) = axis(z, thread == 0);
@@ -206,7 +206,7 @@ template <class T, bool kChannelsLast> struct FilterMap {
   long long slice;  // steps in each but the last
   long long filters;  // elements of dw
   int Cg, Kg, line;  // channels and filters of a group, elements of a filter
-  Divisor by_slices, by_plane, by_row, by_depth, by_S;  // P Q and Q; x_depth
+  Divisor by_slices, by_plane, by_row, by_depth, by_S;  // by P Q, by Q, and by x_depth
 
   struct Part : MmaPart<T> {
     static constexpr bool kLinesInner = kChannelsLast, kBAsA = true, kLineSums = true, rows_inner = false;
