@@ -3,15 +3,16 @@ says what was expected."""
 
 import math
 import os
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from difflib import get_close_matches
 from pathlib import Path
 
-import torch
-
 
 class Parser(ArgumentParser):
-    """One that says what is wrong, without all options before it."""
+    """One that says what is wrong, without all options before it, and whose description stands as it was written."""
+
+    def __init__(self, *args, **others):
+        super().__init__(*args, formatter_class=RawDescriptionHelpFormatter, **others)
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}\n(all options: {self.prog} --help)\n")
@@ -58,6 +59,8 @@ def positive(text):
 
 def device(text):
     """cpu, cuda or cuda:N, as a torch.device that can be used here."""
+    import torch  # not above: the doctor asks whether there is one
+
     try:
         value = torch.device(text)
     except RuntimeError:

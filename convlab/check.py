@@ -11,7 +11,6 @@ It is written in plain CUDA C++ (--new FILE.cu), or over convlab's csrc/device/d
 Ends with 0 if nothing is wrong, with 1 if something is, or if the kernel does not compile.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -33,9 +32,7 @@ from .testing.program import PLAIN_TYPES, dtype_option, like_of, nvcc_says
 
 def main(arguments=None) -> int:
     dtypes = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}
-    parser = Parser(
-        "python -m convlab.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m convlab.check", description=__doc__)
     parser.add_argument("source", nargs="?", metavar="FILE", help="the kernel and its launcher")
     parser.add_argument(
         "--like",

@@ -357,8 +357,7 @@ def test_an_unknown_kernel_is_shown_as_such(monkeypatch):
 
 def test_text_fits_a_terminal():
     """Every kernel's full name, too; and no word is lost where a sentence is folded."""
-    for layer in ("lenet.c3@64", "resnet-128"):
-        e = explain(layer)
+    for e in (explain("lenet.c3@64"), explain("resnet-128"), explain("lenet.c1@1", "direct", count=True)):
         lines = str(e).splitlines()
         assert max(map(len, lines)) <= as_text.WIDTH
         assert all(

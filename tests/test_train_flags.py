@@ -343,6 +343,15 @@ def test_the_ladder(rungs, tmp_path, capsys):
     assert re.search(r"layer 'C5': its forward, dgrad, wgrad run 'auto', because algo 'small_filter'", out)
 
 
+def test_notes_that_differ_in_the_pass_are_one():
+    runs, other = "convlab: layer 'C5': its {} runs 'auto', because", "convlab: a source was changed after the build"
+    assert ladder._merged([runs.format("forward"), other, runs.format("dgrad"), other]) == [
+        "convlab: layer 'C5': its forward, dgrad run 'auto', because",
+        other,
+    ]
+    assert ladder._merged([runs.format("wgrad")]) == [runs.format("wgrad")]
+
+
 def test_all_is_every_rung():
     args = train_lenet.parse(["--algo", "all", "--simulate"])
     assert options.algorithms_asked_for(args) == CUDA_RUNGS and len(CUDA_RUNGS) > 5

@@ -28,7 +28,7 @@ from functools import partial
 import torch
 
 from .._algorithms import algorithms
-from .._command_line import output_file, positive, whole_number
+from .._command_line import Parser, output_file, positive, whole_number
 from ..layers import Conv
 from . import cases, gpu, models, record, report, survey
 from .case import HEAD
@@ -42,9 +42,7 @@ WRITING = 50  # times as long as it took to write a record, it is not written ag
 
 def parse(argv=None):
     """The command line's choices; what makes no sense ends the program with a line that says why."""
-    parser = argparse.ArgumentParser(
-        "python -m convlab.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m convlab.bench", description=__doc__)
     add = parser.add_argument
     add("words", nargs="*", metavar="WORD", help="cpu (default) or gpu, then what to measure")
     add("--shape", type=partial(_sizes, "N,C,H,W"), metavar="N,C,H,W", help="this convolution instead of the zoo's")

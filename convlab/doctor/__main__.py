@@ -7,9 +7,9 @@
 A note is something that not everybody needs, such as nvcc where convlab is built already.
 """
 
-import argparse
 import json
 
+from .._command_line import Parser
 from .._pipe import run
 from . import building, child, gpu, packages
 from .finding import Finding, fault, ok
@@ -63,9 +63,7 @@ def _tests(said, failure):
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        "python -m convlab.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m convlab.doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="findings as JSON")
     args = parser.parse_args(argv)
     findings: list[Finding] = []

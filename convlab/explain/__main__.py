@@ -30,9 +30,7 @@ from .page import page_file, page_of
 
 def parse(argv=None):
     """The command line's choices; what makes no sense ends the program with a line that says why."""
-    parser = Parser(
-        "python -m convlab.explain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("python -m convlab.explain", description=__doc__)
     add = parser.add_argument
     add("layer", nargs="?", metavar="LAYER", help=f"{', '.join(NAMED)}; NAME@N for a batch of N")
     add("--shape", type=_numbers(4, 3), metavar="N,C[,H],W", help="of x, instead of LAYER")

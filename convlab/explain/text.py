@@ -184,7 +184,20 @@ def counts(p: Pass, rung: Rung, by_line=True):
     if rung.prediction:
         yield _prediction(rung)
     if by_line:
-        yield from str(c.traffic).rstrip().split("\n")
+        yield from _lines_and_their_source(str(c.traffic).rstrip().split("\n"))
+
+
+def _lines_and_their_source(table):
+    """The source stands below a line's figures where there is no room behind them."""
+    figures = 0
+    for line in table:
+        if line.endswith("ideal"):
+            figures = len(line)
+        if len(line) <= WIDTH - 4:
+            yield line
+        else:
+            yield line[:figures].rstrip()
+            yield f"{'':8}{line[figures:].strip()}"[: WIDTH - 4]
 
 
 def _prediction(rung: Rung) -> str:

@@ -83,13 +83,14 @@ def _row(train, args, name, sets, progress):
 
 
 def _merged(notes):
-    """The notes that differ only in the pass as one: "its forward, dgrad, wgrad run 'auto', because ..."."""
+    """The notes that differ only in the pass as one: "its forward, dgrad, wgrad run 'auto', because ..."; others once."""
     passes = {}
     for note in notes:
-        before, name, rest = re.split(r"(?<= its )(\w+) runs", note, maxsplit=1)
+        before, name, rest = [*re.split(r"(?<= its )(\w+) runs", note, maxsplit=1), "", ""][:3]
         passes.setdefault((before, rest), []).append(name)
     return [
-        f"{before}{', '.join(names)} run{'' if names[1:] else 's'}{rest}" for (before, rest), names in passes.items()
+        f"{before}{', '.join(names)} run{'' if names[1:] else 's'}{rest}" if names[0] else before
+        for (before, rest), names in passes.items()
     ]
 
 

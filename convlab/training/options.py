@@ -1,6 +1,5 @@
 """The command line that the training scripts share."""
 
-import argparse
 import os
 from importlib.util import find_spec
 
@@ -22,7 +21,7 @@ def parser(doc, epochs, out, batch_size, lr, models=()):
     default; lr: the learning rate for each optimizer, the first of them the default; models: the names of the networks,
     if there are several.
     """
-    result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result = arguments.Parser(description=doc)
     group = result.add_argument_group
     default, n = "(default: %(default)s)", {"metavar": "N", "type": arguments.whole_number(1)}
     n0, folder = {**n, "type": arguments.whole_number(0)}, {"metavar": "DIR", "type": arguments.output_folder}
