@@ -163,10 +163,9 @@ void average_forward(const Pooling& g, const Averages& averages, const T* x, T* 
   }
 }
 
-// n elements of one value; may write a vector too far, up to to_end
-template <class A, class T> CONVLAB_INLINE void fill(T* to, int64_t n, A value, const T* to_end) {
-  for (int64_t i = 0; i < n; i += kLanes<A>)
-    store_some<A>(to + i, broadcast<A>(value), int(smaller(to_end - to - i, kLanes<A>)));
+// The first `step` lanes of v again and again, n elements in all; may write a vector too far, up to to_end
+template <class A, class T> CONVLAB_INLINE void fill(T* to, int64_t n, int64_t step, Vec<A> v, const T* to_end) {
+  for (int64_t i = 0; i < n; i += step) store_some<A>(to + i, v, int(smaller(to_end - to - i, kLanes<A>)));
 }
 
 // n values, each twice; reads whole vectors, may write a vector too far, up to to_end
@@ -179,26 +178,33 @@ template <class A, class T> CONVLAB_INLINE void fill_pairs(T* to, int n, const A
   }
 }
 
-// A plane of windows side by side: each element of dx is one window's share. dy [P, Q] -> dx [H, W]; may write a vector
-// too far, up to to_end. Memory: shares [Q] in whole vectors
+// A plane of windows side by side: each element of dx is one window's share. dy [P, Q, C] -> dx [H, W, C], where C is 1
+// or less than a vector; may write a vector too far, up to to_end. Memory: shares [Q, C] in whole vectors
 template <class A, class T>
 void spread(const Pooling& g, const Averages& averages, const T* dy, T* dx, const T* to_end, A* shares) {
-  const int P = g.rows.sources, Q = g.columns.sources, W = g.columns.targets;
-  const T* const end = dx + int64_t(g.rows.targets) * W;
-  for (int p = 0; p < P; p++, dy += Q) {
-    for (int q = 0; q < Q; q++) shares[q] = A(dy[q]) / Division<A>(averages, p, q).by;
-    if (Q == 1 && g.columns.period == W) {  // rows of one share are one piece of memory
-      fill(dx, int64_t(g.rows.period) * W, shares[0], to_end), dx += int64_t(g.rows.period) * W;
+  constexpr int L = kLanes<A>;
+  const int P = g.rows.sources, Q = g.columns.sources, C = int(g.channels);
+  const int64_t row = int64_t(g.columns.targets) * C, window = int64_t(g.columns.period) * C, step = C == 1 ? L : C;
+  const T* const end = dx + g.rows.targets * row;
+  const auto share = [&](int q) { return C == 1 ? broadcast<A>(shares[q]) : load<A>(shares + q * C); };
+  for (int p = 0; p < P; p++, dy += Q * C) {
+    for (int q = 0; q < Q; q++) {
+      const A by = Division<A>(averages, p, q).by;
+      if (C == 1) shares[q] = A(dy[q]) / by;
+      else store<A>(shares + q * C, load_some<A>(dy + q * C, C) / by);
+    }
+    if (Q == 1 && window == row) {  // rows of one share are one piece of memory
+      fill<A>(dx, g.rows.period * row, step, share(0), to_end), dx += g.rows.period * row;
       continue;
     }
-    for (int r = 0; r < g.rows.period; r++, dx += W) {
-      if (g.columns.period == 2) fill_pairs(dx, Q, shares, to_end);
+    for (int r = 0; r < g.rows.period; r++, dx += row) {
+      if (C == 1 && g.columns.period == 2) fill_pairs(dx, Q, shares, to_end);
       else
-        for (int q = 0; q < Q; q++) fill(dx + q * g.columns.period, g.columns.period, shares[q], to_end);
-      fill(dx + Q * g.columns.period, W - Q * g.columns.period, A(0), to_end);
+        for (int q = 0; q < Q; q++) fill<A>(dx + q * window, window, step, share(q), to_end);
+      fill<A>(dx + Q * window, row - Q * window, L, Vec<A>{}, to_end);
     }
   }
-  fill(dx, end - dx, A(0), to_end);
+  fill<A>(dx, end - dx, L, Vec<A>{}, to_end);
 }
 
 // dy, divided, -> dx
@@ -213,7 +219,8 @@ void average_backward(const Pooling& g, const Averages& averages, const T* dy, T
   for (int64_t i = begin; i < end; i++) {
     const Piece p = piece_of(g, i, L);
     if (g.side_by_side) {
-      const int64_t end = smaller(p.plane + L, g.planes), outputs = g.rows.sources * Q, size = g.rows.targets * W;
+      const int64_t end = smaller(p.plane + L, g.planes), outputs = g.rows.sources * Q * g.channels,
+                    size = g.rows.targets * W * g.channels;
       for (int64_t plane = p.plane; plane < end; plane++)
         spread<A>(g, averages, dy + plane * outputs, dx + plane * size, dx + end * size, bench.source);
       continue;

@@ -133,10 +133,10 @@ class Plan {
     g_.fours = g_.pairs && problem.R == 2 && problem.stride_h == 2 && problem.dilation_h == 1 && problem.pad_h == 0 &&
                problem.P == problem.H / 2;
     g_.byte_offsets = offsets_fit_a_byte(problem);
-    g_.side_by_side = !forward && channels == 1 && !g_.in_place && problem.R == problem.stride_h &&
-                      problem.S == problem.stride_w && reached(pooling::rows_of(problem)) == problem.H &&
+    g_.side_by_side = !forward && !g_.in_place && problem.R == problem.stride_h && problem.S == problem.stride_w &&
+                      reached(pooling::rows_of(problem)) == problem.H &&
                       reached(pooling::columns_of(problem)) == problem.W;
-
+    if (g_.side_by_side) g_.planes /= channels;  // of all channels together
     g_.whole = forward && channels == 1 && !turned_ && problem.P == 1 && problem.Q == 1 && problem.R == problem.H &&
                problem.S == problem.W && problem.pad_h == 0 && problem.pad_w == 0 && problem.dilation_h == 1 &&
                problem.dilation_w == 1;
