@@ -32,14 +32,15 @@ struct PoolAxis {
 
 struct Pooling {
   PoolAxis rows, columns;
-  int64_t planes, channels;  // N C planes; C where channels lie side by side, else 1
+  // N C planes, side_by_side N of all channels; C where channels lie side by side, else 1
+  int64_t planes, channels;
   int64_t source_pixel, target_pixel;  // elements from a position to the next, in place
   bool in_place, pairs, byte_offsets;  // pairs: a channel is two columns of x and dx
   bool fours;  // and two rows are: windows of 2 x 2 that leave at most a row of dx
   bool whole;  // one window, which is the plane, and needs no panel
   bool narrow;  // windows of 2 x 2 side by side, none cut off, whose rows of outputs do not fill a vector
   bool columns_first;  // windows that differ, of planes: an average's gradient is summed over columns, then over rows
-  bool side_by_side;  // windows have neither gaps nor overlaps, and lie inside: planes of an average's gradient
+  bool side_by_side;  // windows have neither gaps nor overlaps, and lie inside: an average's gradient
   int channels_each, rows_each;  // of a piece: channels, in place, and rows of the target
   int sources_each;  // rows of the source that a panel holds
 };
