@@ -41,8 +41,9 @@ void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* p
 
   for (int64_t begin = 0, end; begin < term_count; begin = end) {
     end = begin + kChunk < term_count ? begin + kChunk : term_count;
-    for (int64_t t = begin; t < end; t++) {
-      const Term term = terms[t];
+    const Term* const last = terms + end;
+    for (const Term* t = terms + begin; t != last;) {
+      const Term term = *t++;
       const int64_t at = term.source;
       const A* const w = weights + int64_t(term.weights) * L;
       Vec<A> row[NV];
