@@ -6,19 +6,22 @@
 //                 planes are read as they lie, and the pixels of a row have one address. A tap and a channel are an
 //                 offset to a pixel's address, and one loop goes over the offsets. Pixels come sorted by the taps that
 //                 reach them, so padding costs nothing and the loop has no test. The target of a strip is gathered in a
-//                 panel as well where its memory has another order, and transposed in registers.
+//                 panel as well where its memory has another order, and transposed in registers. Tiles ask for the
+//                 next strip's source.
 // Against direct  two vectors of weights serve up to 14 pixels, a broadcast serves two vectors: 16 loads for 28
 //                 multiply-adds.
 // What bounds it  multiply-adds: both ports busy from about 64 channels on. Below 16 target channels it wastes lanes;
 //                 `direct` wastes none there.
 #include "cpu/conv2d/block/ending.h"
 #include "cpu/conv2d/packed_weights.h"
+#include "cpu/conv2d/register_tiled/ahead.h"
 #include "cpu/conv2d/register_tiled/source_of_strip.h"
 
 namespace convlab::CONVLAB_ISA::register_tiled {
 
 constexpr int64_t kNearBytes = 16 << 10;  // of a group's weights, which then stay in the L1
 constexpr int64_t kLargeBytes = 2 << 20;  // of a group's target, which does not stay in the L2
+constexpr int64_t kFewTiles = 256;  // of a strip: they ask for part of the next one, lest requests wait for one another
 
 // M pixels times NV vectors of channels, from the first pixel and the first vector on. side_by_side: the pixels' source
 // elements are, and one address serves all.
@@ -91,12 +94,13 @@ template <class A, bool side_by_side> auto tile_of(int pixels, int vectors) {
 // All pixels of one class, each run in tiles of nearly equal size
 template <class A>
 void tiles(const Segment& g, const Term* terms, const A* source, const Pixel* pixels, const A* weights,
-           int64_t vector_stride, const A* bias, A* target, int vectors, int lanes) {
+           int64_t vector_stride, const A* bias, A* target, int vectors, int lanes, Ahead& ahead) {
   const TilesOf all(int(g.run));
   for (int64_t run = 0; run < g.pixel_count; run += g.run)
     for (int i = 0; i < all.count; i++) {
       const int size = all.size(i);
       const auto f = g.side_by_side ? tile_of<A, true>(size, vectors) : tile_of<A, false>(size, vectors);
+      ahead.ask();
       f(terms + g.term, g.term_count, source, pixels + g.pixel + run + all.first(i), weights, vector_stride, bias,
         target, lanes);
     }
@@ -106,7 +110,7 @@ void tiles(const Segment& g, const Term* terms, const A* source, const Pixel* pi
 // large target is written line after line.
 template <class A>
 void all_channels(const Segment& g, const Term* terms, const A* source, const Pixel* pixels, const A* weights,
-                  int64_t vector_stride, const A* bias, A* target, int width, int first, int last) {
+                  int64_t vector_stride, const A* bias, A* target, int width, int first, int last, Ahead& ahead) {
   constexpr int L = kLanes<A>, kPanel = kTileVectors * L;
   Segment some = g;
   for (int64_t left = g.pixel_count; left > 0; left -= some.run, some.pixel += some.run) {
@@ -116,7 +120,7 @@ void all_channels(const Segment& g, const Term* terms, const A* source, const Pi
       for (int64_t m = some.run; m < 2 * some.run && m < left; m++)
         __builtin_prefetch(target + k0 + pixels[some.pixel + m].target, 1);
       tiles<A>(some, terms, source, pixels, weights + i * kTileVectors * vector_stride, vector_stride, bias + k0,
-               target + k0, (lanes + L - 1) / L, lanes);
+               target + k0, (lanes + L - 1) / L, lanes, ahead);
     }
   }
 }
@@ -189,6 +193,7 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
   int segment_count = 0, images_sorted = 0;
   Lens<A> lens{};
   Strip s{};
+  Ahead ahead;
   for (int64_t piece = begin; piece < end; piece++) {
     const int part = int(piece % parts), group = int(piece / parts % p.groups);
     if (prepared != piece / parts) {
@@ -202,6 +207,17 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
         segment_count = sort_pixels(p, s, lens, into, segments, terms, pixels);
         images_sorted = s.n1 - s.n0;
       }
+      ahead = {};
+      if (p.groups == 1 && (prepared + 1) * parts < end) {
+        const Strip coming = strip_of(p, prepared + 1);
+        int64_t count = 0;
+        for (const Segment* g = segments; g < segments + segment_count; g++)
+          count += g->pixel_count / g->run * TilesOf(int(g->run)).count;
+        count *= panels;
+        int row, rows;
+        rows_reached(p, coming, row, rows);
+        look_ahead(p, coming, source, p.source, p.depth, row, rows, count < kFewTiles ? kFewTiles : count, ahead);
+      }
     }
     const int first_panel = part * t.panels_per_piece,
               last_panel = first_panel + t.panels_per_piece < panels ? first_panel + t.panels_per_piece : panels;
@@ -211,7 +227,7 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
         A* const to = target + s.n0 * p.target.n + s.row0 * p.target.h + int64_t(group) * p.width;
         for (const Segment* g = segments; g < segments + segment_count; g++)
           all_channels<A>(*g, terms, lens.data, pixels, weights + vector * vector_stride, vector_stride,
-                          bias + vector * L, to, p.width, first_panel, last_panel);
+                          bias + vector * L, to, p.width, first_panel, last_panel, ahead);
         continue;
       }
     for (int i = first_panel; i < last_panel; i++) {
@@ -227,7 +243,7 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
       const A* const tile_weights = t.packs_weights ? own_weights : weights + vector * vector_stride;
       for (const Segment* g = segments; g < segments + segment_count; g++)
         tiles<A>(*g, terms, lens.data, pixels, tile_weights, vector_stride, bias + vector * L, tile_target,
-                 tile_vectors, in_memory ? lanes : kPanel);
+                 tile_vectors, in_memory ? lanes : kPanel, ahead);
       if (in_memory) continue;
       const int rows = s.row1 - s.row0;
       if constexpr (sizeof(T) == sizeof(A))

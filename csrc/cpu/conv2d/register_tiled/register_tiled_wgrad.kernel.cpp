@@ -12,6 +12,7 @@
 #include <algorithm>
 
 #include "cpu/conv2d/packed_weights.h"
+#include "cpu/conv2d/register_tiled/ahead.h"
 #include "cpu/conv2d/register_tiled/source_of_strip.h"
 
 namespace convlab::CONVLAB_ISA::register_tiled {
@@ -111,37 +112,6 @@ struct Paired {
   int height = 0, width = 0;
   int64_t count = 0;
 };
-
-// More would drive the strip at hand out of the L2, where planes have copies as well
-constexpr int64_t kAheadBytes = 384 << 10, kPlanesAheadBytes = 160 << 10;
-
-// Memory that the next strip reads, of which every tile asks for a share: so it comes while the machine multiplies
-class Ahead {
- public:
-  void share(const void* memory, int64_t bytes, int64_t tiles) {
-    at_ = static_cast<const char*>(memory), end_ = at_ + bytes;
-    share_ = round_up((bytes + tiles - 1) / tiles, kCacheLine);
-  }
-  void ask() {
-    for (const char* to = end_ - at_ < share_ ? end_ : at_ + share_; at_ < to; at_ += kCacheLine)
-      __builtin_prefetch(at_, 0, 2);
-  }
-
- private:
-  const char *at_ = nullptr, *end_ = nullptr;
-  int64_t share_ = 0;
-};
-
-// A strip's rows of all `channels`, where they are one run of memory: pixels lie one after another, or images are whole
-template <class T>
-void look_ahead(const Product& p, const Strip& s, const T* memory, const Strides& at, int channels, int row, int rows,
-                int64_t tiles, Ahead& ahead) {
-  const bool whole = p.rows_per_strip == p.rows.target;
-  if (at.w != channels && !(whole && at.w == 1)) return;
-  const int64_t bytes = (whole ? (s.n1 - s.n0) * at.n : rows * at.h) * int64_t(sizeof(T));
-  if (bytes <= (at.w == 1 ? kPlanesAheadBytes : kAheadBytes))
-    ahead.share(memory + s.n0 * at.n + (whole ? 0 : row * at.h), bytes, tiles);
-}
 
 // The sums of one strip's pixels, for the vectors of one tile of k: sums [vectors, R, S, C/groups, L] += , or = for the
 // first strip
