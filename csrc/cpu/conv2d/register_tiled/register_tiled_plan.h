@@ -36,6 +36,7 @@ constexpr int kFewPlanes = 32;  // of the source of 1 x 1 filters: so few are no
 constexpr int kLargePlane = 256, kFewTurned = 24, kWeightsOfFew = 3072;
 constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad,
 constexpr int kManySums = 8192;  // unless a group has so many weights, where it is slower (1.1 to 1.6 times)
+constexpr int kFewTerms = 96;  // of a matrix product: 1.0 to 4 times as fast here, for eight images
 constexpr int kManyTerms = 48;  // channels times taps: so many make loops long enough, and in wgrad half as many again
 
 // Offsets within an image have 32 bits
@@ -51,7 +52,8 @@ inline bool best(const Problem& p) {
   const int width = p.pass == Pass::dgrad ? g.Cg() : g.Kg(), depth = p.pass == Pass::dgrad ? g.Kg() : g.Cg(),
             full = std::min(kNarrow, instruction_set().lanes(p.dtype));
   const int64_t terms = int64_t(depth) * g.R * g.S;
-  if (direct::is_matrix_product(p)) return false;
+  // `direct` adds up the lanes of every output, and vectors of few terms are most of its work
+  if (direct::is_matrix_product(p)) return p.pass == Pass::forward && terms <= kFewTerms;
   if (p.channels_last) {  // `direct` takes rows apart into planes, in wgrad those of dy as well, and group by group
     if (g.R * g.S == 1 && depth > kShallow) return true;
     return wgrad ? depth > 1 && width >= (g.groups > 1 ? full / 2 : full) : width >= full;
