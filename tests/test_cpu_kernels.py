@@ -77,14 +77,14 @@ def channels_last(t):
 def several_tiles(rng: random.Random) -> Conv:
     """A problem of several register tiles, vectors of channels, strips or images, with remainders."""
     while True:
-        depthwise = rng.random() < 0.2
-        groups = rng.choice([3, 37, 70, 100] if depthwise else [1, 1, 1, 1, 2, 5, 37])
+        narrow = rng.choice([1, 1, 2, 4, 8]) if rng.random() < 0.35 else 0  # groups of as many channels, in and out
+        groups = rng.choice([3, 37, 70, 100] if narrow else [1, 1, 1, 1, 2, 5, 37])
         c = Conv(
             rng.choice([1, 2, 5, 33]),
-            groups * (1 if depthwise else rng.choice([1, 2, 3, 4, 7, 19, 40])),
+            groups * (narrow or rng.choice([1, 2, 3, 4, 7, 19, 40])),
             rng.randint(1, 40),
             rng.randint(1, 70),
-            groups * (1 if depthwise else rng.choice([1, 2, 5, 6, 9, 16, 33, 50])),
+            groups * (narrow or rng.choice([1, 2, 5, 6, 9, 16, 33, 50])),
             rng.randint(1, 5),
             rng.randint(1, 7),
             (rng.randint(1, 3), rng.randint(1, 3)),

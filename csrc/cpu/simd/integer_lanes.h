@@ -9,6 +9,22 @@ template <class A> using Integers = Vec<Integer<A>>;
 
 template <class A> CONVLAB_INLINE Integers<A> integers(int value) { return Integer<A>(value) - Integers<A>{}; }
 
+// Lane l of the result is lane from[l] of v
+template <class A> CONVLAB_INLINE Vec<A> permuted(Vec<A> v, Integers<A> from) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == 4) return (Vec<A>)_mm512_maskz_permutexvar_ps(__mmask16(-1), (__m512i)from, (__m512)v);
+  else return (Vec<A>)_mm512_maskz_permutexvar_pd(__mmask8(-1), (__m512i)from, (__m512d)v);
+#else
+#if defined(__AVX2__)
+  if constexpr (sizeof(A) == 4) return (Vec<A>)_mm256_permutevar8x32_ps((__m256)v, (__m256i)from);
+#endif
+  Vec<A> lanes{};
+#pragma GCC unroll 8
+  for (int l = 0; l < kLanes<A>; l++) lanes[l] = v[from[l]];
+  return lanes;
+#endif
+}
+
 // As many M in memory as a vector has lanes of A
 template <class A, class M> struct beside {
   typedef M type __attribute__((vector_size(sizeof(M) * kLanes<A>)));

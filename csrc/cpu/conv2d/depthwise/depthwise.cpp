@@ -5,10 +5,11 @@
 namespace convlab::depthwise {
 namespace {
 
-// Of neighbouring channels as one group, w [channels, 1, R, S]
+// Of neighbouring channels as one group, w [channels, group, R, S]
 Filters filters_of(const Problem& p, int channels) {
   Filters f = convlab::filters_of(p);
-  f.groups = 1, f.width = channels, f.lane = f.depth_stride = f.group, f.tap = 1;
+  f.lane = f.group / f.width, f.groups = 1, f.width = channels;
+  if (f.depth == 1) f.depth_stride = f.lane, f.tap = 1;
   return f;
 }
 
@@ -29,6 +30,8 @@ void pack(const Tables& t, const Problem& p, const Operands& o, const Shared& sh
   const auto pack_bias = kernels::pack_bias.of(p.dtype);
   pack_bias(o.bias, 1, p.g.C, channels, shared.bias);
   if (t.d.planes) return pack_bias(o.second, 1, p.g.C * taps, p.g.C * taps, shared.weights);
+  if (t.d.group > 1)
+    return kernels::pack_groups.of(p.dtype)(convlab::filters_of(p), o.second, t.vectors, shared.weights);
   const auto pack_weights = kernels::pack_weights.of(p.dtype);
   pack_weights(filters_of(p, p.g.C), o.second, shared.weights, 0, t.vectors);
   if (p.g.C > t.lanes)  // the last vector covers part of the one before

@@ -7,9 +7,11 @@
 namespace convlab {
 namespace depthwise {
 
+constexpr int kLargestGroup = 8;
+
 struct Tap {
   int64_t source;  // elements from the position around which taps lie
-  int64_t weights;  // r S + s
+  int64_t weights;  // (r S + s) group
 };
 
 // Taps come in triples first, as far as they go: three whose sources are as far apart as those of neighbouring positions
@@ -38,8 +40,9 @@ struct Window {
 
 struct Depthwise {
   Product product;
-  int channels, kernel_taps;
+  int channels, kernel_taps;  // taps: R S group
   bool planes;  // vectors run along rows, plane by plane, and not over channels
+  int group = 1;  // channels of a group, side by side in a vector: each meets them all
   Window window{};
   const Block* blocks = nullptr;
   int block_count = 0;
@@ -115,12 +118,15 @@ template <class A> struct Bench {
 
 }  // namespace depthwise
 
-// The pieces [begin, end): strips x parts of the vectors of channels, or x channels. weights [vectors, R S, lanes] of pixels,
-// [channels, R S] of planes
+// The pieces [begin, end): strips x parts of the vectors of channels, or x channels. weights [vectors, R S, group, lanes] of
+// pixels, [channels, R S] of planes
 using DepthwiseFunction = void(const depthwise::Depthwise&, const void* source, const void* weights, const void* bias,
                                void* target, int64_t begin, int64_t end, char* scratch);
 CONVLAB_KERNEL(depthwise_pixels, DepthwiseFunction);
 CONVLAB_KERNEL(depthwise_planes, DepthwiseFunction);
+
+// Weights of groups -> [vectors, R S, group, lanes]; the last vector covers part of the one before
+CONVLAB_KERNEL(pack_groups, void(const Filters&, const void* w, int64_t vectors, void* packed));
 
 // The pieces [begin, end): slices x parts of the vectors of channels, or x channels. sums [slices, as weights]
 using DepthwiseWgradFunction = void(const depthwise::Depthwise&, const void* dy, const void* x, void* sums,

@@ -1,5 +1,5 @@
-// Depthwise convolution, forward and dgrad: each channel by itself. A tile is a run of places, one vector each: side by
-// side in a row or one below the other. Vectors run over channels, or along the rows of a plane.
+// Depthwise convolution, forward and dgrad: each channel by itself, or each group of 2, 4 or 8. A tile is a run of places,
+// one vector each: side by side in a row or one below the other. Vectors run over channels, or along the rows of a plane.
 //
 // What it does    Three taps that lie along a tile share its loads: M + 2 of them feed 3 M multiply-adds, with three
 //                 vectors of weights in registers. The other taps load for themselves. channels_last is read where it
@@ -7,54 +7,62 @@
 //                 another; places come sorted by the taps that reach them, so padding costs nothing. Where pixels
 //                 lie so far apart that the L1 would not hold them, for other types and for planes, a strip's rows
 //                 are first copied between zeros. A vector of small planes is turned into pixels on the way, and
-//                 back: rows of seven elements would leave most lanes without work.
-// Against direct  a third to a half of the loads, and channels_last without gathering.
+//                 back: rows of seven elements would leave most lanes without work. In groups, every lane meets the
+//                 channels of its group one after another, each moved to all lanes of the group first; what a place
+//                 loads and moves serves three taps.
+// Against direct  a third to a half of the loads, and channels_last without gathering. Groups fill a vector together.
 // What bounds it  multiply-adds and memory, about alike for 3 x 3. For planes, loads astride two cache lines;
-//                 bands.h, for the usual filters, has none.
+//                 bands.h, for the usual filters, has none. In groups, with AVX-512, the port that moves lanes and
+//                 multiplies as well: 10 moves for 21 multiply-adds.
 #include "cpu/conv2d/depthwise/bands.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
 
-// M places of `lanes` channels or columns, `step` elements apart in the source. weights [R S, L]
-template <class A, int M>
-void tile(const Taps& taps, const A* source, int64_t step, const A* weights, const A* bias, A* target,
-          int64_t target_step, int lanes) {
+// M places of `lanes` channels or columns, `step` elements apart in the source. weights [R S, group, L]
+template <class A, bool grouped, int M>
+void tile(const Taps& taps, const Groups<A, grouped>& groups, const A* source, int64_t step, const A* weights,
+          const A* bias, A* target, int64_t target_step, int lanes) {
   constexpr int L = kLanes<A>;
   Vec<A> sums[M];
 #pragma GCC unroll 16
   for (int m = 0; m < M; m++) sums[m] = load<A>(bias);
 
   const Tap* tap = taps.list;
-  for (const Tap* end = tap + taps.triples; tap < end; tap++) {
-    const A *w = weights + tap->weights * L, *x = source + tap->source;
-    const Vec<A> w0 = load<A>(w), w1 = load<A>(w + taps.weight_step * L), w2 = load<A>(w + 2 * taps.weight_step * L);
+  for (const Tap* end = tap + taps.triples; tap < end; tap++)
+    for (int i = 0; i < groups.size; i++) {
+      const A *w = weights + (tap->weights + i) * L, *x = source + tap->source;
+      const Vec<A> w0 = load<A>(w), w1 = load<A>(w + taps.weight_step * L), w2 = load<A>(w + 2 * taps.weight_step * L);
+      const auto each = groups.lanes(i);
 #pragma GCC unroll 16
-    for (int j = 0; j < M + 2; j++, x += step) {
-      Vec<A> value = load<A>(x);
-      keep(value);
-      if (j < M) sums[j < M ? j : 0] += w0 * value;
-      if (j >= 1 && j <= M) sums[j >= 1 && j <= M ? j - 1 : 0] += w1 * value;
-      if (j >= 2) sums[j >= 2 ? j - 2 : 0] += w2 * value;
+      for (int j = 0; j < M + 2; j++, x += step) {
+        Vec<A> value = each(load<A>(x));
+        keep(value);
+        if (j < M) sums[j < M ? j : 0] += w0 * value;
+        if (j >= 1 && j <= M) sums[j >= 1 && j <= M ? j - 1 : 0] += w1 * value;
+        if (j >= 2) sums[j >= 2 ? j - 2 : 0] += w2 * value;
+      }
     }
-  }
-  for (const Tap* end = tap + taps.singles; tap < end; tap++) {
-    const Vec<A> w = load<A>(weights + tap->weights * L);
-    const A* x = source + tap->source;
+  for (const Tap* end = tap + taps.singles; tap < end; tap++)
+    for (int i = 0; i < groups.size; i++) {
+      const Vec<A> w = load<A>(weights + (tap->weights + i) * L);
+      const A* x = source + tap->source;
+      const auto each = groups.lanes(i);
 #pragma GCC unroll 16
-    for (int m = 0; m < M; m++, x += step) sums[m] += w * load<A>(x);
-  }
+      for (int m = 0; m < M; m++, x += step) sums[m] += w * each(load<A>(x));
+    }
 
 #pragma GCC unroll 16
   for (int m = 0; m < M; m++, target += target_step) store_some<A>(target, sums[m], lanes);
 }
 
-template <class A>
-void tiles(const Taps& taps, int count, const A* source, int64_t step, const A* weights, const A* bias, A* target,
-           int64_t target_step, int lanes) {
+template <class A, bool grouped>
+void tiles(const Taps& taps, const Groups<A, grouped>& groups, int count, const A* source, int64_t step,
+           const A* weights, const A* bias, A* target, int64_t target_step, int lanes) {
+  constexpr int most = grouped ? kGroupPlaces : kPlaces;
   for (int places; count > 0; count -= places, source += places * step, target += places * target_step) {
-    places = next_tile(count);
-    of_size<kPlaces>(places, [](auto m) { return &tile<A, m>; })(taps, source, step, weights, bias, target, target_step,
-                                                                 lanes);
+    places = next_tile(count, most);
+    of_size<most>(places, [](auto m) { return &tile<A, grouped, m>; })(taps, groups, source, step, weights, bias,
+                                                                       target, target_step, lanes);
   }
 }
 
@@ -151,20 +159,20 @@ void wide_tile(const Taps& taps, const A* source, int64_t step, const A* weights
 
 // A strip of an image whose pixels are read and written where they lie, its vectors of channels [first, last). Wide ones
 // are read from end to end, two at a time: so few streams the hardware foresees.
-template <class A>
-void pixels_in_place(const Depthwise& d, const Strip& s, const A* source, const A* weights, const A* bias, A* target,
-                     int first, int last) {
+template <class A, bool grouped>
+void pixels_in_place(const Depthwise& d, const Groups<A, grouped>& groups, const Strip& s, const A* source,
+                     const A* weights, const A* bias, A* target, int first, int last) {
   constexpr int L = kLanes<A>;
   const Strides &from = d.product.source, &to = d.product.target;
   const int64_t vector_stride = int64_t(d.kernel_taps) * L;
   const int whole = last < d.channels / L ? last : d.channels / L;  // vectors before one that covers part of another
   each_run(d, s, Lens<const A>{source, from.h, from.w, 0}, Lens<A>{target, to.h, to.w, 0},
            [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
-             if (whole < kWide) {
+             if (grouped || whole < kWide) {
                for (int v = first; v < last; v++) {
                  const int channel = first_channel(d.channels, v, L);
-                 tiles<A>(taps, count, x + channel, step, weights + v * vector_stride, bias + channel, y + channel,
-                          y_step, L);
+                 tiles<A>(taps, groups, count, x + channel, step, weights + v * vector_stride, bias + channel,
+                          y + channel, y_step, L);
                }
                return;
              }
@@ -185,11 +193,12 @@ void pixels_in_place(const Depthwise& d, const Strip& s, const A* source, const 
 
 // The pieces [begin, end): images x strips x parts of the vectors of channels. weights [vectors, R S, L]; bias [channels,
 // at least L]
-template <class T>
-void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
-                int64_t begin, int64_t end, char* scratch) {
+template <class T, bool grouped>
+void run_pixels_of(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
+                   int64_t begin, int64_t end, char* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
+  const Groups<A, grouped> groups(d.group);
   const Product& p = d.product;
   const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L;
   const int64_t parts = parts_of(d, vectors);
@@ -207,7 +216,7 @@ void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, co
     T* const to_image = target + s.n0 * p.target.n;
     if constexpr (sizeof(T) == sizeof(A))
       if (d.source_in_place && d.target_in_place) {
-        pixels_in_place(d, s, from_image, weights, bias, to_image, first, last);
+        pixels_in_place(d, groups, s, from_image, weights, bias, to_image, first, last);
         continue;
       }
     for (int v = first; v < last; v++) {
@@ -218,12 +227,33 @@ void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, co
       if constexpr (sizeof(T) == sizeof(A))
         if (d.target_in_place) to = {image, p.target.h, p.target.w, 0};
       each_run(d, s, from, to, [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
-        tiles<A>(taps, count, x, step, weights + int64_t(v) * d.kernel_taps * L, bias + channel, y, y_step, L);
+        tiles<A>(taps, groups, count, x, step, weights + int64_t(v) * d.kernel_taps * L, bias + channel, y, y_step, L);
       });
       if (!d.target_in_place)
         give_pixels(bench.target, s.row1 - s.row0, p.columns.target, lanes, image + s.row0 * p.target.h, p.target);
     }
   }
+}
+
+template <class T>
+void run_pixels(const Depthwise& d, const T* source, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
+                int64_t begin, int64_t end, char* scratch) {
+  const auto f = d.group > 1 ? &run_pixels_of<T, true> : &run_pixels_of<T, false>;
+  f(d, source, weights, bias, target, begin, end, scratch);
+}
+
+// Weights of groups, lane by lane: they are few
+template <class T> void pack_groups(const Filters& f, const T* w, int64_t vectors, acc_t<T>* packed) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  const int channels = f.groups * f.width;
+  for (int64_t v = 0; v < vectors; v++)
+    for (int tap = 0; tap < f.R * f.S; tap++)
+      for (int i = 0; i < f.depth; i++)
+        for (int l = 0, c = first_channel(channels, v, L); l < L; l++, c++)
+          *packed++ = c < channels
+                          ? A(w[c / f.width * f.group + c % f.width * f.lane + i * f.depth_stride + tap * f.tap])
+                          : A(0);
 }
 
 // panel [columns] -> every so many columns of a row
@@ -283,8 +313,8 @@ void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, co
         });
       for (int q = 0; q < c.count && !d.window.size; q += L) {
         if (q + L > c.count && c.count > L) q = c.count - L;
-        tiles<A>(block->taps, r.count, from.at(r.from, c.from + q), r.from_step * from.row, bench.weights, bench.bias,
-                 to + q, row, c.count < L ? c.count : L);
+        tiles<A>(block->taps, Groups<A, false>(1), r.count, from.at(r.from, c.from + q), r.from_step * from.row,
+                 bench.weights, bench.bias, to + q, row, c.count < L ? c.count : L);
       }
       if (d.target_in_place) continue;
       for (int j = 0; j < r.count && !d.in_pairs; j++)
@@ -301,3 +331,4 @@ void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, co
 
 CONVLAB_DEFINE(depthwise_pixels, depthwise::run_pixels)
 CONVLAB_DEFINE(depthwise_planes, depthwise::run_planes)
+CONVLAB_DEFINE(pack_groups, depthwise::pack_groups)

@@ -9,47 +9,54 @@
 
 namespace convlab::CONVLAB_ISA::depthwise {
 
-// sums [R S, L] += over M places: dy times x. Two sums a tap, so that additions need not wait for one another.
-template <class A, int M>
-void wgrad_tile(const Taps& taps, const A* x, int64_t step, const A* dy, int64_t dy_step, A* sums) {
+// sums [R S, group, L] += over M places: dy times x. Two sums a tap, so that additions need not wait for one another.
+template <class A, bool grouped, int M>
+void wgrad_tile(const Taps& taps, const Groups<A, grouped>& groups, const A* x, int64_t step, const A* dy,
+                int64_t dy_step, A* sums) {
   constexpr int L = kLanes<A>;
   Vec<A> grad[M];
 #pragma GCC unroll 16
   for (int m = 0; m < M; m++, dy += dy_step) grad[m] = load<A>(dy), keep(grad[m]);
 
   const Tap* tap = taps.list;
-  for (const Tap* end = tap + taps.triples; tap < end; tap++) {
-    const A* from = x + tap->source;
-    A* const to = sums + tap->weights * L;
-    Vec<A> acc[3][2] = {};
+  for (const Tap* end = tap + taps.triples; tap < end; tap++)
+    for (int i = 0; i < groups.size; i++) {
+      const A* from = x + tap->source;
+      A* const to = sums + (tap->weights + i) * L;
+      const auto each = groups.lanes(i);
+      Vec<A> acc[3][2] = {};
 #pragma GCC unroll 3
-    for (int k = 0; k < 3; k++) acc[k][0] = load<A>(to + k * taps.weight_step * L);
+      for (int k = 0; k < 3; k++) acc[k][0] = load<A>(to + k * taps.weight_step * L);
 #pragma GCC unroll 16
-    for (int j = 0; j < M + 2; j++, from += step) {
-      Vec<A> value = load<A>(from);
-      keep(value);
+      for (int j = 0; j < M + 2; j++, from += step) {
+        Vec<A> value = each(load<A>(from));
+        keep(value);
 #pragma GCC unroll 3
-      for (int k = 0; k < 3; k++)
-        if (j >= k && j - k < M) acc[k][(j - k) % 2] += grad[j >= k && j - k < M ? j - k : 0] * value;
+        for (int k = 0; k < 3; k++)
+          if (j >= k && j - k < M) acc[k][(j - k) % 2] += grad[j >= k && j - k < M ? j - k : 0] * value;
+      }
+#pragma GCC unroll 3
+      for (int k = 0; k < 3; k++) store<A>(to + k * taps.weight_step * L, acc[k][0] + acc[k][1]);
     }
-#pragma GCC unroll 3
-    for (int k = 0; k < 3; k++) store<A>(to + k * taps.weight_step * L, acc[k][0] + acc[k][1]);
-  }
-  for (const Tap* end = tap + taps.singles; tap < end; tap++) {
-    const A* from = x + tap->source;
-    A* const to = sums + tap->weights * L;
-    Vec<A> acc[2] = {load<A>(to), Vec<A>{}};
+  for (const Tap* end = tap + taps.singles; tap < end; tap++)
+    for (int i = 0; i < groups.size; i++) {
+      const A* from = x + tap->source;
+      A* const to = sums + (tap->weights + i) * L;
+      const auto each = groups.lanes(i);
+      Vec<A> acc[2] = {load<A>(to), Vec<A>{}};
 #pragma GCC unroll 16
-    for (int m = 0; m < M; m++, from += step) acc[m % 2] += grad[m] * load<A>(from);
-    store<A>(to, acc[0] + acc[1]);
-  }
+      for (int m = 0; m < M; m++, from += step) acc[m % 2] += grad[m] * each(load<A>(from));
+      store<A>(to, acc[0] + acc[1]);
+    }
 }
 
-template <class A>
-void wgrad_tiles(const Taps& taps, int count, const A* x, int64_t step, const A* dy, int64_t dy_step, A* sums) {
+template <class A, bool grouped>
+void wgrad_tiles(const Taps& taps, const Groups<A, grouped>& groups, int count, const A* x, int64_t step, const A* dy,
+                 int64_t dy_step, A* sums) {
+  constexpr int most = grouped ? kGroupPlaces : kPlaces;
   for (int places; count > 0; count -= places, x += places * step, dy += places * dy_step) {
-    places = next_tile(count);
-    of_size<kPlaces>(places, [](auto m) { return &wgrad_tile<A, m>; })(taps, x, step, dy, dy_step, sums);
+    places = next_tile(count, most);
+    of_size<most>(places, [](auto m) { return &wgrad_tile<A, grouped, m>; })(taps, groups, x, step, dy, dy_step, sums);
   }
 }
 
@@ -57,12 +64,13 @@ template <class A> void add(const A* from, int64_t count, A* to) {
   for (int64_t i = 0; i < count; i++) to[i] += from[i];
 }
 
-// The pieces [begin, end): slices of strips x parts of the vectors of channels. sums [slices, vectors, R S, L]
-template <class T>
-void wgrad_pixels(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, int64_t begin, int64_t end,
-                  char* scratch) {
+// The pieces [begin, end): slices of strips x parts of the vectors of channels. sums [slices, vectors, R S, group, L]
+template <class T, bool grouped>
+void wgrad_pixels_of(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, int64_t begin, int64_t end,
+                     char* scratch) {
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
+  const Groups<A, grouped> groups(d.group);
   const Product& p = d.product;
   const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L;
   const int64_t parts = parts_of(d, vectors), strips = p.strips(), size = int64_t(d.kernel_taps) * L;
@@ -95,13 +103,20 @@ void wgrad_pixels(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
         int64_t terms = 0;
         each_run(d, s, from, grad,
                  [&](const Taps& taps, int count, const A* x, int64_t step, const A* dy, int64_t dy_step) {
-                   wgrad_tiles<A>(taps, count, x, step, dy, dy_step, bench.sums);
+                   wgrad_tiles<A>(taps, groups, count, x, step, dy, dy_step, bench.sums);
                    terms += count;
                    if (terms >= kChunk) put_aside(), terms = 0;
                  });
         put_aside();
       }
   }
+}
+
+template <class T>
+void wgrad_pixels(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, int64_t begin, int64_t end,
+                  char* scratch) {
+  const auto f = d.group > 1 ? &wgrad_pixels_of<T, true> : &wgrad_pixels_of<T, false>;
+  f(d, dy, x, sums, begin, end, scratch);
 }
 
 // sums [taps, L] -> their lanes added up, for each tap; `rest`: the same, of which only lanes first, first + 1, ... end
@@ -208,8 +223,8 @@ void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
       for (int q = 0; q < columns && !d.window.size; q += L) {
         const bool last = q + L > columns;
         if (last && columns > L) q = columns - L;
-        wgrad_tiles<A>(block.taps, r.count, from.at(r.from, q), r.from_step * from.row, grad.at(r.at, q), grad.row,
-                       bench.sums + (last ? size : 0));
+        wgrad_tiles<A>(block.taps, Groups<A, false>(1), r.count, from.at(r.from, q), r.from_step * from.row,
+                       grad.at(r.at, q), grad.row, bench.sums + (last ? size : 0));
       }
       add(bench.sums, 2 * size, bench.total);
     }

@@ -2,6 +2,7 @@
 #pragma once
 #include "cpu/conv2d/depthwise/depthwise.h"
 #include "cpu/conv2d/strips.h"
+#include "cpu/simd/integer_lanes.h"
 #include "cpu/simd/transpose.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
@@ -18,8 +19,31 @@ constexpr bool kMasks = false;
 // weights.
 constexpr int kPlaces = kTilePixels * kTileVectors >= 24 ? 14 : 7;
 
+constexpr int kGroupPlaces = 7;  // where moving lanes takes as long as a multiply-add
+
 // The next tile's places, of `left`: as many as fit, but for two tiles of nearly equal size at the end
-inline int next_tile(int left) { return left >= 2 * kPlaces ? kPlaces : left > kPlaces ? (left + 1) / 2 : left; }
+inline int next_tile(int left, int most) { return left >= 2 * most ? most : left > most ? (left + 1) / 2 : left; }
+
+// Which channels meet. By itself, a channel meets its own; in groups, every lane meets lane i of its group, for each i.
+template <class A, bool grouped> struct Groups {
+  static constexpr int size = 1;
+  explicit Groups(int) {}
+  auto lanes(int) const {
+    return [](Vec<A> v) __attribute__((always_inline)) { return v; };
+  }
+};
+template <class A> struct Groups<A, true> {
+  int size;
+  Integers<A> from[kLargestGroup];
+
+  explicit Groups(int size) : size(size) {
+    for (int i = 0; i < size; i++)
+      for (int l = 0; l < kLanes<A>; l++) from[i][l] = l / size * size + i;
+  }
+  auto lanes(int i) const {
+    return [from = from[i]](Vec<A> v) __attribute__((always_inline)) { return permuted<A>(v, from); };
+  }
+};
 
 // Something of a strip: its rows and columns lie so many elements apart, and its data begin at row `row0`
 template <class A> struct Lens {
