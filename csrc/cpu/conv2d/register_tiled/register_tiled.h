@@ -12,6 +12,7 @@ struct TiledProduct {
   Filters filters;
   Axis vertical, horizontal;
   int panels_per_piece = 1;  // register tiles of channels
+  int parts_at_once = 1;  // of one slice: pieces of wgrad that a thread makes together
   int slices = 1;  // of wgrad's strips
   bool source_in_tiles = false;  // wgrad: a panel of x has a tile's channels side by side, and tiles one behind another
   bool grad_in_place = false;  // wgrad: dy is read where it lies
@@ -114,7 +115,9 @@ template <class A> struct WgradBench {
     const int64_t pixels = pixels_of_strip(t.product);
     memory.take(pairs, pixels);
     memory.take(dy, t.grad_in_place ? 0 : pixels * c.tile_vectors * c.lanes);
-    memory.take(sums, t.slices == 1 ? int64_t(t.panels_per_piece) * c.tile_vectors * weights_of_vector(t, c) : 0);
+    memory.take(sums, t.slices == 1
+                          ? int64_t(t.parts_at_once) * t.panels_per_piece * c.tile_vectors * weights_of_vector(t, c)
+                          : 0);
     const int64_t tiles = (t.product.depth + c.tile_pixels - 1) / c.tile_pixels,
                   tile = tile_elements(source_pixels(t.product), c.tile_pixels, c.lanes);
     memory.take(x, t.source_in_tiles ? tiles * tile : source_of_strip(t, c));

@@ -19,6 +19,7 @@ constexpr int64_t kFewPixels = 128;  // of the target: a strip of less takes sev
 constexpr int kPlanes = 16;  // channels of the source: fewer planes are faster read where they lie than packed
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; more where strips are small anyway
 constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices together
+constexpr int64_t kSumsBytes = 1 << 20;  // of a thread's, where there is one slice: so many meet a copy of x together
 // wgrad copies x to tiles of channels where it has so many, because lines a pixel apart may share few sets of the L1;
 // where channels lie innermost already, a copy pays if so many tiles of k read it.
 constexpr int kManyChannels = 24, kManyPanels = 3;
@@ -148,6 +149,11 @@ struct Tables {
     const int64_t parts = std::clamp<int64_t>(kPiecesWanted / std::max<int64_t>(1, pieces * groups), 1, panels);
     t.panels_per_piece = int((panels + parts - 1) / parts);
     if (p.pass != Pass::wgrad) return;
+    if (t.slices == 1 && !source_in_place(t)) {
+      const int64_t sums =
+          t.panels_per_piece * channels.tile_vectors * weights_of_vector(t, channels) * sum_bytes(p.dtype);
+      t.parts_at_once = int(std::clamp<int64_t>(kSumsBytes / std::max<int64_t>(1, sums), 1, channels.parts(t)));
+    }
     t.source_in_tiles = product.depth >= kManyChannels && (!source_in_place(t) || t.panels_per_piece >= kManyPanels);
     t.grad_in_place = product.same_type && product.target.c == 1 && product.width % channels.lanes == 0 &&
                       (product.depth < kManyChannels || product.depth * t.filters.R * t.filters.S <= kFewSums);

@@ -176,7 +176,7 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
   Lens<A> lens{};
   for (int64_t piece = begin, next; piece < end; piece = next) {
     next = piece + 1;  // a slice's parts go over its strips together, which are then brought in once
-    while (slices > 1 && next < end && next % parts) next++;
+    while (next < end && next % parts && (slices > 1 || next - piece < t.parts_at_once)) next++;
     const int group = int(piece / parts % p.groups), first = int(piece % parts) * t.panels_per_piece;
     const int end_panel = first + int(next - piece) * t.panels_per_piece,
               last = end_panel < panels ? end_panel : panels;
