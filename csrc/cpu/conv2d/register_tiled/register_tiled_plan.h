@@ -35,10 +35,14 @@ constexpr int kSmallPlane = 256;  // bytes: turning one, and packing the weights
 constexpr int kFewPlanes = 32;  // of the source of 1 x 1 filters: so few are not worth turning either
 // wgrad of 1 x 1 filters does not turn planes of so many elements where there are so few channels on one side, and weights
 constexpr int kLargePlane = 256, kFewTurned = 24, kWeightsOfFew = 3072;
+// nor, with AVX-512, of so many elements with so few weights
+constexpr int kLargestPlane = 2048, kWeightsOfLargest = 4608;
+constexpr int kFilledPlane = 160;  // elements: their last vector may be partly empty
 constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad,
 constexpr int kManySums = 8192;  // unless a group has so many weights, where it is slower (1.1 to 1.6 times)
 constexpr int kFewTerms = 96;  // of a matrix product: 1.0 to 4 times as fast here, for eight images
-constexpr int kManyTerms = 48;  // channels times taps: so many make loops long enough, and in wgrad half as many again
+// Channels times taps: so many make loops long enough, and in wgrad, without and with AVX-512
+constexpr int kManyTerms = 48, kManyTermsInWgrad = 72, kManyTermsOfLargeVectors = 160;
 
 // Offsets within an image have 32 bits
 inline bool can(const Problem& p) {
@@ -46,6 +50,23 @@ inline bool can(const Problem& p) {
   return int64_t(g.C) * g.H * g.W <= INT32_MAX && int64_t(g.K) * g.P * g.Q <= INT32_MAX;
 }
 inline std::string why_not(const Problem&) { return "takes images of up to 2^31 - 1 elements"; }
+
+// Of 1 x 1 filters in NCHW `direct` reads and writes planes where they lie. Turning them, as register_tiled does, takes less
+// time than that saves but where there are few channels, small planes or, with AVX-512, planes of whole vectors.
+inline bool direct_takes_planes(const Problem& p, int width, int depth) {
+  const int64_t plane = int64_t(p.g.H) * p.g.W, weights = int64_t(width) * depth;
+  const bool whole = plane % 16 == 0, large_vectors = instruction_set().vector_bytes > 32;
+  if (p.pass == Pass::wgrad) {  // 1.05 to 2 times as fast
+    if (!whole || !is_sum_type(p.dtype)) return false;
+    if (large_vectors && plane >= kLargestPlane && weights <= kWeightsOfLargest) return true;
+    return plane >= kLargePlane && std::min(width, depth) <= kFewTurned && weights <= kWeightsOfFew;
+  }
+  // 1.05 to 1.7 times as fast (AVX2: slower)
+  if (large_vectors) return whole || (is_sum_type(p.dtype) && plane >= kFilledPlane && depth <= kFewPlanes);
+  // and weights, in forward: 1.0 to 1.4 times as fast in small planes, 1.0 to 1.2 with few channels
+  return whole && p.pass == Pass::forward && is_sum_type(p.dtype) &&
+         (plane * sum_bytes(p.dtype) <= kSmallPlane || depth <= kFewPlanes);
+}
 
 inline bool best(const Problem& p) {
   const Conv2d& g = p.g;
@@ -64,22 +85,12 @@ inline bool best(const Problem& p) {
       return false;
     if (p.pass == Pass::forward && depth <= kShallow) return false;
   }
-  if (is_pointwise(g) && g.H * g.W % 16 == 0 && wgrad) {
-    // `direct` reads planes where they lie: with few channels on one side 1.05 to 1.7 times as fast as turning them
-    if (is_sum_type(p.dtype) && g.H * g.W >= kLargePlane && std::min(width, depth) <= kFewTurned &&
-        width * depth <= kWeightsOfFew)
-      return false;
-  } else if (is_pointwise(g) && g.H * g.W % 16 == 0) {
-    // `direct` reads and writes planes where they lie if filters are 1 x 1; with AVX2 turning them takes less time than
-    // that saves (the other way round at 16 channels and less, and alike at 64)
-    if (instruction_set().vector_bytes > 32) return false;
-    // and, with any vectors, weights in forward (1.0 to 1.4 times as fast in small planes, 1.0 to 1.2 with few channels)
-    if (p.pass == Pass::forward && is_sum_type(p.dtype) &&
-        (int64_t(g.H) * g.W * sum_bytes(p.dtype) <= kSmallPlane || depth <= kFewPlanes))
-      return false;
-  }
+  if (is_pointwise(g) && direct_takes_planes(p, width, depth)) return false;
   if (width < kNarrow) return width >= full && depth > kDeep;
-  return depth > kShallow || (wgrad ? depth > 1 && 2 * terms > 3 * kManyTerms : terms >= kManyTerms);
+  if (depth > kShallow) return true;
+  if (!wgrad) return terms >= kManyTerms;
+  const bool large_vectors = instruction_set().vector_bytes > 32;
+  return depth > 1 && terms > (large_vectors ? kManyTermsOfLargeVectors : kManyTermsInWgrad);
 }
 
 // Cuts the target's rows into strips; element: bytes of a sum. Where weights are few, every tile of channels soon comes
