@@ -19,6 +19,18 @@ class Ahead {
     for (const char* to = end_ - at_ < share_ ? end_ : at_ + share_; at_ < to; at_ += kCacheLine)
       __builtin_prefetch(at_, 0, 2);
   }
+  // A share, for the steps of a loop to ask for, so that requests do not wait for one another; where there is none,
+  // memory that is there already
+  struct Steps {
+    const char* at;
+    int64_t step;
+  };
+  Steps in_steps(int64_t count, const void* otherwise) {
+    const char* const from = at_;
+    at_ = end_ - at_ < share_ ? end_ : at_ + share_;
+    if (from == at_) return {static_cast<const char*>(otherwise), 0};
+    return {from, (at_ - from) / count};
+  }
 
  private:
   const char *at_ = nullptr, *end_ = nullptr;

@@ -19,11 +19,14 @@ namespace convlab::CONVLAB_ISA::register_tiled {
 
 // sums [J, NV vectors] of channels c and k += , or = if they are new; rows of L, vectors `vector_stride` apart
 template <class A, int J, int NV>
-void wgrad_tile(const Pair* pairs, int64_t count, const A* x, const A* dy, A* sums, int64_t vector_stride, bool anew) {
+void wgrad_tile(const Pair* pairs, int64_t count, const A* x, const A* dy, A* sums, int64_t vector_stride, bool anew,
+                Ahead::Steps ahead) {
   constexpr int L = kLanes<A>;
   Vec<A> acc[J][NV] = {};
   for (int64_t i = 0; i < count; i++) {
     const A *const xp = x + pairs[i].x, *const dyp = dy + pairs[i].dy;
+    __builtin_prefetch(ahead.at, 0, 2);
+    ahead.at += ahead.step;
     Vec<A> grad[NV];
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) grad[v] = load<A>(dyp + v * L);
@@ -114,10 +117,11 @@ struct Paired {
 };
 
 // The sums of one strip's pixels, for the vectors of one tile of k: sums [vectors, R, S, C/groups, L] += , or = for the
-// first strip
+// first strip. Tiles ask by turns for the next strip's x and dy.
 template <class A>
 void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, const Strip& s, const Lens<A>& x,
-               const Grad<A>& dy, Pair* pairs, Paired& paired, Ahead (&ahead)[2], int vectors, A* sums, bool anew) {
+               const Grad<A>& dy, Pair* pairs, Paired& paired, Ahead (&ahead)[2], int turn, int vectors, A* sums,
+               bool anew) {
   constexpr int L = kLanes<A>;
   const int64_t vector_stride = int64_t(vertical.kernel) * horizontal.kernel * p.depth * L;
   const auto reached_by = [&](int t) {
@@ -150,8 +154,8 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
         const auto f = vectors == 1
                            ? of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, 1>; })
                            : of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, kTileVectors>; });
-        for (Ahead* a = ahead; a < ahead + 2; a++) a->ask();
-        f(pairs, paired.count, from + (x.tile ? i * x.tile : c), grad, sums + c * L, vector_stride, anew);
+        f(pairs, paired.count, from + (x.tile ? i * x.tile : c), grad, sums + c * L, vector_stride, anew,
+          ahead[(turn + i) % 2].in_steps(paired.count, pairs));
       }
     }
 }
@@ -200,8 +204,8 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
         const int64_t tiles = int64_t(last - first) * p.rows.kernel * TilesOf(p.columns.kernel * p.depth).count;
         int row, reached;
         rows_reached(p, coming, row, reached);
-        look_ahead(p, coming, x, p.source, p.depth, row, reached, tiles, ahead[0]);
-        look_ahead(p, coming, dy, p.target, p.width, coming.row0, coming.row1 - coming.row0, tiles, ahead[1]);
+        look_ahead(p, coming, x, p.source, p.depth, row, reached, (tiles + 1) / 2, ahead[0]);
+        look_ahead(p, coming, dy, p.target, p.width, coming.row0, coming.row1 - coming.row0, (tiles + 1) / 2, ahead[1]);
       }
       for (int panel = first; panel < last; panel++) {
         const int k0 = panel * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel;
@@ -213,7 +217,7 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
         for (int n = s.n0; n < s.n1 && !in_memory; n++)
           take_in(from + (n - s.n0) * p.target.n, p.target, rows, columns, lanes, dy_panel + (n - s.n0) * grad.n,
                   kPanel);
-        add_strip(p, vertical, horizontal, s, lens, grad, pairs, paired, ahead, (lanes + L - 1) / L,
+        add_strip(p, vertical, horizontal, s, lens, grad, pairs, paired, ahead, panel, (lanes + L - 1) / L,
                   piece_sums + int64_t(panel - first) * kTileVectors * vector_stride, strip == first_strip);
       }
     }
