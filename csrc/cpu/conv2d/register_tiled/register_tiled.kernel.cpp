@@ -23,11 +23,17 @@ constexpr int64_t kNearBytes = 16 << 10;  // of a group's weights, which then st
 constexpr int64_t kLargeBytes = 2 << 20;  // of a group's target, which does not stay in the L2
 constexpr int64_t kFewTiles = 256;  // of a strip: they ask for part of the next one, lest requests wait for one another
 
+#if defined(__AVX512F__)  // else GCC keeps addresses in vectors, and moving them takes a port that multiplies (1.04)
+#define CONVLAB_TUNED [[gnu::target("tune=icelake-server")]]
+#else
+#define CONVLAB_TUNED
+#endif
+
 // M pixels times NV vectors of channels, from the first pixel and the first vector on. side_by_side: the pixels' source
 // elements are, and one address serves all.
 template <class A, int M, int NV, bool side_by_side>
-void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* pixels, const A* weights,
-          int64_t vector_stride, const A* bias, A* target, int lanes) {
+CONVLAB_TUNED void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* pixels, const A* weights,
+                        int64_t vector_stride, const A* bias, A* target, int lanes) {
   constexpr int L = kLanes<A>, kBases = side_by_side ? 1 : M;
   Vec<A> sums[M][NV], put_aside[M][NV];
   const A* x[kBases];
