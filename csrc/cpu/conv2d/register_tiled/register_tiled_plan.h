@@ -41,7 +41,8 @@ constexpr int kFilledPlane = 160;  // elements: their last vector may be partly 
 constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad,
 constexpr int kManySums = 8192;  // unless a group has so many weights, where it is slower (1.1 to 1.6 times)
 constexpr int kFewTerms = 96;  // of a matrix product: 1.0 to 4 times as fast here, for eight images
-// Channels times taps: so many make loops long enough, and in wgrad, without and with AVX-512
+// Channels times taps: so many make loops long enough, in wgrad, and with AVX-512 unless rows are taken apart by more
+// than two
 constexpr int kManyTerms = 48, kManyTermsInWgrad = 72, kManyTermsOfLargeVectors = 160;
 
 // Offsets within an image have 32 bits
@@ -88,9 +89,9 @@ inline bool best(const Problem& p) {
   if (is_pointwise(g) && direct_takes_planes(p, width, depth)) return false;
   if (width < kNarrow) return width >= full && depth > kDeep;
   if (depth > kShallow) return true;
-  if (!wgrad) return terms >= kManyTerms;
   const bool large_vectors = instruction_set().vector_bytes > 32;
-  return depth > 1 && terms > (large_vectors ? kManyTermsOfLargeVectors : kManyTermsInWgrad);
+  if (wgrad) return depth > 1 && terms > (large_vectors ? kManyTermsOfLargeVectors : kManyTermsInWgrad);
+  return terms >= (large_vectors && g.stride_w <= 2 ? kManyTermsOfLargeVectors : kManyTerms);
 }
 
 // Cuts the target's rows into strips; element: bytes of a sum. Where weights are few, every tile of channels soon comes
