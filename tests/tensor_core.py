@@ -3,6 +3,7 @@ as the hardware does, in float64."""
 
 import random
 from contextlib import nullcontext
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from ladder import spans_tiles
 
 import convlab
 from convlab import ops
+from convlab._algorithms import Algorithm, with_each_tile
 from convlab.testing import Conv
 
 RUNG = next(a for a in convlab.algorithms() if a.name == "tensor_core")
@@ -116,6 +118,18 @@ def run(conv: Conv, precision: str, pass_: str, x, w, b, dy, channels_last: bool
     if pass_ == "dgrad":
         return [ops.conv2d_dgrad(dy, w, x.shape[2:], geometry, channels_last, number)]
     return list(ops.conv2d_wgrad(dy, x, w.shape[2:], geometry, True, channels_last, number))
+
+
+@lru_cache
+def tiles_of(rung: Algorithm, precision: str, pass_: str) -> dict[str, Algorithm]:
+    """The rung with each tile that it can take, by name: by itself it gives small matrices the smallest. None where it has
+    not that pass."""
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, precision == "tf32"
+    try:
+        any_conv = Conv(2, 16, 9, 9, 16, 3, 3, padding=(1, 1))
+        return with_each_tile(rung, any_conv.problem(PRECISIONS[precision][0]), pass_)
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def check_conv(

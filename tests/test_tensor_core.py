@@ -7,7 +7,7 @@ import pytest
 import tensor_core_gate
 import tensor_core_times
 import torch
-from tensor_core import NUMBER, PASSES, PRECISIONS, RUNG, TF32, check_conv, laid, plan_of, random_conv, run
+from tensor_core import NUMBER, PASSES, PRECISIONS, RUNG, TF32, check_conv, laid, plan_of, random_conv, run, tiles_of
 
 import convlab
 import convlab.functional as CF
@@ -73,7 +73,8 @@ def run_random(precision, pass_, seed, count, check):
             random_conv(rng, several=several),
             dict(order=("forward", "reverse", "random")[i % 3], seed=i, check=check),
         )
-        check_conv(conv, precision, rng.random() < 0.5, [pass_], rng.random() < 0.1, **mode)
+        rung = rng.choice([*tiles_of(RUNG, precision, pass_).values()])
+        check_conv(conv, precision, rng.random() < 0.5, [pass_], rng.random() < 0.1, rung=rung, **mode)
 
 
 @each_precision

@@ -5,12 +5,12 @@ import random
 
 import pytest
 import torch
-from tensor_core import PRECISIONS, TF32, WARPGROUP, check_conv, laid, plan_of, random_conv, run
+from tensor_core import PRECISIONS, TF32, WARPGROUP, check_conv, laid, plan_of, random_conv, run, tiles_of
 from test_tensor_core import GROUPS, HEADS, JOINED, TILES, check_infinities, errors, tf32_switch
 
 import convlab
 import convlab.functional as CF
-from convlab._algorithms import names_of, with_each_tile
+from convlab._algorithms import names_of
 from convlab.gpus import GPUS
 from convlab.layers import find
 from convlab.testing import AWKWARD, Conv
@@ -27,17 +27,7 @@ def check(conv, precision, channels_last, passes=PASSES, rung=WARPGROUP, **mode)
     check_conv(conv, precision, channels_last, [p for p in passes if has(precision, p)], rung=rung, **mode)
 
 
-def each_tile():
-    found = {}
-    for name in NAMES:
-        torch.backends.cudnn.allow_tf32 = name == "tf32"
-        for pass_ in PASSES:
-            found[name, pass_] = with_each_tile(WARPGROUP, TILES[0].problem(PRECISIONS[name][0]), pass_)
-    torch.backends.cudnn.allow_tf32 = False
-    return found
-
-
-EACH_TILE = each_tile()
+EACH_TILE = {(name, pass_): tiles_of(WARPGROUP, name, pass_) for name in NAMES for pass_ in PASSES}
 EACH_SPLIT_TILE = EACH_TILE["3xtf32", "forward"]
 
 

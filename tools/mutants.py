@@ -304,10 +304,9 @@ def problems_of(source, check):
 
 def tensor_core_problems(name, check, rng):
     """For the kernels of a file of the two rungs: awkward ones, infinities, and random ones, every other one of several
-    tiles, and with each tile of warpgroups."""
+    tiles, and with each tile."""
     import tensor_core
     import test_tensor_core as tests
-    import test_warpgroup
 
     rung, passes = tensor_core.RUNG, tensor_core.PASSES
     precisions = ["tf32", "3xtf32"] if name == "tensor_core_float32" else ["float16", "bfloat16"]
@@ -320,10 +319,12 @@ def tensor_core_problems(name, check, rng):
         precision, pass_ = precisions[i % len(precisions)], passes[i // 2 % len(passes)]
         several = (precision, pass_) if i % 4 >= 2 else None
         conv = fixed[i] if i < len(fixed) else tensor_core.random_conv(rng, 500_000, several, rung)
-        with_tile = [*test_warpgroup.EACH_TILE[precision, pass_].values()] if warpgroups else [rung]
+        tiles = {p: tensor_core.tiles_of(rung, precision, p) for p in passes}
+        tile = [*tiles[pass_]][i % len(tiles[pass_])]
+        having = [p for p in passes if tile in tiles[p]]
         order = ("forward", "random", "reverse")[i % 3]
-        check_conv = partial(tensor_core.check_conv, conv, precision, rng.random() < 0.5, passes, rng.random() < 0.1)
-        yield partial(check_conv, rung=with_tile[i % len(with_tile)], check=check, order=order, seed=i)
+        check_conv = partial(tensor_core.check_conv, conv, precision, rng.random() < 0.5, having, rng.random() < 0.1)
+        yield partial(check_conv, rung=tiles[pass_][tile], check=check, order=order, seed=i)
     for dtype in dict.fromkeys(tensor_core.PRECISIONS[p][0] for p in precisions if p != "tf32"):
         yield partial(tests.check_infinities, rung.name, dtype, check)
     if name == "tensor_core_float32":  # lays dy out for warpgroup's wgrad: a quarter of its problems
