@@ -4,7 +4,7 @@ compares them.
     python -m tools.figures                  from the records that the page names
     python -m tools.figures RECORD.json      from that of a run on a CPU or a GPU, or of make gpu-report
 
-Each of the two has a block of the page, between lines that name the JSON.
+A GPU, a CPU and one with AVX-512 have a block of the page each, between lines that name the JSON.
 """
 
 import re
@@ -21,7 +21,7 @@ from tools import run
 from tools.gpu_report import KINDS
 
 PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"
-CPU, GPU = "measured", "measured on a GPU"  # the blocks
+CPU, AVX512, GPU = BLOCKS = "measured", "measured with AVX-512", "measured on a GPU"
 AROUND = "the functions around these"  # in the README; the page names each
 BARS = re.compile(r"(<!-- how fast -->\n).*?(<!-- end of how fast -->)", re.DOTALL)
 
@@ -30,7 +30,7 @@ def main():
     """Writes the page's tables from the JSON that is named, or from those that the page names itself; then the bars."""
     try:
         text = PAGE.read_text()
-        for name in sys.argv[1:] or filter(None, (source_of(text, block) for block in (CPU, GPU))):
+        for name in sys.argv[1:] or filter(None, (source_of(text, block) for block in BLOCKS)):
             source = Path(name).resolve()
             if not source.is_relative_to(ROOT):
                 raise BadRecord(f"{name} lies outside of {ROOT}: {PAGE.name} can only name what is in it")
@@ -60,7 +60,8 @@ def contents_of(text, block=CPU):
 
 def updated(text, read, name):
     """The page with the block written anew that `read`, the JSON which lies in `name`, is for."""
-    block = GPU if of_gpu(read) else CPU
+    wide = read.get("machine", {}).get("capability") == "AVX512" and f"<!-- {AVX512}: " in text
+    block = GPU if of_gpu(read) else AVX512 if wide else CPU
     match = _block(text, block)
     new = f"<!-- {block}: {name} -->\n{tables(read, name)}\n<!-- end of what was {block} -->"
     return text[: match.start()] + new + text[match.end() :]
