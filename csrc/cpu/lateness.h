@@ -12,14 +12,19 @@ namespace convlab {
 class Lateness {
  public:
   static constexpr double kPatience = 32, kWeight = 0.25;  // of the latest try
+  static constexpr double kMost = 8e-3;                    // to wait for a core: what is more has another reason
 
   // Whether to wake threads that would save so much
   bool worth(double saved, double now) const {
     return saved > cost_.load(std::memory_order_relaxed) || now > until_.load(std::memory_order_relaxed);
   }
-  // A call's own part took `own` of `all` the call. Parts are never of one size: a quarter longer is not late.
-  void note(double own, double all, double now) {
-    const double late = std::max(0.0, all - 1.25 * own), before = cost_.load(std::memory_order_relaxed),
+  // A call's own part took `own` of `all` the call. Late is what the caller had done sooner alone. Parts are never of
+  // one size, those of large calls least (the first write to a page takes as long as many others): what lies between
+  // says nothing about how soon a thread wakes.
+  void note(double own, double all, double threads, double now) {
+    const bool is_late = all > threads * own;
+    if (!is_late && all > 1.25 * own) return;
+    const double late = is_late ? std::min(all - own, kMost) : 0, before = cost_.load(std::memory_order_relaxed),
                  cost = before + kWeight * (late - before);
     cost_.store(cost, std::memory_order_relaxed), until_.store(now + kPatience * cost, std::memory_order_relaxed);
   }

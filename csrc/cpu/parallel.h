@@ -34,7 +34,7 @@ template <class F> void parallel_over(int64_t pieces, int64_t work_per_piece, co
     if (begin == 0) own = seconds_now();  // the calling thread has the first part
   });
   const double end = seconds_now();
-  lateness.note(own - start, end - start, end);
+  lateness.note(own - start, end - start, double(threads), end);
 }
 
 }  // namespace convlab
