@@ -479,7 +479,7 @@ class AvgPool2dBackward(Function):
 @primitive
 class LeakyReLU(Function):
     """x -> y = x > 0 ? x : x slope, and where x > 0: all that backward asks of x, in a byte an element; in a bit, in the
-    order of memory, with `as_bits` where the backend has them
+    order of memory, with `as_bits` of an x that lies contiguous or channels_last
 
     With `inplace`, y is about to be written over x; torch refuses the gradient if the slope is negative, and so does
     this.

@@ -156,7 +156,7 @@ class Activation(NamedTuple):
 
     def bytes(self, pass_: str) -> int:
         """What convlab's kernels move: two floats an element, dy and dx or x and y; and beside them what forward keeps
-        for backward, which is a bit of leaky ReLU (on the CPU a byte), and y of ReLU, which is there already."""
+        for backward, which is a bit of leaky ReLU, and y of ReLU, which is there already."""
         bits = (
             {"inference": 0, "forward": 1, "backward": 1} if self.operation == "leaky_relu" else {"backward": 8 * FLOAT}
         )

@@ -334,7 +334,7 @@ def _(x: Tensor, negative_slope: float, with_positive: bool, as_bits: bool = Fal
     if not with_positive:
         return _like(x), x.new_empty(0, dtype=torch.bool)
     whole = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
-    if as_bits and x.is_cuda and whole:
+    if as_bits and whole:
         return _like(x), x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
     return _like(x), torch.empty_like(x, dtype=torch.bool)
 

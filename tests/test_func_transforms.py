@@ -95,7 +95,7 @@ BATCHED = {  # a Function, the shapes of its tensors (as types: of what else tha
         (averaged,),
         ((5, 6), False, autograd.AvgPoolArguments(*AVERAGE)),
     ),
-    "LeakyReLU": (autograd.LeakyReLU, (x,), (0.2, False, True)),
+    "LeakyReLU": (autograd.LeakyReLU, (x,), (0.2, False, False)),
     "LeakyReLUBackward": (autograd.LeakyReLUBackward, (x, (torch.bool, *x)), (0.2, False)),
     "ReLU": (autograd.ReLU, (x,), ()),
     "ReLUBackward": (autograd.ReLUBackward, (x, x), ()),

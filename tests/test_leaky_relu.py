@@ -1,5 +1,7 @@
 """leaky_relu and relu are torch's: values, gradients, special values, layouts, in place."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -94,16 +96,16 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("backend", ["cpu", "simulator", "checking simulator"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_bits_on_cuda(shape, dtype, check):
-    """In the simulator: the kernels keep a bit an element, and the gradients of two orders are torch's."""
+def test_bits(shape, dtype, backend):
+    """The kernels keep a bit an element, and the gradients of two orders are torch's."""
     x = SHAPES[shape](drawn((3, 6, 5, 47), dtype)).detach().requires_grad_()
     dy = torch.randn_like(x).requires_grad_()
     results, saved = [], []
     with (
-        convlab.simulate(check=check),
+        contextlib.nullcontext() if backend == "cpu" else convlab.simulate(check=backend.startswith("checking")),
         torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t),
     ):
         for f in (CF.leaky_relu, F.leaky_relu):
@@ -120,12 +122,13 @@ def test_bits_on_cuda(shape, dtype, check):
         assert ours.stride() == torchs.stride()
 
 
+@pytest.mark.parametrize("simulated", [False, True])
 @pytest.mark.parametrize("shape", ["contiguous", "channels_last", "less than a byte"])
-def test_bits_under_transforms(shape):
+def test_bits_under_transforms(shape, simulated):
     """What was kept as bits is read as bools where a gradient has a batch."""
     x = SHAPES[shape](torch.randn(3, 6, 5, 7)).detach().requires_grad_()
     dy = torch.randn(4, *x.shape)
-    with convlab.simulate(check=False):
+    with convlab.simulate(check=False) if simulated else contextlib.nullcontext():
         ours, torchs = (
             torch.autograd.grad(f(x, 0.2), x, dy, is_grads_batched=True)[0] for f in (CF.leaky_relu, F.leaky_relu)
         )

@@ -9,7 +9,6 @@ namespace convlab {
 namespace {
 
 struct Cuda {
-  static constexpr bool takes_bits = true;
   CurrentStream stream;
   explicit Cuda(const Tensor& t) : stream(t) {}
 

@@ -1,7 +1,6 @@
 // The activation operators up to the backend; see conv2d_operators.h. An Impl has
 //
 //   void relu_forward(DType, long long elements, const void* x, void* y), and so on, as in launchers.h
-//   static constexpr bool takes_bits      // whether it has leaky_relu_forward_bits and leaky_relu_backward_bits
 //
 // They work on tensors of any shape, element by element in memory order, so every dense layout goes through as it is.
 #pragma once
@@ -76,22 +75,21 @@ template <class Impl, class Run> Tensor elementwise(const char* op, const Tensor
   return dx;
 }
 
-// x -> y, and where x > 0, or [0] unless with_positive: a bool an element that lies as x. as_bits: if the backend takes
-// them, and x is contiguous or channels_last, bytes [ceil(elements / 8)] of the bits of eight elements side by side in
+// x -> y, and where x > 0, or [0] unless with_positive: a bool an element that lies as x. as_bits: if x is contiguous or
+// channels_last, bytes [ceil(elements / 8)] of the bits of eight elements side by side in
 // memory, the first the lowest.
 template <class Impl>
 std::tuple<Tensor, Tensor> leaky_relu_forward(Tensor x, double negative_slope, bool with_positive, bool as_bits) {
   const DType dtype = dtype_of("leaky_relu", {"input", x});
   const Tensor xd = dense(x);
   Tensor y = output_like(xd);
-  if constexpr (Impl::takes_bits)
-    if (with_positive && as_bits && (x.is_contiguous() || is_dense_channels_last(x))) {
-      Tensor bits = empty({bytes_of_bits(x.numel())}, ScalarType::Byte, x);
-      if (x.numel() > 0)
-        Impl(x).leaky_relu_forward_bits(dtype, x.numel(), negative_slope, in("input", xd), out("output", y),
-                                        out("positive", bits));
-      return {y, bits};
-    }
+  if (with_positive && as_bits && (x.is_contiguous() || is_dense_channels_last(x))) {
+    Tensor bits = empty({bytes_of_bits(x.numel())}, ScalarType::Byte, x);
+    if (x.numel() > 0)
+      Impl(x).leaky_relu_forward_bits(dtype, x.numel(), negative_slope, in("input", xd), out("output", y),
+                                      out("positive", bits));
+    return {y, bits};
+  }
   Tensor positive = with_positive ? empty_as(xd, ScalarType::Bool) : empty({0}, ScalarType::Bool, x);
   if (x.numel() > 0)
     Impl(x).leaky_relu_forward(dtype, x.numel(), negative_slope, in("input", xd), out("output", y),
@@ -105,20 +103,19 @@ Tensor leaky_relu_backward(Tensor dy, Tensor positive, double negative_slope, bo
   const char* op = "leaky_relu_backward";
   const DType dtype = dtype_of(op, {"grad_output", dy});
   check_same_device(op, {"grad_output", dy}, {"positive", positive});
-  if constexpr (Impl::takes_bits)
-    if (positive.scalar_type() == ScalarType::Byte) {
-      check_sizes(op, {"positive", positive}, {bytes_of_bits(dy.numel())});
-      CONVLAB_CHECK(!channels_last || dy.dim() == 4, op, ": channels_last, but grad_output has ", dy.dim(),
-                    " dimensions, expected 4");
-      const Tensor dyd = channels_last ? as_channels_last(dy) : torch::stable::contiguous(dy),
-                   bits = torch::stable::contiguous(positive);
-      Tensor dx = channels_last ? empty(sizes_of(dy), dy.scalar_type(), dy, MemoryFormat::ChannelsLast)
-                                : empty(sizes_of(dy), dy.scalar_type(), dy);
-      if (dy.numel() > 0)
-        Impl(dy).leaky_relu_backward_bits(dtype, dy.numel(), negative_slope, in("grad_output", dyd),
-                                          in("positive", bits), out("grad_input", dx));
-      return dx;
-    }
+  if (positive.scalar_type() == ScalarType::Byte) {
+    check_sizes(op, {"positive", positive}, {bytes_of_bits(dy.numel())});
+    CONVLAB_CHECK(!channels_last || dy.dim() == 4, op, ": channels_last, but grad_output has ", dy.dim(),
+                  " dimensions, expected 4");
+    const Tensor dyd = channels_last ? as_channels_last(dy) : torch::stable::contiguous(dy),
+                 bits = torch::stable::contiguous(positive);
+    Tensor dx = channels_last ? empty(sizes_of(dy), dy.scalar_type(), dy, MemoryFormat::ChannelsLast)
+                              : empty(sizes_of(dy), dy.scalar_type(), dy);
+    if (dy.numel() > 0)
+      Impl(dy).leaky_relu_backward_bits(dtype, dy.numel(), negative_slope, in("grad_output", dyd), in("positive", bits),
+                                        out("grad_input", dx));
+    return dx;
+  }
   CONVLAB_CHECK(positive.scalar_type() == ScalarType::Bool, op, ": positive is ", name_of(positive.scalar_type()),
                 ", expected bool");
   check_sizes(op, {"grad_output", dy}, sizes_of(positive));

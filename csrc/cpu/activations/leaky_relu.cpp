@@ -9,7 +9,6 @@ namespace convlab {
 namespace {
 
 struct Cpu {
-  static constexpr bool takes_bits = false;
   explicit Cpu(const Tensor&) {}
 
   void leaky_relu_forward(DType dtype, long long elements, double slope, const void* x, void* y, void* positive) const {
@@ -19,6 +18,15 @@ struct Cpu {
                            void* dx) const {
     over_elements(elements, kernels::leaky_relu_backward.of(dtype), slope, dy, static_cast<const uint8_t*>(positive),
                   dx);
+  }
+  void leaky_relu_forward_bits(DType dtype, long long elements, double slope, const void* x, void* y,
+                               void* positive) const {
+    over_elements(elements, kernels::leaky_relu_forward_bits.of(dtype), slope, x, y, static_cast<uint8_t*>(positive));
+  }
+  void leaky_relu_backward_bits(DType dtype, long long elements, double slope, const void* dy, const void* positive,
+                                void* dx) const {
+    over_elements(elements, kernels::leaky_relu_backward_bits.of(dtype), slope, dy,
+                  static_cast<const uint8_t*>(positive), dx);
   }
   void relu_forward(DType dtype, long long elements, const void* x, void* y) const {
     over_elements(elements, kernels::relu_forward.of(dtype), x, y);
@@ -36,7 +44,10 @@ struct Cpu {
  private:
   template <class Function, class... Arguments>
   static void over_elements(long long elements, Function* f, Arguments... arguments) {
-    parallel_over(elements, 1, [&](int64_t begin, int64_t end) { f(arguments..., begin, end); });
+    constexpr int64_t kPiece = 64;  // elements: whole words of bits, and whole lines of memory
+    parallel_over((elements + kPiece - 1) / kPiece, kPiece, [&](int64_t begin, int64_t end) {
+      f(arguments..., begin * kPiece, std::min<int64_t>(end * kPiece, elements));
+    });
   }
 };
 
