@@ -108,10 +108,10 @@ def average_pooling(rng):
 def shared_pooling(rng):
     """Windows of which a thread makes several, side by side in a row or of channels side by side."""
     kernel, stride, padding = rng.choice(
-        [(2, 2, 0), (3, 2, 1), (rng.randint(1, 4), rng.randint(1, 3), rng.choice([0, 0, 1]))]
+        [(2, 2, 0), (3, 2, 1), (3, 2, 1), (rng.randint(1, 4), rng.randint(1, 3), rng.choice([0, 0, 1]))]
     )
     padding = min(padding, kernel // 2)
-    width = rng.choice([4, 8, 9, 12, 16, 17, 24, rng.randint(4, 19)])  # of 12, warps begin within a row
+    width = rng.choice([4, 8, 9, 12, 12, 16, 17, 24, 24, rng.randint(4, 19)])  # of 12 and 24, warps begin within a row
     size = (rng.randint(4, 19), width)
     x = integers(rng, rng.randint(1, 3), rng.choice([1, 3, 4, 8, 16]), *size, low=-9, high=9)
     if rng.random() < 0.5:
@@ -124,7 +124,7 @@ def shared_pooling(rng):
 
 def max_pooling_of_nan(rng):
     """NaN beats everything, and of several the last one wins. 16 bits have code of their own for it."""
-    size = rng.randint(4, 19), rng.choice([8, 16, 2 * rng.randint(2, 9) + 1])
+    size = rng.randint(4, 19), rng.choice([8, 16, 24, 24, 2 * rng.randint(2, 9) + 1])
     x = integers(rng, rng.randint(1, 3), rng.choice([1, 8, 16]), *size).to(rng.choice(DTYPES[-2:]))
     x = torch.where(torch.rand(x.shape) < 0.2, torch.nan, x)
     if rng.random() < 0.5:

@@ -57,8 +57,10 @@ void leaky_relu_backward(double slope, const T* dy, const uint8_t* positive, T* 
 
 // Lane l as bit l
 template <class A> CONVLAB_INLINE Integers<A> lane_bits() {
-  return [&]<int... I>(indices<I...>)
-             __attribute__((always_inline)) { return Integers<A>{(Integer<A>(1) << I)...}; }(indices_to<kLanes<A>>());
+  Integers<A> bits{};
+#pragma GCC unroll 16
+  for (int l = 0; l < kLanes<A>; l++) bits[l] = Integer<A>(1) << l;
+  return bits;
 }
 
 template <class A> CONVLAB_INLINE unsigned where_positive(Vec<A> v) {
