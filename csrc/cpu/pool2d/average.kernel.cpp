@@ -53,8 +53,8 @@ void forward_in_place(const Pooling& g, const Piece& p, const Averages& averages
   walk_in_place<A>(g, p, Op{x + source_of<Op>(g, p), y + target_of<Op>(g, p), averages});
 }
 
-// The sums of the lanes of vectors that add up to a plane of n elements
-template <class A, class T> CONVLAB_INLINE Vec<A> sum_of_plane(const T* x, int64_t n) {
+// A vector whose lanes add up to a plane of n elements, of which the last vector has `rest`
+template <class A, class T> CONVLAB_INLINE Vec<A> lanes_of_plane(const T* x, int64_t n, int rest) {
   constexpr int L = kLanes<A>;
   Vec<A> sums[4] = {};
   int64_t i = 0;
@@ -62,22 +62,30 @@ template <class A, class T> CONVLAB_INLINE Vec<A> sum_of_plane(const T* x, int64
 #pragma GCC unroll 4
     for (int u = 0; u < 4; u++) sums[u] += load_as<A>(x + i + u * L);
   for (; i + L <= n; i += L) sums[0] += load_as<A>(x + i);
-  if (i < n) sums[1] += load_some<A>(x + i, int(n - i));
+  if (rest) sums[1] += load_some<A>(x + i, rest);
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+// Lane l of the result is the sum of plane(l), of as many planes as a vector has lanes: of those whose numbers differ by
+// `step` (a bit), lanes that differ in it are added, until none are left.
+template <class A, int step, class Plane> CONVLAB_INLINE Vec<A> sums_of_planes(int first, const Plane& plane) {
+  if constexpr (step == 0) return plane(first);
+  else {
+    constexpr int L = kLanes<A>;
+    const Vec<A> a = sums_of_planes<A, step / 2>(first, plane), b = sums_of_planes<A, step / 2>(first + step, plane);
+    return shuffle<A>(a, b, [](int l) { return l & step ? l + L : l; }) +
+           shuffle<A>(a, b, [](int l) { return l & step ? l - step + L : l + step; });
+  }
 }
 
 // x [count planes of n] -> y [count], the averages of a vector of whole planes
 template <class A, class T>
 [[gnu::noinline]] void whole_planes(const Averages& averages, const T* x, int64_t n, int count, T* y) {
-  constexpr int L = kLanes<A>;
-  Vec<A> sums[L];
-  for (int l = 0; l < L; l++) sums[l] = sum_of_plane<A>(x + smaller(l, count - 1) * n, n);
-  transpose<A>(sums);
-#pragma GCC unroll 4
-  for (int step = 1; step < L; step *= 2)
-#pragma GCC unroll 16
-    for (int l = 0; l < L; l += 2 * step) sums[l] += sums[l + step];
-  store_some<A>(y, Division<A>(averages, 0, 0)(sums[0]), count);
+  const int rest = int(n % kLanes<A>);
+  const Vec<A> sums = sums_of_planes<A, kLanes<A> / 2>(0, [&](int l) __attribute__((always_inline)) {
+    return lanes_of_plane<A>(x + smaller(l, count - 1) * n, n, rest);
+  });
+  store_some<A>(y, Division<A>(averages, 0, 0)(sums), count);
 }
 
 // ---- windows that differ, of planes ----
