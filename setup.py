@@ -284,8 +284,8 @@ def ninja() -> str:
 
 
 class Progress:
-    """What a build under pip says on the terminal: pip keeps to itself what a build prints. A line at the start, and
-    every `SECONDS`."""
+    """How far a build is: a line at the start, and every `SECONDS`. Under pip on the terminal, because pip keeps to itself
+    what a build prints; else beside ninja's lines."""
 
     SECONDS = 20
 
@@ -304,7 +304,8 @@ class Progress:
         self.last = now
 
     def say(self, words):
-        print(f"\rconvlab: {words}", file=self.terminal, flush=True)
+        begin = "" if self.terminal is sys.stdout else "\r"
+        print(f"{begin}convlab: {words}", file=self.terminal, flush=True)
 
 
 def terminal():
@@ -340,15 +341,14 @@ def run_ninja(path, jobs, cxx, nvcc):
     command = [ninja(), "-f", path, "-j", str(jobs)]
     said = []
     out = terminal()
-    progress = out and Progress(out, time.monotonic())
+    progress = Progress(out or sys.stdout, time.monotonic())
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
             said.append(line)
-            if progress:
-                progress.line(line, time.monotonic())
+            progress.line(line, time.monotonic())
     if out:
         out.close()
     if process.returncode == 0:
