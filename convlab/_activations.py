@@ -50,6 +50,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """x where x > 0, else 0, as `torch.nn.functional.relu`: NaN stays NaN, -inf becomes 0.
 
     input: any shape; float32, float64, float16, bfloat16, or integers. inplace overwrites and returns it.
+    Raises NotImplementedError for bool and complex input, TypeError for what is no tensor.
     """
     if torch.compiler.is_compiling():  # the compiler makes a loop with what is around it
         return torch.nn.functional.relu(input, inplace)
@@ -62,6 +63,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """0 where x <= 0, 6 where x >= 6, else x, as `torch.nn.functional.relu6`: NaN stays NaN.
 
     input: any shape; float32, float64, float16, bfloat16, or integers. inplace overwrites and returns it.
+    Raises NotImplementedError for bool and complex input, TypeError for what is no tensor.
     """
     if torch.compiler.is_compiling():
         return torch.nn.functional.relu6(input, inplace)

@@ -80,7 +80,10 @@ def conv_transpose1d(
     """1-D transposed convolution, as `torch.nn.functional.conv_transpose1d`: conv_transpose2d of images of height 1,
     without a copy.
 
-    input: [N, C, W] or [C, W]; weight: [C, K/groups, S]; bias: [K] or None. The rest is as for `conv_transpose2d`.
+    input: [N, C, W] or [C, W]; weight: [C, K/groups, S]; bias: [K] or None. dtypes, the other arguments, algo and
+    errors are those of `conv_transpose2d`.
+
+    Returns [N, K, Q] or [K, Q], with Q = (W - 1) stride - 2 padding + dilation (S - 1) + output_padding + 1.
     """
     return _conv_transpose(
         conv_transpose1d, single, input, weight, bias, stride, padding, output_padding, groups, dilation, algo

@@ -177,7 +177,8 @@ _OutputSize = int | None | Sequence[int | None]
 def adaptive_avg_pool1d(input: Tensor, output_size: IntOrOne) -> Tensor:
     """1-D average pooling to an output of a given size, as `torch.nn.functional.adaptive_avg_pool1d`.
 
-    input: [N, C, W] or [C, W]. Returns [N, C, output_size] or [C, output_size].
+    input: [N, C, W] or [C, W]; dtypes, windows and errors as for `adaptive_avg_pool2d`. Returns [N, C, output_size] or
+    [C, output_size].
     """
     if torch.compiler.is_compiling():
         compiled: Tensor = _torchs.adaptive_avg_pool1d(input, output_size)
@@ -222,8 +223,8 @@ def adaptive_max_pool1d(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """1-D max pooling to an output of a given size, as `torch.nn.functional.adaptive_max_pool1d`.
 
-    input: [N, C, W] or [C, W]. Returns [N, C, output_size] or [C, output_size]; with return_indices also the int64
-    positions of the winners.
+    input: [N, C, W] or [C, W]; dtypes, windows and errors as for `adaptive_max_pool2d`. Returns [N, C, output_size] or
+    [C, output_size]; with return_indices also the int64 positions of the winners.
     """
     if has_torch_function_unary(input) and not torch.compiler.is_compiling():
         return overridden(adaptive_max_pool1d, (input,), input, output_size, return_indices=return_indices)
@@ -243,7 +244,7 @@ def adaptive_max_pool2d(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """2-D max pooling to an output of a given size, as `torch.nn.functional.adaptive_max_pool2d`.
 
-    input, output_size and windows as for `adaptive_avg_pool2d`. Returns [N, C, P, Q] or [C, P, Q]; with return_indices
+    input, output_size, windows and errors as for `adaptive_avg_pool2d`. Returns [N, C, P, Q] or [C, P, Q]; with return_indices
     also the int64 positions h * W + w of the winners.
     """
     if has_torch_function_unary(input) and not torch.compiler.is_compiling():

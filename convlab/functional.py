@@ -240,7 +240,8 @@ def max_pool2d(
 
     input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16; on the CPU also uint8 and int8 to int64.
     The other arguments are ints or (height, width); stride defaults to kernel_size; padding is at most half of
-    kernel_size and never wins. NaN wins over everything.
+    kernel_size and never wins; dilation is the distance of a window's taps; ceil_mode keeps a last window that reaches
+    beyond the padding. NaN wins over everything.
 
     Returns [N, C, P, Q] or [C, P, Q]; with return_indices also the int64 positions h * W + w of the winners. A window's
     winner is remembered in one byte for the backward pass (four bytes for windows of more than 256 elements).
@@ -287,7 +288,7 @@ def avg_pool2d(
 
     input: [N, C, H, W] or [C, H, W], float32, float64, float16 or bfloat16; on the CPU also int64, rounded towards
     zero. kernel_size, stride (defaults to kernel_size) and padding are ints or (height, width); padding is at most half
-    of kernel_size. Sums are divided by the elements of the window, zeros of the padding among them if
+    of kernel_size. ceil_mode is as for `max_pool2d`. Sums are divided by the elements of the window, zeros of the padding among them if
     count_include_pad, or by divisor_override.
 
     Returns [N, C, P, Q] or [C, P, Q]. Raises RuntimeError for arguments that do not fit together, TypeError for

@@ -27,7 +27,10 @@ def test_the_pages_build_without_a_warning(tmp_path):
     assert "<svg" in page and "{{" not in page
     rows = re.findall(r"<td>(?:LeNet C3|ResNet-20)</td>\s*<td>[xw]</td>\s*<td>(.+?)</td>\s*<td>(.+?) times</td>", page)
     assert len(rows) == 4 and all(predicted == counted for predicted, counted in rows)
-    for name in re.findall(r"ladder/(\w+)\.html", (tmp_path / "index.html").read_text()):
+    index = (tmp_path / "index.html").read_text()
+    assert re.search(r"register_tiled</code></a></td>.*?<td>39 us</td>\s*<td>12.8, 25.0</td>", index, re.S)
+    assert "██" in (tmp_path / "performance.html").read_text()
+    for name in re.findall(r"ladder/(\w+)\.html", index):
         assert (tmp_path / "ladder" / f"{name}.html").exists()
 
 

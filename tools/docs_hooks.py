@@ -5,18 +5,24 @@ it, in place of what follows as far as <!-- end -->, if that is there: what a re
     {{ picture RUNG }}               a block of its launch over the matrices or planes of a layer, from its plan
     {{ code FILE | FROM | TO }}      the lines of a source file from the one that contains FROM to the next that contains TO
     {{ traffic RUNG }}               predicted and counted reads of its forward pass
-    {{ ladder }}                     the table of algorithms
+    {{ ladder }}                     the table of algorithms, with what a layer took and read
     {{ include FILE }}               a file of the tree
+    {{ bars }}                       the README's, of how fast it is
 
-Numbers come from convlab.algorithms(), from launch plans, and from the table of what the simulator counted.
+Numbers come from convlab.algorithms(), from launch plans, from the table of what the simulator counted, and
+from the record of a GPU.
 """
 
 import itertools
 import re
 from pathlib import Path
 
+import torch
+
 import convlab
-from convlab.layers import NOTED
+from convlab.explain.prediction import MEASURED_ON, measured_us
+from convlab.gpus import GPUS
+from convlab.layers import NOTED, find
 from convlab.testing.traffic import digits, noted
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,15 +65,34 @@ def include(file: str) -> str:
     return (ROOT / file).read_text()
 
 
+def bars() -> str:
+    return (ROOT / "README.md").read_text().split("<!-- how fast -->")[1].split("<!-- end of how fast -->")[0].strip()
+
+
 def ladder() -> str:
-    """A rung's name leads to its page, once it has one."""
-    rows = []
+    """A rung's name leads to its page, once it has one; what was measured and counted is LeNet's second layer."""
+    rows = ["| algorithm | technique | passes | time on an H200 | reads of x, w |", "| --- | --- | --- | --- | --- |"]
     for a in RUNGS.values():
         if "cuda" in a.backends:
             page = f"ladder/{a.name}.md"
             name = f"[`{a.name}`]({page})" if (ROOT / "docs" / page).exists() else f"`{a.name}`"
-            rows.append(f"| {name} | {a.techniques['cuda']} | {', '.join(sorted(a.passes_by_backend['cuda']))} |")
-    return "| algorithm | technique | passes |\n| --- | --- | --- |\n" + "\n".join(rows)
+            counted = noted(f"conv2d_{a.name}.cu").get(("LeNet C3", "forward"), {})
+            reads = ", ".join(digits(counted[t]) for t in ("x", "w") if t in counted)
+            passes = ", ".join(sorted(a.passes_by_backend["cuda"]))
+            rows.append(f"| {name} | {a.techniques['cuda']} | {passes} | {measured(a.name)} | {reads} |")
+    return "\n".join(rows) + (
+        "\n\nTime: measured, forward of LeNet's C3 for 1,024 images. Reads: counted by the simulator, the same layer, how "
+        "often each element of x and of w is read from device memory."
+    )
+
+
+def measured(name: str) -> str:
+    """Microseconds of LeNet's C3 on an H200, or nothing where no record has it"""
+    for dtype, words in ((torch.float32, ""), (torch.bfloat16, " in bfloat16")):
+        us = measured_us(find("lenet-c3@1024").problem(dtype), "forward", name, None, GPUS[MEASURED_ON])
+        if us:
+            return f"{us:.0f} us{words}"
+    return ""
 
 
 # ---- numbers
@@ -199,4 +224,5 @@ def planes(name, layer, plan) -> str:
     return "".join(parts)
 
 
-FILLERS = {"about": about, "picture": picture, "code": code, "traffic": traffic, "ladder": ladder, "include": include}
+FILLERS = {"about": about, "picture": picture, "code": code, "traffic": traffic, "ladder": ladder}
+FILLERS |= {"include": include, "bars": bars}
