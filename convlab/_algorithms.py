@@ -3,6 +3,7 @@
 The table itself is csrc/algorithms.h, which the operators read too.
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -336,9 +337,18 @@ class Preferred:
             self._said.add((pass_, reason))
             warnings.warn(
                 f"convlab: {self.where}: its {pass_} runs 'auto', because algo {algorithm.name!r} {reason}",
-                stacklevel=2,
+                stacklevel=_callers_level(),
             )
         return 0
+
+
+def _callers_level() -> int:
+    """The stacklevel with which a warning of the function that asks points at the first line around it that is neither
+    torch's nor convlab's."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("torch", __package__):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 _Key = str | tuple[tuple[str, str], ...] | Preferred

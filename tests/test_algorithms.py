@@ -104,13 +104,17 @@ def test_convert_with_an_algorithm_that_gives_way():
     with pytest.warns(
         UserWarning,
         match="layer '0': its forward runs 'auto', because algo 'implicit_gemm' has no forward for cpu tensors",
-    ):
+    ) as said:
         expected = model(x)
+    assert said[0].filename == __file__  # the line above, not one of convlab's or torch's
     with convlab.simulate(check=False) as sim:  # there it can
         y = model(x)
         y.sum().backward()
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
     assert {launch.kernel.split("<")[0] for launch in sim.launches} == {"gemm_kernel"}
+    convlab.convert(model, algo={"forward": "implicit_gemm"})
+    with pytest.warns(UserWarning, match="layer '1': its forward runs 'auto'"):
+        model(x)
     convlab.convert(model, algo={"wgrad": "direct"})
     with convlab.simulate(check=False) as sim:
         model(x).sum().backward()
