@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -307,12 +308,11 @@ class Preferred:
     """
 
     def __init__(self, algo: str | dict[str, str], where: str) -> None:
+        check_names(algo)
         if not isinstance(algo, str):
-            self.names = {pass_: name for pass_, name in _checked_dict(algo).items() if name != "auto"}
+            self.names = {pass_: name for pass_, name in algo.items() if name != "auto"}
         else:
             self.names = {pass_: algo for pass_ in PASSES if algo != "auto" and pass_ in _find(algo).passes}
-        for name in self.names.values():
-            _find(name)
         self.algo, self.where = algo, where
         self._said: set[tuple[str, str]] = set()
 
@@ -358,6 +358,15 @@ def _as_key(algo: Algo) -> _Key:
     return algo if isinstance(algo, (str, Preferred)) else tuple(sorted(_checked_dict(algo).items()))
 
 
+def check_names(algo: Algo) -> None:
+    """Raises as `numbers_of` for names of passes or algorithms that there are not."""
+    if isinstance(algo, Preferred):
+        return
+    for name in (algo,) if isinstance(algo, str) else _checked_dict(algo).values():
+        if name != "auto":
+            _find(name)
+
+
 def _checked_dict(algo: object) -> dict[str, str]:
     if not isinstance(algo, dict):
         raise TypeError(f"algo must be a name or a dict from passes to names, got {type(algo).__name__}")
@@ -387,7 +396,9 @@ def _numbers_by_name(algo: str | tuple[tuple[str, str], ...], backend: str) -> N
 
 def _find(name: str) -> Algorithm:
     if name not in _TABLE:
-        raise ValueError(f"algo={name!r} is unknown; choose 'auto' or one of {_listed(_TABLE)}")
+        near = get_close_matches(str(name), ("auto", *_TABLE), n=1)
+        meant = f": did you mean {near[0]!r}?" if near else ";"
+        raise ValueError(f"algo={name!r} is unknown{meant} choose 'auto' or one of {_listed(_TABLE)}")
     return _TABLE[name]
 
 

@@ -85,6 +85,24 @@ def test_bad_names(algo, error, words):
     with pytest.raises(error) as caught:
         CF.conv2d(torch.randn(1, 1, 3, 3), torch.randn(1, 1, 3, 3), algo=algo)
     assert all(word in str(caught.value) for word in words)
+    for layer in (
+        convlab.Conv1d,
+        convlab.Conv2d,
+        convlab.ConvBlock2d,
+        convlab.ConvTranspose1d,
+        convlab.ConvTranspose2d,
+    ):
+        with pytest.raises(error) as from_layer:
+            layer(1, 1, 3, algo=algo)
+        assert str(from_layer.value) == str(caught.value)
+
+
+def test_a_name_that_is_nearly_right():
+    for layer, algo in ((convlab.Conv2d, "drect"), (convlab.Conv1d, {"forward": "drect"})):
+        with pytest.raises(
+            ValueError, match=r"^algo='drect' is unknown: did you mean 'direct'\? choose 'auto' or one of"
+        ):
+            layer(1, 1, 3, algo=algo)
 
 
 @pytest.mark.cuda
