@@ -28,7 +28,10 @@ _STEPS = Limits(rounds=10, seconds=1.0)  # of a whole model's steps
 _ONCE = Limits(rounds=1, seconds=0.0, patience=0.0)  # under simulate(), where time means nothing
 _HEADINGS = ("layer", "kind", "input", "output", "pass", "algorithm", "calls", "ms", "share", "error")
 _COMPARED = ("torch's ms", "times as fast")
-_IF_DISTURBED = ", but other programs took the processor: no answer before the machine is idle"
+_IF_DISTURBED = (
+    "other programs took the processor, so this tells nothing of which is faster; run again on an idle machine, or beside "
+    "other programs with OMP_WAIT_POLICY=PASSIVE set before Python starts"
+)
 _MARK = "*"  # of a row that other programs disturbed
 _TEXTS = 6  # of these columns, the first ones are text, the others figures
 
@@ -88,7 +91,8 @@ class Summary:
 
     @property
     def times_faster(self) -> float | None:
-        """torch's time for a step of the model by convlab's; None without `compare`."""
+        """torch's time for a step of the model by convlab's, which tells nothing where `disturbed`; None without
+        `compare`."""
         return self.model_seconds[1] / self.model_seconds[0] if self.model_seconds else None
 
     @property
@@ -115,9 +119,9 @@ class Summary:
         if self.model_seconds:
             what = "a step" if any(row.pass_ != "forward" for row in self.passes) else "a forward"
             ours, torchs_step = (1e3 * seconds for seconds in self.model_seconds)
+            answer = _IF_DISTURBED if self.disturbed else f"{self.times_faster:.2f} times as fast"
             lines.append(
-                f"{what} of the whole model: {ours:.3f} ms, with torch's layers {torchs_step:.3f} ms: "
-                f"{self.times_faster:.2f} times as fast{_IF_DISTURBED if self.disturbed else ''}"
+                f"{what} of the whole model: {ours:.3f} ms, with torch's layers {torchs_step:.3f} ms: {answer}"
             )
         return "\n".join(lines)
 
@@ -390,7 +394,8 @@ def _cells(row: LayerPass) -> tuple[str, ...]:
     mark = _MARK * row.disturbed
     figures: tuple[str, ...] = str(row.calls), f"{mark}{1e3 * row.seconds:.3f}", f"{row.share:.1%}", f"{row.error:.1e}"
     if row.torch_seconds is not None:
-        figures = *figures, f"{1e3 * row.torch_seconds:.3f}", f"{row.torch_seconds / row.seconds:.2f}"
+        ratio = "-" if row.disturbed else f"{row.torch_seconds / row.seconds:.2f}"
+        figures = *figures, f"{1e3 * row.torch_seconds:.3f}", ratio
     return (row.layer or "the model", row.kind, *sizes, row.pass_, row.algorithm or "", *figures)
 
 
