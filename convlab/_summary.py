@@ -19,7 +19,7 @@ from . import _chains, functional, modules, simulator
 from ._algorithms import Conv2dProblem, names_of
 from ._convert import ORIGINAL, kind_of, left_alone, restore
 from ._fuse import unfused
-from ._left_functions import left_functions
+from ._left_functions import UNKNOWN, left_functions
 from ._measure import Limits, Timing, best, error_of, outputs_of
 from ._modules_around import Conv1d, Parametrized, PReLU
 
@@ -112,8 +112,11 @@ class Summary:
         if self.passes:
             layers = len({row.layer for row in self.passes})
             torchs = "" if self.torch_seconds is None else f", by torch {1e3 * self.torch_seconds:.3f} ms"
+            left = str(len(self.left))
+            if any(reason.startswith(UNKNOWN) for reason in self.functions.values()):
+                left = f"at least {left}" if self.left else "not known"
             lines.append(
-                f"layers that ran as convlab's: {layers}, left as torch's: {len(self.left)}; "
+                f"layers that ran as convlab's: {layers}, left as torch's: {left}; "
                 f"{len(self.passes)} passes, {1e3 * self.seconds:.3f} ms{torchs}"
             )
         if self.model_seconds:

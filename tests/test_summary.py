@@ -2,6 +2,7 @@
 as it was."""
 
 import sys
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -218,7 +219,13 @@ def test_functions_that_stayed_torchs_are_named():
     report = convlab.summary(convlab.convert(model), x)
     called = "its forward calls torch's relu, max_pool2d and adaptive_max_pool2d: convlab.functional has the same"
     assert list(report.functions) == ["0", "0.inner"] and report.functions["0.inner"] == called
-    assert "torch.fx cannot trace it" in report.functions["0"]
+    line = Branches.forward.__code__.co_firstlineno + 1
+    assert report.functions["0"] == (
+        "which functions its forward calls is not known, because torch.fx cannot trace it past an `if`, or the like, on a "
+        f"tensor or its shape in test_summary.py:{line}; look there for calls that convlab.functional has, too"
+    )
+    assert "left as torch's: not known;" in str(report)
+    assert "left as torch's: at least 1;" in str(replace(report, left={"2": "its forward was replaced"}))
     assert f"left as it is: 0.inner: {called}" in str(report)
     # what fuse takes into a call is convlab's
     called = convlab.summary(convlab.fuse(model), x).functions["0.inner"]
