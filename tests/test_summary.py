@@ -181,12 +181,12 @@ def test_as_text(model, rich, monkeypatch):
         assert word in lines[0]
     assert any("depthwise" in line and "dgrad" in line and "2 x 16 x 6 x 6" in line for line in lines)
     assert max(map(len, lines)) < 150 and "passes" in lines[-1]
-    assert "left as it is: 1: convert() has not seen it" in str(
+    assert "left as it is: 1: call convlab.convert(model) to make it convlab's" in str(
         convlab.summary(nn.Sequential(nn.Identity(), nn.ReLU()), torch.randn(1, 2))
     )
     unconverted = str(convlab.summary(nn.Sequential(*(nn.ReLU() for _ in range(8)), nn.Softplus()), torch.randn(1, 2)))
-    assert "left as it is: 0, 1, 2, 3, 4, 5, 6, 7: convert() has not seen it" in unconverted
-    assert unconverted.count("convert() has not seen it") == 1
+    assert "left as it is: 0, 1, 2, 3, 4, 5, 6, 7: call convlab.convert(model) to make it convlab's" in unconverted
+    assert unconverted.count("call convlab.convert(model) to make it convlab's") == 1
     assert "no layer of convlab's ran" in str(convlab.summary(nn.Linear(2, 2), torch.randn(1, 2)))
 
 
