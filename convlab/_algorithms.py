@@ -3,9 +3,11 @@
 The table itself is csrc/algorithms.h, which the operators read too.
 """
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -306,12 +308,11 @@ class Preferred:
     """
 
     def __init__(self, algo: str | dict[str, str], where: str) -> None:
+        check_names(algo)
         if not isinstance(algo, str):
-            self.names = {pass_: name for pass_, name in _checked_dict(algo).items() if name != "auto"}
+            self.names = {pass_: name for pass_, name in algo.items() if name != "auto"}
         else:
             self.names = {pass_: algo for pass_ in PASSES if algo != "auto" and pass_ in _find(algo).passes}
-        for name in self.names.values():
-            _find(name)
         self.algo, self.where = algo, where
         self._said: set[tuple[str, str]] = set()
 
@@ -336,9 +337,18 @@ class Preferred:
             self._said.add((pass_, reason))
             warnings.warn(
                 f"convlab: {self.where}: its {pass_} runs 'auto', because algo {algorithm.name!r} {reason}",
-                stacklevel=2,
+                stacklevel=_callers_level(),
             )
         return 0
+
+
+def _callers_level() -> int:
+    """The stacklevel with which a warning of the function that asks points at the first line around it that is neither
+    torch's nor convlab's."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("torch", __package__):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 _Key = str | tuple[tuple[str, str], ...] | Preferred
@@ -346,6 +356,15 @@ _Key = str | tuple[tuple[str, str], ...] | Preferred
 
 def _as_key(algo: Algo) -> _Key:
     return algo if isinstance(algo, (str, Preferred)) else tuple(sorted(_checked_dict(algo).items()))
+
+
+def check_names(algo: Algo) -> None:
+    """Raises as `numbers_of` for names of passes or algorithms that there are not."""
+    if isinstance(algo, Preferred):
+        return
+    for name in (algo,) if isinstance(algo, str) else _checked_dict(algo).values():
+        if name != "auto":
+            _find(name)
 
 
 def _checked_dict(algo: object) -> dict[str, str]:
@@ -377,7 +396,9 @@ def _numbers_by_name(algo: str | tuple[tuple[str, str], ...], backend: str) -> N
 
 def _find(name: str) -> Algorithm:
     if name not in _TABLE:
-        raise ValueError(f"algo={name!r} is unknown; choose 'auto' or one of {_listed(_TABLE)}")
+        near = get_close_matches(str(name), ("auto", *_TABLE), n=1)
+        meant = f": did you mean {near[0]!r}?" if near else ";"
+        raise ValueError(f"algo={name!r} is unknown{meant} choose 'auto' or one of {_listed(_TABLE)}")
     return _TABLE[name]
 
 

@@ -87,7 +87,7 @@ def kind_of(module: Module) -> type:
 def left_alone(model: Module) -> dict[str, str]:
     """The layers of a kind that convlab has which are torch's still: name -> why."""
     return {
-        name: reason or "convert() has not seen it"
+        name: reason or "call convlab.convert(model) to make it convlab's"
         for name, module, reason in _layers(model)
         if reason or type(module) in CONVERTED
     }

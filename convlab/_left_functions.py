@@ -14,6 +14,9 @@ from ._tracing import PLAN, UntraceableError, class_of, trace
 _NAMES = frozenset(name for name in vars(functional) if callable(getattr(torch.nn.functional, name, None)))
 
 
+UNKNOWN = "which functions its forward calls is not known"  # what such a sentence begins with
+
+
 def left_functions(model: Module) -> dict[str, str]:
     """What forwards call, or why that is not known: name of the module -> a sentence, as torch.fx sees it. Of a module that
     `fuse` has seen, what is in no chain."""
@@ -24,7 +27,7 @@ def left_functions(model: Module) -> dict[str, str]:
         try:
             calls = list(dict.fromkeys(_calls(_graph(module))))
         except UntraceableError as error:
-            found[name] = f"what functions its forward calls is not known: {error}"
+            found[name] = f"{UNKNOWN}, because {error}; look there for calls that convlab.functional has, too"
             continue
         if calls:
             found[name] = f"its forward calls torch's {_listed(calls)}: convlab.functional has the same"

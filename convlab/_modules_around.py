@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import Proxy
 
 from . import functional
-from ._algorithms import Algo
+from ._algorithms import Algo, check_names
 from .modules import Conv2d, _Layer
 
 
@@ -29,6 +29,7 @@ class _Convolution(Parametrized):
     def __init__(self, *args: Any, algo: Algo = "auto", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if algo != "auto":
+            check_names(algo)
             self.algo = algo
 
     def _named(self, functions: ModuleType) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from . import _chains, functional, modules, simulator
 from ._algorithms import Conv2dProblem, names_of
 from ._convert import ORIGINAL, kind_of, left_alone, restore
 from ._fuse import unfused
-from ._left_functions import left_functions
+from ._left_functions import UNKNOWN, left_functions
 from ._measure import Limits, Timing, best, error_of, outputs_of
 from ._modules_around import Conv1d, Parametrized, PReLU
 
@@ -28,7 +28,10 @@ _STEPS = Limits(rounds=10, seconds=1.0)  # of a whole model's steps
 _ONCE = Limits(rounds=1, seconds=0.0, patience=0.0)  # under simulate(), where time means nothing
 _HEADINGS = ("layer", "kind", "input", "output", "pass", "algorithm", "calls", "ms", "share", "error")
 _COMPARED = ("torch's ms", "times as fast")
-_IF_DISTURBED = ", but other programs took the processor: no answer before the machine is idle"
+_IF_DISTURBED = (
+    "other programs took the processor, so this tells nothing of which is faster; run again on an idle machine, or beside "
+    "other programs with OMP_WAIT_POLICY=PASSIVE set before Python starts"
+)
 _MARK = "*"  # of a row that other programs disturbed
 _TEXTS = 6  # of these columns, the first ones are text, the others figures
 
@@ -88,7 +91,8 @@ class Summary:
 
     @property
     def times_faster(self) -> float | None:
-        """torch's time for a step of the model by convlab's; None without `compare`."""
+        """torch's time for a step of the model by convlab's, which tells nothing where `disturbed`; None without
+        `compare`."""
         return self.model_seconds[1] / self.model_seconds[0] if self.model_seconds else None
 
     @property
@@ -108,16 +112,19 @@ class Summary:
         if self.passes:
             layers = len({row.layer for row in self.passes})
             torchs = "" if self.torch_seconds is None else f", by torch {1e3 * self.torch_seconds:.3f} ms"
+            left = str(len(self.left))
+            if any(reason.startswith(UNKNOWN) for reason in self.functions.values()):
+                left = f"at least {left}" if self.left else "not known"
             lines.append(
-                f"layers that ran as convlab's: {layers}, left as torch's: {len(self.left)}; "
+                f"layers that ran as convlab's: {layers}, left as torch's: {left}; "
                 f"{len(self.passes)} passes, {1e3 * self.seconds:.3f} ms{torchs}"
             )
         if self.model_seconds:
             what = "a step" if any(row.pass_ != "forward" for row in self.passes) else "a forward"
             ours, torchs_step = (1e3 * seconds for seconds in self.model_seconds)
+            answer = _IF_DISTURBED if self.disturbed else f"{self.times_faster:.2f} times as fast"
             lines.append(
-                f"{what} of the whole model: {ours:.3f} ms, with torch's layers {torchs_step:.3f} ms: "
-                f"{self.times_faster:.2f} times as fast{_IF_DISTURBED if self.disturbed else ''}"
+                f"{what} of the whole model: {ours:.3f} ms, with torch's layers {torchs_step:.3f} ms: {answer}"
             )
         return "\n".join(lines)
 
@@ -390,7 +397,8 @@ def _cells(row: LayerPass) -> tuple[str, ...]:
     mark = _MARK * row.disturbed
     figures: tuple[str, ...] = str(row.calls), f"{mark}{1e3 * row.seconds:.3f}", f"{row.share:.1%}", f"{row.error:.1e}"
     if row.torch_seconds is not None:
-        figures = *figures, f"{1e3 * row.torch_seconds:.3f}", f"{row.torch_seconds / row.seconds:.2f}"
+        ratio = "-" if row.disturbed else f"{row.torch_seconds / row.seconds:.2f}"
+        figures = *figures, f"{1e3 * row.torch_seconds:.3f}", ratio
     return (row.layer or "the model", row.kind, *sizes, row.pass_, row.algorithm or "", *figures)
 
 

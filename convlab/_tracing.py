@@ -6,8 +6,10 @@ graph cannot hold (switches gradients, draws random numbers, sets attributes) ge
 """
 
 import copy
+import os
 import random
 import sys
+import traceback
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
@@ -79,8 +81,7 @@ def trace(module: Module, arguments: dict[str, type], inline: bool) -> Traced:
     try:
         graph = tracer.trace(module)
     except _FAILURES as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise UntraceableError(f"torch.fx cannot trace it: {said[0]}") from None
+        raise UntraceableError(f"torch.fx cannot trace it{_told(error)}") from None
     finally:
         object.__setattr__(module, "__class__", original)
         for name, value in before.items():
@@ -111,6 +112,20 @@ def trace(module: Module, arguments: dict[str, type], inline: bool) -> Traced:
     read = {name: copy.deepcopy(value) for name, value in read.items()}
     asked = {name: settings_of(module._modules[name]) for name, times in tracer.taken.items() if times > 0}
     return Traced(graph, read, tuple(tracer.inlined), asked)
+
+
+def _told(error: Exception) -> str:
+    """What stopped torch.fx, and the last line of the forward that it came to."""
+    frames = traceback.walk_tb(error.__traceback__)
+    own = ("torch", __name__.partition(".")[0])
+    lines = [
+        (f.f_code.co_filename, n) for f, n in frames if f.f_globals.get("__name__", "").partition(".")[0] not in own
+    ]
+    where = f" in {os.path.basename(lines[-1][0])}:{lines[-1][1]}" if lines else ""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "control flow" in said:
+        return f" past an `if`, or the like, on a tensor or its shape{where}"
+    return f"{where and ' past what stands'}{where} ({said})"
 
 
 def is_as_read(module: Module, read: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import Proxy
 
 from . import functional
-from ._algorithms import Algo
+from ._algorithms import Algo, check_names
 from ._overrides import CONVERT_AFTER_QUANTIZATION, check_tracer
 from .arguments import IntOrPair
 
@@ -84,6 +84,7 @@ class Conv2d(_Layer, torch.nn.Conv2d):
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         )
         if algo != "auto":
+            check_names(algo)
             self.algo = algo
 
     def forward(self, input: Tensor) -> Tensor:

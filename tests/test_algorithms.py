@@ -85,6 +85,24 @@ def test_bad_names(algo, error, words):
     with pytest.raises(error) as caught:
         CF.conv2d(torch.randn(1, 1, 3, 3), torch.randn(1, 1, 3, 3), algo=algo)
     assert all(word in str(caught.value) for word in words)
+    for layer in (
+        convlab.Conv1d,
+        convlab.Conv2d,
+        convlab.ConvBlock2d,
+        convlab.ConvTranspose1d,
+        convlab.ConvTranspose2d,
+    ):
+        with pytest.raises(error) as from_layer:
+            layer(1, 1, 3, algo=algo)
+        assert str(from_layer.value) == str(caught.value)
+
+
+def test_a_name_that_is_nearly_right():
+    for layer, algo in ((convlab.Conv2d, "drect"), (convlab.Conv1d, {"forward": "drect"})):
+        with pytest.raises(
+            ValueError, match=r"^algo='drect' is unknown: did you mean 'direct'\? choose 'auto' or one of"
+        ):
+            layer(1, 1, 3, algo=algo)
 
 
 @pytest.mark.cuda
@@ -104,13 +122,17 @@ def test_convert_with_an_algorithm_that_gives_way():
     with pytest.warns(
         UserWarning,
         match="layer '0': its forward runs 'auto', because algo 'implicit_gemm' has no forward for cpu tensors",
-    ):
+    ) as said:
         expected = model(x)
+    assert said[0].filename == __file__  # the line above, not one of convlab's or torch's
     with convlab.simulate(check=False) as sim:  # there it can
         y = model(x)
         y.sum().backward()
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
     assert {launch.kernel.split("<")[0] for launch in sim.launches} == {"gemm_kernel"}
+    convlab.convert(model, algo={"forward": "implicit_gemm"})
+    with pytest.warns(UserWarning, match="layer '1': its forward runs 'auto'"):
+        model(x)
     convlab.convert(model, algo={"wgrad": "direct"})
     with convlab.simulate(check=False) as sim:
         model(x).sum().backward()

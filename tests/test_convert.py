@@ -126,8 +126,9 @@ def test_what_is_convlabs_or_none_of_its_kinds_has_no_reason():
         nn.SiLU(),
         torch.ao.nn.quantized.dynamic.Linear(3, 4),
     )
-    assert left_alone(model) == {"0": "convert() has not seen it"}
+    assert left_alone(model) == {"0": "call convlab.convert(model) to make it convlab's"}
     assert type(convlab.convert(model)[0]) is convlab.Conv2d and left_alone(model) == {}
+    assert left_alone(convlab.restore(model)) == {"0": "call convlab.convert(model) to make it convlab's"}
 
 
 def test_a_parametrization_that_goes_leaves_the_layer_as_it_was():
