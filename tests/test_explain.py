@@ -352,6 +352,16 @@ def test_an_unknown_kernel_is_shown_as_such(monkeypatch):
     assert all(launch.waves is None for p in explained.passes for rung in p.rungs for launch in rung.launches)
 
 
+def test_a_pass_that_no_rung_does_has_no_table():
+    (one,) = explain("lenet.c3@1", "direct", passes="forward").passes
+    refused = dataclasses.replace(one.rungs[0], refused="has only a forward pass", launches=())
+    without = dataclasses.replace(one, rungs=(refused,))
+    assert list(as_text.launch_table(one)) and not list(as_text.launch_table(without))
+    said = list(as_text._pass(explain("lenet.c3@1", "direct", passes="forward"), without))
+    assert not any("registers" in line for line in said) and ["", ""] not in [said[i : i + 2] for i in range(len(said))]
+    assert "    not for this: it has only a forward pass" in said
+
+
 # ---- the answer ------------------------------------------------------------------------------------------------------
 
 
