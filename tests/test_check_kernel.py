@@ -239,9 +239,12 @@ def test_results_that_were_not_compared(tmp_path):
     """Where every problem breaks off, nothing is known of the results; where some do, how many are."""
     report = check_kernel(kernel(tmp_path, ("  y[i] = sum;", "  y[-1] = sum;")), random_cases=0)
     assert report.problems and not report.compared and "results              not compared" in str(report)
+    assert "races                not looked for further: every problem broke off at the first fault\n" in str(report)
+    assert "none found" not in str(report) and "bounds               1 found" in str(report)
     some = kernel(tmp_path, ("  y[i] = sum;", "  y[g.dilation_h > 1 ? -1 : i] = sum;"))
     report = check_kernel(some, random_cases=0)
     assert 0 < report.compared < report.problems and len(report.findings) == 1
+    assert "races                none found" in str(report)
     assert f"right where they were compared: {report.compared} of {report.problems} problems" in str(report)
     failing = kernel(
         tmp_path,

@@ -142,9 +142,20 @@ def test_a_program_with_a_main_of_its_own(name, status, tmp_path, capfd):
     assert said.startswith("reduction.cu as a program, its main() run in 3 orders of threads and blocks\n")
     if name:
         assert "race (" in said and "at reduction.cu:15:" in said and "suggests: a __syncthreads() between" in said
+        assert re.search(r"bounds +not looked for further: the run ended at the first fault\n", said), said
+        assert re.search(r"races +1 found\n", said) and "none found" not in said
     else:
+        assert re.search(r"bounds +none found\n", said) and "not looked for" not in said
         assert "the program printed, in main()\n  the sum: 500, expected 500\n" in said
         assert re.search(r"reduction.cu:12 +read global cudaMalloc of line 25 +32 ", said), said
+
+
+def test_a_host_that_faults_before_any_kernel(tmp_path):
+    """Nothing is said to be free of faults that never ran."""
+    source = tmp_path / "host.cu"
+    source.write_text("int main() { *(volatile int*)nullptr = 3; }\n")
+    said = str(check_kernel(source, "main"))
+    assert re.search(r"host code +1 found\n", said) and "SIGSEGV" in said and "none found" not in said, said
 
 
 MANAGED = """

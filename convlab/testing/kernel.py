@@ -124,7 +124,14 @@ class KernelReport:
     def verdict(self, subject: str) -> str:
         """The verdict on one of SUBJECTS, in words."""
         found = sum(f.subject == subject for f in self.findings)
-        return f"{found} found" if found else "none found" if subject != "results" else self._right()
+        if found:
+            return f"{found} found"
+        if subject == "results":
+            return self._right()
+        if self.compared:
+            return "none found"
+        where = "the run ended" if self.like == PROGRAM.like else "every problem broke off"
+        return f"not looked for further: {where} at the first fault"
 
     def beside_others(self, layer: str) -> list[str]:
         """What it asks of memory for a layer, and what convlab's kernels ask: lines of a table."""
