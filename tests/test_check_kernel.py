@@ -320,6 +320,21 @@ def test_what_cannot_be_checked(tmp_path):
         check_kernel(kernel(tmp_path), cxx="g++-none")
 
 
+@pytest.mark.parametrize(
+    "source",
+    sorted(s for s in host_compiler.ROOT.glob("csrc/kernels/conv2d_*.cu") if "ConvKernels" in s.read_text()),
+    ids=lambda source: source.stem,
+)
+def test_a_rung_of_convlab_is_known_as_one(source, capsys):
+    """Which command checks it, rather than which launcher it lacks."""
+    name = source.stem.removeprefix("conv2d_")
+    assert check.main([str(source)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"{source.name} is a rung of convlab") and "does not define" not in said
+    assert f'make test ARGS="tests/test_ladder.py -k {name}"\n' in said
+    assert f"python -m convlab.explain lenet.c3 --algo {name} --count\n" in said
+
+
 def test_a_host_that_does_not_end(tmp_path, monkeypatch):
     monkeypatch.setattr("convlab.testing.program._TIME_LIMIT", 1)
     endless = kernel(

@@ -405,6 +405,8 @@ def _build(folder: Path, source: Path, contract: Contract, dtype, cxx, warnings:
     source = source.resolve()
     if not source.is_file():
         raise CompileError(f"{source}: there is no such file")
+    if rung := re.search(r"^const ConvKernels conv2d_(\w+)\(", source.read_text(errors="replace"), re.M):
+        raise CheckError(_is_a_rung(source, rung[1]))
     glue, said = folder / "kernel.cu", []
     text, unsupported = translated(source, contract.like, folder)
     glue.write_text(_glue(text, contract, dtype))
@@ -496,6 +498,17 @@ def _no_launcher(source: Path, contract: Contract, dtype) -> str:
             *(["It cannot be called as that:" if named else "It defines:", *has, ""] if has else []),
             "A program with a main() is checked as it is, whatever it computes.",
             f"A file to start from: python -m convlab.check --new {_new_name(source)} --like {contract.like}{dtype_option(dtype)}",
+        ]
+    )
+
+
+def _is_a_rung(source: Path, name: str) -> str:
+    return "\n".join(
+        [
+            f"{source.name} is a rung of convlab. These check it, and count what it asks of memory, once the checkout is built:\n",
+            f'  make test ARGS="tests/test_ladder.py -k {name}"',
+            f"  python -m convlab.explain lenet.c3 --algo {name} --count\n",
+            "What is checked here is a launcher of your own, or a program with a main().",
         ]
     )
 
