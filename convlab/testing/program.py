@@ -164,11 +164,12 @@ class Program:
     """`with Program(source, contract, dtype) as program: program.run(question)`. Raises CompileError.
 
     form: of the launcher's arguments, a key of contract.forms; with_bias: whether it takes one; warnings: the
-    compiler's."""
+    compiler's; folder: where the source lies, which the places in reports are relative to."""
 
     def __init__(self, source: Path, contract: Contract, dtype=torch.float32, cxx="g++"):
         self.dtype = dtype
         self.warnings: list[str] = []
+        self.folder = source.resolve().parent
         self._folder = tempfile.TemporaryDirectory(prefix="convlab-")
         try:
             self._program = _build(Path(self._folder.name), source, contract, dtype, cxx, self.warnings)
@@ -464,11 +465,14 @@ def _readable(said: str, source: Path, contract: Contract, dtype) -> str:
     )
 
 
+def without_comments(text: str) -> str:
+    """Blanks in their place."""
+    return re.sub(r"//[^\n]*|/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.S)
+
+
 def _functions(source: Path) -> list[tuple[str, int, str]]:
     """Of the host that the file defines: name, line, and the declaration."""
-    text = re.sub(
-        r"//[^\n]*|/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m[0]), source.read_text(errors="replace"), flags=re.S
-    )
+    text = without_comments(source.read_text(errors="replace"))
     return [
         (m[2], text.count("\n", 0, m.start(1)) + 1, " ".join(m[1].split()))
         for m in re.finditer(
