@@ -239,9 +239,12 @@ def test_results_that_were_not_compared(tmp_path):
     """Where every problem breaks off, nothing is known of the results; where some do, how many are."""
     report = check_kernel(kernel(tmp_path, ("  y[i] = sum;", "  y[-1] = sum;")), random_cases=0)
     assert report.problems and not report.compared and "results              not compared" in str(report)
+    assert "races                not looked for further: every problem broke off at the first fault\n" in str(report)
+    assert "none found" not in str(report) and "bounds               1 found" in str(report)
     some = kernel(tmp_path, ("  y[i] = sum;", "  y[g.dilation_h > 1 ? -1 : i] = sum;"))
     report = check_kernel(some, random_cases=0)
     assert 0 < report.compared < report.problems and len(report.findings) == 1
+    assert "races                none found" in str(report)
     assert f"right where they were compared: {report.compared} of {report.problems} problems" in str(report)
     failing = kernel(
         tmp_path,
@@ -315,6 +318,21 @@ def test_what_cannot_be_checked(tmp_path):
         )
     with pytest.raises(FileNotFoundError, match=r"g\+\+-none is not on PATH.*apt install"):
         check_kernel(kernel(tmp_path), cxx="g++-none")
+
+
+@pytest.mark.parametrize(
+    "source",
+    sorted(s for s in host_compiler.ROOT.glob("csrc/kernels/conv2d_*.cu") if "ConvKernels" in s.read_text()),
+    ids=lambda source: source.stem,
+)
+def test_a_rung_of_convlab_is_known_as_one(source, capsys):
+    """Which command checks it, rather than which launcher it lacks."""
+    name = source.stem.removeprefix("conv2d_")
+    assert check.main([str(source)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"{source.name} is a rung of convlab") and "does not define" not in said
+    assert f'make test ARGS="tests/test_ladder.py -k {name}"\n' in said
+    assert f"python -m convlab.explain lenet.c3 --algo {name} --count\n" in said
 
 
 def test_a_host_that_does_not_end(tmp_path, monkeypatch):

@@ -121,6 +121,7 @@ import subprocess
 explain = [sys.executable, "-m", "convlab.explain", "lenet.c3", "--algo", "four_maps", "--count"]
 said = subprocess.run(explain, capture_output=True, text=True)
 assert said.returncode == 0 and "four_maps" in said.stdout and "no faster than" in said.stdout, said.stderr
+assert "one a thread" not in said.stdout, said.stdout
 """
 WALKING = ("test_explain.py", "test_docs.py", "test_compiled.py", "test_kernel_notes.py", "test_algorithms.py")
 

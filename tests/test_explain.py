@@ -18,10 +18,10 @@ from ladder import problem_of
 
 import convlab
 from convlab import layers, simulate
-from convlab.explain import GPUS, compiled, counting, explain, explanation, plot
+from convlab.explain import GPUS, compiled, counting, explain, explanation, plot, svg
 from convlab.explain import __main__ as command
 from convlab.explain import text as as_text
-from convlab.explain.picture import Picture
+from convlab.explain.picture import Picture, picture_of
 from convlab.explain.work import work_of
 from convlab.gpus import waves_of
 from convlab.testing import AWKWARD
@@ -352,6 +352,16 @@ def test_an_unknown_kernel_is_shown_as_such(monkeypatch):
     assert all(launch.waves is None for p in explained.passes for rung in p.rungs for launch in rung.launches)
 
 
+def test_a_pass_that_no_rung_does_has_no_table():
+    (one,) = explain("lenet.c3@1", "direct", passes="forward").passes
+    refused = dataclasses.replace(one.rungs[0], refused="has only a forward pass", launches=())
+    without = dataclasses.replace(one, rungs=(refused,))
+    assert list(as_text.launch_table(one)) and not list(as_text.launch_table(without))
+    said = list(as_text._pass(explain("lenet.c3@1", "direct", passes="forward"), without))
+    assert not any("registers" in line for line in said) and ["", ""] not in [said[i : i + 2] for i in range(len(said))]
+    assert "    not for this: it has only a forward pass" in said
+
+
 # ---- the answer ------------------------------------------------------------------------------------------------------
 
 
@@ -453,6 +463,22 @@ def test_the_picture_to_scale():
         "   │░░░░░░░░░│░░░░░░░░░│░░░░░░░░░│",
         "   └─────────┴─────────┴─────────┘",
     ]
+
+
+def test_one_a_thread_is_said_where_it_is_so():
+    """A new rung's plan has a grid, and may have a thread make several outputs: how those are cut, nobody knows."""
+    _, problem = explanation._problem("lenet.c3", GPUS["H200"])  # 102,400 outputs
+    plan = next(a for a in RUNGS if a.name == "direct").plan(problem, "forward")
+    picture = picture_of(plan, problem, "forward")
+    assert picture.title.endswith("102,400 elements in a row: 256 a block, one a thread") and picture.tile == (1, 256)
+    picture = picture_of(plan | {"grid": (100, 1, 1)}, problem, "forward")  # four outputs a thread
+    assert str(picture) == "102,400 elements of y, about 1,024 a block; which ones, the plan does not say"
+    assert svg.blocks(picture) == ""
+    picture = picture_of(plan | {"grid": (102400, 1, 1)}, problem, "forward")
+    assert picture.title.endswith("a block each, whose 256 threads share the sum") and picture.tile == (1, 1)
+    _, problem = explanation._problem("lenet.c1@1", GPUS["H200"])  # 4,704 outputs: the last block has some left over
+    plan = next(a for a in RUNGS if a.name == "direct").plan(problem, "forward")
+    assert picture_of(plan, problem, "forward").tile == (1, 256)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def test_mistakes(name, tmp_path):
     source, report = check(tmp_path, mistake.file, mistake.changes, random_cases=0, most_findings=1)
     assert not complaints(mistake, source, report)
     assert name != "uninitialised sum" or any("‘sum’" in warning for warning in report.warnings)
+    assert name != "no barrier after using" or "in the loop's next iteration" in str(report)
     assert name != "endless loop" or (report.stopped and report.problems == 1)
 
 
@@ -142,9 +143,20 @@ def test_a_program_with_a_main_of_its_own(name, status, tmp_path, capfd):
     assert said.startswith("reduction.cu as a program, its main() run in 3 orders of threads and blocks\n")
     if name:
         assert "race (" in said and "at reduction.cu:15:" in said and "suggests: a __syncthreads() between" in said
+        assert re.search(r"bounds +not looked for further: the run ended at the first fault\n", said), said
+        assert re.search(r"races +1 found\n", said) and "none found" not in said
     else:
+        assert re.search(r"bounds +none found\n", said) and "not looked for" not in said
         assert "the program printed, in main()\n  the sum: 500, expected 500\n" in said
         assert re.search(r"reduction.cu:12 +read global cudaMalloc of line 25 +32 ", said), said
+
+
+def test_a_host_that_faults_before_any_kernel(tmp_path):
+    """Nothing is said to be free of faults that never ran."""
+    source = tmp_path / "host.cu"
+    source.write_text("int main() { *(volatile int*)nullptr = 3; }\n")
+    said = str(check_kernel(source, "main"))
+    assert re.search(r"host code +1 found\n", said) and "SIGSEGV" in said and "none found" not in said, said
 
 
 MANAGED = """
@@ -203,6 +215,47 @@ def test_a_missing_barrier_is_suggested_in_one_way():
     assert len({suggestion(race) for race in races}) == 1
     assert "__syncthreads() between the two, which all threads" in suggestion(races[0])
     assert not suggestion("race (read before write)")
+
+
+LOOP = """\
+for (int t = 0; t < n; t++) {
+  tile[i] = x[t];
+  __syncthreads();  // loaded
+  for (int j = 0; j < 8; j++) sum += tile[j];
+}
+"""
+
+
+@pytest.mark.parametrize("kind,at,by", [("write after read", "3:3", "5:38"), ("read after write", "5:38", "3:3")])
+@pytest.mark.parametrize(
+    "change,in_the_next_iteration",
+    [
+        (("", ""), True),
+        (("  __sync", "  // __sync"), False),
+        (("  __sync", "  if (t) __sync"), False),
+        (("__syncthreads();", "if (t) { __syncthreads(); }"), False),
+        (("for (int t = 0; t < n; t++) {", "{"), False),
+        (("for (int t = 0; t < n; t++) {", "for (; t < 4; t++) s += t;\nif (t) {"), False),
+        (("for (int t = 0; t < n; t++) {", "do {"), True),
+        (("for (int t = 0; t < n; t++) {", "while (t < f(n)) {"), True),
+    ],
+)
+def test_a_race_with_the_next_iteration_suggests_the_end_of_the_loop(
+    kind, at, by, change, in_the_next_iteration, tmp_path
+):
+    """Where a barrier stands between the two lines already, and all threads reach it."""
+    text = LOOP.replace(*change, 1)
+    (tmp_path / "mine.cu").write_text("\n" * (6 - len(text.splitlines())) + text)  # the lines keep their numbers
+    race = f"race ({kind}) on shared 'tile' element 0 (byte 0)\n  at mine.cu:{at}\n  by thread 1, unordered, at mine.cu:{by}\n"
+    said = suggestion(race, tmp_path)
+    if in_the_next_iteration:
+        assert "the read at line 5 comes first, and the write at line 3 follows in the loop's next iteration" in said
+        assert (
+            "a __syncthreads() at the end of the loop's body, before the brace in line 6" in said
+            and "between" not in said
+        )
+    else:
+        assert "a __syncthreads() between the two" in said
 
 
 def test_what_a_file_is_like(tmp_path):

@@ -14,15 +14,16 @@ STEPS = {"forward": "c, r, s", "dgrad": "k, r, s", "wgrad": "n, p, q"}
 
 @dataclass(frozen=True)
 class Picture:
-    """title: what is drawn. rows, columns: of what is covered; tile: rows and columns of what a block covers of it."""
+    """title: what is drawn. rows, columns: of what is covered; tile: rows and columns of what a block covers of it, and
+    None where the plan does not say, so that nothing is drawn."""
 
     title: str
-    rows: int
-    columns: int
-    tile: tuple[int, int]
+    rows: int = 0
+    columns: int = 0
+    tile: tuple[int, int] | None = None
 
     def __str__(self):
-        return "\n".join([self.title, *_drawn(self.rows, self.columns, *self.tile)])
+        return "\n".join([self.title, *(_drawn(self.rows, self.columns, *self.tile) if self.tile else [])])
 
 
 def picture_of(plan: dict, problem, pass_: str) -> Picture:
@@ -64,13 +65,13 @@ def picture_of(plan: dict, problem, pass_: str) -> Picture:
         return Picture(
             f"{x:,} slices of the sum (across) for {y * z:,} parts of {name} (down), a block each", y * z, x, (1, 1)
         )
-    a_block = -(-outputs // x)
-    how = (
-        f"{a_block} a block, one a thread"
-        if a_block > 1
-        else f"a block each, whose {plan['threads']} threads share the sum"
-    )
-    return Picture(f"{name} as {outputs:,} elements in a row: {how}", 1, outputs, (1, a_block))
+    in_a_row, threads = f"{name} as {outputs:,} elements in a row: ", plan["threads"]
+    if x >= outputs:
+        return Picture(f"{in_a_row}a block each, whose {threads} threads share the sum", 1, outputs, (1, 1))
+    if x == -(-outputs // threads):
+        return Picture(f"{in_a_row}{threads} a block, one a thread", 1, outputs, (1, threads))
+    a_block = round(outputs / x)
+    return Picture(f"{outputs:,} elements of {name}, about {a_block:,} a block; which ones, the plan does not say")
 
 
 def _parts(plan):

@@ -43,7 +43,10 @@ def _of(shown: int, there: int, what: str) -> str:
 
 
 def blocks(picture: Picture) -> str:
-    """The first tiles of a launch to scale: one block's in the strong colour, hatched what lies beyond the edges."""
+    """The first tiles of a launch to scale: one block's in the strong colour, hatched what lies beyond the edges. Empty
+    where nothing is drawn."""
+    if not picture.tile:
+        return ""
     tile_rows, tile_columns = picture.tile
     down, across = -(-picture.rows // tile_rows), -(-picture.columns // tile_columns)
     rows, columns = min(down, MOST_DOWN), min(across, MOST_ACROSS)

@@ -82,9 +82,9 @@ def _pass(e, p: Pass):
         "  [modelled]"
     )
     yield f"  unrolled, x is {_si(work.unrolled)}B: each element {work.replication:.1f} times  [modelled]"
-    if p.rungs:
+    if table := list(launch_table(p)):
         yield ""
-        yield from ("  " + line for line in launch_table(p))
+        yield from ("  " + line for line in table)
     for rung in p.rungs:
         yield ""
         yield f"  {rung.algorithm}: {rung.technique}"
@@ -134,7 +134,10 @@ def _cpu_line(rung: CpuRung) -> str:
 
 
 def launch_table(p: Pass):
-    """A line of figures a launch, the kernel below it: template arguments take half a terminal's width."""
+    """A line of figures a launch, the kernel below it: template arguments take half a terminal's width. No line at all
+    where no rung does the pass."""
+    if not any(rung.launches for rung in p.rungs):
+        return
     heads = [
         "algorithm",
         "grid",

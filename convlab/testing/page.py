@@ -33,7 +33,9 @@ def page_of(report: KernelReport, source, gpu: str = "H200") -> str:
 def _kind(report: KernelReport, subject: str) -> str:
     """A class of CSS."""
     wrong = any(finding.subject == subject for finding in report.findings)
-    return "wrong" if wrong else "" if subject == "results" and report.compared < report.problems else "fine"
+    if wrong:
+        return "wrong"
+    return "fine" if report.compared >= (report.problems if subject == "results" else 1) else ""
 
 
 def _roofline(report: KernelReport, name: str) -> str:

@@ -164,11 +164,12 @@ class Program:
     """`with Program(source, contract, dtype) as program: program.run(question)`. Raises CompileError.
 
     form: of the launcher's arguments, a key of contract.forms; with_bias: whether it takes one; warnings: the
-    compiler's."""
+    compiler's; folder: where the source lies, which the places in reports are relative to."""
 
     def __init__(self, source: Path, contract: Contract, dtype=torch.float32, cxx="g++"):
         self.dtype = dtype
         self.warnings: list[str] = []
+        self.folder = source.resolve().parent
         self._folder = tempfile.TemporaryDirectory(prefix="convlab-")
         try:
             self._program = _build(Path(self._folder.name), source, contract, dtype, cxx, self.warnings)
@@ -405,6 +406,8 @@ def _build(folder: Path, source: Path, contract: Contract, dtype, cxx, warnings:
     source = source.resolve()
     if not source.is_file():
         raise CompileError(f"{source}: there is no such file")
+    if rung := re.search(r"^const ConvKernels conv2d_(\w+)\(", source.read_text(errors="replace"), re.M):
+        raise CheckError(_is_a_rung(source, rung[1]))
     glue, said = folder / "kernel.cu", []
     text, unsupported = translated(source, contract.like, folder)
     glue.write_text(_glue(text, contract, dtype))
@@ -462,11 +465,14 @@ def _readable(said: str, source: Path, contract: Contract, dtype) -> str:
     )
 
 
+def without_comments(text: str) -> str:
+    """Blanks in their place."""
+    return re.sub(r"//[^\n]*|/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m[0]), text, flags=re.S)
+
+
 def _functions(source: Path) -> list[tuple[str, int, str]]:
     """Of the host that the file defines: name, line, and the declaration."""
-    text = re.sub(
-        r"//[^\n]*|/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m[0]), source.read_text(errors="replace"), flags=re.S
-    )
+    text = without_comments(source.read_text(errors="replace"))
     return [
         (m[2], text.count("\n", 0, m.start(1)) + 1, " ".join(m[1].split()))
         for m in re.finditer(
@@ -496,6 +502,17 @@ def _no_launcher(source: Path, contract: Contract, dtype) -> str:
             *(["It cannot be called as that:" if named else "It defines:", *has, ""] if has else []),
             "A program with a main() is checked as it is, whatever it computes.",
             f"A file to start from: python -m convlab.check --new {_new_name(source)} --like {contract.like}{dtype_option(dtype)}",
+        ]
+    )
+
+
+def _is_a_rung(source: Path, name: str) -> str:
+    return "\n".join(
+        [
+            f"{source.name} is a rung of convlab. These check it, and count what it asks of memory, once the checkout is built:\n",
+            f'  make test ARGS="tests/test_ladder.py -k {name}"',
+            f"  python -m convlab.explain lenet.c3 --algo {name} --count\n",
+            "What is checked here is a launcher of your own, or a program with a main().",
         ]
     )
 
