@@ -24,6 +24,7 @@ from convlab.explain.prediction import MEASURED_ON, measured_us
 from convlab.gpus import GPUS
 from convlab.layers import NOTED, find
 from convlab.testing.traffic import digits, noted
+from tools import figures
 
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "csrc" / "kernels"
@@ -66,7 +67,7 @@ def include(file: str) -> str:
 
 
 def bars() -> str:
-    return (ROOT / "README.md").read_text().split("<!-- how fast -->")[1].split("<!-- end of how fast -->")[0].strip()
+    return figures.BARS.search((ROOT / "README.md").read_text())[0]
 
 
 def ladder() -> str:
@@ -80,9 +81,10 @@ def ladder() -> str:
             reads = ", ".join(digits(counted[t]) for t in ("x", "w") if t in counted)
             passes = ", ".join(sorted(a.passes_by_backend["cuda"]))
             rows.append(f"| {name} | {a.techniques['cuda']} | {passes} | {measured(a.name)} | {reads} |")
+    images = next(layer.N for layer in NOTED if layer.name == "LeNet C3")
     return "\n".join(rows) + (
-        "\n\nTime: measured, forward of LeNet's C3 for 1,024 images. Reads: counted by the simulator, the same layer, how "
-        "often each element of x and of w is read from device memory."
+        "\n\nTime: measured, forward of LeNet's C3 for 1,024 images. Reads: counted by the simulator, the same layer for "
+        f"{images} images, how often each element of x and of w is read from device memory."
     )
 
 
