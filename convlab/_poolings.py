@@ -244,8 +244,8 @@ def adaptive_max_pool2d(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """2-D max pooling to an output of a given size, as `torch.nn.functional.adaptive_max_pool2d`.
 
-    input, output_size, windows and errors as for `adaptive_avg_pool2d`. Returns [N, C, P, Q] or [C, P, Q]; with return_indices
-    also the int64 positions h * W + w of the winners.
+    input, output_size, windows and errors as for `adaptive_avg_pool2d`. Returns [N, C, P, Q] or [C, P, Q]; with
+    return_indices also the int64 positions h * W + w of the winners.
     """
     if has_torch_function_unary(input) and not torch.compiler.is_compiling():
         return overridden(adaptive_max_pool2d, (input,), input, output_size, return_indices=return_indices)

@@ -68,7 +68,8 @@ CONVLAB_REGISTER_OPERATORS(m) {
   m.def("max_unpool2d_forward(Tensor x, Tensor indices, SymInt[2] output_size, bool channels_last) -> Tensor");
   m.def("planes_gather(Tensor x, Tensor indices, bool channels_last) -> Tensor");
 
-  // positive: bools like x; as_bits: of a contiguous or channels_last x, bytes of the bits of eight elements in memory's order
+  // positive: bools like x; as_bits: of a contiguous or channels_last x, bytes of the bits of eight elements in memory's
+  // order
   m.def(
       "leaky_relu_forward(Tensor x, float negative_slope, bool with_positive, bool as_bits=False) -> (Tensor y, Tensor "
       "positive)");

@@ -76,8 +76,7 @@ template <class Impl, class Run> Tensor elementwise(const char* op, const Tensor
 }
 
 // x -> y, and where x > 0, or [0] unless with_positive: a bool an element that lies as x. as_bits: if x is contiguous or
-// channels_last, bytes [ceil(elements / 8)] of the bits of eight elements side by side in
-// memory, the first the lowest.
+// channels_last, bytes [ceil(elements / 8)] of the bits of eight elements side by side in memory, the first the lowest.
 template <class Impl>
 std::tuple<Tensor, Tensor> leaky_relu_forward(Tensor x, double negative_slope, bool with_positive, bool as_bits) {
   const DType dtype = dtype_of("leaky_relu", {"input", x});
