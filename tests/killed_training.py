@@ -41,6 +41,11 @@ def steps_done(folder):
     return found["last.pt"]["steps_done"] if "last.pt" in found else 0
 
 
+def last_save(folder):
+    file = folder / "last.pt"
+    return file.stat().st_mtime_ns if file.exists() else None
+
+
 def main(folder, kills, seed):
     torch.set_num_threads(1)  # no threads, so that this process may fork
     lenet("--steps", 1, "--out", folder / "warm-up")
@@ -48,9 +53,14 @@ def main(folder, kills, seed):
     lenet(*OPTIONS, "--out", folder / "whole")
     duration = time.monotonic() - begin
     rng, done = random.Random(seed), []
-    for _ in range(kills):
+    for kill in range(kills):
+        before = last_save(folder / "killed")
         pid = start(folder / "killed")
-        time.sleep(rng.uniform(0, 0.4) * duration)
+        if kill % 2:  # among the steps, however long a start takes
+            until = time.monotonic() + duration
+            while last_save(folder / "killed") == before and time.monotonic() < until:
+                time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.2) * duration)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         done.append(steps_done(folder / "killed"))
