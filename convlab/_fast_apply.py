@@ -68,7 +68,8 @@ def record(function: type[Function], *args):
 class _Patience:
     """How often to ask about leaves.
 
-    torch answers "yes" for a leaf that torch.autograd.grad was given with an exception, which takes 14 us. So where a
+    torch answers "yes" for a leaf that torch.autograd.grad was given with an exception, which takes 14 us. So the input
+    that got the last "no" comes first: where all but one are not asked for, that one is without a question. And where a
     call is small and `ENOUGH` answers were exceptions with no "no" among them, only every `ENOUGH`-th node asks again;
     for the others, what the forward call knew is taken for asked for.
     """
@@ -77,6 +78,7 @@ class _Patience:
 
     def __init__(self):
         self.exceptions = 0  # since the last "no"; of all threads: it need not be exact
+        self.refused = None  # the input that got it
 
     def is_out(self, dy) -> bool:
         if self.exceptions < self.ENOUGH or dy.numel() >= self.SMALL:
@@ -103,9 +105,11 @@ def asked_for(ctx, dy, *tensors: int) -> list[bool]:
     left = [i for i, wanted in zip(tensors, needed) if wanted]
     if len(left) < 2:
         return needed
-    nodes = ctx.next_functions
-    asked = [i for i in left[:-1] if _will_run(nodes[i][0])]
-    if not asked or _will_run(nodes[left[-1]][0]):  # without any of them, this node would not run
+    if patience.refused in left:
+        left.remove(patience.refused)
+        left.insert(0, patience.refused)
+    asked = [i for i in left[:-1] if _will_run(ctx, i)]
+    if not asked or _will_run(ctx, left[-1]):  # without any of them, this node would not run
         asked.append(left[-1])
     if len(asked) < len(left) and not _is_running(ctx):
         return needed
@@ -117,14 +121,15 @@ def _is_running(ctx) -> bool:
     return torch._C._current_autograd_node() is ctx
 
 
-def _will_run(node) -> bool:
+def _will_run(ctx, i: int) -> bool:
+    """Whether the node that takes the gradient of input i does."""
     try:
-        will = _engine_runs(node)
+        will = _engine_runs(ctx.next_functions[i][0])
     except RuntimeError:
         patience.exceptions += 1
         return True
     if not will:
-        patience.exceptions = 0
+        patience.exceptions, patience.refused = 0, i
     return will
 
 

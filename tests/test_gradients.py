@@ -166,7 +166,7 @@ def asked(loss, inputs, **keywords):
 @pytest.fixture
 def patient():
     """As in a process that has not yet asked for the gradients of thousands of leaves."""
-    _fast_apply.patience.exceptions = 0
+    _fast_apply.patience.__init__()
 
 
 def test_backward_computes_what_is_asked_for(patient, device):
@@ -208,6 +208,17 @@ def test_asking_often_and_in_small_stays_right(patient):
     computed = [asked(y.sum(), x) for _ in range(_fast_apply.patience.ENOUGH + 1)]
     assert computed[0] == ["dgrad", "wgrad"] and computed[-1] == ["dgrad"]
     torch.testing.assert_close(torch.autograd.grad(y.sum(), (x, w), retain_graph=True), (dx, dw))
+
+
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_one_of_two_leaves_is_asked_for_without_an_exception(patient, monkeypatch, wanted):
+    leaves = small((1, 1, 4, 4), "cpu"), small((1, 1, 2, 2), "cpu")
+    y, computed = CF.conv2d(*leaves).sum(), [["dgrad"], ["wgrad"]]
+    assert asked(y, leaves[wanted]) == computed[wanted]
+    with monkeypatch.context() as strict:
+        strict.setattr(_fast_apply, "RuntimeError", (), raising=False)  # catches nothing
+        assert asked(y, leaves[wanted]) == computed[wanted]
+    assert asked(y, leaves[1 - wanted]) == computed[1 - wanted]
 
 
 # ---- strides --------------------------------------------------------------------------------------------------------
