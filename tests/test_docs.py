@@ -90,6 +90,14 @@ def test_the_citation_is_of_this_version():
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+def test_the_badges_are_true():
+    project, badges = (ROOT / "pyproject.toml").read_text(), (ROOT / "README.md").read_text().split("\n", 3)[2]
+    shown = dict(re.findall(r"img\.shields\.io/badge/(\w+)-([\w.%]+)-", badges))
+    python, torch = re.search(r'requires-python = ">=(.+)"\ndependencies = \["torch>=(.+)"\]', project).groups()
+    licence = (ROOT / "LICENSE").read_text().split()[0]
+    assert shown == {"Python": f"{python}%2B", "torch": f"{torch}%2B", "licence": licence}
+
+
 def test_contributing_names_files_that_exist():
     """NAME stands for that of a kernel, an algorithm, an operator."""
     named = re.findall(r"`((?:csrc|convlab|docs|tests|benchmarks)/[\w./*]*)`", (ROOT / "CONTRIBUTING.md").read_text())
