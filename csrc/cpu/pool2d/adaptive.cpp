@@ -72,7 +72,7 @@ struct Cpu {
  private:
   template <class F> void run(Pass pass, const Adaptive& g, DType dtype, F* f, const void* from, void* to) const {
     const std::vector<double> rows = sizes_of_windows(g.H, g.P), columns = sizes_of_windows(g.W, g.Q);
-    const Averages averages{rows.data(), columns.data(), false};
+    const Averages averages{rows.data(), columns.data(), false, false};
     Plan(pass, g, channels, dtype).run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
       f(p, averages, from, to, begin, end, scratch);
     });

@@ -186,33 +186,58 @@ template <class A, class T> CONVLAB_INLINE void fill_pairs(T* to, int n, const A
   }
 }
 
-// A plane of windows side by side: each element of dx is one window's share. dy [P, Q, C] -> dx [H, W, C], where C is 1
-// or less than a vector; may write a vector too far, up to to_end. Memory: shares [Q, C] in whole vectors
+// dy of `rows` rows of windows, from row p of a plane on, divided -> shares
 template <class A, class T>
-void spread(const Pooling& g, const Averages& averages, const T* dy, T* dx, const T* to_end, A* shares) {
+void divide(const Pooling& g, const Averages& averages, const T* dy, int p, int rows, A* shares) {
   constexpr int L = kLanes<A>;
   const int P = g.rows.sources, Q = g.columns.sources, C = int(g.channels);
-  const int64_t row = int64_t(g.columns.targets) * C, window = int64_t(g.columns.period) * C, step = C == 1 ? L : C;
-  const T* const end = dx + g.rows.targets * row;
-  const auto share = [&](int q) { return C == 1 ? broadcast<A>(shares[q]) : load<A>(shares + q * C); };
-  for (int p = 0; p < P; p++, dy += Q * C) {
-    for (int q = 0; q < Q; q++) {
-      const A by = Division<A>(averages, p, q).by;
-      if (C == 1) shares[q] = A(dy[q]) / by;
-      else store<A>(shares + q * C, load_some<A>(dy + q * C, C) / by);
-    }
-    if (Q == 1 && window == row) {  // rows of one share are one piece of memory
-      fill<A>(dx, g.rows.period * row, step, share(0), to_end), dx += g.rows.period * row;
-      continue;
-    }
-    for (int r = 0; r < g.rows.period; r++, dx += row) {
-      if (C == 1 && g.columns.period == 2) fill_pairs(dx, Q, shares, to_end);
-      else
-        for (int q = 0; q < Q; q++) fill<A>(dx + q * window, window, step, share(q), to_end);
-      fill<A>(dx + Q * window, row - Q * window, L, Vec<A>{}, to_end);
-    }
+  if (averages.alike) {
+    const Division<A> divided(averages, 0, 0);
+    const int64_t n = int64_t(rows) * Q * C, whole = n / L * L;
+    for (int64_t i = 0; i < whole; i += L) store<A>(shares + i, divided(load_as<A>(dy + i)));
+    if (whole < n) store<A>(shares + whole, divided(load_some<A>(dy + whole, int(n - whole))));
+    return;
   }
-  fill<A>(dx, end - dx, L, Vec<A>{}, to_end);
+  for (int r = 0; r < rows; r++, p = p + 1 == P ? 0 : p + 1)
+    for (int q = 0; q < Q; q++, dy += C, shares += C) {
+      const A by = Division<A>(averages, p, q).by;
+      if (C == 1) *shares = A(*dy) / by;
+      else store<A>(shares, load_some<A>(dy, C) / by);
+    }
+}
+
+// Planes of windows side by side: each element of dx is one window's share. dy [planes, P, Q, C] -> dx [planes, H, W, C],
+// where C is 1 or less than a vector. Memory: shares [sources_each, Q, C] and a vector
+template <class A, class T>
+void spread(const Pooling& g, const Averages& averages, const T* dy, T* dx, int64_t planes, A* shares) {
+  constexpr int L = kLanes<A>;
+  const int P = g.rows.sources, Q = g.columns.sources, C = int(g.channels);
+  const int64_t row = int64_t(g.columns.targets) * C, window = int64_t(g.columns.period) * C, step = C == 1 ? L : C,
+                below = (g.rows.targets - int64_t(P) * g.rows.period) * row;
+  const T* const to_end = dx + planes * g.rows.targets * row;
+  const auto share = [&](const A* of_row, int q) { return C == 1 ? broadcast<A>(of_row[q]) : load<A>(of_row + q * C); };
+  int64_t left = planes * P;
+  int held = 0;
+  const A* of_row = shares;
+  for (; planes > 0; planes--) {
+    for (int p = 0; p < P; p++, left--, held--, of_row += Q * C) {
+      if (held == 0) {
+        held = int(smaller(g.sources_each, left)), of_row = shares;
+        divide(g, averages, dy, p, held, shares), dy += int64_t(held) * Q * C;
+      }
+      if (Q == 1 && window == row) {  // rows of one share are one piece of memory
+        fill<A>(dx, g.rows.period * row, step, share(of_row, 0), to_end), dx += g.rows.period * row;
+        continue;
+      }
+      for (int r = 0; r < g.rows.period; r++, dx += row) {
+        if (C == 1 && g.columns.period == 2) fill_pairs(dx, Q, of_row, to_end);
+        else
+          for (int q = 0; q < Q; q++) fill<A>(dx + q * window, window, step, share(of_row, q), to_end);
+        fill<A>(dx + Q * window, row - Q * window, L, Vec<A>{}, to_end);
+      }
+    }
+    fill<A>(dx, below, L, Vec<A>{}, to_end), dx += below;
+  }
 }
 
 // dy, divided, -> dx
@@ -227,10 +252,8 @@ void average_backward(const Pooling& g, const Averages& averages, const T* dy, T
   for (int64_t i = begin; i < end; i++) {
     const Piece p = piece_of(g, i, L);
     if (g.side_by_side) {
-      const int64_t end = smaller(p.plane + L, g.planes), outputs = g.rows.sources * Q * g.channels,
-                    size = g.rows.targets * W * g.channels;
-      for (int64_t plane = p.plane; plane < end; plane++)
-        spread<A>(g, averages, dy + plane * outputs, dx + plane * size, dx + end * size, bench.source);
+      spread<A>(g, averages, dy + p.plane * g.rows.sources * Q * g.channels,
+                dx + p.plane * g.rows.targets * W * g.channels, smaller(L, g.planes - p.plane), bench.source);
       continue;
     }
     const int64_t n = g.in_place ? p.channels : L;

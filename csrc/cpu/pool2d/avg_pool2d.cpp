@@ -1,6 +1,9 @@
 // Average pooling on the CPU: the operators, and what windows are divided by.
 #include "host/avg_pool2d_operators.h"
 
+#include <algorithm>
+#include <functional>
+
 #include "cpu/integer_operators.h"
 #include "cpu/pool2d/pooling_plan.h"
 #include "host/registration.h"
@@ -26,7 +29,11 @@ class Factors {
     const auto power = [&](double d) { return std::abs(std::frexp(d, &exponent)) == 0.5; };
     const bool powers =
         std::all_of(rows_.begin(), rows_.end(), power) && std::all_of(columns_.begin(), columns_.end(), power);
-    return turned ? Averages{columns_.data(), rows_.data(), powers} : Averages{rows_.data(), columns_.data(), powers};
+    const auto same = [](const std::vector<double>& v) {
+      return std::adjacent_find(v.begin(), v.end(), std::not_equal_to<>()) == v.end();
+    };
+    const auto &rows = turned ? columns_ : rows_, &columns = turned ? rows_ : columns_;
+    return {rows.data(), columns.data(), powers, same(rows) && same(columns)};
   }
 
  private:

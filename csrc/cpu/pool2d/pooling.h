@@ -42,13 +42,14 @@ struct Pooling {
   bool columns_first;  // windows that differ, of planes: an average's gradient is summed over columns, then over rows
   bool side_by_side;  // windows have neither gaps nor overlaps, and lie inside: an average's gradient
   int channels_each, rows_each;  // of a piece: channels, in place, and rows of the target
-  int sources_each;  // rows of the source that a panel holds
+  int sources_each;  // rows of the source that a panel holds, or shares of windows side by side
 };
 
 // An average pooling divides window (p, q) by rows[p] columns[q].
 struct Averages {
   const double *rows, *columns;
   bool powers_of_two;  // all of them: then multiplying by the inverse gives the same bits in less time
+  bool alike;  // all windows are divided by the same
 };
 
 // Max pooling's gradient by windows: what each gives is added up in planes that have room for whole windows.

@@ -17,6 +17,7 @@ constexpr int64_t kMostBytes = 512 << 10;  // where less would be read several t
 constexpr int kHalos = 4;  // rows of a piece for one that its neighbour reads as well
 constexpr int64_t kPieces = 16, kBlocks = 4;  // that there should be at least: strips of rows, blocks of channels
 constexpr int kNarrowest = 4;  // outputs in a row that are worth a vector
+constexpr int kShares = 256;  // of windows side by side that are divided at a time
 constexpr int64_t kBytesPerWork = 8;  // of parallel.h's unit: vectors go through memory that fast
 
 enum class Pass { forward, backward };
@@ -201,7 +202,9 @@ class Plan {
           split(kBlocks, images * parts(g_.rows.targets, g_.rows_each), g_.channels, g_.channels, 8 * lanes);
     else g_.rows_each = split(kPieces, parts(g_.planes, lanes), g_.rows.targets, g_.rows_each, kHalos * extent);
     g_.sources_each = sources(g_.rows_each);
-    if (g_.side_by_side || g_.narrow) g_.rows_each = g_.rows.targets, g_.sources_each = 1;
+    if (g_.side_by_side || g_.narrow) g_.rows_each = g_.rows.targets;
+    if (g_.side_by_side) g_.sources_each = std::max(1, kShares / (g_.columns.sources * int(g_.channels)));
+    else if (g_.narrow) g_.sources_each = 1;
     else if (forward && g_.in_place) g_.sources_each = 0;
     else if (forward)
       g_.sources_each = int(std::clamp<int64_t>(kMostBytes / (g_.columns.sources * position), 1, g_.sources_each));
