@@ -8,13 +8,12 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 
 from ._load import lab as _lab
-from .arguments import IntOrPair, is_channels_last, padding4, pair
+from .arguments import IntOrPair, is_channels_last, padding4, pair, remembered
 from .gpus import H200
 from .simulator import backend_of, capability_for, multiprocessors_for
 
@@ -267,15 +266,11 @@ def numbers_for_sizes(
     if torch.compiler.is_compiling():
         return numbers_of(algo, backend, None)
     channels_last = is_channels_last(like) or is_channels_last(weight)
-    question = _as_key(algo), x, weight.shape, geometry, like.dtype, channels_last, backend
-    try:
-        return _remembered(*question)
-    except TypeError:  # sizes that are symbols have no hash
-        return _remembered.__wrapped__(*question)
+    return _numbers_for(_as_key(algo), x, weight.shape, geometry, like.dtype, channels_last, backend)
 
 
-@lru_cache(maxsize=4096)
-def _remembered(algo: "_Key", *problem: Any) -> Numbers:
+@remembered
+def _numbers_for(algo: "_Key", *problem: Any) -> Numbers:
     return _numbers_of(algo, problem[-1], Conv2dProblem._of_sizes(*problem))
 
 

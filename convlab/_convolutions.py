@@ -14,7 +14,7 @@ from ._fast_apply import apply
 from ._inputs import autocast_if_enabled, check_convolution, check_input, is_nothing
 from ._overrides import explained, overridden
 from ._primitives import ConvTranspose2d
-from .arguments import SIGNED_OR_BYTE, IntOrPair, integer, is_channels_last, pair, single
+from .arguments import SIGNED_OR_BYTE, IntOrPair, integer, is_channels_last, pair, remembered, single
 from .simulator import backend_of
 
 IntOrOne = int | tuple[int] | list[int]
@@ -185,17 +185,44 @@ def _transposed(
     """x [N, C, H, W], w [C, K/groups, R, S], bias [K] or None -> y [N, K, P, Q]"""
     x, w, bias = autocast_if_enabled(x, w, bias)
     check_input(op, x, _INT64)
-    if groups < 1 or x.shape[1] != w.shape[0] or w.shape[0] % groups:
-        raise RuntimeError(
-            f"{op}: input {tuple(x.shape)}, weight {tuple(w.shape)} and groups={groups} do not fit: the channels of "
-            "input must be the first size of weight, and groups must divide them"
-        )
-    channels = w.shape[1] * groups
-    if bias is not None and (bias.dim() != 1 or bias.shape[0] != channels):
-        raise RuntimeError(f"{op}: bias is {tuple(bias.shape)}, expected [{channels}]")
+    (K, *sizes), (below, right), geometry = _fit(
+        op, tuple(x.shape), tuple(w.shape), stride, padding, output_padding, groups, dilation
+    )
+    if bias is not None and (bias.dim() != 1 or bias.shape[0] != K):
+        raise RuntimeError(f"{op}: bias is {tuple(bias.shape)}, expected [{K}]")
     for name, t in (("weight", w), ("bias", bias)):
         if t is not None and (t.dtype != x.dtype or t.device != x.device):
             raise RuntimeError(f"{op}: {name} is {t.dtype} on {t.device}, expected input's {x.dtype} on {x.device}")
+    if below or right:
+        x = torch.nn.functional.pad(x, (0, right, 0, below))
+    if not x.is_floating_point():
+        return _of_integers(x, w, bias, sizes, geometry)
+    numbers = _numbers(algo, (x.shape[0], K, *sizes), x, w, geometry)
+    channels_last = is_channels_last(x) or is_channels_last(w)
+    arguments = autograd.ConvArguments(geometry, numbers)
+    y: Tensor = apply(ConvTranspose2d, x, w, bias, tuple(sizes), channels_last, arguments)
+    return y
+
+
+@remembered
+def _fit(
+    op: str,
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    stride: _Pair,
+    padding: _Pair,
+    output_padding: _Pair,
+    groups: int,
+    dilation: _Pair,
+) -> tuple[tuple[int, int, int], _Pair, tuple[int, ...]]:
+    """(K, P, Q) of x [N, C, H, W] and w [C, K/groups, R, S]; by how much to pad x, below and on the right: as much
+    output_padding as a stride is an output of the convolution that is not there, which reads zeros; and the geometry.
+    Raises RuntimeError where the arguments do not fit together."""
+    if groups < 1 or x[1] != w[0] or w[0] % groups:
+        raise RuntimeError(
+            f"{op}: input {x}, weight {w} and groups={groups} do not fit: the channels of input must be the first size "
+            "of weight, and groups must divide them"
+        )
     if min(stride) < 1 or min(dilation) < 1 or min(padding) < 0 or min(output_padding) < 0:
         raise RuntimeError(
             f"{op}: stride={stride} and dilation={dilation} must be at least 1, padding={padding} and output_padding={output_padding} at least 0"
@@ -204,24 +231,14 @@ def _transposed(
         raise RuntimeError(
             f"{op}: output_padding={output_padding} must be less than stride={stride} or dilation={dilation}"
         )
-    sizes = [
+    height, width = (
         (n - 1) * s - 2 * p + d * (k - 1) + o + 1
-        for n, s, p, o, d, k in zip(x.shape[2:], stride, padding, output_padding, dilation, w.shape[2:])
-    ]
-    if min(sizes) < 1 or min(w.shape[2:]) < 1:
-        raise RuntimeError(f"{op}: input {tuple(x.shape)} and weight {tuple(w.shape)} would make outputs of {sizes}")
-    # as much output_padding as a stride is an output of the convolution that is not there: it reads zeros
+        for n, s, p, o, d, k in zip(x[2:], stride, padding, output_padding, dilation, w[2:])
+    )
+    if min(height, width) < 1 or min(w[2:]) < 1:
+        raise RuntimeError(f"{op}: input {x} and weight {w} would make outputs of {[height, width]}")
     below, right = (o // s for o, s in zip(output_padding, stride))
-    if below or right:
-        x = torch.nn.functional.pad(x, (0, right, 0, below))
-    geometry = (*stride, *padding, *padding, *dilation, groups)
-    if not x.is_floating_point():
-        return _of_integers(x, w, bias, sizes, geometry)
-    numbers = _numbers(algo, (x.shape[0], channels, *sizes), x, w, geometry)
-    channels_last = is_channels_last(x) or is_channels_last(w)
-    arguments = autograd.ConvArguments(geometry, numbers)
-    y: Tensor = apply(ConvTranspose2d, x, w, bias, tuple(sizes), channels_last, arguments)
-    return y
+    return (w[1] * groups, height, width), (below, right), (*stride, *padding, *padding, *dilation, groups)
 
 
 def _of_integers(x: Tensor, w: Tensor, bias: Tensor | None, sizes: list[int], geometry: tuple[int, ...]) -> Tensor:

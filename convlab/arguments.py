@@ -1,14 +1,32 @@
 """Normalises the arguments that torch.nn.functional takes in several forms, with torch's classes of error."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
 
 import torch
 
 IntOrPair = int | Sequence[int]  # one for both, or (height, width)
+_Result = TypeVar("_Result")
 
 FLOATS = frozenset((torch.float32, torch.float64, torch.float16, torch.bfloat16))
 SIGNED_OR_BYTE = frozenset((torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
+
+
+def remembered(function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """`function`, of sizes and numbers alone, whose last 4,096 results are kept; not those of sizes that are symbols."""
+    kept = lru_cache(maxsize=4096)(function)
+
+    @wraps(function)
+    def call(*args: Any) -> _Result:
+        if torch.compiler.is_compiling():
+            return function(*args)
+        try:
+            return kept(*args)
+        except TypeError:  # symbols have no hash
+            return function(*args)
+
+    return call
 
 
 def check_tensors(op: str, **tensors: object) -> None:
