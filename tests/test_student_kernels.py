@@ -12,9 +12,9 @@ from student_kernels import CORRECT, DTYPES, FOLDER, LIKE, MISTAKES, changed, co
 
 import convlab.check
 from convlab.testing import CompileError, check_kernel
-from convlab.testing.kernel import suggestion
 from convlab.testing.plain_cuda import translated
 from convlab.testing.program import like_of, nvcc_says
+from convlab.testing.suggestions import suggestion
 
 SAMPLE = random.Random(4).sample(sorted(MISTAKES), 4)  # the others are long
 
