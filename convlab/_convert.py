@@ -1,5 +1,6 @@
 """Swapping torch.nn's layers for convlab's in a model that exists, and back."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,6 +92,20 @@ def left_alone(model: Module) -> dict[str, str]:
         for name, module, reason in _layers(model)
         if reason or type(module) in CONVERTED
     }
+
+
+def others(model: Module) -> dict[str, int]:
+    """The kinds of torch.nn's layers in it that convlab does not have, with how many there are of each; not those that
+    compute nothing."""
+    known = {module for _, module, _ in _layers(model)}
+    return Counter(
+        type(module).__name__
+        for module in model.modules()
+        if module not in known
+        and type(module).__module__.startswith("torch.nn.modules.")
+        and not isinstance(module, (torch.nn.Identity, torch.nn.Flatten, torch.nn.Unflatten))
+        and not any(True for _ in module.children())
+    )
 
 
 def _layers(model: Module) -> Iterator[tuple[str, Any, str | None]]:

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from . import _chains, functional, modules, simulator
 from ._algorithms import Conv2dProblem, names_of
-from ._convert import ORIGINAL, kind_of, left_alone, restore
+from ._convert import ORIGINAL, kind_of, left_alone, others, restore
 from ._fuse import unfused
 from ._left_functions import UNKNOWN, left_functions
 from ._measure import Limits, Timing, best, error_of, outputs_of
@@ -70,6 +70,7 @@ class Summary:
     passes: a LayerPass for each pass of each of convlab's layers, in the order of their first calls; layers that `fuse`
     made one call of are one row.
     left: name -> reason for the layers that are torch's still.
+    others: kind -> number of torch.nn's layers that convlab does not have.
     functions: name of a module -> which of torch's functions its forward calls that convlab has, or why that is not known.
     unfused: name -> reason for convolutions, and layers in a row, that are calls of their own in a model that `fuse` has
     seen.
@@ -83,6 +84,7 @@ class Summary:
     functions: dict[str, str] = field(default_factory=dict)
     model_seconds: tuple[float, float] | None = None
     disturbed: bool = False
+    others: dict[str, int] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -105,6 +107,9 @@ class Summary:
         lines = [_table([_cells(row) for row in self.passes])] if self.passes else ["no layer of convlab's ran"]
         lines += [f"left as it is: {line}" for line in (*_grouped(self.left), *_grouped(self.functions))]
         lines += [f"not fused: {line}" for line in _grouped(self.unfused)]
+        if self.others:
+            kinds = (f"{count} {kind}" for kind, count in self.others.items())
+            lines.append(f"of kinds that convlab does not have: {', '.join(kinds)}")
         rows = sum(row.disturbed for row in self.passes)
         if disturbed := rows + self.disturbed:
             mark = f"{_MARK} " if rows else ""
@@ -174,7 +179,7 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
     steps = _steps(model, input) if compare and passes and not simulator.current() else []
     seconds = (steps[0].seconds, steps[1].seconds) if steps else None
     disturbed = any(timing.disturbed for timing in steps)
-    return Summary(passes, left_alone(model), unfused(model), left_functions(model), seconds, disturbed)
+    return Summary(passes, left_alone(model), unfused(model), left_functions(model), seconds, disturbed, others(model))
 
 
 def _called(model: Module, input: Any) -> Any:

@@ -233,6 +233,17 @@ def test_functions_that_stayed_torchs_are_named():
     assert convlab.summary(torch.fx.symbolic_trace(Calls(nn.Conv2d)), x).functions[""].startswith("its forward calls")
 
 
+def test_kinds_that_convlab_lacks_are_counted():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.GELU(), nn.LPPool2d(2, 2), nn.GELU(), nn.Flatten(), nn.Dropout()
+    )
+    model.append(nn.Sequential(nn.Identity(), convlab.ReLU(), nn.Linear(100, 2)))
+    report = convlab.summary(convlab.convert(model), torch.randn(2, 3, 12, 12))
+    assert report.others == {"GroupNorm": 1, "GELU": 2, "LPPool2d": 1, "Dropout": 1, "Linear": 1} and not report.left
+    said = "of kinds that convlab does not have: 1 GroupNorm, 2 GELU, 1 LPPool2d, 1 Dropout, 1 Linear\n"
+    assert f"\n{said}layers that ran as convlab's: 2," in str(report)
+
+
 def test_how_many_times_faster_the_model_is(model):
     buffers = [t.clone() for t in model.buffers()]
     report = convlab.summary(model, torch.randn(2, 3, 12, 12), compare=True)
