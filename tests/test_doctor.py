@@ -123,6 +123,23 @@ def test_a_missing_library(broken):
     assert findings["torch"]["verdict"] == "ok" and "host compiler" in findings
 
 
+@pytest.mark.parametrize("editable", [False, True])
+def test_another_installation_is_named(tmp_path, monkeypatch, editable):
+    """pip's convlab is not the one that runs in this checkout."""
+    record = tmp_path / "convlab-0.2.0.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: convlab\nVersion: 0.2.0\n")
+    other = tmp_path / "a b" if editable else tmp_path
+    if editable:
+        (record / "direct_url.json").write_text(json.dumps({"url": other.as_uri(), "dir_info": {"editable": True}}))
+    monkeypatch.syspath_prepend(tmp_path)
+    verdict = packages.own_libraries()
+    assert verdict.verdict == "note" and verdict.found.endswith(f"Python finds {other / 'convlab'}")
+    assert verdict.fix == f"pip install --no-build-isolation -e {PACKAGE.parent}"
+    monkeypatch.setattr(libraries, "FOLDER", other / "convlab")
+    assert packages._installed() == other / "convlab"
+
+
 def test_a_library_that_is_cut_short(broken, monkeypatch):
     whole = (PACKAGE / "_C.so").read_bytes()
     folder = broken("_C", whole[: len(whole) // 2])
@@ -179,7 +196,7 @@ def test_a_torch_that_is_too_old(broken):
         and "2.10.1+cu128" in findings["torch"]["found"]
         and findings["torch"]["fix"] == "pip install --upgrade torch"
     )
-    assert findings["libraries"]["verdict"] == "ok"
+    assert findings["libraries"]["verdict"] != "fault"
 
 
 def test_no_torch(broken):

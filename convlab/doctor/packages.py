@@ -4,7 +4,11 @@ import json
 import os
 import platform
 import sys
+from importlib import metadata
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from .. import libraries, toolchain
 from . import child
@@ -94,7 +98,23 @@ def own_libraries() -> Finding:
     if reason := libraries.newer_sources():
         said, _, fix = reason.removeprefix("convlab: ").rpartition(": ")
         return note("libraries", said, fix)
-    return ok("libraries", f"{', '.join(libraries.FILES)} in {libraries.FOLDER}")
+    found = f"{', '.join(libraries.FILES)} in {libraries.FOLDER}"
+    if (other := _installed()) and other.resolve() != libraries.FOLDER.resolve():
+        here = f"pip install --no-build-isolation -e {libraries.FOLDER.parent}"
+        return note("libraries", f"{found}; elsewhere than in this folder, Python finds {other}", here)
+    return ok("libraries", found)
+
+
+def _installed() -> Path | None:
+    """The folder of the convlab that pip installed, if it did: of the checkout, where that is editable."""
+    try:
+        installed = metadata.distribution("convlab")
+    except metadata.PackageNotFoundError:
+        return None
+    source = json.loads(installed.read_text("direct_url.json") or "{}")
+    if source.get("dir_info", {}).get("editable"):
+        return Path(url2pathname(urlparse(source["url"]).path)) / "convlab"
+    return Path(str(installed.locate_file("convlab")))
 
 
 def imported(outcome: child.Outcome, build: dict | None) -> Finding:
