@@ -3,11 +3,11 @@
 // dy.
 //
 // What it does    x and dy lie with their channels innermost, in memory already or in panels of a strip, as in
-//                 register_tiled.h; many channels of x lie in tiles one behind another, so that a tile's lines do not
-//                 fall upon the same sets of the L1. What the next strip reads comes to the L2 meanwhile, where it is
-//                 one run of memory. The sums of a strip are added to those of the strips before;
-//                 slices of strips are summed apart, as many as the shape asks for, and added up in their order, so the
-//                 result has the same bits for any number of threads.
+//                 register_tiled.h. Few channels of x are a tile together with those of the taps beside; many lie in
+//                 tiles one behind another, so that a tile's lines do not fall upon the same sets of the L1. What the
+//                 next strip reads comes to the L2 meanwhile, where it is one run of memory. The sums of a strip are
+//                 added to those of the strips before; slices of strips are summed apart, as many as the shape asks
+//                 for, and added up in their order, so the result has the same bits for any number of threads.
 // What bounds it  multiply-adds from about 32 x 12 channels on. `direct` is for fewer.
 #include <algorithm>
 
@@ -16,6 +16,8 @@
 #include "cpu/conv2d/register_tiled/source_of_strip.h"
 
 namespace convlab::CONVLAB_ISA::register_tiled {
+
+constexpr int kTallTile = kTilePixels * kTileVectors;  // channels of x of a tile of one vector, which has as many sums
 
 // sums [J, NV vectors] of channels c and k += , or = if they are new; rows of L, vectors `vector_stride` apart
 template <class A, int J, int NV>
@@ -110,8 +112,35 @@ Lens<A> look_in_tiles(const TiledProduct& t, const T* source, const Strip& s, in
   return lens;
 }
 
-// The rectangle that was paired up last; of 1 x 1 filters it serves all tiles of k of a strip
+inline Span reached_by(const Axis& a, int tap) {
+  return reached(0, a.outputs, a.size, a.stride, tap * a.dilation - a.pad);
+}
+
+// Neighbouring taps from t on whose channels of x lie side by side count as more channels, of the pixels that all of them
+// reach, where that makes fewer tiles of at most `most`. What some alone reach, at the edges, is added tap by tap.
+struct Together {
+  int taps;
+  Span inside;
+};
+
+inline Together taps_together(const Axis& a, int t, int depth, int most) {
+  const int left = a.kernel - t;
+  const auto tiles = [&](int n) { return TilesOf(n * depth, most).count + (left - n) * TilesOf(depth, most).count; };
+  Together found{1, reached_by(a, t)};
+  Span both = found.inside;
+  for (int n = 2; n <= left; n++) {
+    const Span next = reached_by(a, t + n - 1);
+    const bool same = next.begin == found.inside.begin && next.end == found.inside.end;
+    both = {both.begin > next.begin ? both.begin : next.begin, both.end < next.end ? both.end : next.end};
+    if (!same && (both.end - both.begin) * 2 < a.outputs) break;
+    if (tiles(n) < tiles(found.taps) || (same && tiles(n) == tiles(found.taps))) found = {n, both};
+  }
+  return found;
+}
+
+// Pixels that were paired up; of 1 x 1 filters they serve all tiles of k of a strip
 struct Paired {
+  Pair* pairs;
   int height = 0, width = 0;
   int64_t count = 0;
 };
@@ -120,42 +149,51 @@ struct Paired {
 // first strip. Tiles ask by turns for the next strip's x and dy.
 template <class A>
 void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, const Strip& s, const Lens<A>& x,
-               const Grad<A>& dy, Pair* pairs, Paired& paired, Ahead (&ahead)[2], int turn, int vectors, A* sums,
-               bool anew) {
+               const Grad<A>& dy, Paired& paired, Ahead (&ahead)[2], int turn, int vectors, A* sums, bool anew) {
   constexpr int L = kLanes<A>;
+  const int most = vectors == 1 && !x.tile ? kTallTile : kTilePixels;
   const int64_t vector_stride = int64_t(vertical.kernel) * horizontal.kernel * p.depth * L;
-  const auto reached_by = [&](int t) {
-    return reached(0, horizontal.outputs, horizontal.size, horizontal.stride, t * horizontal.dilation - horizontal.pad);
+  // Adds the pixels of a rectangle that `taps` taps from (r, t) on reach
+  const auto add = [&](int r, int t, int taps, const Span& rows, const Span& columns, Paired& met, A* to, bool set,
+                       bool asks) {
+    if (rows.end - rows.begin != met.height || columns.end - columns.begin != met.width) {
+      met.height = rows.end - rows.begin, met.width = columns.end - columns.begin;
+      met.count = pair_up(vertical, horizontal, rows, columns, s, x, dy, met.pairs);
+    }
+    if (!met.count) {
+      for (int v = 0; v < vectors && set; v++)
+        for (int i = 0; i < taps * p.depth * L; i++) to[v * vector_stride + i] = 0;
+      return;
+    }
+    const int h0 = r * vertical.dilation - vertical.pad, w0 = t * horizontal.dilation - horizontal.pad;
+    const A* const from = x.data + (s.n0 - x.n0) * x.n + (int64_t(rows.begin) * vertical.stride + h0 - x.row0) * x.h +
+                          (int64_t(columns.begin) * horizontal.stride + w0) * x.w;
+    const A* const grad = dy.data + (rows.begin - s.row0) * dy.h + columns.begin * dy.w;
+    const TilesOf tiles(taps * p.depth, most);
+    for (int i = 0; i < tiles.count; i++) {
+      const int c = tiles.first(i), channels = tiles.size(i);
+      const auto f = vectors == 1
+                         ? of_size<kTallTile>(channels, [](auto j) { return &wgrad_tile<A, j, 1>; })
+                         : of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, kTileVectors>; });
+      f(met.pairs, met.count, from + (x.tile ? i * x.tile : c), grad, to + c * L, vector_stride, set,
+        asks ? ahead[(turn + i) % 2].in_steps(met.count, met.pairs)
+             : Ahead::Steps{reinterpret_cast<const char*>(met.pairs), 0});
+    }
   };
+  const bool beside = !x.tile && horizontal.dilation * x.w == p.depth;
   for (int r = 0; r < vertical.kernel; r++)
     for (int t = 0, taps; t < horizontal.kernel; t += taps, sums += taps * p.depth * L) {
-      const int h0 = r * vertical.dilation - vertical.pad, w0 = t * horizontal.dilation - horizontal.pad;
-      const Span rows = reached(s.row0, s.row1, vertical.size, vertical.stride, h0), columns = reached_by(t);
-      // Neighbouring taps whose channels of x lie side by side, and that reach the same pixels, count as more channels.
-      for (taps = 1; t + taps < horizontal.kernel && !x.tile && horizontal.dilation * x.w == p.depth; taps++) {
-        const Span next = reached_by(t + taps);
-        if (next.begin != columns.begin || next.end != columns.end) break;
-      }
-      if (rows.end - rows.begin != paired.height || columns.end - columns.begin != paired.width) {
-        paired.height = rows.end - rows.begin, paired.width = columns.end - columns.begin;
-        paired.count = pair_up(vertical, horizontal, rows, columns, s, x, dy, pairs);
-      }
-      if (!paired.count) {
-        for (int v = 0; v < vectors && anew; v++)
-          for (int i = 0; i < taps * p.depth * L; i++) sums[v * vector_stride + i] = 0;
-        continue;
-      }
-      const A* const from = x.data + (s.n0 - x.n0) * x.n + (int64_t(rows.begin) * vertical.stride + h0 - x.row0) * x.h +
-                            (int64_t(columns.begin) * horizontal.stride + w0) * x.w;
-      const A* const grad = dy.data + (rows.begin - s.row0) * dy.h + columns.begin * dy.w;
-      const TilesOf tiles(taps * p.depth);
-      for (int i = 0; i < tiles.count; i++) {
-        const int c = tiles.first(i), channels = tiles.size(i);
-        const auto f = vectors == 1
-                           ? of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, 1>; })
-                           : of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, kTileVectors>; });
-        f(pairs, paired.count, from + (x.tile ? i * x.tile : c), grad, sums + c * L, vector_stride, anew,
-          ahead[(turn + i) % 2].in_steps(paired.count, pairs));
+      const Span rows = reached(s.row0, s.row1, vertical.size, vertical.stride, r * vertical.dilation - vertical.pad);
+      const auto [together, inside] =
+          beside ? taps_together(horizontal, t, p.depth, most) : Together{1, reached_by(horizontal, t)};
+      taps = together;
+      add(r, t, taps, rows, inside, paired, sums, anew, true);
+      for (int i = 0; i < taps; i++) {
+        const Span all = reached_by(horizontal, t + i);
+        for (const Span& edge : {Span{all.begin, inside.begin}, Span{inside.end, all.end}}) {
+          Paired met{paired.pairs + paired.count};
+          if (edge.begin < edge.end) add(r, t + i, 1, rows, edge, met, sums + i * p.depth * L, false, false);
+        }
       }
     }
 }
@@ -197,7 +235,7 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
         lens = t.source_in_tiles ? look_in_tiles<A>(t, x, s, group, x_panel) : look<A>(t, x, s, group, x_panel);
       seen = strip * p.groups + group;
       const int rows = s.row1 - s.row0;
-      Paired paired;
+      Paired paired{pairs};
       Ahead ahead[2];
       if (strip + 1 < strips && p.groups == 1) {
         const Strip coming = strip_of(p, strip + 1);
@@ -217,7 +255,7 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
         for (int n = s.n0; n < s.n1 && !in_memory; n++)
           take_in(from + (n - s.n0) * p.target.n, p.target, rows, columns, lanes, dy_panel + (n - s.n0) * grad.n,
                   kPanel);
-        add_strip(p, vertical, horizontal, s, lens, grad, pairs, paired, ahead, panel, (lanes + L - 1) / L,
+        add_strip(p, vertical, horizontal, s, lens, grad, paired, ahead, panel, (lanes + L - 1) / L,
                   piece_sums + int64_t(panel - first) * kTileVectors * vector_stride, strip == first_strip);
       }
     }

@@ -12,7 +12,8 @@ using namespace convlab::register_tiled;
 struct TilesOf {
   int count, least, larger;  // so many of them have one more than the least
 
-  explicit TilesOf(int all) : count((all + kTilePixels - 1) / kTilePixels), least(all / count), larger(all % count) {}
+  explicit TilesOf(int all, int most = kTilePixels)
+      : count((all + most - 1) / most), least(all / count), larger(all % count) {}
   int first(int i) const { return i * least + (i < larger ? i : larger); }
   int size(int i) const { return least + (i < larger); }
 };
