@@ -134,8 +134,8 @@ def test_a_hundred_kills_lose_nothing(tmp_path, seed):
 
 @pytest.mark.long
 def test_ctrl_c_in_a_terminal(tmp_path):
-    """The signal goes to the whole process group, as from a terminal, while workers prepare batches."""
-    command = [sys.executable, LENET, "--out", tmp_path, "--workers", "2", "--save-every", "5"]
+    """The signal goes to the whole process group, as from a terminal, while a worker prepares batches."""
+    command = [sys.executable, LENET, "--out", tmp_path, "--workers", "1", "--save-every", "5"]
     run = subprocess.Popen(
         command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
