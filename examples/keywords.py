@@ -54,13 +54,13 @@ def main() -> None:
     draw = torch.Generator().manual_seed(0)
     network = Network()
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-    for step in range(1, 81):
+    for step in range(1, 161):
         x, labels = sounds(32, draw)
         loss = torch.nn.functional.cross_entropy(network(x), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % 20 == 0:
+        if step % 40 == 0:
             print(f"step {step}: loss {loss.item():.3f}")
     network.eval()
     with torch.no_grad():
