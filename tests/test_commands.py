@@ -184,7 +184,7 @@ def counts_shown(command):
 
 def test_counts_are_found():
     """So that the page's are compared."""
-    assert len(counts_shown("python train_lenet.py --algo all --steps 4 --batch-size 16 --simulate")) == 7
+    assert len(counts_shown("python train_lenet.py --algo all --steps 4 --batch-size 16 --simulate")) == 9
 
 
 @pytest.mark.long
