@@ -105,9 +105,7 @@ def asked_for(ctx, dy, *tensors: int) -> list[bool]:
     left = [i for i, wanted in zip(tensors, needed) if wanted]
     if len(left) < 2:
         return needed
-    if patience.refused in left:
-        left.remove(patience.refused)
-        left.insert(0, patience.refused)
+    left.sort(key=lambda i: i != patience.refused)
     asked = [i for i in left[:-1] if _will_run(ctx, i)]
     if not asked or _will_run(ctx, left[-1]):  # without any of them, this node would not run
         asked.append(left[-1])

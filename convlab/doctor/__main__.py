@@ -25,6 +25,7 @@ def examine():
     yield packages.threads()
     whole = packages.own_libraries()
     yield whole
+    yield from packages.elsewhere()
     build, tests = None, []
     if torch and whole.verdict != "fault":
         outcome = child.run("-m", "convlab.doctor.selftest")

@@ -98,11 +98,15 @@ def own_libraries() -> Finding:
     if reason := libraries.newer_sources():
         said, _, fix = reason.removeprefix("convlab: ").rpartition(": ")
         return note("libraries", said, fix)
-    found = f"{', '.join(libraries.FILES)} in {libraries.FOLDER}"
-    if (other := _installed()) and other.resolve() != libraries.FOLDER.resolve():
-        here = f"pip install --no-build-isolation -e {libraries.FOLDER.parent}"
-        return note("libraries", f"{found}; elsewhere than in this folder, Python finds {other}", here)
-    return ok("libraries", found)
+    return ok("libraries", f"{', '.join(libraries.FILES)} in {libraries.FOLDER}")
+
+
+def elsewhere() -> list[Finding]:
+    """A note where pip has installed another convlab than the one that runs."""
+    if not (other := _installed()) or other.resolve() == libraries.FOLDER.resolve():
+        return []
+    here = f"pip install --no-build-isolation -e {libraries.FOLDER.parent}"
+    return [note("installed", f"another convlab, {other}, which Python finds outside of this folder", here)]
 
 
 def _installed() -> Path | None:
