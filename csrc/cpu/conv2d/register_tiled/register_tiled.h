@@ -11,6 +11,7 @@ struct TiledProduct {
   Product product;
   Filters filters;
   Axis vertical, horizontal;
+  bool wide = false;  // tiles of as many vectors as pay in forward and dgrad
   int panels_per_piece = 1;  // register tiles of channels
   int parts_at_once = 1;  // of one slice: pieces of wgrad that a thread makes together
   int slices = 1;  // of wgrad's strips
@@ -21,9 +22,9 @@ struct TiledProduct {
   bool packs_weights = false;  // a piece packs the weights of its channels, which no other meets
 };
 
-struct Term {  // of the sums, for one tap and one channel of the source
+struct Term {  // of the sums, for one tap and some channels of the source
   int source;  // from the pixel's base, in elements
-  int weights;  // rows of a vector
+  int weights, channels;  // rows of a vector
 };
 
 struct Pixel {
@@ -40,17 +41,35 @@ struct Pair {  // a pixel of dy and the element of x that the tap meets there; o
   int x, dy;
 };
 
+// `all` in parts of at most `most`, and nearly equally many: a part
+CONVLAB_INLINE int even_share(int all, int most) {
+  const int parts = all > most ? (all + most - 1) / most : 1;
+  return (all + parts - 1) / parts;
+}
+
+// Vectors of a wide tile: most, but not such that one vector is left alone
+CONVLAB_INLINE int wide_share(int vectors, int most) {
+  const int share = even_share(vectors, most);
+  return vectors % share == 1 && vectors % 2 == 0 ? 2 : share;
+}
+
+// A tile adds up so many products at once: their weights fill at most half of an L1, and sums of floats lose a bit of
+// accuracy with every doubling of their length.
+CONVLAB_INLINE constexpr int terms_at_once(int vectors) { return vectors <= 2 ? 256 : 512 / vectors; }
+
 // How an instruction set cuts the channels that a group writes
 struct Channels {
   int lanes, vectors, tile_vectors, panels;  // of a vector; in all; of a register tile; and such tiles
   int tile_pixels;  // or channels of x, of wgrad's tiles
+  int depth_at_once;  // channels of the source in a term
 
   CONVLAB_INLINE Channels(const TiledProduct& t, const InstructionSet& set, int lanes)
       : lanes(lanes),
         vectors((t.product.width + lanes - 1) / lanes),
-        tile_vectors(set.tile_vectors),
+        tile_vectors(t.wide ? wide_share(vectors, set.most_vectors) : set.tile_vectors),
         panels((vectors + tile_vectors - 1) / tile_vectors),
-        tile_pixels(set.tile_pixels) {}
+        tile_pixels(set.tile_pixels),
+        depth_at_once(even_share(t.product.depth, terms_at_once(tile_vectors))) {}
   CONVLAB_INLINE int parts(const TiledProduct& t) const {
     return (panels + t.panels_per_piece - 1) / t.panels_per_piece;
   }
@@ -91,7 +110,8 @@ template <class A> struct Bench {
     const Product& p = t.product;
     const int64_t count = pixels_of_strip(p);
     memory.take(segments, p.rows.count * p.columns.count);
-    memory.take(terms, int64_t(taps_of_classes(p.rows)) * taps_of_classes(p.columns) * p.depth);
+    memory.take(terms, int64_t(taps_of_classes(p.rows)) * taps_of_classes(p.columns) *
+                           ((p.depth + c.depth_at_once - 1) / c.depth_at_once));
     memory.take(pixels, count);
     memory.take(target, p.same_type && p.target.c == 1 && !t.window ? 0 : count * c.tile_vectors * c.lanes);
     memory.take(weights, t.packs_weights ? c.tile_vectors * weights_of_vector(t, c) : 0);

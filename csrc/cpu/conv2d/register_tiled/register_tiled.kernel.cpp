@@ -29,13 +29,20 @@ constexpr int64_t kFewTiles = 256;  // of a strip: they ask for part of the next
 #define CONVLAB_TUNED
 #endif
 
+// Some of a class's terms: their weights stay in the L1 while all tiles meet them
+struct Chunk {
+  const Term *first, *last;
+  int64_t step;  // from a channel of the source to the next, in elements
+  bool begins, many;  // with the bias, else what the target has is added; so many that the target is asked for
+};
+
 // M pixels times NV vectors of channels, from the first pixel and the first vector on. side_by_side: the pixels' source
 // elements are, and one address serves all.
 template <class A, int M, int NV, bool side_by_side>
-CONVLAB_TUNED void tile(const Term* terms, int64_t term_count, const A* source, const Pixel* pixels, const A* weights,
+CONVLAB_TUNED void tile(const Chunk& chunk, const A* source, const Pixel* pixels, const A* weights,
                         int64_t vector_stride, const A* bias, A* target, int lanes) {
   constexpr int L = kLanes<A>, kBases = side_by_side ? 1 : M;
-  Vec<A> sums[M][NV], put_aside[M][NV];
+  Vec<A> sums[M][NV];
   const A* x[kBases];
 #pragma GCC unroll 32
   for (int m = 0; m < kBases; m++) x[m] = source + pixels[m].source;
@@ -43,18 +50,16 @@ CONVLAB_TUNED void tile(const Term* terms, int64_t term_count, const A* source, 
   for (int m = 0; m < M; m++) {
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) {
-      sums[m][v] = load<A>(bias + v * L);
-      if (term_count >= kTermsToPrefetch) __builtin_prefetch(target + pixels[m].target + v * L, 1);
+      sums[m][v] = chunk.begins ? load<A>(bias + v * L) : Vec<A>{};
+      if (chunk.many) __builtin_prefetch(target + pixels[m].target + v * L, 1);
     }
   }
 
-  for (int64_t begin = 0, end; begin < term_count; begin = end) {
-    end = begin + kChunk < term_count ? begin + kChunk : term_count;
-    const Term* const last = terms + end;
-    for (const Term* t = terms + begin; t != last;) {
-      const Term term = *t++;
-      const int64_t at = term.source;
-      const A* const w = weights + int64_t(term.weights) * L;
+  const int64_t step = chunk.step;
+  for (const Term* t = chunk.first; t != chunk.last; t++) {
+    int64_t at = t->source;
+    const A* w = weights + int64_t(t->weights) * L;
+    for (const A* const end = w + int64_t(t->channels) * L; w != end; w += L, at += step) {
       Vec<A> row[NV];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) row[v] = load<A>(w + v * vector_stride);
@@ -68,65 +73,89 @@ CONVLAB_TUNED void tile(const Term* terms, int64_t term_count, const A* source, 
         for (int v = 0; v < NV; v++) sums[m][v] += value * row[v];
       }
     }
-    if (begin > 0)
-#pragma GCC unroll 32
-      for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) sums[m][v] += put_aside[m][v];
-    if (end < term_count)
-#pragma GCC unroll 32
-      for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) put_aside[m][v] = sums[m][v], sums[m][v] = Vec<A>{};
   }
 
-  if (lanes == NV * L)
+  if (lanes == NV * L) {
 #pragma GCC unroll 32
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) store<A>(target + pixels[m].target + v * L, sums[m][v]);
-  else
+      for (int v = 0; v < NV; v++) {
+        A* const to = target + pixels[m].target + v * L;
+        store<A>(to, chunk.begins ? sums[m][v] : sums[m][v] + load<A>(to));
+      }
+  } else {
 #pragma GCC unroll 32
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) store_some<A>(target + pixels[m].target + v * L, sums[m][v], lanes - v * L);
+      for (int v = 0; v < NV; v++) {
+        A* const to = target + pixels[m].target + v * L;
+        const int left = lanes - v * L;
+        store_some<A>(to, chunk.begins ? sums[m][v] : sums[m][v] + load_some<A>(to, left), left);
+      }
+  }
 }
 
-template <class A, bool side_by_side> auto tile_of(int pixels, int vectors) {
-  return vectors > 1 ? of_size<kTilePixels>(pixels, [](auto m) { return &tile<A, m, kTileVectors, side_by_side>; })
-                     : of_size<kTilePixels>(pixels, [](auto m) { return &tile<A, m, 1, side_by_side>; });
+// The sums of a tile fill the registers
+constexpr int most_pixels(int vectors) {
+  return vectors == 1 ? kTilePixels : kTilePixels * kTileVectors / vectors;
 }
+
+template <class A, int NV, bool side_by_side> auto tile_of(int pixels) {
+  return of_size<most_pixels(NV)>(pixels, [](auto m) { return &tile<A, m, NV, side_by_side>; });
+}
+template <class A, bool side_by_side> auto tile_of(int pixels, int vectors) {
+  switch (vectors) {
+#if defined(__AVX512F__)
+    case 4: return tile_of<A, 4, side_by_side>(pixels);
+#endif
+#if defined(__AVX2__)
+    case 3: return tile_of<A, 3, side_by_side>(pixels);
+#endif
+    case 2: return tile_of<A, 2, side_by_side>(pixels);
+    default: return tile_of<A, 1, side_by_side>(pixels);
+  }
+}
+
+inline int terms_in_chunk(const Channels& c) { return terms_at_once(c.tile_vectors) / c.depth_at_once; }
 
 // All pixels of one class, each run in tiles of nearly equal size
 template <class A>
 void tiles(const Segment& g, const Term* terms, const A* source, const Pixel* pixels, const A* weights,
-           int64_t vector_stride, const A* bias, A* target, int vectors, int lanes, Ahead& ahead) {
-  const TilesOf all(int(g.run));
-  for (int64_t run = 0; run < g.pixel_count; run += g.run)
-    for (int i = 0; i < all.count; i++) {
-      const int size = all.size(i);
-      const auto f = g.side_by_side ? tile_of<A, true>(size, vectors) : tile_of<A, false>(size, vectors);
-      ahead.ask();
-      f(terms + g.term, g.term_count, source, pixels + g.pixel + run + all.first(i), weights, vector_stride, bias,
-        target, lanes);
-    }
+           int64_t vector_stride, const A* bias, A* target, int vectors, int lanes, const Channels& channels, int64_t step, Ahead& ahead) {
+  const TilesOf all(int(g.run), most_pixels(vectors));
+  const Term *const first = terms + g.term, *const last = first + g.term_count;
+  const int most = terms_in_chunk(channels);
+  Chunk chunk{first, first, step, true, g.term_count * channels.depth_at_once >= kTermsToPrefetch};
+  do {
+    chunk.last = last - chunk.first < most ? last : chunk.first + most;
+    for (int64_t run = 0; run < g.pixel_count; run += g.run)
+      for (int i = 0; i < all.count; i++) {
+        const int size = all.size(i);
+        const auto f = g.side_by_side ? tile_of<A, true>(size, vectors) : tile_of<A, false>(size, vectors);
+        ahead.ask();
+        f(chunk, source, pixels + g.pixel + run + all.first(i), weights, vector_stride, bias, target, lanes);
+      }
+    chunk = {chunk.last, chunk.last, step, false, false};
+  } while (chunk.first != last);
 }
 
 // Panels [first, last) of all pixels of one class, a tile's at once, and the next tile's lines of the target asked for: a
 // large target is written line after line.
 template <class A>
 void all_channels(const Segment& g, const Term* terms, const A* source, const Pixel* pixels, const A* weights,
-                  int64_t vector_stride, const A* bias, A* target, int width, int first, int last, Ahead& ahead) {
-  constexpr int L = kLanes<A>, kPanel = kTileVectors * L;
+                  int64_t vector_stride, const A* bias, A* target, const Channels& channels, int64_t step, int width, int first, int last,
+                  Ahead& ahead) {
+  constexpr int L = kLanes<A>;
+  const int kPanel = channels.tile_vectors * L, most = most_pixels(channels.tile_vectors);
   Segment some = g;
   for (int64_t left = g.pixel_count; left > 0; left -= some.run, some.pixel += some.run) {
-    some.run = some.pixel_count = g.side_by_side ? g.run : left < kTilePixels ? left : kTilePixels;
+    some.run = some.pixel_count = g.side_by_side ? g.run : left < most ? left : most;
     for (int i = first; i < last; i++) {
       const int k0 = i * kPanel, lanes = width - k0 < kPanel ? width - k0 : kPanel;
       for (int64_t m = some.run; m < 2 * some.run && m < left; m++)
-        __builtin_prefetch(target + k0 + pixels[some.pixel + m].target, 1);
-      tiles<A>(some, terms, source, pixels, weights + i * kTileVectors * vector_stride, vector_stride, bias + k0,
-               target + k0, (lanes + L - 1) / L, lanes, ahead);
+        for (int v = 0; v < lanes; v += 2 * L) __builtin_prefetch(target + k0 + v + pixels[some.pixel + m].target, 1);
+      tiles<A>(some, terms, source, pixels, weights + i * channels.tile_vectors * vector_stride, vector_stride, bias + k0,
+               target + k0, (lanes + L - 1) / L, lanes, channels, step, ahead);
     }
   }
 }
@@ -139,8 +168,8 @@ struct Into {
 // The terms and pixels of the classes, one after another, as offsets from where the strip's source (`lens`) and target
 // begin; how many segments
 template <class A>
-int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Into& into, Segment* segments, Term* terms,
-                Pixel* pixels) {
+int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Into& into, int depth_at_once,
+                Segment* segments, Term* terms, Pixel* pixels) {
   Segment* segment = segments;
   Term* term = terms;
   Pixel* pixel = pixels;
@@ -163,7 +192,8 @@ int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Int
         for (int j = 0; j < horizontal.tap_count; j++) {
           const int source = int(vertical.offsets[i] * lens.h + horizontal.offsets[j] * lens.w);
           const int weights = (vertical.taps[i] * p.columns.kernel + horizontal.taps[j]) * p.depth;
-          for (int c = 0; c < p.depth; c++) *term++ = {source + c * int(lens.c), weights + c};
+          for (int c = 0; c < p.depth; c += depth_at_once)
+            *term++ = {source + c * int(lens.c), weights + c, p.depth - c < depth_at_once ? p.depth - c : depth_at_once};
         }
       const int across = horizontal.place_count, first_base = horizontal.places[0].base;
       const bool side_by_side =
@@ -181,9 +211,10 @@ template <class T>
 void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* weights, const acc_t<T>* bias, T* target,
          const Finish* finish, int64_t begin, int64_t end, char* scratch) {
   using A = acc_t<T>;
-  constexpr int L = kLanes<A>, kPanel = kTileVectors * L;
+  constexpr int L = kLanes<A>;
   const Product& p = t.product;
   const Channels channels(t, kSet, L);
+  const int kPanel = channels.tile_vectors * L;
   const int vectors = channels.vectors, panels = channels.panels, parts = channels.parts(t);
   const int64_t vector_stride = weights_of_vector(t, channels), columns = p.columns.target;
   const bool in_memory = sizeof(T) == sizeof(A) && p.target.c == 1 && !finish;
@@ -210,15 +241,16 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
       if (!sorted) {
         const Into into = in_memory ? Into{p.target.n, p.target.h, p.target.w}
                                     : Into{(s.row1 - s.row0) * columns * kPanel, columns * kPanel, kPanel};
-        segment_count = sort_pixels(p, s, lens, into, segments, terms, pixels);
+        segment_count = sort_pixels(p, s, lens, into, channels.depth_at_once, segments, terms, pixels);
         images_sorted = s.n1 - s.n0;
       }
       ahead = {};
       if (p.groups == 1 && (prepared + 1) * parts < end) {
         const Strip coming = strip_of(p, prepared + 1);
-        int64_t count = 0;
+        int64_t count = 0, chunk = terms_in_chunk(channels);
         for (const Segment* g = segments; g < segments + segment_count; g++)
-          count += g->pixel_count / g->run * TilesOf(int(g->run)).count;
+          count += g->pixel_count / g->run * TilesOf(int(g->run), most_pixels(channels.tile_vectors)).count *
+                   ((g->term_count + chunk - 1) / chunk);
         count *= panels;
         int row, rows;
         rows_reached(p, coming, row, rows);
@@ -233,7 +265,7 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
         A* const to = target + s.n0 * p.target.n + s.row0 * p.target.h + int64_t(group) * p.width;
         for (const Segment* g = segments; g < segments + segment_count; g++)
           all_channels<A>(*g, terms, lens.data, pixels, weights + vector * vector_stride, vector_stride,
-                          bias + vector * L, to, p.width, first_panel, last_panel, ahead);
+                          bias + vector * L, to, channels, lens.c, p.width, first_panel, last_panel, ahead);
         continue;
       }
     for (int i = first_panel; i < last_panel; i++) {
@@ -244,12 +276,12 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
       A* tile_target = out;
       if constexpr (sizeof(T) == sizeof(A))
         if (in_memory) tile_target = to + s.n0 * p.target.n + s.row0 * p.target.h;
-      const int64_t vector = int64_t(group) * vectors + i * kTileVectors;
+      const int64_t vector = int64_t(group) * vectors + i * channels.tile_vectors;
       if (t.packs_weights) pack_weights<T>(t.filters, w, own_weights, vector, vector + tile_vectors);
       const A* const tile_weights = t.packs_weights ? own_weights : weights + vector * vector_stride;
       for (const Segment* g = segments; g < segments + segment_count; g++)
         tiles<A>(*g, terms, lens.data, pixels, tile_weights, vector_stride, bias + vector * L, tile_target,
-                 tile_vectors, in_memory ? lanes : kPanel, ahead);
+                 tile_vectors, in_memory ? lanes : kPanel, channels, lens.c, ahead);
       if (in_memory) continue;
       const int rows = s.row1 - s.row0;
       if constexpr (sizeof(T) == sizeof(A))

@@ -18,6 +18,7 @@ constexpr int64_t kStripPixels = 1024;  // of the target: 16 bytes each in the t
 constexpr int64_t kFewPixels = 128;  // of the target: a strip of less takes several images
 constexpr int kPlanes = 16;  // channels of the source: fewer planes are faster read where they lie than packed
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; more where strips are small anyway
+constexpr int64_t kPiecesOfWideTiles = 8;  // fewer are narrow: a thread that has one more would keep the others waiting
 constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices together
 constexpr int64_t kSumsBytes = 1 << 20;  // of a thread's, where there is one slice: so many meet a copy of x together
 // wgrad copies x to tiles of channels where it has so many, because lines a pixel apart may share few sets of the L1;
@@ -136,11 +137,16 @@ struct Tables {
       : x(x_strides(p)),
         y(y_strides(p)),
         taps(shape(p, x), p.pass, p.dtype, x, y, true),
-        t{.product = taps.product, .filters = filters_of(p), .vertical = taps.vertical, .horizontal = taps.horizontal},
+        t{.product = taps.product, .filters = filters_of(p), .vertical = taps.vertical, .horizontal = taps.horizontal,
+          .wide = p.pass != Pass::wgrad},
         channels(t, instruction_set(), instruction_set().lanes(p.dtype)) {
     Product& product = t.product;
-    const int64_t groups = product.groups, panels = channels.panels;
     cut(product, sum_bytes(p.dtype), p.pass != Pass::wgrad);
+    if (t.wide && product.strips() * product.groups * channels.panels < kPiecesOfWideTiles) {
+      t.wide = false;
+      channels = Channels(t, instruction_set(), channels.lanes);
+    }
+    const int64_t groups = product.groups, panels = channels.panels;
     weight_bytes = groups * channels.vectors * weights_of_vector(t, channels) * sum_bytes(p.dtype);
     bias_bytes = groups * channels.vectors * instruction_set().vector_bytes;
     int64_t pieces = product.strips();
