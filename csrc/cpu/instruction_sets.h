@@ -14,14 +14,17 @@ struct InstructionSet {
   constexpr int lanes(DType dtype) const { return vector_bytes / sum_bytes(dtype); }
 };
 
-namespace avx512 {  // 32 registers: 24 of sums, 2 of weights, 1 broadcast
-constexpr InstructionSet kSet{.name = "avx512", .vector_bytes = 64, .tile_pixels = 12, .tile_vectors = 2, .most_vectors = 4};
+namespace avx512 {  // 32 registers: 24 of sums, 2 to 4 of weights, 1 broadcast
+constexpr InstructionSet kSet{
+    .name = "avx512", .vector_bytes = 64, .tile_pixels = 12, .tile_vectors = 2, .most_vectors = 4};
 }
-namespace avx2 {  // AVX2 and FMA, 16 registers: 12 of sums, 2 of weights, 1 broadcast
-constexpr InstructionSet kSet{.name = "avx2", .vector_bytes = 32, .tile_pixels = 6, .tile_vectors = 2, .most_vectors = 3};
+namespace avx2 {  // AVX2 and FMA, 16 registers: 12 of sums, 2 or 3 of weights, 1 broadcast
+constexpr InstructionSet kSet{
+    .name = "avx2", .vector_bytes = 32, .tile_pixels = 6, .tile_vectors = 2, .most_vectors = 3};
 }
 namespace baseline {  // any machine; SSE2 on x86, NEON on ARM
-constexpr InstructionSet kSet{.name = "baseline", .vector_bytes = 16, .tile_pixels = 6, .tile_vectors = 2, .most_vectors = 2};
+constexpr InstructionSet kSet{
+    .name = "baseline", .vector_bytes = 16, .tile_pixels = 6, .tile_vectors = 2, .most_vectors = 2};
 }
 
 // Calls f(set, ...) for each set that the build has kernels of

@@ -18,7 +18,8 @@
 
 namespace convlab::CONVLAB_ISA {
 
-constexpr int kVectorBytes = kSet.vector_bytes, kTilePixels = kSet.tile_pixels, kTileVectors = kSet.tile_vectors;
+constexpr int kVectorBytes = kSet.vector_bytes, kTilePixels = kSet.tile_pixels, kTileVectors = kSet.tile_vectors,
+              kMostVectors = kSet.most_vectors;
 
 template <int... I> using indices = std::integer_sequence<int, I...>;
 template <int N> using indices_to = std::make_integer_sequence<int, N>;

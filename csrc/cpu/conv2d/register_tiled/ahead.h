@@ -11,13 +11,20 @@ constexpr int64_t kAheadBytes = 384 << 10, kPlanesAheadBytes = 160 << 10;
 // Memory that the next strip reads, of which every tile asks for a share: so it comes while the machine multiplies
 class Ahead {
  public:
-  void share(const void* memory, int64_t bytes, int64_t tiles) {
+  // `rows` of `bytes`, `stride` bytes apart
+  void share(const void* memory, int64_t bytes, int64_t tiles, int64_t rows = 1, int64_t stride = 0) {
     at_ = static_cast<const char*>(memory), end_ = at_ + bytes;
-    share_ = round_up((bytes + tiles - 1) / tiles, kCacheLine);
+    rows_ = rows - 1, stride_ = stride, bytes_ = bytes;
+    share_ = round_up((bytes * rows + tiles - 1) / tiles, kCacheLine);
   }
   void ask() {
-    for (const char* to = end_ - at_ < share_ ? end_ : at_ + share_; at_ < to; at_ += kCacheLine)
+    for (int64_t left = share_; left > 0; left -= kCacheLine, at_ += kCacheLine) {
+      if (at_ >= end_) {
+        if (rows_ == 0) return;
+        rows_--, end_ += stride_, at_ = end_ - bytes_;
+      }
       __builtin_prefetch(at_, 0, 2);
+    }
   }
   // A share, for the steps of a loop to ask for, so that requests do not wait for one another; where there is none,
   // memory that is there already
@@ -34,7 +41,7 @@ class Ahead {
 
  private:
   const char *at_ = nullptr, *end_ = nullptr;
-  int64_t share_ = 0;
+  int64_t share_ = 0, rows_ = 0, stride_ = 0, bytes_ = 0;
 };
 
 // A strip's rows of all `channels`, where they are one run of memory: pixels lie one after another, or images are whole

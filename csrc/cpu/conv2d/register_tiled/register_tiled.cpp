@@ -5,7 +5,29 @@
 namespace convlab::register_tiled {
 namespace {
 
+void run_planes(const CpuPlan& plan, const Problem& p, const Operands& o) {
+  const PlanesTables& t = *static_cast<const PlanesTables*>(plan.tables.get());
+  const PlanesProduct& product = t.product;
+  const CpuScratch memory(CpuScratch::shared, plan.workspace);
+  Carver carver{memory.get()};
+  const Shared shared(carver, t.weight_bytes, t.bias_bytes);
+  kernels::pack_bias.of(p.dtype)(o.bias, product.groups, product.rows, product.rows, shared.bias);
+  if (product.packed) {
+    const int64_t elements = int64_t(product.depth) * t.blocks.lanes, bytes = elements * sum_bytes(p.dtype);
+    parallel_over(t.vectors_of_rows(), elements,
+                  [&, f = kernels::pack_weights.of(p.dtype)](int64_t begin, int64_t end) {
+                    f(t.filters, o.second, shared.weights + begin * bytes, begin, end);
+                  });
+  }
+  const void* const weights = product.packed ? shared.weights : o.second;
+  over_pieces(plan, product.images * product.groups * product.rows * product.depth * product.pixels,
+              [&, f = kernels::register_tiled_planes.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
+                f(product, o.first, weights, shared.bias, o.output, o.finish, begin, end, scratch);
+              });
+}
+
 void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
+  if (takes_planes(p)) return run_planes(plan, p, o);
   const Tables& tables = *static_cast<const Tables*>(plan.tables.get());
   const TiledProduct& t = tables.t;
   const CpuScratch memory(CpuScratch::shared, plan.workspace);

@@ -32,7 +32,8 @@ struct Pixel {
 };
 
 struct Segment {  // the pixels of one class
-  int64_t term, term_count, pixel, pixel_count;
+  int64_t term, term_count, products;  // of a pixel and a channel
+  int64_t pixel, pixel_count;
   int64_t run;  // so many belong together: all of them, or, if their source elements lie side by side, those of a row
   bool side_by_side;
 };
@@ -47,7 +48,7 @@ CONVLAB_INLINE int even_share(int all, int most) {
   return (all + parts - 1) / parts;
 }
 
-// Vectors of a wide tile: most, but not such that one vector is left alone
+// Vectors of a wide tile: nearly equally many, and no vector by itself where two by two leave none
 CONVLAB_INLINE int wide_share(int vectors, int most) {
   const int share = even_share(vectors, most);
   return vectors % share == 1 && vectors % 2 == 0 ? 2 : share;

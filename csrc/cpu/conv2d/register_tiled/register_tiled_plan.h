@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cpu/conv2d/direct/direct_plan.h"
+#include "cpu/conv2d/register_tiled/planes_plan.h"
 #include "cpu/conv2d/register_tiled/register_tiled.h"
 #include "cpu/conv2d/tap_tables.h"
 
@@ -32,13 +33,11 @@ constexpr int kNarrow = 12;  // target channels a group, or a vector's lanes: fe
 // NCHW
 constexpr int kShallow = 4;
 constexpr int kDeep = 16;  // source channels a group: so many pay for them also where a tile is narrow
-constexpr int kSmallPlane = 256;  // bytes: turning one, and packing the weights it meets, takes longer than it saves
 constexpr int kFewPlanes = 32;  // of the source of 1 x 1 filters: so few are not worth turning either
 // wgrad of 1 x 1 filters does not turn planes of so many elements where there are so few channels on one side, and weights
 constexpr int kLargePlane = 256, kFewTurned = 24, kWeightsOfFew = 3072;
 // nor, with AVX-512, of so many elements with so few weights
 constexpr int kLargestPlane = 2048, kWeightsOfLargest = 4608;
-constexpr int kFilledPlane = 160;  // elements: their last vector may be partly empty
 constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad,
 constexpr int kManySums = 8192;  // unless a group has so many weights, where it is slower (1.1 to 1.6 times)
 constexpr int kFewTerms = 96;  // of a matrix product: 1.0 to 4 times as fast here, for eight images
@@ -53,8 +52,8 @@ inline bool can(const Problem& p) {
 }
 inline std::string why_not(const Problem&) { return "takes images of up to 2^31 - 1 elements"; }
 
-// Of 1 x 1 filters in NCHW `direct` reads and writes planes where they lie. Turning them, as register_tiled does, takes less
-// time than that saves but where there are few channels, small planes or, with AVX-512, planes of whole vectors.
+// Of 1 x 1 filters in NCHW `direct` reads and writes planes where they lie, where they are whole vectors. Copying them,
+// or turning them, as register_tiled does, takes longer than it saves where there are few channels: 1.0 to 1.4 times.
 inline bool direct_takes_planes(const Problem& p, int width, int depth) {
   const int64_t plane = int64_t(p.g.H) * p.g.W, weights = int64_t(width) * depth;
   const bool whole = plane % 16 == 0, large_vectors = instruction_set().vector_bytes > 32;
@@ -63,11 +62,8 @@ inline bool direct_takes_planes(const Problem& p, int width, int depth) {
     if (large_vectors && plane >= kLargestPlane && weights <= kWeightsOfLargest) return true;
     return plane >= kLargePlane && std::min(width, depth) <= kFewTurned && weights <= kWeightsOfFew;
   }
-  // 1.05 to 1.7 times as fast (AVX2: slower)
-  if (large_vectors) return whole || (is_sum_type(p.dtype) && plane >= kFilledPlane && depth <= kFewPlanes);
-  // and weights, in forward: 1.0 to 1.4 times as fast in small planes, 1.0 to 1.2 with few channels
-  return whole && p.pass == Pass::forward && is_sum_type(p.dtype) &&
-         (plane * sum_bytes(p.dtype) <= kSmallPlane || depth <= kFewPlanes);
+  if (!takes_planes(p)) return large_vectors && whole;
+  return whole && (width <= kFewTurned || depth <= (plane >= kLargestPlane ? kFewPlanes : kFewTurned));
 }
 
 inline bool best(const Problem& p) {
@@ -88,6 +84,7 @@ inline bool best(const Problem& p) {
     if (p.pass == Pass::forward && depth <= kShallow) return false;
   }
   if (is_pointwise(g) && direct_takes_planes(p, width, depth)) return false;
+  if (takes_planes(p)) return true;
   if (width < kNarrow) return width >= full && depth > kDeep;
   if (depth > kShallow) return true;
   const bool large_vectors = instruction_set().vector_bytes > 32;
@@ -137,7 +134,10 @@ struct Tables {
       : x(x_strides(p)),
         y(y_strides(p)),
         taps(shape(p, x), p.pass, p.dtype, x, y, true),
-        t{.product = taps.product, .filters = filters_of(p), .vertical = taps.vertical, .horizontal = taps.horizontal,
+        t{.product = taps.product,
+          .filters = filters_of(p),
+          .vertical = taps.vertical,
+          .horizontal = taps.horizontal,
           .wide = p.pass != Pass::wgrad},
         channels(t, instruction_set(), instruction_set().lanes(p.dtype)) {
     Product& product = t.product;
@@ -182,6 +182,7 @@ struct Tables {
 };
 
 inline CpuPlan plan(const Problem& problem) {
+  if (takes_planes(problem)) return planes_plan(problem);
   const Problem p = problem.pass == Pass::wgrad ? problem : with_rows_of_vectors(problem);
   const auto tables = std::make_shared<const Tables>(p);
   const TiledProduct& t = tables->t;

@@ -1,0 +1,48 @@
+// What `register_tiled` asks of its kernel of 1 x 1 filters over planes. Torch-free, and for kernels as well.
+#pragma once
+#include "cpu/conv2d/register_tiled/register_tiled.h"
+
+namespace convlab {
+namespace register_tiled {
+
+// target [images, groups, rows, pixels] = weights [groups, rows, depth] times source [images, groups, depth, pixels]
+struct PlanesProduct {
+  int64_t images, pixels;
+  int groups, rows, depth;
+  int64_t group, row, step;  // the weights' strides, in elements: of a row and of its next channel
+  bool packed;  // instead: weights [groups, vectors of rows, depth, L], because those of a row lie apart
+};
+
+// How an instruction set cuts the pixels of an image
+struct Blocks {
+  int lanes, vectors, tile_vectors, count, depth_at_once;
+
+  CONVLAB_INLINE Blocks(const PlanesProduct& p, const InstructionSet& set, int lanes)
+      : lanes(lanes),
+        vectors(int((p.pixels + lanes - 1) / lanes)),
+        tile_vectors(wide_share(vectors, set.most_vectors)),
+        count((vectors + tile_vectors - 1) / tile_vectors),
+        depth_at_once(even_share(p.depth, terms_at_once(tile_vectors))) {}
+};
+
+template <class A> struct PlanesBench {
+  Pixel* rows;
+  A *source, *target;  // panels [vectors, depth at once, L], [rows, pixels of a block]
+
+  template <class Memory>
+  CONVLAB_INLINE PlanesBench(Memory& memory, const PlanesProduct& p, const Blocks& b, bool finishes) {
+    memory.take(rows, p.rows);
+    memory.take(source, int64_t(b.tile_vectors) * b.depth_at_once * b.lanes);
+    memory.take(target, finishes ? int64_t(p.rows) * b.tile_vectors * b.lanes : 0);
+  }
+};
+
+}  // namespace register_tiled
+
+// The pieces [begin, end): images x groups x blocks of pixels. bias [groups, rows]; finish: an activation, or null, and
+// then the target is written
+CONVLAB_KERNEL(register_tiled_planes,
+               void(const register_tiled::PlanesProduct&, const void* source, const void* weights, const void* bias,
+                    void* target, const Finish* finish, int64_t begin, int64_t end, char* scratch));
+
+}  // namespace convlab

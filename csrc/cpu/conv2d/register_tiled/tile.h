@@ -1,0 +1,133 @@
+// A tile of pixels times channels of the target in vector registers: the loop where the time goes. A step multiplies a
+// few pixels' source elements, broadcast, with vectors of weights. Six pixels times four vectors need 10 loads and 39
+// instructions for 24 multiply-adds, where twelve times two need 17 and 46; on a core whose other thread is busy that is
+// what counts. Their weights come from the L1, because all tiles meet some of the terms before any meets the next.
+#pragma once
+#include "cpu/conv2d/register_tiled/ahead.h"
+#include "cpu/conv2d/register_tiled/source_of_strip.h"
+
+namespace convlab::CONVLAB_ISA::register_tiled {
+
+#if defined(__AVX512F__)  // else GCC keeps addresses in vectors, and moving them takes a port that multiplies (1.04)
+#define CONVLAB_TUNED [[gnu::target("tune=icelake-server")]]
+#else
+#define CONVLAB_TUNED
+#endif
+
+// What tiles of the same channels share
+template <class A> struct Panel {
+  const Term* terms;
+  int terms_in_chunk;  // so many are met at once
+  const A* source;
+  int64_t step;  // from a channel of the source to the next, in elements
+  const Pixel* pixels;
+  const A* weights;
+  int64_t vector_stride;  // of the weights
+  const A* bias;
+  bool bias_of_pixels;  // not of channels
+  A* target;
+  int vectors, lanes;
+};
+
+// Some terms of a class
+struct Chunk {
+  const Term *first, *last;
+  bool begins, many;  // with the bias, else what the target has is added; so many that the target is asked for
+};
+
+// M pixels, from `first` on, times NV vectors of channels. side_by_side: the pixels' source elements are, and one address
+// serves all.
+template <class A, int M, int NV, bool side_by_side>
+CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
+  constexpr int L = kLanes<A>, kBases = side_by_side ? 1 : M;
+  const Pixel* const pixels = p.pixels + first;
+  A* const target = p.target;
+  Vec<A> sums[M][NV];
+  const A* x[kBases];
+#pragma GCC unroll 32
+  for (int m = 0; m < kBases; m++) x[m] = p.source + pixels[m].source;
+#pragma GCC unroll 32
+  for (int m = 0; m < M; m++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; v++) {
+      sums[m][v] = !chunk.begins      ? Vec<A>{}
+                   : p.bias_of_pixels ? broadcast<A>(p.bias[first + m])
+                                      : load<A>(p.bias + v * L);
+      if (chunk.many) __builtin_prefetch(target + pixels[m].target + v * L, 1);
+    }
+  }
+
+  const int64_t step = p.step, vector_stride = p.vector_stride;
+  for (const Term* t = chunk.first; t != chunk.last; t++) {
+    int64_t at = t->source;
+    const A* w = p.weights + int64_t(t->weights) * L;
+    for (const A* const end = w + int64_t(t->channels) * L; w != end; w += L, at += step) {
+      Vec<A> row[NV];
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) row[v] = load<A>(w + v * vector_stride);
+      const A* near = x[0] + at;
+      if (side_by_side) keep(near);
+#pragma GCC unroll 32
+      for (int m = 0; m < M; m++) {
+        Vec<A> value = broadcast<A>(side_by_side ? near[m] : x[m % kBases][at]);
+        if (NV > 1) keep(value);
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; v++) sums[m][v] += value * row[v];
+      }
+    }
+  }
+
+  if (p.lanes == NV * L) {
+#pragma GCC unroll 32
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) {
+        A* const to = target + pixels[m].target + v * L;
+        store<A>(to, chunk.begins ? sums[m][v] : sums[m][v] + load<A>(to));
+      }
+  } else {
+#pragma GCC unroll 32
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; v++) {
+        A* const to = target + pixels[m].target + v * L;
+        const int left = p.lanes - v * L;
+        store_some<A>(to, chunk.begins ? sums[m][v] : sums[m][v] + load_some<A>(to, left), left);
+      }
+  }
+}
+
+// The sums of a tile fill the registers
+constexpr int most_pixels(int vectors) { return vectors == 1 ? kTilePixels : kTilePixels * kTileVectors / vectors; }
+
+template <class A, int NV, bool side_by_side> auto tile_of(int pixels) {
+  return of_size<most_pixels(NV)>(pixels, [](auto m) { return &tile<A, m, NV, side_by_side>; });
+}
+template <class A, bool side_by_side> auto tile_of(int pixels, int vectors) {
+  if constexpr (kMostVectors >= 4)
+    if (vectors == 4) return tile_of<A, 4, side_by_side>(pixels);
+  if constexpr (kMostVectors >= 3)
+    if (vectors == 3) return tile_of<A, 3, side_by_side>(pixels);
+  return vectors == 2 ? tile_of<A, 2, side_by_side>(pixels) : tile_of<A, 1, side_by_side>(pixels);
+}
+
+// All pixels of one class, each run in tiles of nearly equal size, a chunk of the terms after another. begins: with the
+// bias, which other terms may have added already.
+template <class A> void tiles(const Panel<A>& p, const Segment& g, Ahead& ahead, bool begins = true) {
+  const TilesOf all(int(g.run), most_pixels(p.vectors));
+  const Term *const first = p.terms + g.term, *const last = first + g.term_count;
+  Chunk chunk{first, first, begins, begins && g.products >= kTermsToPrefetch};
+  do {
+    chunk.last = last - chunk.first < p.terms_in_chunk ? last : chunk.first + p.terms_in_chunk;
+    for (int64_t run = 0; run < g.pixel_count; run += g.run)
+      for (int i = 0; i < all.count; i++) {
+        const int size = all.size(i);
+        const auto f = g.side_by_side ? tile_of<A, true>(size, p.vectors) : tile_of<A, false>(size, p.vectors);
+        ahead.ask();
+        f(p, chunk, g.pixel + run + all.first(i));
+      }
+    chunk = {chunk.last, chunk.last, false, false};
+  } while (chunk.first != last);
+}
+
+}  // namespace convlab::CONVLAB_ISA::register_tiled
