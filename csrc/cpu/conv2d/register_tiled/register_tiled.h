@@ -38,7 +38,7 @@ struct Segment {  // the pixels of one class
   bool side_by_side;
 };
 
-struct Pair {  // a pixel of dy and the element of x that the tap meets there; offsets in elements
+struct Pair {  // the first pixel of a row of dy and the element of x that the tap meets there; offsets in elements
   int x, dy;
 };
 

@@ -19,25 +19,34 @@ namespace convlab::CONVLAB_ISA::register_tiled {
 
 constexpr int kTallTile = kTilePixels * kTileVectors;  // channels of x of a tile of one vector, which has as many sums
 
+// Rows of pixels that a tap meets: `count` pixels each, and how far apart they lie in x and in dy
+struct Rows {
+  const Pair* pairs;
+  int64_t rows, count, x_step, dy_step;
+};
+
 // sums [J, NV vectors] of channels c and k += , or = if they are new; rows of L, vectors `vector_stride` apart
 template <class A, int J, int NV>
-void wgrad_tile(const Pair* pairs, int64_t count, const A* x, const A* dy, A* sums, int64_t vector_stride, bool anew,
+void wgrad_tile(const Rows& pixels, const A* x, const A* dy, A* sums, int64_t vector_stride, bool anew,
                 Ahead::Steps ahead) {
   constexpr int L = kLanes<A>;
   Vec<A> acc[J][NV] = {};
-  for (int64_t i = 0; i < count; i++) {
-    const A *const xp = x + pairs[i].x, *const dyp = dy + pairs[i].dy;
-    __builtin_prefetch(ahead.at, 0, 2);
-    ahead.at += ahead.step;
-    Vec<A> grad[NV];
+  const int64_t x_step = pixels.x_step, dy_step = pixels.dy_step;
+  for (int64_t i = 0; i < pixels.rows; i++) {
+    const A *xp = x + pixels.pairs[i].x, *dyp = dy + pixels.pairs[i].dy;
+    for (int64_t left = pixels.count; left > 0; left--, xp += x_step, dyp += dy_step) {
+      __builtin_prefetch(ahead.at, 0, 2);
+      ahead.at += ahead.step;
+      Vec<A> grad[NV];
 #pragma GCC unroll 4
-    for (int v = 0; v < NV; v++) grad[v] = load<A>(dyp + v * L);
+      for (int v = 0; v < NV; v++) grad[v] = load<A>(dyp + v * L);
 #pragma GCC unroll 32
-    for (int j = 0; j < J; j++) {
-      Vec<A> value = broadcast<A>(xp[j]);
-      if (NV > 1) keep(value);
+      for (int j = 0; j < J; j++) {
+        Vec<A> value = broadcast<A>(xp[j]);
+        if (NV > 1) keep(value);
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) acc[j][v] += value * grad[v];
+        for (int v = 0; v < NV; v++) acc[j][v] += value * grad[v];
+      }
     }
   }
 #pragma GCC unroll 32
@@ -67,20 +76,20 @@ template <class A> struct Grad {
   int64_t n, h, w;
 };
 
-// The rectangle of a strip's pixels that a tap reaches, from its first pixel and what that meets in x on
+// The rectangle of a strip's pixels that a tap reaches, from its first pixel and what that meets in x on; rows that lie one
+// behind another are one
 template <class A>
-int64_t pair_up(const Axis& vertical, const Axis& horizontal, const Span& rows, const Span& columns, const Strip& s,
-                const Lens<A>& x, const Grad<A>& dy, Pair* pairs) {
-  Pair* pair = pairs;
+Rows pair_up(const Axis& vertical, const Axis& horizontal, const Span& rows, const Span& columns, const Strip& s,
+             const Lens<A>& x, const Grad<A>& dy, Pair* pairs) {
+  Rows all{pairs, 0, columns.end - columns.begin, horizontal.stride * x.w, dy.w};
+  const int64_t x_row = vertical.stride * x.h;
   for (int n = 0; n < s.n1 - s.n0; n++)
-    for (int p = rows.begin; p < rows.end; p++) {
-      const int64_t from = n * x.n + int64_t(p - rows.begin) * vertical.stride * x.h,
-                    grad = n * dy.n + (p - rows.begin) * dy.h;
-      for (int q = columns.begin; q < columns.end; q++)
-        *pair++ = {int(from + int64_t(q - columns.begin) * horizontal.stride * x.w),
-                   int(grad + (q - columns.begin) * dy.w)};
-    }
-  return pair - pairs;
+    for (int p = rows.begin; p < rows.end && all.count; p++)
+      pairs[all.rows++] = {int(n * x.n + (p - rows.begin) * x_row), int(n * dy.n + (p - rows.begin) * dy.h)};
+  const int64_t height = rows.end - rows.begin;
+  if (x_row == all.count * all.x_step && dy.h == all.count * all.dy_step && all.rows == height && height > 0)
+    all.count *= height, all.rows = 1;
+  return all;
 }
 
 // The strip's rows of x in tiles of channels
@@ -142,7 +151,7 @@ inline Together taps_together(const Axis& a, int t, int depth, int most) {
 struct Paired {
   Pair* pairs;
   int height = 0, width = 0;
-  int64_t count = 0;
+  Rows rows{};
 };
 
 // The sums of one strip's pixels, for the vectors of one tile of k: sums [vectors, R, S, C/groups, L] += , or = for the
@@ -158,9 +167,9 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
                        bool asks) {
     if (rows.end - rows.begin != met.height || columns.end - columns.begin != met.width) {
       met.height = rows.end - rows.begin, met.width = columns.end - columns.begin;
-      met.count = pair_up(vertical, horizontal, rows, columns, s, x, dy, met.pairs);
+      met.rows = pair_up(vertical, horizontal, rows, columns, s, x, dy, met.pairs);
     }
-    if (!met.count) {
+    if (!met.rows.rows) {
       for (int v = 0; v < vectors && set; v++)
         for (int i = 0; i < taps * p.depth * L; i++) to[v * vector_stride + i] = 0;
       return;
@@ -175,8 +184,8 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
       const auto f = vectors == 1
                          ? of_size<kTallTile>(channels, [](auto j) { return &wgrad_tile<A, j, 1>; })
                          : of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, kTileVectors>; });
-      f(met.pairs, met.count, from + (x.tile ? i * x.tile : c), grad, to + c * L, vector_stride, set,
-        asks ? ahead[(turn + i) % 2].in_steps(met.count, met.pairs)
+      f(met.rows, from + (x.tile ? i * x.tile : c), grad, to + c * L, vector_stride, set,
+        asks ? ahead[(turn + i) % 2].in_steps(met.rows.rows * met.rows.count, met.pairs)
              : Ahead::Steps{reinterpret_cast<const char*>(met.pairs), 0});
     }
   };
@@ -191,7 +200,7 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
       for (int i = 0; i < taps; i++) {
         const Span all = reached_by(horizontal, t + i);
         for (const Span& edge : {Span{all.begin, inside.begin}, Span{inside.end, all.end}}) {
-          Paired met{paired.pairs + paired.count};
+          Paired met{paired.pairs + paired.rows.rows};
           if (edge.begin < edge.end) add(r, t + i, 1, rows, edge, met, sums + i * p.depth * L, false, false);
         }
       }
