@@ -21,6 +21,7 @@ constexpr int kPlanes = 16;  // channels of the source: fewer planes are faster 
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; more where strips are small anyway
 constexpr int64_t kPiecesOfWideTiles = 8;  // fewer are narrow: a thread that has one more would keep the others waiting
 constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices together
+constexpr int64_t kSlicePixels = 512;  // so many at least, unless that makes too few pieces: sums take time to add up
 constexpr int64_t kSumsBytes = 1 << 20;  // of a thread's, where there is one slice: so many meet a copy of x together
 // wgrad copies x to tiles of channels where it has so many, because lines a pixel apart may share few sets of the L1;
 // where channels lie innermost already, a copy pays if so many tiles of k read it.
@@ -151,7 +152,10 @@ struct Tables {
     bias_bytes = groups * channels.vectors * instruction_set().vector_bytes;
     int64_t pieces = product.strips();
     if (p.pass == Pass::wgrad) {
-      pieces = std::max<int64_t>(1, std::min({kPiecesWanted / groups, pieces, kSliceBytes / weight_bytes}));
+      const int64_t most = std::max<int64_t>(1, std::min({kPiecesWanted / groups, pieces, kSliceBytes / weight_bytes})),
+                    pixels = int64_t(product.images) * product.rows.target * product.columns.target;
+      pieces = std::min(most, std::max(pixels / kSlicePixels, kPiecesWanted / (groups * panels)));
+      pieces = std::max<int64_t>(1, pieces);
       for (int64_t even = pieces; even > pieces / 2; even--)  // slices of equally many strips, if there are such
         if (product.strips() % even == 0) {
           pieces = even;
