@@ -11,6 +11,7 @@ struct PlanesProduct {
   int groups, rows, depth;
   int64_t group, row, step;  // the weights' strides, in elements: of a row and of its next channel
   bool packed;  // instead: weights [groups, vectors of rows, depth, L], because those of a row lie apart
+  int parts = 1;  // of the rows, where there are few blocks of pixels
 };
 
 // How an instruction set cuts the pixels of an image
@@ -39,7 +40,7 @@ template <class A> struct PlanesBench {
 
 }  // namespace register_tiled
 
-// The pieces [begin, end): images x groups x blocks of pixels. bias [groups, rows]; finish: an activation, or null, and
+// The pieces [begin, end): images x groups x blocks of pixels x parts of the rows. bias [groups, rows]; finish: an activation, or null, and
 // then the target is written
 CONVLAB_KERNEL(register_tiled_planes,
                void(const register_tiled::PlanesProduct&, const void* source, const void* weights, const void* bias,

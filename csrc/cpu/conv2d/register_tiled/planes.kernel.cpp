@@ -42,41 +42,41 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
   for (int k = 0; k < p.rows; k++)
     bench.rows[k] = {p.packed ? int64_t(k / L) * p.depth * L + k % L : k * p.row,
                      finish ? int64_t(k) * width : k * p.pixels};
-  const Segment segment{0, 1, p.depth, 0, p.rows, p.rows, false};
   Term term{0, 0, p.depth};
   Panel<A> panel{
       .terms = &term, .terms_in_chunk = 1, .step = p.packed ? L : p.step, .pixels = bench.rows, .bias_of_pixels = true};
-  const auto lanes_of = [&](int64_t piece) {
-    const int64_t left = p.pixels - piece % blocks.count * width;
+  const auto first_pixel = [&](int64_t block) { return block % blocks.count * width; };
+  const auto lanes_of = [&](int64_t block) {
+    const int64_t left = p.pixels - first_pixel(block);
     return int(left < width ? left : width);
   };
-  const auto source_of = [&](int64_t piece) {
-    return source + piece / blocks.count * p.depth * p.pixels + piece % blocks.count * width;
+  const auto source_of = [&](int64_t block) {
+    return source + block / blocks.count * p.depth * p.pixels + first_pixel(block);
   };
   for (int64_t piece = begin; piece < end; piece++) {
-    const int64_t planes = piece / blocks.count,
-                  first = piece % blocks.count * width;  // of an image and group; a pixel
-    const int group = int(planes % p.groups);
-    panel.lanes = lanes_of(piece), panel.vectors = (panel.lanes + L - 1) / L;
+    const int64_t block = piece / p.parts, planes = block / blocks.count;  // of all images; an image and group
+    const int group = int(planes % p.groups), part = int(piece % p.parts);
+    const int64_t row = int64_t(p.rows) * part / p.parts, rows = int64_t(p.rows) * (part + 1) / p.parts - row;
+    const Segment segment{0, 1, p.depth, row, rows, rows, false};
+    panel.lanes = lanes_of(block), panel.vectors = (panel.lanes + L - 1) / L;
     panel.bias = bias + group * p.rows;
-    A* const to = target + planes * p.rows * p.pixels + first;
-    panel.target = finish ? bench.target : to;
+    const int64_t to = planes * p.rows * p.pixels + first_pixel(block);
+    panel.target = finish ? bench.target : target + to;
+    const int chunks = (p.depth + blocks.depth_at_once - 1) / blocks.depth_at_once;
     Ahead ahead;
-    if (piece + 1 < end)
-      ahead.share(source_of(piece + 1), lanes_of(piece + 1) * int64_t(sizeof(A)),
-                  TilesOf(p.rows, most_pixels(panel.vectors)).count *
-                      ((p.depth + blocks.depth_at_once - 1) / blocks.depth_at_once),
-                  p.depth, p.pixels * int64_t(sizeof(A)));
-    int c = 0;
-    do {
+    if (piece + 1 < end && part + 1 == p.parts)
+      ahead.share(source_of(block + 1), lanes_of(block + 1) * int64_t(sizeof(A)),
+                  int64_t(chunks) * TilesOf(int(rows), most_pixels(panel.vectors)).count, p.depth,
+                  p.pixels * int64_t(sizeof(A)));
+    for (int i = 0, c = 0; i < chunks; i++, c += term.channels) {
       term.channels = p.depth - c < blocks.depth_at_once ? p.depth - c : blocks.depth_at_once;
-      copy_planes(source_of(piece) + c * p.pixels, p.pixels, term.channels, panel.lanes, bench.source);
+      copy_planes(source_of(block) + c * p.pixels, p.pixels, term.channels, panel.lanes, bench.source);
       panel.weights = bench.source, panel.vector_stride = int64_t(term.channels) * L;
       panel.source = weights + group * p.group + c * panel.step;
       tiles<A>(panel, segment, ahead, c == 0);
-      c += term.channels;
-    } while (c < p.depth);
-    if (finish) finish_rows(*finish, bench.target, width, p.rows, panel.lanes, planes * p.rows * p.pixels + first);
+    }
+    if (finish)
+      finish_rows(*finish, bench.target + row * width, width, int(rows), panel.lanes, to + row * finish->to.c);
   }
 }
 

@@ -5,6 +5,8 @@
 
 namespace convlab::register_tiled {
 
+constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; more where strips are small anyway
+constexpr int kRowsOfPart = 128;  // at least: each part copies the block
 constexpr int kLeastFilled = 5;  // at most a fifth of the lanes of a plane's vectors is empty
 
 // Planes whose pixels fill vectors. They need not be turned.
@@ -24,6 +26,8 @@ struct PlanesTables {
   explicit PlanesTables(const Problem& p)
       : filters(filters_of(p)), blocks(product_of(p, filters), instruction_set(), instruction_set().lanes(p.dtype)) {
     product = product_of(p, filters);
+    product.parts = int(std::clamp<int64_t>(kPiecesWanted / std::max<int64_t>(1, pieces()), 1,
+                                            std::max(1, product.rows / kRowsOfPart)));
     const int64_t element = sum_bytes(p.dtype);
     weight_bytes = product.packed ? vectors_of_rows() * filters.depth * instruction_set().vector_bytes : 0;
     bias_bytes = int64_t(product.groups) * product.rows * element;
@@ -31,7 +35,7 @@ struct PlanesTables {
   int64_t vectors_of_rows() const {
     return int64_t(filters.groups) * ((filters.width + blocks.lanes - 1) / blocks.lanes);
   }
-  int64_t pieces() const { return product.images * product.groups * blocks.count; }
+  int64_t pieces() const { return product.images * product.groups * blocks.count * product.parts; }
 
  private:
   static PlanesProduct product_of(const Problem& p, const Filters& f) {

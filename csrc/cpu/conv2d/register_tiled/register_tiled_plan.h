@@ -18,7 +18,6 @@ constexpr int64_t kTargetBytes = 128 << 10, kFewWeights = 64 << 10;  // of a str
 constexpr int64_t kStripPixels = 1024;  // of the target: 16 bytes each in the table of addresses, 128 in its panel
 constexpr int64_t kFewPixels = 128;  // of the target: a strip of less takes several images
 constexpr int kPlanes = 16;  // channels of the source: fewer planes are faster read where they lie than packed
-constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; more where strips are small anyway
 constexpr int64_t kPiecesOfWideTiles = 8;  // fewer are narrow: a thread that has one more would keep the others waiting
 constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices together
 constexpr int64_t kSlicePixels = 512;  // so many at least, unless that makes too few pieces: sums take time to add up

@@ -18,15 +18,15 @@ namespace convlab::CONVLAB_ISA::register_tiled {
 template <class A> struct Panel {
   const Term* terms;
   int terms_in_chunk;  // so many are met at once
-  const A* source;
-  int64_t step;  // from a channel of the source to the next, in elements
+  const A* source = nullptr;
+  int64_t step = 0;  // from a channel of the source to the next, in elements
   const Pixel* pixels;
-  const A* weights;
-  int64_t vector_stride;  // of the weights
-  const A* bias;
-  bool bias_of_pixels;  // not of channels
-  A* target;
-  int vectors, lanes;
+  const A* weights = nullptr;
+  int64_t vector_stride = 0;  // of the weights
+  const A* bias = nullptr;
+  bool bias_of_pixels = false;  // not of channels
+  A* target = nullptr;
+  int vectors = 0, lanes = 0;
 };
 
 // Some terms of a class
