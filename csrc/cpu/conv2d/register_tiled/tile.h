@@ -97,11 +97,13 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
   }
 }
 
-// The sums of a tile fill the registers
-constexpr int most_pixels(int vectors) { return vectors == 1 ? kTilePixels : kTilePixels * kTileVectors / vectors; }
+// The sums of a tile fill the registers, where there are as many for addresses
+constexpr int most_pixels(int vectors, bool side_by_side = false) {
+  return vectors == 1 && !side_by_side ? kTilePixels : kTilePixels * kTileVectors / vectors;
+}
 
 template <class A, int NV, bool side_by_side> auto tile_of(int pixels) {
-  return of_size<most_pixels(NV)>(pixels, [](auto m) { return &tile<A, m, NV, side_by_side>; });
+  return of_size<most_pixels(NV, side_by_side)>(pixels, [](auto m) { return &tile<A, m, NV, side_by_side>; });
 }
 template <class A, bool side_by_side> auto tile_of(int pixels, int vectors) {
   if constexpr (kMostVectors >= 4)
@@ -114,7 +116,7 @@ template <class A, bool side_by_side> auto tile_of(int pixels, int vectors) {
 // All pixels of one class, each run in tiles of nearly equal size, a chunk of the terms after another. begins: with the
 // bias, which other terms may have added already.
 template <class A> void tiles(const Panel<A>& p, const Segment& g, Ahead& ahead, bool begins = true) {
-  const TilesOf all(int(g.run), most_pixels(p.vectors));
+  const TilesOf all(int(g.run), most_pixels(p.vectors, g.side_by_side));
   const Term *const first = p.terms + g.term, *const last = first + g.term_count;
   Chunk chunk{first, first, begins, begins && g.products >= kTermsToPrefetch};
   do {
