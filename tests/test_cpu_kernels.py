@@ -117,6 +117,32 @@ def test_random_problems_of_several_tiles(chunk):
         check_conv(run, change[0](x), change[1](w), b, change[2](dy), conv.arguments, f"{conv} {algo} {dtype}")
 
 
+WIDE = [
+    Conv(9, 140, 9, 11, 150, 3, 3, padding=(1, 1)),
+    Conv(8, 130, 10, 9, 84, 2, 1, stride=(2, 2)),
+    Conv(3, 300, 13, 14, 150, 1, 1),
+    Conv(1, 260, 14, 14, 520, 1, 1, groups=2),
+    Conv(2, 5, 16, 16, 70, 1, 1),
+]
+
+
+@pytest.mark.parametrize("conv", WIDE, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tiles_of_several_vectors(conv, dtype):
+    """More terms than a tile meets at once, and vectors that no wide tile divides. Among them planes of 1 x 1 filters,
+    whose pixels are the lanes: blocks with remainders, in parts where an image has few."""
+    x, w, b = conv.tensors(dtype)
+
+    def run(x, w, b):
+        return CF.conv2d(x, w, b, *conv.arguments, algo="register_tiled")
+
+    y = run(x, w, b)
+    check_conv(run, x, w, b, torch.randn_like(y), conv.arguments, str(conv))
+    block = CF.conv2d_block(x, w, b, *conv.arguments, activation="relu", algo="register_tiled")
+    assert torch.equal(block, y.relu())
+    assert torch.equal(run(x[-1:], w, b), y[-1:])
+
+
 @pytest.mark.parametrize("conv", [Conv(8, 36, 56, 56, 40, 1, 1), Conv(7, 20, 57, 83, 40, 2, 1, stride=(2, 1))], ids=str)
 def test_large_targets_of_few_weights(conv):
     """Which are written line after line, all channels of a tile at once."""

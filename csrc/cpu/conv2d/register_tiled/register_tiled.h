@@ -11,7 +11,7 @@ struct TiledProduct {
   Product product;
   Filters filters;
   Axis vertical, horizontal;
-  bool wide = false;  // tiles of as many vectors as pay in forward and dgrad
+  bool wide = false;  // tiles of as many vectors as pay: in forward and dgrad, where these are enough pieces
   int panels_per_piece = 1;  // register tiles of channels
   int parts_at_once = 1;  // of one slice: pieces of wgrad that a thread makes together
   int slices = 1;  // of wgrad's strips
@@ -62,6 +62,7 @@ CONVLAB_INLINE constexpr int terms_at_once(int vectors) { return vectors <= 2 ? 
 struct Channels {
   int lanes, vectors, tile_vectors, panels;  // of a vector; in all; of a register tile; and such tiles
   int tile_pixels;  // or channels of x, of wgrad's tiles
+  int terms_at_once;  // also in narrow tiles: a sum has the same order in one image and in many
   int depth_at_once;  // channels of the source in a term
 
   CONVLAB_INLINE Channels(const TiledProduct& t, const InstructionSet& set, int lanes)
@@ -70,7 +71,8 @@ struct Channels {
         tile_vectors(t.wide ? wide_share(vectors, set.most_vectors) : set.tile_vectors),
         panels((vectors + tile_vectors - 1) / tile_vectors),
         tile_pixels(set.tile_pixels),
-        depth_at_once(even_share(t.product.depth, terms_at_once(tile_vectors))) {}
+        terms_at_once(register_tiled::terms_at_once(wide_share(vectors, set.most_vectors))),
+        depth_at_once(even_share(t.product.depth, terms_at_once)) {}
   CONVLAB_INLINE int parts(const TiledProduct& t) const {
     return (panels + t.panels_per_piece - 1) / t.panels_per_piece;
   }
