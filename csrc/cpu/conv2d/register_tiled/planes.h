@@ -40,8 +40,8 @@ template <class A> struct PlanesBench {
 
 }  // namespace register_tiled
 
-// The pieces [begin, end): images x groups x blocks of pixels x parts of the rows. bias [groups, rows]; finish: an activation, or null, and
-// then the target is written
+// The pieces [begin, end): images x groups x blocks of pixels x parts of the rows. bias [groups, rows]; finish: an
+// activation, or null, and then the target is written
 CONVLAB_KERNEL(register_tiled_planes,
                void(const register_tiled::PlanesProduct&, const void* source, const void* weights, const void* bias,
                     void* target, const Finish* finish, int64_t begin, int64_t end, char* scratch));
