@@ -69,5 +69,6 @@ def test_ten_steps_of_resnet18():
             loss.backward()
             optimizer.step()
             losses[-1].append(loss.item())
-    assert losses[1] == pytest.approx(losses[0], rel=1e-9, abs=0)
+    # Steps multiply rounding: the last loss, 1e-4, differs by up to 6e-9 of itself between torch's own two layouts
+    assert losses[1] == pytest.approx(losses[0], rel=1e-9, abs=1e-11)
     assert losses[1][-1] < losses[1][0] / 2, "it did not learn"
