@@ -58,7 +58,8 @@ def test_outputs_gradients_and_state(name):
 @shows
 def test_ten_steps_of_resnet18():
     original, ours = pair("resnet18")
-    x, labels = torch.randn(4, 3, 32, 32, dtype=torch.float64), torch.randint(10, (4,))
+    # Of 32 x 32 the last batch norms would see four values each, and multiply rounding: torch's own layouts differ by 1e-8
+    x, labels = torch.randn(4, 3, 64, 64, dtype=torch.float64), torch.randint(10, (4,))
     losses = []
     for model in (original, ours):
         optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
@@ -69,6 +70,5 @@ def test_ten_steps_of_resnet18():
             loss.backward()
             optimizer.step()
             losses[-1].append(loss.item())
-    # Steps multiply rounding: the last loss, 1e-4, differs by up to 6e-9 of itself between torch's own two layouts
-    assert losses[1] == pytest.approx(losses[0], rel=1e-9, abs=1e-11)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-9, abs=0)
     assert losses[1][-1] < losses[1][0] / 2, "it did not learn"
