@@ -9,8 +9,8 @@ namespace register_tiled {
 struct PlanesProduct {
   int64_t images, pixels;
   int groups, rows, depth;
-  int64_t group, row, step;  // the weights' strides, in elements: of a row and of its next channel
-  bool packed;  // instead: weights [groups, vectors of rows, depth, L], because those of a row lie apart
+  int64_t group, row;  // the weights' strides, in elements; those of a row lie side by side
+  bool packed;  // or else: weights [groups, vectors of rows, depth, L]
   int parts = 1;  // of the rows, where there are few blocks of pixels
 };
 

@@ -44,7 +44,7 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
                      finish ? int64_t(k) * width : k * p.pixels};
   Term term{0, 0, p.depth};
   Panel<A> panel{
-      .terms = &term, .terms_in_chunk = 1, .step = p.packed ? L : p.step, .pixels = bench.rows, .bias_of_pixels = true};
+      .terms = &term, .terms_in_chunk = 1, .step = p.packed ? L : 1, .pixels = bench.rows, .bias_of_pixels = true};
   const auto first_pixel = [&](int64_t block) { return block % blocks.count * width; };
   const auto lanes_of = [&](int64_t block) {
     const int64_t left = p.pixels - first_pixel(block);

@@ -18,14 +18,15 @@ inline bool takes_planes(const Problem& p) {
 }
 
 struct PlanesTables {
-  PlanesProduct product;
   Filters filters;
+  PlanesProduct product;
   Blocks blocks;
   int64_t weight_bytes, bias_bytes;
 
   explicit PlanesTables(const Problem& p)
-      : filters(filters_of(p)), blocks(product_of(p, filters), instruction_set(), instruction_set().lanes(p.dtype)) {
-    product = product_of(p, filters);
+      : filters(filters_of(p)),
+        product(product_of(p, filters)),
+        blocks(product, instruction_set(), instruction_set().lanes(p.dtype)) {
     product.parts = int(std::clamp<int64_t>(kPiecesWanted / std::max<int64_t>(1, pieces()), 1,
                                             std::max(1, product.rows / kRowsOfPart)));
     const int64_t element = sum_bytes(p.dtype);
@@ -48,7 +49,6 @@ struct PlanesTables {
             .depth = f.depth,
             .group = packed ? round_up(f.width, lanes) * f.depth : f.group,
             .row = f.lane,
-            .step = f.depth_stride,
             .packed = packed};
   }
 };
@@ -58,7 +58,7 @@ inline CpuPlan planes_plan(const Problem& p) {
   return {.images_per_strip = 1,
           .pieces = tables->pieces(),
           .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
-          .scratch = measured<PlanesBench>(p.dtype, tables->product, tables->blocks, true),
+          .scratch = measured<PlanesBench>(p.dtype, tables->product, tables->blocks, false),
           .tables = tables,
           .epilogue = Epilogue::activation};
 }

@@ -5,6 +5,13 @@
 namespace convlab::register_tiled {
 namespace {
 
+// The vectors of all groups, of so many elements, packed
+void pack(const Filters& f, DType dtype, const void* w, int64_t vectors, int64_t elements, char* packed) {
+  parallel_over(vectors, elements, [&, pack = kernels::pack_weights.of(dtype)](int64_t begin, int64_t end) {
+    pack(f, w, packed + begin * elements * sum_bytes(dtype), begin, end);
+  });
+}
+
 void run_planes(const CpuPlan& plan, const Problem& p, const Operands& o) {
   const PlanesTables& t = *static_cast<const PlanesTables*>(plan.tables.get());
   const PlanesProduct& product = t.product;
@@ -12,15 +19,12 @@ void run_planes(const CpuPlan& plan, const Problem& p, const Operands& o) {
   Carver carver{memory.get()};
   const Shared shared(carver, t.weight_bytes, t.bias_bytes);
   kernels::pack_bias.of(p.dtype)(o.bias, product.groups, product.rows, product.rows, shared.bias);
-  if (product.packed) {
-    const int64_t elements = int64_t(product.depth) * t.blocks.lanes, bytes = elements * sum_bytes(p.dtype);
-    parallel_over(t.vectors_of_rows(), elements,
-                  [&, f = kernels::pack_weights.of(p.dtype)](int64_t begin, int64_t end) {
-                    f(t.filters, o.second, shared.weights + begin * bytes, begin, end);
-                  });
-  }
+  if (product.packed)
+    pack(t.filters, p.dtype, o.second, t.vectors_of_rows(), int64_t(product.depth) * t.blocks.lanes, shared.weights);
   const void* const weights = product.packed ? shared.weights : o.second;
-  over_pieces(plan, product.images * product.groups * product.rows * product.depth * product.pixels,
+  CpuPlan finishing = plan;
+  if (o.finish) finishing.scratch = measured<PlanesBench>(p.dtype, product, t.blocks, true);
+  over_pieces(finishing, product.images * product.groups * product.rows * product.depth * product.pixels,
               [&, f = kernels::register_tiled_planes.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
                 f(product, o.first, weights, shared.bias, o.output, o.finish, begin, end, scratch);
               });
@@ -34,17 +38,18 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
   Carver carver{memory.get()};
   const Shared shared(carver, tables.weight_bytes, tables.bias_bytes);
   const int64_t groups = t.product.groups, vectors = groups * tables.channels.vectors,
-                elements = weights_of_vector(t, tables.channels), bytes = elements * sum_bytes(p.dtype);
+                elements = weights_of_vector(t, tables.channels);
   if (p.pass == Pass::wgrad) {
     over_pieces(plan, t.product.multiply_adds(),
                 [&, f = kernels::register_tiled_wgrad.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
                   f(t, o.first, o.second, o.output, shared.weights, begin, end, scratch);
                 });
     if (t.slices == 1) return;
-    return parallel_over(
-        vectors, elements * t.slices, [&, f = kernels::unpack_weights.of(p.dtype)](int64_t begin, int64_t end) {
-          f(t.filters, shared.weights + begin * bytes, t.slices, vectors * elements, o.output, begin, end);
-        });
+    return parallel_over(vectors, elements * t.slices,
+                         [&, f = kernels::unpack_weights.of(p.dtype)](int64_t begin, int64_t end) {
+                           f(t.filters, shared.weights + begin * elements * sum_bytes(p.dtype), t.slices,
+                             vectors * elements, o.output, begin, end);
+                         });
   }
   TiledProduct finished = t;
   CpuPlan finishing = plan;
@@ -58,10 +63,7 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
   }
   kernels::pack_bias.of(p.dtype)(o.bias, groups, t.filters.width, tables.channels.vectors * tables.channels.lanes,
                                  shared.bias);
-  if (!t.packs_weights)
-    parallel_over(vectors, elements, [&, f = kernels::pack_weights.of(p.dtype)](int64_t begin, int64_t end) {
-      f(t.filters, o.second, shared.weights + begin * bytes, begin, end);
-    });
+  if (!t.packs_weights) pack(t.filters, p.dtype, o.second, vectors, elements, shared.weights);
   over_pieces(finishing, t.product.multiply_adds(),
               [&, f = kernels::register_tiled.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
                 f(finished, o.first, o.second, shared.weights, shared.bias, o.output, o.finish ? &finish : nullptr,

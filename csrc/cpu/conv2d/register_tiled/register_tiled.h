@@ -62,8 +62,9 @@ CONVLAB_INLINE constexpr int terms_at_once(int vectors) { return vectors <= 2 ? 
 struct Channels {
   int lanes, vectors, tile_vectors, panels;  // of a vector; in all; of a register tile; and such tiles
   int tile_pixels;  // or channels of x, of wgrad's tiles
-  int terms_at_once;  // also in narrow tiles: a sum has the same order in one image and in many
-  int depth_at_once;  // channels of the source in a term
+  // Channels of the source in a term, and terms in a chunk: as wide tiles have them, also in narrow ones, so that a sum has
+  // the same order in one image and in many
+  int depth_at_once, terms_in_chunk;
 
   CONVLAB_INLINE Channels(const TiledProduct& t, const InstructionSet& set, int lanes)
       : lanes(lanes),
@@ -71,8 +72,8 @@ struct Channels {
         tile_vectors(t.wide ? wide_share(vectors, set.most_vectors) : set.tile_vectors),
         panels((vectors + tile_vectors - 1) / tile_vectors),
         tile_pixels(set.tile_pixels),
-        terms_at_once(register_tiled::terms_at_once(wide_share(vectors, set.most_vectors))),
-        depth_at_once(even_share(t.product.depth, terms_at_once)) {}
+        depth_at_once(even_share(t.product.depth, terms_at_once(wide_share(vectors, set.most_vectors)))),
+        terms_in_chunk(terms_at_once(wide_share(vectors, set.most_vectors)) / depth_at_once) {}
   CONVLAB_INLINE int parts(const TiledProduct& t) const {
     return (panels + t.panels_per_piece - 1) / t.panels_per_piece;
   }

@@ -104,7 +104,7 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
   const Product& p = t.product;
   const Channels channels(t, kSet, L);
   const int vectors = channels.vectors, panels = channels.panels, parts = channels.parts(t),
-            width = channels.tile_vectors * L, in_chunk = channels.terms_at_once / channels.depth_at_once;
+            width = channels.tile_vectors * L, in_chunk = channels.terms_in_chunk;
   const int64_t vector_stride = weights_of_vector(t, channels), columns = p.columns.target;
   const bool in_memory = sizeof(T) == sizeof(A) && p.target.c == 1 && !finish;
   const bool near = in_memory && panels > 1 && !t.packs_weights &&
