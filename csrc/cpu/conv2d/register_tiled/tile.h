@@ -97,7 +97,8 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
   }
 }
 
-// The sums of a tile fill the registers, where there are as many for addresses
+// The sums of a tile fill the registers. Of one vector that takes 24 pixels, with AVX-512, and there are no registers for
+// the addresses of so many: only where one address serves them all.
 constexpr int most_pixels(int vectors, bool side_by_side = false) {
   return vectors == 1 && !side_by_side ? kTilePixels : kTilePixels * kTileVectors / vectors;
 }
