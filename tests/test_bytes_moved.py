@@ -66,6 +66,23 @@ def test_pooling(pool, dtype, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["nchw", "channels_last"])
+def test_no_layer_of_a_network_copies(layout):
+    """On the CPU, forward and backward. A view's elements may lie as they should although its strides of sizes 1 differ."""
+    layers = [
+        *(convlab.Conv2d(3, 8, 3, padding=1), convlab.LeakyReLU(0.1), convlab.MaxPool2d(2)),
+        *(convlab.Conv2d(8, 16, 3, padding=1), convlab.ReLU(), convlab.AvgPool2d(2), convlab.PReLU(16)),
+        *(convlab.ConvTranspose2d(16, 8, 2, stride=2), convlab.ReLU6(), convlab.AdaptiveMaxPool2d(4)),
+        *(convlab.Conv2d(8, 16, 1), convlab.LeakyReLU(-0.5), convlab.AdaptiveAvgPool2d(1), convlab.PReLU()),
+    ]
+    model = torch.nn.Sequential(*layers).to(memory_format=layout)
+    x = torch.randn(2, 3, 16, 16).contiguous(memory_format=layout).requires_grad_()
+    dy = torch.randn(2, 16, 1, 1)
+    names = names_of(lambda: model(x).backward(dy))
+    assert sum("convlab" in name for name in names) >= 2 * len(layers)
+    assert not [name for name in names if "copy" in name or "clone" in name]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["nchw", "channels_last"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_activations(dtype, layout):
     x = torch.randn(2, 16, 16, 32).to(dtype).contiguous(memory_format=layout)

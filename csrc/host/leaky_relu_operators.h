@@ -47,8 +47,9 @@ inline Tensor dense(const Tensor& x) {
 
 // The elements of t in x's memory order, where x is dense.
 inline Tensor in_order_of(const Tensor& x, const Tensor& t) {
-  const auto a = x.strides(), b = t.strides();
-  if (std::equal(a.begin(), a.end(), b.begin(), b.end())) return t;
+  bool ordered = true;
+  for (int64_t d = 0; d < x.dim(); d++) ordered &= x.size(d) == 1 || x.strides()[d] == t.strides()[d];
+  if (ordered) return t;
   Tensor out = empty_as(x, t.scalar_type());
   torch::stable::copy_(out, t);
   return out;
@@ -106,8 +107,7 @@ Tensor leaky_relu_backward(Tensor dy, Tensor positive, double negative_slope, bo
     check_sizes(op, {"positive", positive}, {bytes_of_bits(dy.numel())});
     CONVLAB_CHECK(!channels_last || dy.dim() == 4, op, ": channels_last, but grad_output has ", dy.dim(),
                   " dimensions, expected 4");
-    const Tensor dyd = channels_last ? as_channels_last(dy) : torch::stable::contiguous(dy),
-                 bits = torch::stable::contiguous(positive);
+    const Tensor dyd = in_layout<Impl>(dy, channels_last), bits = torch::stable::contiguous(positive);
     Tensor dx = channels_last ? empty(sizes_of(dy), dy.scalar_type(), dy, MemoryFormat::ChannelsLast)
                               : empty(sizes_of(dy), dy.scalar_type(), dy);
     if (dy.numel() > 0)
