@@ -56,7 +56,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
         return torch.nn.functional.relu(input, inplace)
     if has_torch_function_unary(input):
         return overridden(relu, (input,), input, inplace=inplace)
-    return _clamped("relu", autograd.ReLU, input, None, inplace)
+    return _clamped("relu", autograd.ReLU, (), input, None, inplace)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
@@ -69,18 +69,18 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
         return torch.nn.functional.relu6(input, inplace)
     if has_torch_function_unary(input):
         return overridden(relu6, (input,), input, inplace=inplace)
-    return _clamped("relu6", ReLU6, input, 6, inplace)
+    return _clamped("relu6", ReLU6, (bool(inplace),), input, 6, inplace)
 
 
-def _clamped(op: str, function: Any, input: Tensor, most: int | None, inplace: bool) -> Tensor:
-    """input between 0 and `most`, by `function`."""
+def _clamped(op: str, function: Any, args: tuple[Any, ...], input: Tensor, most: int | None, inplace: bool) -> Tensor:
+    """input between 0 and `most`, by `function` of it and `args`."""
     check_tensors(op, input=input)
     if input.dtype in SIGNED_OR_BYTE:  # on every device, and without gradients
         check_device(op, input)
         return torch.clamp_(input, 0, most) if inplace else torch.clamp(input, 0, most)
     check_input(op, input)
     try:
-        y: Tensor = autograd.in_place(function, input) if inplace else apply(function, input)
+        y: Tensor = (autograd.in_place if inplace else apply)(function, input, *args)
         return y
     except NotImplementedError as error:
         raise explained(error, op, input=input) from None

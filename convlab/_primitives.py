@@ -18,7 +18,6 @@ from .autograd import (
     ConvArguments,
     bilinear,
     linear,
-    overwritable,
     primitive,
 )
 
@@ -64,20 +63,25 @@ class ConvTranspose2d(Function):
 # ---- activations ----------------------------------------------------------------------------------------------------
 
 
-@overwritable
 @primitive
 class ReLU6(Function):
-    """y = x <= 0 ? 0 : x >= 6 ? 6 : x, NaN stays"""
+    """y = x <= 0 ? 0 : x >= 6 ? 6 : x, NaN stays. Backward asks for x, as torch's does: y may be written over. With
+    `inplace`, y is written over x, and kept."""
 
     batch = classmethod(elementwise)
 
     @staticmethod
-    def forward(x):
+    def forward(x, inplace):
         return ops.relu6_forward(x)
 
     @staticmethod
+    def write_over(x, wants_gradient, inplace):
+        return ops.relu6_(x)
+
+    @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(inputs[0])  # as torch: its output may be written over
+        x, inplace = inputs
+        ctx.save_for_backward(output if inplace else x)
 
     @classmethod
     def tangent(cls, _, tangents, y):
@@ -85,8 +89,8 @@ class ReLU6(Function):
 
     @staticmethod
     def backward(ctx, dy):
-        (x,) = ctx.saved_tensors
-        return apply(ReLU6Backward, dy, x)
+        (kept,) = ctx.saved_tensors
+        return apply(ReLU6Backward, dy, kept), None
 
 
 @primitive

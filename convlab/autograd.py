@@ -70,21 +70,33 @@ def conv2d_block(x, w, bias, arguments: BlockArguments):
 
 
 def in_place(function: type[Function], x, *args):
-    """x, overwritten by `function` of it.
+    """x, overwritten by `function` of it, whose output has its shape.
 
-    Where a gradient is wanted, `function` keeps its output, so this is x itself. Views and leaves are torch's to
-    handle, and to refuse.
+    By a kernel that reads x and writes over it, with or without a gradient. Not where a mode, a transform or a subclass
+    of torch.Tensor is to see what torch itself does in place: there the output is made and copied. Views and leaves that
+    want a gradient are torch's to handle, and to refuse.
     """
+    wants_gradient = x.requires_grad and needs_autograd(x)
     if (
         torch.compiler.is_compiling()
-        or x.is_leaf
+        or type(x) is not torch.Tensor
         or x._is_view()
+        or (wants_gradient and x.is_leaf)
         or forward_ad._current_level >= 0
         or torch._C._are_functorch_transforms_active()
-        or not (x.requires_grad and needs_autograd(x))
+        or torch._C._functorch.is_functorch_wrapped_tensor(x)
+        or torch._C._len_torch_dispatch_stack() > (simulator.current() is not None)
+        or torch._C._is_tracing()
     ):
-        return overwrite(x, apply(function, x, *args))
-    return function.overwriting.apply(x, *args)
+        y = apply(function, x, *args)
+        return overwrite(x, y if isinstance(y, torch.Tensor) else y[0])
+    if wants_gradient:
+        y = function.overwriting.at_once(x, *args)
+        return y if isinstance(y, torch.Tensor) else y[0]
+    function.write_over(x, False, *args)
+    if not x.is_inference():  # which has no version
+        torch.autograd.graph.increment_version(x)
+    return x
 
 
 def overwrite(x, y):
@@ -95,12 +107,31 @@ def overwrite(x, y):
     return x.fill_(-0.0).add_(y)  # -0.0 + y is y, whatever its sign
 
 
+def overwriting(function: type[Function], setup_context, backward) -> type[Function]:
+    """The sibling of a primitive that writes over its first argument, with `write_over(x, wants_gradient, *args)`: it gives
+    what forward has beside y, or None."""
+
+    class Overwriting(Function):
+        @staticmethod
+        def forward(x, *args):
+            other = function.write_over(x, True, *args)
+            return x if other is None else (x, other)
+
+    def setup_and_mark(ctx, inputs, output):
+        ctx.mark_dirty(inputs[0])
+        setup_context(ctx, inputs, output)
+
+    Overwriting.__name__ = function.__name__
+    has_at_once(Overwriting, setup_and_mark, backward)
+    return Overwriting
+
+
 PRIMITIVES: list[type[Function]] = []
 
 
 def primitive(function: type[Function]) -> type[Function]:
-    """Marks a Function as one of ours: a signature that costs little, and a backward that goes where the forward went:
-    into a simulation, or not.
+    """Marks a Function as one of ours: a signature that costs little, a backward that goes where the forward went, into
+    a simulation or not, and a sibling that works in place if it has `write_over`.
 
     It has a rule for vmap, `batch` (_batching.py), and one for forward mode: `tangent` of its arguments, their tangents
     (None: no tangent) and its output."""
@@ -133,6 +164,8 @@ def primitive(function: type[Function]) -> type[Function]:
     function.own_name = staticmethod(lambda: name)  # Dynamo knows no other name of a Function
     binds_nothing(function)
     has_at_once(function, setup_context, backward_eagerly)
+    if hasattr(function, "write_over"):
+        function.overwriting = overwriting(function, setup_context, backward_eagerly)
     PRIMITIVES.append(function)
     return function
 
@@ -140,26 +173,6 @@ def primitive(function: type[Function]) -> type[Function]:
 def linear(function, args, tangents, _):
     """The tangent of what is linear in its first argument, where no other one has a derivative."""
     return None if tangents[0] is None else apply(function, tangents[0], *args[1:])
-
-
-def overwritable(function: type[Function]) -> type[Function]:
-    """Gives a primitive, whose first input is of its output's shape, a sibling that writes over that input."""
-
-    class Overwriting(Function):
-        @staticmethod
-        def forward(x, *args):
-            return x.copy_(function.forward(x, *args))
-
-        @staticmethod
-        def setup_context(ctx, inputs, output):
-            ctx.mark_dirty(output)
-            function.setup_context(ctx, (output, *inputs[1:]), output)
-
-        backward = staticmethod(function.backward)
-
-    Overwriting.forward.__signature__ = function.forward.__signature__
-    function.overwriting = Overwriting
-    return function
 
 
 # ---- convolution ----------------------------------------------------------------------------------------------------
@@ -481,7 +494,7 @@ class LeakyReLU(Function):
     """x -> y = x > 0 ? x : x slope, and where x > 0: all that backward asks of x, in a byte an element; in a bit, in the
     order of memory, with `as_bits` of an x that lies contiguous or channels_last
 
-    With `inplace`, y is about to be written over x; torch refuses the gradient if the slope is negative, and so does
+    With `inplace`, y is written over x; torch refuses the gradient if the slope is negative, and so does
     this.
     """
 
@@ -492,6 +505,10 @@ class LeakyReLU(Function):
     @staticmethod
     def forward(x, negative_slope, inplace, as_bits):
         return ops.leaky_relu_forward(x, negative_slope, True, as_bits)
+
+    @staticmethod
+    def write_over(x, wants_gradient, negative_slope, inplace, as_bits):
+        return ops.leaky_relu_(x, negative_slope, wants_gradient, as_bits)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -543,7 +560,6 @@ class LeakyReLUBackward(Function):
         return apply(LeakyReLUBackward, ddx, positive, ctx.negative_slope, ctx.channels_last), None, None, None
 
 
-@overwritable
 @primitive
 class ReLU(Function):
     """y = x > 0 ? x : 0, NaN stays"""
@@ -553,6 +569,10 @@ class ReLU(Function):
     @staticmethod
     def forward(x):
         return ops.relu_forward(x)
+
+    @staticmethod
+    def write_over(x, wants_gradient):
+        return ops.relu_(x)
 
     @staticmethod
     def setup_context(ctx, inputs, output):

@@ -341,13 +341,13 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     if type(negative_slope) is not float or not -1e38 < negative_slope < 1e38:
         negative_slope = slope("leaky_relu", negative_slope, input.dtype)
     try:
+        if inplace:
+            return autograd.in_place(autograd.LeakyReLU, input, negative_slope, True, True)
         if needs_autograd(input):
-            y = autograd.apply(autograd.LeakyReLU, input, negative_slope, bool(inplace), True)[0]
-        else:
-            y = ops.leaky_relu_forward(input, negative_slope, False)[0]
+            return autograd.record(autograd.LeakyReLU, input, negative_slope, False, True)[0]
+        return ops.leaky_relu_forward(input, negative_slope, False)[0]
     except NotImplementedError as error:
         raise explained(error, "leaky_relu", input=input) from None
-    return autograd.overwrite(input, y) if inplace else y
 
 
 def _prepared(

@@ -40,10 +40,13 @@ adaptive_max_pool2d_backward = torch.ops.convlab.adaptive_max_pool2d_backward.de
 max_unpool2d_forward = torch.ops.convlab.max_unpool2d_forward.default
 planes_gather = torch.ops.convlab.planes_gather.default
 leaky_relu_forward = torch.ops.convlab.leaky_relu_forward.default
+leaky_relu_ = torch.ops.convlab.leaky_relu_.default
 leaky_relu_backward = torch.ops.convlab.leaky_relu_backward.default
 relu_forward = torch.ops.convlab.relu_forward.default
+relu_ = torch.ops.convlab.relu_.default
 relu_backward = torch.ops.convlab.relu_backward.default
 relu6_forward = torch.ops.convlab.relu6_forward.default
+relu6_ = torch.ops.convlab.relu6_.default
 relu6_backward = torch.ops.convlab.relu6_backward.default
 prelu_scale = torch.ops.convlab.prelu_scale.default
 prelu_wgrad = torch.ops.convlab.prelu_wgrad.default
@@ -339,6 +342,12 @@ def _(x: Tensor, negative_slope: float, with_positive: bool, as_bits: bool = Fal
     return _like(x), torch.empty_like(x, dtype=torch.bool)
 
 
+@torch.library.register_fake("convlab::leaky_relu_")
+def _(x: Tensor, negative_slope: float, with_positive: bool, as_bits: bool = False) -> Tensor:
+    positive: Tensor = leaky_relu_forward(x, negative_slope, with_positive, as_bits)[1]
+    return positive
+
+
 @torch.library.register_fake("convlab::leaky_relu_backward")
 def _(dy: Tensor, positive: Tensor, negative_slope: float, channels_last: bool = False) -> Tensor:
     if positive.dtype is torch.uint8:
@@ -351,6 +360,11 @@ def _(x: Tensor) -> Tensor:
     return _like(x)
 
 
+@torch.library.register_fake("convlab::relu_")
+def _(x: Tensor) -> None:
+    pass
+
+
 @torch.library.register_fake("convlab::relu_backward")
 def _(dy: Tensor, y: Tensor) -> Tensor:
     return _like(y)
@@ -359,6 +373,11 @@ def _(dy: Tensor, y: Tensor) -> Tensor:
 @torch.library.register_fake("convlab::relu6_forward")
 def _(x: Tensor) -> Tensor:
     return _like(x)
+
+
+@torch.library.register_fake("convlab::relu6_")
+def _(x: Tensor) -> None:
+    pass
 
 
 @torch.library.register_fake("convlab::relu6_backward")

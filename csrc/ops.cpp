@@ -1,6 +1,6 @@
 // The operator surface: every schema of convlab on one page. The backends register their implementations in cpu/ and
-// cuda/; fake implementations are in convlab/ops.py. Operators are functional, and private: convlab.functional is the
-// way in.
+// cuda/; fake implementations are in convlab/ops.py. Operators are private: convlab.functional is the way in. All but
+// those whose names end in _ are functional.
 //
 //   x [N, C, H, W]   w [K, C/groups, R, S]   bias, db [K]   y, dy [N, K, P, Q]
 //   geometry: stride (height, width), padding (top, left, bottom, right), dilation (height, width), groups. In one
@@ -74,9 +74,12 @@ CONVLAB_REGISTER_OPERATORS(m) {
       "leaky_relu_forward(Tensor x, float negative_slope, bool with_positive, bool as_bits=False) -> (Tensor y, Tensor "
       "positive)");
   m.def("leaky_relu_backward(Tensor dy, Tensor positive, float negative_slope, bool channels_last=False) -> Tensor");
+  m.def("leaky_relu_(Tensor(a!) x, float negative_slope, bool with_positive, bool as_bits=False) -> Tensor positive");
   m.def("relu_forward(Tensor x) -> Tensor");
+  m.def("relu_(Tensor(a!) x) -> ()");
   m.def("relu_backward(Tensor dy, Tensor y) -> Tensor");
   m.def("relu6_forward(Tensor x) -> Tensor");
+  m.def("relu6_(Tensor(a!) x) -> ()");
   m.def("relu6_backward(Tensor dy, Tensor y) -> Tensor");
 
   // w [1], or [C] where x is [N, C, ...]. scale: t w where x <= 0 or NaN; elsewhere t if keep, else 0

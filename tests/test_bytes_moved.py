@@ -69,9 +69,9 @@ def test_pooling(pool, dtype, layout):
 def test_no_layer_of_a_network_copies(layout):
     """On the CPU, forward and backward. A view's elements may lie as they should although its strides of sizes 1 differ."""
     layers = [
-        *(convlab.Conv2d(3, 8, 3, padding=1), convlab.LeakyReLU(0.1), convlab.MaxPool2d(2)),
-        *(convlab.Conv2d(8, 16, 3, padding=1), convlab.ReLU(), convlab.AvgPool2d(2), convlab.PReLU(16)),
-        *(convlab.ConvTranspose2d(16, 8, 2, stride=2), convlab.ReLU6(), convlab.AdaptiveMaxPool2d(4)),
+        *(convlab.Conv2d(3, 8, 3, padding=1), convlab.LeakyReLU(0.1, inplace=True), convlab.MaxPool2d(2)),
+        *(convlab.Conv2d(8, 16, 3, padding=1), convlab.ReLU(True), convlab.AvgPool2d(2), convlab.PReLU(16)),
+        *(convlab.ConvTranspose2d(16, 8, 2, stride=2), convlab.ReLU6(True), convlab.AdaptiveMaxPool2d(4)),
         *(convlab.Conv2d(8, 16, 1), convlab.LeakyReLU(-0.5), convlab.AdaptiveAvgPool2d(1), convlab.PReLU()),
     ]
     model = torch.nn.Sequential(*layers).to(memory_format=layout)

@@ -57,6 +57,74 @@ def test_in_place(ours, torchs, device):
     assert torch.equal(*gradients)
 
 
+IN_PLACE = CASES | {"relu6": (CF.relu6, F.relu6)}
+
+
+@pytest.mark.parametrize("backend", ["cpu", "checking simulator"])
+@pytest.mark.parametrize("shape", ["contiguous", "channels_last", "transposed", "sliced", "less than a byte", "empty"])
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_in_place_is_torchs(name, shape, backend):
+    """Values, gradients of two orders and versions, with a gradient, without, and in inference mode"""
+    x = SHAPES[shape](3 * drawn((3, 6, 5, 47)))
+    if name == "relu6":
+        x = x.nan_to_num(1)  # torch's gradients there differ between a CPU and CUDA
+    x, results = x.detach().requires_grad_(), []
+    with contextlib.nullcontext() if backend == "cpu" else convlab.simulate(check=True):
+        for f in IN_PLACE[name]:
+            h = torch.empty_like(x).copy_(x) if shape != "sliced" else torch.cat([x] * 2, 3)[..., ::2]
+            before = h._version
+            out = f(h, inplace=True)
+            assert out is h
+            (dx,) = torch.autograd.grad((out * out).sum(), x, create_graph=True)
+            results.append([out, dx, *torch.autograd.grad((dx * dx).sum(), x)])
+            version = h._version - before
+            for mode in (torch.no_grad, torch.inference_mode):
+                with mode():
+                    h = x.detach().clone()
+                    before = None if mode is torch.inference_mode else h._version
+                    out = f(h, inplace=True)
+                    assert out is h and (before is None or h._version == before + version == before + 1)
+                    results[-1].append(out.clone())
+    for ours, torchs in zip(*results):
+        torch.testing.assert_close(ours, torchs, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+@pytest.mark.parametrize("wants_gradient", [False, True])
+def test_in_place_reads_and_writes_once(name, wants_gradient):
+    """One operator of ours, and no output to copy from"""
+    x = torch.randn(2, 3, 5, 7, requires_grad=wants_gradient) * 2
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        IN_PLACE[name][0](x, inplace=True)
+    names = [event.name for event in profile.events()]
+    assert [name for name in names if "convlab" in name] == [f"convlab::{name}_"] and "aten::copy_" not in names
+
+
+def test_in_place_where_somebody_watches():
+    """Modes, transforms and subclasses see what torch does in place."""
+
+    class Seen(torch.Tensor):
+        pass
+
+    def over(f, x):
+        return f(x.clone(), inplace=True)
+
+    x, t = torch.randn(4, 3), torch.randn(4, 3)
+    for ours, torchs in IN_PLACE.values():
+        for watched in (
+            lambda f: torch.func.jvp(lambda x: over(f, x), (x,), (t,))[1],
+            lambda f: torch.func.vmap(lambda x: over(f, x))(x),
+            lambda f: torch.func.grad(lambda x: over(f, x).square().sum())(x),
+            lambda f: over(f, x.as_subclass(Seen)),
+            lambda f: f((2 * x)[:2], inplace=True),
+        ):
+            assert torch.equal(watched(ours), watched(torchs))
+        made = torch.func.functionalize(lambda x, f=ours: over(f, x))(x)  # which torch's own relu6 refuses in place
+        assert torch.equal(made, torchs(x))
+        traced = torch.jit.trace(lambda x, f=ours: over(f, x), x, check_trace=False)
+        assert torch.equal(traced(t), over(torchs, t))
+
+
 @pytest.mark.parametrize("f", [CF.relu, CF.leaky_relu, F.relu, F.leaky_relu])
 def test_in_place_errors_are_torchs(f, device):
     leaf = torch.randn(3, device=device, requires_grad=True)

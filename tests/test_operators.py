@@ -68,9 +68,14 @@ def samples(device, channels_last=False, dtype=torch.float32):
         yield ops.leaky_relu_backward, (torch.randn_like(t), t > 0, 0.1)
         bits = ops.leaky_relu_forward(t, 0.1, True, True)[1]  # on CUDA
         yield ops.leaky_relu_backward, (torch.randn_like(t), bits, 0.1, not t.is_contiguous())
+        yield ops.leaky_relu_, (t.clone(), 0.1, False)
+        yield ops.leaky_relu_, (t.clone(), 0.1, True)
+        yield ops.leaky_relu_, (t.clone(), 0.1, True, True)
         yield ops.relu_forward, (t,)
+        yield ops.relu_, (t.clone(),)
         yield ops.relu_backward, (torch.randn_like(t), t)
         yield ops.relu6_forward, (t,)
+        yield ops.relu6_, (t.clone(),)
         yield ops.relu6_backward, (torch.randn_like(t), t)
         for slopes in (t.new_full((1,), 0.25), t.new_ones(t.shape[1])):
             yield ops.prelu_scale, (torch.randn_like(t), t, slopes, True)
@@ -99,7 +104,7 @@ def test_fakes_are_like_the_real_thing(channels_last, dtype, device):
         real = op(*arguments)
         with FakeTensorMode() as mode:
             fake = op(*(mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in arguments))
-        for r, f in zip(*((t,) if isinstance(t, torch.Tensor) else t for t in (real, fake))):
+        for r, f in zip(*((t,) if isinstance(t, torch.Tensor) else t or () for t in (real, fake))):
             assert (r.shape, r.stride(), r.dtype, r.device) == (f.shape, f.stride(), f.dtype, f.device), (
                 f"{op} {arguments}"
             )

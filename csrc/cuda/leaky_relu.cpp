@@ -47,9 +47,12 @@ struct Cuda {
 
 CONVLAB_REGISTER_CUDA(m) {
   m.impl("leaky_relu_forward", TORCH_BOX(&convlab::leaky_relu_forward<convlab::Cuda>));
+  m.impl("leaky_relu_", TORCH_BOX(&convlab::leaky_relu_<convlab::Cuda>));
   m.impl("leaky_relu_backward", TORCH_BOX(&convlab::leaky_relu_backward<convlab::Cuda>));
   m.impl("relu_forward", TORCH_BOX(&convlab::relu_forward<convlab::Cuda>));
+  m.impl("relu_", TORCH_BOX(&convlab::relu_<convlab::Cuda>));
   m.impl("relu_backward", TORCH_BOX(&convlab::relu_backward<convlab::Cuda>));
   m.impl("relu6_forward", TORCH_BOX(&convlab::relu6_forward<convlab::Cuda>));
+  m.impl("relu6_", TORCH_BOX(&convlab::relu6_<convlab::Cuda>));
   m.impl("relu6_backward", TORCH_BOX(&convlab::relu6_backward<convlab::Cuda>));
 }

@@ -62,8 +62,16 @@ template <class Impl, class Run> Tensor elementwise(const char* op, const Tensor
   const DType dtype = dtype_of(op, {"input", x});
   const Tensor xd = dense(x);
   Tensor y = output_like(xd);
-  if (x.numel() > 0) run(Impl(x), dtype, in("input", xd), out("output", y));
+  if (x.numel() > 0) run(Impl(x), dtype, x.numel(), in("input", xd), out("output", y));
   return y;
+}
+
+// x = run(x), element by element
+template <class Impl, class Run> void in_place(const char* op, Tensor& x, Run run) {
+  const DType dtype = dtype_of(op, {"input", x});
+  Tensor xd = dense(x);
+  if (x.numel() > 0) run(Impl(x), dtype, x.numel(), in("input", xd), out("output", xd));
+  if (!is_dense(x)) torch::stable::copy_(x, xd);
 }
 
 // dx = run(dy, other), element by element, in the layout of `other`
@@ -76,25 +84,42 @@ template <class Impl, class Run> Tensor elementwise(const char* op, const Tensor
   return dx;
 }
 
-// x -> y, and where x > 0, or [0] unless with_positive: a bool an element that lies as x. as_bits: if x is contiguous or
-// channels_last, bytes [ceil(elements / 8)] of the bits of eight elements side by side in memory, the first the lowest.
+// Whether an element of x has a bit for its sign, and its gradient need not lie as a mask does
+inline bool has_bits(const Tensor& x) { return x.is_contiguous() || is_dense_channels_last(x); }
+
+// dense x -> y, which may be x, and where x > 0, or [0] unless with_positive: a bool an element that lies as x, or as_bits:
+// bytes [ceil(elements / 8)] of the bits of eight elements side by side in memory, the first the lowest.
+template <class Impl>
+Tensor leaky_relu_of(DType dtype, const Tensor& x, Tensor& y, double negative_slope, bool with_positive, bool as_bits) {
+  if (with_positive && as_bits) {
+    Tensor bits = empty({bytes_of_bits(x.numel())}, ScalarType::Byte, x);
+    if (x.numel() > 0)
+      Impl(x).leaky_relu_forward_bits(dtype, x.numel(), negative_slope, in("input", x), out("output", y),
+                                      out("positive", bits));
+    return bits;
+  }
+  Tensor positive = with_positive ? empty_as(x, ScalarType::Bool) : empty({0}, ScalarType::Bool, x);
+  if (x.numel() > 0)
+    Impl(x).leaky_relu_forward(dtype, x.numel(), negative_slope, in("input", x), out("output", y),
+                               out_or_null("positive", with_positive ? &positive : nullptr));
+  return positive;
+}
+
 template <class Impl>
 std::tuple<Tensor, Tensor> leaky_relu_forward(Tensor x, double negative_slope, bool with_positive, bool as_bits) {
   const DType dtype = dtype_of("leaky_relu", {"input", x});
   const Tensor xd = dense(x);
   Tensor y = output_like(xd);
-  if (with_positive && as_bits && (x.is_contiguous() || is_dense_channels_last(x))) {
-    Tensor bits = empty({bytes_of_bits(x.numel())}, ScalarType::Byte, x);
-    if (x.numel() > 0)
-      Impl(x).leaky_relu_forward_bits(dtype, x.numel(), negative_slope, in("input", xd), out("output", y),
-                                      out("positive", bits));
-    return {y, bits};
-  }
-  Tensor positive = with_positive ? empty_as(xd, ScalarType::Bool) : empty({0}, ScalarType::Bool, x);
-  if (x.numel() > 0)
-    Impl(x).leaky_relu_forward(dtype, x.numel(), negative_slope, in("input", xd), out("output", y),
-                               out_or_null("positive", with_positive ? &positive : nullptr));
+  const Tensor positive = leaky_relu_of<Impl>(dtype, xd, y, negative_slope, with_positive, as_bits && has_bits(x));
   return {y, positive};
+}
+
+template <class Impl> Tensor leaky_relu_(Tensor x, double negative_slope, bool with_positive, bool as_bits) {
+  const DType dtype = dtype_of("leaky_relu", {"input", x});
+  Tensor xd = dense(x);
+  const Tensor positive = leaky_relu_of<Impl>(dtype, xd, xd, negative_slope, with_positive, as_bits && has_bits(x));
+  if (!is_dense(x)) torch::stable::copy_(x, xd);
+  return positive;
 }
 
 // dy, positive -> dx, in the layout of `positive`; where it is bits, channels_last or contiguous, as x was
@@ -126,17 +151,17 @@ Tensor leaky_relu_backward(Tensor dy, Tensor positive, double negative_slope, bo
   return dx;
 }
 
-template <class Impl> Tensor relu_forward(Tensor x) {
-  return elementwise<Impl>("relu", x, [&](Impl backend, DType dtype, const void* in, void* out) {
-    backend.relu_forward(dtype, x.numel(), in, out);
-  });
-}
+constexpr auto kRelu = [](auto backend, DType dtype, long long elements, const void* x, void* y) {
+  backend.relu_forward(dtype, elements, x, y);
+};
+constexpr auto kRelu6 = [](auto backend, DType dtype, long long elements, const void* x, void* y) {
+  backend.relu6_forward(dtype, elements, x, y);
+};
 
-template <class Impl> Tensor relu6_forward(Tensor x) {
-  return elementwise<Impl>("relu6", x, [&](Impl backend, DType dtype, const void* in, void* out) {
-    backend.relu6_forward(dtype, x.numel(), in, out);
-  });
-}
+template <class Impl> Tensor relu_forward(Tensor x) { return elementwise<Impl>("relu", x, kRelu); }
+template <class Impl> void relu_(Tensor x) { in_place<Impl>("relu", x, kRelu); }
+template <class Impl> Tensor relu6_forward(Tensor x) { return elementwise<Impl>("relu6", x, kRelu6); }
+template <class Impl> void relu6_(Tensor x) { in_place<Impl>("relu6", x, kRelu6); }
 
 template <class Impl> Tensor relu6_backward(Tensor dy, Tensor y) {
   return elementwise<Impl>("relu6_backward", dy, y,

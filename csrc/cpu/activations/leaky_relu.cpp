@@ -56,9 +56,12 @@ struct Cpu {
 
 CONVLAB_REGISTER_CPU(m) {
   m.impl("leaky_relu_forward", TORCH_BOX(&convlab::leaky_relu_forward<convlab::Cpu>));
+  m.impl("leaky_relu_", TORCH_BOX(&convlab::leaky_relu_<convlab::Cpu>));
   m.impl("leaky_relu_backward", TORCH_BOX(&convlab::leaky_relu_backward<convlab::Cpu>));
   m.impl("relu_forward", TORCH_BOX(&convlab::relu_forward<convlab::Cpu>));
+  m.impl("relu_", TORCH_BOX(&convlab::relu_<convlab::Cpu>));
   m.impl("relu_backward", TORCH_BOX(&convlab::relu_backward<convlab::Cpu>));
   m.impl("relu6_forward", TORCH_BOX(&convlab::relu6_forward<convlab::Cpu>));
+  m.impl("relu6_", TORCH_BOX(&convlab::relu6_<convlab::Cpu>));
   m.impl("relu6_backward", TORCH_BOX(&convlab::relu6_backward<convlab::Cpu>));
 }
