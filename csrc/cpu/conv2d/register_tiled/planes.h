@@ -14,33 +14,39 @@ struct PlanesProduct {
   int parts = 1;  // of the rows, where there are few blocks of pixels
 };
 
-// How an instruction set cuts the pixels of an image
+constexpr int kBlocksTogether = 4;
+
+// How an instruction set cuts the pixels of an image: into blocks of a few vectors, which are a piece of work together where
+// a panel holds all planes of each
 struct Blocks {
-  int lanes, vectors, tile_vectors, count, depth_at_once;
+  int lanes, vectors, tile_vectors, count, depth_at_once, together, pieces;
 
   CONVLAB_INLINE Blocks(const PlanesProduct& p, const InstructionSet& set, int lanes)
       : lanes(lanes),
         vectors(int((p.pixels + lanes - 1) / lanes)),
         tile_vectors(wide_share(vectors, set.most_vectors)),
         count((vectors + tile_vectors - 1) / tile_vectors),
-        depth_at_once(even_share(p.depth, terms_at_once(tile_vectors))) {}
+        depth_at_once(even_share(p.depth, terms_at_once(tile_vectors))),
+        together(depth_at_once < p.depth ? 1 : even_share(count, kBlocksTogether)),
+        pieces((count + together - 1) / together) {}
+  CONVLAB_INLINE int64_t panel() const { return int64_t(tile_vectors) * depth_at_once * lanes; }
 };
 
 template <class A> struct PlanesBench {
   Pixel* rows;
-  A *source, *target;  // panels [vectors, depth at once, L], [rows, pixels of a block]
+  A *source, *target;  // panels [blocks together, vectors, depth at once, L], [rows, pixels of a block]
 
   template <class Memory>
   CONVLAB_INLINE PlanesBench(Memory& memory, const PlanesProduct& p, const Blocks& b, bool finishes) {
     memory.take(rows, p.rows);
-    memory.take(source, int64_t(b.tile_vectors) * b.depth_at_once * b.lanes);
+    memory.take(source, b.together * b.panel());
     memory.take(target, finishes ? int64_t(p.rows) * b.tile_vectors * b.lanes : 0);
   }
 };
 
 }  // namespace register_tiled
 
-// The pieces [begin, end): images x groups x blocks of pixels x parts of the rows. bias [groups, rows]; finish: an
+// The pieces [begin, end): images x groups x blocks of pixels, some together x parts of the rows. bias [groups, rows]; finish: an
 // activation, or null, and then the target is written
 CONVLAB_KERNEL(register_tiled_planes,
                void(const register_tiled::PlanesProduct&, const void* source, const void* weights, const void* bias,

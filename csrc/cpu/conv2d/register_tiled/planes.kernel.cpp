@@ -4,7 +4,8 @@
 //
 // What it does    A block of pixels of so many planes as fill half of an L1 is copied to a panel, because lines a plane
 //                 apart may share few sets of the L1, and all channels of the target meet it before the next planes'.
-//                 Tiles ask for the next block.
+//                 Where a panel holds all planes, four blocks meet some channels in turns, so that a page of the target is
+//                 written a kilobyte at a time. Tiles ask for the next blocks.
 // Against transposing planes  the source is copied and not turned, and the target is written where it belongs.
 // What bounds it  multiply-adds from about 128 channels of the target on; with few, the panel is most of the work, and
 //                 `direct` reads planes where they lie.
@@ -13,6 +14,8 @@
 #include "cpu/conv2d/register_tiled/tile.h"
 
 namespace convlab::CONVLAB_ISA::register_tiled {
+
+constexpr int kRowsInTurns = 24;  // a block's panel comes from the L2 for so many: four tiles
 
 // `lanes` pixels of `depth` planes, `plane` apart -> [vectors, depth, L]
 template <class A> void copy_planes(const A* planes, int64_t plane, int depth, int lanes, A* panel) {
@@ -45,38 +48,49 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
   Term term{0, 0, p.depth};
   Panel<A> panel{
       .terms = &term, .terms_in_chunk = 1, .step = p.packed ? L : 1, .pixels = bench.rows, .bias_of_pixels = true};
-  const auto first_pixel = [&](int64_t block) { return block % blocks.count * width; };
-  const auto lanes_of = [&](int64_t block) {
-    const int64_t left = p.pixels - first_pixel(block);
-    return int(left < width ? left : width);
-  };
-  const auto source_of = [&](int64_t block) {
-    return source + block / blocks.count * p.depth * p.pixels + first_pixel(block);
+  const int64_t planes_of_source = p.depth * p.pixels, planes_of_target = p.rows * p.pixels;
+  const auto first_block = [&](int64_t piece) { return int(piece / p.parts % blocks.pieces) * blocks.together; };
+  const auto lanes_from = [&](int block, int count) {  // of so many blocks
+    const int64_t left = p.pixels - int64_t(block) * width, most = int64_t(count) * width;
+    return int(left < most ? left : most);
   };
   for (int64_t piece = begin; piece < end; piece++) {
-    const int64_t block = piece / p.parts, planes = block / blocks.count;  // of all images; an image and group
-    const int group = int(planes % p.groups), part = int(piece % p.parts);
-    const int64_t row = int64_t(p.rows) * part / p.parts, rows = int64_t(p.rows) * (part + 1) / p.parts - row;
-    const Segment segment{0, 1, p.depth, row, rows, rows, false};
-    panel.lanes = lanes_of(block), panel.vectors = (panel.lanes + L - 1) / L;
-    panel.bias = bias + group * p.rows;
-    const int64_t to = planes * p.rows * p.pixels + first_pixel(block);
-    panel.target = finish ? bench.target : target + to;
+    const int64_t planes = piece / p.parts / blocks.pieces;  // of all images; an image and group
+    const int group = int(planes % p.groups), part = int(piece % p.parts), block = first_block(piece);
+    const int together = blocks.count - block < blocks.together ? blocks.count - block : blocks.together;
+    const int first = int(int64_t(p.rows) * part / p.parts), last = int(int64_t(p.rows) * (part + 1) / p.parts);
+    const int rows_in_turns = together > 1 ? kRowsInTurns : last - first;
     const int chunks = (p.depth + blocks.depth_at_once - 1) / blocks.depth_at_once;
+    panel.bias = bias + group * p.rows;
     Ahead ahead;
-    if (piece + 1 < end && part + 1 == p.parts)
-      ahead.share(source_of(block + 1), lanes_of(block + 1) * int64_t(sizeof(A)),
-                  int64_t(chunks) * TilesOf(int(rows), most_pixels(panel.vectors)).count, p.depth,
+    if (piece + 1 < end && part + 1 == p.parts) {
+      const int64_t next = (piece + 1) / p.parts / blocks.pieces;
+      const int coming = first_block(piece + 1);
+      ahead.share(source + next * planes_of_source + int64_t(coming) * width,
+                  lanes_from(coming, blocks.together) * int64_t(sizeof(A)),
+                  int64_t(chunks) * together * TilesOf(last - first, most_pixels(blocks.tile_vectors)).count, p.depth,
                   p.pixels * int64_t(sizeof(A)));
+    }
     for (int i = 0, c = 0; i < chunks; i++, c += term.channels) {
       term.channels = p.depth - c < blocks.depth_at_once ? p.depth - c : blocks.depth_at_once;
-      copy_planes(source_of(block) + c * p.pixels, p.pixels, term.channels, panel.lanes, bench.source);
-      panel.weights = bench.source, panel.vector_stride = int64_t(term.channels) * L;
+      panel.vector_stride = int64_t(term.channels) * L;
       panel.source = weights + group * p.group + c * panel.step;
-      tiles<A>(panel, segment, ahead, c == 0);
+      for (int b = 0; b < together; b++)
+        copy_planes(source + planes * planes_of_source + c * p.pixels + int64_t(block + b) * width, p.pixels,
+                    term.channels, lanes_from(block + b, 1), bench.source + b * blocks.panel());
+      for (int row = first; row < last; row += rows_in_turns)
+        for (int b = 0; b < together; b++) {
+          const int rows = last - row < rows_in_turns ? last - row : rows_in_turns;
+          const Segment segment{0, 1, p.depth, row, rows, rows, false};
+          const int64_t to = planes * planes_of_target + int64_t(block + b) * width;
+          panel.lanes = lanes_from(block + b, 1), panel.vectors = (panel.lanes + L - 1) / L;
+          panel.target = finish ? bench.target : target + to;
+          panel.weights = bench.source + b * blocks.panel();
+          tiles<A>(panel, segment, ahead, c == 0);
+          if (finish && i + 1 == chunks)
+            finish_rows(*finish, bench.target + row * width, width, rows, panel.lanes, to + row * finish->to.c);
+        }
     }
-    if (finish)
-      finish_rows(*finish, bench.target + row * width, width, int(rows), panel.lanes, to + row * finish->to.c);
   }
 }
 

@@ -36,7 +36,7 @@ struct PlanesTables {
   int64_t vectors_of_rows() const {
     return int64_t(filters.groups) * ((filters.width + blocks.lanes - 1) / blocks.lanes);
   }
-  int64_t pieces() const { return product.images * product.groups * blocks.count * product.parts; }
+  int64_t pieces() const { return product.images * product.groups * blocks.pieces * product.parts; }
 
  private:
   static PlanesProduct product_of(const Problem& p, const Filters& f) {
