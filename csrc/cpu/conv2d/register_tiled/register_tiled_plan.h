@@ -34,11 +34,14 @@ constexpr int kNarrow = 12;  // target channels a group, or a vector's lanes: fe
 // NCHW
 constexpr int kShallow = 4;
 constexpr int kDeep = 16;  // source channels a group: so many pay for them also where a tile is narrow
-constexpr int kFewPlanes = 32;  // of the source of 1 x 1 filters: so few are not worth turning either
 // wgrad of 1 x 1 filters does not turn planes of so many elements where there are so few channels on one side, and weights
 constexpr int kLargePlane = 256, kFewTurned = 24, kWeightsOfFew = 3072;
 // nor, with AVX-512, of so many elements with so few weights
 constexpr int kLargestPlane = 2048, kWeightsOfLargest = 4608;
+// Channels of the source of 1 x 1 filters that `direct` reads as planes: to few channels, and of planes of many pages; to more
+// channels kFewTurned, and with AVX2 of large planes
+constexpr int kFewRead = 72, kFewPages = 32, kFewOfLarge = 32;
+constexpr int64_t kManyPages = 8192;  // elements of a plane
 constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad,
 constexpr int kManySums = 8192;  // unless a group has so many weights, where it is slower (1.1 to 1.6 times)
 constexpr int kFewTerms = 96;  // of a matrix product: 1.0 to 4 times as fast here, for eight images
@@ -64,7 +67,8 @@ inline bool direct_takes_planes(const Problem& p, int width, int depth) {
     return plane >= kLargePlane && std::min(width, depth) <= kFewTurned && weights <= kWeightsOfFew;
   }
   if (!takes_planes(p)) return large_vectors && whole;
-  return whole && (width <= kFewTurned || depth <= (plane >= kLargestPlane ? kFewPlanes : kFewTurned));
+  if (width <= kFewTurned) return whole && depth <= (plane >= kManyPages ? kFewPages : kFewRead);
+  return whole && depth <= (plane >= kLargestPlane && !large_vectors ? kFewOfLarge : kFewTurned);
 }
 
 inline bool best(const Problem& p) {
