@@ -100,6 +100,11 @@ CONVLAB_INLINE int64_t panel_row(const Depthwise& d, int lanes) {
 // The memory that a thread works in, for sums of type A in vectors of `lanes`: panels of a strip; forward and dgrad also
 // a plane's weights and bias, each broadcast. wgrad also sums [R S, lanes] of a chunk, of pixels read up to a vector
 // past their end; of planes two, for whole vectors and for the last vector of a row, and their totals.
+// Vectors of channels that wgrad reads side by side, where they lie: their sums stay in the L1
+CONVLAB_INLINE int vectors_at_once(const Depthwise& d) {
+  return d.source_in_place && d.target_in_place && d.group == 1 ? 16 : 1;
+}
+
 template <class A> struct Bench {
   A *weights, *bias, *total, *sums, *target, *source;
 
@@ -108,7 +113,7 @@ template <class A> struct Bench {
     memory.take(weights, d.planes && !wgrad ? taps : 0);
     memory.take(bias, d.planes && !wgrad ? lanes : 0);
     memory.take(total, d.planes && wgrad ? 2 * taps : 0);
-    memory.take(sums, !wgrad ? 0 : d.planes ? 2 * taps : taps + lanes);
+    memory.take(sums, !wgrad ? 0 : d.planes ? 2 * taps : vectors_at_once(d) * taps + lanes);
     memory.take(target, d.target_in_place && !(d.planes && wgrad)
                             ? 0
                             : d.product.rows_per_strip * (d.planes ? panel_row(d, lanes) : columns * lanes));

@@ -4,8 +4,8 @@
 // What it does    Three taps that lie along a tile share its loads: M + 2 of them feed 3 M multiply-adds, with three
 //                 vectors of weights in registers. The other taps load for themselves. channels_last is read where it
 //                 lies, in wide tiles: two places and several vectors of channels, so that whole lines are read one after
-//                 another; places come sorted by the taps that reach them, so padding costs nothing. Where pixels
-//                 lie so far apart that the L1 would not hold them, for other types and for planes, a strip's rows
+//                 another; places come sorted by the taps that reach them, so padding costs nothing. Where many taps read
+//                 pixels so far apart that the L1 would not hold them, for other types and for planes, a strip's rows
 //                 are first copied between zeros. A vector of small planes is turned into pixels on the way, and
 //                 back: rows of seven elements would leave most lanes without work. In groups, every lane meets the
 //                 channels of its group one after another, each moved to all lanes of the group first; what a place
@@ -168,7 +168,7 @@ void pixels_in_place(const Depthwise& d, const Groups<A, grouped>& groups, const
   const int whole = last < d.channels / L ? last : d.channels / L;  // vectors before one that covers part of another
   each_run(d, s, Lens<const A>{source, from.h, from.w, 0}, Lens<A>{target, to.h, to.w, 0},
            [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
-             if (grouped || whole < kWide) {
+             if (grouped || whole < 2) {
                for (int v = first; v < last; v++) {
                  const int channel = first_channel(d.channels, v, L);
                  tiles<A>(taps, groups, count, x + channel, step, weights + v * vector_stride, bias + channel,

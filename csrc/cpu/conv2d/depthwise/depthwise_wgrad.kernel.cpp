@@ -1,7 +1,9 @@
 // Depthwise wgrad: each tap's weight is the sum over all places of dy times the source under the tap.
 //
 // What it does    A tile's vectors of dy stay in registers while all taps go by, three at a time where one load of x
-//                 serves three; places, blocks and panels are those of forward, or bands those of bands.h. Sums of a tap are vectors, of channels or of columns; the lanes of columns are
+//                 serves three; places, blocks and panels are those of forward, or bands those of bands.h. Where
+//                 channels are read in memory, a tile's places meet a kilobyte of them before the next: whole lines,
+//                 one after another. Sums of a tap are vectors, of channels or of columns; the lanes of columns are
 //                 added up at the end. Sums of about kChunk terms are put aside. Slices of strips are summed apart and
 //                 added up in their order: the same bits for any number of threads.
 // What bounds it  multiply-adds and memory, as forward.
@@ -50,13 +52,19 @@ void wgrad_tile(const Taps& taps, const Groups<A, grouped>& groups, const A* x, 
     }
 }
 
+// Of so many vectors of channels, one behind another from `first` on, place after place
 template <class A, bool grouped>
-void wgrad_tiles(const Taps& taps, const Groups<A, grouped>& groups, int count, const A* x, int64_t step, const A* dy,
-                 int64_t dy_step, A* sums) {
-  constexpr int most = grouped ? kGroupPlaces : kPlaces;
+void wgrad_tiles(const Depthwise& d, const Taps& taps, const Groups<A, grouped>& groups, int64_t first, int vectors,
+                 int count, const A* x, int64_t step, const A* dy, int64_t dy_step, A* sums) {
+  constexpr int most = grouped ? kGroupPlaces : kPlaces, L = kLanes<A>;
+  const int64_t channel = first_channel(d.channels, first, L);
   for (int places; count > 0; count -= places, x += places * step, dy += places * dy_step) {
     places = next_tile(count, most);
-    of_size<most>(places, [](auto m) { return &wgrad_tile<A, grouped, m>; })(taps, groups, x, step, dy, dy_step, sums);
+    const auto f = of_size<most>(places, [](auto m) { return &wgrad_tile<A, grouped, m>; });
+    for (int v = 0; v < vectors; v++) {
+      const int64_t at = first_channel(d.channels, first + v, L) - channel;
+      f(taps, groups, x + at, step, dy + at, dy_step, sums + int64_t(v) * d.kernel_taps * L);
+    }
   }
 }
 
@@ -73,7 +81,8 @@ void wgrad_pixels_of(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums
   const Groups<A, grouped> groups(d.group);
   const Product& p = d.product;
   const int vectors = (d.channels + L - 1) / L, lanes = d.channels < L ? d.channels : L;
-  const int64_t parts = parts_of(d, vectors), strips = p.strips(), size = int64_t(d.kernel_taps) * L;
+  const int64_t parts = parts_of(d, vectors), strips = p.strips(), size = int64_t(d.kernel_taps) * L,
+                at_once = vectors_at_once(d);
   Carver carver{scratch};
   const Bench<A> bench(carver, d, L, true);
   int64_t zeroed = 0;
@@ -82,7 +91,8 @@ void wgrad_pixels_of(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums
     const int64_t last = first + d.vectors_per_piece < vectors ? first + d.vectors_per_piece : vectors;
     clear(sums + (slice * vectors + first) * size, (last - first) * size);
     for (int64_t strip = strips * slice / d.slices; strip < strips * (slice + 1) / d.slices; strip++)
-      for (int64_t vector = first; vector < last; vector++) {
+      for (int64_t vector = first; vector < last; vector += at_once) {
+        const int count = int(last - vector < at_once ? last - vector : at_once);
         const int channel = first_channel(d.channels, vector, L);
         const Reach reach(d, strip);
         const Strip& s = reach.strip;
@@ -96,15 +106,19 @@ void wgrad_pixels_of(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums
           take_in(image + s.row0 * p.target.h, p.target, s.row1 - s.row0, p.columns.target, lanes, bench.target, L);
 
         const auto put_aside = [&] {
-          add(bench.sums + (d.channels > L ? vector * L - channel : 0), size, sums + (slice * vectors + vector) * size);
-          clear(bench.sums, size);
+          for (int v = 0; v < count; v++) {
+            const int64_t covered =  // lanes that the vector before has as well
+                d.channels > L ? (vector + v) * L - first_channel(d.channels, vector + v, L) : 0;
+            add(bench.sums + v * size + covered, size, sums + (slice * vectors + vector + v) * size);
+          }
+          clear(bench.sums, count * size);
         };
-        clear(bench.sums, size);
+        clear(bench.sums, count * size);
         int64_t terms = 0;
         each_run(d, s, from, grad,
-                 [&](const Taps& taps, int count, const A* x, int64_t step, const A* dy, int64_t dy_step) {
-                   wgrad_tiles<A>(taps, groups, count, x, step, dy, dy_step, bench.sums);
-                   terms += count;
+                 [&](const Taps& taps, int places, const A* x, int64_t step, const A* dy, int64_t dy_step) {
+                   wgrad_tiles<A>(d, taps, groups, vector, count, places, x, step, dy, dy_step, bench.sums);
+                   terms += places;
                    if (terms >= kChunk) put_aside(), terms = 0;
                  });
         put_aside();
@@ -223,7 +237,7 @@ void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
       for (int q = 0; q < columns && !d.window.size; q += L) {
         const bool last = q + L > columns;
         if (last && columns > L) q = columns - L;
-        wgrad_tiles<A>(block.taps, Groups<A, false>(1), r.count, from.at(r.from, q), r.from_step * from.row,
+        wgrad_tiles<A>(d, block.taps, Groups<A, false>(1), 0, 1, r.count, from.at(r.from, q), r.from_step * from.row,
                        grad.at(r.at, q), grad.row, bench.sums + (last ? size : 0));
       }
       add(bench.sums, 2 * size, bench.total);
