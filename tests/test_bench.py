@@ -635,7 +635,7 @@ def test_the_cpus_record_has_its_rows(name):
 # ---- the page ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", [figures.CPU, figures.AVX512])
+@pytest.mark.parametrize("block", [figures.CPU, figures.AVX512, figures.MODELS])
 def test_the_page_says_what_was_measured(block):
     text = figures.PAGE.read_text()
     source = figures.source_of(text, block)

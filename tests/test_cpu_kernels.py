@@ -123,6 +123,7 @@ WIDE = [
     Conv(3, 300, 13, 14, 150, 1, 1),
     Conv(1, 260, 14, 14, 520, 1, 1, groups=2),
     Conv(2, 5, 16, 16, 70, 1, 1),
+    Conv(2, 40, 21, 31, 90, 1, 1),
 ]
 
 
@@ -130,7 +131,7 @@ WIDE = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tiles_of_several_vectors(conv, dtype):
     """More terms than a tile meets at once, and vectors that no wide tile divides. Among them planes of 1 x 1 filters,
-    whose pixels are the lanes: blocks with remainders, in parts where an image has few."""
+    whose pixels are the lanes: blocks with remainders, in parts where an image has few, or several together."""
     x, w, b = conv.tensors(dtype)
 
     def run(x, w, b):
@@ -159,6 +160,28 @@ def test_large_targets_of_few_weights(conv):
     )
     alone = CF.conv2d(channels_last(x[:1]), w, b, *conv.arguments, algo="register_tiled")
     assert torch.equal(alone, y[:1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "conv",
+    [
+        Conv(2, 64, 9, 56, 64, 3, 3, padding=(1, 1), groups=64),
+        Conv(1, 296, 13, 8, 296, 5, 4, (2, 1), (2, 1), groups=296),  # more vectors than wgrad reads at once, the last in part
+        Conv(2, 32, 30, 33, 32, 3, 3, padding=(1, 1), groups=32),
+        Conv(1, 256, 14, 14, 256, 7, 7, padding=(3, 3), groups=256),  # too many taps: copied
+    ],
+    ids=str,
+)
+def test_depthwise_of_pixels_far_apart(conv, dtype):
+    """channels_last, a multiple of many cache lines from pixel to pixel"""
+    x, w, b = conv.tensors(dtype)
+
+    def run(x, w, b):
+        return CF.conv2d(x, w, b, *conv.arguments, algo="depthwise")
+
+    y = run(channels_last(x), w, b)
+    check_conv(run, channels_last(x), w, b, channels_last(torch.randn_like(y)), conv.arguments, str(conv))
 
 
 @pytest.mark.parametrize("shape", [(0, 40, 5, 5), (3, 40, 1, 1)], ids=["no image", "padding alone"])

@@ -4,7 +4,7 @@ compares them.
     python -m tools.figures                  from the records that the page names
     python -m tools.figures RECORD.json      from that of a run on a CPU or a GPU, or of make gpu-report
 
-A GPU, a CPU and one with AVX-512 have a block of the page each, between lines that name the JSON.
+A GPU, a CPU and one with AVX-512 have a block of the page each, and whole models, between lines that name the JSON.
 """
 
 import re
@@ -21,7 +21,7 @@ from tools import run
 from tools.gpu_report import KINDS
 
 PAGE, README = ROOT / "docs" / "performance.md", ROOT / "README.md"
-CPU, AVX512, GPU = BLOCKS = "measured", "measured with AVX-512", "measured on a GPU"
+CPU, AVX512, MODELS, GPU = BLOCKS = "measured", "measured with AVX-512", "measured of whole models", "measured on a GPU"
 AROUND = "the functions around these"  # in the README; the page names each
 BARS = re.compile(r"(<!-- how fast -->\n).*?(<!-- end of how fast -->)", re.DOTALL)
 
@@ -46,6 +46,10 @@ def of_gpu(read) -> bool:
     return read.get("command") in (record.REPORT, "gpu")
 
 
+def of_models(read) -> bool:
+    return read.get("command") == "models"
+
+
 def source_of(text, block=CPU):
     """The JSON that the page's block names, or None while nothing has been measured. Raises BadRecord without a
     block."""
@@ -61,7 +65,7 @@ def contents_of(text, block=CPU):
 def updated(text, read, name):
     """The page with the block written anew that `read`, the JSON which lies in `name`, is for."""
     wide = read.get("machine", {}).get("capability") == "AVX512" and f"<!-- {AVX512}: " in text
-    block = GPU if of_gpu(read) else AVX512 if wide else CPU
+    block = GPU if of_gpu(read) else MODELS if of_models(read) else AVX512 if wide else CPU
     match = _block(text, block)
     new = f"<!-- {block}: {name} -->\n{tables(read, name)}\n<!-- end of what was {block} -->"
     return text[: match.start()] + new + text[match.end() :]
@@ -104,15 +108,15 @@ def bars(read, one=10) -> str:
 
 
 def tables(read, name="the file") -> str:
-    """A block, from the JSON of a run on a CPU or a GPU, or of a GPU's report. Raises BadRecord for a run that is dry, or
+    """A block, from the JSON of a run on a CPU, a GPU or of whole models, or of a GPU's report. Raises BadRecord for a run that is dry, or
     not of what convlab does unasked."""
     gpu, kept = of_gpu(read), record.opened(read, name)
-    whole = kept["command"] == ("gpu" if gpu else "cpu") and not kept["dry"] and (gpu or kept["complete"])
+    whole = kept["command"] in (("gpu",) if gpu else ("cpu", "models")) and not kept["dry"] and (gpu or kept["complete"])
     options = kept["options"]
     words = [word for word in options["words"] or () if not (gpu and set(word.split(",")) <= {*KINDS, "tiles"})]
     if not whole or words or options["shape"] or options["cold"] or options["algo"] != "auto":
         raise BadRecord(f"the page shows whole runs: {name} has a dry one, a selection of rows, --cold or --algo")
-    parts = _gpu(read, kept) if gpu else _cpu(kept)
+    parts = _gpu(read, kept) if gpu else _models(kept) if of_models(read) else _cpu(kept)
     written = (part if isinstance(part, str) else _markdown(*part) for part in parts)
     return "\n\n".join(part for part in written if part)
 
@@ -129,11 +133,10 @@ def _cpu(kept):
     rows = [row for row in kept["rows"] if row["threads"] == c["threads"]]
     layers = {layer.name: _shape(layer) for layer in CONVOLUTIONS}
     convolutions = [row for row in rows if row["kind"] == "conv" and row["layout"] == "nchw" and row["layer"] in layers]
-    disturbed = sum(row.get("disturbed", False) for row in rows)
     return [
         f"{m['cpu']}, {c['threads']} threads, {m['capability']}, float32, torch {m['torch']}: a peak of "
         f"{c['fma'] / 1e9:.0f} GFLOP/s. Behind each rate, how many times faster than the best of torch, NCHW and "
-        "channels_last." + f" Other programs disturbed {disturbed} of {len(rows)} rows." * bool(disturbed),
+        "channels_last." + _disturbed(rows),
         report.pivot(
             "NCHW convolution, N x C x H x W -> K",
             convolutions,
@@ -143,6 +146,30 @@ def _cpu(kept):
         ),
         report.in_all(kept["rows"]),
     ]
+
+
+def _models(kept):
+    m, most = kept["machine"], max(row["threads"] for row in kept["rows"])
+    rows = [row for row in kept["rows"] if row["threads"] == most]
+    return [
+        f"{m['cpu']}, {most} threads, {m['capability']}, float32, torch {m['torch']}: milliseconds, and how many times as fast as "
+        "the best of torch, NCHW and channels_last." + _disturbed(rows),
+        report.pivot(
+            "model",
+            rows,
+            lambda row: row["layer"],
+            lambda row: f"{report.WHOLE[row['kind']]} in {row['layout']}",
+            lambda row: (
+                f"{report.times_of(row, OURS)['median'] / 1e3:.0f} ms, {report.ratio_of(row, report.peers_of(row)):.2f}"
+            ),
+        ),
+        report.in_all(kept["rows"]),
+    ]
+
+
+def _disturbed(rows):
+    count = sum(row.get("disturbed", False) for row in rows)
+    return f" Other programs disturbed {count} of {len(rows)} rows." * bool(count)
 
 
 def _shape(layer):
