@@ -697,7 +697,9 @@ def test_the_page_says_that_rows_were_disturbed(whole_run):
     assert f"Other programs disturbed 1 of {len(whole_run['rows'])} rows." in figures.tables(whole_run)
 
 
-@pytest.mark.parametrize("option,value", [("words", ["lenet-c1"]), ("cold", True), ("algo", "direct")])
+@pytest.mark.parametrize(
+    "option,value", [("words", ["lenet-c1"]), ("cold", True), ("algo", "direct"), ("of", "survey")]
+)
 def test_the_page_takes_whole_runs_only(whole_run, option, value):
     with pytest.raises(record.BadRecord, match="no block"):
         figures.updated("# a page without it", whole_run, "run.json")

@@ -47,7 +47,7 @@ def of_gpu(read) -> bool:
 
 
 def of_models(read) -> bool:
-    return read.get("command") == "models"
+    return read.get("options", {}).get("of") == "models"
 
 
 def source_of(text, block=CPU):
@@ -108,14 +108,23 @@ def bars(read, one=10) -> str:
 
 
 def tables(read, name="the file") -> str:
-    """A block, from the JSON of a run on a CPU, a GPU or of whole models, or of a GPU's report. Raises BadRecord for a run that is dry, or
-    not of what convlab does unasked."""
+    """A block, from the JSON of a run on a CPU, a GPU or of whole models, or of a GPU's report. Raises BadRecord for a run
+    that is dry, or not of what convlab does unasked."""
     gpu, kept = of_gpu(read), record.opened(read, name)
-    whole = kept["command"] in (("gpu",) if gpu else ("cpu", "models")) and not kept["dry"] and (gpu or kept["complete"])
+    whole = kept["command"] == ("gpu" if gpu else "cpu") and not kept["dry"] and (gpu or kept["complete"])
     options = kept["options"]
     words = [word for word in options["words"] or () if not (gpu and set(word.split(",")) <= {*KINDS, "tiles"})]
-    if not whole or words or options["shape"] or options["cold"] or options["algo"] != "auto":
-        raise BadRecord(f"the page shows whole runs: {name} has a dry one, a selection of rows, --cold or --algo")
+    if (
+        not whole
+        or words
+        or options["shape"]
+        or options["cold"]
+        or options["algo"] != "auto"
+        or options.get("of") == "survey"
+    ):
+        raise BadRecord(
+            f"the page shows whole runs: {name} has a dry one, a selection of rows, a survey, --cold or --algo"
+        )
     parts = _gpu(read, kept) if gpu else _models(kept) if of_models(read) else _cpu(kept)
     written = (part if isinstance(part, str) else _markdown(*part) for part in parts)
     return "\n\n".join(part for part in written if part)

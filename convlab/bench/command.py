@@ -89,12 +89,12 @@ def _complete(args):
         args.old = record.load(args.compare) if args.compare else None
     except record.BadRecord as error:
         args.error(f"argument --compare: {error}")
-    of = args.words.pop(0) if args.command == "cpu" and args.words[:1] in (["survey"], ["models"]) else ""
-    if of == "models":
+    args.of = args.words.pop(0) if args.command == "cpu" and args.words[:1] in (["survey"], ["models"]) else ""
+    if args.of == "models":
         found = _models(args)
     else:
         problems = _one_convolution(args) if args.shape or args.filters else None
-        problems = problems or (survey.problems() if of else cases.zoo(backend))
+        problems = problems or (survey.problems() if args.of else cases.zoo(backend))
         if args.dry:
             problems = cases.Problems(*(tuple(map(gpu.small, layers)) for layers in problems))
         found = cases.cases_of(problems, backend, args.algo, not (args.no_compile or args.dry))
@@ -165,7 +165,7 @@ def devices_of(args):
 def run(args, devices, path=None):
     """The record of a run, which is also written to `path`: at the end, and after rows as long as writing, which takes
     longer the more there are, takes little of the time. An interrupt ends it early, with the rows there are."""
-    chosen_ = ("words", "shape", "filters", "algo", "cold", "no_compile", "sample", "seed", "budget")
+    chosen_ = ("of", "words", "shape", "filters", "algo", "cold", "no_compile", "sample", "seed", "budget")
     kept = {"version": record.VERSION, "command": args.command, "when": record.now(), "complete": False}
     kept |= {"left_out": 0, "why_left_out": "interrupted", "dry": args.dry}
     kept["machine"] = record.machine() | devices[0].facts()
