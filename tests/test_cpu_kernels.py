@@ -167,9 +167,8 @@ def test_large_targets_of_few_weights(conv):
     "conv",
     [
         Conv(2, 64, 9, 56, 64, 3, 3, padding=(1, 1), groups=64),
-        Conv(
-            1, 296, 13, 8, 296, 5, 4, (2, 1), (2, 1), groups=296
-        ),  # more vectors than wgrad reads at once, the last in part
+        # more vectors than wgrad reads at once, the last in part
+        Conv(1, 296, 13, 8, 296, 5, 4, (2, 1), (2, 1), groups=296),
         Conv(2, 32, 30, 33, 32, 3, 3, padding=(1, 1), groups=32),
         Conv(1, 256, 14, 14, 256, 7, 7, padding=(3, 3), groups=256),  # too many taps: copied
     ],

@@ -2,6 +2,7 @@
 everywhere, in less than two microseconds."""
 
 import dataclasses
+import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -78,18 +79,18 @@ def test_what_plans_for_whom():
 def test_a_plan_takes_two_microseconds():
     """Of a shape that was planned before, with what "auto" looks at; each is asked often enough that the clock does not
     matter."""
-    often, slowest = 200, {}
-    for layer in layers.NAMED:
-        for dtype in (torch.float32, torch.float16):
-            problem = layers.find(layer).problem(dtype)
-            for pass_ in PASSES:
-                doing, times = problem.doing(pass_), []
-                for _ in range(5):
-                    begin = time.thread_time()
+    often, times = 200, {}
+    for _ in range(5):  # rounds of all: what disturbs one leaves the others of a plan alone
+        for layer in layers.NAMED:
+            for dtype in (torch.float32, torch.float16):
+                problem = layers.find(layer).problem(dtype)
+                for pass_ in PASSES:
+                    doing, begin = problem.doing(pass_), time.thread_time()
                     for _ in range(often):
                         lab.choice("cuda", doing, 0)
-                    times.append((time.thread_time() - begin) / often)
-                slowest[layer, dtype, pass_] = 1e6 * min(times)  # what others add is not the plan's
+                    taken = (time.thread_time() - begin) / often
+                    times.setdefault((layer, dtype, pass_), []).append(taken)
+    slowest = {key: 1e6 * statistics.median(found) for key, found in times.items()}
     where = max(slowest, key=slowest.get)
     assert slowest[where] < 2, (where, slowest[where])
 

@@ -15,8 +15,8 @@ constexpr int64_t kStripBytes = 256 << 10;
 // channels_last a tile of channels finds its lines in the L1.
 constexpr int64_t kPlanesBytes = 512 << 10, kNearPixels = 128;
 constexpr int64_t kTargetBytes = 128 << 10, kFewWeights = 64 << 10;  // of a strip, if so few bytes of weights meet it
-constexpr int64_t kStripPixels =
-    1024;  // of the target: 16 bytes each in the table of addresses, up to 256 in its panel
+// Of the target: each has 16 bytes in the table of addresses, and up to 256 in its panel.
+constexpr int64_t kStripPixels = 1024;
 constexpr int64_t kFewPixels = 128;  // of the target: a strip of less takes several images
 constexpr int kPlanes = 16;  // channels of the source: fewer planes are faster read where they lie than packed
 constexpr int64_t kPiecesOfWideTiles = 8;  // fewer are narrow: a thread that has one more would keep the others waiting
