@@ -20,11 +20,11 @@ torch.compile(fullgraph=True) and torch.export together. torch.func's transforms
 from typing import NamedTuple
 
 import torch
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 
 from . import ops, simulator
 from ._batching import BIAS, W, X, Y, channel_by_channel, convolution, elementwise, first, image_by_image
-from ._fast_apply import apply, asked_for, binds_nothing, has_at_once, needs_autograd, record
+from ._fast_apply import apply, asked_for, binds_nothing, has_at_once, is_watched, needs_autograd, record
 from ._levels import is_functionalized
 from .arguments import is_channels_last, only_contiguous, plane
 
@@ -76,18 +76,8 @@ def in_place(function: type[Function], x, *args):
     of torch.Tensor is to see what torch itself does in place: there the output is made and copied. Views and leaves that
     want a gradient are torch's to handle, and to refuse.
     """
-    wants_gradient = x.requires_grad and needs_autograd(x)
-    if (
-        torch.compiler.is_compiling()
-        or type(x) is not torch.Tensor
-        or x._is_view()
-        or (wants_gradient and x.is_leaf)
-        or forward_ad._current_level >= 0
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._functorch.is_functorch_wrapped_tensor(x)
-        or torch._C._len_torch_dispatch_stack() > (simulator.current() is not None)
-        or torch._C._is_tracing()
-    ):
+    wants_gradient = needs_autograd(x)
+    if is_watched(x) or x._is_view() or (wants_gradient and x.is_leaf):
         y = apply(function, x, *args)
         return overwrite(x, y if isinstance(y, torch.Tensor) else y[0])
     if wants_gradient:

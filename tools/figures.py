@@ -111,17 +111,19 @@ def tables(read, name="the file") -> str:
     """A block, from the JSON of a run on a CPU, a GPU or of whole models, or of a GPU's report. Raises BadRecord for a run
     that is dry, or not of what convlab does unasked."""
     gpu, kept = of_gpu(read), record.opened(read, name)
-    whole = kept["command"] == ("gpu" if gpu else "cpu") and not kept["dry"] and (gpu or kept["complete"])
     options = kept["options"]
     words = [word for word in options["words"] or () if not (gpu and set(word.split(",")) <= {*KINDS, "tiles"})]
-    if (
-        not whole
-        or words
-        or options["shape"]
-        or options["cold"]
-        or options["algo"] != "auto"
-        or options.get("of") == "survey"
-    ):
+    partial = (
+        kept["command"] != ("gpu" if gpu else "cpu"),
+        kept["dry"],
+        not (gpu or kept["complete"]),
+        words,
+        options["shape"],
+        options["cold"],
+        options["algo"] != "auto",
+        options.get("of") == "survey",
+    )
+    if any(partial):
         raise BadRecord(
             f"the page shows whole runs: {name} has a dry one, a selection of rows, a survey, --cold or --algo"
         )

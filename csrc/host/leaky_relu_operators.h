@@ -45,6 +45,11 @@ inline Tensor dense(const Tensor& x) {
   return out;
 }
 
+// x = xd, which is dense(x) with other values
+inline void write_back(Tensor& x, const Tensor& xd) {
+  if (xd.const_data_ptr() != x.const_data_ptr()) torch::stable::copy_(x, xd);
+}
+
 // The elements of t in x's memory order, where x is dense.
 inline Tensor in_order_of(const Tensor& x, const Tensor& t) {
   bool ordered = true;
@@ -71,7 +76,7 @@ template <class Impl, class Run> void in_place(const char* op, Tensor& x, Run ru
   const DType dtype = dtype_of(op, {"input", x});
   Tensor xd = dense(x);
   if (x.numel() > 0) run(Impl(x), dtype, x.numel(), in("input", xd), out("output", xd));
-  if (!is_dense(x)) torch::stable::copy_(x, xd);
+  write_back(x, xd);
 }
 
 // dx = run(dy, other), element by element, in the layout of `other`
@@ -118,7 +123,7 @@ template <class Impl> Tensor leaky_relu_(Tensor x, double negative_slope, bool w
   const DType dtype = dtype_of("leaky_relu", {"input", x});
   Tensor xd = dense(x);
   const Tensor positive = leaky_relu_of<Impl>(dtype, xd, xd, negative_slope, with_positive, as_bits && has_bits(x));
-  if (!is_dense(x)) torch::stable::copy_(x, xd);
+  write_back(x, xd);
   return positive;
 }
 

@@ -97,14 +97,16 @@ CONVLAB_INLINE int64_t panel_row(const Depthwise& d, int lanes) {
   return round_up(d.product.columns.target, d.in_pairs ? 2 * lanes : lanes);
 }
 
-// Vectors of channels that wgrad reads side by side, where they lie: their sums stay in the L1
+// Vectors of channels that wgrad reads side by side, where they lie: whole lines, and their sums stay in the L1
+constexpr int kVectorsAtOnce = 16;
+
 CONVLAB_INLINE int vectors_at_once(const Depthwise& d) {
-  return d.source_in_place && d.target_in_place && d.group == 1 ? 16 : 1;
+  return d.source_in_place && d.target_in_place && d.group == 1 ? kVectorsAtOnce : 1;
 }
 
 // The memory that a thread works in, for sums of type A in vectors of `lanes`: panels of a strip; forward and dgrad also
-// a plane's weights and bias, each broadcast. wgrad also sums [R S, lanes] of a chunk, of pixels read up to a vector
-// past their end; of planes two, for whole vectors and for the last vector of a row, and their totals.
+// a plane's weights and bias, each broadcast. wgrad also sums [R S, lanes] of a chunk, or of vectors_at_once, of pixels
+// read up to a vector past their end; of planes two, for whole vectors and for the last vector of a row, and their totals.
 template <class A> struct Bench {
   A *weights, *bias, *total, *sums, *target, *source;
 
