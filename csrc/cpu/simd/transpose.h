@@ -6,38 +6,52 @@
 
 namespace convlab::CONVLAB_ISA {
 
-constexpr int kPrefetched = 64;  // elements ahead: there are too many rows for the hardware to follow
+constexpr int kPrefetched = 32;  // elements ahead: there are too many rows for the hardware to follow
+constexpr int kPages = 64;  // rows at a time, each in a page of its own: a core keeps the addresses of so many at hand
 
 // `count` elements that lie 1 or 2 apart, from the first on
-template <class A, class T> CONVLAB_INLINE Vec<A> load_apart(const T* from, int apart, int count) {
-  if (apart == 1) return load_some<A>(from, count);
+template <int apart, class A, class T> CONVLAB_INLINE Vec<A> load_apart(const T* from, int count) {
+  if constexpr (apart == 1) return load_some<A>(from, count);
   const int reach = 2 * (count < kLanes<A> ? count : kLanes<A>)-1;  // the last of them, and what lies between
   return unzip<A, 0>(load_some<A>(from, reach),
                      reach > kLanes<A> ? load_some<A>(from + kLanes<A>, reach - kLanes<A>) : Vec<A>{});
 }
 
+// A block of up to L x L, or of exactly so many, as transpose_in has it. No line is asked for beforehand: the loads of a block
+// wait for memory together, and asking for those of later blocks made it take a third longer. Out of line, for the
+// compiler's sake.
+template <bool full, int apart, class A, class T>
+[[gnu::noinline]] void transpose_block(const T* from, int64_t from_stride, int rows, int columns, A* panel,
+                                       int64_t panel_stride) {
+  constexpr int L = kLanes<A>;
+  Vec<A> block[L];
+#pragma GCC unroll 16
+  for (int l = 0; l < L; l++)
+    block[l] = full || l < rows ? load_apart<apart, A>(from + l * from_stride, full ? L : columns) : Vec<A>{};
+  transpose<A>(block);
+#pragma GCC unroll 16
+  for (int l = 0; l < L; l++, panel += panel_stride)
+    if (full || l < columns) store<A>(panel, block[l]), keep(panel);
+}
+
 // from [rows, columns], columns 1 or 2 elements apart and rows `from_stride` -> panel [columns, rows], `panel_stride`
 // >= rows apart. Writes up to a vector past the panel's end, and nothing behind the columns before it has written
 // these.
-template <class A, class T>
+template <int apart = 1, class A, class T>
 [[gnu::noinline]] void transpose_in(const T* from, int64_t from_stride, int rows, int columns, A* panel,
-                                    int64_t panel_stride, int apart = 1) {
+                                    int64_t panel_stride) {
   constexpr int L = kLanes<A>;
-  for (int j = 0; j < columns; j += L) {
-    if (j + L > columns && columns > L) j = columns - L;  // the last block again covers part of the one before
-    for (int i = (rows - 1) / L * L; i >= 0;
-         i -= L) {  // backwards: what a block of few rows writes too much is overwritten
-      Vec<A> block[L];
-#pragma GCC unroll 16
-      for (int l = 0; l < L; l++) {
-        const T* const row = from + (i + l) * from_stride + j * apart;
-        block[l] = i + l < rows ? load_apart<A>(row, apart, columns - j) : Vec<A>{};
-        __builtin_prefetch(row + kPrefetched);
+  // backwards: what a block of few rows writes too much is overwritten
+  for (int end = rows, begin; end > 0; end = begin) {
+    begin = (end - 1) / kPages * kPages;
+    for (int j = 0; j < columns; j += L) {
+      if (j + L > columns && columns > L) j = columns - L;  // the last block again covers part of the one before
+      for (int i = (end - 1) / L * L; i >= begin; i -= L) {
+        const bool full = rows - i >= L && columns - j >= L;
+        const auto block = full ? &transpose_block<true, apart, A, T> : &transpose_block<false, apart, A, T>;
+        block(from + i * from_stride + j * apart, from_stride, rows - i, columns - j, panel + j * panel_stride + i,
+              panel_stride);
       }
-      transpose<A>(block);
-#pragma GCC unroll 16
-      for (int l = 0; l < L; l++)
-        if (j + l < columns) store<A>(panel + (j + l) * panel_stride + i, block[l]);
     }
   }
 }
@@ -85,8 +99,8 @@ void take_in(const T* from, const Strides& strides, int rows, int columns, int c
   if (strides.w == 1 && strides.h == columns)
     return transpose_in(from, strides.c, channels, rows * columns, panel, panel_stride);
   for (int row = 0; row < rows; row++, from += strides.h, panel += columns * panel_stride) {
-    if (strides.w == 1 || strides.w == 2)
-      transpose_in(from, strides.c, channels, columns, panel, panel_stride, int(strides.w));
+    if (strides.w == 1) transpose_in(from, strides.c, channels, columns, panel, panel_stride);
+    else if (strides.w == 2) transpose_in<2>(from, strides.c, channels, columns, panel, panel_stride);
     else if (strides.c == 1)
       for (int j = 0; j < columns; j++)
         for (int c = 0; c < channels; c += kLanes<A>)

@@ -40,7 +40,7 @@ template <class A> CONVLAB_INLINE void store(A* p, Vec<A> v) {
 template <class A> CONVLAB_INLINE Vec<A> broadcast(A a) { return a - Vec<A>{}; }
 
 // Keeps an address in one register, and does not keep its neighbours' in others
-template <class T> CONVLAB_INLINE void keep(const T*& p) { asm("" : "+r"(p)); }
+template <class T> CONVLAB_INLINE void keep(T*& p) { asm("" : "+r"(p)); }
 
 // Keeps v in a register: loading it again for every multiply-add would take more of the load ports than there is
 template <class V> CONVLAB_INLINE void keep(V& v) {

@@ -1,4 +1,4 @@
-// What the next strip reads comes to the L2 while the machine multiplies, where it is one run of memory.
+// What the next strip reads comes to the L2 while the machine multiplies, where it is one run of memory, or one a channel.
 #pragma once
 #include "cpu/conv2d/register_tiled/register_tiled.h"
 #include "cpu/conv2d/strips.h"
@@ -26,15 +26,16 @@ class Ahead {
       __builtin_prefetch(at_, 0, 2);
     }
   }
-  // A share, for the steps of a loop to ask for, so that requests do not wait for one another; where there is none,
-  // memory that is there already
+  // A share of one run, for the steps of a loop to ask for, so that requests do not wait for one another; where there is
+  // none, memory that is there already
   struct Steps {
     const char* at;
     int64_t step;
   };
   Steps in_steps(int64_t count, const void* otherwise) {
+    if (rows_) ask();
     const char* const from = at_;
-    at_ = end_ - at_ < share_ ? end_ : at_ + share_;
+    if (!rows_) at_ = end_ - at_ < share_ ? end_ : at_ + share_;
     if (from == at_) return {static_cast<const char*>(otherwise), 0};
     return {from, (at_ - from) / count};
   }
@@ -44,15 +45,17 @@ class Ahead {
   int64_t share_ = 0, rows_ = 0, stride_ = 0, bytes_ = 0;
 };
 
-// A strip's rows of all `channels`, where they are one run of memory: pixels lie one after another, or images are whole
+// A strip's rows of all `channels`, where they are one run of memory, pixels lie one after another, or images are whole; or
+// one a channel
 template <class T>
 void look_ahead(const Product& p, const Strip& s, const T* memory, const Strides& at, int channels, int row, int rows,
                 int64_t tiles, Ahead& ahead) {
-  const bool whole = p.rows_per_strip == p.rows.target;
-  if (at.w != channels && !(whole && at.w == 1)) return;
+  const bool whole = p.rows_per_strip == p.rows.target, planes = at.w == 1;
+  if (at.w != channels && !planes) return;
+  const int64_t runs = planes && !whole ? channels : 1;
   const int64_t bytes = (whole ? (s.n1 - s.n0) * at.n : rows * at.h) * int64_t(sizeof(T));
-  if (bytes <= (at.w == 1 ? kPlanesAheadBytes : kAheadBytes))
-    ahead.share(memory + s.n0 * at.n + (whole ? 0 : row * at.h), bytes, tiles);
+  if (runs * bytes <= (planes ? kPlanesAheadBytes : kAheadBytes))
+    ahead.share(memory + s.n0 * at.n + (whole ? 0 : row * at.h), bytes, tiles, runs, at.c * int64_t(sizeof(T)));
 }
 
 }  // namespace convlab::CONVLAB_ISA::register_tiled

@@ -17,11 +17,7 @@ void take_transposed(const float* from, int64_t stride, int rows, int columns, f
     for (int i = 0; i < rows; i += kWidth) {
       Floats block[kWidth];
 #pragma GCC unroll 16
-      for (int l = 0; l < kWidth; l++) {
-        const float* const row = from + (i + l) * stride + j;
-        block[l] = load<float>(row);
-        __builtin_prefetch(row + kPrefetched);
-      }
+      for (int l = 0; l < kWidth; l++) block[l] = load<float>(from + (i + l) * stride + j);
       transpose<float>(block);
 #pragma GCC unroll 16
       for (int l = 0; l < kWidth; l++) store<float>(panel + (j + l) * panel_stride + i, block[l]);
