@@ -369,6 +369,9 @@ class BuildWithNinja(build_ext):
         os.chdir(ROOT)
         torch, cxx = toolchain.find_torch(), toolchain.find_cxx(os.environ)
         nvcc, reason = toolchain.choose_nvcc(os.environ, cxx.path)
+        wheel = self.distribution.get_command_obj("bdist_wheel", create=False)
+        if wheel:  # one index may hold both, and pip takes the greater: it serves machines without a GPU, too
+            wheel.build_number = "1cuda" if nvcc else "0cpu"
         jobs, because = toolchain.jobs(os.environ, len(os.sched_getaffinity(0)), toolchain.free_gb())
         archs = []
         if nvcc:

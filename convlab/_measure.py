@@ -74,11 +74,20 @@ class Limits(NamedTuple):
 
 def best(call, limits=Limits(), clock=time.perf_counter, waited=waited) -> Timing:
     """The shortest of the undisturbed timings of `call()`; where all are disturbed, of those."""
-    quiet, disturbed, start = [], [], clock()
-    while not limits.reached(len(quiet), len(disturbed), clock() - start):
-        timing = timed(call, clock, waited)
-        (disturbed if timing.disturbed else quiet).append(timing)
-    return min(quiet or disturbed)
+    return by_turns([call], limits, clock, waited)[0]
+
+
+def by_turns(calls, limits=Limits(), clock=time.perf_counter, waited=waited) -> list[Timing]:
+    """The same of each of `calls`, within the limits of one: they take turns, so that what memory the process holds, and
+    how fast the machine is just then, is alike for all."""
+    timings = [([], []) for _ in calls]  # the undisturbed and the others
+    turns, start = 0, clock()
+    while not limits.reached(quiet := min(len(q) for q, _ in timings), turns - quiet, (clock() - start) / len(calls)):
+        for call, (undisturbed, disturbed) in zip(calls, timings):
+            timing = timed(call, clock, waited)
+            (disturbed if timing.disturbed else undisturbed).append(timing)
+        turns += 1
+    return [min(undisturbed or disturbed) for undisturbed, disturbed in timings]
 
 
 def one_line(error, longest=500):

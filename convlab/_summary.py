@@ -20,7 +20,7 @@ from ._algorithms import Conv2dProblem, names_of
 from ._convert import ORIGINAL, kind_of, left_alone, others, restore
 from ._fuse import unfused
 from ._left_functions import UNKNOWN, left_functions
-from ._measure import Limits, Timing, best, error_of, outputs_of
+from ._measure import Limits, Timing, best, by_turns, error_of, outputs_of
 from ._modules_around import Conv1d, Parametrized, PReLU
 
 _LIMITS = Limits(rounds=10, seconds=0.02, patience=0.1)  # of a pass of a layer
@@ -290,21 +290,21 @@ def _measured(
     dy = torch.randn_like(y) if wanted else None
     call, reference = (_call(forward, module, x, wanted, dy) for forward in (ours, torchs))
     error = error_of(outputs_of(call()), [t.double() for t in outputs_of(reference())])
-    algorithm, timing = _algorithm(module, x, y.dtype, pass_), _timing(call, x)
-    torchs_timing = _timing(reference, x) if compare and not simulator.current() else None
+    calls = [call, reference] if compare and not simulator.current() else [call]
+    timings = by_turns(calls, _ONCE if simulator.current() else _LIMITS, _clock(x))
     return LayerPass(
         name,
         kind_of(module).__name__,
         tuple(x.shape),
         tuple(y.shape),
         pass_,
-        algorithm,
+        _algorithm(module, x, y.dtype, pass_),
         calls=1,
-        seconds=timing.seconds,
+        seconds=timings[0].seconds,
         share=0.0,
         error=error,
-        torch_seconds=torchs_timing and torchs_timing.seconds,
-        disturbed=not simulator.current() and (timing.disturbed or bool(torchs_timing and torchs_timing.disturbed)),
+        torch_seconds=timings[1].seconds if len(timings) > 1 else None,
+        disturbed=not simulator.current() and any(timing.disturbed for timing in timings),
     )
 
 
@@ -376,10 +376,6 @@ def _algorithm_around(module: Any, x: Tensor, dtype: torch.dtype, pass_: str) ->
     x, weight = (t.unsqueeze(-2) if one else t for t in (x, weight))
     problem = Conv2dProblem.of(x, weight, stride, padding, dilation, module.groups)
     return names_of(module.algo, replace(problem, dtype=dtype))[pass_]
-
-
-def _timing(call: Callable[[], Any], x: Tensor) -> Timing:
-    return best(call, _ONCE if simulator.current() else _LIMITS, _clock(x))
 
 
 def _clock(x: Tensor | None) -> Callable[[], float]:

@@ -80,6 +80,7 @@ def wheel(tmp_path_factory) -> Path:
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (file,) = folder.glob("*.whl")
+    assert file.name.split("-")[2] == ("1cuda" if convlab.build_info()["cuda"] else "0cpu")
     return file
 
 

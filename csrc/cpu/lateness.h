@@ -18,14 +18,15 @@ class Lateness {
   bool worth(double saved, double now) const {
     return saved > cost_.load(std::memory_order_relaxed) || now > until_.load(std::memory_order_relaxed);
   }
-  // A call's own part took `own` of `all` the call. Late is what the caller had done sooner alone. Parts are never of
-  // one size, those of large calls least (the first write to a page takes as long as many others): what lies between
-  // says nothing about how soon a thread wakes.
-  void note(double own, double all, double threads, double now) {
-    const bool is_late = all > threads * own;
+  // A call's own part took `own` of `all` the call, and another part waited for its core up to `waited`. Late is what the
+  // caller had done sooner alone. Parts are never of one size, and memory that is new to the process makes one take as
+  // long as many others: what a part did itself is not late, and what lies between says nothing about how soon a thread
+  // wakes.
+  void note(double own, double all, double waited, double threads, double now) {
+    const bool is_late = waited > (threads - 1) * own;
     if (!is_late && all > 1.25 * own) return;
-    const double late = is_late ? std::min(all - own, kMost) : 0, before = cost_.load(std::memory_order_relaxed),
-                 cost = before + kWeight * (late - before);
+    const double late = is_late ? std::min({all - own, waited, kMost}) : 0,
+                 before = cost_.load(std::memory_order_relaxed), cost = before + kWeight * (late - before);
     cost_.store(cost, std::memory_order_relaxed), until_.store(now + kPatience * cost, std::memory_order_relaxed);
   }
 

@@ -128,17 +128,19 @@ void expect(bool is_so, const char* what) {
 void check_lateness() {
   Lateness late;
   expect(late.worth(1e-5, 0), "at first threads are on time");
-  late.note(1.0, 1.9, 2, 10);
+  late.note(1.0, 1.9, 0.9, 2, 10);
   expect(late.worth(1e-9, 10), "what two threads did sooner than one was on time");
-  late.note(1e-3, 9e-3, 2, 20);
+  late.note(1e-3, 9e-3, 0, 2, 15);
+  expect(late.worth(1e-9, 15), "a part that is large is not late");
+  late.note(1e-3, 9e-3, 8e-3, 2, 20);
   expect(!late.worth(1e-3, 20) && !late.worth(1e-3, 20.05), "8 ms late: no work for a thread that saves 1 ms");
   expect(late.worth(1e-2, 20), "but work for one that saves 10 ms");
-  late.note(1e-3, 1.9e-3, 2, 20);
+  late.note(1e-3, 1.9e-3, 0.9e-3, 2, 20);
   expect(!late.worth(1e-3, 20.05), "parts that are not of one size do not say that threads are on time again");
   expect(late.worth(1e-5, 20.1), "after a while they are tried again");
-  for (int i = 0; i < 50; i++) late.note(1e-3, 1e-3, 2, 21);
+  for (int i = 0; i < 50; i++) late.note(1e-3, 1e-3, 0, 2, 21);
   expect(late.worth(1e-6, 21), "and what was late is forgotten");
-  late.note(30e-3, 90e-3, 2, 30);
+  late.note(30e-3, 90e-3, 60e-3, 2, 30);
   expect(late.worth(1e-5, 30.1), "a large call that waited for more than cores stops the small ones for a moment only");
 }
 
