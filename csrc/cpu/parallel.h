@@ -40,7 +40,11 @@ template <class F> void parallel_over(int64_t pieces, int64_t work_per_piece, co
   double own = start;
   std::atomic<double> waited{0};  // for a core: the most of any part
   torch::stable::parallel_for(0, pieces, grain, [&](int64_t begin, int64_t end) {
-    if (begin == 0) return f(begin, end), void(own = seconds_now());  // the calling thread has the first part
+    if (begin == 0) {  // the calling thread has the first part
+      f(begin, end);
+      own = seconds_now();
+      return;
+    }
     const double before = own_seconds();
     f(begin, end);
     const double mine = seconds_now() - start - (own_seconds() - before);

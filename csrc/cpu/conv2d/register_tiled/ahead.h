@@ -26,16 +26,19 @@ class Ahead {
       __builtin_prefetch(at_, 0, 2);
     }
   }
-  // A share of one run, for the steps of a loop to ask for, so that requests do not wait for one another; where there is
-  // none, memory that is there already
+  // A share of one run, for the steps of a loop to ask for, so that requests do not wait for one another. Memory that is
+  // there already where there is none, or where rows are left, whose share is asked for at once
   struct Steps {
     const char* at;
     int64_t step;
   };
   Steps in_steps(int64_t count, const void* otherwise) {
-    if (rows_) ask();
+    if (rows_) {
+      ask();
+      return {static_cast<const char*>(otherwise), 0};
+    }
     const char* const from = at_;
-    if (!rows_) at_ = end_ - at_ < share_ ? end_ : at_ + share_;
+    at_ = end_ - at_ < share_ ? end_ : at_ + share_;
     if (from == at_) return {static_cast<const char*>(otherwise), 0};
     return {from, (at_ - from) / count};
   }
