@@ -13,25 +13,35 @@ from ._fast_apply import apply, needs_autograd
 from ._inputs import check_input
 from ._overrides import explained, overridden
 from ._primitives import AdaptiveAvgPool2d, AdaptiveMaxPool2d, MaxUnpool2d
-from .arguments import SIGNED_OR_BYTE, IntOrPair, check_tensors, flag, integer, is_channels_last, pair, single, window
+from .arguments import (
+    SIGNED_OR_BYTE,
+    IntOrPair,
+    check_tensors,
+    flag,
+    integer,
+    is_channels_last,
+    pair,
+    single,
+    size_and_stride,
+)
 
 _torchs: Any = torch.nn.functional  # whose annotations say less than it takes
 IntOrOne = int | tuple[int] | list[int]
 
 
 def max_pooled(
-    op: str, x: Tensor, arguments: autograd.PoolArguments, ceil_mode: bool, return_indices: bool
+    op: str, x: Tensor, window: autograd.Window, ceil_mode: bool, return_indices: bool
 ) -> Tensor | tuple[Tensor, Tensor]:
     """x [N, C, H, W] -> y [N, C, P, Q], and the int64 positions h * W + w of the winners, if wanted"""
     try:
         if not return_indices and not needs_autograd(x):
-            return ops.max_pool2d_forward(x, *arguments, ceil_mode, False)[0]
-        y, offsets = apply(autograd.MaxPool2d, x, ceil_mode, arguments)
+            return ops.max_pool2d_forward(x, window, ceil_mode, False)[0]
+        y, offsets = apply(autograd.MaxPool2d, x, ceil_mode, window)
     except NotImplementedError as error:
         raise explained(error, op, input=x) from None
     if not return_indices:
         return y
-    return y, apply(autograd.MaxPool2dIndices, offsets, x.shape[2:], is_channels_last(y), arguments)
+    return y, apply(autograd.MaxPool2dIndices, offsets, x.shape[2:], is_channels_last(y), window)
 
 
 def averaged(op: str, x: Tensor, arguments: autograd.AvgPoolArguments) -> Tensor:
@@ -112,11 +122,9 @@ def max_pool1d(
     op = "max_pool1d"
     check_input(op, input, SIGNED_OR_BYTE)
     x = _of_height_one(op, input)
-    k, s = _window(op, kernel_size, stride)
-    arguments = autograd.PoolArguments(
-        (1, k), (1, s), (0, single(op, "padding", padding)), (1, single(op, "dilation", dilation))
+    result = max_pooled(
+        op, x, _window(op, kernel_size, stride, padding, dilation), flag(op, "ceil_mode", ceil_mode), return_indices
     )
-    result = max_pooled(op, x, arguments, flag(op, "ceil_mode", ceil_mode), return_indices)
     if isinstance(result, tuple):
         return _in_one_dimension(result[0], input), _in_one_dimension(result[1], input)
     return _in_one_dimension(result, input)
@@ -142,19 +150,23 @@ def avg_pool1d(
     op = "avg_pool1d"
     check_input(op, input, frozenset((torch.int64,)))
     x = _of_height_one(op, input)
-    k, s = _window(op, kernel_size, stride)
-    ceil_mode, count_include_pad = flag(op, "ceil_mode", ceil_mode), flag(op, "count_include_pad", count_include_pad)
     arguments = autograd.AvgPoolArguments(
-        (1, k), (1, s), (0, single(op, "padding", padding)), ceil_mode, count_include_pad, 0
+        _window(op, kernel_size, stride, padding),
+        flag(op, "ceil_mode", ceil_mode),
+        flag(op, "count_include_pad", count_include_pad),
+        0,
     )
     return _in_one_dimension(averaged(op, x, arguments), input)
 
 
-def _window(op: str, kernel_size: IntOrOne, stride: IntOrOne | None) -> tuple[int, int]:
-    """A pooling's kernel_size and stride, which defaults to it."""
+def _window(
+    op: str, kernel_size: IntOrOne, stride: IntOrOne | None, padding: IntOrOne, dilation: IntOrOne = 1
+) -> autograd.Window:
+    """Its window, of images of height 1. stride defaults to kernel_size."""
     size = single(op, "kernel_size", kernel_size)
     no_stride = stride is None or (isinstance(stride, (tuple, list)) and not stride)
-    return size, size if no_stride else single(op, "stride", stride)
+    step = size if no_stride else single(op, "stride", stride)
+    return 1, size, 1, step, 0, single(op, "padding", padding), 1, single(op, "dilation", dilation)
 
 
 def _of_height_one(op: str, input: Tensor) -> Tensor:
@@ -287,7 +299,7 @@ def max_unpool2d(
             f"{op}: input must be [N, C, P, Q] or [C, P, Q] and indices int64 of that shape, got {tuple(input.shape)} and "
             f"{indices.dtype} {tuple(indices.shape)}"
         )
-    window_size, steps = window(op, kernel_size, stride)
+    window_size, steps = size_and_stride(op, kernel_size, stride)
     sizes = _torchs._unpool_output_size(
         input,
         list(window_size),
@@ -316,17 +328,17 @@ def alike(size: int, outputs: int) -> tuple[int, int] | None:
     return (kernel, stride) if same and stride > 0 else None
 
 
-def _windows(x: Tensor, sizes: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """The windows' size and stride, where all are alike. Symbols, and the tensors that torch.jit.trace has for sizes, are
+def _adaptive_window(x: Tensor, sizes: tuple[int, int]) -> autograd.Window | None:
+    """The pooling's window, where all are alike. Symbols, and the tensors that torch.jit.trace has for sizes, are
     not: a graph shall not depend on their values."""
     (H, W), (P, Q) = x.shape[2:], sizes
-    return _windows_of(H, W, P, Q) if type(H) is type(W) is type(P) is type(Q) is int else None
+    return _window_of(H, W, P, Q) if type(H) is type(W) is type(P) is type(Q) is int else None
 
 
 @lru_cache(maxsize=1024)
-def _windows_of(H: int, W: int, P: int, Q: int) -> tuple[tuple[int, int], tuple[int, int]] | None:
+def _window_of(H: int, W: int, P: int, Q: int) -> autograd.Window | None:
     rows, columns = alike(H, P), alike(W, Q)
-    return None if rows is None or columns is None else ((rows[0], columns[0]), (rows[1], columns[1]))
+    return None if rows is None or columns is None else (rows[0], columns[0], rows[1], columns[1], 0, 0, 1, 1)
 
 
 def _adaptive_input(op: str, input: Tensor, output_size: _OutputSize) -> tuple[Tensor, tuple[int, int]]:
@@ -349,8 +361,8 @@ def _is_empty(input: Tensor, *sizes: int) -> bool:
 
 
 def _adaptive_average(op: str, x: Tensor, sizes: tuple[int, int]) -> Tensor:
-    if windows := _windows(x, sizes):
-        return averaged(op, x, autograd.AvgPoolArguments(*windows, (0, 0), False, True, 0))
+    if window := _adaptive_window(x, sizes):
+        return averaged(op, x, autograd.AvgPoolArguments(window, False, True, 0))
     try:
         y: Tensor = apply(AdaptiveAvgPool2d, x, sizes)
         return y
@@ -360,8 +372,8 @@ def _adaptive_average(op: str, x: Tensor, sizes: tuple[int, int]) -> Tensor:
 
 def _adaptive_maximum(op: str, x: Tensor, sizes: tuple[int, int], return_indices: bool) -> tuple[Tensor, Tensor]:
     """y, and the winners' positions, or y again where nobody wants them"""
-    if windows := _windows(x, sizes):
-        result = max_pooled(op, x, autograd.PoolArguments(*windows, (0, 0), (1, 1)), False, return_indices)
+    if window := _adaptive_window(x, sizes):
+        result = max_pooled(op, x, window, False, return_indices)
         return result if isinstance(result, tuple) else (result, result)
     try:
         y, indices = apply(AdaptiveMaxPool2d, x, sizes)

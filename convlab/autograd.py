@@ -46,11 +46,7 @@ class BlockArguments(NamedTuple):
     negative_slope: float
 
 
-class PoolArguments(NamedTuple):
-    kernel_size: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
+Window = tuple[int, ...]  # a pooling's, as in csrc/ops.cpp
 
 
 def conv2d(x, w, bias, geometry, algo):
@@ -337,8 +333,8 @@ class MaxPool2d(Function):
     batch = classmethod(image_by_image)
 
     @staticmethod
-    def forward(x, ceil_mode, a: PoolArguments):
-        return ops.max_pool2d_forward(x, *a, ceil_mode, True)
+    def forward(x, ceil_mode, window: Window):
+        return ops.max_pool2d_forward(x, window, ceil_mode, True)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -364,8 +360,8 @@ class MaxPool2dBackward(Function):
     batch, tangent = classmethod(image_by_image), classmethod(linear)
 
     @staticmethod
-    def forward(dy, offsets, input_size, channels_last, a: PoolArguments):
-        return ops.max_pool2d_backward(dy, offsets, input_size, *a, channels_last)
+    def forward(dy, offsets, input_size, channels_last, window: Window):
+        return ops.max_pool2d_backward(dy, offsets, input_size, window, channels_last)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -385,8 +381,8 @@ class MaxPool2dGather(Function):
     batch, tangent = classmethod(image_by_image), classmethod(linear)
 
     @staticmethod
-    def forward(x, offsets, a: PoolArguments):
-        return ops.max_pool2d_gather(x, offsets, *a)
+    def forward(x, offsets, window: Window):
+        return ops.max_pool2d_gather(x, offsets, window)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -408,8 +404,8 @@ class MaxPool2dIndices(Function):
     batch, tangent = classmethod(image_by_image), classmethod(linear)
 
     @staticmethod
-    def forward(offsets, input_size, channels_last, a: PoolArguments):
-        indices = ops.max_pool2d_indices(offsets, input_size, *a)
+    def forward(offsets, input_size, channels_last, window: Window):
+        indices = ops.max_pool2d_indices(offsets, input_size, window)
         if channels_last and not is_channels_last(indices):  # on CUDA, where offsets never are
             return indices.clone(memory_format=torch.channels_last)
         return indices
@@ -427,9 +423,7 @@ class MaxPool2dIndices(Function):
 
 
 class AvgPoolArguments(NamedTuple):
-    kernel_size: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
+    window: Window
     ceil_mode: bool
     count_include_pad: bool
     divisor: int  # 0: the number of elements in the window
@@ -463,9 +457,7 @@ class AvgPool2dBackward(Function):
 
     @staticmethod
     def forward(dy, input_size, channels_last, a: AvgPoolArguments):
-        return ops.avg_pool2d_backward(
-            dy, input_size, a.kernel_size, a.stride, a.padding, a.count_include_pad, a.divisor, channels_last
-        )
+        return ops.avg_pool2d_backward(dy, input_size, a.window, a.count_include_pad, a.divisor, channels_last)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -666,7 +658,7 @@ def _by_layers(ctx, dy, needs_dx, needs_dw, needs_db):
             (size + a.geometry[2 + d] + a.geometry[4 + d] - a.geometry[6 + d] * (kernel - 1) - 1) // a.geometry[d] + 1
             for d, (size, kernel) in enumerate(zip(forms.input_size, forms.kernel_size))
         ]
-        dy = apply(MaxPool2dBackward, dy, winners & ops.TAP, size, forms.channels_last, _pool_arguments(a))
+        dy = apply(MaxPool2dBackward, dy, winners & ops.TAP, size, forms.channels_last, ops.window_of(a.ending))
     if needs_dx:
         dx = apply(Conv2dDgrad, dy, w, forms.input_size, forms.channels_last, arguments)
     if needs_dw:
@@ -676,15 +668,11 @@ def _by_layers(ctx, dy, needs_dx, needs_dw, needs_db):
     return dx, dw, db if needs_db else None, None
 
 
-def _pool_arguments(a: BlockArguments):
-    return PoolArguments(a.ending[1:], a.ending[1:], (0, 0), (1, 1))
-
-
 def _of_winners(full, winners, a: BlockArguments):
     """What is of a convolution's size, at the winners"""
     if a.ending[1:] == (1, 1):
         return full
-    return apply(MaxPool2dGather, full, winners & ops.TAP, _pool_arguments(a))
+    return apply(MaxPool2dGather, full, winners & ops.TAP, ops.window_of(a.ending))
 
 
 def _passed(t, winners, a: BlockArguments):

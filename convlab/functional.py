@@ -37,6 +37,7 @@ from .arguments import (
     flag,
     integer,
     pair,
+    size_and_stride,
     slope,
     window,
 )
@@ -268,11 +269,9 @@ def max_pool2d(
         return result.squeeze(0)
     if input.dim() != 4:
         raise RuntimeError(f"max_pool2d: input must be [N, C, H, W] or [C, H, W], got {tuple(input.shape)}")
-    kernel_size, stride = window("max_pool2d", kernel_size, stride)
     ceil_mode = flag("max_pool2d", "ceil_mode", ceil_mode)
-    padding, dilation = pair("max_pool2d", "padding", padding), pair("max_pool2d", "dilation", dilation)
-    arguments = autograd.PoolArguments(kernel_size, stride, padding, dilation)
-    return max_pooled("max_pool2d", input, arguments, ceil_mode, return_indices)
+    taken = window("max_pool2d", kernel_size, stride, padding, dilation)
+    return max_pooled("max_pool2d", input, taken, ceil_mode, return_indices)
 
 
 def avg_pool2d(
@@ -295,7 +294,7 @@ def avg_pool2d(
     arguments of the wrong type.
     """
     if torch.compiler.is_compiling():  # the compiler makes a loop with what is around it
-        kernel_size, stride = window("avg_pool2d", kernel_size, stride)
+        kernel_size, stride = size_and_stride("avg_pool2d", kernel_size, stride)
         padding = pair("avg_pool2d", "padding", padding)
         return torch.nn.functional.avg_pool2d(
             input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
@@ -316,13 +315,11 @@ def avg_pool2d(
         raise RuntimeError(
             "avg_pool2d: divisor_override=0 must not be zero; leave it out to divide by the window's size"
         )
-    kernel_size, stride = window("avg_pool2d", kernel_size, stride)
-    ceil_mode, count_include_pad = (
+    arguments = autograd.AvgPoolArguments(
+        window("avg_pool2d", kernel_size, stride, padding),
         flag("avg_pool2d", "ceil_mode", ceil_mode),
         flag("avg_pool2d", "count_include_pad", count_include_pad),
-    )
-    arguments = autograd.AvgPoolArguments(
-        kernel_size, stride, pair("avg_pool2d", "padding", padding), ceil_mode, count_include_pad, divisor
+        divisor,
     )
     return averaged("avg_pool2d", input, arguments)
 

@@ -55,6 +55,12 @@ ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2}  # of a block, by number: cs
 TAP = 127  # the bits of a block's winner that are its tap; the other one: the gradient passes
 MOST_TAPS = 128
 
+
+def window_of(ending: Sequence[int]) -> tuple[int, ...]:
+    """A block's pooling as csrc/ops.cpp's `window`"""
+    return (*ending[1:], *ending[1:], 0, 0, 1, 1)
+
+
 ALL = tuple(op for op in globals().values() if isinstance(op, torch._ops.OpOverload))
 
 count_flops(torch.ops.convlab)
@@ -188,8 +194,7 @@ def _(
     algo: int,
 ) -> tuple[Tensor, Tensor]:
     full = conv2d_forward(x, w, bias, geometry, algo)
-    window, no = ending[1:], (0, 0)
-    y, winners = max_pool2d_forward(full, window, window, no, (1, 1), False, with_winners)
+    y, winners = max_pool2d_forward(full, window_of(ending), False, with_winners)
     return y, winners.contiguous() if x.device.type == "cuda" else winners  # there blocks are made in NCHW
 
 
@@ -227,22 +232,24 @@ def _pool_outputs(size: int, pad: int, kernel: int, stride: int, dilation: int, 
     return outputs
 
 
-@torch.library.register_fake("convlab::max_pool2d_forward")
-def _(
-    x: Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    ceil_mode: bool,
-    with_offsets: bool,
-) -> tuple[Tensor, Tensor]:
-    torch._check(x.dim() == 4, lambda: f"max_pool2d: input must be [N, C, H, W], got {x.shape}")
+def _pooled(op: str, x: Tensor, window: Sequence[int], ceil_mode: bool) -> Tensor:
+    torch._check(x.dim() == 4, lambda: f"{op}: input must be [N, C, H, W], got {x.shape}")
+    kernel_size, stride, padding, dilation = (window[i : i + 2] for i in range(0, 8, 2))
     outputs = (
         _pool_outputs(x.shape[2 + d], padding[d], kernel_size[d], stride[d], dilation[d], ceil_mode) for d in range(2)
     )
-    y = _empty((*x.shape[:2], *outputs), x, _is_channels_last(x))
-    dtype = torch.uint8 if kernel_size[0] * kernel_size[1] <= 256 else torch.int32
+    return _empty((*x.shape[:2], *outputs), x, _is_channels_last(x))
+
+
+@torch.library.register_fake("convlab::max_pool2d_forward")
+def _(
+    x: Tensor,
+    window: Sequence[int],
+    ceil_mode: bool,
+    with_offsets: bool,
+) -> tuple[Tensor, Tensor]:
+    y = _pooled("max_pool2d", x, window, ceil_mode)
+    dtype = torch.uint8 if window[0] * window[1] <= 256 else torch.int32
     return y, _empty(y.shape if with_offsets else (0,), x, with_offsets and _is_channels_last(x), dtype)
 
 
@@ -251,10 +258,7 @@ def _(
     dy: Tensor,
     offsets: Tensor,
     input_size: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    window: Sequence[int],
     channels_last: bool,
 ) -> Tensor:
     return _empty((*dy.shape[:2], *input_size), dy, channels_last)
@@ -264,10 +268,7 @@ def _(
 def _(
     x: Tensor,
     offsets: Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    window: Sequence[int],
 ) -> Tensor:
     return _empty(offsets.shape, x, _is_channels_last(x))
 
@@ -276,10 +277,7 @@ def _(
 def _(
     offsets: Tensor,
     input_size: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
+    window: Sequence[int],
 ) -> Tensor:
     return _empty(offsets.shape, offsets, _is_channels_last(offsets), torch.int64)
 
@@ -287,25 +285,19 @@ def _(
 @torch.library.register_fake("convlab::avg_pool2d_forward")
 def _(
     x: Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
+    window: Sequence[int],
     ceil_mode: bool,
     count_include_pad: bool,
     divisor: int,
 ) -> Tensor:
-    torch._check(x.dim() == 4, lambda: f"avg_pool2d: input must be [N, C, H, W], got {x.shape}")
-    outputs = (_pool_outputs(x.shape[2 + d], padding[d], kernel_size[d], stride[d], 1, ceil_mode) for d in range(2))
-    return _empty((*x.shape[:2], *outputs), x, _is_channels_last(x))
+    return _pooled("avg_pool2d", x, window, ceil_mode)
 
 
 @torch.library.register_fake("convlab::avg_pool2d_backward")
 def _(
     dy: Tensor,
     input_size: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
+    window: Sequence[int],
     count_include_pad: bool,
     divisor: int,
     channels_last: bool,

@@ -3,9 +3,7 @@
 #include <bit>
 #include <iterator>
 #include <stdexcept>
-#include <string_view>
 #include <type_traits>
-#include <unordered_map>
 
 #include "cpu/conv2d/depthwise/depthwise_plan.h"
 #include "cpu/conv2d/direct/direct_plan.h"
@@ -21,6 +19,7 @@
 #include "kernels/conv2d_tensor_core_plan.h"
 #include "kernels/conv2d_tiled_plan.h"
 #include "kernels/conv2d_warpgroup_plan.h"
+#include "remembered.h"
 #include "tiles.h"
 
 namespace convlab {
@@ -162,11 +161,7 @@ struct Asked {
   int64_t requested;
   Conv2d g;
   int pass, dtype, lie, rounding, capability, multiprocessors;
-
-  std::string_view bytes() const { return {reinterpret_cast<const char*>(this), sizeof *this}; }
-  bool operator==(const Asked& other) const { return bytes() == other.bytes(); }
 };
-static_assert(std::has_unique_object_representations_v<Asked>);
 
 Asked asked(int64_t requested, const Problem& p) {
   const auto& [pass, dtype, g, channels_last, layouts, rounding, capability, multiprocessors] = p;
@@ -174,23 +169,11 @@ Asked asked(int64_t requested, const Problem& p) {
   return {requested, g, int(pass), int(dtype), lie, int(rounding), capability, multiprocessors};
 }
 
-struct HashOfAsked {
-  size_t operator()(const Asked& a) const { return std::hash<std::string_view>{}(a.bytes()); }
-};
-
-// A plan takes some microseconds, and networks ask for the same few again and again: each thread remembers them. A CPU's
-// plan has tables of an axis's length, so those of very long rows are made anew.
-template <class Rung> Chosen<Rung> remembered(int64_t requested, const Problem& p) {
-  constexpr size_t kMost = 1024;
-  constexpr int64_t kLongest = 4096;
-  if (std::is_same_v<Rung, CpuRung> && int64_t(p.g.H) + p.g.W + p.g.P + p.g.Q > kLongest)
-    return resolved<Rung>(requested, p);
-  thread_local std::unordered_map<Asked, Chosen<Rung>, HashOfAsked> known;
-  const Asked key = asked(requested, p);
-  if (const auto found = known.find(key); found != known.end()) return found->second;
-  const Chosen<Rung> chosen = resolved<Rung>(requested, p);
-  if (known.size() == kMost) known.clear();
-  return known.emplace(key, chosen).first->second;
+// A CPU's plan has tables of an axis's length, so those of very long rows are made anew.
+template <class Rung> Chosen<Rung> kept(int64_t requested, const Problem& p) {
+  const auto resolve = [&] { return resolved<Rung>(requested, p); };
+  const bool is_long = int64_t(p.g.H) + p.g.W + p.g.P + p.g.Q > kLongestRemembered;
+  return std::is_same_v<Rung, CpuRung> && is_long ? resolve() : *remembered(asked(requested, p), resolve);
 }
 
 }  // namespace
@@ -212,7 +195,7 @@ unsigned tiles_of(const AlgorithmRow& row, const Problem& p) {
   return chooser ? chooser->tiles(p) : 0;
 }
 
-template <> Chosen<CpuRung> resolve(int64_t requested, const Problem& p) { return remembered<CpuRung>(requested, p); }
-template <> Chosen<CudaRung> resolve(int64_t requested, const Problem& p) { return remembered<CudaRung>(requested, p); }
+template <> Chosen<CpuRung> resolve(int64_t requested, const Problem& p) { return kept<CpuRung>(requested, p); }
+template <> Chosen<CudaRung> resolve(int64_t requested, const Problem& p) { return kept<CudaRung>(requested, p); }
 
 }  // namespace convlab

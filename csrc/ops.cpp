@@ -4,7 +4,8 @@
 //
 //   x [N, C, H, W]   w [K, C/groups, R, S]   bias, db [K]   y, dy [N, K, P, Q]
 //   geometry: stride (height, width), padding (top, left, bottom, right), dilation (height, width), groups. In one
-//   list, because each list costs a call a quarter of a microsecond
+//   list, because each list costs a call half a microsecond
+//   window, of a pooling: kernel_size, stride, padding, dilation, each (height, width); an average's dilation is 1
 //   channels_last: whether dx and dw shall lie so, as x, or w of a convolution, did
 //   algo: a number of csrc/algorithms.h, 0 to have one chosen
 //   input_size (H, W) and kernel_size (R, S) are SymInt where they are sizes of a tensor, so that shapes stay dynamic
@@ -36,29 +37,18 @@ CONVLAB_REGISTER_OPERATORS(m) {
       "kernel_size, int[9] geometry, int[3] ending, float negative_slope, bool with_bias, bool dx_channels_last, bool "
       "dw_channels_last, int[2] algo) -> (Tensor dx, Tensor dw, Tensor db)");
 
+  m.def("max_pool2d_forward(Tensor x, int[8] window, bool ceil_mode, bool with_offsets) -> (Tensor y, Tensor offsets)");
   m.def(
-      "max_pool2d_forward(Tensor x, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation, bool "
-      "ceil_mode, bool with_offsets)"
-      " -> (Tensor y, Tensor offsets)");
-  m.def(
-      "max_pool2d_backward(Tensor dy, Tensor offsets, SymInt[2] input_size, int[2] kernel_size, int[2] stride, int[2] "
-      "padding, int[2] dilation, bool channels_last)"
-      " -> Tensor");
-  m.def(
-      "max_pool2d_gather(Tensor x, Tensor offsets, int[2] kernel_size, int[2] stride, int[2] padding, int[2] dilation) "
-      "-> Tensor");
-  m.def(
-      "max_pool2d_indices(Tensor offsets, SymInt[2] input_size, int[2] kernel_size, int[2] stride, int[2] padding, "
-      "int[2] dilation) -> Tensor");
+      "max_pool2d_backward(Tensor dy, Tensor offsets, SymInt[2] input_size, int[8] window, bool channels_last) -> "
+      "Tensor");
+  m.def("max_pool2d_gather(Tensor x, Tensor offsets, int[8] window) -> Tensor");
+  m.def("max_pool2d_indices(Tensor offsets, SymInt[2] input_size, int[8] window) -> Tensor");
 
   // divisor: what sums are divided by, 0 to count the window's elements
+  m.def("avg_pool2d_forward(Tensor x, int[8] window, bool ceil_mode, bool count_include_pad, int divisor) -> Tensor");
   m.def(
-      "avg_pool2d_forward(Tensor x, int[2] kernel_size, int[2] stride, int[2] padding, bool ceil_mode, bool "
-      "count_include_pad, int divisor) -> Tensor");
-  m.def(
-      "avg_pool2d_backward(Tensor dy, SymInt[2] input_size, int[2] kernel_size, int[2] stride, int[2] padding, bool "
-      "count_include_pad, int divisor, bool channels_last)"
-      " -> Tensor");
+      "avg_pool2d_backward(Tensor dy, SymInt[2] input_size, int[8] window, bool count_include_pad, int divisor, bool "
+      "channels_last) -> Tensor");
 
   // indices: h W + w of each plane [H, W]. Adaptive windows and gather read x there, unpool writes there
   m.def("adaptive_avg_pool2d_forward(Tensor x, SymInt[2] output_size) -> Tensor");

@@ -108,29 +108,29 @@ def test_gradients_of_the_wrong_shape_are_refused():
     with pytest.raises(RuntimeError, match="grad_output"):
         ops.relu_backward(_t(3), _t(4))
     offsets = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-    window = ([2, 2], [2, 2], [0, 0], [1, 1])
+    window = [2, 2, 2, 2, 0, 0, 1, 1]
     with pytest.raises(RuntimeError, match="grad_output"):
-        ops.max_pool2d_backward(_t(2, 3, 5, 4), offsets, [8, 8], *window, False)
+        ops.max_pool2d_backward(_t(2, 3, 5, 4), offsets, [8, 8], window, False)
     with pytest.raises(RuntimeError, match="offsets is int64, expected uint8"):
-        ops.max_pool2d_backward(_t(2, 3, 4, 4), offsets.long(), [8, 8], *window, False)
+        ops.max_pool2d_backward(_t(2, 3, 4, 4), offsets.long(), [8, 8], window, False)
     with pytest.raises(RuntimeError, match="offsets"):
-        ops.max_pool2d_gather(x, offsets[:, :2], *window)
+        ops.max_pool2d_gather(x, offsets[:, :2], window)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8, 1), (3,), ()])
 def test_raw_operators_refuse_wrong_dimensions(shape):
     t = _t(*shape)
-    conv = [1, 1, 0, 0, 0, 0, 1, 1, 1]
+    conv, window = [1, 1, 0, 0, 0, 0, 1, 1, 1], [2, 2, 2, 2, 0, 0, 1, 1]
     for op, arguments in [
         (ops.conv2d_forward, (t, t, None, conv, 0)),
         (ops.conv2d_dgrad, (t, t, [8, 8], conv, False, 0)),
         (ops.conv2d_wgrad, (t, t, [3, 3], conv, True, False, 0)),
         (ops.conv2d_backward, (t, t, t, conv, True, 0, 0)),
         (ops.conv2d_bias_grad, (t,)),
-        (ops.max_pool2d_forward, (t, [2, 2], [2, 2], [0, 0], [1, 1], False, True)),
-        (ops.max_pool2d_backward, (t, t, [8, 8], [2, 2], [2, 2], [0, 0], [1, 1], False)),
-        (ops.max_pool2d_gather, (t, t, [2, 2], [2, 2], [0, 0], [1, 1])),
-        (ops.max_pool2d_indices, (t, [8, 8], [2, 2], [2, 2], [0, 0], [1, 1])),
+        (ops.max_pool2d_forward, (t, window, False, True)),
+        (ops.max_pool2d_backward, (t, t, [8, 8], window, False)),
+        (ops.max_pool2d_gather, (t, t, window)),
+        (ops.max_pool2d_indices, (t, [8, 8], window)),
         (ops.adaptive_avg_pool2d_forward, (t, [2, 2])),
         (ops.adaptive_avg_pool2d_backward, (t, [9, 9], False)),
         (ops.adaptive_max_pool2d_forward, (t, [2, 2])),

@@ -39,11 +39,14 @@ def names_of(call) -> list[str]:
 @pytest.mark.parametrize("pool", POOLS)
 def test_pooling(pool, dtype, layout):
     shape, size, stride, pad, most = POOLS[pool]
-    window, x = [[size] * 2, [stride] * 2, [pad] * 2], torch.randn(shape).to(dtype).contiguous(memory_format=layout)
+    window, x = (
+        [size, size, stride, stride, pad, pad, 1, 1],
+        torch.randn(shape).to(dtype).contiguous(memory_format=layout),
+    )
     last = layout is torch.channels_last
 
     def max_forward():
-        return ops.max_pool2d_forward(x, *window, [1, 1], False, True)
+        return ops.max_pool2d_forward(x, window, False, True)
 
     moved, (y, offsets) = counted(max_forward)
     assert y.is_contiguous(memory_format=layout) and offsets.is_contiguous(memory_format=layout)
@@ -51,13 +54,13 @@ def test_pooling(pool, dtype, layout):
     assert moved <= most * least(used, y, offsets)
 
     dy = torch.randn_like(y)
-    moved, dx = counted(lambda: ops.max_pool2d_backward(dy, offsets, shape[2:], *window, [1, 1], last))
+    moved, dx = counted(lambda: ops.max_pool2d_backward(dy, offsets, shape[2:], window, last))
     assert dx.is_contiguous(memory_format=layout) and moved <= most * least(dy, offsets, dx)
 
     if size == 2:
-        moved, y = counted(lambda: ops.avg_pool2d_forward(x, *window, False, True, 0))
+        moved, y = counted(lambda: ops.avg_pool2d_forward(x, window, False, True, 0))
         assert y.is_contiguous(memory_format=layout) and moved <= most * least(used, y)
-        moved, dx = counted(lambda: ops.avg_pool2d_backward(dy, shape[2:], *window, True, 0, last))
+        moved, dx = counted(lambda: ops.avg_pool2d_backward(dy, shape[2:], window, True, 0, last))
         assert dx.is_contiguous(memory_format=layout) and moved <= most * least(dy, dx)
 
     with convlab.simulate(check=False):

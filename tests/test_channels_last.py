@@ -163,12 +163,12 @@ def test_there_and_back(shape, dtype):
 def test_of_bytes(shape):
     x = torch.randn(shape)
     dx = {}
-    window = [[2, 2], [1, 1], [0, 0], [1, 1]]
+    window = [2, 2, 1, 1, 0, 0, 1, 1]
     with convlab.simulate() as sim:
-        y, offsets = ops.max_pool2d_forward(x, *window, False, True)
+        y, offsets = ops.max_pool2d_forward(x, window, False, True)
         dy = torch.randn_like(y)
         for to in (False, True):
-            dx[to] = ops.max_pool2d_backward(last(dy) if to else dy, offsets, shape[2:], *window, to)
+            dx[to] = ops.max_pool2d_backward(last(dy) if to else dy, offsets, shape[2:], window, to)
     assert torch.equal(dx[True], dx[False])
     assert any("change_layout_kernel<unsigned char" in launch.kernel for launch in sim.launches), sim.launches
 

@@ -50,7 +50,7 @@ def check_bits(tensors, arguments, end, algo, **mode):
         y, winners = ops.conv2d_block_forward(x, w, bias, geometry, ending, slope, True, number)
         alone, none = ops.conv2d_block_forward(x, w, bias, geometry, ending, slope, False, number)
         after = full if activation is None else CF.relu(full) if activation == "relu" else CF.leaky_relu(full, slope)
-        expected, offsets = ops.max_pool2d_forward(after, window, window, (0, 0), (1, 1), False, True)
+        expected, offsets = ops.max_pool2d_forward(after, ops.window_of(ending), False, True)
     assert same_bits(y, expected), shown
     assert same_bits(alone, expected) and not none.numel(), shown
     assert torch.equal(winners & ops.TAP, offsets), shown

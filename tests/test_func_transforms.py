@@ -63,7 +63,8 @@ def close(ours, torchs, what):
 
 PAIR = autograd.ConvArguments((2, 1, 1, 0, 1, 0, 1, 1, 2), (0, 0, 0))  # stride (2, 1), padding (1, 0), two groups
 NAMED = PAIR._replace(algo=(next(a.number for a in convlab.algorithms() if a.name == "direct"),) * 3)
-POOL, AVERAGE = autograd.PoolArguments((2, 2), (1, 2), (1, 0), (1, 1)), ((2, 2), (2, 1), (1, 0), True, False, 0)
+POOL = (2, 2, 1, 2, 1, 0, 1, 1)
+AVERAGE = autograd.AvgPoolArguments((2, 2, 2, 1, 1, 0, 1, 1), True, False, 0)
 x, w, b, dy = (2, 4, 5, 6), (6, 2, 2, 3), (6,), (2, 6, 3, 4)
 pooled, averaged = (2, 4, 6, 3), (2, 4, 3, 5)
 BATCHED = {  # a Function, the shapes of its tensors (as types: of what else than float64 they are), its other arguments
@@ -89,11 +90,11 @@ BATCHED = {  # a Function, the shapes of its tensors (as types: of what else tha
     "MaxPool2dBackward": (autograd.MaxPool2dBackward, (pooled, (torch.uint8, *pooled)), ((5, 6), False, POOL)),
     "MaxPool2dGather": (autograd.MaxPool2dGather, (x, (torch.uint8, *pooled)), (POOL,)),
     "MaxPool2dIndices": (autograd.MaxPool2dIndices, ((torch.uint8, *pooled),), ((5, 6), False, POOL)),
-    "AvgPool2d": (autograd.AvgPool2d, (x,), (autograd.AvgPoolArguments(*AVERAGE),)),
+    "AvgPool2d": (autograd.AvgPool2d, (x,), (AVERAGE,)),
     "AvgPool2dBackward": (
         autograd.AvgPool2dBackward,
         (averaged,),
-        ((5, 6), False, autograd.AvgPoolArguments(*AVERAGE)),
+        ((5, 6), False, AVERAGE),
     ),
     "LeakyReLU": (autograd.LeakyReLU, (x,), (0.2, False, False)),
     "LeakyReLUBackward": (autograd.LeakyReLUBackward, (x, (torch.bool, *x)), (0.2, False)),

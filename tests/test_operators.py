@@ -38,21 +38,21 @@ def samples(device, channels_last=False, dtype=torch.float32):
         sizes = ([9, 8], [3, 2], conv, ending, 0.1, bias is not None, channels_last, channels_last, [0, 0])
         for of_w, of_x in ((x, w), (x, None), (None, w)):
             yield ops.conv2d_block_backward, (torch.randn_like(y), winners, of_w, of_x, *sizes)
-    for window in [([2, 2], [2, 2], [0, 0], [1, 1]), ([3, 2], [2, 1], [1, 1], [1, 2])]:
+    for window in [[2, 2, 2, 2, 0, 0, 1, 1], [3, 2, 2, 1, 1, 1, 1, 2]]:
         for ceil_mode in (False, True):
-            y, offsets = ops.max_pool2d_forward(x, *window, ceil_mode, True)
-            yield ops.max_pool2d_forward, (x, *window, ceil_mode, True)
-            yield ops.max_pool2d_forward, (x, *window, ceil_mode, False)
-            yield ops.max_pool2d_backward, (torch.randn_like(y), offsets, [9, 8], *window, channels_last)
-            yield ops.max_pool2d_gather, (x, offsets, *window)
-            yield ops.max_pool2d_indices, (offsets, [9, 8], *window)
-    for window in [([2, 2], [2, 2], [0, 0]), ([3, 2], [2, 1], [1, 1])]:
+            y, offsets = ops.max_pool2d_forward(x, window, ceil_mode, True)
+            yield ops.max_pool2d_forward, (x, window, ceil_mode, True)
+            yield ops.max_pool2d_forward, (x, window, ceil_mode, False)
+            yield ops.max_pool2d_backward, (torch.randn_like(y), offsets, [9, 8], window, channels_last)
+            yield ops.max_pool2d_gather, (x, offsets, window)
+            yield ops.max_pool2d_indices, (offsets, [9, 8], window)
+    for window in [[2, 2, 2, 2, 0, 0, 1, 1], [3, 2, 2, 1, 1, 1, 1, 1]]:
         for ceil_mode, count_include_pad, divisor in [(False, True, 0), (True, False, 0), (True, True, 5)]:
-            y = ops.avg_pool2d_forward(x, *window, ceil_mode, count_include_pad, divisor)
-            yield ops.avg_pool2d_forward, (x, *window, ceil_mode, count_include_pad, divisor)
+            y = ops.avg_pool2d_forward(x, window, ceil_mode, count_include_pad, divisor)
+            yield ops.avg_pool2d_forward, (x, window, ceil_mode, count_include_pad, divisor)
             yield (
                 ops.avg_pool2d_backward,
-                (torch.randn_like(y), [9, 8], *window, count_include_pad, divisor, channels_last),
+                (torch.randn_like(y), [9, 8], window, count_include_pad, divisor, channels_last),
             )
     y, indices = ops.adaptive_max_pool2d_forward(x, [4, 3])
     yield ops.adaptive_max_pool2d_forward, (x, [4, 3])
@@ -118,15 +118,15 @@ def test_meta_tensors():
 def test_winners_out_of_range_read_nothing():
     """Offsets are the caller's data: nonsense in them must not reach outside a plane."""
     x, dy = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 2, 2)
-    window = ([2, 2], [2, 2], [1, 1], [1, 1])
+    window = [2, 2, 2, 2, 1, 1, 1, 1]
     dy = torch.randn(1, 1, 3, 3)
     for nonsense in (0, 200, 255):
         offsets = torch.full((1, 1, 3, 3), nonsense, dtype=torch.uint8)
-        assert ops.max_pool2d_gather(x, offsets, *window).isfinite().all()
-        assert ops.max_pool2d_backward(dy, offsets, [4, 4], *window, False).isfinite().all()
+        assert ops.max_pool2d_gather(x, offsets, window).isfinite().all()
+        assert ops.max_pool2d_backward(dy, offsets, [4, 4], window, False).isfinite().all()
         with convlab.simulate(check=True):
-            assert ops.max_pool2d_gather(x, offsets, *window).isfinite().all()
-            assert ops.max_pool2d_backward(dy, offsets, [4, 4], *window, False).isfinite().all()
+            assert ops.max_pool2d_gather(x, offsets, window).isfinite().all()
+            assert ops.max_pool2d_backward(dy, offsets, [4, 4], window, False).isfinite().all()
 
 
 @pytest.mark.parametrize("winner", [4, 127, 128 + 4, 255])

@@ -61,25 +61,25 @@ def cases() -> Iterator[Case]:
             x = torch.empty(SHAPE, dtype=dtype).contiguous(memory_format=memory_format)
             last = layout == "channels_last"
             for size, pad in ((2, 0), (3, 1)):
-                window, name = [[size] * 2, [2, 2], [pad] * 2], f"{size}x{size}/2"
+                window, name = [size, size, 2, 2, pad, pad, 1, 1], f"{size}x{size}/2"
                 y = torch.empty(*SHAPE[:2], 56, 56, dtype=dtype).contiguous(memory_format=memory_format)
                 offsets = torch.empty(y.shape, dtype=torch.uint8).contiguous(memory_format=memory_format)
 
                 def forward(x=x, window=window):
-                    return ops.max_pool2d_forward(x, *window, [1, 1], False, True)
+                    return ops.max_pool2d_forward(x, window, False, True)
 
                 def backward(y=y, offsets=offsets, window=window, last=last):
-                    return ops.max_pool2d_backward(y, offsets, SHAPE[2:], *window, [1, 1], last)
+                    return ops.max_pool2d_backward(y, offsets, SHAPE[2:], window, last)
 
                 yield Case(f"max pooling {name} forward", layout, dtype, forward, (x, y, offsets))
                 yield Case(f"max pooling {name} backward", layout, dtype, backward, (y, offsets, x))
                 if size == 2:
 
                     def average(x=x, window=window):
-                        return ops.avg_pool2d_forward(x, *window, False, True, 0)
+                        return ops.avg_pool2d_forward(x, window, False, True, 0)
 
                     def average_backward(y=y, window=window, last=last):
-                        return ops.avg_pool2d_backward(y, SHAPE[2:], *window, True, 0, last)
+                        return ops.avg_pool2d_backward(y, SHAPE[2:], window, True, 0, last)
 
                     yield Case(f"avg pooling {name} forward", layout, dtype, average, (x, y))
                     yield Case(f"avg pooling {name} backward", layout, dtype, average_backward, (y, x))

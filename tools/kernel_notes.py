@@ -19,6 +19,7 @@ import torch
 
 import convlab
 from convlab import layers, ops
+from convlab.arguments import window as window_of
 from convlab.explain.counting import call_of, count_call
 from convlab.simulator import TrafficTable
 from convlab.testing import contracts, traffic
@@ -90,25 +91,23 @@ def convolution_cases(noted=layers.noted) -> Iterator[Case]:
 def pooling_cases() -> Iterator[Case]:
     torch.manual_seed(0)  # max pooling's backward goes where the largest are
     for name, p in contracts.MAX_LAYERS.items():
-        x, window = torch.randn(p.shape), [contracts.pair(n) for n in (p.kernel_size, p.stride or p.kernel_size)]
-        window += [contracts.pair(p.padding), (1, 1)]
+        x, window = torch.randn(p.shape), window_of("", p.kernel_size, p.stride, p.padding)
         with convlab.simulate(check=False):
-            y, offsets = ops.max_pool2d_forward(x, *window, False, True)
+            y, offsets = ops.max_pool2d_forward(x, window, False, True)
         dy, sizes = torch.randn_like(y), sizes_of(input=x, grad_output=y, offsets=offsets)
         runs = {
-            "forward": partial(ops.max_pool2d_forward, x, *window, False, True),
-            "backward": partial(ops.max_pool2d_backward, dy, offsets, x.shape[2:], *window, False),
+            "forward": partial(ops.max_pool2d_forward, x, window, False, True),
+            "backward": partial(ops.max_pool2d_backward, dy, offsets, x.shape[2:], window, False),
         }
         yield from (Case("max_pool2d.cu", name, pass_, run, sizes) for pass_, run in runs.items())
     for name, p in contracts.AVG_LAYERS.items():
-        x, window = torch.randn(p.shape), [contracts.pair(n) for n in (p.kernel_size, p.stride or p.kernel_size)]
-        window += [contracts.pair(p.padding)]
+        x, window = torch.randn(p.shape), window_of("", p.kernel_size, p.stride, p.padding)
         with convlab.simulate(check=False):
-            y = ops.avg_pool2d_forward(x, *window, False, True, 0)
+            y = ops.avg_pool2d_forward(x, window, False, True, 0)
         dy, sizes = torch.randn_like(y), sizes_of(input=x, grad_output=y)
         runs = {
-            "forward": partial(ops.avg_pool2d_forward, x, *window, False, True, 0),
-            "backward": partial(ops.avg_pool2d_backward, dy, x.shape[2:], *window, True, 0, False),
+            "forward": partial(ops.avg_pool2d_forward, x, window, False, True, 0),
+            "backward": partial(ops.avg_pool2d_backward, dy, x.shape[2:], window, True, 0, False),
         }
         yield from (Case("avg_pool2d.cu", name, pass_, run, sizes) for pass_, run in runs.items())
 

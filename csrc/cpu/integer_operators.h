@@ -61,10 +61,9 @@ template <class F> void each_tap(const Pool2d& g, int p, int q, const F& f) {
 }
 
 // x [N, C, H, W] -> y [N, C, P, Q], and offsets [N, C, P, Q], or [0] unless with_offsets
-inline std::tuple<Tensor, Tensor> max_pool2d_forward(const Tensor& x, const Sizes& kernel_size, const Sizes& stride,
-                                                     const Sizes& padding, const Sizes& dilation, bool ceil_mode,
+inline std::tuple<Tensor, Tensor> max_pool2d_forward(const Tensor& x, const Sizes& window, bool ceil_mode,
                                                      bool with_offsets) {
-  const Pool2d g = make_pool2d("max_pool2d", sizes_of(x), kernel_size, stride, padding, dilation, ceil_mode);
+  const Pool2d g = make_pool2d("max_pool2d", sizes_of(x), window, ceil_mode);
   const Sizes outputs{x.size(0), x.size(1), g.P, g.Q};
   Tensor y = empty(outputs, x.scalar_type(), x), offsets = empty(with_offsets ? outputs : Sizes{0}, offset_type(g), x);
   const Tensor xc = torch::stable::contiguous(x);
@@ -89,10 +88,9 @@ inline std::tuple<Tensor, Tensor> max_pool2d_forward(const Tensor& x, const Size
 }
 
 // x [N, C, H, W] int64 -> y [N, C, P, Q]: averages rounded towards zero
-inline Tensor avg_pool2d_forward(const Tensor& x, const Sizes& kernel_size, const Sizes& stride, const Sizes& padding,
-                                 bool ceil_mode, bool count_include_pad, int64_t divisor) {
-  const AvgPool2d a{make_pool2d("avg_pool2d", sizes_of(x), kernel_size, stride, padding, {1, 1}, ceil_mode),
-                    count_include_pad, divisor};
+inline Tensor avg_pool2d_forward(const Tensor& x, const Sizes& window, bool ceil_mode, bool count_include_pad,
+                                 int64_t divisor) {
+  const AvgPool2d a{make_pool2d("avg_pool2d", sizes_of(x), window, ceil_mode), count_include_pad, divisor};
   const Pool2d& g = a.window;
   Tensor y = empty({x.size(0), x.size(1), g.P, g.Q}, x.scalar_type(), x);
   const Tensor xc = torch::stable::contiguous(x);

@@ -42,6 +42,13 @@ inline void check_list(const char* op, const char* name, const Sizes& values, si
     CONVLAB_CHECK(v >= least && v <= INT_MAX, op, ": ", name, "=", text(values), " must lie in [", least, ", 2^31)");
 }
 
+inline void check_numbers(const char* op, const char* name, const int64_t* first, int count, int64_t least,
+                          int64_t most = INT_MAX) {
+  for (int i = 0; i < count; i++)
+    CONVLAB_CHECK(first[i] >= least && first[i] <= most, op, ": ", name, "=", text(Sizes(first, first + count)),
+                  " must lie in [", least, ", 2^31)");
+}
+
 inline void check_plane(const char* op, const char* name, int64_t height, int64_t width) {
   CONVLAB_CHECK(height * width <= INT_MAX, op, ": one plane of ", name, " has ", height, " x ", width,
                 " elements, at most 2^31 - 1 are supported");
@@ -63,18 +70,13 @@ inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const 
   check_geometry(op, geometry);
   const int64_t *const stride = &geometry[0], *const padding = &geometry[2], *const dilation = &geometry[6],
                        groups = geometry[8];
-  const auto check_part = [&](const char* name, const int64_t* first, int count, int64_t least, int64_t most) {
-    for (int i = 0; i < count; i++)
-      CONVLAB_CHECK(first[i] >= least && first[i] <= most, op, ": ", name, "=", text(Sizes(first, first + count)),
-                    " must lie in [", least, ", 2^31)");
-  };
   CONVLAB_CHECK(x.size() == 4, op, ": input must be [N, C, H, W], got ", text(x));
   CONVLAB_CHECK(w.size() == 4, op, ": weight must be [K, C/groups, R, S], got ", text(w));
   check_list(op, "input", x, 4, 0);
   check_list(op, "weight", w, 4, 0);
-  check_part("stride", stride, 2, 1, INT64_MAX);
-  check_part("padding", padding, 4, 0, INT_MAX);
-  check_part("dilation", dilation, 2, 1, INT_MAX);
+  check_numbers(op, "stride", stride, 2, 1, INT64_MAX);
+  check_numbers(op, "padding", padding, 4, 0);
+  check_numbers(op, "dilation", dilation, 2, 1);
   CONVLAB_CHECK(groups >= 1, op, ": groups=", groups, " must be at least 1");
   CONVLAB_CHECK(x[1] == w[1] * groups, op, ": input ", text(x), " has ", x[1], " channels, but weight ", text(w),
                 " with groups=", groups, " expects ", w[1] * groups);
@@ -112,15 +114,18 @@ inline Conv2d make_conv2d(const char* op, const Sizes& x, const Sizes& w, const 
 }
 
 // x [N, C, H, W]; padding (height, width), the same on both sides.
-inline Pool2d make_pool2d(const char* op, const Sizes& x, const Sizes& kernel_size, const Sizes& stride,
-                          const Sizes& padding, const Sizes& dilation, bool ceil_mode) {
+inline Pool2d make_pool2d(const char* op, const Sizes& x, const Sizes& window, bool ceil_mode) {
+  CONVLAB_CHECK(window.size() == 8, op, ": window has ", window.size(), " values, expected 8: ", text(window));
+  const int64_t *const kernel_size = &window[0], *const stride = &window[2], *const padding = &window[4],
+                       *const dilation = &window[6];
+  const auto shown = [](const int64_t* both) { return text({both[0], both[1]}); };
   CONVLAB_CHECK(x.size() == 4, op, ": input must be [N, C, H, W], got ", text(x));
   check_list(op, "input", x, 4, 0);
   CONVLAB_CHECK(x[1] > 0 && x[2] > 0 && x[3] > 0, op, ": input ", text(x), " may be empty in the batch dimension only");
-  check_list(op, "kernel_size", kernel_size, 2, 1);
-  check_list(op, "stride", stride, 2, 1);
-  check_list(op, "padding", padding, 2, 0);
-  check_list(op, "dilation", dilation, 2, 1);
+  check_numbers(op, "kernel_size", kernel_size, 2, 1);
+  check_numbers(op, "stride", stride, 2, 1);
+  check_numbers(op, "padding", padding, 2, 0);
+  check_numbers(op, "dilation", dilation, 2, 1);
 
   Pool2d g{};
   int outputs[2], strides[2];
@@ -129,14 +134,14 @@ inline Pool2d make_pool2d(const char* op, const Sizes& x, const Sizes& kernel_si
     const int64_t extent = dilation[d] * (kernel_size[d] - 1) + 1, padded = x[2 + d] + 2 * padding[d];
     strides[d] = int(shortest_stride(stride[d], padded, extent));
     CONVLAB_CHECK(padded + extent + strides[d] <= INT_MAX, op, ": ", along, " of the padded input (", padded,
-                  "), of the window (", extent, " with dilation=", text(dilation), ") and stride (", strides[d],
+                  "), of the window (", extent, " with dilation=", shown(dilation), ") and stride (", strides[d],
                   ") must together stay below 2^31");
-    CONVLAB_CHECK(2 * padding[d] <= kernel_size[d], op, ": padding=", text(padding),
-                  " may be at most half of kernel_size=", text(kernel_size));
+    CONVLAB_CHECK(2 * padding[d] <= kernel_size[d], op, ": padding=", shown(padding),
+                  " may be at most half of kernel_size=", shown(kernel_size));
     const int64_t n = pool_outputs(x[2 + d], padding[d], kernel_size[d], strides[d], dilation[d], ceil_mode);
-    CONVLAB_CHECK(n >= 1, op, ": the window covers ", extent, " along the ", along, " (kernel_size=", text(kernel_size),
-                  ", dilation=", text(dilation), "), more than the padded input's ", padded, " (input ", text(x),
-                  ", padding=", text(padding), ")");
+    CONVLAB_CHECK(n >= 1, op, ": the window covers ", extent, " along the ", along,
+                  " (kernel_size=", shown(kernel_size), ", dilation=", shown(dilation),
+                  "), more than the padded input's ", padded, " (input ", text(x), ", padding=", shown(padding), ")");
     outputs[d] = int(n);
   }
   g.planes = (long long)x[0] * x[1];

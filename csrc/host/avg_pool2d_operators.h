@@ -13,11 +13,10 @@ namespace convlab {
 
 // x [N, C, H, W] -> y [N, C, P, Q]
 template <class Impl>
-Tensor avg_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, bool ceil_mode,
-                          bool count_include_pad, int64_t divisor) {
+Tensor avg_pool2d_forward(Tensor x, Sizes window, bool ceil_mode, bool count_include_pad, int64_t divisor) {
   const char* op = "avg_pool2d";
   const DType dtype = dtype_of(op, {"input", x});
-  const Pool2d g = make_pool2d(op, sizes_of(x), kernel_size, stride, padding, {1, 1}, ceil_mode);
+  const Pool2d g = make_pool2d(op, sizes_of(x), window, ceil_mode);
 
   const bool channels_last = is_channels_last(x);
   Tensor y = output<Impl>({x.size(0), x.size(1), g.P, g.Q}, x.scalar_type(), x, channels_last);
@@ -30,11 +29,11 @@ Tensor avg_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes paddi
 
 // dy [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)
 template <class Impl>
-Tensor avg_pool2d_backward(Tensor dy, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding,
-                           bool count_include_pad, int64_t divisor, bool channels_last) {
+Tensor avg_pool2d_backward(Tensor dy, Sizes input_size, Sizes window, bool count_include_pad, int64_t divisor,
+                           bool channels_last) {
   const char* op = "avg_pool2d_backward";
   const DType dtype = dtype_of(op, {"grad_output", dy});
-  const Pool2d g = pool2d_from_outputs(op, sizes_of(dy), input_size, kernel_size, stride, padding, {1, 1});
+  const Pool2d g = pool2d_from_outputs(op, sizes_of(dy), input_size, window);
 
   Tensor dx = output<Impl>({dy.size(0), dy.size(1), g.H, g.W}, dy.scalar_type(), dy, channels_last);
   if (dx.numel() > 0) {

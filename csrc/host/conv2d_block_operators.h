@@ -26,7 +26,7 @@ inline Ending make_ending(const char* op, const Sizes& ending, double negative_s
 }
 
 inline Pool2d pool_of(const char* op, const Ending& e, const Conv2d& g) {
-  return make_pool2d(op, {g.N, g.K, g.P, g.Q}, {e.R, e.S}, {e.R, e.S}, {0, 0}, {1, 1}, false);
+  return make_pool2d(op, {g.N, g.K, g.P, g.Q}, {e.R, e.S, e.R, e.S, 0, 0, 1, 1}, false);
 }
 
 // x [N, C, H, W], w [K, C/groups, R, S], bias [K] -> y and winners [N, K, P, Q], or winners [0] unless with_winners

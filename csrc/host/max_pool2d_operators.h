@@ -25,11 +25,10 @@ inline void check_offsets(const char* op, const Pool2d& g, const Tensor& offsets
 
 // x [N, C, H, W] -> y [N, C, P, Q], and offsets [N, C, P, Q], or [0] unless with_offsets
 template <class Impl>
-std::tuple<Tensor, Tensor> max_pool2d_forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
-                                              bool ceil_mode, bool with_offsets) {
+std::tuple<Tensor, Tensor> max_pool2d_forward(Tensor x, Sizes window, bool ceil_mode, bool with_offsets) {
   const char* op = "max_pool2d";
   const DType dtype = dtype_of(op, {"input", x});
-  const Pool2d g = make_pool2d(op, sizes_of(x), kernel_size, stride, padding, dilation, ceil_mode);
+  const Pool2d g = make_pool2d(op, sizes_of(x), window, ceil_mode);
   const Sizes outputs{x.size(0), x.size(1), g.P, g.Q};
 
   const bool channels_last = is_channels_last(x);
@@ -46,11 +45,10 @@ std::tuple<Tensor, Tensor> max_pool2d_forward(Tensor x, Sizes kernel_size, Sizes
 
 // dy, offsets [N, C, P, Q] -> dx [N, C, H, W], where input_size is (H, W)
 template <class Impl>
-Tensor max_pool2d_backward(Tensor dy, Tensor offsets, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding,
-                           Sizes dilation, bool channels_last) {
+Tensor max_pool2d_backward(Tensor dy, Tensor offsets, Sizes input_size, Sizes window, bool channels_last) {
   const char* op = "max_pool2d_backward";
   const DType dtype = dtype_of(op, {"grad_output", dy});
-  const Pool2d g = pool2d_from_outputs(op, sizes_of(dy), input_size, kernel_size, stride, padding, dilation);
+  const Pool2d g = pool2d_from_outputs(op, sizes_of(dy), input_size, window);
   const Sizes x{dy.size(0), dy.size(1), g.H, g.W};
   check_offsets(op, g, offsets, x);
 
@@ -63,13 +61,11 @@ Tensor max_pool2d_backward(Tensor dy, Tensor offsets, Sizes input_size, Sizes ke
 }
 
 // x [N, C, H, W], offsets [N, C, P, Q] -> y [N, C, P, Q]: x at the winners
-template <class Impl>
-Tensor max_pool2d_gather(Tensor x, Tensor offsets, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation) {
+template <class Impl> Tensor max_pool2d_gather(Tensor x, Tensor offsets, Sizes window) {
   const char* op = "max_pool2d_gather";
   const DType dtype = dtype_of(op, {"input", x});
   CONVLAB_CHECK(x.dim() == 4, op, ": input must be [N, C, H, W], got ", text(sizes_of(x)));
-  const Pool2d g =
-      pool2d_from_outputs(op, sizes_of(offsets), {x.size(2), x.size(3)}, kernel_size, stride, padding, dilation);
+  const Pool2d g = pool2d_from_outputs(op, sizes_of(offsets), {x.size(2), x.size(3)}, window);
   check_offsets(op, g, offsets, sizes_of(x));
 
   const bool channels_last = is_channels_last(x);
@@ -83,11 +79,9 @@ Tensor max_pool2d_gather(Tensor x, Tensor offsets, Sizes kernel_size, Sizes stri
 
 // offsets [N, C, P, Q] -> indices [N, C, P, Q] int64: h * W + w of the winners, where input_size is (H, W); they lie as
 // offsets
-template <class Impl>
-Tensor max_pool2d_indices(Tensor offsets, Sizes input_size, Sizes kernel_size, Sizes stride, Sizes padding,
-                          Sizes dilation) {
+template <class Impl> Tensor max_pool2d_indices(Tensor offsets, Sizes input_size, Sizes window) {
   const char* op = "max_pool2d_indices";
-  const Pool2d g = pool2d_from_outputs(op, sizes_of(offsets), input_size, kernel_size, stride, padding, dilation);
+  const Pool2d g = pool2d_from_outputs(op, sizes_of(offsets), input_size, window);
   check_offsets(op, g, offsets, sizes_of(offsets));
 
   const bool channels_last = is_channels_last(offsets);

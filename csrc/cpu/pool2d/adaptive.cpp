@@ -16,6 +16,29 @@ using pooling::Pass, pooling::Plan, pooling::Reads;
 
 constexpr int64_t kTogether = 64;  // channels of a piece, where they lie side by side
 
+// An average's pass, planned, and the sizes of its windows
+struct Planned {
+  std::vector<double> rows, columns;
+  Averages averages;
+  Plan plan;
+
+  Planned(Pass pass, const Adaptive& g, int64_t channels, DType dtype)
+      : rows(sizes_of_windows(g.H, g.P)),
+        columns(sizes_of_windows(g.W, g.Q)),
+        averages{rows.data(), columns.data(), false, false},
+        plan(pass, g, channels, dtype) {}
+
+ private:
+  static std::vector<double> sizes_of_windows(int size, int outputs) {
+    std::vector<double> sizes;
+    for (int p = 0; p < outputs; p++) {
+      const Range r = adaptive_window(p, size, outputs);
+      sizes.push_back(r.end - r.begin);
+    }
+    return sizes;
+  }
+};
+
 struct Cpu {
   static constexpr bool takes_channels_last = true;
   const int64_t channels;  // of a position where the tensors lie channels_last, else 1
@@ -28,9 +51,9 @@ struct Cpu {
     run(Pass::backward, g, dtype, kernels::average_backward.of(dtype), dy, dx);
   }
   void maximum(const Adaptive& g, DType dtype, const void* x, void* y, void* indices) const {
-    const Plan plan(Pass::forward, g, channels, dtype);
-    if (plan.pooling().byte_offsets) maximum<uint8_t>(g, dtype, plan, x, y, static_cast<int64_t*>(indices));
-    else maximum<int32_t>(g, dtype, plan, x, y, static_cast<int64_t*>(indices));
+    const auto plan = pooling::planned(Pass::forward, g, channels, dtype);
+    if (plan->pooling().byte_offsets) maximum<uint8_t>(g, dtype, *plan, x, y, static_cast<int64_t*>(indices));
+    else maximum<int32_t>(g, dtype, *plan, x, y, static_cast<int64_t*>(indices));
   }
   void maximum_backward(const Adaptive& g, DType dtype, const void* dy, const void* indices, void* dx) const {
     over_channels(g, dtype, dy, indices, dx, g.P * g.Q, g.H * g.W,
@@ -71,19 +94,11 @@ struct Cpu {
 
  private:
   template <class F> void run(Pass pass, const Adaptive& g, DType dtype, F* f, const void* from, void* to) const {
-    const std::vector<double> rows = sizes_of_windows(g.H, g.P), columns = sizes_of_windows(g.W, g.Q);
-    const Averages averages{rows.data(), columns.data(), false, false};
-    Plan(pass, g, channels, dtype).run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
-      f(p, averages, from, to, begin, end, scratch);
+    const auto planned =
+        pooling::planned(pass, pooling::numbers(g), channels, dtype, [&] { return Planned(pass, g, channels, dtype); });
+    planned->plan.run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+      f(p, planned->averages, from, to, begin, end, scratch);
     });
-  }
-  static std::vector<double> sizes_of_windows(int size, int outputs) {
-    std::vector<double> sizes;
-    for (int p = 0; p < outputs; p++) {
-      const Range r = adaptive_window(p, size, outputs);
-      sizes.push_back(r.end - r.begin);
-    }
-    return sizes;
   }
 
   // Which tap won, of Offset, becomes a position of the plane.

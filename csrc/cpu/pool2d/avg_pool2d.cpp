@@ -14,30 +14,32 @@ namespace {
 using pooling::Pass;
 using pooling::Plan;
 
-// averaged_over() as a product: what a pooling of one row, or of one column, has
-class Factors {
- public:
-  explicit Factors(const AvgPool2d& a) {
-    AvgPool2d rows = a, columns = a;
-    rows.window.W = rows.window.Q = rows.window.S = rows.window.stride_w = 1, rows.window.pad_w = 0;
-    columns.window.H = columns.window.P = columns.window.R = columns.window.stride_h = 1, columns.window.pad_h = 0;
-    for (int p = 0; p < a.window.P; p++) rows_.push_back(double(averaged_over(rows, p, 0)));
-    for (int q = 0; q < a.window.Q; q++) columns_.push_back(a.divisor ? 1.0 : double(averaged_over(columns, 0, q)));
-  }
-  Averages view(bool turned) const {
-    int exponent;
-    const auto power = [&](double d) { return std::abs(std::frexp(d, &exponent)) == 0.5; };
-    const bool powers =
-        std::all_of(rows_.begin(), rows_.end(), power) && std::all_of(columns_.begin(), columns_.end(), power);
-    const auto same = [](const std::vector<double>& v) {
-      return std::adjacent_find(v.begin(), v.end(), std::not_equal_to<>()) == v.end();
-    };
-    const auto &rows = turned ? columns_ : rows_, &columns = turned ? rows_ : columns_;
-    return {rows.data(), columns.data(), powers, same(rows) && same(columns)};
+// An average pooling's pass, planned: what windows are divided by is a product, as if of a pooling of one row and one of
+// one column
+struct Planned {
+  std::vector<double> rows, columns;
+  Plan plan;
+  Averages averages;
+
+  Planned(Pass pass, const AvgPool2d& a, int64_t channels, DType dtype) : plan(pass, a.window, channels, dtype) {
+    AvgPool2d one_column = a, one_row = a;
+    one_column.window.W = one_column.window.Q = one_column.window.S = one_column.window.stride_w = 1;
+    one_row.window.H = one_row.window.P = one_row.window.R = one_row.window.stride_h = 1;
+    one_column.window.pad_w = one_row.window.pad_h = 0;
+    for (int p = 0; p < a.window.P; p++) rows.push_back(double(averaged_over(one_column, p, 0)));
+    for (int q = 0; q < a.window.Q; q++) columns.push_back(a.divisor ? 1.0 : double(averaged_over(one_row, 0, q)));
+    if (plan.turned()) std::swap(rows, columns);
+    averages = {rows.data(), columns.data(), powers(rows) && powers(columns), same(rows) && same(columns)};
   }
 
  private:
-  std::vector<double> rows_, columns_;
+  static bool powers(const std::vector<double>& v) {
+    int exponent;
+    return std::all_of(v.begin(), v.end(), [&](double d) { return std::abs(std::frexp(d, &exponent)) == 0.5; });
+  }
+  static bool same(const std::vector<double>& v) {
+    return std::adjacent_find(v.begin(), v.end(), std::not_equal_to<>()) == v.end();
+  }
 };
 
 struct Cpu {
@@ -54,21 +56,21 @@ struct Cpu {
 
  private:
   template <class F> void run(Pass pass, const AvgPool2d& a, DType dtype, F* f, const void* from, void* to) const {
-    const Factors factors(a);
-    const Plan plan(pass, a.window, channels, dtype);
-    const Averages averages = factors.view(plan.turned());
-    plan.run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
-      f(p, averages, from, to, begin, end, scratch);
+    std::array<int64_t, 15> numbers{};
+    std::ranges::copy(pooling::numbers(a.window), numbers.begin());
+    numbers[13] = a.count_include_pad, numbers[14] = a.divisor;
+    const auto planned =
+        pooling::planned(pass, numbers, channels, dtype, [&] { return Planned(pass, a, channels, dtype); });
+    planned->plan.run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+      f(p, planned->averages, from, to, begin, end, scratch);
     });
   }
 };
 
-Tensor forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, bool ceil_mode, bool count_include_pad,
-               int64_t divisor) {
+Tensor forward(Tensor x, Sizes window, bool ceil_mode, bool count_include_pad, int64_t divisor) {
   if (x.scalar_type() == ScalarType::Long)
-    return integers::avg_pool2d_forward(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor);
-  return avg_pool2d_forward<Cpu>(std::move(x), std::move(kernel_size), std::move(stride), std::move(padding), ceil_mode,
-                                 count_include_pad, divisor);
+    return integers::avg_pool2d_forward(x, window, ceil_mode, count_include_pad, divisor);
+  return avg_pool2d_forward<Cpu>(std::move(x), std::move(window), ceil_mode, count_include_pad, divisor);
 }
 
 }  // namespace

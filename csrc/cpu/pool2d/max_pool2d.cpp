@@ -9,7 +9,7 @@ namespace convlab {
 namespace {
 
 using pooling::Pass;
-using pooling::Plan;
+using pooling::planned;
 
 // In backward, gathering asks every window over a position for a vector of channels, and costs more the more taps there
 // are; scattering adds up what each window gives, element by element.
@@ -23,16 +23,17 @@ struct Cpu {
   explicit Cpu(const Tensor& output) : channels(is_channels_last(output) ? output.size(1) : 1) {}
 
   void forward(const Pool2d& g, DType dtype, const void* x, void* y, void* offsets) const {
-    Plan(Pass::forward, g, channels, dtype).run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+    const auto plan = planned(Pass::forward, g, channels, dtype);
+    plan->run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
       kernels::max_forward.of(dtype)(p, x, y, offsets, begin, end, scratch);
     });
   }
 
   void backward(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
-    const Plan plan(Pass::backward, g, channels, dtype);
-    if (!plan.pooling().in_place || g.R * g.S > kGatheredTaps)
+    const auto plan = planned(Pass::backward, g, channels, dtype);
+    if (!plan->pooling().in_place || g.R * g.S > kGatheredTaps)
       return in_rows(g, dtype) ? by_rows(g, dtype, dy, offsets, dx) : scatter(g, dtype, dy, offsets, dx);
-    plan.run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
+    plan->run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
       kernels::max_gather.of(dtype)(p, dy, offsets, dx, begin, end, scratch);
     });
   }
@@ -133,12 +134,9 @@ struct Cpu {
   }
 };
 
-std::tuple<Tensor, Tensor> forward(Tensor x, Sizes kernel_size, Sizes stride, Sizes padding, Sizes dilation,
-                                   bool ceil_mode, bool with_offsets) {
-  if (integers::is_integer(x))
-    return integers::max_pool2d_forward(x, kernel_size, stride, padding, dilation, ceil_mode, with_offsets);
-  return max_pool2d_forward<Cpu>(std::move(x), std::move(kernel_size), std::move(stride), std::move(padding),
-                                 std::move(dilation), ceil_mode, with_offsets);
+std::tuple<Tensor, Tensor> forward(Tensor x, Sizes window, bool ceil_mode, bool with_offsets) {
+  if (integers::is_integer(x)) return integers::max_pool2d_forward(x, window, ceil_mode, with_offsets);
+  return max_pool2d_forward<Cpu>(std::move(x), std::move(window), ceil_mode, with_offsets);
 }
 
 }  // namespace

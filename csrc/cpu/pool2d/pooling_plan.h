@@ -1,6 +1,7 @@
 // Poolings up to their kernels: a problem's tables, and how it is cut into pieces for threads and caches.
 #pragma once
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "cpu/scratch.h"
 #include "geometry/adaptive.h"
 #include "geometry/pool2d.h"
+#include "remembered.h"
 
 namespace convlab::pooling {
 
@@ -169,6 +171,8 @@ class Plan {
     cut(pass == Pass::forward, a.planes / channels, rows_.spanned(1), [&](int count) { return rows_.spanned(count); });
   }
 
+  Plan(Plan&&) = default;  // and no copies: g_ points into the tables
+
   const Pooling& pooling() const { return g_; }
   bool turned() const { return turned_; }  // rows are columns of the pooling
 
@@ -218,5 +222,27 @@ class Plan {
   int64_t bytes_, pieces_;
   Pooling g_{};
 };
+
+// What it is, in numbers: planes, H, W, P, Q, and more
+inline std::array<int64_t, 5> numbers(const Adaptive& a) { return {a.planes, a.H, a.W, a.P, a.Q}; }
+inline std::array<int64_t, 13> numbers(const Pool2d& g) {
+  return {g.planes, g.H, g.W, g.P, g.Q, g.R, g.S, g.stride_h, g.stride_w, g.pad_h, g.pad_w, g.dilation_h, g.dilation_w};
+}
+
+// make()'s result, which depends on these alone, but what has very long tables, which is made anew
+template <size_t count, class F>
+auto planned(Pass pass, const std::array<int64_t, count>& of, int64_t channels, DType dtype, const F& make) {
+  struct Asked {
+    std::array<int64_t, count> of;
+    int64_t channels;
+    int32_t pass, dtype;
+  };
+  if (of[1] + of[2] + of[3] + of[4] > kLongestRemembered)
+    return std::make_shared<const std::invoke_result_t<F>>(make());
+  return remembered(Asked{of, channels, int(pass), int(dtype)}, make);
+}
+template <class Window> std::shared_ptr<const Plan> planned(Pass pass, const Window& g, int64_t channels, DType dtype) {
+  return planned(pass, numbers(g), channels, dtype, [&] { return Plan(pass, g, channels, dtype); });
+}
 
 }  // namespace convlab::pooling
