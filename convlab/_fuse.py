@@ -59,6 +59,18 @@ def unfused(model: Module) -> dict[str, str]:
     return reasons
 
 
+def is_fused(model: Module) -> bool:
+    """Whether `fuse` has seen it, or a part of it."""
+    return any(isinstance(module.__dict__.get(PLAN), Plan) for module in model.modules())
+
+
+def has_chains(model: Module) -> bool:
+    """Whether `fuse` found layers to make one call of, in what has run so far."""
+    plans = (module.__dict__.get(PLAN) for module in model.modules())
+    versions = (version for plan in plans if isinstance(plan, Plan) for version in plan.versions.values())
+    return any(isinstance(version, Version) and version.chains for version in versions)
+
+
 def _has_convolutions(module: Module) -> bool:
     """Whether its own forward may call one: a child, also in a list of them, or in a plain Sequential below."""
     return any(

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from . import _chains, functional, modules, simulator
 from ._algorithms import Conv2dProblem, names_of
 from ._convert import ORIGINAL, kind_of, left_alone, others, restore
-from ._fuse import unfused
+from ._fuse import fuse, has_chains, is_fused, unfused
 from ._left_functions import UNKNOWN, left_functions
 from ._measure import Limits, Timing, best, by_turns, error_of, outputs_of
 from ._modules_around import Conv1d, Parametrized, PReLU
@@ -75,7 +75,8 @@ class Summary:
     unfused: name -> reason for convolutions, and layers in a row, that are calls of their own in a model that `fuse` has
     seen.
     model_seconds: of a step of the whole model, forward and gradients, with convlab's layers and with torch's, where
-    `compare` asked for it. disturbed: whether other programs took the processor at every try of one of them.
+    `compare` asked for it. fused_seconds: of one after `fuse(model)`, where that finds something to fuse. disturbed:
+    whether other programs took the processor at every try of one of them.
     """
 
     passes: tuple[LayerPass, ...]
@@ -85,6 +86,7 @@ class Summary:
     model_seconds: tuple[float, float] | None = None
     disturbed: bool = False
     others: dict[str, int] = field(default_factory=dict)
+    fused_seconds: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -127,6 +129,9 @@ class Summary:
         if self.model_seconds:
             what = "a step" if any(row.pass_ != "forward" for row in self.passes) else "a forward"
             ours, torchs_step = (1e3 * seconds for seconds in self.model_seconds)
+            if self.fused_seconds:
+                faster = "" if self.disturbed else f", {self.model_seconds[1] / self.fused_seconds:.2f} times as fast"
+                lines.append(f"{what} after convlab.fuse(model): {1e3 * self.fused_seconds:.3f} ms{faster}")
             answer = _IF_DISTURBED if self.disturbed else f"{self.times_faster:.2f} times as fast"
             lines.append(
                 f"{what} of the whole model: {ours:.3f} ms, with torch's layers {torchs_step:.3f} ms: {answer}"
@@ -143,8 +148,9 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
     training takes: no gradient to a layer's input where that needs none, forward alone under torch.no_grad(). Inside
     `simulate()` the algorithms are the GPU's, and times those of the simulator.
 
-    compare: time torch's layer beside convlab's, pass by pass, too, and a step of the whole model beside that of a copy with
-    torch's layers: how many times as fast it is stands in the last line.
+    compare: time torch's layer beside convlab's, pass by pass, too, and a step of the whole model beside those of a copy with
+    torch's layers, and of one that `fuse` has seen if it can do something: how many times as fast the model is stands in
+    the last line.
 
     The model is left as it was, also its buffers, and the random numbers that come next are the same. Raises what the
     model raises, and TypeError if it is none, or input none of these.
@@ -178,8 +184,16 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
     passes = tuple(replace(row, share=row.seconds / total) for row in rows.values())
     steps = _steps(model, input) if compare and passes and not simulator.current() else []
     seconds = (steps[0].seconds, steps[1].seconds) if steps else None
-    disturbed = any(timing.disturbed for timing in steps)
-    return Summary(passes, left_alone(model), unfused(model), left_functions(model), seconds, disturbed, others(model))
+    return Summary(
+        passes,
+        left_alone(model),
+        unfused(model),
+        left_functions(model),
+        seconds,
+        disturbed=any(timing.disturbed for timing in steps),
+        others=others(model),
+        fused_seconds=steps[2].seconds if len(steps) > 2 else None,
+    )
 
 
 def _called(model: Module, input: Any) -> Any:
@@ -189,13 +203,19 @@ def _called(model: Module, input: Any) -> Any:
 
 
 def _steps(model: Module, input: Any) -> list[Timing]:
-    """A step of the model as it is, and with torch's layers, by turns; the least of each, of undisturbed ones if any."""
+    """A step of the model as it is, with torch's layers, and fused if there is something to fuse, by turns; the least of
+    each, of undisturbed ones if any."""
     with _unchanged(model):
-        torchs = restore(copy.deepcopy(model))
-        timings: tuple[list[Timing], list[Timing]] = ([], [])
+        models = [model, restore(copy.deepcopy(model))]
+        if not is_fused(model):
+            fused = fuse(copy.deepcopy(model))
+            with _unchanged(fused):
+                _step(fused, input)
+            models += [fused] if has_chains(fused) else []
+        timings: list[list[Timing]] = [[] for _ in models]
         start = time.perf_counter()
         for turn in range(_STEPS.rounds + 1):  # the first is not counted
-            for one, of in zip((model, torchs), timings):
+            for one, of in zip(models, timings):
                 timing = best(partial(_step, one, input), _ONCE, _clock(next(model.parameters(), None)))
                 of += [timing] if turn else []
             if turn and time.perf_counter() - start > _STEPS.seconds:
