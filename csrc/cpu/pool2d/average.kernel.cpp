@@ -16,7 +16,7 @@ template <class A> struct Division {
 // Sums of `from`, divided once they are complete, unless kDivides is false. kFrom columns of `from`, side by side, give
 // one of `to`; kTo of `to` get the same.
 template <class A, class From, class To, bool kDivides, int kFrom, int kTo> struct Sum {
-  static constexpr int kSource = kFrom, kTarget = kTo, kUnrolled = 8;
+  static constexpr int kSource = kFrom, kTarget = kTo, kUnrolled = kFrom == 4 ? 2 : 8;
   const From* from;
   To* to;
   const Averages& averages;
@@ -34,8 +34,7 @@ template <class A, class From, class To, bool kDivides, int kFrom, int kTo> stru
     each_tap(taps, at, [&](int64_t where, int) __attribute__((always_inline)) {
 #pragma GCC unroll 8
       for (int u = 0; u < U; u++) {
-        sum[u] += load_column<A, kFrom, 0>(from + where + u * step);
-        if constexpr (kFrom == 2) sum[u] += load_column<A, kFrom, 1>(from + where + u * step);
+        each_column<A, kFrom>(from + where + u * step, [&](int, Vec<A> v) { sum[u] += v; });
       }
     });
 #pragma GCC unroll 8
@@ -152,7 +151,8 @@ void average_forward(const Pooling& g, const Averages& averages, const T* x, T* 
       continue;
     }
     if (g.in_place) {
-      if (g.pairs) forward_in_place<A, 2>(g, p, averages, x, y);
+      if (g.wide == 4) forward_in_place<A, 4>(g, p, averages, x, y);
+      else if (g.wide == 2) forward_in_place<A, 2>(g, p, averages, x, y);
       else forward_in_place<A, 1>(g, p, averages, x, y);
       continue;
     }
@@ -271,7 +271,7 @@ void average_backward(const Pooling& g, const Averages& averages, const T* dy, T
       op.to += target_of<decltype(op)>(g, p);
       walk<A>(g, op, n, g.target_pixel, n, p.t0, p.t1, p.s0, p.s1);
     };
-    if (g.pairs) {
+    if (g.wide == 2) {
       in_place(Sum<A, A, T, false, 1, 2>{bench.source, dx, averages});
       clear_odd_column(g, p, dx);
     } else if (g.in_place) {

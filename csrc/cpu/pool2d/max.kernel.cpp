@@ -5,7 +5,7 @@ namespace convlab::CONVLAB_ISA {
 
 // x -> y, and which tap won, unless M is void
 template <class A, class T, class M, int kWide = 1> struct Largest {
-  static constexpr int kSource = kWide, kTarget = 1, kUnrolled = 4;
+  static constexpr int kSource = kWide, kTarget = 1, kUnrolled = kWide == 4 ? 2 : 4;
   const T* x;
   T* y;
   M* offsets;
@@ -30,8 +30,7 @@ template <class A, class T, class M, int kWide = 1> struct Largest {
     each_tap(taps, at, [&](int64_t where, int tap) __attribute__((always_inline)) {
 #pragma GCC unroll 4
       for (int u = 0; u < U; u++) {
-        take(u, load_column<A, kWide, 0>(x + where + u * step), tap);
-        if constexpr (kWide == 2) take(u, load_column<A, kWide, 1>(x + where + u * step), tap + 1);
+        each_column<A, kWide>(x + where + u * step, [&](int s, Vec<A> v) { take(u, v, tap + s); });
       }
     });
 #pragma GCC unroll 4
@@ -129,8 +128,9 @@ void forward(const Pooling& g, const T* x, T* y, M* offsets, int64_t begin, int6
   for (int64_t i = begin; i < end; i++) {
     const Piece p = piece_of(g, i, kLanes<A>);
     if constexpr (!std::is_same_v<M, int32_t>) {  // windows of few taps
-      if (g.pairs) {
-        forward_in_place<A, 2>(g, p, x, y, offsets);
+      if (g.wide > 1) {
+        if (g.wide == 4) forward_in_place<A, 4>(g, p, x, y, offsets);
+        else forward_in_place<A, 2>(g, p, x, y, offsets);
         continue;
       }
       if (g.narrow) {
@@ -227,7 +227,7 @@ void gather(const Pooling& g, const T* dy, const uint8_t* offsets, T* dx, int64_
 
 template <class T>
 void max_gather(const Pooling& g, const T* dy, const uint8_t* offsets, T* dx, int64_t begin, int64_t end, char*) {
-  if (g.pairs) gather<2>(g, dy, offsets, dx, begin, end);
+  if (g.wide == 2) gather<2>(g, dy, offsets, dx, begin, end);
   else gather<1>(g, dy, offsets, dx, begin, end);
 }
 

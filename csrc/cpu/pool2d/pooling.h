@@ -4,7 +4,7 @@
 // window's taps join it with. Vectors lie along channels, so that windows, strides and edges are the same to all lanes.
 //
 //   in place    channels_last tensors of at least a vector of channels are read and written where they lie; and so are
-//               rows of NCHW where windows are one column wide, which makes channels of columns, or two side by side
+//               rows of NCHW where windows are one column wide, which makes channels of columns, or two or four side by side
 //   in panels   of others, a vector of planes is transposed into scratch memory, some rows at a time, and back
 //
 // Max pooling's gradient adds up what each window gives (Scattering), where asking each window costs more; where windows
@@ -35,8 +35,9 @@ struct Pooling {
   // N C planes, side_by_side N of all channels; C where channels lie side by side, else 1
   int64_t planes, channels;
   int64_t source_pixel, target_pixel;  // elements from a position to the next, in place
-  bool in_place, pairs, byte_offsets;  // pairs: a channel is two columns of x and dx
-  bool fours;  // and two rows are: windows of 2 x 2 that leave at most a row of dx
+  bool in_place, byte_offsets;
+  int wide;  // columns of x and dx that are a channel: 1, 2, or 4
+  bool fours;  // two are, and two rows: windows of 2 x 2 that leave at most a row of dx
   bool whole;  // one window, which is the plane, and needs no panel
   bool narrow;  // windows of 2 x 2 side by side, none cut off, whose rows of outputs do not fill a vector
   bool columns_first;  // windows that differ, of planes: an average's gradient is summed over columns, then over rows

@@ -107,11 +107,12 @@ inline int64_t bytes_of(const Pool2d& g, DType dtype) {
   return (int64_t(g.H) * g.W + int64_t(g.P) * g.Q) * g.planes * bytes_of(dtype);
 }
 
-// Windows one column wide, or of few taps and two side by side, whose rows of outputs fill a vector: columns are
-// channels, and rows columns
-inline bool rows_as_channels(const Pool2d& g, int64_t channels, int64_t lanes) {
+// Windows one column wide, or of few taps and two side by side, in forward also four, whose rows of outputs fill a
+// vector: columns are channels, and rows columns
+inline bool rows_as_channels(Pass pass, const Pool2d& g, int64_t channels, int64_t lanes) {
+  const bool some = g.S == 2 || (g.S == 4 && pass == Pass::forward);
   return channels < lanes && channels * g.Q >= lanes &&
-         (g.S == 1 || (g.S == 2 && channels == 1 && offsets_fit_a_byte(g))) && g.S == g.stride_w && g.dilation_w == 1 &&
+         (g.S == 1 || (some && channels == 1 && offsets_fit_a_byte(g))) && g.S == g.stride_w && g.dilation_w == 1 &&
          g.pad_w == 0 && int64_t(g.S) * g.Q <= g.W;
 }
 
@@ -119,7 +120,7 @@ inline bool rows_as_channels(const Pool2d& g, int64_t channels, int64_t lanes) {
 class Plan {
  public:
   Plan(Pass pass, const Pool2d& problem, int64_t channels, DType dtype)
-      : turned_(rows_as_channels(problem, channels, instruction_set().lanes(dtype))),
+      : turned_(rows_as_channels(pass, problem, channels, instruction_set().lanes(dtype))),
         rows_(pass, turned_ ? Axis{1, 1, 1, 1, 0, 1} : pooling::rows_of(problem), problem.S),
         columns_(pass, turned_ ? pooling::rows_of(problem) : pooling::columns_of(problem), turned_ ? problem.S : 1),
         dtype_(dtype),
@@ -132,9 +133,9 @@ class Plan {
       g_.source_pixel *= forward ? problem.W : problem.Q, g_.target_pixel *= forward ? problem.Q : problem.W;
       g_.channels *= problem.Q;
     }
-    g_.in_place = g_.channels >= lanes, g_.pairs = turned_ && problem.S == 2;
-    g_.fours = g_.pairs && problem.R == 2 && problem.stride_h == 2 && problem.dilation_h == 1 && problem.pad_h == 0 &&
-               problem.P == problem.H / 2;
+    g_.in_place = g_.channels >= lanes, g_.wide = turned_ ? problem.S : 1;
+    g_.fours = g_.wide == 2 && problem.R == 2 && problem.stride_h == 2 && problem.dilation_h == 1 &&
+               problem.pad_h == 0 && problem.P == problem.H / 2;
     g_.byte_offsets = offsets_fit_a_byte(problem);
     g_.side_by_side = !forward && !g_.in_place && problem.R == problem.stride_h && problem.S == problem.stride_w &&
                       reached(pooling::rows_of(problem)) == problem.H &&

@@ -10,10 +10,17 @@ using namespace convlab::pooling;
 CONVLAB_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 CONVLAB_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// Elements p[0], p[kWide], ...: of the first (which = 0) or second column of pairs, or all
+// Elements p[which], p[which + kWide], ...
 template <class A, int kWide, int which, class T> CONVLAB_INLINE Vec<A> load_column(const T* p) {
+  constexpr int half = kWide / 2;
   if constexpr (kWide == 1) return load_as<A>(p);
-  else return unzip<A, which>(load_as<A>(p), load_as<A>(p + kLanes<A>));
+  else
+    return unzip<A, which / half>(load_column<A, half, which % half>(p),
+                                  load_column<A, half, which % half>(p + half * kLanes<A>));
+}
+// f(s, load_column of s) for each of the columns
+template <class A, int kWide, int s = 0, class T, class F> CONVLAB_INLINE void each_column(const T* p, F f) {
+  if constexpr (s < kWide) f(s, load_column<A, kWide, s>(p)), each_column<A, kWide, s + 1>(p, f);
 }
 // Both columns of pairs, or first alone
 template <class A, int kWide, class T> CONVLAB_INLINE void store_columns(T* p, Vec<A> first, Vec<A> second) {
