@@ -210,29 +210,34 @@ def simulator(torch, check) -> Library:
     )
 
 
-# What takes longest to compile, which ninja begins first: none is left alone at the end, on one core of several.
-LONGEST = [
-    "conv2d_register_tiled.cu",
-    "conv2d_small_filter.cu",
-    "conv2d_depthwise.cu",
-    "tensor_core_float32.cu",
-    "conv2d_warpgroup.cu",
-    "conv2d_tensor_core.cu",
-    "max_pool2d.cu",
-    "conv2d_block.cu",
-    "warpgroup_wgrad.cu",
-]
+# About how long a file takes to compile, beside another: nvcc's and the simulators' of a kernel alike
+SECONDS = {
+    "conv2d_register_tiled.cu": 25,
+    "conv2d_small_filter.cu": 25,
+    "conv2d_depthwise.cu": 20,
+    "tensor_core_float32.cu": 20,
+    "register_tiled.kernel.cpp": 17,
+    "max.kernel.cpp": 15,
+    "conv2d_tensor_core.cu": 14,
+    "conv2d_warpgroup.cu": 14,
+    "planes.kernel.cpp": 12,
+    "average.kernel.cpp": 12,
+    "warpgroup_wgrad.cu": 12,
+    "conv2d_block.cu": 11,
+    "max_pool2d.cu": 11,
+}
+OTHERS = {".cu": 4, ".kernel.cpp": 5, "": 2}
 
 
-def longest_first(edge):
-    """Sorts what write_graph has to compile: nvcc's files, kernels for the simulators, and C++."""
-    rule, source = edge[1:3]
+def seconds_for(source: str) -> float:
     name = os.path.basename(source)
-    return (rule != "nvcc", not source.endswith(".cu"), LONGEST.index(name) if name in LONGEST else len(LONGEST))
+    return SECONDS.get(name) or next(n for end, n in OTHERS.items() if name.endswith(end))
 
 
 def write_graph(path, cxx, nvcc, libs):
-    """The ninja file. Sources are relative to the root, so that no path of this machine gets into a library."""
+    """The ninja file. Sources are relative to the root, so that no path of this machine gets into a library. Returns the
+    sources, one for each object. ninja begins with what takes longest: none is left alone at the end, on one core of
+    several."""
     from ninja.ninja_syntax import Writer
 
     def shell(flags):
@@ -265,8 +270,9 @@ def write_graph(path, cxx, nvcc, libs):
                         objects.append(f"{folder}/{name}")
                         edges[objects[-1]] = (objects[-1], rule, source, {"flags": shell(flags)})
             graph.build(folder + "/" + lib.name, "link", objects, variables={"flags": shell(lib.link_flags)})
-        for target, rule, source, variables in sorted(edges.values(), key=longest_first):
+        for target, rule, source, variables in sorted(edges.values(), key=lambda edge: -seconds_for(edge[2])):
             graph.build(target, rule, source, variables=variables)
+    return [source for _, _, source, _ in edges.values()]
 
 
 def write_compile_commands(graph, path):
@@ -289,16 +295,24 @@ class Progress:
 
     SECONDS = 20
 
-    def __init__(self, terminal, begin):
+    def __init__(self, terminal, begin, sources):
+        """sources: of a whole build; where some are compiled already, those that are left take what all take in the mean"""
         self.terminal, self.begin, self.last = terminal, begin, begin - self.SECONDS
+        self.left = [seconds_for(source) for source in sources]
+        self.seen = 0.0
 
     def line(self, said, now):
         """said: a line of ninja's."""
         match = re.match(r"\[(\d+)/(\d+)\] (.*)", said)
-        if not match or now - self.last < self.SECONDS:
+        if not match:
             return
-        done, total = int(match[1]), int(match[2])
-        left = (now - self.begin) / done * (total - done)
+        done, total, took = int(match[1]), int(match[2]), seconds_for(match[3])
+        self.seen += took
+        if took in self.left:
+            self.left.remove(took)
+        if now - self.last < self.SECONDS:
+            return
+        left = (now - self.begin) / self.seen * sum(self.left) / max(len(self.left), 1) * (total - done)
         guess = f", about {max(round(left / 60), 1)} min left" if now > self.begin + self.SECONDS else ""
         self.say(f"compiled {done} of {total}, {match[3]}{guess}")
         self.last = now
@@ -337,11 +351,11 @@ def minutes(seconds: float) -> str:
     return f"{int(seconds) // 60} min {int(seconds) % 60} s"
 
 
-def run_ninja(path, jobs, cxx, nvcc):
+def run_ninja(path, jobs, cxx, nvcc, sources):
     command = [ninja(), "-f", path, "-j", str(jobs)]
     said = []
     out = terminal()
-    progress = Progress(out or sys.stdout, time.monotonic())
+    progress = Progress(out or sys.stdout, time.monotonic(), sources)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as process:
@@ -396,14 +410,14 @@ class BuildWithNinja(build_ext):
         folder = ("build/sanitize/" if sanitize() else "build/") + sysconfig.get_config_var("SOABI")
         os.makedirs(folder, exist_ok=True)
         libs = libraries(torch, cxx, nvcc, archs)
-        write_graph(folder + "/build.ninja", cxx, nvcc, libs)
+        sources = write_graph(folder + "/build.ninja", cxx, nvcc, libs)
         if not sanitize():
             write_compile_commands(folder + "/build.ninja", "build/compile_commands.json")
         # objects of sources that are gone: tools/mutants.py links all that lie there
         dead = [ninja(), "-f", folder + "/build.ninja", "-t", "cleandead"]
         subprocess.run(dead, stdout=subprocess.DEVNULL, check=True)
         before, begin = children_seconds(), time.monotonic()
-        run_ninja(folder + "/build.ninja", jobs, cxx, nvcc)
+        run_ninja(folder + "/build.ninja", jobs, cxx, nvcc, sources)
         tell(
             f"convlab: built in {minutes(time.monotonic() - begin)}, {minutes(children_seconds() - before)} of CPU time"
         )

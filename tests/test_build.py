@@ -197,14 +197,15 @@ def test_launcher_and_flags_reach_every_rule(tmp_path, monkeypatch):
     cxx = toolchain.Compiler("/bin/g++", "13", ["ccache"], ["-m64"])
     nvcc = toolchain.Nvcc("/bin/nvcc", "13.0.88", KNOWN, [], "libcudart_static.a", [])
     libraries = setup["libraries"](toolchain.Torch("2.14", "13.0", "include", "lib"), cxx, nvcc, ["8.0"])
-    setup["write_graph"](str(tmp_path / "build.ninja"), cxx, nvcc, libraries)
+    sources = setup["write_graph"](str(tmp_path / "build.ninja"), cxx, nvcc, libraries)
     graph = re.sub(r"\$\n *", "", (tmp_path / "build.ninja").read_text())
     commands = dict(re.findall(r"^rule (\w+)\n  command = (.*)", graph, re.M))
     assert commands["cxx"].startswith("ccache /bin/g++ -m64 $flags")
     assert commands["link"].startswith("ccache /bin/g++ -m64 -o $out")
     assert commands["nvcc"].startswith("/bin/nvcc $flags")
-    first = re.findall(r"^build .*: (?:nvcc|cxx) (.*)", graph, re.M)[: len(setup["LONGEST"])]
-    assert [os.path.basename(source) for source in first] == setup["LONGEST"]
+    seconds = [setup["seconds_for"](source) for source in re.findall(r"^build .*: (?:nvcc|cxx) (.*)", graph, re.M)]
+    assert seconds == sorted(seconds, reverse=True)
+    assert {os.path.basename(source) for source in sources} >= set(setup["SECONDS"])
     kernels = re.findall(r"^build .*: nvcc .*\n  flags = (.*)", graph, re.M)
     assert kernels and all("-ccbin /bin/g++ -Xcompiler -m64" in flags for flags in kernels)
 
@@ -303,17 +304,22 @@ def test_architectures_of_the_gpus_here(said, archs, tmp_path, monkeypatch):
 
 
 def test_what_a_build_under_pip_says_on_the_terminal(monkeypatch):
-    """A line at once, then every 20 seconds, with an estimate; and nothing where it is not pip that builds."""
+    """A line at once, then every 20 seconds, with an estimate that knows which files take long; and nothing where it is
+    not pip that builds."""
     setup = runpy.run_path(str(ROOT / "setup.py"))
     terminal = io.StringIO()
-    progress = setup["Progress"](terminal, 100.0)
-    for done, now in ((1, 101), (2, 110), (10, 130), (11, 149), (20, 151)):
-        progress.line(f"[{done}/40] nvcc csrc/kernels/{done}.cu\n", now)
+    longest = [f"csrc/kernels/{name}" for name in setup["SECONDS"] if name.endswith(".cu")]
+    sources = [*longest, *(f"csrc/kernels/{n}.cu" for n in range(len(longest), 40))]
+    progress = setup["Progress"](terminal, 100.0, sources)
+    for done in range(1, 21):
+        now = 100 + sum(setup["seconds_for"](source) for source in sources[:done]) / 2  # two at a time
+        progress.line(f"[{done}/40] nvcc {sources[done - 1]}\n", now)
         progress.line("a warning\n", now)
     assert terminal.getvalue().replace("\r", "").splitlines() == [
-        "convlab: compiled 1 of 40, nvcc csrc/kernels/1.cu",
-        "convlab: compiled 10 of 40, nvcc csrc/kernels/10.cu, about 2 min left",
-        "convlab: compiled 20 of 40, nvcc csrc/kernels/20.cu, about 1 min left",
+        "convlab: compiled 1 of 40, nvcc csrc/kernels/conv2d_register_tiled.cu",
+        "convlab: compiled 3 of 40, nvcc csrc/kernels/conv2d_depthwise.cu, about 2 min left",
+        "convlab: compiled 6 of 40, nvcc csrc/kernels/conv2d_warpgroup.cu, about 1 min left",
+        "convlab: compiled 11 of 40, nvcc csrc/kernels/10.cu, about 1 min left",
     ]
     for name in ("_PYPROJECT_HOOKS_BUILD_BACKEND", "PEP517_BUILD_BACKEND"):
         monkeypatch.delenv(name, raising=False)
