@@ -64,11 +64,10 @@ def is_fused(model: Module) -> bool:
     return any(isinstance(module.__dict__.get(PLAN), Plan) for module in model.modules())
 
 
-def has_chains(model: Module) -> bool:
-    """Whether `fuse` found layers to make one call of, in what has run so far."""
-    plans = (module.__dict__.get(PLAN) for module in model.modules())
-    versions = (version for plan in plans if isinstance(plan, Plan) for version in plan.versions.values())
-    return any(isinstance(version, Version) and version.chains for version in versions)
+def fuses(model: Module) -> bool:
+    """Whether some layers of it, as it is now, are one call."""
+    plans = ((module.__dict__.get(PLAN), module) for module in model.modules())
+    return any(isinstance(plan, Plan) and plan.fuses(module) for plan, module in plans)
 
 
 def _has_convolutions(module: Module) -> bool:
@@ -187,6 +186,15 @@ class Plan:
             other = (not training, *kinds)
             self.versions[other] = found
         return found
+
+    def fuses(self, module: Module) -> bool:
+        return any(
+            isinstance(found, Version)
+            and key[0] == module.training
+            and found.holds(module)
+            and any(not _chains.why_not(*chain.parts(module)) for chain in found.chains)
+            for key, found in self.versions.items()
+        )
 
     def left(self, module: Module) -> Iterator[tuple[str, str]]:
         """What is not fused in it now, and why."""

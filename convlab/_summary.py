@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from . import _chains, functional, modules, simulator
 from ._algorithms import Conv2dProblem, names_of
 from ._convert import ORIGINAL, kind_of, left_alone, others, restore
-from ._fuse import fuse, has_chains, is_fused, unfused
+from ._fuse import fuse, fuses, is_fused, unfused
 from ._left_functions import UNKNOWN, left_functions
 from ._measure import Limits, Timing, best, by_turns, error_of, outputs_of
 from ._modules_around import Conv1d, Parametrized, PReLU
@@ -75,8 +75,8 @@ class Summary:
     unfused: name -> reason for convolutions, and layers in a row, that are calls of their own in a model that `fuse` has
     seen.
     model_seconds: of a step of the whole model, forward and gradients, with convlab's layers and with torch's, where
-    `compare` asked for it. fused_seconds: of one after `fuse(model)`, where that finds something to fuse. disturbed:
-    whether other programs took the processor at every try of one of them.
+    `compare` asked for it. disturbed: whether other programs took the processor at every try of one of them.
+    fused_seconds: of one after `fuse(model)`, where that makes one call of some layers; None where it was disturbed.
     """
 
     passes: tuple[LayerPass, ...]
@@ -190,9 +190,9 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
         unfused(model),
         left_functions(model),
         seconds,
-        disturbed=any(timing.disturbed for timing in steps),
+        disturbed=any(timing.disturbed for timing in steps[:2]),
         others=others(model),
-        fused_seconds=steps[2].seconds if len(steps) > 2 else None,
+        fused_seconds=next((timing.seconds for timing in steps[2:] if not timing.disturbed), None),
     )
 
 
@@ -211,7 +211,7 @@ def _steps(model: Module, input: Any) -> list[Timing]:
             fused = fuse(copy.deepcopy(model))
             with _unchanged(fused):
                 _step(fused, input)
-            models += [fused] if has_chains(fused) else []
+            models += [fused] if fuses(fused) else []
         timings: list[list[Timing]] = [[] for _ in models]
         start = time.perf_counter()
         for turn in range(_STEPS.rounds + 1):  # the first is not counted

@@ -270,8 +270,8 @@ def max_pool2d(
     if input.dim() != 4:
         raise RuntimeError(f"max_pool2d: input must be [N, C, H, W] or [C, H, W], got {tuple(input.shape)}")
     ceil_mode = flag("max_pool2d", "ceil_mode", ceil_mode)
-    taken = window("max_pool2d", kernel_size, stride, padding, dilation)
-    return max_pooled("max_pool2d", input, taken, ceil_mode, return_indices)
+    of_pooling = window("max_pool2d", kernel_size, stride, padding, dilation)
+    return max_pooled("max_pool2d", input, of_pooling, ceil_mode, return_indices)
 
 
 def avg_pool2d(

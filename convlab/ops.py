@@ -234,6 +234,7 @@ def _pool_outputs(size: int, pad: int, kernel: int, stride: int, dilation: int, 
 
 def _pooled(op: str, x: Tensor, window: Sequence[int], ceil_mode: bool) -> Tensor:
     torch._check(x.dim() == 4, lambda: f"{op}: input must be [N, C, H, W], got {x.shape}")
+    torch._check(len(window) == 8, lambda: f"{op}: window has {len(window)} values, expected 8")
     kernel_size, stride, padding, dilation = (window[i : i + 2] for i in range(0, 8, 2))
     outputs = (
         _pool_outputs(x.shape[2 + d], padding[d], kernel_size[d], stride[d], dilation[d], ceil_mode) for d in range(2)

@@ -26,6 +26,18 @@ def test_many_small_planes(ceil_mode, device):
     check_avg_pool2d(CF.avg_pool2d, cases=pools, random_cases=0, layouts=["contiguous"], device=device)
 
 
+@pytest.mark.parametrize("padding", [0, 1])
+def test_windows_side_by_side_of_rows(padding, device):
+    """Two and four columns that are one of a vector's"""
+    pools = [
+        AvgPool((2, 3, 5, width), (rows, columns), (2, columns), (padding, 0), False, True)
+        for rows in (2, 3)
+        for columns in (2, 4)
+        for width in (32 * columns, 33 * columns + 3, 70)
+    ]
+    check_avg_pool2d(CF.avg_pool2d, cases=pools, random_cases=0, dtypes=DTYPES, layouts=["contiguous"], device=device)
+
+
 @pytest.mark.parametrize(
     "size, outputs",
     [

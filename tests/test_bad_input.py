@@ -115,6 +115,12 @@ def test_gradients_of_the_wrong_shape_are_refused():
         ops.max_pool2d_backward(_t(2, 3, 4, 4), offsets.long(), [8, 8], window, False)
     with pytest.raises(RuntimeError, match="offsets"):
         ops.max_pool2d_gather(x, offsets[:, :2], window)
+    with pytest.raises(RuntimeError, match=r"dilation=\[2, 1\] must be 1"):
+        ops.avg_pool2d_forward(x, [2, 2, 2, 2, 0, 0, 2, 1], False, True, 0)
+    with pytest.raises(RuntimeError, match="dilation"):
+        ops.avg_pool2d_backward(_t(2, 3, 2, 2), [6, 6], [2, 2, 2, 2, 0, 0, 2, 2], True, 0, False)
+    with pytest.raises(RuntimeError, match="window has 9 values, expected 8"):
+        ops.avg_pool2d_forward(x, [*window, 1], False, True, 0)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8, 1), (3,), ()])

@@ -52,10 +52,10 @@ def test_many_small_planes(ceil_mode, device):
 @pytest.mark.parametrize("stride", [1, 2, 4])
 def test_windows_of_one_row(stride, device):
     """Gradients of rows, where windows have gaps, touch and overlap, and some reach past either end of a row."""
-    windows = [(1, 0), (2, 1), (3, 1), (4, 2), (7, 3), (4 * stride, 2 * stride)]
+    windows = [(1, 0), (2, 1), (3, 1), (4, 2), (4, 0), (7, 3), (4 * stride, 2 * stride)]
     pools = [
         Pool((2, 3, 2, width), (1, kernel), (1, stride), (0, padding), 1, ceil_mode)
-        for width in (33, 70)
+        for width in (33, 70, 131)
         for kernel, padding in windows
         if 2 * padding <= kernel
         for ceil_mode in (False, True)

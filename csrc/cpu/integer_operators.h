@@ -90,7 +90,8 @@ inline std::tuple<Tensor, Tensor> max_pool2d_forward(const Tensor& x, const Size
 // x [N, C, H, W] int64 -> y [N, C, P, Q]: averages rounded towards zero
 inline Tensor avg_pool2d_forward(const Tensor& x, const Sizes& window, bool ceil_mode, bool count_include_pad,
                                  int64_t divisor) {
-  const AvgPool2d a{make_pool2d("avg_pool2d", sizes_of(x), window, ceil_mode), count_include_pad, divisor};
+  const char* op = "avg_pool2d";
+  const AvgPool2d a = make_avg_pool2d(op, make_pool2d(op, sizes_of(x), window, ceil_mode), count_include_pad, divisor);
   const Pool2d& g = a.window;
   Tensor y = empty({x.size(0), x.size(1), g.P, g.Q}, x.scalar_type(), x);
   const Tensor xc = torch::stable::contiguous(x);

@@ -35,18 +35,17 @@ template <class... Parts> std::string message(const Parts&... parts) {
     if (!(condition)) throw std::runtime_error(::convlab::message(__VA_ARGS__)); \
   } while (0)
 
-inline void check_list(const char* op, const char* name, const Sizes& values, size_t length, int64_t least) {
-  CONVLAB_CHECK(values.size() == length, op, ": ", name, " has ", values.size(), " values, expected ", length, ": ",
-                text(values));
-  for (int64_t v : values)
-    CONVLAB_CHECK(v >= least && v <= INT_MAX, op, ": ", name, "=", text(values), " must lie in [", least, ", 2^31)");
-}
-
 inline void check_numbers(const char* op, const char* name, const int64_t* first, int count, int64_t least,
                           int64_t most = INT_MAX) {
   for (int i = 0; i < count; i++)
     CONVLAB_CHECK(first[i] >= least && first[i] <= most, op, ": ", name, "=", text(Sizes(first, first + count)),
                   " must lie in [", least, ", 2^31)");
+}
+
+inline void check_list(const char* op, const char* name, const Sizes& values, size_t length, int64_t least) {
+  CONVLAB_CHECK(values.size() == length, op, ": ", name, " has ", values.size(), " values, expected ", length, ": ",
+                text(values));
+  check_numbers(op, name, values.data(), int(values.size()), least);
 }
 
 inline void check_plane(const char* op, const char* name, int64_t height, int64_t width) {

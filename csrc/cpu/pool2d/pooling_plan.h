@@ -240,7 +240,7 @@ auto planned(Pass pass, const std::array<int64_t, count>& of, int64_t channels, 
   };
   if (of[1] + of[2] + of[3] + of[4] > kLongestRemembered)
     return std::make_shared<const std::invoke_result_t<F>>(make());
-  return remembered(Asked{of, channels, int(pass), int(dtype)}, make);
+  return remembered<128>(Asked{of, channels, int(pass), int(dtype)}, make);
 }
 template <class Window> std::shared_ptr<const Plan> planned(Pass pass, const Window& g, int64_t channels, DType dtype) {
   return planned(pass, numbers(g), channels, dtype, [&] { return Plan(pass, g, channels, dtype); });
