@@ -3,6 +3,7 @@ torch."""
 
 import copy
 import io
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,9 +30,10 @@ _ONCE = Limits(rounds=1, seconds=0.0, patience=0.0)  # under simulate(), where t
 _HEADINGS = ("layer", "kind", "input", "output", "pass", "algorithm", "calls", "ms", "share", "error")
 _COMPARED = ("torch's ms", "times as fast")
 _IF_DISTURBED = (
-    "other programs took the processor, so this tells nothing of which is faster; run again on an idle machine, or beside "
-    "other programs with OMP_WAIT_POLICY=PASSIVE set before Python starts"
+    "other programs took the processor, so this tells nothing of which is faster; run again on an idle machine"
 )
+_PASSIVE = ", or beside other programs with OMP_WAIT_POLICY=PASSIVE set before Python starts"
+_FEWER = ", or with a thread less: torch.set_num_threads"  # where OpenMP's threads wait passively already
 _MARK = "*"  # of a row that other programs disturbed
 _TEXTS = 6  # of these columns, the first ones are text, the others figures
 
@@ -132,7 +134,9 @@ class Summary:
             if self.fused_seconds:
                 faster = "" if self.disturbed else f", {self.model_seconds[1] / self.fused_seconds:.2f} times as fast"
                 lines.append(f"{what} after convlab.fuse(model): {1e3 * self.fused_seconds:.3f} ms{faster}")
-            answer = _IF_DISTURBED if self.disturbed else f"{self.times_faster:.2f} times as fast"
+            passive = os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE"
+            disturbed_by = _IF_DISTURBED + (_FEWER if passive else _PASSIVE)
+            answer = disturbed_by if self.disturbed else f"{self.times_faster:.2f} times as fast"
             lines.append(
                 f"{what} of the whole model: {ours:.3f} ms, with torch's layers {torchs_step:.3f} ms: {answer}"
             )

@@ -159,6 +159,37 @@ def test_a_host_that_faults_before_any_kernel(tmp_path):
     assert re.search(r"host code +1 found\n", said) and "SIGSEGV" in said and "none found" not in said, said
 
 
+SHIFT = """
+__global__ void shift(float* a) {
+  __shared__ float s[64];
+  int t = threadIdx.x;
+  s[t] = a[t];
+  __syncthreads();
+  float mine = s[t];
+  float left = s[(t + 1) % 64];  // what races
+  mine += s[t];
+  s[t] = mine + left;
+  __syncthreads();
+  a[t] = s[t];
+}
+int main() {
+  float* a;
+  cudaMalloc(&a, 64 * 4), cudaMemset(a, 0, 64 * 4);
+  shift<<<1, 64>>>(a);
+  cudaDeviceSynchronize();
+}
+"""
+
+
+def test_a_race_names_the_read_of_another_thread(tmp_path):
+    """Of several, the writer's own read is no part of it."""
+    source = tmp_path / "shift.cu"
+    source.write_text(SHIFT)
+    (race,) = check_kernel(source, "main", count=False).findings
+    assert "write after read" in race.message and "shift.cu:8:" in race.message, race
+    assert "shift.cu:7:" not in race.message and "shift.cu:9:" not in race.message
+
+
 MANAGED = """
 #include <cstdio>
 __global__ void add(int n, float* x, float* y) {

@@ -94,15 +94,17 @@ void race(Runner& r, const char* kind, const char* before, const Mark& mark, con
   const std::string who = other_block    ? "a thread of another block"
                           : mark.several ? "several threads"
                                          : "thread " + text(r.thread_id(mark.thread));
+  const bool by_itself = !other_block && mark.several && mark.thread == r.current->index;
   fail({std::string("race (") + kind + ") on " + element, where, std::string(before) + " by " + who + ", unordered,",
-        unpack(mark.place)});
+        unpack(by_itself ? mark.warp_epoch : mark.place)});
 }
 
 inline Mark mark_now(Runner& r, const Mark& old, uint32_t place, uint16_t thread, bool several, bool atomic) {
   const bool by_other_block = old.epoch >= r.epochs.launch_began && old.epoch < r.epochs.block_began;
-  return {
-      r.epochs.now, by_other_block ? old.epoch : old.other_block, r.warp_of(thread).sync_epoch, place, thread, several,
-      atomic};
+  const uint32_t warp_epoch = !several                              ? r.warp_of(thread).sync_epoch
+                              : old.several && old.thread == thread ? old.warp_epoch
+                                                                    : old.place;
+  return {r.epochs.now, by_other_block ? old.epoch : old.other_block, warp_epoch, place, thread, several, atomic};
 }
 
 // In shared memory not the end yet: if another thread writes it in the same interval, what is wrong is the barrier.
