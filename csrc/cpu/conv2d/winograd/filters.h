@@ -28,15 +28,15 @@ inline TapStrides transpose_taps(const Filters& f, const float* w, int lanes, in
           store<float>(taps + t * strides.tap + c * strides.channel + v * kWidth,
                        load_some<float>(w + t * f.tap + c * f.depth_stride + v * kWidth, lanes - v * kWidth));
   } else if (f.tap == 1 && f.depth_stride == kAllTaps) {  // [lanes, depth, taps]
-    take_transposed<kBlock>(w, f.lane, lanes, depth * kAllTaps, taps);
+    transpose_in(w, f.lane, lanes, depth * kAllTaps, taps, kBlock);
   } else if (f.tap == 1) {  // [depth, lanes, taps]
     for (int c = 0; c < depth; c++) {
       for (int i = 0; i < kAllTaps * lanes; i += kCacheLine / 4) __builtin_prefetch(w + (c + 4) * f.depth_stride + i);
-      take_transposed<kBlock>(w + c * f.depth_stride, f.lane, lanes, kAllTaps, taps + c * strides.channel);
+      transpose_in(w + c * f.depth_stride, f.lane, lanes, kAllTaps, taps + c * strides.channel, kBlock);
     }
   } else {  // [lanes, taps, depth]
     for (int t = 0; t < kAllTaps; t++)
-      take_transposed<kBlock>(w + t * f.tap, f.lane, lanes, depth, taps + t * strides.tap);
+      transpose_in(w + t * f.tap, f.lane, lanes, depth, taps + t * strides.tap, kBlock);
   }
   return strides;
 }

@@ -95,8 +95,8 @@ void put_segment(const Tiling& p, const Segment& s, const float* sums, int64_t s
     });
   const int rows = least(s.row1 * m, p.target_rows) - s.row0 * m;
   for (int v = 0; v < vectors && target && !in_place; v++)
-    give_transposed<kBlock>(panel + v * kWidth, rows * p.target_columns, least(channels - v * kWidth, kWidth),
-                            target + v * kWidth * p.target.c, p.target.c);
+    transpose_out(panel + v * kWidth, kBlock, rows * p.target_columns, least(channels - v * kWidth, kWidth),
+                  target + v * kWidth * p.target.c, p.target.c);
 }
 
 }  // namespace convlab::CONVLAB_ISA::winograd

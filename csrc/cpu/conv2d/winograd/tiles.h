@@ -2,12 +2,14 @@
 #pragma once
 #include "cpu/conv2d/winograd/tiling.h"
 #include "cpu/conv2d/winograd/transform.h"
-#include "cpu/conv2d/winograd/transpose_blocks.h"
+#include "cpu/simd/transpose.h"
 
 namespace convlab::CONVLAB_ISA::winograd {
 
 using convlab::winograd::Tiling, convlab::winograd::Stack;
 
+using Floats = Vec<float>;
+constexpr int kWidth = kLanes<float>;
 constexpr int kPanel = kTileVectors * kWidth, kBlock = convlab::winograd::block_of(kPanel);
 constexpr int kAhead = 8;  // pixels: channels_last images are read at strides that the hardware does not follow
 
@@ -73,7 +75,7 @@ inline Pixels look(const float* image, const Strides& strides, int row0, int row
       for (int v = 0; v < vectors; v++)
         store<float>(panel + i * kBlock + v * kWidth,
                      load_some<float>(from + i * strides.w + v * kWidth, channels - v * kWidth));
-  else take_transposed<kBlock>(from, strides.c, least(channels, kBlock), count, panel);
+  else transpose_in(from, strides.c, least(channels, kBlock), count, panel, kBlock);
   return {panel, int64_t(columns) * kBlock, kBlock, row0, row1, columns, vectors};
 }
 
