@@ -61,6 +61,11 @@ class LayerPass:
     torch_seconds: float | None = None
     disturbed: bool = False
 
+    @property
+    def times_faster(self) -> float | None:
+        """torch's time by convlab's; None without `compare`, and where `disturbed`."""
+        return None if self.torch_seconds is None or self.disturbed else self.torch_seconds / self.seconds
+
 
 Rows = dict[tuple[Any, ...], LayerPass]
 
@@ -422,7 +427,7 @@ def _cells(row: LayerPass) -> tuple[str, ...]:
     mark = _MARK * row.disturbed
     figures: tuple[str, ...] = str(row.calls), f"{mark}{1e3 * row.seconds:.3f}", f"{row.share:.1%}", f"{row.error:.1e}"
     if row.torch_seconds is not None:
-        ratio = "-" if row.disturbed else f"{row.torch_seconds / row.seconds:.2f}"
+        ratio = f"{row.times_faster:.2f}" if row.times_faster else "-"
         figures = *figures, f"{1e3 * row.torch_seconds:.3f}", ratio
     return (row.layer or "the model", row.kind, *sizes, row.pass_, row.algorithm or "", *figures)
 

@@ -298,5 +298,6 @@ def test_times_that_other_programs_disturbed(model, monkeypatch, disturbed):
     ] * 11
     report = convlab.summary(model, x, compare=True)
     assert report.disturbed == disturbed and report.times_faster == 1
+    assert {row.times_faster for row in report.passes} == {None if disturbed else 1}
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # what it is is not told again
     assert str(report).endswith("with a thread less: torch.set_num_threads") == disturbed

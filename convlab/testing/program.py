@@ -496,11 +496,11 @@ def _no_launcher(source: Path, contract: Contract, dtype) -> str:
     element = TYPES[dtype].removeprefix("convlab::")
     return "\n".join(
         [
-            f"{source.name} does not define the launcher that is checked. In plain CUDA one of these, with or without a cudaStream_t at the end:\n",
+            f"{source.name} does not define the launcher that is checked, nor a main(), with which it would be a program and checked as "
+            "that, whatever it computes. In plain CUDA one of these, with or without a cudaStream_t at the end:\n",
             *(f"  {signature}" for signature in contract.plain_signatures(PLAIN_TYPES[dtype][0])),
             f"\nor over device/device.h, where T is {element}:\n\n  {contract.signature}\n",
             *(["It cannot be called as that:" if named else "It defines:", *has, ""] if has else []),
-            "A program with a main() is checked as it is, whatever it computes.",
             f"A file to start from: python -m convlab.check --new {_new_name(source)} --like {contract.like}{dtype_option(dtype)}",
         ]
     )
