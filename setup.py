@@ -211,7 +211,7 @@ def simulator(torch, check) -> Library:
 
 
 # About how long a file takes to compile, beside another: nvcc's and the simulators' of a kernel alike
-SECONDS = {
+COMPILE_SECONDS = {
     "conv2d_register_tiled.cu": 25,
     "conv2d_small_filter.cu": 25,
     "conv2d_depthwise.cu": 20,
@@ -231,7 +231,7 @@ OTHERS = {".cu": 4, ".kernel.cpp": 5, "": 2}
 
 def seconds_for(source: str) -> float:
     name = os.path.basename(source)
-    return SECONDS.get(name) or next(n for end, n in OTHERS.items() if name.endswith(end))
+    return COMPILE_SECONDS.get(name) or next(n for end, n in OTHERS.items() if name.endswith(end))
 
 
 def write_graph(path, cxx, nvcc, libs):

@@ -51,23 +51,28 @@ def unfused(model: Module) -> dict[str, str]:
     """The convolutions, and what stands behind them, that run as layers of their own in a model that `fuse` has seen:
     name -> why."""
     reasons: dict[str, str] = {}
-    for prefix, module in model.named_modules():
-        plan = module.__dict__.get(PLAN)
-        if isinstance(plan, Plan):
-            for name, reason in plan.left(module):
-                reasons.setdefault(f"{prefix}.{name}" if prefix and name else prefix or name, reason)
+    for prefix, module, plan in _plans(model):
+        for name, reason in plan.left(module):
+            reasons.setdefault(f"{prefix}.{name}" if prefix and name else prefix or name, reason)
     return reasons
 
 
 def is_fused(model: Module) -> bool:
     """Whether `fuse` has seen it, or a part of it."""
-    return any(isinstance(module.__dict__.get(PLAN), Plan) for module in model.modules())
+    return any(True for _ in _plans(model))
 
 
 def fuses(model: Module) -> bool:
     """Whether some layers of it, as it is now, are one call."""
-    plans = ((module.__dict__.get(PLAN), module) for module in model.modules())
-    return any(isinstance(plan, Plan) and plan.fuses(module) for plan, module in plans)
+    return any(plan.fuses(module) for _, module, plan in _plans(model))
+
+
+def _plans(model: Module) -> Iterator[tuple[str, Module, "Plan"]]:
+    """The modules that `fuse` has seen, by name, with their plans."""
+    for name, module in model.named_modules():
+        plan = module.__dict__.get(PLAN)
+        if isinstance(plan, Plan):
+            yield name, module, plan
 
 
 def _has_convolutions(module: Module) -> bool:
@@ -134,6 +139,10 @@ class Version(NamedTuple):
             return False
         return not self.read or is_as_read(module, self.read)
 
+    def reasons(self, module: Module) -> Iterator[tuple[Chain, str | None]]:
+        """Its chains, each with why it is not one call now, None if it is. While it holds."""
+        return ((chain, _chains.why_not(*chain.parts(module))) for chain in self.chains)
+
 
 def _there(module: Module) -> _Names:
     """The names of its layers, parameters and buffers."""
@@ -188,19 +197,17 @@ class Plan:
         return found
 
     def fuses(self, module: Module) -> bool:
+        """Whether a chain of it is one call now."""
         return any(
             isinstance(found, Version)
-            and key[0] == module.training
             and found.holds(module)
-            and any(not _chains.why_not(*chain.parts(module)) for chain in found.chains)
-            for key, found in self.versions.items()
+            and any(reason is None for _, reason in found.reasons(module))
+            for found in self._of_mode(module)
         )
 
     def left(self, module: Module) -> Iterator[tuple[str, str]]:
         """What is not fused in it now, and why."""
-        for key, found in self.versions.items():
-            if key[0] != module.training:
-                continue
+        for found in self._of_mode(module):
             if isinstance(found, str):
                 yield "", found
                 continue
@@ -208,9 +215,11 @@ class Plan:
             if not found.holds(module):
                 yield "", "it is not as it was when fuse() saw it"
             else:
-                for chain in found.chains:
-                    if reason := _chains.why_not(*chain.parts(module)):
-                        yield chain.conv, reason
+                yield from ((chain.conv, reason) for chain, reason in found.reasons(module) if reason)
+
+    def _of_mode(self, module: Module) -> Iterator[Version | str]:
+        """What there is for training, or for eval."""
+        return (found for key, found in self.versions.items() if key[0] == module.training)
 
 
 def _kind_of(argument: object) -> type | None:

@@ -163,9 +163,7 @@ def _window(
     op: str, kernel_size: IntOrOne, stride: IntOrOne | None, padding: IntOrOne, dilation: IntOrOne = 1
 ) -> autograd.Window:
     """Its window, of images of height 1. stride defaults to kernel_size."""
-    size = single(op, "kernel_size", kernel_size)
-    no_stride = stride is None or (isinstance(stride, (tuple, list)) and not stride)
-    step = size if no_stride else single(op, "stride", stride)
+    size, step = size_and_stride(op, kernel_size, stride, single)
     return 1, size, 1, step, 0, single(op, "padding", padding), 1, single(op, "dilation", dilation)
 
 
@@ -299,7 +297,7 @@ def max_unpool2d(
             f"{op}: input must be [N, C, P, Q] or [C, P, Q] and indices int64 of that shape, got {tuple(input.shape)} and "
             f"{indices.dtype} {tuple(indices.shape)}"
         )
-    window_size, steps = size_and_stride(op, kernel_size, stride)
+    window_size, steps = size_and_stride(op, kernel_size, stride, pair)
     sizes = _torchs._unpool_output_size(
         input,
         list(window_size),

@@ -218,8 +218,7 @@ def _steps(model: Module, input: Any) -> list[Timing]:
         models = [model, restore(copy.deepcopy(model))]
         if not is_fused(model):
             fused = fuse(copy.deepcopy(model))
-            with _unchanged(fused):
-                _step(fused, input)
+            _step(fused, input)
             models += [fused] if fuses(fused) else []
         timings: list[list[Timing]] = [[] for _ in models]
         start = time.perf_counter()

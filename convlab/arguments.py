@@ -125,16 +125,16 @@ def single(op: str, name: str, value: Any) -> int:
     return one
 
 
-def size_and_stride(op: str, kernel_size: Any, stride: Any) -> tuple[tuple[int, int], tuple[int, int]]:
-    """A pooling's kernel_size and stride, which defaults to it, as pairs."""
-    kernel_size = pair(op, "kernel_size", kernel_size)
+def size_and_stride(op: str, kernel_size: Any, stride: Any, as_: Callable[..., _Result]) -> tuple[_Result, _Result]:
+    """A pooling's kernel_size and stride, which defaults to it, each as `pair` or `single`."""
+    size = as_(op, "kernel_size", kernel_size)
     no_stride = stride is None or (isinstance(stride, (tuple, list)) and not stride)
-    return kernel_size, kernel_size if no_stride else pair(op, "stride", stride)
+    return size, size if no_stride else as_(op, "stride", stride)
 
 
-def window(op: str, kernel_size: Any, stride: Any, padding: Any, dilation: Any = 1) -> tuple[int, ...]:
+def pooling_window(op: str, kernel_size: Any, stride: Any, padding: Any, dilation: Any = 1) -> tuple[int, ...]:
     """A pooling's, as csrc/ops.cpp has it: the four as pairs, one after another."""
-    size, step = size_and_stride(op, kernel_size, stride)
+    size, step = size_and_stride(op, kernel_size, stride, pair)
     return *size, *step, *pair(op, "padding", padding), *pair(op, "dilation", dilation)
 
 

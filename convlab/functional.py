@@ -37,9 +37,9 @@ from .arguments import (
     flag,
     integer,
     pair,
+    pooling_window,
     size_and_stride,
     slope,
-    window,
 )
 from .simulator import backend_of
 
@@ -270,8 +270,8 @@ def max_pool2d(
     if input.dim() != 4:
         raise RuntimeError(f"max_pool2d: input must be [N, C, H, W] or [C, H, W], got {tuple(input.shape)}")
     ceil_mode = flag("max_pool2d", "ceil_mode", ceil_mode)
-    of_pooling = window("max_pool2d", kernel_size, stride, padding, dilation)
-    return max_pooled("max_pool2d", input, of_pooling, ceil_mode, return_indices)
+    window = pooling_window("max_pool2d", kernel_size, stride, padding, dilation)
+    return max_pooled("max_pool2d", input, window, ceil_mode, return_indices)
 
 
 def avg_pool2d(
@@ -294,10 +294,10 @@ def avg_pool2d(
     arguments of the wrong type.
     """
     if torch.compiler.is_compiling():  # the compiler makes a loop with what is around it
-        kernel_size, stride = size_and_stride("avg_pool2d", kernel_size, stride)
+        size, step = size_and_stride("avg_pool2d", kernel_size, stride, pair)
         padding = pair("avg_pool2d", "padding", padding)
         return torch.nn.functional.avg_pool2d(
-            input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+            input, size, step, padding, ceil_mode, count_include_pad, divisor_override
         )
     if has_torch_function_unary(input):
         return overridden(
@@ -316,7 +316,7 @@ def avg_pool2d(
             "avg_pool2d: divisor_override=0 must not be zero; leave it out to divide by the window's size"
         )
     arguments = autograd.AvgPoolArguments(
-        window("avg_pool2d", kernel_size, stride, padding),
+        pooling_window("avg_pool2d", kernel_size, stride, padding),
         flag("avg_pool2d", "ceil_mode", ceil_mode),
         flag("avg_pool2d", "count_include_pad", count_include_pad),
         divisor,

@@ -19,7 +19,7 @@ import torch
 
 import convlab
 from convlab import layers, ops
-from convlab.arguments import window as window_of
+from convlab.arguments import pooling_window
 from convlab.explain.counting import call_of, count_call
 from convlab.simulator import TrafficTable
 from convlab.testing import contracts, traffic
@@ -91,7 +91,7 @@ def convolution_cases(noted=layers.noted) -> Iterator[Case]:
 def pooling_cases() -> Iterator[Case]:
     torch.manual_seed(0)  # max pooling's backward goes where the largest are
     for name, p in contracts.MAX_LAYERS.items():
-        x, window = torch.randn(p.shape), window_of("", p.kernel_size, p.stride, p.padding)
+        x, window = torch.randn(p.shape), pooling_window("", p.kernel_size, p.stride, p.padding)
         with convlab.simulate(check=False):
             y, offsets = ops.max_pool2d_forward(x, window, False, True)
         dy, sizes = torch.randn_like(y), sizes_of(input=x, grad_output=y, offsets=offsets)
@@ -101,7 +101,7 @@ def pooling_cases() -> Iterator[Case]:
         }
         yield from (Case("max_pool2d.cu", name, pass_, run, sizes) for pass_, run in runs.items())
     for name, p in contracts.AVG_LAYERS.items():
-        x, window = torch.randn(p.shape), window_of("", p.kernel_size, p.stride, p.padding)
+        x, window = torch.randn(p.shape), pooling_window("", p.kernel_size, p.stride, p.padding)
         with convlab.simulate(check=False):
             y = ops.avg_pool2d_forward(x, window, False, True, 0)
         dy, sizes = torch.randn_like(y), sizes_of(input=x, grad_output=y)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from .. import functional as CF
 from .. import layers, ops
 from .._algorithms import PASSES, Conv2dProblem, algorithms, as_switched, numbers_of, with_each_tile
-from ..arguments import is_channels_last, window
+from ..arguments import is_channels_last, pooling_window
 from .case import LAYOUTS, OURS, PRECISIONS, Case, Way, dtype_of
 from .networks import GPU_NETWORKS, NETWORKS, Network, step
 
@@ -216,11 +216,11 @@ def _max_by_torch(layer, pass_, t):
 
 
 def _max_by_convlab(layer, pass_, t):
-    x, dy, of_pooling = t["x"], t["dy"], window("", layer.kernel, layer.stride, layer.padding)
+    x, dy, window = t["x"], t["dy"], pooling_window("", layer.kernel, layer.stride, layer.padding)
     if pass_ == "forward":
-        return lambda: ops.max_pool2d_forward(x, of_pooling, layer.ceil_mode, True)[0]
-    offsets = ops.max_pool2d_forward(x, of_pooling, layer.ceil_mode, True)[1]
-    return lambda: ops.max_pool2d_backward(dy, offsets, x.shape[2:], of_pooling, is_channels_last(x))
+        return lambda: ops.max_pool2d_forward(x, window, layer.ceil_mode, True)[0]
+    offsets = ops.max_pool2d_forward(x, window, layer.ceil_mode, True)[1]
+    return lambda: ops.max_pool2d_backward(dy, offsets, x.shape[2:], window, is_channels_last(x))
 
 
 def _average_by_torch(layer, pass_, t):
@@ -231,10 +231,10 @@ def _average_by_torch(layer, pass_, t):
 
 
 def _average_by_convlab(layer, pass_, t):
-    x, dy, of_pooling = t["x"], t["dy"], window("", layer.kernel, layer.stride, layer.padding)
+    x, dy, window = t["x"], t["dy"], pooling_window("", layer.kernel, layer.stride, layer.padding)
     if pass_ == "forward":
-        return lambda: ops.avg_pool2d_forward(x, of_pooling, layer.ceil_mode, True, 0)
-    return lambda: ops.avg_pool2d_backward(dy, x.shape[2:], of_pooling, True, 0, is_channels_last(x))
+        return lambda: ops.avg_pool2d_forward(x, window, layer.ceil_mode, True, 0)
+    return lambda: ops.avg_pool2d_backward(dy, x.shape[2:], window, True, 0, is_channels_last(x))
 
 
 _POOLINGS = {"max": (_max_by_torch, _max_by_convlab), "average": (_average_by_torch, _average_by_convlab)}
