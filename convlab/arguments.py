@@ -133,7 +133,7 @@ def size_and_stride(op: str, kernel_size: Any, stride: Any, as_: Callable[..., _
 
 
 def pooling_window(op: str, kernel_size: Any, stride: Any, padding: Any, dilation: Any = 1) -> tuple[int, ...]:
-    """A pooling's, as csrc/ops.cpp has it: the four as pairs, one after another."""
+    """A pooling's window, as csrc/ops.cpp has it: size, stride, padding and dilation, each (height, width), in one tuple."""
     size, step = size_and_stride(op, kernel_size, stride, pair)
     return *size, *step, *pair(op, "padding", padding), *pair(op, "dilation", dilation)
 

@@ -15,7 +15,7 @@ struct Epochs {
 struct Mark {
   uint32_t epoch = 0;  // 0: never
   uint32_t other_block = 0;  // the epoch of an access by an earlier block, when a later block's has replaced it here
-  uint32_t warp_epoch = 0;  // Warp::sync_epoch; where `several`, the place of a thread's that is not `thread`
+  uint32_t warp_epoch = 0;  // Warp::sync_epoch; where `several`, the place of an access by another than `thread`
   uint32_t place = 0;  // of the instruction, see check.cpp
   uint16_t thread = 0;
   bool several = false;  // several threads, unordered among themselves
