@@ -132,7 +132,7 @@ template <class T> void relu_forward(const T* x, T* y, int64_t begin, int64_t en
 
 template <class T> void relu_backward(const T* dy, const T* y, T* dx, int64_t begin, int64_t end) {
   using V = Vec<acc_t<T>>;
-  each_element(dx, begin, end, [](V grad, V v) { return v <= 0 ? V{} : grad; }, dy, y);
+  each_element(dx, begin, end, [](V grad, V v) { return only_where(~(v <= 0), grad); }, dy, y);
 }
 
 template <class T> void relu6_forward(const T* x, T* y, int64_t begin, int64_t end) {
@@ -151,7 +151,7 @@ template <class T> void relu6_forward(const T* x, T* y, int64_t begin, int64_t e
 template <class T> void relu6_backward(const T* dy, const T* y, T* dx, int64_t begin, int64_t end) {
   using A = acc_t<T>;
   using V = Vec<A>;
-  each_element(dx, begin, end, [](V grad, V v) { return v <= 0 ? V{} : v >= A(6) ? V{} : grad; }, dy, y);
+  each_element(dx, begin, end, [](V grad, V v) { return only_where(~((v <= 0) | (v >= A(6))), grad); }, dy, y);
 }
 
 }  // namespace convlab::CONVLAB_ISA

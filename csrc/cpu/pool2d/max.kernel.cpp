@@ -185,7 +185,7 @@ template <class A, class T, int kWide> struct Won {
         const Vec<A> v = load_as<A>(dy + where + u * step);
         const Integers<A> winner = load_integers<A>(offsets + where + u * step);
 #pragma GCC unroll 2
-        for (int s = 0; s < kWide; s++) sum[s][u] += winner == integers<A>(tap + s) ? v : Vec<A>{};
+        for (int s = 0; s < kWide; s++) sum[s][u] += only_where(winner == integers<A>(tap + s), v);
       }
     });
 #pragma GCC unroll 4
@@ -203,7 +203,7 @@ template <class T>
       q = smaller(q, p.channels - L);
       const Vec<A> v = load_as<A>(dy + q);
       const Integers<A> winner = load_integers<A>(offsets + q);
-      const auto won = [&](int tap) { return winner == integers<A>(tap) ? v : Vec<A>{}; };
+      const auto won = [&](int tap) { return only_where(winner == integers<A>(tap), v); };
       store_columns<A, 2>(dx + 2 * q, won(0), won(1));
       store_columns<A, 2>(dx + g.target_pixel + 2 * q, won(2), won(3));
     }

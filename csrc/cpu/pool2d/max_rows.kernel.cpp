@@ -32,7 +32,7 @@ void rows_of_stride(const Axis& a, const T* dy, const uint8_t* offsets, T* dx, i
         phase[r] = Vec<A>{};
         for (int m = r < a.kernel ? (a.kernel - 1 - r) / kStride : -1; m >= 0; m--) {
           const auto won = load_integers<A>(taps + q - m) == integers<A>(r + m * kStride);
-          phase[r] += won ? load<A>(grads + q - m) : Vec<A>{};
+          phase[r] += only_where(won, load<A>(grads + q - m));
         }
       }
       A* const columns = bench.dx + q * kStride;

@@ -51,6 +51,13 @@ template <class V> CONVLAB_INLINE void keep(V& v) {
 #endif
 }
 
+// v in the lanes that the mask has, zero in the others. v is kept: a compiler that reads it from memory under the mask
+// makes the read wait for what the mask is made of.
+template <class V, class Mask> CONVLAB_INLINE V only_where(Mask mask, V v) {
+  keep(v);
+  return mask ? v : V{};
+}
+
 }  // namespace convlab::CONVLAB_ISA
 
 #include "cpu/simd/half.h"

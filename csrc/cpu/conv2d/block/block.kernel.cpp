@@ -23,7 +23,7 @@ void block_finish(const BlockEnd& b, const T* x, T* y, uint8_t* winners, int64_t
 // What becomes of dy before pooling, where tap `tap` won
 template <class A, Activation activation> CONVLAB_INLINE Vec<A> passed(Vec<A> dy, Integers<A> winner, A slope) {
   const auto passes = winner >= integers<A>(kPasses);
-  if constexpr (activation == Activation::relu) return passes ? dy : Vec<A>{};
+  if constexpr (activation == Activation::relu) return only_where(passes, dy);
   else if constexpr (activation == Activation::leaky_relu) return passes ? dy : dy * slope;
   else return dy;
 }
@@ -40,10 +40,10 @@ template <class A, Activation activation, int kR, int kS, class T>
     const Vec<A> v = passed<A, activation>(load_as<A>(dy + q), winner, slope);
     for (int r = 0; r < R; r++) {
       T* const to = dx + r * row + q * kS;
-      const Vec<A> first = tap == integers<A>(r * kS) ? v : Vec<A>{};
+      const Vec<A> first = only_where(tap == integers<A>(r * kS), v);
       if constexpr (kS == 1) store_as<A>(to, first);
       else {
-        const Vec<A> second = tap == integers<A>(r * kS + 1) ? v : Vec<A>{};
+        const Vec<A> second = only_where(tap == integers<A>(r * kS + 1), v);
         store_as<A>(to, zip<A, 0>(first, second)), store_as<A>(to + L, zip<A, 1>(first, second));
       }
     }
@@ -72,7 +72,7 @@ template <class A, Activation activation, class T>
       const Vec<A> v = passed<A, activation>(load_as<A>(dy + c), winner, slope);
       for (int r = 0; r < e.R; r++)
         for (int s = 0; s < e.S; s++)
-          store_as<A>(dx + r * row + s * C + c, tap == integers<A>(r * e.S + s) ? v : Vec<A>{});
+          store_as<A>(dx + r * row + s * C + c, only_where(tap == integers<A>(r * e.S + s), v));
     }
     for (; c < C; c++) {
       const bool passes = winners[c] & kPasses;
