@@ -48,7 +48,7 @@ struct Cpu {
     run(Pass::forward, g, dtype, kernels::average_forward.of(dtype), x, y);
   }
   void average_backward(const Adaptive& g, DType dtype, const void* dy, void* dx) const {
-    run(Pass::backward, g, dtype, kernels::average_backward.of(dtype), dy, dx);
+    run(Pass::share, g, dtype, kernels::average_backward.of(dtype), dy, dx);
   }
   void maximum(const Adaptive& g, DType dtype, const void* x, void* y, void* indices) const {
     const auto plan = pooling::planned(Pass::forward, g, channels, dtype);

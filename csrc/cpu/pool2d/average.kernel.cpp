@@ -13,10 +13,10 @@ template <class A> struct Division {
   CONVLAB_INLINE Vec<A> operator()(Vec<A> v) const { return multiplies ? v * inverse : v / by; }
 };
 
-// Sums of `from`, divided once they are complete, unless kDivides is false. kFrom columns of `from`, side by side, give
-// one of `to`; kTo of `to` get the same.
-template <class A, class From, class To, bool kDivides, int kFrom, int kTo> struct Sum {
-  static constexpr int kSource = kFrom, kTarget = kTo, kUnrolled = kFrom == 4 ? 2 : 8;
+// Sums of `from`, divided once they are complete, unless kDivides is false. kWide columns of `from`, side by side, give
+// one of `to`.
+template <class A, class From, class To, bool kDivides, int kWide> struct Sum {
+  static constexpr int kSource = kWide, kTarget = 1, kUnrolled = kWide == 4 ? 2 : 8;
   const From* from;
   To* to;
   const Averages& averages;
@@ -34,13 +34,12 @@ template <class A, class From, class To, bool kDivides, int kFrom, int kTo> stru
     each_tap(taps, at, [&](int64_t where, int) __attribute__((always_inline)) {
 #pragma GCC unroll 8
       for (int u = 0; u < U; u++) {
-        each_column<A, kFrom>(from + where + u * step, [&](int, Vec<A> v) { sum[u] += v; });
+        each_column<A, kWide>(from + where + u * step, [&](int, Vec<A> v) { sum[u] += v; });
       }
     });
 #pragma GCC unroll 8
     for (int u = 0; u < U; u++) {
-      const Vec<A> v = kDivides && taps.ends ? division(sum[u]) : sum[u];
-      store_columns<A, kTo>(to + target + u * target_step, v, v);
+      store_as<A>(to + target + u * target_step, kDivides && taps.ends ? division(sum[u]) : sum[u]);
     }
   }
 };
@@ -48,7 +47,7 @@ template <class A, class From, class To, bool kDivides, int kFrom, int kTo> stru
 // x -> y, in place
 template <class A, int kWide, class T>
 void forward_in_place(const Pooling& g, const Piece& p, const Averages& averages, const T* x, T* y) {
-  using Op = Sum<A, T, T, true, kWide, 1>;
+  using Op = Sum<A, T, T, true, kWide>;
   walk_in_place<A>(g, p, Op{x + source_of<Op>(g, p), y + target_of<Op>(g, p), averages});
 }
 
@@ -165,7 +164,7 @@ void average_forward(const Pooling& g, const Averages& averages, const T* x, T* 
     }
     each_panel(g, p, [&](int s0, int s1) {
       take_in(Planes<A>(g, p.plane, g.rows.sources * W, s0 * W), x, (s1 - s0) * W, bench.source);
-      walk_panels<A>(g, p, Sum<A, A, A, true, 1, 1>{bench.source, bench.target, averages}, s0, s1);
+      walk_panels<A>(g, p, Sum<A, A, A, true, 1>{bench.source, bench.target, averages}, s0, s1);
     });
     give_back(Planes<A>(g, p.plane, g.rows.targets * Q, p.t0 * Q), bench.target, (p.t1 - p.t0) * Q, y);
   }
@@ -176,14 +175,28 @@ template <class A, class T> CONVLAB_INLINE void fill(T* to, int64_t n, int64_t s
   for (int64_t i = 0; i < n; i += step) store_some<A>(to + i, v, int(smaller(to_end - to - i, kLanes<A>)));
 }
 
-// n values, each twice; reads whole vectors, may write a vector too far, up to to_end
-template <class A, class T> CONVLAB_INLINE void fill_pairs(T* to, int n, const A* values, const T* to_end) {
-  constexpr int L = kLanes<A>;
-  for (int i = 0; i < n; i += L, to += 2 * L) {
-    const Vec<A> v = load<A>(values + i);
-    store_some<A>(to, zip<A, 0>(v, v), int(smaller(to_end - to, L)));
-    if (i + L / 2 < n) store_some<A>(to + L, zip<A, 1>(v, v), int(smaller(to_end - to - L, L)));
+// f(i, vector i of v's lanes, each kWide times)
+template <class A, int kWide, int i = 0, class F> CONVLAB_INLINE void each_repeated(Vec<A> v, F f) {
+  if constexpr (kWide == 1) f(i, v);
+  else {
+    each_repeated<A, kWide / 2, 2 * i>(zip<A, 0>(v, v), f);
+    each_repeated<A, kWide / 2, 2 * i + 1>(zip<A, 1>(v, v), f);
   }
+}
+
+// n values, each kWide times, to `rows` rows; reads whole vectors, may write a vector too far, up to to_end
+template <class A, int kWide, class T>
+CONVLAB_INLINE void repeat(T* to, int rows, int64_t row, const A* values, int64_t n, const T* to_end) {
+  constexpr int L = kLanes<A>;
+  const bool room = to + rows * row + L <= to_end;
+  for (int r = 0; r < rows; r++, to += row)
+    for (int64_t i = 0; i < n; i += L)
+      each_repeated<A, kWide>(load<A>(values + i), [&](int part, Vec<A> v) __attribute__((always_inline)) {
+        const int64_t at = i * kWide + part * L;
+        if (part > 0 && at >= n * kWide) return;
+        if (room) store_as<A>(to + at, v);
+        else store_some<A>(to + at, v, int(smaller(to_end - to - at, L)));
+      });
 }
 
 // dy of `rows` rows of windows, from row p of a plane on, divided -> shares
@@ -216,6 +229,8 @@ void spread(const Pooling& g, const Averages& averages, const T* dy, T* dx, int6
                 below = (g.rows.targets - int64_t(P) * g.rows.period) * row;
   const T* const to_end = dx + planes * g.rows.targets * row;
   const auto share = [&](const A* of_row, int q) { return C == 1 ? broadcast<A>(of_row[q]) : load<A>(of_row + q * C); };
+  const bool pairs = C == 1 && window == 2, fours = C == 1 && window == 4;
+  const int together = (pairs || fours) && row == Q * window ? g.rows.period : 1;  // rows
   int64_t left = planes * P;
   int held = 0;
   const A* of_row = shares;
@@ -229,8 +244,9 @@ void spread(const Pooling& g, const Averages& averages, const T* dy, T* dx, int6
         fill<A>(dx, g.rows.period * row, step, share(of_row, 0), to_end), dx += g.rows.period * row;
         continue;
       }
-      for (int r = 0; r < g.rows.period; r++, dx += row) {
-        if (C == 1 && g.columns.period == 2) fill_pairs(dx, Q, of_row, to_end);
+      for (int r = 0; r < g.rows.period; r += together, dx += together * row) {
+        if (pairs) repeat<A, 2>(dx, together, row, of_row, Q, to_end);
+        else if (fours) repeat<A, 4>(dx, together, row, of_row, Q, to_end);
         else
           for (int q = 0; q < Q; q++) fill<A>(dx + q * window, window, step, share(of_row, q), to_end);
         fill<A>(dx + Q * window, row - Q * window, L, Vec<A>{}, to_end);
@@ -267,19 +283,13 @@ void average_backward(const Pooling& g, const Averages& averages, const T* dy, T
         else
           for (int64_t c = 0; c < n; c += L) c = smaller(c, n - L), store<A>(shares + c, divided(load_as<A>(from + c)));
       }
-    const auto in_place = [&](auto op) {
-      op.to += target_of<decltype(op)>(g, p);
-      walk<A>(g, op, n, g.target_pixel, n, p.t0, p.t1, p.s0, p.s1);
-    };
-    if (g.wide == 2) {
-      in_place(Sum<A, A, T, false, 1, 2>{bench.source, dx, averages});
-      clear_odd_column(g, p, dx);
-    } else if (g.in_place) {
-      in_place(Sum<A, A, T, false, 1, 1>{bench.source, dx, averages});
+    if (g.in_place) {
+      using Op = Sum<A, A, T, false, 1>;
+      walk<A>(g, Op{bench.source, dx + target_of<Op>(g, p), averages}, n, g.target_pixel, n, p.t0, p.t1, p.s0, p.s1);
     } else if (g.columns_first) {
       columns_first(g, p, bench.source, dx, bench.sums);
     } else {
-      walk_panels<A>(g, p, Sum<A, A, A, false, 1, 1>{bench.source, bench.target, averages}, p.s0, p.s1);
+      walk_panels<A>(g, p, Sum<A, A, A, false, 1>{bench.source, bench.target, averages}, p.s0, p.s1);
       give_back(Planes<A>(g, p.plane, g.rows.targets * W, p.t0 * W), bench.target, (p.t1 - p.t0) * W, dx);
     }
   }

@@ -51,7 +51,7 @@ struct Cpu {
     run(Pass::forward, a, dtype, kernels::average_forward.of(dtype), x, y);
   }
   void backward(const AvgPool2d& a, DType dtype, const void* dy, void* dx) const {
-    run(Pass::backward, a, dtype, kernels::average_backward.of(dtype), dy, dx);
+    run(Pass::share, a, dtype, kernels::average_backward.of(dtype), dy, dx);
   }
 
  private:

@@ -22,7 +22,7 @@ constexpr int kNarrowest = 4;  // outputs in a row that are worth a vector
 constexpr int kShares = 256;  // of windows side by side that are divided at a time
 constexpr int64_t kBytesPerWork = 8;  // of parallel.h's unit: vectors go through memory that fast
 
-enum class Pass { forward, backward };
+enum class Pass { forward, backward, share };  // share: backward of an average
 
 inline Axis rows_of(const Pool2d& g) { return {g.H, g.P, g.R, g.stride_h, g.pad_h, g.dilation_h}; }
 inline Axis columns_of(const Pool2d& g) { return {g.W, g.Q, g.S, g.stride_w, g.pad_w, g.dilation_w}; }
@@ -108,9 +108,9 @@ inline int64_t bytes_of(const Pool2d& g, DType dtype) {
 }
 
 // Windows one column wide, or of few taps and two side by side, in forward also four, whose rows of outputs fill a
-// vector: columns are channels, and rows columns
+// vector: columns are channels, and rows columns. (An average's gradient of two columns is the same for both.)
 inline bool rows_as_channels(Pass pass, const Pool2d& g, int64_t channels, int64_t lanes) {
-  const bool some = g.S == 2 || (g.S == 4 && pass == Pass::forward);
+  const bool some = (g.S == 2 && pass != Pass::share) || (g.S == 4 && pass == Pass::forward);
   return channels < lanes && channels * g.Q >= lanes &&
          (g.S == 1 || (some && channels == 1 && offsets_fit_a_byte(g))) && g.S == g.stride_w && g.dilation_w == 1 &&
          g.pad_w == 0 && int64_t(g.S) * g.Q <= g.W;
@@ -137,8 +137,8 @@ class Plan {
     g_.fours = g_.wide == 2 && problem.R == 2 && problem.stride_h == 2 && problem.dilation_h == 1 &&
                problem.pad_h == 0 && problem.P == problem.H / 2;
     g_.byte_offsets = offsets_fit_a_byte(problem);
-    g_.side_by_side = !forward && !g_.in_place && problem.R == problem.stride_h && problem.S == problem.stride_w &&
-                      reached(pooling::rows_of(problem)) == problem.H &&
+    g_.side_by_side = pass == Pass::share && !g_.in_place && problem.R == problem.stride_h &&
+                      problem.S == problem.stride_w && reached(pooling::rows_of(problem)) == problem.H &&
                       reached(pooling::columns_of(problem)) == problem.W;
     if (g_.side_by_side) g_.planes /= channels;  // of all channels together
     g_.whole = forward && channels == 1 && !turned_ && problem.P == 1 && problem.Q == 1 && problem.R == problem.H &&
@@ -167,7 +167,7 @@ class Plan {
     g_.rows = rows_.axis(), g_.columns = columns_.axis();
     g_.planes = a.planes, g_.channels = g_.source_pixel = g_.target_pixel = channels;
     g_.in_place = channels >= instruction_set().lanes(dtype);
-    g_.columns_first = pass == Pass::backward && channels == 1 && !g_.in_place;
+    g_.columns_first = pass == Pass::share && channels == 1 && !g_.in_place;
     g_.byte_offsets = int64_t(adaptive_widest(a.H, a.P)) * adaptive_widest(a.W, a.Q) <= 256;
     cut(pass == Pass::forward, a.planes / channels, rows_.spanned(1), [&](int count) { return rows_.spanned(count); });
   }
