@@ -3,7 +3,7 @@
 //
 // What it does    Three taps that lie along a tile share its loads: M + 2 of them feed 3 M multiply-adds, with three
 //                 vectors of weights in registers. The other taps load for themselves. channels_last is read where it
-//                 lies, in wide tiles: two places and several vectors of channels, so that whole lines are read one after
+//                 lies, in wide tiles: a few places and several vectors of channels, so that whole lines are read one after
 //                 another; places come sorted by the taps that reach them, so padding costs nothing. Where many taps read
 //                 pixels so far apart that the L1 would not hold them, for other types and for planes, a strip's rows
 //                 are first copied between zeros. A vector of small planes is turned into pixels on the way, and
@@ -122,8 +122,10 @@ void give_pixels(const A* panel, int rows, int columns, int lanes, T* to, const 
     for (int j = 0; j < columns; j++, panel += L) store_some<A>(to + j * strides.w, load<A>(panel), lanes);
 }
 
-constexpr int kWide = 4;  // vectors: with two places and their weights they fit 16 registers
-constexpr int kTilesAhead = 2;  // lines of the target are asked for
+constexpr int kWide = 4;  // vectors
+constexpr int kWidePlaces =
+    kVectorBytes == kCacheLine ? 4 : 2;  // of so many: they fit 32 registers, or 16, with weights
+constexpr int kTilesAhead = 2;  // lines of the target are asked for, unless a store writes a whole line and needs none
 
 // M places times V vectors of channels side by side, `step` elements and one vector apart. weights: of vectors
 // `vector_stride` apart
@@ -137,7 +139,7 @@ void wide_tile(const Taps& taps, const A* source, int64_t step, const A* weights
 #pragma GCC unroll 4
     for (int v = 0; v < V; v++) {
       sums[m][v] = load<A>(bias + v * L);
-      __builtin_prefetch(target + (m + kTilesAhead * M) * target_step + v * L, 1);
+      if (kVectorBytes < kCacheLine) __builtin_prefetch(target + (m + kTilesAhead * M) * target_step + v * L, 1);
     }
   const Tap *const triples = taps.list + taps.triples, *const end = triples + taps.singles;
   for (const Tap* tap = taps.list; tap < end; tap++) {
@@ -157,8 +159,12 @@ void wide_tile(const Taps& taps, const A* source, int64_t step, const A* weights
     for (int v = 0; v < V; v++) store<A>(target + m * target_step + v * L, sums[m][v]);
 }
 
+template <class A, int V> auto wide_tile_of(int places) {
+  return of_size<kWidePlaces>(places, [](auto m) { return &wide_tile<A, m, V>; });
+}
+
 // A strip of an image whose pixels are read and written where they lie, its vectors of channels [first, last). Wide ones
-// are read from end to end, two at a time: so few streams the hardware foresees.
+// are read from end to end, a few places at a time: so few streams the hardware foresees.
 template <class A, bool grouped>
 void pixels_in_place(const Depthwise& d, const Groups<A, grouped>& groups, const Strip& s, const A* source,
                      const A* weights, const A* bias, A* target, int first, int last) {
@@ -177,13 +183,13 @@ void pixels_in_place(const Depthwise& d, const Groups<A, grouped>& groups, const
                return;
              }
              for (int places; count > 0; count -= places, x += places * step, y += places * y_step) {
-               places = count > 1 ? 2 : 1;
+               places = next_tile(count, kWidePlaces);
                for (int v = first, wide; v < last; v += wide) {
                  wide = v + kWide <= whole ? kWide : v + 2 <= whole ? 2 : 1;
                  const int channel = first_channel(d.channels, v, L);
-                 const auto f = wide == kWide ? (places == 1 ? &wide_tile<A, 1, kWide> : &wide_tile<A, 2, kWide>)
-                                : wide == 2   ? (places == 1 ? &wide_tile<A, 1, 2> : &wide_tile<A, 2, 2>)
-                                              : (places == 1 ? &wide_tile<A, 1, 1> : &wide_tile<A, 2, 1>);
+                 const auto f = (wide == kWide ? &wide_tile_of<A, kWide>
+                                 : wide == 2   ? &wide_tile_of<A, 2>
+                                               : &wide_tile_of<A, 1>)(places);
                  f(taps, x + channel, step, weights + v * vector_stride, vector_stride, bias + channel, y + channel,
                    y_step);
                }
