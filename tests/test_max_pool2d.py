@@ -63,6 +63,18 @@ def test_windows_of_one_row(stride, device):
     check_max_pool2d(CF.max_pool2d, cases=pools, random_cases=0, dtypes=DTYPES, layouts=["contiguous"], device=device)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_windows_side_by_side_of_rows(rows, device):
+    """Two and four columns that are one of a vector's, with rows and columns of x that no window covers, and without"""
+    pools = [
+        Pool((2, 3, height, width), (rows, columns), (rows, columns))
+        for columns in (2, 4)
+        for height in (2 * rows, 3 * rows - 1)
+        for width in (32 * columns, 33 * columns + columns - 1)
+    ]
+    check_max_pool2d(CF.max_pool2d, cases=pools, random_cases=0, dtypes=DTYPES, layouts=["contiguous"], device=device)
+
+
 def test_gradients_of_whole_planes(device):
     """So many that they are cleared in several parts"""
     pools = [Pool((2, 450, 9, 9), 9), Pool((1, 3, 2, 9), (2, 9))]

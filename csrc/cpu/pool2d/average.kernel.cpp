@@ -16,7 +16,7 @@ template <class A> struct Division {
 // Sums of `from`, divided once they are complete, unless kDivides is false. kWide columns of `from`, side by side, give
 // one of `to`.
 template <class A, class From, class To, bool kDivides, int kWide> struct Sum {
-  static constexpr int kSource = kWide, kTarget = 1, kUnrolled = kWide == 4 ? 2 : 8;
+  static constexpr int kSource = kWide, kUnrolled = kWide == 4 ? 2 : 8;
   const From* from;
   To* to;
   const Averages& averages;
@@ -48,7 +48,7 @@ template <class A, class From, class To, bool kDivides, int kWide> struct Sum {
 template <class A, int kWide, class T>
 void forward_in_place(const Pooling& g, const Piece& p, const Averages& averages, const T* x, T* y) {
   using Op = Sum<A, T, T, true, kWide>;
-  walk_in_place<A>(g, p, Op{x + source_of<Op>(g, p), y + target_of<Op>(g, p), averages});
+  walk_in_place<A>(g, p, Op{x + source_of<Op>(g, p), y + target_of(g, p), averages});
 }
 
 // A vector whose lanes add up to a plane of n elements, of which the last vector has `rest`
@@ -285,7 +285,7 @@ void average_backward(const Pooling& g, const Averages& averages, const T* dy, T
       }
     if (g.in_place) {
       using Op = Sum<A, A, T, false, 1>;
-      walk<A>(g, Op{bench.source, dx + target_of<Op>(g, p), averages}, n, g.target_pixel, n, p.t0, p.t1, p.s0, p.s1);
+      walk<A>(g, Op{bench.source, dx + target_of(g, p), averages}, n, g.target_pixel, n, p.t0, p.t1, p.s0, p.s1);
     } else if (g.columns_first) {
       columns_first(g, p, bench.source, dx, bench.sums);
     } else {

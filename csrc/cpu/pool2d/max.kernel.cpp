@@ -5,7 +5,7 @@ namespace convlab::CONVLAB_ISA {
 
 // x -> y, and which tap won, unless M is void
 template <class A, class T, class M, int kWide = 1> struct Largest {
-  static constexpr int kSource = kWide, kTarget = 1, kUnrolled = kWide == 4 ? 2 : 4;
+  static constexpr int kSource = kWide, kUnrolled = kWide == 4 ? 2 : 4;
   const T* x;
   T* y;
   M* offsets;
@@ -49,8 +49,8 @@ template <class M> CONVLAB_INLINE M* offsets_from(M* offsets, int64_t first) {
 template <class A, int kWide, class T, class M>
 void forward_in_place(const Pooling& g, const Piece& p, const T* x, T* y, M* offsets) {
   Largest<A, T, M, kWide> op{x, y, offsets};
-  op.x += source_of<decltype(op)>(g, p), op.y += target_of<decltype(op)>(g, p);
-  if constexpr (!std::is_void_v<M>) op.offsets += target_of<decltype(op)>(g, p);
+  op.x += source_of<decltype(op)>(g, p), op.y += target_of(g, p);
+  if constexpr (!std::is_void_v<M>) op.offsets += target_of(g, p);
   walk_in_place<A>(g, p, op);
 }
 
@@ -168,8 +168,8 @@ void max_forward(const Pooling& g, const T* x, T* y, void* offsets, int64_t begi
 // ---- the gradient, asking each window: in place, and of windows of few taps, whose offsets are bytes ----
 
 // dy, offsets -> dx: what taps won
-template <class A, class T, int kWide> struct Won {
-  static constexpr int kSource = 1, kTarget = kWide, kUnrolled = 4;
+template <class A, class T> struct Won {
+  static constexpr int kSource = 1, kUnrolled = 4;
   const T* dy;
   const uint8_t* offsets;
   T* dx;
@@ -178,57 +178,56 @@ template <class A, class T, int kWide> struct Won {
 
   template <int U>
   CONVLAB_INLINE void run(const Taps& taps, int64_t at, int64_t step, int64_t to, int64_t to_step) const {
-    Vec<A> sum[kWide][U] = {};
+    Vec<A> sum[U] = {};
     each_tap(taps, at, [&](int64_t where, int tap) __attribute__((always_inline)) {
 #pragma GCC unroll 4
       for (int u = 0; u < U; u++) {
-        const Vec<A> v = load_as<A>(dy + where + u * step);
         const Integers<A> winner = load_integers<A>(offsets + where + u * step);
-#pragma GCC unroll 2
-        for (int s = 0; s < kWide; s++) sum[s][u] += only_where(winner == integers<A>(tap + s), v);
+        sum[u] += only_where(winner == integers<A>(tap), load_as<A>(dy + where + u * step));
       }
     });
 #pragma GCC unroll 4
-    for (int u = 0; u < U; u++) store_columns<A, kWide>(dx + to + u * to_step, sum[0][u], sum[kWide - 1][u]);
+    for (int u = 0; u < U; u++) store_as<A>(dx + to + u * to_step, sum[u]);
   }
 };
 
-// The same of windows of 2 x 2 side by side: a vector of outputs is read once for the two rows that it is spread over.
-template <class T>
+// The same of windows side by side, kWide columns each: a vector of outputs is read once for the rows that it is spread
+// over.
+template <class A, int kWide, class T>
 [[gnu::noinline]] void spread(const Pooling& g, const Piece& p, const T* dy, const uint8_t* offsets, T* dx) {
-  using A = acc_t<T>;
   constexpr int L = kLanes<A>;
-  for (int r = 0; r < g.columns.sources; r++, dy += g.source_pixel, offsets += g.source_pixel, dx += 2 * g.target_pixel)
+  const int rows = g.columns.period;
+  for (int r = 0; r < g.columns.sources;
+       r++, dy += g.source_pixel, offsets += g.source_pixel, dx += rows * g.target_pixel)
     for (int64_t q = 0; q < p.channels; q += L) {
       q = smaller(q, p.channels - L);
       const Vec<A> v = load_as<A>(dy + q);
       const Integers<A> winner = load_integers<A>(offsets + q);
-      const auto won = [&](int tap) { return only_where(winner == integers<A>(tap), v); };
-      store_columns<A, 2>(dx + 2 * q, won(0), won(1));
-      store_columns<A, 2>(dx + g.target_pixel + 2 * q, won(2), won(3));
+      for (int row = 0; row < rows; row++)
+        store_columns<A, kWide>(dx + row * g.target_pixel + kWide * q, [&](int s) __attribute__((always_inline)) {
+          return only_where(winner == integers<A>(row * kWide + s), v);
+        });
     }
-  if (g.columns.targets % 2)
-    for (int64_t w = 0; w < 2 * p.channels; w++) dx[w] = T(0.0f);
-}
-
-template <int kWide, class T>
-void gather(const Pooling& g, const T* dy, const uint8_t* offsets, T* dx, int64_t begin, int64_t end) {
-  using A = acc_t<T>;
-  using Op = Won<A, T, kWide>;
-  for (int64_t i = begin; i < end; i++) {
-    const Piece p = piece_of(g, i, kLanes<A>);
-    const int64_t from = source_of<Op>(g, p);
-    const Op op{dy + from, offsets + from, dx + target_of<Op>(g, p)};
-    if (kWide == 2 && g.fours) spread(g, p, op.dy, op.offsets, op.dx);
-    else walk_in_place<A>(g, p, op);
-    if (kWide == 2) clear_odd_column(g, p, dx);
-  }
+  for (int r = g.columns.sources * rows; r < g.columns.targets; r++, dx += g.target_pixel)
+    for (int64_t w = 0; w < kWide * p.channels; w++) dx[w] = T(0.0f);
 }
 
 template <class T>
 void max_gather(const Pooling& g, const T* dy, const uint8_t* offsets, T* dx, int64_t begin, int64_t end, char*) {
-  if (g.wide == 2) gather<2>(g, dy, offsets, dx, begin, end);
-  else gather<1>(g, dy, offsets, dx, begin, end);
+  using A = acc_t<T>;
+  using Op = Won<A, T>;
+  for (int64_t i = begin; i < end; i++) {
+    const Piece p = piece_of(g, i, kLanes<A>);
+    const Op op{dy + source_of<Op>(g, p), offsets + source_of<Op>(g, p), dx + target_of(g, p)};
+    if (g.wide == 1) {
+      walk_in_place<A>(g, p, op);
+      continue;
+    }
+    T* const to = op.dx + (g.wide - 1) * p.channel;  // where a channel is so many columns
+    if (g.wide == 2) spread<A, 2>(g, p, op.dy, op.offsets, to);
+    else spread<A, 4>(g, p, op.dy, op.offsets, to);
+    clear_columns_behind(g, p, dx);
+  }
 }
 
 // ---- the gradient, window by window ----

@@ -37,7 +37,6 @@ struct Pooling {
   int64_t source_pixel, target_pixel;  // elements from a position to the next, in place
   bool in_place, byte_offsets;
   int wide = 1;  // columns of x and dx that are a channel: 1, 2, or 4
-  bool fours;  // two are, and two rows: windows of 2 x 2 that leave at most a row of dx
   bool whole;  // one window, which is the plane, and needs no panel
   bool narrow;  // windows of 2 x 2 side by side, none cut off, whose rows of outputs do not fill a vector
   bool columns_first;  // windows that differ, of planes: an average's gradient is summed over columns, then over rows

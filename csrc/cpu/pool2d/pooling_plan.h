@@ -107,10 +107,12 @@ inline int64_t bytes_of(const Pool2d& g, DType dtype) {
   return (int64_t(g.H) * g.W + int64_t(g.P) * g.Q) * g.planes * bytes_of(dtype);
 }
 
-// Windows one column wide, or of few taps and two side by side, in forward also four, whose rows of outputs fill a
-// vector: columns are channels, and rows columns. (An average's gradient of two columns is the same for both.)
+// Windows one column wide, or of few taps and two or four columns side by side, whose rows of outputs fill a vector:
+// columns are channels, and rows columns. In backward rows lie side by side, too, and an average's gradient is the same for
+// all columns: it is repeated.
 inline bool rows_as_channels(Pass pass, const Pool2d& g, int64_t channels, int64_t lanes) {
-  const bool some = (g.S == 2 && pass != Pass::share) || (g.S == 4 && pass == Pass::forward);
+  const bool apart = g.R == g.stride_h && g.dilation_h == 1 && g.pad_h == 0 && int64_t(g.R) * g.P <= g.H;
+  const bool some = (g.S == 2 || g.S == 4) && (pass == Pass::forward || (pass == Pass::backward && apart));
   return channels < lanes && channels * g.Q >= lanes &&
          (g.S == 1 || (some && channels == 1 && offsets_fit_a_byte(g))) && g.S == g.stride_w && g.dilation_w == 1 &&
          g.pad_w == 0 && int64_t(g.S) * g.Q <= g.W;
@@ -134,8 +136,6 @@ class Plan {
       g_.channels *= problem.Q;
     }
     g_.in_place = g_.channels >= lanes, g_.wide = turned_ ? problem.S : 1;
-    g_.fours = g_.wide == 2 && problem.R == 2 && problem.stride_h == 2 && problem.dilation_h == 1 &&
-               problem.pad_h == 0 && problem.P == problem.H / 2;
     g_.byte_offsets = offsets_fit_a_byte(problem);
     g_.side_by_side = pass == Pass::share && !g_.in_place && problem.R == problem.stride_h &&
                       problem.S == problem.stride_w && reached(pooling::rows_of(problem)) == problem.H &&

@@ -22,10 +22,18 @@ template <class A, int kWide, int which, class T> CONVLAB_INLINE Vec<A> load_col
 template <class A, int kWide, int s = 0, class T, class F> CONVLAB_INLINE void each_column(const T* p, F f) {
   if constexpr (s < kWide) f(s, load_column<A, kWide, s>(p)), each_column<A, kWide, s + 1>(p, f);
 }
-// Both columns of pairs, or first alone
-template <class A, int kWide, class T> CONVLAB_INLINE void store_columns(T* p, Vec<A> first, Vec<A> second) {
-  if constexpr (kWide == 1) store_as<A>(p, first);
-  else store_as<A>(p, zip<A, 0>(first, second)), store_as<A>(p + kLanes<A>, zip<A, 1>(first, second));
+// Columns f(0), ..., f(kWide - 1) -> elements p[0], p[1], ...
+template <class A, int kWide, class T, class F> CONVLAB_INLINE void store_columns(T* p, F f) {
+  constexpr int L = kLanes<A>, half = kWide / 2;
+  const auto pairs = [&](T* to, Vec<A> first, Vec<A> second) __attribute__((always_inline)) {
+    store_as<A>(to, zip<A, 0>(first, second)), store_as<A>(to + L, zip<A, 1>(first, second));
+  };
+  static_assert(kWide == 2 || kWide == 4);
+  if constexpr (kWide == 2) pairs(p, f(0), f(1));
+  else {
+    const Vec<A> a = f(0), b = f(1), c = f(half), d = f(half + 1);
+    pairs(p, zip<A, 0>(a, c), zip<A, 0>(b, d)), pairs(p + half * L, zip<A, 1>(a, c), zip<A, 1>(b, d));
+  }
 }
 
 // What a vector of targets reads: rows times columns of the source, `row` and `column` elements apart
@@ -47,8 +55,8 @@ template <class F> CONVLAB_INLINE void each_tap(const Taps& taps, int64_t at, F 
 }
 
 // An Operation makes U vectors of the target of what their taps read: op.run<U>(taps, at, step, to, to_step), where
-// they lie `step` apart in the source and `to_step` in the target. A lane is Op::kSource elements of the source wide,
-// and Op::kTarget of the target; U is Op::kUnrolled, or less at the end. op.begin(t, u): the target's position.
+// they lie `step` apart in the source and `to_step` in the target. A lane is Op::kSource elements of the source wide; U
+// is Op::kUnrolled, or less at the end. op.begin(t, u): the target's position.
 template <class A, class Op>
 CONVLAB_INLINE void vectors(const Op& op, const Taps& taps, int64_t at, int64_t step, int64_t to, int64_t to_step,
                             int64_t count) {
@@ -90,8 +98,8 @@ template <class A, class Op>
     const int64_t at = row.at + across.first * row.pixel, to = row.to + u * row.to_pixel, last = n - L;
     taps.columns = across.count, taps.first = first + across.tap;
     op.begin(row.t, u);
-    vectors<A>(op, taps, at, L * Op::kSource, to, L * Op::kTarget, n / L);
-    if (n % L) op.template run<1>(taps, at + last * Op::kSource, 0, to + last * Op::kTarget, 0);
+    vectors<A>(op, taps, at, L * Op::kSource, to, L, n / L);
+    if (n % L) op.template run<1>(taps, at + last * Op::kSource, 0, to + last, 0);
   }
 }
 
@@ -230,8 +238,8 @@ template <class F> CONVLAB_INLINE void each_panel(const Pooling& g, const Piece&
 template <class Op> CONVLAB_INLINE int64_t source_of(const Pooling& g, const Piece& p) {
   return p.image * g.rows.sources * g.columns.sources * g.source_pixel + p.channel * Op::kSource;
 }
-template <class Op> CONVLAB_INLINE int64_t target_of(const Pooling& g, const Piece& p) {
-  return (p.image * g.rows.targets + p.t0) * g.columns.targets * g.target_pixel + p.channel * Op::kTarget;
+CONVLAB_INLINE int64_t target_of(const Pooling& g, const Piece& p) {
+  return (p.image * g.rows.targets + p.t0) * g.columns.targets * g.target_pixel + p.channel;
 }
 
 template <class A, class Op> CONVLAB_INLINE void walk_in_place(const Pooling& g, const Piece& p, const Op& op) {
@@ -266,12 +274,12 @@ CONVLAB_INLINE void each_narrow_row(const Pooling& g, const Piece& p, const T* x
     }
 }
 
-// Columns of dx that no pair covers: the last of an odd number, and what lies behind the windows
-template <class T> CONVLAB_INLINE void clear_odd_column(const Pooling& g, const Piece& p, T* dx) {
+// Columns of dx behind the windows, where these are `wide`
+template <class T> CONVLAB_INLINE void clear_columns_behind(const Pooling& g, const Piece& p, T* dx) {
   if (p.channel + p.channels < g.channels) return;
   const int64_t rows = int64_t(g.columns.targets);
   for (int64_t h = p.image * rows; h < (p.image + 1) * rows; h++)
-    for (int64_t w = 2 * g.channels; w < g.target_pixel; w++) dx[h * g.target_pixel + w] = T(0.0f);
+    for (int64_t w = g.wide * g.channels; w < g.target_pixel; w++) dx[h * g.target_pixel + w] = T(0.0f);
 }
 
 }  // namespace convlab::CONVLAB_ISA
