@@ -28,12 +28,28 @@ def test_many_small_planes(ceil_mode, device):
 
 @pytest.mark.parametrize("padding", [0, 1])
 def test_windows_side_by_side_of_rows(padding, device):
-    """Two and four columns that are one of a vector's"""
+    """Windows of two and four columns whose outputs fill a vector"""
     pools = [
         AvgPool((2, 3, 5, width), (rows, columns), (2, columns), (padding, 0), False, True)
         for rows in (2, 3)
         for columns in (2, 4)
         for width in (32 * columns, 33 * columns + 3, 70)
+    ]
+    check_avg_pool2d(CF.avg_pool2d, cases=pools, random_cases=0, dtypes=DTYPES, layouts=["contiguous"], device=device)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_windows_side_by_side(rows, device):
+    """Gradients that are repeated: rows that are no multiple of a vector, some rows and columns of x uncovered, few planes
+    of many rows, which threads share, and many planes"""
+    pools = [
+        AvgPool((planes, 1, height, width), (rows, columns), (rows, columns), 0, False, True)
+        for columns in (2, 4, 5)
+        for planes, height, width in (
+            (1, 19 * rows, 5 * columns),
+            (2, 20 * rows - 1, 17 * columns),
+            (37, 2 * rows, 5 * columns + 1),
+        )
     ]
     check_avg_pool2d(CF.avg_pool2d, cases=pools, random_cases=0, dtypes=DTYPES, layouts=["contiguous"], device=device)
 

@@ -65,12 +65,16 @@ def test_windows_of_one_row(stride, device):
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_windows_side_by_side_of_rows(rows, device):
-    """Two and four columns that are one of a vector's, with rows and columns of x that no window covers, and without"""
+    """Windows of two and four columns whose outputs fill a vector; some leave rows and columns of x uncovered, and a
+    plane of long rows is shared among threads."""
     pools = [
-        Pool((2, 3, height, width), (rows, columns), (rows, columns))
+        Pool((planes, 1, height, width), (rows, columns), (rows, columns))
         for columns in (2, 4)
-        for height in (2 * rows, 3 * rows - 1)
-        for width in (32 * columns, 33 * columns + columns - 1)
+        for planes, height, width in (
+            (6, 2 * rows, 32 * columns),
+            (6, 3 * rows + 1, 34 * columns - 1),
+            (1, 3 * rows, 301 * columns - 1),
+        )
     ]
     check_max_pool2d(CF.max_pool2d, cases=pools, random_cases=0, dtypes=DTYPES, layouts=["contiguous"], device=device)
 

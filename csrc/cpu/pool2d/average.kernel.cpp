@@ -143,7 +143,7 @@ void average_forward(const Pooling& g, const Averages& averages, const T* x, T* 
   Carver carver{scratch};
   const auto bench = pool_memory<A>(carver, g, kLanes<A>);
   for (int64_t i = begin; i < end; i++) {
-    const Piece p = piece_of(g, i, kLanes<A>);
+    const Piece p = piece_of(g, i);
     if (g.whole) {
       const int64_t n = g.rows.sources * W;
       whole_planes<A>(averages, x + p.plane * n, n, int(smaller(kLanes<A>, g.planes - p.plane)), y + p.plane);
@@ -184,7 +184,8 @@ template <class A, int kWide, int i = 0, class F> CONVLAB_INLINE void each_repea
   }
 }
 
-// n values, each kWide times, to `rows` rows; reads whole vectors, may write a vector too far, up to to_end
+// n values, each kWide times, to `rows` rows; reads whole vectors, and may write less than a vector behind each row, up to
+// to_end: what is written later lies there.
 template <class A, int kWide, class T>
 CONVLAB_INLINE void repeat(T* to, int rows, int64_t row, const A* values, int64_t n, const T* to_end) {
   constexpr int L = kLanes<A>;
@@ -219,23 +220,24 @@ void divide(const Pooling& g, const Averages& averages, const T* dy, int p, int 
     }
 }
 
-// Planes of windows side by side: each element of dx is one window's share. dy [planes, P, Q, C] -> dx [planes, H, W, C],
-// where C is 1 or less than a vector. Memory: shares [sources_each, Q, C] and a vector
+// Windows side by side: each element of dx is one window's share. The piece's rows of dy [N, P, Q, C] -> those of dx [N, H,
+// W, C], where C is 1 or less than a vector. Memory: shares [sources_each, Q, C] and a vector
 template <class A, class T>
-void spread(const Pooling& g, const Averages& averages, const T* dy, T* dx, int64_t planes, A* shares) {
+void spread(const Pooling& g, const Averages& averages, const Piece& piece, const T* dy, T* dx, A* shares) {
   constexpr int L = kLanes<A>;
-  const int P = g.rows.sources, Q = g.columns.sources, C = int(g.channels);
+  const int Q = g.columns.sources, C = int(g.channels);
   const int64_t row = int64_t(g.columns.targets) * C, window = int64_t(g.columns.period) * C, step = C == 1 ? L : C,
-                below = (g.rows.targets - int64_t(P) * g.rows.period) * row;
-  const T* const to_end = dx + planes * g.rows.targets * row;
+                rows = piece.t1 - piece.t0, below = (rows - int64_t(piece.s1 - piece.s0) * g.rows.period) * row;
+  int64_t planes = smaller(g.planes_each, g.planes - piece.plane), left = planes * (piece.s1 - piece.s0);
+  dy += (piece.plane * g.rows.sources + piece.s0) * Q * C, dx += (piece.plane * g.rows.targets + piece.t0) * row;
+  const T* const to_end = dx + planes * rows * row;
   const auto share = [&](const A* of_row, int q) { return C == 1 ? broadcast<A>(of_row[q]) : load<A>(of_row + q * C); };
-  const bool pairs = C == 1 && window == 2, fours = C == 1 && window == 4;
-  const int together = (pairs || fours) && row == Q * window ? g.rows.period : 1;  // rows
-  int64_t left = planes * P;
+  const int64_t wide = C == 1 && (window == 2 || window == 4) ? window : 0;
+  const int together = wide && row == Q * window ? g.rows.period : 1;  // rows of dx written at once
   int held = 0;
   const A* of_row = shares;
   for (; planes > 0; planes--) {
-    for (int p = 0; p < P; p++, left--, held--, of_row += Q * C) {
+    for (int p = piece.s0; p < piece.s1; p++, left--, held--, of_row += Q * C) {
       if (held == 0) {
         held = int(smaller(g.sources_each, left)), of_row = shares;
         divide(g, averages, dy, p, held, shares), dy += int64_t(held) * Q * C;
@@ -245,8 +247,8 @@ void spread(const Pooling& g, const Averages& averages, const T* dy, T* dx, int6
         continue;
       }
       for (int r = 0; r < g.rows.period; r += together, dx += together * row) {
-        if (pairs) repeat<A, 2>(dx, together, row, of_row, Q, to_end);
-        else if (fours) repeat<A, 4>(dx, together, row, of_row, Q, to_end);
+        if (wide == 2) repeat<A, 2>(dx, together, row, of_row, Q, to_end);
+        else if (wide == 4) repeat<A, 4>(dx, together, row, of_row, Q, to_end);
         else
           for (int q = 0; q < Q; q++) fill<A>(dx + q * window, window, step, share(of_row, q), to_end);
         fill<A>(dx + Q * window, row - Q * window, L, Vec<A>{}, to_end);
@@ -266,10 +268,9 @@ void average_backward(const Pooling& g, const Averages& averages, const T* dy, T
   Carver carver{scratch};
   const auto bench = pool_memory<A>(carver, g, L);
   for (int64_t i = begin; i < end; i++) {
-    const Piece p = piece_of(g, i, L);
+    const Piece p = piece_of(g, i);
     if (g.side_by_side) {
-      spread<A>(g, averages, dy + p.plane * g.rows.sources * Q * g.channels,
-                dx + p.plane * g.rows.targets * W * g.channels, smaller(L, g.planes - p.plane), bench.source);
+      spread<A>(g, averages, p, dy, dx, bench.source);
       continue;
     }
     const int64_t n = g.in_place ? p.channels : L;

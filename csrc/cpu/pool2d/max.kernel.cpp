@@ -126,7 +126,7 @@ void forward(const Pooling& g, const T* x, T* y, M* offsets, int64_t begin, int6
   Carver carver{scratch};
   const auto bench = pool_memory<A>(carver, g, kLanes<A>);
   for (int64_t i = begin; i < end; i++) {
-    const Piece p = piece_of(g, i, kLanes<A>);
+    const Piece p = piece_of(g, i);
     if constexpr (!std::is_same_v<M, int32_t>) {  // windows of few taps
       if (g.wide > 1) {
         if (g.wide == 4) forward_in_place<A, 4>(g, p, x, y, offsets);
@@ -191,8 +191,21 @@ template <class A, class T> struct Won {
   }
 };
 
-// The same of windows side by side, kWide columns each: a vector of outputs is read once for the rows that it is spread
-// over.
+// Columns f(0), ..., f(kWide - 1) -> elements p[0], p[1], ...
+template <class A, int kWide, class T, class F> CONVLAB_INLINE void store_columns(T* p, F f) {
+  static_assert(kWide == 2 || kWide == 4);
+  constexpr int L = kLanes<A>;
+  const auto pairs = [&](T* to, Vec<A> first, Vec<A> second) __attribute__((always_inline)) {
+    store_as<A>(to, zip<A, 0>(first, second)), store_as<A>(to + L, zip<A, 1>(first, second));
+  };
+  if constexpr (kWide == 2) pairs(p, f(0), f(1));
+  else {
+    const Vec<A> a = f(0), b = f(1), c = f(2), d = f(3);
+    pairs(p, zip<A, 0>(a, c), zip<A, 0>(b, d)), pairs(p + 2 * L, zip<A, 1>(a, c), zip<A, 1>(b, d));
+  }
+}
+
+// Windows side by side, of kWide columns: dy and offsets are read once for all rows of a window.
 template <class A, int kWide, class T>
 [[gnu::noinline]] void spread(const Pooling& g, const Piece& p, const T* dy, const uint8_t* offsets, T* dx) {
   constexpr int L = kLanes<A>;
@@ -201,15 +214,24 @@ template <class A, int kWide, class T>
        r++, dy += g.source_pixel, offsets += g.source_pixel, dx += rows * g.target_pixel)
     for (int64_t q = 0; q < p.channels; q += L) {
       q = smaller(q, p.channels - L);
-      const Vec<A> v = load_as<A>(dy + q);
+      Vec<A> v = load_as<A>(dy + q);
+      keep(v);
       const Integers<A> winner = load_integers<A>(offsets + q);
       for (int row = 0; row < rows; row++)
         store_columns<A, kWide>(dx + row * g.target_pixel + kWide * q, [&](int s) __attribute__((always_inline)) {
-          return only_where(winner == integers<A>(row * kWide + s), v);
+          return winner == integers<A>(row * kWide + s) ? v : Vec<A>{};
         });
     }
   for (int r = g.columns.sources * rows; r < g.columns.targets; r++, dx += g.target_pixel)
     for (int64_t w = 0; w < kWide * p.channels; w++) dx[w] = T(0.0f);
+}
+
+// Columns of dx behind the windows, where a channel is g.wide columns
+template <class T> void clear_columns_behind(const Pooling& g, const Piece& p, T* dx) {
+  if (p.channel + p.channels < g.channels) return;
+  const int64_t rows = int64_t(g.columns.targets);
+  for (int64_t h = p.image * rows; h < (p.image + 1) * rows; h++)
+    for (int64_t w = g.wide * g.channels; w < g.target_pixel; w++) dx[h * g.target_pixel + w] = T(0.0f);
 }
 
 template <class T>
@@ -217,16 +239,13 @@ void max_gather(const Pooling& g, const T* dy, const uint8_t* offsets, T* dx, in
   using A = acc_t<T>;
   using Op = Won<A, T>;
   for (int64_t i = begin; i < end; i++) {
-    const Piece p = piece_of(g, i, kLanes<A>);
-    const Op op{dy + source_of<Op>(g, p), offsets + source_of<Op>(g, p), dx + target_of(g, p)};
-    if (g.wide == 1) {
-      walk_in_place<A>(g, p, op);
-      continue;
-    }
-    T* const to = op.dx + (g.wide - 1) * p.channel;  // where a channel is so many columns
-    if (g.wide == 2) spread<A, 2>(g, p, op.dy, op.offsets, to);
-    else spread<A, 4>(g, p, op.dy, op.offsets, to);
-    clear_columns_behind(g, p, dx);
+    const Piece p = piece_of(g, i);
+    const int64_t from = source_of<Op>(g, p);
+    T* const to = dx + target_of(g, p) + (g.wide - 1) * p.channel;  // a channel is g.wide columns of dx
+    if (g.wide == 1) walk_in_place<A>(g, p, Op{dy + from, offsets + from, to});
+    else if (g.wide == 2) spread<A, 2>(g, p, dy + from, offsets + from, to);
+    else spread<A, 4>(g, p, dy + from, offsets + from, to);
+    if (g.wide > 1) clear_columns_behind(g, p, dx);
   }
 }
 

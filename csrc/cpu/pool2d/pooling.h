@@ -1,7 +1,8 @@
 // What a pooling asks of the CPU's kernels. Torch-free, and for kernels as well.
 //
-// All passes are one: each position of a target (y, or dx) is made of those positions of a source (x, or dy) that the
-// window's taps join it with. Vectors lie along channels, so that windows, strides and edges are the same to all lanes.
+// All passes but gradients of windows side by side are one walk: each position of a target (y, or dx) is made of those
+// positions of a source (x, or dy) that the window's taps join it with. Vectors lie along channels, so that windows,
+// strides and edges are the same to all lanes.
 //
 //   in place    channels_last tensors of at least a vector of channels are read and written where they lie; and so are
 //               rows of NCHW where windows are one column wide, which makes channels of columns, or two or four side by side
@@ -41,7 +42,7 @@ struct Pooling {
   bool narrow;  // windows of 2 x 2 side by side, none cut off, whose rows of outputs do not fill a vector
   bool columns_first;  // windows that differ, of planes: an average's gradient is summed over columns, then over rows
   bool side_by_side;  // windows have neither gaps nor overlaps, and lie inside: an average's gradient
-  int channels_each, rows_each;  // of a piece: channels, in place, and rows of the target
+  int channels_each, planes_each, rows_each;  // of a piece: channels, in place, or planes; and rows of the target
   int sources_each;  // rows of the source that a panel holds, or shares of windows side by side
 };
 

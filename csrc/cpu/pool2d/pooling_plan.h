@@ -22,7 +22,11 @@ constexpr int kNarrowest = 4;  // outputs in a row that are worth a vector
 constexpr int kShares = 256;  // of windows side by side that are divided at a time
 constexpr int64_t kBytesPerWork = 8;  // of parallel.h's unit: vectors go through memory that fast
 
-enum class Pass { forward, backward, share };  // share: backward of an average
+enum class Pass {
+  forward,
+  backward,
+  share
+};  // backward: of a maximum; share: of an average, whose windows share dy out
 
 inline Axis rows_of(const Pool2d& g) { return {g.H, g.P, g.R, g.stride_h, g.pad_h, g.dilation_h}; }
 inline Axis columns_of(const Pool2d& g) { return {g.W, g.Q, g.S, g.stride_w, g.pad_w, g.dilation_w}; }
@@ -107,9 +111,9 @@ inline int64_t bytes_of(const Pool2d& g, DType dtype) {
   return (int64_t(g.H) * g.W + int64_t(g.P) * g.Q) * g.planes * bytes_of(dtype);
 }
 
-// Windows one column wide, or of few taps and two or four columns side by side, whose rows of outputs fill a vector:
-// columns are channels, and rows columns. In backward rows lie side by side, too, and an average's gradient is the same for
-// all columns: it is repeated.
+// Rows of NCHW whose columns are taken for channels, and whose rows for columns: of windows one column wide, or of few taps
+// and two or four columns side by side, where a row of outputs fills a vector. A maximum's gradient takes the latter only
+// where the windows' rows lie side by side, too; an average's does not take them: it is repeated (average.kernel.cpp).
 inline bool rows_as_channels(Pass pass, const Pool2d& g, int64_t channels, int64_t lanes) {
   const bool apart = g.R == g.stride_h && g.dilation_h == 1 && g.pad_h == 0 && int64_t(g.R) * g.P <= g.H;
   const bool some = (g.S == 2 || g.S == 4) && (pass == Pass::forward || (pass == Pass::backward && apart));
@@ -152,7 +156,7 @@ class Plan {
     // rows of the source that `count` of the target read, at most
     const Axis a = turned_ ? Axis{1, 1, 1, 1, 0, 1} : pooling::rows_of(problem);
     const int extent = (a.kernel - 1) * a.dilation / (forward ? 1 : a.stride) + 2;
-    cut(forward, problem.planes / channels, extent, [&](int count) {
+    cut(pass, problem.planes / channels, extent, [&](int count) {
       return int(std::min<int64_t>(g_.rows.sources, int64_t(count - 1) * g_.rows.advance / g_.rows.period + extent));
     });
   }
@@ -169,7 +173,7 @@ class Plan {
     g_.in_place = channels >= instruction_set().lanes(dtype);
     g_.columns_first = pass == Pass::share && channels == 1 && !g_.in_place;
     g_.byte_offsets = int64_t(adaptive_widest(a.H, a.P)) * adaptive_widest(a.W, a.Q) <= 256;
-    cut(pass == Pass::forward, a.planes / channels, rows_.spanned(1), [&](int count) { return rows_.spanned(count); });
+    cut(pass, a.planes / channels, rows_.spanned(1), [&](int count) { return rows_.spanned(count); });
   }
 
   Plan(Plan&&) = default;  // and no copies: g_ points into the tables
@@ -190,7 +194,7 @@ class Plan {
 
  private:
   // How much each piece has; sources(count): rows of the source that `count` of the target read, at most, `extent` if one
-  template <class F> void cut(bool forward, int64_t images, int extent, const F& sources) {
+  template <class F> void cut(Pass pass, int64_t images, int extent, const F& sources) {
     const int64_t lanes = instruction_set().lanes(dtype_);
     const int64_t position = (g_.in_place ? g_.channels : lanes) * sum_bytes(dtype_);
     const auto fit = [&](int64_t bytes) {
@@ -207,14 +211,19 @@ class Plan {
           split(kBlocks, images * parts(g_.rows.targets, g_.rows_each), g_.channels, g_.channels, 8 * lanes);
     else g_.rows_each = split(kPieces, parts(g_.planes, lanes), g_.rows.targets, g_.rows_each, kHalos * extent);
     g_.sources_each = sources(g_.rows_each);
-    if (g_.side_by_side || g_.narrow) g_.rows_each = g_.rows.targets;
-    if (g_.side_by_side) g_.sources_each = std::max(1, kShares / (g_.columns.sources * int(g_.channels)));
-    else if (g_.narrow) g_.sources_each = 1;
-    else if (forward && g_.in_place) g_.sources_each = 0;
-    else if (forward)
+    g_.planes_each = int(lanes);
+    if (g_.side_by_side) {  // rows of whole windows
+      g_.planes_each =
+          int(std::clamp<int64_t>(kPieceBytes * g_.planes / bytes_, 1, std::max<int64_t>(1, g_.planes / kPieces)));
+      g_.rows_each =
+          split(kPieces, parts(g_.planes, g_.planes_each), g_.rows.targets, g_.rows.targets, kHalos * g_.rows.period);
+      g_.sources_each = std::max(1, kShares / (g_.columns.sources * int(g_.channels)));
+    } else if (g_.narrow) g_.rows_each = g_.rows.targets, g_.sources_each = 1;
+    else if (pass != Pass::share && g_.in_place) g_.sources_each = 0;
+    else if (pass == Pass::forward)
       g_.sources_each = int(std::clamp<int64_t>(kMostBytes / (g_.columns.sources * position), 1, g_.sources_each));
     pieces_ = parts(g_.rows.targets, g_.rows_each) *
-              (g_.in_place ? images * (g_.channels / g_.channels_each) : parts(g_.planes, lanes));
+              (g_.in_place ? images * (g_.channels / g_.channels_each) : parts(g_.planes, g_.planes_each));
   }
 
   bool turned_;

@@ -22,20 +22,6 @@ template <class A, int kWide, int which, class T> CONVLAB_INLINE Vec<A> load_col
 template <class A, int kWide, int s = 0, class T, class F> CONVLAB_INLINE void each_column(const T* p, F f) {
   if constexpr (s < kWide) f(s, load_column<A, kWide, s>(p)), each_column<A, kWide, s + 1>(p, f);
 }
-// Columns f(0), ..., f(kWide - 1) -> elements p[0], p[1], ...
-template <class A, int kWide, class T, class F> CONVLAB_INLINE void store_columns(T* p, F f) {
-  constexpr int L = kLanes<A>, half = kWide / 2;
-  const auto pairs = [&](T* to, Vec<A> first, Vec<A> second) __attribute__((always_inline)) {
-    store_as<A>(to, zip<A, 0>(first, second)), store_as<A>(to + L, zip<A, 1>(first, second));
-  };
-  static_assert(kWide == 2 || kWide == 4);
-  if constexpr (kWide == 2) pairs(p, f(0), f(1));
-  else {
-    const Vec<A> a = f(0), b = f(1), c = f(half), d = f(half + 1);
-    pairs(p, zip<A, 0>(a, c), zip<A, 0>(b, d)), pairs(p + half * L, zip<A, 1>(a, c), zip<A, 1>(b, d));
-  }
-}
-
 // What a vector of targets reads: rows times columns of the source, `row` and `column` elements apart
 struct Taps {
   int rows, columns = 0;
@@ -204,7 +190,7 @@ struct Piece {
   int s0, s1;  // rows of the source that these read
 };
 
-CONVLAB_INLINE Piece piece_of(const Pooling& g, int64_t index, int lanes) {
+CONVLAB_INLINE Piece piece_of(const Pooling& g, int64_t index) {
   Piece p{};
   const int64_t strips = (g.rows.targets + g.rows_each - 1) / g.rows_each, block = index / strips;
   p.t0 = int(index % strips) * g.rows_each, p.t1 = int(smaller(p.t0 + g.rows_each, g.rows.targets));
@@ -213,7 +199,7 @@ CONVLAB_INLINE Piece piece_of(const Pooling& g, int64_t index, int lanes) {
     p.image = block / blocks, p.channel = block % blocks * g.channels_each;
     p.channels = block % blocks == blocks - 1 ? g.channels - p.channel : g.channels_each;
   } else {
-    p.plane = block * lanes;
+    p.plane = block * g.planes_each;
   }
   p.s0 = g.rows.sources, p.s1 = 0;
   for (int t = p.t0; t < p.t1; t++) {
@@ -272,14 +258,6 @@ CONVLAB_INLINE void each_narrow_row(const Pooling& g, const Piece& p, const T* x
       const Vec<A> taps[] = {column(top, first), column(top, second), column(bottom, first), column(bottom, second)};
       f(taps, to, to + L <= to_end ? L : Q);
     }
-}
-
-// Columns of dx behind the windows, where these are `wide`
-template <class T> CONVLAB_INLINE void clear_columns_behind(const Pooling& g, const Piece& p, T* dx) {
-  if (p.channel + p.channels < g.channels) return;
-  const int64_t rows = int64_t(g.columns.targets);
-  for (int64_t h = p.image * rows; h < (p.image + 1) * rows; h++)
-    for (int64_t w = g.wide * g.channels; w < g.target_pixel; w++) dx[h * g.target_pixel + w] = T(0.0f);
 }
 
 }  // namespace convlab::CONVLAB_ISA

@@ -51,8 +51,8 @@ template <class V> CONVLAB_INLINE void keep(V& v) {
 #endif
 }
 
-// v in the lanes that the mask has, zero in the others. v is kept: a compiler that reads it from memory under the mask
-// makes the read wait for what the mask is made of.
+// v in the lanes that the mask has, zero in the others. Kept in a register first: otherwise compilers read v from memory
+// under the mask, and the read waits for the mask.
 template <class V, class Mask> CONVLAB_INLINE V only_where(Mask mask, V v) {
   keep(v);
   return mask ? v : V{};

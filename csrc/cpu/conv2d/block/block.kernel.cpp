@@ -37,13 +37,14 @@ template <class A, Activation activation, int kR, int kS, class T>
   int q = 0;
   for (; q + L <= Q; q += L) {
     const Integers<A> winner = load_integers<A>(winners + q), tap = winner & integers<A>(kPasses - 1);
-    const Vec<A> v = passed<A, activation>(load_as<A>(dy + q), winner, slope);
+    Vec<A> v = passed<A, activation>(load_as<A>(dy + q), winner, slope);
+    keep(v);  // not read under a mask
     for (int r = 0; r < R; r++) {
       T* const to = dx + r * row + q * kS;
-      const Vec<A> first = only_where(tap == integers<A>(r * kS), v);
+      const Vec<A> first = tap == integers<A>(r * kS) ? v : Vec<A>{};
       if constexpr (kS == 1) store_as<A>(to, first);
       else {
-        const Vec<A> second = only_where(tap == integers<A>(r * kS + 1), v);
+        const Vec<A> second = tap == integers<A>(r * kS + 1) ? v : Vec<A>{};
         store_as<A>(to, zip<A, 0>(first, second)), store_as<A>(to + L, zip<A, 1>(first, second));
       }
     }
@@ -69,10 +70,11 @@ template <class A, Activation activation, class T>
     int64_t c = 0;
     for (; c + L <= C; c += L) {
       const Integers<A> winner = load_integers<A>(winners + c), tap = winner & integers<A>(kPasses - 1);
-      const Vec<A> v = passed<A, activation>(load_as<A>(dy + c), winner, slope);
+      Vec<A> v = passed<A, activation>(load_as<A>(dy + c), winner, slope);
+      keep(v);
       for (int r = 0; r < e.R; r++)
         for (int s = 0; s < e.S; s++)
-          store_as<A>(dx + r * row + s * C + c, only_where(tap == integers<A>(r * e.S + s), v));
+          store_as<A>(dx + r * row + s * C + c, tap == integers<A>(r * e.S + s) ? v : Vec<A>{});
     }
     for (; c < C; c++) {
       const bool passes = winners[c] & kPasses;

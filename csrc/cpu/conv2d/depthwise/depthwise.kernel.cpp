@@ -3,7 +3,7 @@
 //
 // What it does    Three taps that lie along a tile share its loads: M + 2 of them feed 3 M multiply-adds, with three
 //                 vectors of weights in registers. The other taps load for themselves. channels_last is read where it
-//                 lies, in wide tiles: a few places and several vectors of channels, so that whole lines are read one after
+//                 lies, in wide tiles: a few places and vectors of channels, so that whole lines are read one after
 //                 another; places come sorted by the taps that reach them, so padding costs nothing. Where many taps read
 //                 pixels so far apart that the L1 would not hold them, for other types and for planes, a strip's rows
 //                 are first copied between zeros. A vector of small planes is turned into pixels on the way, and
@@ -122,10 +122,9 @@ void give_pixels(const A* panel, int rows, int columns, int lanes, T* to, const 
     for (int j = 0; j < columns; j++, panel += L) store_some<A>(to + j * strides.w, load<A>(panel), lanes);
 }
 
-constexpr int kWide = 4;  // vectors
-constexpr int kWidePlaces =
-    kVectorBytes == kCacheLine ? 4 : 2;  // of so many: they fit 32 registers, or 16, with weights
-constexpr int kTilesAhead = 2;  // lines of the target are asked for, unless a store writes a whole line and needs none
+constexpr int kWide = 4;  // vectors of a wide tile
+constexpr int kWidePlaces = kVectorBytes == kCacheLine ? 4 : 2;  // with their weights they fit 32 registers, or 16
+constexpr int kTilesAhead = 2;  // lines of the target are asked for, unless vectors are lines: most are written unread
 
 // M places times V vectors of channels side by side, `step` elements and one vector apart. weights: of vectors
 // `vector_stride` apart
