@@ -83,7 +83,7 @@ class Summary:
     seen.
     model_seconds: of a step of the whole model, forward and gradients, with convlab's layers and with torch's, where
     `compare` asked for it. disturbed: whether other programs took the processor at every try of one of them.
-    fused_seconds: of one after `fuse(model)`, where that makes one call of some layers; None where it was disturbed.
+    fused_seconds: of one after `fuse(model)`, where that makes one call of some layers. fused_disturbed: as `disturbed`.
     """
 
     passes: tuple[LayerPass, ...]
@@ -94,6 +94,7 @@ class Summary:
     disturbed: bool = False
     others: dict[str, int] = field(default_factory=dict)
     fused_seconds: float | None = None
+    fused_disturbed: bool = False
 
     @property
     def seconds(self) -> float:
@@ -120,25 +121,28 @@ class Summary:
             kinds = (f"{count} {kind}" for kind, count in self.others.items())
             lines.append(f"of kinds that convlab does not have: {', '.join(kinds)}")
         rows = sum(row.disturbed for row in self.passes)
-        if disturbed := rows + self.disturbed:
-            mark = f"{_MARK} " if rows else ""
-            lines.append(f"{mark}other programs took the processor in {disturbed} of these times")
+        mark = _MARK if rows else ""
+        if disturbed := rows + self.disturbed + self.fused_disturbed:
+            sign = _MARK + " " if rows or self.fused_disturbed else ""
+            lines.append(f"{sign}other programs took the processor in {disturbed} of these times")
         if self.passes:
             layers = len({row.layer for row in self.passes})
-            torchs = "" if self.torch_seconds is None else f", by torch {1e3 * self.torch_seconds:.3f} ms"
+            torchs = "" if self.torch_seconds is None else f", by torch {mark}{1e3 * self.torch_seconds:.3f} ms"
             left = str(len(self.left))
             if any(reason.startswith(UNKNOWN) for reason in self.functions.values()):
                 left = f"at least {left}" if self.left else "not known"
             lines.append(
                 f"layers that ran as convlab's: {layers}, left as torch's: {left}; "
-                f"{len(self.passes)} passes, {1e3 * self.seconds:.3f} ms{torchs}"
+                f"{len(self.passes)} passes, {mark}{1e3 * self.seconds:.3f} ms{torchs}"
             )
         if self.model_seconds:
             what = "a step" if any(row.pass_ != "forward" for row in self.passes) else "a forward"
             ours, torchs_step = (1e3 * seconds for seconds in self.model_seconds)
             if self.fused_seconds:
-                faster = "" if self.disturbed else f", {self.model_seconds[1] / self.fused_seconds:.2f} times as fast"
-                lines.append(f"{what} after convlab.fuse(model): {1e3 * self.fused_seconds:.3f} ms{faster}")
+                unsure = self.disturbed or self.fused_disturbed
+                faster = "" if unsure else f", {self.model_seconds[1] / self.fused_seconds:.2f} times as fast"
+                fused = f"{_MARK * self.fused_disturbed}{1e3 * self.fused_seconds:.3f} ms"
+                lines.append(f"{what} after convlab.fuse(model): {fused}{faster}")
             passive = os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE"
             disturbed_by = _IF_DISTURBED + (_FEWER if passive else _PASSIVE)
             answer = disturbed_by if self.disturbed else f"{self.times_faster:.2f} times as fast"
@@ -201,7 +205,8 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
         seconds,
         disturbed=any(timing.disturbed for timing in steps[:2]),
         others=others(model),
-        fused_seconds=next((timing.seconds for timing in steps[2:] if not timing.disturbed), None),
+        fused_seconds=next((timing.seconds for timing in steps[2:]), None),
+        fused_disturbed=any(timing.disturbed for timing in steps[2:]),
     )
 
 

@@ -279,6 +279,9 @@ def test_what_fuse_would_gain_where_it_does_something(monkeypatch):
     assert not fused(normed) and fused(normed.eval())
     chain = nn.Sequential(convlab.Conv2d(3, 4, 3), convlab.ReLU())
     assert fused(chain) and not fused(convlab.fuse(chain)) and not fused(chain[:1])
+    report = replace(convlab.summary(normed, x, compare=True), fused_disturbed=True)
+    assert "\n* other programs took the processor in 1 of these times\n" in str(report)
+    assert "\na step after convlab.fuse(model): *1.000 ms\n" in str(report) and not report.disturbed
 
 
 @pytest.mark.parametrize("disturbed", [False, True])
@@ -296,6 +299,7 @@ def test_times_that_other_programs_disturbed(model, monkeypatch, disturbed):
     assert [line.split()[-1] for line in text.splitlines() if "1.000  " in line][-11:] == [
         "-" if disturbed else "1.00"
     ] * 11
+    assert (text.count(" passes, *"), text.count(" by torch *")) == ((2, 1) if disturbed else (0, 0)), "sums, too"
     report = convlab.summary(model, x, compare=True)
     assert report.disturbed == disturbed and report.times_faster == 1
     assert {row.times_faster for row in report.passes} == {None if disturbed else 1}
