@@ -232,3 +232,21 @@ def test_how_to_add_an_operator(tmp_path):
     """The same: its tests, the operators' and the table of counts see it."""
     copy = followed("add-an-operator.md", tmp_path, "")
     assert "What is counted" in (copy / "csrc/kernels/softshrink.cu").read_text()
+
+
+def test_a_program_and_its_report(tmp_path):
+    """docs/own-kernel.md shows what check says of its program, and how to repair it."""
+    page = (ROOT / "docs" / "own-kernel.md").read_text()
+    program, report = re.search(r"```cpp\n(#include.*?)```\n\n```text\n(.*?)```\n", page, re.DOTALL).groups()
+
+    def checked(text):
+        (tmp_path / "total.cu").write_text(text)
+        command = [sys.executable, "-m", "convlab.check", "total.cu"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+        return done.returncode, done.stdout
+
+    assert checked(program) == (1, report)
+    step = "    if (t < step) sums[t] += sums[t + step];\n"
+    assert step in program
+    returncode, said = checked(program.replace(step, "  {\n" + step + "    __syncthreads();\n  }\n"))
+    assert returncode == 0 and "found" not in said.replace("none found", ""), said
