@@ -1,5 +1,5 @@
-// Depthwise convolution of planes with the usual filters, 3 x 3 and 5 x 5 without stride: a band of up to four vectors
-// of columns slides down the rows.
+// Depthwise convolution of planes with the usual filters, 3 x 3 and 5 x 5 without stride, and rows of 3, 5, 7 and 9: a band
+// of up to four vectors of columns slides down the rows.
 //
 // What it does    A row of the source is loaded once, meets all taps and is gone: the sums of as many rows of the
 //                 target as the filter has wait in registers. What taps to the left and right need is shifted out of
@@ -75,10 +75,9 @@ template <class A, int V, int d> CONVLAB_INLINE Vec<A> neighbour(const RowVector
   else return load<A>(row.from + i * kLanes<A> + d);
 }
 
-// f(column of the filter, its vector) for vector i of a row
-template <class A, int R, int V, class F, int... S>
-CONVLAB_INLINE void each_neighbour(const RowVectors<A, V>& row, int i, const F& f, indices<S...>) {
-  (f(S, neighbour<A, V, S - R / 2>(row, i)), ...);
+// f(0), f(1), ..., of numbers that the compiler knows
+template <class F, int... S> CONVLAB_INLINE void each_column(const F& f, indices<S...>) {
+  (f(std::integral_constant<int, S>()), ...);
 }
 
 // f(band, first column, vectors) for each band of a strip
@@ -89,7 +88,7 @@ void each_band(const Depthwise& d, const Strip& s, const Lens<const A>& source, 
             top = s.row0 + d.window.row_offset;
   for (int i = 0, first = 0; i < bands; i++) {
     const int v = (vectors - first + bands - i - 1) / (bands - i), column = first * L,
-              from = column + d.window.column_offset + d.window.size / 2;
+              from = column + d.window.column_offset + d.window.columns / 2;
     Band<A> band{source.at(top, from),
                  source.row,
                  top < 0 ? -top : 0,

@@ -30,10 +30,10 @@ struct Block {
   Taps taps;
 };
 
-// Planes with filters of size x size, no stride and no dilation go without tiles: x or dy at row p + row_offset + r and
+// Planes with filters of rows x columns, no stride and no dilation go without tiles: x or dy at row p + row_offset + r and
 // column q + column_offset + s meets w[r, s], or in dgrad the weight that lies opposite
 struct Window {
-  int size = 0;  // 0: there are tiles
+  int rows = 0, columns = 0;  // 0: there are tiles
   int row_offset = 0, column_offset = 0;
   bool flipped = false;
 };

@@ -66,12 +66,12 @@ void tiles(const Taps& taps, const Groups<A, grouped>& groups, int count, const 
   }
 }
 
-// weights [R R, L]
-template <class A, int R, int V> void window(const Band<A>& band, const A* weights, const A* bias, A* target) {
+// weights [R S, L]
+template <class A, int R, int S, int V> void window(const Band<A>& band, const A* weights, const A* bias, A* target) {
   constexpr int L = kLanes<A>;
-  Vec<A> w[R * R], sums[R][V];
+  Vec<A> w[R * S], sums[R][V];
 #pragma GCC unroll 32
-  for (int i = 0; i < R * R; i++) w[i] = load<A>(weights + i * L);
+  for (int i = 0; i < R * S; i++) w[i] = load<A>(weights + i * L);
   const Vec<A> start = load<A>(bias);
   unsigned masks[V + 2];  // not read again after every store
 #pragma GCC unroll 8
@@ -88,16 +88,17 @@ template <class A, int R, int V> void window(const Band<A>& band, const A* weigh
     if (t >= inside0 && t < inside1) {
       RowVectors<A, V> row;
       load_row<A, V>(row, from, masks);
+      each_column(  // sums of V vectors are added to by turns: none waits for itself
+          [&](auto s) __attribute__((always_inline)) {
 #pragma GCC unroll 8
-      for (int i = 0; i < V; i++)
-        each_neighbour<A, R>(
-            row, i,
-            [&](int s, Vec<A> value) __attribute__((always_inline)) {
+            for (int i = 0; i < V; i++) {
+              Vec<A> value = neighbour<A, V, s - S / 2>(row, i);
               keep(value);
 #pragma GCC unroll 8
-              for (int r = 0; r < R; r++) sums[R - 1 - r][i] += w[r * R + s] * value;
-            },
-            indices_to<R>{});
+              for (int r = 0; r < R; r++) sums[R - 1 - r][i] += w[r * S + s] * value;
+            }
+          },
+          indices_to<S>{});
     }
     if (t >= R - 1) {
 #pragma GCC unroll 8
@@ -111,6 +112,10 @@ template <class A, int R, int V> void window(const Band<A>& band, const A* weigh
       sums[R - 1][i] = start;
     }
   }
+}
+
+template <class A, int R, int S> auto window_of(int vectors) {
+  return of_size<kBand>(vectors, [](auto v) { return &window<A, R, S, v>; });
 }
 
 // panel [rows, columns, L] -> rows of the target
@@ -310,13 +315,17 @@ void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, co
       int64_t row = out_row;
       if constexpr (sizeof(T) == sizeof(A))
         if (d.target_in_place) to = plane + r.at * p.target.h + c.at, row = r.at_step * p.target.h;
-      if (d.window.size)
+      if (d.window.rows)
         each_band(d, s, from, row, [&](const Band<A>& band, int column, int vectors) {
-          const auto f = d.window.size == 3 ? of_size<kBand>(vectors, [](auto v) { return &window<A, 3, v>; })
-                                            : of_size<kBand>(vectors, [](auto v) { return &window<A, 5, v>; });
+          const auto f = (d.window.rows == 3      ? &window_of<A, 3, 3>
+                          : d.window.rows == 5    ? &window_of<A, 5, 5>
+                          : d.window.columns == 3 ? &window_of<A, 1, 3>
+                          : d.window.columns == 5 ? &window_of<A, 1, 5>
+                          : d.window.columns == 7 ? &window_of<A, 1, 7>
+                                                  : &window_of<A, 1, 9>)(vectors);
           f(band, bench.weights, bench.bias, to + column);
         });
-      for (int q = 0; q < c.count && !d.window.size; q += L) {
+      for (int q = 0; q < c.count && !d.window.rows; q += L) {
         if (q + L > c.count && c.count > L) q = c.count - L;
         tiles<A>(block->taps, Groups<A, false>(1), r.count, from.at(r.from, c.from + q), r.from_step * from.row,
                  bench.weights, bench.bias, to + q, row, c.count < L ? c.count : L);

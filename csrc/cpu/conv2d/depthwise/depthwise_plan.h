@@ -15,6 +15,7 @@ constexpr int64_t kSourceWays = 8;  // of it, for pixels that tiles read and wri
 constexpr int kFewTaps = 25;  // so few read them where they lie in any case: 2 to 3.7 times as fast with 3 x 3, AVX-512
 constexpr int64_t kTargetBytes = 256 << 10;  // of a strip of whole pixels: each block meets its lines in the L2
 constexpr int64_t kTurnedBytes = 16 << 10;  // of a vector of planes between zeros, which are turned into pixels
+constexpr int kLongestRow = 9;  // of a filter: its weights stay in registers
 constexpr int kShortRow = 16;  // of the target: `direct` fills few of its lanes
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; of wgrad's slices, no more than these
 
@@ -34,6 +35,12 @@ inline bool turns(const Problem& p) {
   return g.C >= instruction_set().lanes(p.dtype) && vector * std::max(x, y) <= kTurnedBytes;
 }
 
+// Filters that slide over planes without tiles: square ones, and rows in forward and dgrad
+inline bool has_window(const Conv2d& g, bool wgrad) {
+  if (g.stride_h != 1 || g.stride_w != 1 || g.dilation_h != 1 || g.dilation_w != 1) return false;
+  return g.R == g.S ? g.R == 3 || g.R == 5 : g.R == 1 && !wgrad && g.S % 2 == 1 && g.S <= kLongestRow;
+}
+
 // What kernels take, and all it points to
 struct Tables {
   int lanes;
@@ -50,7 +57,7 @@ struct Tables {
     d.channels = g.C, d.group = g.Cg(), d.kernel_taps = g.R * g.S * d.group;
     const bool small = turns(p);
     d.planes = d.group == 1 && ((p.pass == Pass::forward ? y : x).c != 1 || g.C == 1) && !small;
-    if (d.planes) take_planes(g, backwards, same_type);
+    if (d.planes) take_planes(g, backwards, same_type, p.pass == Pass::wgrad);
     else take_pixels(g, backwards, same_type, small && p.pass == Pass::wgrad);
 
     Product& product = d.product;
@@ -84,14 +91,14 @@ struct Tables {
   }
 
  private:
-  void take_planes(const Conv2d& g, bool backwards, bool same_type) {
-    const bool dense = g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1;
-    if (dense && g.R == g.S && (g.R == 3 || g.R == 5))
-      d.window = {.size = g.R,
+  void take_planes(const Conv2d& g, bool backwards, bool same_type, bool wgrad) {
+    if (has_window(g, wgrad))
+      d.window = {.rows = g.R,
+                  .columns = g.S,
                   .row_offset = backwards ? g.pad_h - (g.R - 1) : -g.pad_h,
                   .column_offset = backwards ? g.pad_w - (g.S - 1) : -g.pad_w,
                   .flipped = backwards};
-    d.source_in_place = d.window.size && same_type && d.product.source.w == 1;
+    d.source_in_place = d.window.rows && same_type && d.product.source.w == 1;
     d.target_in_place = same_type && d.product.target.w == 1 && (!backwards || g.stride_w == 1);
     d.in_pairs = backwards && g.stride_w == 2 && g.W > 1 && d.product.target.w == 1;
     add_padded(g, backwards, lanes, backwards ? 1 : g.stride_w, 1);
@@ -183,12 +190,14 @@ inline CpuPlan plan(const Problem& problem) {
           .tables = tables};
 }
 
-// Rows of one dimension have no neighbours to share loads with: `direct` is faster along long ones (measured on AVX2: 1.3
-// to 2.4 times from 500 floats on, 0.7 to 0.9 times at 37), and always in wgrad (1.0 to 3 times).
+// Tiles along rows of one dimension have no neighbours to share loads with: there `direct` is faster along long ones
+// (measured on AVX2: 1.3 to 2.4 times from 500 floats on, 0.7 to 0.9 times at 37), and always in wgrad (1.0 to 3 times).
+// Filters that slide are as fast as direct along 2000 floats, and 1.2 to 3 times along 500 and fewer; not in double.
 inline bool is_long_row(const Problem& p) {
   const Conv2d& g = p.g;
   const int64_t lanes = instruction_set().lanes(p.dtype), longest = (is_sum_type(p.dtype) ? 12 : 48) * lanes;
-  return g.H == 1 && g.R == 1 && g.P == 1 && !p.channels_last && (p.pass == Pass::wgrad || g.Q >= longest);
+  const bool wgrad = p.pass == Pass::wgrad, slides = has_window(g, wgrad) && sum_bytes(p.dtype) == 4;
+  return g.H == 1 && g.R == 1 && g.P == 1 && !p.channels_last && (wgrad || (g.Q >= longest && !slides));
 }
 
 // Groups share a vector with others, unless they fill it, which `register_tiled` broadcasts for; and lanes can be moved in

@@ -181,9 +181,9 @@ template <class A, int R, int V> void window_wgrad(const Band<A>& band, const A*
     load_row<A, V>(row, from, masks);
 #pragma GCC unroll 8
     for (int i = 0; i < V; i++)
-      each_neighbour<A, R>(
-          row, i,
-          [&](int s, Vec<A> value) __attribute__((always_inline)) {
+      each_column(
+          [&](auto s) __attribute__((always_inline)) {
+            Vec<A> value = neighbour<A, V, s - R / 2>(row, i);
             if (i == V - 1) value = counts ? value : Vec<A>{};
             keep(value);
 #pragma GCC unroll 8
@@ -205,7 +205,7 @@ void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
   const Block& block = d.blocks[0];  // forward's only one
   const int64_t strips = p.strips(), size = int64_t(d.kernel_taps) * L;
   const int columns = p.columns.target, rest = columns % L;
-  const bool dy_in_place = d.target_in_place && (d.window.size ? kMasks || rest == 0 : columns >= L);
+  const bool dy_in_place = d.target_in_place && (d.window.rows ? kMasks || rest == 0 : columns >= L);
   Carver carver{scratch};
   const Bench<A> bench(carver, d, L, true);
   const RowPanel dy_panel{0, 1, int(round_up(columns, L))};
@@ -227,14 +227,14 @@ void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
           see(d, reach.rows, x + s.n0 * p.source.n + channel * p.source.c, 1, bench.source, zeroed);
 
       clear(bench.sums, 2 * size);
-      if (d.window.size)
+      if (d.window.rows)
         each_band(d, s, from, grad.row, [&](const Band<A>& band, int column, int vectors) {
-          const auto f = d.window.size == 3 ? of_size<kBand>(vectors, [](auto v) { return &window_wgrad<A, 3, v>; })
+          const auto f = d.window.rows == 3 ? of_size<kBand>(vectors, [](auto v) { return &window_wgrad<A, 3, v>; })
                                             : of_size<kBand>(vectors, [](auto v) { return &window_wgrad<A, 5, v>; });
           f(band, grad.at(s.row0, column), bench.sums);
         });
       const Places r = clipped(block.rows, s.row0, s.row1);
-      for (int q = 0; q < columns && !d.window.size; q += L) {
+      for (int q = 0; q < columns && !d.window.rows; q += L) {
         const bool last = q + L > columns;
         if (last && columns > L) q = columns - L;
         wgrad_tiles<A>(d, block.taps, Groups<A, false>(1), 0, 1, r.count, from.at(r.from, q), r.from_step * from.row,

@@ -139,11 +139,11 @@ CONVLAB_INLINE Lens<const A> see(const Depthwise& d, const RowRange& rows, const
   for (int i = 0; i < rows.count; i++) {
     const int h = rows.first + i;
     A* const to = panel + i * d.row;
-    if (h < 0 || h >= d.product.rows.source) clear(to, d.window.size ? 0 : d.row);  // windows leave them out
+    if (h < 0 || h >= d.product.rows.source) clear(to, d.window.rows ? 0 : d.row);  // windows leave them out
     else if (d.planes) take_columns(d.panel, from + h * strides.h, strides.w, columns, to);
     else take_in(from + h * strides.h, strides, 1, columns, lanes, to + d.panel.left * d.pixel, kLanes<A>);
   }
-  return {panel + (d.window.size ? d.panel.left : 0), d.row, d.pixel, rows.first};
+  return {panel + (d.window.rows ? d.panel.left : 0), d.row, d.pixel, rows.first};
 }
 
 // f(taps, count, source, its step, target, its step) for each run of a strip's places
