@@ -185,6 +185,24 @@ def test_depthwise_of_pixels_far_apart(conv, dtype):
     check_conv(run, channels_last(x), w, b, channels_last(torch.randn_like(y)), conv.arguments, str(conv))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("columns", [3, 5, 7, 9])
+def test_depthwise_rows(columns, dtype):
+    """Filters of a row, over rows of less and of more than a vector, with less and more padding than they reach"""
+    for height, width, padding in ((1, 3, columns), (1, 77, columns // 2), (3, 141, 0)):
+        x, w = torch.randn(2, 19, height, width, dtype=dtype), torch.randn(19, 1, 1, columns, dtype=dtype)
+        arguments = (1, (0, padding), 1, 19)
+        dy = torch.randn(2, 19, height, width + 2 * padding - columns + 1, dtype=dtype)
+        check_conv(
+            lambda *t, arguments=arguments: CF.conv2d(*t, *arguments, algo="depthwise"),
+            x,
+            w,
+            torch.randn(19, dtype=dtype),
+            dy,
+            arguments,
+        )
+
+
 @pytest.mark.parametrize("shape", [(0, 40, 5, 5), (3, 40, 1, 1)], ids=["no image", "padding alone"])
 def test_weights_that_meet_nothing_have_no_gradient(shape):
     """What the call before has left in scratch memory must not show through."""
