@@ -205,7 +205,7 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
         seconds,
         disturbed=any(timing.disturbed for timing in steps[:2]),
         others=others(model),
-        fused_seconds=next((timing.seconds for timing in steps[2:]), None),
+        fused_seconds=steps[2].seconds if steps[2:] else None,
         fused_disturbed=any(timing.disturbed for timing in steps[2:]),
     )
 

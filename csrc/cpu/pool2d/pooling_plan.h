@@ -22,11 +22,8 @@ constexpr int kNarrowest = 4;  // outputs in a row that are worth a vector
 constexpr int kShares = 256;  // of windows side by side that are divided at a time
 constexpr int64_t kBytesPerWork = 8;  // of parallel.h's unit: vectors go through memory that fast
 
-enum class Pass {
-  forward,
-  backward,
-  share
-};  // backward: of a maximum; share: of an average, whose windows share dy out
+// backward: of a maximum; share: of an average, whose windows share dy out
+enum class Pass { forward, backward, share };
 
 inline Axis rows_of(const Pool2d& g) { return {g.H, g.P, g.R, g.stride_h, g.pad_h, g.dilation_h}; }
 inline Axis columns_of(const Pool2d& g) { return {g.W, g.Q, g.S, g.stride_w, g.pad_w, g.dilation_w}; }

@@ -22,6 +22,7 @@ template <class A, int kWide, int which, class T> CONVLAB_INLINE Vec<A> load_col
 template <class A, int kWide, int s = 0, class T, class F> CONVLAB_INLINE void each_column(const T* p, F f) {
   if constexpr (s < kWide) f(s, load_column<A, kWide, s>(p)), each_column<A, kWide, s + 1>(p, f);
 }
+
 // What a vector of targets reads: rows times columns of the source, `row` and `column` elements apart
 struct Taps {
   int rows, columns = 0;

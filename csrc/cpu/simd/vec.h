@@ -20,6 +20,7 @@ namespace convlab::CONVLAB_ISA {
 
 constexpr int kVectorBytes = kSet.vector_bytes, kTilePixels = kSet.tile_pixels, kTileVectors = kSet.tile_vectors,
               kMostVectors = kSet.most_vectors;
+constexpr bool kManyRegisters = kTilePixels > 8;  // 32 rather than 16
 
 template <int... I> using indices = std::integer_sequence<int, I...>;
 template <int N> using indices_to = std::make_integer_sequence<int, N>;
@@ -141,6 +142,12 @@ template <int N, class F> CONVLAB_INLINE auto of_size(int n, F f) {
     constexpr decltype(f(std::integral_constant<int, 1>())) all[] = {F()(std::integral_constant<int, I + 1>())...};
     return all[n - 1];
   }(indices_to<N>());
+}
+
+// f(0), ..., f(N - 1), of numbers that the compiler knows
+template <int N, class F> CONVLAB_INLINE void each_number(const F& f) {
+  [&]<int... I>(indices<I...>)
+      __attribute__((always_inline)) { (f(std::integral_constant<int, I>()), ...); }(indices_to<N>());
 }
 
 // Lane l of the result is lane from(l) of a and b, where b's lanes are counted on from a's.

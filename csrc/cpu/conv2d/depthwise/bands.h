@@ -75,11 +75,6 @@ template <class A, int V, int d> CONVLAB_INLINE Vec<A> neighbour(const RowVector
   else return load<A>(row.from + i * kLanes<A> + d);
 }
 
-// f(0), f(1), ..., of numbers that the compiler knows
-template <class F, int... S> CONVLAB_INLINE void each_column(const F& f, indices<S...>) {
-  (f(std::integral_constant<int, S>()), ...);
-}
-
 // f(band, first column, vectors) for each band of a strip
 template <class A, class F>
 void each_band(const Depthwise& d, const Strip& s, const Lens<const A>& source, int64_t target_row, const F& f) {

@@ -88,17 +88,16 @@ template <class A, int R, int S, int V> void window(const Band<A>& band, const A
     if (t >= inside0 && t < inside1) {
       RowVectors<A, V> row;
       load_row<A, V>(row, from, masks);
-      each_column(  // sums of V vectors are added to by turns: none waits for itself
-          [&](auto s) __attribute__((always_inline)) {
+      // sums of V vectors are added to by turns: none waits for itself
+      each_number<S>([&](auto s) __attribute__((always_inline)) {
 #pragma GCC unroll 8
-            for (int i = 0; i < V; i++) {
-              Vec<A> value = neighbour<A, V, s - S / 2>(row, i);
-              keep(value);
+        for (int i = 0; i < V; i++) {
+          Vec<A> value = neighbour<A, V, s - S / 2>(row, i);
+          keep(value);
 #pragma GCC unroll 8
-              for (int r = 0; r < R; r++) sums[R - 1 - r][i] += w[r * S + s] * value;
-            }
-          },
-          indices_to<S>{});
+          for (int r = 0; r < R; r++) sums[R - 1 - r][i] += w[r * S + s] * value;
+        }
+      });
     }
     if (t >= R - 1) {
 #pragma GCC unroll 8
@@ -128,7 +127,7 @@ void give_pixels(const A* panel, int rows, int columns, int lanes, T* to, const 
 }
 
 constexpr int kWide = 4;  // vectors of a wide tile
-constexpr int kWidePlaces = kVectorBytes == kCacheLine ? 4 : 2;  // with their weights they fit 32 registers, or 16
+constexpr int kWidePlaces = kManyRegisters ? 4 : 2;  // with their weights they fit 32 registers, or 16
 constexpr int kTilesAhead = 2;  // lines of the target are asked for, unless vectors are lines: most are written unread
 
 // M places times V vectors of channels side by side, `step` elements and one vector apart. weights: of vectors

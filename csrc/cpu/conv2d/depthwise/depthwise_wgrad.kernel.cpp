@@ -181,15 +181,13 @@ template <class A, int R, int V> void window_wgrad(const Band<A>& band, const A*
     load_row<A, V>(row, from, masks);
 #pragma GCC unroll 8
     for (int i = 0; i < V; i++)
-      each_column(
-          [&](auto s) __attribute__((always_inline)) {
-            Vec<A> value = neighbour<A, V, s - R / 2>(row, i);
-            if (i == V - 1) value = counts ? value : Vec<A>{};
-            keep(value);
+      each_number<R>([&](auto s) __attribute__((always_inline)) {
+        Vec<A> value = neighbour<A, V, s - R / 2>(row, i);
+        if (i == V - 1) value = counts ? value : Vec<A>{};
+        keep(value);
 #pragma GCC unroll 8
-            for (int r = 0; r < R; r++) acc[r * R + s] += grad[R - 1 - r][i] * value;
-          },
-          indices_to<R>{});
+        for (int r = 0; r < R; r++) acc[r * R + s] += grad[R - 1 - r][i] * value;
+      });
   }
 #pragma GCC unroll 32
   for (int i = 0; i < R * R; i++) store<A>(sums + i * L, acc[i]);

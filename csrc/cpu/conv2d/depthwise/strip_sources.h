@@ -17,7 +17,7 @@ constexpr bool kMasks = false;
 
 // Places of a tile: the rows of the usual networks are multiples of 7. With 32 registers 14 sums fit beside three
 // weights.
-constexpr int kPlaces = kTilePixels * kTileVectors >= 24 ? 14 : 7;
+constexpr int kPlaces = kManyRegisters ? 14 : 7;
 
 constexpr int kGroupPlaces = 7;  // where moving lanes takes as long as a multiply-add
 

@@ -8,7 +8,6 @@ namespace convlab::CONVLAB_ISA::winograd {
 // amplifies, to stay below that of a direct convolution. With 32 registers a tile has two sets of sums, for even and odd channels, and is added
 // to memory half as often.
 constexpr int kChain = 32;
-constexpr bool kManyRegisters = kTilePixels > 8;
 constexpr int kTiles = kManyRegisters ? 7 : 6, kSets = kManyRegisters ? 2 : 1, kRows = kManyRegisters ? 8 : 6;
 
 // M [tiles, panel] (+)= V [channels / kBlock, .. tiles ..] U [channels, panel], for M tiles and NV vectors; channels are
