@@ -6,7 +6,7 @@
 namespace convlab::CONVLAB_ISA::register_tiled {
 
 // More would drive the strip at hand out of the L2, where planes have copies as well
-constexpr int64_t kAheadBytes = 384 << 10, kPlanesAheadBytes = 160 << 10;
+constexpr int64_t kAheadBytes = 384 << 10, kPlanesAheadBytes = 256 << 10;
 
 // Memory that the next strip reads, of which every tile asks for a share: so it comes while the machine multiplies
 class Ahead {

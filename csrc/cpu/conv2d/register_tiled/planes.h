@@ -1,17 +1,36 @@
-// What `register_tiled` asks of its kernel of 1 x 1 filters over planes. Torch-free, and for kernels as well.
+// What `register_tiled` asks of its kernel of planes. Torch-free, and for kernels as well.
 #pragma once
 #include "cpu/conv2d/register_tiled/register_tiled.h"
 
 namespace convlab {
 namespace register_tiled {
 
-// target [images, groups, rows, pixels] = weights [groups, rows, depth] times source [images, groups, depth, pixels]
+// How the product's planes lie in a tensor's: R x S of them in each, which are taps of a filter. Pixel (i, j) of tap (r, s)
+// is at row i `rows` + r, column j `columns` + s; where both are 1, a plane is one run of pixels.
+struct Apart {
+  int R = 1, S = 1, rows = 1, columns = 1;
+  int64_t row, plane;  // of the tensor, in elements
+
+  CONVLAB_INLINE int taps() const { return R * S; }
+  CONVLAB_INLINE bool apart() const { return rows * columns > 1; }
+};
+
+// target [images, groups, rows, pixels] = weights [groups, rows, depth] times source [images, groups, depth, pixels], where
+// rows are channels of the target, or the taps of one after those of another, and depth likewise of the source
 struct PlanesProduct {
   int64_t images, pixels;
   int groups, rows, depth;
   int64_t group, row;  // the weights' strides, in elements; those of a row lie side by side
   bool packed;  // or else: weights [groups, vectors of rows, depth, L]
+  int Q;  // pixels of a row of an image
+  Apart source, target;
   int parts = 1;  // of the rows, where there are few blocks of pixels
+};
+
+// Pixels of a row of an image
+struct Run {
+  int lane, count;  // in a block
+  int64_t at;  // where the first one's first tap is in a plane that lies apart
 };
 
 constexpr int kBlocksTogether = 4;
@@ -26,7 +45,8 @@ struct Blocks {
         vectors(int((p.pixels + lanes - 1) / lanes)),
         tile_vectors(wide_share(vectors, set.most_vectors)),
         count((vectors + tile_vectors - 1) / tile_vectors),
-        depth_at_once(even_share(p.depth, terms_at_once(tile_vectors))),
+        depth_at_once(even_share(p.depth / p.source.taps(), terms_at_once(tile_vectors) / p.source.taps()) *
+                      p.source.taps()),
         together(depth_at_once < p.depth ? 1 : even_share(count, kBlocksTogether)),
         pieces((count + together - 1) / together) {}
   CONVLAB_INLINE int64_t panel() const { return int64_t(tile_vectors) * depth_at_once * lanes; }
@@ -34,20 +54,24 @@ struct Blocks {
 
 template <class A> struct PlanesBench {
   Pixel* rows;
+  A* bias;  // of the rows, where a channel has several
+  Run* runs;  // of blocks together
   A *source, *target;  // panels [blocks together, vectors, depth at once, L], [rows, pixels of a block]
 
   template <class Memory>
   CONVLAB_INLINE PlanesBench(Memory& memory, const PlanesProduct& p, const Blocks& b, bool finishes) {
     memory.take(rows, p.rows);
+    memory.take(bias, p.target.apart() ? p.rows : 0);
+    memory.take(runs, p.source.apart() || p.target.apart() ? b.together * b.tile_vectors * b.lanes : 0);
     memory.take(source, b.together * b.panel());
-    memory.take(target, finishes ? int64_t(p.rows) * b.tile_vectors * b.lanes : 0);
+    memory.take(target, finishes || p.target.apart() ? int64_t(p.rows) * b.tile_vectors * b.lanes + b.lanes : 0);
   }
 };
 
 }  // namespace register_tiled
 
-// The pieces [begin, end): images x groups x blocks of pixels, some together x parts of the rows. bias [groups, rows]; finish: an
-// activation, or null, and then the target is written
+// The pieces [begin, end): images x groups x blocks of pixels, some together x parts of the rows. bias [groups, channels];
+// finish: an activation, or null, and then the target is written
 CONVLAB_KERNEL(register_tiled_planes,
                void(const register_tiled::PlanesProduct&, const void* source, const void* weights, const void* bias,
                     void* target, const Finish* finish, int64_t begin, int64_t end, char* scratch));

@@ -1,4 +1,4 @@
-// 1 x 1 filters over planes up to their kernel.
+// Products of planes up to their kernel.
 #pragma once
 #include "cpu/conv2d/register_tiled/planes.h"
 #include "cpu/conv2d/tap_tables.h"
@@ -9,12 +9,40 @@ constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; m
 constexpr int kRowsOfPart = 128;  // at least: each part copies the block
 constexpr int kLeastFilled = 5;  // at most a fifth of the lanes of a plane's vectors is empty
 
-// Planes whose pixels fill vectors. They need not be turned.
+constexpr int kRowsOfTornVectors = 128;  // 0.8 times as fast with 16
+
+// Filters that meet every element of x at most once, in rows that are taken apart by two at most, and in dgrad exactly
+// once: nothing is added up, and nothing left out
+inline bool meets_once(const Problem& p) {
+  const Conv2d& g = p.g;
+  if (g.pad_h || g.pad_w || (g.R > 1 && g.dilation_h > 1) || (g.S > 1 && g.dilation_w > 1)) return false;
+  if (p.pass == Pass::dgrad)
+    return g.R == g.stride_h && g.S == g.stride_w && g.R <= 2 && g.S <= 2 && g.H == g.P * g.R && g.W == g.Q * g.S;
+  return g.R <= g.stride_h && g.S <= g.stride_w && g.stride_w <= 2 && (g.P - 1) * g.stride_h + g.R <= g.H &&
+         (g.Q - 1) * g.stride_w + g.S <= g.W;
+}
+
+// Planes whose pixels fill vectors, and where they lie apart, pixels of a row: a vector of two rows' is taken in two parts,
+// which pays where many channels meet it. They need not be turned.
 inline bool takes_planes(const Problem& p) {
   const Conv2d& g = p.g;
-  const int64_t plane = int64_t(g.P) * g.Q, whole = round_up(plane, instruction_set().lanes(p.dtype));
-  return p.pass != Pass::wgrad && is_pointwise(g) && g.P == g.H && g.Q == g.W && !p.layouts.first &&
-         !p.layouts.output && is_sum_type(p.dtype) && (whole - plane) * kLeastFilled <= whole;
+  const int lanes = instruction_set().lanes(p.dtype);
+  const int64_t plane = int64_t(g.P) * g.Q, whole = round_up(plane, lanes);
+  return p.pass != Pass::wgrad && meets_once(p) && !p.layouts.first && !p.layouts.output &&
+         (g.R * g.S == 1 || !p.layouts.second) && is_sum_type(p.dtype) && (whole - plane) * kLeastFilled <= whole &&
+         (g.stride_h * g.stride_w == 1 || g.Q % lanes == 0 ||
+          (g.Q > lanes && (p.pass == Pass::dgrad || g.Kg() >= kRowsOfTornVectors)));
+}
+
+// The weights of the rows, each tap as a channel of its own
+inline Filters filters_of_rows(const Problem& p) {
+  Filters f = filters_of(p);
+  const int taps = f.R * f.S;
+  if (taps == 1) return f;
+  (p.pass == Pass::dgrad ? f.lane : f.depth_stride) = 1;
+  (p.pass == Pass::dgrad ? f.width : f.depth) *= taps;
+  f.R = f.S = 1;
+  return f;
 }
 
 struct PlanesTables {
@@ -24,32 +52,39 @@ struct PlanesTables {
   int64_t weight_bytes, bias_bytes;
 
   explicit PlanesTables(const Problem& p)
-      : filters(filters_of(p)),
+      : filters(filters_of_rows(p)),
         product(product_of(p, filters)),
         blocks(product, instruction_set(), instruction_set().lanes(p.dtype)) {
     product.parts = int(std::clamp<int64_t>(kPiecesWanted / std::max<int64_t>(1, pieces()), 1,
                                             std::max(1, product.rows / kRowsOfPart)));
     const int64_t element = sum_bytes(p.dtype);
     weight_bytes = product.packed ? vectors_of_rows() * filters.depth * instruction_set().vector_bytes : 0;
-    bias_bytes = int64_t(product.groups) * product.rows * element;
+    bias_bytes = int64_t(product.groups) * channels() * element;
   }
   int64_t vectors_of_rows() const {
     return int64_t(filters.groups) * ((filters.width + blocks.lanes - 1) / blocks.lanes);
   }
+  int channels() const { return product.rows / product.target.taps(); }  // of the target, a group's
   int64_t pieces() const { return product.images * product.groups * blocks.pieces * product.parts; }
 
  private:
   static PlanesProduct product_of(const Problem& p, const Filters& f) {
+    const Conv2d& g = p.g;
     const int lanes = instruction_set().lanes(p.dtype);
-    const bool packed = f.depth_stride != 1;
-    return {.images = p.g.N,
-            .pixels = int64_t(p.g.P) * p.g.Q,
+    const bool packed = f.depth_stride != 1, forward = p.pass == Pass::forward;
+    const Apart plain{.row = g.Q, .plane = int64_t(g.P) * g.Q},
+        apart{g.R, g.S, g.stride_h, g.stride_w, g.W, int64_t(g.H) * g.W};
+    return {.images = g.N,
+            .pixels = plain.plane,
             .groups = f.groups,
             .rows = f.width,
             .depth = f.depth,
             .group = packed ? round_up(f.width, lanes) * f.depth : f.group,
             .row = f.lane,
-            .packed = packed};
+            .packed = packed,
+            .Q = g.Q,
+            .source = forward ? apart : plain,
+            .target = forward ? plain : apart};
   }
 };
 
@@ -60,7 +95,7 @@ inline CpuPlan planes_plan(const Problem& p) {
           .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
           .scratch = measured<PlanesBench>(p.dtype, tables->product, tables->blocks, false),
           .tables = tables,
-          .epilogue = Epilogue::activation};
+          .epilogue = tables->product.target.apart() ? Epilogue::none : Epilogue::activation};
 }
 
 }  // namespace convlab::register_tiled

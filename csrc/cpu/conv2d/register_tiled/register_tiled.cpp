@@ -18,7 +18,7 @@ void run_planes(const CpuPlan& plan, const Problem& p, const Operands& o) {
   const CpuScratch memory(CpuScratch::shared, plan.workspace);
   Carver carver{memory.get()};
   const Shared shared(carver, t.weight_bytes, t.bias_bytes);
-  kernels::pack_bias.of(p.dtype)(o.bias, product.groups, product.rows, product.rows, shared.bias);
+  kernels::pack_bias.of(p.dtype)(o.bias, product.groups, t.channels(), t.channels(), shared.bias);
   if (product.packed)
     pack(t.filters, p.dtype, o.second, t.vectors_of_rows(), int64_t(product.depth) * t.blocks.lanes, shared.weights);
   const void* const weights = product.packed ? shared.weights : o.second;

@@ -1,0 +1,102 @@
+// Planes that lie apart (planes.h): taken apart on the way into a panel, and woven together on the way out of one. Vectors are
+// those of a block of pixels; one that has pixels of two rows is copied in two parts.
+#pragma once
+#include "cpu/conv2d/register_tiled/planes.h"
+#include "cpu/simd/transpose.h"
+
+namespace convlab::CONVLAB_ISA::register_tiled {
+
+using namespace convlab::register_tiled;
+
+// The runs that `lanes` pixels are, from `pixel` on; returns their end
+inline const Run* find_runs(const PlanesProduct& p, int64_t pixel, int lanes, Run* run) {
+  const Apart& apart = p.source.apart() ? p.source : p.target;
+  int64_t row = pixel / p.Q;
+  int column = int(pixel % p.Q);
+  for (int lane = 0, count; lane < lanes; lane += count, column = 0, row++, run++) {
+    count = p.Q - column < lanes - lane ? p.Q - column : lanes - lane;
+    *run = {lane, count, row * apart.rows * apart.row + column * apart.columns};
+  }
+  return run;
+}
+
+// The part of a source's plane that `count` pixels reach, from `pixel` on
+struct Reached {
+  int64_t at, count;
+};
+inline Reached reached(const PlanesProduct& p, int64_t pixel, int count) {
+  const Apart& apart = p.source;
+  if (!apart.apart()) return {pixel, count};
+  const int64_t first = pixel / p.Q, last = (pixel + count - 1) / p.Q;
+  return {first * apart.rows * apart.row, ((last - first) * apart.rows + apart.R) * apart.row};
+}
+
+// `count` pixels of `channels` planes that lie apart -> [channels, R, S, L]
+template <int S, bool whole, class A>
+void take_run(const A* source, const Apart& apart, int count, int channels, A* panel) {
+  constexpr int L = kLanes<A>;
+  if (whole) count = L;
+  const int reach = apart.columns * (count - 1) + S;
+  for (int c = 0; c < channels; c++, source += apart.plane)
+    for (int r = 0; r < apart.R; r++, panel += S * L) {
+      const A* const from = source + r * apart.row;
+      const Vec<A> near = load_some<A>(from, reach);
+      if (apart.columns == 1) {
+        store_some<A>(panel, near, count);
+        continue;
+      }
+      const Vec<A> far = reach > L ? load_some<A>(from + L, reach - L) : Vec<A>{};
+      store_some<A>(panel, unzip<A, 0>(near, far), count);
+      if (S == 2) store_some<A>(panel + L, unzip<A, 1>(near, far), count);
+    }
+}
+
+// copy_planes of planes that lie apart, in `depth` taps of channels
+template <class A>
+void take_apart(const A* source, const Apart& apart, const Run* run, const Run* end, int lanes, int depth, A* panel) {
+  constexpr int L = kLanes<A>;
+  const int channels = depth / apart.taps();
+  for (int d = 0; d < depth && lanes % L; d++) store<A>(panel + (int64_t(lanes / L) * depth + d) * L, Vec<A>{});
+  for (; run != end; run++)
+    for (int i = 0, count; i < run->count; i += count) {
+      const int lane = run->lane + i, room = L - lane % L;
+      count = room < run->count - i ? room : run->count - i;
+      const auto take = apart.S == 1 ? &take_run<1, false, A>
+                        : count == L ? &take_run<2, true, A>
+                                     : &take_run<2, false, A>;
+      take(source + run->at + int64_t(i) * apart.columns, apart, count, channels,
+           panel + int64_t(lane / L) * depth * L + lane % L);
+    }
+}
+
+// Asks for the lines that weave will write, and those between
+template <class A>
+void ask_for_woven(const Apart& apart, const Run* run, const Run* end, int channels, const A* target) {
+  const int64_t from = run->at, to = end[-1].at + (apart.R - 1) * apart.row + int64_t(end[-1].count) * apart.S;
+  for (int k = 0; k < channels; k++, target += apart.plane)
+    for (int64_t i = from; i < to; i += kCacheLine / int(sizeof(A))) __builtin_prefetch(target + i, 1);
+}
+
+// A panel's rows [channels, R, S], `width` apart -> R rows a channel of the target, whose planes lie `apart`
+template <class A>
+void weave(const A* panel, int width, const Apart& apart, const Run* run, const Run* end, int channels, A* target) {
+  constexpr int L = kLanes<A>;
+  for (; run != end; run++) {
+    const A* from = panel + run->lane;
+    A* plane = target + run->at;
+    for (int k = 0; k < channels; k++, plane += apart.plane)
+      for (int r = 0; r < apart.R; r++, from += apart.S * width) {
+        A* to = plane + r * apart.row;
+        if (apart.S == 1)
+          for (int i = 0; i < run->count; i += L) store_some<A>(to + i, load<A>(from + i), run->count - i);
+        else
+          for (int i = 0, left = 2 * run->count; left > 0; i += L, left -= 2 * L, to += 2 * L) {
+            const Vec<A> first = load<A>(from + i), second = load<A>(from + width + i);
+            store_some<A>(to, zip<A, 0>(first, second), left);
+            if (left > L) store_some<A>(to + L, zip<A, 1>(first, second), left - L);
+          }
+      }
+  }
+}
+
+}  // namespace convlab::CONVLAB_ISA::register_tiled
