@@ -1,5 +1,5 @@
-"""Training steps of small networks: zero_grad, forward, cross-entropy, backward, SGD; torch's layers and
-convert()'s, on a GPU in fuse()'s blocks and without."""
+"""Training steps of small networks: zero_grad, forward, cross-entropy, backward, SGD; torch's layers, and convert()'s in
+fuse()'s blocks, on a GPU without them, too."""
 
 import math
 from collections.abc import Callable
@@ -91,7 +91,7 @@ def step(network, layout, precision, backend, algo="auto", compiled=True) -> Cas
         return lambda t: _step(change(model_of(network, layout, t["images"].dtype)), t, half)
 
     unfused = partial(convert, algo=algo)
-    makers = {OURS: (layout, precision, (lambda model: fuse(unfused(model))) if gpu else unfused)}
+    makers = {OURS: (layout, precision, lambda model: fuse(unfused(model)))}
     if gpu:
         makers[f"{OURS} unfused"] = layout, precision, unfused
     makers |= {f"torch {name}": (name, precision) for name in LAYOUTS}

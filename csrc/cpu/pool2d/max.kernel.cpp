@@ -96,10 +96,7 @@ template <class T, class M> [[gnu::noinline]] void whole_planes(const T* x, int6
   BestPlace<A> all{values[0], (Integers<A>)places[0]};
   for (int l = 1; l < L; l++) all.take({values[l], (Integers<A>)places[l]});
   store_some<A>(y, all.value, count);
-  if constexpr (!std::is_void_v<M>) {
-    if (count == L) store_integers<A>(offsets, all.at);
-    else store_some_integers<A>(offsets, all.at, count);
-  }
+  if constexpr (!std::is_void_v<M>) store_some_integers<A>(offsets, all.at, count);
 }
 
 // x -> y, offsets, of windows of 2 x 2 whose rows do not fill a vector
@@ -110,10 +107,7 @@ template <class T, class M> void narrow_rows(const Pooling& g, const Piece& p, c
 #pragma GCC unroll 4
     for (int tap = 0; tap < 4; tap++) best.take(taps[tap], integers<A>(tap));
     store_some<A>(y + to, best.value, lanes);
-    if constexpr (!std::is_void_v<M>) {
-      if (lanes == kLanes<A>) store_integers<A>(offsets + to, best.at);
-      else store_some_integers<A>(offsets + to, best.at, lanes);
-    }
+    if constexpr (!std::is_void_v<M>) store_some_integers<A>(offsets + to, best.at, lanes);
   });
 }
 

@@ -76,9 +76,30 @@ template <class A, class M> CONVLAB_INLINE void store_integers(M* p, Integers<A>
   }
 }
 
-// The first `count` only
-template <class A, class M> [[gnu::noinline, gnu::cold]] void store_some_integers(M* p, Integers<A> v, int count) {
-  for (int l = 0; l < count; l++) p[l] = M(v[l]);
+// The first `count` lanes, as load_some and store_some have them
+template <class A, class M> CONVLAB_INLINE Integers<A> load_some_integers(const M* p, int count) {
+  if (count >= kLanes<A>) return load_integers<A>(p);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(M) == 1 && sizeof(A) == 4) {  // a load of what was just stored in parts would wait
+    CONVLAB_TOUCHES(p, count);
+    return (Integers<A>)_mm512_maskz_cvtepu8_epi32(0xffff, _mm_maskz_loadu_epi8(__mmask16((1u << count) - 1), p));
+  }
+#endif
+  M lanes[kLanes<A>] = {};
+  copy_some<kLanes<A>>(p, count, lanes);
+  return load_integers<A>(lanes);
+}
+template <class A, class M> CONVLAB_INLINE void store_some_integers(M* p, Integers<A> v, int count) {
+  if (count >= kLanes<A>) return store_integers<A>(p, v);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(M) == 1 && sizeof(A) == 4) {
+    CONVLAB_TOUCHES(p, count);
+    return _mm_mask_storeu_epi8(p, __mmask16((1u << count) - 1), _mm512_maskz_cvtepi32_epi8(0xffff, (__m512i)v));
+  }
+#endif
+  M lanes[kLanes<A>];
+  store_integers<A>(lanes, v);
+  copy_some<kLanes<A>>(lanes, count, p);
 }
 
 }  // namespace convlab::CONVLAB_ISA

@@ -5,12 +5,23 @@
 
 namespace convlab::CONVLAB_ISA {
 
+constexpr int kRun = 1 << 20;
+
+// f(at, count), for the elements [begin, end): of an activation alone they are one row
+template <class F> CONVLAB_INLINE void each_run(int64_t begin, int64_t end, const F& f) {
+  for (int64_t at = begin; at < end; at += kRun) f(at, end - at < kRun ? int(end - at) : kRun);
+}
+
 template <class T>
 void block_finish(const BlockEnd& b, const T* x, T* y, uint8_t* winners, int64_t begin, int64_t end) {
   using A = acc_t<T>;
   const Pool2d& g = b.g;
   const int64_t C = b.channels, row = g.W * C, to = g.Q * C;
   with_ending(b.ending, [&]<Activation activation, int kR, int kS>() {
+    if constexpr (kR == 1 && kS == 1)
+      return each_run(begin * to, end * to, [&](int64_t at, int count) {
+        finish_row<A, activation, 1, 1>(b.ending, x + at, 0, count, y + at, winners ? winners + at : nullptr);
+      });
     for (int64_t i = begin; i < end; i++) {
       const T* const from = x + (i / g.P * g.H + i % g.P * g.R) * row;
       uint8_t* const mine = winners ? winners + i * to : nullptr;
@@ -34,29 +45,22 @@ template <class A, Activation activation, int kR, int kS, class T>
   constexpr int L = kLanes<A>;
   const int R = kR ? kR : e.R;
   const A slope = A(e.slope);
-  int q = 0;
-  for (; q + L <= Q; q += L) {
-    const Integers<A> winner = load_integers<A>(winners + q), tap = winner & integers<A>(kPasses - 1);
-    Vec<A> v = passed<A, activation>(load_as<A>(dy + q), winner, slope);
+  for (int q = 0; q < Q; q += L) {
+    if (q + L > Q && Q >= L) q = Q - L;  // the last vector again covers part of the one before
+    const int count = Q - q < L ? Q - q : L, reach = count * kS;
+    const Integers<A> winner = load_some_integers<A>(winners + q, count), tap = winner & integers<A>(kPasses - 1);
+    Vec<A> v = passed<A, activation>(load_some<A>(dy + q, count), winner, slope);
     keep(v);  // not read under a mask
     for (int r = 0; r < R; r++) {
       T* const to = dx + r * row + q * kS;
       const Vec<A> first = tap == integers<A>(r * kS) ? v : Vec<A>{};
-      if constexpr (kS == 1) store_as<A>(to, first);
+      if constexpr (kS == 1) store_some<A>(to, first, count);
       else {
         const Vec<A> second = tap == integers<A>(r * kS + 1) ? v : Vec<A>{};
-        store_as<A>(to, zip<A, 0>(first, second)), store_as<A>(to + L, zip<A, 1>(first, second));
+        store_some<A>(to, zip<A, 0>(first, second), reach);
+        if (reach > L) store_some<A>(to + L, zip<A, 1>(first, second), reach - L);
       }
     }
-  }
-  for (int r = 0; r < R; r++)
-    for (int s = q * kS; s < Q * kS; s++) dx[r * row + s] = T(0.0f);
-  for (; q < Q; q++) {
-    const bool passes = winners[q] & kPasses;
-    const int tap = winners[q] & (kPasses - 1);
-    if (tap >= R * kS) continue;  // winners are the caller's data
-    dx[tap / kS * row + q * kS + tap % kS] =
-        T(activation == Activation::none || passes ? A(dy[q]) : held_back(activation, slope, A(dy[q])));
   }
 }
 
@@ -67,21 +71,15 @@ template <class A, Activation activation, class T>
   constexpr int L = kLanes<A>;
   const A slope = A(e.slope);
   for (int q = 0; q < Q; q++, dy += C, winners += C, dx += e.S * C) {
-    int64_t c = 0;
-    for (; c + L <= C; c += L) {
-      const Integers<A> winner = load_integers<A>(winners + c), tap = winner & integers<A>(kPasses - 1);
-      Vec<A> v = passed<A, activation>(load_as<A>(dy + c), winner, slope);
+    for (int64_t c = 0; c < C; c += L) {
+      if (c + L > C && C >= L) c = C - L;
+      const int count = C - c < L ? int(C - c) : L;
+      const Integers<A> winner = load_some_integers<A>(winners + c, count), tap = winner & integers<A>(kPasses - 1);
+      Vec<A> v = passed<A, activation>(load_some<A>(dy + c, count), winner, slope);
       keep(v);
       for (int r = 0; r < e.R; r++)
         for (int s = 0; s < e.S; s++)
-          store_as<A>(dx + r * row + s * C + c, tap == integers<A>(r * e.S + s) ? v : Vec<A>{});
-    }
-    for (; c < C; c++) {
-      const bool passes = winners[c] & kPasses;
-      const A v = activation == Activation::none || passes ? A(dy[c]) : held_back(activation, slope, A(dy[c]));
-      for (int r = 0; r < e.R; r++)
-        for (int s = 0; s < e.S; s++)
-          dx[r * row + s * C + c] = T(r * e.S + s == (winners[c] & (kPasses - 1)) ? v : A(0));
+          store_some<A>(dx + r * row + s * C + c, tap == integers<A>(r * e.S + s) ? v : Vec<A>{}, count);
     }
   }
 }
@@ -92,6 +90,10 @@ void block_spread(const BlockEnd& b, const T* dy, const uint8_t* winners, T* dx,
   const Pool2d& g = b.g;
   const int64_t C = b.channels, row = g.W * C, from = g.Q * C, written = from * g.S;
   with_ending(b.ending, [&]<Activation activation, int kR, int kS>() {
+    if constexpr (kR == 1 && kS == 1)
+      return each_run(begin * from, end * from, [&](int64_t at, int count) {
+        spread_row<A, activation, 1, 1>(b.ending, dy + at, winners + at, count, dx + at, 0);
+      });
     for (int64_t i = begin; i < end; i++) {
       const int p = int(i % g.P);
       T* const to = dx + (i / g.P * g.H + int64_t(p) * g.R) * row;

@@ -53,9 +53,7 @@ CONVLAB_INLINE Best<A> best_of(const Ending& e, A slope, Load load) {
 
 template <class A, class T, class W> CONVLAB_INLINE void store_best(const Best<A>& best, int count, T* y, W* winners) {
   store_some<A>(y, best.value, count);
-  if (!winners) return;
-  if (count >= kLanes<A>) store_integers<A>(winners, best.winner);
-  else store_some_integers<A>(winners, best.winner, count);
+  if (winners) store_some_integers<A>(winners, best.winner, count);
 }
 
 // A row of Q windows of a plane whose rows are `row` elements apart -> y, winners [Q]
@@ -70,9 +68,12 @@ template <class A, Activation activation, int kR, int kS, class T>
     store_best<A>(best_of<A, activation, T, kR, kS>(e, slope,
                                                     [&](int r, int s) __attribute__((always_inline)) {
                                                       const T* const at = from + r * row;
-                                                      if (kS == 1 && count == L) return load_as<A>(at);
-                                                      if (kS == 2 && count == L) {
-                                                        const Vec<A> a = load_as<A>(at), b = load_as<A>(at + L);
+                                                      if (kS == 1) return load_some<A>(at, count);
+                                                      if (kS == 2) {
+                                                        const int reach = 2 * count;
+                                                        const Vec<A> a = load_some<A>(at, reach),
+                                                                     b = reach > L ? load_some<A>(at + L, reach - L)
+                                                                                   : Vec<A>{};
                                                         return s ? unzip<A, 1>(a, b) : unzip<A, 0>(a, b);
                                                       }
                                                       Vec<A> v = {};
@@ -181,15 +182,16 @@ void finish_planes(const Finish& f, const T* x, const Strides& from, int row0, i
   const int p0 = row0 / f.ending.R, last = (row0 + rows) / f.ending.R, p1 = last < f.P ? last : f.P;
   const bool pixels = f.to.c == 1;
   with_ending(f.ending, [&]<Activation activation, int kR, int kS>() {
+    const bool run = kR == 1 && kS == 1 && !pixels && from.h == f.Q && f.to.h == f.Q;  // rows are one
     for (int k = 0; k < (pixels ? 1 : channels); k++)
-      for (int p = p0; p < p1; p++) {
+      for (int p = p0; p < (run ? p0 + 1 : p1); p++) {
         const T* const at = x + k * from.c + (int64_t(p) * f.ending.R - row0) * from.h;
         const int64_t to = n * f.to.n + (channel + k) * f.to.c + p * f.to.h;
         T* const y = static_cast<T*>(f.y) + to;
         uint8_t* const winners = f.winners ? f.winners + to : nullptr;
         if (pixels)
           finish_pixels<A, activation, kR, kS>(f.ending, at, {from.h, from.w}, f.Q, channels, y, winners, f.to.w);
-        else finish_row<A, activation, kR, kS>(f.ending, at, from.h, f.Q, y, winners);
+        else finish_row<A, activation, kR, kS>(f.ending, at, from.h, run ? (p1 - p0) * f.Q : f.Q, y, winners);
       }
   });
 }
