@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 VENV_PYTHON := $(VENV)/bin/python
 PIP := $(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check
+# A path, rather than a hook: beside a checkout that is called convlab, Python would take that folder for the package.
+EDITABLE := --no-build-isolation --config-settings editable_mode=compat -e
 
 CXX_FILES = $(sort $(shell find csrc convlab tests examples -name "*.cpp" -o -name "*.h" -o -name "*.cu" -o -name "*.cuh"))
 
@@ -102,11 +104,11 @@ $(VENV)/.torch: pyproject.toml
 $(VENV)/.ready: $(VENV)/.torch
 	@$(VENV_PYTHON) setup.py -q build_ext --inplace
 	@mv $(VENV)/.torch $(VENV)/.installing
-	$(PIP) --no-build-isolation -e '.[train,test]'
+	$(PIP) $(EDITABLE) '.[train,test]'
 	@mv $(VENV)/.installing $(VENV)/.torch
 	@touch $@
 
 # The linters, at the versions that pyproject.toml pins: what they find must not change with the day.
 $(VENV)/.lint: $(VENV)/.ready
-	$(PIP) --no-build-isolation -e '.[lint]'
+	$(PIP) $(EDITABLE) '.[lint]'
 	@touch $@

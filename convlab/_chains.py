@@ -163,19 +163,20 @@ def _folds(input: Tensor, conv: Any, norm: Any) -> bool:
     if torch.jit.is_tracing() or torch.compiler.is_exporting():
         return True  # sizes are not known
     height, width = (size // stride for size, stride in zip(input.shape[2:], conv.stride))
-    return conv.weight[0].numel() <= _OUTPUTS_PER_VALUE * height * width
+    return conv.weight.shape[1:].numel() <= _OUTPUTS_PER_VALUE * height * width
 
 
 def _folded(conv: Any, norm: Any) -> tuple[Tensor, Tensor]:
     """Weight and bias of the convolution that does what conv and then norm, in eval, do: of the live parameters, and
     differentiable."""
-    weight, bias = conv.weight, conv.bias
+    weight, bias, mean = conv.weight, conv.bias, norm.running_mean
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
-    shift = norm.running_mean if bias is None else norm.running_mean - bias
-    shift = -shift * scale if norm.bias is None else norm.bias - shift * scale
-    folded = weight * scale[:, None, None, None]
+    if bias is not None:
+        mean = mean - bias
+    shift = -mean * scale if norm.bias is None else torch.addcmul(norm.bias, mean, scale, value=-1)
+    folded = weight * scale.view(-1, 1, 1, 1)
     return (folded, shift) if shift.dtype == weight.dtype else (folded.to(weight.dtype), shift.to(weight.dtype))
 
 

@@ -30,7 +30,15 @@ def left_functions(model: Module) -> dict[str, str]:
             found[name] = f"{UNKNOWN}, because {error}; look there for calls that convlab.functional has, too"
             continue
         if calls:
-            found[name] = f"its forward calls torch's {_listed(calls)}: convlab.functional has the same"
+            if _is_fused(module):
+                found[name] = (
+                    f"outside of blocks its forward calls torch's {_listed(calls)}: convlab.functional has the same"
+                )
+            else:
+                found[name] = (
+                    f"its forward calls torch's {_listed(calls)}: convlab.functional has the same, and convlab.fuse "
+                    "takes those that follow a convolution"
+                )
     return found
 
 
@@ -41,13 +49,17 @@ def _has_own_forward(module: Module) -> bool:
     return written and not isinstance(module, torch.jit.ScriptModule)
 
 
+def _is_fused(module: Module) -> bool:
+    return isinstance(module.__dict__.get(PLAN), _fuse.Plan)
+
+
 def _graph(module: Module) -> fx.Graph:
     if isinstance(module, fx.GraphModule):
         return module.graph
     parameters = _fuse.parameters_of(class_of(module))
     if parameters is None:
         raise UntraceableError("its forward takes *args, **kwargs or no tensor")
-    is_fused, kind = isinstance(module.__dict__.get(PLAN), _fuse.Plan), type(module)
+    is_fused, kind = _is_fused(module), type(module)
     try:
         module.__class__ = class_of(module)
         graph = trace(module, dict.fromkeys(parameters, torch.Tensor), inline=is_fused).graph

@@ -58,9 +58,9 @@ def python(folder, *arguments, **environ):
     )
 
 
-def import_error(folder):
+def import_error(folder, *options):
     """The last line of what `import convlab` raises, which must be an ImportError of one line."""
-    done = python(folder, "-c", "import convlab")
+    done = python(folder, *options, "-c", "import convlab")
     assert done.returncode == 1, done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: convlab"), done.stderr
@@ -135,7 +135,7 @@ def test_another_installation_is_named(tmp_path, monkeypatch, editable):
     monkeypatch.syspath_prepend(tmp_path)
     (finding,) = packages.elsewhere()
     assert finding.verdict == "note" and f"another convlab, {other / 'convlab'}, which" in finding.found
-    assert finding.fix == f"pip install --no-build-isolation -e {PACKAGE.parent}"
+    assert finding.fix.startswith("pip install --no-build-isolation ") and finding.fix.endswith(f" -e {PACKAGE.parent}")
     monkeypatch.setattr(libraries, "FOLDER", other / "convlab")
     assert packages._installed() == other / "convlab" and packages.elsewhere() == []
 
@@ -289,7 +289,7 @@ def test_the_doctor_in_a_source_tree_in_front_of_an_installation(checkout):
 
 def test_a_source_tree_that_is_not_built(checkout):
     """And nothing else is there: it is built where it is."""
-    said = import_error(checkout)
+    said = import_error(checkout, "-S")  # without what this Python has installed
     assert "_C.so is missing" in said and said.endswith(f"python {checkout / 'setup.py'} build_ext --inplace")
 
 

@@ -43,6 +43,14 @@ def fresh_environment(folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
+def test_a_folder_of_its_name_does_not_hide_it(tmp_path):
+    """Such as the checkout, for who works beside it."""
+    (tmp_path / "convlab").mkdir()
+    used = "import convlab; print(convlab.__file__)"
+    outcome = subprocess.run([sys.executable, "-c", used], cwd=tmp_path, capture_output=True, text=True)
+    assert outcome.returncode == 0 and outcome.stdout.strip().endswith("__init__.py"), outcome.stderr
+
+
 @pytest.mark.long
 def test_a_newcomer_installs_and_uses_it(tmp_path):
     python = str(fresh_environment(tmp_path / "environment"))

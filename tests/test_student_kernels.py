@@ -238,7 +238,9 @@ def test_managed_memory(before, after, said, tmp_path):
 )
 def test_a_race_in_device_memory_suggests(who, advice):
     race = "race (write after write) on device memory 'output' element 0 (byte 0)\n  at mine.cu:5:8\n"
-    assert advice in suggestion(f"{race}  written by {who}, unordered, at mine.cu:5:8")
+    assert advice in suggestion(f"{race}  written by {who}, unordered, at mine.cu:5:80")
+    guard = suggestion(f"{race}  written by {who}, unordered, at mine.cu:5:8\n  and more")
+    assert "an if around it" in guard and "barrier" not in guard
 
 
 def test_a_missing_barrier_is_suggested_in_one_way():

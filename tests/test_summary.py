@@ -217,7 +217,10 @@ def test_functions_that_stayed_torchs_are_named():
     model = nn.Sequential(Branches(), nn.Linear(2, 2))
     model(x)
     report = convlab.summary(convlab.convert(model), x)
-    called = "its forward calls torch's relu, max_pool2d and adaptive_max_pool2d: convlab.functional has the same"
+    called = (
+        "its forward calls torch's relu, max_pool2d and adaptive_max_pool2d: convlab.functional has the same, and convlab.fuse "
+        "takes those that follow a convolution"
+    )
     assert list(report.functions) == ["0", "0.inner"] and report.functions["0.inner"] == called
     line = Branches.forward.__code__.co_firstlineno + 1
     assert report.functions["0"] == (
@@ -229,7 +232,10 @@ def test_functions_that_stayed_torchs_are_named():
     assert f"left as it is: 0.inner: {called}" in str(report)
     # what fuse takes into a call is convlab's
     called = convlab.summary(convlab.fuse(model), x).functions["0.inner"]
-    assert "calls torch's relu and adaptive_max_pool2d:" in called and type(model[0].inner).__name__ == "Calls"
+    assert (
+        "outside of blocks its forward calls torch's relu and adaptive_max_pool2d:" in called
+        and type(model[0].inner).__name__ == "Calls"
+    )
     assert convlab.summary(torch.fx.symbolic_trace(Calls(nn.Conv2d)), x).functions[""].startswith("its forward calls")
 
 

@@ -105,7 +105,7 @@ def elsewhere() -> list[Finding]:
     """A note where pip has installed another convlab than the one that runs."""
     if not (other := _installed()) or other.resolve() == libraries.FOLDER.resolve():
         return []
-    here = f"pip install --no-build-isolation -e {libraries.FOLDER.parent}"
+    here = f"pip install --no-build-isolation --config-settings editable_mode=compat -e {libraries.FOLDER.parent}"
     return [note("installed", f"another convlab, {other}, which Python finds outside of this folder", here)]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from .program import without_comments
 
 _SUGGESTIONS = {  # by the simulator's words
+    r"race \(write after write\) on [^\n]*\n +at (\S+)\n.* at \1(?!\S)": "threads write one element here: an if around it for those beyond the output's sizes (P, Q or K, say), an index that is each thread's own, or atomicAdd where they add up",
     r"race \(.*\) on [^s][^\n]*\n.*\n.* by a thread of another block": "no barrier reaches another block: atomicAdd, an element for each block, or a launch for each of the two steps",
     r"race \((?!read before)": "a __syncthreads() between the two, which all threads of the block reach, or atomicAdd where threads add to one element",
     r"barrier divergence: .* the others have returned": "a condition around loads and stores alone, rather than a return before the barrier or an if around it",
