@@ -30,15 +30,9 @@ def left_functions(model: Module) -> dict[str, str]:
             found[name] = f"{UNKNOWN}, because {error}; look there for calls that convlab.functional has, too"
             continue
         if calls:
-            if _is_fused(module):
-                found[name] = (
-                    f"outside of blocks its forward calls torch's {_listed(calls)}: convlab.functional has the same"
-                )
-            else:
-                found[name] = (
-                    f"its forward calls torch's {_listed(calls)}: convlab.functional has the same, and convlab.fuse "
-                    "takes those that follow a convolution"
-                )
+            said = f"its forward calls torch's {_listed(calls)}: convlab.functional has the same"
+            advice = ", and convlab.fuse takes those that follow a convolution"
+            found[name] = f"outside of blocks {said}" if _is_fused(module) else said + advice
     return found
 
 

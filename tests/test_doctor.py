@@ -135,7 +135,8 @@ def test_another_installation_is_named(tmp_path, monkeypatch, editable):
     monkeypatch.syspath_prepend(tmp_path)
     (finding,) = packages.elsewhere()
     assert finding.verdict == "note" and f"another convlab, {other / 'convlab'}, which" in finding.found
-    assert finding.fix.startswith("pip install --no-build-isolation ") and finding.fix.endswith(f" -e {PACKAGE.parent}")
+    how = "--no-build-isolation --config-settings editable_mode=compat"
+    assert finding.fix == f"pip install {how} -e {PACKAGE.parent}"
     monkeypatch.setattr(libraries, "FOLDER", other / "convlab")
     assert packages._installed() == other / "convlab" and packages.elsewhere() == []
 

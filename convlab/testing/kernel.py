@@ -124,10 +124,10 @@ class KernelReport:
             return f"{found} found"
         if subject == "results":
             return self._right()
-        if self.compared and (self.compared == self.problems or self.like == PROGRAM.like):
-            return "none found"
         if self.compared:
-            return f"none found in {self.compared} of {self.problems} problems, the others broke off"
+            some = self.like != PROGRAM.like and self.compared < self.problems
+            where = f" in {self.compared} of {self.problems} problems, the others broke off" if some else ""
+            return f"none found{where}"
         where = "the run ended" if self.like == PROGRAM.like else "every problem broke off"
         return f"not looked for further: {where} at the first fault"
 

@@ -9,12 +9,16 @@ namespace convlab::CONVLAB_ISA {
 constexpr int kPrefetched = 32;  // elements ahead: there are too many rows for the hardware to follow
 constexpr int kPages = 64;  // rows at a time, each in a page of its own: a core keeps the addresses of so many at hand
 
+// Of `reach` elements, up to two vectors, the even (which = 0) or the odd ones
+template <class A, int which, class T> CONVLAB_INLINE Vec<A> load_every_second(const T* from, int reach) {
+  return unzip<A, which>(load_some<A>(from, reach),
+                         reach > kLanes<A> ? load_some<A>(from + kLanes<A>, reach - kLanes<A>) : Vec<A>{});
+}
+
 // `count` elements that lie 1 or 2 apart, from the first on
 template <int apart, class A, class T> CONVLAB_INLINE Vec<A> load_apart(const T* from, int count) {
   if constexpr (apart == 1) return load_some<A>(from, count);
-  const int reach = 2 * (count < kLanes<A> ? count : kLanes<A>)-1;  // the last of them, and what lies between
-  return unzip<A, 0>(load_some<A>(from, reach),
-                     reach > kLanes<A> ? load_some<A>(from + kLanes<A>, reach - kLanes<A>) : Vec<A>{});
+  return load_every_second<A, 0>(from, 2 * (count < kLanes<A> ? count : kLanes<A>)-1);
 }
 
 // A block of up to L x L, or of exactly so many, as transpose_in has it. No line is asked for beforehand: the loads of a block

@@ -70,11 +70,8 @@ template <class A, Activation activation, int kR, int kS, class T>
                                                       const T* const at = from + r * row;
                                                       if (kS == 1) return load_some<A>(at, count);
                                                       if (kS == 2) {
-                                                        const int reach = 2 * count;
-                                                        const Vec<A> a = load_some<A>(at, reach),
-                                                                     b = reach > L ? load_some<A>(at + L, reach - L)
-                                                                                   : Vec<A>{};
-                                                        return s ? unzip<A, 1>(a, b) : unzip<A, 0>(a, b);
+                                                        return s ? load_every_second<A, 1>(at, 2 * count)
+                                                                 : load_every_second<A, 0>(at, 2 * count);
                                                       }
                                                       Vec<A> v = {};
                                                       for (int l = 0; l < count; l++)

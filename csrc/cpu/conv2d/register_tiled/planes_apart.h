@@ -40,14 +40,13 @@ void take_run(const A* source, const Apart& apart, int count, int channels, A* p
   for (int c = 0; c < channels; c++, source += apart.plane)
     for (int r = 0; r < apart.R; r++, panel += S * L) {
       const A* const from = source + r * apart.row;
-      const Vec<A> near = load_some<A>(from, reach);
       if (apart.columns == 1) {
-        store_some<A>(panel, near, count);
+        store_some<A>(panel, load_some<A>(from, count), count);
         continue;
       }
-      const Vec<A> far = reach > L ? load_some<A>(from + L, reach - L) : Vec<A>{};
-      store_some<A>(panel, unzip<A, 0>(near, far), count);
-      if (S == 2) store_some<A>(panel + L, unzip<A, 1>(near, far), count);
+      const Vec<A> first = load_every_second<A, 0>(from, reach), second = load_every_second<A, 1>(from, reach);
+      store_some<A>(panel, first, count);
+      if (S == 2) store_some<A>(panel + L, second, count);
     }
 }
 
