@@ -14,6 +14,7 @@ from torch.nn import Module
 from torch.nn.modules.module import _has_any_global_hook
 
 from . import functional, modules
+from ._modules_around import ReLU6
 
 Activation: TypeAlias = "Module | tuple[str, float] | None"  # a layer, or a function's name and its slope
 Pooling: TypeAlias = "Module | tuple[Any, ...] | None"  # a layer, or kernel_size, stride, padding, dilation, ceil_mode
@@ -65,8 +66,8 @@ def why_not(conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_fi
 
 def misfit(activation: Activation, pool: Pooling, pool_first: bool) -> str | None:
     """Why no block has this activation and pooling, whatever is before them; None if one has."""
-    if isinstance(activation, Module) and type(activation) not in (modules.ReLU, modules.LeakyReLU):
-        return f"{type(activation).__name__} is not exactly convlab's ReLU or LeakyReLU"
+    if isinstance(activation, Module) and type(activation) not in (modules.ReLU, modules.LeakyReLU, ReLU6):
+        return f"{type(activation).__name__} is not exactly convlab's ReLU, LeakyReLU or ReLU6"
     if pool is not None:
         if isinstance(pool, Module) and type(pool) is not modules.MaxPool2d:
             return f"{type(pool).__name__} is not exactly convlab.MaxPool2d"
@@ -103,11 +104,11 @@ def _only_observed(part: Module) -> bool:
 
 
 def _activation(activation: Any) -> tuple[str | None, float]:
-    """Name and slope as conv2d_block takes them. ReLU has one, too: any that does no harm."""
+    """Name and slope as conv2d_block takes them. ReLU and ReLU6 have one, too: any that does no harm."""
+    if isinstance(activation, torch.nn.LeakyReLU):
+        return "leaky_relu", activation.negative_slope
     if isinstance(activation, Module):
-        return (
-            ("leaky_relu", activation.negative_slope) if isinstance(activation, torch.nn.LeakyReLU) else ("relu", 1.0)
-        )
+        return "relu6" if isinstance(activation, ReLU6) else "relu", 1.0
     return activation or (None, 1.0)
 
 
@@ -139,7 +140,9 @@ def _one_by_one(input: Tensor, conv: Any, norm: Any, activation: Activation, poo
     def activated(y: Any) -> Any:
         if activation is None or isinstance(activation, Module):
             return y if activation is None else activation(y)
-        return functional.relu(y) if activation[0] == "relu" else functional.leaky_relu(y, activation[1])
+        if activation[0] == "leaky_relu":
+            return functional.leaky_relu(y, activation[1])
+        return functional.relu6(y) if activation[0] == "relu6" else functional.relu(y)
 
     def pooled(y: Any) -> Any:
         if pool is None or isinstance(pool, Module):

@@ -21,8 +21,8 @@ _Names = tuple[tuple[str, bool], ...]  # and whether there is nothing of this na
 
 
 def fuse(model: Module, algo: str | dict[str, str] | None = None) -> Module:
-    """Converts `model`, and makes one call of each convolution and what follows it: batch normalization, (leaky) ReLU,
-    max pooling.
+    """Converts `model`, and makes one call of each convolution and what follows it: batch normalization, (leaky) ReLU
+    or ReLU6, max pooling.
 
     Returns `model`.
 
@@ -387,13 +387,15 @@ _LAYERS = {
     torch.nn.BatchNorm2d: "norm",
     torch.nn.ReLU: "activation",
     torch.nn.LeakyReLU: "activation",
+    torch.nn.ReLU6: "activation",
     torch.nn.MaxPool2d: "pool",
 }
 _RELU, _LEAKY_RELU = inspect.signature(functional.relu), inspect.signature(functional.leaky_relu)
-_MAX_POOL = inspect.signature(functional.max_pool2d)
+_RELU6, _MAX_POOL = inspect.signature(functional.relu6), inspect.signature(functional.max_pool2d)
 _FUNCTIONS: dict[Any, inspect.Signature] = {
     **dict.fromkeys((F.relu, functional.relu, torch.relu, torch.relu_, "relu", "relu_"), _RELU),
     **dict.fromkeys((F.leaky_relu, functional.leaky_relu, F.leaky_relu_), _LEAKY_RELU),
+    **dict.fromkeys((F.relu6, functional.relu6), _RELU6),
     **dict.fromkeys((F.max_pool2d, functional.max_pool2d, torch.max_pool2d), _MAX_POOL),
 }
 
@@ -417,12 +419,9 @@ def _part(module: Module, node: fx.Node) -> tuple[str, Any]:
     _, *rest = call.arguments.values()
     if signature is _MAX_POOL:
         return "pool", tuple(map(_immutable, rest))
-    slope = rest[0] if signature is _LEAKY_RELU else 1.0
-    return (
-        ("activation", ("relu" if signature is _RELU else "leaky_relu", slope))
-        if isinstance(slope, (int, float))
-        else ("", None)
-    )
+    if signature is not _LEAKY_RELU:
+        return "activation", ("relu6" if signature is _RELU6 else "relu", 1.0)
+    return ("activation", ("leaky_relu", rest[0])) if isinstance(rest[0], (int, float)) else ("", None)
 
 
 def _immutable(value: Any) -> Any:

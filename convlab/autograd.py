@@ -677,7 +677,7 @@ def _of_winners(full, winners, a: BlockArguments):
 
 def _passed(t, winners, a: BlockArguments):
     """t, of the winners' shape, as the activation lets a gradient or a tangent pass"""
-    if a.ending[0] == ops.ACTIVATIONS["relu"]:
+    if a.ending[0] in (ops.ACTIVATIONS["relu"], ops.ACTIVATIONS["relu6"]):
         return apply(ReLUBackward, t, (winners > ops.TAP).to(t.dtype))
     if a.ending[0] == ops.ACTIVATIONS["leaky_relu"]:
         return apply(LeakyReLUBackward, t, winners > ops.TAP, a.negative_slope, False)

@@ -113,21 +113,21 @@ def conv2d_block(
     dilation: IntOrPair = 1,
     groups: int = 1,
     *,
-    activation: Literal["relu", "leaky_relu"] | None = None,
+    activation: Literal["relu", "leaky_relu", "relu6"] | None = None,
     negative_slope: float = 0.01,
     pool: IntOrPair | None = None,
     algo: Algo = "auto",
 ) -> Tensor:
-    """`conv2d`, then `relu` or `leaky_relu`, then `max_pool2d`, in one call, with the bits of these three.
+    """`conv2d`, then `relu`, `leaky_relu` or `relu6`, then `max_pool2d`, in one call, with the bits of these three.
 
     input to groups, and algo: as of `conv2d`; "auto" takes what it takes for the convolution alone.
-    activation: None, "relu" or "leaky_relu", whose slope is negative_slope.
+    activation: None, "relu", "relu6" or "leaky_relu", whose slope is negative_slope.
     pool: None, or the window of a max pooling, int or (height, width), whose stride is the window; rows and columns
     that fill no window are left out.
 
     Returns [N, K, P, Q] or [K, P, Q], P and Q those of `conv2d`, divided by the window and rounded down; in
     channels_last if input or weight is. For the backward pass, input, weight and one byte a window are remembered (five
-    bytes for windows of more than 128 elements): which element won, and its sign.
+    bytes for windows of more than 128 elements): which element won, and whether the activation passes its gradient.
 
     Raises what the three raise, and ValueError for another activation.
     """
@@ -147,7 +147,7 @@ def conv2d_block(
             algo=algo,
         )
     if activation not in ops.ACTIVATIONS:
-        raise ValueError(f"conv2d_block: activation={activation!r} must be None, 'relu' or 'leaky_relu'")
+        raise ValueError(f"conv2d_block: activation={activation!r} must be None, 'relu', 'leaky_relu' or 'relu6'")
     window = (1, 1) if pool is None else pair("conv2d_block", "pool", pool)
     if min(window) < 1:
         raise RuntimeError(f"conv2d_block: pool={pool!r} must be None, or a window of at least 1 x 1")
@@ -178,10 +178,10 @@ def conv2d_block(
         or not math.isfinite(negative_slope)  # whose product with a gradient of zero is none
     ):
         y = conv2d(input, weight, bias, stride, padding, dilation, groups, algo=algo)
-        if activation == "relu":
-            y = relu(y)
-        elif activation:
+        if activation == "leaky_relu":
             y = leaky_relu(y, negative_slope)
+        elif activation:
+            y = relu(y) if activation == "relu" else relu6(y)
         return y if window == (1, 1) else max_pool2d(y, window)
     input, weight, bias, geometry, numbers = _prepared(input, weight, bias, stride, padding, dilation, groups, algo)
     arguments = autograd.BlockArguments(geometry, numbers, (ops.ACTIVATIONS[activation], *window), negative_slope)

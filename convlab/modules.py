@@ -126,7 +126,7 @@ def _padded(layer: torch.nn.Conv2d, input: Tensor) -> tuple[Tensor, IntOrPair | 
 
 
 class ConvBlock2d(Conv2d):
-    """A convolution, an activation (None, "relu" or "leaky_relu") and a max pooling (its window, which is its stride, too)
+    """A convolution, an activation (None, "relu", "leaky_relu" or "relu6") and a max pooling (its window, which is its stride, too)
     as one layer, over `convlab.functional.conv2d_block`. Parameters and the other arguments are Conv2d's."""
 
     activation: str | None
@@ -147,7 +147,7 @@ class ConvBlock2d(Conv2d):
         device: Any = None,
         dtype: torch.dtype | None = None,
         *,
-        activation: Literal["relu", "leaky_relu"] | None = None,
+        activation: Literal["relu", "leaky_relu", "relu6"] | None = None,
         negative_slope: float = 0.01,
         pool: _Size | None = None,
         algo: Algo = "auto",
@@ -166,8 +166,8 @@ class ConvBlock2d(Conv2d):
             dtype,
             algo=algo,
         )
-        if activation not in (None, "relu", "leaky_relu"):
-            raise ValueError(f"ConvBlock2d: activation={activation!r} must be None, 'relu' or 'leaky_relu'")
+        if activation not in (None, "relu", "leaky_relu", "relu6"):
+            raise ValueError(f"ConvBlock2d: activation={activation!r} must be None, 'relu', 'leaky_relu' or 'relu6'")
         self.activation, self.negative_slope, self.pool = activation, negative_slope, pool
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -190,6 +190,8 @@ class TorchConvBlock2d(torch.nn.Conv2d):
             y = torch.nn.functional.relu(y)
         elif self.activation == "leaky_relu":
             y = torch.nn.functional.leaky_relu(y, self.negative_slope)
+        elif self.activation == "relu6":
+            y = torch.nn.functional.relu6(y)
         return y if self.pool is None else torch.nn.functional.max_pool2d(y, self.pool)
 
     def extra_repr(self) -> str:

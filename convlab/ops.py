@@ -51,7 +51,7 @@ relu6_backward = torch.ops.convlab.relu6_backward.default
 prelu_scale = torch.ops.convlab.prelu_scale.default
 prelu_wgrad = torch.ops.convlab.prelu_wgrad.default
 
-ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2}  # of a block, by number: csrc/geometry/ending.h
+ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2, "relu6": 3}  # of a block, by number: csrc/geometry/ending.h
 TAP = 127  # the bits of a block's winner that are its tap; the other one: the gradient passes
 MOST_TAPS = 128
 

@@ -10,8 +10,8 @@
 //   algo: a number of csrc/algorithms.h, 0 to have one chosen
 //   input_size (H, W) and kernel_size (R, S) are SymInt where they are sizes of a tensor, so that shapes stay dynamic
 //   offsets [N, C, P, Q]: which tap of its window was the largest, r * S + s
-//   ending: of a block, activation (0 none, 1 relu, 2 leaky_relu) and max pooling's window (height, width). winners: the
-//   offsets, with 128 added where the gradient passes the activation as it is
+//   ending: of a block, activation (0 none, 1 relu, 2 leaky_relu, 3 relu6) and max pooling's window (height, width).
+//   winners: the offsets, with 128 added where the gradient passes the activation as it is
 #include "host/registration.h"
 
 CONVLAB_REGISTER_OPERATORS(m) {

@@ -14,16 +14,16 @@ import convlab.functional as CF
 def three_layers(x, w, b=None, *geometry, activation=None, negative_slope=0.01, pool=None, algo="auto"):
     """What conv2d_block promises to be"""
     y = CF.conv2d(x, w, b, *geometry, algo=algo)
-    if activation == "relu":
-        y = CF.relu(y)
-    elif activation:
+    if activation == "leaky_relu":
         y = CF.leaky_relu(y, negative_slope)
+    elif activation:
+        y = getattr(CF, activation)(y)
     return y if pool is None else CF.max_pool2d(y, pool)
 
 
 ENDS = [
     {"activation": activation, "negative_slope": slope, "pool": pool}
-    for activation, slope in ((None, 0.01), ("relu", 0.01), ("leaky_relu", 0.1), ("leaky_relu", -1.5))
+    for activation, slope in ((None, 0.01), ("relu", 0.01), ("leaky_relu", 0.1), ("leaky_relu", -1.5), ("relu6", 0.01))
     for pool in (None, 2, (3, 2))
 ]
 
@@ -40,7 +40,7 @@ def test_bits_are_those_of_the_layers(end, layout):
 
 def test_errors_name_the_argument():
     x, w = torch.randn(1, 2, 8, 8), torch.randn(3, 2, 3, 3)
-    with pytest.raises(ValueError, match=r"activation='gelu' must be None, 'relu' or 'leaky_relu'"):
+    with pytest.raises(ValueError, match=r"activation='gelu' must be None, 'relu', 'leaky_relu' or 'relu6'"):
         CF.conv2d_block(x, w, activation="gelu")
     with pytest.raises(RuntimeError, match=r"pool=0 must be None, or a window of at least 1 x 1"):
         CF.conv2d_block(x, w, pool=0)
@@ -71,7 +71,7 @@ def test_gradients(end, layout):
 
 @pytest.mark.parametrize(
     "end",
-    [pytest.param(end, marks=[] if i in (1, 4, 8) else pytest.mark.long) for i, end in enumerate(ENDS)],
+    [pytest.param(end, marks=[] if i in (1, 4, 8, 13) else pytest.mark.long) for i, end in enumerate(ENDS)],
     ids=lambda end: "-".join(map(str, end.values())),
 )
 def test_gradcheck_of_two_orders(end):
@@ -103,7 +103,8 @@ def random_problem(rng):
         x.view(-1)[torch.randint(x.numel(), (3,))] = rng.choice([float("nan"), float("inf"), -float("inf")])
     if rng.random() < 0.4:
         x = x.contiguous(memory_format=torch.channels_last)
-    activation, slope = rng.choice([(None, 0.01), ("relu", 0.01), ("leaky_relu", 0.1), ("leaky_relu", -2.0)])
+    slopes = [(None, 0.01), ("relu", 0.01), ("relu6", 0.01), ("leaky_relu", 0.1), ("leaky_relu", -2.0)]
+    activation, slope = rng.choice(slopes)
     end = {
         "activation": activation,
         "negative_slope": slope,
@@ -188,11 +189,12 @@ def test_simulated():
                 torch.testing.assert_close(a, c)
 
 
-def test_compiled():
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+def test_compiled(activation):
     x, w, b = (torch.randn(*s, requires_grad=True) for s in ((2, 3, 11, 9), (5, 3, 3, 3), (5,)))
 
     def block(x, w, b):
-        return CF.conv2d_block(x, w, b, activation="relu", pool=2)
+        return CF.conv2d_block(x, w, b, activation=activation, pool=2)
 
     eager, compiled = (f(x, w, b) for f in (block, torch.compile(block, fullgraph=True, backend="aot_eager")))
     assert torch.equal(eager, compiled)

@@ -24,6 +24,8 @@ ENDS = [
     (None, 0.0, (2, 2)),
     ("relu", 0.0, (1, 1)),
     ("leaky_relu", 0.2, (3, 2)),
+    ("relu6", 0.0, (2, 2)),
+    ("relu6", 0.0, (1, 1)),
 ]
 
 
@@ -49,7 +51,8 @@ def check_bits(tensors, arguments, end, algo, **mode):
         ending = (ops.ACTIVATIONS[activation], *window)
         y, winners = ops.conv2d_block_forward(x, w, bias, geometry, ending, slope, True, number)
         alone, none = ops.conv2d_block_forward(x, w, bias, geometry, ending, slope, False, number)
-        after = full if activation is None else CF.relu(full) if activation == "relu" else CF.leaky_relu(full, slope)
+        slopes = (slope,) if activation == "leaky_relu" else ()
+        after = full if activation is None else getattr(CF, activation)(full, *slopes)
         expected, offsets = ops.max_pool2d_forward(after, ops.window_of(ending), False, True)
     assert same_bits(y, expected), shown
     assert same_bits(alone, expected) and not none.numel(), shown
@@ -60,6 +63,8 @@ def check_bits(tensors, arguments, end, algo, **mode):
     passes = torch.ones_like(won, dtype=torch.bool) if activation is None else ~(won <= 0)
     if activation == "leaky_relu":
         passes = won > 0
+    if activation == "relu6":
+        passes &= ~(won >= 6)
     assert torch.equal(winners > ops.TAP, passes), shown
 
 

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 import convlab
 import convlab.functional as CF
-from convlab import autograd
+from convlab import autograd, ops
 
 F = torch.nn.functional
 pytestmark = pytest.mark.filterwarnings("ignore:.*deterministic.*", "ignore:.*torch.jit.*")
@@ -78,12 +78,12 @@ BATCHED = {  # a Function, the shapes of its tensors (as types: of what else tha
         )
     },
     **{
-        f"Conv2dBlock {named}": (
+        f"Conv2dBlock {activation} {named}": (
             autograd.Conv2dBlock,
             (x, w, b),
-            (autograd.BlockArguments(*arguments, (2, 2, 1), 0.2),),
+            (autograd.BlockArguments(*arguments, (ops.ACTIVATIONS[activation], 2, 1), 0.2),),
         )
-        for named, arguments in {"auto": PAIR, "direct": NAMED}.items()
+        for named, arguments, activation in (("auto", PAIR, "leaky_relu"), ("direct", NAMED, "relu6"))
     },
     "Conv2dBiasGrad": (autograd.Conv2dBiasGrad, (dy,), ()),
     "MaxPool2d": (autograd.MaxPool2d, (x,), (False, POOL)),

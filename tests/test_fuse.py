@@ -74,6 +74,8 @@ CHAINS = {
     "all": ((nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.2), nn.MaxPool2d((3, 2))), ("leaky_relu", (3, 2))),
     "pool before relu": ((nn.Conv2d(3, 4, 3), nn.MaxPool2d(2, (2, 2)), nn.ReLU()), ("relu", 2)),
     "pool before leaky": ((nn.Conv2d(3, 4, 3), nn.MaxPool2d(2, 2), nn.LeakyReLU(0.3)), ("leaky_relu", 2)),
+    "relu6": ((nn.Conv2d(3, 4, 3), nn.ReLU6(inplace=True)), ("relu6", None)),
+    "pool before relu6": ((nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.ReLU6()), ("relu6", 2)),
     "batch norm": ((nn.Conv2d(3, 4, 3, groups=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)), ("relu", 2)),
     "padding": ((nn.Conv2d(3, 4, 3, 2, 1, padding_mode="reflect"), nn.ReLU()), ("relu", None)),
     "nested": ((nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)), nn.ReLU()), ("relu", None)),
@@ -85,7 +87,7 @@ def test_sequential(name):
     layers, expected = CHAINS[name]
     model = drawn(copy.deepcopy(nn.Sequential(*layers))).eval()
     fused = convlab.fuse(copy.deepcopy(model))
-    x = torch.randn(2, 3, 13, 12, dtype=torch.float64)
+    x = 8 * torch.randn(2, 3, 13, 12, dtype=torch.float64)  # some outputs are beyond 6
     with blocks() as calls:
         fused(x)
     assert calls == {expected: 1}
@@ -94,7 +96,7 @@ def test_sequential(name):
 
 
 def test_not_a_number_and_infinities():
-    x = torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    x = 8 * torch.randn(2, 3, 9, 9, dtype=torch.float64)
     x[0, 0, 2, 2], x[1, 1, 5, 5], x[1, 0, 8, 8] = float("nan"), -float("inf"), float("inf")
     for name, (layers, _) in CHAINS.items():
         if name not in ("batch norm", "nested"):
@@ -186,11 +188,34 @@ def test_a_network():
         with blocks() as calls:
             assert_same(fused, model, x)
         functions = {("relu", 2): 1, ("relu", None): 2, ("leaky_relu", None): 1}
-        folded = {("relu", 2): 1, ("relu", None): 6, ("leaky_relu", None): 1, (None, None): 2}
+        folded = {("relu", 2): 1, ("relu", None): 6, ("leaky_relu", None): 1, ("relu6", None): 1, (None, None): 1}
         assert calls == (functions if training else folded)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(fused.state_dict()[name], value, **EXACT)
     torch.testing.assert_close(fused.eval()(x, scale=3), model.eval()(x, scale=3), **EXACT)
+
+
+class Inverted(nn.Module):
+    """An inverted residual of MobileNetV2, one of whose activations is a function."""
+
+    def __init__(self, channels, wide):
+        super().__init__()
+        self.expand = nn.Sequential(nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(True))
+        self.depthwise, self.norm = nn.Conv2d(wide, wide, 3, 1, 1, groups=wide, bias=False), nn.BatchNorm2d(wide)
+        self.project = nn.Sequential(nn.Conv2d(wide, channels, 1, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, x):
+        return x + self.project(F.relu6(self.norm(self.depthwise(self.expand(x)))))
+
+
+def test_an_inverted_residual():
+    model, x = drawn(Inverted(3, 12)), 8 * image()
+    fused = convlab.fuse(copy.deepcopy(model))
+    for training in (True, False):
+        model.train(training), fused.train(training)
+        with blocks() as calls:
+            assert_same(fused, model, x)
+        assert calls == ({} if training else {("relu6", None): 2, (None, None): 1})
 
 
 def test_restore_gives_the_model_back():
@@ -469,7 +494,7 @@ def test_layers_that_are_left_have_a_reason():
         nn.Conv2d(4, 4, 1),
         nn.MaxPool2d(2, ceil_mode=True),
         nn.Conv2d(4, 4, 1),
-        nn.ReLU6(),
+        nn.Hardtanh(0, 6),
     )
     convlab.fuse(model)
     assert _fuse.unfused(model) == {
@@ -477,12 +502,12 @@ def test_layers_that_are_left_have_a_reason():
         "4": "the pooling's stride=2 is not its window 3",
         "7": "negative_slope=-1.0 after a pooling is not the same as before it",
         "9": "the pooling has ceil_mode or return_indices",
-        "10": "ReLU6 follows it",
+        "10": "Hardtanh follows it",
     }
     x = torch.randn(2, 3, 40, 40)
     torch.testing.assert_close(model(x), convlab.restore(copy.deepcopy(model))(x))
     text = str(convlab.summary(model, x))
-    assert "not fused: 10: ReLU6 follows it" in text and "2 + 3 " in text and "5 + 6 " in text
+    assert "not fused: 10: Hardtanh follows it" in text and "2 + 3 " in text and "5 + 6 " in text
 
 
 def test_wrong_arguments():
@@ -532,13 +557,13 @@ def test_compiled_and_exported(training):
 # ---- ConvBlock2d ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("activation", [None, "relu", "leaky_relu"])
+@pytest.mark.parametrize("activation", [None, "relu", "leaky_relu", "relu6"])
 def test_conv_block(activation):
     block = convlab.ConvBlock2d(3, 4, 3, padding=1, padding_mode="circular", activation=activation, pool=2).double()
     layer = nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular").double()
     layer.load_state_dict(block.state_dict())
-    act = {None: nn.Identity(), "relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU()}[activation]
-    x = torch.randn(2, 3, 9, 8, dtype=torch.float64)
+    act = {None: nn.Identity(), "relu": nn.ReLU(), "leaky_relu": nn.LeakyReLU(), "relu6": nn.ReLU6()}[activation]
+    x = 8 * torch.randn(2, 3, 9, 8, dtype=torch.float64)
     assert_same(block, nn.Sequential(layer, act, nn.MaxPool2d(2)), x)
     text, model = repr(block), nn.Sequential(block)
     assert "pool=2" in text and (activation is None or repr(activation) in text)
@@ -553,7 +578,7 @@ def test_conv_block(activation):
 
 
 def test_conv_block_refuses_other_activations():
-    with pytest.raises(ValueError, match=r"activation='gelu' must be None, 'relu' or 'leaky_relu'"):
+    with pytest.raises(ValueError, match=r"activation='gelu' must be None, 'relu', 'leaky_relu' or 'relu6'"):
         convlab.ConvBlock2d(3, 4, 3, activation="gelu")
 
 

@@ -31,7 +31,7 @@ def samples(device, channels_last=False, dtype=torch.float32):
     yield ops.conv2d_backward, (dy, x, w, conv, True, 0, 2)
     yield ops.conv2d_backward, (dy, x[..., :7], w[:, :, :1, :1], [2, 1, 0, 0, 0, 0, 1, 1, 3], False, 2, 0)
     yield ops.conv2d_bias_grad, (dy,)
-    for ending, bias in (((1, 2, 1), b), ((2, 1, 1), None), ((0, 2, 2), b)):
+    for ending, bias in (((1, 2, 1), b), ((2, 1, 1), None), ((0, 2, 2), b), ((3, 2, 2), None)):
         y, winners = ops.conv2d_block_forward(x, w, bias, conv, ending, 0.1, True, 0)
         yield ops.conv2d_block_forward, (x, w, bias, conv, ending, 0.1, True, 0)
         yield ops.conv2d_block_forward, (x, w, bias, conv, ending, 0.1, False, 0)

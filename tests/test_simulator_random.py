@@ -175,11 +175,11 @@ def block(rng):
     if rng.random() < 0.3:
         x = x.contiguous(memory_format=torch.channels_last)
     w = integers(rng, groups * rng.randint(1, 2), x.shape[1] // groups, *kernel, low=-2, high=2).to(x.dtype)
-    kind, pool = rng.choice([None, "relu", "leaky_relu"]), rng.choice([None, 2, (3, 2), (1, 3), (2, 1)])
+    kind, pool = rng.choice([None, "relu", "leaky_relu", "relu6"]), rng.choice([None, 2, (3, 2), (1, 3), (2, 1)])
 
     def layers(x, w):
         y = F.conv2d(x, w, None, 1, 0, 1, groups)
-        y = F.relu(y) if kind == "relu" else F.leaky_relu(y, 0.25) if kind else y
+        y = F.leaky_relu(y, 0.25) if kind == "leaky_relu" else getattr(F, kind)(y) if kind else y
         return F.max_pool2d(y, pool) if pool else y
 
     same_as_torch(

@@ -9,7 +9,7 @@
 
 namespace convlab {
 
-enum class Activation { none, relu, leaky_relu };
+enum class Activation { none, relu, leaky_relu, relu6 };
 
 struct Ending {
   Activation activation;
@@ -20,17 +20,23 @@ struct Ending {
 constexpr int kPasses = 128;  // the bit of a winner that the gradient passes as it is
 constexpr int kMostTaps = 128;  // so many fit the others
 
-// As leaky_relu and relu make them: relu keeps NaN
+// Whether what it holds back becomes a constant: of its outputs 0, or 6 above, and of gradients 0
+CONVLAB_HD constexpr bool clips(Activation activation) {
+  return activation == Activation::relu || activation == Activation::relu6;
+}
+
+// As leaky_relu, relu and relu6 make them: the latter two keep NaN
 template <class A> CONVLAB_HD inline A activated(Activation activation, A slope, A v) {
-  if (activation == Activation::relu) return v <= A(0) ? A(0) : v;
+  if (clips(activation)) return v <= A(0) ? A(0) : activation == Activation::relu6 && v >= A(6) ? A(6) : v;
   return activation == Activation::none || v > A(0) ? v : v * slope;
 }
 template <class A> CONVLAB_HD inline bool passes(Activation activation, A v) {
-  return activation == Activation::none || (activation == Activation::relu ? !(v <= A(0)) : v > A(0));
+  if (clips(activation)) return !(v <= A(0)) && !(activation == Activation::relu6 && v >= A(6));
+  return activation == Activation::none || v > A(0);
 }
 // What an activation makes of the gradient dy where it does not pass
 template <class A> CONVLAB_HD inline A held_back(Activation activation, A slope, A dy) {
-  return activation == Activation::relu ? A(0) : dy * slope;
+  return clips(activation) ? A(0) : dy * slope;
 }
 
 }  // namespace convlab

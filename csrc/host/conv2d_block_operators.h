@@ -16,10 +16,11 @@
 
 namespace convlab {
 
-// ending: activation (none, relu, leaky_relu) and window (height, width)
+// ending: activation (none, relu, leaky_relu, relu6) and window (height, width)
 inline Ending make_ending(const char* op, const Sizes& ending, double negative_slope) {
   check_list(op, "ending", ending, 3, 0);
-  CONVLAB_CHECK(ending[0] <= 2, op, ": activation number ", ending[0], " must be 0 (none), 1 (relu) or 2 (leaky_relu)");
+  CONVLAB_CHECK(ending[0] <= 3, op, ": activation number ", ending[0],
+                " must be 0 (none), 1 (relu), 2 (leaky_relu) or 3 (relu6)");
   CONVLAB_CHECK(ending[1] >= 1 && ending[2] >= 1 && ending[1] <= kMostTaps && ending[1] * ending[2] <= kMostTaps, op,
                 ": window ", text({ending[1], ending[2]}), " must have 1 to ", kMostTaps, " elements");
   return {Activation(ending[0]), int(ending[1]), int(ending[2]), negative_slope};

@@ -134,6 +134,7 @@ template <class F> void with_activation(Activation activation, const F& f) {
   if (activation == Activation::none) f(std::integral_constant<Activation, Activation::none>{});
   if (activation == Activation::relu) f(std::integral_constant<Activation, Activation::relu>{});
   if (activation == Activation::leaky_relu) f(std::integral_constant<Activation, Activation::leaky_relu>{});
+  if (activation == Activation::relu6) f(std::integral_constant<Activation, Activation::relu6>{});
 }
 
 }  // namespace

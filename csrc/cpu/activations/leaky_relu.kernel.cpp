@@ -138,14 +138,7 @@ template <class T> void relu_backward(const T* dy, const T* y, T* dx, int64_t be
 template <class T> void relu6_forward(const T* x, T* y, int64_t begin, int64_t end) {
   using A = acc_t<T>;
   using V = Vec<A>;
-  const V most = broadcast<A>(6);
-  each_element(  // NaN stays: these are the machine's maximum and minimum, which give their second operand then
-      y, begin, end,
-      [most](V v) {
-        const V least = V{} > v ? V{} : v;
-        return most < least ? most : least;
-      },
-      x);
+  each_element(y, begin, end, [most = broadcast<A>(6)](V v) { return clamped(v, most); }, x);
 }
 
 template <class T> void relu6_backward(const T* dy, const T* y, T* dx, int64_t begin, int64_t end) {

@@ -59,6 +59,12 @@ template <class V, class Mask> CONVLAB_INLINE V only_where(Mask mask, V v) {
   return mask ? v : V{};
 }
 
+// v from 0 to `most`, NaN stays: these are the machine's maximum and minimum, which give their second operand then
+template <class V> CONVLAB_INLINE V clamped(V v, V most) {
+  const V least = V{} > v ? V{} : v;
+  return most < least ? most : least;
+}
+
 }  // namespace convlab::CONVLAB_ISA
 
 #include "cpu/simd/half.h"

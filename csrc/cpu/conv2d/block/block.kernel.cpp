@@ -34,7 +34,7 @@ void block_finish(const BlockEnd& b, const T* x, T* y, uint8_t* winners, int64_t
 // What becomes of dy before pooling, where tap `tap` won
 template <class A, Activation activation> CONVLAB_INLINE Vec<A> passed(Vec<A> dy, Integers<A> winner, A slope) {
   const auto passes = winner >= integers<A>(kPasses);
-  if constexpr (activation == Activation::relu) return only_where(passes, dy);
+  if constexpr (clips(activation)) return only_where(passes, dy);
   else if constexpr (activation == Activation::leaky_relu) return passes ? dy : dy * slope;
   else return dy;
 }

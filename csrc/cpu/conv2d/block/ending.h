@@ -27,6 +27,8 @@ template <class A> struct Best {
     Integers<A> passes = integers<A>(kPasses);
     if constexpr (activation == Activation::relu) {
       passes = x <= 0 ? Integers<A>{} : passes, x = x <= 0 ? Vec<A>{} : x;
+    } else if constexpr (activation == Activation::relu6) {
+      passes = (x <= 0) | (x >= A(6)) ? Integers<A>{} : passes, x = clamped(x, broadcast<A>(6));
     } else if constexpr (activation == Activation::leaky_relu) {
       passes = x > 0 ? passes : Integers<A>{}, x = x > 0 ? x : rounded<T, A>(x * slope);
     }
@@ -116,6 +118,7 @@ template <Activation activation, class F> CONVLAB_INLINE void with_window(const 
 template <class F> CONVLAB_INLINE void with_ending(const Ending& e, F f) {
   if (e.activation == Activation::relu) with_window<Activation::relu>(e, f);
   else if (e.activation == Activation::leaky_relu) with_window<Activation::leaky_relu>(e, f);
+  else if (e.activation == Activation::relu6) with_window<Activation::relu6>(e, f);
   else with_window<Activation::none>(e, f);
 }
 
