@@ -95,7 +95,7 @@ def same_bits(a, b):
 def random_problem(rng):
     groups, batch = rng.choice([1, 1, 2, 3]), rng.choice([1, 2, 9])
     channels, filters = groups * rng.choice([1, 3, 6, 17]), groups * rng.choice([1, 3, 8, 17, 40])
-    kernel, size = rng.choice([(1, 1), (3, 3), (5, 5), (3, 2)]), (rng.randint(8, 36), rng.randint(8, 36))
+    kernel, size = rng.choice([(1, 1), (3, 3), (5, 5), (3, 2)]), (rng.randint(9, 36), rng.randint(9, 36))
     x, w = torch.randn(batch, channels, *size), torch.randn(filters, channels // groups, *kernel)
     if rng.random() < 0.3:  # ties
         x, w = x.round(), w.round()
