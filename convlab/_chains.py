@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.module import _has_any_global_hook
 
-from . import functional, modules
+from . import functional, modules, ops
+from ._fast_apply import is_watched, needs_autograd
 from ._modules_around import ReLU6
 
 Activation: TypeAlias = "Module | tuple[str, float] | None"  # a layer, or a function's name and its slope
@@ -34,22 +35,28 @@ class Observer:
 
 
 def fused(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_first: bool) -> Any:
-    """The chain of `input`: by one call, unless `why_not` has a reason. pool_first: the pooling comes before the
-    activation."""
-    if why_not(conv, norm, activation, pool, pool_first) or (norm is not None and not _folds(input, conv, norm)):
+    """The chain of `input`: by one call, unless `why_not` has a reason. conv: None where the chain begins with `norm`.
+    pool_first: the pooling comes before the activation."""
+    if why_not(conv, norm, activation, pool, pool_first):
         return _one_by_one(input, conv, norm, activation, pool, pool_first)
+    if norm is not None and not _folds(input, conv, norm):
+        if observers:
+            return _one_by_one(input, conv, norm, activation, pool, pool_first)
+        return _normalized(input, conv, norm, activation, pool, pool_first)
     if observers:
         layers = (conv, norm, pool, activation) if pool_first else (conv, norm, activation, pool)
         for observe in observers:
             observe(_as_block(conv, norm, activation, pool), layers, input)
     weight, bias = (conv.weight, conv.bias) if norm is None else _folded(conv, norm)
+    if activation is pool is None:
+        return conv._conv_forward(input, weight, bias)
     name, slope = _activation(activation)
     return conv._block_forward(input, weight, bias, name, slope, None if pool is None else _pooling(pool)[0])
 
 
 def why_not(conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_first: bool) -> str | None:
     """Why this chain cannot be one call, None if it can. In training batch normalization is one of the reasons."""
-    if type(conv) is not modules.Conv2d:
+    if conv is not None and type(conv) is not modules.Conv2d:
         return f"{type(conv).__name__} is not exactly convlab.Conv2d"
     for part in (conv, norm, activation, pool):
         if isinstance(part, Module) and (reason := _watched(part)):
@@ -59,7 +66,7 @@ def why_not(conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_fi
             return f"{type(norm).__name__} is not exactly BatchNorm2d"
         if norm.training or norm.running_mean is None:
             return "BatchNorm2d takes the batch's statistics (folded in eval() where it has its own)"
-        if norm.num_features != conv.out_channels:
+        if conv is not None and norm.num_features != conv.out_channels:
             return f"BatchNorm2d is of {norm.num_features} channels, and the convolution makes {conv.out_channels}"
     return misfit(activation, pool, pool_first)
 
@@ -133,23 +140,24 @@ def _pair(value: Any) -> tuple[Any, Any]:
 
 
 def _one_by_one(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_first: bool) -> Any:
-    y = conv(input)
+    y = input if conv is None else conv(input)
     if norm is not None:
         y = norm(y)
+    return _activated(_pooled(y, pool), activation) if pool_first else _pooled(_activated(y, activation), pool)
 
-    def activated(y: Any) -> Any:
-        if activation is None or isinstance(activation, Module):
-            return y if activation is None else activation(y)
-        if activation[0] == "leaky_relu":
-            return functional.leaky_relu(y, activation[1])
-        return functional.relu6(y) if activation[0] == "relu6" else functional.relu(y)
 
-    def pooled(y: Any) -> Any:
-        if pool is None or isinstance(pool, Module):
-            return y if pool is None else pool(y)
-        return functional.max_pool2d(y, *pool)
+def _activated(y: Any, activation: Activation) -> Any:
+    if activation is None or isinstance(activation, Module):
+        return y if activation is None else activation(y)
+    if activation[0] == "leaky_relu":
+        return functional.leaky_relu(y, activation[1])
+    return functional.relu6(y) if activation[0] == "relu6" else functional.relu(y)
 
-    return activated(pooled(y)) if pool_first else pooled(activated(y))
+
+def _pooled(y: Any, pool: Pooling) -> Any:
+    if pool is None or isinstance(pool, Module):
+        return y if pool is None else pool(y)
+    return functional.max_pool2d(y, *pool)
 
 
 # ---- batch normalization in eval ------------------------------------------------------------------------------------
@@ -161,26 +169,63 @@ _OUTPUTS_PER_VALUE = 4
 
 
 def _folds(input: Tensor, conv: Any, norm: Any) -> bool:
-    if input.dim() != 4:
+    if conv is None or input.dim() != 4:
         return False  # which norm refuses
     if torch.jit.is_tracing() or torch.compiler.is_exporting():
         return True  # sizes are not known
-    height, width = (size // stride for size, stride in zip(input.shape[2:], conv.stride))
-    return conv.weight.shape[1:].numel() <= _OUTPUTS_PER_VALUE * height * width
+    (_, _, height, width), (down, right), weight = input.shape, conv.stride, conv.weight
+    return weight.numel() <= _OUTPUTS_PER_VALUE * conv.out_channels * (height // down) * (width // right)
 
 
 def _folded(conv: Any, norm: Any) -> tuple[Tensor, Tensor]:
     """Weight and bias of the convolution that does what conv and then norm, in eval, do: of the live parameters, and
     differentiable."""
-    weight, bias, mean = conv.weight, conv.bias, norm.running_mean
-    scale = torch.rsqrt(norm.running_var + norm.eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight
+    weight, bias, statistics = conv.weight, conv.bias, _statistics(norm)
+    if _is_plain(weight, *statistics, bias):
+        return ops.batch_norm_folded(weight, bias, *statistics, norm.eps)
+    mean, var, gamma, beta = statistics
+    scale = torch.rsqrt(var + norm.eps)
+    if gamma is not None:
+        scale = scale * gamma
     if bias is not None:
         mean = mean - bias
-    shift = -mean * scale if norm.bias is None else torch.addcmul(norm.bias, mean, scale, value=-1)
+    shift = -mean * scale if beta is None else torch.addcmul(beta, mean, scale, value=-1)
     folded = weight * scale.view(-1, 1, 1, 1)
     return (folded, shift) if shift.dtype == weight.dtype else (folded.to(weight.dtype), shift.to(weight.dtype))
+
+
+def _normalized(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_first: bool) -> Any:
+    """The chain with norm and activation as one pass over what conv makes, where nobody sees it."""
+    y = input if conv is None else conv._conv_forward(input, conv.weight, conv.bias)
+    (name, slope), statistics = _activation(activation), _statistics(norm)
+    if y.dim() != 4 or type(slope) is not float or not _is_plain(y, *statistics):
+        return _one_by_one(y, None, norm, activation, pool, pool_first)
+    arguments = (*statistics, norm.eps, ops.ACTIVATIONS[name], slope)
+    if conv is None:
+        y = ops.batch_norm_forward(y, *arguments)
+    else:
+        ops.batch_norm_(y, *arguments)
+    return _pooled(y, pool)
+
+
+def _statistics(norm: Any) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    buffers, parameters = norm._buffers, norm._parameters
+    return buffers["running_mean"], buffers["running_var"], parameters["weight"], parameters["bias"]
+
+
+_ORDINARY = frozenset((Tensor, torch.nn.Parameter, type(None)))
+
+
+def _is_plain(*tensors: Any) -> bool:
+    """Whether operators that have no gradient may take these: all of one type, on the CPU, and nobody sees what is done."""
+    first = tensors[0]
+    return (
+        first.is_cpu
+        and _ORDINARY.issuperset(map(type, tensors))
+        and len({t.dtype for t in tensors if t is not None}) == 1
+        and not needs_autograd(*tensors)
+        and not is_watched(tensors[1])
+    )
 
 
 def _as_block(conv: Any, norm: Any, activation: Activation, pool: Pooling) -> modules.ConvBlock2d:

@@ -93,7 +93,7 @@ def _is_transparent(module: Module) -> bool:
 class Chain(NamedTuple):
     """Arguments of `_chains.fused`, a layer by its path."""
 
-    conv: str
+    conv: str | None
     norm: str | None
     activation: str | tuple[str, float] | None
     pool: str | tuple[Any, ...] | None
@@ -215,7 +215,7 @@ class Plan:
             if not found.holds(module):
                 yield "", "it is not as it was when fuse() saw it"
             else:
-                yield from ((chain.conv, reason) for chain, reason in found.reasons(module) if reason)
+                yield from ((chain.conv, reason) for chain, reason in found.reasons(module) if reason and chain.conv)
 
     def _of_mode(self, module: Module) -> Iterator[Version | str]:
         """What there is for training, or for eval."""
@@ -341,6 +341,15 @@ def rewritten(module: Module, graph: fx.Graph) -> tuple[list[Chain], dict[str, s
             if len(nodes) > 1:
                 _replace(graph, nodes, chain)
                 chains.append(chain)
+    for node in list(graph.nodes):  # what no convolution has before it
+        role, norm = _part(module, node)
+        if role == "norm" and len(node.users) == 1:
+            (user,) = node.users
+            role, activation = _part(module, user)
+            chain = Chain(None, norm, activation, None, False)
+            if role == "activation" and not _chains.misfit(*chain.parts(module)[2:]):
+                _replace(graph, [node, user], chain)
+                chains.append(chain)
     return chains, left
 
 
@@ -355,17 +364,18 @@ _FOLLOWED_BY = {
 def _chain_from(module: Module, conv: fx.Node) -> tuple[list[fx.Node], Chain, dict[str, str]]:
     """The nodes of the longest chain, the Chain, and why a convolution begins none, or what follows it is in none."""
     nodes, role = [conv], "conv"
-    chain = Chain(str(conv.target), None, None, None, False)
-    if type(layer := module.get_submodule(chain.conv)) is not modules.Conv2d:
-        return nodes, chain, {chain.conv: f"{type(layer).__name__} is not exactly convlab.Conv2d"}
+    name = str(conv.target)
+    chain = Chain(name, None, None, None, False)
+    if type(layer := module.get_submodule(name)) is not modules.Conv2d:
+        return nodes, chain, {name: f"{type(layer).__name__} is not exactly convlab.Conv2d"}
     while True:
         users = list(nodes[-1].users)
         if len(users) != 1:
-            return nodes, chain, {chain.conv: f"its output is used {len(users)} times"} if len(nodes) == 1 else {}
+            return nodes, chain, {name: f"its output is used {len(users)} times"} if len(nodes) == 1 else {}
         (user,) = users
         previous, (role, part) = role, _part(module, user)
         if role not in _FOLLOWED_BY[previous] or getattr(chain, role) is not None:
-            return nodes, chain, {chain.conv: _stranger(module, user)} if len(nodes) == 1 else {}
+            return nodes, chain, {name: _stranger(module, user)} if len(nodes) == 1 else {}
         pool_first = previous == "pool" or chain.pool_first
         longer = chain._replace(**{role: part, "pool_first": pool_first})
         if reason := _chains.misfit(*longer.parts(module)[2:]):

@@ -50,6 +50,9 @@ relu6_ = torch.ops.convlab.relu6_.default
 relu6_backward = torch.ops.convlab.relu6_backward.default
 prelu_scale = torch.ops.convlab.prelu_scale.default
 prelu_wgrad = torch.ops.convlab.prelu_wgrad.default
+batch_norm_forward = torch.ops.convlab.batch_norm_forward.default
+batch_norm_ = torch.ops.convlab.batch_norm_.default
+batch_norm_folded = torch.ops.convlab.batch_norm_folded.default
 
 ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2, "relu6": 3}  # of a block, by number: csrc/geometry/ending.h
 TAP = 127  # the bits of a block's winner that are its tap; the other one: the gradient passes
@@ -386,6 +389,41 @@ def _(t: Tensor, x: Tensor, w: Tensor, keep: bool) -> Tensor:
 @torch.library.register_fake("convlab::prelu_wgrad")
 def _(dy: Tensor, t: Tensor, x: Tensor, channels: int) -> Tensor:
     return x.new_empty(channels)
+
+
+@torch.library.register_fake("convlab::batch_norm_forward")
+def _(
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    eps: float,
+    activation: int,
+    negative_slope: float,
+) -> Tensor:
+    return _like(x)
+
+
+@torch.library.register_fake("convlab::batch_norm_")
+def _(
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    eps: float,
+    activation: int,
+    negative_slope: float,
+) -> None:
+    pass
+
+
+@torch.library.register_fake("convlab::batch_norm_folded")
+def _(
+    w: Tensor, bias: Tensor | None, mean: Tensor, var: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(w), torch.empty_like(mean)
 
 
 @torch.library.register_fake("convlab::adaptive_avg_pool2d_forward")

@@ -75,4 +75,17 @@ CONVLAB_REGISTER_OPERATORS(m) {
   // w [1], or [C] where x is [N, C, ...]. scale: t w where x <= 0 or NaN; elsewhere t if keep, else 0
   m.def("prelu_scale(Tensor t, Tensor x, Tensor w, bool keep) -> Tensor");
   m.def("prelu_wgrad(Tensor dy, Tensor t, Tensor x, SymInt channels) -> Tensor");
+
+  // Batch normalization in eval(), of x [N, C, ...] with an activation behind it, and folded into the w and bias of the
+  // convolution before it; on the CPU, where nobody wants a gradient (convlab/_chains.py)
+  m.def(
+      "batch_norm_forward(Tensor x, Tensor mean, Tensor var, Tensor? gamma, Tensor? beta, float eps, int activation, "
+      "float negative_slope) -> Tensor");
+  m.def(
+      "batch_norm_(Tensor(a!) x, Tensor mean, Tensor var, Tensor? gamma, Tensor? beta, float eps, int activation, "
+      "float "
+      "negative_slope) -> ()");
+  m.def(
+      "batch_norm_folded(Tensor w, Tensor? bias, Tensor mean, Tensor var, Tensor? gamma, Tensor? beta, float eps) -> "
+      "(Tensor w, Tensor bias)");
 }

@@ -80,6 +80,15 @@ def samples(device, channels_last=False, dtype=torch.float32):
         for slopes in (t.new_full((1,), 0.25), t.new_ones(t.shape[1])):
             yield ops.prelu_scale, (torch.randn_like(t), t, slopes, True)
             yield ops.prelu_wgrad, (torch.randn_like(t), torch.randn_like(t), t, len(slopes))
+    if device == "cpu":
+        mean, var, gamma, beta = torch.rand(4, 9, dtype=dtype)
+        for t in (x, x[:, ::2], x.transpose(2, 3)):
+            of = [statistic[: t.shape[1]] for statistic in (mean, var, gamma, beta)]
+            yield ops.batch_norm_forward, (t, *of, 0.1, 3, 0.1)
+            yield ops.batch_norm_forward, (t, *of[:2], None, None, 0.1, 0, 0.1)
+            yield ops.batch_norm_, (t.clone(), *of, 0.1, 2, 0.1)
+        yield ops.batch_norm_folded, (w, b, mean, var, gamma, beta, 0.1)
+        yield ops.batch_norm_folded, (w[:, ::2], None, mean, var, None, None, 0.1)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -2,6 +2,7 @@
 // conv2d_operators.h asks of it, an Impl has
 //
 //   void finish(const Ending&, const Pool2d&, int64_t side_by_side, DType, const void* x, void* y, void* winners_or_null)
+//     // y may be x where nothing is pooled
 //   void spread(const Ending&, const Pool2d&, int64_t side_by_side, DType, const void* dy, const void* winners, void* dx)
 //   bool finishes(const Chosen<Rung>&, const Ending&, const Problem&)  // whether the rung can do it all in one go, which is
 //   void forward(const Chosen<Rung>&, const Problem&, const Ending&, const Pool2d&, int64_t side_by_side, const void* x,
@@ -64,7 +65,8 @@ std::tuple<Tensor, Tensor> conv2d_block_forward(Tensor x, Tensor w, std::optiona
                       out_or_null("winners", with_winners ? &winners : nullptr));
       return {to_requested_layout<Impl>(y, channels_last), winners};
     }
-    Tensor full = output(all, x.scalar_type(), x, channels_last, lie);
+    const bool over = e.R * e.S == 1 && lie == Impl::takes_channels_last;  // an activation alone is made in place
+    Tensor full = over ? y : output(all, x.scalar_type(), x, channels_last, lie);
     backend.forward(chosen, problem, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr),
                     out("convolution", full));
     const Tensor fp = packed<Impl>(full);  // as the ending takes it

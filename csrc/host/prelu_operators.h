@@ -11,14 +11,19 @@
 
 namespace convlab {
 
+// How the elements of t, which is dense and not empty, belong to the positions of a dimension
+inline ByChannel by_dimension(const Tensor& t, int dimension) {
+  const int64_t channels = t.size(dimension), inner = std::max<int64_t>(1, t.strides()[dimension]);
+  return channels == 1 ? ByChannel{1, 1, t.numel()} : ByChannel{t.numel() / channels / inner, channels, inner};
+}
+
 // How the elements of x, which is dense, belong to the channels of a weight: one for all, or x's second dimension
 inline ByChannel by_channel(const char* op, const Tensor& x, int64_t channels) {
   if (channels == 1) return {1, 1, x.numel()};
   CONVLAB_CHECK(x.dim() >= 2 && x.size(1) == channels, op, ": weight has ", channels, " values, but input ",
                 text(sizes_of(x)), " has ", x.dim() >= 2 ? x.size(1) : 1, " channels");
   if (x.numel() == 0) return {0, channels, 1};  // also of no channels
-  const int64_t inner = std::max<int64_t>(1, x.strides()[1]);
-  return {x.numel() / channels / inner, channels, inner};
+  return by_dimension(x, 1);
 }
 
 // t, x of one shape, w [1] or [C] -> t w where not x > 0, and elsewhere t if `keep`, else 0

@@ -18,6 +18,14 @@ template <class T, class A> CONVLAB_INLINE Vec<A> rounded(Vec<A> v) {
   }
 }
 
+// As the activations make it of x, which memory of type T could keep: NaN stays NaN
+template <Activation activation, class T, class V, class A> CONVLAB_INLINE V activated_as(V x, A slope) {
+  if constexpr (activation == Activation::relu) return x <= 0 ? V{} : x;
+  else if constexpr (activation == Activation::relu6) return clamped(x, broadcast<A>(6));
+  else if constexpr (activation == Activation::leaky_relu) return x > 0 ? x : rounded<T, A>(x * slope);
+  else return x;
+}
+
 // The largest so far, and its tap with the bit that says whether the gradient passes
 template <class A> struct Best {
   Vec<A> value;
@@ -25,13 +33,10 @@ template <class A> struct Best {
 
   template <Activation activation, class T> CONVLAB_INLINE void take(Vec<A> x, A slope, int tap) {
     Integers<A> passes = integers<A>(kPasses);
-    if constexpr (activation == Activation::relu) {
-      passes = x <= 0 ? Integers<A>{} : passes, x = x <= 0 ? Vec<A>{} : x;
-    } else if constexpr (activation == Activation::relu6) {
-      passes = (x <= 0) | (x >= A(6)) ? Integers<A>{} : passes, x = clamped(x, broadcast<A>(6));
-    } else if constexpr (activation == Activation::leaky_relu) {
-      passes = x > 0 ? passes : Integers<A>{}, x = x > 0 ? x : rounded<T, A>(x * slope);
-    }
+    if constexpr (activation == Activation::relu) passes = x <= 0 ? Integers<A>{} : passes;
+    else if constexpr (activation == Activation::relu6) passes = (x <= 0) | (x >= A(6)) ? Integers<A>{} : passes;
+    else if constexpr (activation == Activation::leaky_relu) passes = x > 0 ? passes : Integers<A>{};
+    x = activated_as<activation, T>(x, slope);
     const Integers<A> mine = passes + Integer<A>(tap);
     if (tap == 0) value = x, winner = mine;
     else {
@@ -58,13 +63,13 @@ template <class A, class T, class W> CONVLAB_INLINE void store_best(const Best<A
   if (winners) store_some_integers<A>(winners, best.winner, count);
 }
 
-// A row of Q windows of a plane whose rows are `row` elements apart -> y, winners [Q]
+// A row of Q windows of a plane whose rows are `row` elements apart -> y, which may be x for windows of one, winners [Q]
 template <class A, Activation activation, int kR, int kS, class T>
 [[gnu::noinline]] void finish_row(const Ending& e, const T* x, int64_t row, int Q, T* y, uint8_t* winners) {
   constexpr int L = kLanes<A>;
   const A slope = A(e.slope);
   for (int q = 0; q < Q; q += L) {
-    if (q + L > Q && Q >= L) q = Q - L;  // the last vector again covers part of the one before
+    if (q + L > Q && Q >= L && x != y) q = Q - L;  // the last vector again covers part of the one before
     const int count = Q - q < L ? Q - q : L;
     const T* const from = x + int64_t(q) * (kS ? kS : e.S);
     store_best<A>(best_of<A, activation, T, kR, kS>(e, slope,
