@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.module import _has_any_global_hook
 
-from . import functional, modules, ops
+from . import functional, modules, ops, simulator
 from ._fast_apply import is_watched, needs_autograd
 from ._modules_around import ReLU6
 
@@ -225,6 +225,7 @@ def _is_plain(*tensors: Any) -> bool:
         and len({t.dtype for t in tensors if t is not None}) == 1
         and not needs_autograd(*tensors)
         and not is_watched(tensors[1])
+        and simulator.current() is None  # which has the kernels of CUDA alone
     )
 
 

@@ -160,6 +160,8 @@ def test_torchs_where_somebody_sees(passes):
             torch.func.vmap(model)(x[:, None])
         handle.remove()
         assert seen == [1]
+        with convlab.simulate():
+            torch.testing.assert_close(model(x), expected(x))
         model[0].double()
         with pytest.raises(RuntimeError):
             model(x)  # as torch refuses it
