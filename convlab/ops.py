@@ -368,7 +368,7 @@ def _(dy: Tensor, y: Tensor) -> Tensor:
 
 @torch.library.register_fake("convlab::relu6_forward")
 def _(x: Tensor) -> Tensor:
-    return _like(x)
+    return torch.empty_like(x)
 
 
 @torch.library.register_fake("convlab::relu6_")

@@ -21,7 +21,7 @@ def test_values_and_gradients(device):
     check_leaky_relu(lambda x, slope: CF.leaky_relu(x), slopes=[0.01], dtypes=DTYPES, device=device)  # the default
 
 
-@pytest.mark.parametrize("name", ["relu", "leaky_relu"])
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "relu6"])
 def test_layouts(name, device):
     x = torch.randn(4, 6, 5, 8, device=device)
     views = {
@@ -29,8 +29,10 @@ def test_layouts(name, device):
         "transposed": x.transpose(0, 3),
         "sliced": x[1:, ::2, :, 1:-1],
         "expanded": x[:1, :, :1].expand(3, -1, 4, -1),
+        "one channel": x[:, :1].contiguous(memory_format=torch.channels_last),
+        "one channel, contiguous": x[:, :1].contiguous(),
     }
-    ours, torchs = CASES[name]
+    ours, torchs = IN_PLACE[name]
     for layout, view in views.items():
         view = view.detach().requires_grad_()
         y, expected = ours(view), torchs(view)

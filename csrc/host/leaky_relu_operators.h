@@ -62,11 +62,12 @@ inline Tensor in_order_of(const Tensor& x, const Tensor& t) {
 
 inline int64_t bytes_of_bits(int64_t elements) { return (elements + 7) / 8; }
 
-// y = run(x), element by element
-template <class Impl, class Run> Tensor elementwise(const char* op, const Tensor& x, Run run) {
+// y = run(x), element by element; `like` makes y of x with its gaps closed
+template <class Impl, class Run>
+Tensor elementwise(const char* op, const Tensor& x, Run run, Tensor (*like)(const Tensor&) = output_like) {
   const DType dtype = dtype_of(op, {"input", x});
   const Tensor xd = dense(x);
-  Tensor y = output_like(xd);
+  Tensor y = like(xd);
   if (x.numel() > 0) run(Impl(x), dtype, x.numel(), in("input", xd), out("output", y));
   return y;
 }
@@ -165,7 +166,9 @@ constexpr auto kRelu6 = [](auto backend, DType dtype, long long elements, const 
 
 template <class Impl> Tensor relu_forward(Tensor x) { return elementwise<Impl>("relu", x, kRelu); }
 template <class Impl> void relu_(Tensor x) { in_place<Impl>("relu", x, kRelu); }
-template <class Impl> Tensor relu6_forward(Tensor x) { return elementwise<Impl>("relu6", x, kRelu6); }
+template <class Impl> Tensor relu6_forward(Tensor x) {  // torch's, alone of these, keeps the strides where C is 1
+  return elementwise<Impl>("relu6", x, kRelu6, [](const Tensor& t) { return torch::stable::empty_like(t); });
+}
 template <class Impl> void relu6_(Tensor x) { in_place<Impl>("relu6", x, kRelu6); }
 
 template <class Impl> Tensor relu6_backward(Tensor dy, Tensor y) {
