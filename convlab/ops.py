@@ -53,6 +53,7 @@ prelu_wgrad = torch.ops.convlab.prelu_wgrad.default
 batch_norm_forward = torch.ops.convlab.batch_norm_forward.default
 batch_norm_ = torch.ops.convlab.batch_norm_.default
 batch_norm_folded = torch.ops.convlab.batch_norm_folded.default
+ON_THE_CPU = frozenset((batch_norm_forward, batch_norm_, batch_norm_folded))  # alone
 
 ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2, "relu6": 3}  # of a block, by number: csrc/geometry/ending.h
 TAP = 127  # the bits of a block's winner that are its tap; the other one: the gradient passes
