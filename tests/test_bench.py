@@ -19,7 +19,7 @@ from convlab import _files, layers
 from convlab import _measure as disturbance
 from convlab._measure import Limits, Timing
 from convlab.bench import command, device, measure, models, networks, record, report, survey, timer
-from convlab.bench.case import HEAD, OURS, Case, Way
+from convlab.bench.case import HEAD, LAYOUTS, OURS, Case, Way
 from convlab.bench.cases import Problems, cases_of, zoo
 from convlab.layers import Conv, real_taps
 
@@ -438,7 +438,13 @@ def test_models_are_whole(untimed, capsys):
     """A step and inference of each, in both layouts, right before they are timed."""
     pytest.importorskip("torchvision")
     found = command.parse(["models"]).cases
-    assert len(found) == 4 * len(models.NAMES) and {case.kind for case in found} == {"step", "inference"}
+    assert len(found) == 5 * len(models.NAMES) and {case.kind for case in found} == {"step", "inference", "compiled"}
+    assert len(command.parse(["models", "--no-compile"]).cases) == 4 * len(models.NAMES)
+    (compiled,) = command.parse(["models", "squeezenet1_1", "compiled"]).cases
+    assert set(compiled.ways) == {
+        OURS,
+        *(f"{torchs} {layout}" for torchs in ("torch", "torch.compile") for layout in LAYOUTS),
+    }
     (case,) = command.parse(["models", "squeezenet1_1", "inference", "channels_last"]).cases
     row = row_of(case)
     assert "refused" not in row and set(row["ways"]) == {OURS, "torch nchw", "torch channels_last"}

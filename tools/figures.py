@@ -164,7 +164,8 @@ def _models(kept):
     rows = [row for row in kept["rows"] if row["threads"] == most]
     return [
         f"{m['cpu']}, {most} threads, {m['capability']}, float32, torch {m['torch']}: milliseconds, and how many times as fast as "
-        "the best of torch, NCHW and channels_last." + _disturbed(rows),
+        "the best of torch: NCHW and channels_last and, beside compiled models, torch.compile's of both."
+        + _disturbed(rows),
         report.pivot(
             "model",
             rows,

@@ -6,11 +6,11 @@ python -m convlab.bench cpu --shape 8,64,56,56 --filters 128,3,3 --padding 1    
 python -m convlab.bench cpu --compare OLD.json           beside an older record
 python -m convlab.bench overhead                         what a call costs
 python -m convlab.bench survey --sample 100              some of what twenty of torchvision's models are made of, or all
-python -m convlab.bench models                           six of those models whole: training steps and inference
+python -m convlab.bench models                           six of those models whole: training steps and inference, compiled too
 python -m convlab.bench gpu                              the CUDA kernels beside cuDNN, on an NVIDIA GPU
 python -m convlab.bench gpu conv resnet-64@64 tf32,bfloat16      some of those rows: a layer, in two precisions
 
-A word is a kind of row (conv, ladder, tiles, pool, activation, step, inference, overhead, or a function around these: conv1d,
+A word is a kind of row (conv, ladder, tiles, pool, activation, step, inference, compiled, overhead, or a function around these: conv1d,
 conv_transpose2d, adaptive_avg_pool2d, prelu ...), a layer or a part of its name, a pass, a
 layout or a precision; a,b is either of them.
 """
@@ -52,7 +52,7 @@ def parse(argv=None):
     add("--algo", default="auto", help="convlab's convolution algorithm (default: auto)")
     add("--threads", type=whole_number(1), help="CPU: default: a row with one and a row with all of torch's")
     add("--cold", action="store_true", help="CPU: go round more data than the last-level cache holds")
-    add("--no-compile", action="store_true", help="leave torch.compile out of the training steps")
+    add("--no-compile", action="store_true", help="leave torch.compile out of training steps and whole models")
     add("--rounds", type=whole_number(1), help="at most (default: 100, on a GPU 15)")
     add("--seconds", type=positive, help="about so long a row (default: 2, on a GPU 0.5)")
     add("--patience", type=positive, metavar="SECONDS", help="so long a row until a few rounds are undisturbed")
@@ -107,7 +107,7 @@ def _complete(args):
 
 def _models(args):
     try:
-        return models.models(args.algo)
+        return models.models(args.algo, not args.no_compile)
     except ImportError as error:
         args.error(f"models are torchvision's, and {error}: pip install torchvision")
 

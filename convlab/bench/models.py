@@ -1,4 +1,4 @@
-"""Six of torchvision's models, whole: training steps and inference, through convert()'s layers and as they are."""
+"""Six of torchvision's models, whole: training steps and inference, by fuse() and as they are; and inference compiled."""
 
 import dataclasses
 from functools import partial
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from .._convert import convert
+from .._fuse import fuse
 from .case import LAYOUTS, OURS, Case, Way
 from .networks import model_of, step
 
@@ -34,33 +34,45 @@ class Model(NamedTuple):
         return model
 
 
-def models(algo="auto") -> list[Case]:
-    """Raises ImportError where there is no torchvision."""
+def models(algo="auto", compiled=True) -> list[Case]:
+    """compiled: whether there are rows of compiled models, a minute each. Raises ImportError where there is no
+    torchvision."""
     import torchvision  # noqa: F401
 
-    found = [(Model(name), layout) for name in NAMES for layout in LAYOUTS]
-    return [
-        case
-        for model, layout in found
-        for case in (
-            dataclasses.replace(step(model, layout, "float32", "cpu", algo, compiled=False), slack=SLACK),
-            inference(model, layout, algo),
-        )
-    ]
+    found = []
+    for model in map(Model, NAMES):
+        for layout in LAYOUTS:
+            case = step(model, layout, "float32", "cpu", algo, compiled=False)
+            found += [dataclasses.replace(case, slack=SLACK), inference(model, layout, algo)]
+        if compiled:
+            found.append(inference(model, "channels_last", algo, compiled=True))
+    return found
 
 
-def inference(model, layout, algo="auto") -> Case:
-    """The model in eval mode, where nobody wants gradients."""
+def inference(model, layout, algo="auto", compiled=False) -> Case:
+    """The model in eval mode, where nobody wants gradients. compiled: by torch.compile, and torch's both with and without
+    it."""
 
     def bind(layout, change, t):
-        network = change(model_of(model, layout, t["images"].dtype)).eval()
+        network = change(model_of(model, layout, t["images"].dtype).eval())
         return lambda: network(t["images"])
 
-    ways = {OURS: Way(layout, partial(bind, layout, partial(convert, algo=algo)))}
-    ways |= {f"torch {name}": Way(name, partial(bind, name, lambda network: network)) for name in LAYOUTS}
-    head = "inference", model.name, "inference", layout, "float32"
+    def ours(network):
+        network = fuse(network, algo)
+        return torch.compile(network) if compiled else network
+
+    def itself(network):
+        return network
+
+    ways = {OURS: Way(layout, partial(bind, layout, ours))}
+    for name in LAYOUTS:
+        ways[f"torch {name}"] = Way(name, partial(bind, name, itself))
+        if compiled:
+            ways[f"torch.compile {name}"] = Way(name, partial(bind, name, torch.compile))
+    kind = "compiled" if compiled else "inference"
+    head = kind, model.name, kind, layout, "float32"
 
     def draw():
         return {"images": torch.randn(model.x)}
 
-    return Case(*head, 0, 0, draw, ways, partial(bind, "nchw", lambda network: network), slack=SLACK)
+    return Case(*head, 0, 0, draw, ways, partial(bind, "nchw", itself), slack=SLACK)

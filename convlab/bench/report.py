@@ -14,7 +14,7 @@ FAMILIES = {
     "resnet": "ResNet's",
 }
 FAMILIES |= {"leaky_relu": "leaky ReLU", "relu": "ReLU"}
-WHOLE = {"step": "training steps", "inference": "inference"}  # of networks
+WHOLE = {"step": "training steps", "inference": "inference", "compiled": "compiled inference"}  # of networks
 WORDS = WHOLE | {"conv": " convolutions", "pool": " pooling", "activation": ""}  # behind a family
 FUNCTION_NAMES = {call.function: "" for call in (*AROUND, *FUNCTIONS)}
 WORDS |= FUNCTION_NAMES
