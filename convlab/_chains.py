@@ -40,9 +40,8 @@ def fused(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: Poo
     if why_not(conv, norm, activation, pool, pool_first):
         return _one_by_one(input, conv, norm, activation, pool, pool_first)
     if norm is not None and not _folds(input, conv, norm):
-        if observers:
-            return _one_by_one(input, conv, norm, activation, pool, pool_first)
-        return _normalized(input, conv, norm, activation, pool, pool_first)
+        run = _one_by_one if observers else _normalized
+        return run(input, conv, norm, activation, pool, pool_first)
     if observers:
         layers = (conv, norm, pool, activation) if pool_first else (conv, norm, activation, pool)
         for observe in observers:

@@ -393,30 +393,12 @@ def _(dy: Tensor, t: Tensor, x: Tensor, channels: int) -> Tensor:
 
 
 @torch.library.register_fake("convlab::batch_norm_forward")
-def _(
-    x: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    eps: float,
-    activation: int,
-    negative_slope: float,
-) -> Tensor:
+def _(x: Tensor, *_: object) -> Tensor:
     return _like(x)
 
 
 @torch.library.register_fake("convlab::batch_norm_")
-def _(
-    x: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    eps: float,
-    activation: int,
-    negative_slope: float,
-) -> None:
+def _(x: Tensor, *_: object) -> None:
     pass
 
 

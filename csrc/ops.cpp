@@ -83,8 +83,7 @@ CONVLAB_REGISTER_OPERATORS(m) {
       "float negative_slope) -> Tensor");
   m.def(
       "batch_norm_(Tensor(a!) x, Tensor mean, Tensor var, Tensor? gamma, Tensor? beta, float eps, int activation, "
-      "float "
-      "negative_slope) -> ()");
+      "float negative_slope) -> ()");
   m.def(
       "batch_norm_folded(Tensor w, Tensor? bias, Tensor mean, Tensor var, Tensor? gamma, Tensor? beta, float eps) -> "
       "(Tensor w, Tensor bias)");

@@ -9,6 +9,10 @@ namespace convlab {
 struct ByChannel {
   long long outer, channels, inner;
   long long elements() const { return outer * channels * inner; }
+
+  // A row is `inner` elements of one channel or, where inner is 1, one element of every channel
+  long long rows() const { return inner == 1 ? outer : outer * channels; }
+  long long row() const { return inner == 1 ? channels : inner; }
 };
 
 // A sum for each channel is made of sums of slices of its elements, whose number follows from the sizes alone, so that

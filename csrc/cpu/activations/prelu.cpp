@@ -35,10 +35,10 @@ struct Cpu {
   static void run_scale(const ByChannel& g, DType dtype, bool keep, const void* t, const void* x, const void* w,
                         void* out, int64_t skipped) {
     const auto kernel = kernels::prelu_scale.of(dtype);
-    const int64_t rows = g.inner == 1 ? g.outer : g.outer * g.channels, bytes = skipped * bytes_of(dtype);
+    const int64_t bytes = skipped * bytes_of(dtype);
     const auto from = [&](const void* p) { return static_cast<const char*>(p) + bytes; };
     if (g.elements() == 0) return;
-    parallel_over(rows, g.elements() / rows, [&](int64_t begin, int64_t end) {
+    parallel_over(g.rows(), g.row(), [&](int64_t begin, int64_t end) {
       kernel(g, keep, from(t), from(x), w, static_cast<char*>(out) + bytes, begin, end);
     });
   }

@@ -1,4 +1,4 @@
-// PReLU's kernels. A row is `inner` elements of one channel, or, where inner is 1, one element of every channel.
+// PReLU's kernels, over rows as ByChannel has them.
 #pragma once
 #include "cpu/stub.h"
 #include "geometry/by_channel.h"

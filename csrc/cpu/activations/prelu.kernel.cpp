@@ -9,7 +9,7 @@ template <class T, class F> CONVLAB_INLINE void over_row(const ByChannel& g, con
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   const bool apart = g.inner == 1;
-  const int64_t length = apart ? g.channels : g.inner, first = row * length;
+  const int64_t length = g.row(), first = row * length;
   const Vec<A> of_row = broadcast(A(w[apart ? 0 : row % g.channels]));
   int64_t i = 0;
   if (apart)

@@ -53,7 +53,7 @@ template <class T> struct Terms {
 };
 
 void over_rows(const Normalization& n, DType dtype, const void* scale, const void* shift, const Tensor& x, Tensor& y) {
-  parallel_over(n.rows(), n.row() * 2 * bytes_of(dtype),
+  parallel_over(n.g.rows(), n.g.row() * 2 * bytes_of(dtype),
                 [&, f = kernels::normalize.of(dtype), from = x.const_data_ptr(), to = y.mutable_data_ptr()](
                     int64_t begin, int64_t end) { f(n, scale, shift, from, to, begin, end); });
 }

@@ -12,7 +12,7 @@ template <Activation activation, class T>
   using V = Vec<A>;
   constexpr int L = kLanes<A>;
   const A slope = A(n.slope);
-  const int64_t length = n.row();
+  const int64_t length = n.g.row();
   const bool apart = n.g.inner == 1;
   for (int64_t row = begin; row < end; row++) {
     const int64_t c = apart ? 0 : row % n.g.channels;
@@ -34,11 +34,8 @@ template <Activation activation, class T>
 template <class T>
 void normalize(const Normalization& n, const acc_t<T>* scale, const acc_t<T>* shift, const T* x, T* y, int64_t begin,
                int64_t end) {
-  if (n.activation == Activation::relu) normalize_rows<Activation::relu>(n, scale, shift, x, y, begin, end);
-  else if (n.activation == Activation::relu6) normalize_rows<Activation::relu6>(n, scale, shift, x, y, begin, end);
-  else if (n.activation == Activation::leaky_relu)
-    normalize_rows<Activation::leaky_relu>(n, scale, shift, x, y, begin, end);
-  else normalize_rows<Activation::none>(n, scale, shift, x, y, begin, end);
+  with_activation(n.activation,
+                  [&]<Activation activation>() { normalize_rows<activation>(n, scale, shift, x, y, begin, end); });
 }
 
 }  // namespace convlab::CONVLAB_ISA

@@ -120,11 +120,16 @@ template <Activation activation, class F> CONVLAB_INLINE void with_window(const 
   else if (e.S == 2) f.template operator()<activation, 0, 2>();
   else f.template operator()<activation, 0, 0>();
 }
+// f<activation>()
+template <class F> CONVLAB_INLINE void with_activation(Activation activation, F f) {
+  if (activation == Activation::relu) f.template operator()<Activation::relu>();
+  else if (activation == Activation::leaky_relu) f.template operator()<Activation::leaky_relu>();
+  else if (activation == Activation::relu6) f.template operator()<Activation::relu6>();
+  else f.template operator()<Activation::none>();
+}
 template <class F> CONVLAB_INLINE void with_ending(const Ending& e, F f) {
-  if (e.activation == Activation::relu) with_window<Activation::relu>(e, f);
-  else if (e.activation == Activation::leaky_relu) with_window<Activation::leaky_relu>(e, f);
-  else if (e.activation == Activation::relu6) with_window<Activation::relu6>(e, f);
-  else with_window<Activation::none>(e, f);
+  with_activation(e.activation,
+                  [&]<Activation activation>() __attribute__((always_inline)) { with_window<activation>(e, f); });
 }
 
 // panel [rows, L], rows `panel_stride` apart -> to [columns, rows], `to_stride` apart, for the first `columns` <= L
