@@ -149,6 +149,30 @@ def test_tiles_of_several_vectors(conv, dtype):
     assert torch.equal(run(x[-1:], w, b), y[-1:])
 
 
+SLIDING = [
+    Conv(3, 4, 40, 40, 16, 7, 7),  # tiles of seventeen pixels; taps by two, two and three
+    Conv(2, 16, 32, 32, 14, 3, 4, padding=(1, 2)),  # planes of a page; edges of fewer taps
+    Conv(2, 70, 12, 61, 11, 2, 5, stride=(2, 1), padding=(0, 3)),  # more terms than are met at once
+    Conv(5, 6, 1, 83, 16, 1, 9, padding=(0, 4)),
+    Conv(3, 39, 9, 27, 39, 3, 2, padding=(2, 1), dilation=(2, 1), groups=3),
+]
+
+
+@pytest.mark.parametrize("conv", SLIDING, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_pixels_that_share_what_they_read(conv, dtype):
+    """One vector of channels: forward and, where there are as few, dgrad, whose taps go the other way."""
+    x, w, b = conv.tensors(dtype)
+
+    def run(x, w, b):
+        return CF.conv2d(x, w, b, *conv.arguments, algo="register_tiled")
+
+    for layout in (torch.clone, channels_last):
+        y = run(layout(x), w, b)
+        check_conv(run, layout(x), layout(w), b, layout(torch.randn_like(y)), conv.arguments, str(conv))
+        assert torch.equal(run(layout(x[-1:]), w, b), y[-1:])
+
+
 @pytest.mark.parametrize("conv", [Conv(8, 36, 56, 56, 40, 1, 1), Conv(7, 20, 57, 83, 40, 2, 1, stride=(2, 1))], ids=str)
 def test_large_targets_of_few_weights(conv):
     """Which are written line after line, all channels of a tile at once."""

@@ -50,8 +50,7 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
     bench.rows[i] = {p.packed ? int64_t(i / L) * p.depth * L + i % L : i * p.row,
                      in_panel ? int64_t(i) * width : i * p.pixels};
   Term term{0, 0, p.depth};
-  Panel<A> panel{
-      .terms = &term, .terms_in_chunk = 1, .step = p.packed ? L : 1, .pixels = bench.rows, .bias_of_pixels = true};
+  Panel<A> panel{.terms = &term, .step = p.packed ? L : 1, .pixels = bench.rows, .bias_of_pixels = true};
   const int channels_of_source = p.depth / p.source.taps(), channels_of_target = p.rows / taps;
   const int64_t planes_of_source = channels_of_source * p.source.plane,
                 planes_of_target = channels_of_target * p.target.plane;
@@ -86,21 +85,21 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
                   int64_t(chunks) * together * TilesOf(last - first, most_pixels(blocks.tile_vectors)).count,
                   channels_of_source, p.source.plane * int64_t(sizeof(A)));
     }
-    for (int i = 0, c = 0; i < chunks; i++, c += term.channels) {
-      term.channels = p.depth - c < blocks.depth_at_once ? p.depth - c : blocks.depth_at_once;
-      panel.vector_stride = int64_t(term.channels) * L;
+    for (int i = 0, c = 0; i < chunks; i++, c += term.count) {
+      term.count = p.depth - c < blocks.depth_at_once ? p.depth - c : blocks.depth_at_once;
+      panel.vector_stride = int64_t(term.count) * L;
       panel.source = weights + group * p.group + c * panel.step;
       const A* const from = source + planes * planes_of_source + c / p.source.taps() * p.source.plane;
       for (int b = 0; b < together; b++) {
         const int lanes = lanes_from(block + b, 1);
         A* const to = bench.source + b * blocks.panel();
-        if (p.source.apart()) take_apart(from, p.source, runs_of(b), ends[b], lanes, term.channels, to);
-        else copy_planes(from + int64_t(block + b) * width, p.pixels, term.channels, lanes, to);
+        if (p.source.apart()) take_apart(from, p.source, runs_of(b), ends[b], lanes, term.count, to);
+        else copy_planes(from + int64_t(block + b) * width, p.pixels, term.count, lanes, to);
       }
       for (int row = first; row < last; row += rows_in_turns)
         for (int b = 0; b < together; b++) {
           const int rows = last - row < rows_in_turns ? last - row : rows_in_turns;
-          const Segment segment{0, 1, p.depth, row, rows, rows, false};
+          const Segment segment{0, 1, p.depth, 1, row, rows, rows, Reads::apart};
           const int64_t image = planes * planes_of_target, to = image + int64_t(block + b) * width;
           panel.lanes = lanes_from(block + b, 1), panel.vectors = (panel.lanes + L - 1) / L;
           panel.target = in_panel ? bench.target : target + to;

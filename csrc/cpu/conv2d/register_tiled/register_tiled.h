@@ -18,14 +18,22 @@ struct TiledProduct {
   bool source_in_tiles = false;  // wgrad: a panel of x has a tile's channels side by side, and tiles one behind another
   bool grad_in_place = false;  // wgrad: dy is read where it lies
   bool in_planes = false;  // the source's planes are read where they lie
+  bool slides = false;  // in forward and dgrad, where planes are read or copied: pixels of a row share what they read
   int window = 0;  // elements of the windows that a block's ending makes of the target; 0: none, the target is written
   bool packs_weights = false;  // a piece packs the weights of its channels, which no other meets
 };
 
-struct Term {  // of the sums, for one tap and some channels of the source
+struct Term {  // of the sums: channels of the source that lie at equal steps, or neighbouring taps of one that slide
   int source;  // from the pixel's base, in elements
-  int weights, channels;  // rows of a vector
+  int weights, count;  // rows of a vector
 };
+
+// How a tile reads its pixels' source elements: each pixel has its address; they are side by side, and one address serves
+// all; or the next tap's are a step further as well, and an element that is read serves several taps of as many pixels
+enum class Reads { apart, side_by_side, sliding };
+
+// Sliding takes registers, for taps beside sums: sixteen are too few
+CONVLAB_INLINE constexpr bool slides(const InstructionSet& set) { return set.vector_bytes > 32; }
 
 struct Pixel {
   int64_t source, target;  // offsets in elements
@@ -33,9 +41,10 @@ struct Pixel {
 
 struct Segment {  // the pixels of one class
   int64_t term, term_count, products;  // of a pixel and a channel
+  int terms_in_chunk;  // so many are met at once
   int64_t pixel, pixel_count;
-  int64_t run;  // so many belong together: all of them, or, if their source elements lie side by side, those of a row
-  bool side_by_side;
+  int64_t run;  // so many belong together: all of them, or, if one address serves them, those of a row
+  Reads reads;
 };
 
 struct Pair {  // the first pixel of a row of dy and the element of x that the tap meets there; offsets in elements
@@ -62,9 +71,9 @@ CONVLAB_INLINE constexpr int terms_at_once(int vectors) { return vectors <= 2 ? 
 struct Channels {
   int lanes, vectors, tile_vectors, panels;  // of a vector; in all; of a register tile; and such tiles
   int tile_pixels;  // or channels of x, of wgrad's tiles
-  // Channels of the source in a term, and terms in a chunk: as wide tiles have them, also in narrow ones, so that a sum has
-  // the same order in one image and in many
-  int depth_at_once, terms_in_chunk;
+  // Products of a sum in a chunk of terms, and the source's channels of a tap in a term: as wide tiles have them, also in
+  // narrow ones, so that a sum has the same order in one image and in many
+  int products_in_chunk, depth_at_once;
 
   CONVLAB_INLINE Channels(const TiledProduct& t, const InstructionSet& set, int lanes)
       : lanes(lanes),
@@ -72,8 +81,8 @@ struct Channels {
         tile_vectors(t.wide ? wide_share(vectors, set.most_vectors) : set.tile_vectors),
         panels((vectors + tile_vectors - 1) / tile_vectors),
         tile_pixels(set.tile_pixels),
-        depth_at_once(even_share(t.product.depth, terms_at_once(wide_share(vectors, set.most_vectors)))),
-        terms_in_chunk(terms_at_once(wide_share(vectors, set.most_vectors)) / depth_at_once) {}
+        products_in_chunk(terms_at_once(wide_share(vectors, set.most_vectors))),
+        depth_at_once(even_share(t.product.depth, products_in_chunk)) {}
   CONVLAB_INLINE int parts(const TiledProduct& t) const {
     return (panels + t.panels_per_piece - 1) / t.panels_per_piece;
   }
@@ -90,17 +99,22 @@ CONVLAB_INLINE int64_t pixels_of_strip(const Product& p) {
 
 // The source's channels are read where they lie: they lie innermost, or the planes are read
 CONVLAB_INLINE bool source_in_place(const TiledProduct& t) {
-  return t.product.same_type && (t.product.source.c == 1 || t.in_planes);
+  return t.product.same_type && (t.in_planes || (t.product.source.c == 1 && !t.slides));
 }
 
 CONVLAB_INLINE int64_t source_pixels(const Product& p) {
   return int64_t(p.images_per_strip) * p.rows.source * p.columns.source;
 }
 
+// Elements from plane to plane in a panel: an odd number of sixteens, lest all channels meet in the same sets of the L1
+CONVLAB_INLINE int64_t panel_plane(int64_t pixels) { return round_up(pixels, 16) | 16; }
+
 CONVLAB_INLINE int64_t source_of_strip(const TiledProduct& t, const Channels& c) {
   const Product& p = t.product;
   if (source_in_place(t)) return 0;
-  return source_pixels(p) * p.depth + c.lanes;
+  return (t.slides ? p.images_per_strip * panel_plane(source_pixels(p) / p.images_per_strip) : source_pixels(p)) *
+             p.depth +
+         c.lanes;
 }
 
 // The memory that a thread works in
@@ -115,7 +129,7 @@ template <class A> struct Bench {
     const int64_t count = pixels_of_strip(p);
     memory.take(segments, p.rows.count * p.columns.count);
     memory.take(terms, int64_t(taps_of_classes(p.rows)) * taps_of_classes(p.columns) *
-                           ((p.depth + c.depth_at_once - 1) / c.depth_at_once));
+                           (t.slides ? p.depth : (p.depth + c.depth_at_once - 1) / c.depth_at_once));
     memory.take(pixels, count);
     memory.take(target, p.same_type && p.target.c == 1 && !t.window ? 0 : count * c.tile_vectors * c.lanes);
     memory.take(weights, t.packs_weights ? c.tile_vectors * weights_of_vector(t, c) : 0);

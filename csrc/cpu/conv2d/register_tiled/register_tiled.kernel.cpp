@@ -6,11 +6,12 @@
 //                 planes are read as they lie, and the pixels of a row have one address. A tap is an offset to a
 //                 pixel's address, and its channels follow. Pixels come sorted by the taps that reach them, so padding
 //                 costs nothing and the loop has no test. The target of a strip is gathered in a panel as well where
-//                 its memory has another order, and transposed in registers. Tiles ask for the next strip's source.
+//                 its memory has another order, and transposed in registers. Tiles ask for the next strip's source. One
+//                 vector of channels slides along rows of planes: an element that is read serves two taps or three.
 // Against direct  a vector of weights serves six pixels or twelve, and a broadcast two vectors to four: 10 loads for 24
 //                 multiply-adds.
-// What bounds it  multiply-adds: both ports busy from about 64 channels on. Below 16 target channels it wastes lanes;
-//                 `direct` wastes none there.
+// What bounds it  multiply-adds: both ports busy from about 64 channels on, and where pixels slide. Below 16 target
+//                 channels it wastes lanes; `direct` wastes none there.
 #include "cpu/conv2d/block/ending.h"
 #include "cpu/conv2d/packed_weights.h"
 #include "cpu/conv2d/register_tiled/tile.h"
@@ -19,6 +20,7 @@ namespace convlab::CONVLAB_ISA::register_tiled {
 
 constexpr int64_t kNearBytes = 16 << 10;  // of a group's weights, which then stay in the L1
 constexpr int64_t kLargeBytes = 2 << 20;  // of a group's target, which does not stay in the L2
+constexpr int kFewChannels = 16;  // of the source: rows of taps are joined, where they can be
 constexpr int64_t kFewTiles = 256;  // of a strip: they ask for part of the next one, lest requests wait for one another
 
 // Panels [first, last) of all pixels of one class, a tile's at once, and the next tile's lines of the target asked for:
@@ -29,7 +31,7 @@ void all_channels(const Panel<A>& near, const Segment& g, int width, int first, 
   const int channels = near.vectors * L, most = most_pixels(near.vectors);
   Segment some = g;
   for (int64_t left = g.pixel_count; left > 0; left -= some.run, some.pixel += some.run) {
-    some.run = some.pixel_count = g.side_by_side ? g.run : left < most ? left : most;
+    some.run = some.pixel_count = g.reads != Reads::apart ? g.run : left < most ? left : most;
     for (int i = first; i < last; i++) {
       const int k0 = i * channels;
       Panel<A> p = near;
@@ -48,11 +50,45 @@ struct Into {
   int64_t n, h, w;  // strides
 };
 
+// The terms [first, last) of a class, a row's `across` taps in one where their few channels lie one behind another at one
+// step, in the source as in the weights: loops over few channels would cost as much as their multiply-adds. Their end.
+inline Term* join_rows(Term* first, Term* last, int across, int step, const Channels& channels) {
+  const int depth = last == first ? 0 : first->count;
+  if (across < 2 || depth > kFewChannels || across * depth > channels.products_in_chunk) return last;
+  for (int i = 1; i < across; i++)
+    if (first[i].source - first[i - 1].source != depth * step || first[i].weights - first[i - 1].weights != depth)
+      return last;
+  Term* to = first;
+  for (const Term* from = first; from != last; from += across) *to++ = {from->source, from->weights, depth * across};
+  return to;
+}
+
+// Taps with larger numbers read elements behind those of smaller ones, as in forward, not before, as in dgrad
+inline bool ascends(const AxisView& columns) {
+  for (int i = 0; i < columns.count; i++)
+    if (const TapClassView& c = columns.classes[i]; c.tap_count > 1) return c.offsets[1] > c.offsets[0];
+  return true;
+}
+
+// The terms of one row of a class's taps, of so many channels: each of two taps, the last of three or one. Their end.
+inline Term* sliding_terms(const TapClassView& across, bool ascending, int source, int weights, int64_t channel,
+                           int depth, Term* term) {
+  const int count = across.tap_count;
+  for (int c = 0; c < depth; c++)
+    for (int i = 0, taken; i < count; i += taken) {
+      const int tap = ascending ? i : count - 1 - i, left = count - i;
+      taken = left == 3 ? 3 : left < 2 ? left : 2;
+      *term++ = {int(source + across.offsets[tap] + c * channel), (weights + across.taps[tap]) * depth + c, taken};
+    }
+  return term;
+}
+
 // The terms and pixels of the classes, one after another, as offsets from where the strip's source (`lens`) and target
 // begin; how many segments
 template <class A>
-int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Into& into, int depth_at_once,
+int sort_pixels(const TiledProduct& t, const Strip& s, const Lens<A>& lens, const Into& into, const Channels& channels,
                 Segment* segments, Term* terms, Pixel* pixels) {
+  const Product& p = t.product;
   Segment* segment = segments;
   Term* term = terms;
   Pixel* pixel = pixels;
@@ -70,26 +106,31 @@ int sort_pixels(const Product& p, const Strip& s, const Lens<A>& lens, const Int
             *pixel++ = {from + horizontal.places[j].base * lens.w, to + horizontal.places[j].at * into.w};
         }
       if (pixel == first_pixel) continue;
-      Term* const first_term = term;
-      for (int i = 0; i < vertical.tap_count; i++)
-        for (int j = 0; j < horizontal.tap_count; j++) {
-          const int source = int(vertical.offsets[i] * lens.h + horizontal.offsets[j] * lens.w);
-          const int weights = (vertical.taps[i] * p.columns.kernel + horizontal.taps[j]) * p.depth;
-          for (int c = 0; c < p.depth; c += depth_at_once)
-            *term++ = {source + c * int(lens.c), weights + c,
-                       p.depth - c < depth_at_once ? p.depth - c : depth_at_once};
-        }
       const int across = horizontal.place_count, first_base = horizontal.places[0].base;
       const bool side_by_side =
           lens.w == 1 && across > 1 && horizontal.places[across - 1].base - first_base == across - 1;
+      const Reads reads = !side_by_side ? Reads::apart : t.slides ? Reads::sliding : Reads::side_by_side;
+      Term* const first_term = term;
+      for (int i = 0; i < vertical.tap_count; i++) {
+        const int row = int(vertical.offsets[i] * lens.h), row_weights = vertical.taps[i] * p.columns.kernel;
+        if (reads == Reads::sliding)
+          term = sliding_terms(horizontal, ascends(p.columns), row, row_weights, lens.c, p.depth, term);
+        for (int j = 0; j < horizontal.tap_count && reads != Reads::sliding; j++)
+          for (int c = 0; c < p.depth; c += channels.depth_at_once)
+            *term++ = {int(row + horizontal.offsets[j] * lens.w + c * lens.c),
+                       (row_weights + horizontal.taps[j]) * p.depth + c,
+                       p.depth - c < channels.depth_at_once ? p.depth - c : channels.depth_at_once};
+      }
+      if (!side_by_side) term = join_rows(first_term, term, horizontal.tap_count, int(lens.c), channels);
       const int64_t count = pixel - first_pixel;
       *segment++ = {first_term - terms,
                     term - first_term,
                     int64_t(vertical.tap_count) * horizontal.tap_count * p.depth,
+                    term == first_term ? 1 : channels.products_in_chunk / first_term->count,
                     first_pixel - pixels,
                     count,
                     side_by_side ? across : count,
-                    side_by_side};
+                    reads};
     }
   return int(segment - segments);
 }
@@ -104,7 +145,7 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
   const Product& p = t.product;
   const Channels channels(t, kSet, L);
   const int vectors = channels.vectors, panels = channels.panels, parts = channels.parts(t),
-            width = channels.tile_vectors * L, in_chunk = channels.terms_in_chunk;
+            width = channels.tile_vectors * L;
   const int64_t vector_stride = weights_of_vector(t, channels), columns = p.columns.target;
   const bool in_memory = sizeof(T) == sizeof(A) && p.target.c == 1 && !finish;
   const bool near = in_memory && panels > 1 && !t.packs_weights &&
@@ -130,7 +171,7 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
       if (!sorted) {
         const Into into = in_memory ? Into{p.target.n, p.target.h, p.target.w}
                                     : Into{(s.row1 - s.row0) * columns * width, columns * width, width};
-        segment_count = sort_pixels(p, s, lens, into, channels.depth_at_once, segments, terms, pixels);
+        segment_count = sort_pixels(t, s, lens, into, channels, segments, terms, pixels);
         images_sorted = s.n1 - s.n0;
       }
       ahead = {};
@@ -139,7 +180,7 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
         int64_t count = 0;
         for (const Segment* g = segments; g < segments + segment_count; g++)
           count += g->pixel_count / g->run * TilesOf(int(g->run), most_pixels(channels.tile_vectors)).count *
-                   ((g->term_count + in_chunk - 1) / in_chunk);
+                   ((g->term_count + g->terms_in_chunk - 1) / g->terms_in_chunk);
         count *= panels;
         int row, rows;
         rows_reached(p, coming, row, rows);
@@ -149,11 +190,11 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
     const int first_panel = part * t.panels_per_piece,
               last_panel = first_panel + t.panels_per_piece < panels ? first_panel + t.panels_per_piece : panels;
     Panel<A> panel{.terms = terms,
-                   .terms_in_chunk = in_chunk,
                    .source = lens.data,
                    .step = lens.c,
                    .pixels = pixels,
-                   .vector_stride = vector_stride};
+                   .vector_stride = vector_stride,
+                   .tap_stride = (ascends(p.columns) ? 1 : -1) * int64_t(p.depth) * L};
     if constexpr (sizeof(T) == sizeof(A))
       if (near) {
         const int64_t vector = int64_t(group) * vectors;

@@ -33,6 +33,9 @@ constexpr int kNarrow = 12;  // target channels a group, or a vector's lanes: fe
 // Source channels a group: fewer make loops too short to pay for a tile, and for transposing its target where that lies
 // NCHW
 constexpr int kShallow = 4;
+// Of one vector of channels that slides: as many terms, or with channels_last as few channels of the source, as make it
+// faster even where some lanes are empty
+constexpr int kLeastSliding = 16, kFewSliding = 6;
 constexpr int kDeep = 16;  // source channels a group: so many pay for them also where a tile is narrow
 // wgrad of 1 x 1 filters does not turn planes of so many elements where there are so few channels on one side, and weights
 constexpr int kLargePlane = 256, kFewTurned = 24, kWeightsOfFew = 3072;
@@ -71,6 +74,13 @@ inline bool direct_takes_planes(const Problem& p, int width, int depth) {
   return whole && depth <= (plane >= kLargestPlane && !large_vectors ? kFewOfLarge : kFewTurned);
 }
 
+// Neighbouring targets of one vector of channels read the same elements of a row of the source, which is as the pass has it
+inline bool slides(const Problem& p, int width) {
+  const Conv2d& g = p.g;
+  return slides(instruction_set()) && p.pass != Pass::wgrad && width <= instruction_set().lanes(p.dtype) && g.S > 1 &&
+         g.stride_w == 1 && g.dilation_w == 1 && (g.R > 1 || g.stride_h == 1);
+}
+
 inline bool best(const Problem& p) {
   const Conv2d& g = p.g;
   const bool wgrad = p.pass == Pass::wgrad;
@@ -79,20 +89,22 @@ inline bool best(const Problem& p) {
   const int64_t terms = int64_t(depth) * g.R * g.S;
   // `direct` adds up the lanes of every output, and vectors of few terms are most of its work
   if (direct::is_matrix_product(p)) return p.pass == Pass::forward && terms <= kFewTerms;
+  const int lanes = instruction_set().lanes(p.dtype);
+  const bool large_vectors = instruction_set().vector_bytes > 32, nearly_full = 4 * width > 3 * lanes;
+  if (p.channels_last && slides(p, width) && depth <= kFewSliding && 8 * width >= 5 * lanes) return true;
   if (p.channels_last) {  // `direct` takes rows apart into planes, in wgrad those of dy as well, and group by group
     if (g.R * g.S == 1 && depth > kShallow) return true;
     return wgrad ? depth > 1 && width >= (g.groups > 1 ? full / 2 : full) : width >= full;
   }
   if (g.H == 1 && g.P == 1) {  // one dimension: `direct` is 1.1 to 1.3 times as fast
-    if (wgrad && g.stride_w == 1 && g.Q >= kLongRow * instruction_set().lanes(p.dtype) && width * terms < kManySums)
-      return false;
-    if (p.pass == Pass::forward && depth <= kShallow) return false;
+    if (wgrad && g.stride_w == 1 && g.Q >= kLongRow * lanes && width * terms < kManySums) return false;
+    if (p.pass == Pass::forward && (depth <= kShallow || (slides(p, width) && !nearly_full))) return false;
   }
+  if (slides(p, width) && g.H > 1 && terms >= kLeastSliding && nearly_full) return true;
   if (is_pointwise(g) && direct_takes_planes(p, width, depth)) return false;
   if (takes_planes(p)) return true;
   if (width < kNarrow) return width >= full && depth > kDeep;
   if (depth > kShallow) return true;
-  const bool large_vectors = instruction_set().vector_bytes > 32;
   if (wgrad) return depth > 1 && terms > (large_vectors ? kManyTermsOfLargeVectors : kManyTermsInWgrad);
   return terms >= (large_vectors && g.stride_w <= 2 ? kManyTermsOfLargeVectors : kManyTerms);
 }
@@ -169,6 +181,7 @@ struct Tables {
       weight_bytes *= t.slices == 1 ? 0 : t.slices, bias_bytes = 0;
     } else {
       t.in_planes = product.depth <= kPlanes && product.same_type && product.source.w == 1;
+      t.slides = slides(p, product.width);
       t.packs_weights = pieces == 1;  // and go no further than that thread's cache
       if (t.packs_weights) weight_bytes = 0;
     }

@@ -17,12 +17,11 @@ namespace convlab::CONVLAB_ISA::register_tiled {
 // What tiles of the same channels share
 template <class A> struct Panel {
   const Term* terms;
-  int terms_in_chunk;  // so many are met at once
   const A* source = nullptr;
   int64_t step = 0;  // from a channel of the source to the next, in elements
   const Pixel* pixels;
   const A* weights = nullptr;
-  int64_t vector_stride = 0;  // of the weights
+  int64_t vector_stride = 0, tap_stride = 0;  // of the weights; from a tap to the one that reads the next element
   const A* bias = nullptr;
   bool bias_of_pixels = false;  // not of channels
   A* target = nullptr;
@@ -35,10 +34,29 @@ struct Chunk {
   bool begins, many;  // with the bias, else what the target has is added; so many that the target is asked for
 };
 
-// M pixels, from `first` on, times NV vectors of channels. side_by_side: the pixels' source elements are, and one address
-// serves all.
-template <class A, int M, int NV, bool side_by_side>
+// T taps of a source channel, times one vector of channels: of neighbouring pixels, each of which reads the elements of the
+// one before it, but for a first and with a last. So M pixels need M + T - 1 broadcasts, not M T: with one vector of
+// channels those, two a cycle, are what an ordinary tile waits for.
+template <class A, int T, int M>
+CONVLAB_INLINE void slide(Vec<A> (&sums)[M][1], const A* near, const A* weights, int64_t tap_stride) {
+  Vec<A> taps[T];
+#pragma GCC unroll 4
+  for (int t = 0; t < T; t++) taps[t] = load<A>(weights + t * tap_stride);
+  keep(near);
+#pragma GCC unroll 32
+  for (int m = 0; m < M + T - 1; m++) {
+    Vec<A> value = broadcast<A>(near[m]);
+    keep(value);
+#pragma GCC unroll 4
+    for (int t = 0; t < T; t++)
+      if (t <= m && m - t < M) sums[m - t][0] += value * taps[t];
+  }
+}
+
+// M pixels, from `first` on, times NV vectors of channels
+template <class A, int M, int NV, Reads reads>
 CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
+  constexpr bool side_by_side = reads != Reads::apart;
   constexpr int L = kLanes<A>, kBases = side_by_side ? 1 : M;
   const Pixel* const pixels = p.pixels + first;
   A* const target = p.target;
@@ -61,7 +79,13 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
   for (const Term* t = chunk.first; t != chunk.last; t++) {
     int64_t at = t->source;
     const A* w = p.weights + int64_t(t->weights) * L;
-    for (const A* const end = w + int64_t(t->channels) * L; w != end; w += L, at += step) {
+    if constexpr (reads == Reads::sliding) {
+      if (t->count == 3) slide<A, 3>(sums, x[0] + at, w, p.tap_stride);
+      else if (t->count == 2) slide<A, 2>(sums, x[0] + at, w, p.tap_stride);
+      else slide<A, 1>(sums, x[0] + at, w, p.tap_stride);
+      continue;
+    }
+    for (const A* const end = w + int64_t(t->count) * L; w != end; w += L, at += step) {
       Vec<A> row[NV];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) row[v] = load<A>(w + v * vector_stride);
@@ -99,35 +123,40 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
 
 // The sums of a tile fill the registers. Of one vector that takes 24 pixels, with AVX-512, and there are no registers for
 // the addresses of so many: only where one address serves them all.
-constexpr int most_pixels(int vectors, bool side_by_side = false) {
-  return vectors == 1 && !side_by_side ? kTilePixels : kTilePixels * kTileVectors / vectors;
+constexpr int most_pixels(int vectors, Reads reads = Reads::apart) {
+  return vectors == 1 && reads == Reads::apart ? kTilePixels : kTilePixels * kTileVectors / vectors;
 }
 
-template <class A, int NV, bool side_by_side> auto tile_of(int pixels) {
-  return of_size<most_pixels(NV, side_by_side)>(pixels, [](auto m) { return &tile<A, m, NV, side_by_side>; });
+template <class A, int NV, Reads reads> auto tile_of(int pixels) {
+  return of_size<most_pixels(NV, reads)>(pixels, [](auto m) { return &tile<A, m, NV, reads>; });
 }
-template <class A, bool side_by_side> auto tile_of(int pixels, int vectors) {
+template <class A, Reads reads> auto tile_of(int pixels, int vectors) {
   if constexpr (kMostVectors >= 4)
-    if (vectors == 4) return tile_of<A, 4, side_by_side>(pixels);
+    if (vectors == 4) return tile_of<A, 4, reads>(pixels);
   if constexpr (kMostVectors >= 3)
-    if (vectors == 3) return tile_of<A, 3, side_by_side>(pixels);
-  return vectors == 2 ? tile_of<A, 2, side_by_side>(pixels) : tile_of<A, 1, side_by_side>(pixels);
+    if (vectors == 3) return tile_of<A, 3, reads>(pixels);
+  return vectors == 2 ? tile_of<A, 2, reads>(pixels) : tile_of<A, 1, reads>(pixels);
+}
+template <class A> auto tile_of(int pixels, int vectors, Reads reads) {
+  if constexpr (slides(kSet))
+    if (reads == Reads::sliding) return tile_of<A, 1, Reads::sliding>(pixels);
+  return reads == Reads::side_by_side ? tile_of<A, Reads::side_by_side>(pixels, vectors)
+                                      : tile_of<A, Reads::apart>(pixels, vectors);
 }
 
 // All pixels of one class, each run in tiles of nearly equal size, a chunk of the terms after another. begins: with the
 // bias, which other terms may have added already.
 template <class A> void tiles(const Panel<A>& p, const Segment& g, Ahead& ahead, bool begins = true) {
-  const TilesOf all(int(g.run), most_pixels(p.vectors, g.side_by_side));
+  const TilesOf all(int(g.run), most_pixels(p.vectors, g.reads));
   const Term *const first = p.terms + g.term, *const last = first + g.term_count;
   Chunk chunk{first, first, begins, begins && g.products >= kTermsToPrefetch};
   do {
-    chunk.last = last - chunk.first < p.terms_in_chunk ? last : chunk.first + p.terms_in_chunk;
+    chunk.last = last - chunk.first < g.terms_in_chunk ? last : chunk.first + g.terms_in_chunk;
     for (int64_t run = 0; run < g.pixel_count; run += g.run)
       for (int i = 0; i < all.count; i++) {
         const int size = all.size(i);
-        const auto f = g.side_by_side ? tile_of<A, true>(size, p.vectors) : tile_of<A, false>(size, p.vectors);
         ahead.ask();
-        f(p, chunk, g.pixel + run + all.first(i));
+        tile_of<A>(size, p.vectors, g.reads)(p, chunk, g.pixel + run + all.first(i));
       }
     chunk = {chunk.last, chunk.last, false, false};
   } while (chunk.first != last);
