@@ -200,11 +200,15 @@ def test_large_targets_of_few_weights(conv):
         Conv(1, 296, 13, 8, 296, 5, 4, (2, 1), (2, 1), groups=296),
         Conv(2, 32, 30, 33, 32, 3, 3, padding=(1, 1), groups=32),
         Conv(1, 256, 14, 14, 256, 7, 7, padding=(3, 3), groups=256),  # too many taps: copied
+        # bands of seven places and of fewer, of vectors of which the last is full twice, with parts of a strip
+        Conv(1, 37, 40, 19, 37, 3, 3, padding=(1, 1), groups=37),
+        Conv(20, 16, 5, 3, 16, 3, 3, padding=(4, 3), groups=16),  # rows and columns that meet padding alone
+        Conv(3, 40, 3, 23, 40, 3, 3, groups=40),
     ],
     ids=str,
 )
-def test_depthwise_of_pixels_far_apart(conv, dtype):
-    """channels_last, a multiple of many cache lines from pixel to pixel"""
+def test_depthwise_of_pixels(conv, dtype):
+    """channels_last, read where it lies; also a multiple of many cache lines from pixel to pixel"""
     x, w, b = conv.tensors(dtype)
 
     def run(x, w, b):

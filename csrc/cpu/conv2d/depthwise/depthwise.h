@@ -31,12 +31,16 @@ struct Block {
 };
 
 // Planes with filters of rows x columns, no stride and no dilation go without tiles: x or dy at row p + row_offset + r and
-// column q + column_offset + s meets w[r, s], or in dgrad the weight that lies opposite
+// column q + column_offset + s meets w[r, s], or in dgrad the weight that lies opposite. So do pixels that are read and
+// written where they lie, with 3 x 3.
 struct Window {
   int rows = 0, columns = 0;  // 0: there are tiles
   int row_offset = 0, column_offset = 0;
   bool flipped = false;
 };
+
+// Of pixels only with 32 registers
+CONVLAB_INLINE constexpr bool slides_over_pixels(const InstructionSet& set) { return set.vector_bytes > 32; }
 
 struct Depthwise {
   Product product;

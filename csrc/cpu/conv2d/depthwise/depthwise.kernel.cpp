@@ -3,7 +3,7 @@
 //
 // What it does    Three taps that lie along a tile share its loads: M + 2 of them feed 3 M multiply-adds, with three
 //                 vectors of weights in registers. The other taps load for themselves. channels_last is read where it
-//                 lies, in wide tiles: a few places and vectors of channels, so that whole lines are read one after
+//                 lies, by pixel_bands.h or in wide tiles: a few places and vectors of channels, so that whole lines are read one after
 //                 another; places come sorted by the taps that reach them, so padding costs nothing. Where many taps read
 //                 pixels so far apart that the L1 would not hold them, for other types and for planes, a strip's rows
 //                 are first copied between zeros. A vector of small planes is turned into pixels on the way, and
@@ -15,6 +15,7 @@
 //                 bands.h, for the usual filters, has none. In groups, with AVX-512, the port that moves lanes and
 //                 multiplies as well: 10 moves for 21 multiply-adds.
 #include "cpu/conv2d/depthwise/bands.h"
+#include "cpu/conv2d/depthwise/pixel_bands.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
 
@@ -145,16 +146,38 @@ void wide_tile(const Taps& taps, const A* source, int64_t step, const A* weights
       if (kVectorBytes < kCacheLine) __builtin_prefetch(target + (m + kTilesAhead * M) * target_step + v * L, 1);
     }
   const Tap *const triples = taps.list + taps.triples, *const end = triples + taps.singles;
-  for (const Tap* tap = taps.list; tap < end; tap++) {
+  const Tap* tap = taps.list;
+  for (; kManyRegisters && tap < triples; tap++) {
     const A *w = weights + tap->weights * L, *x = source + tap->source;
-    for (int i = tap < triples ? 3 : 1; i > 0; i--, w += taps.weight_step * L, x += step)
+    Vec<A> w0[V], w1[V], w2[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; v++, w += vector_stride, keep(w))
+      w0[v] = load<A>(w), w1[v] = load<A>(w + taps.weight_step * L), w2[v] = load<A>(w + 2 * taps.weight_step * L);
+#pragma GCC unroll 8
+    for (int j = 0; j < M + 2; j++, x += step, keep(x))
 #pragma GCC unroll 4
       for (int v = 0; v < V; v++) {
-        Vec<A> weight = load<A>(w + v * vector_stride);
+        Vec<A> value = load<A>(x + v * L);
+        keep(value);
+        if (j < M) sums[j < M ? j : 0][v] += w0[v] * value;
+        if (j >= 1 && j <= M) sums[j >= 1 && j <= M ? j - 1 : 0][v] += w1[v] * value;
+        if (j >= 2) sums[j >= 2 ? j - 2 : 0][v] += w2[v] * value;
+      }
+  }
+  for (; tap < end; tap++) {
+    const A *w = weights + tap->weights * L, *x = source + tap->source;
+    for (int i = tap < triples ? 3 : 1; i > 0; i--, w += taps.weight_step * L, x += step) {
+      const A *places[M], *vector = w;
+#pragma GCC unroll 4
+      for (int m = 0; m < M; m++) places[m] = m ? places[m ? m - 1 : 0] + step : x, keep(places[m]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++, vector += vector_stride, keep(vector)) {
+        Vec<A> weight = load<A>(vector);
         if (M > 1) keep(weight);
 #pragma GCC unroll 4
-        for (int m = 0; m < M; m++) sums[m][v] += weight * load<A>(x + m * step + v * L);
+        for (int m = 0; m < M; m++) sums[m][v] += weight * load<A>(places[m] + v * L);
       }
+    }
   }
 #pragma GCC unroll 4
   for (int m = 0; m < M; m++)
@@ -225,6 +248,11 @@ void run_pixels_of(const Depthwise& d, const T* source, const acc_t<T>* weights,
     T* const to_image = target + s.n0 * p.target.n;
     if constexpr (sizeof(T) == sizeof(A))
       if (d.source_in_place && d.target_in_place) {
+        if constexpr (slides_over_pixels(kSet) && !grouped)
+          if (d.window.rows) {
+            pixel_bands<A>(d, s, from_image, weights, bias, to_image, first, last);
+            continue;
+          }
         pixels_in_place(d, groups, s, from_image, weights, bias, to_image, first, last);
         continue;
       }

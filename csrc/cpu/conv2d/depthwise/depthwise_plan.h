@@ -13,6 +13,7 @@ constexpr int64_t kPanelBytes = 24 << 10;  // of a strip between zeros: it stays
 constexpr int64_t kCacheSets = 64;  // of the L1
 constexpr int64_t kSourceWays = 8;  // of it, for pixels that tiles read and write where they lie
 constexpr int kFewTaps = 25;  // so few read them where they lie in any case: 2 to 3.7 times as fast with 3 x 3, AVX-512
+constexpr int64_t kBandPixels = 32;  // of bands that slide over pixels, of the source and the target
 constexpr int64_t kTargetBytes = 256 << 10;  // of a strip of whole pixels: each block meets its lines in the L2
 constexpr int64_t kTurnedBytes = 16 << 10;  // of a vector of planes between zeros, which are turned into pixels
 constexpr int kLongestRow = 9;  // of a filter: its weights stay in registers
@@ -62,12 +63,16 @@ struct Tables {
 
     Product& product = d.product;
     const bool in_place = !d.planes && d.source_in_place && d.target_in_place, wide = in_place && p.pass != Pass::wgrad;
-    if (wide) d.vectors_per_piece = int(vectors);
+    const bool slides = wide && d.group == 1 && slides_over_pixels(instruction_set()) && has_window(g, false) &&
+                        g.R == 3 && g.S == 3 && stays_in_cache(product.source.w * element, kBandPixels);
+    if (slides) d.window = window_of(g, backwards);
+    const int64_t shares = slides ? std::clamp<int64_t>(kPiecesWanted / std::max(1, g.N), 1, vectors) : 1;
+    if (wide) d.vectors_per_piece = int((vectors + shares - 1) / shares);
     const int64_t pieces = std::max<int64_t>(1, g.N * (d.planes ? g.C : parts_of(d, vectors))),
                   rows = product.rows.target;
     const int64_t strips = std::max<int64_t>(
         {1, (kPiecesWanted + pieces - 1) / pieces,
-         in_place ? rows * product.columns.target * g.C * element / kTargetBytes : 1,
+         in_place && !slides ? rows * product.columns.target * g.C * element / kTargetBytes : 1,
          d.source_in_place ? 1 : (product.rows.source * d.row * element + kPanelBytes - 1) / kPanelBytes});
     product.rows_per_strip = int(std::max<int64_t>(1, (rows + strips - 1) / strips));
     if (wide && backwards) product.rows_per_strip = in_pairs(product.rows_per_strip);
@@ -91,13 +96,16 @@ struct Tables {
   }
 
  private:
+  static Window window_of(const Conv2d& g, bool backwards) {
+    return {.rows = g.R,
+            .columns = g.S,
+            .row_offset = backwards ? g.pad_h - (g.R - 1) : -g.pad_h,
+            .column_offset = backwards ? g.pad_w - (g.S - 1) : -g.pad_w,
+            .flipped = backwards};
+  }
+
   void take_planes(const Conv2d& g, bool backwards, bool same_type, bool wgrad) {
-    if (has_window(g, wgrad))
-      d.window = {.rows = g.R,
-                  .columns = g.S,
-                  .row_offset = backwards ? g.pad_h - (g.R - 1) : -g.pad_h,
-                  .column_offset = backwards ? g.pad_w - (g.S - 1) : -g.pad_w,
-                  .flipped = backwards};
+    if (has_window(g, wgrad)) d.window = window_of(g, backwards);
     d.source_in_place = d.window.rows && same_type && d.product.source.w == 1;
     d.target_in_place = same_type && d.product.target.w == 1 && (!backwards || g.stride_w == 1);
     d.in_pairs = backwards && g.stride_w == 2 && g.W > 1 && d.product.target.w == 1;
