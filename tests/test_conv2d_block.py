@@ -95,6 +95,9 @@ def same_bits(a, b):
 def random_problem(rng):
     groups, batch = rng.choice([1, 1, 2, 3]), rng.choice([1, 2, 9])
     channels, filters = groups * rng.choice([1, 3, 6, 17]), groups * rng.choice([1, 3, 8, 17, 40])
+    depthwise = rng.random() < 0.2
+    if depthwise:
+        groups = channels = filters = rng.choice([5, 17, 40])
     kernel, size = rng.choice([(1, 1), (3, 3), (5, 5), (3, 2)]), (rng.randint(9, 36), rng.randint(9, 36))
     x, w = torch.randn(batch, channels, *size), torch.randn(filters, channels // groups, *kernel)
     if rng.random() < 0.3:  # ties
@@ -108,11 +111,12 @@ def random_problem(rng):
     end = {
         "activation": activation,
         "negative_slope": slope,
-        "pool": rng.choice([None, 2, 2, 3, (3, 2), (1, 2), (2, 1)]),
+        "pool": rng.choice([None, None, None, 2, 2, 3, (3, 2), (1, 2), (2, 1)]),
     }
     bias, stride = rng.choice([None, torch.randn(filters)]), rng.choice([1, 1, 2])
-    winograd = ["winograd_2x2", "winograd_4x4"] if kernel == (3, 3) and stride == 1 else []
-    end["algo"] = rng.choice(["auto", "direct", "register_tiled", *winograd])
+    others = ["depthwise"] if depthwise else []
+    others += ["winograd_2x2", "winograd_4x4"] if kernel == (3, 3) and stride == 1 else []
+    end["algo"] = rng.choice(["auto", "direct", "register_tiled", *others])
     return (x, w, bias, stride, rng.choice([0, 1]), 1, groups), end
 
 

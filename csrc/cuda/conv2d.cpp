@@ -36,7 +36,7 @@ struct Cuda : ChangesLayout {
     c.rung->run->wgrad(c.plan, p.g, p.dtype, dy, x, dw, db, workspace.get(), stream);
   }
   void bias_grad(const Problem& p, const void* dy, void* db) const { conv2d_bias_grad(p.g, p.dtype, dy, db, stream); }
-  bool finishes(const Chosen<CudaRung>& c, const Ending& e, const Problem&) const {
+  bool finishes(const Chosen<CudaRung>& c, const Ending& e, const Problem&, bool) const {
     return has_epilogue(c.plan.epilogue, e);
   }
   void forward(const Chosen<CudaRung>& c, const Problem& p, const Ending& e, const Pool2d& pool, int64_t, const void* x,

@@ -15,6 +15,8 @@ struct Ending {
   Activation activation;
   int R, S;  // the window; 1 x 1: no pooling
   double slope;
+
+  CONVLAB_HD constexpr bool pools() const { return R * S > 1; }
 };
 
 constexpr int kPasses = 128;  // the bit of a winner that the gradient passes as it is

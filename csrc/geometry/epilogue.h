@@ -8,7 +8,7 @@ namespace convlab {
 enum class Epilogue { none, activation, two_by_two, windows };
 
 inline bool has_epilogue(Epilogue epilogue, const Ending& e) {
-  if (e.R * e.S == 1) return epilogue != Epilogue::none;
+  if (!e.pools()) return epilogue != Epilogue::none;
   return epilogue == Epilogue::windows || (epilogue == Epilogue::two_by_two && e.R == 2 && e.S == 2);
 }
 

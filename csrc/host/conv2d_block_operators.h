@@ -4,7 +4,8 @@
 //   void finish(const Ending&, const Pool2d&, int64_t side_by_side, DType, const void* x, void* y, void* winners_or_null)
 //     // y may be x where nothing is pooled
 //   void spread(const Ending&, const Pool2d&, int64_t side_by_side, DType, const void* dy, const void* winners, void* dx)
-//   bool finishes(const Chosen<Rung>&, const Ending&, const Problem&)  // whether the rung can do it all in one go, which is
+//   bool finishes(const Chosen<Rung>&, const Ending&, const Problem&, bool with_winners)  // whether the rung can do it all
+//     // in one go, which is
 //   void forward(const Chosen<Rung>&, const Problem&, const Ending&, const Pool2d&, int64_t side_by_side, const void* x,
 //                const void* w, const void* bias_or_null, void* y, void* winners_or_null)
 //
@@ -46,7 +47,7 @@ std::tuple<Tensor, Tensor> conv2d_block_forward(Tensor x, Tensor w, std::optiona
   const Problem problem =
       problem_on<Impl>(x, Pass::forward, dtype, g, channels_last, layouts(x, w, all, channels_last));
   auto chosen = resolve<typename Impl::Rung>(algo, problem);
-  const bool finishes = Impl(x).finishes(chosen, e, problem);
+  const bool finishes = Impl(x).finishes(chosen, e, problem, with_winners);
   if (finishes && !as_they_lie<Impl>(chosen) && asked<Impl>(chosen).output)  // an epilogue stores NCHW
     chosen = resolve<typename Impl::Rung>(chosen.row->id, problem_on<Impl>(x, Pass::forward, dtype, g, false, {}));
 
@@ -65,7 +66,7 @@ std::tuple<Tensor, Tensor> conv2d_block_forward(Tensor x, Tensor w, std::optiona
                       out_or_null("winners", with_winners ? &winners : nullptr));
       return {to_requested_layout<Impl>(y, channels_last), winners};
     }
-    const bool over = e.R * e.S == 1 && lie == Impl::takes_channels_last;  // an activation alone is made in place
+    const bool over = !e.pools() && lie == Impl::takes_channels_last;  // an activation alone is made in place
     Tensor full = over ? y : output(all, x.scalar_type(), x, channels_last, lie);
     backend.forward(chosen, problem, in("input", xp), in("weight", wp), in_or_null("bias", bias ? &bp : nullptr),
                     out("convolution", full));

@@ -42,9 +42,16 @@ struct Cpu {
     });
   }
 
-  bool finishes(const Chosen<CpuRung>& c, const Ending& e, const Problem& p) const { return c.plan.finishes(e, p.g.P); }
+  static bool activates(const Chosen<CpuRung>& c, const Ending& e, bool with_winners) {
+    return c.plan.activates && !e.pools() && !with_winners;
+  }
+  bool finishes(const Chosen<CpuRung>& c, const Ending& e, const Problem& p, bool with_winners) const {
+    return activates(c, e, with_winners) || c.plan.finishes(e, p.g.P);
+  }
   void forward(const Chosen<CpuRung>& c, const Problem& p, const Ending& e, const Pool2d& g, int64_t channels,
                const void* x, const void* w, const void* bias, void* y, void* winners) const {
+    if (activates(c, e, winners))
+      return c.rung->run(c.plan, p, {.first = x, .second = w, .bias = bias, .output = y, .ending = e});
     const Finish finish{.ending = e,
                         .P = g.P,
                         .Q = g.Q,

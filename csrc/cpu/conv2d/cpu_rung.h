@@ -17,12 +17,14 @@ struct CpuPlan {
   int64_t workspace = 0, scratch = 0;  // bytes: of all threads together, and of each
   std::shared_ptr<const void> tables{};  // the algorithm's own
   Epilogue epilogue = Epilogue::none;  // strip by strip; where it has none, the ending is a pass of its own
+  bool activates =
+      false;  // an activation alone costs no pass, if nothing is kept for a gradient: sums become what it makes
   int strip_step = 0;  // strips begin at rows that are multiples of this; 0: of rows_per_strip
 
   // windows: of strips that have all of their rows
   bool finishes(const Ending& e, int rows) const {
     const int step = strip_step ? strip_step : rows_per_strip;
-    return has_epilogue(epilogue, e) && (e.R * e.S == 1 || step >= rows || step % e.R == 0);
+    return has_epilogue(epilogue, e) && (!e.pools() || step >= rows || step % e.R == 0);
   }
 };
 
@@ -40,6 +42,7 @@ struct Operands {
   const void* bias;  // of the output's channels, in forward and dgrad; may be null
   void* output;
   const Finish* finish = nullptr;  // of forward, by a plan that finishes it: then there is no output
+  Ending ending{};  // of forward, by a plan that activates: what the output becomes
 };
 
 // Makes an algorithm's `run` known. Each algorithm's .cpp ends with one.

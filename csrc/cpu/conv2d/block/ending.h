@@ -127,6 +127,15 @@ template <class F> CONVLAB_INLINE void with_activation(Activation activation, F 
   else if (activation == Activation::relu6) f.template operator()<Activation::relu6>();
   else f.template operator()<Activation::none>();
 }
+
+// Sums in registers -> what an activation alone makes of them. each(f): calls f(sum) for each of them
+template <class A, class Each> CONVLAB_INLINE void activate(const Ending& e, Each each) {
+  if (e.activation == Activation::none) return;
+  with_activation(e.activation, [&, slope = A(e.slope)]<Activation activation>() __attribute__((always_inline)) {
+    each([&](Vec<A>& sum) __attribute__((always_inline)) { sum = activated_as<activation, A>(sum, slope); });
+  });
+}
+
 template <class F> CONVLAB_INLINE void with_ending(const Ending& e, F f) {
   with_activation(e.activation,
                   [&]<Activation activation>() __attribute__((always_inline)) { with_window<activation>(e, f); });

@@ -50,6 +50,7 @@ template <class A> struct Band {
   int64_t target_row;
   int rows;
   int last_lanes;  // of the last vector
+  Ending ending;
 };
 
 // The V + 2 vectors of a row, or what neighbouring columns are loaded from
@@ -91,7 +92,8 @@ void each_band(const Depthwise& d, const Strip& s, const Lens<const A>& source, 
                  {},
                  target_row,
                  s.row1 - s.row0,
-                 first + v < vectors ? L : columns - (vectors - 1) * L};
+                 first + v < vectors ? L : columns - (vectors - 1) * L,
+                 d.ending};
     for (int k = 0; k < v + 2 && kMasks; k++) band.masks[k] = inside(from + (k - 1) * L, d.product.columns.source, L);
     f(band, column, v);
     first += v;

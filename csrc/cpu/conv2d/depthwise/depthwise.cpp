@@ -42,7 +42,8 @@ void pack(const Tables& t, const Problem& p, const Operands& o, const Shared& sh
 
 void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
   const Tables& t = *static_cast<const Tables*>(plan.tables.get());
-  const Depthwise& d = t.d;
+  Depthwise d = t.d;
+  d.ending = o.ending;
   const CpuScratch memory(CpuScratch::shared, plan.workspace);
   Carver carver{memory.get()};
   const Shared shared(carver, t.weight_bytes, t.bias_bytes);

@@ -3,6 +3,7 @@
 #pragma once
 #include "cpu/conv2d/product.h"
 #include "cpu/stub.h"
+#include "geometry/ending.h"
 
 namespace convlab {
 namespace depthwise {
@@ -60,6 +61,7 @@ struct Depthwise {
   int rows_reached = 0;  // of the source, by any strip
   int vectors_per_piece = 1;  // of channels
   int slices = 1;  // of wgrad
+  Ending ending{};  // an activation that is made of sums in registers, if there is one
 };
 
 // How many pieces share a strip that has so many vectors of channels

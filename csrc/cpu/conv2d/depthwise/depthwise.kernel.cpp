@@ -21,8 +21,8 @@ namespace convlab::CONVLAB_ISA::depthwise {
 
 // M places of `lanes` channels or columns, `step` elements apart in the source. weights [R S, group, L]
 template <class A, bool grouped, int M>
-void tile(const Taps& taps, const Groups<A, grouped>& groups, const A* source, int64_t step, const A* weights,
-          const A* bias, A* target, int64_t target_step, int lanes) {
+void tile(const Taps& taps, const Groups<A, grouped>& groups, const Ending& ending, const A* source, int64_t step,
+          const A* weights, const A* bias, A* target, int64_t target_step, int lanes) {
   constexpr int L = kLanes<A>;
   Vec<A> sums[M];
 #pragma GCC unroll 16
@@ -52,18 +52,22 @@ void tile(const Taps& taps, const Groups<A, grouped>& groups, const A* source, i
       for (int m = 0; m < M; m++, x += step) sums[m] += w * each(load<A>(x));
     }
 
+  activate<A>(ending, [&](auto f) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; m++) f(sums[m]);
+  });
 #pragma GCC unroll 16
   for (int m = 0; m < M; m++, target += target_step) store_some<A>(target, sums[m], lanes);
 }
 
 template <class A, bool grouped>
-void tiles(const Taps& taps, const Groups<A, grouped>& groups, int count, const A* source, int64_t step,
-           const A* weights, const A* bias, A* target, int64_t target_step, int lanes) {
+void tiles(const Taps& taps, const Groups<A, grouped>& groups, const Ending& ending, int count, const A* source,
+           int64_t step, const A* weights, const A* bias, A* target, int64_t target_step, int lanes) {
   constexpr int most = grouped ? kGroupPlaces : kPlaces;
   for (int places; count > 0; count -= places, source += places * step, target += places * target_step) {
     places = next_tile(count, most);
-    of_size<most>(places, [](auto m) { return &tile<A, grouped, m>; })(taps, groups, source, step, weights, bias,
-                                                                       target, target_step, lanes);
+    of_size<most>(places, [](auto m) { return &tile<A, grouped, m>; })(taps, groups, ending, source, step, weights,
+                                                                       bias, target, target_step, lanes);
   }
 }
 
@@ -101,6 +105,10 @@ template <class A, int R, int S, int V> void window(const Band<A>& band, const A
       });
     }
     if (t >= R - 1) {
+      activate<A>(band.ending, [&](auto f) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+        for (int i = 0; i < V; i++) f(sums[0][i]);
+      });
 #pragma GCC unroll 8
       for (int i = 0; i < V; i++) store_some<A>(target + i * L, sums[0][i], i < V - 1 ? L : last_lanes);
       target += target_row;
@@ -134,8 +142,8 @@ constexpr int kTilesAhead = 2;  // lines of the target are asked for, unless vec
 // M places times V vectors of channels side by side, `step` elements and one vector apart. weights: of vectors
 // `vector_stride` apart
 template <class A, int M, int V>
-void wide_tile(const Taps& taps, const A* source, int64_t step, const A* weights, int64_t vector_stride, const A* bias,
-               A* target, int64_t target_step) {
+void wide_tile(const Taps& taps, const Ending& ending, const A* source, int64_t step, const A* weights,
+               int64_t vector_stride, const A* bias, A* target, int64_t target_step) {
   constexpr int L = kLanes<A>;
   Vec<A> sums[M][V];
 #pragma GCC unroll 4
@@ -179,6 +187,12 @@ void wide_tile(const Taps& taps, const A* source, int64_t step, const A* weights
       }
     }
   }
+  activate<A>(ending, [&](auto f) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v++) f(sums[m][v]);
+  });
 #pragma GCC unroll 4
   for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
@@ -203,7 +217,7 @@ void pixels_in_place(const Depthwise& d, const Groups<A, grouped>& groups, const
              if (grouped || whole < 2) {
                for (int v = first; v < last; v++) {
                  const int channel = first_channel(d.channels, v, L);
-                 tiles<A>(taps, groups, count, x + channel, step, weights + v * vector_stride, bias + channel,
+                 tiles<A>(taps, groups, d.ending, count, x + channel, step, weights + v * vector_stride, bias + channel,
                           y + channel, y_step, L);
                }
                return;
@@ -216,8 +230,8 @@ void pixels_in_place(const Depthwise& d, const Groups<A, grouped>& groups, const
                  const auto f = (wide == kWide ? &wide_tile_of<A, kWide>
                                  : wide == 2   ? &wide_tile_of<A, 2>
                                                : &wide_tile_of<A, 1>)(places);
-                 f(taps, x + channel, step, weights + v * vector_stride, vector_stride, bias + channel, y + channel,
-                   y_step);
+                 f(taps, d.ending, x + channel, step, weights + v * vector_stride, vector_stride, bias + channel,
+                   y + channel, y_step);
                }
              }
            });
@@ -264,7 +278,8 @@ void run_pixels_of(const Depthwise& d, const T* source, const acc_t<T>* weights,
       if constexpr (sizeof(T) == sizeof(A))
         if (d.target_in_place) to = {image, p.target.h, p.target.w, 0};
       each_run(d, s, from, to, [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
-        tiles<A>(taps, groups, count, x, step, weights + int64_t(v) * d.kernel_taps * L, bias + channel, y, y_step, L);
+        tiles<A>(taps, groups, d.ending, count, x, step, weights + int64_t(v) * d.kernel_taps * L, bias + channel, y,
+                 y_step, L);
       });
       if (!d.target_in_place)
         give_pixels(bench.target, s.row1 - s.row0, p.columns.target, lanes, image + s.row0 * p.target.h, p.target);
@@ -354,8 +369,8 @@ void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, co
         });
       for (int q = 0; q < c.count && !d.window.rows; q += L) {
         if (q + L > c.count && c.count > L) q = c.count - L;
-        tiles<A>(block->taps, Groups<A, false>(1), r.count, from.at(r.from, c.from + q), r.from_step * from.row,
-                 bench.weights, bench.bias, to + q, row, c.count < L ? c.count : L);
+        tiles<A>(block->taps, Groups<A, false>(1), d.ending, r.count, from.at(r.from, c.from + q),
+                 r.from_step * from.row, bench.weights, bench.bias, to + q, row, c.count < L ? c.count : L);
       }
       if (d.target_in_place) continue;
       for (int j = 0; j < r.count && !d.in_pairs; j++)

@@ -195,7 +195,8 @@ inline CpuPlan plan(const Problem& problem) {
           .slices = d.slices,
           .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
           .scratch = measured<Bench>(p.dtype, d, tables->lanes, p.pass == Pass::wgrad),
-          .tables = tables};
+          .tables = tables,
+          .activates = is_sum_type(p.dtype)};
 }
 
 // Tiles along rows of one dimension have no neighbours to share loads with: there `direct` is faster along long ones

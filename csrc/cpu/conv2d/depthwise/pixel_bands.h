@@ -10,6 +10,7 @@
 //                 4, the L1 does not hold two rows of a band, and wide tiles are faster.
 // What bounds it  multiply-adds and memory, about alike.
 #pragma once
+#include "cpu/conv2d/block/ending.h"
 #include "cpu/conv2d/depthwise/strip_sources.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
@@ -25,6 +26,7 @@ template <class A> struct PixelBand {
   A* target;
   int64_t target_row, target_column;
   int rows;
+  Ending ending;
 };
 
 // M places; whole: all columns exist. weights [9, L]
@@ -58,6 +60,10 @@ void pixel_band(const PixelBand<A>& band, const A* weights, bool flipped, const 
       }
     }
     if (t >= 2) {
+      activate<A>(band.ending, [&](auto f) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+        for (int m = 0; m < M; m++) f(sums[0][m]);
+      });
       A* to = target;
 #pragma GCC unroll 8
       for (int m = 0; m < M; m++, to += target_column, keep(to)) store<A>(to, sums[0][m]);
@@ -88,7 +94,8 @@ void pixel_bands(const Depthwise& d, const Strip& s, const A* source, const A* w
                       target + s.row0 * to.h + q * to.w,
                       to.h,
                       to.w,
-                      s.row1 - s.row0};
+                      s.row1 - s.row0,
+                      d.ending};
     const bool whole = band.column0 == 0 && band.column1 == places + 2;
     const auto f = of_size<kBandPlaces>(places, [](auto m) { return &pixel_band<A, m, false>; });
     const auto g = of_size<kBandPlaces>(places, [](auto m) { return &pixel_band<A, m, true>; });

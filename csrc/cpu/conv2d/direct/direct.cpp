@@ -37,6 +37,7 @@ void run(const CpuPlan& plan, const Problem& problem, const Operands& o) {
   const void* const weights = packs(p) ? shared.weights : second;
   if (packs(p)) kernels::direct_pack.of(p.dtype)(filters_of(p), second, p.pass == Pass::dgrad, shared.weights);
   RowProduct rp = t.rp;
+  rp.ending = o.ending;
   CpuPlan finishing = plan;
   Finish finish{};
   if (o.finish) {

@@ -25,6 +25,7 @@ struct RowProduct {
   int parts = 1;  // of a group's target channels, where there are few strips
   bool in_place = false;  // the source's rows are as good as a panel: at least a vector, no padding, no stride
   int slices = 1;  // of wgrad's strips
+  Ending ending{};  // an activation that tiles make of their sums, if there is one
   int64_t finished_bytes = 0;  // of a strip's target that a block's ending makes something else of; 0: it is written
 };
 

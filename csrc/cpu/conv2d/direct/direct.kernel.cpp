@@ -27,6 +27,7 @@ template <class A> struct Tiles {
   int64_t weight_channel;
   A* target;
   int64_t target_channel;
+  Ending ending;
 };
 
 // K target channels times V vectors
@@ -76,6 +77,12 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
     for (int k = 0; k < K; k++)
 #pragma GCC unroll 8
       for (int v = 0; v < V; v++) sums[k][v] += put_aside[k][v];
+  activate<A>(at.ending, [&](auto f) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+    for (int k = 0; k < K; k++)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; v++) f(sums[k][v]);
+  });
 #pragma GCC unroll 8
   for (int k = 0; k < K; k++)
 #pragma GCC unroll 8
@@ -181,8 +188,9 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
 
       for (int64_t begin = 0; begin < count; begin += block) {
         const int64_t end = begin + block < count ? begin + block : count;
-        Tiles<A> at{b.terms + first[0], first[1] - first[0], field.data, nullptr, nullptr, rp.filters.lane, nullptr,
-                    strides.c};
+        Tiles<A> at{
+            b.terms + first[0], first[1] - first[0], field.data, nullptr, nullptr, rp.filters.lane, nullptr, strides.c,
+            rp.ending};
         for (int k = first_channel, channels; k < end_channel; k += channels) {
           channels = channels_of_tile(end_channel - k, kSums);
           at.weights = weights + k * rp.filters.lane, at.bias = bias + k;

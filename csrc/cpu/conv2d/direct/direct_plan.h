@@ -138,7 +138,8 @@ inline CpuPlan plan(const Problem& problem) {
           .tables = tables,
           .epilogue = is_matrix_product(problem) ? Epilogue::none
                       : p.g.P == problem.g.P     ? Epilogue::windows
-                                                 : Epilogue::activation};
+                                                 : Epilogue::activation,
+          .activates = is_sum_type(p.dtype) && !is_matrix_product(problem)};
 }
 
 inline CpuRung rung{.can = can_all, .why_not = no_reason, .plan = plan, .best = always_best};

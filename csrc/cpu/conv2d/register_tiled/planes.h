@@ -25,6 +25,7 @@ struct PlanesProduct {
   int Q;  // pixels of a row of an image
   Apart source, target;
   int parts = 1;  // of the rows, where there are few blocks of pixels
+  Ending ending{};  // an activation that tiles make of their sums, if there is one
 };
 
 // Pixels of a row of an image

@@ -50,7 +50,8 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
     bench.rows[i] = {p.packed ? int64_t(i / L) * p.depth * L + i % L : i * p.row,
                      in_panel ? int64_t(i) * width : i * p.pixels};
   Term term{0, 0, p.depth};
-  Panel<A> panel{.terms = &term, .step = p.packed ? L : 1, .pixels = bench.rows, .bias_of_pixels = true};
+  Panel<A> panel{
+      .terms = &term, .step = p.packed ? L : 1, .pixels = bench.rows, .bias_of_pixels = true, .ending = p.ending};
   const int channels_of_source = p.depth / p.source.taps(), channels_of_target = p.rows / taps;
   const int64_t planes_of_source = channels_of_source * p.source.plane,
                 planes_of_target = channels_of_target * p.target.plane;
@@ -107,7 +108,7 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
           A* const woven = target + image + row / taps * p.target.plane;
           const bool weaves_now = weaves && i + 1 == chunks;
           if (weaves_now) ask_for_woven(p.target, runs_of(b), ends[b], rows / taps, woven);
-          tiles<A>(panel, segment, ahead, c == 0);
+          tiles<A>(panel, segment, ahead, c == 0, i + 1 == chunks);
           if (weaves_now) weave(bench.target + row * width, width, p.target, runs_of(b), ends[b], rows / taps, woven);
           if (finish && i + 1 == chunks)
             finish_rows(*finish, bench.target + row * width, width, rows, panel.lanes, to + row * finish->to.c);

@@ -95,7 +95,8 @@ inline CpuPlan planes_plan(const Problem& p) {
           .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
           .scratch = measured<PlanesBench>(p.dtype, tables->product, tables->blocks, false),
           .tables = tables,
-          .epilogue = tables->product.target.apart() ? Epilogue::none : Epilogue::activation};
+          .epilogue = tables->product.target.apart() ? Epilogue::none : Epilogue::activation,
+          .activates = !tables->product.target.apart()};
 }
 
 }  // namespace convlab::register_tiled

@@ -14,7 +14,8 @@ void pack(const Filters& f, DType dtype, const void* w, int64_t vectors, int64_t
 
 void run_planes(const CpuPlan& plan, const Problem& p, const Operands& o) {
   const PlanesTables& t = *static_cast<const PlanesTables*>(plan.tables.get());
-  const PlanesProduct& product = t.product;
+  PlanesProduct product = t.product;
+  product.ending = o.ending;
   const CpuScratch memory(CpuScratch::shared, plan.workspace);
   Carver carver{memory.get()};
   const Shared shared(carver, t.weight_bytes, t.bias_bytes);
@@ -52,6 +53,7 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
                          });
   }
   TiledProduct finished = t;
+  finished.ending = o.ending;
   CpuPlan finishing = plan;
   Finish finish{};
   if (o.finish) {

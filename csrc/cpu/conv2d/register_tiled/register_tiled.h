@@ -20,6 +20,7 @@ struct TiledProduct {
   bool in_planes = false;  // the source's planes are read where they lie
   bool slides = false;  // in forward and dgrad, where planes are read or copied: pixels of a row share what they read
   int window = 0;  // elements of the windows that a block's ending makes of the target; 0: none, the target is written
+  Ending ending{};  // an activation that tiles make of their sums, if there is one
   bool packs_weights = false;  // a piece packs the weights of its channels, which no other meets
 };
 

@@ -194,7 +194,8 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
                    .step = lens.c,
                    .pixels = pixels,
                    .vector_stride = vector_stride,
-                   .tap_stride = (ascends(p.columns) ? 1 : -1) * int64_t(p.depth) * L};
+                   .tap_stride = (ascends(p.columns) ? 1 : -1) * int64_t(p.depth) * L,
+                   .ending = t.ending};
     if constexpr (sizeof(T) == sizeof(A))
       if (near) {
         const int64_t vector = int64_t(group) * vectors;

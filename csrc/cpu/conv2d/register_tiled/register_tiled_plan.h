@@ -217,7 +217,8 @@ inline CpuPlan plan(const Problem& problem) {
           .tables = tables,
           .epilogue = !is_sum_type(p.dtype)  ? Epilogue::none
                       : p.g.P == problem.g.P ? Epilogue::windows
-                                             : Epilogue::activation};
+                                             : Epilogue::activation,
+          .activates = is_sum_type(p.dtype)};
 }
 
 inline CpuRung rung{.can = can, .why_not = why_not, .plan = plan, .best = best};

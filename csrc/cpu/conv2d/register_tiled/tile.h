@@ -3,6 +3,7 @@
 // instructions for 24 multiply-adds, where twelve times two need 17 and 46; on a core whose other thread is busy that is
 // what counts. Their weights come from the L1, because all tiles meet some of the terms before any meets the next.
 #pragma once
+#include "cpu/conv2d/block/ending.h"
 #include "cpu/conv2d/register_tiled/ahead.h"
 #include "cpu/conv2d/register_tiled/source_of_strip.h"
 
@@ -26,12 +27,13 @@ template <class A> struct Panel {
   bool bias_of_pixels = false;  // not of channels
   A* target = nullptr;
   int vectors = 0, lanes = 0;
+  Ending ending{};  // of the last chunk
 };
 
 // Some terms of a class
 struct Chunk {
   const Term *first, *last;
-  bool begins, many;  // with the bias, else what the target has is added; so many that the target is asked for
+  bool begins, ends, many;  // with the bias, else what the target has is added; so many that the target is asked for
 };
 
 // T taps of a source channel, times one vector of channels: of neighbouring pixels, each of which reads the elements of the
@@ -101,24 +103,24 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
     }
   }
 
-  if (p.lanes == NV * L) {
+  // f(sum, where it goes, lanes)
+  const auto each_of = [&](auto whole, auto f) __attribute__((always_inline)) {
 #pragma GCC unroll 32
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) {
-        A* const to = target + pixels[m].target + v * L;
-        store<A>(to, chunk.begins ? sums[m][v] : sums[m][v] + load<A>(to));
-      }
-  } else {
-#pragma GCC unroll 32
-    for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) {
-        A* const to = target + pixels[m].target + v * L;
-        const int left = p.lanes - v * L;
-        store_some<A>(to, chunk.begins ? sums[m][v] : sums[m][v] + load_some<A>(to, left), left);
-      }
-  }
+      for (int v = 0; v < NV; v++) f(sums[m][v], target + pixels[m].target + v * L, whole ? L : p.lanes - v * L);
+  };
+  const auto each = [&](auto f) __attribute__((always_inline)) {
+    if (p.lanes == NV * L) each_of(std::true_type(), f);
+    else each_of(std::false_type(), f);
+  };
+  if (!chunk.begins)
+    each([](Vec<A>& sum, A* to, int lanes) __attribute__((always_inline)) { sum += load_some<A>(to, lanes); });
+  if (chunk.ends)
+    activate<A>(p.ending, [&](auto f) __attribute__((always_inline)) {
+      each_of(std::true_type(), [&](Vec<A>& sum, A*, int) __attribute__((always_inline)) { f(sum); });
+    });
+  each([](Vec<A>& sum, A* to, int lanes) __attribute__((always_inline)) { store_some<A>(to, sum, lanes); });
 }
 
 // The sums of a tile fill the registers. Of one vector that takes 24 pixels, with AVX-512, and there are no registers for
@@ -145,20 +147,21 @@ template <class A> auto tile_of(int pixels, int vectors, Reads reads) {
 }
 
 // All pixels of one class, each run in tiles of nearly equal size, a chunk of the terms after another. begins: with the
-// bias, which other terms may have added already.
-template <class A> void tiles(const Panel<A>& p, const Segment& g, Ahead& ahead, bool begins = true) {
+// bias, which other terms may have added already; ends: no others follow.
+template <class A> void tiles(const Panel<A>& p, const Segment& g, Ahead& ahead, bool begins = true, bool ends = true) {
   const TilesOf all(int(g.run), most_pixels(p.vectors, g.reads));
   const Term *const first = p.terms + g.term, *const last = first + g.term_count;
-  Chunk chunk{first, first, begins, begins && g.products >= kTermsToPrefetch};
+  Chunk chunk{first, first, begins, ends, begins && g.products >= kTermsToPrefetch};
   do {
     chunk.last = last - chunk.first < g.terms_in_chunk ? last : chunk.first + g.terms_in_chunk;
+    chunk.ends = ends && chunk.last == last;
     for (int64_t run = 0; run < g.pixel_count; run += g.run)
       for (int i = 0; i < all.count; i++) {
         const int size = all.size(i);
         ahead.ask();
         tile_of<A>(size, p.vectors, g.reads)(p, chunk, g.pixel + run + all.first(i));
       }
-    chunk = {chunk.last, chunk.last, false, false};
+    chunk = {chunk.last, chunk.last, false, false, false};
   } while (chunk.first != last);
 }
 
