@@ -203,6 +203,8 @@ def test_large_targets_of_few_weights(conv):
         Conv(1, 40, 15, 17, 40, 7, 6, padding=(3, 3), groups=40),  # too many taps: copied
         Conv(2, 33, 9, 31, 33, 5, 5, padding=(2, 2), groups=33),
         Conv(1, 24, 8, 5, 24, 5, 5, padding=(3, 5), groups=24),
+        Conv(2, 40, 18, 35, 40, 3, 3, (2, 2), (1, 1), groups=40),
+        Conv(2, 33, 11, 8, 33, 5, 5, (2, 2), (3, 2), groups=33),
         # bands of seven places and of fewer, of vectors of which the last is full twice, with parts of a strip
         Conv(1, 37, 40, 19, 37, 3, 3, padding=(1, 1), groups=37),
         Conv(20, 16, 5, 3, 16, 3, 3, padding=(4, 3), groups=16),  # rows and columns that meet padding alone

@@ -31,13 +31,14 @@ struct Block {
   Taps taps;
 };
 
-// Planes with filters of rows x columns, no stride and no dilation go without tiles: x or dy at row p + row_offset + r and
-// column q + column_offset + s meets w[r, s], or in dgrad the weight that lies opposite. So do pixels that are read and
-// written where they lie, with 3 x 3.
+// Planes with filters of rows x columns, no stride and no dilation go without tiles: x or dy at row p step + row_offset + r
+// and column q step + column_offset + s meets w[r, s], or in dgrad the weight that lies opposite. So do pixels that are read
+// and written where they lie (pixel_bands.h), these also with a stride.
 struct Window {
   int rows = 0, columns = 0;  // 0: there are tiles
   int row_offset = 0, column_offset = 0;
   bool flipped = false;
+  int step = 1;
 };
 
 // Of pixels only with 32 registers

@@ -3,19 +3,20 @@
 //
 // What it does    Three taps that lie along a tile share its loads: M + 2 of them feed 3 M multiply-adds, with three
 //                 vectors of weights in registers. The other taps load for themselves. channels_last is read where it
-//                 lies, by pixel_bands.h or in wide tiles: a few places and vectors of channels, so that whole lines are read one after
-//                 another; places come sorted by the taps that reach them, so padding costs nothing. Where many taps read
-//                 pixels so far apart that the L1 would not hold them, for other types and for planes, a strip's rows
-//                 are first copied between zeros. A vector of small planes is turned into pixels on the way, and
-//                 back: rows of seven elements would leave most lanes without work. In groups, every lane meets the
-//                 channels of its group one after another, each moved to all lanes of the group first; what a place
-//                 loads and moves serves three taps.
+//                 lies, by pixel_bands.h, or in wide_tiles.h of a few places and vectors of channels; places come
+//                 sorted by the taps that reach them, so padding costs nothing. Where many taps read pixels so far apart
+//                 that the L1 would not hold them, for other types and for planes, a strip's rows are first copied
+//                 between zeros. A vector of small planes is turned into pixels on the way, and back: rows of seven
+//                 elements would leave most lanes without work. In groups, every lane meets the channels of its group
+//                 one after another, each moved to all lanes of the group first; what a place loads and moves serves
+//                 three taps.
 // Against direct  a third to a half of the loads, and channels_last without gathering. Groups fill a vector together.
 // What bounds it  multiply-adds and memory, about alike for 3 x 3. For planes, loads astride two cache lines;
 //                 bands.h, for the usual filters, has none. In groups, with AVX-512, the port that moves lanes and
 //                 multiplies as well: 10 moves for 21 multiply-adds.
 #include "cpu/conv2d/depthwise/bands.h"
 #include "cpu/conv2d/depthwise/pixel_bands.h"
+#include "cpu/conv2d/depthwise/wide_tiles.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
 
@@ -133,74 +134,6 @@ void give_pixels(const A* panel, int rows, int columns, int lanes, T* to, const 
   if (strides.c != 1) return give_back(panel, L, rows, columns, lanes, to, strides);
   for (int i = 0; i < rows; i++, to += strides.h)
     for (int j = 0; j < columns; j++, panel += L) store_some<A>(to + j * strides.w, load<A>(panel), lanes);
-}
-
-constexpr int kWide = 4;  // vectors of a wide tile
-constexpr int kWidePlaces = kManyRegisters ? 4 : 2;  // with their weights they fit 32 registers, or 16
-constexpr int kTilesAhead = 2;  // lines of the target are asked for, unless vectors are lines: most are written unread
-
-// M places times V vectors of channels side by side, `step` elements and one vector apart. weights: of vectors
-// `vector_stride` apart
-template <class A, int M, int V>
-void wide_tile(const Taps& taps, const Ending& ending, const A* source, int64_t step, const A* weights,
-               int64_t vector_stride, const A* bias, A* target, int64_t target_step) {
-  constexpr int L = kLanes<A>;
-  Vec<A> sums[M][V];
-#pragma GCC unroll 4
-  for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; v++) {
-      sums[m][v] = load<A>(bias + v * L);
-      if (kVectorBytes < kCacheLine) __builtin_prefetch(target + (m + kTilesAhead * M) * target_step + v * L, 1);
-    }
-  const Tap *const triples = taps.list + taps.triples, *const end = triples + taps.singles;
-  const Tap* tap = taps.list;
-  for (; kManyRegisters && tap < triples; tap++) {
-    const A *w = weights + tap->weights * L, *x = source + tap->source;
-    Vec<A> w0[V], w1[V], w2[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; v++, w += vector_stride, keep(w))
-      w0[v] = load<A>(w), w1[v] = load<A>(w + taps.weight_step * L), w2[v] = load<A>(w + 2 * taps.weight_step * L);
-#pragma GCC unroll 8
-    for (int j = 0; j < M + 2; j++, x += step, keep(x))
-#pragma GCC unroll 4
-      for (int v = 0; v < V; v++) {
-        Vec<A> value = load<A>(x + v * L);
-        keep(value);
-        if (j < M) sums[j < M ? j : 0][v] += w0[v] * value;
-        if (j >= 1 && j <= M) sums[j >= 1 && j <= M ? j - 1 : 0][v] += w1[v] * value;
-        if (j >= 2) sums[j >= 2 ? j - 2 : 0][v] += w2[v] * value;
-      }
-  }
-  for (; tap < end; tap++) {
-    const A *w = weights + tap->weights * L, *x = source + tap->source;
-    for (int i = tap < triples ? 3 : 1; i > 0; i--, w += taps.weight_step * L, x += step) {
-      const A *places[M], *vector = w;
-#pragma GCC unroll 4
-      for (int m = 0; m < M; m++) places[m] = m ? places[m ? m - 1 : 0] + step : x, keep(places[m]);
-#pragma GCC unroll 4
-      for (int v = 0; v < V; v++, vector += vector_stride, keep(vector)) {
-        Vec<A> weight = load<A>(vector);
-        if (M > 1) keep(weight);
-#pragma GCC unroll 4
-        for (int m = 0; m < M; m++) sums[m][v] += weight * load<A>(places[m] + v * L);
-      }
-    }
-  }
-  activate<A>(ending, [&](auto f) __attribute__((always_inline)) {
-#pragma GCC unroll 4
-    for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
-      for (int v = 0; v < V; v++) f(sums[m][v]);
-  });
-#pragma GCC unroll 4
-  for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; v++) store<A>(target + m * target_step + v * L, sums[m][v]);
-}
-
-template <class A, int V> auto wide_tile_of(int places) {
-  return of_size<kWidePlaces>(places, [](auto m) { return &wide_tile<A, m, V>; });
 }
 
 // A strip of an image whose pixels are read and written where they lie, its vectors of channels [first, last). Wide ones

@@ -13,7 +13,8 @@ constexpr int64_t kPanelBytes = 24 << 10;  // of a strip between zeros: it stays
 constexpr int64_t kCacheSets = 64;  // of the L1
 constexpr int64_t kSourceWays = 8;  // of it, for pixels that tiles read and write where they lie
 constexpr int kFewTaps = 25;  // so few read them where they lie in any case: 2 to 3.7 times as fast with 3 x 3, AVX-512
-constexpr int64_t kBandPixels = 32;  // of a band by 3 x 3: of two rows of the source, and of one of the target
+// Of a band by 3 x 3: of two rows of the source, and of one of the target; at stride 2 of three rows
+constexpr int64_t kBandPixels = 32, kSteppingPixels = 96;
 constexpr int64_t kTargetBytes = 256 << 10;  // of a strip of whole pixels: each block meets its lines in the L2
 constexpr int64_t kTurnedBytes = 16 << 10;  // of a vector of planes between zeros, which are turned into pixels
 constexpr int kLongestRow = 9;  // of a filter: its weights stay in registers
@@ -46,13 +47,16 @@ inline bool has_window(const Conv2d& g, bool wgrad) {
   return g.R == g.S ? g.R == 3 || g.R == 5 : g.R == 1 && !wgrad && g.S % 2 == 1 && g.S <= kLongestRow;
 }
 
-// Filters that slide over pixels where they lie, in forward and dgrad. With 3 x 3 wide tiles are faster where the L1 does not
-// hold two rows of a band, 0.75 to 0.9 times; larger ones gain in any case.
+// Filters that slide over pixels where they lie, in forward and dgrad, at stride 2 in forward. By 3 x 3 wide tiles are faster
+// where the L1 does not hold what a band meets again, 0.75 to 0.95 times; larger filters gain in any case.
 inline bool has_pixel_window(const Problem& p) {
   const Conv2d& g = p.g;
-  return slides_over_pixels(instruction_set()) && p.pass != Pass::wgrad && g.Cg() == 1 && g.R == g.S &&
-         without_steps(g) &&
-         (g.S == 5 || g.S == 7 || (g.S == 3 && stays_in_cache(g.C * sum_bytes(p.dtype), kBandPixels)));
+  const bool halves = g.stride_h == 2 && g.stride_w == 2 && g.dilation_h == 1 && g.dilation_w == 1,
+             steps = halves && p.pass == Pass::forward && g.S <= 5;
+  if (!slides_over_pixels(instruction_set()) || p.pass == Pass::wgrad || g.Cg() != 1 || g.R != g.S) return false;
+  if (!steps && !without_steps(g)) return false;
+  if (g.S == 3) return stays_in_cache(g.C * sum_bytes(p.dtype), steps ? kSteppingPixels : kBandPixels);
+  return g.S == 5 || g.S == 7;
 }
 
 // What kernels take, and all it points to
@@ -113,7 +117,8 @@ struct Tables {
             .columns = g.S,
             .row_offset = backwards ? g.pad_h - (g.R - 1) : -g.pad_h,
             .column_offset = backwards ? g.pad_w - (g.S - 1) : -g.pad_w,
-            .flipped = backwards};
+            .flipped = backwards,
+            .step = g.stride_w};
   }
 
   void take_planes(const Conv2d& g, bool backwards, bool same_type, bool wgrad) {
