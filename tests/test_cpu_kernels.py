@@ -151,7 +151,8 @@ def test_tiles_of_several_vectors(conv, dtype):
 
 SLIDING = [
     Conv(3, 4, 40, 40, 16, 7, 7),  # tiles of seventeen pixels; taps by two, two and three
-    Conv(2, 16, 32, 32, 14, 3, 4, padding=(1, 2)),  # planes of a page; edges of fewer taps
+    Conv(2, 16, 32, 32, 14, 3, 4, padding=(1, 2)),  # planes of a page; edges, where each pixel has its address
+    Conv(2, 40, 5, 6, 16, 3, 3, padding=(1, 1)),  # so few neighbours as just slide
     Conv(2, 70, 12, 61, 11, 2, 5, stride=(2, 1), padding=(0, 3)),  # more terms than are met at once
     Conv(5, 6, 1, 83, 16, 1, 9, padding=(0, 4)),
     Conv(3, 39, 9, 27, 39, 3, 2, padding=(2, 1), dilation=(2, 1), groups=3),

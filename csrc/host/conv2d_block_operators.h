@@ -4,8 +4,8 @@
 //   void finish(const Ending&, const Pool2d&, int64_t side_by_side, DType, const void* x, void* y, void* winners_or_null)
 //     // y may be x where nothing is pooled
 //   void spread(const Ending&, const Pool2d&, int64_t side_by_side, DType, const void* dy, const void* winners, void* dx)
-//   bool finishes(const Chosen<Rung>&, const Ending&, const Problem&, bool with_winners)  // whether the rung can do it all
-//     // in one go, which is
+//   bool finishes(const Chosen<Rung>&, const Ending&, const Problem&, bool with_winners)
+//     // whether the rung can do it all in one go, which is
 //   void forward(const Chosen<Rung>&, const Problem&, const Ending&, const Pool2d&, int64_t side_by_side, const void* x,
 //                const void* w, const void* bias_or_null, void* y, void* winners_or_null)
 //

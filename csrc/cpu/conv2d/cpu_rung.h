@@ -17,8 +17,8 @@ struct CpuPlan {
   int64_t workspace = 0, scratch = 0;  // bytes: of all threads together, and of each
   std::shared_ptr<const void> tables{};  // the algorithm's own
   Epilogue epilogue = Epilogue::none;  // strip by strip; where it has none, the ending is a pass of its own
-  bool activates =
-      false;  // an activation alone costs no pass, if nothing is kept for a gradient: sums become what it makes
+  // Whether an activation alone is made of sums in registers, where no winners are kept: that costs no pass
+  bool activates = false;
   int strip_step = 0;  // strips begin at rows that are multiples of this; 0: of rows_per_strip
 
   // windows: of strips that have all of their rows

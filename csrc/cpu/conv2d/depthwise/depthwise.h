@@ -31,9 +31,9 @@ struct Block {
   Taps taps;
 };
 
-// Planes with filters of rows x columns, no stride and no dilation go without tiles: x or dy at row p step + row_offset + r
-// and column q step + column_offset + s meets w[r, s], or in dgrad the weight that lies opposite. So do pixels that are read
-// and written where they lie (pixel_bands.h), these also with a stride.
+// Planes with filters of rows x columns, no stride and no dilation go without tiles: x or dy at row p step + row_offset +
+// r and column q step + column_offset + s meets w[r, s], or in dgrad the weight that lies opposite. So do pixels that are
+// read and written where they lie (pixel_bands.h), these also with a stride.
 struct Window {
   int rows = 0, columns = 0;  // 0: there are tiles
   int row_offset = 0, column_offset = 0;
@@ -41,7 +41,7 @@ struct Window {
   int step = 1;
 };
 
-// Of pixels only with 32 registers
+// Of pixels: with AVX-512, which has 32 registers
 CONVLAB_INLINE constexpr bool slides_over_pixels(const InstructionSet& set) { return set.vector_bytes > 32; }
 
 struct Depthwise {

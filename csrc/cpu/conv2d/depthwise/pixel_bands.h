@@ -1,14 +1,14 @@
-// Depthwise convolution of channels_last with the usual filters, 3 x 3, 5 x 5 and 7 x 7, the first two also at stride 2 in
-// forward: a band of a few places, of one vector of channels, slides down the rows.
+// Depthwise convolution of channels_last with the usual filters, 3 x 3, 5 x 5 and 7 x 7, the first two also at stride 2
+// in forward: a band of a few places, of one vector of channels, slides down the rows.
 //
 // What it does    By 3 x 3 without stride, as bands.h does for planes: a row of the source is loaded once, meets all taps
 //                 and is gone; the sums of three rows of the target wait in registers beside the nine weights. A row is
 //                 asked for one ahead, because the hardware does not foresee steps from row to row. Others make one row
 //                 of sums at a time, and load an element once for each row of taps. All vectors of a piece go over a
 //                 band before the next one begins, so that lines side by side are read soon after one another.
-// Against wide tiles  (depthwise.kernel.cpp) 9 loads for 63 multiply-adds, of seven places, where those need 36 for 48, and a
-//                 line comes to the L1 once, not three times: 1.3 to 2.2 times as fast, by 5 x 5 and 7 x 7 up to 3.3.
-//                 Where pixels lie 2 KB apart or 4, the L1 does not hold two rows of a band, and 3 x 3 takes wide tiles.
+// Against wide tiles  (wide_tiles.h) 9 loads for 63 multiply-adds, of seven places, where those need 36 for 48, and a line
+//                 comes to the L1 once, not three times: 1.3 to 2.2 times as fast, larger filters up to 3.3. Where
+//                 pixels lie so many lines apart that the L1 does not hold a band's rows, 3 x 3 takes wide tiles.
 // What bounds it  multiply-adds and memory, about alike.
 #pragma once
 #include "cpu/conv2d/block/ending.h"
@@ -19,8 +19,8 @@ namespace convlab::CONVLAB_ISA::depthwise {
 constexpr int kBandPlaces = 7;  // three rows of sums, nine weights and a value fill 32 registers
 constexpr int kRowPlaces = 14;  // one row of sums, and the weights of a row of taps
 
-// Row t of the source, of those in [inside0, inside1), meets taps r of the target's rows (t - r) / step; of the columns that
-// the band reaches, [column0, column1) exist. `source`: row 0 and column 0, as far as the first taps reach.
+// Row t of the source, of those in [inside0, inside1), meets taps r of the target's rows (t - r) / step; of the columns
+// that the band reaches, [column0, column1) exist. `source`: the first row and column that taps reach, also outside.
 template <class A> struct PixelBand {
   const A* source;
   int64_t source_row, source_column;

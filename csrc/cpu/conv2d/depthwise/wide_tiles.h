@@ -1,5 +1,5 @@
-// Depthwise tiles of a few places times a few vectors of channels side by side, of pixels that are read and written where they
-// lie: whole lines are read one after another, and so few streams the hardware foresees.
+// Depthwise tiles of a few places times a few vectors of channels side by side, of pixels that are read and written where
+// they lie: whole lines are read one after another, and so few streams the hardware foresees.
 #pragma once
 #include "cpu/conv2d/block/ending.h"
 #include "cpu/conv2d/depthwise/strip_sources.h"

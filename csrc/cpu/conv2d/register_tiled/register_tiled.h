@@ -24,13 +24,15 @@ struct TiledProduct {
   bool packs_weights = false;  // a piece packs the weights of its channels, which no other meets
 };
 
-struct Term {  // of the sums: channels of the source that lie at equal steps, or neighbouring taps of one that slide
+// Of the sums: channels of the source that lie at equal steps, as their weights do, one vector behind another; or, where
+// pixels slide, neighbouring taps of one channel
+struct Term {
   int source;  // from the pixel's base, in elements
-  int weights, count;  // rows of a vector
+  int weights, count;  // the first one's row of a vector; channels or taps
 };
 
-// How a tile reads its pixels' source elements: each pixel has its address; they are side by side, and one address serves
-// all; or the next tap's are a step further as well, and an element that is read serves several taps of as many pixels
+// How a tile reads its pixels' source elements: each pixel has its address; or they are side by side, and one address
+// serves all; or the next tap's are one further as well, and an element that is read serves several taps
 enum class Reads { apart, side_by_side, sliding };
 
 // Sliding takes registers, for taps beside sums: sixteen are too few
@@ -72,8 +74,8 @@ CONVLAB_INLINE constexpr int terms_at_once(int vectors) { return vectors <= 2 ? 
 struct Channels {
   int lanes, vectors, tile_vectors, panels;  // of a vector; in all; of a register tile; and such tiles
   int tile_pixels;  // or channels of x, of wgrad's tiles
-  // Products of a sum in a chunk of terms, and the source's channels of a tap in a term: as wide tiles have them, also in
-  // narrow ones, so that a sum has the same order in one image and in many
+  // Products of a sum in a chunk of terms, and channels of a tap in a term: as wide tiles have them, also in narrow ones,
+  // so that a sum has the same order in one image and in many
   int products_in_chunk, depth_at_once;
 
   CONVLAB_INLINE Channels(const TiledProduct& t, const InstructionSet& set, int lanes)
@@ -129,8 +131,9 @@ template <class A> struct Bench {
     const Product& p = t.product;
     const int64_t count = pixels_of_strip(p);
     memory.take(segments, p.rows.count * p.columns.count);
-    memory.take(terms, int64_t(taps_of_classes(p.rows)) * taps_of_classes(p.columns) *
-                           (t.slides ? p.depth : (p.depth + c.depth_at_once - 1) / c.depth_at_once));
+    const int64_t in_row = (p.depth + c.depth_at_once - 1) / c.depth_at_once, taps = taps_of_classes(p.columns),
+                  sliding = t.slides ? p.columns.kernel * (p.depth - in_row) : 0;  // of the class of all taps alone
+    memory.take(terms, taps_of_classes(p.rows) * (taps * in_row + sliding));
     memory.take(pixels, count);
     memory.take(target, p.same_type && p.target.c == 1 && !t.window ? 0 : count * c.tile_vectors * c.lanes);
     memory.take(weights, t.packs_weights ? c.tile_vectors * weights_of_vector(t, c) : 0);

@@ -36,6 +36,7 @@ constexpr int kShallow = 4;
 // Of one vector of channels that slides: as many terms, or with channels_last as few channels of the source, as make it
 // faster even where some lanes are empty
 constexpr int kLeastSliding = 16, kFewSliding = 6;
+constexpr int kLeastSlides = 3;  // from pixel to pixel of a row
 constexpr int kDeep = 16;  // source channels a group: so many pay for them also where a tile is narrow
 // wgrad of 1 x 1 filters does not turn planes of so many elements where there are so few channels on one side, and weights
 constexpr int kLargePlane = 256, kFewTurned = 24, kWeightsOfFew = 3072;
@@ -74,11 +75,14 @@ inline bool direct_takes_planes(const Problem& p, int width, int depth) {
   return whole && depth <= (plane >= kLargestPlane && !large_vectors ? kFewOfLarge : kFewTurned);
 }
 
-// Neighbouring targets of one vector of channels read the same elements of a row of the source, which is as the pass has it
+// One vector of channels slides where enough neighbours in a row read all taps; offsets within its panel have 32 bits
 inline bool slides(const Problem& p, int width) {
   const Conv2d& g = p.g;
+  const bool forward = p.pass == Pass::forward;
+  const int rows = forward ? g.H : g.P, columns = forward ? g.W : g.Q, depth = forward ? g.Cg() : g.Kg();
   return slides(instruction_set()) && p.pass != Pass::wgrad && width <= instruction_set().lanes(p.dtype) && g.S > 1 &&
-         g.stride_w == 1 && g.dilation_w == 1 && (g.R > 1 || g.stride_h == 1);
+         g.stride_w == 1 && g.dilation_w == 1 && (g.R > 1 || g.stride_h == 1) && columns >= g.S + kLeastSlides &&
+         depth * panel_plane(int64_t(rows) * columns) <= INT32_MAX;
 }
 
 inline bool best(const Problem& p) {

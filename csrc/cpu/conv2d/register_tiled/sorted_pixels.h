@@ -11,8 +11,9 @@ struct Into {
   int64_t n, h, w;  // strides
 };
 
-// The terms [first, last) of a class, a row's `across` taps in one where their few channels lie one behind another at one
-// step, in the source as in the weights: loops over few channels would cost as much as their multiply-adds. Their end.
+// The terms [first, last) of a class, those of a row's `across` taps in one, where their few channels lie one behind
+// another at one step, in the source as in the weights: loops over few channels would cost as much as their
+// multiply-adds. Their end.
 inline Term* join_rows(Term* first, Term* last, int across, int step, const Channels& channels) {
   const int depth = last == first ? 0 : first->count;
   if (across < 2 || depth > kFewChannels || across * depth > channels.products_in_chunk) return last;
@@ -31,14 +32,15 @@ inline bool ascends(const AxisView& columns) {
   return true;
 }
 
-// The terms of one row of a class's taps, of so many channels: each of two taps, the last of three or one. Their end.
+// The terms of one row of taps, of so many channels, where pixels slide: each of two taps, the last of two or three. Only
+// the class of all taps has several places in a row, so there are two at least. Their end.
 inline Term* sliding_terms(const TapClassView& across, bool ascending, int source, int weights, int64_t channel,
                            int depth, Term* term) {
   const int count = across.tap_count;
   for (int c = 0; c < depth; c++)
     for (int i = 0, taken; i < count; i += taken) {
       const int tap = ascending ? i : count - 1 - i, left = count - i;
-      taken = left == 3 ? 3 : left < 2 ? left : 2;
+      taken = left == 3 ? 3 : 2;
       *term++ = {int(source + across.offsets[tap] + c * channel), (weights + across.taps[tap]) * depth + c, taken};
     }
   return term;
@@ -83,11 +85,13 @@ int sort_pixels(const TiledProduct& t, const Strip& s, const Lens<A>& lens, cons
                        p.depth - c < channels.depth_at_once ? p.depth - c : channels.depth_at_once};
       }
       if (!side_by_side) term = join_rows(first_term, term, horizontal.tap_count, int(lens.c), channels);
+      int longest = 1;
+      for (const Term* one = first_term; one != term; one++) longest = one->count > longest ? one->count : longest;
       const int64_t count = pixel - first_pixel;
       *segment++ = {first_term - terms,
                     term - first_term,
                     int64_t(vertical.tap_count) * horizontal.tap_count * p.depth,
-                    term == first_term ? 1 : channels.products_in_chunk / first_term->count,
+                    channels.products_in_chunk / longest,
                     first_pixel - pixels,
                     count,
                     side_by_side ? across : count,

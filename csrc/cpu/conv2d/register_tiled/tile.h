@@ -33,12 +33,13 @@ template <class A> struct Panel {
 // Some terms of a class
 struct Chunk {
   const Term *first, *last;
-  bool begins, ends, many;  // with the bias, else what the target has is added; so many that the target is asked for
+  bool begins, ends;  // with the bias, else what the target has is added; with the ending
+  bool many;  // so many that the target is asked for
 };
 
-// T taps of a source channel, times one vector of channels: of neighbouring pixels, each of which reads the elements of the
-// one before it, but for a first and with a last. So M pixels need M + T - 1 broadcasts, not M T: with one vector of
-// channels those, two a cycle, are what an ordinary tile waits for.
+// T taps of a source channel, for M neighbouring pixels and one vector of channels. What tap t + 1 reads for a pixel, tap t
+// reads for the next one, so M + T - 1 broadcasts do, not M T: with one vector of channels these, two a cycle, are what an
+// ordinary tile waits for.
 template <class A, int T, int M>
 CONVLAB_INLINE void slide(Vec<A> (&sums)[M][1], const A* near, const A* weights, int64_t tap_stride) {
   Vec<A> taps[T];
@@ -83,8 +84,7 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
     const A* w = p.weights + int64_t(t->weights) * L;
     if constexpr (reads == Reads::sliding) {
       if (t->count == 3) slide<A, 3>(sums, x[0] + at, w, p.tap_stride);
-      else if (t->count == 2) slide<A, 2>(sums, x[0] + at, w, p.tap_stride);
-      else slide<A, 1>(sums, x[0] + at, w, p.tap_stride);
+      else slide<A, 2>(sums, x[0] + at, w, p.tap_stride);
       continue;
     }
     for (const A* const end = w + int64_t(t->count) * L; w != end; w += L, at += step) {
