@@ -128,11 +128,23 @@ template <class F> CONVLAB_INLINE void with_activation(Activation activation, F 
   else f.template operator()<Activation::none>();
 }
 
-// Sums in registers -> what an activation alone makes of them. each(f): calls f(sum) for each of them
-template <class A, class Each> CONVLAB_INLINE void activate(const Ending& e, Each each) {
+// f(sum) for each of the sums of a tile
+template <class V, int M, class F> CONVLAB_INLINE void each_sum(V (&sums)[M], F f) {
+#pragma GCC unroll 32
+  for (int m = 0; m < M; m++) f(sums[m]);
+}
+template <class V, int M, int N, class F> CONVLAB_INLINE void each_sum(V (&sums)[M][N], F f) {
+#pragma GCC unroll 32
+  for (int m = 0; m < M; m++)
+#pragma GCC unroll 8
+    for (int n = 0; n < N; n++) f(sums[m][n]);
+}
+
+// A tile's sums, [M] or [M][N] of them in registers -> what an activation alone makes of them
+template <class A, class Sums> CONVLAB_INLINE void activate(const Ending& e, Sums& sums) {
   if (e.activation == Activation::none) return;
   with_activation(e.activation, [&, slope = A(e.slope)]<Activation activation>() __attribute__((always_inline)) {
-    each([&](Vec<A>& sum) __attribute__((always_inline)) { sum = activated_as<activation, A>(sum, slope); });
+    each_sum(sums, [&](Vec<A>& sum) __attribute__((always_inline)) { sum = activated_as<activation, A>(sum, slope); });
   });
 }
 

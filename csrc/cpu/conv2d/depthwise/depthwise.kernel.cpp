@@ -53,10 +53,7 @@ void tile(const Taps& taps, const Groups<A, grouped>& groups, const Ending& endi
       for (int m = 0; m < M; m++, x += step) sums[m] += w * each(load<A>(x));
     }
 
-  activate<A>(ending, [&](auto f) __attribute__((always_inline)) {
-#pragma GCC unroll 16
-    for (int m = 0; m < M; m++) f(sums[m]);
-  });
+  activate<A>(ending, sums);
 #pragma GCC unroll 16
   for (int m = 0; m < M; m++, target += target_step) store_some<A>(target, sums[m], lanes);
 }
@@ -106,10 +103,7 @@ template <class A, int R, int S, int V> void window(const Band<A>& band, const A
       });
     }
     if (t >= R - 1) {
-      activate<A>(band.ending, [&](auto f) __attribute__((always_inline)) {
-#pragma GCC unroll 8
-        for (int i = 0; i < V; i++) f(sums[0][i]);
-      });
+      activate<A>(band.ending, sums[0]);
 #pragma GCC unroll 8
       for (int i = 0; i < V; i++) store_some<A>(target + i * L, sums[0][i], i < V - 1 ? L : last_lanes);
       target += target_row;

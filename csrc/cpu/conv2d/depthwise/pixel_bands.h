@@ -62,10 +62,7 @@ void pixel_band(const PixelBand<A>& band, const A* weights, bool flipped, const 
       }
     }
     if (t >= 2) {
-      activate<A>(band.ending, [&](auto f) __attribute__((always_inline)) {
-#pragma GCC unroll 8
-        for (int m = 0; m < M; m++) f(sums[0][m]);
-      });
+      activate<A>(band.ending, sums[0]);
       A* to = target;
 #pragma GCC unroll 8
       for (int m = 0; m < M; m++, to += target_column, keep(to)) store<A>(to, sums[0][m]);
@@ -106,10 +103,7 @@ void pixel_rows(const PixelBand<A>& band, const A* weights, bool flipped, const 
           if (const int m = (j - s) / step; j >= s && (j - s) % step == 0 && m < M) sums[m] += w[s] * value;
       }
     }
-    activate<A>(band.ending, [&](auto f) __attribute__((always_inline)) {
-#pragma GCC unroll 16
-      for (int m = 0; m < M; m++) f(sums[m]);
-    });
+    activate<A>(band.ending, sums);
     A* to = target;
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++, to += target_column, keep(to)) store<A>(to, sums[m]);

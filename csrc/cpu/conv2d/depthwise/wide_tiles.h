@@ -58,12 +58,7 @@ void wide_tile(const Taps& taps, const Ending& ending, const A* source, int64_t 
       }
     }
   }
-  activate<A>(ending, [&](auto f) __attribute__((always_inline)) {
-#pragma GCC unroll 4
-    for (int m = 0; m < M; m++)
-#pragma GCC unroll 4
-      for (int v = 0; v < V; v++) f(sums[m][v]);
-  });
+  activate<A>(ending, sums);
 #pragma GCC unroll 4
   for (int m = 0; m < M; m++)
 #pragma GCC unroll 4

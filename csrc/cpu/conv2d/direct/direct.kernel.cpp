@@ -77,12 +77,7 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
     for (int k = 0; k < K; k++)
 #pragma GCC unroll 8
       for (int v = 0; v < V; v++) sums[k][v] += put_aside[k][v];
-  activate<A>(at.ending, [&](auto f) __attribute__((always_inline)) {
-#pragma GCC unroll 8
-    for (int k = 0; k < K; k++)
-#pragma GCC unroll 8
-      for (int v = 0; v < V; v++) f(sums[k][v]);
-  });
+  activate<A>(at.ending, sums);
 #pragma GCC unroll 8
   for (int k = 0; k < K; k++)
 #pragma GCC unroll 8

@@ -116,10 +116,7 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
   };
   if (!chunk.begins)
     each([](Vec<A>& sum, A* to, int lanes) __attribute__((always_inline)) { sum += load_some<A>(to, lanes); });
-  if (chunk.ends)
-    activate<A>(p.ending, [&](auto f) __attribute__((always_inline)) {
-      each_of(std::true_type(), [&](Vec<A>& sum, A*, int) __attribute__((always_inline)) { f(sum); });
-    });
+  if (chunk.ends) activate<A>(p.ending, sums);
   each([](Vec<A>& sum, A* to, int lanes) __attribute__((always_inline)) { store_some<A>(to, sum, lanes); });
 }
 
