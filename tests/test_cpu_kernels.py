@@ -126,6 +126,7 @@ WIDE = [
     Conv(2, 40, 21, 31, 90, 1, 1),
     Conv(2, 24, 40, 64, 20, 2, 2, stride=(2, 2)),
     Conv(1, 140, 36, 56, 132, 2, 2, stride=(2, 2)),
+    Conv(2, 6, 18, 34, 20, 2, 2, stride=(2, 2), groups=2),
     Conv(2, 9, 21, 35, 130, 1, 1, stride=(2, 2)),
     Conv(2, 6, 20, 32, 8, 2, 1, stride=(2, 1), groups=2),
 ]
@@ -136,7 +137,7 @@ WIDE = [
 def test_tiles_of_several_vectors(conv, dtype):
     """More terms than a tile meets at once, and vectors that no wide tile divides. Among them planes of 1 x 1 filters,
     whose pixels are the lanes: blocks with remainders, in parts where an image has few, or several together; and planes that
-    filters as large as their stride take apart, with vectors torn between two rows."""
+    filters as large as their stride take apart or write in pairs, with vectors torn between two rows."""
     x, w, b = conv.tensors(dtype)
 
     def run(x, w, b):

@@ -7,7 +7,7 @@
 
 namespace convlab::CONVLAB_ISA {
 
-constexpr int kPiecesAhead = 8;
+constexpr int kPiecesAhead = 8, kRowsAhead = 16;
 
 // A piece of a vector's weights whose columns lie side by side in w: [lanes, columns]. Column j <-> row first + j %
 // period * outer + j / period of the packed matrix.
@@ -96,8 +96,11 @@ template <class T> void pack_weights(const Filters& f, const T* w, acc_t<T>* pac
     A* to = packed + (i - begin) * taps * f.depth * L;
     if (f.lane == 1)
       for (int t = 0; t < taps; t++)
-        for (int d = 0; d < f.depth; d++, to += L)
-          store<A>(to, load_some<A>(from + t * f.tap + d * f.depth_stride, lanes));
+        for (int d = 0; d < f.depth; d++, to += L) {
+          const T* const row = from + t * f.tap + d * f.depth_stride;
+          __builtin_prefetch(row + kRowsAhead * f.depth_stride);
+          store<A>(to, load_some<A>(row, lanes));
+        }
     else
       for (int j = 0; j < filter_pieces(f); j++) {
         // What the hardware does not foresee: sixteen rows at once, or jumps from page to page

@@ -40,6 +40,21 @@ template <class A> CONVLAB_INLINE void store(A* p, Vec<A> v) {
 }
 template <class A> CONVLAB_INLINE Vec<A> broadcast(A a) { return a - Vec<A>{}; }
 
+// p[0] and p[1] in turns, in one instruction
+template <class A> CONVLAB_INLINE Vec<A> broadcast_pair(const A* p) {
+  if constexpr (sizeof(A) == sizeof(float)) {
+    int64_t bits;
+    __builtin_memcpy(&bits, p, sizeof bits);
+    return (Vec<A>)(bits + Vec<int64_t>{});
+  }
+#if defined(__AVX512F__)
+  CONVLAB_TOUCHES(p, 2 * sizeof(A));
+  return (Vec<A>)_mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(reinterpret_cast<const float*>(p)));
+#endif
+  return [&]<int... I>(indices<I...>)
+             __attribute__((always_inline)) { return Vec<A>{p[I % 2]...}; }(indices_to<kLanes<A>>());
+}
+
 // Keeps an address in one register, and does not keep its neighbours' in others
 template <class T> CONVLAB_INLINE void keep(T*& p) { asm("" : "+r"(p)); }
 
@@ -133,6 +148,50 @@ template <class A, class T> CONVLAB_INLINE void store_some(T* p, Vec<A> v, int c
   T lanes[kLanes<A>];  // AVX2's store with a mask takes longer than this
   store_as<A>(lanes, v);
   copy_some<kLanes<A>>(lanes, count, p);
+}
+
+#if defined(__AVX512F__)
+CONVLAB_INLINE uint32_t lanes_from(int first, int end) { return (1u << end) - (1u << first); }
+#elif defined(__AVX2__)
+template <class A> CONVLAB_INLINE __m256i lanes_from(int first, int end) {
+  const auto below = [](int lane) { return (const __m256i*)(kFirst + 8 - lane * int(sizeof(A) / sizeof(int))); };
+  return _mm256_andnot_si256(_mm256_loadu_si256(below(first)), _mm256_loadu_si256(below(end)));
+}
+#endif
+
+// The lanes [first, end), the first of them at p; the others are zero, or are not written. Without calls, which would take
+// a tile's sums out of its registers.
+template <class A> CONVLAB_INLINE Vec<A> load_lanes(const A* p, int first, int end) {
+  if (end - first == kLanes<A>) return load<A>(p);
+  CONVLAB_TOUCHES(p, (end - first) * sizeof(A));
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm512_maskz_loadu_ps(lanes_from(first, end), p - first);
+  else return (Vec<A>)_mm512_maskz_loadu_pd(lanes_from(first, end), p - first);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm256_maskload_ps(p - first, lanes_from<A>(first, end));
+  else return (Vec<A>)_mm256_maskload_pd(p - first, lanes_from<A>(first, end));
+#else
+  Vec<A> v{};
+#pragma GCC unroll 4
+  for (int l = 0; l < kLanes<A>; l++)
+    if (l >= first && l < end) v[l] = p[l - first];
+  return v;
+#endif
+}
+template <class A> CONVLAB_INLINE void store_lanes(A* p, Vec<A> v, int first, int end) {
+  if (end - first == kLanes<A>) return store<A>(p, v);
+  CONVLAB_TOUCHES(p, (end - first) * sizeof(A));
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == sizeof(float)) _mm512_mask_storeu_ps(p - first, lanes_from(first, end), (__m512)v);
+  else _mm512_mask_storeu_pd(p - first, lanes_from(first, end), (__m512d)v);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(A) == sizeof(float)) _mm256_maskstore_ps(p - first, lanes_from<A>(first, end), (__m256)v);
+  else _mm256_maskstore_pd(p - first, lanes_from<A>(first, end), (__m256d)v);
+#else
+#pragma GCC unroll 4
+  for (int l = 0; l < kLanes<A>; l++)
+    if (l >= first && l < end) p[l - first] = v[l];
+#endif
 }
 
 // Sums of floats lose a bit of accuracy with every doubling of their length: after about so many terms a chunk is put

@@ -12,6 +12,7 @@ struct Apart {
   int64_t row, plane;  // of the tensor, in elements
 
   CONVLAB_INLINE int taps() const { return R * S; }
+  CONVLAB_INLINE int64_t gap() const { return (rows - 1) * row; }  // between a row of taps and the next pixels'
   CONVLAB_INLINE bool apart() const { return rows * columns > 1; }
 };
 
@@ -26,6 +27,9 @@ struct PlanesProduct {
   Apart source, target;
   int parts = 1;  // of the rows, where there are few blocks of pixels
   Ending ending{};  // an activation that tiles make of their sums, if there is one
+
+  // Rows of a tile. Where the target's planes lie apart, the taps of a row are the lanes of a pixel.
+  CONVLAB_INLINE int tile_rows() const { return rows / target.S; }
 };
 
 // Pixels of a row of an image
@@ -43,7 +47,7 @@ struct Blocks {
 
   CONVLAB_INLINE Blocks(const PlanesProduct& p, const InstructionSet& set, int lanes)
       : lanes(lanes),
-        vectors(int((p.pixels + lanes - 1) / lanes)),
+        vectors(int((p.pixels * p.target.S + lanes - 1) / lanes)),
         tile_vectors(wide_share(vectors, set.most_vectors)),
         count((vectors + tile_vectors - 1) / tile_vectors),
         depth_at_once(even_share(p.depth / p.source.taps(), terms_at_once(tile_vectors) / p.source.taps()) *
@@ -57,15 +61,17 @@ template <class A> struct PlanesBench {
   Pixel* rows;
   A* bias;  // of the rows, where a channel has several
   Run* runs;  // of blocks together
+  Landing* landings;  // of their vectors
   A *source, *target;  // panels [blocks together, vectors, depth at once, L], [rows, pixels of a block]
 
   template <class Memory>
   CONVLAB_INLINE PlanesBench(Memory& memory, const PlanesProduct& p, const Blocks& b, bool finishes) {
-    memory.take(rows, p.rows);
-    memory.take(bias, p.target.apart() ? p.rows : 0);
-    memory.take(runs, p.source.apart() || p.target.apart() ? b.together * b.tile_vectors * b.lanes : 0);
+    memory.take(rows, p.tile_rows());
+    memory.take(bias, p.target.apart() ? p.tile_rows() : 0);
+    memory.take(runs, p.source.apart() ? b.together * b.tile_vectors * b.lanes : 0);
+    memory.take(landings, p.target.apart() ? b.together * b.tile_vectors : 0);
     memory.take(source, b.together * b.panel());
-    memory.take(target, finishes || p.target.apart() ? int64_t(p.rows) * b.tile_vectors * b.lanes + b.lanes : 0);
+    memory.take(target, finishes ? int64_t(p.rows) * b.tile_vectors * b.lanes : 0);
   }
 };
 

@@ -1,13 +1,15 @@
-// Forward and dgrad where no two taps meet an element, over planes, register tiled: filters of 1 x 1, and those that are as
-// large as their stride, 2 x 2, which take planes apart. The pixels of an image are the lanes, so nothing is transposed.
-// What are pixels in register_tiled.kernel.cpp are the target's channels here, or each of their taps: a tile of them times
-// vectors of pixels lives in registers, and every step multiplies a few weights, broadcast, with vectors of a plane.
+// Forward and dgrad where no two taps meet an element, over planes, register tiled: filters of 1 x 1, and those that are
+// as large as their stride, 2 x 2, which take planes apart. The pixels of an image are the lanes, so nothing is transposed.
+// What are pixels in register_tiled.kernel.cpp are the target's channels here, or each of their rows of taps: a tile of
+// them times vectors of pixels lives in registers, and every step multiplies a few weights, broadcast, with vectors of a
+// plane.
 //
 // What it does    A block of pixels of so many planes as fill half of an L1 is copied to a panel, because lines a plane
 //                 apart may share few sets of the L1, and all channels of the target meet it before the next planes'.
 //                 Where a panel holds all planes, four blocks meet some channels in turns, so that a page of the target is
 //                 written a kilobyte at a time. Tiles ask for the next blocks. Planes are taken apart on the way into the
-//                 panel, and in dgrad those of the taps are woven together on the way out of another.
+//                 panel. In dgrad the two taps of a row are lanes: each pixel is in the panel twice, weights are broadcast
+//                 in pairs, and the target is written as it lies.
 // Against transposing planes  the source is copied and not turned, and the target is written where it belongs.
 // What bounds it  multiply-adds from about 128 channels of the target on; with few, the panel is most of the work, and
 //                 `direct` reads planes where they lie.
@@ -20,12 +22,17 @@ namespace convlab::CONVLAB_ISA::register_tiled {
 
 constexpr int kRowsInTurns = 24;  // a block's panel comes from the L2 for so many: four tiles
 
-// `lanes` pixels of `depth` planes, `plane` apart -> [vectors, depth, L]
-template <class A> void copy_planes(const A* planes, int64_t plane, int depth, int lanes, A* panel) {
+// `pixels` of `depth` planes, `plane` apart -> [vectors, depth, L]; S = 2: each of them twice
+template <int S, class A> void copy_planes(const A* planes, int64_t plane, int depth, int pixels, A* panel) {
   constexpr int L = kLanes<A>;
-  for (int c = 0; c < depth; c++, planes += plane, panel += L)
-    for (int v = 0; v * L < lanes; v++)
-      store<A>(panel + int64_t(v) * depth * L, load_some<A>(planes + v * L, lanes - v * L));
+  for (int c = 0; c < depth; c++, planes += plane, panel += L) {
+    A* to = panel;
+    for (int i = 0; i < pixels; i += L, to += int64_t(S) * depth * L) {
+      const Vec<A> some = load_some<A>(planes + i, pixels - i);
+      store<A>(to, S == 2 ? zip<A, 0>(some, some) : some);
+      if (S == 2 && pixels - i > L / 2) store<A>(to + int64_t(depth) * L, zip<A, 1>(some, some));
+    }
+  }
 }
 
 // Rows of a panel, `width` apart -> their activations, in y and winners from `at` on
@@ -44,44 +51,50 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
   const Blocks blocks(p, kSet, L);
   Carver carver{scratch};
   const PlanesBench<A> bench(carver, p, blocks, finish);
-  const int width = blocks.tile_vectors * L, taps = p.target.taps();
-  const bool weaves = p.target.apart(), in_panel = finish || weaves;
-  for (int i = 0; i < p.rows; i++)
-    bench.rows[i] = {p.packed ? int64_t(i / L) * p.depth * L + i % L : i * p.row,
-                     in_panel ? int64_t(i) * width : i * p.pixels};
+  const int width = blocks.tile_vectors * L, R = p.target.R, S = p.target.S;  // a block's lanes; a pixel has S
+  const bool pairs = p.target.apart();
+  for (int i = 0; i < p.tile_rows(); i++)
+    bench.rows[i] = {p.packed ? int64_t(i * S / L) * p.depth * L + i * S % L : i * p.row,
+                     finish ? int64_t(i) * width : i / R * p.target.plane + i % R * p.target.row};
   Term term{0, 0, p.depth};
-  Panel<A> panel{
-      .terms = &term, .step = p.packed ? L : 1, .pixels = bench.rows, .bias_of_pixels = true, .ending = p.ending};
-  const int channels_of_source = p.depth / p.source.taps(), channels_of_target = p.rows / taps;
+  Panel<A> panel{.terms = &term,
+                 .step = p.packed ? L : 1,
+                 .pixels = bench.rows,
+                 .bias_of_pixels = true,
+                 .gap = p.target.gap(),
+                 .ending = p.ending};
+  const int channels_of_source = p.depth / p.source.taps(), channels_of_target = p.tile_rows() / R;
   const int64_t planes_of_source = channels_of_source * p.source.plane,
                 planes_of_target = channels_of_target * p.target.plane;
   const auto first_block = [&](int64_t piece) { return int(piece / p.parts % blocks.pieces) * blocks.together; };
   const auto runs_of = [&](int b) { return bench.runs + b * width; };  // of blocks together
   const auto lanes_from = [&](int block, int count) {  // of so many blocks
-    const int64_t left = p.pixels - int64_t(block) * width, most = int64_t(count) * width;
+    const int64_t left = p.pixels * S - int64_t(block) * width, most = int64_t(count) * width;
     return int(left < most ? left : most);
   };
+  const auto pixel_of = [&](int block) { return int64_t(block) * (width / S); };
   for (int64_t piece = begin; piece < end; piece++) {
     const int64_t planes = piece / p.parts / blocks.pieces;  // of all images; an image and group
     const int group = int(planes % p.groups), part = int(piece % p.parts), block = first_block(piece);
     const int together = blocks.count - block < blocks.together ? blocks.count - block : blocks.together;
-    const int first = int(int64_t(channels_of_target) * part / p.parts) * taps,
-              last = int(int64_t(channels_of_target) * (part + 1) / p.parts) * taps;
-    const int rows_in_turns = together > 1 || weaves ? kRowsInTurns : last - first;
+    const int first = int(int64_t(channels_of_target) * part / p.parts) * R,
+              last = int(int64_t(channels_of_target) * (part + 1) / p.parts) * R;
+    const int rows_in_turns = together > 1 ? kRowsInTurns : last - first;
     const int chunks = (p.depth + blocks.depth_at_once - 1) / blocks.depth_at_once;
     panel.bias = bias + group * channels_of_target;
-    if (weaves) {
-      for (int i = first; i < last; i += taps)
-        for (int tap = 0; tap < taps; tap++) bench.bias[i + tap] = panel.bias[i / taps];
+    if (pairs) {
+      for (int i = first, k = first / R; i < last; k++)
+        for (int r = 0; r < R; r++) bench.bias[i++] = panel.bias[k];
       panel.bias = bench.bias;
+      land(p, int64_t(block) * width, lanes_from(block, together), L, bench.landings);
     }
     const Run* ends[kBlocksTogether];
-    for (int b = 0; b < together && (weaves || p.source.apart()); b++)
-      ends[b] = find_runs(p, int64_t(block + b) * width, lanes_from(block + b, 1), runs_of(b));
+    for (int b = 0; b < together && p.source.apart(); b++)
+      ends[b] = find_runs(p, pixel_of(block + b), lanes_from(block + b, 1), runs_of(b));
     Ahead ahead;
     if (piece + 1 < end && part + 1 == p.parts) {
       const int coming = first_block(piece + 1);
-      const auto [at, count] = reached(p, int64_t(coming) * width, lanes_from(coming, blocks.together));
+      const auto [at, count] = reached(p, pixel_of(coming), lanes_from(coming, blocks.together) / S);
       ahead.share(source + (piece + 1) / p.parts / blocks.pieces * planes_of_source + at, count * int64_t(sizeof(A)),
                   int64_t(chunks) * together * TilesOf(last - first, most_pixels(blocks.tile_vectors)).count,
                   channels_of_source, p.source.plane * int64_t(sizeof(A)));
@@ -92,24 +105,23 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
       panel.source = weights + group * p.group + c * panel.step;
       const A* const from = source + planes * planes_of_source + c / p.source.taps() * p.source.plane;
       for (int b = 0; b < together; b++) {
-        const int lanes = lanes_from(block + b, 1);
+        const int pixels = lanes_from(block + b, 1) / S;
         A* const to = bench.source + b * blocks.panel();
-        if (p.source.apart()) take_apart(from, p.source, runs_of(b), ends[b], lanes, term.count, to);
-        else copy_planes(from + int64_t(block + b) * width, p.pixels, term.count, lanes, to);
+        if (p.source.apart()) take_apart(from, p.source, runs_of(b), ends[b], pixels, term.count, to);
+        else
+          (pairs ? &copy_planes<2, A> : &copy_planes<1, A>)(from + pixel_of(block + b), p.pixels, term.count, pixels,
+                                                            to);
       }
       for (int row = first; row < last; row += rows_in_turns)
         for (int b = 0; b < together; b++) {
           const int rows = last - row < rows_in_turns ? last - row : rows_in_turns;
-          const Segment segment{0, 1, p.depth, 1, row, rows, rows, Reads::apart};
-          const int64_t image = planes * planes_of_target, to = image + int64_t(block + b) * width;
+          const Segment segment{0, 1, p.depth, 1, row, rows, rows, pairs ? Reads::in_pairs : Reads::apart};
+          const int64_t to = planes * planes_of_target + (pairs ? 0 : pixel_of(block + b));
           panel.lanes = lanes_from(block + b, 1), panel.vectors = (panel.lanes + L - 1) / L;
-          panel.target = in_panel ? bench.target : target + to;
+          panel.target = finish ? bench.target : target + to;
+          panel.landings = bench.landings + b * blocks.tile_vectors;
           panel.weights = bench.source + b * blocks.panel();
-          A* const woven = target + image + row / taps * p.target.plane;
-          const bool weaves_now = weaves && i + 1 == chunks;
-          if (weaves_now) ask_for_woven(p.target, runs_of(b), ends[b], rows / taps, woven);
-          tiles<A>(panel, segment, ahead, c == 0, i + 1 == chunks);
-          if (weaves_now) weave(bench.target + row * width, width, p.target, runs_of(b), ends[b], rows / taps, woven);
+          tiles<A, true>(panel, segment, ahead, c == 0, i + 1 == chunks);
           if (finish && i + 1 == chunks)
             finish_rows(*finish, bench.target + row * width, width, rows, panel.lanes, to + row * finish->to.c);
         }

@@ -1,5 +1,5 @@
-// Planes that lie apart (planes.h): taken apart on the way into a panel, and woven together on the way out of one. Vectors are
-// those of a block of pixels; one that has pixels of two rows is copied in two parts.
+// Planes that lie apart (planes.h): a source's are taken apart on the way into a panel; and where vectors of a target's go.
+// A vector of a block of pixels may have those of two rows.
 #pragma once
 #include "cpu/conv2d/register_tiled/planes.h"
 #include "cpu/simd/transpose.h"
@@ -10,7 +10,7 @@ using namespace convlab::register_tiled;
 
 // The runs that `lanes` pixels are, from `pixel` on; returns their end
 inline const Run* find_runs(const PlanesProduct& p, int64_t pixel, int lanes, Run* run) {
-  const Apart& apart = p.source.apart() ? p.source : p.target;
+  const Apart& apart = p.source;
   int64_t row = pixel / p.Q;
   int column = int(pixel % p.Q);
   for (int lane = 0, count; lane < lanes; lane += count, column = 0, row++, run++) {
@@ -68,33 +68,12 @@ void take_apart(const A* source, const Apart& apart, const Run* run, const Run* 
     }
 }
 
-// Asks for the lines that weave will write, and those between
-template <class A>
-void ask_for_woven(const Apart& apart, const Run* run, const Run* end, int channels, const A* target) {
-  const int64_t from = run->at, to = end[-1].at + (apart.R - 1) * apart.row + int64_t(end[-1].count) * apart.S;
-  for (int k = 0; k < channels; k++, target += apart.plane)
-    for (int64_t i = from; i < to; i += kCacheLine / int(sizeof(A))) __builtin_prefetch(target + i, 1);
-}
-
-// A panel's rows [channels, R, S], `width` apart -> R rows a channel of the target, whose planes lie `apart`
-template <class A>
-void weave(const A* panel, int width, const Apart& apart, const Run* run, const Run* end, int channels, A* target) {
-  constexpr int L = kLanes<A>;
-  for (; run != end; run++) {
-    const A* from = panel + run->lane;
-    A* plane = target + run->at;
-    for (int k = 0; k < channels; k++, plane += apart.plane)
-      for (int r = 0; r < apart.R; r++, from += apart.S * width) {
-        A* to = plane + r * apart.row;
-        if (apart.S == 1)
-          for (int i = 0; i < run->count; i += L) store_some<A>(to + i, load<A>(from + i), run->count - i);
-        else
-          for (int i = 0, left = 2 * run->count; left > 0; i += L, left -= 2 * L, to += 2 * L) {
-            const Vec<A> first = load<A>(from + i), second = load<A>(from + width + i);
-            store_some<A>(to, zip<A, 0>(first, second), left);
-            if (left > L) store_some<A>(to + L, zip<A, 1>(first, second), left - L);
-          }
-      }
+// Where `lanes` lanes go, from lane `lane` of a plane on: S a pixel
+inline void land(const PlanesProduct& p, int64_t lane, int lanes, int L, Landing* landing) {
+  const int64_t width = int64_t(p.Q) * p.target.S;
+  for (int64_t end = lane + lanes; lane < end; lane += L, landing++) {
+    const int64_t row = lane / width, left = (row + 1) * width - lane;
+    *landing = {lane + row * p.target.gap(), int(left < L ? left : L)};
   }
 }
 

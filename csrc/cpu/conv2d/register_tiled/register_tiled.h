@@ -32,14 +32,20 @@ struct Term {
 };
 
 // How a tile reads its pixels' source elements: each pixel has its address; or they are side by side, and one address
-// serves all; or the next tap's are one further as well, and an element that is read serves several taps
-enum class Reads { apart, side_by_side, sliding };
+// serves all; or the next tap's are one further as well, and an element that is read serves several taps; or each pixel
+// has two elements, for the even and the odd lanes
+enum class Reads { apart, side_by_side, sliding, in_pairs };
 
 // Sliding takes registers, for taps beside sums: sixteen are too few
 CONVLAB_INLINE constexpr bool slides(const InstructionSet& set) { return set.vector_bytes > 32; }
 
 struct Pixel {
   int64_t source, target;  // offsets in elements
+};
+
+struct Landing {  // of a vector, where elements are read in pairs
+  int64_t at;
+  int count;  // lanes that go there; the others go a gap further
 };
 
 struct Segment {  // the pixels of one class

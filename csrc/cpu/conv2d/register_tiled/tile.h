@@ -27,6 +27,8 @@ template <class A> struct Panel {
   bool bias_of_pixels = false;  // not of channels
   A* target = nullptr;
   int vectors = 0, lanes = 0;
+  const Landing* landings = nullptr;  // of the vectors
+  int64_t gap = 0;
   Ending ending{};  // of the last chunk
 };
 
@@ -59,10 +61,15 @@ CONVLAB_INLINE void slide(Vec<A> (&sums)[M][1], const A* near, const A* weights,
 // M pixels, from `first` on, times NV vectors of channels
 template <class A, int M, int NV, Reads reads>
 CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
-  constexpr bool side_by_side = reads != Reads::apart;
+  constexpr bool pairs = reads == Reads::in_pairs, side_by_side = reads != Reads::apart && !pairs;
   constexpr int L = kLanes<A>, kBases = side_by_side ? 1 : M;
   const Pixel* const pixels = p.pixels + first;
   A* const target = p.target;
+  Landing landings[NV];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; v++) landings[v] = pairs ? p.landings[v] : Landing{v * L, L};
+  const auto place = [&](int m, int v)
+                         __attribute__((always_inline)) { return target + pixels[m].target + landings[v].at; };
   Vec<A> sums[M][NV];
   const A* x[kBases];
 #pragma GCC unroll 32
@@ -74,7 +81,7 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
       sums[m][v] = !chunk.begins      ? Vec<A>{}
                    : p.bias_of_pixels ? broadcast<A>(p.bias[first + m])
                                       : load<A>(p.bias + v * L);
-      if (chunk.many) __builtin_prefetch(target + pixels[m].target + v * L, 1);
+      if (chunk.many) __builtin_prefetch(place(m, v), 1);
     }
   }
 
@@ -95,7 +102,8 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
       if (side_by_side) keep(near);
 #pragma GCC unroll 32
       for (int m = 0; m < M; m++) {
-        Vec<A> value = broadcast<A>(side_by_side ? near[m] : x[m % kBases][at]);
+        Vec<A> value =
+            pairs ? broadcast_pair<A>(x[m % kBases] + at) : broadcast<A>(side_by_side ? near[m] : x[m % kBases][at]);
         if (NV > 1) keep(value);
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) sums[m][v] += value * row[v];
@@ -103,27 +111,37 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
     }
   }
 
-  // f(sum, where it goes, lanes)
+  // f(sum, where it goes, its lanes: from the first on, or a rest of them)
   const auto each_of = [&](auto whole, auto f) __attribute__((always_inline)) {
 #pragma GCC unroll 32
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) f(sums[m][v], target + pixels[m].target + v * L, whole ? L : p.lanes - v * L);
+      for (int v = 0; v < NV; v++) {
+        const int lanes = whole ? L : p.lanes - v * L, first = landings[v].count;
+        f(sums[m][v], place(m, v), 0, lanes < first ? lanes : first);
+        if (pairs && first < L && first < lanes)
+          f(sums[m][v], place(m, v) + first + p.gap, first, lanes < L ? lanes : L);
+      }
   };
   const auto each = [&](auto f) __attribute__((always_inline)) {
     if (p.lanes == NV * L) each_of(std::true_type(), f);
     else each_of(std::false_type(), f);
   };
   if (!chunk.begins)
-    each([](Vec<A>& sum, A* to, int lanes) __attribute__((always_inline)) { sum += load_some<A>(to, lanes); });
+    each([](Vec<A>& sum, A* to, int first, int end)
+             __attribute__((always_inline)) { sum += pairs ? load_lanes<A>(to, first, end) : load_some<A>(to, end); });
   if (chunk.ends) activate<A>(p.ending, sums);
-  each([](Vec<A>& sum, A* to, int lanes) __attribute__((always_inline)) { store_some<A>(to, sum, lanes); });
+  each([](Vec<A>& sum, A* to, int first, int end) __attribute__((always_inline)) {
+    if (pairs) store_lanes<A>(to, sum, first, end);
+    else store_some<A>(to, sum, end);
+  });
 }
 
 // The sums of a tile fill the registers. Of one vector that takes 24 pixels, with AVX-512, and there are no registers for
 // the addresses of so many: only where one address serves them all.
 constexpr int most_pixels(int vectors, Reads reads = Reads::apart) {
-  return vectors == 1 && reads == Reads::apart ? kTilePixels : kTilePixels * kTileVectors / vectors;
+  return vectors == 1 && (reads == Reads::apart || reads == Reads::in_pairs) ? kTilePixels
+                                                                             : kTilePixels * kTileVectors / vectors;
 }
 
 template <class A, int NV, Reads reads> auto tile_of(int pixels) {
@@ -136,16 +154,17 @@ template <class A, Reads reads> auto tile_of(int pixels, int vectors) {
     if (vectors == 3) return tile_of<A, 3, reads>(pixels);
   return vectors == 2 ? tile_of<A, 2, reads>(pixels) : tile_of<A, 1, reads>(pixels);
 }
-template <class A> auto tile_of(int pixels, int vectors, Reads reads) {
-  if constexpr (slides(kSet))
+template <class A, bool planes> auto tile_of(int pixels, int vectors, Reads reads) {
+  if constexpr (slides(kSet) && !planes)
     if (reads == Reads::sliding) return tile_of<A, 1, Reads::sliding>(pixels);
-  return reads == Reads::side_by_side ? tile_of<A, Reads::side_by_side>(pixels, vectors)
-                                      : tile_of<A, Reads::apart>(pixels, vectors);
+  constexpr Reads other = planes ? Reads::in_pairs : Reads::side_by_side;
+  return reads == other ? tile_of<A, other>(pixels, vectors) : tile_of<A, Reads::apart>(pixels, vectors);
 }
 
 // All pixels of one class, each run in tiles of nearly equal size, a chunk of the terms after another. begins: with the
-// bias, which other terms may have added already; ends: no others follow.
-template <class A> void tiles(const Panel<A>& p, const Segment& g, Ahead& ahead, bool begins = true, bool ends = true) {
+// bias, which other terms may have added already; ends: no others follow. planes: of planes.kernel.cpp
+template <class A, bool planes = false>
+void tiles(const Panel<A>& p, const Segment& g, Ahead& ahead, bool begins = true, bool ends = true) {
   const TilesOf all(int(g.run), most_pixels(p.vectors, g.reads));
   const Term *const first = p.terms + g.term, *const last = first + g.term_count;
   Chunk chunk{first, first, begins, ends, begins && g.products >= kTermsToPrefetch};
@@ -156,7 +175,7 @@ template <class A> void tiles(const Panel<A>& p, const Segment& g, Ahead& ahead,
       for (int i = 0; i < all.count; i++) {
         const int size = all.size(i);
         ahead.ask();
-        tile_of<A>(size, p.vectors, g.reads)(p, chunk, g.pixel + run + all.first(i));
+        tile_of<A, planes>(size, p.vectors, g.reads)(p, chunk, g.pixel + run + all.first(i));
       }
     chunk = {chunk.last, chunk.last, false, false, false};
   } while (chunk.first != last);
