@@ -1,15 +1,16 @@
 // Adaptive pooling, max unpooling and its gather, up to the backend; see conv2d_operators.h. An Impl is made from the tensor
-// that the call writes, and has takes_channels_last (tensors.h), for the first three of
+// that the call writes, or in gather from what it reads and whether that is channels_last, and has takes_channels_last
+// (tensors.h), for the first three of
 //
 //   void average(const Adaptive&, DType, const void* x, void* y)
 //   void average_backward(const Adaptive&, DType, const void* dy, void* dx)
 //   void maximum(const Adaptive&, DType, const void* x, void* y, void* indices)
 //   void maximum_backward(const Adaptive&, DType, const void* dy, const void* indices, void* dx)
 //   void unpool(const Adaptive&, DType, const void* x, const void* indices, void* y)
-//   void gather(const Adaptive&, DType, const void* x, const void* indices, void* y)
+//   void gather(const Adaptive&, DType, const void* x, const void* indices, void* y, bool to_planes)
 //
 // `indices` are int64, h W + w of a plane [H, W]. In unpool, where x is [planes, P, Q] and y [planes, H, W], and in
-// gather, where it is the other way round, positions outside the plane are no element's.
+// gather, where it is the other way round, positions outside the plane are no element's. to_planes: y is contiguous.
 #pragma once
 #include "geometry/adaptive.h"
 #include "host/pool2d_operators.h"
@@ -144,11 +145,14 @@ template <class Impl> Tensor planes_gather(Tensor x, Tensor indices, bool channe
   CONVLAB_CHECK(x.dim() == 4 && indices.dim() == 4, op, ": input and indices must have four dimensions");
   check_indices(op, indices, indices);
   const Adaptive g = make_adaptive(op, sizes_of(x), sizes_of(indices));
-  const bool last = read_channels_last<Impl>(x, indices, sizes_of(indices), channels_last);
-  return filled<Impl>(sizes_of(indices), x.scalar_type(), x, last, channels_last, [&](Tensor& y) {
+  const bool last = read_channels_last<Impl>(x, indices, sizes_of(indices), channels_last),
+             to_planes = !channels_last || !last;
+  Tensor y = output<Impl>(sizes_of(indices), x.scalar_type(), x, !to_planes);
+  if (y.numel() > 0) {
     const Tensor xc = in_layout<Impl>(x, last), ic = in_layout<Impl>(indices, last);
-    Impl(y).gather(g, dtype, in("input", xc), in("indices", ic), out("output", y));
-  });
+    Impl(xc, last).gather(g, dtype, in("input", xc), in("indices", ic), out("output", y), to_planes);
+  }
+  return in_layout<Impl>(y, channels_last);
 }
 
 }  // namespace convlab

@@ -13,6 +13,7 @@ CONVLAB_INLINE void each_element(T* out, int64_t begin, int64_t end, F f, const 
   using A = acc_t<T>;
   constexpr int L = kLanes<A>;
   int64_t i = begin;
+#pragma GCC unroll 4
   for (; i + L <= end; i += L) store_as<A>(out + i, f(load_as<A>(in + i)...));
   if (i < end) store_some<A>(out + i, f(load_some<A>(in + i, int(end - i))...), int(end - i));
 }

@@ -15,6 +15,7 @@ namespace {
 using pooling::Pass, pooling::Plan, pooling::Reads;
 
 constexpr int64_t kTogether = 64;  // channels of a piece, where they lie side by side
+constexpr int64_t kRowsTogether = 16;  // written in turns: more may meet in the same sets of the L1
 
 // An average's pass, planned, and the sizes of its windows
 struct Planned {
@@ -42,7 +43,8 @@ struct Planned {
 struct Cpu {
   static constexpr bool takes_channels_last = true;
   const int64_t channels;  // of a position where the tensors lie channels_last, else 1
-  explicit Cpu(const Tensor& output) : channels(is_channels_last(output) ? output.size(1) : 1) {}
+  Cpu(const Tensor& t, bool channels_last) : channels(channels_last ? t.size(1) : 1) {}
+  explicit Cpu(const Tensor& output) : Cpu(output, is_channels_last(output)) {}
 
   void average(const Adaptive& g, DType dtype, const void* x, void* y) const {
     run(Pass::forward, g, dtype, kernels::average_forward.of(dtype), x, y);
@@ -81,15 +83,25 @@ struct Cpu {
     CONVLAB_CHECK(!outside, "max_unpool2d: indices has ", *outside, ", which is no position of an output of ", g.H,
                   " x ", g.W);
   }
-  void gather(const Adaptive& g, DType dtype, const void* x, const void* indices, void* y) const {
-    over_channels(g, dtype, x, indices, y, g.H * g.W, g.P * g.Q,
-                  [&](auto* from, const int64_t* where, auto* to, auto pixel, auto n) {
-                    using T = std::remove_reference_t<decltype(*to)>;
-                    const uint64_t size = uint64_t(g.H) * uint64_t(g.W);
-                    for (int i = 0, outputs = g.P * g.Q; i < outputs; i++, to += pixel, where += pixel)
-                      for (int c = 0; c < n; c++)
-                        to[c] = uint64_t(where[c]) < size ? from[where[c] * pixel + c] : T(0.0f);
-                  });
+  void gather(const Adaptive& g, DType dtype, const void* x, const void* indices, void* y, bool to_planes) const {
+    const int64_t size = int64_t(g.H) * g.W, outputs = int64_t(g.P) * g.Q;
+    over_channels(
+        g, dtype, x, indices, y, size, outputs,
+        [&](auto* from, const int64_t* where, auto* to, auto pixel, auto n) {
+          using T = std::remove_reference_t<decltype(*to)>;
+          const auto element = [&](int64_t c, int64_t at) {
+            return uint64_t(at) < uint64_t(size) ? from[at * pixel + c] : T(0.0f);
+          };
+          if (!to_planes) {
+            for (int64_t i = 0; i < outputs; i++, to += pixel, where += pixel)
+              for (int64_t c = 0; c < n; c++) to[c] = element(c, where[c]);
+            return;
+          }
+          for (int64_t first = 0; first < n; first += kRowsTogether)
+            for (int64_t i = 0, end = std::min<int64_t>(n, first + kRowsTogether); i < outputs; i++)
+              for (int64_t c = first; c < end; c++) to[c * outputs + i] = element(c, where[i * pixel + c]);
+        },
+        to_planes);
   }
 
  private:
@@ -143,10 +155,10 @@ struct Cpu {
 
   // f(from, where, to, pixel, n) for n channels side by side, of positions `pixel` elements apart: planes, of which both
   // are known to be 1, or a few cache lines of each of an image's positions. `from` has `reads` positions an image, `to`
-  // `writes`.
+  // `writes`; to_planes: it is contiguous, whatever `from` is.
   template <class F>
   void over_channels(const Adaptive& g, DType dtype, const void* from, const void* indices, void* to, int64_t reads,
-                     int64_t writes, const F& f) const {
+                     int64_t writes, const F& f, bool to_planes = false) const {
     const int64_t outputs = int64_t(g.P) * g.Q, blocks = pooling::parts(channels, kTogether),
                   pieces = g.planes / channels * blocks;
     dispatch(dtype, [&](auto tag) {
@@ -156,7 +168,7 @@ struct Cpu {
           const int64_t image = piece / blocks * channels, c = piece % blocks * kTogether;
           const T* const read = static_cast<const T*>(from) + image * reads + c;
           const int64_t* const where = static_cast<const int64_t*>(indices) + image * outputs + c;
-          T* const written = static_cast<T*>(to) + image * writes + c;
+          T* const written = static_cast<T*>(to) + image * writes + (to_planes ? c * writes : c);
           constexpr std::integral_constant<int64_t, 1> one;
           if (channels == 1) f(read, where, written, one, one);
           else f(read, where, written, channels, std::min(kTogether, channels - c));

@@ -161,7 +161,7 @@ template <class A> CONVLAB_INLINE __m256i lanes_from(int first, int end) {
 
 // The lanes [first, end), the first of them at p; the others are zero, or are not written. Without calls, which would take
 // a tile's sums out of its registers.
-template <class A> CONVLAB_INLINE Vec<A> load_lanes(const A* p, int first, int end) {
+template <class A> CONVLAB_INLINE Vec<A> load_part(const A* p, int first, int end) {
   if (end - first == kLanes<A>) return load<A>(p);
   CONVLAB_TOUCHES(p, (end - first) * sizeof(A));
 #if defined(__AVX512F__)
@@ -178,7 +178,7 @@ template <class A> CONVLAB_INLINE Vec<A> load_lanes(const A* p, int first, int e
   return v;
 #endif
 }
-template <class A> CONVLAB_INLINE void store_lanes(A* p, Vec<A> v, int first, int end) {
+template <class A> CONVLAB_INLINE void store_part(A* p, Vec<A> v, int first, int end) {
   if (end - first == kLanes<A>) return store<A>(p, v);
   CONVLAB_TOUCHES(p, (end - first) * sizeof(A));
 #if defined(__AVX512F__)

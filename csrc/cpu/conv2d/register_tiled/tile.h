@@ -129,10 +129,10 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
   };
   if (!chunk.begins)
     each([](Vec<A>& sum, A* to, int first, int end)
-             __attribute__((always_inline)) { sum += pairs ? load_lanes<A>(to, first, end) : load_some<A>(to, end); });
+             __attribute__((always_inline)) { sum += pairs ? load_part<A>(to, first, end) : load_some<A>(to, end); });
   if (chunk.ends) activate<A>(p.ending, sums);
   each([](Vec<A>& sum, A* to, int first, int end) __attribute__((always_inline)) {
-    if (pairs) store_lanes<A>(to, sum, first, end);
+    if (pairs) store_part<A>(to, sum, first, end);
     else store_some<A>(to, sum, end);
   });
 }
