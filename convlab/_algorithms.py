@@ -5,6 +5,7 @@ The table itself is csrc/algorithms.h, which the operators read too.
 
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import torch
 
 from ._load import lab as _lab
-from .arguments import IntOrPair, is_channels_last, padding4, pair, remembered
+from .arguments import IntOrPair, in_words, is_channels_last, padding4, pair, remembered
 from .gpus import H200
 from .simulator import backend_of, capability_for, multiprocessors_for
 
@@ -296,7 +297,7 @@ def names_of(algo: Algo, problem: Conv2dProblem) -> dict[str, str]:
 
 class Preferred:
     """An algo that gives way: what it names runs where it can, "auto" elsewhere, with one warning for each place and
-    pass.
+    reason.
 
     `algo` is a name or a dict as in conv2d; `where` is what the warning calls the place, a layer's name say. Raises
     ValueError for an unknown name.
@@ -309,7 +310,7 @@ class Preferred:
         else:
             self.names = {pass_: algo for pass_ in PASSES if algo != "auto" and pass_ in _find(algo).passes}
         self.algo, self.where = algo, where
-        self._said: set[tuple[str, str]] = set()
+        self._said: set[str] = set()
 
     def __repr__(self) -> str:
         return repr(self.algo)
@@ -321,20 +322,24 @@ class Preferred:
                 _find(n).number if (n := self.names.get(p)) and p in _find(n).passes_by_backend.get(backend, ()) else 0
                 for p in PASSES
             )
-        return tuple(self._number(pass_, problem) if pass_ in self.names else 0 for pass_ in PASSES)
+        numbers, reasons = dict.fromkeys(PASSES, 0), defaultdict(list)
+        for pass_, name in self.names.items():
+            algorithm = _find(name)
+            ok, reason = algorithm.supports(problem, pass_)
+            if ok:
+                numbers[pass_] = algorithm.number
+            else:
+                reasons[name, reason.replace(f"has no {pass_}", "has none of them")].append((pass_, reason))
+        for (name, of_several), refused in reasons.items():
+            run, reason = ("run", of_several) if len(refused) > 1 else ("runs", refused[0][1])
+            passes = in_words([pass_ for pass_, _ in refused])
+            self._say(f"convlab: {self.where}: its {passes} {run} 'auto', because algo {name!r} {reason}")
+        return tuple(numbers[pass_] for pass_ in PASSES)
 
-    def _number(self, pass_: str, problem: Conv2dProblem) -> int:
-        algorithm = _find(self.names[pass_])
-        ok, reason = algorithm.supports(problem, pass_)
-        if ok:
-            return algorithm.number
-        if (pass_, reason) not in self._said:
-            self._said.add((pass_, reason))
-            warnings.warn(
-                f"convlab: {self.where}: its {pass_} runs 'auto', because algo {algorithm.name!r} {reason}",
-                stacklevel=_callers_level(),
-            )
-        return 0
+    def _say(self, warning: str) -> None:
+        if warning not in self._said:
+            self._said.add(warning)
+            warnings.warn(warning, stacklevel=_callers_level())
 
 
 def _callers_level() -> int:

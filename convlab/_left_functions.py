@@ -10,6 +10,7 @@ from torch.nn import Module
 
 from . import _fuse, functional
 from ._tracing import PLAN, UntraceableError, class_of, trace
+from .arguments import in_words
 
 _NAMES = frozenset(name for name in vars(functional) if callable(getattr(torch.nn.functional, name, None)))
 
@@ -30,7 +31,7 @@ def left_functions(model: Module) -> dict[str, str]:
             found[name] = f"{UNKNOWN}, because {error}; look there for calls that convlab.functional has, too"
             continue
         if calls:
-            said = f"its forward calls torch's {_listed(calls)}: convlab.functional has the same"
+            said = f"its forward calls torch's {in_words(calls)}: convlab.functional has the same"
             advice = ", and convlab.fuse takes those that follow a convolution"
             found[name] = f"outside of blocks {said}" if _is_fused(module) else said + advice
     return found
@@ -73,7 +74,3 @@ def _calls(graph: fx.Graph) -> Iterator[str]:
         name = name.strip("_").removesuffix("_with_indices")  # in place, and behind F.max_pool2d
         if name in _NAMES and not str(getattr(target, "__module__", "")).startswith("convlab"):
             yield name
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))

@@ -29,6 +29,11 @@ def remembered(function: Callable[..., _Result]) -> Callable[..., _Result]:
     return call
 
 
+def in_words(names: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
 def check_tensors(op: str, **tensors: object) -> None:
     """Raises TypeError for an argument that is no tensor."""
     for name, value in tensors.items():

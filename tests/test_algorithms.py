@@ -121,7 +121,7 @@ def test_convert_with_an_algorithm_that_gives_way():
     x = torch.randn(2, 1, 8, 8)
     with pytest.warns(
         UserWarning,
-        match="layer '0': its forward runs 'auto', because algo 'implicit_gemm' has no forward for cpu tensors",
+        match="layer '0': its forward, dgrad and wgrad run 'auto', because algo 'implicit_gemm' has none",
     ) as said:
         expected = model(x)
     assert said[0].filename == __file__  # the line above, not one of convlab's or torch's
@@ -140,6 +140,28 @@ def test_convert_with_an_algorithm_that_gives_way():
     assert convlab.convert(model)[0].algo == "auto"
     with pytest.raises(ValueError, match="fastest"):
         convlab.convert(model, algo="fastest")
+
+
+def test_one_warning_for_each_reason():
+    """Of the passes that it concerns, and never again."""
+    x, strided = torch.randn(1, 2, 8, 8), torch.nn.Conv2d(2, 2, 3, stride=2)
+    model = convlab.convert(torch.nn.Sequential(torch.nn.Conv2d(2, 2, 3), strided), algo="small_filter")
+    with pytest.warns(UserWarning) as said:
+        for _ in range(2):
+            model(x).sum().backward()
+    assert [str(warning.message) for warning in said] == [
+        f"convlab: layer '{layer}': its forward, dgrad and wgrad run 'auto', because algo 'small_filter' has none of them "
+        "for cpu tensors"
+        for layer in (0, 1)
+    ]
+    convlab.convert(model, algo={"forward": "winograd_2x2", "dgrad": "winograd_2x2", "wgrad": "small_filter"})
+    with pytest.warns(UserWarning) as said:
+        model(x)
+    assert [str(warning.message) for warning in said] == [
+        "convlab: layer '0': its wgrad runs 'auto', because algo 'small_filter' has no wgrad for cpu tensors",
+        "convlab: layer '1': its forward and dgrad run 'auto', because algo 'winograd_2x2' takes stride 1, and this is 2 x 2",
+        "convlab: layer '1': its wgrad runs 'auto', because algo 'small_filter' has no wgrad for cpu tensors",
+    ]
 
 
 # ---- the CUDA rungs and their chooser

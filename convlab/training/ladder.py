@@ -1,6 +1,5 @@
 """The first steps of a training through one algorithm after another: the same loss, at what traffic and time."""
 
-import re
 import statistics
 import time
 import warnings
@@ -49,7 +48,7 @@ def ladder(train, args, names, sets):
                 rows.append(_row(train, args, name, sets, progress))
             notes += [str(w.message) for w in caught if str(w.message).startswith("convlab:")]
             progress.line(_described(rows[-1], rows[0]))
-        for note in _merged(notes):
+        for note in dict.fromkeys(notes):
             progress.line(note)
     wrong = [row.algorithm for row in rows if not abs(row.loss - rows[0].loss) <= AGREE * abs(rows[0].loss)]
     if wrong:
@@ -80,18 +79,6 @@ def _row(train, args, name, sets, progress):
         outputs = run.model.double()(images.to(args.device).double())
         loss = LOSSES[args.loss](outputs, labels.to(args.device)).sum() / n
     return Row(name or "torch.nn", loss.item(), traffic, statistics.median(seconds))
-
-
-def _merged(notes):
-    """The notes that differ only in the pass as one: "its forward, dgrad, wgrad run 'auto', because ..."; others once."""
-    passes = {}
-    for note in notes:
-        before, name, rest = [*re.split(r"(?<= its )(\w+) runs", note, maxsplit=1), "", ""][:3]
-        passes.setdefault((before, rest), []).append(name)
-    return [
-        f"{before}{', '.join(names)} run{'' if names[1:] else 's'}{rest}" if names[0] else before
-        for (before, rest), names in passes.items()
-    ]
 
 
 def _described(row, torchs):
