@@ -204,7 +204,8 @@ constexpr int64_t kTermsToPrefetch = 48;
 // f(n), for 1 <= n <= N, where f takes a number that the compiler knows and returns a function of that size
 template <int N, class F> CONVLAB_INLINE auto of_size(int n, F f) {
   return [&]<int... I>(indices<I...>) __attribute__((always_inline)) {
-    constexpr decltype(f(std::integral_constant<int, 1>())) all[] = {F()(std::integral_constant<int, I + 1>())...};
+    static constexpr decltype(f(std::integral_constant<int, 1>())) all[] = {
+        F()(std::integral_constant<int, I + 1>())...};
     return all[n - 1];
   }(indices_to<N>());
 }
