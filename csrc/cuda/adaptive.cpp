@@ -13,7 +13,7 @@ struct Cuda : ChangesLayout {
   static constexpr bool takes_channels_last = false;
   const Tensor& like;
   CurrentStream stream;
-  explicit Cuda(const Tensor& t, bool = false) : like(t), stream(t) {}
+  explicit Cuda(const Tensor& t, bool /*channels_last*/ = false) : like(t), stream(t) {}
 
   void average(const Adaptive& g, DType dtype, const void* x, void* y) const {
     adaptive_average(g, dtype, x, y, stream);
@@ -31,7 +31,7 @@ struct Cuda : ChangesLayout {
     Scratch owners("owners", g.planes * g.H * g.W * int64_t(sizeof(int)), like);
     max_unpool(g, dtype, x, indices, owners.get(), y, stream);
   }
-  void gather(const Adaptive& g, DType dtype, const void* x, const void* indices, void* y, bool) const {
+  void gather(const Adaptive& g, DType dtype, const void* x, const void* indices, void* y, bool /*to_planes*/) const {
     convlab::planes_gather(g, dtype, x, indices, y, stream);
   }
 };

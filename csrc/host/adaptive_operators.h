@@ -1,6 +1,5 @@
-// Adaptive pooling, max unpooling and its gather, up to the backend; see conv2d_operators.h. An Impl is made from the tensor
-// that the call writes, or in gather from what it reads and whether that is channels_last, and has takes_channels_last
-// (tensors.h), for the first three of
+// Adaptive pooling, max unpooling and its gather, up to the backend; see conv2d_operators.h. An Impl has takes_channels_last
+// (tensors.h). It is made from the tensor that the call writes; for gather, from x and whether that is channels_last.
 //
 //   void average(const Adaptive&, DType, const void* x, void* y)
 //   void average_backward(const Adaptive&, DType, const void* dy, void* dx)
@@ -147,7 +146,8 @@ template <class Impl> Tensor planes_gather(Tensor x, Tensor indices, bool channe
   const Adaptive g = make_adaptive(op, sizes_of(x), sizes_of(indices));
   const bool last = read_channels_last<Impl>(x, indices, sizes_of(indices), channels_last),
              to_planes = !channels_last || !last;
-  Tensor y = output<Impl>(sizes_of(indices), x.scalar_type(), x, !to_planes);
+  Tensor y = output<Impl>(sizes_of(indices), x.scalar_type(), x,
+                          !to_planes || (channels_last && one_layout(sizes_of(indices))));
   if (y.numel() > 0) {
     const Tensor xc = in_layout<Impl>(x, last), ic = in_layout<Impl>(indices, last);
     Impl(xc, last).gather(g, dtype, in("input", xc), in("indices", ic), out("output", y), to_planes);

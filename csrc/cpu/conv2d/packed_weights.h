@@ -7,7 +7,7 @@
 
 namespace convlab::CONVLAB_ISA {
 
-constexpr int kPiecesAhead = 8, kRowsAhead = 16;
+constexpr int kPiecesAhead = 8, kRowsAhead = 16;  // asked for beforehand
 
 // A piece of a vector's weights whose columns lie side by side in w: [lanes, columns]. Column j <-> row first + j %
 // period * outer + j / period of the packed matrix.

@@ -40,7 +40,7 @@ template <class A> CONVLAB_INLINE void store(A* p, Vec<A> v) {
 }
 template <class A> CONVLAB_INLINE Vec<A> broadcast(A a) { return a - Vec<A>{}; }
 
-// p[0] and p[1] in turns, in one instruction
+// p[0] and p[1] in turns: one instruction where the machine has it
 template <class A> CONVLAB_INLINE Vec<A> broadcast_pair(const A* p) {
   if constexpr (sizeof(A) == sizeof(float)) {
     int64_t bits;
@@ -151,9 +151,9 @@ template <class A, class T> CONVLAB_INLINE void store_some(T* p, Vec<A> v, int c
 }
 
 #if defined(__AVX512F__)
-CONVLAB_INLINE uint32_t lanes_from(int first, int end) { return (1u << end) - (1u << first); }
+CONVLAB_INLINE uint32_t lane_mask(int first, int end) { return (1u << end) - (1u << first); }
 #elif defined(__AVX2__)
-template <class A> CONVLAB_INLINE __m256i lanes_from(int first, int end) {
+template <class A> CONVLAB_INLINE __m256i lane_mask(int first, int end) {
   const auto below = [](int lane) { return (const __m256i*)(kFirst + 8 - lane * int(sizeof(A) / sizeof(int))); };
   return _mm256_andnot_si256(_mm256_loadu_si256(below(first)), _mm256_loadu_si256(below(end)));
 }
@@ -165,11 +165,11 @@ template <class A> CONVLAB_INLINE Vec<A> load_part(const A* p, int first, int en
   if (end - first == kLanes<A>) return load<A>(p);
   CONVLAB_TOUCHES(p, (end - first) * sizeof(A));
 #if defined(__AVX512F__)
-  if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm512_maskz_loadu_ps(lanes_from(first, end), p - first);
-  else return (Vec<A>)_mm512_maskz_loadu_pd(lanes_from(first, end), p - first);
+  if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm512_maskz_loadu_ps(lane_mask(first, end), p - first);
+  else return (Vec<A>)_mm512_maskz_loadu_pd(lane_mask(first, end), p - first);
 #elif defined(__AVX2__)
-  if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm256_maskload_ps(p - first, lanes_from<A>(first, end));
-  else return (Vec<A>)_mm256_maskload_pd(p - first, lanes_from<A>(first, end));
+  if constexpr (sizeof(A) == sizeof(float)) return (Vec<A>)_mm256_maskload_ps(p - first, lane_mask<A>(first, end));
+  else return (Vec<A>)_mm256_maskload_pd(p - first, lane_mask<A>(first, end));
 #else
   Vec<A> v{};
 #pragma GCC unroll 4
@@ -182,11 +182,11 @@ template <class A> CONVLAB_INLINE void store_part(A* p, Vec<A> v, int first, int
   if (end - first == kLanes<A>) return store<A>(p, v);
   CONVLAB_TOUCHES(p, (end - first) * sizeof(A));
 #if defined(__AVX512F__)
-  if constexpr (sizeof(A) == sizeof(float)) _mm512_mask_storeu_ps(p - first, lanes_from(first, end), (__m512)v);
-  else _mm512_mask_storeu_pd(p - first, lanes_from(first, end), (__m512d)v);
+  if constexpr (sizeof(A) == sizeof(float)) _mm512_mask_storeu_ps(p - first, lane_mask(first, end), (__m512)v);
+  else _mm512_mask_storeu_pd(p - first, lane_mask(first, end), (__m512d)v);
 #elif defined(__AVX2__)
-  if constexpr (sizeof(A) == sizeof(float)) _mm256_maskstore_ps(p - first, lanes_from<A>(first, end), (__m256)v);
-  else _mm256_maskstore_pd(p - first, lanes_from<A>(first, end), (__m256d)v);
+  if constexpr (sizeof(A) == sizeof(float)) _mm256_maskstore_ps(p - first, lane_mask<A>(first, end), (__m256)v);
+  else _mm256_maskstore_pd(p - first, lane_mask<A>(first, end), (__m256d)v);
 #else
 #pragma GCC unroll 4
   for (int l = 0; l < kLanes<A>; l++)

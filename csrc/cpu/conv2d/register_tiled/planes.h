@@ -28,7 +28,8 @@ struct PlanesProduct {
   int parts = 1;  // of the rows, where there are few blocks of pixels
   Ending ending{};  // an activation that tiles make of their sums, if there is one
 
-  // Rows of a tile. Where the target's planes lie apart, the taps of a row are the lanes of a pixel.
+  // Where the target's planes lie apart, the two taps of a row are lanes of a pixel, and one row for tiles.
+  CONVLAB_INLINE bool pairs() const { return target.apart(); }
   CONVLAB_INLINE int tile_rows() const { return rows / target.S; }
 };
 
@@ -39,6 +40,8 @@ struct Run {
 };
 
 constexpr int kBlocksTogether = 4;
+constexpr int kPairsAtOnce =
+    256;  // source channels: a panel outgrows the L1, but rows of the target are met less often
 
 // How an instruction set cuts the pixels of an image: into blocks of a few vectors, which are a piece of work together where
 // a panel holds all planes of each
@@ -50,12 +53,12 @@ struct Blocks {
         vectors(int((p.pixels * p.target.S + lanes - 1) / lanes)),
         tile_vectors(wide_share(vectors, set.most_vectors)),
         count((vectors + tile_vectors - 1) / tile_vectors),
-        depth_at_once(even_share(p.depth / p.source.taps(), most_depth(p) / p.source.taps()) * p.source.taps()),
+        depth_at_once(even_share(p.depth / p.source.taps(), channels_at_once(p)) * p.source.taps()),
         together(depth_at_once < p.depth ? 1 : even_share(count, kBlocksTogether)),
         pieces((count + together - 1) / together) {}
-  // Of pairs so many that a panel outgrows the L1: rows of the target are met less often (1.04 times as fast)
-  CONVLAB_INLINE int most_depth(const PlanesProduct& p) const {
-    return terms_at_once(p.target.S == 1 ? tile_vectors : 1);
+  CONVLAB_INLINE int channels_at_once(const PlanesProduct& p) const {  // at most, of the source
+    const int channels = (p.pairs() ? kPairsAtOnce : terms_at_once(tile_vectors)) / p.source.taps();
+    return channels ? channels : 1;
   }
   CONVLAB_INLINE int64_t panel() const { return int64_t(tile_vectors) * depth_at_once * lanes; }
 };
@@ -70,9 +73,9 @@ template <class A> struct PlanesBench {
   template <class Memory>
   CONVLAB_INLINE PlanesBench(Memory& memory, const PlanesProduct& p, const Blocks& b, bool finishes) {
     memory.take(rows, p.tile_rows());
-    memory.take(bias, p.target.apart() ? p.tile_rows() : 0);
+    memory.take(bias, p.pairs() ? p.tile_rows() : 0);
     memory.take(runs, p.source.apart() ? b.together * b.tile_vectors * b.lanes : 0);
-    memory.take(landings, p.target.apart() ? b.together * b.tile_vectors : 0);
+    memory.take(landings, p.pairs() ? b.together * b.tile_vectors : 0);
     memory.take(source, b.together * b.panel());
     memory.take(target, finishes ? int64_t(p.rows) * b.tile_vectors * b.lanes : 0);
   }

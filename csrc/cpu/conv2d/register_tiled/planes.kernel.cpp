@@ -1,10 +1,10 @@
 // Forward and dgrad where no two taps meet an element, over planes, register tiled: filters of 1 x 1, and those that are
-// as large as their stride, 2 x 2, which take planes apart. The pixels of an image are the lanes, so nothing is transposed.
+// as large as their stride, 2 x 2 say, which take planes apart. The pixels of an image are the lanes, so nothing is transposed.
 // What are pixels in register_tiled.kernel.cpp are the target's channels here, or each of their rows of taps: a tile of
 // them times vectors of pixels lives in registers, and every step multiplies a few weights, broadcast, with vectors of a
 // plane.
 //
-// What it does    A block of pixels of so many planes as fill half of an L1 is copied to a panel, because lines a plane
+// What it does    A block of pixels of so many planes as fill half of an L1 (of pairs, more) is copied to a panel, because lines a plane
 //                 apart may share few sets of the L1, and all channels of the target meet it before the next planes'.
 //                 Where a panel holds all planes, four blocks meet some channels in turns, so that a page of the target is
 //                 written a kilobyte at a time. Tiles ask for the next blocks. Planes are taken apart on the way into the
@@ -52,7 +52,7 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
   Carver carver{scratch};
   const PlanesBench<A> bench(carver, p, blocks, finish);
   const int width = blocks.tile_vectors * L, R = p.target.R, S = p.target.S;  // a block's lanes; a pixel has S
-  const bool pairs = p.target.apart();
+  const bool pairs = p.pairs();
   for (int i = 0; i < p.tile_rows(); i++)
     bench.rows[i] = {p.packed ? int64_t(i * S / L) * p.depth * L + i * S % L : i * p.row,
                      finish ? int64_t(i) * width : i / R * p.target.plane + i % R * p.target.row};

@@ -73,7 +73,7 @@ inline void land(const PlanesProduct& p, int64_t lane, int lanes, int L, Landing
   const int64_t width = int64_t(p.Q) * p.target.S;
   for (int64_t end = lane + lanes; lane < end; lane += L, landing++) {
     const int64_t row = lane / width, left = (row + 1) * width - lane;
-    *landing = {lane + row * p.target.gap(), int(left < L ? left : L)};
+    *landing = {lane + row * p.target.gap(), int(left < L && p.target.gap() ? left : L)};
   }
 }
 

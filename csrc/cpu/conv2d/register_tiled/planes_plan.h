@@ -29,7 +29,7 @@ inline bool takes_planes(const Problem& p) {
   const Conv2d& g = p.g;
   const int lanes = instruction_set().lanes(p.dtype);
   const bool dgrad = p.pass == Pass::dgrad;
-  const int64_t row = g.Q * (dgrad ? g.S : 1), plane = g.P * row, whole = round_up(plane, lanes);
+  const int64_t row = int64_t(g.Q) * (dgrad ? g.S : 1), plane = g.P * row, whole = round_up(plane, lanes);
   return p.pass != Pass::wgrad && meets_once(p) && !p.layouts.first && !p.layouts.output &&
          (g.R * g.S == 1 || !p.layouts.second) && is_sum_type(p.dtype) && (whole - plane) * kLeastFilled <= whole &&
          (g.stride_h * g.stride_w == 1 || row % lanes == 0 || (g.Q > lanes && (dgrad || g.Kg() >= kRowsOfTornVectors)));
@@ -96,8 +96,8 @@ inline CpuPlan planes_plan(const Problem& p) {
           .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
           .scratch = measured<PlanesBench>(p.dtype, tables->product, tables->blocks, false),
           .tables = tables,
-          .epilogue = tables->product.target.apart() ? Epilogue::none : Epilogue::activation,
-          .activates = !tables->product.target.apart()};
+          .epilogue = tables->product.pairs() ? Epilogue::none : Epilogue::activation,
+          .activates = !tables->product.pairs()};
 }
 
 }  // namespace convlab::register_tiled

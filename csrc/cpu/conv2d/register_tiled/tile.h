@@ -28,7 +28,7 @@ template <class A> struct Panel {
   A* target = nullptr;
   int vectors = 0, lanes = 0;
   const Landing* landings = nullptr;  // of the vectors
-  int64_t gap = 0;
+  int64_t gap = 0;  // of the landings
   Ending ending{};  // of the last chunk
 };
 
@@ -58,10 +58,13 @@ CONVLAB_INLINE void slide(Vec<A> (&sums)[M][1], const A* near, const A* weights,
   }
 }
 
+// Whether one address serves all of a tile's pixels
+constexpr bool one_address(Reads reads) { return reads == Reads::side_by_side || reads == Reads::sliding; }
+
 // M pixels, from `first` on, times NV vectors of channels
 template <class A, int M, int NV, Reads reads>
 CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
-  constexpr bool pairs = reads == Reads::in_pairs, side_by_side = reads != Reads::apart && !pairs;
+  constexpr bool pairs = reads == Reads::in_pairs, side_by_side = one_address(reads);
   constexpr int L = kLanes<A>, kBases = side_by_side ? 1 : M;
   const Pixel* const pixels = p.pixels + first;
   A* const target = p.target;
@@ -140,8 +143,7 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
 // The sums of a tile fill the registers. Of one vector that takes 24 pixels, with AVX-512, and there are no registers for
 // the addresses of so many: only where one address serves them all.
 constexpr int most_pixels(int vectors, Reads reads = Reads::apart) {
-  return vectors == 1 && (reads == Reads::apart || reads == Reads::in_pairs) ? kTilePixels
-                                                                             : kTilePixels * kTileVectors / vectors;
+  return vectors == 1 && !one_address(reads) ? kTilePixels : kTilePixels * kTileVectors / vectors;
 }
 
 template <class A, int NV, Reads reads> auto tile_of(int pixels) {
