@@ -40,8 +40,7 @@ struct Run {
 };
 
 constexpr int kBlocksTogether = 4;
-constexpr int kPairsAtOnce =
-    256;  // source channels: a panel outgrows the L1, but rows of the target are met less often
+constexpr int kPairsAtOnce = 256;  // source channels: more than the L1 has room for, but the target is met less often
 
 // How an instruction set cuts the pixels of an image: into blocks of a few vectors, which are a piece of work together where
 // a panel holds all planes of each

@@ -4,12 +4,12 @@
 // them times vectors of pixels lives in registers, and every step multiplies a few weights, broadcast, with vectors of a
 // plane.
 //
-// What it does    A block of pixels of so many planes as fill half of an L1 (of pairs, more) is copied to a panel, because lines a plane
-//                 apart may share few sets of the L1, and all channels of the target meet it before the next planes'.
-//                 Where a panel holds all planes, four blocks meet some channels in turns, so that a page of the target is
-//                 written a kilobyte at a time. Tiles ask for the next blocks. Planes are taken apart on the way into the
-//                 panel. In dgrad the two taps of a row are lanes: each pixel is in the panel twice, weights are broadcast
-//                 in pairs, and the target is written as it lies.
+// What it does    A block of pixels of so many planes as fill half of an L1 (of pairs, more) is copied to a panel, because
+//                 lines a plane apart may share few sets of the L1, and all channels of the target meet it before the next
+//                 planes'. Where a panel holds all planes, four blocks meet some channels in turns, so that a page of the
+//                 target is written a kilobyte at a time. Tiles ask for the next blocks. Planes are taken apart on the way
+//                 into the panel. In dgrad the two taps of a row are lanes: each pixel is in the panel twice, weights are
+//                 broadcast in pairs, and the target is written as it lies.
 // Against transposing planes  the source is copied and not turned, and the target is written where it belongs.
 // What bounds it  multiply-adds from about 128 channels of the target on; with few, the panel is most of the work, and
 //                 `direct` reads planes where they lie.
