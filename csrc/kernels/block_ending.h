@@ -29,7 +29,7 @@ template <class T> struct BlockOutput {
   T* y;
   unsigned char* winners;
 
-  __device__ __forceinline__ bool pools() const { return ending.R * ending.S > 1; }
+  __device__ __forceinline__ bool pools() const { return ending.pools(); }
   __device__ __forceinline__ void store(long long i, const Winner<T>& w) const {
     y[i] = T(w.value);
     if (winners) winners[i] = (unsigned char)w.byte;
