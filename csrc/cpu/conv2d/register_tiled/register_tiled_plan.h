@@ -49,9 +49,9 @@ constexpr int64_t kManyPages = 8192;  // elements of a plane
 constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad,
 constexpr int kManySums = 8192;  // unless a group has so many weights, where it is slower (1.1 to 1.6 times)
 constexpr int kFewTerms = 96;  // of a matrix product: 1.0 to 4 times as fast here, for eight images
-// Channels times taps: so many make loops long enough, in wgrad, and with AVX-512 unless rows are taken apart by more
-// than two
-constexpr int kManyTerms = 48, kManyTermsInWgrad = 72, kManyTermsOfLargeVectors = 160;
+// Channels times taps: so many make loops long enough, in wgrad, and where `direct` has rows of whole vectors, taken apart
+// by two at most
+constexpr int kManyTerms = 48, kManyTermsInWgrad = 72, kManyTermsOfWholeRows = 160;
 
 // Offsets within an image have 32 bits
 inline bool can(const Problem& p) {
@@ -109,8 +109,10 @@ inline bool best(const Problem& p) {
   if (takes_planes(p)) return true;
   if (width < kNarrow) return width >= full && depth > kDeep;
   if (depth > kShallow) return true;
-  if (wgrad) return depth > 1 && terms > (large_vectors ? kManyTermsOfLargeVectors : kManyTermsInWgrad);
-  return terms >= (large_vectors && g.stride_w <= 2 ? kManyTermsOfLargeVectors : kManyTerms);
+  if (wgrad) return depth > 1 && terms > (large_vectors ? kManyTermsOfWholeRows : kManyTermsInWgrad);
+  // With AVX-512 fewer vectors make up for lanes that are empty; else a tenth of them is too many
+  const bool whole = large_vectors || (p.pass == Pass::forward && (round_up(g.Q, lanes) - g.Q) * 10 <= g.Q);
+  return terms >= (whole && g.stride_w <= 2 ? kManyTermsOfWholeRows : kManyTerms);
 }
 
 // Cuts the target's rows into strips; element: bytes of a sum. Where weights are few, every tile of channels soon comes
