@@ -30,7 +30,7 @@ def remembered(function: Callable[..., _Result]) -> Callable[..., _Result]:
 
 
 def in_words(names: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
+    """The names as a sentence lists them: a, b and c."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 

@@ -144,15 +144,13 @@ template <class Impl> Tensor planes_gather(Tensor x, Tensor indices, bool channe
   CONVLAB_CHECK(x.dim() == 4 && indices.dim() == 4, op, ": input and indices must have four dimensions");
   check_indices(op, indices, indices);
   const Adaptive g = make_adaptive(op, sizes_of(x), sizes_of(indices));
-  const bool last = read_channels_last<Impl>(x, indices, sizes_of(indices), channels_last),
-             to_planes = !channels_last || !last;
-  Tensor y = output<Impl>(sizes_of(indices), x.scalar_type(), x,
-                          !to_planes || (channels_last && one_layout(sizes_of(indices))));
+  const bool last = read_channels_last<Impl>(x, indices, sizes_of(indices), channels_last);
+  Tensor y = output(sizes_of(indices), x.scalar_type(), x, channels_last, last);
   if (y.numel() > 0) {
     const Tensor xc = in_layout<Impl>(x, last), ic = in_layout<Impl>(indices, last);
-    Impl(xc, last).gather(g, dtype, in("input", xc), in("indices", ic), out("output", y), to_planes);
+    Impl(xc, last).gather(g, dtype, in("input", xc), in("indices", ic), out("output", y), !channels_last || !last);
   }
-  return in_layout<Impl>(y, channels_last);
+  return to_requested_layout<Impl>(y, channels_last, last);
 }
 
 }  // namespace convlab

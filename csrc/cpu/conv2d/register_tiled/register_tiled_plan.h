@@ -110,7 +110,7 @@ inline bool best(const Problem& p) {
   if (width < kNarrow) return width >= full && depth > kDeep;
   if (depth > kShallow) return true;
   if (wgrad) return depth > 1 && terms > (large_vectors ? kManyTermsOfWholeRows : kManyTermsInWgrad);
-  // With AVX-512 fewer vectors make up for lanes that are empty; else a tenth of them is too many
+  // With shorter vectors than AVX-512's, `direct` is slower where a tenth of the lanes is empty
   const bool whole = large_vectors || (p.pass == Pass::forward && (round_up(g.Q, lanes) - g.Q) * 10 <= g.Q);
   return terms >= (whole && g.stride_w <= 2 ? kManyTermsOfWholeRows : kManyTerms);
 }
