@@ -63,6 +63,18 @@ def test_windows_of_one_row(stride, device):
     check_max_pool2d(CF.max_pool2d, cases=pools, random_cases=0, dtypes=DTYPES, layouts=["contiguous"], device=device)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_windows_that_do_not_overlap(channels, device):
+    """Rows shorter than a vector, and few channels side by side; windows with gaps and padding, rows of x in none"""
+    pools = [
+        Pool((5, channels, height, width), window, stride, padding, 1, ceil_mode)
+        for height, width in ((4, 4), (8, 8), (7, 15), (14, 14))
+        for window, stride, padding in ((2, 2, 0), ((1, 3), (2, 3), 0), ((2, 3), (3, 4), 1), ((3, 1), 3, (1, 0)))
+        for ceil_mode in (False, True)
+    ]
+    check_max_pool2d(CF.max_pool2d, cases=pools, random_cases=0, dtypes=DTYPES, device=device)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_windows_side_by_side_of_rows(rows, device):
     """Windows of two and four columns whose outputs fill a vector; some leave rows and columns of x uncovered, and a

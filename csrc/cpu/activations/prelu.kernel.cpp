@@ -13,8 +13,10 @@ template <class T, class F> CONVLAB_INLINE void over_row(const ByChannel& g, con
   const Vec<A> of_row = broadcast(A(w[apart ? 0 : row % g.channels]));
   int64_t i = 0;
   if (apart)
+#pragma GCC unroll 4
     for (; i + L <= length; i += L) f(first + i, load_as<A>(w + i), L);
   else
+#pragma GCC unroll 4
     for (; i + L <= length; i += L) f(first + i, of_row, L);
   if (const int lanes = int(length - i)) f(first + i, apart ? load_some<A>(w + i, lanes) : of_row, lanes);
 }

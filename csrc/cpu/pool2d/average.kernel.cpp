@@ -88,6 +88,32 @@ template <class A, class T>
 
 // ---- windows that differ, of planes ----
 
+// x -> y, of windows a good part of a vector wide: the lanes of each are added up, a vector of windows at a time
+template <class A, class T>
+[[gnu::noinline]] void wide_windows(const Pooling& g, const Piece& p, const Averages& averages, const T* x, T* y) {
+  constexpr int L = kLanes<A>;
+  const int W = g.columns.sources, Q = g.columns.targets;
+  const int64_t end = smaller(p.plane + g.planes_each, g.planes);
+  for (int t = p.t0; t < p.t1; t++)
+    for (int q0 = 0; q0 < Q; q0 += L) {
+      Vec<A> by;
+      for (int l = 0; l < L; l++) by[l] = Division<A>(averages, t, int(smaller(q0 + l, Q - 1))).by;
+      const Reads down = g.rows.reads[t], *const reads = g.columns.reads + q0;
+      for (int64_t plane = p.plane; plane < end; plane++) {
+        const T* const rows = x + (plane * g.rows.sources + down.first) * W;
+        const Vec<A> sums = sums_of_planes<A, L / 2>(0, [&](int l) __attribute__((always_inline)) {
+          const Reads across = reads[smaller(l, Q - 1 - q0)];
+          Vec<A> sum{};
+          for (int r = 0; r < down.count; r++)
+            for (int s = 0; s < across.count; s += L)
+              sum += load_some<A>(rows + int64_t(r) * W + across.first + s, int(smaller(across.count - s, L)));
+          return sum;
+        });
+        store_some<A>(y + (plane * g.rows.targets + t) * Q + q0, sums / by, int(smaller(Q - q0, L)));
+      }
+    }
+}
+
 // f(i, lanes): vectors of a row of n elements; those of a row that is no multiple of them overlap
 template <int L, class F> CONVLAB_INLINE void over_vectors(int64_t n, F f) {
   if (n < L) return f(0, int(n));
@@ -157,9 +183,14 @@ void average_forward(const Pooling& g, const Averages& averages, const T* x, T* 
     }
     if (g.narrow) {
       const Division<A> divided(averages, 0, 0);
-      each_narrow_row<A>(g, p, x, [&](const Vec<A>(&taps)[4], int64_t to, int lanes) __attribute__((always_inline)) {
-        store_some<A>(y + to, divided(((taps[0] + taps[1]) + taps[2]) + taps[3]), lanes);
-      });
+      each_narrow_row<A>(
+          g, p, x, [&](const Vec<A>(&taps)[4], auto packed, int64_t to, int lanes) __attribute__((always_inline)) {
+            store_some<A>(y + to, packed(divided(((taps[0] + taps[1]) + taps[2]) + taps[3])), lanes);
+          });
+      continue;
+    }
+    if (g.wide_windows) {
+      wide_windows<A>(g, p, averages, x, y);
       continue;
     }
     each_panel(g, p, [&](int s0, int s1) {

@@ -102,13 +102,15 @@ template <class T, class M> [[gnu::noinline]] void whole_planes(const T* x, int6
 // x -> y, offsets, of windows of 2 x 2 whose rows do not fill a vector
 template <class T, class M> void narrow_rows(const Pooling& g, const Piece& p, const T* x, T* y, M* offsets) {
   using A = acc_t<T>;
-  each_narrow_row<A>(g, p, x, [&](const Vec<A>(&taps)[4], int64_t to, int lanes) __attribute__((always_inline)) {
-    BestPlace<A> best{broadcast<A>(-A(__builtin_inff())), integers<A>(0)};
+  each_narrow_row<A>(g, p, x,
+                     [&](const Vec<A>(&taps)[4], auto packed, int64_t to, int lanes) __attribute__((always_inline)) {
+                       BestPlace<A> best{broadcast<A>(-A(__builtin_inff())), integers<A>(0)};
 #pragma GCC unroll 4
-    for (int tap = 0; tap < 4; tap++) best.take(taps[tap], integers<A>(tap));
-    store_some<A>(y + to, best.value, lanes);
-    if constexpr (!std::is_void_v<M>) store_some_integers<A>(offsets + to, best.at, lanes);
-  });
+                       for (int tap = 0; tap < 4; tap++) best.take(taps[tap], integers<A>(tap));
+                       store_some<A>(y + to, packed(best.value), lanes);
+                       if constexpr (!std::is_void_v<M>)
+                         store_some_integers<A>(offsets + to, (Integers<A>)packed((Vec<A>)best.at), lanes);
+                     });
 }
 
 // x -> y, offsets

@@ -11,8 +11,8 @@ namespace {
 using pooling::Pass;
 using pooling::planned;
 
-// In backward, gathering asks every window over a position for a vector of channels, and costs more the more taps there
-// are; scattering adds up what each window gives, element by element.
+// In backward, gathering asks every window over a position for a vector of channels or of columns, and costs more the more
+// taps there are; scattering adds up what each window gives, element by element.
 constexpr int kGatheredTaps = 16;
 constexpr int kOverlapping = 4;  // windows over a column of rows that are made at once
 constexpr int kScattered = 16;  // channels: a cache line of floats
@@ -31,7 +31,9 @@ struct Cpu {
 
   void backward(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
     const auto plan = planned(Pass::backward, g, channels, dtype);
-    if (!plan->pooling().in_place || g.R * g.S > kGatheredTaps)
+    const bool few = g.R * g.S <= kGatheredTaps;
+    if (few && plan->pooling().wide == 1 && are_apart(g, dtype)) return by_order(g, dtype, dy, offsets, dx);
+    if (!few || !plan->pooling().in_place)
       return in_rows(g, dtype) ? by_rows(g, dtype, dy, offsets, dx) : scatter(g, dtype, dy, offsets, dx);
     plan->run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
       kernels::max_gather.of(dtype)(p, dy, offsets, dx, begin, end, scratch);
@@ -55,6 +57,24 @@ struct Cpu {
   }
 
  private:
+  // Whether max_apart takes them, and a good part of a vector of dx at a time
+  bool are_apart(const Pool2d& g, DType dtype) const {
+    const int lanes = instruction_set().lanes(dtype);
+    return g.R <= g.stride_h && g.S <= g.stride_w && g.dilation_h == 1 && g.dilation_w == 1 && channels < lanes &&
+           2 * channels * g.W >= lanes;
+  }
+  void by_order(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
+    const pooling::Apart apart{pooling::rows_of(g), pooling::columns_of(g), g.planes / channels, int(channels)};
+    const int64_t scratch =
+        measured([&](Measure& memory) { pooling::ApartBench(memory, apart, instruction_set().lanes(dtype)); });
+    parallel_over(apart.images, pooling::bytes_of(g, dtype) / apart.images / pooling::kBytesPerWork,
+                  [&](int64_t begin, int64_t end) {
+                    const CpuScratch own(CpuScratch::own, scratch);
+                    kernels::max_apart.of(dtype)(apart, dy, static_cast<const uint8_t*>(offsets), dx, begin, end,
+                                                 own.get());
+                  });
+  }
+
   // Whether each row of dx is made of one row of windows, as max_rows takes them
   bool in_rows(const Pool2d& g, DType dtype) const {
     return channels == 1 && g.R == 1 && g.stride_h == 1 && g.pad_h == 0 && g.dilation_w == 1 &&

@@ -9,7 +9,7 @@
 //   in panels   of others, a vector of planes is transposed into scratch memory, some rows at a time, and back
 //
 // Max pooling's gradient adds up what each window gives (Scattering), where asking each window costs more; where windows
-// are a row high, it is made row by row (RowBench).
+// do not overlap, or are a row high, it is made row by row (Apart, RowBench).
 #pragma once
 #include "cpu/stub.h"
 #include "cpu/workspace.h"
@@ -40,6 +40,7 @@ struct Pooling {
   int wide = 1;  // columns of x and dx that are a channel: 1, 2, or 4
   bool whole;  // one window, which is the plane, and needs no panel
   bool narrow;  // windows of 2 x 2 side by side, none cut off, whose rows of outputs do not fill a vector
+  bool wide_windows;  // windows that differ, of planes, so wide that their lanes are added up: an average's
   bool columns_first;  // windows that differ, of planes: an average's gradient is summed over columns, then over rows
   bool side_by_side;  // windows have neither gaps nor overlaps, and lie inside: an average's gradient
   int channels_each, planes_each, rows_each;  // of a piece: channels, in place, or planes; and rows of the target
@@ -105,6 +106,28 @@ template <class A> struct RowBench {
   }
 };
 
+// Max pooling's gradient of windows that do not overlap
+struct Apart {
+  Axis rows, columns;
+  int64_t images;
+  int channels;
+};
+
+struct ApartBench {
+  int together;  // rows of dx that are laid out: all of a window's, where that makes fewer vectors
+  int vectors;  // of these
+  int32_t *at, *first, *from, *taps;
+
+  template <class Memory> CONVLAB_INLINE ApartBench(Memory& memory, const Apart& g, int lanes) {
+    const int row = g.columns.size * g.channels, stride = g.rows.stride;
+    const int of_all = (stride * row + lanes - 1) / lanes, of_row = (row + lanes - 1) / lanes;
+    const bool all = g.columns.outputs * g.channels <= lanes && g.rows.pad == 0 && of_all < stride * of_row;
+    together = all ? stride : 1, vectors = all ? of_all : of_row;
+    memory.take(at, vectors), memory.take(first, vectors);
+    memory.take(from, int64_t(vectors) * lanes), memory.take(taps, int64_t(vectors) * lanes);
+  }
+};
+
 }  // namespace pooling
 
 using pooling::Averages, pooling::Pooling, pooling::Scattering;
@@ -116,6 +139,8 @@ CONVLAB_KERNEL(max_gather, void(const Pooling&, const void* dy, const void* offs
                                 int64_t end, char* scratch));
 CONVLAB_KERNEL(max_scatter, void(const Scattering&, const void* dy, const void* offsets, void* dx, int64_t begin,
                                  int64_t end, char* scratch));
+CONVLAB_KERNEL(max_apart, void(const pooling::Apart&, const void* dy, const uint8_t* offsets, void* dx, int64_t begin,
+                               int64_t end, char* scratch));
 CONVLAB_KERNEL(max_rows, void(const Axis& columns, const void* dy, const uint8_t* offsets, void* dx, int64_t begin,
                               int64_t end, char* scratch));
 CONVLAB_KERNEL(average_forward, void(const Pooling&, const Averages&, const void* x, void* y, int64_t begin,

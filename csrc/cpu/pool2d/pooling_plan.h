@@ -168,6 +168,8 @@ class Plan {
     g_.rows = rows_.axis(), g_.columns = columns_.axis();
     g_.planes = a.planes, g_.channels = g_.source_pixel = g_.target_pixel = channels;
     g_.in_place = channels >= instruction_set().lanes(dtype);
+    g_.wide_windows =
+        pass == Pass::forward && channels == 1 && !g_.in_place && 2 * (a.W / a.Q) >= instruction_set().lanes(dtype);
     g_.columns_first = pass == Pass::share && channels == 1 && !g_.in_place;
     g_.byte_offsets = int64_t(adaptive_widest(a.H, a.P)) * adaptive_widest(a.W, a.Q) <= 256;
     cut(pass, a.planes / channels, rows_.spanned(1), [&](int count) { return rows_.spanned(count); });

@@ -237,28 +237,43 @@ CONVLAB_INLINE void walk_panels(const Pooling& g, const Piece& p, const Op& op, 
   walk<A>(g, op, kLanes<A>, kLanes<A>, kLanes<A>, p.t0, p.t1, s0, s1);
 }
 
-// f(taps, to, lanes) for each row of a piece's planes where windows are `narrow`: the four taps of a vector of windows,
-// which give `lanes` elements from `to` on. Windows past a row's end hold what the next row overwrites.
+// f(taps, packed, to, lanes) for the rows of a piece's planes where windows are `narrow`: the four taps of a vector of
+// windows, what of them is packed(what), of which `lanes` elements from `to` on. Windows past a row's end hold what the next
+// row overwrites. Two rows that fit halves of a vector are taken at once, and packed.
 template <class A, class T, class F>
 CONVLAB_INLINE void each_narrow_row(const Pooling& g, const Piece& p, const T* x, F f) {
   constexpr int L = kLanes<A>;
-  const int P = g.rows.targets, Q = g.columns.targets, W = g.columns.sources;
-  const int64_t size = int64_t(g.rows.sources) * W, planes = smaller(p.plane + L, g.planes);
-  const T* const end = x + g.planes * size;
-  const auto column = [&](const T* row, auto which) __attribute__((always_inline)) {
-    if (row + 2 * L <= end) return load_column<A, 2, which>(row);
-    return unzip<A, which>(load_some<A>(row, 2 * Q), 2 * Q > L ? load_some<A>(row + L, 2 * Q - L) : Vec<A>{});
+  const int P = g.rows.targets, Q = g.columns.targets, W = g.columns.sources, each = 2 * Q <= L ? 2 : 1;
+  const int64_t size = int64_t(g.rows.sources) * W, end = smaller(p.plane + L, g.planes) * P;
+  const T* const x_end = x + g.planes * size;
+  const auto load_row = [&](const T* from, int first) __attribute__((always_inline)) {  // from column `first` on
+    return from + first + L <= x_end ? load_as<A>(from + first) : load_some<A>(from + first, 2 * Q - first);
   };
-  constexpr std::integral_constant<int, 0> first;
-  constexpr std::integral_constant<int, 1> second;
-  int64_t to = p.plane * P * Q;
-  const int64_t to_end = planes * P * Q;
-  for (int64_t plane = p.plane; plane < planes; plane++)
-    for (int r = 0; r < P; r++, to += Q) {
-      const T *const top = x + plane * size + int64_t(2) * r * W, *const bottom = top + W;
-      const Vec<A> taps[] = {column(top, first), column(top, second), column(bottom, first), column(bottom, second)};
-      f(taps, to, to + L <= to_end ? L : Q);
+  Integers<A> side_by_side;  // the windows of two rows, which begin L / 2 lanes apart
+  for (int l = 0; l < L; l++) side_by_side[l] = l < Q ? l : int(smaller(L / 2 + l - Q, L - 1));
+  int r = 0;  // of the plane
+  const T* top = x + p.plane * size;
+  const auto next = [&] {
+    const T* const row = top;
+    if (++r == P) r = 0, top += size - int64_t(2) * (P - 1) * W;
+    else top += 2 * W;
+    return row;
+  };
+  for (int64_t row = p.plane * P; row < end; row += each) {
+    const T* const first = next();
+    const bool two = each == 2 && row + 1 < end;
+    const T* const second = two ? next() : first;
+    Vec<A> taps[4];
+#pragma GCC unroll 2
+    for (int down = 0; down < 2; down++) {
+      const Vec<A> a = load_row(first + down * W, 0),
+                   b = each == 2 ? load_row(second + down * W, 0) : load_row(first + down * W, L);
+      taps[2 * down] = unzip<A, 0>(a, b), taps[2 * down + 1] = unzip<A, 1>(a, b);
     }
+    const auto packed = [&](Vec<A> v) __attribute__((always_inline)) { return two ? permuted<A>(v, side_by_side) : v; };
+    const int64_t to = row * Q, all = end * Q;
+    f(taps, packed, to, to + L <= all ? L : int(two ? 2 * Q : Q));
+  }
 }
 
 }  // namespace convlab::CONVLAB_ISA
