@@ -232,8 +232,9 @@ def test_depthwise_of_pixels(conv, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("columns", [3, 5, 7, 9])
 def test_depthwise_rows(columns, dtype):
-    """Filters of a row, over rows of less and of more than a vector, with less and more padding than they reach"""
-    for height, width, padding in ((1, 3, columns), (1, 77, columns // 2), (3, 141, 0)):
+    """Filters of a row, over rows of less than a vector to many, with less and more padding than they reach"""
+    long = ((1, 230, columns + 1), (1, 397, columns // 2), (1, 260, 20))
+    for height, width, padding in ((1, 3, columns), (1, 77, columns // 2), (3, 141, 0), *long):
         x, w = torch.randn(2, 19, height, width, dtype=dtype), torch.randn(19, 1, 1, columns, dtype=dtype)
         arguments = (1, (0, padding), 1, 19)
         dy = torch.randn(2, 19, height, width + 2 * padding - columns + 1, dtype=dtype)

@@ -1,5 +1,5 @@
 // Depthwise convolution of planes with the usual filters, 3 x 3 and 5 x 5 without stride, and rows of 3, 5, 7 and 9: a band
-// of up to four vectors of columns slides down the rows.
+// of up to four vectors of columns slides down the rows. (Of one dimension, along long rows: along_row.h.)
 //
 // What it does    A row of the source is loaded once, meets all taps and is gone: the sums of as many rows of the
 //                 target as the filter has wait in registers. What taps to the left and right need is shifted out of

@@ -14,7 +14,7 @@
 // What bounds it  multiply-adds and memory, about alike for 3 x 3. For planes, loads astride two cache lines;
 //                 bands.h, for the usual filters, has none. In groups, with AVX-512, the port that moves lanes and
 //                 multiplies as well: 10 moves for 21 multiply-adds.
-#include "cpu/conv2d/depthwise/bands.h"
+#include "cpu/conv2d/depthwise/along_row.h"
 #include "cpu/conv2d/depthwise/pixel_bands.h"
 #include "cpu/conv2d/depthwise/wide_tiles.h"
 
@@ -284,7 +284,13 @@ void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, co
       int64_t row = out_row;
       if constexpr (sizeof(T) == sizeof(A))
         if (d.target_in_place) to = plane + r.at * p.target.h + c.at, row = r.at_step * p.target.h;
-      if (d.window.rows)
+      if (d.window.rows == 1 && p.rows.target == 1 && p.columns.target > kLongRow * L) {
+        const auto f = d.window.columns == 3   ? &along_row<A, 3>
+                       : d.window.columns == 5 ? &along_row<A, 5>
+                       : d.window.columns == 7 ? &along_row<A, 7>
+                                               : &along_row<A, 9>;
+        f(d, from.at(0, 0), bench.weights, bench.bias, to);
+      } else if (d.window.rows)
         each_band(d, s, from, row, [&](const Band<A>& band, int column, int vectors) {
           const auto f = (d.window.rows == 3      ? &window_of<A, 3, 3>
                           : d.window.rows == 5    ? &window_of<A, 5, 5>

