@@ -11,8 +11,13 @@
 
 namespace convlab::CONVLAB_ISA::depthwise {
 
-constexpr int kLongRow = 12;  // vectors: along fewer, bands are as fast
 constexpr int kTogether = kMasks ? 2 : 4;  // vectors that add by turns: none waits for itself
+
+// A row's elements from `at` on, those outside as zeros
+template <class A> CONVLAB_INLINE Vec<A> load_inside(const A* row, int at, int elements) {
+  constexpr int L = kLanes<A>;
+  return at >= 0 && at + L <= elements ? load<A>(row + at) : load_masked<A>(row + at, inside(at, elements, L));
+}
 
 // source, target: a row's first elements; weights [S, L]
 template <class A, int S>
@@ -25,9 +30,7 @@ void along_row(const Depthwise& d, const A* source, const A* weights, const A* b
 #pragma GCC unroll 16
   for (int i = 0; i < S; i++) w[i] = load<A>(weights + i * L);
   const Vec<A> start = load<A>(bias);
-  const auto vector = [&](int at) __attribute__((always_inline)) {
-    return at >= 0 && at + L <= sources ? load<A>(source + at) : load_masked<A>(source + at, inside(at, sources, L));
-  };
+  const auto vector = [&](int at) __attribute__((always_inline)) { return load_inside(source, at, sources); };
 
   Vec<A> left{}, here{};
   if constexpr (kMasks) left = vector(middle - L), here = vector(middle);
@@ -58,6 +61,45 @@ void along_row(const Depthwise& d, const A* source, const A* weights, const A* b
   int q = 0;
   for (; q + (kTogether - 1) * L < columns; q += kTogether * L) put(q, std::integral_constant<int, kTogether>());
   for (; q < columns; q += L) put(q, std::integral_constant<int, 1>());
+}
+
+// sums [S, L] += dy times x, of a row of each
+template <class A, int S> void along_row_wgrad(const Depthwise& d, const A* x, const A* dy, A* sums) {
+  constexpr int L = kLanes<A>;
+  const int sources = d.product.columns.source, columns = d.product.columns.target;
+  const int middle = d.window.column_offset + S / 2;
+  Vec<A> acc[S];
+#pragma GCC unroll 16
+  for (int i = 0; i < S; i++) acc[i] = load<A>(sums + i * L);
+  const auto vector = [&](int at) __attribute__((always_inline)) { return load_inside(x, at, sources); };
+
+  Vec<A> left{}, here{}, lanes{};
+  for (int l = 0; l < L; l++) lanes[l] = A(l);
+  if constexpr (kMasks) left = vector(middle - L), here = vector(middle);
+  const auto add = [&](int q, Vec<A> grad, auto value_of) __attribute__((always_inline)) {
+    Vec<A> right{};
+    if constexpr (kMasks) right = vector(middle + q + L);
+    each_number<S>([&](auto tap) __attribute__((always_inline)) {
+      constexpr int shift = tap - S / 2;
+      Vec<A> value;
+      if constexpr (kMasks) value = shifted<A, shift>(left, here, right);
+      else value = load<A>(x + middle + q + shift);
+      value = value_of(value);
+      keep(value);
+      acc[tap] += grad * value;
+    });
+    left = here, here = right;
+  };
+  int q = 0;
+  for (; q + L <= columns; q += L)
+    add(q, load<A>(dy + q), [](Vec<A> value) __attribute__((always_inline)) { return value; });
+  if (q < columns) {  // elements of x past dy's end may be infinite, and must not meet zeros
+    const auto counts = lanes < A(columns - q);
+    add(q, load_some<A>(dy + q, columns - q),
+        [&](Vec<A> value) __attribute__((always_inline)) { return counts ? value : Vec<A>{}; });
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < S; i++) store<A>(sums + i * L, acc[i]);
 }
 
 }  // namespace convlab::CONVLAB_ISA::depthwise

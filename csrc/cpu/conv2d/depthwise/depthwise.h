@@ -50,6 +50,7 @@ struct Depthwise {
   bool planes;  // vectors run along rows, plane by plane, and not over channels
   int group = 1;  // channels of a group, side by side in a vector: each meets them all
   Window window{};
+  bool long_row = false;  // of planes: the window slides along one long row
   const Block* blocks = nullptr;
   int block_count = 0;
   // Tiles read the source where it lies, and blocks know no padding; or a strip's rows are copied between zeros, which

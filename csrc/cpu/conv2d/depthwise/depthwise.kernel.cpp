@@ -284,7 +284,7 @@ void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, co
       int64_t row = out_row;
       if constexpr (sizeof(T) == sizeof(A))
         if (d.target_in_place) to = plane + r.at * p.target.h + c.at, row = r.at_step * p.target.h;
-      if (d.window.rows == 1 && p.rows.target == 1 && p.columns.target > kLongRow * L) {
+      if (d.long_row) {
         const auto f = d.window.columns == 3   ? &along_row<A, 3>
                        : d.window.columns == 5 ? &along_row<A, 5>
                        : d.window.columns == 7 ? &along_row<A, 7>

@@ -18,6 +18,7 @@ constexpr int64_t kBandPixels = 32, kSteppingPixels = 96;
 constexpr int64_t kTargetBytes = 256 << 10;  // of a strip of whole pixels: each block meets its lines in the L2
 constexpr int64_t kTurnedBytes = 16 << 10;  // of a vector of planes between zeros, which are turned into pixels
 constexpr int kLongestRow = 9;  // of a filter: its weights stay in registers
+constexpr int kLongRow = 12;  // vectors of the target: along fewer, bands are as fast
 constexpr int kShortRow = 16;  // of the target: `direct` fills few of its lanes
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; of wgrad's slices, no more than these
 
@@ -28,23 +29,30 @@ inline bool stays_in_cache(int64_t pixel_bytes, int64_t pixels) {
   return pixels * std::gcd(lines, kCacheSets) <= kCacheSets * kSourceWays;
 }
 
+inline bool without_steps(const Conv2d& g) {
+  return g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1;
+}
+
+// Filters that slide over planes without tiles: square ones, and rows
+inline bool has_window(const Conv2d& g) {
+  if (!without_steps(g)) return false;
+  return g.R == g.S ? g.R == 3 || g.R == 5 : g.R == 1 && g.S % 2 == 1 && g.S <= kLongestRow;
+}
+
+// Whether filters slide along long rows of one dimension
+inline bool has_long_row(const Problem& p) {
+  const Conv2d& g = p.g;
+  const int columns = p.pass == Pass::dgrad ? g.W : g.Q;
+  return has_window(g) && g.H == 1 && g.P == 1 && columns > kLongRow * instruction_set().lanes(p.dtype);
+}
+
 // Whether a vector of planes fits the L1 together with what is made of it: turned into pixels of a vector each, they fill
 // its lanes, which rows of a few elements do not.
 inline bool turns(const Problem& p) {
   const Conv2d& g = p.g;
   const int64_t vector = instruction_set().vector_bytes, x = int64_t(g.H + 2 * g.pad_h) * (g.W + 2 * g.pad_w),
                 y = int64_t(g.P) * g.Q;
-  return g.C >= instruction_set().lanes(p.dtype) && vector * std::max(x, y) <= kTurnedBytes;
-}
-
-inline bool without_steps(const Conv2d& g) {
-  return g.stride_h == 1 && g.stride_w == 1 && g.dilation_h == 1 && g.dilation_w == 1;
-}
-
-// Filters that slide over planes without tiles: square ones, and rows in forward and dgrad
-inline bool has_window(const Conv2d& g, bool wgrad) {
-  if (!without_steps(g)) return false;
-  return g.R == g.S ? g.R == 3 || g.R == 5 : g.R == 1 && !wgrad && g.S % 2 == 1 && g.S <= kLongestRow;
+  return g.C >= instruction_set().lanes(p.dtype) && !has_long_row(p) && vector * std::max(x, y) <= kTurnedBytes;
 }
 
 // Filters that slide over pixels where they lie, in forward and dgrad, at stride 2 in forward. By 3 x 3 wide tiles are faster
@@ -75,7 +83,8 @@ struct Tables {
     d.channels = g.C, d.group = g.Cg(), d.kernel_taps = g.R * g.S * d.group;
     const bool small = turns(p);
     d.planes = d.group == 1 && ((p.pass == Pass::forward ? y : x).c != 1 || g.C == 1) && !small;
-    if (d.planes) take_planes(g, backwards, same_type, p.pass == Pass::wgrad);
+    d.long_row = has_long_row(p);
+    if (d.planes) take_planes(g, backwards, same_type);
     else take_pixels(p, backwards, same_type, small && p.pass == Pass::wgrad);
 
     Product& product = d.product;
@@ -121,8 +130,8 @@ struct Tables {
             .step = g.stride_w};
   }
 
-  void take_planes(const Conv2d& g, bool backwards, bool same_type, bool wgrad) {
-    if (has_window(g, wgrad)) d.window = window_of(g, backwards);
+  void take_planes(const Conv2d& g, bool backwards, bool same_type) {
+    if (has_window(g)) d.window = window_of(g, backwards);
     d.source_in_place = d.window.rows && same_type && d.product.source.w == 1;
     d.target_in_place = same_type && d.product.target.w == 1 && (!backwards || g.stride_w == 1);
     d.in_pairs = backwards && g.stride_w == 2 && g.W > 1 && d.product.target.w == 1;
@@ -223,8 +232,8 @@ inline CpuPlan plan(const Problem& problem) {
 inline bool is_long_row(const Problem& p) {
   const Conv2d& g = p.g;
   const int64_t lanes = instruction_set().lanes(p.dtype), longest = (is_sum_type(p.dtype) ? 12 : 48) * lanes;
-  const bool wgrad = p.pass == Pass::wgrad;
-  return g.H == 1 && g.R == 1 && g.P == 1 && !p.channels_last && (wgrad || (g.Q >= longest && !has_window(g, wgrad)));
+  return g.H == 1 && g.R == 1 && g.P == 1 && !p.channels_last && (p.pass == Pass::wgrad || g.Q >= longest) &&
+         !has_window(g);
 }
 
 // Groups share a vector with others, unless they fill it, which `register_tiled` broadcasts for; and lanes can be moved in

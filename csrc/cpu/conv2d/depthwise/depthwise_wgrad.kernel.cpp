@@ -7,7 +7,7 @@
 //                 added up at the end. Sums of about kChunk terms are put aside. Slices of strips are summed apart and
 //                 added up in their order: the same bits for any number of threads.
 // What bounds it  multiply-adds and memory, as forward.
-#include "cpu/conv2d/depthwise/bands.h"
+#include "cpu/conv2d/depthwise/along_row.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
 
@@ -225,12 +225,21 @@ void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
           see(d, reach.rows, x + s.n0 * p.source.n + channel * p.source.c, 1, bench.source, zeroed);
 
       clear(bench.sums, 2 * size);
-      if (d.window.rows)
+      if (d.window.rows == 1) {
+        const auto f = d.window.columns == 3   ? &along_row_wgrad<A, 3>
+                       : d.window.columns == 5 ? &along_row_wgrad<A, 5>
+                       : d.window.columns == 7 ? &along_row_wgrad<A, 7>
+                                               : &along_row_wgrad<A, 9>;
+        for (int row = s.row0; row < s.row1; row++)
+          if (const int h = row + d.window.row_offset; h >= 0 && h < p.rows.source)
+            f(d, from.at(h, 0), grad.at(row, 0), bench.sums);
+      } else if (d.window.rows) {
         each_band(d, s, from, grad.row, [&](const Band<A>& band, int column, int vectors) {
           const auto f = d.window.rows == 3 ? of_size<kBand>(vectors, [](auto v) { return &window_wgrad<A, 3, v>; })
                                             : of_size<kBand>(vectors, [](auto v) { return &window_wgrad<A, 5, v>; });
           f(band, grad.at(s.row0, column), bench.sums);
         });
+      }
       const Places r = clipped(block.rows, s.row0, s.row1);
       for (int q = 0; q < columns && !d.window.rows; q += L) {
         const bool last = q + L > columns;
