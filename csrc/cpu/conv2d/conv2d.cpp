@@ -35,9 +35,9 @@ struct Cpu {
 
   void bias_grad(const Problem& p, const void* dy, void* db) const {
     const Strides strides = y_strides(p);
-    const int64_t plane = int64_t(p.g.P) * p.g.Q, lanes = instruction_set().lanes(p.dtype),
-                  pieces = strides.c == 1 ? (p.g.K + lanes - 1) / lanes : p.g.K;
-    parallel_over(pieces, p.g.N * plane, [&, f = kernels::bias_grad.of(p.dtype)](int64_t begin, int64_t end) {
+    const int64_t plane = int64_t(p.g.P) * p.g.Q, each = strides.c == 1 ? instruction_set().lanes(p.dtype) : 1,
+                  pieces = (p.g.K + each - 1) / each;  // of so many channels
+    parallel_over(pieces, p.g.N * plane * each, [&, f = kernels::bias_grad.of(p.dtype)](int64_t begin, int64_t end) {
       f(p.g.N, plane, strides, p.g.K, dy, db, begin, end);
     });
   }
