@@ -248,6 +248,15 @@ def test_depthwise_rows(columns, dtype):
         )
 
 
+@pytest.mark.parametrize("size", [3, 5])
+def test_depthwise_of_one_row(size):
+    """Square filters over long rows, where their middle row alone meets x"""
+    for width in (60, 230):
+        x, w = torch.randn(2, 5, 1, width), torch.randn(5, 1, size, size)
+        arguments = (1, size // 2, 1, 5)
+        check_conv(lambda *t, a=arguments: CF.conv2d(*t, *a), x, w, torch.randn(5), torch.randn_like(x), arguments)
+
+
 @pytest.mark.parametrize("shape", [(0, 40, 5, 5), (3, 40, 1, 1)], ids=["no image", "padding alone"])
 def test_weights_that_meet_nothing_have_no_gradient(shape):
     """What the call before has left in scratch memory must not show through."""

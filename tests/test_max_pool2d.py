@@ -72,7 +72,8 @@ def test_windows_that_do_not_overlap(channels, device):
         for window, stride, padding in ((2, 2, 0), ((1, 3), (2, 3), 0), ((2, 3), (3, 4), 1), ((3, 1), 3, (1, 0)))
         for ceil_mode in (False, True)
     ]
-    check_max_pool2d(CF.max_pool2d, cases=pools, random_cases=0, dtypes=DTYPES, device=device)
+    gaps = Pool((8, channels, 40, 100), (1, 16), (17, 17))  # taps below the windows have larger numbers than a byte
+    check_max_pool2d(CF.max_pool2d, cases=[*pools, gaps], random_cases=0, dtypes=DTYPES, device=device)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])

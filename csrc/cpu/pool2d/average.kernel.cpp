@@ -102,8 +102,9 @@ template <class A, class T>
       for (int64_t plane = p.plane; plane < end; plane++) {
         const T* const rows = x + (plane * g.rows.sources + down.first) * W;
         const Vec<A> sums = sums_of_planes<A, L / 2>(0, [&](int l) __attribute__((always_inline)) {
-          const Reads across = reads[smaller(l, Q - 1 - q0)];
           Vec<A> sum{};
+          if (q0 + l >= Q) return sum;
+          const Reads across = reads[l];
           for (int r = 0; r < down.count; r++)
             for (int s = 0; s < across.count; s += L)
               sum += load_some<A>(rows + int64_t(r) * W + across.first + s, int(smaller(across.count - s, L)));

@@ -7,7 +7,7 @@
 
 namespace convlab::CONVLAB_ISA {
 
-constexpr int kNoTap = -256;  // plus any row's first tap: nothing that a byte can name
+constexpr int kNoTap = 256;  // a byte less than this is less than any first tap
 
 // What the vectors of `together` rows [W, C] of dx are made of: vector v begins at element at[v], and has elements from[v]
 // of those that begin with first[v] of a row [Q, C] of dy, where their offsets are taps[v] more than the first row's

@@ -14,6 +14,7 @@ using pooling::planned;
 // In backward, gathering asks every window over a position for a vector of channels or of columns, and costs more the more
 // taps there are; scattering adds up what each window gives, element by element.
 constexpr int kGatheredTaps = 16;
+constexpr int64_t kShortRow = 1024, kRowsInOrder = 16;  // elements of dx, rows of windows: they pay for their order
 constexpr int kOverlapping = 4;  // windows over a column of rows that are made at once
 constexpr int kScattered = 16;  // channels: a cache line of floats
 
@@ -32,7 +33,7 @@ struct Cpu {
   void backward(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
     const auto plan = planned(Pass::backward, g, channels, dtype);
     const bool few = g.R * g.S <= kGatheredTaps;
-    if (few && plan->pooling().wide == 1 && are_apart(g, dtype)) return by_order(g, dtype, dy, offsets, dx);
+    if (few && !plan->pooling().in_place && are_apart(g, dtype)) return by_order(g, dtype, dy, offsets, dx);
     if (!few || !plan->pooling().in_place)
       return in_rows(g, dtype) ? by_rows(g, dtype, dy, offsets, dx) : scatter(g, dtype, dy, offsets, dx);
     plan->run([&](const Pooling& p, int64_t begin, int64_t end, char* scratch) {
@@ -61,7 +62,7 @@ struct Cpu {
   bool are_apart(const Pool2d& g, DType dtype) const {
     const int lanes = instruction_set().lanes(dtype);
     return g.R <= g.stride_h && g.S <= g.stride_w && g.dilation_h == 1 && g.dilation_w == 1 && channels < lanes &&
-           2 * channels * g.W >= lanes;
+           2 * channels * g.W >= lanes && channels * g.W <= kShortRow && g.planes / channels * g.P >= kRowsInOrder;
   }
   void by_order(const Pool2d& g, DType dtype, const void* dy, const void* offsets, void* dx) const {
     const pooling::Apart apart{pooling::rows_of(g), pooling::columns_of(g), g.planes / channels, int(channels)};

@@ -119,10 +119,10 @@ struct ApartBench {
   int32_t *at, *first, *from, *taps;
 
   template <class Memory> CONVLAB_INLINE ApartBench(Memory& memory, const Apart& g, int lanes) {
-    const int row = g.columns.size * g.channels, stride = g.rows.stride;
-    const int of_all = (stride * row + lanes - 1) / lanes, of_row = (row + lanes - 1) / lanes;
+    const int64_t row = int64_t(g.columns.size) * g.channels, stride = g.rows.stride,
+                  of_all = (stride * row + lanes - 1) / lanes, of_row = (row + lanes - 1) / lanes;
     const bool all = g.columns.outputs * g.channels <= lanes && g.rows.pad == 0 && of_all < stride * of_row;
-    together = all ? stride : 1, vectors = all ? of_all : of_row;
+    together = all ? int(stride) : 1, vectors = int(all ? of_all : of_row);
     memory.take(at, vectors), memory.take(first, vectors);
     memory.take(from, int64_t(vectors) * lanes), memory.take(taps, int64_t(vectors) * lanes);
   }

@@ -1,8 +1,9 @@
 // Depthwise convolution of one dimension along long rows: vector after vector, from the first column to the last.
 //
-// What it does    Each vector of the source is loaded once, and serves as what lies right of one vector of the target, as its
-//                 middle, and left of the next; taps are shifted out of these three. The weights stay in registers for a
-//                 row. Where the machine has no masks, taps are loaded one by one from a copy between zeros.
+// What it does    Each vector of the source is loaded once, and serves three of the target: it lies right of the first, in
+//                 the middle of the second, left of the third. Taps are shifted out of three such vectors. The weights stay
+//                 in registers for a row. Where the machine has no masks, taps are loaded one by one from a copy between
+//                 zeros.
 // Against bands   (bands.h) of four vectors each: no bounds, masks and weights anew for each of them.
 // What bounds it  multiply-adds and shifts, one of each for a tap; very long rows also memory.
 #pragma once
@@ -10,6 +11,14 @@
 #include "cpu/conv2d/depthwise/bands.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
+
+// f's function for filters of so many columns
+template <class F> auto of_row(int columns, F f) {
+  return columns == 3   ? f(std::integral_constant<int, 3>())
+         : columns == 5 ? f(std::integral_constant<int, 5>())
+         : columns == 7 ? f(std::integral_constant<int, 7>())
+                        : f(std::integral_constant<int, 9>());
+}
 
 constexpr int kTogether = kMasks ? 2 : 4;  // vectors that add by turns: none waits for itself
 

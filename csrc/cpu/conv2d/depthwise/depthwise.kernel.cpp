@@ -285,19 +285,15 @@ void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, co
       if constexpr (sizeof(T) == sizeof(A))
         if (d.target_in_place) to = plane + r.at * p.target.h + c.at, row = r.at_step * p.target.h;
       if (d.long_row) {
-        const auto f = d.window.columns == 3   ? &along_row<A, 3>
-                       : d.window.columns == 5 ? &along_row<A, 5>
-                       : d.window.columns == 7 ? &along_row<A, 7>
-                                               : &along_row<A, 9>;
+        const auto f = of_row(d.window.columns, [](auto columns) { return &along_row<A, columns>; });
         f(d, from.at(0, 0), bench.weights, bench.bias, to);
       } else if (d.window.rows)
         each_band(d, s, from, row, [&](const Band<A>& band, int column, int vectors) {
-          const auto f = (d.window.rows == 3      ? &window_of<A, 3, 3>
-                          : d.window.rows == 5    ? &window_of<A, 5, 5>
-                          : d.window.columns == 3 ? &window_of<A, 1, 3>
-                          : d.window.columns == 5 ? &window_of<A, 1, 5>
-                          : d.window.columns == 7 ? &window_of<A, 1, 7>
-                                                  : &window_of<A, 1, 9>)(vectors);
+          const auto of_size = d.window.rows == 3 ? &window_of<A, 3, 3>
+                               : d.window.rows == 5
+                                   ? &window_of<A, 5, 5>
+                                   : of_row(d.window.columns, [](auto columns) { return &window_of<A, 1, columns>; });
+          const auto f = of_size(vectors);
           f(band, bench.weights, bench.bias, to + column);
         });
       for (int q = 0; q < c.count && !d.window.rows; q += L) {

@@ -43,7 +43,7 @@ inline bool has_window(const Conv2d& g) {
 inline bool has_long_row(const Problem& p) {
   const Conv2d& g = p.g;
   const int columns = p.pass == Pass::dgrad ? g.W : g.Q;
-  return has_window(g) && g.H == 1 && g.P == 1 && columns > kLongRow * instruction_set().lanes(p.dtype);
+  return has_window(g) && g.R == 1 && g.H == 1 && g.P == 1 && columns > kLongRow * instruction_set().lanes(p.dtype);
 }
 
 // Whether a vector of planes fits the L1 together with what is made of it: turned into pixels of a vector each, they fill
@@ -52,7 +52,7 @@ inline bool turns(const Problem& p) {
   const Conv2d& g = p.g;
   const int64_t vector = instruction_set().vector_bytes, x = int64_t(g.H + 2 * g.pad_h) * (g.W + 2 * g.pad_w),
                 y = int64_t(g.P) * g.Q;
-  return g.C >= instruction_set().lanes(p.dtype) && !has_long_row(p) && vector * std::max(x, y) <= kTurnedBytes;
+  return g.C >= instruction_set().lanes(p.dtype) && vector * std::max(x, y) <= kTurnedBytes;
 }
 
 // Filters that slide over pixels where they lie, in forward and dgrad, at stride 2 in forward. By 3 x 3 wide tiles are faster
@@ -81,9 +81,10 @@ struct Tables {
     const Strides x = x_strides(p), y = y_strides(p);
     d.product = product_of(g, p.pass, p.dtype, x, y);
     d.channels = g.C, d.group = g.Cg(), d.kernel_taps = g.R * g.S * d.group;
-    const bool small = turns(p);
-    d.planes = d.group == 1 && ((p.pass == Pass::forward ? y : x).c != 1 || g.C == 1) && !small;
-    d.long_row = has_long_row(p);
+    const bool planes = d.group == 1 && ((p.pass == Pass::forward ? y : x).c != 1 || g.C == 1);
+    d.long_row = planes && has_long_row(p);
+    const bool small = !d.long_row && turns(p);
+    d.planes = planes && !small;
     if (d.planes) take_planes(g, backwards, same_type);
     else take_pixels(p, backwards, same_type, small && p.pass == Pass::wgrad);
 

@@ -1,7 +1,7 @@
 // Depthwise wgrad: each tap's weight is the sum over all places of dy times the source under the tap.
 //
 // What it does    A tile's vectors of dy stay in registers while all taps go by, three at a time where one load of x
-//                 serves three; places, blocks and panels are those of forward, or bands those of bands.h. Where
+//                 serves three; places, blocks and panels are those of forward, or bands those of bands.h; filters of a row go along rows (along_row.h). Where
 //                 channels are read in memory, a tile's places meet a kilobyte of them before the next: whole lines,
 //                 one after another. Sums of a tap are vectors, of channels or of columns; the lanes of columns are
 //                 added up at the end. Sums of about kChunk terms are put aside. Slices of strips are summed apart and
@@ -203,7 +203,8 @@ void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
   const Block& block = d.blocks[0];  // forward's only one
   const int64_t strips = p.strips(), size = int64_t(d.kernel_taps) * L;
   const int columns = p.columns.target, rest = columns % L;
-  const bool dy_in_place = d.target_in_place && (d.window.rows ? kMasks || rest == 0 : columns >= L);
+  const bool dy_in_place =
+      d.target_in_place && (d.window.rows > 1 ? kMasks || rest == 0 : d.window.rows || columns >= L);
   Carver carver{scratch};
   const Bench<A> bench(carver, d, L, true);
   const RowPanel dy_panel{0, 1, int(round_up(columns, L))};
@@ -226,10 +227,7 @@ void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
 
       clear(bench.sums, 2 * size);
       if (d.window.rows == 1) {
-        const auto f = d.window.columns == 3   ? &along_row_wgrad<A, 3>
-                       : d.window.columns == 5 ? &along_row_wgrad<A, 5>
-                       : d.window.columns == 7 ? &along_row_wgrad<A, 7>
-                                               : &along_row_wgrad<A, 9>;
+        const auto f = of_row(d.window.columns, [](auto columns) { return &along_row_wgrad<A, columns>; });
         for (int row = s.row0; row < s.row1; row++)
           if (const int h = row + d.window.row_offset; h >= 0 && h < p.rows.source)
             f(d, from.at(h, 0), grad.at(row, 0), bench.sums);
