@@ -658,6 +658,8 @@ def test_a_bar(whole_run):
     of, line, *_ = figures.bars(whole_run).splitlines()
     assert of == "A processor, AVX512, 2 threads, torch 2.11, float32"
     assert line == "  " + "LeNet's convolutions".ljust(36) + "█" * 10 + "│" + "█" * 5 + " 1.50"
+    of_both, line_of_both, *_ = figures.bars(whole_run, whole_run).splitlines()
+    assert of_both == f"{of}; behind, with AVX512" and line_of_both == f"{line}, 1.50"
 
 
 @pytest.fixture
@@ -677,8 +679,11 @@ def whole_run(tmp_path):
         "command": "cpu",
         "complete": True,
         "dry": False,
+        "left_out": 0,
+        "when": "2026-11-30T01:45:37+00:00",
         "options": dict.fromkeys(("words", "shape", "cold")) | {"algo": "auto"},
-        "machine": {"cpu": "A processor", "capability": "AVX512", "torch": "2.11"},
+        "machine": {"cpu": "A processor", "capability": "AVX512", "torch": "2.11", "commit": "abc1234"}
+        | {"environment": {"DNNL_VERBOSE": "1"}},
         "ceilings": [{"threads": 1, "fma": 2e11}, {"threads": 2, "fma": 5e11}],
         "rows": [row(*of) for of in product],
     }
@@ -691,7 +696,10 @@ def test_the_page_is_written_from_a_run(whole_run):
     after = figures.updated(before, whole_run, "benchmarks/results/run.json")
     assert after.startswith("above\n") and after.endswith("-->\nbelow\n")
     assert figures.source_of(before) is None and figures.source_of(after) == "benchmarks/results/run.json"
-    assert "A processor, 2 threads, AVX512, float32, torch 2.11: a peak of 500 GFLOP/s." in after
+    assert (
+        "A processor, AVX512, 2 threads, DNNL_VERBOSE=1, float32, torch 2.11, 2026-11-30 at abc1234: a peak of 500 GFLOP/s."
+        in after
+    )
     assert "| 64 x 1 x 32 x 32 -> 6, 5 x 5 | 123 GFLOP/s, 1.50 | 123 GFLOP/s, 1.50 |" in after
     assert "| ResNet's convolutions in nchw | 1.50 (1.50 to 1.50) | 3.00 (3.00 to 3.00) |" in after
     assert figures.contents_of(after) == figures.tables(whole_run) and "wanted" not in after

@@ -80,31 +80,46 @@ def _block(text, block):
 
 def with_bars(readme, page):
     """The README with its bars drawn anew, from the records that the page names."""
-    drawn = [bars(record.read(ROOT / name)) for block in (CPU, GPU) if (name := source_of(page, block))]
+    avx512, avx2, gpu = (name and record.read(ROOT / name) for name in (source_of(page, b) for b in (AVX512, CPU, GPU)))
+    drawn = [bars(*of) for of in ((avx512 or avx2, avx512 and avx2), (gpu, None)) if of[0]]
     return BARS.sub(lambda match: match[1] + "```text\n" + "\n\n".join(drawn) + "\n```\n" + match[2], readme)
 
 
-def bars(read, one=10) -> str:
+def bars(read, beside=None, one=10) -> str:
     """A line for each kind of what a record has in float32: how many times as fast as torch at its best convlab is, by the
-    geometric mean over both layouts; torch is a bar of `one` characters, which a line marks in those that are longer."""
-    gpu, kept = of_gpu(read), record.opened(read, "the file")
+    geometric mean over both layouts; torch is a bar of `one` characters, which a line marks in those that are longer.
+    `beside`: another CPU's record, whose number stands behind."""
+    kept = record.opened(read, "the file")
+    means, others = _means(kept), _means(record.opened(beside, "the file")) if beside else {}
+    m, left = kept["machine"], kept["left_out"]
+    lines = [
+        f"{m['gpu']}, CUDA {m['cuda']}, cuDNN {m['cudnn']}, torch {m['torch']}, float32"
+        + f"; {left} rows left out" * bool(left)
+        if of_gpu(read)
+        else f"{_cpu_of(kept)}, torch {m['torch']}, float32"
+        + (f"; behind, with {beside['machine']['capability']}" if beside else "")
+    ]
+    for name, mean in means.items():
+        bar = "█" * round(one * min(mean, 4))
+        bar = bar[:one] + "│" + bar[one:] if len(bar) > one else bar.ljust(one) + "│"
+        lines.append(f"  {name:36}{bar} {mean:.2f}" + (f", {others[name]:.2f}" if name in others else ""))
+    return "\n".join(lines)
+
+
+def _means(kept):
+    """By kind of row, in float32 and with all threads"""
     most = max(row.get("threads", 0) for row in kept["rows"])
     rows = [row for row in kept["rows"] if row["precision"] == "float32" and row.get("threads", 0) == most]
     ratios, kinds = {}, {row["kind"] for row in rows}
     for name, found in report.groups(rows).items():
         name = re.sub(" in (nchw|channels_last)", "", name)
         ratios.setdefault(AROUND if name in kinds else name, []).extend(found["torch at its best"])
+    return {name: statistics.geometric_mean(found) for name, found in ratios.items()}
+
+
+def _cpu_of(kept):
     m = kept["machine"]
-    of = (
-        f"{m['gpu']}, CUDA {m['cuda']}, cuDNN {m['cudnn']}" if gpu else f"{m['cpu']}, {m['capability']}, {most} threads"
-    )
-    lines = [f"{of}, torch {m['torch']}, float32"]
-    for name, found in ratios.items():
-        mean = statistics.geometric_mean(found)
-        bar = "█" * round(one * min(mean, 4))
-        bar = bar[:one] + "│" + bar[one:] if len(bar) > one else bar.ljust(one) + "│"
-        lines.append(f"  {name:36}{bar} {mean:.2f}")
-    return "\n".join(lines)
+    return f"{m['cpu']}, {m['capability']}, {max(row['threads'] for row in kept['rows'])} threads"
 
 
 def tables(read, name="the file") -> str:
@@ -140,14 +155,14 @@ def _markdown(headings, lines):
 
 
 def _cpu(kept):
-    m, c = kept["machine"], kept["ceilings"][-1]
+    c = kept["ceilings"][-1]
     rows = [row for row in kept["rows"] if row["threads"] == c["threads"]]
     layers = {layer.name: _shape(layer) for layer in CONVOLUTIONS}
     convolutions = [row for row in rows if row["kind"] == "conv" and row["layout"] == "nchw" and row["layer"] in layers]
     return [
-        f"{m['cpu']}, {c['threads']} threads, {m['capability']}, float32, torch {m['torch']}: a peak of "
-        f"{c['fma'] / 1e9:.0f} GFLOP/s. Behind each rate, how many times faster than the best of torch, NCHW and "
-        "channels_last." + _disturbed(rows),
+        f"{_measured(kept)}: a peak of {c['fma'] / 1e9:.0f} GFLOP/s. Rates count the operations of the definition, which "
+        "Winograd's algorithm goes below, and so past the peak. Behind each, how many times as fast as the best of torch, "
+        "NCHW and channels_last." + _disturbed(rows),
         report.pivot(
             "NCHW convolution, N x C x H x W -> K",
             convolutions,
@@ -160,12 +175,11 @@ def _cpu(kept):
 
 
 def _models(kept):
-    m, most = kept["machine"], max(row["threads"] for row in kept["rows"])
+    most = max(row["threads"] for row in kept["rows"])
     rows = [row for row in kept["rows"] if row["threads"] == most]
     return [
-        f"{m['cpu']}, {most} threads, {m['capability']}, float32, torch {m['torch']}: milliseconds, and how many times as fast as "
-        "the best of torch: NCHW and channels_last and, beside compiled models, torch.compile's of both."
-        + _disturbed(rows),
+        f"{_measured(kept)}: milliseconds, and how many times as fast as the best of torch: NCHW and channels_last and, beside "
+        "compiled models, torch.compile's of both." + _disturbed(rows, ", marked with ~"),
         report.pivot(
             "model",
             rows,
@@ -173,15 +187,23 @@ def _models(kept):
             lambda row: f"{report.WHOLE[row['kind']]} in {row['layout']}",
             lambda row: (
                 f"{report.times_of(row, OURS)['median'] / 1e3:.0f} ms, {report.ratio_of(row, report.peers_of(row)):.2f}"
+                + " ~" * row.get("disturbed", False)
             ),
         ),
         report.in_all(kept["rows"]),
     ]
 
 
-def _disturbed(rows):
+def _measured(kept):
+    """The machine, the day and the commit"""
+    m = kept["machine"]
+    by = "".join(f", {name}={value}" for name, value in m["environment"].items())
+    return f"{_cpu_of(kept)}{by}, float32, torch {m['torch']}, {kept['when'][:10]} at {m['commit']}"
+
+
+def _disturbed(rows, marked=""):
     count = sum(row.get("disturbed", False) for row in rows)
-    return f" Other programs disturbed {count} of {len(rows)} rows." * bool(count)
+    return f" Other programs disturbed {count} of {len(rows)} rows{marked}." * bool(count)
 
 
 def _shape(layer):

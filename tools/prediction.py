@@ -343,7 +343,7 @@ def main():
     print("fitted on", ", ".join(prediction.fitted_on()), " [measured]")
     print("there    ", quality(fitting))
     print("elsewhere", quality(judging))
-    print("there on tensor cores", quality([case for case in judging if on_tensor_cores(case.row.rung)]))
+    print("elsewhere on tensor cores", quality([case for case in judging if on_tensor_cores(case.row.rung)]))
     if args.plot:
         plot(all_cases, args.plot)
 

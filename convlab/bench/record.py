@@ -18,7 +18,7 @@ FOLDER = Path("benchmarks/results")
 VERSION = 2  # of the format
 REPORT = "gpu-report"  # the command of a report, whose steps hold the record of a run
 TIMES = ("median", "q1", "q3", "least", "ratio", "ratio_q1", "ratio_q3", "rounds", "calls", "captured", "faults")
-INFLUENTIAL = ("OMP_", "GOMP_", "KMP_", "CONVLAB_", "ONEDNN_", "DNNL_")  # environment variables
+INFLUENTIAL = ("OMP_", "GOMP_", "KMP_", "CONVLAB_", "ONEDNN_", "DNNL_", "ATEN_")  # environment variables
 
 
 class BadRecord(RuntimeError):
