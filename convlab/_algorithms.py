@@ -8,12 +8,12 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 
 from ._load import lab as _lab
+from ._near import did_you_mean
 from .arguments import IntOrPair, in_words, is_channels_last, padding4, pair, remembered
 from .gpus import H200
 from .simulator import backend_of, capability_for, multiprocessors_for
@@ -396,9 +396,8 @@ def _numbers_by_name(algo: str | tuple[tuple[str, str], ...], backend: str) -> N
 
 def _find(name: str) -> Algorithm:
     if name not in _TABLE:
-        near = get_close_matches(str(name), ("auto", *_TABLE), n=1)
-        meant = f": did you mean {near[0]!r}?" if near else ";"
-        raise ValueError(f"algo={name!r} is unknown{meant} choose 'auto' or one of {_listed(_TABLE)}")
+        near = did_you_mean(name, ("auto", *_TABLE))
+        raise ValueError(f"algo={name!r} is unknown: {near}choose 'auto' or one of {_listed(_TABLE)}")
     return _TABLE[name]
 
 

@@ -537,7 +537,7 @@ def test_an_interrupted_run_keeps_its_rows(monkeypatch, tmp_path):
         (["cpu", "resnet-46"], "no row has all of 'resnet-46'"),
         (["cpu", "pool", "wgrad"], "nothing to measure: no row has all of 'pool wgrad'"),
         (["cpu", "conv", "max-lenet"], "nothing to measure"),
-        (["cpu", "--algo", "tiled"], "'tiled' is no algorithm for cpu, choose from: auto, "),
+        (["cpu", "--algo", "tiled"], "'tiled' is no algorithm for cpu: choose one of auto, "),
         (["cpu", "--rounds", "0"], "'0' is no whole number from 1 up"),
         (["cpu", "--seconds", "-1"], "'-1' is no number above 0"),
         (["cpu", "--compare", "nowhere.json"], "nowhere.json cannot be read as the JSON of a run"),

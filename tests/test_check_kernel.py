@@ -416,8 +416,8 @@ def test_reports_name_the_file_as_the_command_line_does(tmp_path, monkeypatch, c
 def test_a_wrong_name_is_what_one_sees(capsys):
     """Without the usage, and with the nearest name."""
     for wrong, says in (
-        ("conv2d_foward", "did you mean conv2d_forward?"),
-        ("lstm", "none of the names (conv2d_forward, "),
+        ("conv2d_foward", "did you mean 'conv2d_forward'?"),
+        ("lstm", "'lstm' is unknown: choose one of conv2d_forward, "),
     ):
         with pytest.raises(SystemExit) as ended:
             check.main(["--like", wrong, "mine.cu"])

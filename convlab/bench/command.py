@@ -29,6 +29,7 @@ import torch
 
 from .._algorithms import algorithms
 from .._command_line import Parser, output_file, positive, whole_number
+from .._near import did_you_mean
 from ..layers import Conv
 from . import cases, gpu, models, record, report, survey
 from .case import HEAD
@@ -84,7 +85,10 @@ def _complete(args):
     backend = "cuda" if args.command == "gpu" else "cpu"
     names = ["auto", *(a.name for a in algorithms() if backend in a.backends)]
     if args.algo not in names:
-        args.error(f"argument --algo: {args.algo!r} is no algorithm for {backend}, choose from: {', '.join(names)}")
+        near = did_you_mean(args.algo, names)
+        args.error(
+            f"argument --algo: {args.algo!r} is no algorithm for {backend}: {near}choose one of {', '.join(names)}"
+        )
     try:
         args.old = record.load(args.compare) if args.compare else None
     except record.BadRecord as error:
