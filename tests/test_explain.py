@@ -488,7 +488,11 @@ def test_one_a_thread_is_said_where_it_is_so():
         ("lenet.c1@x", {}, "expected a batch of 1 or more"),
         ("lenet.c1", {"algo": "fast"}, "algo='fast' is no algorithm: choose 'all' or one of"),
         ("lenet.c1", {"passes": ["backward"]}, "'backward', expected some of 'forward', 'dgrad', 'wgrad'"),
-        ("lenet.c1", {"gpu": "V100"}, "gpu='V100' is none whose limits convlab knows: did you mean 'H100'? choose one of T4, "),
+        (
+            "lenet.c1",
+            {"gpu": "V100"},
+            "gpu='V100' is none whose limits convlab knows: did you mean 'H100'? choose one of T4, ",
+        ),
         (7, {}, "got int"),
         (problem_of(AWKWARD[0], torch.float64), {}, "torch.float64, expected one of torch.float32"),
         (dataclasses.replace(problem_of(AWKWARD[0], torch.float32), x=(0, 3, 7, 11)), {}, "the problem is empty"),
