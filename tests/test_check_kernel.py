@@ -305,8 +305,10 @@ def test_what_cannot_be_checked(tmp_path):
         check_kernel(kernel(tmp_path), "conv3d")
     with pytest.raises(ValueError, match=r"dtype=torch.int8"):
         check_kernel(kernel(tmp_path), dtype=torch.int8)
-    with pytest.raises(CheckError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match=r"nothing.cuh: there is no such file; .*--new"):
         check_kernel(tmp_path / "nothing.cuh")
+    with pytest.raises(IsADirectoryError, match="is a folder: name the kernel's file"):
+        check_kernel(tmp_path)
     with pytest.raises(CheckError, match="refuses every problem: never today"):
         check_kernel(
             kernel(
@@ -387,6 +389,8 @@ def test_the_command(tmp_path, capsys):
     assert "by source line" in capsys.readouterr().out
     assert check.main([str(source), "--like", "conv2d_forward"]) == 1
     assert "does not define the launcher" in capsys.readouterr().err
+    assert [check.main([str(path)]) for path in (tmp_path / "none.cu", tmp_path)] == [2, 2]
+    assert "none.cu: there is no such file" in (said := capsys.readouterr().err) and "is a folder" in said
     source.write_text(source.read_text().replace("x[i] > 0", "x[i + 1] > 0"))
     assert check.main([str(source), "--like", "leaky_relu_forward"]) == 1 and "bounds" in capsys.readouterr().out
     source = tmp_path / "plain.cu"

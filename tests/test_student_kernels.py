@@ -293,6 +293,9 @@ def test_a_race_with_the_next_iteration_suggests_the_end_of_the_loop(
 
 def test_what_a_file_is_like(tmp_path):
     source = tmp_path / "mine.cu"
+    source.write_text("int main() {}\n")
+    with pytest.raises(CompileError, match=r"but has a main\(\): leave --like out"):
+        check_kernel(source)
     texts = {
         "int main(int n, char** words) {}": "main",
         "int mains() {}": "conv2d_forward",

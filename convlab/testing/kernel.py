@@ -178,7 +178,8 @@ def check_kernel(
     progress: called before each problem with how many have been done, and which is next.
 
     Every problem runs with threads and blocks in three orders, which must give the same bits. Returns a KernelReport.
-    Raises CompileError, with the first errors and their lines in the source; ValueError for a `like` or `dtype` that
+    Raises CompileError, with the first errors and their lines in the source; FileNotFoundError or IsADirectoryError where
+    there is no such file; ValueError for a `like` or `dtype` that
     is not supported.
     """
     if like not in CHECKABLE:

@@ -403,7 +403,10 @@ def _macros(source: Path) -> list[str]:
 
 def _build(folder: Path, source: Path, contract: Contract, dtype, cxx, warnings: list[str]) -> str:
     if not source.is_file():
-        raise CompileError(f"{source}: there is no such file")
+        if source.is_dir():
+            raise IsADirectoryError(f"{source} is a folder: name the kernel's file in it")
+        new = "python -m convlab.check --new my_kernel.cu"
+        raise FileNotFoundError(f"{source}: there is no such file; {new} writes one to start from")
     if rung := re.search(r"^const ConvKernels conv2d_(\w+)\(", source.read_text(errors="replace"), re.M):
         raise CheckError(_is_a_rung(source, rung[1]))
     glue, said = folder / "kernel.cu", []
@@ -493,10 +496,14 @@ def _no_launcher(source: Path, contract: Contract, dtype) -> str:
     named = [line for name, line in functions if name == contract.like]
     has = named or [line for _, line in functions if "*" in line.split("(", 1)[1]]
     element = TYPES[dtype].removeprefix("convlab::")
+    if any(name == PROGRAM.like for name, _ in functions):
+        program = "but has a main(): leave --like out, and it is checked as a program, whatever it computes"
+    else:
+        program = "nor a main(), with which it would be a program and checked as that, whatever it computes"
     return "\n".join(
         [
-            f"{source.name} does not define the launcher that is checked, nor a main(), with which it would be a program and checked as "
-            "that, whatever it computes. In plain CUDA one of these, with or without a cudaStream_t at the end:\n",
+            f"{source.name} does not define the launcher that is checked, {program}. In plain CUDA one of these, with or without a "
+            "cudaStream_t at the end:\n",
             *(f"  {signature}" for signature in contract.plain_signatures(PLAIN_TYPES[dtype][0])),
             f"\nor over device/device.h, where T is {element}:\n\n  {contract.signature}\n",
             *(["It cannot be called as that:" if named else "It defines:", *has, ""] if has else []),
