@@ -18,6 +18,7 @@ layout or a precision; a,b is either of them.
 import argparse
 import gc
 import json
+import math
 import random
 import re
 import sys
@@ -228,6 +229,12 @@ def _measure_all(args, devices, rows, keep) -> str:
     return ""
 
 
+def _announced(rows, seconds) -> str:
+    """How long it will take: each row about `seconds`, more where it compiles or is disturbed."""
+    minutes = math.ceil(rows * seconds / 60)
+    return f"timing {rows} rows, about {seconds:g} s each: {minutes} min or more; WORDs choose some of them (--help)"
+
+
 def main(argv=None):
     args = parse(argv)
     try:
@@ -241,6 +248,7 @@ def main(argv=None):
         else record.FOLDER / f"{args.command}-{record.now()[:19]}.json".replace(":", "")
     )
     path = args.output or usual
+    print(_announced(len(args.cases) * len(devices), devices[0].limits.seconds), file=sys.stderr, flush=True)
     kept = run(args, devices, path)
     if args.json:
         print(json.dumps(record.rounded(kept)))
