@@ -173,7 +173,7 @@ def test_one_warning_for_each_reason():
         model(x)
     assert [str(warning.message) for warning in said] == [
         "convlab: layer '0': its wgrad runs 'auto', because algo 'small_filter' has no wgrad for cpu tensors",
-        "convlab: layer '1': its forward and dgrad run 'auto', because algo 'winograd_2x2' takes stride 1, and this is 2 x 2",
+        "convlab: layer '1': its forward and dgrad run 'auto', because algo 'winograd_2x2' takes stride 1, and this has stride 2 x 2",
         "convlab: layer '1': its wgrad runs 'auto', because algo 'small_filter' has no wgrad for cpu tensors",
     ]
 
