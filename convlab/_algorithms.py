@@ -8,15 +8,15 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 
 from ._load import lab as _lab
+from ._near import did_you_mean
 from .arguments import IntOrPair, in_words, is_channels_last, padding4, pair, remembered
 from .gpus import H200
-from .simulator import backend_of, capability_for, multiprocessors_for
+from .simulator import backend_of, capability_for, current, multiprocessors_for
 
 if TYPE_CHECKING:
     from ._lab import Problem
@@ -382,28 +382,36 @@ def _numbers_by_name(algo: str | tuple[tuple[str, str], ...], backend: str) -> N
         passes = chosen.passes_by_backend.get(backend, frozenset())
         if not passes:
             raise ValueError(
-                f"algo={algo!r} exists for {_listed(chosen.backends)} tensors only; for {backend}: {_working(backend, PASSES[0])}"
+                f"algo={algo!r} exists for {_listed(chosen.backends)} tensors only{_simulated(chosen, PASSES[0], backend)}; "
+                f"for {backend}: {_working(backend, PASSES[0])}"
             )
         return tuple(chosen.number if pass_ in passes else 0 for pass_ in PASSES)
     wanted = {pass_: name for pass_, name in algo if name != "auto"}
     for pass_, name in wanted.items():
         if pass_ not in _find(name).passes_by_backend.get(backend, ()):
             raise ValueError(
-                f"algo={name!r} has no {pass_} for {backend} tensors; these have: {_working(backend, pass_)}"
+                f"algo={name!r} has no {pass_} for {backend} tensors{_simulated(_find(name), pass_, backend)}; "
+                f"these have: {_working(backend, pass_)}"
             )
     return tuple(_find(wanted[pass_]).number if pass_ in wanted else 0 for pass_ in PASSES)
 
 
 def _find(name: str) -> Algorithm:
     if name not in _TABLE:
-        near = get_close_matches(str(name), ("auto", *_TABLE), n=1)
-        meant = f": did you mean {near[0]!r}?" if near else ";"
-        raise ValueError(f"algo={name!r} is unknown{meant} choose 'auto' or one of {_listed(_TABLE)}")
+        near = did_you_mean(name, ("auto", *_TABLE))
+        raise ValueError(f"algo={name!r} is unknown: {near}choose 'auto' or one of {_listed(_TABLE)}")
     return _TABLE[name]
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(names)))
+
+
+def _simulated(algorithm: Algorithm, pass_: str, backend: str) -> str:
+    """What simulate() has to do with an algorithm that has no such pass on this backend."""
+    if backend == "cpu" and pass_ in algorithm.passes_by_backend.get("cuda", ()):
+        return " (inside convlab.simulate() CPU tensors take it)"
+    return " (inside convlab.simulate() CPU tensors run the CUDA kernels)" if backend == "cuda" and current() else ""
 
 
 def _working(backend: str, pass_: str) -> str:

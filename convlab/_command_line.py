@@ -4,8 +4,9 @@ says what was expected."""
 import math
 import os
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
-from difflib import get_close_matches
 from pathlib import Path
+
+from ._near import did_you_mean
 
 
 class Parser(ArgumentParser):
@@ -24,9 +25,7 @@ def one_of(names):
     def parse(text):
         if text in names:
             return text
-        near = get_close_matches(text, names, n=1)
-        meant = f": did you mean {near[0]}?" if near else ""
-        raise ArgumentTypeError(f"{text!r} is none of the names{meant} ({', '.join(names)})")
+        raise ArgumentTypeError(f"{text!r} is unknown: {did_you_mean(text, names)}choose one of {', '.join(names)}")
 
     return parse
 

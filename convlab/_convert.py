@@ -1,7 +1,7 @@
 """Swapping torch.nn's layers for convlab's in a model that exists, and back."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import torch
@@ -94,14 +94,15 @@ def left_alone(model: Module) -> dict[str, str]:
     }
 
 
-def others(model: Module) -> dict[str, int]:
+def others(model: Module, taken: Container[str] = ()) -> dict[str, int]:
     """The kinds of torch.nn's layers in it that convlab does not have, with how many there are of each; not those that
-    compute nothing."""
+    compute nothing, nor those of the names `taken`."""
     known = {module for _, module, _ in _layers(model)}
     return Counter(
         type(module).__name__
-        for module in model.modules()
-        if module not in known
+        for name, module in model.named_modules()
+        if name not in taken
+        and module not in known
         and type(module).__module__.startswith("torch.nn.modules.")
         and not isinstance(module, (torch.nn.Identity, torch.nn.Flatten, torch.nn.Unflatten))
         and not any(True for _ in module.children())

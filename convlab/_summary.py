@@ -77,13 +77,14 @@ class Summary:
     passes: a LayerPass for each pass of each of convlab's layers, in the order of their first calls; layers that `fuse`
     made one call of are one row.
     left: name -> reason for the layers that are torch's still.
-    others: kind -> number of torch.nn's layers that convlab does not have.
+    others: kind -> number of torch.nn's layers that convlab does not have, but for those that are in a row of `passes`.
     functions: name of a module -> which of torch's functions its forward calls that convlab has, or why that is not known.
     unfused: name -> reason for convolutions, and layers in a row, that are calls of their own in a model that `fuse` has
     seen.
     model_seconds: of a step of the whole model, forward and gradients, with convlab's layers and with torch's, where
     `compare` asked for it. disturbed: whether other programs took the processor at every try of one of them.
     fused_seconds: of one after `fuse(model)`, where that makes one call of some layers. fused_disturbed: as `disturbed`.
+    fuses_in_eval: whether it does so only in `eval()`.
     """
 
     passes: tuple[LayerPass, ...]
@@ -95,6 +96,7 @@ class Summary:
     others: dict[str, int] = field(default_factory=dict)
     fused_seconds: float | None = None
     fused_disturbed: bool = False
+    fuses_in_eval: bool = False
 
     @property
     def seconds(self) -> float:
@@ -143,6 +145,10 @@ class Summary:
                 faster = "" if unsure else f", {self.model_seconds[1] / self.fused_seconds:.2f} times as fast"
                 fused = f"{_MARK * self.fused_disturbed}{1e3 * self.fused_seconds:.3f} ms"
                 lines.append(f"{what} after convlab.fuse(model): {fused}{faster}")
+            if self.fuses_in_eval:
+                lines.append(
+                    "in eval(), convlab.fuse(model) makes one call of some layers: it folds batch normalization there"
+                )
             passive = os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE"
             disturbed_by = _IF_DISTURBED + (_FEWER if passive else _PASSIVE)
             answer = disturbed_by if self.disturbed else f"{self.times_faster:.2f} times as fast"
@@ -195,7 +201,8 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
             handle.remove()
     total = sum(row.seconds for row in rows.values())
     passes = tuple(replace(row, share=row.seconds / total) for row in rows.values())
-    steps = _steps(model, input) if compare and passes and not simulator.current() else []
+    timed = compare and passes and not simulator.current()
+    steps, fuses_in_eval = _steps(model, input) if timed else ([], False)
     seconds = (steps[0].seconds, steps[1].seconds) if steps else None
     return Summary(
         passes,
@@ -204,9 +211,10 @@ def summary(model: Module, input: Tensor | tuple[Any, ...] | dict[str, Any], com
         left_functions(model),
         seconds,
         disturbed=any(timing.disturbed for timing in steps[:2]),
-        others=others(model),
+        others=others(model, {name for row in passes for name in row.layer.split(" + ")}),
         fused_seconds=steps[2].seconds if steps[2:] else None,
         fused_disturbed=any(timing.disturbed for timing in steps[2:]),
+        fuses_in_eval=fuses_in_eval,
     )
 
 
@@ -216,15 +224,19 @@ def _called(model: Module, input: Any) -> Any:
     return model(*input) if isinstance(input, tuple) else model(input)
 
 
-def _steps(model: Module, input: Any) -> list[Timing]:
+def _steps(model: Module, input: Any) -> tuple[list[Timing], bool]:
     """A step of the model as it is, with torch's layers, and fused if there is something to fuse, by turns; the least of
-    each, of undisturbed ones if any."""
+    each, of undisturbed ones if any. And whether there is something to fuse only in eval()."""
+    fuses_in_eval = False
     with _unchanged(model):
         models = [model, restore(copy.deepcopy(model))]
         if not is_fused(model):
             fused = fuse(copy.deepcopy(model))
             _step(fused, input)
-            models += [fused] if fuses(fused) else []
+            if fuses(fused):
+                models.append(fused)
+            else:
+                fuses_in_eval = fuses(fused.eval())
         timings: list[list[Timing]] = [[] for _ in models]
         start = time.perf_counter()
         for turn in range(_STEPS.rounds + 1):  # the first is not counted
@@ -233,7 +245,7 @@ def _steps(model: Module, input: Any) -> list[Timing]:
                 of += [timing] if turn else []
             if turn and time.perf_counter() - start > _STEPS.seconds:
                 break
-    return [min(of, key=lambda timing: (timing.disturbed, timing.seconds)) for of in timings]
+    return [min(of, key=lambda timing: (timing.disturbed, timing.seconds)) for of in timings], fuses_in_eval
 
 
 def _step(model: Module, input: Any) -> None:

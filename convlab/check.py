@@ -8,7 +8,7 @@ of a convolution in float32, how long it would take on an H200. Needs g++, and f
 
 It is written in plain CUDA C++ (--new FILE.cu), or over convlab's csrc/device/device.h (--new FILE.cuh).
 
-Ends with 0 if nothing is wrong, with 1 if something is, or if the kernel does not compile.
+Ends with 0 if nothing is wrong, with 1 if something is, or if the kernel does not compile, with 2 if there is no such file or no g++.
 """
 
 import os
@@ -105,9 +105,9 @@ def main(arguments=None) -> int:
             cxx=os.environ.get("CXX", "g++"),
             progress=_show if sys.stderr.isatty() else None,
         )
-    except (CheckError, FileNotFoundError) as error:
+    except (CheckError, FileNotFoundError, IsADirectoryError) as error:
         print(error, file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, CheckError) else 2
     finally:
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr)

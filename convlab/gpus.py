@@ -4,6 +4,8 @@ many waves of them."""
 import math
 from dataclasses import dataclass
 
+from ._near import did_you_mean
+
 WARP = 32
 SUBPARTITIONS = (
     4  # of a multiprocessor, since compute capability 7: each has a scheduler and a quarter of the registers
@@ -128,7 +130,9 @@ def gpu_of(name: "str | Gpu") -> Gpu:
     plain = {key.replace(" ", "").lower(): gpu for key, gpu in GPUS.items()}
     wanted = str(name).replace(" ", "").replace("-", "").replace("_", "").lower()
     if wanted not in plain:
-        raise ValueError(f"gpu={name!r} is none whose limits convlab knows: {', '.join(GPUS)}")
+        raise ValueError(
+            f"gpu={name!r} is none whose limits convlab knows: {did_you_mean(name, GPUS)}choose one of {', '.join(GPUS)}"
+        )
     return plain[wanted]
 
 

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from ._algorithms import Conv2dProblem
+from ._near import did_you_mean
 
 FLOAT = 4  # bytes
 
@@ -289,7 +290,7 @@ def find(name: str) -> Conv:
     wanted, _, batch = name.replace(".", "-", 1).lower().partition("@")
     if wanted not in NAMED:
         raise ValueError(
-            f"layer {name!r} is none of: {', '.join(NAMED)}; behind one of these, @N asks for a batch of N"
+            f"layer {name!r} is unknown: {did_you_mean(wanted, NAMED)}choose one of {', '.join(NAMED)}; behind it, @N asks for a batch of N"
         )
     if not batch:
         return NAMED[wanted]

@@ -362,9 +362,7 @@ def complaints(mistake: Mistake, source: Path, report) -> list[str]:
         wrong.append(f"subject {finding.subject}, expected {mistake.subject}")
     if not any(words in finding.message for words in mistake.words.split("|")):
         wrong.append(f"the message has none of {mistake.words}")
-    places = [
-        f"{source.name}:{n}" for n, line in enumerate(lines, 1) if any(text in line for text in mistake.at.split("|"))
-    ]
+    places = [f"{source}:{n}" for n, line in enumerate(lines, 1) if any(text in line for text in mistake.at.split("|"))]
     if mistake.at and finding.where not in places:
         wrong.append(f"at {finding.where}, expected {places}")
     return wrong and [*wrong, str(report)]

@@ -105,6 +105,20 @@ def test_a_name_that_is_nearly_right():
             layer(1, 1, 3, algo=algo)
 
 
+@pytest.mark.parametrize("as_", [lambda name: name, lambda name: {"forward": name}])
+def test_an_algorithm_of_the_other_backend_names_simulate(as_):
+    x, w = torch.randn(1, 1, 3, 3), torch.randn(1, 1, 3, 3)
+    with pytest.raises(ValueError, match=r"^algo='tiled' .*\(inside convlab.simulate\(\) CPU tensors take it\); "):
+        CF.conv2d(x, w, algo=as_("tiled"))
+    with (
+        convlab.simulate(),
+        pytest.raises(
+            ValueError, match=r"^algo='reference' .*\(inside convlab.simulate\(\) CPU tensors run the CUDA kernels\); "
+        ),
+    ):
+        CF.conv2d(x, w, algo=as_("reference"))
+
+
 @pytest.mark.cuda
 def test_an_algorithm_of_the_cpu_on_cuda_tensors():
     x, w = torch.randn(1, 1, 3, 3, device="cuda"), torch.randn(1, 1, 3, 3, device="cuda")
@@ -159,7 +173,7 @@ def test_one_warning_for_each_reason():
         model(x)
     assert [str(warning.message) for warning in said] == [
         "convlab: layer '0': its wgrad runs 'auto', because algo 'small_filter' has no wgrad for cpu tensors",
-        "convlab: layer '1': its forward and dgrad run 'auto', because algo 'winograd_2x2' takes stride 1, and this is 2 x 2",
+        "convlab: layer '1': its forward and dgrad run 'auto', because algo 'winograd_2x2' takes stride 1, and this has stride 2 x 2",
         "convlab: layer '1': its wgrad runs 'auto', because algo 'small_filter' has no wgrad for cpu tensors",
     ]
 

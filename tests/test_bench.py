@@ -393,6 +393,7 @@ def test_a_run_is_recorded_and_compared(tmp_path, capsys, monkeypatch):
             assert name == OURS or t["ratio_q1"] <= t["ratio"] <= t["ratio_q3"]
     said = capsys.readouterr()
     assert "LeNet's convolutions, threads: 2" in said.out and "page faults" in said.out and f"wrote {path}" in said.out
+    assert said.err.startswith("timing ") and " min or more; WORDs choose" in said.err.splitlines()[0]
     assert "wanted" not in said.out and said.err.count("us, convlab") >= 4  # a line a row, as it comes
     assert run(*chosen, "--no-save", "max-lenet", "--threads", "1", "--compare", path) == 0
     said = capsys.readouterr().out
@@ -537,7 +538,7 @@ def test_an_interrupted_run_keeps_its_rows(monkeypatch, tmp_path):
         (["cpu", "resnet-46"], "no row has all of 'resnet-46'"),
         (["cpu", "pool", "wgrad"], "nothing to measure: no row has all of 'pool wgrad'"),
         (["cpu", "conv", "max-lenet"], "nothing to measure"),
-        (["cpu", "--algo", "tiled"], "'tiled' is no algorithm for cpu, choose from: auto, "),
+        (["cpu", "--algo", "tiled"], "'tiled' is no algorithm for cpu: choose one of auto, "),
         (["cpu", "--rounds", "0"], "'0' is no whole number from 1 up"),
         (["cpu", "--seconds", "-1"], "'-1' is no number above 0"),
         (["cpu", "--compare", "nowhere.json"], "nowhere.json cannot be read as the JSON of a run"),

@@ -107,14 +107,15 @@ def test_planted_bugs(name, tmp_path):
     assert finding.problem.startswith("x") and finding.message in str(report).replace("\n  ", "\n")
     if at:
         assert finding.where in [
-            f"mine.cuh:{n}" for n, line in enumerate(source.read_text().splitlines(), 1) if at in line
+            f"{source}:{n}" for n, line in enumerate(source.read_text().splitlines(), 1) if at in line
         ], report
 
 
 def test_what_a_report_says(tmp_path):
     """Different findings, each once; the problems refused and why; and for what is right, its traffic beside the
     ladder's."""
-    report = check_kernel(kernel(tmp_path), random_cases=2)
+    source = kernel(tmp_path)
+    report = check_kernel(source, random_cases=2)
     assert report.ok and report.problems > 10 and set(report.refused.values()) == {"has no groups"}
     assert {"LeNet C3", "ResNet-20"} == set(report.numbers) == set(report.traffic)
     text = str(report)
@@ -127,7 +128,7 @@ def test_what_a_report_says(tmp_path):
     assert rows["mine.cuh"][:2] == rows["direct"][:2] and {"tiled", "register_tiled"} <= set(
         rows
     )  # the same reads of x and w
-    assert report.launches[0].kernel.startswith("my_kernel") and report.launches[0].source.startswith("mine.cuh:")
+    assert report.launches[0].kernel.startswith("my_kernel") and report.launches[0].source.startswith(f"{source}:")
     two = [
         ("sum += x[((long long)", "sum += x[(g.pad_h ? 1 << 30 : 0) + ((long long)"),
         ("  y[i] = sum;", "  y[i] += sum;"),
@@ -208,9 +209,9 @@ def test_compile_errors_are_readable(changes, words, tmp_path):
     for word in words:
         if word.startswith("mine.cuh:{"):
             text, rest = word[10:].split("}", 1)
-            word = f"mine.cuh:{line_of(source, text)}{rest}"
+            word = f"{source}:{line_of(source, text)}{rest}"
         assert word.startswith("!") != (word.removeprefix("!") in said), said
-    assert len(said.splitlines()) < 20 and "convlab_kernel" not in said and "/tmp" not in said
+    assert len(said.splitlines()) < 20 and "convlab_kernel" not in said and "/tmp" not in said.replace(str(source), "")
 
 
 def test_lanes_that_are_left(tmp_path):
@@ -254,7 +255,7 @@ def test_results_that_were_not_compared(tmp_path):
     (finding,) = check_kernel(failing, random_cases=0, most_findings=1).findings
     assert (
         finding.message.startswith("assertion failed: sum != sum")
-        and finding.where == f"mine.cuh:{line_of(failing, 'assert(')}"
+        and finding.where == f"{failing}:{line_of(failing, 'assert(')}"
     )
 
 
@@ -304,8 +305,10 @@ def test_what_cannot_be_checked(tmp_path):
         check_kernel(kernel(tmp_path), "conv3d")
     with pytest.raises(ValueError, match=r"dtype=torch.int8"):
         check_kernel(kernel(tmp_path), dtype=torch.int8)
-    with pytest.raises(CheckError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match=r"nothing.cuh: there is no such file; .*--new"):
         check_kernel(tmp_path / "nothing.cuh")
+    with pytest.raises(IsADirectoryError, match="is a folder: name the kernel's file"):
+        check_kernel(tmp_path)
     with pytest.raises(CheckError, match="refuses every problem: never today"):
         check_kernel(
             kernel(
@@ -386,6 +389,8 @@ def test_the_command(tmp_path, capsys):
     assert "by source line" in capsys.readouterr().out
     assert check.main([str(source), "--like", "conv2d_forward"]) == 1
     assert "does not define the launcher" in capsys.readouterr().err
+    assert [check.main([str(path)]) for path in (tmp_path / "none.cu", tmp_path)] == [2, 2]
+    assert "none.cu: there is no such file" in (said := capsys.readouterr().err) and "is a folder" in said
     source.write_text(source.read_text().replace("x[i] > 0", "x[i + 1] > 0"))
     assert check.main([str(source), "--like", "leaky_relu_forward"]) == 1 and "bounds" in capsys.readouterr().out
     source = tmp_path / "plain.cu"
@@ -404,11 +409,19 @@ def test_the_command(tmp_path, capsys):
     assert all(like in done.stdout for like in testing.CONTRACTS)
 
 
+def test_reports_name_the_file_as_the_command_line_does(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a folder").mkdir()
+    source = kernel(tmp_path / "a folder", ("h < 0 || h >= g.H", "h < 0")).relative_to(tmp_path)
+    assert check.main([str(source), "--random", "0"]) == 1
+    assert f"    at {source}:{line_of(source, 'sum += x[')}:" in capsys.readouterr().out
+
+
 def test_a_wrong_name_is_what_one_sees(capsys):
     """Without the usage, and with the nearest name."""
     for wrong, says in (
-        ("conv2d_foward", "did you mean conv2d_forward?"),
-        ("lstm", "none of the names (conv2d_forward, "),
+        ("conv2d_foward", "did you mean 'conv2d_forward'?"),
+        ("lstm", "'lstm' is unknown: choose one of conv2d_forward, "),
     ):
         with pytest.raises(SystemExit) as ended:
             check.main(["--like", wrong, "mine.cu"])

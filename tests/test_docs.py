@@ -250,3 +250,9 @@ def test_a_program_and_its_report(tmp_path):
     assert step in program
     returncode, said = checked(program.replace(step, "  {\n" + step + "    __syncthreads();\n  }\n"))
     assert returncode == 0 and "found" not in said.replace("none found", ""), said
+
+
+def test_python_m_convlab_lists_the_commands():
+    done = subprocess.run([sys.executable, "-m", "convlab"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = set(re.findall(r"^python -m convlab\.(\w+) ", done.stdout, re.M))
+    assert listed == {path.parent.name for path in ROOT.glob("convlab/*/__main__.py")} | {"check"}

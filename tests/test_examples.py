@@ -27,6 +27,7 @@ def test_the_bug_is_where_it_is_planted():
     (finding,) = check_kernel(source, random_cases=0).findings
     lines = source.read_text().splitlines()
     file, line = finding.where.split(":")
+    assert "at the end of the loop's body, before the brace in line" in finding.message
     assert finding.subject == "races" and Path(file).name == source.name and "tile[i][j] = " in lines[int(line) - 1]
     repaired = (example_steps.FOLDER / "1_repaired.cuh").read_text().splitlines()
     assert [line.strip().split(";")[0] for line in repaired if line not in lines and not line.startswith("//")] == [

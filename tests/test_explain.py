@@ -484,11 +484,15 @@ def test_one_a_thread_is_said_where_it_is_so():
 @pytest.mark.parametrize(
     "layer,arguments,message",
     [
-        ("lenet.c2", {}, "layer 'lenet.c2' is none of: lenet-c1, "),
+        ("lenet.c2", {}, "layer 'lenet.c2' is unknown: did you mean 'lenet-c"),
         ("lenet.c1@x", {}, "expected a batch of 1 or more"),
-        ("lenet.c1", {"algo": "fast"}, "algo='fast' is no algorithm; choose 'all' or"),
+        ("lenet.c1", {"algo": "fast"}, "algo='fast' is no algorithm: choose 'all' or one of"),
         ("lenet.c1", {"passes": ["backward"]}, "'backward', expected some of 'forward', 'dgrad', 'wgrad'"),
-        ("lenet.c1", {"gpu": "V100"}, "gpu='V100' is none whose limits convlab knows: T4, "),
+        (
+            "lenet.c1",
+            {"gpu": "V100"},
+            "gpu='V100' is none whose limits convlab knows: did you mean 'H100'? choose one of T4, ",
+        ),
         (7, {}, "got int"),
         (problem_of(AWKWARD[0], torch.float64), {}, "torch.float64, expected one of torch.float32"),
         (dataclasses.replace(problem_of(AWKWARD[0], torch.float32), x=(0, 3, 7, 11)), {}, "the problem is empty"),
@@ -591,9 +595,13 @@ def test_the_plot(tmp_path):
     [
         ([], "expected LAYER, or --shape and --filters"),
         (["lenet.c1", "--shape", "1,1,8,8"], "expected LAYER, or --shape and --filters"),
-        (["lenet-c9"], "'lenet-c9' is none of"),
-        (["lenet.c1", "--algo", "fast"], "algo='fast' is no algorithm"),
-        (["lenet.c1", "--gpu", "GTX"], "gpu='GTX' is none"),
+        (["lenet-c9"], "layer 'lenet-c9' is unknown"),
+        (["resnet-65"], "layer 'resnet-65' is unknown: did you mean 'resnet-64'? choose one of lenet-c1, "),
+        (
+            ["lenet.c1", "--algo", "drect"],
+            "algo='drect' is no algorithm: did you mean 'direct'? choose 'all' or one of",
+        ),
+        (["lenet.c1", "--gpu", "h2000"], "gpu='h2000' is none whose limits convlab knows: did you mean 'H200'?"),
         (["--shape", "1,8", "--filters", "1,3,3"], "'1,8' is not 4 or 3 whole number(s)"),
         (["--shape", "1,1,8", "--filters", "1,3,3"], "expected N,C,H,W and K,R,S, or N,C,W and K,S"),
         (["lenet.c1", "--transposed"], "argument --transposed: goes with --shape"),

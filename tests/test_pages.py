@@ -88,9 +88,10 @@ def test_a_finding_stands_at_its_line(kernels):
     html = (folder / "race.html").read_text()
     shown = Page(html)
     line = next(n for n, text in enumerate((folder / "race.cu").read_text().splitlines(), 1) if "sum += tile" in text)
-    assert "sum += tile[ty + r][tx + s] * filter[r][s];" in shown.rows[f"race.cu:{line}"][-1]
-    assert shown.below.keys() == {f"race.cu:{line}"} and "race (read" in shown.below[f"race.cu:{line}"]
-    assert f"#race.cu:{line}" in shown.links and "Counts are left out" in html
+    place = f"{folder / 'race.cu'}:{line}"
+    assert "sum += tile[ty + r][tx + s] * filter[r][s];" in shown.rows[place][-1]
+    assert shown.below.keys() == {place} and "race (read" in shown.below[place]
+    assert f"#{place}" in shown.links and "Counts are left out" in html
     assert len(shown.rows) == len((folder / "race.cu").read_text().splitlines())
 
 
@@ -102,7 +103,7 @@ def test_counts_stand_at_their_lines(kernels):
         all_bytes = sum(map(page.moved, traffic))
         for number, text in enumerate(lines, 1):
             here = sum(page.moved(row) for row in traffic if row.line == number)
-            share, *_, code = (cells := shown.rows[f"basic.cu:{number}"])[column], cells[-1]
+            share, *_, code = (cells := shown.rows[f"{folder / 'basic.cu'}:{number}"])[column], cells[-1]
             assert code == text
             assert share == (
                 f"{100 * here / all_bytes:.0f} %" if here >= 0.005 * all_bytes else "< 1 %" if here else ""
@@ -183,7 +184,7 @@ def test_in_a_browser(name, kernels, tmp_path):
     if name == "right":
         first = next(iter(report.traffic.values()))
         line = max(first, key=page.moved).line
-        line = f"basic.cu:{line}"
+        line = f"{folder / 'basic.cu'}:{line}"
     ask = (
         "<script>const row = document.getElementById('%s'), at = e => { const r = e.getBoundingClientRect(); "
         "return [r.left, r.top, r.right, r.bottom].map(Math.round).join(',') };"
@@ -204,5 +205,5 @@ def test_in_a_browser(name, kernels, tmp_path):
     if name == "race":
         assert most == (0xFD, 0xEC, 0xEA) and bottom - top > 100
     else:
-        share = sum(page.moved(row) for row in first if f"basic.cu:{row.line}" == line) / sum(map(page.moved, first))
+        share = sum(page.moved(row) for row in first if f"{row.file}:{row.line}" == line) / sum(map(page.moved, first))
         assert most == tuple(map(int, re.findall(r"\d+", svg.heat(share)))) and most[1] < 160

@@ -250,10 +250,18 @@ def test_kinds_that_convlab_lacks_are_counted():
     assert f"\n{said}layers that ran as convlab's: 2," in str(report)
 
 
+def test_a_folded_layer_is_not_counted_as_left():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4)).eval()
+    x = torch.randn(2, 3, 12, 12)
+    assert convlab.summary(convlab.convert(model), x).others == {"BatchNorm2d": 2}
+    report = convlab.summary(convlab.fuse(model), x)
+    assert report.passes[0].layer == "0 + 1 + 2" and report.others == {"BatchNorm2d": 1}
+
+
 def test_how_many_times_faster_the_model_is(model):
     buffers = [t.clone() for t in model.buffers()]
     report = convlab.summary(model, torch.randn(2, 3, 12, 12), compare=True)
-    *_, totals, last = str(report).splitlines()
+    *_, totals, in_eval, last = str(report).splitlines()
     ours, torchs = report.model_seconds
     assert report.times_faster == torchs / ours and last.startswith("a step of the whole model: ")
     advice = "set before Python starts", "torch.set_num_threads"  # one of them
@@ -261,6 +269,7 @@ def test_how_many_times_faster_the_model_is(model):
     assert (
         totals.startswith("layers that ran as convlab's: 5, left as torch's: 0; 11 passes, ")
         and ", by torch " in totals
+        and in_eval.startswith("in eval(), convlab.fuse(model) ")
     )
     assert all(map(torch.equal, buffers, model.buffers())) and isinstance(model[0], convlab.Conv2d)
     assert convlab.summary(model, torch.randn(2, 3, 12, 12)).times_faster is None
@@ -283,6 +292,10 @@ def test_what_fuse_would_gain_where_it_does_something(monkeypatch):
 
     normed = convlab.convert(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
     assert not fused(normed) and fused(normed.eval())
+    said = "\nin eval(), convlab.fuse(model) makes one call of some layers"
+    assert said not in str(convlab.summary(normed, x, compare=True))
+    assert said in str(convlab.summary(normed.train(), x, compare=True))
+    normed.eval()
     chain = nn.Sequential(convlab.Conv2d(3, 4, 3), convlab.ReLU())
     assert fused(chain) and not fused(convlab.fuse(chain)) and not fused(chain[:1])
     report = replace(convlab.summary(normed, x, compare=True), fused_disturbed=True)

@@ -48,6 +48,14 @@ def test_what_a_callable_refuses_is_skipped():
         testing.check_conv2d(nothing)
 
 
+@pytest.mark.parametrize(
+    "op", ["check_conv2d", "check_max_pool2d", "check_avg_pool2d", "check_leaky_relu", "check_relu"]
+)
+def test_what_is_no_function(op):
+    with pytest.raises(TypeError, match=f"^{op}: fn must be a function, got 'conv2d'"):
+        getattr(testing, op)("conv2d")
+
+
 # ---- what is wrong
 # ----------------------------------------------------------------------------------------------------
 

@@ -205,8 +205,9 @@ def test_the_commands_that_are_shown_exist(tmp_path, monkeypatch):
         (["--data", "letters"], "argument --data: invalid choice: 'letters'"),
         (
             ["--algo", "magic"],
-            "argument --algo: 'magic' is no algorithm for cpu, choose from: all, auto, reference, direct",
+            "argument --algo: 'magic' is no algorithm for cpu: choose one of all, auto, reference, direct",
         ),
+        (["--algo", "drect"], "'drect' is no algorithm for cpu: did you mean 'direct'? choose one of all, "),
         (["--algo", "tiled"], "argument --algo: 'tiled' is no algorithm for cpu"),
         (["--algo", "reference", "--simulate"], "argument --algo: 'reference' is no algorithm for cuda"),
         (["--algo", "direct", "--layers", "torch"], "argument --algo: torch's layers have no choice"),

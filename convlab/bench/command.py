@@ -18,6 +18,7 @@ layout or a precision; a,b is either of them.
 import argparse
 import gc
 import json
+import math
 import random
 import re
 import sys
@@ -29,6 +30,7 @@ import torch
 
 from .._algorithms import algorithms
 from .._command_line import Parser, output_file, positive, whole_number
+from .._near import did_you_mean
 from ..layers import Conv
 from . import cases, gpu, models, record, report, survey
 from .case import HEAD
@@ -84,7 +86,10 @@ def _complete(args):
     backend = "cuda" if args.command == "gpu" else "cpu"
     names = ["auto", *(a.name for a in algorithms() if backend in a.backends)]
     if args.algo not in names:
-        args.error(f"argument --algo: {args.algo!r} is no algorithm for {backend}, choose from: {', '.join(names)}")
+        near = did_you_mean(args.algo, names)
+        args.error(
+            f"argument --algo: {args.algo!r} is no algorithm for {backend}: {near}choose one of {', '.join(names)}"
+        )
     try:
         args.old = record.load(args.compare) if args.compare else None
     except record.BadRecord as error:
@@ -224,6 +229,12 @@ def _measure_all(args, devices, rows, keep) -> str:
     return ""
 
 
+def _announced(rows, seconds) -> str:
+    """How long it will take: each row about `seconds`, more where it compiles or is disturbed."""
+    minutes = math.ceil(rows * seconds / 60)
+    return f"timing {rows} rows, about {seconds:g} s each: {minutes} min or more; WORDs choose some of them (--help)"
+
+
 def main(argv=None):
     args = parse(argv)
     try:
@@ -237,6 +248,7 @@ def main(argv=None):
         else record.FOLDER / f"{args.command}-{record.now()[:19]}.json".replace(":", "")
     )
     path = args.output or usual
+    print(_announced(len(args.cases) * len(devices), devices[0].limits.seconds), file=sys.stderr, flush=True)
     kept = run(args, devices, path)
     if args.json:
         print(json.dumps(record.rounded(kept)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from .._algorithms import PASSES, Algorithm, Conv2dProblem, algorithms, names_of
+from .._near import did_you_mean
 from ..gpus import H200, SUBPARTITIONS, WARP, Gpu, Waves, gpu_of, waves_of
 from ..layers import TRANSPOSED, Conv, find
 from .compiled import resources_of
@@ -216,7 +217,7 @@ def _algorithms(algo) -> list[Algorithm]:
     for name in names:
         if name not in ladder:
             raise ValueError(
-                f"explain: algo={name!r} is no algorithm; choose 'all' or of {', '.join(map(repr, ladder))}"
+                f"explain: algo={name!r} is no algorithm: {did_you_mean(name, ('all', *ladder))}choose 'all' or one of {', '.join(map(repr, ladder))}"
             )
     return [ladder[name] for name in names]
 

@@ -73,7 +73,7 @@ def highlighted(text: str) -> list[str]:
 def listings(counts: list[list[Traffic]], folder: Path, found=(), first: Path | None = None) -> list[Listing]:
     """The sources that have counts or findings, the hottest first; `first` before them.
 
-    counts: rows of traffic, a column each. folder: where files of one's own lie. found: (file, line, finding).
+    counts: rows of traffic, a column each. folder: what the names of files of one's own start from. found: (file, line, finding).
     """
     totals = [sum(map(moved, rows)) or 1 for rows in counts]
     named = [*(row.file for rows in counts for row in rows), *(file for file, *_ in found)]
@@ -82,10 +82,10 @@ def listings(counts: list[list[Traffic]], folder: Path, found=(), first: Path | 
     for path in dict.fromkeys([*([first.resolve()] if first else []), *paths.values()]):
         here = [[row for row in rows if paths.get(row.file) == path] for rows in counts]
         own = first is not None and path == first.resolve()
-        name = path.name if own else next(file for file, p in paths.items() if p == path)
+        name = str(first) if own else next(file for file, p in paths.items() if p == path)
         reports = [(line, finding) for file, line, finding in found if paths.get(file) == path]
         made.append(_listing(name, path, here, totals, reports))
-    return sorted(made, key=lambda one: (first is None or one.file != first.name, -one.hottest))
+    return sorted(made, key=lambda one: (first is None or one.file != str(first), -one.hottest))
 
 
 def _path(file: str, folder: Path) -> Path | None:

@@ -22,7 +22,7 @@ def check_leaky_relu(
     Shapes from nothing to 70001 elements, special values (zeros of both signs, infinities, NaN, subnormal numbers), and
     inputs that are transposed, sliced and expanded. The rest is as in `check_conv2d`.
     """
-    checked = Checked()
+    checked = Checked.of("check_leaky_relu", fn)
     for slope in slopes:
         ours, torchs = lambda x, s=slope: fn(x, s), lambda x, s=slope: F.leaky_relu(x, s)
         with_relu = {
@@ -35,7 +35,7 @@ def check_leaky_relu(
 
 def check_relu(fn: Callable, *, dtypes=(torch.float32,), gradients: bool | None = None, device="cpu") -> Checked:
     """Checks fn(input) against torch.nn.functional.relu, as `check_leaky_relu` does."""
-    checked = Checked()
+    checked = Checked.of("check_relu", fn)
     _check(
         fn,
         F.relu,

@@ -51,7 +51,7 @@ def check_conv2d(
     bits. New tensors are full of NaN, so that what fn forgets to write shows. Raises CheckError (an AssertionError) for
     the first thing that is wrong: where, by how much, and what it suggests. Returns what was checked.
     """
-    checked, rng = Checked(), random.Random(seed)
+    checked, rng = Checked.of("check_conv2d", fn), random.Random(seed)
     with poisoned_memory():
         for case in [*cases, *(random_conv(rng) for _ in range(random_cases))]:
             for dtype in dtypes:

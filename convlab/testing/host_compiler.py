@@ -26,12 +26,12 @@ class CompilerFailed(Exception):
 
 def compiled(folder: Path, sources: list[Path], check: bool, cxx="g++", extra=(), said: list[str] | None = None):
     """Object files of kernels (.cu) and host code (.cpp), which may include anything of csrc/. Reports name sources
-    relative to the root. What the compiler says is appended to `said`."""
+    relative to the root, where `extra` does not say otherwise. What the compiler says is appended to `said`."""
 
     def compile_one(source: Path) -> str:
         target = folder / (source.name + ".o")
         kind = (simulator_flags.kernel_flags if source.suffix == ".cu" else simulator_flags.runtime_flags)(check)
-        heard = _run([cxx, *kind, *extra, f"-ffile-prefix-map={ROOT}=.", "-c", _name(source), "-o", str(target)])
+        heard = _run([cxx, *kind, f"-ffile-prefix-map={ROOT}=.", *extra, "-c", _name(source), "-o", str(target)])
         if said is not None:
             said.append(heard)
         return str(target)

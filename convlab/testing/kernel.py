@@ -178,7 +178,8 @@ def check_kernel(
     progress: called before each problem with how many have been done, and which is next.
 
     Every problem runs with threads and blocks in three orders, which must give the same bits. Returns a KernelReport.
-    Raises CompileError, with the first errors and their lines in the source; ValueError for a `like` or `dtype` that
+    Raises CompileError, with the first errors and their lines in the source; FileNotFoundError or IsADirectoryError where
+    there is no such file; ValueError for a `like` or `dtype` that
     is not supported.
     """
     if like not in CHECKABLE:
@@ -273,7 +274,7 @@ def _ask(program: Program, question, report: KernelReport):
             )
             report.compared += bool(message) or order == ORDERS[-1]
         else:
-            message += suggestion(message, program.folder)
+            message += suggestion(message)
         if message:
             _note(report, question.what, message)
             return
@@ -299,8 +300,8 @@ def _wrong(question, results, order) -> str:
 
 
 def _note(report: KernelReport, problem: str, message: str):
-    place = re.search(r"(?:at |\()(\S+?:\d+)", message.split("\n", 1)[-1])
-    where = place[1] if place and not message.startswith("order") else ""
+    place = re.search(r"^ *at (.+?:\d+)|(?:at |\()(\S+?:\d+)", message.split("\n", 1)[-1], re.M)
+    where = place[1] or place[2] if place and not message.startswith("order") else ""
     first_line = message.split("\n")[0]
     subject = next(s for s, words in SUBJECTS.items() if any(word in first_line for word in words))
     for finding in report.findings:

@@ -20,7 +20,7 @@ def page_of(report: KernelReport, source, gpu: str = "H200") -> str:
         title=f"{report.source} as {report.what.partition(',')[0]}",
         report=report,
         verdicts=[(subject, report.verdict(subject), _kind(report, subject)) for subject in SUBJECTS],
-        sources=listings(list(report.traffic.values()), source.resolve().parent, found, source),
+        sources=listings(list(report.traffic.values()), Path(), found, source),
         columns=list(report.traffic),
         advice={layer: words for layer, rows in report.traffic.items() if (words := traffic.advice(rows))},
         tables={layer: "\n".join(report.beside_others(layer)) for layer in report.numbers},

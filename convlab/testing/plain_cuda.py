@@ -281,22 +281,22 @@ class _File:
 
 
 def translated(source: Path, host: str, folder: Path) -> tuple[Path, list[Unsupported]]:
-    """A copy of `source` in `folder` that g++ can read, whose lines are named as those of the source; and why it may not
-    compile all the same. host: its function that is called."""
+    """A copy of `source` in `folder` that g++ can read, whose lines are named as those of the source, by the path that is
+    given; and why it may not compile all the same. host: its function that is called."""
     done: dict[Path, Path] = {}
     unsupported: list[Unsupported] = []
 
     def one(path: Path) -> Path:
-        if path in done:
-            return done[path]
-        copy = done[path] = folder / f"{len(done)}_{path.name}"
+        if copy := done.get(path.resolve()):
+            return copy
+        copy = done[path.resolve()] = folder / f"{len(done)}_{path.name}"
         text = re.sub(
             r'^([ \t]*#[ \t]*include[ \t]*)"([^"\n]+)"',
-            lambda m: f'{m[1]}"{one(beside)}"' if (beside := (path.parent / m[2]).resolve()).is_file() else m[0],
+            lambda m: f'{m[1]}"{one(beside)}"' if (beside := path.parent / m[2]).is_file() else m[0],
             path.read_text(errors="replace"),
             flags=re.M,
         )
-        file = _File(path.name, text, host)
+        file = _File(str(path), text, host)
         copy.write_text(f'#line 1 "{path}"\n{file.rewrite()}')
         unsupported.extend(file.unsupported)
         return copy

@@ -41,7 +41,7 @@ def check_max_pool2d(
 
     The rest is as in `check_conv2d`.
     """
-    checked, rng = Checked(), random.Random(seed)
+    checked, rng = Checked.of("check_max_pool2d", fn), random.Random(seed)
 
     def torchs(x, *window):
         return F.max_pool2d(x, *window, return_indices=True)
@@ -90,7 +90,7 @@ def check_avg_pool2d(
 
     The rest is as in `check_conv2d`.
     """
-    checked, rng = Checked(), random.Random(seed)
+    checked, rng = Checked.of("check_avg_pool2d", fn), random.Random(seed)
     instead = {
         "count_include_pad the other way round": lambda x, case: F.avg_pool2d(
             x, *case._replace(count_include_pad=not case.count_include_pad)[1:]

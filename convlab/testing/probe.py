@@ -55,6 +55,13 @@ class Checked:
     calls: int = 0
     skipped: list[str] = field(default_factory=list)  # problems that the callable refused with NotImplementedError
 
+    @classmethod
+    def of(cls, op: str, fn) -> "Checked":
+        """For the check of that name, before it calls anything. Raises TypeError for what cannot be called."""
+        if not callable(fn):
+            raise TypeError(f"{op}: fn must be a function, got {fn!r}; a file with a kernel is for check_kernel")
+        return cls()
+
     def __str__(self):
         return f"{self.calls} calls agree with float64" + (
             f"; {len(self.skipped)} problems refused" if self.skipped else ""

@@ -164,12 +164,11 @@ class Program:
     """`with Program(source, contract, dtype) as program: program.run(question)`. Raises CompileError.
 
     form: of the launcher's arguments, a key of contract.forms; with_bias: whether it takes one; warnings: the
-    compiler's; folder: where the source lies, which the places in reports are relative to."""
+    compiler's. Reports name the source by the path that is given."""
 
     def __init__(self, source: Path, contract: Contract, dtype=torch.float32, cxx="g++"):
         self.dtype = dtype
         self.warnings: list[str] = []
-        self.folder = source.resolve().parent
         self._folder = tempfile.TemporaryDirectory(prefix="convlab-")
         try:
             self._program = _build(Path(self._folder.name), source, contract, dtype, cxx, self.warnings)
@@ -403,9 +402,11 @@ def _macros(source: Path) -> list[str]:
 
 
 def _build(folder: Path, source: Path, contract: Contract, dtype, cxx, warnings: list[str]) -> str:
-    source = source.resolve()
     if not source.is_file():
-        raise CompileError(f"{source}: there is no such file")
+        if source.is_dir():
+            raise IsADirectoryError(f"{source} is a folder: name the kernel's file in it")
+        new = "python -m convlab.check --new my_kernel.cu"
+        raise FileNotFoundError(f"{source}: there is no such file; {new} writes one to start from")
     if rung := re.search(r"^const ConvKernels conv2d_(\w+)\(", source.read_text(errors="replace"), re.M):
         raise CheckError(_is_a_rung(source, rung[1]))
     glue, said = folder / "kernel.cu", []
@@ -418,13 +419,13 @@ def _build(folder: Path, source: Path, contract: Contract, dtype, cxx, warnings:
             [glue],
             True,
             cxx,
-            [f"-ffile-prefix-map={source.parent}/=", *_FLAGS, *[_POISONED_LOCALS] * _knows(cxx, _POISONED_LOCALS)],
+            [f"-ffile-prefix-map={source}={source}", *_FLAGS, *[_POISONED_LOCALS] * _knows(cxx, _POISONED_LOCALS)],
             said,
         )
         warnings += dict.fromkeys(
-            f"{Path(m[1]).name}:{m[2]}: {m[3]}"
+            f"{m[1]}:{m[2]}: {m[3]}"
             for m in re.finditer(r"^(.+?):(\d+):\d+: warning: (.*)", "".join(said), re.M)
-            if Path(m[1]).name == source.name
+            if m[1] == str(source)
         )
         wrapped = ["-Wl,--wrap=exit"] if contract is PROGRAM else []
         return str(linked(folder / "program", kernel + runtime, cxx, [*_LINK_FLAGS, *wrapped]))
@@ -442,11 +443,12 @@ def _readable(said: str, source: Path, contract: Contract, dtype) -> str:
     others = [error for error in errors if _MISSING not in error[2]]
     if errors and not others:
         return _no_launcher(source, contract, dtype)
-    own = [error for error in others if Path(error[0]).name == source.name]  # those elsewhere follow from them
+    own = [error for error in others if error[0] == str(source)]  # those elsewhere follow from them
     for file, number, what in own or others:
-        text = lines[int(number) - 1].strip() if Path(file).name == source.name else ""
+        text = lines[int(number) - 1].strip() if file == str(source) else ""
+        file = file if text else Path(file).name
         hints += [advice for pattern, advice in _HINTS.items() if re.search(pattern, what + "\n" + text)]
-        shown.append(f"  {Path(file).name}:{number}: {what}" + (f"\n      {text}" if text else ""))
+        shown.append(f"  {file}:{number}: {what}" + (f"\n      {text}" if text else ""))
     shown += [
         f"  {name} is declared, but defined nowhere"
         for name in dict.fromkeys(re.findall(r"undefined reference to `(.+)'", said))
@@ -490,14 +492,18 @@ def like_of(source: Path) -> str:
 
 def _no_launcher(source: Path, contract: Contract, dtype) -> str:
     """What is asked for, and what the file has instead: the function of that name, or every launcher that it has."""
-    functions = [(name, f"  {source.name}:{line}: {declared}") for name, line, declared in _functions(source)]
+    functions = [(name, f"  {source}:{line}: {declared}") for name, line, declared in _functions(source)]
     named = [line for name, line in functions if name == contract.like]
     has = named or [line for _, line in functions if "*" in line.split("(", 1)[1]]
     element = TYPES[dtype].removeprefix("convlab::")
+    if any(name == PROGRAM.like for name, _ in functions):
+        program = "but has a main(): leave --like out, and it is checked as a program, whatever it computes"
+    else:
+        program = "nor a main(), with which it would be a program and checked as that, whatever it computes"
     return "\n".join(
         [
-            f"{source.name} does not define the launcher that is checked, nor a main(), with which it would be a program and checked as "
-            "that, whatever it computes. In plain CUDA one of these, with or without a cudaStream_t at the end:\n",
+            f"{source.name} does not define the launcher that is checked, {program}. In plain CUDA one of these, with or without a "
+            "cudaStream_t at the end:\n",
             *(f"  {signature}" for signature in contract.plain_signatures(PLAIN_TYPES[dtype][0])),
             f"\nor over device/device.h, where T is {element}:\n\n  {contract.signature}\n",
             *(["It cannot be called as that:" if named else "It defines:", *has, ""] if has else []),

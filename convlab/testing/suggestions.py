@@ -6,31 +6,31 @@ from pathlib import Path
 from .program import without_comments
 
 _SUGGESTIONS = {  # by the simulator's words
-    r"race \(write after write\) on [^\n]*\n +at (\S+)\n.* at \1(?!\S)": "threads write one element here: an if around it for those beyond the output's sizes (P, Q or K, say), an index that is each thread's own, or atomicAdd where they add up",
+    r"race \(write after write\) on [^\n]*\n +at (.+)\n.* at \1(?:\n|$)": "threads write one element here: an if around it for those beyond the output's sizes (P, Q or K, say), an index that is each thread's own, or atomicAdd where they add up",
     r"race \(.*\) on [^s][^\n]*\n.*\n.* by a thread of another block": "no barrier reaches another block: atomicAdd, an element for each block, or a launch for each of the two steps",
     r"race \((?!read before)": "a __syncthreads() between the two, which all threads of the block reach, or atomicAdd where threads add to one element",
     r"barrier divergence: .* the others have returned": "a condition around loads and stores alone, rather than a return before the barrier or an if around it",
 }
 
 
-def suggestion(fault: str, folder: Path | None = None) -> str:
-    """What to do about a fault, in the simulator's words, as a line more; nothing where that is not known. folder:
-    where the files lie that it names, if they are to be looked at."""
-    if folder and (advice := _around_the_loop(fault, folder)):
+def suggestion(fault: str) -> str:
+    """What to do about a fault, in the simulator's words, as a line more; nothing where that is not known. The
+    files that it names are looked at."""
+    if advice := _around_the_loop(fault):
         return f"\n  suggests: {advice}"
     return next((f"\n  suggests: {advice}" for words, advice in _SUGGESTIONS.items() if re.match(words, fault)), "")
 
 
-def _around_the_loop(fault: str, folder: Path) -> str:
+def _around_the_loop(fault: str) -> str:
     """What to do about a race whose two accesses have a barrier between them in the body of a loop: the access that
     comes last there meets the first one of the next iteration. Empty for any other fault, and where that is unsure."""
     race = re.match(
         r"race \((\w+) after (\w+)\) on shared .*\n +at (.+?):(\d+):(\d+)\n.* at (.+?):(\d+):(\d+)(?:\n|$)",
         fault,
     )
-    if not race or race[3] != race[6] or not (folder / race[3]).is_file():
+    if not race or race[3] != race[6] or not Path(race[3]).is_file():
         return ""
-    text = without_comments((folder / race[3]).read_text(errors="replace"))
+    text = without_comments(Path(race[3]).read_text(errors="replace"))
     begins = [0, *(m.end() for m in re.finditer("\n", text))]
     places = [(int(race[4]), int(race[5]), race[1]), (int(race[7]), int(race[8]), race[2])]
     (line, column, what), (last_line, last_column, last_what) = sorted(places)

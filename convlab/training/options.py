@@ -8,6 +8,7 @@ import torch
 import convlab
 
 from .. import _command_line as arguments
+from .._near import did_you_mean
 from .choices import INITIALISERS, LOSSES
 from .run import AMP
 
@@ -88,9 +89,9 @@ def parse(parser, argv=None):
 
     if args.algo and torchs:
         refuse("--algo: torch's layers have no choice of algorithm; leave out --layers torch")
-    if args.algo not in (None, "auto", "all", *names):
-        choices = f"choose from: all, auto, {', '.join(names)}"
-        refuse(f"--algo: {args.algo!r} is no algorithm for {_backend(args)}, {choices}")
+    if args.algo not in (None, *(choices := ("all", "auto", *names))):
+        near = did_you_mean(args.algo, choices)
+        refuse(f"--algo: {args.algo!r} is no algorithm for {_backend(args)}: {near}choose one of {', '.join(choices)}")
     if args.simulate and (args.device.type != "cpu" or torchs or args.compile):
         refuse("--simulate: it runs convlab's layers, uncompiled, on the CPU; leave out --device, --layers, --compile")
     if args.compare and (table or torchs):
@@ -104,7 +105,8 @@ def parse(parser, argv=None):
     if args.graph and int(os.environ.get("WORLD_SIZE", 1)) > 1:
         refuse("--graph: one process captures, without torchrun")
     if args.compile and args.compile not in (known := torch.compiler.list_backends(exclude_tags=())):
-        refuse(f"--compile: {args.compile!r} is no backend of torch.compile, choose from: {', '.join(known)}")
+        near = did_you_mean(args.compile, known)
+        refuse(f"--compile: {args.compile!r} is no backend of torch.compile: {near}choose one of {', '.join(known)}")
     if (args.plots or args.compare) and not find_spec("matplotlib"):
         refuse("--plots, --compare: pictures need matplotlib: pip install matplotlib")
     if args.tensorboard and not find_spec("tensorboard"):

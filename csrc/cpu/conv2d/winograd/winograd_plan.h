@@ -32,8 +32,8 @@ inline std::string why_not(const Problem& p) {
   const auto both = [](int a, int b) { return std::to_string(a) + " x " + std::to_string(b); };
   if (p.dtype != DType::float32) return "computes float32 alone: other types gain nothing from fewer multiplications";
   if (g.R != kTaps || g.S != kTaps) return "takes filters of 3 x 3, and these are " + both(g.R, g.S);
-  if (g.stride_h != 1 || g.stride_w != 1) return "takes stride 1, and this is " + both(g.stride_h, g.stride_w);
-  return "takes dilation 1, and this is " + both(g.dilation_h, g.dilation_w);
+  if (g.stride_h != 1 || g.stride_w != 1) return "takes stride 1, and this has stride " + both(g.stride_h, g.stride_w);
+  return "takes dilation 1, and this has dilation " + both(g.dilation_h, g.dilation_w);
 }
 
 // When "auto" takes it, whatever the batch: where the products save more than the transformations cost, which go with
