@@ -40,7 +40,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
             f"prelu: weight is {weight.dtype} on {weight.device}, expected input's {input.dtype} on {input.device}"
         )
     try:
-        y: Tensor = apply(PReLU, input, weight.reshape(-1))
+        y: Tensor = apply(PReLU, input, weight if weight.dim() == 1 else weight.reshape(-1))
         return y
     except NotImplementedError as error:
         raise explained(error, "prelu", input=input, weight=weight) from None

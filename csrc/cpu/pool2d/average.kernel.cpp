@@ -98,16 +98,22 @@ template <class A, class T>
     for (int q0 = 0; q0 < Q; q0 += L) {
       Vec<A> by;
       for (int l = 0; l < L; l++) by[l] = Division<A>(averages, t, int(smaller(q0 + l, Q - 1))).by;
-      const Reads down = g.rows.reads[t], *const reads = g.columns.reads + q0;
+      const Reads down = g.rows.reads[t];
+      int first[L], count[L];  // of each window's columns; none, past the last window
+      for (int l = 0; l < L; l++) {
+        const Reads across = g.columns.reads[smaller(q0 + l, Q - 1)];
+        first[l] = across.first, count[l] = q0 + l < Q ? across.count : 0;
+      }
+      const auto window = [&](const T* row, int l) __attribute__((always_inline)) {
+        Vec<A> sum = load_some<A>(row + first[l], count[l]);
+        for (int s = L; s < count[l]; s += L) sum += load_some<A>(row + first[l] + s, count[l] - s);
+        return sum;
+      };
       for (int64_t plane = p.plane; plane < end; plane++) {
         const T* const rows = x + (plane * g.rows.sources + down.first) * W;
         const Vec<A> sums = sums_of_planes<A, L / 2>(0, [&](int l) __attribute__((always_inline)) {
-          Vec<A> sum{};
-          if (q0 + l >= Q) return sum;
-          const Reads across = reads[l];
-          for (int r = 0; r < down.count; r++)
-            for (int s = 0; s < across.count; s += L)
-              sum += load_some<A>(rows + int64_t(r) * W + across.first + s, int(smaller(across.count - s, L)));
+          Vec<A> sum = window(rows, l);
+          for (int r = 1; r < down.count; r++) sum += window(rows + int64_t(r) * W, l);
           return sum;
         });
         store_some<A>(y + (plane * g.rows.targets + t) * Q + q0, sums / by, int(smaller(Q - q0, L)));
