@@ -289,11 +289,11 @@ void run_planes(const Depthwise& d, const T* source, const acc_t<T>* weights, co
         f(d, from.at(0, 0), bench.weights, bench.bias, to);
       } else if (d.window.rows)
         each_band(d, s, from, row, [&](const Band<A>& band, int column, int vectors) {
-          const auto of_size = d.window.rows == 3 ? &window_of<A, 3, 3>
-                               : d.window.rows == 5
-                                   ? &window_of<A, 5, 5>
+          const auto by_vectors =
+              d.window.rows == 3   ? &window_of<A, 3, 3>
+              : d.window.rows == 5 ? &window_of<A, 5, 5>
                                    : of_row(d.window.columns, [](auto columns) { return &window_of<A, 1, columns>; });
-          const auto f = of_size(vectors);
+          const auto f = by_vectors(vectors);
           f(band, bench.weights, bench.bias, to + column);
         });
       for (int q = 0; q < c.count && !d.window.rows; q += L) {
