@@ -48,15 +48,27 @@ void convolve(const Tiling& p, const float* source, const float* w, const float*
       transform_inputs<m>(p, source, group, row0, row1, a.places, a.pixels, a.lines, a.inputs);
     }
     const int tiles = int(row1 - row0) * p.tile_columns();
-    for (int panel = part * p.panels_per_part; panel < least((part + 1) * p.panels_per_part, p.panels()); panel++) {
+    // This piece's panels, and all of this thread's for the strip
+    const int panels = least((part + 1) * p.panels_per_part, p.panels()),
+              own = int(least((part + (end - piece)) * p.panels_per_part, int64_t(p.panels())));
+    for (int panel = part * p.panels_per_part; panel < panels; panel++) {
       const int k0 = panel * kPanel, vectors = p.width - k0 > kWidth ? kTileVectors : 1;
       for (int c = 0; c < p.depth; c += p.depth_block) {
         const int channels = least(p.depth_block, p.depth - c);
         Stack block = a.filters;
-        if (filters)
+        Ahead ahead;
+        if (filters) {
           block.at = const_cast<float*>(filters) + (int64_t(group) * p.panels() + panel) * p.points() * block.stride;
-        else transform_filters<m>(p, w, group, panel, c, c + channels, a.taps, block);
-        multiply_all<m>(runs, a.inputs, tiles, c, channels, block, vectors, a.sums);
+        } else {
+          transform_filters<m>(p, w, group, panel, c, c + channels, a.taps, block);
+          const bool last = c + channels == p.depth;
+          const int next = last ? 0 : c + channels;
+          if (panel + last < own)
+            look_ahead(p, filters_at(p, w, group, panel + last, next), panel + last,
+                       least(p.depth_block, p.depth - next), p.points() * ((channels + kChannels - 1) / kChannels),
+                       ahead);
+        }
+        multiply_all<m>(runs, a.inputs, tiles, c, channels, block, vectors, a.sums, ahead);
       }
       for (int k = k0; k < least(k0 + kPanel, p.width); k += kBlock) {
         const int channels = least(p.width - k, kBlock);

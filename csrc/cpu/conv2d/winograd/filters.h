@@ -1,14 +1,15 @@
 // Filters -> U [points, depth, panel], a panel of target channels and a block of source channels at a time; and in wgrad
 // the way back.
 #pragma once
+#include "cpu/conv2d/ahead.h"
 #include "cpu/conv2d/winograd/tiles.h"
 
 namespace convlab::CONVLAB_ISA::winograd {
 
 constexpr int kAllTaps = kTaps * kTaps;
 
-// How the taps of a block of target channels and `depth` source channels lie once they are transposed: tap t of channel
-// c at taps + t * tap + c * channel
+// How the taps of a block of target channels and `depth` source channels lie with target channels innermost, as they came
+// or once they are transposed: tap t of channel c at taps + t * tap + c * channel
 struct TapStrides {
   int64_t tap, channel;
 };
@@ -30,10 +31,8 @@ inline TapStrides transpose_taps(const Filters& f, const float* w, int lanes, in
   } else if (f.tap == 1 && f.depth_stride == kAllTaps) {  // [lanes, depth, taps]
     transpose_in(w, f.lane, lanes, depth * kAllTaps, taps, kBlock);
   } else if (f.tap == 1) {  // [depth, lanes, taps]
-    for (int c = 0; c < depth; c++) {
-      for (int i = 0; i < kAllTaps * lanes; i += kCacheLine / 4) __builtin_prefetch(w + (c + 4) * f.depth_stride + i);
+    for (int c = 0; c < depth; c++)
       transpose_in(w + c * f.depth_stride, f.lane, lanes, kAllTaps, taps + c * strides.channel, kBlock);
-    }
   } else {  // [lanes, taps, depth]
     for (int t = 0; t < kAllTaps; t++)
       transpose_in(w + t * f.tap, f.lane, lanes, depth, taps + t * strides.tap, kBlock);
@@ -41,7 +40,7 @@ inline TapStrides transpose_taps(const Filters& f, const float* w, int lanes, in
   return strides;
 }
 
-// A vector of target channels' filters for `depth` source channels, as they lie transposed -> U from `to` on
+// A vector of target channels' filters for `depth` source channels, channels innermost -> U from `to` on
 template <int m>
 void points_of_filters(const float* taps, const TapStrides& strides, bool turned, int depth, float* to,
                        int64_t stride) {
@@ -69,18 +68,35 @@ void points_of_filters(const float* taps, const TapStrides& strides, bool turned
   for (int i = 0; i < (m + 2) * (m + 2) && depth % 2; i++) store<float>(to + i * stride, Floats{});
 }
 
+// Where a panel's filters for source channels from c on begin
+CONVLAB_INLINE const float* filters_at(const Tiling& p, const float* w, int group, int panel, int c) {
+  return w + group * p.filters.group + panel * kPanel * p.filters.lane + c * p.filters.depth_stride;
+}
+
+// Filters of a panel and of `depth` source channels, where they are runs of target channels far from one another, as in
+// dgrad: others lie in an order that the hardware foresees
+inline void look_ahead(const Tiling& p, const float* w, int panel, int depth, int shares, Ahead& ahead) {
+  const Filters& f = p.filters;
+  const int64_t lanes = least(p.width - panel * kPanel, kPanel), size = sizeof(float);
+  if (f.lane == 1) ahead.share(w, lanes * size, shares, depth * kAllTaps, f.tap * size);
+  else if (f.lane < f.depth_stride) ahead.share(w, lanes * kAllTaps * size, shares, depth, f.depth_stride * size);
+}
+
 // Filters of a panel of a group, for source channels [c0, c1) -> U [points, c1 - c0 and a row of zeros if odd, panel]
 template <int m>
 void transform_filters(const Tiling& p, const float* w, int group, int panel, int c0, int c1, float* taps,
                        const Stack& filters) {
   const Filters& f = p.filters;
+  w = filters_at(p, w, group, panel, c0);
   for (int k = panel * kPanel; k < least((panel + 1) * kPanel, p.width); k += kBlock) {
     const int lanes = least(p.width - k, kBlock);
+    const float* const from = w + k % kPanel * f.lane;
+    const bool in_place = f.lane == 1 && lanes == kBlock;
     const TapStrides strides =
-        transpose_taps(f, w + group * f.group + k * f.lane + c0 * f.depth_stride, lanes, c1 - c0, taps);
+        in_place ? TapStrides{f.tap, f.depth_stride} : transpose_taps(f, from, lanes, c1 - c0, taps);
     for (int v = 0; v < vectors_of(lanes); v++)
-      points_of_filters<m>(taps + v * kWidth, strides, p.turned, c1 - c0, filters.at + k % kPanel + v * kWidth,
-                           filters.stride);
+      points_of_filters<m>((in_place ? from : taps) + v * kWidth, strides, p.turned, c1 - c0,
+                           filters.at + k % kPanel + v * kWidth, filters.stride);
   }
 }
 

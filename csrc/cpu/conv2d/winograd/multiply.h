@@ -1,5 +1,6 @@
 // The products of the points, register tiled: where the time goes.
 #pragma once
+#include "cpu/conv2d/ahead.h"
 #include "cpu/conv2d/winograd/tiles.h"
 
 namespace convlab::CONVLAB_ISA::winograd {
@@ -54,16 +55,20 @@ template <int NV, bool add, int... M> CONVLAB_INLINE Multiply multiply_of(int ti
   return all[tiles - 1];
 }
 
-// All tiles of a strip, with a block of filters: source channels [c0, c0 + channels), `vectors` of the panel
+constexpr int kChannels = kSets * kChain;  // at most, of a call of multiply()
+
+// All tiles of a strip, with a block of filters: source channels [c0, c0 + channels), `vectors` of the panel. Every call
+// for a point's channels asks for a share of what is `ahead`.
 template <int m>
 void multiply_all(const Runs& runs, const Stack& inputs, int tiles, int c0, int channels, const Stack& filters,
-                  int vectors, const Stack& sums) {
+                  int vectors, const Stack& sums, Ahead& ahead) {
   using sizes = indices_to<kTiles>;
   const int64_t block = int64_t(tiles) * kBlock;
   for (int i = 0; i < (m + 2) * (m + 2); i++) {
     const Run run = runs.of(i / (m + 2), i % (m + 2));
     const int count = run.end - run.begin, parts = (count + kTiles - 1) / kTiles;
-    for (int c = 0; c < channels; c += kSets * kChain)
+    for (int c = 0; c < channels; c += kChannels) {
+      ahead.ask();
       for (int part = 0, begin = run.begin; part < parts; part++) {
         const int size = (count - (begin - run.begin) + parts - part - 1) / (parts - part);
         const bool add = c0 + c > 0;
@@ -72,10 +77,11 @@ void multiply_all(const Runs& runs, const Stack& inputs, int tiles, int c0, int 
                                : (add ? multiply_of<kTileVectors, true>(size, sizes{})
                                       : multiply_of<kTileVectors, false>(size, sizes{}));
         f(inputs.at + i * inputs.stride + (c0 + c) / kBlock * block + begin * kBlock, block,
-          filters.at + i * filters.stride + c * kPanel, least(kSets * kChain, channels - c),
+          filters.at + i * filters.stride + c * kPanel, least(kChannels, channels - c),
           sums.at + i * sums.stride + begin * kPanel);
         begin += size;
       }
+    }
   }
 }
 
