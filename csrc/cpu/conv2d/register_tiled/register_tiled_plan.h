@@ -17,6 +17,8 @@ constexpr int64_t kPlanesBytes = 512 << 10, kNearPixels = 128;
 constexpr int64_t kTargetBytes = 128 << 10, kFewWeights = 64 << 10;  // of a strip, if so few bytes of weights meet it
 // Of the target: each has 16 bytes in the table of addresses, and up to 256 in its panel.
 constexpr int64_t kStripPixels = 1024;
+// In wgrad each is a term of sums, which torch cuts, too: 784 in one had twice the error of its own
+constexpr int64_t kSumPixels = 512;
 constexpr int64_t kFewPixels = 128;  // of the target: a strip of less takes several images
 constexpr int kPlanes = 16;  // channels of the source: fewer planes are faster read where they lie than packed
 constexpr int64_t kPiecesOfWideTiles = 8;  // fewer are narrow: a thread that has one more would keep the others waiting
@@ -123,7 +125,9 @@ inline void cut(Product& p, int64_t element, bool writes) {
   const int64_t weights = int64_t(p.width) * p.depth * p.rows.kernel * p.columns.kernel * element,
                 made = writes && weights <= kFewWeights ? pixels * p.width * element : 0;
   const bool pointwise = !writes && p.rows.kernel * p.columns.kernel == 1, last = p.source.c == 1;
-  const int64_t most = pointwise && last ? kNearPixels : kStripPixels,
+  const int64_t most = writes              ? kStripPixels
+                       : pointwise && last ? kNearPixels
+                                           : kSumPixels,
                 room = pointwise && !last ? kPlanesBytes : kStripBytes;
   const int64_t fit =
       std::min({room / std::max<int64_t>(1, image), most / pixels, kTargetBytes / std::max<int64_t>(1, made)});
