@@ -53,6 +53,26 @@ def fused(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: Poo
     return conv._block_forward(input, weight, bias, name, slope, None if pool is None else _pooling(pool)[0])
 
 
+def added(y: Any, other: Any, conv: Any, norm: Any, activation: Activation, then: Activation) -> Any:
+    """The end of a residual block, then(y + other), where y is the chain's of conv, norm and activation, and nobody else
+    has it: in one pass over it where nobody sees what is between."""
+    name, slope = _activation(then)
+    if (
+        observers
+        or torch.compiler.is_compiling()  # inductor makes one pass of it
+        or torch.jit.is_tracing()
+        or type(other) is not Tensor
+        or y.shape != other.shape
+        or type(slope) is not float
+        or not _is_plain(y, other)
+        or why_not(conv, norm, activation, None, False)
+        or why_not(None, None, then, None, False)
+    ):
+        return _activated(y + other, then)
+    ops.add_activated_(y, other, ops.ACTIVATIONS[name], slope)
+    return y
+
+
 def why_not(conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_first: bool) -> str | None:
     """Why this chain cannot be one call, None if it can. In training batch normalization is one of the reasons."""
     if conv is not None and type(conv) is not modules.Conv2d:

@@ -4,6 +4,7 @@ import functools
 import inspect
 import itertools
 import linecache
+import operator
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -31,7 +32,8 @@ def fuse(model: Module, algo: str | dict[str, str] | None = None) -> Module:
     row is replaced. At each forward a chain whose layers are no longer as they were (a hook, a parametrization, another
     layer in its place) runs one by one. Batch normalization is folded in eval(), at each forward, from the parameters
     and statistics as they then are; in training it runs as it is. Pooling before a leaky ReLU of a positive slope is
-    done after it; where two values of a window are one after rounding, the first has the gradient.
+    done after it; where two values of a window are one after rounding, the first has the gradient. A residual block's sum
+    and activation are one pass on the CPU where no gradient is recorded.
 
     What is left, with the reason, stands in `summary(model, input).unfused`. `restore` undoes it, and what `convert`
     does.
@@ -350,7 +352,58 @@ def rewritten(module: Module, graph: fx.Graph) -> tuple[list[Chain], dict[str, s
             if role == "activation" and not _chains.misfit(*chain.parts(module)[2:]):
                 _replace(graph, [node, user], chain)
                 chains.append(chain)
+    for node in list(graph.nodes):  # the ends of residual blocks
+        for y, other in _sums(node):
+            if (summed := _summed(module, y)) and len(y.users) == 1:
+                if y.op == "call_module":
+                    chains.append(summed)
+                    left.pop(str(summed.conv), None)
+                _replace_sum(module, graph, node, y, other, summed)
+                break
     return chains, left
+
+
+_ADD, _ADD_TO_FIRST = (operator.add, torch.add, "add"), (operator.iadd, "add_")
+
+
+def _sums(node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """The summands of a sum of two tensors, in both orders if neither is written to."""
+    if node.op in ("call_function", "call_method") and len(node.args) == len(node.all_input_nodes) == 2:
+        first, second = node.all_input_nodes
+        if node.kwargs or node.args != (first, second):
+            return
+        if node.target in _ADD + _ADD_TO_FIRST:
+            yield first, second
+        if node.target in _ADD:
+            yield second, first
+
+
+def _summed(module: Module, node: fx.Node) -> Chain | None:
+    """The chain of a convolution, without pooling, whose output this node is, in a graph that has its chains."""
+    if node.target is _chains.fused:
+        parts: tuple[Any, ...] = tuple(part.target if isinstance(part, fx.Node) else part for part in node.args[1:])
+        chain = Chain(*parts)
+        return chain if chain.conv and chain.pool is None else None
+    role, conv = _part(module, node)
+    alone = role == "conv" and type(module.get_submodule(conv)) is modules.Conv2d
+    return Chain(conv, None, None, None, False) if alone else None
+
+
+def _replace_sum(module: Module, graph: fx.Graph, add: fx.Node, y: fx.Node, other: fx.Node, chain: Chain) -> None:
+    """Puts one call where y + other, and the activation behind it, if any, stand."""
+    last, then = add, None
+    if len(add.users) == 1:
+        (user,) = add.users
+        role, activation = _part(module, user)
+        if role == "activation" and not _chains.misfit(*chain._replace(activation=activation).parts(module)[2:]):
+            last, then = user, activation
+    with graph.inserting_before(add):
+        parts = (chain.conv, chain.norm, chain.activation, then)
+        layers = [graph.get_attr(part) if isinstance(part, str) else part for part in parts]
+        call = graph.call_function(_chains.added, (y, other, *layers))
+    last.replace_all_uses_with(call)
+    for node in (last, add) if last is not add else (add,):
+        graph.erase_node(node)
 
 
 _FOLLOWED_BY = {

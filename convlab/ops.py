@@ -50,10 +50,11 @@ relu6_ = torch.ops.convlab.relu6_.default
 relu6_backward = torch.ops.convlab.relu6_backward.default
 prelu_scale = torch.ops.convlab.prelu_scale.default
 prelu_wgrad = torch.ops.convlab.prelu_wgrad.default
+add_activated_ = torch.ops.convlab.add_activated_.default
 batch_norm_forward = torch.ops.convlab.batch_norm_forward.default
 batch_norm_ = torch.ops.convlab.batch_norm_.default
 batch_norm_folded = torch.ops.convlab.batch_norm_folded.default
-ON_THE_CPU = frozenset((batch_norm_forward, batch_norm_, batch_norm_folded))  # alone
+ON_THE_CPU = frozenset((add_activated_, batch_norm_forward, batch_norm_, batch_norm_folded))  # alone
 
 ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2, "relu6": 3}  # of a block, by number: csrc/geometry/ending.h
 TAP = 127  # the bits of a block's winner that are its tap; the other one: the gradient passes
@@ -390,6 +391,11 @@ def _(t: Tensor, x: Tensor, w: Tensor, keep: bool) -> Tensor:
 @torch.library.register_fake("convlab::prelu_wgrad")
 def _(dy: Tensor, t: Tensor, x: Tensor, channels: int) -> Tensor:
     return x.new_empty(channels)
+
+
+@torch.library.register_fake("convlab::add_activated_")
+def _(x: Tensor, *_: object) -> None:
+    pass
 
 
 @torch.library.register_fake("convlab::batch_norm_forward")

@@ -76,6 +76,9 @@ CONVLAB_REGISTER_OPERATORS(m) {
   m.def("prelu_scale(Tensor t, Tensor x, Tensor w, bool keep) -> Tensor");
   m.def("prelu_wgrad(Tensor dy, Tensor t, Tensor x, SymInt channels) -> Tensor");
 
+  // The end of a residual block, x = activated(x + residual), as batch normalization below
+  m.def("add_activated_(Tensor(a!) x, Tensor residual, int activation, float negative_slope) -> ()");
+
   // Batch normalization in eval(), of x [N, C, ...] with an activation behind it, and folded into the w and bias of the
   // convolution before it; on the CPU, where nobody wants a gradient (convlab/_chains.py)
   m.def(

@@ -2,6 +2,7 @@
 #include "cpu/activations/leaky_relu.h"
 
 #include "cpu/parallel.h"
+#include "host/conv2d_block_operators.h"
 #include "host/leaky_relu_operators.h"
 #include "host/registration.h"
 
@@ -41,7 +42,6 @@ struct Cpu {
     over_elements(elements, kernels::relu6_backward.of(dtype), dy, y, dx);
   }
 
- private:
   template <class Function, class... Arguments>
   static void over_elements(long long elements, Function* f, Arguments... arguments) {
     constexpr int64_t kPiece = 64;  // elements: whole words of bits, and whole lines of memory
@@ -50,6 +50,19 @@ struct Cpu {
     });
   }
 };
+
+// x = activated(x + residual), in one pass over memory, which bounds it
+void add_activated_(Tensor x, Tensor residual, int64_t activation, double slope) {
+  const char* op = "add_activated_";
+  const DType dtype = common_dtype(op, {{"input", x}, {"residual", residual}});
+  check_sizes(op, {"residual", residual}, sizes_of(x));
+  const Ending e = make_ending(op, {activation, 1, 1}, slope);
+  Tensor xd = dense(x);
+  const Tensor rd = in_order_of(xd, residual);
+  Cpu::over_elements(x.numel(), kernels::add_activated.of(dtype), e.activation, slope, rd.const_data_ptr(),
+                     xd.mutable_data_ptr());
+  write_back(x, xd);
+}
 
 }  // namespace
 }  // namespace convlab
@@ -64,4 +77,5 @@ CONVLAB_REGISTER_CPU(m) {
   m.impl("relu6_forward", TORCH_BOX(&convlab::relu6_forward<convlab::Cpu>));
   m.impl("relu6_", TORCH_BOX(&convlab::relu6_<convlab::Cpu>));
   m.impl("relu6_backward", TORCH_BOX(&convlab::relu6_backward<convlab::Cpu>));
+  m.impl("add_activated_", TORCH_BOX(&convlab::add_activated_));
 }

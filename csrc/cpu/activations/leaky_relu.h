@@ -2,6 +2,7 @@
 // begin is a multiple of eight.
 #pragma once
 #include "cpu/stub.h"
+#include "geometry/ending.h"
 
 namespace convlab {
 
@@ -17,5 +18,8 @@ CONVLAB_KERNEL(relu_forward, void(const void* x, void* y, int64_t begin, int64_t
 CONVLAB_KERNEL(relu_backward, void(const void* dy, const void* y, void* dx, int64_t begin, int64_t end));
 CONVLAB_KERNEL(relu6_forward, void(const void* x, void* y, int64_t begin, int64_t end));
 CONVLAB_KERNEL(relu6_backward, void(const void* dy, const void* y, void* dx, int64_t begin, int64_t end));
+
+// x = activated(x + t)
+CONVLAB_KERNEL(add_activated, void(Activation, double slope, const void* t, void* x, int64_t begin, int64_t end));
 
 }  // namespace convlab

@@ -1,6 +1,6 @@
 // Leaky ReLU, ReLU and ReLU6, element by element. ReLU is not leaky ReLU with slope 0: -inf times 0 is NaN.
 #include "cpu/activations/leaky_relu.h"
-#include "cpu/simd/integer_lanes.h"
+#include "cpu/conv2d/block/ending.h"
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
@@ -148,6 +148,15 @@ template <class T> void relu6_backward(const T* dy, const T* y, T* dx, int64_t b
   each_element(dx, begin, end, [](V grad, V v) { return only_where(~((v <= 0) | (v >= A(6))), grad); }, dy, y);
 }
 
+template <class T>
+void add_activated(Activation activation, double slope, const T* t, T* x, int64_t begin, int64_t end) {
+  using A = acc_t<T>;
+  with_activation(activation, [&, s = A(slope)]<Activation activation>() __attribute__((always_inline)) {
+    each_element(
+        x, begin, end, [s](Vec<A> a, Vec<A> b) { return activated_as<activation, T>(rounded<T, A>(a + b), s); }, x, t);
+  });
+}
+
 }  // namespace convlab::CONVLAB_ISA
 
 CONVLAB_DEFINE(leaky_relu_forward, leaky_relu_forward)
@@ -158,3 +167,4 @@ CONVLAB_DEFINE(relu_forward, relu_forward)
 CONVLAB_DEFINE(relu_backward, relu_backward)
 CONVLAB_DEFINE(relu6_forward, relu6_forward)
 CONVLAB_DEFINE(relu6_backward, relu6_backward)
+CONVLAB_DEFINE(add_activated, add_activated)
