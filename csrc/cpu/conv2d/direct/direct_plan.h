@@ -89,7 +89,8 @@ struct Tables {
     rp.in_place = across.kernel == 1 && across.stride == 1 && across.pad == 0 && across.outputs == across.size &&
                   across.outputs >= lanes && product.same_type && product.source.w == 1;
     if (p.pass == Pass::wgrad) {
-      rp.in_place &= across.outputs % lanes == 0 && taps.vertical.pad == 0 &&
+      // Rows that are read more than once lie in whole vectors
+      rp.in_place &= (across.outputs % lanes == 0 || product.width <= kChannels[0]) && taps.vertical.pad == 0 &&
                      rows_met(taps.vertical, product.rows.target) <= product.rows.source;
       const int64_t dy = channels_of_tile(product.width, sums_of(instruction_set())) * product.rows.target *
                          round_up(product.columns.target, lanes);

@@ -10,10 +10,12 @@
 
 namespace convlab::CONVLAB_ISA::direct {
 
-// Whole vectors of rows, and the last ones of rows that do not fill them
+// Whole vectors of rows, and the last ones of rows that do not fill them. bounded: these may reach past a tensor, and are
+// read as far as they go, which takes longer.
 struct Steps {
   const Step *whole, *last;
   int whole_count, last_count, last_lanes;
+  bool bounded;
 };
 
 // sums [K, taps in all, L] += over steps: dy of K channels, `dy_channel` apart, times V taps of x
@@ -25,24 +27,28 @@ void wgrad_tile(const Steps& steps, const A* dy, int64_t dy_channel, const A* x,
   const A* from[V];
 #pragma GCC unroll 9
   for (int v = 0; v < V; v++) from[v] = x + places[v];
-  const auto add = [&](const Step& step, auto inside) {
+  const auto add = [&](const Step& step, auto loaded) {
     Vec<A> value[V];
 #pragma GCC unroll 9
-    for (int v = 0; v < V; v++) value[v] = inside(load<A>(from[v] + step.x));
+    for (int v = 0; v < V; v++) value[v] = loaded(from[v] + step.x);
 #pragma GCC unroll 8
     for (int k = 0; k < K; k++) {
-      Vec<A> grad = inside(load<A>(dy + k * dy_channel + step.dy));
+      Vec<A> grad = loaded(dy + k * dy_channel + step.dy);
       if (V > 1) keep(grad);
 #pragma GCC unroll 9
       for (int v = 0; v < V; v++) acc[k][v] += grad * value[v];
     }
   };
-  for (int i = 0; i < steps.whole_count; i++) add(steps.whole[i], [](Vec<A> v) { return v; });
-  if (steps.last_count) {
+  for (int i = 0; i < steps.whole_count; i++) add(steps.whole[i], [](const A* at) { return load<A>(at); });
+  if (steps.bounded)
+    for (int i = 0; i < steps.last_count; i++)
+      add(steps.last[i], [&](const A* at) { return load_some<A>(at, steps.last_lanes); });
+  else if (steps.last_count) {
     A kept[L];  // lanes past the end of a row may hold anything, infinity too
     for (int l = 0; l < L; l++) kept[l] = l < steps.last_lanes ? A(1) : A(0);
     const auto in_row = load<A>(kept) != Vec<A>{};
-    for (int i = 0; i < steps.last_count; i++) add(steps.last[i], [&](Vec<A> v) { return in_row ? v : Vec<A>{}; });
+    for (int i = 0; i < steps.last_count; i++)
+      add(steps.last[i], [&](const A* at) { return in_row ? load<A>(at) : Vec<A>{}; });
   }
 #pragma GCC unroll 8
   for (int k = 0; k < K; k++)
@@ -112,13 +118,13 @@ void wgrad(const RowProduct& rp, const T* dy, const T* x, acc_t<T>* partial, int
           look<A>(rp, x + int64_t(group) * p.depth * p.source.c, s, p.depth, first, x_rows, x_panel, turned, zeroed);
       const T* const from = dy + int64_t(group) * p.width * p.target.c + s.n0 * p.target.n + s.row0 * p.target.h;
       Field<A> grad{dy_panel, p.width * rows * row, rows * row, row, s.n0, s.row0};
-      bool in_place = false;
+      const int64_t last_row =
+          (s.n1 - 1) * p.target.n + (int64_t(group + 1) * p.width - 1) * p.target.c + (s.row1 - 1) * p.target.h;
+      bool in_place = false, bounded = rp.in_place;
       if constexpr (sizeof(T) == sizeof(A))
-        if (p.target.w == 1) {  // a row's last vector reaches into the next row, but must not reach past the tensor
-          const int64_t last_row =
-              (s.n1 - 1) * p.target.n + (int64_t(group + 1) * p.width - 1) * p.target.c + (s.row1 - 1) * p.target.h;
-          if (last_row + row <= p.images * p.target.n)
-            in_place = true, grad = {from, p.target.n, p.target.c, p.target.h, s.n0, s.row0};
+        if (p.target.w == 1) {
+          in_place = true, bounded |= last_row + row > p.images * p.target.n;
+          grad = {from, p.target.n, p.target.c, p.target.h, s.n0, s.row0};
         }
       if (!in_place) take_grad<A>(from, p.target, s.n1 - s.n0, p.width, rows, columns, dy_panel);
       int tap = 0;
@@ -128,7 +134,7 @@ void wgrad(const RowProduct& rp, const T* dy, const T* x, acc_t<T>* partial, int
             places[tap++] = c * field.channel + int64_t(r) * vertical.dilation * field.row + rp.phases[0].places[t];
 
       const int whole = columns / L;
-      Steps all{steps, steps + rows * whole, rows * whole, whole < vectors ? rows : 0, columns % L};
+      Steps all{steps, steps + rows * whole, rows * whole, whole < vectors ? rows : 0, columns % L, bounded};
       for (int row = 0; row < rows; row++)
         for (int i = 0; i < vectors; i++)
           steps[i < whole ? row * whole + i : rows * whole + row] = {int(row * grad.row + i * L),
