@@ -53,22 +53,27 @@ def fused(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: Poo
     return conv._block_forward(input, weight, bias, name, slope, None if pool is None else _pooling(pool)[0])
 
 
-def added(y: Any, other: Any, conv: Any, norm: Any, activation: Activation, then: Activation) -> Any:
+def added(y: Any, other: Any, place: str, conv: Any, norm: Any, activation: Activation, then: Activation) -> Any:
     """The end of a residual block, then(y + other), where y is the chain's of conv, norm and activation, and nobody else
-    has it: in one pass over it where nobody sees what is between."""
+    has it: in one pass over it where nobody sees what is between. place: of y in the sum, "first", "second" or "written"
+    to."""
     name, slope = _activation(then)
     if (
         observers
         or torch.compiler.is_compiling()  # inductor makes one pass of it
         or torch.jit.is_tracing()
         or type(other) is not Tensor
-        or y.shape != other.shape
+        or (other.shape, other.device, other.layout) != (y.shape, y.device, torch.strided)
+        or (place != "written" and other.stride() != y.stride())  # which the sum would have of both
         or type(slope) is not float
         or not _is_plain(y, other)
         or why_not(conv, norm, activation, None, False)
         or why_not(None, None, then, None, False)
     ):
-        return _activated(y + other, then)
+        if place == "written":
+            y += other
+            return _activated(y, then)
+        return _activated(y + other if place == "first" else other + y, then)
     ops.add_activated_(y, other, ops.ACTIVATIONS[name], slope)
     return y
 

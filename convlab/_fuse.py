@@ -15,7 +15,17 @@ from torch.nn import Module
 
 from . import _chains, functional, modules
 from ._convert import check_model, convert_layers, unfuse
-from ._tracing import MADE_OF, PLAN, UntraceableError, class_of, is_as_read, is_bare_sequential, settings_of, trace
+from ._tracing import (
+    MADE_OF,
+    PLAN,
+    UntraceableError,
+    add_to,
+    class_of,
+    is_as_read,
+    is_bare_sequential,
+    settings_of,
+    trace,
+)
 
 _Path = tuple[str, ...]
 _Names = tuple[tuple[str, bool], ...]  # and whether there is nothing of this name
@@ -353,29 +363,28 @@ def rewritten(module: Module, graph: fx.Graph) -> tuple[list[Chain], dict[str, s
                 _replace(graph, [node, user], chain)
                 chains.append(chain)
     for node in list(graph.nodes):  # the ends of residual blocks
-        for y, other in _sums(node):
+        for place, y, other in _sums(node):
             if (summed := _summed(module, y)) and len(y.users) == 1:
                 if y.op == "call_module":
                     chains.append(summed)
                     left.pop(str(summed.conv), None)
-                _replace_sum(module, graph, node, y, other, summed)
+                _replace_sum(module, graph, node, (y, other, place), summed)
                 break
     return chains, left
 
 
-_ADD, _ADD_TO_FIRST = (operator.add, torch.add, "add"), (operator.iadd, "add_")
-
-
-def _sums(node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:
-    """The summands of a sum of two tensors, in both orders if neither is written to."""
-    if node.op in ("call_function", "call_method") and len(node.args) == len(node.all_input_nodes) == 2:
-        first, second = node.all_input_nodes
-        if node.kwargs or node.args != (first, second):
-            return
-        if node.target in _ADD + _ADD_TO_FIRST:
-            yield first, second
-        if node.target in _ADD:
-            yield second, first
+def _sums(node: fx.Node) -> Iterator[tuple[str, fx.Node, fx.Node]]:
+    """The summands of a sum of two tensors, either of them before the other, with its place as `_chains.added` has it."""
+    if node.op not in ("call_function", "call_method") or node.kwargs or len(node.all_input_nodes) != 2:
+        return
+    first, second = node.all_input_nodes
+    if node.args != (first, second):
+        return
+    if node.target in (add_to, "add_"):
+        yield "written", first, second
+    elif node.target in (operator.add, torch.add, "add"):
+        yield "first", first, second
+        yield "second", second, first
 
 
 def _summed(module: Module, node: fx.Node) -> Chain | None:
@@ -389,8 +398,10 @@ def _summed(module: Module, node: fx.Node) -> Chain | None:
     return Chain(conv, None, None, None, False) if alone else None
 
 
-def _replace_sum(module: Module, graph: fx.Graph, add: fx.Node, y: fx.Node, other: fx.Node, chain: Chain) -> None:
-    """Puts one call where y + other, and the activation behind it, if any, stand."""
+def _replace_sum(
+    module: Module, graph: fx.Graph, add: fx.Node, sum: tuple[fx.Node, fx.Node, str], chain: Chain
+) -> None:
+    """Puts one call where the sum, and the activation behind it, if any, stand."""
     last, then = add, None
     if len(add.users) == 1:
         (user,) = add.users
@@ -400,7 +411,7 @@ def _replace_sum(module: Module, graph: fx.Graph, add: fx.Node, y: fx.Node, othe
     with graph.inserting_before(add):
         parts = (chain.conv, chain.norm, chain.activation, then)
         layers = [graph.get_attr(part) if isinstance(part, str) else part for part in parts]
-        call = graph.call_function(_chains.added, (y, other, *layers))
+        call = graph.call_function(_chains.added, (*sum, *layers))
     last.replace_all_uses_with(call)
     for node in (last, add) if last is not add else (add,):
         graph.erase_node(node)

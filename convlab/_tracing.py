@@ -6,10 +6,12 @@ graph cannot hold (switches gradients, draws random numbers, sets attributes) ge
 """
 
 import copy
+import operator
 import os
 import random
 import sys
 import traceback
+from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
@@ -229,6 +231,28 @@ class _Value(fx.Proxy):
         if kind is None:
             vars(self.tracer)["reason"] = "its forward asks what kind of thing it computed"
         return kind or _Value
+
+
+def _written(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """`x += value`, or another such statement, as a call in a graph."""
+
+    def write(x: Any, value: Any) -> Any:
+        return operation(x, value)
+
+    write.__name__ = write.__qualname__ = f"write_{operation.__name__}"
+
+    def record(self: _Value, value: Any) -> Any:
+        return self.tracer.create_proxy("call_function", write, (self, value), {})
+
+    setattr(_Value, f"__{operation.__name__}__", record)
+    return write
+
+
+# torch.fx makes `x = x + value` of `x += value`: what else is x would not change. Its own code for operator.iadd would
+# bind the name x anew, and so change other numbers that are x.
+add_to = _written(operator.iadd)
+for _name in ("sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift"):
+    _written(getattr(operator, f"i{_name}"))
 
 
 def _modes() -> tuple[Any, ...]:

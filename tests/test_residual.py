@@ -106,6 +106,33 @@ def a_number(self, x):
     return self.conv(x) + 1
 
 
+def under_another_name(self, x):
+    a = x * 1
+    b = a
+    b += 1
+    b *= 2
+    n = m = x.size(0)
+    m += 1
+    return self.conv(x) + a * n
+
+
+def kept_in_a_list(self, x):
+    kept, h = [], x * 1
+    for _ in range(2):
+        kept.append(h)
+        h += self.conv(h)
+    return torch.stack(kept)
+
+
+def the_input(self, x):
+    x += self.conv(x)
+    return F.relu(x)
+
+
+def method(self, x):
+    return self.conv(x).add_(x)
+
+
 @pytest.fixture
 def passes(monkeypatch):
     """The numbers of the activations, pass by pass."""
@@ -119,6 +146,7 @@ def passes(monkeypatch):
     [
         *[(in_place, [1]), (the_other_first, [2]), (no_norm, [0]), (after_an_activation, [0]), (used_twice, [])],
         *[(with_itself, []), (scaled, []), (broadcast, []), (written_to, []), (a_number, [])],
+        *[(under_another_name, [0]), (kept_in_a_list, []), (the_input, []), (method, [0])],
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -128,11 +156,65 @@ def test_blocks(forward, expected, memory_format, passes):
     model = Block(forward, 3).eval()
     x = torch.randn(2, 3, 6, 5).contiguous(memory_format=memory_format)
     with torch.no_grad():
-        wanted, kept = model(x.clone()), x.clone()
-        model = convlab.fuse(model)
-        torch.testing.assert_close(model(x), wanted)
-        torch.testing.assert_close(x, kept, rtol=0, atol=0)
+        after = x.clone()
+        wanted = model(after)
+        assert_same(convlab.fuse(model)(x), wanted)
+        assert_same(x, after)
     assert passes == expected
+
+
+def assert_same(y, wanted):
+    torch.testing.assert_close(y, wanted, rtol=1e-4, atol=1e-5)  # also where float64 was added
+    assert y.stride() == wanted.stride()
+
+
+def other_of(change):
+    """The sum with another tensor, that `change` makes of one like the convolution's output"""
+    return lambda in_place: lambda self, x: change_and_add(self.norm(self.conv(x)), change(x), in_place)
+
+
+def turned(t):
+    return t.transpose(2, 3)
+
+
+def change_and_add(y, other, in_place):
+    if in_place:
+        y += other
+        return y
+    return other + y
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[lambda t: t.double(), lambda t: t.bfloat16(), turned, lambda t: t[:1], lambda t: t[None]],
+        *[lambda t: t.to_sparse(), lambda t: t.to("meta"), lambda t: t.to(torch.complex64), lambda t: t.new_ones(())],
+    ],
+)
+def test_other_operands(change, in_place, passes):
+    torch.manual_seed(0)
+    model = Block(other_of(change)(in_place), 3).eval().to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 5, 5)
+    with torch.no_grad():
+        try:
+            wanted = model(x)
+        except RuntimeError as error:
+            with pytest.raises(RuntimeError) as raised:
+                convlab.fuse(model)(x)
+            assert str(raised.value) == str(error)
+        else:
+            assert_same(convlab.fuse(model)(x), wanted)
+    assert passes == ([0] if in_place and change is turned else [])  # what is written to keeps its layout
+
+
+def test_autocast_keeps_what_is_written_to():
+    model, x = Block(method, 3).eval(), torch.randn(2, 3, 6, 5)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wanted = model(x)
+        y = convlab.fuse(model)(x)
+    assert y.dtype == wanted.dtype == torch.bfloat16
+    torch.testing.assert_close(y, wanted)
 
 
 def test_what_somebody_sees_stays(passes):
