@@ -346,31 +346,45 @@ def rewritten(module: Module, graph: fx.Graph) -> tuple[list[Chain], dict[str, s
     """Makes one call of each chain of `graph`. Returns them, and why convolutions and what follows them are left."""
     chains: list[Chain] = []
     left: dict[str, str] = {}
+    made: dict[fx.Node, Chain] = {}  # by convolutions, and what follows them without a pooling
     for node in list(graph.nodes):
         if _part(module, node)[0] == "conv":
             nodes, chain, reasons = _chain_from(module, node)
             left |= reasons
             if len(nodes) > 1:
-                _replace(graph, nodes, chain)
+                node = _replace(graph, nodes, _chains.fused, nodes[0].all_input_nodes, chain)
                 chains.append(chain)
+            if chain.pool is None and type(module.get_submodule(str(chain.conv))) is modules.Conv2d:
+                made[node] = chain
     for node in list(graph.nodes):  # what no convolution has before it
         role, norm = _part(module, node)
-        if role == "norm" and len(node.users) == 1:
-            (user,) = node.users
-            role, activation = _part(module, user)
+        if role == "norm" and (behind := _activation_behind(module, node)):
+            user, activation = behind
             chain = Chain(None, norm, activation, None, False)
-            if role == "activation" and not _chains.misfit(*chain.parts(module)[2:]):
-                _replace(graph, [node, user], chain)
-                chains.append(chain)
+            _replace(graph, [node, user], _chains.fused, node.all_input_nodes, chain)
+            chains.append(chain)
     for node in list(graph.nodes):  # the ends of residual blocks
         for place, y, other in _sums(node):
-            if (summed := _summed(module, y)) and len(y.users) == 1:
+            if y in made and len(y.users) == 1:
+                chain = made[y]
                 if y.op == "call_module":
-                    chains.append(summed)
-                    left.pop(str(summed.conv), None)
-                _replace_sum(module, graph, node, (y, other, place), summed)
+                    chains.append(chain)
+                    left.pop(str(chain.conv), None)
+                behind = _activation_behind(module, node)
+                nodes, then = ([node, behind[0]], behind[1]) if behind else ([node], None)
+                _replace(graph, nodes, _chains.added, (y, other, place), (*chain[:3], then))
                 break
     return chains, left
+
+
+def _activation_behind(module: Module, node: fx.Node) -> tuple[fx.Node, Any] | None:
+    """The activation that alone uses a node, if a block has it, and what `Chain` says of it."""
+    if len(node.users) != 1:
+        return None
+    (user,) = node.users
+    role, activation = _part(module, user)
+    fits = role == "activation" and not _chains.misfit(*Chain(None, None, activation, None, False).parts(module)[2:])
+    return (user, activation) if fits else None
 
 
 def _sums(node: fx.Node) -> Iterator[tuple[str, fx.Node, fx.Node]]:
@@ -385,36 +399,6 @@ def _sums(node: fx.Node) -> Iterator[tuple[str, fx.Node, fx.Node]]:
     elif node.target in (operator.add, torch.add, "add"):
         yield "first", first, second
         yield "second", second, first
-
-
-def _summed(module: Module, node: fx.Node) -> Chain | None:
-    """The chain of a convolution, without pooling, whose output this node is, in a graph that has its chains."""
-    if node.target is _chains.fused:
-        parts: tuple[Any, ...] = tuple(part.target if isinstance(part, fx.Node) else part for part in node.args[1:])
-        chain = Chain(*parts)
-        return chain if chain.conv and chain.pool is None else None
-    role, conv = _part(module, node)
-    alone = role == "conv" and type(module.get_submodule(conv)) is modules.Conv2d
-    return Chain(conv, None, None, None, False) if alone else None
-
-
-def _replace_sum(
-    module: Module, graph: fx.Graph, add: fx.Node, sum: tuple[fx.Node, fx.Node, str], chain: Chain
-) -> None:
-    """Puts one call where the sum, and the activation behind it, if any, stand."""
-    last, then = add, None
-    if len(add.users) == 1:
-        (user,) = add.users
-        role, activation = _part(module, user)
-        if role == "activation" and not _chains.misfit(*chain._replace(activation=activation).parts(module)[2:]):
-            last, then = user, activation
-    with graph.inserting_before(add):
-        parts = (chain.conv, chain.norm, chain.activation, then)
-        layers = [graph.get_attr(part) if isinstance(part, str) else part for part in parts]
-        call = graph.call_function(_chains.added, (*sum, *layers))
-    last.replace_all_uses_with(call)
-    for node in (last, add) if last is not add else (add,):
-        graph.erase_node(node)
 
 
 _FOLLOWED_BY = {
@@ -502,15 +486,15 @@ def _immutable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _replace(graph: fx.Graph, nodes: list[fx.Node], chain: Chain) -> None:
-    """Puts one call where the chain begins: nobody else has its nodes."""
-    (input,) = nodes[0].all_input_nodes
+def _replace(graph: fx.Graph, nodes: list[fx.Node], function: Any, inputs: Any, parts: Any) -> fx.Node:
+    """Puts one call, of inputs and of the parts of a Chain, where `nodes` begin: nobody else has them."""
     with graph.inserting_before(nodes[0]):
-        parts = [graph.get_attr(part) if isinstance(part, str) else part for part in chain]
-        call = graph.call_function(_chains.fused, (input, *parts))
+        layers = [graph.get_attr(part) if isinstance(part, str) else part for part in parts]
+        call = graph.call_function(function, (*inputs, *layers))
     nodes[-1].replace_all_uses_with(call)
     for node in reversed(nodes):
         graph.erase_node(node)
+    return call
 
 
 def _compiled(graph: fx.Graph) -> Any:
