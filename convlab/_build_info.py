@@ -14,7 +14,7 @@ def build_info() -> dict[str, Any]:
 
     Keys: `cuda` (whether the CUDA kernels were compiled), `cuda_archs` (list of compute capabilities), `nvcc`, `cxx`
     and `torch_built` (versions at build time), `torch` and `python` (versions now), `cpu_kernels` (the instruction set
-    whose CPU kernels run).
+    whose CPU kernels run), `amx` (whether bfloat16 has AMX as well).
     """
     built = _lab.build_info()
     return {
@@ -26,4 +26,5 @@ def build_info() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cpu_kernels": cpu.kernels(),
+        "amx": cpu.has_amx(),
     }

@@ -7,6 +7,7 @@ from ._load import library
 _library = ctypes.CDLL(str(library))
 _library.convlab_cpu_kernels.restype = ctypes.c_char_p
 _library.convlab_cpu_kernels.argtypes = [ctypes.POINTER(ctypes.c_char_p)]
+_library.convlab_cpu_amx.restype = ctypes.c_bool
 _library.convlab_cpu_peak.restype = ctypes.c_double
 _library.convlab_cpu_peak.argtypes = [ctypes.c_double, ctypes.c_int]
 
@@ -19,6 +20,13 @@ def kernels() -> str:
     if name is None:
         raise RuntimeError((error.value or b"").decode())
     return name.decode()
+
+
+def has_amx() -> bool:
+    """Whether convolutions of bfloat16 may use the tile registers of AMX: this machine has them, and CONVLAB_CPU,
+    where it is set, says "amx"."""
+    kernels()
+    return bool(_library.convlab_cpu_amx())
 
 
 def fma_peak(seconds: float, threads: int) -> float:

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <type_traits>
 
+#include "cpu/conv2d/amx/amx_plan.h"
 #include "cpu/conv2d/depthwise/depthwise_plan.h"
 #include "cpu/conv2d/direct/direct_plan.h"
 #include "cpu/conv2d/reference/reference_plan.h"
@@ -72,6 +73,9 @@ constexpr AlgorithmRow kAlgorithms[] = {
     {.id = 12,
      .name = "warpgroup",
      .cuda = {"the same product by warpgroups, whose operands stay in shared memory", kAllPasses, &kWarpgroup}},
+    {.id = 13,
+     .name = "amx",
+     .cpu = {"bfloat16 in the tile registers of AMX, 8,192 products an instruction", kAllPasses, &amx::rung}},
 };
 
 // Those that choose among tiles: which there are, and the plan with one, counted from 1.

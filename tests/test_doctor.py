@@ -28,6 +28,7 @@ BUILD = {
     "cxx": "g++ 12",
     "torch_built": "2.15.0",
     "cpu_kernels": "avx2",
+    "amx": False,
 }
 
 
@@ -457,6 +458,7 @@ def test_torchvision():
 
 def test_forced_instruction_sets(monkeypatch):
     assert packages.instruction_set(BUILD).verdict == "ok"
+    assert "AMX" in packages.instruction_set(BUILD | {"amx": True}).found
     monkeypatch.setenv("CONVLAB_CPU", "baseline")
     assert packages.instruction_set(BUILD).fix == "unset CONVLAB_CPU"
 

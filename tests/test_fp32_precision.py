@@ -98,7 +98,7 @@ def test_other_types_are_not_concerned():
     torch.backends.mkldnn.conv.fp32_precision = "tf32"
     for dtype in (torch.float64, torch.bfloat16):
         problem = Conv2dProblem.of(*tensors(dtype=dtype)[:2], 1, 1)
-        assert set(names_of("auto", problem).values()) == {"register_tiled"}
+        assert not any(name.startswith("winograd") for name in names_of("auto", problem).values())
 
 
 @pytest.mark.parametrize("precision", ["none", "tf32"])

@@ -16,7 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 BUILD = os.path.join(ROOT, "build", "sanitize")
 TESTS = ["sanitize", "operators", "conv2d", "conv2d_block", "cpu_kernels", "max_pool2d", "avg_pool2d", "leaky_relu"]
-TESTS += ["batch_norm", "gradients", "winograd", "models_around"]
+TESTS += ["amx", "batch_norm", "gradients", "winograd", "models_around"]
 # Compilers, and times that nobody measures here; the samples of test_opcheck are those of another test
 NOT_HERE = "not compiled and not opcheck and not summary"
 LINES = 40  # of a report

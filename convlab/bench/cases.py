@@ -59,14 +59,16 @@ def zoo(backend) -> Problems:
     return Problems(layers.GPU_CONVOLUTIONS, rungs, *others, swept=swept, float16=rungs)
 
 
-def cases_of(problems: Problems, backend, algo="auto", compiled=True) -> list[Case]:
-    """algo: what convlab's convolutions run. compiled: whether torch.compile takes part in training steps."""
+def cases_of(problems: Problems, backend, algo="auto", compiled=True, half=False) -> list[Case]:
+    """algo: what convlab's convolutions run. compiled: whether torch.compile takes part in training steps. half: whether
+    a CPU convolves in bfloat16 as well, as a GPU does anyway."""
     cpu = backend == "cpu"
+    precisions = ("float32", "bfloat16")[: 1 + half] if cpu else PRECISIONS
     # Both layouts of a pass follow one another: cuDNN remembers for the second what it found out for the first.
     convolutions = (
         (layer, pass_, layout, precision, backend, algo)
         for layer, pass_ in product(problems.convolutions, PASSES)
-        for precision in (PRECISIONS[:1] if cpu else PRECISIONS)
+        for precision in precisions
         for layout in LAYOUTS
         if precision != "float16" or layer in problems.float16
     )
@@ -143,7 +145,7 @@ def _convolution(kind, layer, pass_, layout, precision, backend, ways):
 
     elements = sum(map(math.prod, (layer.x, layer.w, layer.y))) + layer.K * bias
     head, work = (kind, str(layer), pass_, layout, precision), (layer.flops, dtype.itemsize * elements)
-    slack = SLACK["cpu" if backend == "cpu" else precision]
+    slack = SLACK["cpu" if (backend, precision) == ("cpu", "float32") else precision]
     kernels = kind == "conv" and layout == "nchw"  # beside channels_last, torch's ways are the same
     return Case(*head, *work, draw, ways, _by_torch(layer, pass_), dtype, slack=slack, kernels=kernels)
 

@@ -2,6 +2,7 @@
 
 python -m convlab.bench cpu                              all of it, with one thread and with all
 python -m convlab.bench cpu conv resnet-64 forward,dgrad nchw    the rows that have all of these words
+python -m convlab.bench cpu conv bfloat16                convolutions in bfloat16
 python -m convlab.bench cpu --shape 8,64,56,56 --filters 128,3,3 --padding 1      any convolution
 python -m convlab.bench cpu --compare OLD.json           beside an older record
 python -m convlab.bench overhead                         what a call costs
@@ -102,7 +103,8 @@ def _complete(args):
         problems = problems or (survey.problems() if args.of else cases.zoo(backend))
         if args.dry:
             problems = cases.Problems(*(tuple(map(gpu.small, layers)) for layers in problems))
-        found = cases.cases_of(problems, backend, args.algo, not (args.no_compile or args.dry))
+        half = any("bfloat16" in either.split(",") for either in args.words)
+        found = cases.cases_of(problems, backend, args.algo, not (args.no_compile or args.dry), half)
     ceilings_alone = args.command == "gpu" and args.words == ["ceilings"]
     args.cases = [] if ceilings_alone else chosen(found, args.words, args.error)
     if args.sample and args.sample < len(args.cases):

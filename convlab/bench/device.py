@@ -70,8 +70,10 @@ class Cpu:
 
     def floor(self, flops, bytes, precision) -> float | None:
         """The least number of microseconds that so much arithmetic and traffic can take: at the rate of multiply-adds
-        in registers, and of a copy of about so many bytes, cached if those are. None where that is unknown. A ceiling
-        that other programs disturbed is too low: it is looked for again when it is next asked for."""
+        in registers, in float32 alone, and of a copy of about so many bytes, cached if those are. None where that is
+        unknown. A ceiling that other programs disturbed is too low: it is looked for again when it is next asked for."""
+        if precision != "float32":
+            flops = 0
         if not flops and not bytes:
             return None
         size = min(max(1 << (bytes - 1).bit_length(), SMALLEST), LARGEST)

@@ -147,4 +147,5 @@ def instruction_set(build: dict) -> Finding:
     forced = os.environ.get("CONVLAB_CPU")
     if forced:
         return note("instruction set", f"{build['cpu_kernels']}, because CONVLAB_CPU={forced}", "unset CONVLAB_CPU")
-    return ok("instruction set", f"{build['cpu_kernels']}, the best that this machine runs and convlab has")
+    kernels = build["cpu_kernels"] + " and, for bfloat16, AMX" * build["amx"]
+    return ok("instruction set", f"{kernels}, the best that this machine runs and convlab has")

@@ -19,6 +19,9 @@ extern "C" [[gnu::visibility("default")]] const char* convlab_cpu_kernels(const 
   }
 }
 
+// Of kernels that are there
+extern "C" [[gnu::visibility("default")]] bool convlab_cpu_amx() { return convlab::has_amx(); }
+
 // Floating-point operations a second that `threads` threads reach together, in float32 multiply-adds
 extern "C" [[gnu::visibility("default")]] double convlab_cpu_peak(double seconds, int threads) {
   using clock = std::chrono::steady_clock;

@@ -1,6 +1,12 @@
 // Which instruction set's kernels this process uses.
 #include "cpu/instruction_sets.h"
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -24,13 +30,30 @@ bool runs_here(const std::string& name) {
   return name == "baseline";
 }
 
-int choose() {
+// Tiles are 8 KB more for every switch between processes, so Linux (since 5.16) wants to be asked for them
+bool amx_runs_here() {
+#if defined(CONVLAB_HAS_AMX) && defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;  // of leaf 7, edx
+  constexpr long kAskForState = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kAmxBf16) == 0 || (d & kAmxTile) == 0) return false;
+  return syscall(SYS_arch_prctl, kAskForState, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+std::string asked_for() {
   const char* variable = std::getenv("CONVLAB_CPU");
-  const std::string asked = variable ? variable : "";
-  std::string names;
+  return variable ? variable : "";
+}
+
+int choose() {
+  const std::string asked = asked_for();
+  std::string names = amx_runs_here() ? "amx" : "";
   for (int i = 0; i < kSets; i++) {
     if (!runs_here(kAll[i]->name)) continue;
-    if (asked.empty() || asked == kAll[i]->name) return i;
+    if (asked.empty() || asked == kAll[i]->name || (asked == "amx" && names == "amx")) return i;
     names += (names.empty() ? "" : ", ") + std::string(kAll[i]->name);
   }
   throw std::runtime_error("CONVLAB_CPU is '" + asked + "'; this machine runs " + names);
@@ -41,6 +64,12 @@ int choose() {
 int set_in_use() {
   static const int chosen = choose();
   return chosen;
+}
+
+bool has_amx() {
+  static const bool has = instruction_set().name == std::string("avx512") &&
+                          (asked_for().empty() || asked_for() == "amx") && amx_runs_here();
+  return has;
 }
 
 const InstructionSet& instruction_set() { return *kAll[set_in_use()]; }

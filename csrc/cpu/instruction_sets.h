@@ -39,9 +39,17 @@ constexpr InstructionSet kSet{
 #define CONVLAB_PLUS_ONE(set, ...) +1
 constexpr int kSets = 0 CONVLAB_EACH_SET(CONVLAB_PLUS_ONE);
 
-// The best this machine has, or what CONVLAB_CPU names: its number among the sets of the build. Throws
+// The best this machine has, or what CONVLAB_CPU names ("amx" is AVX-512 and more): its number among the sets of the build. Throws
 // std::runtime_error where that is no such name, or not on this machine.
 int set_in_use();
 const InstructionSet& instruction_set();  // the same
+
+// Whether kernels of AVX-512 may use the tile registers of AMX, for bfloat16: the machine has them, the system lets this
+// process use them, and CONVLAB_CPU does not name a set: it may say "amx"
+bool has_amx();
+
+#if defined(__x86_64__) && __has_include(<amxbf16intrin.h>)  // since GCC 11 and clang 11
+#define CONVLAB_HAS_AMX
+#endif
 
 }  // namespace convlab

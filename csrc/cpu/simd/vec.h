@@ -131,6 +131,13 @@ template <class A, class T> CONVLAB_INLINE Vec<A> load_some(const T* p, int coun
     else return (Vec<A>)_mm256_maskload_pd(p, _mm256_loadu_si256(lanes));
 #endif
   }
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 2) {
+    CONVLAB_TOUCHES(p, count * sizeof(T));
+    const HalfBits bits = (HalfBits)_mm256_maskz_loadu_epi16(__mmask16((1u << count) - 1), p);
+    return load_half(reinterpret_cast<const T*>(&bits));
+  }
+#endif
   T lanes[kLanes<A>] = {};
   copy_some<kLanes<A>>(p, count, lanes);
   return load_as<A>(lanes);
@@ -145,6 +152,14 @@ template <class A, class T> CONVLAB_INLINE void store_some(T* p, Vec<A> v, int c
     }
 #endif
   }
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 2) {
+    HalfBits bits;
+    store_half(reinterpret_cast<T*>(&bits), v);
+    CONVLAB_TOUCHES(p, count * sizeof(T));
+    return _mm256_mask_storeu_epi16(p, __mmask16((1u << count) - 1), (__m256i)bits);
+  }
+#endif
   T lanes[kLanes<A>];  // AVX2's store with a mask takes longer than this
   store_as<A>(lanes, v);
   copy_some<kLanes<A>>(lanes, count, p);

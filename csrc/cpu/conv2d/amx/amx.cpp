@@ -1,0 +1,67 @@
+#include <cstring>
+
+#include "cpu/conv2d/amx/amx_plan.h"
+#include "cpu/conv2d/filters.h"
+#include "cpu/conv2d/pieces.h"
+#include "cpu/conv2d/register_tiled/register_tiled_plan.h"
+
+namespace convlab::amx {
+namespace {
+
+constexpr int64_t kFaster = 16;  // than what parallel.h counts with
+
+bool all_finite(const uint16_t* elements, int64_t count) {
+  bool finite = true;
+  for (int64_t i = 0; i < count; i++) finite &= (elements[i] & 0x7f80) != 0x7f80;
+  return finite;
+}
+
+void wgrad(const CpuPlan& plan, const Problem& p, const Operands& o) {
+  const WgradTables& tables = *static_cast<const WgradTables*>(plan.tables.get());
+  const AmxWgrad& a = tables.a;
+  const CpuScratch memory(CpuScratch::shared, plan.workspace);
+  Carver carver{memory.get()};
+  const Shared shared(carver, tables.weight_bytes, 0);
+  float* const sums = reinterpret_cast<float*>(shared.weights);
+  if (!a.product.strips()) std::memset(sums, 0, size_t(tables.weight_bytes));
+  over_pieces(plan, a.product.multiply_adds() / kFaster,
+              [&, f = kernels::amx_wgrad.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
+                f(a, o.first, o.second, sums, begin, end, scratch);
+              });
+  const int64_t vectors = int64_t(a.product.groups) * a.vectors(), vector = a.sums() / a.vectors();
+  parallel_over(vectors, vector * a.slices, [&, f = kernels::unpack_weights.of(p.dtype)](int64_t begin, int64_t end) {
+    f(a.filters, sums + begin * vector, a.slices, vectors * vector, o.output, begin, end);
+  });
+}
+
+void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
+  if (p.pass == Pass::wgrad) {
+    wgrad(plan, p, o);
+    // Zeros of dy meet what lies beside their rows of x: an infinity there would be NaN. Then another does it all again.
+    const int64_t weights = int64_t(p.g.K) * p.g.Cg() * p.g.R * p.g.S;
+    if (all_finite(static_cast<const uint16_t*>(o.output), weights)) return;
+    return register_tiled::rung.run(register_tiled::rung.plan(p), p, o);
+  }
+  const Tables& tables = *static_cast<const Tables*>(plan.tables.get());
+  AmxProduct t = tables.t;
+  t.ending = o.ending;
+  const CpuScratch memory(CpuScratch::shared, plan.workspace);
+  Carver carver{memory.get()};
+  const Shared shared(carver, tables.weight_bytes, tables.bias_bytes);
+  const int64_t groups = t.product.groups, vectors = groups * t.panels() * 2,
+                elements = int64_t(t.filters.R) * t.filters.S * t.filters.depth * kColumns;
+  kernels::pack_bias.of(p.dtype)(o.bias, groups, t.filters.width, int64_t(t.panels()) * kPanel, shared.bias);
+  parallel_over(vectors, elements, [&, f = kernels::amx_pack.of(p.dtype)](int64_t begin, int64_t end) {
+    const CpuScratch own(CpuScratch::own, elements * int64_t(sizeof(float)));
+    f(t, o.second, shared.weights, begin, end, own.get());
+  });
+  over_pieces(plan, t.product.multiply_adds() / kFaster,
+              [&, f = kernels::amx.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
+                f(t, o.first, shared.weights, shared.bias, o.output, begin, end, scratch);
+              });
+}
+
+const Runs registered(rung, run);
+
+}  // namespace
+}  // namespace convlab::amx

@@ -1,0 +1,274 @@
+// `amx` up to its kernels: which taps reach which positions, how pixels and taps become rows and steps of tile registers,
+// how a problem is cut into strips, and when it is best.
+#pragma once
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "cpu/conv2d/amx/amx.h"
+#include "cpu/conv2d/direct/direct_plan.h"
+#include "cpu/conv2d/tap_tables.h"
+
+namespace convlab::amx {
+
+constexpr int64_t kStripBytes = 512 << 10, kLongStripBytes = 1 << 20;  // of the source, in an L2 of 2 MB
+constexpr int64_t kLargeWeights = 1 << 20;  // more bytes come from L3 for every strip, so strips are long
+constexpr int64_t kStripPixels = 2048, kFewPixels = 256;
+constexpr int64_t kPiecesWanted = 16;
+
+inline bool can(const Problem& p) {
+  const Conv2d& g = p.g;
+  return p.dtype == DType::bfloat16 && has_amx() && int64_t(g.C) * g.H * g.W <= INT32_MAX &&
+         int64_t(g.K) * g.P * g.Q <= INT32_MAX;
+}
+
+inline std::string why_not(const Problem& p) {
+  if (p.dtype != DType::bfloat16) return "computes bfloat16 alone";
+  if (!has_amx()) return "needs a processor with AMX (amx_bf16), and this has none, or CONVLAB_CPU leaves it out";
+  return "takes images of up to 2^31 - 1 elements";
+}
+
+// When "auto" takes it: where it was as fast as any other, or faster, in bfloat16
+constexpr int kFewDepth = 3, kFewOfGroup = 4, kFewOfGroupInPlanes = 8;
+
+inline bool best(const Problem& p) {
+  const Conv2d& g = p.g;
+  const bool wgrad = p.pass == Pass::wgrad;
+  if (direct::is_matrix_product(p) && p.pass != Pass::forward) return false;
+  if (g.groups > 1) return std::min(g.Cg(), g.Kg()) >= (p.channels_last || wgrad ? kFewOfGroup : kFewOfGroupInPlanes);
+  return p.channels_last || wgrad || (p.pass == Pass::dgrad ? g.Kg() : g.Cg()) >= kFewDepth;
+}
+
+// All phases of a dimension, and what they point to
+class Phases {
+ public:
+  int first = 0, last = -1;  // positions of the source that taps reach, also outside
+
+  Phases(const Axis& a, bool dgrad) {
+    for (int e = 0; e < (dgrad ? std::min(a.stride, a.size) : 1); e++) add(a, dgrad, e);
+  }
+  const std::vector<Phase>& all() {
+    for (size_t i = 0; i < phases_.size(); i++)
+      phases_[i].taps = taps_[i].data(), phases_[i].offsets = offsets_[i].data();
+    return phases_;
+  }
+
+ private:
+  // forward reads p stride - pad + r dilation; dgrad, of h = e + i stride, p = i + (e + pad - r dilation) / stride where
+  // that is whole
+  void add(const Axis& a, bool dgrad, int e) {
+    std::vector<int> taps, at;
+    for (int i = 0; i < a.kernel; i++) {
+      const int tap = dgrad ? a.kernel - 1 - i : i,
+                from = dgrad ? e + a.pad - tap * a.dilation : tap * a.dilation - a.pad;
+      if (dgrad && from % a.stride) continue;
+      taps.push_back(tap), at.push_back(dgrad ? from / a.stride : from);
+    }
+    Phase p{.at = e,
+            .at_step = dgrad ? a.stride : 1,
+            .count = dgrad ? (a.size - e + a.stride - 1) / a.stride : a.outputs,
+            .from = at.empty() ? 0 : at.front(),
+            .from_step = dgrad ? 1 : a.stride,
+            .tap_count = int(taps.size())};
+    for (int& position : at) position -= p.from;
+    if (!at.empty() && p.count > 0) {
+      const int end = p.from + (p.count - 1) * p.from_step + at.back();
+      const bool none = last < first;
+      first = none ? p.from : std::min(first, p.from), last = none ? end : std::max(last, end);
+    }
+    phases_.push_back(p), taps_.push_back(taps), offsets_.push_back(at);
+  }
+
+  std::vector<Phase> phases_;
+  std::vector<std::vector<int>> taps_, offsets_;
+};
+
+// The largest even divisor of n up to a step's depth
+inline int block_of(int n) {
+  int block = kDepth;
+  while (n % block) block -= 2;
+  return block;
+}
+
+inline bool side_by_side(const Phase& p) { return p.tap_count > 1 && p.offsets[p.tap_count - 1] == p.tap_count - 1; }
+
+struct Tables {
+  Phases rows, columns;
+  std::vector<Segment> segments;
+  AmxProduct t{};
+  int64_t weight_bytes, bias_bytes;
+
+  explicit Tables(const Problem& p)
+      : rows(rows_of(p.g), p.pass == Pass::dgrad), columns(columns_of(p.g), p.pass == Pass::dgrad) {
+    t.product = product_of(p.g, p.pass, p.dtype, x_strides(p), y_strides(p));
+    t.filters = filters_of(p);
+    t.rows = rows.all().data(), t.columns = columns.all().data();
+    Product& product = t.product;
+    t.first_column = columns.first, t.panel_columns = columns.last - columns.first + 1;
+    // where it lies, a run of taps has nothing between its pixels
+    const bool inside = (product.groups == 1 || p.g.S == 1) && rows.first >= 0 && columns.first >= 0 &&
+                        rows.last < product.rows.source && columns.last < product.columns.source;
+    choose_channels(inside && product.source.c == 1);
+    t.in_place = inside && product.source.c == 1 && t.pixel_channels == product.depth;
+    if (t.in_place) t.first_column = 0, t.panel_columns = product.columns.source;
+    for (int r = 0; r < int(rows.all().size()); r++)
+      for (int c = 0; c < int(columns.all().size()); c++) add_segment(r, c);
+    t.segments = segments.data(), t.segment_count = int(segments.size());
+    weight_bytes = int64_t(product.groups) * t.panels() * t.panel_weights;
+    bias_bytes = int64_t(product.groups) * t.panels() * kPanel * int64_t(sizeof(float));
+    cut();
+    const int64_t pieces = std::max<int64_t>(1, product.strips() * product.groups),
+                  parts = std::clamp<int64_t>(kPiecesWanted / pieces, 1, std::max(1, t.panels()));
+    t.panels_per_piece = std::max(1, int((t.panels() + parts - 1) / parts));
+  }
+
+  int64_t pieces() const { return t.product.strips() * t.product.groups * t.parts(); }
+
+ private:
+  int64_t steps(int channels) {
+    int64_t all = 0;
+    for (const Phase& c : columns.all()) {
+      const int run = side_by_side(c) ? c.tap_count : 1;
+      if (c.tap_count) all += int64_t(c.tap_count / run) * (run * channels / block_of(run * channels));
+    }
+    return all;
+  }
+  // The channels of a pixel: even, and so many that steps are few
+  void choose_channels(bool may_stay) {
+    const int least = int(round_up(std::max(1, t.product.depth), 2));
+    t.pixel_channels = least;
+    int64_t fewest = steps(least);
+    const int64_t enough = may_stay && least == t.product.depth ? fewest - fewest / 8 : fewest;  // a copy costs, too
+    for (int channels = least + 2; channels < least + kDepth; channels += 2)
+      if (const int64_t count = steps(channels); count < std::min(fewest, enough))
+        fewest = count, t.pixel_channels = channels;
+  }
+  void add_segment(int r, int c) {
+    const Phase &row = t.rows[r], &column = t.columns[c];
+    const bool empty = !row.tap_count || !column.tap_count;
+    const int run = side_by_side(column) ? column.tap_count : 1, elements = run * t.pixel_channels,
+              depth = empty ? 2 : block_of(elements);
+    const Segment s{.rows = r,
+                    .columns = c,
+                    .run_taps = run,
+                    .runs = empty ? 0 : column.tap_count / run,
+                    .blocks = elements / depth,
+                    .depth = depth,
+                    .weights = t.panel_weights};
+    segments.push_back(s);
+    t.most_runs = std::max(t.most_runs, int64_t(row.tap_count) * s.runs);
+    t.panel_weights += int64_t(row.tap_count) * s.runs * s.blocks * depth * kPanel * 2;
+  }
+  void cut() {
+    Product& product = t.product;
+    const int64_t all_rows = rows.last - rows.first + 1,
+                  image = std::max<int64_t>(1, all_rows * t.panel_columns * t.pixel_channels * 2),
+                  pixels = std::max<int64_t>(1, int64_t(product.rows.target) * product.columns.target);
+    const bool large = weight_bytes / std::max(1, product.groups) > kLargeWeights;
+    const int64_t room = large ? kLongStripBytes : kStripBytes, fit = std::min(room / image, kStripPixels / pixels);
+    product.images_per_strip =
+        int(std::clamp<int64_t>(fit, 1, std::max<int64_t>(1, large ? product.images : product.images / kPiecesWanted)));
+    if (pixels * product.images_per_strip < kFewPixels)
+      product.images_per_strip =
+          int(std::clamp<int64_t>(std::min(fit, kFewPixels / pixels), 1, std::max(1, product.images)));
+    product.rows_per_strip = product.rows.target;
+    if (fit < 1) {
+      const int64_t strips = std::max((image + room - 1) / room, (pixels + kStripPixels - 1) / kStripPixels);
+      product.rows_per_strip = in_pairs((product.rows.target + strips - 1) / strips);
+    }
+    // of a strip: at most the source's share for its rows, and what the filter reaches beside it
+    int64_t step = 1, reach = 0, longest = 0;
+    for (const Phase& r : rows.all())
+      step = r.from_step,
+      reach = std::max<int64_t>(reach, r.tap_count ? r.offsets[r.tap_count - 1] + std::abs(r.from) : 0);
+    for (const Phase& c : columns.all()) longest = std::max<int64_t>(longest, c.count);
+    t.panel_rows = std::min<int64_t>(all_rows, product.rows_per_strip * step + 2 * reach + 2);
+    t.panel_elements = product.images_per_strip * t.panel_rows * t.panel_columns * t.pixel_channels;
+    t.tiles = int64_t(product.images_per_strip) * product.rows_per_strip * ((longest + kRows - 1) / kRows);
+  }
+};
+
+// wgrad's strips, so that x and dy of a strip, for a block of 32 channels, are near the L1
+constexpr int64_t kSumPositions = 768, kFewPositions = 256, kPositionBytes = 1 << 20;
+constexpr int64_t kSliceBytes = 4 << 20;  // of all slices' sums together
+constexpr int kShortRow = 32;  // of 1 x 1 filters: images of such rows are one row
+
+// Of a dimension: elements from a row of x, taken apart, to the next one, where its zeros may be the next one's, too
+inline int pitch_of(const Axis& a) {
+  int pitch = a.outputs;
+  const int reach = (a.kernel - 1) * a.dilation;
+  for (int phase = 0; phase < std::min(a.stride, reach + 1); phase++) {
+    const int needed = a.outputs + (reach - phase) / a.stride, at = phase - a.pad;
+    const int begin = at < 0 ? (-at + a.stride - 1) / a.stride : 0,
+              end = std::min(needed, at >= a.size ? 0 : (a.size - at + a.stride - 1) / a.stride);
+    pitch = std::max(pitch, end + std::max(0, needed - end - begin));
+  }
+  return pitch;
+}
+
+struct WgradTables {
+  AmxWgrad a{};
+  int64_t weight_bytes;
+
+  explicit WgradTables(const Problem& p) {
+    Conv2d g = p.g;
+    Strides x = x_strides(p), y = y_strides(p);
+    if (is_pointwise(g) && g.P == g.H && g.Q == g.W && (g.Q % 2 || g.Q < kShortRow))
+      g.W = g.Q = g.H * g.W, g.H = g.P = 1;
+    a.product = product_of(g, p.pass, p.dtype, x, y);
+    a.filters = filters_of(p);
+    a.vertical = rows_of(g), a.horizontal = columns_of(g);
+    Product& product = a.product;
+    const auto phases = [](const Axis& axis) { return std::min(axis.stride, (axis.kernel - 1) * axis.dilation + 1); };
+    a.planes = int64_t(phases(a.vertical)) * phases(a.horizontal);
+    a.pitch = int(round_up(pitch_of(a.horizontal), 2)), a.image_rows = pitch_of(a.vertical);
+    const int64_t image = int64_t(a.image_rows) * a.pitch,
+                  most = std::clamp(kPositionBytes / 2 / std::max(1, product.depth + product.width), kFewPositions,
+                                    kSumPositions);
+    product.images_per_strip = int(std::clamp<int64_t>(most / image, 1, std::max(1, product.images)));
+    product.rows_per_strip =
+        image <= most ? product.rows.target : int(std::clamp<int64_t>(most / a.pitch, 1, product.rows.target));
+    const int64_t rows = (product.images_per_strip - 1) * int64_t(a.image_rows) + product.rows_per_strip;
+    a.steps = (rows * a.pitch + kDepth - 1) / kDepth;
+    const int64_t reach =
+        int64_t((g.R - 1) * g.dilation_h / g.stride_h + 1) * a.pitch + (g.S - 1) * g.dilation_w / g.stride_w + kDepth;
+    a.plane = round_up(a.steps * kDepth + reach, 32);
+    if (a.planes * a.plane / 32 % 2 == 0) a.plane += 32;  // lest channels meet in the same sets of the L1
+    weight_bytes = product.groups * a.sums() * int64_t(sizeof(float));
+    const int64_t strips = std::max<int64_t>(1, product.strips());
+    a.slices = int(std::clamp<int64_t>(std::min({kPiecesWanted / product.groups, strips, kSliceBytes / weight_bytes}),
+                                       1, kPiecesWanted));
+    a.parts = int(std::clamp<int64_t>(kPiecesWanted / (a.slices * int64_t(product.groups)), 1, a.blocks()));
+    a.parts = (a.blocks() + a.blocks_per_part() - 1) / a.blocks_per_part();
+    weight_bytes *= a.slices;
+  }
+};
+
+inline CpuPlan wgrad_plan(const Problem& p) {
+  const auto tables = std::make_shared<const WgradTables>(p);
+  const AmxWgrad& a = tables->a;
+  return {.images_per_strip = a.product.images_per_strip,
+          .rows_per_strip = a.product.rows_per_strip,
+          .pieces = int64_t(a.slices) * a.product.groups * a.parts,
+          .slices = a.slices,
+          .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, 0); }),
+          .scratch = measured([&](Measure& memory) { AmxWgradBench(memory, a); }),
+          .tables = tables};
+}
+
+inline CpuPlan plan(const Problem& p) {
+  if (p.pass == Pass::wgrad) return wgrad_plan(p);
+  const auto tables = std::make_shared<Tables>(p);
+  const AmxProduct& t = tables->t;
+  return {.images_per_strip = t.product.images_per_strip,
+          .rows_per_strip = t.product.rows_per_strip,
+          .pieces = tables->pieces(),
+          .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
+          .scratch = measured([&](Measure& memory) { AmxBench(memory, t); }),
+          .tables = tables,
+          .activates = true};
+}
+
+inline CpuRung rung{.can = can, .why_not = why_not, .plan = plan, .best = best};
+
+}  // namespace convlab::amx

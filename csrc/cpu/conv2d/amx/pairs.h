@@ -1,0 +1,76 @@
+// Elements of 16 bits that change places two at a time: planes into pixels, and pixels into planes.
+#pragma once
+#include "cpu/conv2d/amx/tile_registers.h"
+
+#if defined(CONVLAB_HAS_AMX) && defined(__AVX512F__)
+
+namespace convlab::CONVLAB_ISA::amx {
+
+CONVLAB_INLINE __mmask16 first_lanes(int count) { return __mmask16(count >= 16 ? 0xffff : (1u << count) - 1); }
+
+// `count` elements, up to 16, in lanes of 32 bits
+CONVLAB_INLINE __m512i load_some_bits(const uint16_t* p, int count) {
+  return _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_maskz_loadu_epi16(first_lanes(count), p));
+}
+
+// Two rows of `count` elements: an element of each in a lane. second may be null, and then is zeros.
+CONVLAB_INLINE Vec<float> load_pairs(const uint16_t* first, const uint16_t* second, int count) {
+  const __m512i low = load_some_bits(first, count);
+  if (!second) return (Vec<float>)low;
+  return (Vec<float>)_mm512_or_si512(low, _mm512_maskz_slli_epi32(0xffff, load_some_bits(second, count), 16));
+}
+
+// from [rows, columns], rows `stride` apart -> to [columns, rows], `to_stride` apart, with zeros up to `padded` rows: even
+[[gnu::noinline]] inline void turn(const uint16_t* from, int64_t stride, int rows, int columns, uint16_t* to,
+                                   int64_t to_stride, int padded) {
+  for (int j = 0; j < columns; j += 16)
+    for (int i = 0; i < padded; i += 32) {
+      const int count = columns - j < 16 ? columns - j : 16, pairs = padded - i < 32 ? (padded - i) / 2 : 16;
+      Vec<float> block[16];
+#pragma GCC unroll 16
+      for (int l = 0; l < 16; l++) {
+        const int row = i + 2 * l;
+        const uint16_t* const at = from + row * stride + j;
+        block[l] = row < rows ? load_pairs(at, row + 1 < rows ? at + stride : nullptr, count) : Vec<float>{};
+      }
+      transpose<float>(block);
+#pragma GCC unroll 16
+      for (int l = 0; l < 16; l++)
+        if (l < count) _mm512_mask_storeu_epi32(to + (j + l) * to_stride + i, first_lanes(pairs), (__m512i)block[l]);
+    }
+}
+
+// from [rows, columns], rows `stride` apart -> to [padded rows / 2, 16, 2], for up to 16 columns, with zeros
+[[gnu::noinline]] inline void pair_up(const uint16_t* from, int64_t stride, int rows, int columns, uint16_t* to,
+                                      int padded) {
+  for (int i = 0; i < padded; i += 2, from += 2 * stride, to += 32) {
+    const Vec<float> both = i < rows ? load_pairs(from, i + 1 < rows ? from + stride : nullptr, columns) : Vec<float>{};
+    store<float>(reinterpret_cast<float*>(to), both);
+  }
+}
+
+CONVLAB_INLINE __mmask32 first_halves(int count) {
+  return __mmask32(count >= 32 ? ~0u : count <= 0 ? 0u : (1u << count) - 1);
+}
+
+// from [rows, columns], up to 16 rows `stride` apart -> to [padded columns / 2, 16, 2], with zeros
+[[gnu::noinline]] inline void turn_pairs(const uint16_t* from, int64_t stride, int rows, int columns, uint16_t* to,
+                                         int padded) {
+  for (int j = 0; j < padded; j += 32) {
+    Vec<float> block[16];
+#pragma GCC unroll 16
+    for (int l = 0; l < 16; l++)
+      block[l] = l < rows ? (Vec<float>)_mm512_maskz_loadu_epi16(first_halves(columns - j), from + l * stride + j)
+                          : Vec<float>{};
+    transpose<float>(block);
+#pragma GCC unroll 16
+    for (int l = 0; l < 16; l++, to += 32)
+      if (j + 2 * l < padded) store<float>(reinterpret_cast<float*>(to), block[l]);
+  }
+}
+
+CONVLAB_INLINE void clear(uint16_t* to, int64_t count) { __builtin_memset(to, 0, size_t(count) * sizeof(uint16_t)); }
+
+}  // namespace convlab::CONVLAB_ISA::amx
+
+#endif

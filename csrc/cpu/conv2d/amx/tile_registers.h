@@ -1,0 +1,46 @@
+// AMX: eight registers that hold tiles of up to 16 rows of 64 bytes. An instruction multiplies a tile of 16 x 32 bfloat16
+// with one of 32 x 16, which holds pairs of rows side by side, and adds to a tile of 16 x 16 floats: 8,192 multiply-adds
+// in 16 cycles. [Intel, Architecture Instruction Set Extensions Programming Reference, chapter 3]
+//
+// Registers 0 to 3 are sums, 4 and 5 what rows they have, 6 and 7 what columns.
+#pragma once
+#include "cpu/conv2d/amx/amx.h"
+#include "cpu/simd/vec.h"
+
+#if defined(CONVLAB_HAS_AMX) && defined(__AVX512F__)
+
+#define CONVLAB_AMX [[gnu::target("amx-tile,amx-bf16,avx512bf16")]]
+
+namespace convlab::CONVLAB_ISA::amx {
+
+using namespace convlab::amx;
+
+constexpr int kRowBytes = 64;  // of a tile
+
+struct Shapes {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+
+  // Tiles of `first` and `second` rows, `depth` elements each
+  Shapes(int first, int second, int depth) {
+    for (int i = 0; i < 8; i++) {
+      const bool sums = i < 4, columns = i >= 6, lower = sums ? i >= 2 : i == 5;
+      rows[i] = uint8_t(columns ? depth / 2 : lower ? second : first);
+      row_bytes[i] = uint16_t(sums || columns ? kRowBytes : depth * 2);
+    }
+  }
+};
+
+// The instructions say nothing of the memory that they read: the compiler is told here
+CONVLAB_INLINE void memory_is_written() { asm volatile("" : : : "memory"); }
+
+CONVLAB_AMX CONVLAB_INLINE void shape(const Shapes& shapes) {
+  memory_is_written();
+  _tile_loadconfig(&shapes);
+}
+CONVLAB_AMX CONVLAB_INLINE void let_go() { _tile_release(); }
+
+}  // namespace convlab::CONVLAB_ISA::amx
+
+#endif
