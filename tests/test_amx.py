@@ -36,8 +36,8 @@ def drawn(r):
     groups, pick = r.choice([1, 1, 1, 2, 3]), r.choice
     C, K = (pick([1, 2, 3, 5, 8, 16, 17, 31, 33, 34, 64, 70, 100]) for _ in "CK")
     R, S = pick([(1, 1), (1, 1), (3, 3), (3, 3), (5, 5), (2, 2), (1, 3), (3, 1), (7, 7), (4, 2)])
-    stride, dilation = (tuple(pick([1, 1, 1, 2, 3]) for _ in "hw") for _ in range(2))
-    padding = tuple(pick([0, 0, 1, 2, 6]) for _ in "hw")
+    stride, dilation = (tuple(pick([1, 1, 1, 2, 3, 20]) for _ in "hw") for _ in range(2))
+    padding = tuple(pick([0, 0, 1, 2, 6, 40]) for _ in "hw")
     H, W = (pick([1, 2, 7, 8, 14, 15, 16, 17, 28, 33, 60]) for _ in "HW")
     H, W = max(H, dilation[0] * (R - 1) + 1), max(W, dilation[1] * (S - 1) + 1)
     formats = [pick([torch.contiguous_format, torch.channels_last]) for _ in range(3)]
@@ -112,13 +112,19 @@ def test_what_is_not_finite_goes_where_torch_has_it(value, stride):
 
 
 @needs_amx
+@pytest.mark.parametrize("trains", [False, True])
+@pytest.mark.parametrize("scale", [1, 2.0**-124], ids=["usual", "nearly subnormal"])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "relu6"])
-def test_a_block_has_the_bits_of_its_layers(activation):
-    x, w = torch.randn(2, 20, 15, 15).bfloat16(), torch.randn(35, 20, 3, 3).bfloat16()
+def test_a_block_has_the_bits_of_its_layers(activation, scale, trains):
+    x, w = torch.randn(2, 20, 15, 15).bfloat16(), (scale * torch.randn(35, 20, 3, 3)).bfloat16()
+    w.requires_grad_(trains)
     block = CF.conv2d_block(x, w, padding=1, activation=activation, negative_slope=0.3, algo="amx")
     y = CF.conv2d(x, w, padding=1, algo="amx")
-    layers = {"relu": F.relu, "relu6": F.relu6, "leaky_relu": lambda t: F.leaky_relu(t, 0.3)}
-    assert torch.equal(block, layers[activation](y))
+    layers = {"relu": CF.relu, "relu6": CF.relu6, "leaky_relu": lambda t: CF.leaky_relu(t, 0.3)}
+    expected = layers[activation](y)
+    assert torch.equal(block, expected)
+    if trains:
+        assert torch.equal(*(torch.autograd.grad(t.float().sum(), w)[0] for t in (block, expected)))
 
 
 @needs_amx

@@ -30,13 +30,25 @@ bool runs_here(const std::string& name) {
   return name == "baseline";
 }
 
-// Tiles are 8 KB more for every switch between processes, so Linux (since 5.16) wants to be asked for them
-bool amx_runs_here() {
-#if defined(CONVLAB_HAS_AMX) && defined(__linux__) && defined(SYS_arch_prctl)
+// What AMX's kernels are made of
+bool processor_has_amx() {
+#if defined(CONVLAB_HAS_AMX)
   constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;  // of leaf 7, edx
-  constexpr long kAskForState = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  constexpr unsigned kAvx512Bf16 = 1u << 5;  // of leaf 7.1, eax
   unsigned a, b, c, d;
-  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kAmxBf16) == 0 || (d & kAmxTile) == 0) return false;
+  if (!runs_here("avx512") || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & kAmxBf16) || !(d & kAmxTile))
+    return false;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kAvx512Bf16);
+#else
+  return false;
+#endif
+}
+
+// The registers are 8 KB more of a thread's state, in signal handlers' frames as well, so Linux, since 5.16, gives them to
+// processes that ask: once, for all threads. It refuses where a thread's alternative signal stack has no room for them.
+bool system_allows_amx() {
+#if defined(CONVLAB_HAS_AMX) && defined(SYS_arch_prctl)
+  constexpr long kAskForState = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   return syscall(SYS_arch_prctl, kAskForState, kTileData) == 0;
 #else
   return false;
@@ -50,7 +62,7 @@ std::string asked_for() {
 
 int choose() {
   const std::string asked = asked_for();
-  std::string names = amx_runs_here() ? "amx" : "";
+  std::string names = processor_has_amx() ? "amx" : "";
   for (int i = 0; i < kSets; i++) {
     if (!runs_here(kAll[i]->name)) continue;
     if (asked.empty() || asked == kAll[i]->name || (asked == "amx" && names == "amx")) return i;
@@ -67,8 +79,8 @@ int set_in_use() {
 }
 
 bool has_amx() {
-  static const bool has = instruction_set().name == std::string("avx512") &&
-                          (asked_for().empty() || asked_for() == "amx") && amx_runs_here();
+  static const bool has =
+      (asked_for().empty() || asked_for() == "amx") && set_in_use() == 0 && processor_has_amx() && system_allows_amx();
   return has;
 }
 

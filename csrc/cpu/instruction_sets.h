@@ -48,7 +48,7 @@ const InstructionSet& instruction_set();  // the same
 // process use them, and CONVLAB_CPU does not name a set: it may say "amx"
 bool has_amx();
 
-#if defined(__x86_64__) && __has_include(<amxbf16intrin.h>)  // since GCC 11 and clang 11
+#if defined(__x86_64__) && defined(__linux__) && !defined(__clang__) && __GNUC__ >= 11  // clang: not tried
 #define CONVLAB_HAS_AMX
 #endif
 

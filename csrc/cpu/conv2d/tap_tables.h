@@ -59,8 +59,11 @@ inline Problem with_rows_of_vectors(Problem p) {
 }
 
 // The rows and columns of x that filters of one row or column never meet, left out.
-inline void leave_out_skipped(Conv2d& g, Strides& x) {
+inline void leave_out_skipped_rows(Conv2d& g, Strides& x) {
   if (g.R == 1 && g.pad_h == 0 && (g.P - 1) * g.stride_h < g.H) x.h *= g.stride_h, g.H = g.P, g.stride_h = 1;
+}
+inline void leave_out_skipped(Conv2d& g, Strides& x) {
+  leave_out_skipped_rows(g, x);
   if (g.S == 1 && g.pad_w == 0 && (g.Q - 1) * g.stride_w < g.W) x.w *= g.stride_w, g.W = g.Q, g.stride_w = 1;
 }
 

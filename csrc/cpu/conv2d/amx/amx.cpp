@@ -8,7 +8,7 @@
 namespace convlab::amx {
 namespace {
 
-constexpr int64_t kFaster = 16;  // than what parallel.h counts with
+constexpr int64_t kFaster = 16;  // than what pieces.h counts with
 
 bool all_finite(const uint16_t* elements, int64_t count) {
   bool finite = true;

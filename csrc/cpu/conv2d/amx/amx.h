@@ -34,6 +34,7 @@ struct AmxProduct {
   Product product;  // without tap classes
   Filters filters;
   const Phase *rows, *columns;
+  int row_phases;
   const Segment* segments;
   int segment_count;
   int pixel_channels;  // of a panel: `depth` and zeros, so that blocks come out even
@@ -75,25 +76,30 @@ struct AmxWgrad {
   Product product;  // source: x, target: dy
   Filters filters;
   Axis vertical, horizontal;
+  int row_phases, column_phases;  // of x, by the stride
   int pitch, image_rows;  // from row to row, in positions, and rows from image to image
-  int64_t steps, plane,
-      planes;  // of a strip, at most: 32 positions each; elements of a plane of x, and planes a channel
-  int slices, parts;  // of the strips, and of the channels of x
+  int64_t steps, plane;  // of a strip, at most: 32 positions each; elements of a plane of x
+  int slices;  // of the strips
+  int blocks_per_part, pairs_per_share;  // of channels of x; of vectors of dy's
 
+  CONVLAB_INLINE int64_t planes() const { return int64_t(row_phases) * column_phases; }
   CONVLAB_INLINE int vectors() const { return (product.width + kColumns - 1) / kColumns; }
-  CONVLAB_INLINE int blocks() const { return (product.depth + kPanel - 1) / kPanel; }  // of channels of x
-  CONVLAB_INLINE int blocks_per_part() const { return (blocks() + parts - 1) / parts; }
+  CONVLAB_INLINE int pairs() const { return (vectors() + 1) / 2; }
+  CONVLAB_INLINE int blocks() const { return (product.depth + kPanel - 1) / kPanel; }
+  CONVLAB_INLINE int parts() const { return (blocks() + blocks_per_part - 1) / blocks_per_part; }
+  CONVLAB_INLINE int shares() const { return (pairs() + pairs_per_share - 1) / pairs_per_share; }
   CONVLAB_INLINE int64_t sums() const {  // floats of a slice and a group: [vectors, R S, depth, kColumns]
     return int64_t(vectors()) * filters.R * filters.S * product.depth * kColumns;
   }
 };
 
 struct AmxWgradBench {
-  uint16_t *dy, *x;  // [vectors, pairs of positions, kColumns, 2]; [kPanel, planes, plane]
+  uint16_t* dy;  // [vectors, pairs of positions, kColumns, 2]
+  uint16_t* x;  // [channels, planes, plane]
 
   template <class Memory> CONVLAB_INLINE AmxWgradBench(Memory& memory, const AmxWgrad& a) {
-    memory.take(dy, a.vectors() * a.steps * kDepth * kColumns);
-    memory.take(x, kPanel * a.planes * a.plane);
+    memory.take(dy, 2 * a.pairs_per_share * a.steps * kDepth * kColumns);
+    memory.take(x, (a.product.depth < kPanel ? a.product.depth : kPanel) * a.planes() * a.plane);
   }
 };
 
@@ -106,7 +112,7 @@ CONVLAB_KERNEL(amx_pack,
 CONVLAB_KERNEL(amx, void(const amx::AmxProduct&, const void* source, const void* weights, const void* bias,
                          void* target, int64_t begin, int64_t end, char* scratch));
 
-// dy, x -> sums [slices, groups, vectors, R S, depth, kColumns]; the pieces are [slices, groups, parts]
+// dy, x -> sums [slices, groups, vectors, R S, depth, kColumns]; the pieces are [slices, groups, shares, parts]
 CONVLAB_KERNEL(amx_wgrad, void(const amx::AmxWgrad&, const void* dy, const void* x, float* sums, int64_t begin,
                                int64_t end, char* scratch));
 

@@ -22,11 +22,11 @@ struct Source {
 };
 
 // Positions [begin, end) of a phase whose targets lie in [row0, row1)
-struct Part {
+struct Lines {
   int begin, end;
 };
 CONVLAB_INLINE int rounded_up(int a, int b) { return a <= 0 ? 0 : (a + b - 1) / b; }
-CONVLAB_INLINE Part part_of(const Phase& p, int row0, int row1) {
+CONVLAB_INLINE Lines lines_of(const Phase& p, int row0, int row1) {
   const int begin = rounded_up(row0 - p.at, p.at_step), end = rounded_up(row1 - p.at, p.at_step);
   return {begin < p.count ? begin : p.count, end < p.count ? end : p.count};
 }
@@ -36,13 +36,14 @@ inline Source look(const AmxProduct& a, const uint16_t* source, const Strip& s, 
   source += int64_t(group) * p.depth * p.source.c + s.n0 * p.source.n;
   if (a.in_place) return {reinterpret_cast<const char*>(source), p.source.n * 2, p.source.h * 2, p.source.w * 2, 0};
   int first = 0, last = -1;
-  for (int i = 0; i < a.segment_count; i++) {
-    const Phase& rows = a.rows[a.segments[i].rows];
-    const Part part = part_of(rows, s.row0, s.row1);
-    if (!rows.tap_count || part.begin >= part.end) continue;
-    const int from = rows.from + part.begin * rows.from_step,
-              end = rows.from + (part.end - 1) * rows.from_step + rows.offsets[rows.tap_count - 1];
-    first = last < first || from < first ? from : first, last = last < end ? end : last;
+  for (int i = 0; i < a.row_phases; i++) {
+    const Phase& rows = a.rows[i];
+    const Lines lines = lines_of(rows, s.row0, s.row1);
+    if (!rows.tap_count || lines.begin >= lines.end) continue;
+    const int from = rows.from + lines.begin * rows.from_step,
+              end = rows.from + (lines.end - 1) * rows.from_step + rows.offsets[rows.tap_count - 1];
+    const bool none = last < first;
+    first = none || from < first ? from : first, last = none || last < end ? end : last;
   }
   const int channels = a.pixel_channels, columns = a.panel_columns;
   const int64_t row = int64_t(columns) * channels, image = (last - first + 1) * row;
@@ -67,8 +68,7 @@ inline Source look(const AmxProduct& a, const uint16_t* source, const Strip& s, 
       }
       for (int w = begin; w < end; w++, from += p.source.w, pixel += channels) {
         for (int c = 0; c < channels; c += 32) {
-          const __m512i some = _mm512_maskz_loadu_epi16(first_halves(p.depth - c), from + c);
-          _mm512_mask_storeu_epi16(pixel + c, first_halves(channels - c), some);
+          store_halves(pixel + c, channels - c, load_halves(from + c, p.depth - c));
         }
       }
     }
@@ -85,10 +85,10 @@ struct Cut {
 // Of the tiles of a segment; cost: what products of so many rows take, measured
 CONVLAB_INLINE double cost(int64_t tiles, int rows) { return double(tiles) * (13 + 0.28 * rows); }
 
-inline Cut cut(const AmxProduct& a, const Segment& g, const Source& source, const Strip& s, const Part& part,
+inline Cut cut(const AmxProduct& a, const Segment& g, const Source& source, const Strip& s, const Lines& lines,
                PixelTile* tiles) {
   const Phase &rows = a.rows[g.rows], &columns = a.columns[g.columns];
-  const int images = s.n1 - s.n0, lines = part.end - part.begin, width = columns.count;
+  const int images = s.n1 - s.n0, count = lines.end - lines.begin, width = columns.count;
   const int64_t step = columns.from_step * source.pixel, pitch = source.row * rows.from_step;
   const bool read = rows.tap_count && columns.tap_count;  // of what no tap reaches nothing is
   const bool merges = read && pitch % step == 0, merges_all = merges && source.image % pitch == 0;
@@ -97,9 +97,9 @@ inline Cut cut(const AmxProduct& a, const Segment& g, const Source& source, cons
   struct Way {
     int64_t runs, length;
   };
-  const Way ways[] = {{int64_t(images) * lines, width},
-                      {images, (lines - 1) * in_pitch + width},
-                      {1, (images - 1) * in_image + (lines - 1) * in_pitch + width}};
+  const Way ways[] = {{int64_t(images) * count, width},
+                      {images, (count - 1) * in_pitch + width},
+                      {1, (images - 1) * in_image + (count - 1) * in_pitch + width}};
   int best = 0;
   Cut cuts[3];
   for (int w = 0; w < (merges_all ? 3 : merges ? 2 : 1); w++) {
@@ -111,10 +111,10 @@ inline Cut cut(const AmxProduct& a, const Segment& g, const Source& source, cons
   }
   const Cut c = cuts[best];
   const int64_t in_run = c.count / ways[best].runs,
-                first = (int64_t(rows.from) + part.begin * rows.from_step - source.row0) * source.row +
+                first = (int64_t(rows.from) + lines.begin * rows.from_step - source.row0) * source.row +
                         (columns.from - a.first_column) * source.pixel;
   for (int64_t run = 0; run < ways[best].runs; run++) {
-    const int n0 = int(best == 0 ? run / lines : best == 1 ? run : 0), row0 = int(best == 0 ? run % lines : 0);
+    const int n0 = int(best == 0 ? run / count : best == 1 ? run : 0), row0 = int(best == 0 ? run % count : 0);
     for (int64_t i = 0; i < in_run; i++) {
       const int64_t last = ways[best].length - c.tile_rows, at = i * c.tile_rows < last ? i * c.tile_rows : last;
       const int64_t image = best == 2 ? at / in_image : 0, line = best ? (at - image * in_image) / in_pitch : 0;
@@ -129,7 +129,7 @@ inline Cut cut(const AmxProduct& a, const Segment& g, const Source& source, cons
 struct Landing {
   const AmxProduct& a;
   Strip strip;
-  Part part;
+  Lines lines;
   const Phase &rows, &columns;
   int64_t in_pitch, in_image;  // positions from row to row and from image to image
 
@@ -141,14 +141,14 @@ struct Landing {
     for (int m = 0; m < count;) {
       int64_t gap = 0;
       if (column >= columns.count) gap = in_pitch - column, column = 0, row++;  // between rows
-      else if (row >= part.end - part.begin) gap = in_image - row * in_pitch - column, column = 0, row = 0, n++;
+      else if (row >= lines.end - lines.begin) gap = in_image - row * in_pitch - column, column = 0, row = 0, n++;
       if (gap) {
         if (gap >= count - m) return;
         m += int(gap);
         continue;
       }
       const int left = columns.count - column, run = left < count - m ? left : count - m;
-      const int h = rows.at + (part.begin + row) * rows.at_step, w = columns.at + column * columns.at_step;
+      const int h = rows.at + (lines.begin + row) * rows.at_step, w = columns.at + column * columns.at_step;
       f(m, run, target + (strip.n0 + n) * p.target.n + h * p.target.h + w * p.target.w);
       m += run, column += run;
       if (column == columns.count && in_pitch == column) column = 0, row++;
@@ -162,20 +162,29 @@ struct Finishing {
   const Ending& ending;
   bool activates;
 
-  CONVLAB_INLINE Vec<float> of(const float* sums, int half) const {
+  CONVLAB_AMX CONVLAB_INLINE Vec<float> of(const float* sums, int half) const {
     Vec<float> v[1] = {load<float>(sums + half * kColumns) + load<float>(bias + half * kColumns)};
     if (!activates) return v[0];
-    v[0] = rounded<bfloat16, float>(v[0]);  // as the layer alone would write it
+    const __m256i written = (__m256i)_mm512_cvtneps_pbh((__m512)v[0]);  // as the layer alone has it
+    v[0] = load_half(reinterpret_cast<const bfloat16*>(&written));
     activate<float>(ending, v);
     return v[0];
+  }
+  // The instruction takes subnormal numbers for zeros, and an activation, as the layer alone, does not
+  CONVLAB_AMX CONVLAB_INLINE void write(Vec<float> v, int count, uint16_t* to) const {
+    CONVLAB_TOUCHES(to, count * sizeof(uint16_t));
+    __m256i bits;
+    if (activates) store_half(reinterpret_cast<bfloat16*>(&bits), v);
+    else bits = (__m256i)_mm512_cvtneps_pbh((__m512)v);
+    _mm256_mask_storeu_epi16(to, first_lanes(count), bits);
   }
 };
 
 // Sums [count, kPanel] -> pixels with their channels side by side
 CONVLAB_AMX void to_pixels(const Finishing& f, const float* sums, int count, int lanes, uint16_t* to, int64_t step) {
-  const __mmask32 mask = first_halves(lanes);
   for (int m = 0; m < count; m++, to += step, sums += kPanel)
-    _mm512_mask_storeu_epi16(to, mask, (__m512i)_mm512_cvtne2ps_pbh((__m512)f.of(sums, 1), (__m512)f.of(sums, 0)));
+    for (int half = 0; half * kColumns < lanes; half++)
+      f.write(f.of(sums, half), lanes - half * kColumns, to + half * kColumns);
 }
 
 // Sums [count, kPanel] -> planes, `plane` apart, of whose rows elements are a step apart
@@ -190,13 +199,12 @@ CONVLAB_AMX void to_planes(const Finishing& f, const float* sums, int count, int
 #pragma GCC unroll 16
     for (int c = 0; c < kColumns; c++) {
       if (c >= channels) break;
-      const __m256i row = (__m256i)_mm512_cvtneps_pbh((__m512)block[c]);
       if (step == 1) {
-        _mm256_mask_storeu_epi16(to + c * plane, first_lanes(count), row);
+        f.write(block[c], count, to + c * plane);
         continue;
       }
       uint16_t elements[kColumns];
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(elements), row);
+      f.write(block[c], kColumns, elements);
       for (int m = 0; m < count; m++) to[c * plane + m * step] = elements[m];
     }
   }
@@ -262,7 +270,7 @@ CONVLAB_AMX void run_segment(const Job& job, const Strip& s, const AmxBench& ben
   const Product& p = a.product;
   const Segment& g = job.segment;
   const Phase &rows = a.rows[g.rows], &columns = a.columns[g.columns];
-  const Part lines = part_of(rows, s.row0, s.row1);
+  const Lines lines = lines_of(rows, s.row0, s.row1);
   if (lines.begin >= lines.end || !columns.count) return;
   const Cut c = cut(a, g, job.source, s, lines, bench.tiles);
   int64_t* run = bench.runs;

@@ -7,7 +7,9 @@
 
 #include "cpu/conv2d/amx/amx.h"
 #include "cpu/conv2d/direct/direct_plan.h"
+#include "cpu/conv2d/parts.h"
 #include "cpu/conv2d/tap_tables.h"
+#include "geometry/ranges.h"
 
 namespace convlab::amx {
 
@@ -24,16 +26,20 @@ inline bool can(const Problem& p) {
 
 inline std::string why_not(const Problem& p) {
   if (p.dtype != DType::bfloat16) return "computes bfloat16 alone";
-  if (!has_amx()) return "needs a processor with AMX (amx_bf16), and this has none, or CONVLAB_CPU leaves it out";
+  if (!has_amx())
+    return "needs AMX: a processor with amx_bf16, a system that lets this process use it, and CONVLAB_CPU not set, or "
+           "to 'amx'";
   return "takes images of up to 2^31 - 1 elements";
 }
 
 // When "auto" takes it: where it was as fast as any other, or faster, in bfloat16
 constexpr int kFewDepth = 3, kFewOfGroup = 4, kFewOfGroupInPlanes = 8;
+constexpr int kManyPhases = 256;  // rows times columns, by stride: each has tiles of its own
 
 inline bool best(const Problem& p) {
   const Conv2d& g = p.g;
   const bool wgrad = p.pass == Pass::wgrad;
+  if (int64_t(g.stride_h) * g.stride_w > kManyPhases) return false;
   if (direct::is_matrix_product(p) && p.pass != Pass::forward) return false;
   if (g.groups > 1) return std::min(g.Cg(), g.Kg()) >= (p.channels_last || wgrad ? kFewOfGroup : kFewOfGroupInPlanes);
   return p.channels_last || wgrad || (p.pass == Pass::dgrad ? g.Kg() : g.Cg()) >= kFewDepth;
@@ -44,43 +50,30 @@ class Phases {
  public:
   int first = 0, last = -1;  // positions of the source that taps reach, also outside
 
-  Phases(const Axis& a, bool dgrad) {
-    for (int e = 0; e < (dgrad ? std::min(a.stride, a.size) : 1); e++) add(a, dgrad, e);
+  Phases(const Axis& axis, bool dgrad) : parts_(rising(with_padding(axis, dgrad))) {
+    for (Part& part : parts_) {
+      const Places& p = part.places;
+      const int least = part.offsets.empty() ? 0 : part.offsets.front();
+      for (int& offset : part.offsets) offset -= least;
+      all_.push_back({.at = p.at,
+                      .at_step = p.at_step,
+                      .count = p.count,
+                      .from = p.from + least,
+                      .from_step = p.from_step,
+                      .tap_count = int(part.taps.size()),
+                      .taps = part.taps.data(),
+                      .offsets = part.offsets.data()});
+      if (part.taps.empty() || p.count <= 0) continue;
+      const int from = p.from + least, end = from + (p.count - 1) * p.from_step + part.offsets.back();
+      const bool none = last < first;
+      first = none ? from : std::min(first, from), last = none ? end : std::max(last, end);
+    }
   }
-  const std::vector<Phase>& all() {
-    for (size_t i = 0; i < phases_.size(); i++)
-      phases_[i].taps = taps_[i].data(), phases_[i].offsets = offsets_[i].data();
-    return phases_;
-  }
+  const std::vector<Phase>& all() const { return all_; }
 
  private:
-  // forward reads p stride - pad + r dilation; dgrad, of h = e + i stride, p = i + (e + pad - r dilation) / stride where
-  // that is whole
-  void add(const Axis& a, bool dgrad, int e) {
-    std::vector<int> taps, at;
-    for (int i = 0; i < a.kernel; i++) {
-      const int tap = dgrad ? a.kernel - 1 - i : i,
-                from = dgrad ? e + a.pad - tap * a.dilation : tap * a.dilation - a.pad;
-      if (dgrad && from % a.stride) continue;
-      taps.push_back(tap), at.push_back(dgrad ? from / a.stride : from);
-    }
-    Phase p{.at = e,
-            .at_step = dgrad ? a.stride : 1,
-            .count = dgrad ? (a.size - e + a.stride - 1) / a.stride : a.outputs,
-            .from = at.empty() ? 0 : at.front(),
-            .from_step = dgrad ? 1 : a.stride,
-            .tap_count = int(taps.size())};
-    for (int& position : at) position -= p.from;
-    if (!at.empty() && p.count > 0) {
-      const int end = p.from + (p.count - 1) * p.from_step + at.back();
-      const bool none = last < first;
-      first = none ? p.from : std::min(first, p.from), last = none ? end : std::max(last, end);
-    }
-    phases_.push_back(p), taps_.push_back(taps), offsets_.push_back(at);
-  }
-
-  std::vector<Phase> phases_;
-  std::vector<std::vector<int>> taps_, offsets_;
+  std::vector<Part> parts_;
+  std::vector<Phase> all_;
 };
 
 // The largest even divisor of n up to a step's depth
@@ -98,11 +91,28 @@ struct Tables {
   AmxProduct t{};
   int64_t weight_bytes, bias_bytes;
 
-  explicit Tables(const Problem& p)
-      : rows(rows_of(p.g), p.pass == Pass::dgrad), columns(columns_of(p.g), p.pass == Pass::dgrad) {
-    t.product = product_of(p.g, p.pass, p.dtype, x_strides(p), y_strides(p));
+  explicit Tables(const Problem& p) : Tables(p, read_of(p)) {}
+
+  int64_t pieces() const { return t.product.strips() * t.product.groups * t.parts(); }
+
+ private:
+  struct Read {  // the problem's geometry without what no filter meets
+    Conv2d g;
+    Strides x;
+  };
+  static Read read_of(const Problem& p) {
+    Read read{p.g, x_strides(p)};
+    if (p.pass == Pass::dgrad) return read;
+    if (read.x.c == 1) leave_out_skipped(read.g, read.x);
+    else leave_out_skipped_rows(read.g, read.x);  // a row's elements stay side by side
+    return read;
+  }
+
+  Tables(const Problem& p, const Read& read)
+      : rows(rows_of(read.g), p.pass == Pass::dgrad), columns(columns_of(read.g), p.pass == Pass::dgrad) {
+    t.product = product_of(read.g, p.pass, p.dtype, read.x, y_strides(p));
     t.filters = filters_of(p);
-    t.rows = rows.all().data(), t.columns = columns.all().data();
+    t.rows = rows.all().data(), t.columns = columns.all().data(), t.row_phases = int(rows.all().size());
     Product& product = t.product;
     t.first_column = columns.first, t.panel_columns = columns.last - columns.first + 1;
     // where it lies, a run of taps has nothing between its pixels
@@ -122,9 +132,6 @@ struct Tables {
     t.panels_per_piece = std::max(1, int((t.panels() + parts - 1) / parts));
   }
 
-  int64_t pieces() const { return t.product.strips() * t.product.groups * t.parts(); }
-
- private:
   int64_t steps(int channels) {
     int64_t all = 0;
     for (const Phase& c : columns.all()) {
@@ -191,17 +198,18 @@ struct Tables {
 // wgrad's strips, so that x and dy of a strip, for a block of 32 channels, are near the L1
 constexpr int64_t kSumPositions = 768, kFewPositions = 256, kPositionBytes = 1 << 20;
 constexpr int64_t kSliceBytes = 4 << 20;  // of all slices' sums together
-constexpr int kShortRow = 32;  // of 1 x 1 filters: images of such rows are one row
+constexpr int kShortRow = 32;  // of 1 x 1 filters: small images of such rows are one row
 
-// Of a dimension: elements from a row of x, taken apart, to the next one, where its zeros may be the next one's, too
+// Of a dimension: how many phases of x its taps meet
+inline int phases_of(const Axis& a) { return std::min(a.stride, (a.kernel - 1) * a.dilation + 1); }
+
+// Elements from a row of x, taken apart, to the next one, where its zeros may be the next one's, too
 inline int pitch_of(const Axis& a) {
   int pitch = a.outputs;
-  const int reach = (a.kernel - 1) * a.dilation;
-  for (int phase = 0; phase < std::min(a.stride, reach + 1); phase++) {
-    const int needed = a.outputs + (reach - phase) / a.stride, at = phase - a.pad;
-    const int begin = at < 0 ? (-at + a.stride - 1) / a.stride : 0,
-              end = std::min(needed, at >= a.size ? 0 : (a.size - at + a.stride - 1) / a.stride);
-    pitch = std::max(pitch, end + std::max(0, needed - end - begin));
+  for (int phase = 0; phase < phases_of(a); phase++) {
+    const int needed = a.outputs + ((a.kernel - 1) * a.dilation - phase) / a.stride;
+    const Range inside = places_inside(needed, a.size, a.stride, phase - a.pad);
+    pitch = std::max(pitch, inside.end + std::max(0, needed - inside.end - inside.begin));
   }
   return pitch;
 }
@@ -213,14 +221,13 @@ struct WgradTables {
   explicit WgradTables(const Problem& p) {
     Conv2d g = p.g;
     Strides x = x_strides(p), y = y_strides(p);
-    if (is_pointwise(g) && g.P == g.H && g.Q == g.W && (g.Q % 2 || g.Q < kShortRow))
+    if (is_pointwise(g) && g.P == g.H && g.Q == g.W && g.H * g.W <= kSumPositions && (g.Q % 2 || g.Q < kShortRow))
       g.W = g.Q = g.H * g.W, g.H = g.P = 1;
     a.product = product_of(g, p.pass, p.dtype, x, y);
     a.filters = filters_of(p);
     a.vertical = rows_of(g), a.horizontal = columns_of(g);
     Product& product = a.product;
-    const auto phases = [](const Axis& axis) { return std::min(axis.stride, (axis.kernel - 1) * axis.dilation + 1); };
-    a.planes = int64_t(phases(a.vertical)) * phases(a.horizontal);
+    a.row_phases = phases_of(a.vertical), a.column_phases = phases_of(a.horizontal);
     a.pitch = int(round_up(pitch_of(a.horizontal), 2)), a.image_rows = pitch_of(a.vertical);
     const int64_t image = int64_t(a.image_rows) * a.pitch,
                   most = std::clamp(kPositionBytes / 2 / std::max(1, product.depth + product.width), kFewPositions,
@@ -233,13 +240,16 @@ struct WgradTables {
     const int64_t reach =
         int64_t((g.R - 1) * g.dilation_h / g.stride_h + 1) * a.pitch + (g.S - 1) * g.dilation_w / g.stride_w + kDepth;
     a.plane = round_up(a.steps * kDepth + reach, 32);
-    if (a.planes * a.plane / 32 % 2 == 0) a.plane += 32;  // lest channels meet in the same sets of the L1
+    if (a.planes() * a.plane / 32 % 2 == 0) a.plane += 32;  // lest channels meet in the same sets of the L1
     weight_bytes = product.groups * a.sums() * int64_t(sizeof(float));
     const int64_t strips = std::max<int64_t>(1, product.strips());
+    const auto share = [](int all, int64_t parts) { return int((all + parts - 1) / std::max<int64_t>(1, parts)); };
     a.slices = int(std::clamp<int64_t>(std::min({kPiecesWanted / product.groups, strips, kSliceBytes / weight_bytes}),
                                        1, kPiecesWanted));
-    a.parts = int(std::clamp<int64_t>(kPiecesWanted / (a.slices * int64_t(product.groups)), 1, a.blocks()));
-    a.parts = (a.blocks() + a.blocks_per_part() - 1) / a.blocks_per_part();
+    int64_t wanted = std::max<int64_t>(1, kPiecesWanted / (a.slices * int64_t(product.groups)));
+    a.blocks_per_part = share(a.blocks(), std::min<int64_t>(wanted, a.blocks()));
+    wanted /= a.parts();  // what is left is shared by channels of dy, where all of them take x apart
+    a.pairs_per_share = share(a.pairs(), std::clamp<int64_t>(wanted, 1, a.pairs()));
     weight_bytes *= a.slices;
   }
 };
@@ -249,7 +259,7 @@ inline CpuPlan wgrad_plan(const Problem& p) {
   const AmxWgrad& a = tables->a;
   return {.images_per_strip = a.product.images_per_strip,
           .rows_per_strip = a.product.rows_per_strip,
-          .pieces = int64_t(a.slices) * a.product.groups * a.parts,
+          .pieces = int64_t(a.slices) * a.product.groups * a.shares() * a.parts(),
           .slices = a.slices,
           .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, 0); }),
           .scratch = measured([&](Measure& memory) { AmxWgradBench(memory, a); }),

@@ -19,11 +19,12 @@ struct Positions {
   }
 };
 
-// dy of a strip -> panel [vectors, pairs, kColumns, 2]
-inline void take_grad(const AmxWgrad& a, const uint16_t* dy, const Strip& s, const Positions& all, uint16_t* panel) {
+// Vectors [first, last) of dy's channels, of a strip -> panel [vectors, pairs, kColumns, 2]
+inline void take_grad(const AmxWgrad& a, const uint16_t* dy, const Strip& s, const Positions& all, int first, int last,
+                      uint16_t* panel) {
   const Product& p = a.product;
   const int64_t vector = all.steps * kDepth * kColumns;
-  for (int v = 0; v < a.vectors(); v++, panel += vector) {
+  for (int v = first; v < last; v++, panel += vector) {
     const int channels = p.width - v * kColumns < kColumns ? p.width - v * kColumns : kColumns;
     uint16_t* to = panel;
     for (int n = 0; n < all.images; n++) {
@@ -68,23 +69,21 @@ inline void take_planes(const AmxWgrad& a, const uint16_t* x, const Strip& s, co
                         uint16_t* panel) {
   const Product& p = a.product;
   const Axis &v = a.vertical, &h = a.horizontal;
-  const int row_phases = least_of(v.stride, (v.kernel - 1) * v.dilation + 1),
-            column_phases = least_of(h.stride, (h.kernel - 1) * h.dilation + 1);
-  const int64_t channel = a.planes * a.plane;
+  const int64_t channel = a.planes() * a.plane;
   for (int c = 0; c < channels; c++) clear(panel + c * channel, channel);
   for (int n = 0; n < all.images; n++)
-    for (int i = 0; i < row_phases; i++) {
+    for (int i = 0; i < a.row_phases; i++) {
       const int most = all.rows + ((v.kernel - 1) * v.dilation - i) / v.stride;  // rows that taps of the phase reach
       const Along rows(v, i, s.row0 * v.stride, most);
       for (int row = rows.begin; row < rows.end; row++)
-        for (int j = 0; j < column_phases; j++) {
+        for (int j = 0; j < a.column_phases; j++) {
           const Along columns(h, j, 0, all.columns + ((h.kernel - 1) * h.dilation - j) / h.stride);
           const int count = columns.end - columns.begin;
           if (!count) continue;
           const uint16_t* from = x + (s.n0 + n) * p.source.n +
                                  (rows.from + (row - rows.begin) * v.stride) * p.source.h + columns.from * p.source.w;
           uint16_t* to =
-              panel + (i * column_phases + j) * a.plane + (int64_t(n) * a.image_rows + row) * a.pitch + columns.begin;
+              panel + (i * a.column_phases + j) * a.plane + (int64_t(n) * a.image_rows + row) * a.pitch + columns.begin;
           if (p.source.c == 1 && channels > 1) {
             turn(from, p.source.w * h.stride, count, channels, to, channel, int(round_up(count, 2)));
             continue;
@@ -134,13 +133,12 @@ CONVLAB_AMX void sum_positions(const char* x, const char* below, int64_t row, co
   if (lower && right) _tile_stored(3, second + sums_right, kRowBytes);
 }
 
-// A strip's products of a block of channels of x and all of dy
+// A strip's products of a block of channels of x and some vectors of dy's
 CONVLAB_AMX inline void block(const AmxWgrad& a, const Positions& all, const uint16_t* x, int channels,
-                              const uint16_t* dy, bool begins, float* sums) {
+                              const uint16_t* dy, int vectors, bool begins, float* sums) {
   const Axis &v = a.vertical, &h = a.horizontal;
-  const int column_phases = least_of(h.stride, (h.kernel - 1) * h.dilation + 1);
-  const int upper = least_of(channels, kRows), lower = channels - upper, vectors = a.vectors();
-  const int64_t row = a.planes * a.plane * 2, vector = all.steps * kDepth * kColumns * 2;  // bytes
+  const int upper = least_of(channels, kRows), lower = channels - upper;
+  const int64_t row = a.planes() * a.plane * 2, vector = all.steps * kDepth * kColumns * 2;  // bytes
   const int64_t tap_sums = int64_t(a.product.depth) * kColumns, vector_sums = tap_sums * v.kernel * h.kernel;
   shape(Shapes(upper, lower ? lower : upper, kDepth));
   for (int i = 0; i < vectors; i += 2)
@@ -148,7 +146,7 @@ CONVLAB_AMX inline void block(const AmxWgrad& a, const Positions& all, const uin
       for (int s = 0; s < h.kernel; s++) {
         const int down = r * v.dilation, across = s * h.dilation;
         const char* const from =
-            reinterpret_cast<const char*>(x + (down % v.stride * column_phases + across % h.stride) * a.plane +
+            reinterpret_cast<const char*>(x + (down % v.stride * a.column_phases + across % h.stride) * a.plane +
                                           int64_t(down / v.stride) * a.pitch + across / h.stride);
         const bool right = i + 1 < vectors;
         const auto f = lower   ? right ? &sum_positions<true, true> : &sum_positions<true, false>
@@ -165,21 +163,26 @@ CONVLAB_AMX void wgrad(const AmxWgrad& a, const uint16_t* dy, const uint16_t* x,
   const AmxWgradBench bench(carver, a);
   const Product& p = a.product;
   const int64_t strips = p.strips();
-  for (int64_t first = begin, last; first < end; first = last) {  // the parts of a slice and a group that are here
-    const int64_t index = first / a.parts, group = index % p.groups, slice = index / p.groups;
-    last = (index + 1) * a.parts < end ? (index + 1) * a.parts : end;
-    const int64_t begin_strip = slice * strips / a.slices, end_strip = (slice + 1) * strips / a.slices;
-    float* const own = sums + index * a.sums();
-    for (int64_t i = begin_strip; i < end_strip; i++) {
+  const int parts = a.parts();
+  for (int64_t piece = begin, last; piece < end; piece = last) {  // the parts of one share of dy that are here
+    const int64_t index = piece / parts, share = index % a.shares(), slice_and_group = index / a.shares();
+    last = (index + 1) * parts < end ? (index + 1) * parts : end;
+    const int64_t group = slice_and_group % p.groups, slice = slice_and_group / p.groups;
+    const int first_vector = int(share) * 2 * a.pairs_per_share,
+              last_vector = least_of(first_vector + 2 * a.pairs_per_share, a.vectors()),
+              first_block = int(piece % parts) * a.blocks_per_part,
+              last_block = least_of(int((last - 1) % parts + 1) * a.blocks_per_part, a.blocks());
+    const int64_t vector_sums = a.sums() / a.vectors(), first_strip = slice * strips / a.slices;
+    float* const own = sums + slice_and_group * a.sums() + first_vector * vector_sums;
+    for (int64_t i = first_strip; i < (slice + 1) * strips / a.slices; i++) {
       const Strip s = strip_of(p, i);
       const Positions all(a, s);
-      take_grad(a, dy + group * p.width * p.target.c, s, all, bench.dy);
-      const int first_block = int(first % a.parts) * a.blocks_per_part(),
-                last_block = least_of(int((last - 1) % a.parts + 1) * a.blocks_per_part(), a.blocks());
+      take_grad(a, dy + group * p.width * p.target.c, s, all, first_vector, last_vector, bench.dy);
       for (int b = first_block; b < last_block; b++) {
         const int c0 = b * kPanel, channels = least_of(p.depth - c0, kPanel);
         take_planes(a, x + (group * p.depth + c0) * p.source.c, s, all, channels, bench.x);
-        block(a, all, bench.x, channels, bench.dy, i == begin_strip, own + int64_t(c0) * kColumns);
+        block(a, all, bench.x, channels, bench.dy, last_vector - first_vector, i == first_strip,
+              own + int64_t(c0) * kColumns);
       }
     }
   }

@@ -10,7 +10,20 @@ CONVLAB_INLINE __mmask16 first_lanes(int count) { return __mmask16(count >= 16 ?
 
 // `count` elements, up to 16, in lanes of 32 bits
 CONVLAB_INLINE __m512i load_some_bits(const uint16_t* p, int count) {
+  CONVLAB_TOUCHES(p, count * sizeof(uint16_t));
   return _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_maskz_loadu_epi16(first_lanes(count), p));
+}
+
+// The first elements of 32, as far as there are `count`; any number, and of none they are zeros, or nothing is written
+CONVLAB_INLINE int of_halves(int count) { return count < 0 ? 0 : count < 32 ? count : 32; }
+CONVLAB_INLINE __mmask32 first_halves(int count) { return __mmask32((uint64_t(1) << of_halves(count)) - 1); }
+CONVLAB_INLINE __m512i load_halves(const uint16_t* p, int count) {
+  CONVLAB_TOUCHES(p, of_halves(count) * sizeof(uint16_t));
+  return _mm512_maskz_loadu_epi16(first_halves(count), p);
+}
+CONVLAB_INLINE void store_halves(uint16_t* p, int count, __m512i v) {
+  CONVLAB_TOUCHES(p, of_halves(count) * sizeof(uint16_t));
+  _mm512_mask_storeu_epi16(p, first_halves(count), v);
 }
 
 // Two rows of `count` elements: an element of each in a lane. second may be null, and then is zeros.
@@ -36,7 +49,7 @@ CONVLAB_INLINE Vec<float> load_pairs(const uint16_t* first, const uint16_t* seco
       transpose<float>(block);
 #pragma GCC unroll 16
       for (int l = 0; l < 16; l++)
-        if (l < count) _mm512_mask_storeu_epi32(to + (j + l) * to_stride + i, first_lanes(pairs), (__m512i)block[l]);
+        if (l < count) store_halves(to + (j + l) * to_stride + i, 2 * pairs, (__m512i)block[l]);
     }
 }
 
@@ -49,10 +62,6 @@ CONVLAB_INLINE Vec<float> load_pairs(const uint16_t* first, const uint16_t* seco
   }
 }
 
-CONVLAB_INLINE __mmask32 first_halves(int count) {
-  return __mmask32(count >= 32 ? ~0u : count <= 0 ? 0u : (1u << count) - 1);
-}
-
 // from [rows, columns], up to 16 rows `stride` apart -> to [padded columns / 2, 16, 2], with zeros
 [[gnu::noinline]] inline void turn_pairs(const uint16_t* from, int64_t stride, int rows, int columns, uint16_t* to,
                                          int padded) {
@@ -60,8 +69,7 @@ CONVLAB_INLINE __mmask32 first_halves(int count) {
     Vec<float> block[16];
 #pragma GCC unroll 16
     for (int l = 0; l < 16; l++)
-      block[l] = l < rows ? (Vec<float>)_mm512_maskz_loadu_epi16(first_halves(columns - j), from + l * stride + j)
-                          : Vec<float>{};
+      block[l] = l < rows ? (Vec<float>)load_halves(from + l * stride + j, columns - j) : Vec<float>{};
     transpose<float>(block);
 #pragma GCC unroll 16
     for (int l = 0; l < 16; l++, to += 32)
