@@ -196,7 +196,7 @@ struct Tables {
 };
 
 // wgrad's strips, so that x and dy of a strip, for a block of 32 channels, are near the L1
-constexpr int64_t kSumPositions = 768, kFewPositions = 256, kPositionBytes = 1 << 20;
+constexpr int64_t kSumPositions = 384, kFewPositions = 256, kPositionBytes = 1 << 20;  // 768: 0.8
 constexpr int64_t kSliceBytes = 4 << 20;  // of all slices' sums together
 constexpr int kShortRow = 32;  // of 1 x 1 filters: small images of such rows are one row
 
