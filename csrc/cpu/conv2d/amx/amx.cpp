@@ -9,6 +9,8 @@ namespace convlab::amx {
 namespace {
 
 constexpr int64_t kFaster = 16;  // than what pieces.h counts with
+constexpr int64_t kPixelWork =
+    96;  // multiply-adds in the time in which a pixel of a panel of channels is copied and rounded
 
 bool all_finite(const uint16_t* elements, int64_t count) {
   int16_t largest = 0;  // of the magnitudes' bits: a maximum that any vectors have
@@ -58,7 +60,9 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
     const CpuScratch own(CpuScratch::own, elements * int64_t(sizeof(float)));
     f(t, o.second, shared.weights, begin, end, own.get());
   });
-  over_pieces(plan, t.product.multiply_adds() / kFaster,
+  const Product& product = t.product;
+  const int64_t pixels = int64_t(product.images) * product.rows.target * product.columns.target;
+  over_pieces(plan, product.multiply_adds() / kFaster + pixels * groups * t.panels() * kPixelWork,
               [&, f = kernels::amx.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
                 f(t, o.first, shared.weights, shared.bias, o.output, begin, end, scratch);
               });

@@ -14,6 +14,8 @@
 
 namespace convlab::CONVLAB_ISA::amx {
 
+constexpr int kFewChannels = 16;  // of a pixel: a vector has two or more
+
 // A strip's source: rows of images from `row0` on, in a panel or where it lies
 struct Source {
   const char* data;
@@ -52,7 +54,15 @@ inline Source look(const AmxProduct& a, const uint16_t* source, const Strip& s, 
             end = inside < begin     ? begin
                   : inside < columns ? inside
                                      : columns;
-  for (int n = s.n0; n < s.n1; n++, source += p.source.n)
+  const bool planes = p.source.w == 1 && p.source.c != 1,
+             whole = planes && a.first_column == 0 && columns == p.source.h && first >= 0 &&
+                     last < p.rows.source;  // rows without gaps
+  for (int n = s.n0; n < s.n1; n++, source += p.source.n) {
+    if (whole) {
+      turn(source + first * p.source.h, p.source.c, p.depth, (last - first + 1) * columns, panel + (n - s.n0) * image,
+           channels, channels);
+      continue;
+    }
     for (int h = first; h <= last; h++) {
       uint16_t* const to = panel + (n - s.n0) * image + (h - first) * row;
       if (h < 0 || h >= p.rows.source) {
@@ -62,7 +72,11 @@ inline Source look(const AmxProduct& a, const uint16_t* source, const Strip& s, 
       clear(to, int64_t(begin) * channels), clear(to + int64_t(end) * channels, int64_t(columns - end) * channels);
       const uint16_t* from = source + h * p.source.h + (a.first_column + begin) * p.source.w;
       uint16_t* pixel = to + int64_t(begin) * channels;
-      if (p.source.w == 1 && p.source.c != 1) {
+      if (p.source.w == p.depth && channels <= kFewChannels) {
+        widen(from, end - begin, p.depth, pixel, channels);
+        continue;
+      }
+      if (planes) {
         turn(from, p.source.c, p.depth, end - begin, pixel, channels, channels);
         continue;
       }
@@ -72,6 +86,7 @@ inline Source look(const AmxProduct& a, const uint16_t* source, const Strip& s, 
         }
       }
     }
+  }
   return {reinterpret_cast<const char*>(panel), image * 2, row * 2, int64_t(channels) * 2, first};
 }
 

@@ -77,6 +77,21 @@ CONVLAB_INLINE Vec<float> load_pairs(const uint16_t* first, const uint16_t* seco
   }
 }
 
+// from [pixels, channels] -> to [pixels, padded], with zeros; padded up to 32. As many pixels at a time as a vector has.
+[[gnu::noinline]] inline void widen(const uint16_t* from, int pixels, int channels, uint16_t* to, int padded) {
+  const int at_once = 32 / padded;
+  uint16_t from_lane[32] = {};
+  uint32_t real = 0;
+  for (int i = 0; i < at_once * padded; i++)
+    if (i % padded < channels) from_lane[i] = uint16_t(i / padded * channels + i % padded), real |= 1u << i;
+  const __m512i lanes = _mm512_loadu_si512(from_lane);
+  for (int i = 0; i < pixels; i += at_once) {
+    const int count = pixels - i < at_once ? pixels - i : at_once;
+    const __m512i some = load_halves(from + i * channels, count * channels);
+    store_halves(to + i * padded, count * padded, _mm512_maskz_permutexvar_epi16(real, lanes, some));
+  }
+}
+
 CONVLAB_INLINE void clear(uint16_t* to, int64_t count) { __builtin_memset(to, 0, size_t(count) * sizeof(uint16_t)); }
 
 }  // namespace convlab::CONVLAB_ISA::amx
