@@ -55,6 +55,11 @@ def test_operations_of_a_layer(layer):
     assert layer.flops == 2 * layer.N * y.double().sum()
 
 
+def test_a_cpu_convolves_in_bfloat16_where_it_is_asked_to():
+    usual, both = ({case.precision for case in cases_of(zoo("cpu"), "cpu", half=half)} for half in (False, True))
+    assert usual == {"float32"} and both == {"float32", "bfloat16"}
+
+
 def test_steps_count_every_convolution():
     for network in networks.NETWORKS:
         x = torch.zeros(1, *network.convolutions[0].x[1:])
