@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace convlab {
 namespace {
@@ -30,13 +31,16 @@ bool runs_here(const std::string& name) {
   return name == "baseline";
 }
 
+constexpr std::string_view kWithAmx = "avx512";  // the set whose kernels use AMX; a build may lack it
+
 // What AMX's kernels are made of
 bool processor_has_amx() {
 #if defined(CONVLAB_HAS_AMX)
   constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;  // of leaf 7, edx
   constexpr unsigned kAvx512Bf16 = 1u << 5;  // of leaf 7.1, eax
   unsigned a, b, c, d;
-  if (!runs_here("avx512") || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & kAmxBf16) || !(d & kAmxTile))
+  if (!runs_here(std::string(kWithAmx)) || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & kAmxBf16) ||
+      !(d & kAmxTile))
     return false;
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kAvx512Bf16);
 #else
@@ -62,7 +66,7 @@ std::string asked_for() {
 
 int choose() {
   const std::string asked = asked_for();
-  std::string names = processor_has_amx() ? "amx" : "";
+  std::string names = kAll[0]->name == kWithAmx && processor_has_amx() ? "amx" : "";
   for (int i = 0; i < kSets; i++) {
     if (!runs_here(kAll[i]->name)) continue;
     if (asked.empty() || asked == kAll[i]->name || (asked == "amx" && names == "amx")) return i;
@@ -79,8 +83,8 @@ int set_in_use() {
 }
 
 bool has_amx() {
-  static const bool has =
-      (asked_for().empty() || asked_for() == "amx") && set_in_use() == 0 && processor_has_amx() && system_allows_amx();
+  static const bool has = (asked_for().empty() || asked_for() == "amx") && instruction_set().name == kWithAmx &&
+                          processor_has_amx() && system_allows_amx();
   return has;
 }
 

@@ -63,7 +63,7 @@ struct AmxBench {
   float* sums;  // of two tiles of pixels and a panel of channels
 
   template <class Memory> CONVLAB_INLINE AmxBench(Memory& memory, const AmxProduct& p) {
-    memory.take(source, p.in_place ? 0 : p.panel_elements + kDepth);
+    memory.take(source, p.in_place ? 0 : p.panel_elements);
     memory.take(tiles, p.tiles);
     memory.take(runs, p.most_runs);
     memory.take(sums, 2 * kRows * kPanel);

@@ -3,8 +3,8 @@
 // side in the panel, so that layers of few channels have long runs, too. Two tiles of pixels meet two of channels: four
 // loads for four products, which take as long as these.
 //
-// What bounds it: an eighth of the time of float32's multiply-adds is left for them, so copying the source and rounding
-// what is written take as long as the products where filters are 1 x 1 or channels few.
+// What bounds it: products are so fast that copying the source and rounding what is written take as long as they do where
+// filters are 1 x 1 or channels few; and memory, of which a step reads 2 KB or more.
 #include "cpu/conv2d/amx/pairs.h"
 #include "cpu/conv2d/block/ending.h"
 #include "cpu/conv2d/packed_weights.h"
@@ -231,8 +231,7 @@ struct AskedFor {
   int first, end;
 };
 
-// Two tiles of pixels, or one, times a panel of channels, or half of one. ahead: what the next tiles will read is asked
-// for, `near` bytes from what these do
+// Two tiles of pixels, or one, times a panel of channels, or half of one
 template <bool two, bool right>
 CONVLAB_AMX void products(const Segment& g, const int64_t* runs, int64_t run_count, const char* upper,
                           const char* lower, int64_t row, const char* weights, float* sums, const AskedFor& ahead) {
@@ -354,7 +353,7 @@ CONVLAB_AMX void run(const AmxProduct& a, const uint16_t* source, const char* we
                    .last = first + a.panels_per_piece < panels ? first + a.panels_per_piece : panels},
                   s, bench);
   }
-  let_go();
+  _tile_release();
 }
 
 void pack(const AmxProduct& a, const bfloat16* w, char* packed, int64_t begin, int64_t end, float* scratch) {

@@ -186,7 +186,7 @@ CONVLAB_AMX void wgrad(const AmxWgrad& a, const uint16_t* dy, const uint16_t* x,
       }
     }
   }
-  let_go();
+  _tile_release();
 }
 
 }  // namespace convlab::CONVLAB_ISA::amx

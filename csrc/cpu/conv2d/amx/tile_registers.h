@@ -32,14 +32,10 @@ struct Shapes {
   }
 };
 
-// The instructions say nothing of the memory that they read: the compiler is told here
-CONVLAB_INLINE void memory_is_written() { asm volatile("" : : : "memory"); }
-
 CONVLAB_AMX CONVLAB_INLINE void shape(const Shapes& shapes) {
-  memory_is_written();
+  asm volatile("" : : : "memory");  // the instructions do not say what they read: it has to be in memory from here on
   _tile_loadconfig(&shapes);
 }
-CONVLAB_AMX CONVLAB_INLINE void let_go() { _tile_release(); }
 
 }  // namespace convlab::CONVLAB_ISA::amx
 
