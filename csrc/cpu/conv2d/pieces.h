@@ -1,6 +1,7 @@
 // An algorithm's pieces of work, spread over threads.
 #pragma once
 #include "cpu/conv2d/cpu_rung.h"
+#include "cpu/conv2d/filters.h"
 #include "cpu/parallel.h"
 #include "cpu/scratch.h"
 
@@ -14,6 +15,15 @@ template <class F> void over_pieces(const CpuPlan& plan, int64_t work, const F& 
     const CpuScratch own(CpuScratch::own, plan.scratch);
     f(begin, end, own.get());
   });
+}
+
+// Adds up wgrad's slices, sums [slices, vectors, elements of a vector] -> w
+inline void add_up(const Filters& f, DType dtype, const char* sums, int slices, int64_t vectors, int64_t elements,
+                   void* w) {
+  parallel_over(vectors, elements * slices,
+                [&, unpack = kernels::unpack_weights.of(dtype)](int64_t begin, int64_t end) {
+                  unpack(f, sums + begin * elements * sum_bytes(dtype), slices, vectors * elements, w, begin, end);
+                });
 }
 
 }  // namespace convlab

@@ -9,8 +9,7 @@ namespace convlab::amx {
 namespace {
 
 constexpr int64_t kFaster = 16;  // than what pieces.h counts with
-constexpr int64_t kPixelWork =
-    96;  // multiply-adds in the time in which a pixel of a panel of channels is copied and rounded
+constexpr int64_t kPixelWork = 96;  // multiply-adds in the time that copying and rounding a panel's pixel takes
 
 bool all_finite(const uint16_t* elements, int64_t count) {
   int16_t largest = 0;  // of the magnitudes' bits: a maximum that any vectors have
@@ -33,10 +32,8 @@ void wgrad(const CpuPlan& plan, const Problem& p, const Operands& o) {
               [&, f = kernels::amx_wgrad.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
                 f(a, o.first, o.second, sums, begin, end, scratch);
               });
-  const int64_t vectors = int64_t(a.product.groups) * a.vectors(), vector = a.sums() / a.vectors();
-  parallel_over(vectors, vector * a.slices, [&, f = kernels::unpack_weights.of(p.dtype)](int64_t begin, int64_t end) {
-    f(a.filters, sums + begin * vector, a.slices, vectors * vector, o.output, begin, end);
-  });
+  add_up(a.filters, p.dtype, shared.weights, a.slices, int64_t(a.product.groups) * a.vectors(), a.sums() / a.vectors(),
+         o.output);
 }
 
 void run(const CpuPlan& plan, const Problem& p, const Operands& o) {

@@ -81,9 +81,8 @@ inline Source look(const AmxProduct& a, const uint16_t* source, const Strip& s, 
         continue;
       }
       for (int w = begin; w < end; w++, from += p.source.w, pixel += channels) {
-        for (int c = 0; c < channels; c += 32) {
+        for (int c = 0; c < channels; c += 32)
           store_halves(pixel + c, channels - c, load_halves(from + c, p.depth - c));
-        }
       }
     }
   }
@@ -236,36 +235,17 @@ template <bool two, bool right>
 CONVLAB_AMX void products(const Segment& g, const int64_t* runs, int64_t run_count, const char* upper,
                           const char* lower, int64_t row, const char* weights, float* sums, const AskedFor& ahead) {
   const int64_t tile = int64_t(g.depth / 2) * kRowBytes;
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  clear_sums();
   for (int64_t r = 0; r < run_count; r++) {
     int64_t at = runs[r];
     for (int i = 0; i < g.blocks; i++, at += g.depth * 2, weights += 2 * tile) {
-      _tile_loadd(6, weights, kRowBytes);
-      _tile_loadd(4, upper + at, row);
-      _tile_dpbf16ps(0, 4, 6);
-      if (right) {
-        _tile_loadd(7, weights + tile, kRowBytes);
-        _tile_dpbf16ps(1, 4, 7);
-      }
-      if (two) {
-        _tile_loadd(5, lower + at, row);
-        _tile_dpbf16ps(2, 5, 6);
-        if (right) _tile_dpbf16ps(3, 5, 7);
-      }
+      step<two, right>(upper + at, lower + at, row, weights, tile);
       for (int m = ahead.first; m < ahead.end; m++)
         __builtin_prefetch(upper + at + ahead.bytes + m * row, 0, 2),
             __builtin_prefetch(lower + at + ahead.bytes + m * row, 0, 2);
     }
   }
-  constexpr int64_t kStride = kPanel * int64_t(sizeof(float));
-  _tile_stored(0, sums, kStride);
-  if (right) _tile_stored(1, sums + kColumns, kStride);
-  float* const second = sums + kRows * kPanel;
-  if (two) _tile_stored(2, second, kStride);
-  if (two && right) _tile_stored(3, second + kColumns, kStride);
+  store_sums<two, right>(sums, kPanel * int64_t(sizeof(float)), kRows * kPanel, kColumns);
 }
 
 // A segment of a strip, and the panels [first, last) of channels

@@ -101,36 +101,17 @@ inline void take_planes(const AmxWgrad& a, const uint16_t* x, const Strip& s, co
 template <bool lower, bool right>
 CONVLAB_AMX void sum_positions(const char* x, const char* below, int64_t row, const char* dy, int64_t vector,
                                int64_t steps, bool begins, float* sums, int64_t sums_below, int64_t sums_right) {
-  float* const second = sums + sums_below;
-  if (begins) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  } else {
+  if (begins) clear_sums();
+  else {
+    float* const second = sums + sums_below;
     _tile_loadd(0, sums, kRowBytes);
     if (right) _tile_loadd(1, sums + sums_right, kRowBytes);
     if (lower) _tile_loadd(2, second, kRowBytes);
     if (lower && right) _tile_loadd(3, second + sums_right, kRowBytes);
   }
-  for (int64_t i = 0; i < steps; i++, x += kRowBytes, below += kRowBytes, dy += kRows * kRowBytes) {
-    _tile_loadd(6, dy, kRowBytes);
-    _tile_loadd(4, x, row);
-    _tile_dpbf16ps(0, 4, 6);
-    if (right) {
-      _tile_loadd(7, dy + vector, kRowBytes);
-      _tile_dpbf16ps(1, 4, 7);
-    }
-    if (lower) {
-      _tile_loadd(5, below, row);
-      _tile_dpbf16ps(2, 5, 6);
-      if (right) _tile_dpbf16ps(3, 5, 7);
-    }
-  }
-  _tile_stored(0, sums, kRowBytes);
-  if (right) _tile_stored(1, sums + sums_right, kRowBytes);
-  if (lower) _tile_stored(2, second, kRowBytes);
-  if (lower && right) _tile_stored(3, second + sums_right, kRowBytes);
+  for (int64_t i = 0; i < steps; i++, x += kRowBytes, below += kRowBytes, dy += kRows * kRowBytes)
+    step<lower, right>(x, below, row, dy, vector);
+  store_sums<lower, right>(sums, kRowBytes, sums_below, sums_right);
 }
 
 // A strip's products of a block of channels of x and some vectors of dy's

@@ -37,6 +37,41 @@ CONVLAB_AMX CONVLAB_INLINE void shape(const Shapes& shapes) {
   _tile_loadconfig(&shapes);
 }
 
+CONVLAB_AMX CONVLAB_INLINE void clear_sums() {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+}
+
+// Two tiles of rows, `row` bytes from row to row, or the upper one alone, times two of columns, the second `next` bytes behind
+// the first, or that alone
+template <bool two, bool right>
+CONVLAB_AMX CONVLAB_INLINE void step(const char* upper, const char* lower, int64_t row, const char* columns,
+                                     int64_t next) {
+  _tile_loadd(6, columns, kRowBytes);
+  _tile_loadd(4, upper, row);
+  _tile_dpbf16ps(0, 4, 6);
+  if (right) {
+    _tile_loadd(7, columns + next, kRowBytes);
+    _tile_dpbf16ps(1, 4, 7);
+  }
+  if (two) {
+    _tile_loadd(5, lower, row);
+    _tile_dpbf16ps(2, 5, 6);
+    if (right) _tile_dpbf16ps(3, 5, 7);
+  }
+}
+
+// The step's sums: `row` bytes from row to row, those of the lower tile and of the right one so many floats further
+template <bool two, bool right>
+CONVLAB_AMX CONVLAB_INLINE void store_sums(float* sums, int64_t row, int64_t lower, int64_t next) {
+  _tile_stored(0, sums, row);
+  if (right) _tile_stored(1, sums + next, row);
+  if (two) _tile_stored(2, sums + lower, row);
+  if (two && right) _tile_stored(3, sums + lower + next, row);
+}
+
 }  // namespace convlab::CONVLAB_ISA::amx
 
 #endif

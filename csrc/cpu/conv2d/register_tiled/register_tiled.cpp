@@ -46,11 +46,7 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
                   f(t, o.first, o.second, o.output, shared.weights, begin, end, scratch);
                 });
     if (t.slices == 1) return;
-    return parallel_over(vectors, elements * t.slices,
-                         [&, f = kernels::unpack_weights.of(p.dtype)](int64_t begin, int64_t end) {
-                           f(t.filters, shared.weights + begin * elements * sum_bytes(p.dtype), t.slices,
-                             vectors * elements, o.output, begin, end);
-                         });
+    return add_up(t.filters, p.dtype, shared.weights, t.slices, vectors, elements, o.output);
   }
   TiledProduct finished = t;
   finished.ending = o.ending;
