@@ -59,10 +59,11 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
   });
   const Product& product = t.product;
   const int64_t pixels = int64_t(product.images) * product.rows.target * product.columns.target;
-  over_pieces(plan, product.multiply_adds() / kFaster + pixels * groups * t.panels() * kPixelWork,
-              [&, f = kernels::amx.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
-                f(t, o.first, shared.weights, shared.bias, o.output, begin, end, scratch);
-              });
+  over_pieces(
+      plan, product.multiply_adds() / kFaster + pixels * groups * t.panels() * kPixelWork,
+      [&, f = (t.planes ? kernels::amx_planes : kernels::amx).of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
+        f(t, o.first, shared.weights, shared.bias, o.output, begin, end, scratch);
+      });
 }
 
 const Runs registered(rung, run);

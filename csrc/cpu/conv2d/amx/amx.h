@@ -40,6 +40,11 @@ struct AmxProduct {
   int pixel_channels;  // of a panel: `depth` and zeros, so that blocks come out even
   int first_column, panel_columns;  // of a panel, as columns of the source
   bool in_place;  // the source is read where it lies
+  bool planes;  // source and target lie in planes, and a panel is pairs of elements' rows, taken apart by the stride
+  bool taps_in_panel;  // of planes: elements are channels for each tap of a row, so that few channels fill a step
+  bool whole_rows;  // of planes: without gaps between them, or with those that taps in the panel pass over
+  int elements;  // of a panel of planes, with zeros: even
+  int rows_apart = 1, columns_apart = 1, row_phases_read = 1, column_phases_read = 1;  // of planes
   int64_t panel_rows, panel_elements, tiles, most_runs;  // of a strip, at most
   int64_t panel_weights;  // bytes of a panel of channels
   int panels_per_piece;
@@ -47,13 +52,30 @@ struct AmxProduct {
 
   CONVLAB_INLINE int panels() const { return (product.width + kPanel - 1) / kPanel; }
   CONVLAB_INLINE int parts() const { return (panels() + panels_per_piece - 1) / panels_per_piece; }
-  CONVLAB_INLINE bool channels_last() const { return product.target.c == 1; }
 };
 
-// Positions of a segment that a tile register holds: their first, and where the source of their first lies
+// How a panel of planes lies: [pairs of elements, row phases, column phases, images, rows, columns] of two elements each
+struct PlanesPanel {
+  int rows, columns;  // of a phase
+  int64_t row, image, column_phase, row_phase, pair;  // from one to the next, in pairs
+
+  CONVLAB_INLINE PlanesPanel(const AmxProduct& a, int images, int64_t source_rows)
+      : rows(int((source_rows + a.rows_apart - 1) / a.rows_apart)),
+        columns((a.panel_columns + a.columns_apart - 1) / a.columns_apart),
+        row(columns),
+        image(rows * row),
+        column_phase(images * image),
+        row_phase(a.column_phases_read * column_phase),
+        pair(round_up(a.row_phases_read * row_phase, kColumns)) {
+    if (pair / kColumns % 2 == 0) pair += kColumns;  // lest rows of a tile meet in the same sets of the L1
+  }
+};
+
+// Positions of a segment that a tile has: their first, and where the source of their first lies
 struct PixelTile {
   int64_t source;  // bytes
   int n, row, column;  // of the strip's images and of the segment
+  bool joins;  // the next tile's positions follow
 };
 
 struct AmxBench {
@@ -66,7 +88,7 @@ struct AmxBench {
     memory.take(source, p.in_place ? 0 : p.panel_elements);
     memory.take(tiles, p.tiles);
     memory.take(runs, p.most_runs);
-    memory.take(sums, 2 * kRows * kPanel);
+    memory.take(sums, 2 * kRows * kPanel + kPanel);  // what a row that begins later reads behind the last
   }
 };
 
@@ -111,6 +133,8 @@ CONVLAB_KERNEL(amx_pack,
 // bias: floats [groups, panels, kPanel]
 CONVLAB_KERNEL(amx, void(const amx::AmxProduct&, const void* source, const void* weights, const void* bias,
                          void* target, int64_t begin, int64_t end, char* scratch));
+CONVLAB_KERNEL(amx_planes, void(const amx::AmxProduct&, const void* source, const void* weights, const void* bias,
+                                void* target, int64_t begin, int64_t end, char* scratch));
 
 // dy, x -> sums [slices, groups, vectors, R S, depth, kColumns]; the pieces are [slices, groups, shares, parts]
 CONVLAB_KERNEL(amx_wgrad, void(const amx::AmxWgrad&, const void* dy, const void* x, float* sums, int64_t begin,

@@ -5,10 +5,10 @@
 //
 // What bounds it: products are so fast that copying the source and rounding what is written take as long as they do where
 // filters are 1 x 1 or channels few; and memory, of which a step reads 2 KB or more.
+#include "cpu/conv2d/amx/finishing.h"
 #include "cpu/conv2d/amx/pairs.h"
-#include "cpu/conv2d/block/ending.h"
+#include "cpu/conv2d/amx/tiles.h"
 #include "cpu/conv2d/packed_weights.h"
-#include "cpu/conv2d/strips.h"
 
 #if defined(CONVLAB_HAS_AMX) && defined(__AVX512F__)
 
@@ -16,37 +16,12 @@ namespace convlab::CONVLAB_ISA::amx {
 
 constexpr int kFewChannels = 16;  // of a pixel: a vector has two or more
 
-// A strip's source: rows of images from `row0` on, in a panel or where it lies
-struct Source {
-  const char* data;
-  int64_t image, row, pixel;  // bytes
-  int row0;
-};
-
-// Positions [begin, end) of a phase whose targets lie in [row0, row1)
-struct Lines {
-  int begin, end;
-};
-CONVLAB_INLINE int rounded_up(int a, int b) { return a <= 0 ? 0 : (a + b - 1) / b; }
-CONVLAB_INLINE Lines lines_of(const Phase& p, int row0, int row1) {
-  const int begin = rounded_up(row0 - p.at, p.at_step), end = rounded_up(row1 - p.at, p.at_step);
-  return {begin < p.count ? begin : p.count, end < p.count ? end : p.count};
-}
-
 inline Source look(const AmxProduct& a, const uint16_t* source, const Strip& s, int group, uint16_t* panel) {
   const Product& p = a.product;
   source += int64_t(group) * p.depth * p.source.c + s.n0 * p.source.n;
-  if (a.in_place) return {reinterpret_cast<const char*>(source), p.source.n * 2, p.source.h * 2, p.source.w * 2, 0};
-  int first = 0, last = -1;
-  for (int i = 0; i < a.row_phases; i++) {
-    const Phase& rows = a.rows[i];
-    const Lines lines = lines_of(rows, s.row0, s.row1);
-    if (!rows.tap_count || lines.begin >= lines.end) continue;
-    const int from = rows.from + lines.begin * rows.from_step,
-              end = rows.from + (lines.end - 1) * rows.from_step + rows.offsets[rows.tap_count - 1];
-    const bool none = last < first;
-    first = none || from < first ? from : first, last = none || last < end ? end : last;
-  }
+  if (a.in_place) return {reinterpret_cast<const char*>(source), p.source.n * 2, p.source.h * 2, p.source.w * 2, 0, 0};
+  int first, last;
+  rows_read(a, s, first, last);
   const int channels = a.pixel_channels, columns = a.panel_columns;
   const int64_t row = int64_t(columns) * channels, image = (last - first + 1) * row;
   const int left = a.first_column < 0 ? -a.first_column : 0, begin = left < columns ? left : columns,
@@ -86,141 +61,38 @@ inline Source look(const AmxProduct& a, const uint16_t* source, const Strip& s, 
       }
     }
   }
-  return {reinterpret_cast<const char*>(panel), image * 2, row * 2, int64_t(channels) * 2, first};
+  return {reinterpret_cast<const char*>(panel), image * 2, row * 2, int64_t(channels) * 2, first, a.first_column};
 }
-
-// How a segment's positions become rows of tiles: of a row of the target each, or, where nothing but a gap is between
-// rows, of an image or of all images, gaps included
-struct Cut {
-  int tile_rows;  // in pixels of the source: of a tile register
-  int64_t count;  // tiles
-};
-
-// Of the tiles of a segment; cost: what products of so many rows take, measured
-CONVLAB_INLINE double cost(int64_t tiles, int rows) { return double(tiles) * (13 + 0.28 * rows); }
-
-inline Cut cut(const AmxProduct& a, const Segment& g, const Source& source, const Strip& s, const Lines& lines,
-               PixelTile* tiles) {
-  const Phase &rows = a.rows[g.rows], &columns = a.columns[g.columns];
-  const int images = s.n1 - s.n0, count = lines.end - lines.begin, width = columns.count;
-  const int64_t step = columns.from_step * source.pixel, pitch = source.row * rows.from_step;
-  const bool read = rows.tap_count && columns.tap_count;  // of what no tap reaches nothing is
-  const bool merges = read && pitch % step == 0, merges_all = merges && source.image % pitch == 0;
-  // from a row to the next, and from an image to the next
-  const int64_t in_pitch = merges ? pitch / step : width, in_image = merges ? source.image / step : width;
-  struct Way {
-    int64_t runs, length;
-  };
-  const Way ways[] = {{int64_t(images) * count, width},
-                      {images, (count - 1) * in_pitch + width},
-                      {1, (images - 1) * in_image + (count - 1) * in_pitch + width}};
-  int best = 0;
-  Cut cuts[3];
-  for (int w = 0; w < (merges_all ? 3 : merges ? 2 : 1); w++) {
-    const int64_t in_run = (ways[w].length + kRows - 1) / kRows;
-    cuts[w] = {int((ways[w].length + in_run - 1) / in_run), ways[w].runs * in_run};
-    if (cuts[w].count <= cuts[0].count &&
-        cost(cuts[w].count, cuts[w].tile_rows) < cost(cuts[best].count, cuts[best].tile_rows))
-      best = w;
-  }
-  const Cut c = cuts[best];
-  const int64_t in_run = c.count / ways[best].runs,
-                first = (int64_t(rows.from) + lines.begin * rows.from_step - source.row0) * source.row +
-                        (columns.from - a.first_column) * source.pixel;
-  for (int64_t run = 0; run < ways[best].runs; run++) {
-    const int n0 = int(best == 0 ? run / count : best == 1 ? run : 0), row0 = int(best == 0 ? run % count : 0);
-    for (int64_t i = 0; i < in_run; i++) {
-      const int64_t last = ways[best].length - c.tile_rows, at = i * c.tile_rows < last ? i * c.tile_rows : last;
-      const int64_t image = best == 2 ? at / in_image : 0, line = best ? (at - image * in_image) / in_pitch : 0;
-      *tiles++ = {first + n0 * source.image + row0 * pitch + at * step, n0 + int(image), row0 + int(line),
-                  int(at - image * in_image - line * in_pitch)};
-    }
-  }
-  return c;
-}
-
-// Where a segment's sums become elements of the target
-struct Landing {
-  const AmxProduct& a;
-  Strip strip;
-  Lines lines;
-  const Phase &rows, &columns;
-  int64_t in_pitch, in_image;  // positions from row to row and from image to image
-
-  // f(first, count, to) for the runs of a tile's positions that lie in a row of the target, `to` where the first one's
-  // element of channel 0 goes
-  template <class F> CONVLAB_INLINE void each(const PixelTile& tile, int count, uint16_t* target, const F& f) const {
-    const Product& p = a.product;
-    int n = tile.n, row = tile.row, column = tile.column;
-    for (int m = 0; m < count;) {
-      int64_t gap = 0;
-      if (column >= columns.count) gap = in_pitch - column, column = 0, row++;  // between rows
-      else if (row >= lines.end - lines.begin) gap = in_image - row * in_pitch - column, column = 0, row = 0, n++;
-      if (gap) {
-        if (gap >= count - m) return;
-        m += int(gap);
-        continue;
-      }
-      const int left = columns.count - column, run = left < count - m ? left : count - m;
-      const int h = rows.at + (lines.begin + row) * rows.at_step, w = columns.at + column * columns.at_step;
-      f(m, run, target + (strip.n0 + n) * p.target.n + h * p.target.h + w * p.target.w);
-      m += run, column += run;
-      if (column == columns.count && in_pitch == column) column = 0, row++;
-    }
-  }
-};
-
-// What sums of 16 channels become beside their bias
-struct Finishing {
-  const float* bias;
-  const Ending& ending;
-  bool activates;
-
-  CONVLAB_AMX CONVLAB_INLINE Vec<float> of(const float* sums, int half) const {
-    Vec<float> v[1] = {load<float>(sums + half * kColumns) + load<float>(bias + half * kColumns)};
-    if (!activates) return v[0];
-    const __m256i written = (__m256i)_mm512_cvtneps_pbh((__m512)v[0]);  // as the layer alone has it
-    v[0] = load_half(reinterpret_cast<const bfloat16*>(&written));
-    activate<float>(ending, v);
-    return v[0];
-  }
-  // The instruction takes subnormal numbers for zeros, and an activation, as the layer alone, does not
-  CONVLAB_AMX CONVLAB_INLINE void write(Vec<float> v, int count, uint16_t* to) const {
-    CONVLAB_TOUCHES(to, count * sizeof(uint16_t));
-    __m256i bits;
-    if (activates) store_half(reinterpret_cast<bfloat16*>(&bits), v);
-    else bits = (__m256i)_mm512_cvtneps_pbh((__m512)v);
-    _mm256_mask_storeu_epi16(to, first_lanes(count), bits);
-  }
-};
 
 // Sums [count, kPanel] -> pixels with their channels side by side
-CONVLAB_AMX void to_pixels(const Finishing& f, const float* sums, int count, int lanes, uint16_t* to, int64_t step) {
+CONVLAB_AMX void to_pixels(const Finishing& f, const float* sums, const float* bias, int count, int lanes, uint16_t* to,
+                           int64_t step) {
   for (int m = 0; m < count; m++, to += step, sums += kPanel)
-    for (int half = 0; half * kColumns < lanes; half++)
-      f.write(f.of(sums, half), lanes - half * kColumns, to + half * kColumns);
+    for (int k = 0; k < lanes; k += kColumns)
+      write(f.of(load<float>(sums + k) + load<float>(bias + k)), lanes - k, to + k);
 }
 
-// Sums [count, kPanel] -> planes, `plane` apart, of whose rows elements are a step apart
-CONVLAB_AMX void to_planes(const Finishing& f, const float* sums, int count, int lanes, uint16_t* to, int64_t plane,
-                           int64_t step) {
-  for (int half = 0; half * kColumns < lanes; half++, to += kColumns * plane) {
+// Sums [count, kPanel], of up to 32 pixels -> planes, `plane` apart, of whose rows elements are a step apart. Two pixels'
+// elements share a lane while lanes and pixels change places.
+CONVLAB_AMX void to_planes(const Finishing& f, const float* sums, const float* bias, int count, int lanes, uint16_t* to,
+                           int64_t plane, int64_t step) {
+  const __m512i in_turns = (__m512i)HalfIndices{0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  for (int k = 0; k < lanes; k += kColumns) {
+    const Vec<float> more = load<float>(bias + k);
     Vec<float> block[kColumns];
 #pragma GCC unroll 16
-    for (int m = 0; m < kColumns; m++) block[m] = m < count ? f.of(sums + m * kPanel, half) : Vec<float>{};
-    transpose<float>(block);
-    const int channels = lanes - half * kColumns;
-#pragma GCC unroll 16
-    for (int c = 0; c < kColumns; c++) {
-      if (c >= channels) break;
-      if (step == 1) {
-        f.write(block[c], count, to + c * plane);
-        continue;
-      }
-      uint16_t elements[kColumns];
-      f.write(block[c], kColumns, elements);
-      for (int m = 0; m < count; m++) to[c * plane + m * step] = elements[m];
+    for (int m = 0; m < kColumns; m++) {
+      const float* const pixel = sums + 2 * m * kPanel + k;
+      block[m] = Vec<float>{};
+      if (2 * m < count)
+        block[m] = (Vec<float>)_mm512_maskz_permutexvar_epi16(
+            0xffffffff, in_turns, f.of(load<float>(pixel) + more, load<float>(pixel + kPanel) + more));
     }
+    transpose<float>(block);
+#pragma GCC unroll 16
+    for (int c = 0; c < kColumns; c++)
+      if (k + c < lanes) write_apart((__m512i)block[c], count, to + (k + c) * plane, step);
   }
 }
 
@@ -233,7 +105,8 @@ struct AskedFor {
 // Two tiles of pixels, or one, times a panel of channels, or half of one
 template <bool two, bool right>
 CONVLAB_AMX void products(const Segment& g, const int64_t* runs, int64_t run_count, const char* upper,
-                          const char* lower, int64_t row, const char* weights, float* sums, const AskedFor& ahead) {
+                          const char* lower, int64_t row, const char* weights, float* sums, int64_t sums_below,
+                          const AskedFor& ahead) {
   const int64_t tile = int64_t(g.depth / 2) * kRowBytes;
   clear_sums();
   for (int64_t r = 0; r < run_count; r++) {
@@ -245,7 +118,7 @@ CONVLAB_AMX void products(const Segment& g, const int64_t* runs, int64_t run_cou
             __builtin_prefetch(lower + at + ahead.bytes + m * row, 0, 2);
     }
   }
-  store_sums<two, right>(sums, kPanel * int64_t(sizeof(float)), kRows * kPanel, kColumns);
+  store_sums<two, right>(sums, kPanel * int64_t(sizeof(float)), sums_below, kColumns);
 }
 
 // A segment of a strip, and the panels [first, last) of channels
@@ -267,19 +140,15 @@ CONVLAB_AMX void run_segment(const Job& job, const Strip& s, const AmxBench& ben
   const Lines lines = lines_of(rows, s.row0, s.row1);
   if (lines.begin >= lines.end || !columns.count) return;
   const Cut c = cut(a, g, job.source, s, lines, bench.tiles);
-  int64_t* run = bench.runs;
-  for (int r = 0; r < rows.tap_count; r++)
-    for (int j = 0; j < g.runs; j++)
-      *run++ = rows.offsets[r] * job.source.row + columns.offsets[j * g.run_taps] * job.source.pixel;
-  const int64_t step = columns.from_step * job.source.pixel, run_count = run - bench.runs;
-  const Landing landing{a, s, lines, rows, columns, job.source.row * rows.from_step / step, job.source.image / step};
-  shape(Shapes(c.tile_rows, c.tile_rows, g.depth));
+  const int64_t step = job.source.beside(columns), run_count = runs_of(a, g, job.source, bench.runs);
+  const Landing landing(a, g, job.source, s, lines);
+  const Finishing finishing(a.ending);
+  shape(Shapes(c.size, c.size, g.depth));
   const bool near_weights = (job.last - job.first) * a.panel_weights <= kNearWeights;
   const int64_t at_once = near_weights ? 2 : c.count;
   for (int64_t t0 = 0; t0 < c.count; t0 += at_once)
     for (int i = job.first; i < job.last; i++) {
       const int lanes = p.width - i * kPanel < kPanel ? p.width - i * kPanel : kPanel;
-      const Finishing finishing{job.bias + i * kPanel, a.ending, a.ending.activation != Activation::none};
       uint16_t* const target = job.target + int64_t(i) * kPanel * p.target.c;
       const bool right = lanes > kColumns;
       const auto f = right ? &products<true, true> : &products<true, false>,
@@ -291,19 +160,22 @@ CONVLAB_AMX void run_segment(const Job& job, const Strip& s, const AmxBench& ben
         AskedFor ahead{};
         if (near_weights && more && a.in_place) {
           const int part = i - job.first, parts = job.last - job.first;
-          ahead = {tiles[2].source - tiles[0].source, part * c.tile_rows / parts, (part + 1) * c.tile_rows / parts};
+          ahead = {tiles[2].source - tiles[0].source, part * c.size / parts, (part + 1) * c.size / parts};
         }
         const char *const upper = job.source.data + tiles[0].source, *const lower =
                                                                          job.source.data + tiles[count - 1].source;
+        const bool joined = tiles[0].joins;
+        const int64_t second = (joined ? c.size : kRows) * kPanel;
         (count == 2 ? f : f_of_one)(g, bench.runs, run_count, upper, lower, step,
-                                    job.weights + i * a.panel_weights + g.weights, bench.sums, ahead);
-        for (int j = 0; j < count; j++)
-          landing.each(tiles[j], c.tile_rows, target,
+                                    job.weights + i * a.panel_weights + g.weights, bench.sums, second, ahead);
+        for (int j = 0; j < (joined ? 1 : count); j++)
+          landing.each(tiles[j], joined ? 2 * c.size : c.size, target,
                        [&](int first, int run, uint16_t* to) __attribute__((always_inline)) {
-                         const float* const sums = bench.sums + (j * kRows + first) * kPanel;
-                         if (a.channels_last())
-                           to_pixels(finishing, sums, run, lanes, to, columns.at_step * p.target.w);
-                         else to_planes(finishing, sums, run, lanes, to, p.target.c, columns.at_step * p.target.w);
+                         const float *const sums = bench.sums + j * second + first * kPanel, *const bias =
+                                                                                                 job.bias + i * kPanel;
+                         const int64_t beside = columns.at_step * p.target.w;
+                         if (p.target.c == 1) to_pixels(finishing, sums, bias, run, lanes, to, beside);
+                         else to_planes(finishing, sums, bias, run, lanes, to, p.target.c, beside);
                        });
       }
     }
@@ -336,9 +208,20 @@ CONVLAB_AMX void run(const AmxProduct& a, const uint16_t* source, const char* we
   _tile_release();
 }
 
+// A step's pairs of elements [depth / 2, kColumns, 2] -> a tile's rows [kColumns, depth]
+void turn_step(Vec<float> (&pairs)[kRows], int depth, char* to) {
+  for (int e = depth / 2; e < kRows; e++) pairs[e] = Vec<float>{};
+  transpose<float>(pairs);
+#pragma GCC unroll 16
+  for (int k = 0; k < kColumns; k++)
+    store_halves(reinterpret_cast<uint16_t*>(to) + k * depth, depth, (__m512i)pairs[k]);
+}
+
+constexpr float kZeros[kColumns] = {};
+
 void pack(const AmxProduct& a, const bfloat16* w, char* packed, int64_t begin, int64_t end, float* scratch) {
   const int vectors = a.panels() * 2, real = (a.product.width + kColumns - 1) / kColumns;
-  const int depth = a.product.depth;
+  const int depth = a.product.depth, channels = a.pixel_channels;
   for (int64_t i = begin; i < end; i++) {
     const int64_t group = i / vectors, vector = i % vectors;
     const bool empty = vector >= real;
@@ -347,17 +230,32 @@ void pack(const AmxProduct& a, const bfloat16* w, char* packed, int64_t begin, i
       const Phase &rows = a.rows[g->rows], &columns = a.columns[g->columns];
       const int64_t tile = int64_t(g->depth / 2) * kRowBytes;
       char* to = packed + (group * a.panels() + vector / 2) * a.panel_weights + g->weights + vector % 2 * tile;
-      int row_of_tile = 0;
+      const int real_taps = empty ? 0 : g->run_taps;
       for (int r = 0; r < rows.tap_count; r++)
-        for (int s = 0; s < g->runs * g->run_taps; s++) {
-          const float* const from =
-              scratch + (int64_t(rows.taps[r]) * a.filters.S + columns.taps[s]) * depth * kColumns;
-          for (int c = 0; c < a.pixel_channels; c += 2, to += kRowBytes) {
-            FloatBits both{};
-            if (!empty && c < depth) both = (FloatBits)load<float>(from + c * kColumns) >> 16;
-            if (!empty && c + 1 < depth) both |= (FloatBits)load<float>(from + (c + 1) * kColumns) & 0xffff0000u;
-            store<uint32_t>(reinterpret_cast<uint32_t*>(to), both);
-            if (++row_of_tile == g->depth / 2) row_of_tile = 0, to += tile;  // over the other vector's
+        for (int run = 0; run < g->runs; run++) {
+          const int* const taps = columns.taps + run * g->run_taps;
+          const float* const row_of_taps = scratch + int64_t(rows.taps[r]) * a.filters.S * depth * kColumns;
+          int tap = 0, c = 0;  // of the next element
+          const auto here = [&] { return row_of_taps + (int64_t(taps[tap]) * depth + c) * kColumns; };
+          const auto element = [&] {
+            const float* const from = tap < real_taps && c < depth ? here() : kZeros;
+            if (++c == channels) c = 0, tap++;
+            return from;
+          };
+          for (int b = 0; b < g->blocks; b++, to += 2 * tile) {  // over the other vector's
+            Vec<float> pairs[kRows];
+            for (int e = 0; e < g->depth / 2; e++) {
+              const float *first, *second;
+              if (tap < real_taps && c + 2 <= depth && c + 2 < channels)
+                first = here(), second = first + kColumns, c += 2;
+              else first = element(), second = element();
+              pairs[e] =
+                  (Vec<float>)((FloatBits)load<float>(first) >> 16 | ((FloatBits)load<float>(second) & 0xffff0000u));
+            }
+            if (a.planes) turn_step(pairs, g->depth, to);
+            else
+              for (int e = 0; e < g->depth / 2; e++)
+                store<float>(reinterpret_cast<float*>(to) + e * kColumns, pairs[e]);
           }
         }
     }

@@ -17,6 +17,9 @@ constexpr int64_t kStripBytes = 512 << 10, kLongStripBytes = 1 << 20;  // of the
 constexpr int64_t kLargeWeights = 1 << 20;  // more bytes come from L3 for every strip, so strips are long
 constexpr int64_t kStripPixels = 2048, kFewPixels = 256;
 constexpr int64_t kPiecesWanted = 16;
+constexpr int kMostApart = 2;  // columns of planes that the panel of planes takes apart
+constexpr int kFewChannelsOfPlanes = 16;  // whose taps of a row are in the panel
+constexpr int64_t kShortPlane = 128, kTermsOfPlanes = 400;
 
 inline bool can(const Problem& p) {
   const Conv2d& g = p.g;
@@ -115,12 +118,16 @@ struct Tables {
     t.rows = rows.all().data(), t.columns = columns.all().data(), t.row_phases = int(rows.all().size());
     Product& product = t.product;
     t.first_column = columns.first, t.panel_columns = columns.last - columns.first + 1;
-    // where it lies, a run of taps has nothing between its pixels
-    const bool inside = (product.groups == 1 || p.g.S == 1) && rows.first >= 0 && columns.first >= 0 &&
-                        rows.last < product.rows.source && columns.last < product.columns.source;
-    choose_channels(inside && product.source.c == 1);
-    t.in_place = inside && product.source.c == 1 && t.pixel_channels == product.depth;
-    if (t.in_place) t.first_column = 0, t.panel_columns = product.columns.source;
+    t.planes = takes_planes(read.g, p.pass);
+    if (t.planes) take_planes();
+    else {
+      // where it lies, a run of taps has nothing between its pixels
+      const bool inside = (product.groups == 1 || p.g.S == 1) && rows.first >= 0 && columns.first >= 0 &&
+                          rows.last < product.rows.source && columns.last < product.columns.source;
+      choose_channels(inside && product.source.c == 1);
+      t.in_place = inside && product.source.c == 1 && t.pixel_channels == product.depth;
+      if (t.in_place) t.first_column = 0, t.panel_columns = product.columns.source;
+    }
     for (int r = 0; r < int(rows.all().size()); r++)
       for (int c = 0; c < int(columns.all().size()); c++) add_segment(r, c);
     t.segments = segments.data(), t.segment_count = int(segments.size());
@@ -132,10 +139,48 @@ struct Tables {
     t.panels_per_piece = std::max(1, int((t.panels() + parts - 1) / parts));
   }
 
+  // Tiles of pixels, a panel's rows, are read faster than pairs of planes, whose rows lie far apart, and a tap's anywhere in
+  // their lines; but planes need not be turned. Measured.
+  bool takes_planes(const Conv2d& g, Pass pass) const {
+    const Strides &source = t.product.source, &target = t.product.target;
+    if (source.w != 1 || source.c == 1 || target.w != 1 || target.c == 1) return false;
+    if (pass == Pass::forward && g.stride_w > kMostApart) return false;
+    if (t.product.depth < kFewChannelsOfPlanes) return true;
+    int taps = 0, taps_of_row = 0;  // of a phase, at most
+    for (const Phase& r : rows.all())
+      for (const Phase& c : columns.all())
+        taps = std::max(taps, r.tap_count * c.tap_count), taps_of_row = std::max(taps_of_row, c.tap_count);
+    const bool scattered = pass == Pass::dgrad && g.stride_w > 1;
+    return int64_t(g.P) * g.Q >= kShortPlane &&
+           (taps_of_row == 1 || (scattered && taps_of_row == 2) || int64_t(t.product.depth) * taps <= kTermsOfPlanes);
+  }
+  // Of planes: where channels are few, and all positions meet the same taps of a row, these make a step longer
+  void take_planes() {
+    const Phase &row = t.rows[0], &column = t.columns[0];
+    const int depth = t.product.depth;
+    t.taps_in_panel = columns.all().size() == 1 && depth < kFewChannelsOfPlanes && column.tap_count > 1;
+    const bool plain = row.from_step == 1 && column.from_step == 1 && t.product.source.h == t.product.columns.source;
+    if (t.taps_in_panel) {
+      t.pixel_channels = depth;
+      t.whole_rows = plain && columns.first >= 0 && columns.last < t.product.columns.source;
+      t.panel_columns = t.whole_rows ? t.product.columns.source : column.count * column.from_step;
+    } else {
+      choose_channels(false);
+      t.whole_rows = plain && columns.first == 0 && t.panel_columns == t.product.columns.source;
+    }
+    t.elements = int(round_up(int64_t(t.pixel_channels) * (t.taps_in_panel ? column.tap_count : 1), 2));
+    const auto phases = [](const Phase& p, int apart) {
+      return p.tap_count ? std::min(apart, p.offsets[p.tap_count - 1] + 1) : 1;
+    };
+    t.rows_apart = std::max(1, row.from_step), t.columns_apart = std::max(1, column.from_step);
+    t.row_phases_read = phases(row, t.rows_apart);
+    t.column_phases_read = t.taps_in_panel ? 1 : phases(column, t.columns_apart);
+  }
+
   int64_t steps(int channels) {
     int64_t all = 0;
     for (const Phase& c : columns.all()) {
-      const int run = side_by_side(c) ? c.tap_count : 1;
+      const int run = in_a_run(c);
       if (c.tap_count) all += int64_t(c.tap_count / run) * (run * channels / block_of(run * channels));
     }
     return all;
@@ -150,10 +195,14 @@ struct Tables {
       if (const int64_t count = steps(channels); count < std::min(fewest, enough))
         fewest = count, t.pixel_channels = channels;
   }
+  int in_a_run(const Phase& columns) const {  // taps
+    const bool run = t.planes ? t.taps_in_panel : side_by_side(columns);
+    return run ? columns.tap_count : 1;
+  }
   void add_segment(int r, int c) {
     const Phase &row = t.rows[r], &column = t.columns[c];
     const bool empty = !row.tap_count || !column.tap_count;
-    const int run = side_by_side(column) ? column.tap_count : 1, elements = run * t.pixel_channels,
+    const int run = in_a_run(column), elements = t.planes ? t.elements : run * t.pixel_channels,
               depth = empty ? 2 : block_of(elements);
     const Segment s{.rows = r,
                     .columns = c,
@@ -166,10 +215,13 @@ struct Tables {
     t.most_runs = std::max(t.most_runs, int64_t(row.tap_count) * s.runs);
     t.panel_weights += int64_t(row.tap_count) * s.runs * s.blocks * depth * kPanel * 2;
   }
+  int64_t bytes_of_rows(int images, int64_t rows) const {  // of a panel
+    if (t.planes) return t.elements * 2 * PlanesPanel(t, images, rows).pair;
+    return images * rows * t.panel_columns * t.pixel_channels * 2;
+  }
   void cut() {
     Product& product = t.product;
-    const int64_t all_rows = rows.last - rows.first + 1,
-                  image = std::max<int64_t>(1, all_rows * t.panel_columns * t.pixel_channels * 2),
+    const int64_t all_rows = rows.last - rows.first + 1, image = std::max<int64_t>(1, bytes_of_rows(1, all_rows)),
                   pixels = std::max<int64_t>(1, int64_t(product.rows.target) * product.columns.target);
     const bool large = weight_bytes / std::max(1, product.groups) > kLargeWeights;
     const int64_t room = large ? kLongStripBytes : kStripBytes, fit = std::min(room / image, kStripPixels / pixels);
@@ -190,7 +242,7 @@ struct Tables {
       reach = std::max<int64_t>(reach, r.tap_count ? r.offsets[r.tap_count - 1] + std::abs(r.from) : 0);
     for (const Phase& c : columns.all()) longest = std::max<int64_t>(longest, c.count);
     t.panel_rows = std::min<int64_t>(all_rows, product.rows_per_strip * step + 2 * reach + 2);
-    t.panel_elements = product.images_per_strip * t.panel_rows * t.panel_columns * t.pixel_channels;
+    t.panel_elements = bytes_of_rows(product.images_per_strip, t.panel_rows) / 2;
     t.tiles = int64_t(product.images_per_strip) * product.rows_per_strip * ((longest + kRows - 1) / kRows);
   }
 };

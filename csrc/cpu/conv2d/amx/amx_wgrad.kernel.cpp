@@ -62,8 +62,6 @@ struct Along {
   }
 };
 
-CONVLAB_INLINE int least_of(int a, int b) { return a < b ? a : b; }
-
 // `channels` channels of x -> planes [channels, phases, plane]
 inline void take_planes(const AmxWgrad& a, const uint16_t* x, const Strip& s, const Positions& all, int channels,
                         uint16_t* panel) {

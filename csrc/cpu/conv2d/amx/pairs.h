@@ -6,7 +6,11 @@
 
 namespace convlab::CONVLAB_ISA::amx {
 
-CONVLAB_INLINE __mmask16 first_lanes(int count) { return __mmask16(count >= 16 ? 0xffff : (1u << count) - 1); }
+using HalfIndices [[gnu::vector_size(64)]] = uint16_t;
+
+CONVLAB_INLINE __mmask16 first_lanes(int count) {
+  return __mmask16(count >= 16 ? 0xffff : count <= 0 ? 0 : (1u << count) - 1);
+}
 
 // `count` elements, up to 16, in lanes of 32 bits
 CONVLAB_INLINE __m512i load_some_bits(const uint16_t* p, int count) {
@@ -92,7 +96,10 @@ CONVLAB_INLINE Vec<float> load_pairs(const uint16_t* first, const uint16_t* seco
   }
 }
 
-CONVLAB_INLINE void clear(uint16_t* to, int64_t count) { __builtin_memset(to, 0, size_t(count) * sizeof(uint16_t)); }
+template <class T> CONVLAB_INLINE void clear(T* to, int64_t count) {
+  if (count > 0) __builtin_memset(to, 0, size_t(count) * sizeof(T));
+}
+CONVLAB_INLINE int least_of(int a, int b) { return a < b ? a : b; }
 
 }  // namespace convlab::CONVLAB_ISA::amx
 

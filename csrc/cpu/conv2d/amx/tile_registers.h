@@ -22,12 +22,12 @@ struct Shapes {
   uint16_t row_bytes[16] = {};
   uint8_t rows[16] = {};
 
-  // Tiles of `first` and `second` rows, `depth` elements each
-  Shapes(int first, int second, int depth) {
+  // Tiles of `first` and `second` rows, `depth` elements each, and of so many columns
+  Shapes(int first, int second, int depth, int columns = kColumns) {
     for (int i = 0; i < 8; i++) {
-      const bool sums = i < 4, columns = i >= 6, lower = sums ? i >= 2 : i == 5;
-      rows[i] = uint8_t(columns ? depth / 2 : lower ? second : first);
-      row_bytes[i] = uint16_t(sums || columns ? kRowBytes : depth * 2);
+      const bool sums = i < 4, pairs = i >= 6, lower = sums ? i >= 2 : i == 5;
+      rows[i] = uint8_t(pairs ? depth / 2 : lower ? second : first);
+      row_bytes[i] = uint16_t(sums || pairs ? columns * 4 : depth * 2);
     }
   }
 };
@@ -45,15 +45,15 @@ CONVLAB_AMX CONVLAB_INLINE void clear_sums() {
 }
 
 // Two tiles of rows, `row` bytes from row to row, or the upper one alone, times two of columns, the second `next` bytes behind
-// the first, or that alone
+// the first, or that alone; `pair` bytes from a row of their pairs to the next
 template <bool two, bool right>
 CONVLAB_AMX CONVLAB_INLINE void step(const char* upper, const char* lower, int64_t row, const char* columns,
-                                     int64_t next) {
-  _tile_loadd(6, columns, kRowBytes);
+                                     int64_t next, int64_t pair = kRowBytes) {
+  _tile_loadd(6, columns, pair);
   _tile_loadd(4, upper, row);
   _tile_dpbf16ps(0, 4, 6);
   if (right) {
-    _tile_loadd(7, columns + next, kRowBytes);
+    _tile_loadd(7, columns + next, pair);
     _tile_dpbf16ps(1, 4, 7);
   }
   if (two) {

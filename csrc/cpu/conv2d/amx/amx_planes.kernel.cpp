@@ -1,0 +1,206 @@
+// Forward and dgrad of planes by tile registers, with nothing turned: rows are channels of the target, whose weights they
+// have, and columns are pixels, whose elements lie in pairs: two channels' side by side, which is how a tile wants them. So
+// sums are rows of planes, and are written where they belong.
+//
+// The panel is taken apart by the stride, so that a tap is an address, and another tap another one; where channels are few,
+// a step has those of all taps of a row. A tile's positions go on over gaps between rows, and images.
+//
+// What bounds it: as amx.kernel.cpp; a target of many channels is written a piece of each plane at a time.
+#include "cpu/conv2d/amx/finishing.h"
+#include "cpu/conv2d/amx/pairs.h"
+#include "cpu/conv2d/amx/tiles.h"
+#include "cpu/conv2d/packed_weights.h"
+
+#if defined(CONVLAB_HAS_AMX) && defined(__AVX512F__)
+
+namespace convlab::CONVLAB_ISA::amx {
+
+// Elements of a plane's rows, or every second: position j of a row reads data[j step], if it is in [begin, end), else zero
+struct Along {
+  const uint16_t* data;
+  int begin, end;
+
+  template <int step> CONVLAB_INLINE __mmask32 inside(int j) const {  // of 16 positions
+    if (step == 1) return first_lanes(end - j) & ~first_lanes(begin - j);
+    return first_halves(2 * (end - j)) & ~first_halves(2 * (begin - j)) & 0x55555555;
+  }
+  template <int step> CONVLAB_INLINE __m512i load(int64_t at, __mmask32 inside) const {  // in lanes of 32 bits
+    if (step == 2) return _mm512_maskz_loadu_epi16(inside, data + at);
+    return _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_maskz_loadu_epi16(__mmask16(inside), data + at));
+  }
+};
+
+// `rows` rows of two planes, `stride` apart -> pairs of them, `columns` a row
+template <int step>
+CONVLAB_INLINE void pair_rows(const Along& first, const Along& second, int rows, int64_t stride, int columns,
+                              uint32_t* to) {
+  for (int j = 0; j < columns; j += 16) {
+    const __mmask32 of_first = first.inside<step>(j), of_second = second.inside<step>(j);
+    const __mmask16 here = first_lanes(columns - j);
+    for (int row = 0; row < rows; row++) {
+      const int64_t at = row * stride + j * step;
+      const __m512i second_half = _mm512_maskz_slli_epi32(0xffff, second.load<step>(at, of_second), 16);
+      _mm512_mask_storeu_epi32(to + int64_t(row) * columns + j, here,
+                               _mm512_or_si512(first.load<step>(at, of_first), second_half));
+    }
+  }
+}
+
+// A strip's rows of a group's planes -> panel, which see (PlanesPanel)
+inline Source pair_up_planes(const AmxProduct& a, const uint16_t* source, const Strip& s, int group, uint32_t* panel) {
+  const Product& p = a.product;
+  const int apart = a.columns_apart, taps = a.taps_in_panel ? a.columns[0].tap_count : 1, real = p.depth * taps;
+  source += int64_t(group) * p.depth * p.source.c + s.n0 * p.source.n;
+  int first, last;
+  rows_read(a, s, first, last);
+  const PlanesPanel to(a, s.n1 - s.n0, last - first + 1);
+  const bool whole = a.whole_rows && first >= 0 && last < p.rows.source;  // rows without gaps: they are one
+  const int width = whole ? to.rows * p.columns.source : p.columns.source;
+  const auto along = [&](int e, int phase) {  // of element e: from a phase's first column of row 0 on
+    if (e >= real) return Along{source, 0, 0};
+    const int from = a.first_column + (taps > 1 ? a.columns[0].offsets[e / p.depth] : phase);
+    return Along{source + e % p.depth * p.source.c + from, rounded_up(-from, apart), rounded_up(width - from, apart)};
+  };
+  for (int e = 0; e < a.elements; e += 2)
+    for (int j = 0; j < a.column_phases_read; j++) {
+      const Along upper = along(e, j), lower = along(e + 1, j);
+      for (int i = 0; i < a.row_phases_read; i++) {
+        // rows [begin, end) of the phase are in the image, of which row 0 is h
+        const int h = first + i, begin = least_of(rounded_up(-h, a.rows_apart), to.rows),
+                  end = least_of(rounded_up(p.rows.source - h, a.rows_apart), to.rows);
+        for (int n = 0; n < s.n1 - s.n0; n++) {
+          uint32_t* const at = panel + e / 2 * to.pair + i * to.row_phase + j * to.column_phase + n * to.image;
+          clear(at, begin * to.row);
+          if (end <= begin) {
+            clear(at + begin * to.row, (to.rows - begin) * to.row);
+            continue;
+          }
+          clear(at + end * to.row, (to.rows - end) * to.row);
+          const int64_t there = n * p.source.n + (h + int64_t(begin) * a.rows_apart) * p.source.h,
+                        stride = a.rows_apart * p.source.h;
+          const int rows = whole ? 1 : end - begin, columns = whole ? to.rows * to.columns : to.columns;
+          const Along above{upper.data + there, upper.begin, upper.end},
+              below{lower.data + there, lower.begin, lower.end};
+          uint32_t* const inside = at + begin * to.row;
+          if (apart == 1) pair_rows<1>(above, below, rows, stride, columns, inside);
+          else pair_rows<2>(above, below, rows, stride, columns, inside);
+        }
+      }
+    }
+  return {.data = reinterpret_cast<const char*>(panel),
+          .image = to.image * 4,
+          .row = to.row * 4,
+          .pixel = 4,
+          .row0 = first,
+          .column0 = a.first_column,
+          .rows_apart = a.rows_apart,
+          .columns_apart = apart,
+          .row_phase = to.row_phase * 4,
+          .column_phase = to.column_phase * 4,
+          .pair = to.pair * 4};
+}
+
+// Two tiles of channels, or one, times two of pixels, or one; a step's rows are packed
+template <bool two, bool right>
+CONVLAB_AMX void products(const Segment& g, const int64_t* runs, int64_t run_count, const char* weights,
+                          const char* pixels, int64_t next, int64_t pair, float* sums, int64_t sums_next) {
+  const int64_t row = g.depth * 2, tile = kRows * row, block = g.depth / 2 * pair;
+  clear_sums();
+  for (int64_t r = 0; r < run_count; r++) {
+    const char* at = pixels + runs[r];
+    for (int i = 0; i < g.blocks; i++, at += block, weights += 2 * tile)
+      step<two, right>(weights, weights + tile, row, at, next, pair);
+  }
+  store_sums<two, right>(sums, kPanel * int64_t(sizeof(float)), kRows * kPanel, sums_next);
+}
+
+// Sums [lanes, kPanel] -> up to 32 elements of each plane
+CONVLAB_AMX void to_rows(const Finishing& f, const float* sums, const float* bias, int count, int lanes, uint16_t* to,
+                         int64_t plane, int64_t step) {
+  for (int k = 0; k < lanes; k++, sums += kPanel, to += plane) {
+    const Vec<float> more = broadcast<float>(bias[k]);
+    const __m512i row = f.of(load<float>(sums) + more, load<float>(sums + kColumns) + more);
+    write_apart(row, count, to, step);
+  }
+}
+
+// A segment of a strip, and the panels [first, last) of channels
+CONVLAB_AMX void run_segment(const AmxProduct& a, const Segment& g, const Source& source, const Strip& s,
+                             const AmxBench& bench, const char* weights, const float* bias, uint16_t* target, int first,
+                             int last) {
+  const Product& p = a.product;
+  const Phase &rows = a.rows[g.rows], &columns = a.columns[g.columns];
+  const Lines lines = lines_of(rows, s.row0, s.row1);
+  if (lines.begin >= lines.end || !columns.count) return;
+  const Cut c = cut(a, g, source, s, lines, bench.tiles);
+  const int64_t run_count = runs_of(a, g, source, bench.runs);
+  const Landing landing(a, g, source, s, lines);
+  const Finishing finishing(a.ending);
+  const int channels = p.width < kPanel ? p.width : kPanel;
+  shape(Shapes(channels < kRows ? channels : kRows, channels > kRows ? channels - kRows : kRows, g.depth, c.size));
+  const bool near_weights = (last - first) * a.panel_weights <= kNearWeights;
+  const int64_t at_once = near_weights ? 2 : c.count;
+  for (int64_t t0 = 0; t0 < c.count; t0 += at_once)
+    for (int i = first; i < last; i++) {
+      const int lanes = p.width - i * kPanel < kPanel ? p.width - i * kPanel : kPanel;
+      const bool two = lanes > kRows;
+      const auto f = two ? &products<true, true> : &products<false, true>,
+                 f_of_one = two ? &products<true, false> : &products<false, false>;
+      for (int64_t t = t0; t < t0 + at_once && t < c.count; t += 2) {
+        const PixelTile* const tiles = bench.tiles + t;
+        const int count = t + 1 < c.count ? 2 : 1;
+        const int64_t next = tiles[count - 1].source - tiles[0].source;
+        const bool joined = tiles[0].joins;
+        const int64_t sums_next = joined ? c.size : kColumns;
+        landing.each(tiles[0], joined ? 2 * c.size : c.size, target + int64_t(i) * kPanel * p.target.c,
+                     [&](int, int, uint16_t* to) __attribute__((always_inline)) {
+                       for (int k = 0; k < lanes; k++) __builtin_prefetch(to + k * p.target.c, 1);
+                     });
+        (count == 2 ? f : f_of_one)(g, bench.runs, run_count, weights + i * a.panel_weights + g.weights,
+                                    source.data + tiles[0].source, next, source.pair, bench.sums, sums_next);
+        for (int j = 0; j < (joined ? 1 : count); j++)
+          landing.each(tiles[j], joined ? 2 * c.size : c.size, target + int64_t(i) * kPanel * p.target.c,
+                       [&](int from, int run, uint16_t* to) __attribute__((always_inline)) {
+                         to_rows(finishing, bench.sums + j * sums_next + from, bias + i * kPanel, run, lanes, to,
+                                 p.target.c, columns.at_step);
+                       });
+      }
+    }
+}
+
+CONVLAB_AMX void run_planes(const AmxProduct& a, const uint16_t* source, const char* weights, const float* bias,
+                            uint16_t* target, int64_t begin, int64_t end, char* scratch) {
+  Carver carver{scratch};
+  const AmxBench bench(carver, a);
+  const Product& p = a.product;
+  const int parts = a.parts(), panels = a.panels();
+  int64_t prepared = -1;
+  Source looked_at{};
+  for (int64_t piece = begin; piece < end; piece++) {
+    const int64_t index = piece / parts;
+    const int group = int(index % p.groups), part = int(piece % parts), first = part * a.panels_per_piece,
+              last = first + a.panels_per_piece < panels ? first + a.panels_per_piece : panels;
+    const Strip s = strip_of(p, index / p.groups);
+    if (prepared != index)
+      looked_at = pair_up_planes(a, source, s, group, reinterpret_cast<uint32_t*>(bench.source)), prepared = index;
+    for (const Segment* g = a.segments; g < a.segments + a.segment_count; g++)
+      run_segment(a, *g, looked_at, s, bench, weights + int64_t(group) * panels * a.panel_weights,
+                  bias + int64_t(group) * panels * kPanel, target + int64_t(group) * p.width * p.target.c, first, last);
+  }
+  _tile_release();
+}
+
+}  // namespace convlab::CONVLAB_ISA::amx
+
+#else
+
+namespace convlab::CONVLAB_ISA::amx {
+
+void run_planes(const convlab::amx::AmxProduct&, const uint16_t*, const char*, const float*, uint16_t*, int64_t,
+                int64_t, char*) {}
+
+}  // namespace convlab::CONVLAB_ISA::amx
+
+#endif
+
+CONVLAB_DEFINE_FOR(amx_planes, amx::run_planes, amx::run_planes, amx::run_planes, amx::run_planes)
