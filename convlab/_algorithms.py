@@ -26,8 +26,9 @@ Sizes = tuple[int, int, int, int]
 Numbers = tuple[int, ...]  # of algorithms, by pass; 0: the operator chooses
 PASSES = ("forward", "dgrad", "wgrad")
 AUTO: Numbers = (0, 0, 0)
-_AUTOMATIC = {"none": 0, "ieee": -1, "tf32": -2, "bf16": -2}  # Rounding of csrc/algorithms.h
+_AUTOMATIC = {"none": 0, "ieee": -1, "tf32": -2, "bf16": -3}  # Rounding of csrc/algorithms.h
 WITH_TF32 = 1 << 16  # kWithTf32 there
+WITH_BF16 = 2 << 16  # kWithBf16
 WITH_TILE = 1 << 20  # kWithTile of csrc/tiles.h
 _fp32_precision: Callable[[str, str], str] = torch._C._get_fp32_precision_getter
 
@@ -214,7 +215,8 @@ def tile_name(plan: dict[str, Any]) -> str:
 def automatic() -> int:
     """The number of "auto" on the CPU, as torch's switch for convolutions there has it,
     `torch.backends.mkldnn.conv.fp32_precision`: by default sums may be rounded on another way ("none": winograd_2x2),
-    with "ieee" not, with "tf32" or "bf16" more coarsely (winograd_4x4). A compiled graph keeps what it found."""
+    with "ieee" not, with "tf32" more coarsely (winograd_4x4), and with "bf16" what is multiplied may be rounded to bfloat16,
+    too (amx). A compiled graph keeps what it found."""
     return _AUTOMATIC[_fp32_precision("mkldnn", "conv")]  # of torch.backends: the same, in a tenth of the time
 
 
@@ -234,7 +236,8 @@ def as_switched(numbers: Numbers, backend: str, dtype: torch.dtype) -> Numbers:
     """Algorithms' numbers as the operators take them, with what torch's switches say about float32 at this moment."""
     if backend == "cpu":
         auto = automatic()
-        return tuple(number or auto for number in numbers) if auto else numbers
+        named = WITH_BF16 if auto == _AUTOMATIC["bf16"] and dtype is torch.float32 else 0
+        return tuple(number + named if number > 0 else auto for number in numbers) if auto else numbers
     if backend == "cuda" and dtype is torch.float32 and tf32_allowed():
         return tuple(number + WITH_TF32 if number > 0 else _AUTOMATIC["tf32"] for number in numbers)
     return numbers

@@ -140,17 +140,15 @@ template <class Rung> const AlgorithmRow& best(Backend backend, const Problem& p
 template <class Rung> Chosen<Rung> resolved(int64_t requested, const Problem& p) {
   constexpr Backend backend = std::is_same_v<Rung, CpuRung> ? Backend::cpu : Backend::cuda;
   Problem allowed = p;
-  if (requested <= 0 && requested >= int64_t(Rounding::tf32)) {
+  if (requested <= 0 && requested >= int64_t(Rounding::bf16)) {
     allowed.rounding = Rounding(requested);
     const AlgorithmRow& row = best<Rung>(backend, allowed);
     return {&row, on<Rung>(row).rung, on<Rung>(row).rung->plan(allowed)};
   }
   const int64_t tile = requested / kWithTile;
   requested %= kWithTile;
-  if (requested >= kWithTf32) {
-    allowed.rounding = Rounding::tf32;
-    requested -= kWithTf32;
-  }
+  allowed.rounding = rounding_of(requested);
+  requested %= kWithTf32;
   const AlgorithmRow* row = find_algorithm(requested);
   if (!row) refuse("algo number " + std::to_string(requested) + " is not in the table of algorithms");
   const OnBackend<Rung>& chosen = on<Rung>(*row);

@@ -24,7 +24,9 @@ enum class Rounding : int64_t {
   usual = 0,   // errors up to twice those of torch
   exact = -1,  // every product of the definition is made
   tf32 = -2,   // errors up to five times those of torch
+  bf16 = -3,   // or what is multiplied is rounded to bfloat16
 };
+constexpr bool is_coarse(Rounding r) { return r == Rounding::tf32 || r == Rounding::bf16; }
 
 // Of an H100 or H200. Plans are for these where no GPU is named; and wgrad's sums are cut into slices for these on every
 // GPU, so that a shape has one order of additions.
@@ -101,10 +103,14 @@ template <class Rung> struct Chosen {
   typename Rung::Plan plan;
 };
 
-// An operator's argument for an algorithm by its number, where float32 may be rounded as Rounding::tf32 has it
-constexpr int64_t kWithTf32 = 1 << 16;
+// An operator's argument for an algorithm by its number, where float32 may be rounded as Rounding::tf32 or bf16 has it
+constexpr int64_t kWithTf32 = 1 << 16, kWithBf16 = 2 * kWithTf32;
+// ... and what it says; usual where it says nothing
+constexpr Rounding rounding_of(int64_t algo) {
+  return algo >= kWithBf16 ? Rounding::bf16 : algo >= kWithTf32 ? Rounding::tf32 : Rounding::usual;
+}
 
-// The algorithm with the number `requested`, perhaps + kWithTf32; a Rounding is "auto": the last row that can do the problem
+// The algorithm with the number `requested`, perhaps + kWithTf32 or kWithBf16; a Rounding is "auto": the last row that can do the problem
 // and thinks it best.
 // Throws std::invalid_argument for what is not in the table or cannot do this.
 template <class Rung> Chosen<Rung> resolve(int64_t requested, const Problem&);

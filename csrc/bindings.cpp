@@ -73,7 +73,7 @@ Problem problem_of(const std::string& pass, const std::string& dtype, const Size
 
 std::string refusal_of(int64_t algo, const std::string& backend, Problem p) {
   algo %= kWithTile;
-  if (algo >= kWithTf32) p.rounding = Rounding::tf32;
+  p.rounding = rounding_of(algo);
   return refusal(row_of(algo % kWithTf32), backend_of(backend), p);
 }
 
@@ -121,7 +121,7 @@ py::dict plan_of(int64_t algo, const std::string& backend, const Problem& p) {
 }
 
 std::vector<int> tile_numbers(int64_t algo, Problem p) {
-  if (algo >= kWithTf32) p.rounding = Rounding::tf32;
+  p.rounding = rounding_of(algo);
   const AlgorithmRow& row = row_of(algo % kWithTf32);
   std::vector<int> numbers;
   const unsigned tiles = refusal(row, Backend::cuda, p).empty() ? tiles_of(row, p) : 0;

@@ -1,4 +1,5 @@
-"""amx: every pass of random problems in bfloat16 against float64, and what it promises beyond."""
+"""amx: every pass of random problems, in bfloat16 and in float32 that may be rounded to it, against float64, and what it
+promises beyond."""
 
 import os
 import random
@@ -47,28 +48,39 @@ def drawn(r):
     return x, w, bias, (stride, padding, dilation, groups), formats[2]
 
 
+@pytest.fixture
+def may_round():
+    """float32 may be rounded to bfloat16."""
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    yield
+    torch.backends.mkldnn.conv.fp32_precision = "none"
+
+
 def assert_close(computed, expected, terms, what):
     error = (computed.double() - expected).abs()
-    allowed = EPS * expected.abs() + SUM_EPS * max(1, terms) ** 0.5
+    eps = EPS if computed.dtype == torch.bfloat16 else 0
+    allowed = eps * expected.abs() + SUM_EPS * max(1, terms) ** 0.5
     assert bool((error <= allowed).all()), what
 
 
 @needs_amx
-@pytest.mark.parametrize("seed", range(6))
-def test_random_problems_are_right(seed):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("seed", range(3))
+def test_random_problems_are_right(seed, dtype, may_round):
     r = random.Random(seed)
     torch.manual_seed(seed)
+    exact = lambda t: t.detach().bfloat16().double()  # noqa: E731
     for _ in range(30):
         x, w, bias, arguments, grad_format = drawn(r)
-        x, w = (t.bfloat16().requires_grad_() for t in (x, w))
-        bias = bias if bias is None else bias.bfloat16()
+        x, w = (t.to(dtype).requires_grad_() for t in (x, w))
+        bias = bias if bias is None else bias.to(dtype)
         y = CF.conv2d(x, w, bias, *arguments, algo=dict.fromkeys(PASSES, "amx"))
-        dy = torch.randn(y.shape).to(memory_format=grad_format).bfloat16()
+        dy = torch.randn(y.shape).to(memory_format=grad_format).to(dtype)
         dx, dw = torch.autograd.grad(y, (x, w), dy)
-        x64, w64 = (t.detach().double().requires_grad_() for t in (x, w))
+        x64, w64 = (exact(t).requires_grad_() for t in (x, w))
         y64 = F.conv2d(x64, w64, bias if bias is None else bias.double(), *arguments)
-        dx64, dw64 = torch.autograd.grad(y64, (x64, w64), dy.double())
-        what = (tuple(x.shape), tuple(w.shape), arguments)
+        dx64, dw64 = torch.autograd.grad(y64, (x64, w64), exact(dy))
+        what = (tuple(x.shape), tuple(w.shape), arguments, dtype)
         assert_close(y.detach(), y64.detach(), w[0].numel(), what)
         assert_close(dx, dx64, w[:, 0].numel(), what)
         assert_close(dw, dw64, y[:, 0].numel(), what)
@@ -115,8 +127,9 @@ def test_what_is_not_finite_goes_where_torch_has_it(value, stride):
 @pytest.mark.parametrize("trains", [False, True])
 @pytest.mark.parametrize("scale", [1, 2.0**-124], ids=["usual", "nearly subnormal"])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "relu6"])
-def test_a_block_has_the_bits_of_its_layers(activation, scale, trains):
-    x, w = torch.randn(2, 20, 15, 15).bfloat16(), (scale * torch.randn(35, 20, 3, 3)).bfloat16()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_block_has_the_bits_of_its_layers(activation, scale, trains, dtype, may_round):
+    x, w = torch.randn(2, 20, 15, 15).to(dtype), (scale * torch.randn(35, 20, 3, 3)).to(dtype)
     w.requires_grad_(trains)
     block = CF.conv2d_block(x, w, padding=1, activation=activation, negative_slope=0.3, algo="amx")
     y = CF.conv2d(x, w, padding=1, algo="amx")
@@ -132,6 +145,19 @@ def test_auto_takes_it_and_leaves_depthwise_filters_to_depthwise():
     assert names_of("auto", problem()) == dict.fromkeys(PASSES, "amx")
     x, w = torch.empty(2, 32, 9, 9).bfloat16(), torch.empty(32, 1, 3, 3).bfloat16()
     assert "amx" not in names_of("auto", convlab.Conv2dProblem.of(x, w, padding=1, groups=32)).values()
+
+
+@needs_amx
+def test_float32_is_its_own_where_the_switch_says_so(may_round):
+    """And then "auto" takes it; each product has the error of two roundings, and torch's are no better."""
+    assert names_of("auto", problem(torch.float32)) == dict.fromkeys(PASSES, "amx")
+    x, w = torch.randn(2, 32, 20, 20), torch.randn(48, 32, 3, 3)
+    exact = F.conv2d(x.double(), w.double(), padding=1)
+    error = lambda y: float((y.double() - exact).square().mean().sqrt() / exact.square().mean().sqrt())  # noqa: E731
+    assert error(CF.conv2d(x, w, padding=1)) < 2 * EPS
+    # groups of few channels, and matrix products, have kernels of their own
+    groups = convlab.Conv2dProblem.of(torch.empty(2, 64, 9, 9), torch.empty(64, 4, 3, 3), padding=1, groups=16)
+    assert "amx" not in names_of("auto", groups).values()
 
 
 def test_other_types_are_refused_with_the_reason():

@@ -6,11 +6,13 @@ import torch
 import convlab
 import convlab.functional as CF
 from convlab import ops
-from convlab._algorithms import Conv2dProblem, names_of
+from convlab._algorithms import WITH_BF16, Conv2dProblem, names_of
 
-CHOICE = {"none": "winograd_2x2", "ieee": "register_tiled", "tf32": "winograd_4x4", "bf16": "winograd_4x4"}
+CHOICE = {"none": "winograd_2x2", "ieee": "register_tiled", "tf32": "winograd_4x4"}
+CHOICE["bf16"] = "amx" if convlab.build_info()["amx"] else "winograd_4x4"
 GEOMETRY = (1, 1, 1, 1, 1, 1, 1, 1, 1)
 NUMBERS = {a.name: a.number for a in convlab.algorithms()}
+NUMBERS["amx"] += WITH_BF16
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +103,7 @@ def test_other_types_are_not_concerned():
         assert not any(name.startswith("winograd") for name in names_of("auto", problem).values())
 
 
-@pytest.mark.parametrize("precision", ["none", "tf32"])
+@pytest.mark.parametrize("precision", ["none", "tf32", "bf16"])
 def test_the_choice_does_not_depend_on_the_batch(precision):
     torch.backends.mkldnn.conv.fp32_precision = precision
     for channels, size in [(16, 4), (16, 8), (32, 5), (64, 7), (512, 7), (8, 20)]:

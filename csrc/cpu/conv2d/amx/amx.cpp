@@ -1,4 +1,5 @@
 #include <cstring>
+#include <limits>
 
 #include "cpu/conv2d/amx/amx_plan.h"
 #include "cpu/conv2d/filters.h"
@@ -11,13 +12,14 @@ namespace {
 constexpr int64_t kFaster = 16;  // than what pieces.h counts with
 constexpr int64_t kPixelWork = 96;  // multiply-adds in the time that copying and rounding a panel's pixel takes
 
-bool all_finite(const uint16_t* elements, int64_t count) {
-  int16_t largest = 0;  // of the magnitudes' bits: a maximum that any vectors have
+template <class Bits, Bits infinity> bool all_finite(const void* elements, int64_t count) {
+  const Bits* const bits = static_cast<const Bits*>(elements);
+  Bits largest = 0;  // of the magnitudes' bits: a maximum that any vectors have
   for (int64_t i = 0; i < count; i++) {
-    const int16_t magnitude = int16_t(elements[i] & 0x7fff);
+    const Bits magnitude = bits[i] & std::numeric_limits<Bits>::max();
     largest = magnitude > largest ? magnitude : largest;
   }
-  return largest < 0x7f80;
+  return largest < infinity;
 }
 
 void wgrad(const CpuPlan& plan, const Problem& p, const Operands& o) {
@@ -41,7 +43,9 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
     wgrad(plan, p, o);
     // Zeros of dy meet what lies beside their rows of x: an infinity there would be NaN. Then another does it all again.
     const int64_t weights = int64_t(p.g.K) * p.g.Cg() * p.g.R * p.g.S;
-    if (all_finite(static_cast<const uint16_t*>(o.output), weights)) return;
+    const bool all = p.dtype == DType::float32 ? all_finite<int32_t, 0x7f800000>(o.output, weights)
+                                               : all_finite<int16_t, 0x7f80>(o.output, weights);
+    if (all) return;
     return register_tiled::rung.run(register_tiled::rung.plan(p), p, o);
   }
   const Tables& tables = *static_cast<const Tables*>(plan.tables.get());

@@ -16,7 +16,8 @@ namespace convlab::CONVLAB_ISA::amx {
 
 constexpr int kFewChannels = 16;  // of a pixel: a vector has two or more
 
-inline Source look(const AmxProduct& a, const uint16_t* source, const Strip& s, int group, uint16_t* panel) {
+template <class T>
+CONVLAB_AMX Source look(const AmxProduct& a, const T* source, const Strip& s, int group, uint16_t* panel) {
   const Product& p = a.product;
   source += int64_t(group) * p.depth * p.source.c + s.n0 * p.source.n;
   if (a.in_place) return {reinterpret_cast<const char*>(source), p.source.n * 2, p.source.h * 2, p.source.w * 2, 0, 0};
@@ -45,7 +46,7 @@ inline Source look(const AmxProduct& a, const uint16_t* source, const Strip& s, 
         continue;
       }
       clear(to, int64_t(begin) * channels), clear(to + int64_t(end) * channels, int64_t(columns - end) * channels);
-      const uint16_t* from = source + h * p.source.h + (a.first_column + begin) * p.source.w;
+      const T* from = source + h * p.source.h + (a.first_column + begin) * p.source.w;
       uint16_t* pixel = to + int64_t(begin) * channels;
       if (p.source.w == p.depth && channels <= kFewChannels) {
         widen(from, end - begin, p.depth, pixel, channels);
@@ -65,11 +66,12 @@ inline Source look(const AmxProduct& a, const uint16_t* source, const Strip& s, 
 }
 
 // Sums [count, kPanel] -> pixels with their channels side by side
-CONVLAB_AMX void to_pixels(const Finishing& f, const float* sums, const float* bias, int count, int lanes, uint16_t* to,
+template <class T>
+CONVLAB_AMX void to_pixels(const Finishing& f, const float* sums, const float* bias, int count, int lanes, T* to,
                            int64_t step) {
   for (int m = 0; m < count; m++, to += step, sums += kPanel)
     for (int k = 0; k < lanes; k += kColumns)
-      write(f.of(load<float>(sums + k) + load<float>(bias + k)), lanes - k, to + k);
+      write(f, load<float>(sums + k) + load<float>(bias + k), lanes - k, to + k);
 }
 
 // Sums [count, kPanel], of up to 32 pixels -> planes, `plane` apart, of whose rows elements are a step apart. Two pixels'
@@ -87,13 +89,27 @@ CONVLAB_AMX void to_planes(const Finishing& f, const float* sums, const float* b
       block[m] = Vec<float>{};
       if (2 * m < count)
         block[m] = (Vec<float>)_mm512_maskz_permutexvar_epi16(
-            0xffffffff, in_turns, f.of(load<float>(pixel) + more, load<float>(pixel + kPanel) + more));
+            0xffffffff, in_turns, f.rounded(load<float>(pixel) + more, load<float>(pixel + kPanel) + more));
     }
     transpose<float>(block);
 #pragma GCC unroll 16
     for (int c = 0; c < kColumns; c++)
       if (k + c < lanes) write_apart((__m512i)block[c], count, to + (k + c) * plane, step);
   }
+}
+CONVLAB_AMX void to_planes(const Finishing& f, const float* sums, const float* bias, int count, int lanes, float* to,
+                           int64_t plane, int64_t step) {
+  for (int m0 = 0; m0 < count; m0 += kRows, sums += kRows * kPanel, to += kRows * step)
+    for (int k = 0; k < lanes; k += kColumns) {
+      Vec<float> block[kColumns];
+#pragma GCC unroll 16
+      for (int m = 0; m < kColumns; m++)
+        block[m] = m0 + m < count ? load<float>(sums + m * kPanel + k) + load<float>(bias + k) : Vec<float>{};
+      transpose<float>(block);
+#pragma GCC unroll 16
+      for (int c = 0; c < kColumns; c++)
+        if (k + c < lanes) write_apart(f.activated(block[c]), count - m0, to + (k + c) * plane, step);
+    }
 }
 
 // Rows [first, end) of tiles that lie so many bytes further, which come to the L2 meanwhile
@@ -122,17 +138,17 @@ CONVLAB_AMX void products(const Segment& g, const int64_t* runs, int64_t run_cou
 }
 
 // A segment of a strip, and the panels [first, last) of channels
-struct Job {
+template <class T> struct Job {
   const AmxProduct& a;
   const Segment& segment;
   const Source& source;
   const char* weights;  // of the group's first panel
   const float* bias;
-  uint16_t* target;  // of the group's first channel
+  T* target;  // of the group's first channel
   int first, last;
 };
 
-CONVLAB_AMX void run_segment(const Job& job, const Strip& s, const AmxBench& bench) {
+template <class T> CONVLAB_AMX void run_segment(const Job<T>& job, const Strip& s, const AmxBench& bench) {
   const AmxProduct& a = job.a;
   const Product& p = a.product;
   const Segment& g = job.segment;
@@ -149,7 +165,7 @@ CONVLAB_AMX void run_segment(const Job& job, const Strip& s, const AmxBench& ben
   for (int64_t t0 = 0; t0 < c.count; t0 += at_once)
     for (int i = job.first; i < job.last; i++) {
       const int lanes = p.width - i * kPanel < kPanel ? p.width - i * kPanel : kPanel;
-      uint16_t* const target = job.target + int64_t(i) * kPanel * p.target.c;
+      T* const target = job.target + int64_t(i) * kPanel * p.target.c;
       const bool right = lanes > kColumns;
       const auto f = right ? &products<true, true> : &products<true, false>,
                  f_of_one = right ? &products<false, true> : &products<false, false>;
@@ -170,7 +186,7 @@ CONVLAB_AMX void run_segment(const Job& job, const Strip& s, const AmxBench& ben
                                     job.weights + i * a.panel_weights + g.weights, bench.sums, second, ahead);
         for (int j = 0; j < (joined ? 1 : count); j++)
           landing.each(tiles[j], joined ? 2 * c.size : c.size, target,
-                       [&](int first, int run, uint16_t* to) __attribute__((always_inline)) {
+                       [&](int first, int run, T* to) __attribute__((always_inline)) {
                          const float *const sums = bench.sums + j * second + first * kPanel, *const bias =
                                                                                                  job.bias + i * kPanel;
                          const int64_t beside = columns.at_step * p.target.w;
@@ -181,8 +197,9 @@ CONVLAB_AMX void run_segment(const Job& job, const Strip& s, const AmxBench& ben
     }
 }
 
-CONVLAB_AMX void run(const AmxProduct& a, const uint16_t* source, const char* weights, const float* bias,
-                     uint16_t* target, int64_t begin, int64_t end, char* scratch) {
+template <class T>
+CONVLAB_AMX void run(const AmxProduct& a, const T* source, const char* weights, const float* bias, T* target,
+                     int64_t begin, int64_t end, char* scratch) {
   Carver carver{scratch};
   const AmxBench bench(carver, a);
   const Product& p = a.product;
@@ -195,15 +212,15 @@ CONVLAB_AMX void run(const AmxProduct& a, const uint16_t* source, const char* we
     const Strip s = strip_of(p, index / p.groups);
     if (prepared != index) looked_at = look(a, source, s, group, bench.source), prepared = index;
     for (const Segment* g = a.segments; g < a.segments + a.segment_count; g++)
-      run_segment({.a = a,
-                   .segment = *g,
-                   .source = looked_at,
-                   .weights = weights + int64_t(group) * panels * a.panel_weights,
-                   .bias = bias + int64_t(group) * panels * kPanel,
-                   .target = target + int64_t(group) * p.width * p.target.c,
-                   .first = first,
-                   .last = first + a.panels_per_piece < panels ? first + a.panels_per_piece : panels},
-                  s, bench);
+      run_segment<T>({.a = a,
+                      .segment = *g,
+                      .source = looked_at,
+                      .weights = weights + int64_t(group) * panels * a.panel_weights,
+                      .bias = bias + int64_t(group) * panels * kPanel,
+                      .target = target + int64_t(group) * p.width * p.target.c,
+                      .first = first,
+                      .last = first + a.panels_per_piece < panels ? first + a.panels_per_piece : panels},
+                     s, bench);
   }
   _tile_release();
 }
@@ -219,13 +236,18 @@ void turn_step(Vec<float> (&pairs)[kRows], int depth, char* to) {
 
 constexpr float kZeros[kColumns] = {};
 
-void pack(const AmxProduct& a, const bfloat16* w, char* packed, int64_t begin, int64_t end, float* scratch) {
+template <class T>
+CONVLAB_AMX void pack(const AmxProduct& a, const T* w, char* packed, int64_t begin, int64_t end, float* scratch) {
   const int vectors = a.panels() * 2, real = (a.product.width + kColumns - 1) / kColumns;
   const int depth = a.product.depth, channels = a.pixel_channels;
+  const int64_t elements = int64_t(a.filters.R) * a.filters.S * depth * kColumns;
   for (int64_t i = begin; i < end; i++) {
     const int64_t group = i / vectors, vector = i % vectors;
     const bool empty = vector >= real;
-    if (!empty) pack_weights<bfloat16>(a.filters, w, scratch, group * real + vector, group * real + vector + 1);
+    if (!empty) pack_weights<T>(a.filters, w, scratch, group * real + vector, group * real + vector + 1);
+    if (!empty && std::is_same_v<T, float>)
+      for (float* v = scratch; v < scratch + elements; v += kColumns)
+        store<float>(v, (Vec<float>)((FloatBits)rounded_bits((__m512)load<float>(v)) << 16));
     for (const Segment* g = a.segments; g < a.segments + a.segment_count; g++) {
       const Phase &rows = a.rows[g->rows], &columns = a.columns[g->columns];
       const int64_t tile = int64_t(g->depth / 2) * kRowBytes;
@@ -268,13 +290,13 @@ void pack(const AmxProduct& a, const bfloat16* w, char* packed, int64_t begin, i
 
 namespace convlab::CONVLAB_ISA::amx {
 
-void run(const convlab::amx::AmxProduct&, const uint16_t*, const char*, const float*, uint16_t*, int64_t, int64_t,
-         char*) {}
-void pack(const convlab::amx::AmxProduct&, const bfloat16*, char*, int64_t, int64_t, float*) {}
+template <class T>
+void run(const convlab::amx::AmxProduct&, const T*, const char*, const float*, T*, int64_t, int64_t, char*) {}
+template <class T> void pack(const convlab::amx::AmxProduct&, const T*, char*, int64_t, int64_t, float*) {}
 
 }  // namespace convlab::CONVLAB_ISA::amx
 
 #endif
 
-CONVLAB_DEFINE_FOR(amx, amx::run, amx::run, amx::run, amx::run)
-CONVLAB_DEFINE_FOR(amx_pack, amx::pack, amx::pack, amx::pack, amx::pack)
+CONVLAB_DEFINE_FOR(amx, amx::run<float>, amx::run<uint16_t>, amx::run<uint16_t>, amx::run<uint16_t>)
+CONVLAB_DEFINE_FOR(amx_pack, amx::pack<float>, amx::pack<bfloat16>, amx::pack<bfloat16>, amx::pack<bfloat16>)

@@ -21,14 +21,19 @@ constexpr int kMostApart = 2;  // columns of planes that the panel of planes tak
 constexpr int kFewChannelsOfPlanes = 16;  // whose taps of a row are in the panel
 constexpr int64_t kShortPlane = 128, kTermsOfPlanes = 400;
 
+// float32 is rounded to bfloat16 before it is multiplied, where torch's switch allows that
+inline bool takes(const Problem& p) {
+  return p.dtype == DType::bfloat16 || (p.dtype == DType::float32 && p.rounding == Rounding::bf16);
+}
 inline bool can(const Problem& p) {
   const Conv2d& g = p.g;
-  return p.dtype == DType::bfloat16 && has_amx() && int64_t(g.C) * g.H * g.W <= INT32_MAX &&
-         int64_t(g.K) * g.P * g.Q <= INT32_MAX;
+  return takes(p) && has_amx() && int64_t(g.C) * g.H * g.W <= INT32_MAX && int64_t(g.K) * g.P * g.Q <= INT32_MAX;
 }
 
 inline std::string why_not(const Problem& p) {
-  if (p.dtype != DType::bfloat16) return "computes bfloat16 alone";
+  if (!takes(p))
+    return "computes bfloat16, and float32 where torch.backends.mkldnn.conv.fp32_precision is 'bf16', which allows its "
+           "products to be rounded so";
   if (!has_amx())
     return "needs AMX: a processor with amx_bf16, a system that lets this process use it, and CONVLAB_CPU not set, or "
            "to 'amx'";
@@ -38,10 +43,24 @@ inline std::string why_not(const Problem& p) {
 // When "auto" takes it: where it was as fast as any other, or faster, in bfloat16
 constexpr int kFewDepth = 3, kFewOfGroup = 4, kFewOfGroupInPlanes = 8;
 constexpr int kManyPhases = 256;  // rows times columns, by stride: each has tiles of its own
+// ... and in float32, whose other kernels need not turn it into anything
+constexpr int kFewOfFloats = 3, kFewOfGroupOfFloats = 16, kFewTermsOfFloats = 16, kManyPhasesOfFloats = 16;
+
+inline bool best_of_floats(const Problem& p) {
+  const Conv2d& g = p.g;
+  const int least = std::min(g.Cg(), g.Kg());
+  const int64_t phases = int64_t(g.stride_h) * g.stride_w,
+                terms = int64_t(p.pass == Pass::dgrad ? g.Kg() : g.Cg()) * g.R * g.S;
+  if (p.rounding != Rounding::bf16 || direct::is_matrix_product(p)) return false;
+  if (g.groups > 1 && least < kFewOfGroupOfFloats) return false;
+  return least >= kFewOfFloats && terms >= kFewTermsOfFloats &&
+         phases <= (p.pass == Pass::forward ? kManyPhases : kManyPhasesOfFloats);
+}
 
 inline bool best(const Problem& p) {
   const Conv2d& g = p.g;
   const bool wgrad = p.pass == Pass::wgrad;
+  if (p.dtype == DType::float32) return best_of_floats(p);
   if (int64_t(g.stride_h) * g.stride_w > kManyPhases) return false;
   if (direct::is_matrix_product(p) && p.pass != Pass::forward) return false;
   if (g.groups > 1) return std::min(g.Cg(), g.Kg()) >= (p.channels_last || wgrad ? kFewOfGroup : kFewOfGroupInPlanes);
@@ -121,11 +140,12 @@ struct Tables {
     t.planes = takes_planes(read.g, p.pass);
     if (t.planes) take_planes();
     else {
-      // where it lies, a run of taps has nothing between its pixels
-      const bool inside = (product.groups == 1 || p.g.S == 1) && rows.first >= 0 && columns.first >= 0 &&
-                          rows.last < product.rows.source && columns.last < product.columns.source;
-      choose_channels(inside && product.source.c == 1);
-      t.in_place = inside && product.source.c == 1 && t.pixel_channels == product.depth;
+      // where it lies, a run of taps has nothing between its pixels, and they are bfloat16
+      const bool may_lie = (product.groups == 1 || p.g.S == 1) && rows.first >= 0 && columns.first >= 0 &&
+                           rows.last < product.rows.source && columns.last < product.columns.source &&
+                           product.source.c == 1 && p.dtype == DType::bfloat16;
+      choose_channels(may_lie);
+      t.in_place = may_lie && t.pixel_channels == product.depth;
       if (t.in_place) t.first_column = 0, t.panel_columns = product.columns.source;
     }
     for (int r = 0; r < int(rows.all().size()); r++)

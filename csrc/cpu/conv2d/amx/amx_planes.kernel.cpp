@@ -15,39 +15,51 @@
 
 namespace convlab::CONVLAB_ISA::amx {
 
+// Elements 0, 2, ... 30 of those that `inside` has, in lanes of 32 bits
+CONVLAB_AMX CONVLAB_INLINE __m512i load_every_second(const uint16_t* p, __mmask32 inside) {
+  return _mm512_maskz_loadu_epi16(inside, p);
+}
+CONVLAB_AMX CONVLAB_INLINE __m512i load_every_second(const float* p, __mmask32 inside) {
+  const Vec<float> first = (Vec<float>)_mm512_maskz_loadu_ps(__mmask16(inside), p),
+                   second = (Vec<float>)_mm512_maskz_loadu_ps(__mmask16(inside >> 16), p + 16);
+  return rounded_bits(
+      (__m512)__builtin_shufflevector(first, second, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
+}
+
 // Elements of a plane's rows, or every second: position j of a row reads data[j step], if it is in [begin, end), else zero
-struct Along {
-  const uint16_t* data;
+template <class T> struct Along {
+  const T* data;
   int begin, end;
 
   template <int step> CONVLAB_INLINE __mmask32 inside(int j) const {  // of 16 positions
     if (step == 1) return first_lanes(end - j) & ~first_lanes(begin - j);
     return first_halves(2 * (end - j)) & ~first_halves(2 * (begin - j)) & 0x55555555;
   }
-  template <int step> CONVLAB_INLINE __m512i load(int64_t at, __mmask32 inside) const {  // in lanes of 32 bits
-    if (step == 2) return _mm512_maskz_loadu_epi16(inside, data + at);
-    return _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_maskz_loadu_epi16(__mmask16(inside), data + at));
+  template <int step> CONVLAB_AMX CONVLAB_INLINE __m512i load(int64_t at, __mmask32 inside) const {  // 32 bits a lane
+    if constexpr (step == 1) return load_bits(data + at, __mmask16(inside));
+    else return load_every_second(data + at, inside);
   }
 };
 
 // `rows` rows of two planes, `stride` apart -> pairs of them, `columns` a row
-template <int step>
-CONVLAB_INLINE void pair_rows(const Along& first, const Along& second, int rows, int64_t stride, int columns,
-                              uint32_t* to) {
+template <int step, class T>
+CONVLAB_AMX CONVLAB_INLINE void pair_rows(const Along<T>& first, const Along<T>& second, int rows, int64_t stride,
+                                          int columns, uint32_t* to) {
   for (int j = 0; j < columns; j += 16) {
-    const __mmask32 of_first = first.inside<step>(j), of_second = second.inside<step>(j);
+    const __mmask32 of_first = first.template inside<step>(j), of_second = second.template inside<step>(j);
     const __mmask16 here = first_lanes(columns - j);
     for (int row = 0; row < rows; row++) {
       const int64_t at = row * stride + j * step;
-      const __m512i second_half = _mm512_maskz_slli_epi32(0xffff, second.load<step>(at, of_second), 16);
+      const __m512i second_half = _mm512_maskz_slli_epi32(0xffff, second.template load<step>(at, of_second), 16);
       _mm512_mask_storeu_epi32(to + int64_t(row) * columns + j, here,
-                               _mm512_or_si512(first.load<step>(at, of_first), second_half));
+                               _mm512_or_si512(first.template load<step>(at, of_first), second_half));
     }
   }
 }
 
 // A strip's rows of a group's planes -> panel, which see (PlanesPanel)
-inline Source pair_up_planes(const AmxProduct& a, const uint16_t* source, const Strip& s, int group, uint32_t* panel) {
+template <class T>
+CONVLAB_AMX Source pair_up_planes(const AmxProduct& a, const T* source, const Strip& s, int group, uint32_t* panel) {
   const Product& p = a.product;
   const int apart = a.columns_apart, taps = a.taps_in_panel ? a.columns[0].tap_count : 1, real = p.depth * taps;
   source += int64_t(group) * p.depth * p.source.c + s.n0 * p.source.n;
@@ -57,13 +69,14 @@ inline Source pair_up_planes(const AmxProduct& a, const uint16_t* source, const 
   const bool whole = a.whole_rows && first >= 0 && last < p.rows.source;  // rows without gaps: they are one
   const int width = whole ? to.rows * p.columns.source : p.columns.source;
   const auto along = [&](int e, int phase) {  // of element e: from a phase's first column of row 0 on
-    if (e >= real) return Along{source, 0, 0};
+    if (e >= real) return Along<T>{source, 0, 0};
     const int from = a.first_column + (taps > 1 ? a.columns[0].offsets[e / p.depth] : phase);
-    return Along{source + e % p.depth * p.source.c + from, rounded_up(-from, apart), rounded_up(width - from, apart)};
+    return Along<T>{source + e % p.depth * p.source.c + from, rounded_up(-from, apart),
+                    rounded_up(width - from, apart)};
   };
   for (int e = 0; e < a.elements; e += 2)
     for (int j = 0; j < a.column_phases_read; j++) {
-      const Along upper = along(e, j), lower = along(e + 1, j);
+      const Along<T> upper = along(e, j), lower = along(e + 1, j);
       for (int i = 0; i < a.row_phases_read; i++) {
         // rows [begin, end) of the phase are in the image, of which row 0 is h
         const int h = first + i, begin = least_of(rounded_up(-h, a.rows_apart), to.rows),
@@ -79,7 +92,7 @@ inline Source pair_up_planes(const AmxProduct& a, const uint16_t* source, const 
           const int64_t there = n * p.source.n + (h + int64_t(begin) * a.rows_apart) * p.source.h,
                         stride = a.rows_apart * p.source.h;
           const int rows = whole ? 1 : end - begin, columns = whole ? to.rows * to.columns : to.columns;
-          const Along above{upper.data + there, upper.begin, upper.end},
+          const Along<T> above{upper.data + there, upper.begin, upper.end},
               below{lower.data + there, lower.begin, lower.end};
           uint32_t* const inside = at + begin * to.row;
           if (apart == 1) pair_rows<1>(above, below, rows, stride, columns, inside);
@@ -114,19 +127,31 @@ CONVLAB_AMX void products(const Segment& g, const int64_t* runs, int64_t run_cou
   store_sums<two, right>(sums, kPanel * int64_t(sizeof(float)), kRows * kPanel, sums_next);
 }
 
+// Up to 32 sums of a channel with their bias -> a row of the target
+CONVLAB_AMX CONVLAB_INLINE void write_row(const Finishing& f, Vec<float> left, Vec<float> right, int count,
+                                          uint16_t* to, int64_t step) {
+  write_apart(f.rounded(left, right), count, to, step);
+}
+CONVLAB_INLINE void write_row(const Finishing& f, Vec<float> left, Vec<float> right, int count, float* to,
+                              int64_t step) {
+  write_apart(f.activated(left), count, to, step);
+  if (count > kColumns) write_apart(f.activated(right), count - kColumns, to + kColumns * step, step);
+}
+
 // Sums [lanes, kPanel] -> up to 32 elements of each plane
-CONVLAB_AMX void to_rows(const Finishing& f, const float* sums, const float* bias, int count, int lanes, uint16_t* to,
+template <class T>
+CONVLAB_AMX void to_rows(const Finishing& f, const float* sums, const float* bias, int count, int lanes, T* to,
                          int64_t plane, int64_t step) {
   for (int k = 0; k < lanes; k++, sums += kPanel, to += plane) {
     const Vec<float> more = broadcast<float>(bias[k]);
-    const __m512i row = f.of(load<float>(sums) + more, load<float>(sums + kColumns) + more);
-    write_apart(row, count, to, step);
+    write_row(f, load<float>(sums) + more, load<float>(sums + kColumns) + more, count, to, step);
   }
 }
 
 // A segment of a strip, and the panels [first, last) of channels
+template <class T>
 CONVLAB_AMX void run_segment(const AmxProduct& a, const Segment& g, const Source& source, const Strip& s,
-                             const AmxBench& bench, const char* weights, const float* bias, uint16_t* target, int first,
+                             const AmxBench& bench, const char* weights, const float* bias, T* target, int first,
                              int last) {
   const Product& p = a.product;
   const Phase &rows = a.rows[g.rows], &columns = a.columns[g.columns];
@@ -153,14 +178,14 @@ CONVLAB_AMX void run_segment(const AmxProduct& a, const Segment& g, const Source
         const bool joined = tiles[0].joins;
         const int64_t sums_next = joined ? c.size : kColumns;
         landing.each(tiles[0], joined ? 2 * c.size : c.size, target + int64_t(i) * kPanel * p.target.c,
-                     [&](int, int, uint16_t* to) __attribute__((always_inline)) {
+                     [&](int, int, T* to) __attribute__((always_inline)) {
                        for (int k = 0; k < lanes; k++) __builtin_prefetch(to + k * p.target.c, 1);
                      });
         (count == 2 ? f : f_of_one)(g, bench.runs, run_count, weights + i * a.panel_weights + g.weights,
                                     source.data + tiles[0].source, next, source.pair, bench.sums, sums_next);
         for (int j = 0; j < (joined ? 1 : count); j++)
           landing.each(tiles[j], joined ? 2 * c.size : c.size, target + int64_t(i) * kPanel * p.target.c,
-                       [&](int from, int run, uint16_t* to) __attribute__((always_inline)) {
+                       [&](int from, int run, T* to) __attribute__((always_inline)) {
                          to_rows(finishing, bench.sums + j * sums_next + from, bias + i * kPanel, run, lanes, to,
                                  p.target.c, columns.at_step);
                        });
@@ -168,8 +193,9 @@ CONVLAB_AMX void run_segment(const AmxProduct& a, const Segment& g, const Source
     }
 }
 
-CONVLAB_AMX void run_planes(const AmxProduct& a, const uint16_t* source, const char* weights, const float* bias,
-                            uint16_t* target, int64_t begin, int64_t end, char* scratch) {
+template <class T>
+CONVLAB_AMX void run_planes(const AmxProduct& a, const T* source, const char* weights, const float* bias, T* target,
+                            int64_t begin, int64_t end, char* scratch) {
   Carver carver{scratch};
   const AmxBench bench(carver, a);
   const Product& p = a.product;
@@ -196,11 +222,12 @@ CONVLAB_AMX void run_planes(const AmxProduct& a, const uint16_t* source, const c
 
 namespace convlab::CONVLAB_ISA::amx {
 
-void run_planes(const convlab::amx::AmxProduct&, const uint16_t*, const char*, const float*, uint16_t*, int64_t,
-                int64_t, char*) {}
+template <class T>
+void run_planes(const convlab::amx::AmxProduct&, const T*, const char*, const float*, T*, int64_t, int64_t, char*) {}
 
 }  // namespace convlab::CONVLAB_ISA::amx
 
 #endif
 
-CONVLAB_DEFINE_FOR(amx_planes, amx::run_planes, amx::run_planes, amx::run_planes, amx::run_planes)
+CONVLAB_DEFINE_FOR(amx_planes, amx::run_planes<float>, amx::run_planes<uint16_t>, amx::run_planes<uint16_t>,
+                   amx::run_planes<uint16_t>)

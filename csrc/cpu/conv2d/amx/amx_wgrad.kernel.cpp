@@ -20,8 +20,9 @@ struct Positions {
 };
 
 // Vectors [first, last) of dy's channels, of a strip -> panel [vectors, pairs, kColumns, 2]
-inline void take_grad(const AmxWgrad& a, const uint16_t* dy, const Strip& s, const Positions& all, int first, int last,
-                      uint16_t* panel) {
+template <class T>
+CONVLAB_AMX void take_grad(const AmxWgrad& a, const T* dy, const Strip& s, const Positions& all, int first, int last,
+                           uint16_t* panel) {
   const Product& p = a.product;
   const int64_t vector = all.steps * kDepth * kColumns;
   for (int v = first; v < last; v++, panel += vector) {
@@ -30,8 +31,7 @@ inline void take_grad(const AmxWgrad& a, const uint16_t* dy, const Strip& s, con
     for (int n = 0; n < all.images; n++) {
       to = panel + int64_t(n) * a.image_rows * a.pitch * kColumns;
       for (int row = 0; row < all.rows; row++) {
-        const uint16_t* const from =
-            dy + v * kColumns * p.target.c + (s.n0 + n) * p.target.n + (s.row0 + row) * p.target.h;
+        const T* const from = dy + v * kColumns * p.target.c + (s.n0 + n) * p.target.n + (s.row0 + row) * p.target.h;
         const bool last = n == all.images - 1 && row == all.rows - 1;
         const int padded = last ? int(round_up(all.columns, 2)) : a.pitch;
         if (p.target.c == 1) pair_up(from, p.target.w, all.columns, channels, to, padded);
@@ -63,8 +63,9 @@ struct Along {
 };
 
 // `channels` channels of x -> planes [channels, phases, plane]
-inline void take_planes(const AmxWgrad& a, const uint16_t* x, const Strip& s, const Positions& all, int channels,
-                        uint16_t* panel) {
+template <class T>
+CONVLAB_AMX void take_planes(const AmxWgrad& a, const T* x, const Strip& s, const Positions& all, int channels,
+                             uint16_t* panel) {
   const Product& p = a.product;
   const Axis &v = a.vertical, &h = a.horizontal;
   const int64_t channel = a.planes() * a.plane;
@@ -78,8 +79,8 @@ inline void take_planes(const AmxWgrad& a, const uint16_t* x, const Strip& s, co
           const Along columns(h, j, 0, all.columns + ((h.kernel - 1) * h.dilation - j) / h.stride);
           const int count = columns.end - columns.begin;
           if (!count) continue;
-          const uint16_t* from = x + (s.n0 + n) * p.source.n +
-                                 (rows.from + (row - rows.begin) * v.stride) * p.source.h + columns.from * p.source.w;
+          const T* from = x + (s.n0 + n) * p.source.n + (rows.from + (row - rows.begin) * v.stride) * p.source.h +
+                          columns.from * p.source.w;
           uint16_t* to =
               panel + (i * a.column_phases + j) * a.plane + (int64_t(n) * a.image_rows + row) * a.pitch + columns.begin;
           if (p.source.c == 1 && channels > 1) {
@@ -87,9 +88,9 @@ inline void take_planes(const AmxWgrad& a, const uint16_t* x, const Strip& s, co
             continue;
           }
           for (int c = 0; c < channels; c++, from += p.source.c, to += channel) {
-            if (h.stride == 1 && p.source.w == 1) __builtin_memcpy(to, from, size_t(count) * sizeof(uint16_t));
+            if (h.stride == 1 && p.source.w == 1) copy_halves(from, count, to);
             else
-              for (int q = 0; q < count; q++) to[q] = from[q * h.stride * p.source.w];
+              for (int q = 0; q < count; q++) to[q] = bits_of(from + q * h.stride * p.source.w);
           }
         }
     }
@@ -136,8 +137,9 @@ CONVLAB_AMX inline void block(const AmxWgrad& a, const Positions& all, const uin
       }
 }
 
-CONVLAB_AMX void wgrad(const AmxWgrad& a, const uint16_t* dy, const uint16_t* x, float* sums, int64_t begin,
-                       int64_t end, char* scratch) {
+template <class T>
+CONVLAB_AMX void wgrad(const AmxWgrad& a, const T* dy, const T* x, float* sums, int64_t begin, int64_t end,
+                       char* scratch) {
   Carver carver{scratch};
   const AmxWgradBench bench(carver, a);
   const Product& p = a.product;
@@ -174,10 +176,10 @@ CONVLAB_AMX void wgrad(const AmxWgrad& a, const uint16_t* dy, const uint16_t* x,
 
 namespace convlab::CONVLAB_ISA::amx {
 
-void wgrad(const convlab::amx::AmxWgrad&, const uint16_t*, const uint16_t*, float*, int64_t, int64_t, char*) {}
+template <class T> void wgrad(const convlab::amx::AmxWgrad&, const T*, const T*, float*, int64_t, int64_t, char*) {}
 
 }  // namespace convlab::CONVLAB_ISA::amx
 
 #endif
 
-CONVLAB_DEFINE_FOR(amx_wgrad, amx::wgrad, amx::wgrad, amx::wgrad, amx::wgrad)
+CONVLAB_DEFINE_FOR(amx_wgrad, amx::wgrad<float>, amx::wgrad<uint16_t>, amx::wgrad<uint16_t>, amx::wgrad<uint16_t>)

@@ -12,34 +12,55 @@ CONVLAB_INLINE __mmask16 first_lanes(int count) {
   return __mmask16(count >= 16 ? 0xffff : count <= 0 ? 0 : (1u << count) - 1);
 }
 
-// `count` elements, up to 16, in lanes of 32 bits
-CONVLAB_INLINE __m512i load_some_bits(const uint16_t* p, int count) {
-  CONVLAB_TOUCHES(p, count * sizeof(uint16_t));
-  return _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_maskz_loadu_epi16(first_lanes(count), p));
+// Up to 16 elements that `inside` has, in lanes of 32 bits; floats are rounded to bfloat16 here and wherever a panel is made
+CONVLAB_AMX CONVLAB_INLINE __m512i load_bits(const uint16_t* p, __mmask16 inside) {
+  return _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_maskz_loadu_epi16(inside, p));
+}
+CONVLAB_AMX CONVLAB_INLINE __m512i rounded_bits(__m512 v) {
+  return _mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)_mm512_cvtneps_pbh(v));
+}
+CONVLAB_AMX CONVLAB_INLINE __m512i load_bits(const float* p, __mmask16 inside) {
+  return rounded_bits(_mm512_maskz_loadu_ps(inside, p));
+}
+template <class T> CONVLAB_AMX CONVLAB_INLINE __m512i load_some_bits(const T* p, int count) {
+  CONVLAB_TOUCHES(p, count * sizeof(T));
+  return load_bits(p, first_lanes(count));
 }
 
 // The first elements of 32, as far as there are `count`; any number, and of none they are zeros, or nothing is written
 CONVLAB_INLINE int of_halves(int count) { return count < 0 ? 0 : count < 32 ? count : 32; }
 CONVLAB_INLINE __mmask32 first_halves(int count) { return __mmask32((uint64_t(1) << of_halves(count)) - 1); }
-CONVLAB_INLINE __m512i load_halves(const uint16_t* p, int count) {
+CONVLAB_AMX CONVLAB_INLINE __m512i load_halves(const uint16_t* p, int count) {
   CONVLAB_TOUCHES(p, of_halves(count) * sizeof(uint16_t));
   return _mm512_maskz_loadu_epi16(first_halves(count), p);
+}
+CONVLAB_AMX CONVLAB_INLINE __m512i load_halves(const float* p, int count) {
+  CONVLAB_TOUCHES(p, of_halves(count) * sizeof(float));
+  return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(first_lanes(count - 16), p + 16),
+                                      _mm512_maskz_loadu_ps(first_lanes(count), p));
 }
 CONVLAB_INLINE void store_halves(uint16_t* p, int count, __m512i v) {
   CONVLAB_TOUCHES(p, of_halves(count) * sizeof(uint16_t));
   _mm512_mask_storeu_epi16(p, first_halves(count), v);
 }
+template <class T> CONVLAB_AMX CONVLAB_INLINE void copy_halves(const T* from, int count, uint16_t* to) {
+  for (int i = 0; i < count; i += 32) store_halves(to + i, count - i, load_halves(from + i, count - i));
+}
+template <class T> CONVLAB_AMX CONVLAB_INLINE uint16_t bits_of(const T* p) {
+  return uint16_t(((FloatBits)load_bits(p, 1))[0]);
+}
 
 // Two rows of `count` elements: an element of each in a lane. second may be null, and then is zeros.
-CONVLAB_INLINE Vec<float> load_pairs(const uint16_t* first, const uint16_t* second, int count) {
+template <class T> CONVLAB_AMX CONVLAB_INLINE Vec<float> load_pairs(const T* first, const T* second, int count) {
   const __m512i low = load_some_bits(first, count);
   if (!second) return (Vec<float>)low;
   return (Vec<float>)_mm512_or_si512(low, _mm512_maskz_slli_epi32(0xffff, load_some_bits(second, count), 16));
 }
 
 // from [rows, columns], rows `stride` apart -> to [columns, rows], `to_stride` apart, with zeros up to `padded` rows: even
-[[gnu::noinline]] inline void turn(const uint16_t* from, int64_t stride, int rows, int columns, uint16_t* to,
-                                   int64_t to_stride, int padded) {
+template <class T>
+CONVLAB_AMX [[gnu::noinline]] void turn(const T* from, int64_t stride, int rows, int columns, uint16_t* to,
+                                        int64_t to_stride, int padded) {
   for (int j = 0; j < columns; j += 16)
     for (int i = 0; i < padded; i += 32) {
       const int count = columns - j < 16 ? columns - j : 16, pairs = padded - i < 32 ? (padded - i) / 2 : 16;
@@ -47,7 +68,7 @@ CONVLAB_INLINE Vec<float> load_pairs(const uint16_t* first, const uint16_t* seco
 #pragma GCC unroll 16
       for (int l = 0; l < 16; l++) {
         const int row = i + 2 * l;
-        const uint16_t* const at = from + row * stride + j;
+        const T* const at = from + row * stride + j;
         block[l] = row < rows ? load_pairs(at, row + 1 < rows ? at + stride : nullptr, count) : Vec<float>{};
       }
       transpose<float>(block);
@@ -58,8 +79,9 @@ CONVLAB_INLINE Vec<float> load_pairs(const uint16_t* first, const uint16_t* seco
 }
 
 // from [rows, columns], rows `stride` apart -> to [padded rows / 2, 16, 2], for up to 16 columns, with zeros
-[[gnu::noinline]] inline void pair_up(const uint16_t* from, int64_t stride, int rows, int columns, uint16_t* to,
-                                      int padded) {
+template <class T>
+CONVLAB_AMX [[gnu::noinline]] void pair_up(const T* from, int64_t stride, int rows, int columns, uint16_t* to,
+                                           int padded) {
   for (int i = 0; i < padded; i += 2, from += 2 * stride, to += 32) {
     const Vec<float> both = i < rows ? load_pairs(from, i + 1 < rows ? from + stride : nullptr, columns) : Vec<float>{};
     store<float>(reinterpret_cast<float*>(to), both);
@@ -67,8 +89,9 @@ CONVLAB_INLINE Vec<float> load_pairs(const uint16_t* first, const uint16_t* seco
 }
 
 // from [rows, columns], up to 16 rows `stride` apart -> to [padded columns / 2, 16, 2], with zeros
-[[gnu::noinline]] inline void turn_pairs(const uint16_t* from, int64_t stride, int rows, int columns, uint16_t* to,
-                                         int padded) {
+template <class T>
+CONVLAB_AMX [[gnu::noinline]] void turn_pairs(const T* from, int64_t stride, int rows, int columns, uint16_t* to,
+                                              int padded) {
   for (int j = 0; j < padded; j += 32) {
     Vec<float> block[16];
 #pragma GCC unroll 16
@@ -82,7 +105,8 @@ CONVLAB_INLINE Vec<float> load_pairs(const uint16_t* first, const uint16_t* seco
 }
 
 // from [pixels, channels] -> to [pixels, padded], with zeros; padded up to 32. As many pixels at a time as a vector has.
-[[gnu::noinline]] inline void widen(const uint16_t* from, int pixels, int channels, uint16_t* to, int padded) {
+template <class T>
+CONVLAB_AMX [[gnu::noinline]] void widen(const T* from, int pixels, int channels, uint16_t* to, int padded) {
   const int at_once = 32 / padded;
   uint16_t from_lane[32] = {};
   uint32_t real = 0;

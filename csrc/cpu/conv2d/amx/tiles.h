@@ -132,7 +132,7 @@ struct Landing {
 
   // f(first, count, to) for the runs of a tile's positions that lie in a row of the target, `to` where the first one's
   // element of channel 0 goes
-  template <class F> CONVLAB_INLINE void each(const PixelTile& tile, int count, uint16_t* target, const F& f) const {
+  template <class T, class F> CONVLAB_INLINE void each(const PixelTile& tile, int count, T* target, const F& f) const {
     const Product& p = a.product;
     int n = tile.n, row = tile.row, column = tile.column;
     for (int m = 0; m < count;) {

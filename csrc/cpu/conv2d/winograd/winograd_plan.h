@@ -46,7 +46,7 @@ constexpr int kSmallPlane = 4, kSmallWgradPlane = 5;  // rows or columns of the 
 
 template <int m> bool best(const Problem& p) {
   const Conv2d& g = p.g;
-  if (m == 4 ? p.rounding != Rounding::tf32 : p.rounding == Rounding::exact) return false;
+  if (m == 4 ? !is_coarse(p.rounding) : p.rounding == Rounding::exact) return false;
   const bool dgrad = p.pass == Pass::dgrad, wgrad = p.pass == Pass::wgrad;
   const int source = dgrad ? g.Kg() : g.Cg(), few = std::max(kFewChannels, instruction_set().lanes(DType::float32));
   if (m == 2 && (g.Cg() + g.Kg() < kChannels2x2 || (!wgrad && source < kSource2x2))) return false;
