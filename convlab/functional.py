@@ -72,7 +72,7 @@ def conv2d(
     On the CPU "auto" takes winograd_2x2 for float32 where it is faster, unless
     torch.backends.mkldnn.conv.fp32_precision is "ieee", and winograd_4x4 where that is "tf32" or "bf16". Rounding is
     then shared by a tile of outputs: small ones beside large ones are less exact, and with winograd_4x4 exact zeros
-    become 1e-6.
+    become 1e-6. With "bf16", on a CPU with AMX, amx rounds what is multiplied to bfloat16.
     On a GPU, tensor_core makes float32 of three TF32 products, or of one where torch allows its own convolutions TF32:
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.conv.fp32_precision and what that inherits. A backward has the
     switches as its forward found them.

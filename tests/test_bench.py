@@ -55,9 +55,17 @@ def test_operations_of_a_layer(layer):
     assert layer.flops == 2 * layer.N * y.double().sum()
 
 
-def test_a_cpu_convolves_in_bfloat16_where_it_is_asked_to():
-    usual, both = ({case.precision for case in cases_of(zoo("cpu"), "cpu", half=half)} for half in (False, True))
-    assert usual == {"float32"} and both == {"float32", "bfloat16"}
+def test_a_cpu_convolves_in_other_precisions_where_it_is_asked_to():
+    usual, more = ({c.precision for c in cases_of(zoo("cpu"), "cpu", precisions=p)} for p in ((), ("bf16", "bfloat16")))
+    assert usual == {"float32"} and more == {"float32", "bf16", "bfloat16"}
+
+
+def test_on_a_cpu_torchs_switch_is_as_a_precision_says():
+    switch, machine = torch.backends.mkldnn.conv, device.Cpu(1)
+    for precision, expected in (("bf16", "bf16"), ("tf32", "tf32"), ("float32", "none"), ("bfloat16", "none")):
+        with machine.setting("", precision):
+            assert switch.fp32_precision == expected
+        assert switch.fp32_precision == "none"
 
 
 def test_steps_count_every_convolution():

@@ -9,6 +9,8 @@ import torch
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 OURS = "convlab"
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")  # of convolutions on a GPU
+ROUNDED = ("tf32", "bf16")  # float32 that torch's switches allow to be rounded; on a CPU as the switch there calls it
+CPU_PRECISIONS = ("float32", *ROUNDED, "bfloat16")
 HEAD = ("kind", "layer", "pass", "layout", "precision")  # these and the number of threads identify a row
 
 
@@ -16,7 +18,8 @@ class Way(NamedTuple):
     """One way to do a case, convlab's or torch's. `bind` takes the case's tensors in this layout and returns a
     function; each call of it does the work once.
 
-    precision: of multiplications. "tf32": float32 tensors, multiplied by tensor cores with ten bits of mantissa.
+    precision: of multiplications. "tf32": float32 tensors, multiplied by tensor cores with ten bits of mantissa. On a CPU it is what
+    torch.backends.mkldnn.conv.fp32_precision says, as is "bf16", where float32 may be rounded to bfloat16.
     "float32": not so, though a GPU's tensor cores may make each product of three in TF32.
     capture: whether its calls are captured into a graph, where a device has graphs.
     """
@@ -63,7 +66,7 @@ class Case:
 
 def dtype_of(precision) -> torch.dtype:
     """Of the tensors that are multiplied in that precision."""
-    return torch.float32 if precision == "tf32" else getattr(torch, precision)
+    return torch.float32 if precision in ROUNDED else getattr(torch, precision)
 
 
 def in_layout(tensors, layout):

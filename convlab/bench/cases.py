@@ -27,6 +27,7 @@ SLACK = {
     "tf32": 2.5e-3,  # eleven bits, as float16 has; some of cuDNN's algorithms round nothing to it
     "float16": 2.5e-3,
     "bfloat16": 2e-2,
+    "bf16": 2e-2,
 }  # the order of additions differs from torch's; wrong is wronger
 FIRST = "resnet-64@", "resnet-128@", "resnet-256@", "resnet-512@", "cifar", "lenet"  # measured before other layers
 aten = torch.ops.aten
@@ -59,11 +60,11 @@ def zoo(backend) -> Problems:
     return Problems(layers.GPU_CONVOLUTIONS, rungs, *others, swept=swept, float16=rungs)
 
 
-def cases_of(problems: Problems, backend, algo="auto", compiled=True, half=False) -> list[Case]:
-    """algo: what convlab's convolutions run. compiled: whether torch.compile takes part in training steps. half: whether
-    a CPU convolves in bfloat16 as well, as a GPU does anyway."""
+def cases_of(problems: Problems, backend, algo="auto", compiled=True, precisions=()) -> list[Case]:
+    """algo: what convlab's convolutions run. compiled: whether torch.compile takes part in training steps. precisions:
+    in which a CPU convolves beside float32; a GPU does in all of its own."""
     cpu = backend == "cpu"
-    precisions = ("float32", "bfloat16")[: 1 + half] if cpu else PRECISIONS
+    precisions = ("float32", *precisions) if cpu else PRECISIONS
     # Both layouts of a pass follow one another: cuDNN remembers for the second what it found out for the first.
     convolutions = (
         (layer, pass_, layout, precision, backend, algo)

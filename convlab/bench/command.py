@@ -2,7 +2,8 @@
 
 python -m convlab.bench cpu                              all of it, with one thread and with all
 python -m convlab.bench cpu conv resnet-64 forward,dgrad nchw    the rows that have all of these words
-python -m convlab.bench cpu conv bfloat16                convolutions in bfloat16
+python -m convlab.bench cpu conv bfloat16                convolutions in bfloat16; tf32 or bf16: in float32, with torch's
+                                                         switch, torch.backends.mkldnn.conv.fp32_precision, at that
 python -m convlab.bench cpu --shape 8,64,56,56 --filters 128,3,3 --padding 1      any convolution
 python -m convlab.bench cpu --compare OLD.json           beside an older record
 python -m convlab.bench overhead                         what a call costs
@@ -34,7 +35,7 @@ from .._command_line import Parser, output_file, positive, whole_number
 from .._near import did_you_mean
 from ..layers import Conv
 from . import cases, gpu, models, record, report, survey
-from .case import HEAD
+from .case import CPU_PRECISIONS, HEAD
 from .device import Cpu
 from .measure import measure, set_floor
 
@@ -103,8 +104,9 @@ def _complete(args):
         problems = problems or (survey.problems() if args.of else cases.zoo(backend))
         if args.dry:
             problems = cases.Problems(*(tuple(map(gpu.small, layers)) for layers in problems))
-        half = any("bfloat16" in either.split(",") for either in args.words)
-        found = cases.cases_of(problems, backend, args.algo, not (args.no_compile or args.dry), half)
+        words = {word for either in args.words for word in either.split(",")}
+        asked_for = [precision for precision in CPU_PRECISIONS[1:] if precision in words]
+        found = cases.cases_of(problems, backend, args.algo, not (args.no_compile or args.dry), asked_for)
     ceilings_alone = args.command == "gpu" and args.words == ["ceilings"]
     args.cases = [] if ceilings_alone else chosen(found, args.words, args.error)
     if args.sample and args.sample < len(args.cases):

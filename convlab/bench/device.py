@@ -1,13 +1,14 @@
 """Where cases run: what a CPU and a GPU (gpu.py) do differently is a method or a constant of these classes."""
 
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from .. import cpu
 from .._measure import Limits, Timing, best, timed, waited
+from .case import ROUNDED
 
 CEILING_SECONDS = 0.3  # to look for one
 SMALLEST, LARGEST = 2**18, 2**29  # bytes that a copy reads and writes together
@@ -47,9 +48,17 @@ class Cpu:
     def timing(self, run) -> Timing:
         return timed(run, self.clock, self.waited)
 
+    @contextmanager
     def setting(self, name, precision):
-        """A context for the calls of a way."""
-        return nullcontext()
+        """A context for the calls of a way: torch's switch for float32 says what the precision does."""
+        switch = torch.backends.mkldnn.conv
+        before = switch.fp32_precision
+        if precision in ROUNDED:
+            switch.fp32_precision = precision
+        try:
+            yield
+        finally:
+            switch.fp32_precision = before
 
     def heats(self, case) -> dict[str, int]:
         """How many sets of the case's tensors calls go round, by whether that leaves data cold or warm."""

@@ -103,7 +103,8 @@ def step(network, layout, precision, backend, algo="auto", compiled=True) -> Cas
     if compiled and precision == "float32":
         for name in ["nchw"] if gpu else LAYOUTS:
             ways[f"torch.compile {name}"] = Way(name, binder(name, torch.compile), precision, capture=False)
-    images = FLOAT * math.prod(network.x)  # bytes; the rest need not leave a GPU's caches
+    # bytes; the rest need not leave a GPU's caches. Where nobody counted operations these alone say nothing.
+    images = FLOAT * math.prod(network.x) if network.flops else 0
     head = "step", network.name, "step", layout, precision
     return Case(*head, network.flops, images, draw, ways, binder("nchw"), grad=True, slack=SLACK[precision])
 
