@@ -121,6 +121,7 @@ py::dict plan_of(int64_t algo, const std::string& backend, const Problem& p) {
 }
 
 std::vector<int> tile_numbers(int64_t algo, Problem p) {
+  algo %= kWithTile;
   p.rounding = rounding_of(algo);
   const AlgorithmRow& row = row_of(algo % kWithTf32);
   std::vector<int> numbers;

@@ -160,6 +160,20 @@ def test_float32_is_its_own_where_the_switch_says_so(may_round):
     assert "amx" not in names_of("auto", groups).values()
 
 
+@needs_amx
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_taps_that_meet_padding_alone_cost_nothing(dtype, may_round):
+    """A panel with all that lies between them would have 200 GB."""
+    x, w = torch.randn(1, 64, 8, 8).to(dtype).requires_grad_(), torch.randn(64, 64, 3, 3).to(dtype).requires_grad_()
+    algo = {"forward": "amx", "dgrad": "amx"}
+    y = CF.conv2d(x, w, padding=20000, dilation=20000, algo=algo)
+    expected = CF.conv2d(x, w[:, :, 1:2, 1:2], algo=algo)
+    assert torch.equal(y, expected)
+    dx, dw = torch.autograd.grad(y.float().square().sum(), (x, w))
+    assert torch.equal(dx, torch.autograd.grad(expected.float().square().sum(), x)[0])
+    assert dw[:, :, 1, 1].any() and not dw[:, :, 0].any()
+
+
 def test_other_types_are_refused_with_the_reason():
     supported, reason = AMX.supports(problem(torch.float32), "forward")
     assert not supported and "bfloat16" in reason

@@ -1,3 +1,4 @@
+#include <atomic>
 #include <cstring>
 #include <limits>
 
@@ -14,12 +15,16 @@ constexpr int64_t kPixelWork = 96;  // multiply-adds in the time that copying an
 
 template <class Bits, Bits infinity> bool all_finite(const void* elements, int64_t count) {
   const Bits* const bits = static_cast<const Bits*>(elements);
-  Bits largest = 0;  // of the magnitudes' bits: a maximum that any vectors have
-  for (int64_t i = 0; i < count; i++) {
-    const Bits magnitude = bits[i] & std::numeric_limits<Bits>::max();
-    largest = magnitude > largest ? magnitude : largest;
-  }
-  return largest < infinity;
+  std::atomic<bool> all = true;
+  parallel_over(count, 1, [&](int64_t begin, int64_t end) {
+    Bits largest = 0;  // of the magnitudes' bits: a maximum that any vectors have
+    for (int64_t i = begin; i < end; i++) {
+      const Bits magnitude = bits[i] & std::numeric_limits<Bits>::max();
+      largest = magnitude > largest ? magnitude : largest;
+    }
+    if (largest >= infinity) all = false;
+  });
+  return all;
 }
 
 void wgrad(const CpuPlan& plan, const Problem& p, const Operands& o) {
@@ -58,7 +63,7 @@ void run(const CpuPlan& plan, const Problem& p, const Operands& o) {
                 elements = int64_t(t.filters.R) * t.filters.S * t.filters.depth * kColumns;
   kernels::pack_bias.of(p.dtype)(o.bias, groups, t.filters.width, int64_t(t.panels()) * kPanel, shared.bias);
   parallel_over(vectors, elements, [&, f = kernels::amx_pack.of(p.dtype)](int64_t begin, int64_t end) {
-    const CpuScratch own(CpuScratch::own, elements * int64_t(sizeof(float)));
+    const CpuScratch own(CpuScratch::own, packing_scratch(t.filters));
     f(t, o.second, shared.weights, begin, end, own.get());
   });
   const Product& product = t.product;

@@ -125,9 +125,15 @@ struct AmxWgradBench {
   }
 };
 
+// A vector's weights, in pairs, and behind them a row of pairs of all its lanes' taps, with room to read on
+CONVLAB_INLINE int64_t packing_scratch(const Filters& f) {
+  const int64_t taps = int64_t(f.R) * f.S;
+  return (round_up(f.depth, 2) / 2 * taps + taps + 1) * kColumns * 4;
+}
+
 }  // namespace amx
 
-// The vectors [begin, end) of all groups' panels, two a panel -> packed; scratch: a vector's weights as floats
+// The vectors [begin, end) of all groups' panels, two a panel -> packed; scratch: of packing_scratch bytes
 CONVLAB_KERNEL(amx_pack,
                void(const amx::AmxProduct&, const void* w, void* packed, int64_t begin, int64_t end, void* scratch));
 // bias: floats [groups, panels, kPanel]

@@ -8,7 +8,6 @@
 #include "cpu/conv2d/amx/finishing.h"
 #include "cpu/conv2d/amx/pairs.h"
 #include "cpu/conv2d/amx/tiles.h"
-#include "cpu/conv2d/packed_weights.h"
 
 #if defined(CONVLAB_HAS_AMX) && defined(__AVX512F__)
 
@@ -225,65 +224,6 @@ CONVLAB_AMX void run(const AmxProduct& a, const T* source, const char* weights, 
   _tile_release();
 }
 
-// A step's pairs of elements [depth / 2, kColumns, 2] -> a tile's rows [kColumns, depth]
-void turn_step(Vec<float> (&pairs)[kRows], int depth, char* to) {
-  for (int e = depth / 2; e < kRows; e++) pairs[e] = Vec<float>{};
-  transpose<float>(pairs);
-#pragma GCC unroll 16
-  for (int k = 0; k < kColumns; k++)
-    store_halves(reinterpret_cast<uint16_t*>(to) + k * depth, depth, (__m512i)pairs[k]);
-}
-
-constexpr float kZeros[kColumns] = {};
-
-template <class T>
-CONVLAB_AMX void pack(const AmxProduct& a, const T* w, char* packed, int64_t begin, int64_t end, float* scratch) {
-  const int vectors = a.panels() * 2, real = (a.product.width + kColumns - 1) / kColumns;
-  const int depth = a.product.depth, channels = a.pixel_channels;
-  const int64_t elements = int64_t(a.filters.R) * a.filters.S * depth * kColumns;
-  for (int64_t i = begin; i < end; i++) {
-    const int64_t group = i / vectors, vector = i % vectors;
-    const bool empty = vector >= real;
-    if (!empty) pack_weights<T>(a.filters, w, scratch, group * real + vector, group * real + vector + 1);
-    if (!empty && std::is_same_v<T, float>)
-      for (float* v = scratch; v < scratch + elements; v += kColumns)
-        store<float>(v, (Vec<float>)((FloatBits)rounded_bits((__m512)load<float>(v)) << 16));
-    for (const Segment* g = a.segments; g < a.segments + a.segment_count; g++) {
-      const Phase &rows = a.rows[g->rows], &columns = a.columns[g->columns];
-      const int64_t tile = int64_t(g->depth / 2) * kRowBytes;
-      char* to = packed + (group * a.panels() + vector / 2) * a.panel_weights + g->weights + vector % 2 * tile;
-      const int real_taps = empty ? 0 : g->run_taps;
-      for (int r = 0; r < rows.tap_count; r++)
-        for (int run = 0; run < g->runs; run++) {
-          const int* const taps = columns.taps + run * g->run_taps;
-          const float* const row_of_taps = scratch + int64_t(rows.taps[r]) * a.filters.S * depth * kColumns;
-          int tap = 0, c = 0;  // of the next element
-          const auto here = [&] { return row_of_taps + (int64_t(taps[tap]) * depth + c) * kColumns; };
-          const auto element = [&] {
-            const float* const from = tap < real_taps && c < depth ? here() : kZeros;
-            if (++c == channels) c = 0, tap++;
-            return from;
-          };
-          for (int b = 0; b < g->blocks; b++, to += 2 * tile) {  // over the other vector's
-            Vec<float> pairs[kRows];
-            for (int e = 0; e < g->depth / 2; e++) {
-              const float *first, *second;
-              if (tap < real_taps && c + 2 <= depth && c + 2 < channels)
-                first = here(), second = first + kColumns, c += 2;
-              else first = element(), second = element();
-              pairs[e] =
-                  (Vec<float>)((FloatBits)load<float>(first) >> 16 | ((FloatBits)load<float>(second) & 0xffff0000u));
-            }
-            if (a.planes) turn_step(pairs, g->depth, to);
-            else
-              for (int e = 0; e < g->depth / 2; e++)
-                store<float>(reinterpret_cast<float*>(to) + e * kColumns, pairs[e]);
-          }
-        }
-    }
-  }
-}
-
 }  // namespace convlab::CONVLAB_ISA::amx
 
 #else
@@ -292,11 +232,9 @@ namespace convlab::CONVLAB_ISA::amx {
 
 template <class T>
 void run(const convlab::amx::AmxProduct&, const T*, const char*, const float*, T*, int64_t, int64_t, char*) {}
-template <class T> void pack(const convlab::amx::AmxProduct&, const T*, char*, int64_t, int64_t, float*) {}
 
 }  // namespace convlab::CONVLAB_ISA::amx
 
 #endif
 
 CONVLAB_DEFINE_FOR(amx, amx::run<float>, amx::run<uint16_t>, amx::run<uint16_t>, amx::run<uint16_t>)
-CONVLAB_DEFINE_FOR(amx_pack, amx::pack<float>, amx::pack<bfloat16>, amx::pack<bfloat16>, amx::pack<bfloat16>)

@@ -17,7 +17,6 @@ constexpr int64_t kStripBytes = 512 << 10, kLongStripBytes = 1 << 20;  // of the
 constexpr int64_t kLargeWeights = 1 << 20;  // more bytes come from L3 for every strip, so strips are long
 constexpr int64_t kStripPixels = 2048, kFewPixels = 256;
 constexpr int64_t kPiecesWanted = 16;
-constexpr int kMostApart = 2;  // columns of planes that the panel of planes takes apart
 constexpr int kFewChannelsOfPlanes = 16;  // whose taps of a row are in the panel
 constexpr int64_t kShortPlane = 128, kTermsOfPlanes = 400;
 
@@ -44,7 +43,10 @@ inline std::string why_not(const Problem& p) {
 constexpr int kFewDepth = 3, kFewOfGroup = 4, kFewOfGroupInPlanes = 8;
 constexpr int kManyPhases = 256;  // rows times columns, by stride: each has tiles of its own
 // ... and in float32, whose other kernels need not turn it into anything
-constexpr int kFewOfFloats = 3, kFewOfGroupOfFloats = 16, kFewTermsOfFloats = 16, kManyPhasesOfFloats = 16;
+constexpr int kFewOfFloats = 3, kFewOfGroupOfFloats = 16, kFewTermsOfFloats = 16, kFewOutputs = 9;
+constexpr int kFewOfPointwise = 8, kManyPhasesOfFloats = 16;
+constexpr int kMostApart = 2;  // columns of planes, by the stride, that are taken apart as vectors
+constexpr int64_t kMostCopies = 4;  // of a row of the source, in the panels of all strips
 
 inline bool best_of_floats(const Problem& p) {
   const Conv2d& g = p.g;
@@ -53,6 +55,16 @@ inline bool best_of_floats(const Problem& p) {
                 terms = int64_t(p.pass == Pass::dgrad ? g.Kg() : g.Cg()) * g.R * g.S;
   if (p.rounding != Rounding::bf16 || direct::is_matrix_product(p)) return false;
   if (g.groups > 1 && least < kFewOfGroupOfFloats) return false;
+  if ((g.R * g.S == 1 && least < kFewOfPointwise) || int64_t(g.P) * g.Q < kFewOutputs) return false;
+  // columns that no tap meets are rounded, too, and those of planes one by one where they are further apart
+  if (g.stride_w > std::max(kMostApart, (g.S - 1) * g.dilation_w + 1)) return false;
+  if (p.pass == Pass::wgrad && !p.channels_last && g.stride_w > kMostApart) return false;
+  const bool dgrad = p.pass == Pass::dgrad;
+  const int64_t row = int64_t(dgrad ? g.Q : g.W) * (dgrad ? g.Kg() : g.Cg()) * 2, height = dgrad ? g.P : g.H,
+                rows =
+                    std::clamp<int64_t>(kLongStripBytes / std::max<int64_t>(1, row), 1, std::max<int64_t>(1, height)),
+                reach = std::min<int64_t>((g.R - 1) * int64_t(g.dilation_h), 2 * height);
+  if (p.pass != Pass::wgrad && rows + reach > kMostCopies * rows) return false;
   return least >= kFewOfFloats && terms >= kFewTermsOfFloats &&
          phases <= (p.pass == Pass::forward ? kManyPhases : kManyPhasesOfFloats);
 }
@@ -60,6 +72,8 @@ inline bool best_of_floats(const Problem& p) {
 inline bool best(const Problem& p) {
   const Conv2d& g = p.g;
   const bool wgrad = p.pass == Pass::wgrad;
+  // x is read at the same distance from all positions, with zeros between its rows
+  if (wgrad && ((g.R - 1) * int64_t(g.dilation_h) > g.H || (g.S - 1) * int64_t(g.dilation_w) > g.W)) return false;
   if (p.dtype == DType::float32) return best_of_floats(p);
   if (int64_t(g.stride_h) * g.stride_w > kManyPhases) return false;
   if (direct::is_matrix_product(p) && p.pass != Pass::forward) return false;
@@ -74,6 +88,7 @@ class Phases {
 
   Phases(const Axis& axis, bool dgrad) : parts_(rising(with_padding(axis, dgrad))) {
     for (Part& part : parts_) {
+      leave_out_unmet(part, dgrad ? axis.outputs : axis.size);
       const Places& p = part.places;
       const int least = part.offsets.empty() ? 0 : part.offsets.front();
       for (int& offset : part.offsets) offset -= least;
@@ -94,6 +109,17 @@ class Phases {
   const std::vector<Phase>& all() const { return all_; }
 
  private:
+  // Taps that read nothing but padding from every position, of which a panel would have much
+  static void leave_out_unmet(Part& part, int size) {
+    const Places& p = part.places;
+    size_t kept = 0;
+    for (size_t t = 0; t < part.taps.size(); t++) {
+      const int at = p.from + part.offsets[t];
+      if (const Range met = places_inside(p.count, size, p.from_step, at); met.begin >= met.end) continue;
+      part.taps[kept] = part.taps[t], part.offsets[kept++] = part.offsets[t];
+    }
+    part.taps.resize(kept), part.offsets.resize(kept);
+  }
   std::vector<Part> parts_;
   std::vector<Phase> all_;
 };

@@ -9,22 +9,10 @@
 #include "cpu/conv2d/amx/finishing.h"
 #include "cpu/conv2d/amx/pairs.h"
 #include "cpu/conv2d/amx/tiles.h"
-#include "cpu/conv2d/packed_weights.h"
 
 #if defined(CONVLAB_HAS_AMX) && defined(__AVX512F__)
 
 namespace convlab::CONVLAB_ISA::amx {
-
-// Elements 0, 2, ... 30 of those that `inside` has, in lanes of 32 bits
-CONVLAB_AMX CONVLAB_INLINE __m512i load_every_second(const uint16_t* p, __mmask32 inside) {
-  return _mm512_maskz_loadu_epi16(inside, p);
-}
-CONVLAB_AMX CONVLAB_INLINE __m512i load_every_second(const float* p, __mmask32 inside) {
-  const Vec<float> first = (Vec<float>)_mm512_maskz_loadu_ps(__mmask16(inside), p),
-                   second = (Vec<float>)_mm512_maskz_loadu_ps(__mmask16(inside >> 16), p + 16);
-  return rounded_bits(
-      (__m512)__builtin_shufflevector(first, second, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
-}
 
 // Elements of a plane's rows, or every second: position j of a row reads data[j step], if it is in [begin, end), else zero
 template <class T> struct Along {

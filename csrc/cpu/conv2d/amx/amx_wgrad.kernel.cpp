@@ -89,6 +89,12 @@ CONVLAB_AMX void take_planes(const AmxWgrad& a, const T* x, const Strip& s, cons
           }
           for (int c = 0; c < channels; c++, from += p.source.c, to += channel) {
             if (h.stride == 1 && p.source.w == 1) copy_halves(from, count, to);
+            else if (h.stride == 2 && p.source.w == 1)
+              for (int q = 0; q < count; q += 16) {
+                const __mmask32 inside = first_halves(2 * (count - q)) & 0x55555555;
+                const __m512i some = load_every_second(from + 2 * q, inside);
+                _mm256_mask_storeu_epi16(to + q, first_lanes(count - q), _mm512_maskz_cvtepi32_epi16(0xffff, some));
+              }
             else
               for (int q = 0; q < count; q++) to[q] = bits_of(from + q * h.stride * p.source.w);
           }

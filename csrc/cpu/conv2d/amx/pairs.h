@@ -50,6 +50,17 @@ template <class T> CONVLAB_AMX CONVLAB_INLINE uint16_t bits_of(const T* p) {
   return uint16_t(((FloatBits)load_bits(p, 1))[0]);
 }
 
+// Elements 0, 2, ... 30 of those that `inside` has, in lanes of 32 bits
+CONVLAB_AMX CONVLAB_INLINE __m512i load_every_second(const uint16_t* p, __mmask32 inside) {
+  return _mm512_maskz_loadu_epi16(inside, p);
+}
+CONVLAB_AMX CONVLAB_INLINE __m512i load_every_second(const float* p, __mmask32 inside) {
+  const Vec<float> first = (Vec<float>)_mm512_maskz_loadu_ps(__mmask16(inside), p),
+                   second = (Vec<float>)_mm512_maskz_loadu_ps(__mmask16(inside >> 16), p + 16);
+  return rounded_bits(
+      (__m512)__builtin_shufflevector(first, second, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
+}
+
 // Two rows of `count` elements: an element of each in a lane. second may be null, and then is zeros.
 template <class T> CONVLAB_AMX CONVLAB_INLINE Vec<float> load_pairs(const T* first, const T* second, int count) {
   const __m512i low = load_some_bits(first, count);
