@@ -5,9 +5,7 @@
 //
 // What bounds it: products are so fast that copying the source and rounding what is written take as long as they do where
 // filters are 1 x 1 or channels few; and memory, of which a step reads 2 KB or more.
-#include "cpu/conv2d/amx/finishing.h"
-#include "cpu/conv2d/amx/pairs.h"
-#include "cpu/conv2d/amx/tiles.h"
+#include "cpu/conv2d/amx/run.h"
 
 #if defined(CONVLAB_HAS_AMX) && defined(__AVX512F__)
 
@@ -15,10 +13,9 @@ namespace convlab::CONVLAB_ISA::amx {
 
 constexpr int kFewChannels = 16;  // of a pixel: a vector has two or more
 
-template <class T>
-CONVLAB_AMX Source look(const AmxProduct& a, const T* source, const Strip& s, int group, uint16_t* panel) {
+template <class T> CONVLAB_AMX Source look(const AmxProduct& a, const T* source, const Strip& s, uint16_t* panel) {
   const Product& p = a.product;
-  source += int64_t(group) * p.depth * p.source.c + s.n0 * p.source.n;
+  source += s.n0 * p.source.n;
   if (a.in_place) return {reinterpret_cast<const char*>(source), p.source.n * 2, p.source.h * 2, p.source.w * 2, 0, 0};
   int first, last;
   rows_read(a, s, first, last);
@@ -136,92 +133,40 @@ CONVLAB_AMX void products(const Segment& g, const int64_t* runs, int64_t run_cou
   store_sums<two, right>(sums, kPanel * int64_t(sizeof(float)), sums_below, kColumns);
 }
 
-// A segment of a strip, and the panels [first, last) of channels
-template <class T> struct Job {
-  const AmxProduct& a;
-  const Segment& segment;
-  const Source& source;
-  const char* weights;  // of the group's first panel
-  const float* bias;
-  T* target;  // of the group's first channel
-  int first, last;
-};
+struct Pixels {
+  template <class T>
+  CONVLAB_AMX static Source look(const AmxProduct& a, const T* source, const Strip& s, uint16_t* to) {
+    return amx::look(a, source, s, to);
+  }
+  static Shapes shapes(const Job& job) { return Shapes(job.cut.size, job.cut.size, job.segment.depth); }
 
-template <class T> CONVLAB_AMX void run_segment(const Job<T>& job, const Strip& s, const AmxBench& bench) {
-  const AmxProduct& a = job.a;
-  const Product& p = a.product;
-  const Segment& g = job.segment;
-  const Phase &rows = a.rows[g.rows], &columns = a.columns[g.columns];
-  const Lines lines = lines_of(rows, s.row0, s.row1);
-  if (lines.begin >= lines.end || !columns.count) return;
-  const Cut c = cut(a, g, job.source, s, lines, bench.tiles);
-  const int64_t step = job.source.beside(columns), run_count = runs_of(a, g, job.source, bench.runs);
-  const Landing landing(a, g, job.source, s, lines);
-  const Finishing finishing(a.ending);
-  shape(Shapes(c.size, c.size, g.depth));
-  const bool near_weights = (job.last - job.first) * a.panel_weights <= kNearWeights;
-  const int64_t at_once = near_weights ? 2 : c.count;
-  for (int64_t t0 = 0; t0 < c.count; t0 += at_once)
-    for (int i = job.first; i < job.last; i++) {
-      const int lanes = p.width - i * kPanel < kPanel ? p.width - i * kPanel : kPanel;
-      T* const target = job.target + int64_t(i) * kPanel * p.target.c;
-      const bool right = lanes > kColumns;
-      const auto f = right ? &products<true, true> : &products<true, false>,
-                 f_of_one = right ? &products<false, true> : &products<false, false>;
-      for (int64_t t = t0; t < t0 + at_once && t < c.count; t += 2) {
-        const PixelTile* const tiles = bench.tiles + t;
-        const int count = t + 1 < c.count ? 2 : 1;
-        const bool more = t + 3 < c.count;
-        AskedFor ahead{};
-        if (near_weights && more && a.in_place) {
-          const int part = i - job.first, parts = job.last - job.first;
-          ahead = {tiles[2].source - tiles[0].source, part * c.size / parts, (part + 1) * c.size / parts};
-        }
-        const char *const upper = job.source.data + tiles[0].source, *const lower =
-                                                                         job.source.data + tiles[count - 1].source;
-        const bool joined = tiles[0].joins;
-        const int64_t second = (joined ? c.size : kRows) * kPanel;
-        (count == 2 ? f : f_of_one)(g, bench.runs, run_count, upper, lower, step,
-                                    job.weights + i * a.panel_weights + g.weights, bench.sums, second, ahead);
-        for (int j = 0; j < (joined ? 1 : count); j++)
-          landing.each(tiles[j], joined ? 2 * c.size : c.size, target,
-                       [&](int first, int run, T* to) __attribute__((always_inline)) {
-                         const float *const sums = bench.sums + j * second + first * kPanel, *const bias =
-                                                                                                 job.bias + i * kPanel;
-                         const int64_t beside = columns.at_step * p.target.w;
-                         if (p.target.c == 1) to_pixels(finishing, sums, bias, run, lanes, to, beside);
-                         else to_planes(finishing, sums, bias, run, lanes, to, p.target.c, beside);
-                       });
-      }
-    }
-}
+  template <class T> CONVLAB_AMX static void multiply(const Job& job, const Meeting<T>& m) {
+    const int size = job.cut.size;
+    const bool right = m.lanes > kColumns;
+    const auto f = right          ? m.count == 2 ? &products<true, true> : &products<false, true>
+                   : m.count == 2 ? &products<true, false>
+                                  : &products<false, false>;
+    AskedFor ahead{};
+    if (job.near_weights && m.more && job.a.in_place)
+      ahead = {m.tiles[2].source - m.tiles[0].source, m.panel * size / m.panels, (m.panel + 1) * size / m.panels};
+    const int64_t second = (m.joined() ? size : kRows) * kPanel;
+    const char* const data = job.source.data;
+    f(job.segment, job.bench.runs, job.run_count, data + m.tiles[0].source, data + m.tiles[m.count - 1].source,
+      job.source.beside(job.columns), m.weights, job.bench.sums, second, ahead);
+    const Strides& target = job.a.product.target;
+    m.each_run(job, [&](int tile, int first, int run, T* to) __attribute__((always_inline)) {
+      const float* const sums = job.bench.sums + tile * second + first * kPanel;
+      const int64_t beside = job.columns.at_step * target.w;
+      if (target.c == 1) to_pixels(job.finishing, sums, m.bias, run, m.lanes, to, beside);
+      else to_planes(job.finishing, sums, m.bias, run, m.lanes, to, target.c, beside);
+    });
+  }
+};
 
 template <class T>
 CONVLAB_AMX void run(const AmxProduct& a, const T* source, const char* weights, const float* bias, T* target,
                      int64_t begin, int64_t end, char* scratch) {
-  Carver carver{scratch};
-  const AmxBench bench(carver, a);
-  const Product& p = a.product;
-  const int parts = a.parts(), panels = a.panels();
-  int64_t prepared = -1;
-  Source looked_at{};
-  for (int64_t piece = begin; piece < end; piece++) {
-    const int64_t index = piece / parts;
-    const int group = int(index % p.groups), part = int(piece % parts), first = part * a.panels_per_piece;
-    const Strip s = strip_of(p, index / p.groups);
-    if (prepared != index) looked_at = look(a, source, s, group, bench.source), prepared = index;
-    for (const Segment* g = a.segments; g < a.segments + a.segment_count; g++)
-      run_segment<T>({.a = a,
-                      .segment = *g,
-                      .source = looked_at,
-                      .weights = weights + int64_t(group) * panels * a.panel_weights,
-                      .bias = bias + int64_t(group) * panels * kPanel,
-                      .target = target + int64_t(group) * p.width * p.target.c,
-                      .first = first,
-                      .last = first + a.panels_per_piece < panels ? first + a.panels_per_piece : panels},
-                     s, bench);
-  }
-  _tile_release();
+  run_pieces<Pixels>(a, source, weights, bias, target, begin, end, scratch);
 }
 
 }  // namespace convlab::CONVLAB_ISA::amx

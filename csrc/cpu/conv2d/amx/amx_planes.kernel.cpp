@@ -6,9 +6,7 @@
 // a step has those of all taps of a row. A tile's positions go on over gaps between rows, and images.
 //
 // What bounds it: as amx.kernel.cpp; a target of many channels is written a piece of each plane at a time.
-#include "cpu/conv2d/amx/finishing.h"
-#include "cpu/conv2d/amx/pairs.h"
-#include "cpu/conv2d/amx/tiles.h"
+#include "cpu/conv2d/amx/run.h"
 
 #if defined(CONVLAB_HAS_AMX) && defined(__AVX512F__)
 
@@ -47,10 +45,10 @@ CONVLAB_AMX CONVLAB_INLINE void pair_rows(const Along<T>& first, const Along<T>&
 
 // A strip's rows of a group's planes -> panel, which see (PlanesPanel)
 template <class T>
-CONVLAB_AMX Source pair_up_planes(const AmxProduct& a, const T* source, const Strip& s, int group, uint32_t* panel) {
+CONVLAB_AMX Source pair_up_planes(const AmxProduct& a, const T* source, const Strip& s, uint32_t* panel) {
   const Product& p = a.product;
   const int apart = a.columns_apart, taps = a.taps_in_panel ? a.columns[0].tap_count : 1, real = p.depth * taps;
-  source += int64_t(group) * p.depth * p.source.c + s.n0 * p.source.n;
+  source += s.n0 * p.source.n;
   int first, last;
   rows_read(a, s, first, last);
   const PlanesPanel to(a, s.n1 - s.n0, last - first + 1);
@@ -136,72 +134,40 @@ CONVLAB_AMX void to_rows(const Finishing& f, const float* sums, const float* bia
   }
 }
 
-// A segment of a strip, and the panels [first, last) of channels
-template <class T>
-CONVLAB_AMX void run_segment(const AmxProduct& a, const Segment& g, const Source& source, const Strip& s,
-                             const AmxBench& bench, const char* weights, const float* bias, T* target, int first,
-                             int last) {
-  const Product& p = a.product;
-  const Phase &rows = a.rows[g.rows], &columns = a.columns[g.columns];
-  const Lines lines = lines_of(rows, s.row0, s.row1);
-  if (lines.begin >= lines.end || !columns.count) return;
-  const Cut c = cut(a, g, source, s, lines, bench.tiles);
-  const int64_t run_count = runs_of(a, g, source, bench.runs);
-  const Landing landing(a, g, source, s, lines);
-  const Finishing finishing(a.ending);
-  const int channels = p.width < kPanel ? p.width : kPanel;
-  shape(Shapes(channels < kRows ? channels : kRows, channels > kRows ? channels - kRows : kRows, g.depth, c.size));
-  const bool near_weights = (last - first) * a.panel_weights <= kNearWeights;
-  const int64_t at_once = near_weights ? 2 : c.count;
-  for (int64_t t0 = 0; t0 < c.count; t0 += at_once)
-    for (int i = first; i < last; i++) {
-      const int lanes = p.width - i * kPanel < kPanel ? p.width - i * kPanel : kPanel;
-      const bool two = lanes > kRows;
-      const auto f = two ? &products<true, true> : &products<false, true>,
-                 f_of_one = two ? &products<true, false> : &products<false, false>;
-      for (int64_t t = t0; t < t0 + at_once && t < c.count; t += 2) {
-        const PixelTile* const tiles = bench.tiles + t;
-        const int count = t + 1 < c.count ? 2 : 1;
-        const int64_t next = tiles[count - 1].source - tiles[0].source;
-        const bool joined = tiles[0].joins;
-        const int64_t sums_next = joined ? c.size : kColumns;
-        landing.each(tiles[0], joined ? 2 * c.size : c.size, target + int64_t(i) * kPanel * p.target.c,
-                     [&](int, int, T* to) __attribute__((always_inline)) {
-                       for (int k = 0; k < lanes; k++) __builtin_prefetch(to + k * p.target.c, 1);
-                     });
-        (count == 2 ? f : f_of_one)(g, bench.runs, run_count, weights + i * a.panel_weights + g.weights,
-                                    source.data + tiles[0].source, next, source.pair, bench.sums, sums_next);
-        for (int j = 0; j < (joined ? 1 : count); j++)
-          landing.each(tiles[j], joined ? 2 * c.size : c.size, target + int64_t(i) * kPanel * p.target.c,
-                       [&](int from, int run, T* to) __attribute__((always_inline)) {
-                         to_rows(finishing, bench.sums + j * sums_next + from, bias + i * kPanel, run, lanes, to,
-                                 p.target.c, columns.at_step);
-                       });
-      }
-    }
-}
+struct Planes {
+  template <class T>
+  CONVLAB_AMX static Source look(const AmxProduct& a, const T* source, const Strip& s, uint16_t* to) {
+    return pair_up_planes(a, source, s, reinterpret_cast<uint32_t*>(to));
+  }
+  static Shapes shapes(const Job& job) {
+    const int channels = least_of(job.a.product.width, kPanel);
+    return Shapes(least_of(channels, kRows), channels > kRows ? channels - kRows : kRows, job.segment.depth,
+                  job.cut.size);
+  }
+
+  template <class T> CONVLAB_AMX static void multiply(const Job& job, const Meeting<T>& m) {
+    const bool two = m.lanes > kRows;
+    const auto f = two            ? m.count == 2 ? &products<true, true> : &products<true, false>
+                   : m.count == 2 ? &products<false, true>
+                                  : &products<false, false>;
+    const int64_t plane = job.a.product.target.c, second = m.joined() ? job.cut.size : kColumns,
+                  next = m.tiles[m.count - 1].source - m.tiles[0].source;
+    m.each_run(job, [&](int, int, int, T* to) __attribute__((always_inline)) {
+      for (int k = 0; k < m.lanes; k++) __builtin_prefetch(to + k * plane, 1);
+    });
+    f(job.segment, job.bench.runs, job.run_count, m.weights, job.source.data + m.tiles[0].source, next, job.source.pair,
+      job.bench.sums, second);
+    m.each_run(job, [&](int tile, int first, int run, T* to) __attribute__((always_inline)) {
+      to_rows(job.finishing, job.bench.sums + tile * second + first, m.bias, run, m.lanes, to, plane,
+              job.columns.at_step);
+    });
+  }
+};
 
 template <class T>
 CONVLAB_AMX void run_planes(const AmxProduct& a, const T* source, const char* weights, const float* bias, T* target,
                             int64_t begin, int64_t end, char* scratch) {
-  Carver carver{scratch};
-  const AmxBench bench(carver, a);
-  const Product& p = a.product;
-  const int parts = a.parts(), panels = a.panels();
-  int64_t prepared = -1;
-  Source looked_at{};
-  for (int64_t piece = begin; piece < end; piece++) {
-    const int64_t index = piece / parts;
-    const int group = int(index % p.groups), part = int(piece % parts), first = part * a.panels_per_piece,
-              last = first + a.panels_per_piece < panels ? first + a.panels_per_piece : panels;
-    const Strip s = strip_of(p, index / p.groups);
-    if (prepared != index)
-      looked_at = pair_up_planes(a, source, s, group, reinterpret_cast<uint32_t*>(bench.source)), prepared = index;
-    for (const Segment* g = a.segments; g < a.segments + a.segment_count; g++)
-      run_segment(a, *g, looked_at, s, bench, weights + int64_t(group) * panels * a.panel_weights,
-                  bias + int64_t(group) * panels * kPanel, target + int64_t(group) * p.width * p.target.c, first, last);
-  }
-  _tile_release();
+  run_pieces<Planes>(a, source, weights, bias, target, begin, end, scratch);
 }
 
 }  // namespace convlab::CONVLAB_ISA::amx
