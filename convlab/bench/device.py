@@ -52,9 +52,10 @@ class Cpu:
     def setting(self, name, precision):
         """A context for the calls of a way: torch's switch for float32 says what the precision does."""
         switch = torch.backends.mkldnn.conv
-        before = switch.fp32_precision
-        if precision in ROUNDED:
-            switch.fp32_precision = precision
+        if precision not in ROUNDED:
+            yield
+            return
+        before, switch.fp32_precision = switch.fp32_precision, precision
         try:
             yield
         finally:

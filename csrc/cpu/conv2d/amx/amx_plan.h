@@ -48,6 +48,18 @@ constexpr int kFewOfPointwise = 8, kManyPhasesOfFloats = 16;
 constexpr int kMostApart = 2;  // columns of planes, by the stride, that are taken apart as vectors
 constexpr int64_t kMostCopies = 4;  // of a row of the source, in the panels of all strips
 
+// Whether panels of strips, whose rows are few where channels are many, have a row of the source many times: with a wide
+// dilation
+inline bool copies_much(const Problem& p) {
+  const Conv2d& g = p.g;
+  const bool dgrad = p.pass == Pass::dgrad;
+  const int64_t height = std::max(1, dgrad ? g.P : g.H),
+                row = std::max<int64_t>(1, int64_t(dgrad ? g.Q : g.W) * (dgrad ? g.Kg() : g.Cg()) * 2),
+                rows = std::clamp<int64_t>(kLongStripBytes / row, 1, height),
+                reach = std::min((g.R - 1) * int64_t(g.dilation_h), 2 * height);
+  return rows + reach > kMostCopies * rows;
+}
+
 inline bool best_of_floats(const Problem& p) {
   const Conv2d& g = p.g;
   const int least = std::min(g.Cg(), g.Kg());
@@ -59,12 +71,7 @@ inline bool best_of_floats(const Problem& p) {
   // columns that no tap meets are rounded, too, and those of planes one by one where they are further apart
   if (g.stride_w > std::max(kMostApart, (g.S - 1) * g.dilation_w + 1)) return false;
   if (p.pass == Pass::wgrad && !p.channels_last && g.stride_w > kMostApart) return false;
-  const bool dgrad = p.pass == Pass::dgrad;
-  const int64_t row = int64_t(dgrad ? g.Q : g.W) * (dgrad ? g.Kg() : g.Cg()) * 2, height = dgrad ? g.P : g.H,
-                rows =
-                    std::clamp<int64_t>(kLongStripBytes / std::max<int64_t>(1, row), 1, std::max<int64_t>(1, height)),
-                reach = std::min<int64_t>((g.R - 1) * int64_t(g.dilation_h), 2 * height);
-  if (p.pass != Pass::wgrad && rows + reach > kMostCopies * rows) return false;
+  if (p.pass != Pass::wgrad && copies_much(p)) return false;
   return least >= kFewOfFloats && terms >= kFewTermsOfFloats &&
          phases <= (p.pass == Pass::forward ? kManyPhases : kManyPhasesOfFloats);
 }
