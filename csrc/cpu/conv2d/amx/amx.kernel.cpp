@@ -163,23 +163,17 @@ struct Pixels {
   }
 };
 
-template <class T>
-CONVLAB_AMX void run(const AmxProduct& a, const T* source, const char* weights, const float* bias, T* target,
-                     int64_t begin, int64_t end, char* scratch) {
-  run_pieces<Pixels>(a, source, weights, bias, target, begin, end, scratch);
-}
-
 }  // namespace convlab::CONVLAB_ISA::amx
 
 #else
 
 namespace convlab::CONVLAB_ISA::amx {
 
-template <class T>
-void run(const convlab::amx::AmxProduct&, const T*, const char*, const float*, T*, int64_t, int64_t, char*) {}
+struct Pixels;
 
 }  // namespace convlab::CONVLAB_ISA::amx
 
 #endif
 
-CONVLAB_DEFINE_FOR(amx, amx::run<float>, amx::run<uint16_t>, amx::run<uint16_t>, amx::run<uint16_t>)
+CONVLAB_DEFINE_FOR(amx, amx::run_pieces<amx::Pixels, float>, amx::run_pieces<amx::Pixels, uint16_t>,
+                   amx::run_pieces<amx::Pixels, uint16_t>, amx::run_pieces<amx::Pixels, uint16_t>)

@@ -164,24 +164,17 @@ struct Planes {
   }
 };
 
-template <class T>
-CONVLAB_AMX void run_planes(const AmxProduct& a, const T* source, const char* weights, const float* bias, T* target,
-                            int64_t begin, int64_t end, char* scratch) {
-  run_pieces<Planes>(a, source, weights, bias, target, begin, end, scratch);
-}
-
 }  // namespace convlab::CONVLAB_ISA::amx
 
 #else
 
 namespace convlab::CONVLAB_ISA::amx {
 
-template <class T>
-void run_planes(const convlab::amx::AmxProduct&, const T*, const char*, const float*, T*, int64_t, int64_t, char*) {}
+struct Planes;
 
 }  // namespace convlab::CONVLAB_ISA::amx
 
 #endif
 
-CONVLAB_DEFINE_FOR(amx_planes, amx::run_planes<float>, amx::run_planes<uint16_t>, amx::run_planes<uint16_t>,
-                   amx::run_planes<uint16_t>)
+CONVLAB_DEFINE_FOR(amx_planes, amx::run_pieces<amx::Planes, float>, amx::run_pieces<amx::Planes, uint16_t>,
+                   amx::run_pieces<amx::Planes, uint16_t>, amx::run_pieces<amx::Planes, uint16_t>)

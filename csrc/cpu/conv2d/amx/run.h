@@ -103,4 +103,13 @@ CONVLAB_AMX void run_pieces(const AmxProduct& a, const T* source, const char* we
 
 }  // namespace convlab::CONVLAB_ISA::amx
 
+#else
+
+namespace convlab::CONVLAB_ISA::amx {
+
+template <class Way, class T>
+void run_pieces(const convlab::amx::AmxProduct&, const T*, const char*, const float*, T*, int64_t, int64_t, char*) {}
+
+}  // namespace convlab::CONVLAB_ISA::amx
+
 #endif
