@@ -12,8 +12,8 @@ namespace convlab::register_tiled {
 // A strip of the source should leave room in an L2 of 1 MB for the weights of a tile and the target.
 constexpr int64_t kStripBytes = 256 << 10;
 // In wgrad of 1 x 1 filters strips need no rows beside their own: planes, which are copied, lie in larger ones; of what is
-// channels_last a tile of channels finds its lines in the L1.
-constexpr int64_t kPlanesBytes = 512 << 10, kNearPixels = 128;
+// channels_last a tile of channels of x finds its lines in the L1, beside so many bytes of dy.
+constexpr int64_t kPlanesBytes = 512 << 10, kNearBytes = 16 << 10;
 constexpr int64_t kTargetBytes = 128 << 10, kFewWeights = 64 << 10;  // of a strip, if so few bytes of weights meet it
 // Of the target: each has 16 bytes in the table of addresses, and up to 256 in its panel.
 constexpr int64_t kStripPixels = 1024;
@@ -24,7 +24,7 @@ constexpr int kPlanes = 16;  // channels of the source: fewer planes are faster 
 constexpr int64_t kPiecesOfWideTiles = 8;  // fewer are narrow: a thread that has one more would keep the others waiting
 constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices together
 constexpr int64_t kSlicePixels = 512;  // so many at least, unless that makes too few pieces: sums take time to add up
-constexpr int64_t kSumsBytes = 1 << 20;  // of a thread's, where there is one slice: so many meet a copy of x together
+constexpr int64_t kSumsBytes = 4 << 20;  // of a thread's, where there is one slice: so many meet a copy of x together
 // wgrad copies x to tiles of channels where it has so many, because lines a pixel apart may share few sets of the L1;
 // where channels lie innermost already, a copy pays if so many tiles of k read it.
 constexpr int kManyChannels = 24, kManyPanels = 3;
@@ -125,8 +125,9 @@ inline void cut(Product& p, int64_t element, bool writes) {
   const int64_t weights = int64_t(p.width) * p.depth * p.rows.kernel * p.columns.kernel * element,
                 made = writes && weights <= kFewWeights ? pixels * p.width * element : 0;
   const bool pointwise = !writes && p.rows.kernel * p.columns.kernel == 1, last = p.source.c == 1;
+  const InstructionSet& set = instruction_set();
   const int64_t most = writes              ? kStripPixels
-                       : pointwise && last ? kNearPixels
+                       : pointwise && last ? kNearBytes / (set.tile_vectors * set.vector_bytes)
                                            : kSumPixels,
                 room = pointwise && !last ? kPlanesBytes : kStripBytes;
   const int64_t fit =
@@ -198,12 +199,12 @@ struct Tables {
     const int64_t parts = std::clamp<int64_t>(kPiecesWanted / std::max<int64_t>(1, pieces * groups), 1, panels);
     t.panels_per_piece = int((panels + parts - 1) / parts);
     if (p.pass != Pass::wgrad) return;
-    if (t.slices == 1 && !source_in_place(t)) {
+    t.source_in_tiles = product.depth >= kManyChannels && (!source_in_place(t) || t.panels_per_piece >= kManyPanels);
+    if (t.slices == 1 && (t.source_in_tiles || !source_in_place(t))) {
       const int64_t sums =
           t.panels_per_piece * channels.tile_vectors * weights_of_vector(t, channels) * sum_bytes(p.dtype);
       t.parts_at_once = int(std::clamp<int64_t>(kSumsBytes / std::max<int64_t>(1, sums), 1, channels.parts(t)));
     }
-    t.source_in_tiles = product.depth >= kManyChannels && (!source_in_place(t) || t.panels_per_piece >= kManyPanels);
     t.grad_in_place = product.same_type && product.target.c == 1 && product.width % channels.lanes == 0 &&
                       (product.depth < kManyChannels || product.depth * t.filters.R * t.filters.S <= kFewSums);
   }

@@ -246,13 +246,16 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
       const int rows = s.row1 - s.row0;
       Paired paired{pairs};
       Ahead ahead[2];
-      if (strip + 1 < strips && p.groups == 1) {
-        const Strip coming = strip_of(p, strip + 1);
-        const int64_t tiles = int64_t(last - first) * p.rows.kernel * TilesOf(p.columns.kernel * p.depth).count;
+      const bool more = strip + 1 < strips && p.groups == 1;
+      const Strip coming = more ? strip_of(p, strip + 1) : s;
+      const int64_t tiles = p.rows.kernel * TilesOf(p.columns.kernel * p.depth).count;  // of a panel
+      if (more) {
+        const int64_t shares = ((last - first) * tiles + 1) / 2;
         int row, reached;
         rows_reached(p, coming, row, reached);
-        look_ahead(p, coming, x, p.source, p.depth, row, reached, (tiles + 1) / 2, ahead[0]);
-        look_ahead(p, coming, dy, p.target, p.width, coming.row0, coming.row1 - coming.row0, (tiles + 1) / 2, ahead[1]);
+        look_ahead(p, coming, x, p.source, p.depth, row, reached, shares, ahead[0]);
+        if (p.target.w != 1)
+          look_ahead(p, coming, dy, p.target, p.width, coming.row0, coming.row1 - coming.row0, shares, ahead[1]);
       }
       for (int panel = first; panel < last; panel++) {
         const int k0 = panel * kPanel, lanes = p.width - k0 < kPanel ? p.width - k0 : kPanel;
@@ -264,6 +267,13 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
         for (int n = s.n0; n < s.n1 && !in_memory; n++)
           take_in(from + (n - s.n0) * p.target.n, p.target, rows, columns, lanes, dy_panel + (n - s.n0) * grad.n,
                   kPanel);
+        if (const bool ends = panel + 1 == last; p.target.w == 1 && (!ends || more)) {
+          const int next_panel = ends ? first : panel + 1, k = next_panel * kPanel;  // whose planes come next
+          const Strip& then = ends ? coming : s;
+          look_ahead(p, then, dy + (int64_t(group) * p.width + k) * p.target.c, p.target,
+                     p.width - k < kPanel ? p.width - k : kPanel, then.row0, then.row1 - then.row0, (tiles + 1) / 2,
+                     ahead[1]);
+        }
         add_strip(p, vertical, horizontal, s, lens, grad, paired, ahead, panel, (lanes + L - 1) / L,
                   piece_sums + int64_t(panel - first) * kTileVectors * vector_stride, strip == first_strip);
       }
