@@ -40,6 +40,7 @@ CONVLAB_INLINE int taps_of_phases(const RowProduct& rp) {
 constexpr int kChannels[] = {8, 6, 4, 3, 2, 1};
 
 CONVLAB_INLINE constexpr int channels_of_tile(int left, int sums) {
+  if (sums < 2 * kChannels[0] && left > kChannels[1] && left % kChannels[1] == 2) return 4;  // lest two be left over
   for (int k : kChannels)
     if (k <= left && 2 * k <= sums) return k;
   return 1;

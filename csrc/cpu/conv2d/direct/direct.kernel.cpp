@@ -78,11 +78,19 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
 #pragma GCC unroll 8
       for (int v = 0; v < V; v++) sums[k][v] += put_aside[k][v];
   activate<A>(at.ending, sums);
+  A* to[V];
+  bool whole = true;
 #pragma GCC unroll 8
-  for (int k = 0; k < K; k++)
+  for (int v = 0; v < V; v++) to[v] = at.target + slots[v].target, whole &= slots[v].lanes == kLanes<A>;
+  const int64_t next = at.target_channel;
+  const auto give = [&](auto put) __attribute__((always_inline)) {
 #pragma GCC unroll 8
-    for (int v = 0; v < V; v++)
-      store_some<A>(at.target + k * at.target_channel + slots[v].target, sums[k][v], slots[v].lanes);
+    for (int k = 0; k < K; k++)
+#pragma GCC unroll 8
+      for (int v = 0; v < V; v++) put(v, sums[k][v]), to[v] += next;
+  };
+  if (whole) give([&](int v, Vec<A> sum) __attribute__((always_inline)) { store<A>(to[v], sum); });
+  else give([&](int v, Vec<A> sum) __attribute__((always_inline)) { store_some<A>(to[v], sum, slots[v].lanes); });
 }
 
 template <class A> using TileFunction = void (*)(const Tiles<A>&, const Slot*);
