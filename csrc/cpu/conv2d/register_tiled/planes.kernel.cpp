@@ -57,12 +57,8 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
     bench.rows[i] = {p.packed ? int64_t(i * S / L) * p.depth * L + i * S % L : i * p.row,
                      finish ? int64_t(i) * width : i / R * p.target.plane + i % R * p.target.row};
   Term term{0, 0, p.depth};
-  Panel<A> panel{.terms = &term,
-                 .step = p.packed ? L : 1,
-                 .pixels = bench.rows,
-                 .bias_of_pixels = true,
-                 .gap = p.target.gap(),
-                 .ending = p.ending};
+  Panel<A> panel{
+      .terms = &term, .step = p.packed ? L : 1, .pixels = bench.rows, .gap = p.target.gap(), .ending = p.ending};
   const int channels_of_source = p.depth / p.source.taps(), channels_of_target = p.tile_rows() / R;
   const int64_t planes_of_source = channels_of_source * p.source.plane,
                 planes_of_target = channels_of_target * p.target.plane;
@@ -115,7 +111,7 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
       for (int row = first; row < last; row += rows_in_turns)
         for (int b = 0; b < together; b++) {
           const int rows = last - row < rows_in_turns ? last - row : rows_in_turns;
-          const Segment segment{0, 1, p.depth, 1, row, rows, rows, pairs ? Reads::in_pairs : Reads::apart};
+          const Segment segment{0, 1, p.depth, 1, row, rows, rows, pairs ? Reads::pairs_of_weights : Reads::weights};
           const int64_t to = planes * planes_of_target + (pairs ? 0 : pixel_of(block + b));
           panel.lanes = lanes_from(block + b, 1), panel.vectors = (panel.lanes + L - 1) / L;
           panel.target = finish ? bench.target : target + to;

@@ -32,9 +32,9 @@ struct Term {
 };
 
 // How a tile reads its pixels' source elements: each pixel has its address; or they are side by side, and one address
-// serves all; or the next tap's are one further as well, and an element that is read serves several taps; or each pixel
-// has two elements, for the even and the odd lanes
-enum class Reads { apart, side_by_side, sliding, in_pairs };
+// serves all; or the next tap's are one further as well, and an element that is read serves several taps. Of planes they
+// are weights of rows, each with its address and bias; or two of each, for the even and the odd lanes
+enum class Reads { apart, side_by_side, sliding, weights, pairs_of_weights };
 
 // Sliding takes registers, for taps beside sums: sixteen are too few
 CONVLAB_INLINE constexpr bool slides(const InstructionSet& set) { return set.vector_bytes > 32; }
@@ -43,7 +43,7 @@ struct Pixel {
   int64_t source, target;  // offsets in elements
 };
 
-struct Landing {  // of a vector, where elements are read in pairs
+struct Landing {  // of a vector, where weights are read in pairs
   int64_t at;
   int count;  // lanes that go there; the others go a gap further
 };

@@ -28,21 +28,26 @@ constexpr int64_t kFewTiles = 256;  // of a strip: they ask for part of the next
 template <class A>
 void all_channels(const Panel<A>& near, const Segment& g, int width, int first, int last, Ahead& ahead) {
   constexpr int L = kLanes<A>;
-  const int channels = near.vectors * L, most = most_pixels(near.vectors);
-  Segment some = g;
-  for (int64_t left = g.pixel_count; left > 0; left -= some.run, some.pixel += some.run) {
-    some.run = some.pixel_count = g.reads != Reads::apart ? g.run : left < most ? left : most;
-    for (int i = first; i < last; i++) {
-      const int k0 = i * channels;
+  const int channels = near.vectors * L;
+  const TilesOf all(int(g.run), most_pixels(near.vectors, g.reads));
+  const Term* const terms = near.terms + g.term;
+  const Chunk chunk{terms, terms + g.term_count, true, true, g.products >= kTermsToPrefetch};
+  const int64_t end = g.pixel + g.pixel_count;
+  for (int64_t run = g.pixel; run < end; run += g.run)
+    for (int i = 0; i < all.count; i++) {
+      const int64_t pixel = run + all.first(i), next = pixel + all.size(i);
+      const int size = all.size(i), asked = end - next < size ? int(end - next) : size;
       Panel<A> p = near;
-      p.weights += i * near.vectors * p.vector_stride, p.bias += k0, p.target += k0;
-      p.lanes = width - k0 < channels ? width - k0 : channels, p.vectors = (p.lanes + L - 1) / L;
-      for (int64_t m = some.run; m < 2 * some.run && m < left; m++)
-        for (int v = 0; v < p.vectors; v += 2)
-          __builtin_prefetch(p.target + v * L + p.pixels[some.pixel + m].target, 1);
-      tiles<A>(p, some, ahead);
+      p.weights += first * near.vectors * p.vector_stride, p.bias += first * channels, p.target += first * channels;
+      for (int k0 = first * channels; k0 < width && k0 < last * channels; k0 += channels) {
+        p.lanes = width - k0 < channels ? width - k0 : channels, p.vectors = (p.lanes + L - 1) / L;
+        for (int m = 0; m < asked; m++)
+          for (int v = 0; v < p.vectors; v += 2) __builtin_prefetch(p.target + v * L + p.pixels[next + m].target, 1);
+        ahead.ask();
+        tile_of<A, false>(size, p.vectors, g.reads)(p, chunk, pixel);
+        p.weights += near.vectors * p.vector_stride, p.bias += channels, p.target += channels;
+      }
     }
-  }
 }
 
 // The pieces [begin, end): strips x groups x parts of the channels. weights [groups, vectors of width, R, S, depth, L],

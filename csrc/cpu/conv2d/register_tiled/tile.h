@@ -24,7 +24,6 @@ template <class A> struct Panel {
   const A* weights = nullptr;
   int64_t vector_stride = 0, tap_stride = 0;  // of the weights; from a tap to the one that reads the next element
   const A* bias = nullptr;
-  bool bias_of_pixels = false;  // not of channels
   A* target = nullptr;
   int vectors = 0, lanes = 0;
   const Landing* landings = nullptr;  // of the vectors
@@ -60,11 +59,12 @@ CONVLAB_INLINE void slide(Vec<A> (&sums)[M][1], const A* near, const A* weights,
 
 // Whether one address serves all of a tile's pixels
 constexpr bool one_address(Reads reads) { return reads == Reads::side_by_side || reads == Reads::sliding; }
+constexpr bool of_planes(Reads reads) { return reads == Reads::weights || reads == Reads::pairs_of_weights; }
 
 // M pixels, from `first` on, times NV vectors of channels
 template <class A, int M, int NV, Reads reads>
 CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
-  constexpr bool pairs = reads == Reads::in_pairs, side_by_side = one_address(reads);
+  constexpr bool pairs = reads == Reads::pairs_of_weights, side_by_side = one_address(reads);
   constexpr int L = kLanes<A>, kBases = side_by_side ? 1 : M;
   const Pixel* const pixels = p.pixels + first;
   A* const target = p.target;
@@ -82,7 +82,7 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
 #pragma GCC unroll 4
     for (int v = 0; v < NV; v++) {
       sums[m][v] = !chunk.begins      ? Vec<A>{}
-                   : p.bias_of_pixels ? broadcast<A>(p.bias[first + m])
+                   : of_planes(reads) ? broadcast<A>(p.bias[first + m])
                                       : load<A>(p.bias + v * L);
       if (chunk.many) __builtin_prefetch(place(m, v), 1);
     }
@@ -159,8 +159,9 @@ template <class A, Reads reads> auto tile_of(int pixels, int vectors) {
 template <class A, bool planes> auto tile_of(int pixels, int vectors, Reads reads) {
   if constexpr (slides(kSet) && !planes)
     if (reads == Reads::sliding) return tile_of<A, 1, Reads::sliding>(pixels);
-  constexpr Reads other = planes ? Reads::in_pairs : Reads::side_by_side;
-  return reads == other ? tile_of<A, other>(pixels, vectors) : tile_of<A, Reads::apart>(pixels, vectors);
+  constexpr Reads one = planes ? Reads::weights : Reads::apart,
+                  other = planes ? Reads::pairs_of_weights : Reads::side_by_side;
+  return reads == other ? tile_of<A, other>(pixels, vectors) : tile_of<A, one>(pixels, vectors);
 }
 
 // All pixels of one class, each run in tiles of nearly equal size, a chunk of the terms after another. begins: with the
