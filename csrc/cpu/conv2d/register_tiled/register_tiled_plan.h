@@ -48,6 +48,10 @@ constexpr int kLargestPlane = 2048, kWeightsOfLargest = 4608;
 // channels kFewTurned, and with AVX2 of large planes
 constexpr int kFewRead = 72, kFewPages = 32, kFewOfLarge = 32;
 constexpr int64_t kManyPages = 8192;  // elements of a plane
+// Vectors of eight that channels of the target fill, few of them: where they just fill one and rows have a stride (1.1 to
+// 3.5 times), or along rows of fewer vectors than so many, unless these are whole (1.1 to 1.7 times); in wgrad also along
+// whole ones, so few
+constexpr int kFullVector = 8, kLongRowOfFull = 5, kShortRowOfFull = 2;
 constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad,
 constexpr int kManySums = 8192;  // unless a group has so many weights, where it is slower (1.1 to 1.6 times)
 constexpr int kFewTerms = 96;  // of a matrix product: 1.0 to 4 times as fast here, for eight images
@@ -87,6 +91,14 @@ inline bool slides(const Problem& p, int width) {
          depth * panel_plane(int64_t(rows) * columns) <= INT32_MAX;
 }
 
+inline bool full_vector_pays(const Problem& p, int width) {
+  const Conv2d& g = p.g;
+  const int columns = p.pass == Pass::dgrad ? g.W : g.Q;
+  if (width == kFullVector && (g.stride_h > 1 || g.stride_w > 1)) return true;
+  if (columns % kFullVector == 0) return p.pass == Pass::wgrad && columns <= kShortRowOfFull * kFullVector;
+  return columns < kLongRowOfFull * kFullVector;
+}
+
 inline bool best(const Problem& p) {
   const Conv2d& g = p.g;
   const bool wgrad = p.pass == Pass::wgrad;
@@ -109,7 +121,8 @@ inline bool best(const Problem& p) {
   if (slides(p, width) && g.H > 1 && terms >= kLeastSliding && nearly_full) return true;
   if (is_pointwise(g) && direct_takes_planes(p, width, depth)) return false;
   if (takes_planes(p)) return true;
-  if (width < kNarrow) return width >= full && depth > kDeep;
+  if (width < kNarrow)
+    return width >= full && (depth > kDeep || (lanes == kFullVector && depth > kShallow && full_vector_pays(p, width)));
   if (depth > kShallow) return true;
   if (wgrad) return depth > 1 && terms > (large_vectors ? kManyTermsOfWholeRows : kManyTermsInWgrad);
   // With shorter vectors than AVX-512's, `direct` is slower where a tenth of the lanes is empty
