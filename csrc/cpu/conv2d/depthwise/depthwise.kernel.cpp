@@ -149,14 +149,15 @@ void pixels_in_place(const Depthwise& d, const Groups<A, grouped>& groups, const
                }
                return;
              }
+             const int most = widest(taps);
              for (int places; count > 0; count -= places, x += places * step, y += places * y_step) {
-               places = next_tile(count, kWidePlaces);
+               places = next_tile(count, wide_places(most));
                for (int v = first, wide; v < last; v += wide) {
-                 wide = v + kWide <= whole ? kWide : v + 2 <= whole ? 2 : 1;
+                 wide = v + most <= whole ? most : v + 2 <= whole ? 2 : 1;
                  const int channel = first_channel(d.channels, v, L);
-                 const auto f = (wide == kWide ? &wide_tile_of<A, kWide>
-                                 : wide == 2   ? &wide_tile_of<A, 2>
-                                               : &wide_tile_of<A, 1>)(places);
+                 const auto f = (wide == kWide ? wide_tile_of<A, kWide>(places)
+                                 : wide == 2   ? wide_tile_of<A, 2>(places)
+                                               : wide_tile_of<A, 1>(places));
                  f(taps, d.ending, x + channel, step, weights + v * vector_stride, vector_stride, bias + channel,
                    y + channel, y_step);
                }
