@@ -179,7 +179,15 @@ def test_pixels_that_share_what_they_read(conv, dtype):
         assert torch.equal(run(layout(x[-1:]), w, b), y[-1:])
 
 
-@pytest.mark.parametrize("conv", [Conv(8, 36, 56, 56, 40, 1, 1), Conv(7, 20, 57, 83, 40, 2, 1, stride=(2, 1))], ids=str)
+@pytest.mark.parametrize(
+    "conv",
+    [
+        Conv(8, 36, 56, 56, 40, 1, 1),
+        Conv(7, 20, 57, 83, 40, 2, 1, stride=(2, 1)),
+        Conv(44, 32, 32, 32, 12, 3, 3, padding=(1, 1)),  # sums longer than a chunk of terms
+    ],
+    ids=str,
+)
 def test_large_targets_of_few_weights(conv):
     """Which are written line after line, all channels of a tile at once."""
     x, w, b = conv.tensors(torch.float32)

@@ -24,7 +24,7 @@ constexpr int64_t kLargeBytes = 2 << 20;  // of a group's target, which does not
 constexpr int64_t kFewTiles = 256;  // of a strip: they ask for part of the next one, lest requests wait for one another
 
 // Panels [first, last) of all pixels of one class, a tile's at once, and the next tile's lines of the target asked for:
-// a large target is written line after line. near: the first panel
+// a large target is written line after line. All terms are one chunk. near: the first panel
 template <class A>
 void all_channels(const Panel<A>& near, const Segment& g, int width, int first, int last, Ahead& ahead) {
   constexpr int L = kLanes<A>;
@@ -63,7 +63,8 @@ void run(const TiledProduct& t, const T* source, const T* w, const acc_t<T>* wei
             width = channels.tile_vectors * L;
   const int64_t vector_stride = weights_of_vector(t, channels), columns = p.columns.target;
   const bool in_memory = sizeof(T) == sizeof(A) && p.target.c == 1 && !finish;
-  const bool near = in_memory && panels > 1 && !t.packs_weights &&
+  const bool one_chunk = vector_stride <= int64_t(channels.products_in_chunk) * L;
+  const bool near = in_memory && panels > 1 && !t.packs_weights && one_chunk &&
                     vectors * vector_stride * int64_t(sizeof(A)) <= kNearBytes &&
                     int64_t(p.images) * p.rows.target * columns * p.width * int64_t(sizeof(A)) >= kLargeBytes;
   Carver carver{scratch};

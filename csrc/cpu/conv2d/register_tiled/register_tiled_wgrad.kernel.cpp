@@ -5,7 +5,7 @@
 // What it does    x and dy lie with their channels innermost, in memory already or in panels of a strip, as in
 //                 register_tiled.h. Few channels of x are a tile together with those of the taps beside; many lie in
 //                 tiles one behind another, so that a tile's lines do not fall upon the same sets of the L1. What the
-//                 next strip reads comes to the L2 meanwhile, where it is one run of memory. The sums of a strip are
+//                 next strip reads, of planes of dy the next tile of k, comes to the L2 meanwhile. The sums of a strip are
 //                 added to those of the strips before; slices of strips are summed apart, as many as the shape asks
 //                 for, and added up in their order, so the result has the same bits for any number of threads.
 // What bounds it  multiply-adds from about 32 x 12 channels on. `direct` is for fewer.
