@@ -13,7 +13,7 @@ namespace convlab::register_tiled {
 constexpr int64_t kStripBytes = 256 << 10;
 // In wgrad of 1 x 1 filters strips need no rows beside their own: planes, which are copied, lie in larger ones; of what is
 // channels_last a tile of channels of x finds its lines in the L1, beside so many bytes of dy.
-constexpr int64_t kPlanesBytes = 512 << 10, kNearBytes = 16 << 10;
+constexpr int64_t kPlanesBytes = 512 << 10, kGradBytes = 16 << 10;
 constexpr int64_t kTargetBytes = 128 << 10, kFewWeights = 64 << 10;  // of a strip, if so few bytes of weights meet it
 // Of the target: each has 16 bytes in the table of addresses, and up to 256 in its panel.
 constexpr int64_t kStripPixels = 1024;
@@ -48,9 +48,7 @@ constexpr int kLargestPlane = 2048, kWeightsOfLargest = 4608;
 // channels kFewTurned, and with AVX2 of large planes
 constexpr int kFewRead = 72, kFewPages = 32, kFewOfLarge = 32;
 constexpr int64_t kManyPages = 8192;  // elements of a plane
-// Vectors of eight that channels of the target fill, few of them: where they just fill one and rows have a stride (1.1 to
-// 3.5 times), or along rows of fewer vectors than so many, unless these are whole (1.1 to 1.7 times); in wgrad also along
-// whole ones, so few
+// Of vectors of eight, in full_vector_pays: rows of so many are long, and whole ones of so few short, in wgrad
 constexpr int kFullVector = 8, kLongRowOfFull = 5, kShortRowOfFull = 2;
 constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad,
 constexpr int kManySums = 8192;  // unless a group has so many weights, where it is slower (1.1 to 1.6 times)
@@ -91,6 +89,8 @@ inline bool slides(const Problem& p, int width) {
          depth * panel_plane(int64_t(rows) * columns) <= INT32_MAX;
 }
 
+// Eight to eleven channels of the target, with vectors of eight. Tiles of one full vector pay at any stride (1.1 to 3.5 times
+// as fast as `direct`); others along short rows, where `direct` leaves lanes of a row's last vector empty (1.1 to 1.7 times).
 inline bool full_vector_pays(const Problem& p, int width) {
   const Conv2d& g = p.g;
   const int columns = p.pass == Pass::dgrad ? g.W : g.Q;
@@ -140,7 +140,7 @@ inline void cut(Product& p, int64_t element, bool writes) {
   const bool pointwise = !writes && p.rows.kernel * p.columns.kernel == 1, last = p.source.c == 1;
   const InstructionSet& set = instruction_set();
   const int64_t most = writes              ? kStripPixels
-                       : pointwise && last ? kNearBytes / (set.tile_vectors * set.vector_bytes)
+                       : pointwise && last ? kGradBytes / (set.tile_vectors * set.vector_bytes)
                                            : kSumPixels,
                 room = pointwise && !last ? kPlanesBytes : kStripBytes;
   const int64_t fit =
