@@ -2,7 +2,8 @@
 another.
 
 A chain is a convolution and what follows it: batch normalization, an activation, a max pooling. Whether it can be one
-call is asked at every forward, so that hooks, parametrizations and other layers put in their places later count.
+call is asked at every forward, so that hooks, parametrizations and other layers put in their places later count. In
+training batch normalization stands between: what follows the convolution is one call then, on the CPU.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from torch.nn import Module
 from torch.nn.modules.module import _has_any_global_hook
 
 from . import functional, modules, ops, simulator
+from ._batch_norm import Arguments, batch_norm
 from ._fast_apply import is_watched, needs_autograd
 from ._modules_around import ReLU6
 
@@ -37,8 +39,9 @@ class Observer:
 def fused(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_first: bool) -> Any:
     """The chain of `input`: by one call, unless `why_not` has a reason. conv: None where the chain begins with `norm`.
     pool_first: the pooling comes before the activation."""
-    if why_not(conv, norm, activation, pool, pool_first):
-        return _one_by_one(input, conv, norm, activation, pool, pool_first)
+    if reason := why_not(conv, norm, activation, pool, pool_first):
+        run = _trained if reason is OF_THE_BATCH and not observers else _one_by_one
+        return run(input, conv, norm, activation, pool, pool_first)
     if norm is not None and not _folds(input, conv, norm):
         run = _one_by_one if observers else _normalized
         return run(input, conv, norm, activation, pool, pool_first)
@@ -78,8 +81,11 @@ def added(y: Any, other: Any, place: str, conv: Any, norm: Any, activation: Acti
     return y
 
 
+OF_THE_BATCH = "BatchNorm2d takes the batch's statistics (folded in eval() where it has its own)"
+
+
 def why_not(conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_first: bool) -> str | None:
-    """Why this chain cannot be one call, None if it can. In training batch normalization is one of the reasons."""
+    """Why this chain cannot be one call, None if it can: OF_THE_BATCH in training, where there is batch normalization."""
     if conv is not None and type(conv) is not modules.Conv2d:
         return f"{type(conv).__name__} is not exactly convlab.Conv2d"
     for part in (conv, norm, activation, pool):
@@ -88,11 +94,20 @@ def why_not(conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_fi
     if norm is not None:
         if type(norm) is not torch.nn.BatchNorm2d:
             return f"{type(norm).__name__} is not exactly BatchNorm2d"
-        if norm.training or norm.running_mean is None:
-            return "BatchNorm2d takes the batch's statistics (folded in eval() where it has its own)"
         if conv is not None and norm.num_features != conv.out_channels:
             return f"BatchNorm2d is of {norm.num_features} channels, and the convolution makes {conv.out_channels}"
-    return misfit(activation, pool, pool_first)
+    if reason := misfit(activation, pool, pool_first):
+        return reason
+    return OF_THE_BATCH if norm is not None and (norm.training or norm.running_mean is None) else None
+
+
+def gains(conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_first: bool) -> bool:
+    """Whether some layers of this chain are one call: all of them, or in training, on the CPU, norm and activation."""
+    reason = why_not(conv, norm, activation, pool, pool_first)
+    if reason is not OF_THE_BATCH:
+        return reason is None
+    tensors = (*_statistics(norm), None if conv is None else conv.weight)
+    return activation is not None and all(t is None or t.is_cpu for t in tensors)
 
 
 def misfit(activation: Activation, pool: Pooling, pool_first: bool) -> str | None:
@@ -205,7 +220,7 @@ def _folded(conv: Any, norm: Any) -> tuple[Tensor, Tensor]:
     """Weight and bias of the convolution that does what conv and then norm, in eval, do: of the live parameters, and
     differentiable."""
     weight, bias, statistics = conv.weight, conv.bias, _statistics(norm)
-    if _is_plain(weight, *statistics, bias):
+    if _is_plain(*statistics, weight, bias):
         return ops.batch_norm_folded(weight, bias, *statistics, norm.eps)
     mean, var, gamma, beta = statistics
     scale = torch.rsqrt(var + norm.eps)
@@ -232,6 +247,28 @@ def _normalized(input: Tensor, conv: Any, norm: Any, activation: Activation, poo
     return _pooled(y, pool)
 
 
+def _trained(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_first: bool) -> Any:
+    """The chain in training, with norm and activation as one call where nobody sees what is between."""
+    y = input if conv is None else conv._conv_forward(input, conv.weight, conv.bias)
+    (name, slope), (mean, var, gamma, beta) = _activation(activation), _statistics(norm)
+    if (
+        y.dim() != 4
+        or y.numel() <= norm.num_features  # which torch refuses
+        or type(slope) is not float
+        or not _is_ordinary(y, mean, var, gamma, beta)
+    ):
+        return _one_by_one(y, None, norm, activation, pool, pool_first)
+    follows = norm.training and norm.track_running_stats
+    momentum = norm.momentum
+    if follows and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if momentum is None:
+            momentum = 1.0 / float(norm.num_batches_tracked)
+    running_mean, running_var = (mean, var) if follows else (None, None)
+    of = Arguments(running_mean, running_var, momentum or 0.0, norm.eps, ops.ACTIVATIONS[name], slope)
+    return _pooled(batch_norm(y, gamma, beta, of), pool)
+
+
 def _statistics(norm: Any) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     buffers, parameters = norm._buffers, norm._parameters
     return buffers["running_mean"], buffers["running_var"], parameters["weight"], parameters["bias"]
@@ -241,14 +278,18 @@ _ORDINARY = frozenset((Tensor, torch.nn.Parameter, type(None)))
 
 
 def _is_plain(*tensors: Any) -> bool:
-    """Whether operators that have no gradient may take these: all of one type, on the CPU, and nobody sees what is done."""
-    first = tensors[0]
+    """Whether operators that have no gradient may take these."""
+    return _is_ordinary(*tensors) and not needs_autograd(*tensors)
+
+
+def _is_ordinary(first: Tensor, *others: Any) -> bool:
+    """Whether operators may take these that torch's transforms and the simulator do not know: all of one type, on the CPU,
+    and nobody sees what is done."""
     return (
         first.is_cpu
-        and _ORDINARY.issuperset(map(type, tensors))
-        and len({t.dtype for t in tensors if t is not None}) == 1
-        and not needs_autograd(*tensors)
-        and not is_watched(tensors[1])
+        and _ORDINARY.issuperset(map(type, others))
+        and all(t.dtype is first.dtype for t in others if t is not None)
+        and not is_watched(first)
         and simulator.current() is None  # which has the kernels of CUDA alone
     )
 

@@ -41,7 +41,7 @@ def fuse(model: Module, algo: str | dict[str, str] | None = None) -> Module:
     and conv + pooling + activation. In place: layers, their names, parameters and hooks stay, and what calls them in a
     row is replaced. At each forward a chain whose layers are no longer as they were (a hook, a parametrization, another
     layer in its place) runs one by one. Batch normalization is folded in eval(), at each forward, from the parameters
-    and statistics as they then are; in training it runs as it is. Pooling before a leaky ReLU of a positive slope is
+    and statistics as they then are; in training, on the CPU, it and the activation behind it are one call. Pooling before a leaky ReLU of a positive slope is
     done after it; where two values of a window are one after rounding, the first has the gradient. A residual block's sum
     and activation are one pass on the CPU where no gradient is recorded.
 
@@ -209,11 +209,11 @@ class Plan:
         return found
 
     def fuses(self, module: Module) -> bool:
-        """Whether a chain of it is one call now."""
+        """Whether some layers of a chain of it are one call now."""
         return any(
             isinstance(found, Version)
             and found.holds(module)
-            and any(reason is None for _, reason in found.reasons(module))
+            and any(_chains.gains(*chain.parts(module)) for chain in found.chains)
             for found in self._of_mode(module)
         )
 

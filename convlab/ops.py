@@ -54,7 +54,11 @@ add_activated_ = torch.ops.convlab.add_activated_.default
 batch_norm_forward = torch.ops.convlab.batch_norm_forward.default
 batch_norm_ = torch.ops.convlab.batch_norm_.default
 batch_norm_folded = torch.ops.convlab.batch_norm_folded.default
-ON_THE_CPU = frozenset((add_activated_, batch_norm_forward, batch_norm_, batch_norm_folded))  # alone
+batch_norm_train = torch.ops.convlab.batch_norm_train.default
+batch_norm_train_backward = torch.ops.convlab.batch_norm_train_backward.default
+ON_THE_CPU = frozenset(  # alone
+    (add_activated_, batch_norm_forward, batch_norm_, batch_norm_folded, batch_norm_train, batch_norm_train_backward)
+)
 
 ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2, "relu6": 3}  # of a block, by number: csrc/geometry/ending.h
 TAP = 127  # the bits of a block's winner that are its tap; the other one: the gradient passes
@@ -413,6 +417,20 @@ def _(
     w: Tensor, bias: Tensor | None, mean: Tensor, var: Tensor, gamma: Tensor | None, beta: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(w), torch.empty_like(mean)
+
+
+def _of_sums(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[1], dtype=torch.float64 if x.dtype is torch.float64 else torch.float32)
+
+
+@torch.library.register_fake("convlab::batch_norm_train")
+def _(x: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+    return _like(x), _of_sums(x), _of_sums(x)
+
+
+@torch.library.register_fake("convlab::batch_norm_train_backward")
+def _(dy: Tensor, x: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+    return _like(x), x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
 
 
 @torch.library.register_fake("convlab::adaptive_avg_pool2d_forward")

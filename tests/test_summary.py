@@ -261,7 +261,7 @@ def test_a_folded_layer_is_not_counted_as_left():
 def test_how_many_times_faster_the_model_is(model):
     buffers = [t.clone() for t in model.buffers()]
     report = convlab.summary(model, torch.randn(2, 3, 12, 12), compare=True)
-    *_, totals, in_eval, last = str(report).splitlines()
+    *_, totals, fused, last = str(report).splitlines()
     ours, torchs = report.model_seconds
     assert report.times_faster == torchs / ours and last.startswith("a step of the whole model: ")
     advice = "set before Python starts", "torch.set_num_threads"  # one of them
@@ -269,7 +269,7 @@ def test_how_many_times_faster_the_model_is(model):
     assert (
         totals.startswith("layers that ran as convlab's: 5, left as torch's: 0; 11 passes, ")
         and ", by torch " in totals
-        and in_eval.startswith("in eval(), convlab.fuse(model) ")
+        and fused.startswith("a step after convlab.fuse(model): ")
     )
     assert all(map(torch.equal, buffers, model.buffers())) and isinstance(model[0], convlab.Conv2d)
     assert convlab.summary(model, torch.randn(2, 3, 12, 12)).times_faster is None
@@ -291,6 +291,8 @@ def test_what_fuse_would_gain_where_it_does_something(monkeypatch):
         return said
 
     normed = convlab.convert(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
+    assert fused(normed) and fused(normed.eval())  # in training, what follows the convolution
+    normed = convlab.convert(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
     assert not fused(normed) and fused(normed.eval())
     said = "\nin eval(), convlab.fuse(model) makes one call of some layers"
     assert said not in str(convlab.summary(normed, x, compare=True))
@@ -310,9 +312,9 @@ def test_times_that_other_programs_disturbed(model, monkeypatch, disturbed):
     monkeypatch.setattr(_summary, "by_turns", lambda calls, *_: [Timing(0.001, disturbed)] * len(calls))
     x = torch.randn(2, 3, 12, 12)
     text = str(convlab.summary(model, x)) + "\n" + str(convlab.summary(model, x, compare=True))
-    for n in (11, 12):  # passes; and the steps
+    for n in (11, 13):  # passes; and the steps
         assert (f"other programs took the processor in {n} of these times" in text) == disturbed
-    assert text.count(" *1.000 ") == (22 if disturbed else 0) and text.count("\n* other") == (2 if disturbed else 0)
+    assert text.count(" *1.000 ") == (23 if disturbed else 0) and text.count("\n* other") == (2 if disturbed else 0)
     *_, last = text.splitlines()
     assert ("OMP_WAIT_POLICY=PASSIVE" in last, "times as fast" not in last) == (disturbed, disturbed)
     assert [line.split()[-1] for line in text.splitlines() if "1.000  " in line][-11:] == [

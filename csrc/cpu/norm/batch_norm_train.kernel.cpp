@@ -1,0 +1,176 @@
+// Batch normalization in training: a slice's sums, and the gradient of its elements. Memory bounds all of it.
+#include "cpu/norm/batch_norm_train.h"
+#include "cpu/conv2d/block/ending.h"
+
+namespace convlab::CONVLAB_ISA {
+
+constexpr int kAtOnce = 4;           // vectors: sums that do not wait for one another
+constexpr int64_t kInFloat = 8192;  // elements of a row, whose sums are then added up in double
+
+// What belongs to channels: lanes side by side have their own, or all of them that of a row
+template <class A> struct OfChannels {
+  bool apart;
+  int64_t channel;
+  int lanes;
+  template <class T> CONVLAB_INLINE Vec<A> operator()(const T* values, int64_t step = 1) const {
+    return apart ? load_some<A>(values + channel, lanes) : broadcast(A(values[channel * step]));
+  }
+};
+
+// terms(OfChannels) gives add(sums, i, lanes), which adds the terms of the elements from i on to K sums
+
+// Channels side by side, U vectors of them
+template <int K, int U, class A, class Terms>
+CONVLAB_INLINE void add_pixels(const ByChannel& g, const Slice& s, int64_t c, int lanes, const Terms& terms,
+                               A* const (&to)[K]) {
+  constexpr int L = kLanes<A>;
+  Vec<A> sums[U][K] = {};
+  [&]<int... I>(indices<I...>) __attribute__((always_inline)) {
+    const decltype(terms(OfChannels<A>{})) add[] = {terms(OfChannels<A>{true, c + I * L, lanes})...};
+    for (int64_t i = s.outer0 * g.channels + c, end = s.outer1 * g.channels; i < end; i += g.channels)
+      (add[I](sums[I], i + I * L, lanes), ...);
+  }(indices_to<U>());
+#pragma GCC unroll 4
+  for (int u = 0; u < U; u++)
+#pragma GCC unroll 2
+    for (int k = 0; k < K; k++) store_some<A>(to[k] + c + u * L, sums[u][k], lanes);
+}
+
+template <class A> CONVLAB_INLINE Integers<A> lane_numbers() {
+  Integers<A> numbers{};
+#pragma GCC unroll 16
+  for (int l = 0; l < kLanes<A>; l++) numbers[l] = l;
+  return numbers;
+}
+
+template <class A> CONVLAB_INLINE A lane_sum(Vec<A> v) {
+  A lanes[kLanes<A>];
+  store<A>(lanes, v);
+#pragma GCC unroll 4
+  for (int half = kLanes<A> / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
+  return lanes[0];
+}
+
+// A channel of one image
+template <int K, class A, class Terms>
+CONVLAB_INLINE void add_row(const ByChannel& g, int64_t outer, int64_t c, const Terms& terms, A* const (&to)[K]) {
+  constexpr int L = kLanes<A>;
+  const auto add = terms(OfChannels<A>{false, c, L});
+  const int64_t begin = (outer * g.channels + c) * g.inner, end = begin + g.inner;
+  double total[K] = {};
+  for (int64_t i = begin; i < end;) {
+    const int64_t until = end - i > kInFloat ? i + kInFloat : end;
+    Vec<A> sums[kAtOnce][K] = {};
+    for (; i + kAtOnce * L <= until; i += kAtOnce * L)
+#pragma GCC unroll 4
+      for (int u = 0; u < kAtOnce; u++) add(sums[u], i + u * L, L);
+    for (; i + L <= until; i += L) add(sums[0], i, L);
+    if (const int lanes = int(until - i)) {
+      Vec<A> last[K] = {};
+      add(last, i, lanes);
+#pragma GCC unroll 2
+      for (int k = 0; k < K; k++) sums[1][k] += only_where(lane_numbers<A>() < Integer<A>(lanes), last[k]);
+    }
+    i = until;
+#pragma GCC unroll 2
+    for (int k = 0; k < K; k++) total[k] += double(lane_sum<A>((sums[0][k] + sums[1][k]) + (sums[2][k] + sums[3][k])));
+  }
+  for (int k = 0; k < K; k++) to[k][c] = A(total[k]);
+}
+
+template <int K, class A, class Terms>
+CONVLAB_INLINE void add_up(const ByChannel& g, const Slice& s, const Terms& terms, A* const (&to)[K]) {
+  constexpr int L = kLanes<A>;
+  if (g.inner == 1) {
+    int64_t c = s.channel0;
+    for (; c + kAtOnce * L <= s.channel1; c += kAtOnce * L) add_pixels<K, kAtOnce>(g, s, c, L, terms, to);
+    for (; c < s.channel1; c += L) add_pixels<K, 1>(g, s, c, s.channel1 - c < L ? int(s.channel1 - c) : L, terms, to);
+    return;
+  }
+  for (int64_t c = s.channel0; c < s.channel1; c++) add_row<K>(g, s.outer0, c, terms, to);
+}
+
+template <class T>
+void batch_statistics(const ByChannel& g, const Slice& s, const T* x, acc_t<T>* mean, acc_t<T>* squares) {
+  using A = acc_t<T>;
+  const A count = A((s.outer1 - s.outer0) * g.inner);
+  const auto both = [&](const Slice& s) __attribute__((always_inline)) {
+    add_up<1, A>(g, s,
+                 [&](OfChannels<A> of) __attribute__((always_inline)) {
+                   return [x, first = of(x, g.inner)](auto& sums, int64_t i, int lanes)
+                              __attribute__((always_inline)) { sums[0] += load_some<A>(x + i, lanes) - first; };
+                 },
+                 {mean});
+    for (int64_t c = s.channel0; c < s.channel1; c++) mean[c] /= count;
+    add_up<1, A>(g, s,
+                 [&](OfChannels<A> of) __attribute__((always_inline)) {
+                   return [x, first = of(x, g.inner), at = of(mean)](auto& sums, int64_t i, int lanes)
+                              __attribute__((always_inline)) {
+                                const Vec<A> apart = (load_some<A>(x + i, lanes) - first) - at;
+                                sums[0] += apart * apart;
+                              };
+                 },
+                 {squares});
+  };
+  if (g.inner == 1) return both(s);
+  for (int64_t c = s.channel0; c < s.channel1; c++) both({s.outer0, s.outer1, c, c + 1});
+}
+
+// The gradient dy as the activation lets it pass from z
+template <Activation activation, class A> CONVLAB_INLINE Vec<A> passed(Vec<A> dy, Vec<A> z, A slope) {
+  if constexpr (activation == Activation::relu) return only_where(~(z <= 0), dy);
+  else if constexpr (activation == Activation::relu6) return only_where(~((z <= 0) | (z >= A(6))), dy);
+  else if constexpr (activation == Activation::leaky_relu) return z > 0 ? dy : dy * slope;
+  else return dy;
+}
+
+template <class T>
+void batch_norm_grad_sums(const Normalization& n, const Slice& s, const acc_t<T>* scale, const acc_t<T>* shift,
+                          const acc_t<T>* mean, const T* dy, const T* x, acc_t<T>* sums, acc_t<T>* products) {
+  using A = acc_t<T>;
+  with_activation(n.activation, [&, slope = A(n.slope)]<Activation activation>() {
+    add_up<2, A>(n.g, s,
+                 [&](OfChannels<A> of) __attribute__((always_inline)) {
+                   return [=, by = of(scale), plus = of(shift), at = of(mean)](auto& sums, int64_t i, int lanes)
+                              __attribute__((always_inline)) {
+                                const Vec<A> v = load_some<A>(x + i, lanes),
+                                             g = passed<activation, A>(load_some<A>(dy + i, lanes),
+                                                                       rounded<T, A>(v * by + plus), slope);
+                                sums[0] += g, sums[1] += g * (v - at);
+                              };
+                 },
+                 {sums, products});
+  });
+}
+
+template <class T>
+void batch_norm_dgrad(const Normalization& n, const Slice& s, const acc_t<T>* scale, const acc_t<T>* shift,
+                      const acc_t<T>* mean, const acc_t<T>* by, const acc_t<T>* plus, const T* dy, const T* x, T* dx) {
+  using A = acc_t<T>;
+  constexpr int L = kLanes<A>;
+  with_activation(n.activation, [&, slope = A(n.slope)]<Activation activation>() {
+    const bool apart = n.g.inner == 1;
+    const auto row = [&](int64_t first, int64_t channel, int64_t length) {
+      for (int64_t i = 0; i < length; i += L) {
+        const int lanes = length - i < L ? int(length - i) : L;
+        const OfChannels<A> of{apart, apart ? i : channel, lanes};
+        const Vec<A> v = load_some<A>(x + first + i, lanes), to = of(scale),
+                     g = passed<activation, A>(load_some<A>(dy + first + i, lanes), rounded<T, A>(v * to + of(shift)),
+                                               slope);
+        store_some<A>(dx + first + i, g * to + ((v - of(mean)) * of(by) + of(plus)), lanes);
+      }
+    };
+    if (apart)
+      for (int64_t p = s.outer0; p < s.outer1; p++) row(p * n.g.channels, 0, n.g.channels);
+    else
+      for (int64_t c = s.channel0; c < s.channel1; c++) row((s.outer0 * n.g.channels + c) * n.g.inner, c, n.g.inner);
+  });
+}
+
+}  // namespace convlab::CONVLAB_ISA
+
+CONVLAB_DEFINE(batch_statistics, batch_statistics)
+CONVLAB_DEFINE(batch_norm_grad_sums, batch_norm_grad_sums)
+CONVLAB_DEFINE(batch_norm_dgrad, batch_norm_dgrad)
