@@ -81,6 +81,28 @@ def added(y: Any, other: Any, place: str, conv: Any, norm: Any, activation: Acti
     return y
 
 
+def joined(inputs: Any, norm: Any, activation: Activation) -> Any:
+    """The chain of norm and activation of torch.cat(inputs, 1), in one pass over the inputs where nobody sees it."""
+    name, slope = _activation(activation)
+    if (
+        not observers
+        and not why_not(None, norm, activation, None, False)
+        and type(slope) is float
+        and _are_joinable(inputs, norm.num_features)
+        and _is_plain(*inputs, *_statistics(norm))
+    ):
+        return ops.batch_norm_joined(inputs, *_statistics(norm), norm.eps, ops.ACTIVATIONS[name], slope)
+    return fused(torch.cat(inputs, 1), None, norm, activation, None, False)
+
+
+def _are_joinable(inputs: Any, channels: int) -> bool:
+    """Whether these are images with so many channels together. What else torch.cat takes, or refuses, is left to it."""
+    if not isinstance(inputs, (list, tuple)) or any(type(t) is not Tensor or t.dim() != 4 for t in inputs):
+        return False
+    planes = {(t.shape[0], *t.shape[2:]) for t in inputs}
+    return len(planes) == 1 and sum(t.shape[1] for t in inputs) == channels
+
+
 OF_THE_BATCH = "BatchNorm2d takes the batch's statistics (folded in eval() where it has its own)"
 
 
@@ -237,7 +259,7 @@ def _normalized(input: Tensor, conv: Any, norm: Any, activation: Activation, poo
     """The chain with norm and activation as one pass over what conv makes, where nobody sees it."""
     y = input if conv is None else conv._conv_forward(input, conv.weight, conv.bias)
     (name, slope), statistics = _activation(activation), _statistics(norm)
-    if y.dim() != 4 or type(slope) is not float or not _is_plain(y, *statistics):
+    if not _suits(y, norm) or type(slope) is not float or not _is_plain(y, *statistics):
         return _one_by_one(y, None, norm, activation, pool, pool_first)
     arguments = (*statistics, norm.eps, ops.ACTIVATIONS[name], slope)
     if conv is None:
@@ -247,12 +269,17 @@ def _normalized(input: Tensor, conv: Any, norm: Any, activation: Activation, poo
     return _pooled(y, pool)
 
 
+def _suits(y: Tensor, norm: Any) -> bool:
+    """Whether norm takes y: what it does not take is torch's to refuse."""
+    return y.dim() == 4 and y.shape[1] == norm.num_features
+
+
 def _trained(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_first: bool) -> Any:
     """The chain in training, with norm and activation as one call where nobody sees what is between."""
     y = input if conv is None else conv._conv_forward(input, conv.weight, conv.bias)
     (name, slope), (mean, var, gamma, beta) = _activation(activation), _statistics(norm)
     if (
-        y.dim() != 4
+        not _suits(y, norm)
         or y.numel() <= norm.num_features  # which torch refuses
         or type(slope) is not float
         or not _is_ordinary(y, mean, var, gamma, beta)

@@ -361,8 +361,12 @@ def rewritten(module: Module, graph: fx.Graph) -> tuple[list[Chain], dict[str, s
         if role == "norm" and (behind := _activation_behind(module, node)):
             user, activation = behind
             chain = Chain(None, norm, activation, None, False)
-            _replace(graph, [node, user], _chains.fused, node.all_input_nodes, chain)
             chains.append(chain)
+            (input,) = node.all_input_nodes
+            if _joins_channels(input):
+                _replace(graph, [input, node, user], _chains.joined, input.args[:1], (norm, activation))
+            else:
+                _replace(graph, [node, user], _chains.fused, (input,), chain)
     for node in list(graph.nodes):  # the ends of residual blocks
         for place, y, other in _sums(node):
             if y in made and len(y.users) == 1:
@@ -385,6 +389,13 @@ def _activation_behind(module: Module, node: fx.Node) -> tuple[fx.Node, Any] | N
     role, activation = _part(module, user)
     fits = role == "activation" and not _chains.misfit(*Chain(None, None, activation, None, False).parts(module)[2:])
     return (user, activation) if fits else None
+
+
+def _joins_channels(node: fx.Node) -> bool:
+    """Whether it is torch.cat(its first argument, 1), and one node uses it."""
+    if node.op != "call_function" or node.target not in (torch.cat, torch.concat) or len(node.users) != 1:
+        return False
+    return (len(node.args), *node.args[1:], node.kwargs) in ((2, 1, {}), (1, {"dim": 1}))
 
 
 def _sums(node: fx.Node) -> Iterator[tuple[str, fx.Node, fx.Node]]:

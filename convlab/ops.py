@@ -52,12 +52,21 @@ prelu_scale = torch.ops.convlab.prelu_scale.default
 prelu_wgrad = torch.ops.convlab.prelu_wgrad.default
 add_activated_ = torch.ops.convlab.add_activated_.default
 batch_norm_forward = torch.ops.convlab.batch_norm_forward.default
+batch_norm_joined = torch.ops.convlab.batch_norm_joined.default
 batch_norm_ = torch.ops.convlab.batch_norm_.default
 batch_norm_folded = torch.ops.convlab.batch_norm_folded.default
 batch_norm_train = torch.ops.convlab.batch_norm_train.default
 batch_norm_train_backward = torch.ops.convlab.batch_norm_train_backward.default
 ON_THE_CPU = frozenset(  # alone
-    (add_activated_, batch_norm_forward, batch_norm_, batch_norm_folded, batch_norm_train, batch_norm_train_backward)
+    (
+        add_activated_,
+        batch_norm_forward,
+        batch_norm_joined,
+        batch_norm_,
+        batch_norm_folded,
+        batch_norm_train,
+        batch_norm_train_backward,
+    )
 )
 
 ACTIVATIONS = {None: 0, "relu": 1, "leaky_relu": 2, "relu6": 3}  # of a block, by number: csrc/geometry/ending.h
@@ -405,6 +414,13 @@ def _(x: Tensor, *_: object) -> None:
 @torch.library.register_fake("convlab::batch_norm_forward")
 def _(x: Tensor, *_: object) -> Tensor:
     return _like(x)
+
+
+@torch.library.register_fake("convlab::batch_norm_joined")
+def _(parts: Sequence[Tensor], *_: object) -> Tensor:
+    sizes = list(parts[0].shape)
+    sizes[1] = sum(part.shape[1] for part in parts)
+    return _empty(sizes, parts[0], all(map(_is_channels_last, parts)))
 
 
 @torch.library.register_fake("convlab::batch_norm_")

@@ -84,6 +84,9 @@ CONVLAB_REGISTER_OPERATORS(m) {
   m.def(
       "batch_norm_forward(Tensor x, Tensor mean, Tensor var, Tensor? gamma, Tensor? beta, float eps, int activation, "
       "float negative_slope) -> Tensor");
+  m.def(  // of the parts' channels one behind another
+      "batch_norm_joined(Tensor[] parts, Tensor mean, Tensor var, Tensor? gamma, Tensor? beta, float eps, int "
+      "activation, float negative_slope) -> Tensor");
   m.def(
       "batch_norm_(Tensor(a!) x, Tensor mean, Tensor var, Tensor? gamma, Tensor? beta, float eps, int activation, "
       "float negative_slope) -> ()");

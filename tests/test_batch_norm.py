@@ -1,5 +1,6 @@
 """Batch normalization in eval, with the activation behind it, is one pass where nobody wants a gradient: torch's numbers."""
 
+import copy
 import itertools
 
 import pytest
@@ -73,12 +74,37 @@ def test_folded(dtype):
             assert folded.stride() == torch.empty_like(laid).stride()
 
 
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_joined(dtype):
+    for shape, channels in itertools.product(
+        [(3, 5, 5), (2, 14, 9), (4, 1, 1), (0, 2, 2)], [(7, 32, 1, 16), (3,), (0, 2)]
+    ):
+        parts = [torch.randn(shape[0], c, *shape[1:]).to(dtype) for c in channels]
+        of = statistics(sum(channels), dtype)
+        for laid in zip(*map(layouts, parts)):
+            joined = torch.cat(laid, 1)
+            expected = ops.batch_norm_forward(joined, *of, 0.1, 1, 1.0)
+            for mixed in (laid, (*laid[:-1], laid[-1].contiguous())):
+                y = ops.batch_norm_joined(mixed, *of, 0.1, 1, 1.0)
+                torch.testing.assert_close(y, expected, rtol=0, atol=0)
+            if joined.numel() and len(channels) > 1:
+                assert ops.batch_norm_joined(laid, *of, 0.1, 1, 1.0).stride() == joined.stride()
+
+
 def test_wrong_arguments():
     x, w, (mean, var, gamma, beta) = torch.randn(2, 3, 4, 4), torch.randn(3, 2, 1, 1), statistics(3, torch.float32)
     with pytest.raises(RuntimeError, match=r"running_mean is \[2\], expected \[3\]"):
         ops.batch_norm_forward(x, mean[:2], var, gamma, beta, 0.1, 0, 1.0)
     with pytest.raises(RuntimeError, match="running_var is float64 but input is float32"):
         ops.batch_norm_(x, mean, var.double(), gamma, beta, 0.1, 0, 1.0)
+    with pytest.raises(RuntimeError, match=r"running_mean is \[3\], expected \[5\]"):
+        ops.batch_norm_joined([x, x[:, :2]], mean, var, gamma, beta, 0.1, 0, 1.0)
+    with pytest.raises(RuntimeError, match=r"a part of input is \[2, 3, 4, 3\], expected \[2, 3, 4, 4\]"):
+        ops.batch_norm_joined([x, x[..., 1:]], mean, var, gamma, beta, 0.1, 0, 1.0)
+    with pytest.raises(RuntimeError, match=r"a part of input is \[2, 3, 4\], expected"):
+        ops.batch_norm_joined([x, x[..., 1]], mean, var, gamma, beta, 0.1, 0, 1.0)
+    with pytest.raises(RuntimeError, match="no part of 2 dimensions"):
+        ops.batch_norm_joined([], mean, var, gamma, beta, 0.1, 0, 1.0)
     with pytest.raises(RuntimeError, match=r"bias is \[1\], expected \[3\]"):
         ops.batch_norm_folded(w, mean[:1], mean, var, gamma, beta, 0.1)
     with pytest.raises(RuntimeError, match="activation number 4"):
@@ -119,7 +145,7 @@ def passes(monkeypatch):
     def counted(name, operator):
         return lambda *args: (names.append(name), operator(*args))[1]
 
-    for name in ("batch_norm_forward", "batch_norm_", "batch_norm_folded"):
+    for name in ("batch_norm_forward", "batch_norm_joined", "batch_norm_", "batch_norm_folded"):
         monkeypatch.setattr(ops, name, counted(name, getattr(ops, name)))
     return names
 
@@ -133,6 +159,41 @@ def test_before_a_convolution(passes):
         torch.testing.assert_close(fused(x), model(x))
     assert passes == ["batch_norm_forward", "batch_norm_folded"]
     torch.testing.assert_close(x, kept, rtol=0, atol=0)
+
+
+class Dense(nn.Module):
+    """As DenseNet's layers have it, of a list and of two tensors"""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.relu, self.conv = nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 4, 1)
+        self.last, self.conv2 = nn.BatchNorm2d(10), nn.Conv2d(10, 2, 3)
+
+    def forward(self, features, other):
+        features = [features] if isinstance(features, torch.Tensor) else features
+        made = self.conv(self.relu(self.norm(torch.cat(features, 1))))
+        return self.conv2(F.leaky_relu(self.last(torch.cat([made, other], dim=1)), 0.1))
+
+
+def test_before_it_channels_are_joined(passes):
+    model, features, x = Dense().eval(), [*torch.randn(2, 2, 3, 5, 5)], torch.randn(2, 6, 5, 5)
+    expected = model(features, x)
+    fused = convlab.fuse(copy.deepcopy(model))
+    torch.testing.assert_close(fused(features, x), expected)
+    assert not passes  # gradients are recorded
+    with torch.no_grad():
+        torch.testing.assert_close(fused(features, x), expected)
+        assert passes == ["batch_norm_joined", "batch_norm_joined"]
+        pixels = [t.to(memory_format=torch.channels_last) for t in (*features, x)]
+        torch.testing.assert_close(fused(pixels[:2], pixels[2]), expected)
+        with pytest.raises(RuntimeError, match="Sizes of tensors must match"):  # as torch has it
+            fused([features[0], features[1][..., 1:]], x)
+        with pytest.raises(RuntimeError, match="running_mean should contain"):
+            fused(features[:1], x)
+        passes.clear()
+        fused.norm.register_forward_hook(lambda *_: None)
+        torch.testing.assert_close(fused(features, x), expected)
+    assert passes == ["batch_norm_joined"]
 
 
 def test_after_a_convolution_of_few_outputs(passes):

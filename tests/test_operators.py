@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
+from torch.utils._pytree import tree_map_only
 
 import convlab
 from convlab import ops
@@ -87,6 +88,7 @@ def samples(device, channels_last=False, dtype=torch.float32):
             yield ops.batch_norm_forward, (t, *of, 0.1, 3, 0.1)
             yield ops.batch_norm_forward, (t, *of[:2], None, None, 0.1, 0, 0.1)
             yield ops.batch_norm_, (t.clone(), *of, 0.1, 2, 0.1)
+            yield ops.batch_norm_joined, ([t[:, :1], t[:, 1:]], *of, 0.1, 1, 0.1)
             for gamma_beta in (of[2:], (None, None)):
                 running = of[0].clone(), of[1].clone()
                 yield ops.batch_norm_train, (t, *gamma_beta, *running, 0.1, 0.1, 3, 0.1)
@@ -118,7 +120,7 @@ def test_fakes_are_like_the_real_thing(channels_last, dtype, device):
     for op, arguments in samples(device, channels_last, dtype):
         real = op(*arguments)
         with FakeTensorMode() as mode:
-            fake = op(*(mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in arguments))
+            fake = op(*tree_map_only(torch.Tensor, mode.from_tensor, arguments))
         for r, f in zip(*((t,) if isinstance(t, torch.Tensor) else t or () for t in (real, fake))):
             assert (r.shape, r.stride(), r.dtype, r.device) == (f.shape, f.stride(), f.dtype, f.device), (
                 f"{op} {arguments}"

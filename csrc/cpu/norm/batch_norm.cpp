@@ -106,11 +106,68 @@ void batch_norm_(Tensor x, Tensor mean, Tensor var, Optional gamma, Optional bet
   write_back(x, xd);
 }
 
+constexpr int64_t kPixels = 64;  // of which all parts' channels are written, before those of the next
+
+// Parts [N, Ci, ...] -> what batch_norm_forward makes of their channels one behind another, in channels_last where all
+// parts are
+Tensor batch_norm_joined(std::vector<Tensor> parts, Tensor mean, Tensor var, Optional gamma, Optional beta, double eps,
+                         int64_t activation, double slope) {
+  const char* op = "batch_norm";
+  CONVLAB_CHECK(!parts.empty() && parts[0].dim() >= 2, op, ": input has no part of 2 dimensions or more");
+  const Named first{"input", parts[0]};
+  const DType dtype = dtype_of(op, first);
+  Sizes sizes = sizes_of(parts[0]);
+  int64_t channels = 0;
+  bool channels_last = true;
+  for (const Tensor& part : parts) {
+    const Named named{"a part of input", part};
+    common_dtype(op, {first, named});
+    sizes[1] = part.dim() == parts[0].dim() ? part.size(1) : -1;
+    check_sizes(op, named, sizes);
+    channels += part.size(1), channels_last &= is_channels_last(part);
+  }
+  sizes[1] = channels;
+  for (Tensor& part : parts)
+    if (channels_last && !is_dense(part)) part = as_channels_last(part);
+    else if (!channels_last && !part.is_contiguous()) part = torch::stable::contiguous(part);
+  Tensor y = empty(sizes, parts[0].scalar_type(), parts[0],
+                   channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  Statistics s{mean, var, gamma, beta, {}, eps};
+  s.check(op, first, channels);
+  const Ending e = make_ending(op, {activation, 1, 1}, slope);
+  if (y.numel() == 0) return y;
+  const int64_t positions = y.numel() / channels, inner = channels_last ? 1 : positions / y.size(0),
+                outer = positions / inner, count = int64_t(parts.size());
+  dispatch(dtype, [&, f = kernels::normalize.of(dtype)](auto tag) {
+    using T = typename decltype(tag)::type;
+    const Terms<T> terms(s, channels);
+    std::vector<int64_t> before(parts.size());
+    for (int64_t i = 1; i < count; i++) before[i] = before[i - 1] + parts[i - 1].size(1);
+    const auto write = [&](int64_t i, int64_t begin, int64_t end) {  // a part's outer positions
+      const int64_t own = parts[i].size(1), rows = inner == 1 ? 1 : own;
+      f({{outer, own, inner}, e.activation, slope, channels}, terms.scale.data() + before[i],
+        terms.shift.data() + before[i], parts[i].const_data_ptr(),
+        static_cast<T*>(y.mutable_data_ptr()) + before[i] * inner, begin * rows, end * rows);
+    };
+    const int64_t bytes = 2 * int64_t(sizeof(T)) * channels * inner;
+    if (inner > 1)
+      return parallel_over(outer * count, bytes / count, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; i++) write(i % count, i / count, i / count + 1);
+      });
+    parallel_over(outer, bytes, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; p += kPixels)
+        for (int64_t i = 0; i < count; i++) write(i, p, std::min(p + kPixels, end));
+    });
+  });
+  return y;
+}
+
 }  // namespace
 }  // namespace convlab
 
 CONVLAB_REGISTER_CPU(m) {
   m.impl("batch_norm_folded", TORCH_BOX(&convlab::batch_norm_folded));
   m.impl("batch_norm_forward", TORCH_BOX(&convlab::batch_norm_forward));
+  m.impl("batch_norm_joined", TORCH_BOX(&convlab::batch_norm_joined));
   m.impl("batch_norm_", TORCH_BOX(&convlab::batch_norm_));
 }

@@ -11,9 +11,11 @@ struct Normalization {
   ByChannel g;
   Activation activation;
   double slope;
+  long long among = g.channels;  // so many channels are in y, beginning with x's
 };
 
-// Rows [begin, end), as ByChannel has them. scale and shift [channels] are of the type of sums; shift may be null; y may be x
+// Rows [begin, end) of x, as ByChannel has them. scale and shift [channels] are of the type of sums; shift may be null; y
+// may be x
 CONVLAB_KERNEL(normalize, void(const Normalization&, const void* scale, const void* shift, const void* x, void* y,
                                int64_t begin, int64_t end));
 
