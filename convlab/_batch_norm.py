@@ -23,53 +23,63 @@ class Arguments(NamedTuple):
 
 
 def batch_norm(x: Tensor, gamma: Tensor | None, beta: Tensor | None, a: Arguments) -> Any:
-    """x [N, C, ...] -> y, differentiable; on the CPU, all of one dtype, and where nobody is to see what torch does."""
-    forward: Any = BatchNorm.at_once if needs_autograd(x, gamma, beta) else BatchNorm.forward  # type: ignore[attr-defined]
-    return forward(x, gamma, beta, a)[0]
+    """x [N, C, ...] -> y, differentiable; on the CPU, all float32 or all float64, and where nobody is to see what torch
+    does."""
+    if needs_autograd(x, gamma, beta):
+        return BatchNorm.at_once(x, gamma, beta, a)[0]  # type: ignore[attr-defined]
+    return BatchNorm.forward(x, gamma, beta, a)[0]
 
 
 class BatchNorm(Function):
-    """x, gamma, beta -> y, and the batch's mean and 1 / sqrt(var + eps). Derivatives beyond the first are torch's."""
+    """x, gamma, beta -> y, and terms [4, C]: the batch's mean and 1 / sqrt(var + eps), and of each channel the scale and
+    shift that give y. Derivatives beyond the first are torch's."""
 
     @staticmethod
     def forward(x: Any, gamma: Any, beta: Any, a: Arguments) -> Any:
         return ops.batch_norm_train(x, gamma, beta, *a)
 
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, gamma, _, ctx.arguments = inputs
+        _, terms = output
+        ctx.mark_non_differentiable(terms)
+        ctx.save_for_backward(x, gamma, terms)
 
-def _remember(ctx: Any, inputs: Any, output: Any) -> None:
-    *tensors, ctx.arguments = inputs
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(*tensors, *output[1:])
+    @staticmethod
+    def backward(ctx: Any, dy: Any, *_: Any) -> Any:
+        if dy is None:
+            return None, None, None, None
+        x, gamma, terms = ctx.saved_tensors
+        a = ctx.arguments
+        if needs_autograd(dy, x, gamma) or is_watched(dy) or simulator.current() is not None:
+            gradients = _torchs(dy, x, gamma, terms, a)
+        else:
+            gradients = ops.batch_norm_train_backward(dy, x, terms, a.activation, a.slope)
+        return *(d if wanted else None for d, wanted in zip(gradients, ctx.needs_input_grad)), None
 
 
-def _backward(ctx: Any, dy: Any, *_: Any) -> Any:
-    if dy is None:
-        return None, None, None, None
-    x, gamma, beta, mean, rstd = ctx.saved_tensors
-    a = ctx.arguments
-    if needs_autograd(dy, x, gamma, beta) or is_watched(dy) or simulator.current() is not None:
-        gradients = _torchs(dy, x, gamma, beta, mean, rstd, a)
-    else:
-        gradients = ops.batch_norm_train_backward(dy, x, gamma, beta, mean, rstd, a.activation, a.slope)
-    dx, dgamma, dbeta = gradients
-    return dx, None if gamma is None else dgamma, None if beta is None else dbeta, None
+has_at_once(BatchNorm, BatchNorm.setup_context, BatchNorm.backward)
 
 
-def _torchs(dy: Any, x: Any, gamma: Any, beta: Any, mean: Any, rstd: Any, a: Arguments) -> Any:
+def _torchs(dy: Any, x: Any, gamma: Any, terms: Any, a: Arguments) -> Any:
     """The same of torch's operators, which are differentiable and have rules for vmap."""
-    with torch.no_grad():  # what passes does not depend on how much
-        shape = (-1, *[1] * (x.dim() - 2))
-        scale = rstd if gamma is None else rstd * gamma
-        z = x * scale.view(shape) + ((0 if beta is None else beta) - mean * scale).view(shape)
-        z = z.to(x.dtype)
-        passes = ~(z <= 0)
-        if a.activation == ops.ACTIVATIONS["relu6"]:
-            passes &= ~(z >= 6)
     if a.activation != ops.ACTIVATIONS[None]:
+        with torch.no_grad():  # what passes does not depend on how much
+            z = _normalized(x.detach(), *terms[2:])
+            passes = ~(z <= 0)
+            if a.activation == ops.ACTIVATIONS["relu6"]:
+                passes &= ~(z >= 6)
         held_back = dy * a.slope if a.activation == ops.ACTIVATIONS["leaky_relu"] else torch.zeros_like(dy)
         dy = torch.where(passes, dy, held_back)
-    mask = [True, gamma is not None, beta is not None]
+    mean, rstd, *_ = terms
+    mask = [True, gamma is not None, True]
     return torch.ops.aten.native_batch_norm_backward(dy, x, gamma, None, None, mean, rstd, True, a.eps, mask)
 
 
-has_at_once(BatchNorm, _remember, _backward)
+def _normalized(x: Any, scale: Any, shift: Any) -> Any:
+    """What the activation got, to the bit: by the kernel that made it."""
+    if is_watched(x) or simulator.current() is not None:
+        shape = (-1, *[1] * (x.dim() - 2))
+        return x * scale.view(shape) + shift.view(shape)
+    zeros = torch.zeros_like(scale)
+    return ops.batch_norm_forward(x, zeros, zeros + 1, scale, shift, 0.0, ops.ACTIVATIONS[None], 1.0)

@@ -129,7 +129,7 @@ def gains(conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_firs
     if reason is not OF_THE_BATCH:
         return reason is None
     tensors = (*_statistics(norm), None if conv is None else conv.weight)
-    return activation is not None and all(t is None or t.is_cpu for t in tensors)
+    return activation is not None and {t.is_cpu for t in tensors if t is not None} == {True}
 
 
 def misfit(activation: Activation, pool: Pooling, pool_first: bool) -> str | None:
@@ -279,10 +279,14 @@ def _trained(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: 
     y = input if conv is None else conv._conv_forward(input, conv.weight, conv.bias)
     (name, slope), (mean, var, gamma, beta) = _activation(activation), _statistics(norm)
     if (
-        not _suits(y, norm)
-        or y.numel() <= norm.num_features  # which torch refuses
-        or type(slope) is not float
+        type(slope) is not float
         or not _is_ordinary(y, mean, var, gamma, beta)
+        or y.dtype not in (torch.float32, torch.float64)
+        or not _suits(y, norm)
+        or y.numel() <= norm.num_features  # this and the rest torch refuses
+        or norm.eps <= 0
+        or (mean is None) != (var is None)
+        or (mean is not None and (mean.requires_grad or var.requires_grad))
     ):
         return _one_by_one(y, None, norm, activation, pool, pool_first)
     follows = norm.training and norm.track_running_stats
@@ -298,7 +302,10 @@ def _trained(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: 
 
 def _statistics(norm: Any) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     buffers, parameters = norm._buffers, norm._parameters
-    return buffers["running_mean"], buffers["running_var"], parameters["weight"], parameters["bias"]
+    try:
+        return buffers["running_mean"], buffers["running_var"], parameters["weight"], parameters["bias"]
+    except KeyError:  # others are in their places
+        return norm.running_mean, norm.running_var, norm.weight, norm.bias
 
 
 _ORDINARY = frozenset((Tensor, torch.nn.Parameter, type(None)))

@@ -435,13 +435,9 @@ def _(
     return torch.empty_like(w), torch.empty_like(mean)
 
 
-def _of_sums(x: Tensor) -> Tensor:
-    return x.new_empty(x.shape[1], dtype=torch.float64 if x.dtype is torch.float64 else torch.float32)
-
-
 @torch.library.register_fake("convlab::batch_norm_train")
-def _(x: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
-    return _like(x), _of_sums(x), _of_sums(x)
+def _(x: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    return _like(x), x.new_empty(4, x.shape[1])
 
 
 @torch.library.register_fake("convlab::batch_norm_train_backward")

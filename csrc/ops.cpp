@@ -93,12 +93,12 @@ CONVLAB_REGISTER_OPERATORS(m) {
   m.def(
       "batch_norm_folded(Tensor w, Tensor? bias, Tensor mean, Tensor var, Tensor? gamma, Tensor? beta, float eps) -> "
       "(Tensor w, Tensor bias)");
-  // By the batch's own statistics, mean and rstd = 1 / sqrt(var + eps), which running_mean and running_var follow
+  // By the batch's own statistics, which running_mean and running_var follow; float32 and float64. terms [4, C]: mean,
+  // rstd = 1 / sqrt(var + eps), scale = gamma rstd, shift = beta - mean scale
   m.def(
       "batch_norm_train(Tensor x, Tensor? gamma, Tensor? beta, Tensor(a!)? running_mean, Tensor(b!)? running_var, "
-      "float "
-      "momentum, float eps, int activation, float negative_slope) -> (Tensor y, Tensor mean, Tensor rstd)");
+      "float momentum, float eps, int activation, float negative_slope) -> (Tensor y, Tensor terms)");
   m.def(
-      "batch_norm_train_backward(Tensor dy, Tensor x, Tensor? gamma, Tensor? beta, Tensor mean, Tensor rstd, int "
-      "activation, float negative_slope) -> (Tensor dx, Tensor dgamma, Tensor dbeta)");
+      "batch_norm_train_backward(Tensor dy, Tensor x, Tensor terms, int activation, float negative_slope) -> "
+      "(Tensor dx, Tensor dgamma, Tensor dbeta)");
 }

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import convlab
 from convlab import ops
+from convlab._batch_norm import Arguments, batch_norm
 
 SHAPES = [
     (2, 5, 7, 3),
@@ -23,6 +24,7 @@ SHAPES = [
     (40, 130, 3, 3),
     (17, 70, 1, 9),
     (9, 4),
+    (300, 7, 2, 2),
 ]
 
 
@@ -32,7 +34,7 @@ def near(a, b, tolerance):
     torch.testing.assert_close(a.double(), b.double(), rtol=0, atol=tolerance * (float(b.abs().max()) + 1e-3))
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_forward_and_backward(dtype):
     for shape, (number, activation), affine in itertools.product(SHAPES, ACTIVATIONS, (True, False)):
         channels, tolerance = shape[1], TOLERANCES[dtype]
@@ -48,37 +50,38 @@ def test_forward_and_backward(dtype):
         gradients = torch.autograd.grad(expected, [t for t in wide if t is not None], dy.double())
         for laid in layouts(x) if len(shape) == 4 else [x]:
             followed = [t.clone() for t in running]
-            y, mean, rstd = ops.batch_norm_train(laid, *gamma_beta, *followed, 0.2, 0.1, number, -0.3)
+            y, terms = ops.batch_norm_train(laid, *gamma_beta, *followed, 0.2, 0.1, number, -0.3)
             near(y, expected.detach(), tolerance)
             assert y.stride() == ops.relu_forward(laid).stride()
             for ours, theirs in zip(followed, of_wide):
                 near(ours, theirs, tolerance)
-            made = ops.batch_norm_train_backward(dy, laid, *gamma_beta, mean, rstd, number, -0.3)
+            made = ops.batch_norm_train_backward(dy, laid, terms, number, -0.3)
             assert made[0].stride() == y.stride()
             for ours, theirs in zip(made, gradients):
                 near(ours, theirs, tolerance)
 
 
 def test_a_mean_far_from_zero_costs_no_accuracy():
-    x = torch.randn(8, 24, 28, 28) + 5000 * torch.randn(1, 24, 1, 1)
-    expected = (x.double().var((0, 2, 3), correction=0) + 1e-5).rsqrt()
-    for laid in layouts(x):
-        _, _, rstd = ops.batch_norm_train(laid, None, None, None, None, 0.1, 1e-5, 0, 1.0)
-        torch.testing.assert_close(rstd.double(), expected, rtol=1e-6, atol=0)
+    for size, first in ((28, 1), (2, 1), (28, 0)):
+        x = torch.randn(8, 24, size, size) + 5000 * torch.randn(1, 24, 1, 1)
+        x[0, :, 0, 0] *= first
+        expected = (x.double().var((0, 2, 3), correction=0) + 1e-5).rsqrt()
+        for laid in layouts(x):
+            _, (mean, rstd, *_) = ops.batch_norm_train(laid, None, None, None, None, 0.1, 1e-5, 0, 1.0)
+            torch.testing.assert_close(rstd.double(), expected, rtol=4e-6, atol=0)
+            torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=1e-7, atol=0)
 
 
 def test_bits_do_not_depend_on_threads():
     before = torch.get_num_threads()
-    for channels_last in (False, True):
-        x, dy = torch.randn(2, 6, 48, 70, 50).relu_()
-        if channels_last:
-            x, dy = (t.contiguous(memory_format=torch.channels_last) for t in (x, dy))
+    pair = torch.randn(2, 6, 48, 70, 50).relu_().unbind()
+    for x, dy in (pair, [t.contiguous(memory_format=torch.channels_last) for t in pair], torch.randn(2, 300, 64, 3, 3)):
         results = []
         try:
             for threads in (1, 2, 5):
                 torch.set_num_threads(threads)
                 made = ops.batch_norm_train(x, None, None, None, None, 0.1, 1e-5, 1, 1.0)
-                results.append((*made, *ops.batch_norm_train_backward(dy, x, None, None, *made[1:], 1, 1.0)))
+                results.append((*made, *ops.batch_norm_train_backward(dy, x, made[1], 1, 1.0)))
         finally:
             torch.set_num_threads(before)
         for others in results[1:]:
@@ -89,7 +92,7 @@ def test_nan_stays_in_its_channel():
     x = torch.randn(2, 3, 4, 4)
     x[1, 1, 2, 2] = float("nan")
     for laid in layouts(x):
-        y, *_ = ops.batch_norm_train(laid, None, None, None, None, 0.1, 1e-5, 1, 1.0)
+        y, _ = ops.batch_norm_train(laid, None, None, None, None, 0.1, 1e-5, 1, 1.0)
         assert y[:, 1].isnan().all() and not y[:, ::2].isnan().any()
 
 
@@ -102,14 +105,18 @@ def test_wrong_arguments():
         ops.batch_norm_train(x[0, 0, 0], None, None, None, None, *rest)
     with pytest.raises(RuntimeError, match=r"running_mean is \[2\], expected \[3\]"):
         ops.batch_norm_train(x, one, one, one[:2], one, *rest)
-    with pytest.raises(RuntimeError, match="weight is float64 but input is float32"):
+    with pytest.raises(RuntimeError, match="weight of the normalization is float64 but input is float32"):
         ops.batch_norm_train(x, one.double(), one, None, None, *rest)
+    with pytest.raises(RuntimeError, match="input is bfloat16, expected float32 or float64"):
+        ops.batch_norm_train(x.bfloat16(), None, None, None, None, *rest)
     with pytest.raises(RuntimeError, match="activation number 4"):
         ops.batch_norm_train(x, None, None, None, None, 0.1, 1e-5, 4, 1.0)
     with pytest.raises(RuntimeError, match=r"grad_output is \[2, 3, 4\], expected \[2, 3, 4, 4\]"):
-        ops.batch_norm_train_backward(x[..., 0], x, one, one, one, one, 0, 1.0)
-    with pytest.raises(RuntimeError, match="rstd is float64"):
-        ops.batch_norm_train_backward(x, x, one, one, one, one.double(), 0, 1.0)
+        ops.batch_norm_train_backward(x[..., 0], x, torch.ones(4, 3), 0, 1.0)
+    with pytest.raises(RuntimeError, match="terms is float64"):
+        ops.batch_norm_train_backward(x, x, torch.ones(4, 3).double(), 0, 1.0)
+    with pytest.raises(RuntimeError, match=r"terms is \[3\], expected \[4, 3\]"):
+        ops.batch_norm_train_backward(x, x, one, 0, 1.0)
 
 
 # ---- where fuse makes it of layers ----------------------------------------------------------------------------------
@@ -182,10 +189,77 @@ def test_torchs_where_somebody_sees(calls):
     handle.remove()
     with torch.autocast("cpu"):
         fused.float()(x.float())  # statistics are of another type than what is normalized
+    fused.bfloat16()(x.bfloat16())  # torch's is as fast
     assert not calls
     with pytest.raises(ValueError, match="more than 1 value per channel"):
-        fused(torch.randn(1, 3, 4, 4)[..., :3, :3])
+        fused.float()(torch.randn(1, 3, 4, 4)[..., :3, :3])
     assert not calls
+
+
+def test_derivatives_beyond_the_first_have_the_forwards_mask():
+    """Where an element is its channel's mean, what is left by rounding decides whether it passes."""
+    x = torch.randint(3, (8, 64, 4, 3)).mul(3.0) + torch.randn(1, 64, 1, 1)
+    for dtype, scale in itertools.product((torch.float32, torch.float64), (1, 0.3)):
+        fused = convlab.fuse(nn.Sequential(nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 1, 1))).to(dtype)
+        norm, rest = fused[0], (0.1, 1e-5, ops.ACTIVATIONS["relu"], 1.0)
+        y = batch_norm(x.to(dtype) * scale, norm.weight, norm.bias, Arguments(None, None, *rest))
+        for create_graph in (False, True):
+            (gradient,) = torch.autograd.grad(y.sum(), norm.bias, retain_graph=True, create_graph=create_graph)
+            torch.testing.assert_close(gradient, (y > 0).sum((0, 2, 3)).to(dtype), rtol=0, atol=0)
+
+
+def test_other_tensors_for_parameters(calls):
+    """As meta-learning does: tensors with a gradient of their own where a layer had parameters."""
+    model, fused = pair(NETWORKS["chain"])
+    x, gradients = torch.randn(3, 3, 8, 8, dtype=torch.double), []
+    for m in (model, fused):
+        weight = m[1].weight
+        del m[1].weight
+        m[1].weight = 2 * weight
+        gradients.append(torch.autograd.grad(m(x).sin().sum(), weight))
+    torch.testing.assert_close(*gradients)
+    assert calls == ["batch_norm_train", "batch_norm_train_backward"]
+
+
+def test_changed_between_forward_and_backward():
+    model, fused = pair(NETWORKS["chain"])
+    x, gradients = torch.randn(3, 3, 8, 8, dtype=torch.double), []
+    for m in (model, fused):
+        y = m(x).sin().sum()
+        with torch.no_grad():
+            m[1].bias.add_(1)  # which nothing keeps
+        gradients.append(torch.autograd.grad(y, m.parameters(), retain_graph=True))
+        with torch.no_grad():
+            m[1].weight.add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.backward()
+    torch.testing.assert_close(*gradients)
+
+
+def test_what_torch_refuses_is_refused():
+    x = torch.randn(3, 3, 8, 8, dtype=torch.double)
+
+    def refuse(change):
+        kinds = []
+        for m in pair(NETWORKS["chain"]):
+            change(m[1])
+            with pytest.raises((RuntimeError, ValueError)) as caught:
+                m(x)
+            kinds.append((caught.type, str(caught.value)))
+        assert kinds[0] == kinds[1]
+
+    refuse(lambda norm: setattr(norm, "eps", 0.0))
+    refuse(lambda norm: setattr(norm, "running_var", None))
+    refuse(lambda norm: norm.running_mean.requires_grad_())
+
+
+def test_compiled_autograd():
+    model, fused = pair(NETWORKS["chain"])
+    x = torch.randn(3, 3, 8, 8, dtype=torch.double)
+    with torch._dynamo.config.patch(compiled_autograd=True):
+        for m in (model, fused):
+            torch.compile(lambda loss: loss.backward(), backend="eager")(m(x).sin().sum())
+    torch.testing.assert_close(*([p.grad for p in m.parameters()] for m in (model, fused)))
 
 
 def test_checkpointed(calls):

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "cpu/norm/parameters.h"
 #include "cpu/parallel.h"
 #include "host/conv2d_block_operators.h"
 #include "host/prelu_operators.h"
@@ -12,44 +13,19 @@
 namespace convlab {
 namespace {
 
-using Optional = std::optional<Tensor>;
-
-// The parameters and statistics [channels] of a layer; bias: of the convolution before it
-struct Statistics {
-  Tensor mean, var;
-  Optional gamma, beta, bias;
-  double eps;
-
-  void check(const char* op, const Named& of, int64_t channels) {
-    const auto each = [&](const char* name, Tensor& t) {
-      common_dtype(op, {of, {name, t}});
-      check_sizes(op, {name, t}, {channels});
-      if (!t.is_contiguous()) t = torch::stable::contiguous(t);  // a call of the dispatcher for each
-    };
-    each("running_mean", mean), each("running_var", var);
-    if (gamma) each("weight of the normalization", *gamma);
-    if (beta) each("bias of the normalization", *beta);
-    if (bias) each("bias", *bias);
-  }
-};
-
 // scale = gamma / sqrt(var + eps), shift = beta + (bias - mean) scale, of the type of sums
 template <class T> struct Terms {
   using A = acc_t<T>;
   std::vector<A> scale, shift;
 
-  Terms(const Statistics& s, int64_t channels) : scale(channels), shift(channels) {
-    const T *const mean = data(s.mean), *const var = data(s.var), *const gamma = data(s.gamma),
-                   *const beta = data(s.beta), *const bias = data(s.bias);
+  Terms(const Parameters& p, double eps, int64_t channels) : scale(channels), shift(channels) {
+    const T *const mean = data<T>(p.mean), *const var = data<T>(p.var), *const gamma = data<T>(p.gamma),
+                   *const beta = data<T>(p.beta), *const bias = data<T>(p.bias);
     for (int64_t c = 0; c < channels; c++) {
-      scale[c] = (gamma ? A(gamma[c]) : A(1)) / std::sqrt(A(var[c]) + A(s.eps));
+      scale[c] = (gamma ? A(gamma[c]) : A(1)) / std::sqrt(A(var[c]) + A(eps));
       shift[c] = (beta ? A(beta[c]) : A(0)) + ((bias ? A(bias[c]) : A(0)) - A(mean[c])) * scale[c];
     }
   }
-
- private:
-  static const T* data(const Tensor& t) { return static_cast<const T*>(t.const_data_ptr()); }
-  static const T* data(const Optional& t) { return t ? data(*t) : nullptr; }
 };
 
 void over_rows(const Normalization& n, DType dtype, const void* scale, const void* shift, const Tensor& x, Tensor& y) {
@@ -64,13 +40,13 @@ std::tuple<Tensor, Tensor> batch_norm_folded(Tensor w, Optional bias, Tensor mea
   const char* op = "batch_norm";
   const DType dtype = dtype_of(op, {"weight", w});
   CONVLAB_CHECK(w.dim() >= 1, op, ": weight has no dimension");
-  Statistics s{mean, var, gamma, beta, bias, eps};
-  s.check(op, {"weight", w}, w.size(0));
+  Parameters of{mean, var, gamma, beta, bias};
+  of.check(op, {"weight", w}, w.size(0));
   const Tensor wd = dense(w);
   Tensor folded = empty_as(wd, w.scalar_type()), shift = empty({w.size(0)}, w.scalar_type(), w);
   dispatch(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const Terms<T> terms(s, w.size(0));
+    const Terms<T> terms(of, eps, w.size(0));
     if (w.numel() > 0)
       over_rows({by_dimension(wd, 0), Activation::none, 1}, dtype, terms.scale.data(), nullptr, wd, folded);
     T* const to = static_cast<T*>(shift.mutable_data_ptr());
@@ -80,15 +56,15 @@ std::tuple<Tensor, Tensor> batch_norm_folded(Tensor w, Optional bias, Tensor mea
 }
 
 // x -> y, which may be x: both dense
-void normalized(const Tensor& x, Tensor& y, Statistics s, int64_t activation, double slope) {
+void normalized(const Tensor& x, Tensor& y, Parameters of, double eps, int64_t activation, double slope) {
   const char* op = "batch_norm";
   const DType dtype = dtype_of(op, {"input", x});
   CONVLAB_CHECK(x.dim() >= 2, op, ": input has ", x.dim(), " dimensions, expected 2 or more");
-  s.check(op, {"input", x}, x.size(1));
+  of.check(op, {"input", x}, x.size(1));
   const Ending e = make_ending(op, {activation, 1, 1}, slope);
   if (x.numel() > 0)
     dispatch(dtype, [&](auto tag) {
-      const Terms<typename decltype(tag)::type> terms(s, x.size(1));
+      const Terms<typename decltype(tag)::type> terms(of, eps, x.size(1));
       over_rows({by_dimension(x, 1), e.activation, slope}, dtype, terms.scale.data(), terms.shift.data(), x, y);
     });
 }
@@ -96,13 +72,13 @@ Tensor batch_norm_forward(Tensor x, Tensor mean, Tensor var, Optional gamma, Opt
                           int64_t activation, double slope) {
   const Tensor xd = dense(x);
   Tensor y = output_like(xd);
-  normalized(xd, y, {mean, var, gamma, beta, {}, eps}, activation, slope);
+  normalized(xd, y, {mean, var, gamma, beta, {}}, eps, activation, slope);
   return y;
 }
 void batch_norm_(Tensor x, Tensor mean, Tensor var, Optional gamma, Optional beta, double eps, int64_t activation,
                  double slope) {
   Tensor xd = dense(x);
-  normalized(xd, xd, {mean, var, gamma, beta, {}, eps}, activation, slope);
+  normalized(xd, xd, {mean, var, gamma, beta, {}}, eps, activation, slope);
   write_back(x, xd);
 }
 
@@ -132,20 +108,20 @@ Tensor batch_norm_joined(std::vector<Tensor> parts, Tensor mean, Tensor var, Opt
     else if (!channels_last && !part.is_contiguous()) part = torch::stable::contiguous(part);
   Tensor y = empty(sizes, parts[0].scalar_type(), parts[0],
                    channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-  Statistics s{mean, var, gamma, beta, {}, eps};
-  s.check(op, first, channels);
+  Parameters of{mean, var, gamma, beta, {}};
+  of.check(op, first, channels);
   const Ending e = make_ending(op, {activation, 1, 1}, slope);
   if (y.numel() == 0) return y;
   const int64_t positions = y.numel() / channels, inner = channels_last ? 1 : positions / y.size(0),
                 outer = positions / inner, count = int64_t(parts.size());
   dispatch(dtype, [&, f = kernels::normalize.of(dtype)](auto tag) {
     using T = typename decltype(tag)::type;
-    const Terms<T> terms(s, channels);
+    const Terms<T> terms(of, eps, channels);
     std::vector<int64_t> before(parts.size());
     for (int64_t i = 1; i < count; i++) before[i] = before[i - 1] + parts[i - 1].size(1);
     const auto write = [&](int64_t i, int64_t begin, int64_t end) {  // a part's outer positions
       const int64_t own = parts[i].size(1), rows = inner == 1 ? 1 : own;
-      f({{outer, own, inner}, e.activation, slope, channels}, terms.scale.data() + before[i],
+      f({{outer, own, inner}, e.activation, slope, own, channels}, terms.scale.data() + before[i],
         terms.shift.data() + before[i], parts[i].const_data_ptr(),
         static_cast<T*>(y.mutable_data_ptr()) + before[i] * inner, begin * rows, end * rows);
     };

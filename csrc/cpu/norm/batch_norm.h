@@ -1,5 +1,4 @@
-// Batch normalization by running statistics, as in eval(), and the activation behind it: y = activated(x scale + shift),
-// of x's channel.
+// Batch normalization and the activation behind it: y = activated(x scale + shift), of x's channel.
 #pragma once
 #include "cpu/stub.h"
 #include "geometry/by_channel.h"
@@ -11,7 +10,7 @@ struct Normalization {
   ByChannel g;
   Activation activation;
   double slope;
-  long long among = g.channels;  // so many channels are in y, beginning with x's
+  long long from = g.channels, among = g.channels;  // so many are in memory's rows of x, and of y
 };
 
 // Rows [begin, end) of x, as ByChannel has them. scale and shift [channels] are of the type of sums; shift may be null; y

@@ -17,7 +17,7 @@ template <Activation activation, class T>
   for (int64_t row = begin; row < end; row++) {
     const int64_t c = apart ? 0 : row % n.g.channels, of_y = apart ? row : row / n.g.channels * n.among + c;
     const V of_row = broadcast(scale[c]), plus_of_row = broadcast(shift ? shift[c] : A(0));
-    const T* const from = x + row * length;
+    const T* const from = x + row * (apart ? n.from : length);
     T* const to = y + of_y * (apart ? n.among : length);
     const auto vector = [&](int64_t i, int lanes) __attribute__((always_inline)) {
       const V by = apart ? load_some<A>(scale + i, lanes) : of_row;

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "cpu/norm/parameters.h"
 #include "cpu/parallel.h"
 #include "cpu/scratch.h"
 #include "cpu/workspace.h"
@@ -14,227 +15,226 @@
 namespace convlab {
 namespace {
 
-using Optional = std::optional<Tensor>;
+constexpr int64_t kSliceBytes = 64 << 10, kLeastPixels = 8;  // of a slice of pixels, all channels side by side
+constexpr int64_t kRunBytes = 4 << 10, kLeastRun = 256;      // of an image's channels that a thread has at once
+constexpr int64_t kBlocksWanted = 16;
+constexpr int64_t kSmallPlane = 16, kImages = 256;  // elements; of a slice
 
-constexpr int64_t kSliceBytes = 64 << 10;  // of pixels with their channels side by side
-constexpr int64_t kRunBytes = 4 << 10;     // of an image's channels that a thread has at once
-
-// How x, which is dense, is cut: into pixels with their channels side by side, or images, of which a thread has some
-// channels at once.
+// How x, which is dense, is cut. Channels side by side: into pixels. Planes: a thread has some channels of all images at
+// once, and sums are of one image. Small planes: each of a plane's places counts as a channel, so that vectors are whole,
+// and `places` of them are one.
 struct Slices {
-  ByChannel g;
-  int64_t size, outer, count, channels;  // outer: of a slice; channels: at once
+  ByChannel g;  // places count as channels
+  int64_t size, channels, places, outer, count, at_once;  // outer: of a slice; at_once: channels
+  bool planes;
 
-  Slices(const Tensor& x, int64_t bytes) : size(bytes) {
-    g = x.size(1) == 1 ? ByChannel{x.size(0), 1, x.numel() / x.size(0)} : by_dimension(x, 1);
-    const bool apart = g.inner == 1;
-    outer = apart ? std::clamp<int64_t>(kSliceBytes / (g.channels * size), 1, g.outer) : 1;
+  Slices(const Tensor& x, int64_t bytes) : size(bytes), channels(x.size(1)) {
+    g = channels == 1 ? ByChannel{x.size(0), 1, x.numel() / x.size(0)} : by_dimension(x, 1);
+    const int64_t plane = g.inner * size;
+    planes = g.inner > 1;
+    places = planes && g.inner <= kSmallPlane ? g.inner : 1;
+    if (places > 1) g = {g.outer, channels * places, 1};
+    outer = g.inner > 1 ? 1 : planes ? kImages : std::max(kSliceBytes / (channels * size), kLeastPixels);
+    outer = std::min<int64_t>(outer, g.outer);
     count = (g.outer + outer - 1) / outer;
-    channels = apart ? g.channels : std::clamp<int64_t>(kRunBytes / (g.inner * size), 1, g.channels);
+    const int64_t most = std::max<int64_t>(kRunBytes / plane, 1), least = (kLeastRun + plane - 1) / plane;
+    at_once = std::min({most, std::max(least, channels / kBlocksWanted), channels});
   }
-  int64_t elements() const { return g.outer * g.inner; }  // of a channel
-  int64_t elements(int64_t slice) const {
-    return (std::min<int64_t>(g.outer, (slice + 1) * outer) - slice * outer) * g.inner;
-  }
+  int64_t elements() const { return g.outer * g.inner; }  // of one of g's channels
+  double elements(int64_t slice) const { return double((end(slice) - slice * outer) * g.inner); }
   Slice of(int64_t slice, int64_t channel0, int64_t channel1) const {
-    return {slice * outer, std::min<int64_t>(g.outer, (slice + 1) * outer), channel0, channel1};
+    return {slice * outer, end(slice), channel0 * places, channel1 * places};
   }
 
   // add(slice's number, Slice) for all slices, then finish(channels [begin, end)), then write(Slice), beginning with
   // what was read last and may still be in a cache
   template <class Add, class Finish, class Write>
   void each(const Add& add, const Finish& finish, const Write& write) const {
-    const auto some = [&](int64_t begin, int64_t end, int64_t c0, int64_t c1, bool writes) {
-      for (int64_t i = begin; i < end && !writes; i++) add(i, of(i, c0, c1));
-      for (int64_t i = end; i > begin && writes; i--) write(of(i - 1, c0, c1));
+    const auto add_some = [&](int64_t begin, int64_t end, int64_t c0, int64_t c1) {
+      for (int64_t i = begin; i < end; i++) add(i, of(i, c0, c1));
     };
-    if (g.inner > 1) {
-      const int64_t blocks = (g.channels + channels - 1) / channels;
-      return parallel_over(blocks, 3 * elements() * channels * size, [&](int64_t begin, int64_t end) {
-        for (int64_t c = begin * channels; c < std::min<int64_t>(end * channels, g.channels); c += channels) {
-          const int64_t last = std::min<int64_t>(c + channels, g.channels);
-          some(0, count, c, last, false), finish(c, last), some(0, count, c, last, true);
+    const auto write_some = [&](int64_t begin, int64_t end, int64_t c0, int64_t c1) {
+      for (int64_t i = end; i > begin; i--) write(of(i - 1, c0, c1));
+    };
+    if (planes) {
+      const int64_t blocks = (channels + at_once - 1) / at_once;
+      return parallel_over(blocks, 3 * elements() * places * at_once * size, [&](int64_t begin, int64_t end) {
+        for (int64_t c = begin * at_once; c < std::min(end * at_once, channels); c += at_once) {
+          const int64_t last = std::min(c + at_once, channels);
+          add_some(0, count, c, last), finish(c, last), write_some(0, count, c, last);
         }
       });
     }
-    const int64_t work = outer * g.channels * size;
-    parallel_over(count, work, [&](int64_t begin, int64_t end) { some(begin, end, 0, g.channels, false); });
-    parallel_over(g.channels, 2 * count * size, finish);
-    parallel_over(count, 2 * work, [&](int64_t begin, int64_t end) { some(begin, end, 0, g.channels, true); });
+    const int64_t work = outer * channels * size;
+    parallel_over(count, work, [&](int64_t begin, int64_t end) { add_some(begin, end, 0, channels); });
+    parallel_over(channels, 2 * count * size, finish);
+    parallel_over(count, 2 * work, [&](int64_t begin, int64_t end) { write_some(begin, end, 0, channels); });
+  }
+
+ private:
+  int64_t end(int64_t slice) const { return std::min<int64_t>(g.outer, (slice + 1) * outer); }
+};
+
+// Of each of Slices' channels: what kernels take, and what they make of each slice
+template <class A> struct Work {
+  A *mean, *scale, *shift, *by, *plus, *first, *second, *third;
+
+  template <class Memory> Work(Memory& memory, const Slices& s) {
+    for (A** of : {&mean, &scale, &shift, &by, &plus}) memory.take(*of, int64_t(s.g.channels));
+    for (A** of : {&first, &second, &third}) memory.take(*of, s.count * s.g.channels);
   }
 };
 
-// Of each channel: what kernels take, and two sums for each slice
-template <class A> struct Sums {
-  A *scale, *shift, *by, *plus, *first, *second;
-  int64_t channels;
-
-  template <class Memory> Sums(Memory& memory, const Slices& s) : channels(s.g.channels) {
-    for (A** of : {&scale, &shift, &by, &plus}) memory.take(*of, channels);
-    for (A** of : {&first, &second}) memory.take(*of, s.count * channels);
-  }
+// The rows of what backward needs of each channel
+template <class A> struct Rows {
+  A *mean, *rstd, *scale, *shift;
+  Rows(A* terms, int64_t channels)
+      : mean(terms), rstd(terms + channels), scale(terms + 2 * channels), shift(terms + 3 * channels) {}
 };
 
-// f(first, count) for channels [begin, end), of which a few are added up at once: they lie side by side
+// f(Work)
+template <class F> void with_work(DType dtype, const Slices& slices, const F& f) {
+  const CpuScratch memory(CpuScratch::shared, measured<Work>(dtype, slices));
+  Carver carver{memory.get()};
+  if (dtype == DType::float64) f(Work<double>(carver, slices));
+  else f(Work<float>(carver, slices));
+}
+
+// f(first, count) for channels [begin, end), of which a few, that lie side by side, are added up at once
 constexpr int kSome = 64;
-template <class F> void some_channels(int64_t begin, int64_t end, const F& f) {
-  for (int64_t c = begin; c < end; c += kSome) f(c, int(std::min<int64_t>(kSome, end - c)));
-}
-
-template <class T> const T* data(const Tensor& t) { return static_cast<const T*>(t.const_data_ptr()); }
-template <class T> const T* data(const Optional& t) { return t ? data<T>(*t) : nullptr; }
-template <class T> T* out_data(Tensor& t) { return static_cast<T*>(t.mutable_data_ptr()); }
-template <class T> T* out_data(Optional& t) { return t ? out_data<T>(*t) : nullptr; }
-
-void check_channels(const char* op, const Tensor& x, std::initializer_list<std::pair<const char*, Optional*>> all) {
-  for (const auto& [name, t] : all) {
-    if (!*t) continue;
-    common_dtype(op, {{"input", x}, {name, **t}});
-    check_sizes(op, {name, **t}, {x.size(1)});
-  }
-}
-
-Tensor of_sums(const Tensor& x) {
-  const bool is_double = x.scalar_type() == ScalarType::Double;
-  return empty({x.size(1)}, is_double ? ScalarType::Double : ScalarType::Float, x);
-}
-
-// Of what f does with a type T and with Sums of its sums, in memory of the calling thread
-template <class F> void with_sums(DType dtype, const Slices& slices, const F& f) {
-  dispatch(dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    const CpuScratch memory(CpuScratch::shared, measured<Sums>(dtype, slices));
-    Carver carver{memory.get()};
-    f(tag, Sums<acc_t<T>>(carver, slices));
-  });
-}
-
-// The channel's mean and standard deviation -> scale and shift
-template <class T, class A>
-void set_terms(const Sums<A>& sums, int64_t c, A mean, A rstd, const T* gamma, const T* beta) {
-  sums.scale[c] = (gamma ? A(gamma[c]) : A(1)) * rstd;
-  sums.shift[c] = (beta ? A(beta[c]) : A(0)) - mean * sums.scale[c];
+template <class F> void some_channels(const Slices& s, int64_t begin, int64_t end, const F& f) {
+  const int64_t step = kSome / s.places;
+  for (int64_t c = begin; c < end; c += step) f(c, int(std::min(step, end - c)));
 }
 
 // A running statistic goes `momentum` of the way to the batch's
-template <class T> void follow(T& running, double batch, double momentum) {
-  using A = acc_t<T>;
-  running = T(A(momentum * batch + (1 - momentum) * double(A(running))));
+template <class A> void follow(A* running, int64_t c, double batch, double momentum) {
+  if (running) running[c] = A(momentum * batch + (1 - momentum) * double(running[c]));
 }
 
-// x -> y, and mean and 1 / sqrt(var + eps) [C] of the batch, which the running ones follow
-std::tuple<Tensor, Tensor, Tensor> forward(Tensor x, Optional gamma, Optional beta, Optional running_mean,
-                                           Optional running_var, double momentum, double eps, int64_t activation,
-                                           double slope) {
-  const char* op = "batch_norm";
+DType checked_type(const char* op, const Tensor& x) {
   const DType dtype = dtype_of(op, {"input", x});
+  CONVLAB_CHECK(is_sum_type(dtype), op, ": input is ", name_of(x.scalar_type()), ", expected float32 or float64");
+  return dtype;
+}
+
+// x -> y and terms; running_mean and running_var follow the batch's
+std::tuple<Tensor, Tensor> forward(Tensor x, Optional gamma, Optional beta, Optional running_mean, Optional running_var,
+                                   double momentum, double eps, int64_t activation, double slope) {
+  const char* op = "batch_norm";
+  const DType dtype = checked_type(op, x);
   CONVLAB_CHECK(x.dim() >= 2 && x.numel() > x.size(1), op, ": input is ", text(sizes_of(x)),
                 ", expected two or more values for each channel, of which there are statistics");
-  check_channels(op, x,
-                 {{"weight", &gamma}, {"bias", &beta}, {"running_mean", &running_mean}, {"running_var", &running_var}});
+  Parameters of{running_mean, running_var, gamma, beta, {}};
+  of.check(op, {"input", x}, x.size(1));
   const Ending e = make_ending(op, {activation, 1, 1}, slope);
-  const auto contiguous = [](const Optional& t) { return t ? Optional(torch::stable::contiguous(*t)) : t; };
-  const Optional gammas = contiguous(gamma), betas = contiguous(beta);
-  Optional means = contiguous(running_mean), vars = contiguous(running_var);
   const Tensor xd = dense(x);
-  Tensor y = output_like(xd), mean = of_sums(x), rstd = of_sums(x);
-  const Slices slices(xd, bytes_of(dtype));
-  const Normalization n{slices.g, e.activation, slope};
-  with_sums(dtype, slices, [&](auto tag, const auto& sums) {
-    using T = typename decltype(tag)::type;
-    using A = acc_t<T>;
-    const int64_t C = slices.g.channels;
-    const T *const gamma = data<T>(gammas), *const beta = data<T>(betas);
-    T *const old_mean = out_data<T>(means), *const old_var = out_data<T>(vars);
-    A *const mean_of = out_data<A>(mean), *const rstd_of = out_data<A>(rstd);
-    const double count = double(slices.elements());
-    slices.each(
-        [&, f = kernels::batch_statistics.of(dtype)](int64_t i, const Slice& s) {
-          f(slices.g, s, xd.const_data_ptr(), sums.first + i * C, sums.second + i * C);
+  Tensor y = output_like(xd), terms = empty({4, x.size(1)}, x.scalar_type(), x);
+  const Slices s(xd, bytes_of(dtype));
+  with_work(dtype, s, [&]<class A>(const Work<A>& work) {
+    const int64_t G = s.g.channels;
+    const Rows<A> rows(out_data<A>(terms), s.channels);
+    const A *const gamma = data<A>(of.gamma), *const beta = data<A>(of.beta);
+    A *const means = out_data<A>(of.mean), *const vars = out_data<A>(of.var);
+    const double own = double(s.elements()), all = own * double(s.places);
+    const auto finish = [&](int64_t begin, int64_t end) {
+      some_channels(s, begin, end, [&](int64_t channel, int some) {
+        const int64_t first = channel * s.places, count = some * s.places;
+        double mean[kSome] = {}, squares[kSome] = {};
+        for (int64_t i = 0; i < s.count; i++)
+          for (int64_t j = 0, k = i * G + first; j < count; j++, k++)
+            mean[j] += (double(work.first[k]) + double(work.second[k])) * (s.elements(i) / own);
+        for (int64_t i = 0; i < s.count; i++)
+          for (int64_t j = 0, k = i * G + first; j < count; j++, k++) {
+            const double apart = double(work.first[k]) + double(work.second[k]) - mean[j];
+            squares[j] += double(work.third[k]) + apart * apart * s.elements(i);
+          }
+        for (int64_t c = channel; c < channel + some; c++) {
+          const int64_t place = (c - channel) * s.places;
+          double m = 0, square = 0;
+          for (int64_t j = place; j < place + s.places; j++) m += mean[j] / double(s.places);
+          for (int64_t j = place; j < place + s.places; j++) square += squares[j] + (mean[j] - m) * (mean[j] - m) * own;
+          rows.mean[c] = A(m), rows.rstd[c] = A(1 / std::sqrt(square / all + eps));
+          rows.scale[c] = (gamma ? A(gamma[c]) : A(1)) * rows.rstd[c];
+          rows.shift[c] = (beta ? A(beta[c]) : A(0)) - rows.mean[c] * rows.scale[c];
+          std::fill_n(work.scale + c * s.places, s.places, rows.scale[c]);
+          std::fill_n(work.shift + c * s.places, s.places, rows.shift[c]);
+          follow(means, c, m, momentum), follow(vars, c, square / (all - 1), momentum);
+        }
+      });
+    };
+    s.each(
+        [&, f = kernels::batch_statistics.of(dtype)](int64_t i, const Slice& slice) {
+          f(s.g, slice, xd.const_data_ptr(), work.first + i * G, work.second + i * G, work.third + i * G);
         },
-        [&](int64_t begin, int64_t end) {
-          some_channels(begin, end, [&](int64_t first, int some) {
-            double means[kSome] = {}, squares[kSome] = {};
-            for (int64_t i = 0; i < slices.count; i++)
-              for (int c = 0; c < some; c++)
-                means[c] += double(sums.first[i * C + first + c]) * double(slices.elements(i)) / count;
-            for (int64_t i = 0; i < slices.count; i++)
-              for (int c = 0; c < some; c++) {
-                const double apart = double(sums.first[i * C + first + c]) - means[c];
-                squares[c] += double(sums.second[i * C + first + c]) + apart * apart * double(slices.elements(i));
-              }
-            for (int i = 0; i < some; i++) {
-              const int64_t c = first + i;
-              const double mean = means[i] + double(A(data<T>(xd)[c * slices.g.inner]));
-              mean_of[c] = A(mean), rstd_of[c] = A(1 / std::sqrt(squares[i] / count + eps));
-              set_terms(sums, c, mean_of[c], rstd_of[c], gamma, beta);
-              if (old_mean) follow(old_mean[c], mean, momentum);
-              if (old_var) follow(old_var[c], squares[i] / (count - 1), momentum);
-            }
-          });
-        },
-        [&, f = kernels::normalize.of(dtype)](const Slice& s) {
-          const bool apart = n.g.inner == 1;
-          f(n, sums.scale, sums.shift, xd.const_data_ptr(), y.mutable_data_ptr(),
-            apart ? s.outer0 : s.outer0 * C + s.channel0, apart ? s.outer1 : s.outer0 * C + s.channel1);
+        finish,
+        [&, f = kernels::normalize.of(dtype)](const Slice& slice) {
+          const int64_t c = slice.channel0, own = slice.channel1 - c;
+          const A* const from = data<A>(xd);
+          A* const to = out_data<A>(y);
+          if (s.g.inner == 1)
+            f({{s.g.outer, own, 1}, e.activation, slope, G, G}, work.scale + c, work.shift + c, from + c, to + c,
+              slice.outer0, slice.outer1);
+          else
+            f({s.g, e.activation, slope}, work.scale, work.shift, from, to, slice.outer0 * G + c,
+              slice.outer0 * G + slice.channel1);
         });
   });
-  if (means) write_back(*running_mean, *means);
-  if (vars) write_back(*running_var, *vars);
-  return {y, mean, rstd};
+  if (of.mean) write_back(*running_mean, *of.mean);
+  if (of.var) write_back(*running_var, *of.var);
+  return {y, terms};
 }
 
 // dy, of y's shape -> dx, dgamma, dbeta
-std::tuple<Tensor, Tensor, Tensor> backward(Tensor dy, Tensor x, Optional gamma, Optional beta, Tensor mean,
-                                            Tensor rstd, int64_t activation, double slope) {
+std::tuple<Tensor, Tensor, Tensor> backward(Tensor dy, Tensor x, Tensor terms, int64_t activation, double slope) {
   const char* op = "batch_norm_backward";
-  const DType dtype = common_dtype(op, {{"input", x}, {"grad_output", dy}});
+  const DType dtype = checked_type(op, x);
+  same_type(op, {{"input", x}, {"grad_output", dy}, {"terms", terms}});
   CONVLAB_CHECK(x.dim() >= 2 && x.numel() > 0, op, ": input is ", text(sizes_of(x)), ", expected some of a channel");
   check_sizes(op, {"grad_output", dy}, sizes_of(x));
-  check_channels(op, x, {{"weight", &gamma}, {"bias", &beta}});
-  same_type(op, {{"mean", mean}, {"rstd", rstd}, {"mean", of_sums(x)}});
-  for (const Named& t : {Named{"mean", mean}, Named{"rstd", rstd}}) check_sizes(op, t, {x.size(1)});
+  check_sizes(op, {"terms", terms}, {4, x.size(1)});
   const Ending e = make_ending(op, {activation, 1, 1}, slope);
-  const auto contiguous = [](const Optional& t) { return t ? Optional(torch::stable::contiguous(*t)) : t; };
-  const Optional gammas = contiguous(gamma), betas = contiguous(beta);
-  const Tensor xd = dense(x), dyd = in_order_of(xd, dy), means = torch::stable::contiguous(mean),
-               rstds = torch::stable::contiguous(rstd);
+  const Tensor xd = dense(x), dyd = in_order_of(xd, dy), td = torch::stable::contiguous(terms);
   Tensor dx = output_like(xd), dgamma = empty({x.size(1)}, x.scalar_type(), x),
          dbeta = empty({x.size(1)}, x.scalar_type(), x);
-  const Slices slices(xd, bytes_of(dtype));
-  const Normalization n{slices.g, e.activation, slope};
-  with_sums(dtype, slices, [&](auto tag, const auto& sums) {
-    using T = typename decltype(tag)::type;
-    using A = acc_t<T>;
-    const int64_t C = slices.g.channels;
-    const T *const gamma = data<T>(gammas), *const beta = data<T>(betas);
-    const A *const mean_of = data<A>(means), *const rstd_of = data<A>(rstds);
-    T *const dgamma_of = out_data<T>(dgamma), *const dbeta_of = out_data<T>(dbeta);
-    const double count = double(slices.elements());
-    for (int64_t c = 0; c < C; c++) set_terms(sums, c, mean_of[c], rstd_of[c], gamma, beta);
-    slices.each(
-        [&, f = kernels::batch_norm_grad_sums.of(dtype)](int64_t i, const Slice& s) {
-          f(n, s, sums.scale, sums.shift, mean_of, dyd.const_data_ptr(), xd.const_data_ptr(), sums.first + i * C,
-            sums.second + i * C);
+  const Slices s(xd, bytes_of(dtype));
+  const Normalization n{s.g, e.activation, slope};
+  with_work(dtype, s, [&]<class A>(const Work<A>& work) {
+    const int64_t G = s.g.channels;
+    const Rows<const A> rows(data<A>(td), s.channels);
+    A *const dgammas = out_data<A>(dgamma), *const dbetas = out_data<A>(dbeta);
+    const double all = double(s.elements() * s.places);
+    for (int64_t c = 0; c < s.channels; c++) {
+      std::fill_n(work.mean + c * s.places, s.places, rows.mean[c]);
+      std::fill_n(work.scale + c * s.places, s.places, rows.scale[c]);
+      std::fill_n(work.shift + c * s.places, s.places, rows.shift[c]);
+    }
+    const auto finish = [&](int64_t begin, int64_t end) {
+      some_channels(s, begin, end, [&](int64_t channel, int some) {
+        const int64_t first = channel * s.places, count = some * s.places;
+        double sums[kSome] = {}, products[kSome] = {};
+        for (int64_t i = 0; i < s.count; i++)
+          for (int64_t j = 0, k = i * G + first; j < count; j++, k++)
+            sums[j] += double(work.first[k]), products[j] += double(work.second[k]);
+        for (int64_t c = channel; c < channel + some; c++) {
+          const int64_t place = (c - channel) * s.places;
+          double sum = 0, product = 0;
+          for (int64_t j = place; j < place + s.places; j++) sum += sums[j], product += products[j];
+          const double rstd = double(rows.rstd[c]), scale = double(rows.scale[c]);
+          dgammas[c] = A(product * rstd), dbetas[c] = A(sum);
+          std::fill_n(work.by + c * s.places, s.places, A(-scale * rstd * rstd * product / all));
+          std::fill_n(work.plus + c * s.places, s.places, A(-scale * sum / all));
+        }
+      });
+    };
+    s.each(
+        [&, f = kernels::batch_norm_grad_sums.of(dtype)](int64_t i, const Slice& slice) {
+          f(n, slice, work.scale, work.shift, work.mean, dyd.const_data_ptr(), xd.const_data_ptr(), work.first + i * G,
+            work.second + i * G);
         },
-        [&](int64_t begin, int64_t end) {
-          some_channels(begin, end, [&](int64_t first, int some) {
-            double sum[kSome] = {}, product[kSome] = {};
-            for (int64_t i = 0; i < slices.count; i++)
-              for (int c = 0; c < some; c++) {
-                sum[c] += double(sums.first[i * C + first + c]);
-                product[c] += double(sums.second[i * C + first + c]);
-              }
-            for (int i = 0; i < some; i++) {
-              const int64_t c = first + i;
-              const double rstd = double(rstd_of[c]), scale = double(sums.scale[c]);
-              dgamma_of[c] = T(A(product[i] * rstd)), dbeta_of[c] = T(A(sum[i]));
-              sums.by[c] = A(-scale * rstd * rstd * product[i] / count), sums.plus[c] = A(-scale * sum[i] / count);
-            }
-          });
-        },
-        [&, f = kernels::batch_norm_dgrad.of(dtype)](const Slice& s) {
-          f(n, s, sums.scale, sums.shift, mean_of, sums.by, sums.plus, dyd.const_data_ptr(), xd.const_data_ptr(),
+        finish,
+        [&, f = kernels::batch_norm_dgrad.of(dtype)](const Slice& slice) {
+          f(n, slice, work.scale, work.shift, work.mean, work.by, work.plus, dyd.const_data_ptr(), xd.const_data_ptr(),
             dx.mutable_data_ptr());
         });
   });

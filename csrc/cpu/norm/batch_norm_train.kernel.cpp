@@ -12,8 +12,8 @@ template <class A> struct OfChannels {
   bool apart;
   int64_t channel;
   int lanes;
-  template <class T> CONVLAB_INLINE Vec<A> operator()(const T* values, int64_t step = 1) const {
-    return apart ? load_some<A>(values + channel, lanes) : broadcast(A(values[channel * step]));
+  CONVLAB_INLINE Vec<A> operator()(const A* values) const {
+    return apart ? load_some<A>(values + channel, lanes) : broadcast(values[channel]);
   }
 };
 
@@ -92,52 +92,47 @@ CONVLAB_INLINE void add_up(const ByChannel& g, const Slice& s, const Terms& term
   for (int64_t c = s.channel0; c < s.channel1; c++) add_row<K>(g, s.outer0, c, terms, to);
 }
 
-template <class T>
-void batch_statistics(const ByChannel& g, const Slice& s, const T* x, acc_t<T>* mean, acc_t<T>* squares) {
-  using A = acc_t<T>;
+template <class A> void batch_statistics(const ByChannel& g, const Slice& s, const A* x, A* mean, A* rest, A* squares) {
   const A count = A((s.outer1 - s.outer0) * g.inner);
   const auto both = [&](const Slice& s) __attribute__((always_inline)) {
     add_up<1, A>(g, s,
-                 [&](OfChannels<A> of) __attribute__((always_inline)) {
-                   return [x, first = of(x, g.inner)](auto& sums, int64_t i, int lanes)
-                              __attribute__((always_inline)) { sums[0] += load_some<A>(x + i, lanes) - first; };
+                 [&](OfChannels<A>) __attribute__((always_inline)) {
+                   return [x](auto& sums, int64_t i, int lanes)
+                              __attribute__((always_inline)) { sums[0] += load_some<A>(x + i, lanes); };
                  },
                  {mean});
     for (int64_t c = s.channel0; c < s.channel1; c++) mean[c] /= count;
-    add_up<1, A>(g, s,
+    add_up<2, A>(g, s,
                  [&](OfChannels<A> of) __attribute__((always_inline)) {
-                   return [x, first = of(x, g.inner), at = of(mean)](auto& sums, int64_t i, int lanes)
-                              __attribute__((always_inline)) {
-                                const Vec<A> apart = (load_some<A>(x + i, lanes) - first) - at;
-                                sums[0] += apart * apart;
-                              };
+                   return [x, at = of(mean)](auto& sums, int64_t i, int lanes) __attribute__((always_inline)) {
+                     const Vec<A> apart = load_some<A>(x + i, lanes) - at;
+                     sums[0] += apart, sums[1] += apart * apart;
+                   };
                  },
-                 {squares});
+                 {rest, squares});
+    for (int64_t c = s.channel0; c < s.channel1; c++) squares[c] -= rest[c] * rest[c] / count, rest[c] /= count;
   };
   if (g.inner == 1) return both(s);
   for (int64_t c = s.channel0; c < s.channel1; c++) both({s.outer0, s.outer1, c, c + 1});
 }
 
-// The gradient dy as the activation lets it pass from z
-template <Activation activation, class A> CONVLAB_INLINE Vec<A> passed(Vec<A> dy, Vec<A> z, A slope) {
-  if constexpr (activation == Activation::relu) return only_where(~(z <= 0), dy);
-  else if constexpr (activation == Activation::relu6) return only_where(~((z <= 0) | (z >= A(6))), dy);
-  else if constexpr (activation == Activation::leaky_relu) return z > 0 ? dy : dy * slope;
-  else return dy;
+template <Activation activation, class A> CONVLAB_INLINE Integers<A> passes(Vec<A> z) {
+  if constexpr (activation == Activation::relu) return Integers<A>(~(z <= 0));
+  else if constexpr (activation == Activation::relu6) return Integers<A>(~((z <= 0) | (z >= A(6))));
+  else return Integers<A>(z > 0);
 }
 
-template <class T>
-void batch_norm_grad_sums(const Normalization& n, const Slice& s, const acc_t<T>* scale, const acc_t<T>* shift,
-                          const acc_t<T>* mean, const T* dy, const T* x, acc_t<T>* sums, acc_t<T>* products) {
-  using A = acc_t<T>;
+template <class A>
+void batch_norm_grad_sums(const Normalization& n, const Slice& s, const A* scale, const A* shift, const A* mean,
+                          const A* dy, const A* x, A* sums, A* products) {
   with_activation(n.activation, [&, slope = A(n.slope)]<Activation activation>() {
     add_up<2, A>(n.g, s,
                  [&](OfChannels<A> of) __attribute__((always_inline)) {
                    return [=, by = of(scale), plus = of(shift), at = of(mean)](auto& sums, int64_t i, int lanes)
                               __attribute__((always_inline)) {
-                                const Vec<A> v = load_some<A>(x + i, lanes),
+                                const Vec<A> v = load_some<A>(x + i, lanes), z = v * by + plus,
                                              g = passed<activation, A>(load_some<A>(dy + i, lanes),
-                                                                       rounded<T, A>(v * by + plus), slope);
+                                                                       passes<activation, A>(z), slope);
                                 sums[0] += g, sums[1] += g * (v - at);
                               };
                  },
@@ -145,25 +140,24 @@ void batch_norm_grad_sums(const Normalization& n, const Slice& s, const acc_t<T>
   });
 }
 
-template <class T>
-void batch_norm_dgrad(const Normalization& n, const Slice& s, const acc_t<T>* scale, const acc_t<T>* shift,
-                      const acc_t<T>* mean, const acc_t<T>* by, const acc_t<T>* plus, const T* dy, const T* x, T* dx) {
-  using A = acc_t<T>;
+template <class A>
+void batch_norm_dgrad(const Normalization& n, const Slice& s, const A* scale, const A* shift, const A* mean,
+                      const A* by, const A* plus, const A* dy, const A* x, A* dx) {
   constexpr int L = kLanes<A>;
   with_activation(n.activation, [&, slope = A(n.slope)]<Activation activation>() {
     const bool apart = n.g.inner == 1;
     const auto row = [&](int64_t first, int64_t channel, int64_t length) {
       for (int64_t i = 0; i < length; i += L) {
         const int lanes = length - i < L ? int(length - i) : L;
-        const OfChannels<A> of{apart, apart ? i : channel, lanes};
-        const Vec<A> v = load_some<A>(x + first + i, lanes), to = of(scale),
-                     g = passed<activation, A>(load_some<A>(dy + first + i, lanes), rounded<T, A>(v * to + of(shift)),
-                                               slope);
+        const OfChannels<A> of{apart, apart ? channel + i : channel, lanes};
+        const Vec<A> v = load_some<A>(x + first + i, lanes), to = of(scale), z = v * to + of(shift),
+                     g = passed<activation, A>(load_some<A>(dy + first + i, lanes), passes<activation, A>(z), slope);
         store_some<A>(dx + first + i, g * to + ((v - of(mean)) * of(by) + of(plus)), lanes);
       }
     };
     if (apart)
-      for (int64_t p = s.outer0; p < s.outer1; p++) row(p * n.g.channels, 0, n.g.channels);
+      for (int64_t p = s.outer0; p < s.outer1; p++)
+        row(p * n.g.channels + s.channel0, s.channel0, s.channel1 - s.channel0);
     else
       for (int64_t c = s.channel0; c < s.channel1; c++) row((s.outer0 * n.g.channels + c) * n.g.inner, c, n.g.inner);
   });
@@ -171,6 +165,6 @@ void batch_norm_dgrad(const Normalization& n, const Slice& s, const acc_t<T>* sc
 
 }  // namespace convlab::CONVLAB_ISA
 
-CONVLAB_DEFINE(batch_statistics, batch_statistics)
-CONVLAB_DEFINE(batch_norm_grad_sums, batch_norm_grad_sums)
-CONVLAB_DEFINE(batch_norm_dgrad, batch_norm_dgrad)
+CONVLAB_DEFINE_FOR(batch_statistics, batch_statistics<float>, batch_statistics<double>)
+CONVLAB_DEFINE_FOR(batch_norm_grad_sums, batch_norm_grad_sums<float>, batch_norm_grad_sums<double>)
+CONVLAB_DEFINE_FOR(batch_norm_dgrad, batch_norm_dgrad<float>, batch_norm_dgrad<double>)

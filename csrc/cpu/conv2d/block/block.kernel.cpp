@@ -31,14 +31,6 @@ void block_finish(const BlockEnd& b, const T* x, T* y, uint8_t* winners, int64_t
   });
 }
 
-// What becomes of dy before pooling, where tap `tap` won
-template <class A, Activation activation> CONVLAB_INLINE Vec<A> passed(Vec<A> dy, Integers<A> winner, A slope) {
-  const auto passes = winner >= integers<A>(kPasses);
-  if constexpr (clips(activation)) return only_where(passes, dy);
-  else if constexpr (activation == Activation::leaky_relu) return passes ? dy : dy * slope;
-  else return dy;
-}
-
 // A row of Q windows -> R rows of dx of which Q kS elements are written. Windows one or two columns wide
 template <class A, Activation activation, int kR, int kS, class T>
 [[gnu::noinline]] void spread_row(const Ending& e, const T* dy, const uint8_t* winners, int Q, T* dx, int64_t row) {
@@ -49,7 +41,7 @@ template <class A, Activation activation, int kR, int kS, class T>
     if (q + L > Q && Q >= L) q = Q - L;  // the last vector again covers part of the one before
     const int count = Q - q < L ? Q - q : L, reach = count * kS;
     const Integers<A> winner = load_some_integers<A>(winners + q, count), tap = winner & integers<A>(kPasses - 1);
-    Vec<A> v = passed<A, activation>(load_some<A>(dy + q, count), winner, slope);
+    Vec<A> v = passed<activation, A>(load_some<A>(dy + q, count), winner >= integers<A>(kPasses), slope);
     keep(v);  // not read under a mask
     for (int r = 0; r < R; r++) {
       T* const to = dx + r * row + q * kS;
@@ -75,7 +67,7 @@ template <class A, Activation activation, class T>
       if (c + L > C && C >= L) c = C - L;
       const int count = C - c < L ? int(C - c) : L;
       const Integers<A> winner = load_some_integers<A>(winners + c, count), tap = winner & integers<A>(kPasses - 1);
-      Vec<A> v = passed<A, activation>(load_some<A>(dy + c, count), winner, slope);
+      Vec<A> v = passed<activation, A>(load_some<A>(dy + c, count), winner >= integers<A>(kPasses), slope);
       keep(v);
       for (int r = 0; r < e.R; r++)
         for (int s = 0; s < e.S; s++)

@@ -26,6 +26,13 @@ template <Activation activation, class T, class V, class A> CONVLAB_INLINE V act
   else return x;
 }
 
+// What becomes of the gradient dy, where it passes or not
+template <Activation activation, class A> CONVLAB_INLINE Vec<A> passed(Vec<A> dy, Integers<A> passes, A slope) {
+  if constexpr (clips(activation)) return only_where(passes, dy);
+  else if constexpr (activation == Activation::leaky_relu) return passes ? dy : dy * slope;
+  else return dy;
+}
+
 // The largest so far, and its tap with the bit that says whether the gradient passes
 template <class A> struct Best {
   Vec<A> value;
