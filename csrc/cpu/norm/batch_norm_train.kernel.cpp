@@ -145,14 +145,21 @@ void batch_norm_dgrad(const Normalization& n, const Slice& s, const A* scale, co
                       const A* by, const A* plus, const A* dy, const A* x, A* dx) {
   constexpr int L = kLanes<A>;
   with_activation(n.activation, [&, slope = A(n.slope)]<Activation activation>() {
+    struct Terms {
+      Vec<A> scale, shift, mean, by, plus;
+    };
     const bool apart = n.g.inner == 1;
     const auto row = [&](int64_t first, int64_t channel, int64_t length) {
+      const auto terms = [&](const OfChannels<A>& of) __attribute__((always_inline)) {
+        return Terms{of(scale), of(shift), of(mean), of(by), of(plus)};
+      };
+      Terms t = terms({false, channel, L});
       for (int64_t i = 0; i < length; i += L) {
         const int lanes = length - i < L ? int(length - i) : L;
-        const OfChannels<A> of{apart, apart ? channel + i : channel, lanes};
-        const Vec<A> v = load_some<A>(x + first + i, lanes), to = of(scale), z = v * to + of(shift),
+        if (apart) t = terms({true, channel + i, lanes});
+        const Vec<A> v = load_some<A>(x + first + i, lanes), z = v * t.scale + t.shift,
                      g = passed<activation, A>(load_some<A>(dy + first + i, lanes), passes<activation, A>(z), slope);
-        store_some<A>(dx + first + i, g * to + ((v - of(mean)) * of(by) + of(plus)), lanes);
+        store_some<A>(dx + first + i, g * t.scale + ((v - t.mean) * t.by + t.plus), lanes);
       }
     };
     if (apart)
