@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from . import ops, simulator
-from ._fast_apply import has_at_once, is_watched, needs_autograd
+from ._fast_apply import apply, has_at_once, is_watched, needs_autograd
 
 
 class Arguments(NamedTuple):
@@ -25,9 +25,7 @@ class Arguments(NamedTuple):
 def batch_norm(x: Tensor, gamma: Tensor | None, beta: Tensor | None, a: Arguments) -> Any:
     """x [N, C, ...] -> y, differentiable; on the CPU, all float32 or all float64, and where nobody is to see what torch
     does."""
-    if needs_autograd(x, gamma, beta):
-        return BatchNorm.at_once(x, gamma, beta, a)[0]  # type: ignore[attr-defined]
-    return BatchNorm.forward(x, gamma, beta, a)[0]
+    return apply(BatchNorm, x, gamma, beta, a)[0]
 
 
 class BatchNorm(Function):
@@ -65,18 +63,20 @@ def _torchs(dy: Any, x: Any, gamma: Any, terms: Any, a: Arguments) -> Any:
     """The same of torch's operators, which are differentiable and have rules for vmap."""
     if a.activation != ops.ACTIVATIONS[None]:
         with torch.no_grad():  # what passes does not depend on how much
-            z = _normalized(x.detach(), *terms[2:])
+            z = _before_activation(x.detach(), *terms[2:])
             passes = ~(z <= 0)
             if a.activation == ops.ACTIVATIONS["relu6"]:
                 passes &= ~(z >= 6)
         held_back = dy * a.slope if a.activation == ops.ACTIVATIONS["leaky_relu"] else torch.zeros_like(dy)
         dy = torch.where(passes, dy, held_back)
+    if not is_watched(dy) and dy.stride() != x.stride():
+        dy = torch.empty_like(x).copy_(dy)  # torch 2.14 gives wrong numbers for x and dy of two layouts
     mean, rstd, *_ = terms
     mask = [True, gamma is not None, True]
     return torch.ops.aten.native_batch_norm_backward(dy, x, gamma, None, None, mean, rstd, True, a.eps, mask)
 
 
-def _normalized(x: Any, scale: Any, shift: Any) -> Any:
+def _before_activation(x: Any, scale: Any, shift: Any) -> Any:
     """What the activation got, to the bit: by the kernel that made it."""
     if is_watched(x) or simulator.current() is not None:
         shape = (-1, *[1] * (x.dim() - 2))

@@ -1,9 +1,9 @@
 """What runs where `fuse` found a chain: one call of conv2d_block where the layers are as they were, else one after
 another.
 
-A chain is a convolution and what follows it: batch normalization, an activation, a max pooling. Whether it can be one
-call is asked at every forward, so that hooks, parametrizations and other layers put in their places later count. In
-training batch normalization stands between: what follows the convolution is one call then, on the CPU.
+A chain is a convolution and what follows it: batch normalization, an activation, a max pooling; or it begins with batch
+normalization, and torch.cat before it. Whether it can be one call is asked at every forward, so that hooks, parametrizations
+and other layers put in their places later count. In training normalization and activation alone are one, on the CPU.
 """
 
 from collections.abc import Callable
@@ -129,7 +129,7 @@ def gains(conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_firs
     if reason is not OF_THE_BATCH:
         return reason is None
     tensors = (*_statistics(norm), None if conv is None else conv.weight)
-    return activation is not None and {t.is_cpu for t in tensors if t is not None} == {True}
+    return activation is not None and all(t is None or (t.is_cpu and t.dtype in _TRAINED) for t in tensors)
 
 
 def misfit(activation: Activation, pool: Pooling, pool_first: bool) -> str | None:
@@ -274,6 +274,9 @@ def _suits(y: Tensor, norm: Any) -> bool:
     return y.dim() == 4 and y.shape[1] == norm.num_features
 
 
+_TRAINED = (torch.float32, torch.float64)  # in 16 bits torch's is as fast
+
+
 def _trained(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: Pooling, pool_first: bool) -> Any:
     """The chain in training, with norm and activation as one call where nobody sees what is between."""
     y = input if conv is None else conv._conv_forward(input, conv.weight, conv.bias)
@@ -281,7 +284,7 @@ def _trained(input: Tensor, conv: Any, norm: Any, activation: Activation, pool: 
     if (
         type(slope) is not float
         or not _is_ordinary(y, mean, var, gamma, beta)
-        or y.dtype not in (torch.float32, torch.float64)
+        or y.dtype not in _TRAINED
         or not _suits(y, norm)
         or y.numel() <= norm.num_features  # this and the rest torch refuses
         or norm.eps <= 0

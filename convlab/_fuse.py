@@ -41,9 +41,9 @@ def fuse(model: Module, algo: str | dict[str, str] | None = None) -> Module:
     and conv + pooling + activation. In place: layers, their names, parameters and hooks stay, and what calls them in a
     row is replaced. At each forward a chain whose layers are no longer as they were (a hook, a parametrization, another
     layer in its place) runs one by one. Batch normalization is folded in eval(), at each forward, from the parameters
-    and statistics as they then are; in training, on the CPU, it and the activation behind it are one call. Pooling before a leaky ReLU of a positive slope is
-    done after it; where two values of a window are one after rounding, the first has the gradient. A residual block's sum
-    and activation are one pass on the CPU where no gradient is recorded.
+    and statistics as they then are; in training, on the CPU, it and an activation behind it are one call. Pooling before a
+    leaky ReLU of a positive slope is done after it; where two values of a window are one after rounding, the first has the
+    gradient. A residual block's sum and activation are one pass on the CPU where no gradient is recorded.
 
     What is left, with the reason, stands in `summary(model, input).unfused`. `restore` undoes it, and what `convert`
     does.
@@ -363,7 +363,7 @@ def rewritten(module: Module, graph: fx.Graph) -> tuple[list[Chain], dict[str, s
             chain = Chain(None, norm, activation, None, False)
             chains.append(chain)
             (input,) = node.all_input_nodes
-            if _joins_channels(input):
+            if _joins_channels(input, node):
                 _replace(graph, [input, node, user], _chains.joined, input.args[:1], (norm, activation))
             else:
                 _replace(graph, [node, user], _chains.fused, (input,), chain)
@@ -391,11 +391,14 @@ def _activation_behind(module: Module, node: fx.Node) -> tuple[fx.Node, Any] | N
     return (user, activation) if fits else None
 
 
-def _joins_channels(node: fx.Node) -> bool:
-    """Whether it is torch.cat(its first argument, 1), and one node uses it."""
-    if node.op != "call_function" or node.target not in (torch.cat, torch.concat) or len(node.users) != 1:
+def _joins_channels(node: fx.Node, user: fx.Node) -> bool:
+    """Whether it is torch.cat(its first argument, 1), which `user` alone uses, and nothing is done between the two."""
+    if node.op != "call_function" or node.target not in (torch.cat, torch.concat) or list(node.users) != [user]:
         return False
-    return (len(node.args), *node.args[1:], node.kwargs) in ((2, 1, {}), (1, {"dim": 1}))
+    behind = node.next
+    while behind.op == "get_attr":
+        behind = behind.next
+    return behind is user and (len(node.args), *node.args[1:], node.kwargs) in ((2, 1, {}), (1, {"dim": 1}))
 
 
 def _sums(node: fx.Node) -> Iterator[tuple[str, fx.Node, fx.Node]]:

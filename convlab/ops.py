@@ -420,7 +420,8 @@ def _(x: Tensor, *_: object) -> Tensor:
 def _(parts: Sequence[Tensor], *_: object) -> Tensor:
     sizes = list(parts[0].shape)
     sizes[1] = sum(part.shape[1] for part in parts)
-    return _empty(sizes, parts[0], all(map(_is_channels_last, parts)))
+    one_layout = sizes[1] == 1 or math.prod(sizes[2:]) == 1
+    return _empty(sizes, parts[0], all(map(_is_channels_last, parts)) and not one_layout)
 
 
 @torch.library.register_fake("convlab::batch_norm_")

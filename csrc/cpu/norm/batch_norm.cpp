@@ -1,5 +1,5 @@
 // Batch normalization in eval(), where nobody wants a gradient: folded into the convolution before it, or in one pass
-// with the activation behind it.
+// with the activation behind it, and with the joining of channels before it.
 #include "cpu/norm/batch_norm.h"
 
 #include <cmath>
@@ -84,8 +84,8 @@ void batch_norm_(Tensor x, Tensor mean, Tensor var, Optional gamma, Optional bet
 
 constexpr int64_t kPixels = 64;  // of which all parts' channels are written, before those of the next
 
-// Parts [N, Ci, ...] -> what batch_norm_forward makes of their channels one behind another, in channels_last where all
-// parts are
+// Parts [N, Ci, ...] -> what batch_norm_forward makes of their channels one behind another, channels_last where all parts
+// are
 Tensor batch_norm_joined(std::vector<Tensor> parts, Tensor mean, Tensor var, Optional gamma, Optional beta, double eps,
                          int64_t activation, double slope) {
   const char* op = "batch_norm";
@@ -107,7 +107,7 @@ Tensor batch_norm_joined(std::vector<Tensor> parts, Tensor mean, Tensor var, Opt
     if (channels_last && !is_dense(part)) part = as_channels_last(part);
     else if (!channels_last && !part.is_contiguous()) part = torch::stable::contiguous(part);
   Tensor y = empty(sizes, parts[0].scalar_type(), parts[0],
-                   channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+                   channels_last && !one_layout(sizes) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
   Parameters of{mean, var, gamma, beta, {}};
   of.check(op, first, channels);
   const Ending e = make_ending(op, {activation, 1, 1}, slope);
@@ -121,6 +121,7 @@ Tensor batch_norm_joined(std::vector<Tensor> parts, Tensor mean, Tensor var, Opt
     for (int64_t i = 1; i < count; i++) before[i] = before[i - 1] + parts[i - 1].size(1);
     const auto write = [&](int64_t i, int64_t begin, int64_t end) {  // a part's outer positions
       const int64_t own = parts[i].size(1), rows = inner == 1 ? 1 : own;
+      if (own == 0) return;
       f({{outer, own, inner}, e.activation, slope, own, channels}, terms.scale.data() + before[i],
         terms.shift.data() + before[i], parts[i].const_data_ptr(),
         static_cast<T*>(y.mutable_data_ptr()) + before[i] * inner, begin * rows, end * rows);

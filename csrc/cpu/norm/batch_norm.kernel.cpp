@@ -1,4 +1,4 @@
-// Batch normalization in eval() and an activation, in one pass over memory, which bounds it.
+// Batch normalization by statistics that are known, and an activation, in one pass over memory, which bounds it.
 #include "cpu/norm/batch_norm.h"
 
 #include "cpu/conv2d/block/ending.h"
@@ -15,10 +15,10 @@ template <Activation activation, class T>
   const int64_t length = n.g.row();
   const bool apart = n.g.inner == 1;
   for (int64_t row = begin; row < end; row++) {
-    const int64_t c = apart ? 0 : row % n.g.channels, of_y = apart ? row : row / n.g.channels * n.among + c;
+    const int64_t c = apart ? 0 : row % n.g.channels, of_y = apart ? row : row / n.g.channels * n.y_channels + c;
     const V of_row = broadcast(scale[c]), plus_of_row = broadcast(shift ? shift[c] : A(0));
-    const T* const from = x + row * (apart ? n.from : length);
-    T* const to = y + of_y * (apart ? n.among : length);
+    const T* const from = x + row * (apart ? n.x_channels : length);
+    T* const to = y + of_y * (apart ? n.y_channels : length);
     const auto vector = [&](int64_t i, int lanes) __attribute__((always_inline)) {
       const V by = apart ? load_some<A>(scale + i, lanes) : of_row;
       const V plus = apart && shift ? load_some<A>(shift + i, lanes) : plus_of_row;

@@ -17,15 +17,18 @@ namespace {
 
 constexpr int64_t kSliceBytes = 64 << 10, kLeastPixels = 8;  // of a slice of pixels, all channels side by side
 constexpr int64_t kRunBytes = 4 << 10, kLeastRun = 256;      // of an image's channels that a thread has at once
-constexpr int64_t kBlocksWanted = 16;
-constexpr int64_t kSmallPlane = 16, kImages = 256;  // elements; of a slice
+constexpr int64_t kBlocksWanted = 16;                        // of channels, for threads
+constexpr int64_t kSmallPlane = 16;                          // elements
+constexpr int64_t kImages = 256;                             // of small planes in a slice
 
 // How x, which is dense, is cut. Channels side by side: into pixels. Planes: a thread has some channels of all images at
 // once, and sums are of one image. Small planes: each of a plane's places counts as a channel, so that vectors are whole,
 // and `places` of them are one.
 struct Slices {
   ByChannel g;  // places count as channels
-  int64_t size, channels, places, outer, count, at_once;  // outer: of a slice; at_once: channels
+  int64_t size, channels, places;  // size: bytes of an element; channels: of x
+  int64_t outer, count;  // of a slice; slices
+  int64_t at_once;  // channels, where there are planes
   bool planes;
 
   Slices(const Tensor& x, int64_t bytes) : size(bytes), channels(x.size(1)) {
@@ -136,14 +139,14 @@ std::tuple<Tensor, Tensor> forward(Tensor x, Optional gamma, Optional beta, Opti
     const Rows<A> rows(out_data<A>(terms), s.channels);
     const A *const gamma = data<A>(of.gamma), *const beta = data<A>(of.beta);
     A *const means = out_data<A>(of.mean), *const vars = out_data<A>(of.var);
-    const double own = double(s.elements()), all = own * double(s.places);
+    const double of_place = double(s.elements()), all = of_place * double(s.places);
     const auto finish = [&](int64_t begin, int64_t end) {
       some_channels(s, begin, end, [&](int64_t channel, int some) {
         const int64_t first = channel * s.places, count = some * s.places;
         double mean[kSome] = {}, squares[kSome] = {};
         for (int64_t i = 0; i < s.count; i++)
           for (int64_t j = 0, k = i * G + first; j < count; j++, k++)
-            mean[j] += (double(work.first[k]) + double(work.second[k])) * (s.elements(i) / own);
+            mean[j] += (double(work.first[k]) + double(work.second[k])) * (s.elements(i) / of_place);
         for (int64_t i = 0; i < s.count; i++)
           for (int64_t j = 0, k = i * G + first; j < count; j++, k++) {
             const double apart = double(work.first[k]) + double(work.second[k]) - mean[j];
@@ -153,7 +156,9 @@ std::tuple<Tensor, Tensor> forward(Tensor x, Optional gamma, Optional beta, Opti
           const int64_t place = (c - channel) * s.places;
           double m = 0, square = 0;
           for (int64_t j = place; j < place + s.places; j++) m += mean[j] / double(s.places);
-          for (int64_t j = place; j < place + s.places; j++) square += squares[j] + (mean[j] - m) * (mean[j] - m) * own;
+          for (int64_t j = place; j < place + s.places; j++)
+            square += squares[j] + (mean[j] - m) * (mean[j] - m) * of_place;
+          square = square < 0 ? 0 : square;  // what rounding left of equal elements
           rows.mean[c] = A(m), rows.rstd[c] = A(1 / std::sqrt(square / all + eps));
           rows.scale[c] = (gamma ? A(gamma[c]) : A(1)) * rows.rstd[c];
           rows.shift[c] = (beta ? A(beta[c]) : A(0)) - rows.mean[c] * rows.scale[c];
@@ -169,11 +174,11 @@ std::tuple<Tensor, Tensor> forward(Tensor x, Optional gamma, Optional beta, Opti
         },
         finish,
         [&, f = kernels::normalize.of(dtype)](const Slice& slice) {
-          const int64_t c = slice.channel0, own = slice.channel1 - c;
+          const int64_t c = slice.channel0, some = slice.channel1 - c;
           const A* const from = data<A>(xd);
           A* const to = out_data<A>(y);
           if (s.g.inner == 1)
-            f({{s.g.outer, own, 1}, e.activation, slope, G, G}, work.scale + c, work.shift + c, from + c, to + c,
+            f({{s.g.outer, some, 1}, e.activation, slope, G, G}, work.scale + c, work.shift + c, from + c, to + c,
               slice.outer0, slice.outer1);
           else
             f({s.g, e.activation, slope}, work.scale, work.shift, from, to, slice.outer0 * G + c,

@@ -7,7 +7,7 @@
 // (Ioffe and Szegedy 2015, arXiv 1502.03167). Sums are made slice by slice, so that they have the same bits for any
 // number of threads, and what reads a slice again finds it in a cache. All is float32 or float64.
 // Statistics are of differences: first from zero, then from the mean that gives, what is left corrects both, and a mean far
-// from zero costs no accuracy (Chan, Golub and LeVeque 1983, doi.org/10.1080/00031305.1983.10483115).
+// from zero costs little accuracy (Chan, Golub and LeVeque 1983, doi.org/10.1080/00031305.1983.10483115).
 #pragma once
 #include "cpu/norm/batch_norm.h"
 

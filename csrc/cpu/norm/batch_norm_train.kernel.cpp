@@ -6,6 +6,7 @@ namespace convlab::CONVLAB_ISA {
 
 constexpr int kAtOnce = 4;           // vectors: sums that do not wait for one another
 constexpr int64_t kInFloat = 8192;  // elements of a row, whose sums are then added up in double
+constexpr int64_t kPixels = 128;    // of which sums are made before they are added to the others'
 
 // What belongs to channels: lanes side by side have their own, or all of them that of a row
 template <class A> struct OfChannels {
@@ -24,16 +25,22 @@ template <int K, int U, class A, class Terms>
 CONVLAB_INLINE void add_pixels(const ByChannel& g, const Slice& s, int64_t c, int lanes, const Terms& terms,
                                A* const (&to)[K]) {
   constexpr int L = kLanes<A>;
-  Vec<A> sums[U][K] = {};
-  [&]<int... I>(indices<I...>) __attribute__((always_inline)) {
-    const decltype(terms(OfChannels<A>{})) add[] = {terms(OfChannels<A>{true, c + I * L, lanes})...};
-    for (int64_t i = s.outer0 * g.channels + c, end = s.outer1 * g.channels; i < end; i += g.channels)
-      (add[I](sums[I], i + I * L, lanes), ...);
-  }(indices_to<U>());
+  for (int64_t begin = s.outer0; begin < s.outer1; begin += kPixels) {
+    const int64_t end = s.outer1 - begin > kPixels ? begin + kPixels : s.outer1;
+    Vec<A> sums[U][K] = {};
+    [&]<int... I>(indices<I...>) __attribute__((always_inline)) {
+      const decltype(terms(OfChannels<A>{})) add[] = {terms(OfChannels<A>{true, c + I * L, lanes})...};
+      for (int64_t i = begin * g.channels + c; i < end * g.channels; i += g.channels)
+        (add[I](sums[I], i + I * L, lanes), ...);
+    }(indices_to<U>());
 #pragma GCC unroll 4
-  for (int u = 0; u < U; u++)
+    for (int u = 0; u < U; u++)
 #pragma GCC unroll 2
-    for (int k = 0; k < K; k++) store_some<A>(to[k] + c + u * L, sums[u][k], lanes);
+      for (int k = 0; k < K; k++) {
+        A* const total = to[k] + c + u * L;
+        store_some<A>(total, begin == s.outer0 ? sums[u][k] : sums[u][k] + load_some<A>(total, lanes), lanes);
+      }
+  }
 }
 
 template <class A> CONVLAB_INLINE Integers<A> lane_numbers() {
