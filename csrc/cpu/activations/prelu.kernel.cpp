@@ -1,35 +1,25 @@
 // PReLU: y = x > 0 ? x : x w, where w is of x's channel, and the gradients to x and to w.
 #include "cpu/activations/prelu.h"
-#include "cpu/simd/vec.h"
+#include "cpu/channel_rows.h"
 
 namespace convlab::CONVLAB_ISA {
-
-// f(i, w, lanes) for vectors at elements i of a row, with the slopes of their channels
-template <class T, class F> CONVLAB_INLINE void over_row(const ByChannel& g, const T* w, int64_t row, F f) {
-  using A = acc_t<T>;
-  constexpr int L = kLanes<A>;
-  const bool apart = g.inner == 1;
-  const int64_t length = g.row(), first = row * length;
-  const Vec<A> of_row = broadcast(A(w[apart ? 0 : row % g.channels]));
-  int64_t i = 0;
-  if (apart)
-#pragma GCC unroll 4
-    for (; i + L <= length; i += L) f(first + i, load_as<A>(w + i), L);
-  else
-#pragma GCC unroll 4
-    for (; i + L <= length; i += L) f(first + i, of_row, L);
-  if (const int lanes = int(length - i)) f(first + i, apart ? load_some<A>(w + i, lanes) : of_row, lanes);
-}
 
 template <bool kKeep, class T>
 void scale_rows(const ByChannel& g, const T* t, const T* x, const T* w, T* out, int64_t begin, int64_t end) {
   using A = acc_t<T>;
   using V = Vec<A>;
-  for (int64_t row = begin; row < end; row++)
-    over_row(g, w, row, [&](int64_t i, V slopes, int lanes) __attribute__((always_inline)) {
-      const V value = load_some<A>(t + i, lanes), at = load_some<A>(x + i, lanes);
-      store_some<A>(out + i, at > 0 ? (kKeep ? value : V{}) : value * slopes, lanes);
-    });
+  const bool side_by_side = g.inner == 1;
+  const int64_t length = g.row();
+  for (int64_t row = begin; row < end; row++) {
+    const int64_t first = row * length;
+    over_row<A>(
+        side_by_side, side_by_side ? 0 : row % g.channels, length,
+        [&](const OfChannels<A>& of) __attribute__((always_inline)) { return of(w); },
+        [&](int64_t i, V slopes, int lanes) __attribute__((always_inline)) {
+          const V value = load_some<A>(t + first + i, lanes), at = load_some<A>(x + first + i, lanes);
+          store_some<A>(out + first + i, at > 0 ? (kKeep ? value : V{}) : value * slopes, lanes);
+        });
+  }
 }
 
 template <class T>

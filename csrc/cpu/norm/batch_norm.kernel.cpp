@@ -1,6 +1,7 @@
 // Batch normalization by statistics that are known, and an activation, in one pass over memory, which bounds it.
 #include "cpu/norm/batch_norm.h"
 
+#include "cpu/channel_rows.h"
 #include "cpu/conv2d/block/ending.h"
 
 namespace convlab::CONVLAB_ISA {
@@ -10,24 +11,24 @@ template <Activation activation, class T>
                                       T* y, int64_t begin, int64_t end) {
   using A = acc_t<T>;
   using V = Vec<A>;
-  constexpr int L = kLanes<A>;
+  struct Terms {
+    V scale, shift;
+  };
   const A slope = A(n.slope);
   const int64_t length = n.g.row();
-  const bool apart = n.g.inner == 1;
+  const bool side_by_side = n.g.inner == 1;
   for (int64_t row = begin; row < end; row++) {
-    const int64_t c = apart ? 0 : row % n.g.channels, of_y = apart ? row : row / n.g.channels * n.y_channels + c;
-    const V of_row = broadcast(scale[c]), plus_of_row = broadcast(shift ? shift[c] : A(0));
-    const T* const from = x + row * (apart ? n.x_channels : length);
-    T* const to = y + of_y * (apart ? n.y_channels : length);
-    const auto vector = [&](int64_t i, int lanes) __attribute__((always_inline)) {
-      const V by = apart ? load_some<A>(scale + i, lanes) : of_row;
-      const V plus = apart && shift ? load_some<A>(shift + i, lanes) : plus_of_row;
-      const V made = rounded<T, A>(load_some<A>(from + i, lanes) * by + plus);
-      store_some<A>(to + i, activated_as<activation, T>(made, slope), lanes);
-    };
-    int64_t i = 0;
-    for (; i + L <= length; i += L) vector(i, L);
-    if (i < length) vector(i, int(length - i));
+    const int64_t c = side_by_side ? 0 : row % n.g.channels;
+    const T* const from = x + row * (side_by_side ? n.x_channels : length);
+    T* const to = y + (side_by_side ? row * n.y_channels : (row / n.g.channels * n.y_channels + c) * length);
+    over_row<A>(
+        side_by_side, c, length,
+        [&](const OfChannels<A>& of)
+            __attribute__((always_inline)) { return Terms{of(scale), shift ? of(shift) : V{}}; },
+        [&](int64_t i, const Terms& t, int lanes) __attribute__((always_inline)) {
+          const V made = rounded<T, A>(load_some<A>(from + i, lanes) * t.scale + t.shift);
+          store_some<A>(to + i, activated_as<activation, T>(made, slope), lanes);
+        });
   }
 }
 

@@ -1,5 +1,7 @@
 // Batch normalization in training: a slice's sums, and the gradient of its elements. Memory bounds all of it.
 #include "cpu/norm/batch_norm_train.h"
+
+#include "cpu/channel_rows.h"
 #include "cpu/conv2d/block/ending.h"
 
 namespace convlab::CONVLAB_ISA {
@@ -7,16 +9,6 @@ namespace convlab::CONVLAB_ISA {
 constexpr int kAtOnce = 4;           // vectors: sums that do not wait for one another
 constexpr int64_t kInFloat = 8192;  // elements of a row, whose sums are then added up in double
 constexpr int64_t kPixels = 128;    // of which sums are made before they are added to the others'
-
-// What belongs to channels: lanes side by side have their own, or all of them that of a row
-template <class A> struct OfChannels {
-  bool apart;
-  int64_t channel;
-  int lanes;
-  CONVLAB_INLINE Vec<A> operator()(const A* values) const {
-    return apart ? load_some<A>(values + channel, lanes) : broadcast(values[channel]);
-  }
-};
 
 // terms(OfChannels) gives add(sums, i, lanes), which adds the terms of the elements from i on to K sums
 
@@ -150,30 +142,30 @@ void batch_norm_grad_sums(const Normalization& n, const Slice& s, const A* scale
 template <class A>
 void batch_norm_dgrad(const Normalization& n, const Slice& s, const A* scale, const A* shift, const A* mean,
                       const A* by, const A* plus, const A* dy, const A* x, A* dx) {
-  constexpr int L = kLanes<A>;
   with_activation(n.activation, [&, slope = A(n.slope)]<Activation activation>() {
     struct Terms {
       Vec<A> scale, shift, mean, by, plus;
     };
-    const bool apart = n.g.inner == 1;
-    const auto row = [&](int64_t first, int64_t channel, int64_t length) {
-      const auto terms = [&](const OfChannels<A>& of) __attribute__((always_inline)) {
-        return Terms{of(scale), of(shift), of(mean), of(by), of(plus)};
-      };
-      Terms t = terms({false, channel, L});
-      for (int64_t i = 0; i < length; i += L) {
-        const int lanes = length - i < L ? int(length - i) : L;
-        if (apart) t = terms({true, channel + i, lanes});
-        const Vec<A> v = load_some<A>(x + first + i, lanes), z = v * t.scale + t.shift,
-                     g = passed<activation, A>(load_some<A>(dy + first + i, lanes), passes<activation, A>(z), slope);
-        store_some<A>(dx + first + i, g * t.scale + ((v - t.mean) * t.by + t.plus), lanes);
-      }
+    // by value: a store to dx might change what is captured by reference, as far as a compiler knows
+    const auto row = [=](bool side_by_side, int64_t first, int64_t channel,
+                         int64_t length) __attribute__((always_inline)) {
+      over_row<A>(
+          side_by_side, channel, length,
+          [=](const OfChannels<A>& of)
+              __attribute__((always_inline)) { return Terms{of(scale), of(shift), of(mean), of(by), of(plus)}; },
+          [=](int64_t i, const Terms& t, int lanes) __attribute__((always_inline)) {
+            const Vec<A> v = load_some<A>(x + first + i, lanes), z = v * t.scale + t.shift,
+                         g = passed<activation, A>(load_some<A>(dy + first + i, lanes), passes<activation, A>(z),
+                                                   slope);
+            store_some<A>(dx + first + i, g * t.scale + ((v - t.mean) * t.by + t.plus), lanes);
+          });
     };
-    if (apart)
+    if (n.g.inner == 1)
       for (int64_t p = s.outer0; p < s.outer1; p++)
-        row(p * n.g.channels + s.channel0, s.channel0, s.channel1 - s.channel0);
+        row(true, p * n.g.channels + s.channel0, s.channel0, s.channel1 - s.channel0);
     else
-      for (int64_t c = s.channel0; c < s.channel1; c++) row((s.outer0 * n.g.channels + c) * n.g.inner, c, n.g.inner);
+      for (int64_t c = s.channel0; c < s.channel1; c++)
+        row(false, (s.outer0 * n.g.channels + c) * n.g.inner, c, n.g.inner);
   });
 }
 
