@@ -395,10 +395,19 @@ def _joins_channels(node: fx.Node, user: fx.Node) -> bool:
     """Whether it is torch.cat(its first argument, 1), which `user` alone uses, and nothing is done between the two."""
     if node.op != "call_function" or node.target not in (torch.cat, torch.concat) or list(node.users) != [user]:
         return False
-    behind = node.next
-    while behind.op == "get_attr":
-        behind = behind.next
-    return behind is user and (len(node.args), *node.args[1:], node.kwargs) in ((2, 1, {}), (1, {"dim": 1}))
+    return not any(_between(node, user)) and (len(node.args), *node.args[1:], node.kwargs) in (
+        (2, 1, {}),
+        (1, {"dim": 1}),
+    )
+
+
+def _between(first: fx.Node, last: fx.Node) -> Iterator[fx.Node]:
+    """What is done after the one and before the other."""
+    node = first.next
+    while node is not last:
+        if node.op != "get_attr":
+            yield node
+        node = node.next
 
 
 def _sums(node: fx.Node) -> Iterator[tuple[str, fx.Node, fx.Node]]:
@@ -436,6 +445,8 @@ def _chain_from(module: Module, conv: fx.Node) -> tuple[list[fx.Node], Chain, di
             return nodes, chain, {name: f"its output is used {len(users)} times"} if len(nodes) == 1 else {}
         (user,) = users
         previous, (role, part) = role, _part(module, user)
+        if role == "norm" and any(node.target == user.target for node in _between(nodes[-1], user)):
+            return nodes, chain, {name: f"{part} is called for another output before its own"}
         if role not in _FOLLOWED_BY[previous] or getattr(chain, role) is not None:
             return nodes, chain, {name: _stranger(module, user)} if len(nodes) == 1 else {}
         pool_first = previous == "pool" or chain.pool_first

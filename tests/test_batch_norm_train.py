@@ -217,6 +217,26 @@ def test_derivatives_beyond_the_first_have_the_forwards_mask():
             torch.testing.assert_close(gradient, (y > 0).sum((0, 2, 3)).to(dtype), rtol=0, atol=0)
 
 
+class Twice(nn.Module):
+    """One norm for two convolutions, in the other order"""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.norm = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        first, second = self.first(x), self.second(x)
+        return self.norm(second).relu() - self.norm(first).relu()
+
+
+def test_a_norm_is_called_in_the_forwards_order(calls):
+    model, fused = pair(Twice)
+    x = torch.randn(3, 3, 8, 8, dtype=torch.double)
+    torch.testing.assert_close(fused(x), model(x))
+    torch.testing.assert_close(dict(fused.named_buffers()), dict(model.named_buffers()))
+    assert calls.count("batch_norm_train") == 2
+
+
 def test_other_tensors_for_parameters(calls):
     """As meta-learning does: tensors with a gradient of their own where a layer had parameters."""
     model, fused = pair(NETWORKS["chain"])
