@@ -49,7 +49,7 @@ std::tuple<Tensor, Tensor> batch_norm_folded(Tensor w, Optional bias, Tensor mea
     const Terms<T> terms(of, eps, w.size(0));
     if (w.numel() > 0)
       over_rows({by_dimension(wd, 0), Activation::none, 1}, dtype, terms.scale.data(), nullptr, wd, folded);
-    T* const to = static_cast<T*>(shift.mutable_data_ptr());
+    T* const to = out_data<T>(shift);
     for (int64_t k = 0; k < w.size(0); k++) to[k] = T(terms.shift[k]);
   });
   return {folded, shift};
@@ -82,6 +82,7 @@ void batch_norm_(Tensor x, Tensor mean, Tensor var, Optional gamma, Optional bet
   write_back(x, xd);
 }
 
+struct ByTorch {};  // which copies to other layouts
 constexpr int64_t kPixels = 64;  // of which all parts' channels are written, before those of the next
 
 // Parts [N, Ci, ...] -> what batch_norm_forward makes of their channels one behind another, channels_last where all parts
@@ -103,9 +104,7 @@ Tensor batch_norm_joined(std::vector<Tensor> parts, Tensor mean, Tensor var, Opt
     channels += part.size(1), channels_last &= is_channels_last(part);
   }
   sizes[1] = channels;
-  for (Tensor& part : parts)
-    if (channels_last && !is_dense(part)) part = as_channels_last(part);
-    else if (!channels_last && !part.is_contiguous()) part = torch::stable::contiguous(part);
+  for (Tensor& part : parts) part = in_layout<ByTorch>(part, channels_last);
   Tensor y = empty(sizes, parts[0].scalar_type(), parts[0],
                    channels_last && !one_layout(sizes) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
   Parameters of{mean, var, gamma, beta, {}};
@@ -123,8 +122,8 @@ Tensor batch_norm_joined(std::vector<Tensor> parts, Tensor mean, Tensor var, Opt
       const int64_t own = parts[i].size(1), rows = inner == 1 ? 1 : own;
       if (own == 0) return;
       f({{outer, own, inner}, e.activation, slope, own, channels}, terms.scale.data() + before[i],
-        terms.shift.data() + before[i], parts[i].const_data_ptr(),
-        static_cast<T*>(y.mutable_data_ptr()) + before[i] * inner, begin * rows, end * rows);
+        terms.shift.data() + before[i], parts[i].const_data_ptr(), out_data<T>(y) + before[i] * inner, begin * rows,
+        end * rows);
     };
     const int64_t bytes = 2 * int64_t(sizeof(T)) * channels * inner;
     if (inner > 1)

@@ -10,7 +10,7 @@ struct Normalization {
   ByChannel g;
   Activation activation;
   double slope;
-  long long x_channels = g.channels, y_channels = g.channels;  // in memory, of which g's are some
+  long long x_channels = g.channels, y_channels = g.channels;  // in memory, of which g's come first
 };
 
 // Rows [begin, end) of x, as ByChannel has them. scale and shift [channels] are of the type of sums; shift may be null; y

@@ -19,8 +19,11 @@ template <Activation activation, class T>
   const bool side_by_side = n.g.inner == 1;
   for (int64_t row = begin; row < end; row++) {
     const int64_t c = side_by_side ? 0 : row % n.g.channels;
-    const T* const from = x + row * (side_by_side ? n.x_channels : length);
-    T* const to = y + (side_by_side ? row * n.y_channels : (row / n.g.channels * n.y_channels + c) * length);
+    const auto at = [&](int64_t channels) {  // in memory
+      return side_by_side ? row * channels : (row / n.g.channels * channels + c) * length;
+    };
+    const T* const from = x + at(n.x_channels);
+    T* const to = y + at(n.y_channels);
     over_row<A>(
         side_by_side, c, length,
         [&](const OfChannels<A>& of)

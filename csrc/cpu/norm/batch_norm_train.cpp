@@ -48,6 +48,15 @@ struct Slices {
   Slice of(int64_t slice, int64_t channel0, int64_t channel1) const {
     return {slice * outer, end(slice), channel0 * places, channel1 * places};
   }
+  // A channel's value, for all its places
+  template <class A> void put(A* of_all, int64_t channel, A value) const {
+    std::fill_n(of_all + channel * places, places, value);
+  }
+  // f(i, j, k) for each slice i and each place j of a few channels; k: the index of their sums in Work
+  template <class F> void each_sum(int64_t channel, int some, const F& f) const {
+    for (int64_t i = 0; i < count; i++)
+      for (int64_t j = 0, k = i * g.channels + channel * places; j < some * places; j++, k++) f(i, j, k);
+  }
 
   // add(slice's number, Slice) for all slices, then finish(channels [begin, end)), then write(Slice), beginning with
   // what was read last and may still be in a cache
@@ -78,7 +87,7 @@ struct Slices {
   int64_t end(int64_t slice) const { return std::min<int64_t>(g.outer, (slice + 1) * outer); }
 };
 
-// Of each of Slices' channels: what kernels take, and what they make of each slice
+// Of each of Slices' channels, g's: what kernels take, and what they make of each slice
 template <class A> struct Work {
   A *mean, *scale, *shift, *by, *plus, *first, *second, *third;
 
@@ -142,16 +151,14 @@ std::tuple<Tensor, Tensor> forward(Tensor x, Optional gamma, Optional beta, Opti
     const double of_place = double(s.elements()), all = of_place * double(s.places);
     const auto finish = [&](int64_t begin, int64_t end) {
       some_channels(s, begin, end, [&](int64_t channel, int some) {
-        const int64_t first = channel * s.places, count = some * s.places;
         double mean[kSome] = {}, squares[kSome] = {};
-        for (int64_t i = 0; i < s.count; i++)
-          for (int64_t j = 0, k = i * G + first; j < count; j++, k++)
-            mean[j] += (double(work.first[k]) + double(work.second[k])) * (s.elements(i) / of_place);
-        for (int64_t i = 0; i < s.count; i++)
-          for (int64_t j = 0, k = i * G + first; j < count; j++, k++) {
-            const double apart = double(work.first[k]) + double(work.second[k]) - mean[j];
-            squares[j] += double(work.third[k]) + apart * apart * s.elements(i);
-          }
+        s.each_sum(channel, some, [&](int64_t i, int64_t j, int64_t k) {
+          mean[j] += (double(work.first[k]) + double(work.second[k])) * (s.elements(i) / of_place);
+        });
+        s.each_sum(channel, some, [&](int64_t i, int64_t j, int64_t k) {
+          const double apart = double(work.first[k]) + double(work.second[k]) - mean[j];
+          squares[j] += double(work.third[k]) + apart * apart * s.elements(i);
+        });
         for (int64_t c = channel; c < channel + some; c++) {
           const int64_t place = (c - channel) * s.places;
           double m = 0, square = 0;
@@ -162,8 +169,7 @@ std::tuple<Tensor, Tensor> forward(Tensor x, Optional gamma, Optional beta, Opti
           rows.mean[c] = A(m), rows.rstd[c] = A(1 / std::sqrt(square / all + eps));
           rows.scale[c] = (gamma ? A(gamma[c]) : A(1)) * rows.rstd[c];
           rows.shift[c] = (beta ? A(beta[c]) : A(0)) - rows.mean[c] * rows.scale[c];
-          std::fill_n(work.scale + c * s.places, s.places, rows.scale[c]);
-          std::fill_n(work.shift + c * s.places, s.places, rows.shift[c]);
+          s.put(work.scale, c, rows.scale[c]), s.put(work.shift, c, rows.shift[c]);
           follow(means, c, m, momentum), follow(vars, c, square / (all - 1), momentum);
         }
       });
@@ -174,15 +180,9 @@ std::tuple<Tensor, Tensor> forward(Tensor x, Optional gamma, Optional beta, Opti
         },
         finish,
         [&, f = kernels::normalize.of(dtype)](const Slice& slice) {
-          const int64_t c = slice.channel0, some = slice.channel1 - c;
-          const A* const from = data<A>(xd);
-          A* const to = out_data<A>(y);
-          if (s.g.inner == 1)
-            f({{s.g.outer, some, 1}, e.activation, slope, G, G}, work.scale + c, work.shift + c, from + c, to + c,
-              slice.outer0, slice.outer1);
-          else
-            f({s.g, e.activation, slope}, work.scale, work.shift, from, to, slice.outer0 * G + c,
-              slice.outer0 * G + slice.channel1);
+          const int64_t c = slice.channel0, some = slice.channel1 - c, rows = s.g.inner == 1 ? 1 : some;
+          f({{s.g.outer, some, s.g.inner}, e.activation, slope, G, G}, work.scale + c, work.shift + c,
+            data<A>(xd) + c * s.g.inner, out_data<A>(y) + c * s.g.inner, slice.outer0 * rows, slice.outer1 * rows);
         });
   });
   if (of.mean) write_back(*running_mean, *of.mean);
@@ -209,26 +209,21 @@ std::tuple<Tensor, Tensor, Tensor> backward(Tensor dy, Tensor x, Tensor terms, i
     const Rows<const A> rows(data<A>(td), s.channels);
     A *const dgammas = out_data<A>(dgamma), *const dbetas = out_data<A>(dbeta);
     const double all = double(s.elements() * s.places);
-    for (int64_t c = 0; c < s.channels; c++) {
-      std::fill_n(work.mean + c * s.places, s.places, rows.mean[c]);
-      std::fill_n(work.scale + c * s.places, s.places, rows.scale[c]);
-      std::fill_n(work.shift + c * s.places, s.places, rows.shift[c]);
-    }
+    for (int64_t c = 0; c < s.channels; c++)
+      s.put(work.mean, c, rows.mean[c]), s.put(work.scale, c, rows.scale[c]), s.put(work.shift, c, rows.shift[c]);
     const auto finish = [&](int64_t begin, int64_t end) {
       some_channels(s, begin, end, [&](int64_t channel, int some) {
-        const int64_t first = channel * s.places, count = some * s.places;
         double sums[kSome] = {}, products[kSome] = {};
-        for (int64_t i = 0; i < s.count; i++)
-          for (int64_t j = 0, k = i * G + first; j < count; j++, k++)
-            sums[j] += double(work.first[k]), products[j] += double(work.second[k]);
+        s.each_sum(channel, some, [&](int64_t, int64_t j, int64_t k) {
+          sums[j] += double(work.first[k]), products[j] += double(work.second[k]);
+        });
         for (int64_t c = channel; c < channel + some; c++) {
           const int64_t place = (c - channel) * s.places;
           double sum = 0, product = 0;
           for (int64_t j = place; j < place + s.places; j++) sum += sums[j], product += products[j];
           const double rstd = double(rows.rstd[c]), scale = double(rows.scale[c]);
           dgammas[c] = A(product * rstd), dbetas[c] = A(sum);
-          std::fill_n(work.by + c * s.places, s.places, A(-scale * rstd * rstd * product / all));
-          std::fill_n(work.plus + c * s.places, s.places, A(-scale * sum / all));
+          s.put(work.by, c, A(-scale * rstd * rstd * product / all)), s.put(work.plus, c, A(-scale * sum / all));
         }
       });
     };
