@@ -30,16 +30,27 @@ struct PlanesProduct {
 
   // Where the target's planes lie apart, the two taps of a row are lanes of a pixel, and one row for tiles.
   CONVLAB_INLINE bool pairs() const { return target.apart(); }
+  // Else the pixels of an image are followed by those of the next, and a block may have some of both.
+  CONVLAB_INLINE bool joined() const { return !pairs() && !source.apart(); }
+  CONVLAB_INLINE int rows_of_part() const { return (rows + parts - 1) / parts; }
+  CONVLAB_INLINE int64_t images_apart() const { return joined() ? 1 : images; }
+  CONVLAB_INLINE int64_t pixels_together() const { return joined() ? images * pixels : pixels; }
   CONVLAB_INLINE int tile_rows() const { return rows / target.S; }
+  CONVLAB_INLINE int64_t planes_of_source() const {
+    return depth / source.taps() * source.plane;
+  }  // of an image and group
+  CONVLAB_INLINE int64_t planes_of_target() const { return rows / target.taps() * target.plane; }
 };
 
-// Pixels of a row of an image
+// Pixels of a block that are one run in a plane of the source: of a row of an image, or of an image
 struct Run {
   int lane, count;  // in a block
-  int64_t at;  // where the first one's first tap is in a plane that lies apart
+  int64_t at,
+      to;  // where the first one's first tap is in the source, from its first plane on, and where it goes in the target
 };
 
 constexpr int kBlocksTogether = 4;
+constexpr int kManyVectors = 32;  // of which one alone does not matter
 constexpr int kPairsAtOnce = 256;  // source channels: more than the L1 has room for, but the target is met less often
 
 // How an instruction set cuts the pixels of an image: into blocks of a few vectors, which are a piece of work together where
@@ -49,34 +60,40 @@ struct Blocks {
 
   CONVLAB_INLINE Blocks(const PlanesProduct& p, const InstructionSet& set, int lanes)
       : lanes(lanes),
-        vectors(int((p.pixels * p.target.S + lanes - 1) / lanes)),
-        tile_vectors(wide_share(vectors, set.most_vectors)),
+        vectors(vectors_of(p, p.pixels_together())),
+        tile_vectors(vectors > kManyVectors ? set.most_vectors : wide_share(vectors, set.most_vectors)),
         count((vectors + tile_vectors - 1) / tile_vectors),
-        depth_at_once(even_share(p.depth / p.source.taps(), channels_at_once(p)) * p.source.taps()),
-        together(depth_at_once < p.depth ? 1 : even_share(count, kBlocksTogether)),
+        depth_at_once(even_share(p.depth / p.source.taps(), channels_at_once(p, set)) * p.source.taps()),
+        together(even_share(count, kBlocksTogether)),
         pieces((count + together - 1) / together) {}
-  CONVLAB_INLINE int channels_at_once(const PlanesProduct& p) const {  // at most, of the source
-    const int channels = (p.pairs() ? kPairsAtOnce : terms_at_once(tile_vectors)) / p.source.taps();
+  CONVLAB_INLINE int vectors_of(const PlanesProduct& p, int64_t pixels) const {
+    return int((pixels * p.target.S + lanes - 1) / lanes);
+  }
+  // At most, of the source; as one image has them, so that a sum has the same order in one and in many
+  CONVLAB_INLINE int channels_at_once(const PlanesProduct& p, const InstructionSet& set) const {
+    const int terms = terms_at_once(wide_share(vectors_of(p, p.pixels), set.most_vectors)),
+              channels = (p.pairs() ? kPairsAtOnce : terms) / p.source.taps();
     return channels ? channels : 1;
   }
-  CONVLAB_INLINE int64_t panel() const { return int64_t(tile_vectors) * depth_at_once * lanes; }
+  CONVLAB_INLINE int width() const { return tile_vectors * lanes; }  // of a block
+  CONVLAB_INLINE int64_t panel() const { return int64_t(width()) * depth_at_once; }
 };
 
 template <class A> struct PlanesBench {
-  Pixel* rows;
+  Pixel *rows, *in_panel;  // of the target, and of its panel
   A* bias;  // of the rows, where a channel has several
   Run* runs;  // of blocks together
   Landing* landings;  // of their vectors
-  A *source, *target;  // panels [blocks together, vectors, depth at once, L], [rows, pixels of a block]
+  A* source;  // panels [blocks together, depth at once, pixels of a block]
+  A* target;  // of blocks that have pixels of several images: [blocks together, rows of a part, pixels of a block]
 
-  template <class Memory>
-  CONVLAB_INLINE PlanesBench(Memory& memory, const PlanesProduct& p, const Blocks& b, bool finishes) {
-    memory.take(rows, p.tile_rows());
+  template <class Memory> CONVLAB_INLINE PlanesBench(Memory& memory, const PlanesProduct& p, const Blocks& b) {
+    memory.take(rows, p.tile_rows()), memory.take(in_panel, p.tile_rows());
     memory.take(bias, p.pairs() ? p.tile_rows() : 0);
-    memory.take(runs, p.source.apart() ? b.together * b.tile_vectors * b.lanes : 0);
+    memory.take(runs, b.together * b.width());
     memory.take(landings, p.pairs() ? b.together * b.tile_vectors : 0);
-    memory.take(source, b.together * b.panel());
-    memory.take(target, finishes ? int64_t(p.rows) * b.tile_vectors * b.lanes : 0);
+    memory.take(source, b.together * b.panel() + b.lanes);
+    memory.take(target, p.images > p.images_apart() ? int64_t(b.together) * p.rows_of_part() * b.width() : 0);
   }
 };
 

@@ -22,25 +22,24 @@ namespace convlab::CONVLAB_ISA::register_tiled {
 
 constexpr int kRowsInTurns = 24;  // a block's panel comes from the L2 for so many: four tiles
 
-// `pixels` of `depth` planes, `plane` apart -> [vectors, depth, L]; S = 2: each of them twice
-template <int S, class A> void copy_planes(const A* planes, int64_t plane, int depth, int pixels, A* panel) {
+// Rows of a panel, `width` apart -> [rows], `plane` apart
+template <class A> void copy_rows(const A* panel, int width, int rows, int count, A* to, int64_t plane) {
   constexpr int L = kLanes<A>;
-  for (int c = 0; c < depth; c++, planes += plane, panel += L) {
-    A* to = panel;
-    for (int i = 0; i < pixels; i += L, to += int64_t(S) * depth * L) {
-      const Vec<A> some = load_some<A>(planes + i, pixels - i);
-      store<A>(to, S == 2 ? zip<A, 0>(some, some) : some);
-      if (S == 2 && pixels - i > L / 2) store<A>(to + int64_t(depth) * L, zip<A, 1>(some, some));
-    }
+  for (int k = 0; k < rows; k++, panel += width, to += plane) {
+    if (count < L) store_some<A>(to, load_some<A>(panel, count), count);
+    else
+      for (int i = 0; i < count; i += L) {
+        if (i + L > count) i = count - L;  // the last vector again covers part of the one before
+        store<A>(to + i, load<A>(panel + i));
+      }
   }
 }
 
-// Rows of a panel, `width` apart -> their activations, in y and winners from `at` on
-template <class A> void finish_rows(const Finish& f, const A* panel, int width, int rows, int lanes, int64_t at) {
+// Sums [rows], `plane` apart, from `at` on in y -> their activations, there and in winners
+template <class A> void finish_rows(const Finish& f, A* y, int64_t plane, int rows, int count, int64_t at) {
   with_ending(f.ending, [&]<Activation activation, int kR, int kS>() {
-    for (int k = 0; k < rows; k++, at += f.to.c)
-      finish_row<A, activation, kR, kS>(f.ending, panel + int64_t(k) * width, 0, lanes, static_cast<A*>(f.y) + at,
-                                        f.winners ? f.winners + at : nullptr);
+    for (int k = 0; k < rows; k++, at += plane)
+      finish_row<A, activation, kR, kS>(f.ending, y + at, 0, count, y + at, f.winners ? f.winners + at : nullptr);
   });
 }
 
@@ -48,29 +47,33 @@ template <class A>
 void run_planes(const PlanesProduct& p, const A* source, const A* weights, const A* bias, A* target,
                 const Finish* finish, int64_t begin, int64_t end, char* scratch) {
   constexpr int L = kLanes<A>;
+  if (finish) target = static_cast<A*>(finish->y);
   const Blocks blocks(p, kSet, L);
   Carver carver{scratch};
-  const PlanesBench<A> bench(carver, p, blocks, finish);
-  const int width = blocks.tile_vectors * L, R = p.target.R, S = p.target.S;  // a block's lanes; a pixel has S
+  const PlanesBench<A> bench(carver, p, blocks);
+  const int width = blocks.width(), R = p.target.R, S = p.target.S;  // a block's lanes; a pixel has S
   const bool pairs = p.pairs();
-  for (int i = 0; i < p.tile_rows(); i++)
-    bench.rows[i] = {p.packed ? int64_t(i * S / L) * p.depth * L + i * S % L : i * p.row,
-                     finish ? int64_t(i) * width : i / R * p.target.plane + i % R * p.target.row};
+  for (int i = 0; i < p.tile_rows(); i++) {
+    const int64_t weights = p.packed ? int64_t(i * S / L) * p.depth * L + i * S % L : i * p.row;
+    bench.rows[i] = {weights, i / R * p.target.plane + i % R * p.target.row};
+    bench.in_panel[i] = {weights, int64_t(i) * width};
+  }
   Term term{0, 0, p.depth};
-  Panel<A> panel{
-      .terms = &term, .step = p.packed ? L : 1, .pixels = bench.rows, .gap = p.target.gap(), .ending = p.ending};
-  const int channels_of_source = p.depth / p.source.taps(), channels_of_target = p.tile_rows() / R;
-  const int64_t planes_of_source = channels_of_source * p.source.plane,
-                planes_of_target = channels_of_target * p.target.plane;
+  Panel<A> panel{.terms = &term,
+                 .step = p.packed ? L : 1,
+                 .pixels = bench.rows,
+                 .width = width,
+                 .gap = p.target.gap(),
+                 .ending = p.ending};
+  const int channels_of_target = p.tile_rows() / R;
   const auto first_block = [&](int64_t piece) { return int(piece / p.parts % blocks.pieces) * blocks.together; };
-  const auto runs_of = [&](int b) { return bench.runs + b * width; };  // of blocks together
   const auto lanes_from = [&](int block, int count) {  // of so many blocks
-    const int64_t left = p.pixels * S - int64_t(block) * width, most = int64_t(count) * width;
+    const int64_t left = p.pixels_together() * S - int64_t(block) * width, most = int64_t(count) * width;
     return int(left < most ? left : most);
   };
   const auto pixel_of = [&](int block) { return int64_t(block) * (width / S); };
   for (int64_t piece = begin; piece < end; piece++) {
-    const int64_t planes = piece / p.parts / blocks.pieces;  // of all images; an image and group
+    const int64_t planes = piece / p.parts / blocks.pieces;  // an image and group, or all images' of a group
     const int group = int(planes % p.groups), part = int(piece % p.parts), block = first_block(piece);
     const int together = blocks.count - block < blocks.together ? blocks.count - block : blocks.together;
     const int first = int(int64_t(channels_of_target) * part / p.parts) * R,
@@ -84,42 +87,50 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
       panel.bias = bench.bias;
       land(p, int64_t(block) * width, lanes_from(block, together), L, bench.landings);
     }
-    const Run* ends[kBlocksTogether];
-    for (int b = 0; b < together && p.source.apart(); b++)
-      ends[b] = find_runs(p, pixel_of(block + b), lanes_from(block + b, 1), runs_of(b));
     Ahead ahead;
     if (piece + 1 < end && part + 1 == p.parts) {
       const int coming = first_block(piece + 1);
-      const auto [at, count] = reached(p, pixel_of(coming), lanes_from(coming, blocks.together) / S);
-      ahead.share(source + (piece + 1) / p.parts / blocks.pieces * planes_of_source + at, count * int64_t(sizeof(A)),
-                  int64_t(chunks) * together * TilesOf(last - first, most_pixels(blocks.tile_vectors)).count,
-                  channels_of_source, p.source.plane * int64_t(sizeof(A)));
+      const Run* const last_run = find_runs(p, pixel_of(coming), lanes_from(coming, blocks.together) / S, bench.runs);
+      look_ahead(p, source + (piece + 1) / p.parts / blocks.pieces * p.planes_of_source(), bench.runs, last_run,
+                 int64_t(chunks) * together * TilesOf(last - first, most_pixels(blocks.tile_vectors)).count, ahead);
+    }
+    const Run *runs[kBlocksTogether], *ends[kBlocksTogether];
+    for (int b = 0; b < together; b++) {
+      runs[b] = bench.runs + b * width;
+      ends[b] = find_runs(p, pixel_of(block + b), lanes_from(block + b, 1) / S, bench.runs + b * width);
     }
     for (int i = 0, c = 0; i < chunks; i++, c += term.count) {
       term.count = p.depth - c < blocks.depth_at_once ? p.depth - c : blocks.depth_at_once;
-      panel.vector_stride = int64_t(term.count) * L;
       panel.source = weights + group * p.group + c * panel.step;
-      const A* const from = source + planes * planes_of_source + c / p.source.taps() * p.source.plane;
+      const A* const from = source + planes * p.planes_of_source() + c / p.source.taps() * p.source.plane;
       for (int b = 0; b < together; b++) {
-        const int pixels = lanes_from(block + b, 1) / S;
         A* const to = bench.source + b * blocks.panel();
-        if (p.source.apart()) take_apart(from, p.source, runs_of(b), ends[b], pixels, term.count, to);
+        if (p.source.apart())
+          take_apart(from, p.source, runs[b], ends[b], lanes_from(block + b, 1), term.count, to, width);
         else
-          (pairs ? &copy_planes<2, A> : &copy_planes<1, A>)(from + pixel_of(block + b), p.pixels, term.count, pixels,
-                                                            to);
+          (pairs ? &copy_planes<2, A> : &copy_planes<1, A>)(from, p.source.plane, term.count, runs[b], ends[b], to,
+                                                            width);
       }
       for (int row = first; row < last; row += rows_in_turns)
         for (int b = 0; b < together; b++) {
           const int rows = last - row < rows_in_turns ? last - row : rows_in_turns;
           const Segment segment{0, 1, p.depth, 1, row, rows, rows, pairs ? Reads::pairs_of_weights : Reads::weights};
-          const int64_t to = planes * planes_of_target + (pairs ? 0 : pixel_of(block + b));
+          const bool torn = p.joined() && ends[b] - runs[b] > 1;
+          const int64_t to = planes * p.planes_of_target();
+          A* const panel_of_target = bench.target + (int64_t(b) * p.rows_of_part() - first) * width;
           panel.lanes = lanes_from(block + b, 1), panel.vectors = (panel.lanes + L - 1) / L;
-          panel.target = finish ? bench.target : target + to;
+          panel.pixels = torn ? bench.in_panel : bench.rows;
+          panel.target = torn ? panel_of_target : target + to + (pairs ? 0 : runs[b]->to);
           panel.landings = bench.landings + b * blocks.tile_vectors;
           panel.weights = bench.source + b * blocks.panel();
           tiles<A, true>(panel, segment, ahead, c == 0, i + 1 == chunks);
-          if (finish && i + 1 == chunks)
-            finish_rows(*finish, bench.target + row * width, width, rows, panel.lanes, to + row * finish->to.c);
+          if (i + 1 < chunks) continue;
+          const int64_t at = to + row * p.target.plane;
+          for (const Run* run = runs[b]; run != ends[b] && torn; run++)
+            copy_rows(panel_of_target + row * width + run->lane, width, rows, run->count, target + at + run->to,
+                      p.target.plane);
+          for (const Run* run = runs[b]; run != ends[b] && finish; run++)
+            finish_rows(*finish, target, p.target.plane, rows, run->count, at + run->to);
         }
     }
   }

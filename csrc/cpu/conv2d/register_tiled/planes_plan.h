@@ -6,7 +6,8 @@
 namespace convlab::register_tiled {
 
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; more where strips are small anyway
-constexpr int kRowsOfPart = 128;  // at least: each part copies the block
+constexpr int kRowsOfPart = 128,
+              kMostRows = 2048;  // of a part: each copies the block, and may have a panel of its rows
 constexpr int kLeastFilled = 5;  // at most a fifth of the lanes of a plane's vectors is empty
 
 constexpr int kRowsOfTornVectors = 128;  // 0.8 times as fast with 16
@@ -56,8 +57,9 @@ struct PlanesTables {
       : filters(filters_of_rows(p)),
         product(product_of(p, filters)),
         blocks(product, instruction_set(), instruction_set().lanes(p.dtype)) {
-    product.parts = int(std::clamp<int64_t>(kPiecesWanted / std::max<int64_t>(1, pieces()), 1,
-                                            std::max(1, product.rows / kRowsOfPart)));
+    const int fewest = (product.rows + kMostRows - 1) / kMostRows, most = product.rows / kRowsOfPart;
+    product.parts = int(
+        std::clamp<int64_t>(kPiecesWanted / std::max<int64_t>(1, pieces()), std::max(1, fewest), std::max(1, most)));
     const int64_t element = sum_bytes(p.dtype);
     weight_bytes = product.packed ? vectors_of_rows() * filters.depth * instruction_set().vector_bytes : 0;
     bias_bytes = int64_t(product.groups) * channels() * element;
@@ -66,7 +68,7 @@ struct PlanesTables {
     return int64_t(filters.groups) * ((filters.width + blocks.lanes - 1) / blocks.lanes);
   }
   int channels() const { return product.rows / product.target.taps(); }  // of the target, a group's
-  int64_t pieces() const { return product.images * product.groups * blocks.pieces * product.parts; }
+  int64_t pieces() const { return product.images_apart() * product.groups * blocks.pieces * product.parts; }
 
  private:
   static PlanesProduct product_of(const Problem& p, const Filters& f) {
@@ -94,7 +96,7 @@ inline CpuPlan planes_plan(const Problem& p) {
   return {.images_per_strip = 1,
           .pieces = tables->pieces(),
           .workspace = measured([&](Measure& memory) { Shared(memory, tables->weight_bytes, tables->bias_bytes); }),
-          .scratch = measured<PlanesBench>(p.dtype, tables->product, tables->blocks, false),
+          .scratch = measured<PlanesBench>(p.dtype, tables->product, tables->blocks),
           .tables = tables,
           .epilogue = tables->product.pairs() ? Epilogue::none : Epilogue::activation,
           .activates = !tables->product.pairs()};

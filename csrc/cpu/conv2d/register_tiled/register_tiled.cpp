@@ -23,9 +23,7 @@ void run_planes(const CpuPlan& plan, const Problem& p, const Operands& o) {
   if (product.packed)
     pack(t.filters, p.dtype, o.second, t.vectors_of_rows(), int64_t(product.depth) * t.blocks.lanes, shared.weights);
   const void* const weights = product.packed ? shared.weights : o.second;
-  CpuPlan finishing = plan;
-  if (o.finish) finishing.scratch = measured<PlanesBench>(p.dtype, product, t.blocks, true);
-  over_pieces(finishing, product.images * product.groups * product.rows * product.depth * product.pixels,
+  over_pieces(plan, product.images * product.groups * product.rows * product.depth * product.pixels,
               [&, f = kernels::register_tiled_planes.of(p.dtype)](int64_t begin, int64_t end, char* scratch) {
                 f(product, o.first, weights, shared.bias, o.output, o.finish, begin, end, scratch);
               });

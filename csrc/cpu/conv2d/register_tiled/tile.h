@@ -23,6 +23,7 @@ template <class A> struct Panel {
   const Pixel* pixels;
   const A* weights = nullptr;
   int64_t vector_stride = 0, tap_stride = 0;  // of the weights; from a tap to the one that reads the next element
+  int64_t width = 0;  // of planes: from one to the next, of which the weights' vectors are neighbours
   const A* bias = nullptr;
   A* target = nullptr;
   int vectors = 0, lanes = 0;
@@ -88,7 +89,8 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
     }
   }
 
-  const int64_t step = p.step, vector_stride = p.vector_stride;
+  const int64_t step = p.step, width = of_planes(reads) ? p.width : L,
+                vector_stride = of_planes(reads) ? L : p.vector_stride;
   for (const Term* t = chunk.first; t != chunk.last; t++) {
     int64_t at = t->source;
     const A* w = p.weights + int64_t(t->weights) * L;
@@ -97,7 +99,7 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
       else slide<A, 2>(sums, x[0] + at, w, p.tap_stride);
       continue;
     }
-    for (const A* const end = w + int64_t(t->count) * L; w != end; w += L, at += step) {
+    for (const A* const end = w + t->count * width; w != end; w += width, at += step) {
       Vec<A> row[NV];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) row[v] = load<A>(w + v * vector_stride);
