@@ -212,7 +212,7 @@ struct Tables {
     const int64_t parts = std::clamp<int64_t>(kPiecesWanted / std::max<int64_t>(1, pieces * groups), 1, panels);
     t.panels_per_piece = int((panels + parts - 1) / parts);
     if (p.pass != Pass::wgrad) return;
-    t.source_in_tiles = product.depth >= kManyChannels && (!source_in_place(t) || t.panels_per_piece >= kManyPanels);
+    t.source_in_tiles = product.depth >= kManyChannels && (!source_in_place(t) || channels.panels >= kManyPanels);
     if (t.slices == 1 && (t.source_in_tiles || !source_in_place(t))) {
       const int64_t sums =
           t.panels_per_piece * channels.tile_vectors * weights_of_vector(t, channels) * sum_bytes(p.dtype);

@@ -17,6 +17,8 @@
 
 namespace convlab::CONVLAB_ISA::register_tiled {
 
+// A step of two pixels takes 49 instructions for 24 multiply-adds, where two of one take 52. Measured with AVX2.
+constexpr bool kTwoPixels = kTileVectors * kTilePixels <= 12;
 constexpr int kTallTile = kTilePixels * kTileVectors;  // channels of x of a tile of one vector, which has as many sums
 
 // Rows of pixels that a tap meets: `count` pixels each, and how far apart they lie in x and in dy
@@ -34,9 +36,7 @@ void wgrad_tile(const Rows& pixels, const A* x, const A* dy, A* sums, int64_t ve
   const int64_t x_step = pixels.x_step, dy_step = pixels.dy_step;
   for (int64_t i = 0; i < pixels.rows; i++) {
     const A *xp = x + pixels.pairs[i].x, *dyp = dy + pixels.pairs[i].dy;
-    for (int64_t left = pixels.count; left > 0; left--, xp += x_step, dyp += dy_step) {
-      __builtin_prefetch(ahead.at, 0, 2);
-      ahead.at += ahead.step;
+    const auto multiply = [&](const A* xp, const A* dyp) __attribute__((always_inline)) {
       Vec<A> grad[NV];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; v++) grad[v] = load<A>(dyp + v * L);
@@ -47,6 +47,21 @@ void wgrad_tile(const Rows& pixels, const A* x, const A* dy, A* sums, int64_t ve
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) acc[j][v] += value * grad[v];
       }
+    };
+    int64_t left = pixels.count;
+    for (; kTwoPixels && left > 1; left -= 2, xp += 2 * x_step, dyp += 2 * dy_step) {
+      __builtin_prefetch(ahead.at, 0, 2);
+      ahead.at += 2 * ahead.step;
+      const A* next = xp + x_step;
+      keep(next);
+      multiply(xp, dyp);
+      asm volatile("" ::: "memory");  // or GCC mixes the two, and has too few registers
+      multiply(next, dyp + dy_step);
+    }
+    for (; left > 0; left--, xp += x_step, dyp += dy_step) {
+      __builtin_prefetch(ahead.at, 0, 2);
+      ahead.at += ahead.step;
+      multiply(xp, dyp);
     }
   }
 #pragma GCC unroll 32
