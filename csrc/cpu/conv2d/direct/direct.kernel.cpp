@@ -50,13 +50,16 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
   for (int64_t begin = 0, end; begin < at.term_count; begin = end) {
     end = begin + kChunk < at.term_count ? begin + kChunk : at.term_count;
     for (int64_t t = begin; t < end; t++) {
-      const A* const w = at.weights + at.terms[t].weights;
+      const A* w[(K + 2) / 3];  // of every third channel: the next two are a multiple away that an address has room for
+      w[0] = at.weights + at.terms[t].weights;
+#pragma GCC unroll 3
+      for (int k = 1; k < (K + 2) / 3; k++) w[k] = w[k - 1] + 3 * channel, keep(w[k]);
       Vec<A> row[V];
 #pragma GCC unroll 8
       for (int v = 0; v < V; v++) row[v] = load<A>(x[v] + at.terms[t].source);
 #pragma GCC unroll 8
       for (int k = 0; k < K; k++) {
-        Vec<A> weight = broadcast<A>(w[k * channel]);
+        Vec<A> weight = broadcast<A>(w[k / 3][k % 3 * channel]);
         if (V > 1) keep(weight);
 #pragma GCC unroll 8
         for (int v = 0; v < V; v++) sums[k][v] += weight * row[v];
