@@ -36,25 +36,23 @@ struct PlanesProduct {
   CONVLAB_INLINE int64_t images_apart() const { return joined() ? 1 : images; }
   CONVLAB_INLINE int64_t pixels_together() const { return joined() ? images * pixels : pixels; }
   CONVLAB_INLINE int tile_rows() const { return rows / target.S; }
-  CONVLAB_INLINE int64_t planes_of_source() const {
-    return depth / source.taps() * source.plane;
-  }  // of an image and group
+  // Elements of an image's planes, of one group
+  CONVLAB_INLINE int64_t planes_of_source() const { return depth / source.taps() * source.plane; }
   CONVLAB_INLINE int64_t planes_of_target() const { return rows / target.taps() * target.plane; }
 };
 
 // Pixels of a block that are one run in a plane of the source: of a row of an image, or of an image
 struct Run {
   int lane, count;  // in a block
-  int64_t at,
-      to;  // where the first one's first tap is in the source, from its first plane on, and where it goes in the target
+  int64_t at, to;  // from the first plane on: the first one's first tap in the source, and its place in the target
 };
 
 constexpr int kBlocksTogether = 4;
 constexpr int kManyVectors = 32;  // of which one alone does not matter
 constexpr int kPairsAtOnce = 256;  // source channels: more than the L1 has room for, but the target is met less often
 
-// How an instruction set cuts the pixels of an image: into blocks of a few vectors, which are a piece of work together where
-// a panel holds all planes of each
+// How an instruction set cuts pixels, of one image or of all: into blocks of a few vectors, some of which are a piece of work
+// together
 struct Blocks {
   int lanes, vectors, tile_vectors, count, depth_at_once, together, pieces;
 

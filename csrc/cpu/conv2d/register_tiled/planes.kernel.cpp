@@ -1,15 +1,17 @@
 // Forward and dgrad where no two taps meet an element, over planes, register tiled: filters of 1 x 1, and those that are
-// as large as their stride, 2 x 2 say, which take planes apart. The pixels of an image are the lanes, so nothing is transposed.
+// as large as their stride, 2 x 2 say, which take planes apart. Pixels are the lanes, so nothing is transposed.
 // What are pixels in register_tiled.kernel.cpp are the target's channels here, or each of their rows of taps: a tile of
 // them times vectors of pixels lives in registers, and every step multiplies a few weights, broadcast, with vectors of a
 // plane.
 //
 // What it does    A block of pixels of so many planes as fill half of an L1 (of pairs, more) is copied to a panel, because
 //                 lines a plane apart may share few sets of the L1, and all channels of the target meet it before the next
-//                 planes'. Where a panel holds all planes, four blocks meet some channels in turns, so that a page of the
-//                 target is written a kilobyte at a time. Tiles ask for the next blocks. Planes are taken apart on the way
-//                 into the panel. In dgrad the two taps of a row are lanes: each pixel is in the panel twice, weights are
-//                 broadcast in pairs, and the target is written as it lies.
+//                 planes'. Four blocks meet some channels in turns, so that weights come from far away once for them, and a
+//                 page of the target is written a kilobyte at a time. Tiles ask for the next blocks. Images follow one
+//                 another: a block with pixels of several has its target in a panel first, and 49 pixels of each of eight
+//                 images fill 49 vectors of eight, not 56. Planes are taken apart on the way into the panel. In dgrad the
+//                 two taps of a row are lanes: each pixel is in the panel twice, weights are broadcast in pairs, and the
+//                 target is written as it lies.
 // Against transposing planes  the source is copied and not turned, and the target is written where it belongs.
 // What bounds it  multiply-adds from about 128 channels of the target on; with few, the panel is most of the work, and
 //                 `direct` reads planes where they lie.
