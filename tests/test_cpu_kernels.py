@@ -122,6 +122,9 @@ WIDE = [
     Conv(8, 130, 10, 9, 84, 2, 1, stride=(2, 2)),
     Conv(3, 300, 13, 14, 150, 1, 1),
     Conv(1, 260, 14, 14, 520, 1, 1, groups=2),
+    Conv(9, 180, 7, 7, 150, 1, 1),
+    Conv(5, 40, 3, 5, 60, 1, 1, groups=2),
+    Conv(3, 9, 7, 7, 2100, 1, 1),
     Conv(2, 5, 16, 16, 70, 1, 1),
     Conv(2, 40, 21, 31, 90, 1, 1),
     Conv(2, 24, 40, 64, 20, 2, 2, stride=(2, 2)),
@@ -140,8 +143,8 @@ WIDE = [
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tiles_of_several_vectors(conv, dtype):
     """More terms than a tile meets at once, and vectors that no wide tile divides. Among them planes of 1 x 1 filters,
-    whose pixels are the lanes: blocks with remainders, in parts where an image has few, or several together; and planes that
-    filters as large as their stride take apart or write in pairs, with vectors torn between two rows."""
+    whose pixels are the lanes: blocks with remainders, in parts where there are few, or several together, or of several
+    images; and planes that filters as large as their stride take apart or write in pairs, with vectors torn between two rows."""
     x, w, b = conv.tensors(dtype)
 
     def run(x, w, b):
@@ -149,9 +152,11 @@ def test_tiles_of_several_vectors(conv, dtype):
 
     y = run(x, w, b)
     check_conv(run, x, w, b, torch.randn_like(y), conv.arguments, str(conv))
-    block = CF.conv2d_block(x, w, b, *conv.arguments, activation="relu", algo="register_tiled")
-    assert torch.equal(block, y.relu())
+    for image in (x, x.clone().requires_grad_()):  # which keeps what passes
+        block = CF.conv2d_block(image, w, b, *conv.arguments, activation="relu", algo="register_tiled")
+        assert torch.equal(block, y.relu())
     assert torch.equal(run(x[-1:], w, b), y[-1:])
+    assert run(x[:0], w, b).shape == y[:0].shape
 
 
 SLIDING = [

@@ -31,7 +31,7 @@ struct PlanesProduct {
   // Where the target's planes lie apart, the two taps of a row are lanes of a pixel, and one row for tiles.
   CONVLAB_INLINE bool pairs() const { return target.apart(); }
   // Else the pixels of an image are followed by those of the next, and a block may have some of both.
-  CONVLAB_INLINE bool joined() const { return !pairs() && !source.apart(); }
+  CONVLAB_INLINE bool joined() const { return images > 0 && !pairs() && !source.apart(); }
   CONVLAB_INLINE int rows_of_part() const { return (rows + parts - 1) / parts; }
   CONVLAB_INLINE int64_t images_apart() const { return joined() ? 1 : images; }
   CONVLAB_INLINE int64_t pixels_together() const { return joined() ? images * pixels : pixels; }
