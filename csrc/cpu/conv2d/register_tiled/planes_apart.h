@@ -32,7 +32,7 @@ void look_ahead(const PlanesProduct& p, const A* planes, const Run* run, const R
   int count = 0;
   if (apart.apart()) {  // whole rows
     const int64_t first = run->at / apart.row, last = end[-1].at / apart.row;
-    stretches[count++] = {first * apart.row, last - first + apart.R * apart.row};
+    stretches[count++] = {first * apart.row, (last - first + apart.R) * apart.row};
   }
   for (; !apart.apart() && run != end && count < Ahead::kMostStretches; run++)
     stretches[count++] = {run->at, run->count};
