@@ -18,10 +18,10 @@ class Ahead {
     const Stretch all{0, bytes};
     share(memory, &all, 1, tiles, rows, stride);
   }
-  // Some stretches of each of `rows`, of which it asks for a few
+  // Up to kMostStretches of each of `rows`
   void share(const void* memory, const Stretch* stretches, int count, int64_t tiles, int64_t rows, int64_t stride) {
     row_ = static_cast<const char*>(memory), rows_ = rows, stride_ = stride;
-    count_ = count < kMostStretches ? count : kMostStretches;
+    count_ = count;
     int64_t bytes = 0;
     for (int i = 0; i < count_; i++) {
       stretches_[i] = stretches[i];

@@ -33,6 +33,7 @@ struct PlanesProduct {
   // Else the pixels of an image are followed by those of the next, and a block may have some of both.
   CONVLAB_INLINE bool joined() const { return images > 0 && !pairs() && !source.apart(); }
   CONVLAB_INLINE int rows_of_part() const { return (rows + parts - 1) / parts; }
+  CONVLAB_INLINE bool tears() const { return joined() && images > 1; }
   CONVLAB_INLINE int64_t images_apart() const { return joined() ? 1 : images; }
   CONVLAB_INLINE int64_t pixels_together() const { return joined() ? images * pixels : pixels; }
   CONVLAB_INLINE int tile_rows() const { return rows / target.S; }
@@ -48,13 +49,15 @@ struct Run {
 };
 
 constexpr int kBlocksTogether = 4;
+constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; more where strips are small anyway
+constexpr int kRowsOfPart = 128;  // at least: each part copies the block
 constexpr int kManyVectors = 32;  // of which one alone does not matter
 constexpr int kPairsAtOnce = 256;  // source channels: more than the L1 has room for, but the target is met less often
 
-// How an instruction set cuts pixels, of one image or of all: into blocks of a few vectors, some of which are a piece of work
-// together
+// How an instruction set cuts pixels, of one image or of all: into blocks of a few vectors, up to `together` of which are a
+// piece of work, or fewer where there would be too few pieces for threads, in all parts that rows can have
 struct Blocks {
-  int lanes, vectors, tile_vectors, count, depth_at_once, together, pieces;
+  int lanes, vectors, tile_vectors, count, depth_at_once, pieces, together;
 
   CONVLAB_INLINE Blocks(const PlanesProduct& p, const InstructionSet& set, int lanes)
       : lanes(lanes),
@@ -62,8 +65,15 @@ struct Blocks {
         tile_vectors(vectors > kManyVectors ? set.most_vectors : wide_share(vectors, set.most_vectors)),
         count((vectors + tile_vectors - 1) / tile_vectors),
         depth_at_once(even_share(p.depth / p.source.taps(), channels_at_once(p, set)) * p.source.taps()),
-        together(even_share(count, kBlocksTogether)),
-        pieces((count + together - 1) / together) {}
+        pieces(pieces_of(p)),
+        together((count + pieces - 1) / pieces) {}
+  CONVLAB_INLINE int first(int piece) const { return int(int64_t(count) * piece / pieces); }
+  CONVLAB_INLINE int pieces_of(const PlanesProduct& p) const {
+    const int64_t parts = p.rows > kRowsOfPart ? p.rows / kRowsOfPart : 1, others = p.images_apart() * p.groups * parts,
+                  wanted = others ? kPiecesWanted / others : 1,
+                  fewest = (count + kBlocksTogether - 1) / kBlocksTogether;
+    return int(wanted < fewest ? fewest : wanted < count ? wanted : count);
+  }
   CONVLAB_INLINE int vectors_of(const PlanesProduct& p, int64_t pixels) const {
     return int((pixels * p.target.S + lanes - 1) / lanes);
   }
@@ -86,12 +96,12 @@ template <class A> struct PlanesBench {
   A* target;  // of blocks that have pixels of several images: [blocks together, rows of a part, pixels of a block]
 
   template <class Memory> CONVLAB_INLINE PlanesBench(Memory& memory, const PlanesProduct& p, const Blocks& b) {
-    memory.take(rows, p.tile_rows()), memory.take(in_panel, p.tile_rows());
+    memory.take(rows, p.tile_rows()), memory.take(in_panel, p.tears() ? p.rows : 0);
     memory.take(bias, p.pairs() ? p.tile_rows() : 0);
     memory.take(runs, b.together * b.width());
     memory.take(landings, p.pairs() ? b.together * b.tile_vectors : 0);
     memory.take(source, b.together * b.panel() + b.lanes);
-    memory.take(target, p.images > p.images_apart() ? int64_t(b.together) * p.rows_of_part() * b.width() : 0);
+    memory.take(target, p.tears() ? int64_t(b.together) * p.rows_of_part() * b.width() : 0);
   }
 };
 

@@ -58,7 +58,7 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
   for (int i = 0; i < p.tile_rows(); i++) {
     const int64_t weights = p.packed ? int64_t(i * S / L) * p.depth * L + i * S % L : i * p.row;
     bench.rows[i] = {weights, i / R * p.target.plane + i % R * p.target.row};
-    bench.in_panel[i] = {weights, int64_t(i) * width};
+    if (p.tears()) bench.in_panel[i] = {weights, int64_t(i) * width};
   }
   Term term{0, 0, p.depth};
   Panel<A> panel{.terms = &term,
@@ -68,7 +68,7 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
                  .gap = p.target.gap(),
                  .ending = p.ending};
   const int channels_of_target = p.tile_rows() / R;
-  const auto first_block = [&](int64_t piece) { return int(piece / p.parts % blocks.pieces) * blocks.together; };
+  const auto first_block = [&](int64_t piece) { return blocks.first(int(piece / p.parts % blocks.pieces)); };
   const auto lanes_from = [&](int block, int count) {  // of so many blocks
     const int64_t left = p.pixels_together() * S - int64_t(block) * width, most = int64_t(count) * width;
     return int(left < most ? left : most);
@@ -77,7 +77,7 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
   for (int64_t piece = begin; piece < end; piece++) {
     const int64_t planes = piece / p.parts / blocks.pieces;  // an image and group, or all images' of a group
     const int group = int(planes % p.groups), part = int(piece % p.parts), block = first_block(piece);
-    const int together = blocks.count - block < blocks.together ? blocks.count - block : blocks.together;
+    const int together = blocks.first(int(piece / p.parts % blocks.pieces) + 1) - block;
     const int first = int(int64_t(channels_of_target) * part / p.parts) * R,
               last = int(int64_t(channels_of_target) * (part + 1) / p.parts) * R;
     const int rows_in_turns = together > 1 ? kRowsInTurns : last - first;
@@ -92,14 +92,16 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
     Ahead ahead;
     if (piece + 1 < end && part + 1 == p.parts) {
       const int coming = first_block(piece + 1);
-      const Run* const last_run = find_runs(p, pixel_of(coming), lanes_from(coming, blocks.together) / S, bench.runs);
-      look_ahead(p, source + (piece + 1) / p.parts / blocks.pieces * p.planes_of_source(), bench.runs, last_run,
+      const Run* const end_run = find_runs(p, pixel_of(coming), lanes_from(coming, blocks.together) / S, bench.runs);
+      look_ahead(p, source + (piece + 1) / p.parts / blocks.pieces * p.planes_of_source(), bench.runs, end_run,
                  int64_t(chunks) * together * TilesOf(last - first, most_pixels(blocks.tile_vectors)).count, ahead);
     }
     const Run *runs[kBlocksTogether], *ends[kBlocksTogether];
+    int lanes[kBlocksTogether];
     for (int b = 0; b < together; b++) {
-      runs[b] = bench.runs + b * width;
-      ends[b] = find_runs(p, pixel_of(block + b), lanes_from(block + b, 1) / S, bench.runs + b * width);
+      Run* const own = bench.runs + b * width;
+      lanes[b] = lanes_from(block + b, 1);
+      runs[b] = own, ends[b] = find_runs(p, pixel_of(block + b), lanes[b] / S, own);
     }
     for (int i = 0, c = 0; i < chunks; i++, c += term.count) {
       term.count = p.depth - c < blocks.depth_at_once ? p.depth - c : blocks.depth_at_once;
@@ -107,8 +109,8 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
       const A* const from = source + planes * p.planes_of_source() + c / p.source.taps() * p.source.plane;
       for (int b = 0; b < together; b++) {
         A* const to = bench.source + b * blocks.panel();
-        if (p.source.apart())
-          take_apart(from, p.source, runs[b], ends[b], lanes_from(block + b, 1), term.count, to, width);
+        clear_last(lanes[b], term.count, to, width);
+        if (p.source.apart()) take_apart(from, p.source, runs[b], ends[b], term.count, to, width);
         else
           (pairs ? &copy_planes<2, A> : &copy_planes<1, A>)(from, p.source.plane, term.count, runs[b], ends[b], to,
                                                             width);
@@ -120,7 +122,7 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
           const bool torn = p.joined() && ends[b] - runs[b] > 1;
           const int64_t to = planes * p.planes_of_target();
           A* const panel_of_target = bench.target + (int64_t(b) * p.rows_of_part() - first) * width;
-          panel.lanes = lanes_from(block + b, 1), panel.vectors = (panel.lanes + L - 1) / L;
+          panel.lanes = lanes[b], panel.vectors = (panel.lanes + L - 1) / L;
           panel.pixels = torn ? bench.in_panel : bench.rows;
           panel.target = torn ? panel_of_target : target + to + (pairs ? 0 : runs[b]->to);
           panel.landings = bench.landings + b * blocks.tile_vectors;

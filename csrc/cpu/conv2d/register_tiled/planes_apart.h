@@ -30,14 +30,22 @@ void look_ahead(const PlanesProduct& p, const A* planes, const Run* run, const R
   const Apart& apart = p.source;
   Ahead::Stretch stretches[Ahead::kMostStretches];
   int count = 0;
+  const auto add = [&](int64_t at, int64_t elements) {
+    stretches[count++] = {at * int64_t(sizeof(A)), elements * int64_t(sizeof(A))};
+  };
   if (apart.apart()) {  // whole rows
     const int64_t first = run->at / apart.row, last = end[-1].at / apart.row;
-    stretches[count++] = {first * apart.row, (last - first + apart.R) * apart.row};
+    add(first * apart.row, (last - first + apart.R) * apart.row);
+  } else {
+    for (; run != end && count < Ahead::kMostStretches; run++) add(run->at, run->count);
   }
-  for (; !apart.apart() && run != end && count < Ahead::kMostStretches; run++)
-    stretches[count++] = {run->at, run->count};
-  for (int i = 0; i < count; i++) stretches[i].at *= sizeof(A), stretches[i].count *= sizeof(A);
   ahead.share(planes, stretches, count, tiles, p.depth / apart.taps(), apart.plane * int64_t(sizeof(A)));
+}
+
+// The last vector of a block's rows that no pixel fills: what is multiplied there is not written
+template <class A> void clear_last(int lanes, int depth, A* panel, int width) {
+  constexpr int L = kLanes<A>;
+  for (int d = 0; d < depth && lanes % L; d++) store<A>(panel + int64_t(d) * width + lanes / L * L, Vec<A>{});
 }
 
 // `pixels` of `depth` planes that lie together -> [depth, width]; S = 2: each of them twice. Writes up to a vector past the
@@ -78,11 +86,9 @@ void take_run(const A* source, const Apart& apart, int count, int channels, A* p
 
 // copy_planes of planes that lie apart, in `depth` taps of channels
 template <class A>
-void take_apart(const A* source, const Apart& apart, const Run* run, const Run* end, int lanes, int depth, A* panel,
-                int width) {
+void take_apart(const A* source, const Apart& apart, const Run* run, const Run* end, int depth, A* panel, int width) {
   constexpr int L = kLanes<A>;
   const int channels = depth / apart.taps();
-  for (int d = 0; d < depth && lanes % L; d++) store<A>(panel + int64_t(d) * width + lanes / L * L, Vec<A>{});
   for (; run != end; run++)
     for (int i = 0, count; i < run->count; i += count) {
       count = L < run->count - i ? L : run->count - i;

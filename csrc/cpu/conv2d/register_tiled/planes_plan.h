@@ -5,9 +5,7 @@
 
 namespace convlab::register_tiled {
 
-constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; more where strips are small anyway
-constexpr int kRowsOfPart = 128,
-              kMostRows = 2048;  // of a part: each copies the block, and may have a panel of its rows
+constexpr int kMostRows = 2048;  // of a part that has a panel of them
 constexpr int kLeastFilled = 5;  // at most a fifth of the lanes of a plane's vectors is empty
 
 constexpr int kRowsOfTornVectors = 128;  // 0.8 times as fast with 16
@@ -57,7 +55,8 @@ struct PlanesTables {
       : filters(filters_of_rows(p)),
         product(product_of(p, filters)),
         blocks(product, instruction_set(), instruction_set().lanes(p.dtype)) {
-    const int fewest = (product.rows + kMostRows - 1) / kMostRows, most = product.rows / kRowsOfPart;
+    const int fewest = product.tears() ? (product.rows + kMostRows - 1) / kMostRows : 1,
+              most = product.rows / kRowsOfPart;
     product.parts = int(
         std::clamp<int64_t>(kPiecesWanted / std::max<int64_t>(1, pieces()), std::max(1, fewest), std::max(1, most)));
     const int64_t element = sum_bytes(p.dtype);
