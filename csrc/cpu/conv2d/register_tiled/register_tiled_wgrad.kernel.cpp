@@ -17,8 +17,10 @@
 
 namespace convlab::CONVLAB_ISA::register_tiled {
 
-// A step of two pixels takes 49 instructions for 24 multiply-adds, where two of one take 52. Measured with AVX2.
-constexpr bool kTwoPixels = kTileVectors * kTilePixels <= 12;
+// With 16 registers a step of four pixels takes 86 instructions for 48 multiply-adds, and one of two 49 for 24, where two of
+// one take 52: with them a core is never busy multiplying whose other thread works.
+constexpr bool kFewRegisters = kTileVectors * kTilePixels <= 12;
+constexpr int kLeastInTiles = kTilePixels - 1;  // channels of a tile, of kManyChannels or more
 constexpr int kTallTile = kTilePixels * kTileVectors;  // channels of x of a tile of one vector, which has as many sums
 
 // Rows of pixels that a tap meets: `count` pixels each, and how far apart they lie in x and in dy
@@ -27,13 +29,14 @@ struct Rows {
   int64_t rows, count, x_step, dy_step;
 };
 
-// sums [J, NV vectors] of channels c and k += , or = if they are new; rows of L, vectors `vector_stride` apart
-template <class A, int J, int NV>
+// sums [J, NV vectors] of channels c and k += , or = if they are new; rows of L, vectors `vector_stride` apart. In panels,
+// whose pixels are as far apart as the compiler knows, a step is of four.
+template <class A, int J, int NV, bool in_panels>
 void wgrad_tile(const Rows& pixels, const A* x, const A* dy, A* sums, int64_t vector_stride, bool anew,
                 Ahead::Steps ahead) {
   constexpr int L = kLanes<A>;
   Vec<A> acc[J][NV] = {};
-  const int64_t x_step = pixels.x_step, dy_step = pixels.dy_step;
+  const int64_t x_step = in_panels ? kTilePixels : pixels.x_step, dy_step = in_panels ? NV * L : pixels.dy_step;
   for (int64_t i = 0; i < pixels.rows; i++) {
     const A *xp = x + pixels.pairs[i].x, *dyp = dy + pixels.pairs[i].dy;
     const auto multiply = [&](const A* xp, const A* dyp) __attribute__((always_inline)) {
@@ -48,19 +51,23 @@ void wgrad_tile(const Rows& pixels, const A* x, const A* dy, A* sums, int64_t ve
         for (int v = 0; v < NV; v++) acc[j][v] += value * grad[v];
       }
     };
+    const auto ask = [&](int pixels) __attribute__((always_inline)) {
+      __builtin_prefetch(ahead.at, 0, 2);
+      ahead.at += pixels * ahead.step;
+    };
     int64_t left = pixels.count;
-    for (; kTwoPixels && left > 1; left -= 2, xp += 2 * x_step, dyp += 2 * dy_step) {
-      __builtin_prefetch(ahead.at, 0, 2);
-      ahead.at += 2 * ahead.step;
-      const A* next = xp + x_step;
-      keep(next);
-      multiply(xp, dyp);
-      asm volatile("" ::: "memory");  // or GCC mixes the two, and has too few registers
-      multiply(next, dyp + dy_step);
-    }
+    constexpr int M = !kFewRegisters ? 1 : in_panels ? 4 : 2;
+    for (; M > 1 && left >= M; left -= M, xp += M * x_step, dyp += M * dy_step)
+#pragma GCC unroll 4
+      for (int m = 0; m < M; m++) {
+        const A* at = xp + m * x_step;
+        if (m % 2 == 0) ask(2);
+        else if (!in_panels) keep(at);
+        multiply(at, dyp + m * dy_step);
+        asm volatile("" ::: "memory");  // or GCC mixes pixels, and has too few registers
+      }
     for (; left > 0; left--, xp += x_step, dyp += dy_step) {
-      __builtin_prefetch(ahead.at, 0, 2);
-      ahead.at += ahead.step;
+      ask(1);
       multiply(xp, dyp);
     }
   }
@@ -125,13 +132,23 @@ Lens<A> look_in_tiles(const TiledProduct& t, const T* source, const Strip& s, in
     for (int i = 0; i < tiles.count && p.source.c != 1; i++)
       take_in(image + tiles.first(i) * p.source.c, p.source, rows, columns, tiles.size(i), to + i * lens.tile,
               kTilePixels);
-    for (int row = 0; row < rows && p.source.c == 1; row++)  // a pixel has all of its channels in a few lines
-      for (int j = 0; j < columns; j++, to += kTilePixels) {
-        const T* const pixel = image + row * p.source.h + j * p.source.w;
-        for (int i = 0; i < tiles.count; i++)
-          for (int c = 0; c < tiles.size(i); c += kLanes<A>)
-            store<A>(to + i * lens.tile + c, load_some<A>(pixel + tiles.first(i) + c, p.depth - tiles.first(i) - c));
+    const auto copy = [&](const T* pixel, auto count) __attribute__((always_inline)) {  // of pixels
+      for (int i = 0; i < tiles.count; i++) {
+        const int first = tiles.first(i);
+#pragma GCC unroll 4
+        for (int m = 0; m < count; m++)
+          for (int c = 0; c < kTilePixels; c += kLanes<A>)  // what is too much the next pixel overwrites
+            store<A>(to + i * lens.tile + m * kTilePixels + c,
+                     load_some<A>(pixel + m * p.source.w + first + c, p.depth - first - c));
       }
+      to += count * kTilePixels;
+    };
+    for (int row = 0; row < rows && p.source.c == 1; row++) {  // a pixel has all of its channels in a few lines
+      const T* pixel = image + row * p.source.h;
+      int j = 0;
+      for (; j + 4 <= columns; j += 4, pixel += 4 * p.source.w) copy(pixel, std::integral_constant<int, 4>());
+      for (; j < columns; j++, pixel += p.source.w) copy(pixel, std::integral_constant<int, 1>());
+    }
   }
   return lens;
 }
@@ -196,9 +213,13 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
     const TilesOf tiles(taps * p.depth, most);
     for (int i = 0; i < tiles.count; i++) {
       const int c = tiles.first(i), channels = tiles.size(i);
-      const auto f = vectors == 1
-                         ? of_size<kTallTile>(channels, [](auto j) { return &wgrad_tile<A, j, 1>; })
-                         : of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, kTileVectors>; });
+      const bool in_panels = kFewRegisters && vectors == kTileVectors && channels >= kLeastInTiles &&
+                             met.rows.x_step == kTilePixels && met.rows.dy_step == kTileVectors * L;
+      const auto f = vectors == 1 ? of_size<kTallTile>(channels, [](auto j) { return &wgrad_tile<A, j, 1, false>; })
+                     : !in_panels
+                         ? of_size<kTilePixels>(channels, [](auto j) { return &wgrad_tile<A, j, kTileVectors, false>; })
+                     : channels == kTilePixels ? &wgrad_tile<A, kTilePixels, kTileVectors, true>
+                                               : &wgrad_tile<A, kLeastInTiles, kTileVectors, true>;
       f(met.rows, from + (x.tile ? i * x.tile : c), grad, to + c * L, vector_stride, set,
         asks ? ahead[(turn + i) % 2].in_steps(met.rows.rows * met.rows.count, met.pairs)
              : Ahead::Steps{reinterpret_cast<const char*>(met.pairs), 0});
@@ -235,6 +256,7 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
   const int vectors = channels.vectors, panels = channels.panels, parts = channels.parts(t), slices = t.slices,
             columns = horizontal.outputs;
   const int64_t vector_stride = weights_of_vector(t, channels), strips = p.strips();
+  const bool once = strips == 1 && slices == 1;  // is a sum added to, and a panel's sums stay in the L1
   Carver carver{scratch};
   const auto [pairs, dy_panel, own_sums, x_panel] = WgradBench<A>(carver, t, channels);
 
@@ -246,13 +268,16 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
     const int group = int(piece / parts % p.groups), first = int(piece % parts) * t.panels_per_piece;
     const int end_panel = first + int(next - piece) * t.panels_per_piece,
               last = end_panel < panels ? end_panel : panels;
-    const int first_vector = first * kTileVectors,
-              end_vector = last * kTileVectors < vectors ? last * kTileVectors : vectors;
-    const int64_t slice = piece / parts / p.groups;
+    const int64_t slice = piece / parts / p.groups, group_vector = int64_t(group) * vectors;
     A* const piece_sums =
-        slices == 1 ? own_sums : sums + ((slice * p.groups + group) * vectors + first_vector) * vector_stride;
+        slices == 1 ? own_sums
+                    : sums + (slice * p.groups * vectors + group_vector + first * kTileVectors) * vector_stride;
+    T* const group_dw = dw + int64_t(group) * p.width * t.filters.lane;
     const int64_t first_strip = strips * slice / slices;
-    if (!strips) std::fill_n(piece_sums, (end_vector - first_vector) * vector_stride, A(0));
+    if (!strips) {  // an empty batch
+      const int k0 = first * kPanel, k1 = last * kPanel < p.width ? last * kPanel : p.width;
+      std::fill_n(group_dw + k0 * t.filters.lane, (k1 - k0) * t.filters.lane, T(0));
+    }
     for (int64_t strip = first_strip; strip < strips * (slice + 1) / slices; strip++) {
       const Strip s = strip_of(p, strip);
       if (seen != strip * p.groups + group)
@@ -289,13 +314,17 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
                      p.width - k < kPanel ? p.width - k : kPanel, then.row0, then.row1 - then.row0, (tiles + 1) / 2,
                      ahead[1]);
         }
-        add_strip(p, vertical, horizontal, s, lens, grad, paired, ahead, panel, (lanes + L - 1) / L,
-                  piece_sums + int64_t(panel - first) * kTileVectors * vector_stride, strip == first_strip);
+        const bool last_strip = slices == 1 && strip + 1 == strips;
+        if (last_strip)
+          ahead[0].share(group_dw + k0 * t.filters.lane, lanes * t.filters.lane * int64_t(sizeof(T)), (tiles + 1) / 2);
+        A* const panel_sums = piece_sums + (once ? 0 : int64_t(panel - first) * kTileVectors * vector_stride);
+        const int in_panel = (lanes + L - 1) / L;
+        add_strip(p, vertical, horizontal, s, lens, grad, paired, ahead, panel, in_panel, panel_sums,
+                  strip == first_strip);
+        if (const int64_t vector = group_vector + panel * kTileVectors; last_strip)
+          unpack_weights<T>(t.filters, panel_sums, 1, 0, dw, vector, vector + in_panel);
       }
     }
-    if (slices == 1)
-      unpack_weights<T>(t.filters, own_sums, 1, 0, dw, int64_t(group) * vectors + first_vector,
-                        int64_t(group) * vectors + end_vector);
   }
 }
 
