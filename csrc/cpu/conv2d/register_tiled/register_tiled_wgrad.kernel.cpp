@@ -17,9 +17,6 @@
 
 namespace convlab::CONVLAB_ISA::register_tiled {
 
-// With 16 registers a step of four pixels takes 86 instructions for 48 multiply-adds, and one of two 49 for 24, where two of
-// one take 52: with them a core is never busy multiplying whose other thread works.
-constexpr bool kFewRegisters = kTileVectors * kTilePixels <= 12;
 constexpr int kLeastInTiles = kTilePixels - 1;  // channels of a tile, of kManyChannels or more
 constexpr int kTallTile = kTilePixels * kTileVectors;  // channels of x of a tile of one vector, which has as many sums
 
@@ -46,9 +43,9 @@ void wgrad_tile(const Rows& pixels, const A* x, const A* dy, A* sums, int64_t ve
 #pragma GCC unroll 32
       for (int j = 0; j < J; j++) {
         Vec<A> value = broadcast<A>(xp[j]);
-        if (NV > 1) keep(value);
+        if (NV > 1 && kSteps == 1) keep(value);
 #pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) acc[j][v] += value * grad[v];
+        for (int v = 0; v < NV; v++) add_product<A>(acc[j][v], value, grad[v]);
       }
     };
     const auto ask = [&](int pixels) __attribute__((always_inline)) {
@@ -56,15 +53,14 @@ void wgrad_tile(const Rows& pixels, const A* x, const A* dy, A* sums, int64_t ve
       ahead.at += pixels * ahead.step;
     };
     int64_t left = pixels.count;
-    constexpr int M = !kFewRegisters ? 1 : in_panels ? 4 : 2;
+    constexpr int M = in_panels ? kSteps : kSteps / 2;
     for (; M > 1 && left >= M; left -= M, xp += M * x_step, dyp += M * dy_step)
 #pragma GCC unroll 4
       for (int m = 0; m < M; m++) {
-        const A* at = xp + m * x_step;
         if (m % 2 == 0) ask(2);
-        else if (!in_panels) keep(at);
-        multiply(at, dyp + m * dy_step);
-        asm volatile("" ::: "memory");  // or GCC mixes pixels, and has too few registers
+        const A *xm = xp + m * x_step, *dym = dyp + m * dy_step;
+        if (!in_panels && m) keep(xm);
+        multiply(xm, dym);
       }
     for (; left > 0; left--, xp += x_step, dyp += dy_step) {
       ask(1);
@@ -213,7 +209,7 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
     const TilesOf tiles(taps * p.depth, most);
     for (int i = 0; i < tiles.count; i++) {
       const int c = tiles.first(i), channels = tiles.size(i);
-      const bool in_panels = kFewRegisters && vectors == kTileVectors && channels >= kLeastInTiles &&
+      const bool in_panels = kSteps > 1 && vectors == kTileVectors && channels >= kLeastInTiles &&
                              met.rows.x_step == kTilePixels && met.rows.dy_step == kTileVectors * L;
       const auto f = vectors == 1 ? of_size<kTallTile>(channels, [](auto j) { return &wgrad_tile<A, j, 1, false>; })
                      : !in_panels

@@ -1,7 +1,8 @@
 // A tile of pixels times channels of the target in vector registers: the loop where the time goes. A step multiplies a
 // few pixels' source elements, broadcast, with vectors of weights. Six pixels times four vectors need 10 loads and 39
 // instructions for 24 multiply-adds, where twelve times two need 17 and 46; on a core whose other thread is busy that is
-// what counts. Their weights come from the L1, because all tiles meet some of the terms before any meets the next.
+// what counts. (With sixteen registers, four pixels times three vectors, and kSteps.) Their weights come from the L1, because
+// all tiles meet some of the terms before any meets the next.
 #pragma once
 #include "cpu/conv2d/block/ending.h"
 #include "cpu/conv2d/register_tiled/ahead.h"
@@ -99,10 +100,11 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
       else slide<A, 2>(sums, x[0] + at, w, p.tap_stride);
       continue;
     }
-    for (const A* const end = w + t->count * width; w != end; w += width, at += step) {
+    // A step: the vectors weights(v), and what pixels have at `at`
+    const auto multiply = [&](auto weights, int64_t at) __attribute__((always_inline)) {
       Vec<A> row[NV];
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) row[v] = load<A>(w + v * vector_stride);
+      for (int v = 0; v < NV; v++) row[v] = load<A>(weights(v));
       const A* near = x[0] + at;
       if (side_by_side) keep(near);
 #pragma GCC unroll 32
@@ -111,9 +113,41 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
             pairs ? broadcast_pair<A>(x[m % kBases] + at) : broadcast<A>(side_by_side ? near[m] : x[m % kBases][at]);
         if (NV > 1) keep(value);
 #pragma GCC unroll 4
-        for (int v = 0; v < NV; v++) sums[m][v] += value * row[v];
+        for (int v = 0; v < NV; v++) add_product<A>(sums[m][v], value, row[v]);
       }
+    };
+    int left = t->count;
+    // kSteps of them at once, where the compiler knows how far apart they are: from addresses of all vectors, or of the first
+    const auto unrolled = [&](auto step, auto width) __attribute__((always_inline)) {
+      constexpr int kAddresses = of_planes(reads) ? 1 : NV;
+      const A* rows[kAddresses];
+#pragma GCC unroll 4
+      for (int v = 0; v < kAddresses; v++) rows[v] = w + v * vector_stride;
+      for (; left >= kSteps; left -= kSteps, at += kSteps * step) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kSteps; i++)
+          multiply([&](int v)
+                       __attribute__((always_inline)) { return rows[v % kAddresses] + v / kAddresses * L + i * width; },
+                   at + i * step);
+#pragma GCC unroll 4
+        for (int v = 0; v < kAddresses; v++) {
+          rows[v] += kSteps * width;
+          keep(rows[v]);
+        }
+      }
+      w = rows[0];
+    };
+    if constexpr (kSteps > 1 && M * NV > 8 && !side_by_side && !pairs) {  // smaller tiles wait for their sums
+      constexpr std::integral_constant<int, 1> one{};
+      constexpr std::integral_constant<int, L> packed{};
+      constexpr std::integral_constant<int, NV * L> whole{};
+      if constexpr (of_planes(reads)) {
+        if (step == one && width == whole) unrolled(one, whole);
+        if (step == packed && width == whole) unrolled(packed, whole);
+      } else if (step == one) unrolled(one, packed);
     }
+    for (; left > 0; left--, w += width, at += step)
+      multiply([&](int v) __attribute__((always_inline)) { return w + v * vector_stride; }, at);
   }
 
   // f(sum, where it goes, its lanes: from the first on, or a rest of them)
