@@ -2,6 +2,7 @@
 accuracy."""
 
 import dataclasses
+import itertools
 import os
 import random
 import shutil
@@ -157,6 +158,26 @@ def test_tiles_of_several_vectors(conv, dtype):
         assert torch.equal(block, y.relu())
     assert torch.equal(run(x[-1:], w, b), y[-1:])
     assert run(x[:0], w, b).shape == y[:0].shape
+
+
+PATCHES = [
+    Conv(2, 3, 35, 50, 80, 16, 16, stride=(16, 16)),  # rows and columns that no filter reaches
+    Conv(3, 9, 14, 21, 70, 2, 3, stride=(2, 3)),
+    Conv(1, 26, 13, 8, 64, 1, 8, stride=(1, 8)),
+]
+
+
+@pytest.mark.parametrize("conv", PATCHES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("of_x, of_w", list(itertools.product([channels_last, torch.clone], repeat=2)))
+def test_filters_as_large_as_their_stride(conv, dtype, of_x, of_w):
+    """wgrad takes patches for pixels where filters lie side by side; of either layout, into either."""
+    x, w, b = conv.tensors(dtype)
+
+    def run(x, w, b):
+        return CF.conv2d(x, w, b, *conv.arguments, algo={"wgrad": "register_tiled"})
+
+    check_conv(run, of_x(x), of_w(w), b, torch.randn_like(run(x, w, b)), conv.arguments, str(conv))
 
 
 SLIDING = [

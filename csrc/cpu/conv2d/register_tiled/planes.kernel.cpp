@@ -68,7 +68,13 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
                  .gap = p.target.gap(),
                  .ending = p.ending};
   const int channels_of_target = p.tile_rows() / R;
-  const auto first_block = [&](int64_t piece) { return blocks.first(int(piece / p.parts % blocks.pieces)); };
+  struct Together {
+    int first, count;
+  };
+  const auto blocks_of = [&](int64_t piece) {
+    const int i = int(piece / p.parts % blocks.pieces), first = blocks.first(i);
+    return Together{first, blocks.first(i + 1) - first};
+  };
   const auto lanes_from = [&](int block, int count) {  // of so many blocks
     const int64_t left = p.pixels_together() * S - int64_t(block) * width, most = int64_t(count) * width;
     return int(left < most ? left : most);
@@ -76,8 +82,8 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
   const auto pixel_of = [&](int block) { return int64_t(block) * (width / S); };
   for (int64_t piece = begin; piece < end; piece++) {
     const int64_t planes = piece / p.parts / blocks.pieces;  // an image and group, or all images' of a group
-    const int group = int(planes % p.groups), part = int(piece % p.parts), block = first_block(piece);
-    const int together = blocks.first(int(piece / p.parts % blocks.pieces) + 1) - block;
+    const int group = int(planes % p.groups), part = int(piece % p.parts);
+    const auto [block, together] = blocks_of(piece);
     const int first = int(int64_t(channels_of_target) * part / p.parts) * R,
               last = int(int64_t(channels_of_target) * (part + 1) / p.parts) * R;
     const int rows_in_turns = together > 1 ? kRowsInTurns : last - first;
@@ -91,8 +97,8 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
     }
     Ahead ahead;
     if (piece + 1 < end && part + 1 == p.parts) {
-      const int coming = first_block(piece + 1);
-      const Run* const end_run = find_runs(p, pixel_of(coming), lanes_from(coming, blocks.together) / S, bench.runs);
+      const auto [coming, count] = blocks_of(piece + 1);
+      const Run* const end_run = find_runs(p, pixel_of(coming), lanes_from(coming, count) / S, bench.runs);
       look_ahead(p, source + (piece + 1) / p.parts / blocks.pieces * p.planes_of_source(), bench.runs, end_run,
                  int64_t(chunks) * together * TilesOf(last - first, most_pixels(blocks.tile_vectors)).count, ahead);
     }
@@ -119,7 +125,7 @@ void run_planes(const PlanesProduct& p, const A* source, const A* weights, const
         for (int b = 0; b < together; b++) {
           const int rows = last - row < rows_in_turns ? last - row : rows_in_turns;
           const Segment segment{0, 1, p.depth, 1, row, rows, rows, pairs ? Reads::pairs_of_weights : Reads::weights};
-          const bool torn = p.joined() && ends[b] - runs[b] > 1;
+          const bool torn = p.tears() && ends[b] - runs[b] > 1;
           const int64_t to = planes * p.planes_of_target();
           A* const panel_of_target = bench.target + (int64_t(b) * p.rows_of_part() - first) * width;
           panel.lanes = lanes[b], panel.vectors = (panel.lanes + L - 1) / L;

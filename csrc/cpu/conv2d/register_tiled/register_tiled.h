@@ -7,6 +7,15 @@
 namespace convlab {
 namespace register_tiled {
 
+// wgrad of filters that cut x into patches: a patch is one pixel of 1 x 1 filters, its elements the channels, in dw's order:
+// [count 0, count 1, count 2], so far apart in x
+struct Patches {
+  int count[3] = {};
+  int64_t step[3] = {};
+
+  CONVLAB_INLINE bool any() const { return count[0] > 0; }
+};
+
 struct TiledProduct {
   Product product;
   Filters filters;
@@ -15,6 +24,8 @@ struct TiledProduct {
   int panels_per_piece = 1;  // register tiles of channels
   int parts_at_once = 1;  // of one slice: pieces of wgrad that a thread makes together
   int slices = 1;  // of wgrad's strips
+  int panels_kept = 1;  // whose sums a thread has where there is one slice: one after another of one strip's
+  Patches patches{};  // wgrad, if x is cut into such
   bool source_in_tiles = false;  // wgrad: a panel of x has a tile's channels side by side, and tiles one behind another
   bool grad_in_place = false;  // wgrad: dy is read where it lies
   bool in_planes = false;  // the source's planes are read where they lie
@@ -152,23 +163,26 @@ CONVLAB_INLINE int64_t finished_elements(const TiledProduct& t, const Channels& 
   return t.window ? pixels_of_strip(t.product) / t.window * c.tile_vectors * c.lanes : 0;
 }
 
+// wgrad copies x to tiles of channels where it has so many, because lines a pixel apart may share few sets of the L1: so many
+// pixels at once
+constexpr int kManyChannels = 24, kPixelsTogether = 4;
+
 // Elements of a tile of channels; vectors may be written past its end
 CONVLAB_INLINE int64_t tile_elements(int64_t pixels, int channels, int lanes) { return pixels * channels + lanes; }
 
 template <class A> struct WgradBench {
   Pair* pairs;
-  A *dy, *sums, *x;
+  A *dy, *sums, *x, *patches;
 
   template <class Memory> CONVLAB_INLINE WgradBench(Memory& memory, const TiledProduct& t, const Channels& c) {
     const int64_t pixels = pixels_of_strip(t.product);
     memory.take(pairs, pixels);
     memory.take(dy, t.grad_in_place ? 0 : pixels * c.tile_vectors * c.lanes);
-    memory.take(sums, t.slices == 1
-                          ? int64_t(t.parts_at_once) * t.panels_per_piece * c.tile_vectors * weights_of_vector(t, c)
-                          : 0);
+    memory.take(sums, t.slices == 1 ? int64_t(t.panels_kept) * c.tile_vectors * weights_of_vector(t, c) : 0);
     const int64_t tiles = (t.product.depth + c.tile_pixels - 1) / c.tile_pixels,
                   tile = tile_elements(source_pixels(t.product), c.tile_pixels, c.lanes);
     memory.take(x, t.source_in_tiles ? tiles * tile : source_of_strip(t, c));
+    memory.take(patches, t.patches.any() ? int64_t(kPixelsTogether) * t.product.depth + c.lanes : 0);
   }
 };
 

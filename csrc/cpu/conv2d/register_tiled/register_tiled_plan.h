@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cpu/conv2d/direct/direct_plan.h"
+#include "cpu/conv2d/register_tiled/patches.h"
 #include "cpu/conv2d/register_tiled/planes_plan.h"
 #include "cpu/conv2d/register_tiled/register_tiled.h"
 #include "cpu/conv2d/tap_tables.h"
@@ -25,9 +26,8 @@ constexpr int64_t kPiecesOfWideTiles = 8;  // fewer are narrow: a thread that ha
 constexpr int64_t kSliceBytes = 4 << 20;  // of wgrad's partial sums, all slices together
 constexpr int64_t kSlicePixels = 512;  // so many at least, unless that makes too few pieces: sums take time to add up
 constexpr int64_t kSumsBytes = 4 << 20;  // of a thread's, where there is one slice: so many meet a copy of x together
-// wgrad copies x to tiles of channels where it has so many, because lines a pixel apart may share few sets of the L1;
-// where channels lie innermost already, a copy pays if so many tiles of k read it.
-constexpr int kManyChannels = 24, kManyPanels = 3;
+// wgrad copies x to tiles of channels where channels lie innermost already if so many tiles of k read it
+constexpr int kManyPanels = 3;
 constexpr int kFewSums = 64;  // channels of x times taps: so few read dy where it lies, and more a copy
 
 // When "auto" takes it; measured on two cores of AVX2, the first two numbers on two of AVX-512 as well
@@ -171,15 +171,20 @@ struct Tables {
     return g;
   }
 
-  explicit Tables(const Problem& p)
-      : x(x_strides(p)),
+  explicit Tables(const Problem& p) : Tables(view(p)) {}
+
+  explicit Tables(const View& v) : Tables(v.p, v.x, v.patches) {}
+
+  Tables(const Problem& p, const Strides& x_of_view, const Patches& patches)
+      : x(x_of_view),
         y(y_strides(p)),
         taps(shape(p, x), p.pass, p.dtype, x, y, true),
         t{.product = taps.product,
           .filters = filters_of(p),
           .vertical = taps.vertical,
           .horizontal = taps.horizontal,
-          .wide = p.pass != Pass::wgrad},
+          .wide = p.pass != Pass::wgrad,
+          .patches = patches},
         channels(t, instruction_set(), instruction_set().lanes(p.dtype)) {
     Product& product = t.product;
     cut(product, sum_bytes(p.dtype), p.pass != Pass::wgrad);
@@ -212,12 +217,17 @@ struct Tables {
     const int64_t parts = std::clamp<int64_t>(kPiecesWanted / std::max<int64_t>(1, pieces * groups), 1, panels);
     t.panels_per_piece = int((panels + parts - 1) / parts);
     if (p.pass != Pass::wgrad) return;
-    t.source_in_tiles = product.depth >= kManyChannels && (!source_in_place(t) || channels.panels >= kManyPanels);
+    t.source_in_tiles =
+        product.depth >= kManyChannels && (!source_in_place(t) || t.patches.any() || channels.panels >= kManyPanels);
+    const bool one_strip = t.slices == 1 && product.strips() == 1;
     if (t.slices == 1 && (t.source_in_tiles || !source_in_place(t))) {
       const int64_t sums =
           t.panels_per_piece * channels.tile_vectors * weights_of_vector(t, channels) * sum_bytes(p.dtype);
-      t.parts_at_once = int(std::clamp<int64_t>(kSumsBytes / std::max<int64_t>(1, sums), 1, channels.parts(t)));
+      t.parts_at_once =
+          int(one_strip ? channels.parts(t)
+                        : std::clamp<int64_t>(kSumsBytes / std::max<int64_t>(1, sums), 1, channels.parts(t)));
     }
+    t.panels_kept = one_strip ? 1 : t.parts_at_once * t.panels_per_piece;
     t.grad_in_place = product.same_type && product.target.c == 1 && product.width % channels.lanes == 0 &&
                       (product.depth < kManyChannels || product.depth * t.filters.R * t.filters.S <= kFewSums);
   }

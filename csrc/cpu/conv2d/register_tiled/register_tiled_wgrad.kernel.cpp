@@ -7,7 +7,8 @@
 //                 tiles one behind another, so that a tile's lines do not fall upon the same sets of the L1. What the
 //                 next strip reads, of planes of dy the next tile of k, comes to the L2 meanwhile. The sums of a strip are
 //                 added to those of the strips before; slices of strips are summed apart, as many as the shape asks
-//                 for, and added up in their order, so the result has the same bits for any number of threads.
+//                 for, and added up in their order, so the result has the same bits for any number of threads. Where
+//                 there is one, a panel of k is written to dw behind its last strip, and dw's lines asked for before.
 // What bounds it  multiply-adds from about 32 x 12 channels on. `direct` is for fewer.
 #include <algorithm>
 
@@ -17,7 +18,9 @@
 
 namespace convlab::CONVLAB_ISA::register_tiled {
 
-constexpr int kLeastInTiles = kTilePixels - 1;  // channels of a tile, of kManyChannels or more
+// A tile of kManyChannels or more has so many, with sixteen registers; so many that its last vector has one at least
+constexpr int kLeastInTiles = kTilePixels - 1;
+static_assert(2 * kTilePixels <= kManyChannels);
 constexpr int kTallTile = kTilePixels * kTileVectors;  // channels of x of a tile of one vector, which has as many sums
 
 // Rows of pixels that a tap meets: `count` pixels each, and how far apart they lie in x and in dy
@@ -26,8 +29,8 @@ struct Rows {
   int64_t rows, count, x_step, dy_step;
 };
 
-// sums [J, NV vectors] of channels c and k += , or = if they are new; rows of L, vectors `vector_stride` apart. In panels,
-// whose pixels are as far apart as the compiler knows, a step is of four.
+// sums [J, NV vectors] of channels c and k += , or = if they are new; rows of L, vectors `vector_stride` apart. In panels
+// the compiler knows how far apart pixels are, and multiplies kSteps of them at once.
 template <class A, int J, int NV, bool in_panels>
 void wgrad_tile(const Rows& pixels, const A* x, const A* dy, A* sums, int64_t vector_stride, bool anew,
                 Ahead::Steps ahead) {
@@ -36,21 +39,21 @@ void wgrad_tile(const Rows& pixels, const A* x, const A* dy, A* sums, int64_t ve
   const int64_t x_step = in_panels ? kTilePixels : pixels.x_step, dy_step = in_panels ? NV * L : pixels.dy_step;
   for (int64_t i = 0; i < pixels.rows; i++) {
     const A *xp = x + pixels.pairs[i].x, *dyp = dy + pixels.pairs[i].dy;
-    const auto multiply = [&](const A* xp, const A* dyp) __attribute__((always_inline)) {
+    const auto multiply = [&](const A* near, const A* from) __attribute__((always_inline)) {
       Vec<A> grad[NV];
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; v++) grad[v] = load<A>(dyp + v * L);
+      for (int v = 0; v < NV; v++) grad[v] = load<A>(from + v * L);
 #pragma GCC unroll 32
       for (int j = 0; j < J; j++) {
-        Vec<A> value = broadcast<A>(xp[j]);
-        if (NV > 1 && kSteps == 1) keep(value);
+        Vec<A> value = broadcast<A>(near[j]);
+        if (NV > 1) keep(value);
 #pragma GCC unroll 4
         for (int v = 0; v < NV; v++) add_product<A>(acc[j][v], value, grad[v]);
       }
     };
-    const auto ask = [&](int pixels) __attribute__((always_inline)) {
+    const auto ask = [&](int count) __attribute__((always_inline)) {
       __builtin_prefetch(ahead.at, 0, 2);
-      ahead.at += pixels * ahead.step;
+      ahead.at += count * ahead.step;
     };
     int64_t left = pixels.count;
     constexpr int M = in_panels ? kSteps : kSteps / 2;
@@ -58,9 +61,9 @@ void wgrad_tile(const Rows& pixels, const A* x, const A* dy, A* sums, int64_t ve
 #pragma GCC unroll 4
       for (int m = 0; m < M; m++) {
         if (m % 2 == 0) ask(2);
-        const A *xm = xp + m * x_step, *dym = dyp + m * dy_step;
-        if (!in_panels && m) keep(xm);
-        multiply(xm, dym);
+        const A* near = xp + m * x_step;
+        if (!in_panels && m) keep(near);
+        multiply(near, dyp + m * dy_step);
       }
     for (; left > 0; left--, xp += x_step, dyp += dy_step) {
       ask(1);
@@ -110,9 +113,20 @@ Rows pair_up(const Axis& vertical, const Axis& horizontal, const Span& rows, con
   return all;
 }
 
+// A patch of x -> [channels]; writes up to a vector past its end
+template <class A, class T> void take_patch(const Patches& p, const T* from, A* to) {
+  for (int i = 0; i < p.count[0]; i++)
+    for (int j = 0; j < p.count[1]; j++, to += p.count[2]) {
+      const T* const run = from + i * p.step[0] + j * p.step[1];
+      for (int k = 0; k < p.count[2] && p.step[2] == 1; k += kLanes<A>)
+        store<A>(to + k, load_some<A>(run + k, p.count[2] - k));
+      for (int k = 0; k < p.count[2] && p.step[2] != 1; k++) to[k] = A(run[k * p.step[2]]);
+    }
+}
+
 // The strip's rows of x in tiles of channels
 template <class A, class T>
-Lens<A> look_in_tiles(const TiledProduct& t, const T* source, const Strip& s, int group, A* panel) {
+Lens<A> look_in_tiles(const TiledProduct& t, const T* source, const Strip& s, int group, A* panel, A* patches) {
   const Product& p = t.product;
   const int columns = p.columns.source;
   const TilesOf tiles(p.depth);
@@ -128,22 +142,29 @@ Lens<A> look_in_tiles(const TiledProduct& t, const T* source, const Strip& s, in
     for (int i = 0; i < tiles.count && p.source.c != 1; i++)
       take_in(image + tiles.first(i) * p.source.c, p.source, rows, columns, tiles.size(i), to + i * lens.tile,
               kTilePixels);
-    const auto copy = [&](const T* pixel, auto count) __attribute__((always_inline)) {  // of pixels
+    const auto copy = [&](const auto* pixel, int64_t step, auto count) __attribute__((always_inline)) {  // of pixels
+      constexpr int kCount = count;
       for (int i = 0; i < tiles.count; i++) {
-        const int first = tiles.first(i);
+        const int c0 = tiles.first(i);
 #pragma GCC unroll 4
-        for (int m = 0; m < count; m++)
+        for (int m = 0; m < kCount; m++)
           for (int c = 0; c < kTilePixels; c += kLanes<A>)  // what is too much the next pixel overwrites
             store<A>(to + i * lens.tile + m * kTilePixels + c,
-                     load_some<A>(pixel + m * p.source.w + first + c, p.depth - first - c));
+                     load_some<A>(pixel + m * step + c0 + c, p.depth - c0 - c));
       }
       to += count * kTilePixels;
     };
     for (int row = 0; row < rows && p.source.c == 1; row++) {  // a pixel has all of its channels in a few lines
       const T* pixel = image + row * p.source.h;
+      const auto take = [&](auto count) __attribute__((always_inline)) {
+        for (int m = 0; m < count && t.patches.any(); m++)
+          take_patch(t.patches, pixel + m * p.source.w, patches + m * p.depth);
+        t.patches.any() ? copy(patches, p.depth, count) : copy(pixel, p.source.w, count);
+        pixel += count * p.source.w;
+      };
       int j = 0;
-      for (; j + 4 <= columns; j += 4, pixel += 4 * p.source.w) copy(pixel, std::integral_constant<int, 4>());
-      for (; j < columns; j++, pixel += p.source.w) copy(pixel, std::integral_constant<int, 1>());
+      for (; j + kPixelsTogether <= columns; j += kPixelsTogether) take(std::integral_constant<int, kPixelsTogether>());
+      for (; j < columns; j++) take(std::integral_constant<int, 1>());
     }
   }
   return lens;
@@ -186,7 +207,7 @@ struct Paired {
 // first strip. Tiles ask by turns for the next strip's x and dy.
 template <class A>
 void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, const Strip& s, const Lens<A>& x,
-               const Grad<A>& dy, Paired& paired, Ahead (&ahead)[2], int turn, int vectors, A* sums, bool anew) {
+               const Grad<A>& dy, Paired& paired, Ahead (&ahead)[2], int& turn, int vectors, A* sums, bool anew) {
   constexpr int L = kLanes<A>;
   const int most = vectors == 1 && !x.tile ? kTallTile : kTilePixels;
   const int64_t vector_stride = int64_t(vertical.kernel) * horizontal.kernel * p.depth * L;
@@ -217,7 +238,7 @@ void add_strip(const Product& p, const Axis& vertical, const Axis& horizontal, c
                      : channels == kTilePixels ? &wgrad_tile<A, kTilePixels, kTileVectors, true>
                                                : &wgrad_tile<A, kLeastInTiles, kTileVectors, true>;
       f(met.rows, from + (x.tile ? i * x.tile : c), grad, to + c * L, vector_stride, set,
-        asks ? ahead[(turn + i) % 2].in_steps(met.rows.rows * met.rows.count, met.pairs)
+        asks ? ahead[turn++ % 2].in_steps(met.rows.rows * met.rows.count, met.pairs)
              : Ahead::Steps{reinterpret_cast<const char*>(met.pairs), 0});
     }
   };
@@ -252,9 +273,8 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
   const int vectors = channels.vectors, panels = channels.panels, parts = channels.parts(t), slices = t.slices,
             columns = horizontal.outputs;
   const int64_t vector_stride = weights_of_vector(t, channels), strips = p.strips();
-  const bool once = strips == 1 && slices == 1;  // is a sum added to, and a panel's sums stay in the L1
   Carver carver{scratch};
-  const auto [pairs, dy_panel, own_sums, x_panel] = WgradBench<A>(carver, t, channels);
+  const auto [pairs, dy_panel, own_sums, x_panel, patches] = WgradBench<A>(carver, t, channels);
 
   int64_t seen = -1;  // the strip and group that the lens is of: parts of their channels come one after another
   Lens<A> lens{};
@@ -268,7 +288,7 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
     A* const piece_sums =
         slices == 1 ? own_sums
                     : sums + (slice * p.groups * vectors + group_vector + first * kTileVectors) * vector_stride;
-    T* const group_dw = dw + int64_t(group) * p.width * t.filters.lane;
+    T* const group_dw = dw + group * t.filters.group;
     const int64_t first_strip = strips * slice / slices;
     if (!strips) {  // an empty batch
       const int k0 = first * kPanel, k1 = last * kPanel < p.width ? last * kPanel : p.width;
@@ -277,11 +297,13 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
     for (int64_t strip = first_strip; strip < strips * (slice + 1) / slices; strip++) {
       const Strip s = strip_of(p, strip);
       if (seen != strip * p.groups + group)
-        lens = t.source_in_tiles ? look_in_tiles<A>(t, x, s, group, x_panel) : look<A>(t, x, s, group, x_panel);
+        lens =
+            t.source_in_tiles ? look_in_tiles<A>(t, x, s, group, x_panel, patches) : look<A>(t, x, s, group, x_panel);
       seen = strip * p.groups + group;
       const int rows = s.row1 - s.row0;
       Paired paired{pairs};
       Ahead ahead[2];
+      int turn = 0;
       const bool more = strip + 1 < strips && p.groups == 1;
       const Strip coming = more ? strip_of(p, strip + 1) : s;
       const int64_t tiles = p.rows.kernel * TilesOf(p.columns.kernel * p.depth).count;  // of a panel
@@ -313,9 +335,10 @@ void wgrad(const TiledProduct& t, const T* dy, const T* x, T* dw, acc_t<T>* sums
         const bool last_strip = slices == 1 && strip + 1 == strips;
         if (last_strip)
           ahead[0].share(group_dw + k0 * t.filters.lane, lanes * t.filters.lane * int64_t(sizeof(T)), (tiles + 1) / 2);
-        A* const panel_sums = piece_sums + (once ? 0 : int64_t(panel - first) * kTileVectors * vector_stride);
+        const int kept = slices == 1 ? (panel - first) % t.panels_kept : panel - first;
+        A* const panel_sums = piece_sums + int64_t(kept) * kTileVectors * vector_stride;
         const int in_panel = (lanes + L - 1) / L;
-        add_strip(p, vertical, horizontal, s, lens, grad, paired, ahead, panel, in_panel, panel_sums,
+        add_strip(p, vertical, horizontal, s, lens, grad, paired, ahead, turn, in_panel, panel_sums,
                   strip == first_strip);
         if (const int64_t vector = group_vector + panel * kTileVectors; last_strip)
           unpack_weights<T>(t.filters, panel_sums, 1, 0, dw, vector, vector + in_panel);

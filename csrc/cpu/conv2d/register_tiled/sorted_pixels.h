@@ -16,7 +16,7 @@ struct Into {
 // multiply-adds. Their end.
 inline Term* join_rows(Term* first, Term* last, int across, int step, const Channels& channels) {
   const int depth = last == first ? 0 : first->count;
-  if (across < 2 || depth > kFewChannels || across * depth > channels.products_in_chunk) return last;
+  if (!depth || across < 2 || depth > kFewChannels || across * depth > channels.products_in_chunk) return last;
   for (int i = 1; i < across; i++)
     if (first[i].source - first[i - 1].source != depth * step || first[i].weights - first[i - 1].weights != depth)
       return last;

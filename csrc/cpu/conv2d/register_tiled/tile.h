@@ -1,8 +1,8 @@
 // A tile of pixels times channels of the target in vector registers: the loop where the time goes. A step multiplies a
 // few pixels' source elements, broadcast, with vectors of weights. Six pixels times four vectors need 10 loads and 39
 // instructions for 24 multiply-adds, where twelve times two need 17 and 46; on a core whose other thread is busy that is
-// what counts. (With sixteen registers, four pixels times three vectors, and kSteps.) Their weights come from the L1, because
-// all tiles meet some of the terms before any meets the next.
+// what counts. With sixteen registers tiles are four pixels times three vectors, and kSteps steps are unrolled. Weights come
+// from the L1, because all tiles meet some of the terms before any meets the next.
 #pragma once
 #include "cpu/conv2d/block/ending.h"
 #include "cpu/conv2d/register_tiled/ahead.h"
