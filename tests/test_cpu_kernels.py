@@ -249,6 +249,10 @@ def test_large_targets_of_few_weights(conv):
         Conv(1, 37, 40, 19, 37, 3, 3, padding=(1, 1), groups=37),
         Conv(20, 16, 5, 3, 16, 3, 3, padding=(4, 3), groups=16),  # rows and columns that meet padding alone
         Conv(3, 40, 3, 23, 40, 3, 3, groups=40),
+        # so many channels and places that sums of wgrad stay in registers while rows go by, and columns at the edges
+        Conv(2, 68, 12, 33, 68, 3, 3, padding=(1, 1), groups=68),
+        Conv(1, 72, 4, 13, 72, 2, 3, padding=(0, 2), groups=72),
+        Conv(1, 64, 13, 60, 64, 1, 3, groups=64),
     ],
     ids=str,
 )
