@@ -43,6 +43,13 @@ inline bool is_pointwise(const Conv2d& g) {
   return g.R == 1 && g.S == 1 && g.stride_h == 1 && g.stride_w == 1 && g.pad_h == 0 && g.pad_w == 0;
 }
 
+// Filters that meet every element of x at most once, and no padding
+inline bool meets_once(const Conv2d& g) {
+  if (g.pad_h || g.pad_w || (g.R > 1 && g.dilation_h > 1) || (g.S > 1 && g.dilation_w > 1)) return false;
+  return g.R <= g.stride_h && g.S <= g.stride_w && (g.P - 1) * g.stride_h + g.R <= g.H &&
+         (g.Q - 1) * g.stride_w + g.S <= g.W;
+}
+
 // For 1 x 1 filters a contiguous plane can be cut into rows of any length: here the longest of up to 512 elements that
 // fill whole vectors.
 inline Problem with_rows_of_vectors(Problem p) {

@@ -2,11 +2,11 @@
 //
 // What it does    A tile's vectors of dy stay in registers while all taps go by, three at a time where one load of x
 //                 serves three; or taps' sums stay there while a row of places goes by. Places, blocks and panels are
-//                 those of forward, or bands those of bands.h; filters of one row go along rows (along_row.h). Where channels are read in memory, a tile's places meet a
-//                 kilobyte of them before the next: whole lines, one after another. Sums of a tap are vectors, of
-//                 channels or of columns; the lanes of columns are added up at the end. Sums of about kChunk terms are
-//                 put aside. Slices of strips are summed apart and added up in their order: the same bits for any number
-//                 of threads.
+//                 those of forward, or bands those of bands.h; filters of one row go along rows (along_row.h). Where
+//                 channels are read in memory, a tile's places meet a kilobyte of them before the next: whole lines,
+//                 one after another. Sums of a tap are vectors, of channels or of columns; the lanes of columns are
+//                 added up at the end. Sums of about kChunk terms are put aside. Slices of strips are summed apart and
+//                 added up in their order: the same bits for any number of threads.
 // What bounds it  multiply-adds and memory, as forward.
 #include "cpu/conv2d/depthwise/along_row.h"
 

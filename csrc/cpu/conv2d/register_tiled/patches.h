@@ -20,13 +20,8 @@ inline View view(const Problem& p) {
   View v{p, x_strides(p), {}};
   Conv2d& g = v.p.g;
   Strides& x = v.x;
-  const auto side_by_side = [](int filter, int stride, int dilation, int pad, int count, int size) {
-    return stride == filter && (dilation == 1 || filter == 1) && pad == 0 && count * filter <= size;
-  };
-  if (p.pass != Pass::wgrad || g.groups > 1 || g.R * g.S == 1 || g.K < kManyFilters ||
-      !side_by_side(g.R, g.stride_h, g.dilation_h, g.pad_h, g.P, g.H) ||
-      !side_by_side(g.S, g.stride_w, g.dilation_w, g.pad_w, g.Q, g.W))
-    return v;
+  const bool side_by_side = meets_once(g) && g.R == g.stride_h && g.S == g.stride_w;
+  if (p.pass != Pass::wgrad || g.groups > 1 || g.R * g.S == 1 || g.K < kManyFilters || !side_by_side) return v;
   Patches patches =
       p.layouts.output ? Patches{{g.R, g.S, g.C}, {x.h, x.w, x.c}} : Patches{{g.C, g.R, g.S}, {x.c, x.h, x.w}};
   auto& [count, step] = patches;

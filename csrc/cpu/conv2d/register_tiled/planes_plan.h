@@ -12,14 +12,11 @@ constexpr int kRowsOfTornVectors = 128;  // 0.8 times as fast with 16
 
 // Filters that meet every element of x at most once, in rows that are taken apart by two at most, and in dgrad exactly
 // once, two in a row: nothing is added up, and nothing left out
-inline bool meets_once(const Problem& p) {
+inline bool meets_in_planes(const Problem& p) {
   const Conv2d& g = p.g;
-  if (g.pad_h || g.pad_w || (g.R > 1 && g.dilation_h > 1) || (g.S > 1 && g.dilation_w > 1)) return false;
-  if (p.pass == Pass::dgrad)
-    return g.R == g.stride_h && g.S == g.stride_w && (g.S == 2 || g.R * g.S == 1) && g.H == g.P * g.R &&
-           g.W == g.Q * g.S;
-  return g.R <= g.stride_h && g.S <= g.stride_w && g.stride_w <= 2 && (g.P - 1) * g.stride_h + g.R <= g.H &&
-         (g.Q - 1) * g.stride_w + g.S <= g.W;
+  if (!meets_once(g)) return false;
+  if (p.pass != Pass::dgrad) return g.stride_w <= 2;
+  return g.R == g.stride_h && g.S == g.stride_w && (g.S == 2 || g.R * g.S == 1) && g.H == g.P * g.R && g.W == g.Q * g.S;
 }
 
 // Planes whose pixels fill vectors, and where they lie apart, pixels of a row: a vector of two rows' is taken in two parts,
@@ -29,7 +26,7 @@ inline bool takes_planes(const Problem& p) {
   const int lanes = instruction_set().lanes(p.dtype);
   const bool dgrad = p.pass == Pass::dgrad;
   const int64_t row = int64_t(g.Q) * (dgrad ? g.S : 1), plane = g.P * row, whole = round_up(plane, lanes);
-  return p.pass != Pass::wgrad && meets_once(p) && !p.layouts.first && !p.layouts.output &&
+  return p.pass != Pass::wgrad && meets_in_planes(p) && !p.layouts.first && !p.layouts.output &&
          (g.R * g.S == 1 || !p.layouts.second) && is_sum_type(p.dtype) && (whole - plane) * kLeastFilled <= whole &&
          (g.stride_h * g.stride_w == 1 || row % lanes == 0 || (g.Q > lanes && (dgrad || g.Kg() >= kRowsOfTornVectors)));
 }
