@@ -16,12 +16,14 @@
 namespace convlab::CONVLAB_ISA::direct {
 
 constexpr int64_t kLeastSlots = 8;  // of a block
+constexpr int kTermsAtOnce = 3;  // divides the terms of images with three channels
 constexpr int64_t kBlockBytes = 24 << 10;  // of source rows: half an L1 cache
 
 // What a tile reads and writes; strides in elements
 template <class A> struct Tiles {
   const Term* terms;
   int64_t term_count;
+  bool in_order;  // weights of a term lie behind those of the term before
   const A* panel;
   const A *weights, *bias;  // of the first channel
   int64_t weight_channel;
@@ -49,22 +51,39 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
   }
   for (int64_t begin = 0, end; begin < at.term_count; begin = end) {
     end = begin + kChunk < at.term_count ? begin + kChunk : at.term_count;
-    for (int64_t t = begin; t < end; t++) {
-      const A* w[(K + 2) / 3];  // of every third channel: the next two are a multiple away that an address has room for
-      w[0] = at.weights + at.terms[t].weights;
+    constexpr int kPointers = (K + 2) / 3;  // to weights of every third channel: an address has room for two more
+    // A step, whose weights lie `past` behind `w`
+    const auto multiply = [&](const Term& term, const A* const(&w)[kPointers], int past)
+                              __attribute__((always_inline)) {
+                                Vec<A> row[V];
+#pragma GCC unroll 8
+                                for (int v = 0; v < V; v++) row[v] = load<A>(x[v] + term.source);
+#pragma GCC unroll 8
+                                for (int k = 0; k < K; k++) {
+                                  Vec<A> weight = broadcast<A>(w[k / 3][k % 3 * channel + past]);
+                                  if (V > 1) keep(weight);
+#pragma GCC unroll 8
+                                  for (int v = 0; v < V; v++) add_product<A>(sums[k][v], weight, row[v]);
+                                }
+                              };
+    const auto weights_of = [&](const Term& term, const A*(&w)[kPointers]) __attribute__((always_inline)) {
+      w[0] = at.weights + term.weights;
 #pragma GCC unroll 3
-      for (int k = 1; k < (K + 2) / 3; k++) w[k] = w[k - 1] + 3 * channel, keep(w[k]);
-      Vec<A> row[V];
+      for (int k = 1; k < kPointers; k++) w[k] = w[k - 1] + 3 * channel, keep(w[k]);
+    };
+    const Term *t = at.terms + begin, *const last = at.terms + end;
+    const A* w[kPointers];
+    if constexpr (kSteps > 1 && K * V > 8)  // smaller tiles wait for their sums
+      if (at.in_order) {
+        weights_of(*t, w);
+        for (const Term* const few = last - (end - begin) % kTermsAtOnce; t != few; t += kTermsAtOnce) {
 #pragma GCC unroll 8
-      for (int v = 0; v < V; v++) row[v] = load<A>(x[v] + at.terms[t].source);
-#pragma GCC unroll 8
-      for (int k = 0; k < K; k++) {
-        Vec<A> weight = broadcast<A>(w[k / 3][k % 3 * channel]);
-        if (V > 1) keep(weight);
-#pragma GCC unroll 8
-        for (int v = 0; v < V; v++) sums[k][v] += weight * row[v];
+          for (int i = 0; i < kTermsAtOnce; i++) multiply(t[i], w, i);
+#pragma GCC unroll 3
+          for (int k = 0; k < kPointers; k++) w[k] += kTermsAtOnce, keep(w[k]);
+        }
       }
-    }
+    for (; t != last; t++) weights_of(*t, w), multiply(*t, w, 0);
     if (end == at.term_count) break;
 #pragma GCC unroll 8
     for (int k = 0; k < K; k++)
@@ -140,11 +159,14 @@ template <class A> void find_terms(const RowProduct& rp, const Field<A>& field, 
       const TapClassView& vertical = p.rows.classes[rc];
       const ColumnPhase& horizontal = rp.phases[phase];
       *first++ = term - b.terms;
-      for (int c = 0; c < p.depth; c++)
+      // As weights lie, if they follow one another
+      const int inner = f.depth_stride == 1 ? p.depth : 1;
+      for (int c = 0; c < p.depth; c += inner)
         for (int i = 0; i < vertical.tap_count; i++)
           for (int j = 0; j < horizontal.tap_count; j++)
-            *term++ = {c * field.channel + vertical.offsets[i] * field.row + horizontal.places[j],
-                       c * f.depth_stride + (vertical.taps[i] * p.columns.kernel + horizontal.taps[j]) * f.tap};
+            for (int d = c; d < c + inner; d++)
+              *term++ = {d * field.channel + vertical.offsets[i] * field.row + horizontal.places[j],
+                         d * f.depth_stride + (vertical.taps[i] * p.columns.kernel + horizontal.taps[j]) * f.tap};
     }
   *first = term - b.terms;
 }
@@ -192,11 +214,13 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
           }
         }
 
+      const Term* const terms = b.terms + first[0];
+      const int64_t term_count = first[1] - first[0];
+      const bool in_order = term_count > 0 && terms[term_count - 1].weights - terms[0].weights == term_count - 1;
       for (int64_t begin = 0; begin < count; begin += block) {
         const int64_t end = begin + block < count ? begin + block : count;
-        Tiles<A> at{
-            b.terms + first[0], first[1] - first[0], field.data, nullptr, nullptr, rp.filters.lane, nullptr, strides.c,
-            rp.ending};
+        Tiles<A> at{terms,   term_count,      in_order, field.data, nullptr,
+                    nullptr, rp.filters.lane, nullptr,  strides.c,  rp.ending};
         for (int k = first_channel, channels; k < end_channel; k += channels) {
           channels = channels_of_tile(end_channel - k, kSums);
           at.weights = weights + k * rp.filters.lane, at.bias = bias + k;
