@@ -53,20 +53,19 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
     end = begin + kChunk < at.term_count ? begin + kChunk : at.term_count;
     constexpr int kPointers = (K + 2) / 3;  // to weights of every third channel: an address has room for two more
     // A step, whose weights lie `past` behind `w`
-    const auto multiply = [&](const Term& term, const A* const(&w)[kPointers], int past)
-                              __attribute__((always_inline)) {
-                                Vec<A> row[V];
+    const auto multiply = [&](const Term& term, auto& w, int past) __attribute__((always_inline)) {
+      Vec<A> row[V];
 #pragma GCC unroll 8
-                                for (int v = 0; v < V; v++) row[v] = load<A>(x[v] + term.source);
+      for (int v = 0; v < V; v++) row[v] = load<A>(x[v] + term.source);
 #pragma GCC unroll 8
-                                for (int k = 0; k < K; k++) {
-                                  Vec<A> weight = broadcast<A>(w[k / 3][k % 3 * channel + past]);
-                                  if (V > 1) keep(weight);
+      for (int k = 0; k < K; k++) {
+        Vec<A> weight = broadcast<A>(w[k / 3][k % 3 * channel + past]);
+        if (V > 1) keep(weight);
 #pragma GCC unroll 8
-                                  for (int v = 0; v < V; v++) add_product<A>(sums[k][v], weight, row[v]);
-                                }
-                              };
-    const auto weights_of = [&](const Term& term, const A*(&w)[kPointers]) __attribute__((always_inline)) {
+        for (int v = 0; v < V; v++) add_product<A>(sums[k][v], weight, row[v]);
+      }
+    };
+    const auto weights_of = [&](const Term& term, auto& w) __attribute__((always_inline)) {
       w[0] = at.weights + term.weights;
 #pragma GCC unroll 3
       for (int k = 1; k < kPointers; k++) w[k] = w[k - 1] + 3 * channel, keep(w[k]);
