@@ -44,6 +44,10 @@ struct Window {
 // Of pixels: with AVX-512, which has 32 registers
 CONVLAB_INLINE constexpr bool slides_over_pixels(const InstructionSet& set) { return set.vector_bytes > 32; }
 
+constexpr int kTapsAtOnce = 9;  // whose sums wgrad keeps in registers
+// With sixteen registers: tiles have few places then, and sums would come and go too often
+CONVLAB_INLINE constexpr bool sums_taps(const InstructionSet& set) { return set.tile_pixels <= 8; }
+
 struct Depthwise {
   Product product;
   int channels, kernel_taps;  // taps: R S group
@@ -53,6 +57,7 @@ struct Depthwise {
   bool long_row = false;  // of planes: the window slides along one long row
   const Block* blocks = nullptr;
   int block_count = 0;
+  bool triples = true;  // else taps are all singles
   // Tiles read the source where it lies, and blocks know no padding; or a strip's rows are copied between zeros, which
   // stand for what taps read outside. A panel's positions are elements of a plane, taken apart by the stride, or pixels
   // of a vector each.

@@ -19,6 +19,7 @@ constexpr int64_t kTargetBytes = 256 << 10;  // of a strip of whole pixels: each
 constexpr int64_t kTurnedBytes = 16 << 10;  // of a vector of planes between zeros, which are turned into pixels
 constexpr int kLongestRow = 9;  // of a filter: its weights stay in registers
 constexpr int kLongRow = 12;  // vectors of the target: along fewer, bands are as fast
+constexpr int64_t kManyVectors = 8;  // of pixels: fewer fill only a few lines of a tile's places
 constexpr int kShortRow = 16;  // of the target: `direct` fills few of its lanes
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; of wgrad's slices, no more than these
 
@@ -67,6 +68,15 @@ inline bool has_pixel_window(const Problem& p) {
   return g.S == 5 || g.S == 7;
 }
 
+// Whether wgrad's tiles gain more by taps that share loads of x than by sums that stay in registers (sums_taps): with
+// large filters, 1.1 to 1.5 times, or few channels
+inline bool shares_loads(const Problem& p) {
+  const Conv2d& g = p.g;
+  const int64_t lanes = instruction_set().lanes(p.dtype);
+  return g.stride_h == 1 && g.stride_w == 1 &&
+         (g.R * g.S > kTapsAtOnce || (p.layouts.second && g.C > lanes && g.C < kManyVectors * lanes));
+}
+
 // What kernels take, and all it points to
 struct Tables {
   int lanes;
@@ -83,10 +93,11 @@ struct Tables {
     d.channels = g.C, d.group = g.Cg(), d.kernel_taps = g.R * g.S * d.group;
     const bool planes = d.group == 1 && ((p.pass == Pass::forward ? y : x).c != 1 || g.C == 1);
     d.long_row = planes && has_long_row(p);
+    d.triples = p.pass != Pass::wgrad || d.group > 1 || !sums_taps(instruction_set()) || shares_loads(p);
     const bool small = !d.long_row && turns(p);
     d.planes = planes && !small;
     if (d.planes) take_planes(g, backwards, same_type);
-    else take_pixels(p, backwards, same_type, small && p.pass == Pass::wgrad);
+    else take_pixels(p, backwards, same_type, small && p.pass == Pass::wgrad && (x.c != 1 || d.triples));
 
     Product& product = d.product;
     const bool in_place = !d.planes && d.source_in_place && d.target_in_place, wide = in_place && p.pass != Pass::wgrad;
@@ -183,7 +194,7 @@ struct Tables {
       return along.offsets[i + 1] - along.offsets[i] == along.places.from_step &&
              along.taps[i + 1] - along.taps[i] == between;
     };
-    const auto three = [&](int i) { return i + 2 < n && neighbours(i) && neighbours(i + 1); };
+    const auto three = [&](int i) { return d.triples && i + 2 < n && neighbours(i) && neighbours(i + 1); };
     Taps all{taps_.data() + taps_.size(), 0, 0, int64_t(between) * weight * d.group};
     for (const bool triples : {true, false})
       for (size_t j = 0; j < across.taps.size(); j++)

@@ -1,7 +1,7 @@
 // Depthwise wgrad: each tap's weight is the sum over all places of dy times the source under the tap.
 //
 // What it does    A tile's vectors of dy stay in registers while all taps go by, three at a time where one load of x
-//                 serves three; or taps' sums stay there while a row of places goes by. Places, blocks and panels are
+//                 serves three; or taps' sums stay there while places go by (wgrad_taps.h). Places, blocks and panels are
 //                 those of forward, or bands those of bands.h; filters of one row go along rows (along_row.h). Where
 //                 channels are read in memory, a tile's places meet a kilobyte of them before the next: whole lines,
 //                 one after another. Sums of a tap are vectors, of channels or of columns; the lanes of columns are
@@ -9,6 +9,7 @@
 //                 added up in their order: the same bits for any number of threads.
 // What bounds it  multiply-adds and memory, as forward.
 #include "cpu/conv2d/depthwise/along_row.h"
+#include "cpu/conv2d/depthwise/wgrad_taps.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
 
@@ -53,77 +54,31 @@ void wgrad_tile(const Taps& taps, const Groups<A, grouped>& groups, const A* x, 
     }
 }
 
-// The same over two places or more, of T triples whose sums stay in registers: each x is loaded once for three taps,
-// each dy once for all. With sixteen registers tiles have few places, and sums come and go too often: 1.2 to 1.7 times as
-// fast. Not so with fewer channels in memory than kManyVectors, of which a tile's places are a few whole lines.
-constexpr int kTriples = kManyRegisters ? 0 : 3, kRowPlaces = 28, kManyVectors = 8;
-template <class A, int T>
-void triples_wgrad(const Taps& taps, const A* x, int64_t step, const A* dy, int64_t dy_step, int count, A* sums) {
-  constexpr int L = kLanes<A>;
-  const A* from[T];
-  Vec<A> acc[T][3], grad[3];
-  const auto to = [&](int t, int k) __attribute__((always_inline)) {
-    return sums + (taps.list[t].weights + k * taps.weight_step) * L;
-  };
-#pragma GCC unroll 3
-  for (int t = 0; t < T; t++) {
-    from[t] = x + taps.list[t].source;
-#pragma GCC unroll 3
-    for (int k = 0; k < 3; k++) acc[t][k] = load<A>(to(t, k));
-  }
-  // The next x: under taps `first` to `last`, where dy is that of its place, which is grad[i], or of one or two before
-  const auto meet = [&](int i, int first, int last) __attribute__((always_inline)) {
-#pragma GCC unroll 3
-    for (int t = 0; t < T; t++) {
-      Vec<A> value = load<A>(from[t]);
-      from[t] += step;
-      keep(value);
-#pragma GCC unroll 3
-      for (int k = 0; k < 3; k++)
-        if (k >= first && k <= last) acc[t][k] += grad[(i + 3 - k) % 3] * value;
-    }
-  };
-  const auto next = [&](int i, int last) __attribute__((always_inline)) {
-    grad[i] = load<A>(dy), dy += dy_step;
-    meet(i, 0, last);
-  };
-  const auto end = [&](int i) __attribute__((always_inline)) { meet((i + 1) % 3, 1, 2), meet((i + 2) % 3, 2, 2); };
-  next(0, 0), next(1, 1);
-  for (count -= 2; count >= 3; count -= 3) next(2, 2), next(0, 2), next(1, 2);
-  if (count == 0) end(1);
-  else if (next(2, 2); count == 1) end(2);
-  else next(0, 2), end(0);
-#pragma GCC unroll 3
-  for (int t = 0; t < T; t++)
-#pragma GCC unroll 3
-    for (int k = 0; k < 3; k++) store<A>(to(t, k), acc[t][k]);
-}
-
 // Of so many vectors of channels, one behind another from `first` on, place after place
 template <class A, bool grouped>
 void wgrad_tiles(const Depthwise& d, const Taps& taps, const Groups<A, grouped>& groups, int64_t first, int vectors,
                  int count, const A* x, int64_t step, const A* dy, int64_t dy_step, A* sums) {
   constexpr int most = grouped ? kGroupPlaces : kPlaces, L = kLanes<A>;
   const int64_t channel = first_channel(d.channels, first, L);
-  const bool triples = !grouped && !taps.singles && taps.triples > 0 && taps.triples <= kTriples && count > most &&
-                       (vectors == 1 || vectors >= kManyVectors);
   for (int places; count > 0; count -= places, x += places * step, dy += places * dy_step) {
-    places = next_tile(count, triples ? kRowPlaces : most);
-    const auto each = [&](auto f) __attribute__((always_inline)) {
-      for (int v = 0; v < vectors; v++) {
-        const int64_t at = first_channel(d.channels, first + v, L) - channel;
-        f(x + at, dy + at, sums + int64_t(v) * d.kernel_taps * L);
-      }
-    };
-    if constexpr (kTriples > 0)
-      if (triples) {
-        const auto f = of_size<kTriples>(taps.triples, [](auto t) { return &triples_wgrad<A, t>; });
-        each([&](const A* x, const A* dy, A* sums) { f(taps, x, step, dy, dy_step, places, sums); });
-        continue;
-      }
+    places = next_tile(count, most);
     const auto f = of_size<most>(places, [](auto m) { return &wgrad_tile<A, grouped, m>; });
-    each([&](const A* x, const A* dy, A* sums) { f(taps, groups, x, step, dy, dy_step, sums); });
+    for (int v = 0; v < vectors; v++) {
+      const int64_t at = first_channel(d.channels, first + v, L) - channel;
+      f(taps, groups, x + at, step, dy + at, dy_step, sums + int64_t(v) * d.kernel_taps * L);
+    }
   }
+}
+
+// The same over a rectangle
+template <class A, bool grouped>
+void wgrad_rectangle(const Depthwise& d, const Taps& taps, const Groups<A, grouped>& groups, int64_t first, int vectors,
+                     const Rectangle& at, const A* x, const A* dy, A* sums) {
+  if constexpr (!grouped && sums_taps(kSet))
+    if (!d.triples) return wgrad_singles<A>(d, taps, first, vectors, at, x, dy, sums);
+  for (int row = 0; row < at.rows; row++)
+    wgrad_tiles<A>(d, taps, groups, first, vectors, at.columns, x + row * at.x_row, at.x_column, dy + row * at.dy_row,
+                   at.dy_column, sums);
 }
 
 template <class A> void add(const A* from, int64_t count, A* to) {
@@ -149,8 +104,10 @@ void wgrad_pixels_of(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums
     const int64_t last = first + d.vectors_per_piece < vectors ? first + d.vectors_per_piece : vectors;
     clear(sums + (slice * vectors + first) * size, (last - first) * size);
     for (int64_t strip = strips * slice / d.slices; strip < strips * (slice + 1) / d.slices; strip++)
-      for (int64_t vector = first; vector < last; vector += at_once) {
-        const int count = int(last - vector < at_once ? last - vector : at_once);
+      for (int64_t vector = first, count; vector < last; vector += count) {
+        const int left = int(last - vector);
+        count = at_once > 1 && left > 1 ? int(round_up(next_tile(left, at_once), 2)) : 1;  // whole lines
+        if (count > left) count = left;
         const int channel = first_channel(d.channels, vector, L);
         const Reach reach(d, strip);
         const Strip& s = reach.strip;
@@ -173,12 +130,11 @@ void wgrad_pixels_of(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums
         };
         clear(bench.sums, count * size);
         int64_t terms = 0;
-        each_run(d, s, from, grad,
-                 [&](const Taps& taps, int places, const A* x, int64_t step, const A* dy, int64_t dy_step) {
-                   wgrad_tiles<A>(d, taps, groups, vector, count, places, x, step, dy, dy_step, bench.sums);
-                   terms += places;
-                   if (terms >= kChunk) put_aside(), terms = 0;
-                 });
+        each_rectangle(d, s, from, grad, [&](const Taps& taps, const Rectangle& at, const A* x, const A* dy) {
+          wgrad_rectangle<A>(d, taps, groups, vector, count, at, x, dy, bench.sums);
+          terms += at.rows * at.columns;
+          if (terms >= kChunk) put_aside(), terms = 0;
+        });
         put_aside();
       }
   }
@@ -300,8 +256,9 @@ void wgrad_planes(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums, i
       for (int q = 0; q < columns && !d.window.rows; q += L) {
         const bool last = q + L > columns;
         if (last && columns > L) q = columns - L;
-        wgrad_tiles<A>(d, block.taps, Groups<A, false>(1), 0, 1, r.count, from.at(r.from, q), r.from_step * from.row,
-                       grad.at(r.at, q), grad.row, bench.sums + (last ? size : 0));
+        wgrad_rectangle<A>(d, block.taps, Groups<A, false>(1), 0, 1,
+                           {1, r.count, 0, r.from_step * from.row, 0, grad.row}, from.at(r.from, q), grad.at(r.at, q),
+                           bench.sums + (last ? size : 0));
       }
       add(bench.sums, 2 * size, bench.total);
     }
