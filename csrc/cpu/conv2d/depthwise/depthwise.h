@@ -44,9 +44,8 @@ struct Window {
 // Of pixels: with AVX-512, which has 32 registers
 CONVLAB_INLINE constexpr bool slides_over_pixels(const InstructionSet& set) { return set.vector_bytes > 32; }
 
-constexpr int kTapsAtOnce = 9;  // whose sums wgrad keeps in registers
-// With sixteen registers: tiles have few places then, and sums would come and go too often
-CONVLAB_INLINE constexpr bool sums_taps(const InstructionSet& set) { return set.tile_pixels <= 8; }
+constexpr int kTapsAtOnce = 9;  // that rectangles have in registers (rectangles.h)
+CONVLAB_INLINE constexpr bool in_rectangles(const InstructionSet& set) { return set.tile_pixels <= 8; }
 
 struct Depthwise {
   Product product;

@@ -16,6 +16,7 @@
 //                 multiplies as well: 10 moves for 21 multiply-adds.
 #include "cpu/conv2d/depthwise/along_row.h"
 #include "cpu/conv2d/depthwise/pixel_bands.h"
+#include "cpu/conv2d/depthwise/rectangles.h"
 #include "cpu/conv2d/depthwise/wide_tiles.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
@@ -138,31 +139,46 @@ void pixels_in_place(const Depthwise& d, const Groups<A, grouped>& groups, const
   constexpr int L = kLanes<A>;
   const Strides &from = d.product.source, &to = d.product.target;
   const int64_t vector_stride = int64_t(d.kernel_taps) * L;
+  const Lens<const A> x{source, from.h, from.w, 0};
+  const Lens<A> y{target, to.h, to.w, 0};
+  if constexpr (!grouped && in_rectangles(kSet))
+    if (!d.triples) {
+      for (int vector = first, count; vector < last; vector += count) {
+        count = vectors_of_turn(last - vector, kVectorsAtOnce);
+        each_rectangle(d, s, x, y, [&](const Taps& taps, const Rectangle& at, const A* x, A* y) {
+          const auto f = of_size<kTapsAtOnce + 1>(taps.singles + 1, [](auto t) { return &forward_taps<A, t - 1>; });
+          for (int v = vector; v < vector + count; v++) {
+            const int channel = first_channel(d.channels, v, L);
+            f(taps.list, at, d.ending, x + channel, weights + v * vector_stride, bias + channel, y + channel);
+          }
+        });
+      }
+      return;
+    }
   const int whole = last < d.channels / L ? last : d.channels / L;  // vectors before one that covers part of another
-  each_run(d, s, Lens<const A>{source, from.h, from.w, 0}, Lens<A>{target, to.h, to.w, 0},
-           [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
-             if (grouped || whole < 2) {
-               for (int v = first; v < last; v++) {
-                 const int channel = first_channel(d.channels, v, L);
-                 tiles<A>(taps, groups, d.ending, count, x + channel, step, weights + v * vector_stride, bias + channel,
-                          y + channel, y_step, L);
-               }
-               return;
-             }
-             const int most = widest(taps);
-             for (int places; count > 0; count -= places, x += places * step, y += places * y_step) {
-               places = next_tile(count, wide_places(most));
-               for (int v = first, wide; v < last; v += wide) {
-                 wide = v + most <= whole ? most : v + 2 <= whole ? 2 : 1;
-                 const int channel = first_channel(d.channels, v, L);
-                 const auto f = (wide == kWide ? wide_tile_of<A, kWide>(places)
-                                 : wide == 2   ? wide_tile_of<A, 2>(places)
-                                               : wide_tile_of<A, 1>(places));
-                 f(taps, d.ending, x + channel, step, weights + v * vector_stride, vector_stride, bias + channel,
-                   y + channel, y_step);
-               }
-             }
-           });
+  each_run(d, s, x, y, [&](const Taps& taps, int count, const A* x, int64_t step, A* y, int64_t y_step) {
+    if (grouped || whole < 2) {
+      for (int v = first; v < last; v++) {
+        const int channel = first_channel(d.channels, v, L);
+        tiles<A>(taps, groups, d.ending, count, x + channel, step, weights + v * vector_stride, bias + channel,
+                 y + channel, y_step, L);
+      }
+      return;
+    }
+    const int most = widest(taps);
+    for (int places; count > 0; count -= places, x += places * step, y += places * y_step) {
+      places = next_tile(count, wide_places(most));
+      for (int v = first, wide; v < last; v += wide) {
+        wide = v + most <= whole ? most : v + 2 <= whole ? 2 : 1;
+        const int channel = first_channel(d.channels, v, L);
+        const auto f = (wide == kWide ? wide_tile_of<A, kWide>(places)
+                        : wide == 2   ? wide_tile_of<A, 2>(places)
+                                      : wide_tile_of<A, 1>(places));
+        f(taps, d.ending, x + channel, step, weights + v * vector_stride, vector_stride, bias + channel, y + channel,
+          y_step);
+      }
+    }
+  });
 }
 
 // The pieces [begin, end): images x strips x parts of the vectors of channels. weights [vectors, R S, L]; bias [channels,

@@ -1,7 +1,7 @@
 // Depthwise wgrad: each tap's weight is the sum over all places of dy times the source under the tap.
 //
 // What it does    A tile's vectors of dy stay in registers while all taps go by, three at a time where one load of x
-//                 serves three; or taps' sums stay there while places go by (wgrad_taps.h). Places, blocks and panels are
+//                 serves three; or taps' sums stay there while places go by (rectangles.h). Places, blocks and panels are
 //                 those of forward, or bands those of bands.h; filters of one row go along rows (along_row.h). Where
 //                 channels are read in memory, a tile's places meet a kilobyte of them before the next: whole lines,
 //                 one after another. Sums of a tap are vectors, of channels or of columns; the lanes of columns are
@@ -9,7 +9,7 @@
 //                 added up in their order: the same bits for any number of threads.
 // What bounds it  multiply-adds and memory, as forward.
 #include "cpu/conv2d/depthwise/along_row.h"
-#include "cpu/conv2d/depthwise/wgrad_taps.h"
+#include "cpu/conv2d/depthwise/rectangles.h"
 
 namespace convlab::CONVLAB_ISA::depthwise {
 
@@ -74,11 +74,11 @@ void wgrad_tiles(const Depthwise& d, const Taps& taps, const Groups<A, grouped>&
 template <class A, bool grouped>
 void wgrad_rectangle(const Depthwise& d, const Taps& taps, const Groups<A, grouped>& groups, int64_t first, int vectors,
                      const Rectangle& at, const A* x, const A* dy, A* sums) {
-  if constexpr (!grouped && sums_taps(kSet))
+  if constexpr (!grouped && in_rectangles(kSet))
     if (!d.triples) return wgrad_singles<A>(d, taps, first, vectors, at, x, dy, sums);
   for (int row = 0; row < at.rows; row++)
-    wgrad_tiles<A>(d, taps, groups, first, vectors, at.columns, x + row * at.x_row, at.x_column, dy + row * at.dy_row,
-                   at.dy_column, sums);
+    wgrad_tiles<A>(d, taps, groups, first, vectors, at.columns, x + row * at.x_row, at.x_column, dy + row * at.y_row,
+                   at.y_column, sums);
 }
 
 template <class A> void add(const A* from, int64_t count, A* to) {
@@ -105,9 +105,7 @@ void wgrad_pixels_of(const Depthwise& d, const T* dy, const T* x, acc_t<T>* sums
     clear(sums + (slice * vectors + first) * size, (last - first) * size);
     for (int64_t strip = strips * slice / d.slices; strip < strips * (slice + 1) / d.slices; strip++)
       for (int64_t vector = first, count; vector < last; vector += count) {
-        const int left = int(last - vector);
-        count = at_once > 1 && left > 1 ? int(round_up(next_tile(left, at_once), 2)) : 1;  // whole lines
-        if (count > left) count = left;
+        count = vectors_of_turn(int(last - vector), at_once);
         const int channel = first_channel(d.channels, vector, L);
         const Reach reach(d, strip);
         const Strip& s = reach.strip;

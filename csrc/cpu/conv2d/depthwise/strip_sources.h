@@ -24,6 +24,12 @@ constexpr int kGroupPlaces = 7;  // where moving lanes takes as long as a multip
 // The next tile's places, of `left`: as many as fit, but for two tiles of nearly equal size at the end
 inline int next_tile(int left, int most) { return left >= 2 * most ? most : left > most ? (left + 1) / 2 : left; }
 
+// The next vectors of channels that are met together, of `left`: whole lines, and about as many each time
+inline int vectors_of_turn(int left, int most) {
+  const int lines = most > 1 ? int(round_up(next_tile(left, most), 2)) : 1;
+  return lines < left ? lines : left;
+}
+
 // Which channels meet. By itself, a channel meets its own; in groups, every lane meets lane i of its group, for each i.
 template <class A, bool grouped> struct Groups {
   static constexpr int size = 1;
