@@ -3,12 +3,12 @@
 //
 // What it does    Three taps that lie along a tile share its loads: M + 2 of them feed 3 M multiply-adds, with three
 //                 vectors of weights in registers. The other taps load for themselves. channels_last is read where it
-//                 lies, by pixel_bands.h, or in wide_tiles.h of a few places and vectors of channels; places come
-//                 sorted by the taps that reach them, so padding costs nothing. Where many taps read pixels so far apart
-//                 that the L1 would not hold them, for other types and for planes, a strip's rows are first copied
-//                 between zeros. A vector of small planes is turned into pixels on the way, and back: rows of seven
-//                 elements would leave most lanes without work. In groups, every lane meets the channels of its group
-//                 one after another, each moved to all lanes of the group first; what a place loads and moves serves
+//                 lies, by pixel_bands.h, with a stride in rectangles.h, or in wide_tiles.h of a few places and vectors of
+//                 channels; places come sorted by the taps that reach them, so padding costs nothing. Where many taps read
+//                 pixels so far apart that the L1 would not hold them, for other types and for planes, a strip's rows are
+//                 first copied between zeros. A vector of small planes is turned into pixels on the way, and back: rows of
+//                 seven elements would leave most lanes without work. In groups, every lane meets the channels of its
+//                 group one after another, each moved to all lanes of the group first; what a place loads and moves serves
 //                 three taps.
 // Against direct  a third to a half of the loads, and channels_last without gathering. Groups fill a vector together.
 // What bounds it  multiply-adds and memory, about alike for 3 x 3. For planes, loads astride two cache lines;

@@ -54,15 +54,23 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
     constexpr int kPointers = (K + 2) / 3;  // to weights of every third channel: an address has room for two more
     // A step, whose weights lie `past` behind `w`
     const auto multiply = [&](const Term& term, auto& w, int past) __attribute__((always_inline)) {
-      Vec<A> row[V];
+      // The fewer of both stay in registers, rows or weights, and each of the others meets them all
+      constexpr int kHeld = V <= K ? V : K, kOthers = V <= K ? K : V;
+      const auto row = [&](int v) __attribute__((always_inline)) { return load<A>(x[v] + term.source); };
+      const auto weight = [&](int k)
+                              __attribute__((always_inline)) { return broadcast<A>(w[k / 3][k % 3 * channel + past]); };
+      Vec<A> held[kHeld];
 #pragma GCC unroll 8
-      for (int v = 0; v < V; v++) row[v] = load<A>(x[v] + term.source);
+      for (int i = 0; i < kHeld; i++) held[i] = V <= K ? row(i) : weight(i);
 #pragma GCC unroll 8
-      for (int k = 0; k < K; k++) {
-        Vec<A> weight = broadcast<A>(w[k / 3][k % 3 * channel + past]);
-        if (V > 1) keep(weight);
+      for (int j = 0; j < kOthers; j++) {
+        Vec<A> other = V <= K ? weight(j) : row(j);
+        if (kHeld > 1) keep(other);
 #pragma GCC unroll 8
-        for (int v = 0; v < V; v++) add_product<A>(sums[k][v], weight, row[v]);
+        for (int i = 0; i < kHeld; i++) {
+          if constexpr (V <= K) add_product<A>(sums[j][i], other, held[i]);
+          else add_product<A>(sums[i][j], held[i], other);
+        }
       }
     };
     const auto weights_of = [&](const Term& term, auto& w) __attribute__((always_inline)) {

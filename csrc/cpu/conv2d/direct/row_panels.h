@@ -63,20 +63,22 @@ Field<A> look(const RowProduct& rp, const T* source, const Strip& s, int channel
   const int64_t length = rp.panel.length(), channel = rows * length, image = channels * channel,
                 turned_length = round_up(p.columns.source, kLanes<A>);
   for (; zeroed < image * (s.n1 - s.n0) + kLanes<A>; zeroed++) panel[zeroed] = 0;
+  // As memory has them: the rows of a channel one after another, or all channels of a row
+  const bool turn = p.source.c == 1 && p.source.w != 1;
+  const int outer = turn ? rows : channels, inner = turn ? channels : rows;
   for (int n = s.n0; n < s.n1; n++)
-    for (int row = 0; row < rows; row++) {
-      const int h = first + row;
-      const T* const from = source + n * p.source.n + h * p.source.h;
-      const bool inside = h >= 0 && h < p.rows.source, turn = p.source.c == 1 && p.source.w != 1;
-      if (inside && turn) transpose_in(from, p.source.w, p.columns.source, channels, turned, turned_length);
-      for (int c = 0; c < channels; c++) {
+    for (int i = 0; i < outer; i++)
+      for (int j = 0; j < inner; j++) {
+        const int row = turn ? i : j, c = turn ? j : i, h = first + row;
+        const T* const from = source + n * p.source.n + h * p.source.h;
+        const bool inside = h >= 0 && h < p.rows.source;
         A* const to = panel + (n - s.n0) * image + c * channel + row * length;
+        if (inside && turn && c == 0) transpose_in(from, p.source.w, p.columns.source, channels, turned, turned_length);
         if (!inside)
-          for (int i = 0; i < length; i++) to[i] = 0;
+          for (int k = 0; k < length; k++) to[k] = 0;
         else if (turn) take_row(rp.panel, turned + c * turned_length, 1, p.columns.source, to);
         else take_row(rp.panel, from + c * p.source.c, p.source.w, p.columns.source, to);
       }
-    }
   return {panel, image, channel, length, s.n0, first};
 }
 
