@@ -20,6 +20,7 @@ constexpr int64_t kTurnedBytes = 16 << 10;  // of a vector of planes between zer
 constexpr int kLongestRow = 9;  // of a filter: its weights stay in registers
 constexpr int kLongRow = 12;  // vectors of the target: along fewer, bands are as fast
 constexpr int64_t kManyVectors = 8;  // of pixels: fewer fill only a few lines of a tile's places
+constexpr int kLongRowOfPixels = 20;  // of the target
 constexpr int kShortRow = 16;  // of the target: `direct` fills few of its lanes
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; of wgrad's slices, no more than these
 
@@ -69,16 +70,17 @@ inline bool has_pixel_window(const Problem& p) {
 }
 
 // Whether kernels take rectangles of places rather than tiles, where taps come in triples that share loads of x. Measured
-// with AVX2: with a stride 1.1 to 2.3 times as fast; without one 0.7 to 1.2 times forward, and in wgrad 1.1 to 1.8 times,
-// but 0.6 to 0.9 times with large filters or few channels. Of these only wgrad with a stride gains.
+// with AVX2, eight images. Forward and dgrad with a stride: 1.1 to 1.5 times as fast; without one 1.15 to 1.6 times along
+// rows of 20 and more with 128 channels and more, else 0.65 to 1.1 times. wgrad: with a stride 1.2 to 2.3 times, without one
+// 1.1 to 1.8 times, but 0.6 to 0.9 times with large filters or few channels.
 inline bool in_rectangles(const Problem& p, bool in_place) {
   const Conv2d& g = p.g;
-  const int64_t lanes = instruction_set().lanes(p.dtype);
-  const bool steps = g.stride_h > 1 || g.stride_w > 1, small = g.R * g.S <= kTapsAtOnce,
-             many = g.C >= kManyVectors * lanes;
+  const int64_t vectors = g.C / instruction_set().lanes(p.dtype);
+  const bool steps = g.stride_h > 1 || g.stride_w > 1, small = g.R * g.S <= kTapsAtOnce, many = vectors >= kManyVectors;
   if (!in_rectangles(instruction_set()) || g.Cg() != 1) return false;
-  if (p.pass != Pass::wgrad) return in_place && steps && small && many;
-  return steps || (small && (!p.layouts.second || g.C <= lanes || many));
+  if (p.pass == Pass::wgrad) return steps || (small && (!p.layouts.second || vectors <= 1 || many));
+  const bool long_rows = (p.pass == Pass::dgrad ? g.W : g.Q) >= kLongRowOfPixels;
+  return in_place && small && (steps ? many : long_rows && vectors >= kVectorsAtOnce);
 }
 
 // What kernels take, and all it points to
