@@ -40,7 +40,6 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
   for (int k = 0; k < K; k++)
 #pragma GCC unroll 8
     for (int v = 0; v < V; v++) sums[k][v] = broadcast<A>(at.bias[k]);
-  const int64_t channel = at.weight_channel;
   const A* x[V];
 #pragma GCC unroll 8
   for (int v = 0; v < V; v++) {
@@ -51,46 +50,24 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
   }
   for (int64_t begin = 0, end; begin < at.term_count; begin = end) {
     end = begin + kChunk < at.term_count ? begin + kChunk : at.term_count;
-    constexpr int kPointers = (K + 2) / 3;  // to weights of every third channel: an address has room for two more
+    using Weights = Channels<A, K>;
     // A step, whose weights lie `past` behind `w`
-    const auto multiply = [&](const Term& term, auto& w, int past) __attribute__((always_inline)) {
-      // The fewer of both stay in registers, rows or weights, and each of the others meets them all
-      constexpr int kHeld = V <= K ? V : K, kOthers = V <= K ? K : V;
-      const auto row = [&](int v) __attribute__((always_inline)) { return load<A>(x[v] + term.source); };
-      const auto weight = [&](int k)
-                              __attribute__((always_inline)) { return broadcast<A>(w[k / 3][k % 3 * channel + past]); };
-      Vec<A> held[kHeld];
-#pragma GCC unroll 8
-      for (int i = 0; i < kHeld; i++) held[i] = V <= K ? row(i) : weight(i);
-#pragma GCC unroll 8
-      for (int j = 0; j < kOthers; j++) {
-        Vec<A> other = V <= K ? weight(j) : row(j);
-        if (kHeld > 1) keep(other);
-#pragma GCC unroll 8
-        for (int i = 0; i < kHeld; i++) {
-          if constexpr (V <= K) add_product<A>(sums[j][i], other, held[i]);
-          else add_product<A>(sums[i][j], held[i], other);
-        }
-      }
-    };
-    const auto weights_of = [&](const Term& term, auto& w) __attribute__((always_inline)) {
-      w[0] = at.weights + term.weights;
-#pragma GCC unroll 3
-      for (int k = 1; k < kPointers; k++) w[k] = w[k - 1] + 3 * channel, keep(w[k]);
+    const auto multiply = [&](const Term& term, const Weights& w, int past) __attribute__((always_inline)) {
+      add_products<A>(
+          sums, [&](int k) __attribute__((always_inline)) { return broadcast<A>(w.at(k)[past]); },
+          [&](int v) __attribute__((always_inline)) { return load<A>(x[v] + term.source); });
     };
     const Term *t = at.terms + begin, *const last = at.terms + end;
-    const A* w[kPointers];
     if constexpr (kSteps > 1 && K * V > 8)  // smaller tiles wait for their sums
       if (at.in_order) {
-        weights_of(*t, w);
+        Weights w(at.weights + t->weights, at.weight_channel);
         for (const Term* const few = last - (end - begin) % kTermsAtOnce; t != few; t += kTermsAtOnce) {
 #pragma GCC unroll 8
           for (int i = 0; i < kTermsAtOnce; i++) multiply(t[i], w, i);
-#pragma GCC unroll 3
-          for (int k = 0; k < kPointers; k++) w[k] += kTermsAtOnce, keep(w[k]);
+          w.move(kTermsAtOnce);
         }
       }
-    for (; t != last; t++) weights_of(*t, w), multiply(*t, w, 0);
+    for (; t != last; t++) multiply(*t, Weights(at.weights + t->weights, at.weight_channel), 0);
     if (end == at.term_count) break;
 #pragma GCC unroll 8
     for (int k = 0; k < K; k++)

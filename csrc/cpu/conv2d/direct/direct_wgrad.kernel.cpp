@@ -27,17 +27,11 @@ void wgrad_tile(const Steps& steps, const A* dy, int64_t dy_channel, const A* x,
   const A* from[V];
 #pragma GCC unroll 9
   for (int v = 0; v < V; v++) from[v] = x + places[v];
-  const auto add = [&](const Step& step, auto loaded) {
-    Vec<A> value[V];
-#pragma GCC unroll 9
-    for (int v = 0; v < V; v++) value[v] = loaded(from[v] + step.x);
-#pragma GCC unroll 8
-    for (int k = 0; k < K; k++) {
-      Vec<A> grad = loaded(dy + k * dy_channel + step.dy);
-      if (V > 1) keep(grad);
-#pragma GCC unroll 9
-      for (int v = 0; v < V; v++) acc[k][v] += grad * value[v];
-    }
+  const auto add = [&](const Step& step, auto loaded) __attribute__((always_inline)) {
+    const Channels<A, K> grads(dy + step.dy, dy_channel);
+    add_products<A>(
+        acc, [&](int k) __attribute__((always_inline)) { return loaded(grads.at(k)); },
+        [&](int v) __attribute__((always_inline)) { return loaded(from[v] + step.x); });
   };
   for (int i = 0; i < steps.whole_count; i++) add(steps.whole[i], [](const A* at) { return load<A>(at); });
   if (steps.bounded)
@@ -64,16 +58,16 @@ template <class A, class T>
 void take_grad(const T* dy, const Strides& strides, int images, int channels, int rows, int columns, A* panel) {
   constexpr int L = kLanes<A>;
   const int64_t length = round_up(columns, L), channel = rows * length;
-  for (int n = 0; n < images; n++, panel += channels * channel)
-    for (int row = 0; row < rows; row++) {
-      const T* const from = dy + n * strides.n + row * strides.h;
-      if (strides.c == 1 && strides.w != 1)
-        transpose_in(from, strides.w, columns, channels, panel + row * length, channel);
-      else
-        for (int k = 0; k < channels; k++)
-          for (int q = 0; q < columns; q += L)
-            store<A>(panel + k * channel + row * length + q, load_some<A>(from + k * strides.c + q, columns - q));
-    }
+  const bool turn = strides.c == 1 && strides.w != 1;
+  for (int n = 0; n < images; n++, dy += strides.n, panel += channels * channel) {
+    for (int row = 0; row < rows && turn; row++)
+      transpose_in(dy + row * strides.h, strides.w, columns, channels, panel + row * length, channel);
+    for (int k = 0; k < channels && !turn; k++)
+      for (int row = 0; row < rows; row++)
+        for (int q = 0; q < columns; q += L)
+          store<A>(panel + k * channel + row * length + q,
+                   load_some<A>(dy + k * strides.c + row * strides.h + q, columns - q));
+  }
 }
 
 // sums [count, L] -> out [count]: L of them are turned and added at a time

@@ -84,6 +84,44 @@ Field<A> look(const RowProduct& rp, const T* source, const Strip& s, int channel
 
 constexpr int kSums = kTilePixels * kTileVectors;  // registers for sums
 
+// Where K channels lie, `channel` elements apart: every third has its address in a register, which has room for two more
+template <class A, int K> struct Channels {
+  const A* every_third[(K + 2) / 3];
+  int64_t channel;
+
+  CONVLAB_INLINE Channels(const A* first, int64_t channel) : every_third{first}, channel(channel) {
+#pragma GCC unroll 3
+    for (int i = 1; i < (K + 2) / 3; i++) every_third[i] = every_third[i - 1] + 3 * channel, keep(every_third[i]);
+  }
+  CONVLAB_INLINE const A* at(int k) const { return every_third[k / 3] + k % 3 * channel; }
+  CONVLAB_INLINE void move(int elements) {
+#pragma GCC unroll 3
+    for (int i = 0; i < (K + 2) / 3; i++) every_third[i] += elements, keep(every_third[i]);
+  }
+};
+
+// sums[k][v] += first(k) * second(v). The fewer of both stay in registers, and each of the others meets them all: of one
+// alone a multiply-add loads itself.
+template <class A, int K, int V, class First, class Second>
+CONVLAB_INLINE void add_products(Vec<A> (&sums)[K][V], First first, Second second) {
+  constexpr bool by_first = K < V;
+  constexpr int kHeld = by_first ? K : V, kOthers = by_first ? V : K;
+  Vec<A> held[kHeld];
+#pragma GCC unroll 9
+  for (int i = 0; i < kHeld; i++) held[i] = by_first ? first(i) : second(i);
+#pragma GCC unroll 9
+  for (int j = 0; j < kOthers; j++) {
+    Vec<A> other = by_first ? second(j) : first(j);
+    if (kHeld > 1) keep(other);
+#pragma GCC unroll 9
+    for (int i = 0; i < kHeld; i++) {
+      Vec<A>& sum = sums[by_first ? i : j][by_first ? j : i];
+      if (kHeld > 1) add_product<A>(sum, held[i], other);
+      else sum += held[i] * other;
+    }
+  }
+}
+
 template <int N> using number = std::integral_constant<int, N>;
 
 // f(K, V), whose sums are K times V vectors, where these fit
