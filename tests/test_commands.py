@@ -57,6 +57,8 @@ LESS = {
     "make test-versions": 'ARGS="--here tests/test_flops.py"',
     "make bench": 'ARGS="conv lenet-c3 --quick --no-save"',
     "make mutants": 'ARGS="--sample 2"',
+    "python -m convlab.bench cpu conv bf16": "lenet-c3 --quick --no-save",
+    "python -m convlab.bench cpu conv bfloat16": "lenet-c3 --quick --no-save",
     "python -m convlab.bench survey --sample 100": "--sample 2 --quick --no-save",
     "python -m convlab.bench models": "squeezenet1_1 inference nchw --threads 1 --quick --no-save",
     "make sanitize": 'ARGS="-k watched"',
