@@ -44,7 +44,8 @@ struct Window {
 // Of pixels: with AVX-512, which has 32 registers
 CONVLAB_INLINE constexpr bool slides_over_pixels(const InstructionSet& set) { return set.vector_bytes > 32; }
 
-constexpr int kTapsAtOnce = 9;  // that rectangles have in registers (rectangles.h)
+// Of pixels and planes over rectangles (rectangles.h): with sixteen registers
+constexpr int kTapsAtOnce = 9;
 CONVLAB_INLINE constexpr bool in_rectangles(const InstructionSet& set) { return set.tile_pixels <= 8; }
 
 struct Depthwise {
@@ -56,7 +57,7 @@ struct Depthwise {
   bool long_row = false;  // of planes: the window slides along one long row
   const Block* blocks = nullptr;
   int block_count = 0;
-  bool triples = true;  // else taps are all singles
+  bool in_rectangles = false;  // and taps are all singles
   // Tiles read the source where it lies, and blocks know no padding; or a strip's rows are copied between zeros, which
   // stand for what taps read outside. A panel's positions are elements of a plane, taken apart by the stride, or pixels
   // of a vector each.

@@ -142,7 +142,7 @@ void pixels_in_place(const Depthwise& d, const Groups<A, grouped>& groups, const
   const Lens<const A> x{source, from.h, from.w, 0};
   const Lens<A> y{target, to.h, to.w, 0};
   if constexpr (!grouped && in_rectangles(kSet))
-    if (!d.triples) {
+    if (d.in_rectangles) {
       for (int vector = first, count; vector < last; vector += count) {
         count = vectors_of_turn(last - vector, kVectorsAtOnce);
         each_rectangle(d, s, x, y, [&](const Taps& taps, const Rectangle& at, const A* x, A* y) {

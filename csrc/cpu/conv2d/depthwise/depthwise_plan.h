@@ -99,11 +99,11 @@ struct Tables {
     d.channels = g.C, d.group = g.Cg(), d.kernel_taps = g.R * g.S * d.group;
     const bool planes = d.group == 1 && ((p.pass == Pass::forward ? y : x).c != 1 || g.C == 1);
     d.long_row = planes && has_long_row(p);
-    d.triples = !in_rectangles(p, same_type && g.C >= lanes && x.c == 1 && y.c == 1);
+    d.in_rectangles = in_rectangles(p, same_type && g.C >= lanes && x.c == 1 && y.c == 1);
     const bool small = !d.long_row && turns(p);
     d.planes = planes && !small;
     if (d.planes) take_planes(g, backwards, same_type);
-    else take_pixels(p, backwards, same_type, small && p.pass == Pass::wgrad && (x.c != 1 || d.triples));
+    else take_pixels(p, backwards, same_type, small && p.pass == Pass::wgrad && (x.c != 1 || !d.in_rectangles));
 
     Product& product = d.product;
     const bool in_place = !d.planes && d.source_in_place && d.target_in_place, wide = in_place && p.pass != Pass::wgrad;
@@ -200,7 +200,7 @@ struct Tables {
       return along.offsets[i + 1] - along.offsets[i] == along.places.from_step &&
              along.taps[i + 1] - along.taps[i] == between;
     };
-    const auto three = [&](int i) { return d.triples && i + 2 < n && neighbours(i) && neighbours(i + 1); };
+    const auto three = [&](int i) { return !d.in_rectangles && i + 2 < n && neighbours(i) && neighbours(i + 1); };
     Taps all{taps_.data() + taps_.size(), 0, 0, int64_t(between) * weight * d.group};
     for (const bool triples : {true, false})
       for (size_t j = 0; j < across.taps.size(); j++)

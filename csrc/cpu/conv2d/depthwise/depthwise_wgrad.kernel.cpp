@@ -75,7 +75,7 @@ template <class A, bool grouped>
 void wgrad_rectangle(const Depthwise& d, const Taps& taps, const Groups<A, grouped>& groups, int64_t first, int vectors,
                      const Rectangle& at, const A* x, const A* dy, A* sums) {
   if constexpr (!grouped && in_rectangles(kSet))
-    if (!d.triples) return wgrad_singles<A>(d, taps, first, vectors, at, x, dy, sums);
+    if (d.in_rectangles) return wgrad_singles<A>(d, taps, first, vectors, at, x, dy, sums);
   for (int row = 0; row < at.rows; row++)
     wgrad_tiles<A>(d, taps, groups, first, vectors, at.columns, x + row * at.x_row, at.x_column, dy + row * at.y_row,
                    at.y_column, sums);

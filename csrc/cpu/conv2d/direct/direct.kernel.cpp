@@ -25,11 +25,10 @@ template <class A> struct Tiles {
   int64_t term_count;
   bool in_order;  // weights of a term lie behind those of the term before
   const A* panel;
-  const A *weights, *bias;  // of the first channel
-  int64_t weight_channel;
-  A* target;
-  int64_t target_channel;
+  int64_t weight_channel, target_channel;
   Ending ending;
+  const A *weights = nullptr, *bias = nullptr;  // of the first channel
+  A* target = nullptr;
 };
 
 // K target channels times V vectors
@@ -203,8 +202,7 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
       const bool in_order = term_count > 0 && terms[term_count - 1].weights - terms[0].weights == term_count - 1;
       for (int64_t begin = 0; begin < count; begin += block) {
         const int64_t end = begin + block < count ? begin + block : count;
-        Tiles<A> at{terms,   term_count,      in_order, field.data, nullptr,
-                    nullptr, rp.filters.lane, nullptr,  strides.c,  rp.ending};
+        Tiles<A> at{terms, term_count, in_order, field.data, rp.filters.lane, strides.c, rp.ending};
         for (int k = first_channel, channels; k < end_channel; k += channels) {
           channels = channels_of_tile(end_channel - k, kSums);
           at.weights = weights + k * rp.filters.lane, at.bias = bias + k;
