@@ -71,6 +71,8 @@ template <class T> CONVLAB_INLINE void keep(T*& p) {
   p = copy;
 }
 
+CONVLAB_INLINE void keep(int64_t& index) { asm("" : "+r"(index)); }
+
 // Keeps v in a register: loading it again for every multiply-add would take more of the load ports than there is
 template <class V> CONVLAB_INLINE void keep(V& v) {
   V copy = v;

@@ -124,6 +124,7 @@ CONVLAB_TUNED void tile(const Panel<A>& p, const Chunk& chunk, int64_t first) {
 #pragma GCC unroll 4
       for (int v = 0; v < kAddresses; v++) rows[v] = w + v * vector_stride;
       for (; left >= kSteps; left -= kSteps, at += kSteps * step) {
+        keep(at);  // one index of the pixels' addresses: they would take an addition each
 #pragma GCC unroll 4
         for (int i = 0; i < kSteps; i++)
           multiply([&](int v)
