@@ -191,7 +191,8 @@ void run_group(const RowProduct& rp, const Strip& s, const Field<acc_t<T>>& fiel
               (n - field.n0) * field.image + (vertical.tap_count ? row.base - field.row0 : 0) * field.row;
           const int64_t to = (n - target.n0) * strides.n + (row.at - target.row0) * strides.h;
           for (int q = 0; q < across.count; q += L) {
-            if (rp.in_place && q + L > across.count) q = across.count - L;  // nothing lies behind a row in memory
+            // A row's last vector begins in the one before: a whole one is stored at once, and in memory nothing lies behind
+            if (across.count >= L && q + L > across.count) q = across.count - L;
             b.slots[count++] = {from + q, to + (across.at + int64_t(q) * across.at_step) * strides.w,
                                 across.count - q < L ? across.count - q : L};
           }
