@@ -238,6 +238,16 @@ template <class A> CONVLAB_INLINE void store_part(A* p, Vec<A> v, int first, int
 #endif
 }
 
+// Neighbouring elements. The last vector begins in the one before, if there is one.
+template <class A, class T> CONVLAB_INLINE void copy_row(const T* from, int count, A* to) {
+  constexpr int L = kLanes<A>;
+  int i = 0;
+  for (; i + L <= count; i += L) store<A>(to + i, load_as<A>(from + i));
+  if (i && i < count) store<A>(to + count - L, load_as<A>(from + count - L));
+  else
+    for (; i < count; i++) to[i] = A(from[i]);
+}
+
 // Sums of floats lose a bit of accuracy with every doubling of their length: after about so many terms a chunk is put
 // aside.
 constexpr int64_t kChunk = 256;

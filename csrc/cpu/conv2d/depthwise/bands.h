@@ -71,9 +71,10 @@ CONVLAB_INLINE void load_row(RowVectors<A, V>& row, const A* from, const unsigne
   }
 }
 
-template <class A, int V, int d> CONVLAB_INLINE Vec<A> neighbour(const RowVectors<A, V>& row, int i) {
+// Vector i, whose first element is `at`, shifted by d columns
+template <class A, int V, int d> CONVLAB_INLINE Vec<A> neighbour(const RowVectors<A, V>& row, int i, int64_t at) {
   if constexpr (kMasks) return shifted<A, d>(row.v[i], row.v[i + 1], row.v[i + 2]);
-  else return load<A>(row.from + i * kLanes<A> + d);
+  else return load<A>(row.from + at + d);
 }
 
 // f(band, first column, vectors) for each band of a strip

@@ -80,7 +80,12 @@ template <class A, int R, int S, int V> void window(const Band<A>& band, const A
   unsigned masks[V + 2];  // not read again after every store
 #pragma GCC unroll 8
   for (int i = 0; i < V + 2; i++) masks[i] = band.masks[i];
-  const int rows = band.rows, inside0 = band.inside0, inside1 = band.inside1, last_lanes = band.last_lanes;
+  const int rows = band.rows, inside0 = band.inside0, inside1 = band.inside1;
+  // Without masks the last of several vectors begins in the one before, and is stored as a whole
+  constexpr bool whole = !kMasks && V > 1;
+  const int last_lanes = whole ? L : band.last_lanes;
+  const int64_t last = (V - 1) * L - (whole ? L - band.last_lanes : 0);
+  const auto at = [&](int i) __attribute__((always_inline)) { return i < V - 1 ? i * L : last; };
   const int64_t source_row = band.source_row, target_row = band.target_row;
   const A* from = band.source;
 #pragma GCC unroll 8
@@ -96,7 +101,7 @@ template <class A, int R, int S, int V> void window(const Band<A>& band, const A
       each_number<S>([&](auto s) __attribute__((always_inline)) {
 #pragma GCC unroll 8
         for (int i = 0; i < V; i++) {
-          Vec<A> value = neighbour<A, V, s - S / 2>(row, i);
+          Vec<A> value = neighbour<A, V, s - S / 2>(row, i, at(i));
           keep(value);
 #pragma GCC unroll 8
           for (int r = 0; r < R; r++) sums[R - 1 - r][i] += w[r * S + s] * value;
@@ -106,7 +111,7 @@ template <class A, int R, int S, int V> void window(const Band<A>& band, const A
     if (t >= R - 1) {
       activate<A>(band.ending, sums[0]);
 #pragma GCC unroll 8
-      for (int i = 0; i < V; i++) store_some<A>(target + i * L, sums[0][i], i < V - 1 ? L : last_lanes);
+      for (int i = 0; i < V; i++) store_some<A>(target + at(i), sums[0][i], i < V - 1 ? L : last_lanes);
       target += target_row;
     }
 #pragma GCC unroll 8

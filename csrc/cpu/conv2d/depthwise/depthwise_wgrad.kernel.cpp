@@ -194,7 +194,7 @@ template <class A, int R, int V> void window_wgrad(const Band<A>& band, const A*
 #pragma GCC unroll 8
     for (int i = 0; i < V; i++)
       each_number<R>([&](auto s) __attribute__((always_inline)) {
-        Vec<A> value = neighbour<A, V, s - R / 2>(row, i);
+        Vec<A> value = neighbour<A, V, s - R / 2>(row, i, i * L);
         if (i == V - 1) value = counts ? value : Vec<A>{};
         keep(value);
 #pragma GCC unroll 8

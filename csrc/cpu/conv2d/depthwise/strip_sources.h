@@ -97,10 +97,7 @@ template <class A, class T>
 void take_columns(const RowPanel& panel, const T* from, int64_t from_stride, int columns, A* to) {
   constexpr int L = kLanes<A>;
   if (panel.phases == 1 && from_stride == 1) {
-    to += panel.left;
-    int u = 0;
-    for (; u + L <= columns; u += L) store<A>(to + u, load_as<A>(from + u));
-    if (u < columns) store<A>(to + u, load_some<A>(from + u, columns - u));
+    copy_row(from, columns, to + panel.left);
   } else if (panel.phases == 2 && from_stride == 1) {
     to += panel.left / 2;
     for (int u = 0; u < columns; u += 2 * L, to += L) {

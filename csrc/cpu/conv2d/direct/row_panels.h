@@ -16,13 +16,8 @@ void take_row(const RowPanel& panel, const T* from, int64_t from_stride, int col
   if (columns > end) columns = end;
   if (panel.phases == 1) {
     to += panel.left;
-    if (from_stride == 1) {
-      int u = 0;
-      for (; u + kLanes<A> <= columns; u += kLanes<A>) store<A>(to + u, load_as<A>(from + u));
-      for (; u < columns; u++) to[u] = A(from[u]);
-    } else {
-      for (int u = 0; u < columns; u++) to[u] = A(from[u * from_stride]);
-    }
+    if (from_stride == 1) return copy_row(from, columns, to);
+    for (int u = 0; u < columns; u++) to[u] = A(from[u * from_stride]);
     return;
   }
   int taken = 0;
