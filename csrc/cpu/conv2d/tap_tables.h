@@ -51,16 +51,22 @@ inline bool meets_once(const Conv2d& g) {
 }
 
 // For 1 x 1 filters a contiguous plane can be cut into rows of any length: here the longest of up to 512 elements that
-// fill whole vectors.
-inline Problem with_rows_of_vectors(Problem p) {
+// fill whole vectors. Else a plane is one row, if that is no longer, where a row may have a `rest`.
+inline Problem with_rows_of_vectors(Problem p, bool rest = false) {
   constexpr int kLongest = 512;
   Conv2d& g = p.g;
   const int plane = g.H * g.W, lanes = instruction_set().lanes(p.dtype);
   const bool contiguous = !p.layouts.first && !(p.pass == Pass::wgrad ? p.layouts.second : p.layouts.output);
-  if (!is_pointwise(g) || g.P != g.H || g.Q != g.W || !contiguous || plane % lanes) return p;
-  int rows = plane / lanes;
-  for (int i = 1; i * lanes <= kLongest; i++)
-    if (plane / lanes % i == 0) rows = plane / lanes / i;
+  if (!is_pointwise(g) || g.P != g.H || g.Q != g.W || !contiguous) return p;
+  const int vectors = plane / lanes;
+  int rows = 1;
+  if (plane % lanes == 0) {
+    rows = vectors;
+    for (int i = 1; i * lanes <= kLongest; i++)
+      if (vectors % i == 0) rows = vectors / i;
+  } else if (!rest || vectors == 0 || plane > kLongest) {
+    return p;
+  }
   g.H = g.P = rows, g.W = g.Q = plane / rows;
   return p;
 }

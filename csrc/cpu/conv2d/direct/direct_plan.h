@@ -125,7 +125,7 @@ inline RowProduct finished(RowProduct rp, int rows, int64_t element) {
 }
 
 inline CpuPlan plan(const Problem& problem) {
-  const Problem p = with_rows_of_vectors(as_matrix_product(problem));
+  const Problem p = with_rows_of_vectors(as_matrix_product(problem), true);
   const auto tables = std::make_shared<const Tables>(p);
   const RowProduct& rp = tables->rp;
   const int lanes = instruction_set().lanes(p.dtype);

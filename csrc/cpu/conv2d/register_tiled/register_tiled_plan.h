@@ -48,6 +48,8 @@ constexpr int kLargestPlane = 2048, kWeightsOfLargest = 4608;
 // channels kFewTurned, and with AVX2 of large planes
 constexpr int kFewRead = 72, kFewPages = 32, kFewOfLarge = 32;
 constexpr int64_t kManyPages = 8192;  // elements of a plane
+// With AVX2, from however many channels of the source: to kFewTurned, or to more from planes in between; rows are no shorter
+constexpr int kFewMade = 48, kSmallPlane = 192, kMiddlePlane = 1024, kVectorsOfRow = 3;
 // Of vectors of eight, in full_vector_pays: rows of so many are long, and whole ones of so few short, in wgrad
 constexpr int kFullVector = 8, kLongRowOfFull = 5, kShortRowOfFull = 2;
 constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad,
@@ -64,6 +66,13 @@ inline bool can(const Problem& p) {
 }
 inline std::string why_not(const Problem&) { return "takes images of up to 2^31 - 1 elements"; }
 
+// Whether planes that are read where they lie are rows of whole vectors, or one row with no more than a rest
+inline bool fills_vectors(const Problem& p) {
+  const Conv2d g = with_rows_of_vectors(p, true).g;
+  const int lanes = instruction_set().lanes(p.dtype);
+  return g.Q >= kVectorsOfRow * lanes && (g.Q % lanes == 0 || g.P == 1);
+}
+
 // Of 1 x 1 filters in NCHW `direct` reads and writes planes where they lie, where they are whole vectors. Copying them,
 // or turning them, as register_tiled does, takes longer than it saves where there are few channels: 1.0 to 1.4 times.
 inline bool direct_takes_planes(const Problem& p, int width, int depth) {
@@ -75,6 +84,9 @@ inline bool direct_takes_planes(const Problem& p, int width, int depth) {
     return plane >= kLargePlane && std::min(width, depth) <= kFewTurned && weights <= kWeightsOfFew;
   }
   if (!takes_planes(p)) return large_vectors && whole;
+  // A copy for few channels takes as long as they do: 1.1 to 1.9 times as fast without
+  const int few = plane >= kSmallPlane && plane <= kMiddlePlane ? kFewMade : kFewTurned;
+  if (!large_vectors && plane < kManyPages && width <= few && fills_vectors(p)) return true;
   if (width <= kFewTurned) return whole && depth <= (plane >= kManyPages ? kFewPages : kFewRead);
   return whole && depth <= (plane >= kLargestPlane && !large_vectors ? kFewOfLarge : kFewTurned);
 }
