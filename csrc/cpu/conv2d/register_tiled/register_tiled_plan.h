@@ -55,8 +55,7 @@ constexpr int kFullVector = 8, kLongRowOfFull = 5, kShortRowOfFull = 2;
 constexpr int kLongRow = 192;  // vectors of an image of one row: with so many, `direct` is faster in wgrad,
 constexpr int kManySums = 8192;  // unless a group has so many weights, where it is slower (1.1 to 1.6 times)
 constexpr int kFewTerms = 96;  // of a matrix product: 1.0 to 4 times as fast here, for eight images
-// Channels times taps: so many make loops long enough, in wgrad, and where `direct` has rows of whole vectors, taken apart
-// by two at most
+// Channels times taps: so many make loops long enough, in wgrad, and where `direct` has rows of whole vectors
 constexpr int kManyTerms = 48, kManyTermsInWgrad = 72, kManyTermsOfWholeRows = 160;
 
 // Offsets within an image have 32 bits
@@ -133,13 +132,16 @@ inline bool best(const Problem& p) {
   if (slides(p, width) && g.H > 1 && terms >= kLeastSliding && nearly_full) return true;
   if (is_pointwise(g) && direct_takes_planes(p, width, depth)) return false;
   if (takes_planes(p)) return true;
+  // `direct` takes rows apart element by element, which is most of its work: 1.1 to 4 times as fast
+  const bool several = wgrad ? depth > 1 : width > 1 || depth > 1;
+  if (g.stride_w > 2 && several && width >= (large_vectors || p.pass == Pass::dgrad ? full : 1)) return true;
   if (width < kNarrow)
     return width >= full && (depth > kDeep || (lanes == kFullVector && depth > kShallow && full_vector_pays(p, width)));
   if (depth > kShallow) return true;
   if (wgrad) return depth > 1 && terms > (large_vectors ? kManyTermsOfWholeRows : kManyTermsInWgrad);
   // With shorter vectors than AVX-512's, `direct` is slower where a tenth of the lanes is empty
   const bool whole = large_vectors || (p.pass == Pass::forward && (round_up(g.Q, lanes) - g.Q) * 10 <= g.Q);
-  return terms >= (whole && g.stride_w <= 2 ? kManyTermsOfWholeRows : kManyTerms);
+  return terms >= (whole ? kManyTermsOfWholeRows : kManyTerms);
 }
 
 // Cuts the target's rows into strips; element: bytes of a sum. Where weights are few, every tile of channels soon comes
