@@ -231,6 +231,16 @@ def test_large_targets_of_few_weights(conv):
     assert torch.equal(alone, y[:1])
 
 
+def test_depthwise_wgrad_of_very_large_filters():
+    """So many taps that their number squared, shared out, passes 32 bits"""
+    x = torch.randn(1, 2, 376, 376)
+    w = torch.randn(2, 1, 374, 374, requires_grad=True)
+    grad = torch.randn(1, 2, 2, 2)
+    (ours,) = torch.autograd.grad(CF.conv2d(x, w, stride=2, groups=2), w, grad)
+    (theirs,) = torch.autograd.grad(torch.nn.functional.conv2d(x, w, stride=2, groups=2), w, grad)
+    torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "conv",
@@ -249,8 +259,11 @@ def test_large_targets_of_few_weights(conv):
         Conv(1, 37, 40, 19, 37, 3, 3, padding=(1, 1), groups=37),
         Conv(20, 16, 5, 3, 16, 3, 3, padding=(4, 3), groups=16),  # rows and columns that meet padding alone
         Conv(3, 40, 3, 23, 40, 3, 3, groups=40),
-        # so many channels and places that sums of wgrad stay in registers while rows go by, and columns at the edges
-        Conv(2, 68, 12, 33, 68, 3, 3, padding=(1, 1), groups=68),
+        # so many channels and places that weights, or sums of wgrad, stay in registers over rectangles, and part of a long
+        # row; places that no tap reaches
+        Conv(1, 132, 9, 23, 132, 3, 3, padding=(1, 1), groups=132),
+        Conv(1, 68, 9, 130, 68, 3, 3, (2, 1), (1, 1), groups=68),
+        Conv(1, 68, 9, 11, 68, 2, 2, (3, 3), groups=68),
         Conv(1, 72, 4, 13, 72, 2, 3, padding=(0, 2), groups=72),
         Conv(1, 64, 13, 60, 64, 1, 3, groups=64),
     ],

@@ -12,6 +12,7 @@ struct InstructionSet {
   int most_vectors;  // of a tile that has fewer pixels for them
 
   constexpr int lanes(DType dtype) const { return vector_bytes / sum_bytes(dtype); }
+  constexpr bool many_registers() const { return tile_pixels > 8; }  // 32 rather than 16
 };
 
 namespace avx512 {  // 32 registers: 24 of sums, 2 to 4 of weights, 1 broadcast

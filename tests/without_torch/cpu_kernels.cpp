@@ -77,7 +77,7 @@ Sample random_sample(Random& random) {
     g.N = random.one_in(4) ? random.from(1, 40) : random.from(1, 3);
     g.C = g.groups * random.from(1, random.one_in(3) ? 24 : 4),
     g.K = g.groups * random.from(1, random.one_in(2) ? 24 : 6);
-    if (random.one_in(6)) g.C = g.K = g.groups = random.from(1, 24);
+    if (random.one_in(6)) g.C = g.K = g.groups = random.from(1, random.one_in(2) ? 24 : 70);
     g.H = random.from(1, 40), g.W = random.from(1, 60);
     g.R = random.from(1, 4), g.S = random.from(1, 5);
     g.stride_h = random.from(1, 3), g.stride_w = random.from(1, 3);

@@ -20,7 +20,7 @@ namespace convlab::CONVLAB_ISA {
 
 constexpr int kVectorBytes = kSet.vector_bytes, kTilePixels = kSet.tile_pixels, kTileVectors = kSet.tile_vectors,
               kMostVectors = kSet.most_vectors;
-constexpr bool kManyRegisters = kTilePixels > 8;  // 32 rather than 16
+constexpr bool kManyRegisters = kSet.many_registers();
 // Steps of a loop that multiplies, where sums fill sixteen registers: four steps at once take 80 to 91 instructions for 48
 // multiply-adds, and four single ones 92 to 104. That is 1.1 times as fast where the core's other thread is busy. It needs
 // multiply-adds that GCC leaves as they are: add_product.

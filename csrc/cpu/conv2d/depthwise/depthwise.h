@@ -44,9 +44,7 @@ struct Window {
 // Of pixels: with AVX-512, which has 32 registers
 CONVLAB_INLINE constexpr bool slides_over_pixels(const InstructionSet& set) { return set.vector_bytes > 32; }
 
-// Of pixels and planes over rectangles (rectangles.h): with sixteen registers
-constexpr int kTapsAtOnce = 9;
-CONVLAB_INLINE constexpr bool in_rectangles(const InstructionSet& set) { return set.tile_pixels <= 8; }
+constexpr int kTapsAtOnce = 9;  // whose weights, or sums of wgrad, stay in registers over a rectangle (rectangles.h)
 
 struct Depthwise {
   Product product;
@@ -57,7 +55,7 @@ struct Depthwise {
   bool long_row = false;  // of planes: the window slides along one long row
   const Block* blocks = nullptr;
   int block_count = 0;
-  bool in_rectangles = false;  // and taps are all singles
+  bool keeps_taps = false;  // kTapsAtOnce in registers, and all are singles; else tiles
   // Tiles read the source where it lies, and blocks know no padding; or a strip's rows are copied between zeros, which
   // stand for what taps read outside. A panel's positions are elements of a plane, taken apart by the stride, or pixels
   // of a vector each.
@@ -110,7 +108,7 @@ CONVLAB_INLINE int64_t panel_row(const Depthwise& d, int lanes) {
   return round_up(d.product.columns.target, d.in_pairs ? 2 * lanes : lanes);
 }
 
-// Vectors of channels that wgrad reads side by side, where they lie: whole lines, and their sums stay in the L1
+// Vectors of channels that are read side by side, where they lie: whole lines, and wgrad's sums stay in the L1
 constexpr int kVectorsAtOnce = 16;
 
 CONVLAB_INLINE int vectors_at_once(const Depthwise& d) {

@@ -3,7 +3,7 @@
 //
 // What it does    Three taps that lie along a tile share its loads: M + 2 of them feed 3 M multiply-adds, with three
 //                 vectors of weights in registers. The other taps load for themselves. channels_last is read where it
-//                 lies, by pixel_bands.h, with a stride in rectangles.h, or in wide_tiles.h of a few places and vectors of
+//                 lies, by pixel_bands.h, of many channels in rectangles.h, or in wide_tiles.h of a few places and vectors of
 //                 channels; places come sorted by the taps that reach them, so padding costs nothing. Where many taps read
 //                 pixels so far apart that the L1 would not hold them, for other types and for planes, a strip's rows are
 //                 first copied between zeros. A vector of small planes is turned into pixels on the way, and back: rows of
@@ -146,8 +146,8 @@ void pixels_in_place(const Depthwise& d, const Groups<A, grouped>& groups, const
   const int64_t vector_stride = int64_t(d.kernel_taps) * L;
   const Lens<const A> x{source, from.h, from.w, 0};
   const Lens<A> y{target, to.h, to.w, 0};
-  if constexpr (!grouped && in_rectangles(kSet))
-    if (d.in_rectangles) {
+  if constexpr (!grouped && !kManyRegisters)
+    if (d.keeps_taps) {
       for (int vector = first, count; vector < last; vector += count) {
         count = vectors_of_turn(last - vector, kVectorsAtOnce);
         each_rectangle(d, s, x, y, [&](const Taps& taps, const Rectangle& at, const A* x, A* y) {

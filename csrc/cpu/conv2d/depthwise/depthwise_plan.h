@@ -16,10 +16,12 @@ constexpr int kFewTaps = 25;  // so few read them where they lie in any case: 2 
 // Of a band by 3 x 3: of two rows of the source, and of one of the target; at stride 2 of three rows
 constexpr int64_t kBandPixels = 32, kSteppingPixels = 96;
 constexpr int64_t kTargetBytes = 256 << 10;  // of a strip of whole pixels: each block meets its lines in the L2
+constexpr int kRowOfWindows = 14;  // elements of a plane, with AVX2
 constexpr int64_t kTurnedBytes = 16 << 10;  // of a vector of planes between zeros, which are turned into pixels
 constexpr int kLongestRow = 9;  // of a filter: its weights stay in registers
 constexpr int kLongRow = 12;  // vectors of the target: along fewer, bands are as fast
 constexpr int64_t kManyVectors = 8;  // of pixels: fewer fill only a few lines of a tile's places
+constexpr int64_t kManyVectorsOfRows = 16;  // without a stride
 constexpr int kLongRowOfPixels = 20;  // of the target
 constexpr int kShortRow = 16;  // of the target: `direct` fills few of its lanes
 constexpr int64_t kPiecesWanted = 16;  // enough to share among a few threads; of wgrad's slices, no more than these
@@ -49,9 +51,12 @@ inline bool has_long_row(const Problem& p) {
 }
 
 // Whether a vector of planes fits the L1 together with what is made of it: turned into pixels of a vector each, they fill
-// its lanes, which rows of a few elements do not.
+// its lanes, which rows of a few elements do not. With vectors of AVX2 3 x 3 filters slide over rows of 14 and more, in
+// forward and dgrad: 1.3 to 1.8 times as fast with eight images, 0.85 to 0.95 times with one.
 inline bool turns(const Problem& p) {
   const Conv2d& g = p.g;
+  const bool wgrad = p.pass == Pass::wgrad, rows = g.W >= kRowOfWindows && g.Q >= kRowOfWindows;
+  if (!wgrad && rows && has_window(g) && g.R == 3 && instruction_set().vector_bytes <= 32) return false;
   const int64_t vector = instruction_set().vector_bytes, x = int64_t(g.H + 2 * g.pad_h) * (g.W + 2 * g.pad_w),
                 y = int64_t(g.P) * g.Q;
   return g.C >= instruction_set().lanes(p.dtype) && vector * std::max(x, y) <= kTurnedBytes;
@@ -69,23 +74,25 @@ inline bool has_pixel_window(const Problem& p) {
   return g.S == 5 || g.S == 7;
 }
 
-// Whether kernels take rectangles of places rather than tiles, where taps come in triples that share loads of x. Measured
-// with AVX2, eight images. Forward and dgrad with a stride: 1.1 to 1.5 times as fast; without one 1.15 to 1.6 times along
-// rows of 20 and more with 128 channels and more, else 0.65 to 1.1 times. wgrad: with a stride 1.2 to 2.3 times, without one
-// 1.1 to 1.8 times, but 0.6 to 0.9 times with large filters or few channels.
-inline bool in_rectangles(const Problem& p, bool in_place) {
+// Whether taps stay in registers over rectangles, not in triples that share loads of x. Measured with AVX2, eight images.
+// Forward and dgrad, from 64 channels on: 1.1 to 1.5 times as fast with a stride; without one 1.15 to 1.6 times along rows of
+// 20 and more with 128 channels and more, else 0.65 to 1.1 times. wgrad: with a stride 1.2 to 2.3 times, without one 1.1 to
+// 1.8 times, but 0.6 to 0.9 times with large filters or a few vectors of channels_last.
+inline bool keeps_taps(const Problem& p, bool in_place) {
   const Conv2d& g = p.g;
-  const int64_t vectors = g.C / instruction_set().lanes(p.dtype);
-  const bool steps = g.stride_h > 1 || g.stride_w > 1, small = g.R * g.S <= kTapsAtOnce, many = vectors >= kManyVectors;
-  if (!in_rectangles(instruction_set()) || g.Cg() != 1) return false;
-  if (p.pass == Pass::wgrad) return steps || (small && (!p.layouts.second || vectors <= 1 || many));
+  const int64_t vectors = g.C / instruction_set().lanes(p.dtype);  // whole ones
+  const bool steps = g.stride_h > 1 || g.stride_w > 1, few_taps = g.R * g.S <= kTapsAtOnce,
+             many = vectors >= kManyVectors;
+  if (instruction_set().many_registers() || g.Cg() != 1) return false;
+  if (p.pass == Pass::wgrad) return steps || (few_taps && (!p.layouts.second || vectors <= 1 || many));
   const bool long_rows = (p.pass == Pass::dgrad ? g.W : g.Q) >= kLongRowOfPixels;
-  return in_place && small && (steps ? many : long_rows && vectors >= kVectorsAtOnce);
+  return in_place && few_taps && (steps ? many : long_rows && vectors >= kManyVectorsOfRows);
 }
 
 // What kernels take, and all it points to
 struct Tables {
   int lanes;
+  bool vectors_lie;  // whole ones in memory, of the type of the sums
   int64_t element, vectors;  // of channels
   Depthwise d{};
   int64_t weight_bytes, bias_bytes;  // shared
@@ -99,11 +106,12 @@ struct Tables {
     d.channels = g.C, d.group = g.Cg(), d.kernel_taps = g.R * g.S * d.group;
     const bool planes = d.group == 1 && ((p.pass == Pass::forward ? y : x).c != 1 || g.C == 1);
     d.long_row = planes && has_long_row(p);
-    d.in_rectangles = in_rectangles(p, same_type && g.C >= lanes && x.c == 1 && y.c == 1);
+    vectors_lie = same_type && g.C >= lanes;
+    d.keeps_taps = keeps_taps(p, vectors_lie && x.c == 1 && y.c == 1);
     const bool small = !d.long_row && turns(p);
     d.planes = planes && !small;
     if (d.planes) take_planes(g, backwards, same_type);
-    else take_pixels(p, backwards, same_type, small && p.pass == Pass::wgrad && (x.c != 1 || !d.in_rectangles));
+    else take_pixels(p, backwards, small && p.pass == Pass::wgrad && (x.c != 1 || !d.keeps_taps));
 
     Product& product = d.product;
     const bool in_place = !d.planes && d.source_in_place && d.target_in_place, wide = in_place && p.pass != Pass::wgrad;
@@ -156,11 +164,12 @@ struct Tables {
     add_padded(g, backwards, lanes, backwards ? 1 : g.stride_w, 1);
   }
 
-  void take_pixels(const Problem& problem, bool backwards, bool same_type, bool small) {
+  // in_panel: a copy of a small image stays in the L1, where tiles meet it again and again
+  void take_pixels(const Problem& problem, bool backwards, bool in_panel) {
     const Conv2d& g = problem.g;
     const Product& p = d.product;
-    const bool vectors_lie = same_type && g.C >= lanes;
-    d.source_in_place = vectors_lie && p.source.c == 1 && !small &&
+    static_assert(kTapsAtOnce <= kFewTaps, "taps in registers are read where they lie");
+    d.source_in_place = vectors_lie && p.source.c == 1 && !in_panel &&
                         (g.R * g.S <= kFewTaps || has_pixel_window(problem) ||
                          stays_in_cache(p.source.w * element, int64_t(p.columns.source) * (g.R + 1)));
     d.target_in_place = vectors_lie && p.target.c == 1;
@@ -200,7 +209,7 @@ struct Tables {
       return along.offsets[i + 1] - along.offsets[i] == along.places.from_step &&
              along.taps[i + 1] - along.taps[i] == between;
     };
-    const auto three = [&](int i) { return !d.in_rectangles && i + 2 < n && neighbours(i) && neighbours(i + 1); };
+    const auto three = [&](int i) { return !d.keeps_taps && i + 2 < n && neighbours(i) && neighbours(i + 1); };
     Taps all{taps_.data() + taps_.size(), 0, 0, int64_t(between) * weight * d.group};
     for (const bool triples : {true, false})
       for (size_t j = 0; j < across.taps.size(); j++)

@@ -58,15 +58,12 @@ void wgrad_tile(const Taps& taps, const Groups<A, grouped>& groups, const A* x, 
 template <class A, bool grouped>
 void wgrad_tiles(const Depthwise& d, const Taps& taps, const Groups<A, grouped>& groups, int64_t first, int vectors,
                  int count, const A* x, int64_t step, const A* dy, int64_t dy_step, A* sums) {
-  constexpr int most = grouped ? kGroupPlaces : kPlaces, L = kLanes<A>;
-  const int64_t channel = first_channel(d.channels, first, L);
+  constexpr int most = grouped ? kGroupPlaces : kPlaces;
   for (int places; count > 0; count -= places, x += places * step, dy += places * dy_step) {
     places = next_tile(count, most);
     const auto f = of_size<most>(places, [](auto m) { return &wgrad_tile<A, grouped, m>; });
-    for (int v = 0; v < vectors; v++) {
-      const int64_t at = first_channel(d.channels, first + v, L) - channel;
-      f(taps, groups, x + at, step, dy + at, dy_step, sums + int64_t(v) * d.kernel_taps * L);
-    }
+    each_vector(d, first, vectors, sums,
+                [&](int64_t channel, A* sums) { f(taps, groups, x + channel, step, dy + channel, dy_step, sums); });
   }
 }
 
@@ -74,8 +71,8 @@ void wgrad_tiles(const Depthwise& d, const Taps& taps, const Groups<A, grouped>&
 template <class A, bool grouped>
 void wgrad_rectangle(const Depthwise& d, const Taps& taps, const Groups<A, grouped>& groups, int64_t first, int vectors,
                      const Rectangle& at, const A* x, const A* dy, A* sums) {
-  if constexpr (!grouped && in_rectangles(kSet))
-    if (d.in_rectangles) return wgrad_singles<A>(d, taps, first, vectors, at, x, dy, sums);
+  if constexpr (!grouped && !kManyRegisters)
+    if (d.keeps_taps) return wgrad_singles<A>(d, taps, first, vectors, at, x, dy, sums);
   for (int row = 0; row < at.rows; row++)
     wgrad_tiles<A>(d, taps, groups, first, vectors, at.columns, x + row * at.x_row, at.x_column, dy + row * at.y_row,
                    at.y_column, sums);

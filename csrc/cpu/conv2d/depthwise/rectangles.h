@@ -1,10 +1,11 @@
-// Depthwise convolution over rectangles of places, with up to nine taps' weights in registers, or in wgrad their sums.
+// Rectangles of places; and, with sixteen registers, depthwise convolution over them with up to nine taps' weights in
+// registers, or in wgrad their sums.
 //
 // What it does    A multiply-add loads x itself. A vector of channels meets a rectangle of places before the next vector
 //                 does.
 // Against tiles   (of triples, which share loads of x) 1.5 to 1.7 instructions for a multiply-add, not 2 to 3: with sixteen
 //                 registers tiles have few places, and weights, or sums, come and go too often.
-// What bounds it  loads, ten for nine multiply-adds, and memory.
+// What bounds it  loads, nine for nine multiply-adds and one of dy or a store, and memory.
 #pragma once
 #include "cpu/conv2d/block/ending.h"
 #include "cpu/conv2d/depthwise/strip_sources.h"
@@ -109,16 +110,12 @@ template <class A, int T> void wgrad_taps(const Tap* taps, const Rectangle& at, 
 template <class A>
 void wgrad_singles(const Depthwise& d, const Taps& taps, int64_t first, int vectors, const Rectangle& at, const A* x,
                    const A* dy, A* sums) {
-  constexpr int L = kLanes<A>;
-  const int64_t channel = first_channel(d.channels, first, L);
-  const int parts = (taps.singles + kTapsAtOnce - 1) / kTapsAtOnce;
-  for (int part = 0, begin = 0, end; part < parts; part++, begin = end) {
+  const int64_t parts = (taps.singles + kTapsAtOnce - 1) / kTapsAtOnce;
+  for (int64_t part = 0, begin = 0, end; part < parts; part++, begin = end) {
     end = taps.singles * (part + 1) / parts;
-    const auto f = of_size<kTapsAtOnce>(end - begin, [](auto t) { return &wgrad_taps<A, t>; });
-    for (int v = 0; v < vectors; v++) {
-      const int64_t to = first_channel(d.channels, first + v, L) - channel;
-      f(taps.list + begin, at, x + to, dy + to, sums + int64_t(v) * d.kernel_taps * L);
-    }
+    const auto f = of_size<kTapsAtOnce>(int(end - begin), [](auto t) { return &wgrad_taps<A, t>; });
+    each_vector(d, first, vectors, sums,
+                [&](int64_t channel, A* sums) { f(taps.list + begin, at, x + channel, dy + channel, sums); });
   }
 }
 

@@ -24,7 +24,8 @@ constexpr int kGroupPlaces = 7;  // where moving lanes takes as long as a multip
 // The next tile's places, of `left`: as many as fit, but for two tiles of nearly equal size at the end
 inline int next_tile(int left, int most) { return left >= 2 * most ? most : left > most ? (left + 1) / 2 : left; }
 
-// The next vectors of channels that are met together, of `left`: whole lines, and about as many each time
+// The next vectors of channels that are met together, of `left`: two by two, whole lines with AVX2, and about as many each
+// time
 inline int vectors_of_turn(int left, int most) {
   const int lines = most > 1 ? int(round_up(next_tile(left, most), 2)) : 1;
   return lines < left ? lines : left;
@@ -67,6 +68,13 @@ template <class A> void clear(A* elements, int64_t count) {
 inline int first_channel(int channels, int64_t vector, int lanes) {
   const int64_t first = vector * lanes, last = channels - lanes;
   return int(first <= last || last < 0 ? first : last);
+}
+
+// f(channels from the first vector's to this one, its sums of wgrad) for so many vectors, one behind another
+template <class A, class F> void each_vector(const Depthwise& d, int64_t first, int vectors, A* sums, const F& f) {
+  constexpr int L = kLanes<A>;
+  for (int v = 0; v < vectors; v++, sums += int64_t(d.kernel_taps) * L)
+    f(first_channel(d.channels, first + v, L) - first_channel(d.channels, first, L), sums);
 }
 
 // Rows of contiguous planes -> pixels of a vector each, in rows `row` elements apart

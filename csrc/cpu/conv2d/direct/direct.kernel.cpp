@@ -12,6 +12,7 @@
 //                 needs fewer loads.
 #include "cpu/conv2d/block/ending.h"
 #include "cpu/conv2d/direct/row_panels.h"
+#include "cpu/conv2d/direct/tiles.h"
 
 namespace convlab::CONVLAB_ISA::direct {
 
@@ -49,7 +50,7 @@ template <class A, int K, int V> void tile(const Tiles<A>& at, const Slot* slots
   }
   for (int64_t begin = 0, end; begin < at.term_count; begin = end) {
     end = begin + kChunk < at.term_count ? begin + kChunk : at.term_count;
-    using Weights = Channels<A, K>;
+    using Weights = ChannelAddresses<A, K>;
     // A step, whose weights lie `past` behind `w`
     const auto multiply = [&](const Term& term, const Weights& w, int past) __attribute__((always_inline)) {
       add_products<A>(

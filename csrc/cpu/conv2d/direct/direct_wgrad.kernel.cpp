@@ -7,6 +7,7 @@
 // What bounds it  loads: K + V of them for K V multiply-adds, those of x astride two cache lines. For many channels
 //                 `register_tiled` broadcasts instead.
 #include "cpu/conv2d/direct/row_panels.h"
+#include "cpu/conv2d/direct/tiles.h"
 
 namespace convlab::CONVLAB_ISA::direct {
 
@@ -28,7 +29,7 @@ void wgrad_tile(const Steps& steps, const A* dy, int64_t dy_channel, const A* x,
 #pragma GCC unroll 9
   for (int v = 0; v < V; v++) from[v] = x + places[v];
   const auto add = [&](const Step& step, auto loaded) __attribute__((always_inline)) {
-    const Channels<A, K> grads(dy + step.dy, dy_channel);
+    const ChannelAddresses<A, K> grads(dy + step.dy, dy_channel);
     add_products<A>(
         acc, [&](int k) __attribute__((always_inline)) { return loaded(grads.at(k)); },
         [&](int v) __attribute__((always_inline)) { return loaded(from[v] + step.x); });
