@@ -26,15 +26,7 @@ constexpr int kRowsInTurns = 24;  // a block's panel comes from the L2 for so ma
 
 // Rows of a panel, `width` apart -> [rows], `plane` apart
 template <class A> void copy_rows(const A* panel, int width, int rows, int count, A* to, int64_t plane) {
-  constexpr int L = kLanes<A>;
-  for (int k = 0; k < rows; k++, panel += width, to += plane) {
-    if (count < L) store_some<A>(to, load_some<A>(panel, count), count);
-    else
-      for (int i = 0; i < count; i += L) {
-        if (i + L > count) i = count - L;  // the last vector again covers part of the one before
-        store<A>(to + i, load<A>(panel + i));
-      }
-  }
+  for (int k = 0; k < rows; k++, panel += width, to += plane) copy_row(panel, count, to);
 }
 
 // Sums [rows], `plane` apart, from `at` on in y -> their activations, there and in winners
