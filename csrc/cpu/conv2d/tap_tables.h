@@ -51,7 +51,8 @@ inline bool meets_once(const Conv2d& g) {
 }
 
 // For 1 x 1 filters a contiguous plane can be cut into rows of any length: here the longest of up to 512 elements that
-// fill whole vectors. Else a plane is one row, if that is no longer, where a row may have a `rest`.
+// fill whole vectors. A plane that is no such row is one row by itself, of up to 512 elements, where a row may end in a
+// `rest` of a vector.
 inline Problem with_rows_of_vectors(Problem p, bool rest = false) {
   constexpr int kLongest = 512;
   Conv2d& g = p.g;

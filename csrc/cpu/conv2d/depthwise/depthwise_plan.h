@@ -16,7 +16,7 @@ constexpr int kFewTaps = 25;  // so few read them where they lie in any case: 2 
 // Of a band by 3 x 3: of two rows of the source, and of one of the target; at stride 2 of three rows
 constexpr int64_t kBandPixels = 32, kSteppingPixels = 96;
 constexpr int64_t kTargetBytes = 256 << 10;  // of a strip of whole pixels: each block meets its lines in the L2
-constexpr int kRowOfWindows = 14;  // elements of a plane, with AVX2
+constexpr int kRowOfWindows = 14;  // columns of x and y, with AVX2: windows slide over rows no shorter
 constexpr int64_t kTurnedBytes = 16 << 10;  // of a vector of planes between zeros, which are turned into pixels
 constexpr int kLongestRow = 9;  // of a filter: its weights stay in registers
 constexpr int kLongRow = 12;  // vectors of the target: along fewer, bands are as fast

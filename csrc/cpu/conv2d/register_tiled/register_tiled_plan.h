@@ -48,7 +48,8 @@ constexpr int kLargestPlane = 2048, kWeightsOfLargest = 4608;
 // channels kFewTurned, and with AVX2 of large planes
 constexpr int kFewRead = 72, kFewPages = 32, kFewOfLarge = 32;
 constexpr int64_t kManyPages = 8192;  // elements of a plane
-// With AVX2, from however many channels of the source: to kFewTurned, or to more from planes in between; rows are no shorter
+// With AVX2 it reads any number of them for up to kFewTurned channels of the target, or kFewMade where a plane has
+// kSmallPlane to kMiddlePlane elements, in rows of so many vectors at least
 constexpr int kFewMade = 48, kSmallPlane = 192, kMiddlePlane = 1024, kVectorsOfRow = 3;
 // Of vectors of eight, in full_vector_pays: rows of so many are long, and whole ones of so few short, in wgrad
 constexpr int kFullVector = 8, kLongRowOfFull = 5, kShortRowOfFull = 2;
@@ -132,7 +133,7 @@ inline bool best(const Problem& p) {
   if (slides(p, width) && g.H > 1 && terms >= kLeastSliding && nearly_full) return true;
   if (is_pointwise(g) && direct_takes_planes(p, width, depth)) return false;
   if (takes_planes(p)) return true;
-  // `direct` takes rows apart element by element, which is most of its work: 1.1 to 4 times as fast
+  // `direct` takes rows apart element by element, which is most of its work; without that, 1.1 to 4 times as fast
   const bool several = wgrad ? depth > 1 : width > 1 || depth > 1;
   if (g.stride_w > 2 && several && width >= (large_vectors || p.pass == Pass::dgrad ? full : 1)) return true;
   if (width < kNarrow)
