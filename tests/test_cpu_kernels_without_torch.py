@@ -30,6 +30,7 @@ def compile_with(cxx, folder, *link_flags):
     sources = [] if built else [(path, SETUP["isa_flags"]("baseline")) for path in kernels]
     host = [
         *SETUP["LADDER"],
+        "csrc/cpu/conv2d/bias_grad.cpp",
         *sorted((ROOT / "csrc/cpu/conv2d").glob("*/*.cpp")),
         "tests/without_torch/cpu_kernels.cpp",
     ]

@@ -1,10 +1,9 @@
 // Convolution on the CPU: the operators.
 #include "host/conv2d_operators.h"
 
+#include "cpu/conv2d/bias_grad.h"
 #include "cpu/conv2d/block/block.h"
 #include "cpu/conv2d/cpu_rung.h"
-#include "cpu/conv2d/filters.h"
-#include "cpu/conv2d/tap_tables.h"
 #include "cpu/integer_operators.h"
 #include "cpu/parallel.h"
 #include "host/conv2d_block_operators.h"
@@ -33,14 +32,7 @@ struct Cpu {
     c.rung->run(c.plan, p, {.first = dy, .second = x, .bias = nullptr, .output = dw});
   }
 
-  void bias_grad(const Problem& p, const void* dy, void* db) const {
-    const Strides strides = y_strides(p);
-    const int64_t plane = int64_t(p.g.P) * p.g.Q, each = strides.c == 1 ? instruction_set().lanes(p.dtype) : 1,
-                  pieces = (p.g.K + each - 1) / each;  // of so many channels
-    parallel_over(pieces, p.g.N * plane * each, [&, f = kernels::bias_grad.of(p.dtype)](int64_t begin, int64_t end) {
-      f(p.g.N, plane, strides, p.g.K, dy, db, begin, end);
-    });
-  }
+  void bias_grad(const Problem& p, const void* dy, void* db) const { convlab::bias_grad(p, dy, db); }
 
   static bool activates(const Chosen<CpuRung>& c, const Ending& e, bool with_winners) {
     return c.plan.activates && !e.pools() && !with_winners;

@@ -17,8 +17,4 @@ CONVLAB_KERNEL(pack_bias, void(const void* bias, int64_t groups, int64_t width, 
 // sums [slices, groups, width, depth, R S] -> w: their sum, in their order; bias [depth] is added where it is not null
 CONVLAB_KERNEL(add_slices, void(const Filters&, const void* sums, int slices, const void* bias, void* w));
 
-// dy [N, K, P, Q] -> db [K]: the pieces [begin, end) are vectors of channels where these lie innermost, else channels
-CONVLAB_KERNEL(bias_grad, void(int images, int64_t plane, const Strides& dy_strides, int channels, const void* dy,
-                               void* db, int64_t begin, int64_t end));
-
 }  // namespace convlab
